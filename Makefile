@@ -1,0 +1,58 @@
+# Everything a developer runs. Needs Python 3.11 and make; the rest is installed into .venv from requirements/.
+
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup test check format docs lock bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+run: $(BIN)/.run  ## serve with the demo provider, a first account, a token and 5 USD
+	@exec $(BIN)/farebox serve --demo --welcome
+
+setup: $(BIN)/.run  ## make .venv with .venv/bin/farebox
+
+test: $(BIN)/.dev  ## run all tests
+	$(BIN)/pytest
+
+check: $(BIN)/.dev  ## check format, lint, types and layers, and run the fast tests: under a minute
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+format: $(BIN)/.dev  ## format the code, and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(BIN)/.dev  ## write docs/settings.md and docs/cli.md anew from the program
+	$(BIN)/python -m tests.house.reference
+
+bench: $(BIN)/.dev  ## measure billed calls and the ledger, and whether each was charged exactly (bench/README.md)
+	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.ledger
+
+lock: $(BIN)/python  ## write requirements/*.txt anew from pyproject.toml
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --no-header --upgrade pyproject.toml --output-file requirements/run.txt
+	$(BIN)/uv pip compile --quiet --no-header --upgrade pyproject.toml --group dev \
+		--constraint requirements/run.txt --output-file requirements/dev.txt
+
+clean:  ## remove .venv and what the tools left; data/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# Stamps: an install is repeated only when what it was made from has changed.
+$(BIN)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --no-deps --requirement requirements/run.txt --editable .
+	@touch $@
+
+$(BIN)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --no-deps --requirement requirements/dev.txt --editable .
+	@touch $@
