@@ -1,0 +1,78 @@
+"""Time and chance: the only module that knows either, so that a test can supply both."""
+
+import asyncio
+import secrets
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the program takes the time from and how it waits."""
+
+    def now_ms(self) -> int:
+        """Wall clock, milliseconds since the Unix epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; for durations only."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Ids(Protocol):
+    """Where new identifiers come from."""
+
+    def log_id(self) -> str: ...
+
+    def account_id(self) -> str: ...
+
+    def secret(self) -> str: ...
+
+
+_POOL_BYTES = 1280
+
+
+class RandomIds:
+    """Identifiers from the system's random source."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pool = b""
+
+    def log_id(self) -> str:
+        """A UUIDv7 in lower case: ordered by time, so that the newest log is the largest id (RFC 9562, 5.7)."""
+        if not self._pool:
+            self._pool = secrets.token_bytes(_POOL_BYTES)  # a system call for many ids
+        chance, self._pool = self._pool[:10], self._pool[10:]
+        value = (self._clock.now_ms() & (2**48 - 1)) << 80 | int.from_bytes(chance)
+        value = (value & ~(0xF << 76)) | (7 << 76)
+        value = (value & ~(0x3 << 62)) | (2 << 62)
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def account_id(self) -> str:
+        """32 hexadecimal characters, the shape of a Cloudflare account id."""
+        return secrets.token_hex(16)
+
+    def secret(self) -> str:
+        """32 random bytes in URL-safe base64: the secret part of an access token."""
+        return secrets.token_urlsafe(32)
+
+
+def random_bytes(count: int) -> bytes:
+    """Random bytes for keys and nonces."""
+    return secrets.token_bytes(count)

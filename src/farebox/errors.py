@@ -1,0 +1,107 @@
+"""Every error a caller can be answered with: a table of kinds, and the one exception that carries them to the edge.
+
+A kind is stable: its `code` and `name` never change their meaning. docs/errors.md documents each (a test checks it).
+Codes below 2900 and from 6000 to 10000 are Cloudflare's own; 2900 to 2999 are ours.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """One kind of error: HTTP status, wire code, stable word, and what the reader can do about it."""
+
+    name: str
+    status: int
+    code: int
+    remedy: str
+
+
+class Problem(Exception):
+    """Answered to the caller in the wire shape of the path it was called on. Nothing was charged."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        path: tuple[str | int, ...] | None = None,
+        chain: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds after which the same call may succeed."""
+        self.path = path
+        """Where in the request body the fault is, for validation errors."""
+        self.chain = chain
+        """Cloudflare's `error_chain`: more (code, message) pairs under this one."""
+
+
+# The gateway (data plane)
+GATEWAY_UNKNOWN = ErrorKind("gateway_unknown", 400, 2001, "Create the gateway, or use the gateway id `default`.")
+INVALID_REQUEST = ErrorKind("invalid_request", 400, 2901, "Correct the request as the message says.")
+PROVIDER_UNKNOWN = ErrorKind("provider_unknown", 400, 2902, "Use one of the providers in `farebox provider list`.")
+NOT_METERED = ErrorKind(
+    "not_metered", 400, 2903, "Send your own provider key with this call, or use a path that Farebox can meter."
+)
+MODEL_UNPRICED = ErrorKind(
+    "model_unpriced", 400, 2904, "Ask the operator to run `farebox price set`, or use a model that has a price."
+)
+OWN_KEY_REQUIRED = ErrorKind(
+    "own_key_required", 400, 2905, "Send your own provider key, or ask the operator to configure one for the provider."
+)
+TOKEN_REJECTED = ErrorKind(
+    "token_rejected", 401, 2009, "Send a valid access token of this account with the permission `AI Gateway Run`."
+)
+NO_CREDIT = ErrorKind("no_credit", 402, 2021, "Add credit to the account, or send your own provider key.")
+BODY_LATE = ErrorKind("body_late", 408, 2914, "Send the whole request body within FAREBOX_READ_TIMEOUT_MS.")
+BODY_TOO_LARGE = ErrorKind("body_too_large", 413, 2906, "Send a smaller body, or raise FAREBOX_BODY_LIMIT_BYTES.")
+RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
+SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to pass, or raise the spend limit.")
+CREDIT_HELD = ErrorKind(
+    "credit_held", 429, 2907, "Try again: other calls in flight hold the money for the moment. Nothing was charged."
+)
+TOO_MANY_CALLS = ErrorKind(
+    "too_many_calls", 503, 2908, "Try again: the server is at its limit of concurrent calls (FAREBOX_CALLS_MAX)."
+)
+UPSTREAM_UNREACHABLE = ErrorKind(
+    "upstream_unreachable", 502, 2909, "Try again, or check the provider's base URL. Nothing was charged."
+)
+UPSTREAM_TIMEOUT = ErrorKind("upstream_timeout", 504, 2910, "Try again, or allow more time. Nothing was charged.")
+UPSTREAM_INVALID = ErrorKind(
+    "upstream_invalid",
+    502,
+    2911,
+    "The provider's answer broke off. The receipt says what was charged.",
+)
+SHUTTING_DOWN = ErrorKind("shutting_down", 503, 2912, "Try again: the server is restarting.")
+DATABASE_UNAVAILABLE = ErrorKind(
+    "database_unavailable", 503, 2913, "Try again; if it stays, check the disk and the database that Farebox runs on."
+)
+INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request id. The receipt says what was charged.")
+
+# The control plane: Cloudflare's codes
+VALIDATION_FAILED = ErrorKind("validation_failed", 400, 7001, "Correct the field that `path` names.")
+NOT_FOUND = ErrorKind("not_found", 404, 7002, "Check the id; list the collection to see what exists.")
+NO_ROUTE = ErrorKind("no_route", 404, 7003, "Check the path and the account id against /openapi.json.")
+METHOD_NOT_ALLOWED = ErrorKind("method_not_allowed", 405, 7001, "Use one of the methods in the `Allow` header.")
+NOT_AVAILABLE = ErrorKind("not_available", 501, 2921, "Not in this release; docs/limits.md lists what is.")
+MALFORMED_JSON = ErrorKind("malformed_json", 400, 6007, "Send a JSON object as the request body.")
+CREDENTIALS_MISSING = ErrorKind(
+    "credentials_missing", 400, 9106, "Send `Authorization: Bearer <token>`, or X-Auth-Email with X-Auth-Key."
+)
+CREDENTIALS_MALFORMED = ErrorKind("credentials_malformed", 400, 6003, "Correct the header that the error chain names.")
+CREDENTIALS_REJECTED = ErrorKind(
+    "credentials_rejected", 401, 9109, "Use a token that exists, is not revoked and not expired."
+)
+TOKEN_INVALID = ErrorKind("token_invalid", 401, 1000, "Use a token that exists, is not revoked and not expired.")
+ACCESS_DENIED = ErrorKind(
+    "access_denied", 403, 10000, "Use a token of this account that has the permission the route needs."
+)
+KEY_REJECTED = ErrorKind("key_rejected", 403, 9103, "Use the e-mail address and the API key of an existing user.")
+SPENDING_LIMIT_DEPRECATED = ErrorKind(
+    "spending_limit_deprecated", 403, 2922, "Top up a fixed amount: what is not on the account cannot be spent."
+)

@@ -1,0 +1,41 @@
+"""The gateway: an account's named configuration, in Cloudflare's fields and defaults.
+
+The struct is at once the wire type of the control plane, what is stored, and what the data plane reads. Fields that
+this release cannot act on are refused when they ask for anything (http.control.gateways), never ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
+DEFAULT_GATEWAY = "default"
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Configuration of one gateway. Durations are seconds where the name does not say otherwise."""
+
+    authentication: bool = True
+    byok_only: bool = False
+    cache_invalidate_on_update: bool = False
+    cache_ttl: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+    collect_logs: bool = True
+    dlp: Any = None
+    guardrails: Any = None
+    log_classification: bool = False
+    log_management: Annotated[int, msgspec.Meta(ge=10_000, le=10_000_000)] | None = None
+    log_management_strategy: Literal["STOP_INSERTING", "DELETE_OLDEST"] | None = None
+    logpush: bool = False
+    logpush_public_key: str | None = None
+    otel: Any = None
+    rate_limiting_interval: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+    rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+    rate_limiting_technique: Literal["fixed", "sliding"] | None = "fixed"
+    retry_backoff: Literal["constant", "linear", "exponential"] | None = None
+    retry_delay: Annotated[int, msgspec.Meta(ge=0, le=60_000)] | None = None
+    retry_max_attempts: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
+    spend_limits: Any = None
+    store_id: str | None = None
+    stripe: Any = None
+    workers_ai_billing_mode: Literal["postpaid", "unified"] = "postpaid"
+    zdr: bool = False

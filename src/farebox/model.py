@@ -1,0 +1,65 @@
+"""The nouns that more than one part of the program speaks of. Read this first."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Permission(StrEnum):
+    """What an access token may do; the names are Cloudflare's permission groups, the last one is ours."""
+
+    READ = "AI Gateway Read"
+    WRITE = "AI Gateway Write"
+    RUN = "AI Gateway Run"
+    BILLING_WRITE = "AI Gateway Billing Write"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The tenant who pays. `bucket` is the first part of the key of everything that belongs to it."""
+
+    account_id: str
+    bucket: int
+    name: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """Authenticates a caller to us, for one account. The secret itself is never stored."""
+
+    token_id: str
+    account_id: str
+    name: str
+    permissions: frozenset[Permission]
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+    def active(self, at: int) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling, after authentication: a token of one account, or a user who is a member of several."""
+
+    name: str
+    accounts: frozenset[str]
+    permissions: frozenset[Permission]
+    token_id: str | None = None
+
+    def may(self, account_id: str, *permissions: Permission) -> bool:
+        """Whether the caller may act on the account with any one of the permissions."""
+        return account_id in self.accounts and any(permission in self.permissions for permission in permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account's money, in nano-dollars."""
+
+    posted: int
+    held: int
+
+    @property
+    def available(self) -> int:
+        return self.posted - self.held

@@ -1,0 +1,55 @@
+"""Money: integers of nano-dollars (10⁻⁹ USD), 64 bit, everywhere inside; other spellings only at the edges."""
+
+import re
+from decimal import Decimal, InvalidOperation
+
+NANOS_PER_USD = 1_000_000_000
+NANOS_PER_CENT = NANOS_PER_USD // 100
+AMOUNT_MAX = 10**9 * NANOS_PER_USD
+"""Largest single amount taken from outside: one billion dollars. A sum of nine such still fits in 64 bits."""
+
+_USD = re.compile(r"\d{1,12}(\.\d{1,9})?")
+
+
+class InvalidAmount(ValueError):
+    """The text is no amount of US dollars: digits, then at most nine decimals, above zero and at most 10⁹."""
+
+
+def parse_usd(text: str) -> int:
+    """Nano-dollars from text such as `12.34`.
+
+    Raises InvalidAmount for anything else, zero and signs included: an amount has a direction by what it is used for.
+    """
+    if not _USD.fullmatch(text):
+        raise InvalidAmount(f"{text!r} is not an amount: write US dollars as 12.34, with at most nine decimals")
+    try:
+        nanos = int(Decimal(text) * NANOS_PER_USD)
+    except InvalidOperation as error:  # pragma: no cover - the pattern leaves nothing for Decimal to refuse
+        raise InvalidAmount(f"{text!r} is not an amount") from error
+    if not 0 < nanos <= AMOUNT_MAX:
+        raise InvalidAmount(f"{text!r} is out of range: above 0 and at most {AMOUNT_MAX // NANOS_PER_USD} US dollars")
+    return nanos
+
+
+def format_usd(nanos: int) -> str:
+    """US dollars with two to nine decimals, exact: 5000000000 → `5.00`, 17500 → `0.0000175`."""
+    sign = "-" if nanos < 0 else ""
+    dollars, rest = divmod(abs(nanos), NANOS_PER_USD)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{dollars}.{decimals}"
+
+
+def nanos_to_cents(nanos: int) -> int | float:
+    """Cents for the billing wire: a whole number where it is one, else a JSON number with the fraction."""
+    whole, rest = divmod(nanos, NANOS_PER_CENT)
+    return whole if rest == 0 else nanos / NANOS_PER_CENT
+
+
+def nanos_to_usd(nanos: int) -> float:
+    """US dollars as a JSON number, for wire fields that are dollars (a log's `cost`)."""
+    return nanos / NANOS_PER_USD
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Division that rounds up, exact on integers."""
+    return -(-numerator // denominator)

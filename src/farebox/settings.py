@@ -1,0 +1,173 @@
+"""Settings: the only module that reads the environment. docs/settings.md lists each one (a test checks it).
+
+A setting comes from the environment, else from the file that FAREBOX_CONFIG names (TOML, same names in lower case
+without the prefix), else from its default. A wrong or unknown one refuses to start, with what to do about it.
+"""
+
+import base64
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from farebox.clock import random_bytes
+
+PREFIX = "FAREBOX_"
+SECRET_BYTES = 32
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; the message names it, says what was found and what is right."""
+
+
+def _setting(default: Any, help_text: str, low: int | None = None, high: int | None = None) -> Any:
+    return field(default=default, metadata={"help": help_text, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Field `x` is the variable FAREBOX_X."""
+
+    data_dir: str = _setting("./data", "Folder of the database, the secret key and the lock file; made where missing.")
+    database_url: str = _setting("", "`sqlite:///PATH`; by default `farebox.db` in the data folder.")
+    secret_key: str = _setting(
+        "", "32 bytes in base64, under which secrets are stored; made on first start in the data folder."
+    )
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8787, "Port to listen on.", 1, 65535)
+    public_url: str = _setting("", "Base URL that clients use, for links in answers; by default http://HOST:PORT.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least that is logged.")
+    log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
+    body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
+    header_limit_bytes: int = _setting(64 * 2**10, "Largest request head, all headers together.", 4096, 2**20)
+    calls_max: int = _setting(2000, "Model calls in flight at once; further ones are answered 503.", 1, 10**6)
+    hold_wait_ms: int = _setting(
+        250, "How long a call waits for money that other calls' holds keep, before it is answered 429.", 0, 60_000
+    )
+    connect_timeout_ms: int = _setting(10_000, "Time to connect to a provider.", 1, 300_000)
+    first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to answer.", 1, 3_600_000)
+    read_timeout_ms: int = _setting(120_000, "Longest silence within a provider's answer.", 1, 3_600_000)
+    call_timeout_ms: int = _setting(1_800_000, "Longest whole call; its hold expires a minute later.", 1, 86_400_000)
+    in_doubt: Literal["release", "charge"] = _setting(
+        "release",
+        "What happens to calls that a crash interrupted: `release` gives the hold back, `charge` takes all of it.",
+    )
+    cut_stream: Literal["delivered", "hold", "free"] = _setting(
+        "delivered",
+        "What a stream costs that ended before its usage came: `delivered` counts what passed, `hold` charges the "
+        "whole hold, `free` nothing.",
+    )
+    log_days: int = _setting(30, "Days that log rows and bodies are kept. Receipts and transfers stay.", 1, 36_500)
+    log_body_limit_bytes: int = _setting(
+        1_000_000, "Largest request or answer that is kept with its log row.", 0, 10_000_000
+    )
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file."""
+        if not self.database_url:
+            return Path(self.data_dir) / "farebox.db"
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def base_url(self) -> str:
+        """Where clients reach the server, without a slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings. `overrides` (command-line options that were given) win over both sources.
+
+    Raises SettingsError.
+    """
+    environment = os.environ if environment is None else environment
+    values = _from_file(environment.get(PREFIX + "CONFIG", ""))
+    known = {item.name: item for item in fields(Settings)}
+    for name, text in environment.items():
+        if name.startswith(PREFIX) and name != PREFIX + "CONFIG" and not name.startswith(PREFIX + "TEST_"):
+            values[name.removeprefix(PREFIX).lower()] = text
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    parsed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(f"{PREFIX}{name.upper()} is no setting of Farebox; docs/settings.md lists them all")
+        parsed[name] = _parse(name, value, known[name].type, known[name].metadata)
+    settings = Settings(**parsed)
+    if settings.database_url and not settings.database_url.startswith("sqlite:///"):
+        raise SettingsError(
+            f"FAREBOX_DATABASE_URL is {settings.database_url.split(':')[0]!r}…: this release takes sqlite:///PATH only"
+        )
+    return settings
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise SettingsError(f"FAREBOX_CONFIG names {path}, which cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+
+
+def _parse(name: str, value: object, kind: object, limits: Mapping[str, Any]) -> object:
+    variable = PREFIX + name.upper()
+    if kind is int:
+        try:
+            number = int(str(value))
+        except ValueError as error:
+            raise SettingsError(f"{variable} is {value!r}: it must be a whole number") from error
+        if not limits["low"] <= number <= limits["high"]:
+            raise SettingsError(f"{variable} is {number}: it must be from {limits['low']} to {limits['high']}")
+        return number
+    text = str(value)
+    choices = get_args(kind)
+    if choices and text not in choices:
+        raise SettingsError(f"{variable} is {text!r}: it must be one of {', '.join(choices)}")
+    return text
+
+
+def secret_key(settings: Settings) -> bytes:
+    """The secret key: from the setting, else from the data folder, where it is made on first use (mode 0600).
+
+    Raises SettingsError where it is not 32 bytes of base64, or others may read the file.
+    """
+    if settings.secret_key:
+        return _decoded(settings.secret_key, "FAREBOX_SECRET_KEY")
+    path = Path(settings.data_dir) / "secret.key"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        _make_secret_key(path)
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SettingsError(f"{path} may be read by others: run `chmod 600 {path}`")
+    return _decoded(path.read_text().strip(), str(path))
+
+
+def _make_secret_key(path: Path) -> None:
+    """Write a new key under another name and link it into place: whoever is first wins, nobody reads half a key."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(base64.b64encode(random_bytes(SECRET_BYTES)).decode() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first: its key is the one
+    finally:
+        draft.unlink()
+
+
+def _decoded(text: str, where: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise SettingsError(f"{where} is not base64: make one with `openssl rand -base64 32`") from error
+    if len(key) != SECRET_BYTES:
+        raise SettingsError(f"{where} is {len(key)} bytes, not 32: make one with `openssl rand -base64 32`")
+    return key

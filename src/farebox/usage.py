@@ -1,0 +1,38 @@
+"""Usage: how much of what a call consumed."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TypeAlias
+
+Quantity: TypeAlias = int | Decimal
+"""A count, or a Decimal where the unit is divisible (seconds of audio)."""
+
+Usage: TypeAlias = Mapping[str, Quantity]
+"""Quantity per meter. Meter names are the usage keys of genai-prices (`input_tokens`, `cache_read_tokens`,
+`output_reasoning_tokens`, `audio_seconds`, `web_searches`, …), and follow its rule: a general meter contains its
+special ones, so `input_tokens` counts cached tokens too. A meter that is absent is zero."""
+
+METER_MAX = 10**9
+"""No single call has more of anything; a larger figure from upstream is absurd and is not believed."""
+
+
+class AbsurdUsage(ValueError):
+    """Upstream reported a figure that cannot be: negative, not a number, above METER_MAX, or a part above its whole."""
+
+
+def checked(usage: Mapping[str, object]) -> dict[str, Quantity]:
+    """The usage without zeros, after the sanity check on each figure.
+
+    Raises AbsurdUsage naming the first meter that cannot be right.
+    """
+    result: dict[str, Quantity] = {}
+    for meter, value in usage.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | Decimal):
+            raise AbsurdUsage(f"{meter} is {value!r}, not a count")
+        if (isinstance(value, Decimal) and not value.is_finite()) or not 0 <= value <= METER_MAX:
+            raise AbsurdUsage(f"{meter} is {value}, outside 0 … {METER_MAX}")
+        if value:
+            result[meter] = value
+    return result

@@ -1,0 +1,53 @@
+"""Secrets at rest: access tokens as keyed hashes, provider keys encrypted. Both hang on the one secret key."""
+
+import hashlib
+import hmac
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from farebox.clock import random_bytes
+
+TOKEN_PREFIX = "fbx_"  # noqa: S105 - the visible start of every access token, so that leaks are found by scanners
+_NONCE_BYTES = 12
+
+
+class SecretUnreadable(RuntimeError):
+    """A stored secret does not decrypt: FAREBOX_SECRET_KEY is not the one it was stored under."""
+
+
+class Vault:
+    """Derives one key for each purpose from the secret key; never keeps or returns what it hashes."""
+
+    def __init__(self, secret_key: bytes) -> None:
+        self._pepper = hmac.digest(secret_key, b"farebox access tokens", "sha256")
+        self._cipher = AESGCM(hmac.digest(secret_key, b"farebox provider keys", "sha256"))
+
+    def hash_token(self, token: str) -> bytes:
+        """HMAC-SHA256 under the pepper; 32 random bytes need no slow hash."""
+        return hmac.digest(self._pepper, token.encode(), hashlib.sha256)
+
+    def encrypt(self, secret: str, bound_to: str) -> bytes:
+        """AES-GCM; the result decrypts only with the same `bound_to`, so a row cannot be moved to another place."""
+        nonce = random_bytes(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, secret.encode(), bound_to.encode())
+
+    def decrypt(self, stored: bytes, bound_to: str) -> str:
+        """Raises SecretUnreadable."""
+        try:
+            clear = self._cipher.decrypt(stored[:_NONCE_BYTES], stored[_NONCE_BYTES:], bound_to.encode())
+        except InvalidTag as error:
+            raise SecretUnreadable(
+                f"the stored secret of {bound_to} does not decrypt: was FAREBOX_SECRET_KEY changed?"
+            ) from error
+        return clear.decode()
+
+
+def same(left: bytes, right: bytes) -> bool:
+    """Comparison in constant time."""
+    return hmac.compare_digest(left, right)
+
+
+def masked(secret: str) -> str:
+    """What may be shown of a secret: its last four characters, where it is long enough to lose nothing by that."""
+    return f"…{secret[-4:]}" if len(secret) >= 12 else "…"
