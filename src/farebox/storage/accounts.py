@@ -1,0 +1,133 @@
+"""Stores of the directory: accounts, access tokens, users."""
+
+import json
+import zlib
+
+from farebox.model import AccessToken, Account, Balance, Permission
+from farebox.storage.config import bump_config_version
+from farebox.storage.sqlite import Connection, row, rows
+
+BUCKETS = 8
+"""How many buckets new accounts are spread over. An account keeps the bucket it was given."""
+
+
+def add_account(connection: Connection, account_id: str, name: str, at: int) -> Account:
+    """Create an account with an empty balance."""
+    account = Account(account_id, zlib.crc32(account_id.encode()) % BUCKETS, name, at)
+    connection.execute(
+        "INSERT INTO accounts (account_id, bucket, name, created_at) VALUES (?, ?, ?, ?)",
+        (account.account_id, account.bucket, account.name, account.created_at),
+    )
+    connection.execute("INSERT INTO balances (bucket, account_id) VALUES (?, ?)", (account.bucket, account.account_id))
+    return account
+
+
+def find_account(connection: Connection, account_id: str) -> Account | None:
+    found = row(
+        connection, "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id = ?", (account_id,)
+    )
+    return None if found is None else Account(*found)
+
+
+def list_accounts(connection: Connection, *, after: str = "", limit: int = 100) -> list[Account]:
+    """Accounts in order of their id, from the first one above `after`."""
+    found = rows(
+        connection,
+        "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id > ? ORDER BY account_id LIMIT ?",
+        (after, limit),
+    )
+    return [Account(*fields) for fields in found]
+
+
+def count_accounts(connection: Connection) -> int:
+    found = row(connection, "SELECT count(*) FROM accounts")
+    return int(found[0]) if found else 0
+
+
+def read_balance(connection: Connection, account_id: str) -> Balance | None:
+    """What the account has, or None where there is no such account."""
+    found = row(
+        connection,
+        "SELECT b.posted, b.held FROM accounts a "
+        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
+        (account_id,),
+    )
+    return None if found is None else Balance(*found)
+
+
+_TOKEN = "token_id, account_id, name, permissions, created_at, expires_at, revoked_at"  # noqa: S105 - column names
+
+
+def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> None:
+    connection.execute(
+        f"INSERT INTO access_tokens ({_TOKEN}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            token.token_id,
+            token.account_id,
+            token.name,
+            json.dumps(sorted(token.permissions)),
+            token.created_at,
+            token.expires_at,
+            token.revoked_at,
+            token_hash,
+        ),
+    )
+    bump_config_version(connection)
+
+
+def find_token(connection: Connection, token_hash: bytes) -> AccessToken | None:
+    """The token with this hash, revoked or expired ones included."""
+    found = row(connection, f"SELECT {_TOKEN} FROM access_tokens WHERE hash = ?", (token_hash,))
+    return None if found is None else _token(found)
+
+
+def list_tokens(connection: Connection, account_id: str | None = None) -> list[AccessToken]:
+    where = "" if account_id is None else "WHERE account_id = ?"
+    values = () if account_id is None else (account_id,)
+    found = rows(connection, f"SELECT {_TOKEN} FROM access_tokens {where} ORDER BY created_at, token_id", values)
+    return [_token(fields) for fields in found]
+
+
+def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
+    """Whether there was such a token; revoking twice keeps the first time."""
+    bump_config_version(connection)
+    connection.execute(
+        "UPDATE access_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE token_id = ?", (at, token_id)
+    )
+    return connection.changes() == 1
+
+
+def _token(fields: tuple[object, ...]) -> AccessToken:
+    token_id, account_id, name, permissions, created_at, expires_at, revoked_at = fields
+    return AccessToken(
+        str(token_id),
+        str(account_id),
+        str(name),
+        frozenset(Permission(text) for text in json.loads(str(permissions))),
+        int(str(created_at)),
+        None if expires_at is None else int(str(expires_at)),
+        None if revoked_at is None else int(str(revoked_at)),
+    )
+
+
+def add_user(connection: Connection, email: str, key_hash: bytes, account_ids: list[str], at: int) -> None:
+    """Create a user, or give an existing one a new key and further accounts."""
+    connection.execute(
+        "INSERT INTO users (email, key_hash, created_at) VALUES (?, ?, ?) "
+        "ON CONFLICT (email) DO UPDATE SET key_hash = excluded.key_hash",
+        (email, key_hash, at),
+    )
+    bump_config_version(connection)
+    for account_id in account_ids:
+        connection.execute(
+            "INSERT INTO memberships (email, account_id) VALUES (?, ?) ON CONFLICT DO NOTHING", (email, account_id)
+        )
+
+
+def find_user(connection: Connection, email: str) -> tuple[bytes, frozenset[str]] | None:
+    """The hash of the user's key and the accounts the user is a member of."""
+    found = row(connection, "SELECT key_hash FROM users WHERE email = ?", (email,))
+    if found is None:
+        return None
+    accounts = rows(connection, "SELECT account_id FROM memberships WHERE email = ?", (email,))
+    return bytes(found[0]), frozenset(account_id for (account_id,) in accounts)

@@ -1,0 +1,165 @@
+"""The store of calls: one row a call, which is its log row and its receipt; and the hourly sums that reports read."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from farebox.storage.sqlite import Connection, row, rows
+
+HOUR_MS = 3_600_000
+
+
+class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The log row's fields that are read but never searched by the ledger's own reports."""
+
+    path: str = ""
+    request_type: str = ""
+    request_content_type: str = ""
+    response_content_type: str = ""
+    outcome: str = ""
+    """charged, free, own_key, released, refused: the receipt's outcome."""
+    error: str = ""
+    """Name of the error kind where the call failed on our side."""
+    step: int = 0
+    metadata: Mapping[str, str | int | float | bool] | None = None
+    event_id: str = ""
+    own_key: bool = False
+    authenticated: bool = True
+    user_agent: str = ""
+    request_size: int = 0
+    response_size: int = 0
+    custom_cost: bool = False
+    first_byte_ms: int | None = None
+
+
+class CallRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One call. Amounts in nano-dollars, times in milliseconds."""
+
+    account_id: str
+    log_id: str
+    gateway_id: str
+    created_at: int
+    provider: str
+    model: str
+    success: bool
+    status_code: int
+    duration: int
+    tokens_in: int | None
+    tokens_out: int | None
+    cost: int
+    charge: int
+    detail: CallDetail
+    receipt: bytes | None
+    logged: bool
+    request_body: bytes | None = None
+    response_body: bytes | None = None
+
+
+COLUMNS = (
+    "account_id, log_id, gateway_id, created_at, provider, model, success, status_code, duration, "
+    "tokens_in, tokens_out, cost, charge, detail, receipt, logged"
+)
+
+
+def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
+    """Write the call's row, its bodies where they are kept, and add it to the hour's sums.
+
+    A repeat of the same log id changes nothing.
+    """
+    connection.execute(
+        f"INSERT INTO calls (bucket, {COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+        (
+            bucket,
+            call.account_id,
+            call.log_id,
+            call.gateway_id,
+            call.created_at,
+            call.provider,
+            call.model,
+            call.success,
+            call.status_code,
+            call.duration,
+            call.tokens_in,
+            call.tokens_out,
+            call.cost,
+            call.charge,
+            msgspec.json.encode(call.detail).decode(),
+            None if call.receipt is None else call.receipt.decode(),
+            call.logged,
+        ),
+    )
+    if connection.changes() == 0:
+        return
+    if call.request_body is not None or call.response_body is not None:
+        connection.execute(
+            "INSERT INTO call_bodies (bucket, account_id, log_id, request, response) VALUES (?, ?, ?, ?, ?)",
+            (bucket, call.account_id, call.log_id, call.request_body, call.response_body),
+        )
+    if call.charge:
+        _add_to_hour(connection, bucket, call)
+
+
+def _add_to_hour(connection: Connection, bucket: int, call: CallRow) -> None:
+    connection.execute(
+        "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
+        "VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
+        "calls = calls + 1, charge = charge + excluded.charge, "
+        "tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out",
+        (
+            bucket,
+            call.account_id,
+            call.created_at - call.created_at % HOUR_MS,
+            call.provider,
+            call.model,
+            call.charge,
+            call.tokens_in or 0,
+            call.tokens_out or 0,
+        ),
+    )
+
+
+def find_receipt(connection: Connection, log_id: str, account_id: str | None = None) -> bytes | None:
+    """The receipt of a call, as JSON. Without an account any account's call is found (the operator's view)."""
+    where, values = ("", (log_id,)) if account_id is None else (" WHERE a.account_id = ?", (log_id, account_id))
+    # By the whole key, account for account: no index of its own, which every call would pay for.
+    found = row(
+        connection,
+        "SELECT c.receipt FROM accounts a CROSS JOIN calls c ON c.bucket = a.bucket AND c.account_id = a.account_id "
+        f"AND c.log_id = ?{where} LIMIT 1",
+        values,
+    )
+    return None if found is None or found[0] is None else str(found[0]).encode()
+
+
+def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
+    """Bucket, account and gateway of all logs, those of deleted gateways too. Walks an index of all logged calls."""
+    found = rows(
+        connection,
+        "SELECT DISTINCT bucket, account_id, gateway_id FROM calls INDEXED BY calls_of_gateway WHERE logged = 1",
+    )
+    return [(bucket, account_id, gateway_id) for bucket, account_id, gateway_id in found]
+
+
+def forget_logs_before(connection: Connection, gateway: tuple[int, str, str], before: int, limit: int = 500) -> int:
+    """Take calls made before that time out of a gateway's logs, and drop their bodies; at most `limit` at once. Return
+    how many were taken out. Their rows stay as receipts."""
+    hexadecimal = f"{before:012x}"  # log ids begin with their time
+    return _forget(connection, gateway, "log_id < ? LIMIT ?", f"{hexadecimal[:8]}-{hexadecimal[8:]}", limit)
+
+
+def forget_logs_above(connection: Connection, gateway: tuple[int, str, str], keep: int, limit: int = 500) -> int:
+    """The same for a gateway's oldest calls, where it has more than `keep`."""
+    return _forget(connection, gateway, "TRUE ORDER BY log_id DESC LIMIT ? OFFSET ?", limit, keep)
+
+
+def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *values: object) -> int:
+    old = rows(
+        connection,
+        "SELECT bucket, account_id, log_id FROM calls INDEXED BY calls_of_gateway "
+        f"WHERE bucket = ? AND account_id = ? AND gateway_id = ? AND logged = 1 AND {which}",
+        (*gateway, *values),
+    )
+    for key in old:
+        connection.execute("UPDATE calls SET logged = 0 WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
+        connection.execute("DELETE FROM call_bodies WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
+    return len(old)

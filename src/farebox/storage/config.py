@@ -1,0 +1,119 @@
+"""Stores of the operator's configuration: providers, prices, markups, and the version that tells caches to forget.
+
+Whoever writes configuration bumps the version in the same transaction; every process looks at it twice a second.
+"""
+
+import json
+from dataclasses import dataclass
+
+from farebox.storage.sqlite import Connection, row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRow:
+    """An operator's setting for one provider; the key is encrypted (farebox.vault)."""
+
+    name: str
+    base_url: str
+    api_key: bytes | None
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """An operator's price; `rates` as pricing.pricebook.OwnPrice reads them."""
+
+    price_id: str
+    provider: str
+    model: str
+    account_id: str | None
+    rates: dict[str, str]
+    output_max: int | None
+    valid_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkupRow:
+    markup_id: str
+    account_id: str | None
+    provider: str | None
+    model: str | None
+    parts_per_million: int
+    valid_from: int
+
+
+def config_version(connection: Connection) -> int:
+    found = row(connection, "SELECT version FROM config_version")
+    return int(found[0]) if found else 0
+
+
+def bump_config_version(connection: Connection) -> None:
+    connection.execute("UPDATE config_version SET version = version + 1")
+
+
+def set_provider(connection: Connection, provider: ProviderRow) -> None:
+    connection.execute(
+        "INSERT INTO providers (name, base_url, api_key, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) "
+        "DO UPDATE SET base_url = excluded.base_url, api_key = excluded.api_key, updated_at = excluded.updated_at",
+        (provider.name, provider.base_url, provider.api_key, provider.updated_at),
+    )
+    bump_config_version(connection)
+
+
+def list_providers(connection: Connection) -> list[ProviderRow]:
+    found = rows(connection, "SELECT name, base_url, api_key, updated_at FROM providers ORDER BY name")
+    return [ProviderRow(*fields) for fields in found]
+
+
+def add_price(connection: Connection, price: PriceRow, at: int) -> None:
+    """Prices are appended, never changed: a later one with its own start date takes over."""
+    connection.execute(
+        "INSERT INTO prices (price_id, provider, model, account_id, rates, output_max, valid_from, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            price.price_id,
+            price.provider,
+            price.model,
+            price.account_id,
+            json.dumps(price.rates, sort_keys=True),
+            price.output_max,
+            price.valid_from,
+            at,
+        ),
+    )
+    bump_config_version(connection)
+
+
+def list_prices(connection: Connection) -> list[PriceRow]:
+    found = rows(
+        connection,
+        "SELECT price_id, provider, model, account_id, rates, output_max, valid_from FROM prices "
+        "ORDER BY provider, model, valid_from, price_id",
+    )
+    return [PriceRow(a, b, c, d, json.loads(rates), m, v) for a, b, c, d, rates, m, v in found]
+
+
+def add_markup(connection: Connection, markup: MarkupRow, at: int) -> None:
+    connection.execute(
+        "INSERT INTO markups (markup_id, account_id, provider, model, parts_per_million, valid_from, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            markup.markup_id,
+            markup.account_id,
+            markup.provider,
+            markup.model,
+            markup.parts_per_million,
+            markup.valid_from,
+            at,
+        ),
+    )
+    bump_config_version(connection)
+
+
+def list_markups(connection: Connection) -> list[MarkupRow]:
+    found = rows(
+        connection,
+        "SELECT markup_id, account_id, provider, model, parts_per_million, valid_from FROM markups "
+        "ORDER BY valid_from, markup_id",
+    )
+    return [MarkupRow(*fields) for fields in found]

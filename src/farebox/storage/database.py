@@ -1,0 +1,54 @@
+"""The database as the rest of the program sees it: short reads at once, long reads aside, writes in groups."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from farebox.storage.sqlite import Connection, connect, migrate
+from farebox.storage.writer import Writer
+
+T = TypeVar("T")
+
+
+class Database:
+    """One SQLite file, open for a server. Make it inside the running loop; `await close()` at the end."""
+
+    def __init__(self, path: Path) -> None:
+        setup = connect(path)
+        migrate(setup)
+        setup.close()
+        self.path = path
+        self.writer = Writer(path)
+        self._near = connect(path, readonly=True)
+        self._far = connect(path, readonly=True)
+        self._far_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="farebox-reader")
+
+    def get(self, read: Callable[[Connection], T]) -> T:
+        """A read of a few rows by key: microseconds, so it runs on the event loop itself."""
+        return read(self._near)
+
+    async def scan(self, read: Callable[[Connection], T]) -> T:
+        """A read that may take long (lists, reports): runs on a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._far_thread, read, self._far)
+
+    async def write(self, job: Callable[[Connection], T]) -> T:
+        """A write, durable when it returns; see storage.writer.Writer.run."""
+        return await self.writer.run(job)
+
+    async def close(self) -> None:
+        self._far_thread.shutdown()
+        self._far.close()
+        self._near.close()
+        await self.writer.close()  # last: whoever closes last folds the write-ahead log into the database file
+
+
+def open_for_command(path: Path) -> Connection:
+    """A connection for one command of the command line, its schema brought up to date.
+
+    Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote the file.
+    """
+    connection = connect(path)
+    migrate(connection)
+    return connection

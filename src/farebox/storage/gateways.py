@@ -1,0 +1,76 @@
+"""The store of gateways: an account's named configurations."""
+
+from dataclasses import dataclass
+
+from farebox.storage.config import bump_config_version
+from farebox.storage.sqlite import Connection, row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRow:
+    """A gateway as stored. `config` is JSON: http.control.gateways gives it its fields, the data plane reads a few."""
+
+    account_id: str
+    gateway_id: str
+    config: bytes
+    created_at: int
+    modified_at: int
+
+
+_COLUMNS = "account_id, gateway_id, config, created_at, modified_at"
+
+
+def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> GatewayRow | None:
+    found = row(
+        connection,
+        f"SELECT {_COLUMNS} FROM gateways WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
+        "AND account_id = ? AND gateway_id = ?",
+        (account_id, account_id, gateway_id),
+    )
+    return None if found is None else _gateway(found)
+
+
+def list_gateways(connection: Connection, account_id: str) -> list[GatewayRow]:
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM gateways WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
+        "AND account_id = ? ORDER BY created_at, gateway_id",
+        (account_id, account_id),
+    )
+    return [_gateway(fields) for fields in found]
+
+
+def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
+    """Create the gateway, or replace its configuration."""
+    bump_config_version(connection)
+    connection.execute(
+        f"INSERT INTO gateways (bucket, {_COLUMNS}) SELECT bucket, ?, ?, ?, ?, ? FROM accounts WHERE account_id = ? "
+        "ON CONFLICT (bucket, account_id, gateway_id) "
+        "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at",
+        (
+            gateway.account_id,
+            gateway.gateway_id,
+            gateway.config.decode(),
+            gateway.created_at,
+            gateway.modified_at,
+            gateway.account_id,
+        ),
+    )
+
+
+def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
+    """Whether there was such a gateway."""
+    bump_config_version(connection)
+    connection.execute(
+        "DELETE FROM gateways WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
+        "AND account_id = ? AND gateway_id = ?",
+        (account_id, account_id, gateway_id),
+    )
+    return connection.changes() == 1
+
+
+def _gateway(fields: tuple[object, ...]) -> GatewayRow:
+    account_id, gateway_id, config, created_at, modified_at = fields
+    return GatewayRow(
+        str(account_id), str(gateway_id), str(config).encode(), int(str(created_at)), int(str(modified_at))
+    )

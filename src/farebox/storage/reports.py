@@ -1,0 +1,275 @@
+"""Reads for the control plane: usage sums, the statement of transfers, log rows.
+
+Everything here may take long and runs through Database.scan. What the two engines spell differently (JSON inside a
+row) is in this module only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from farebox.storage.calls import COLUMNS, CallDetail, CallRow
+from farebox.storage.sqlite import Connection, row, rows
+
+_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
+
+# Usage ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class UsageWindow:
+    """What the calls of one window were charged together. `start` in milliseconds, `charge` in nano-dollars."""
+
+    start: int
+    calls: int
+    charge: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    """What the calls of one model were charged together, in nano-dollars."""
+
+    provider: str
+    model: str
+    calls: int
+    charge: int
+
+
+def usage_by_window(connection: Connection, account_id: str, start: int, end: int, window_ms: int) -> list[UsageWindow]:
+    """The windows with usage whose hours begin in [start, end), oldest first; empty windows are left out."""
+    found = rows(
+        connection,
+        "SELECT hour - hour % ?, sum(calls), sum(charge) FROM usage_hours "
+        f"WHERE {_OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY 1 ORDER BY 1",
+        (window_ms, account_id, account_id, start, end),
+    )
+    return [UsageWindow(*fields) for fields in found]
+
+
+def usage_by_model(connection: Connection, account_id: str, start: int, end: int) -> list[ModelUsage]:
+    """The models with usage whose hours begin in [start, end), by name."""
+    found = rows(
+        connection,
+        "SELECT provider, model, sum(calls), sum(charge) FROM usage_hours "
+        f"WHERE {_OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY provider, model ORDER BY provider, model",
+        (account_id, account_id, start, end),
+    )
+    return [ModelUsage(*fields) for fields in found]
+
+
+# Transfers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """One transfer of the ledger, as it was written. `amount` in nano-dollars, `at` in milliseconds."""
+
+    version: int
+    transfer_id: str
+    kind: str
+    from_book: str
+    to_book: str
+    amount: int
+    lot_id: str | None
+    at: int
+    note: str | None
+
+
+def list_transfers(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[TransferRow], int]:
+    """The account's transfers from the newest on, and how many there are in all."""
+    latest = row(connection, f"SELECT version FROM balances WHERE {_OF_ACCOUNT}", (account_id, account_id))
+    total = int(latest[0]) if latest else 0
+    found = rows(
+        connection,
+        "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note FROM transfers "
+        f"WHERE {_OF_ACCOUNT} AND version <= ? ORDER BY version DESC LIMIT ?",
+        (account_id, account_id, total - offset, limit),  # versions have no gaps: no need to count or skip rows
+    )
+    return [TransferRow(*fields) for fields in found], total
+
+
+# Logs -------------------------------------------------------------------------------------------------------------
+
+Operator: TypeAlias = Literal["eq", "neq", "contains", "lt", "gt", "gte", "lte"]
+ColumnKind: TypeAlias = Literal["text", "number", "money", "time", "flag"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogColumn:
+    """Something logs are filtered by: its SQL, and what its values are (money: nano-dollars, time: milliseconds)."""
+
+    sql: str
+    kind: ColumnKind
+    of_metadata: bool = False
+    """The SQL is about one entry of the row's metadata; any entry may match."""
+
+
+_ENTRY = "CASE entry.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE CAST(entry.value AS TEXT) END"
+
+LOG_COLUMNS: dict[str, LogColumn] = {
+    "id": LogColumn("log_id", "text"),
+    "created_at": LogColumn("created_at", "time"),
+    "request_content_type": LogColumn("coalesce(detail ->> 'request_content_type', '')", "text"),
+    "response_content_type": LogColumn("coalesce(detail ->> 'response_content_type', '')", "text"),
+    "request_type": LogColumn("coalesce(detail ->> 'request_type', '')", "text"),
+    "success": LogColumn("success", "flag"),
+    "cached": LogColumn("0", "flag"),  # nothing is cached in this release, so a filter for it finds nothing
+    "provider": LogColumn("provider", "text"),
+    "model": LogColumn("model", "text"),
+    "model_type": LogColumn("''", "text"),
+    "cost": LogColumn("cost", "money"),
+    "tokens": LogColumn("coalesce(tokens_in, 0) + coalesce(tokens_out, 0)", "number"),
+    "tokens_in": LogColumn("tokens_in", "number"),
+    "tokens_out": LogColumn("tokens_out", "number"),
+    "duration": LogColumn("duration", "number"),
+    "feedback": LogColumn("NULL", "number"),  # nobody can give feedback in this release
+    "event_id": LogColumn("coalesce(detail ->> 'event_id', '')", "text"),
+    "metadata.key": LogColumn("entry.key", "text", of_metadata=True),
+    "metadata.value": LogColumn(_ENTRY, "text", of_metadata=True),
+    "authentication": LogColumn("coalesce(detail ->> 'authenticated', 1)", "flag"),
+    "wholesale": LogColumn("NOT coalesce(detail ->> 'own_key', 0)", "flag"),
+    "user_agent": LogColumn("coalesce(detail ->> 'user_agent', '')", "text"),
+}
+
+LOG_ORDERS: dict[str, str] = {
+    "created_at": "log_id",  # a log id begins with its time, and the index is in that order
+    "provider": "provider",
+    "model": "model",
+    "model_type": "log_id",
+    "success": "success",
+    "cached": "log_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A test of one of LOG_COLUMNS against values of its kind: any of them will do; with `neq`, none may be equal."""
+
+    column: str
+    operator: Operator
+    values: tuple[str | int | float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which log rows to list. Conditions hold together; `search` is found in any value of the metadata."""
+
+    conditions: Sequence[Condition] = ()
+    search: str = ""
+    order: str = "created_at"
+    descending: bool = True
+    offset: int = 0
+    limit: int = 20
+    extremes: bool = False
+    """Whether the extremes are wanted too; they cost a look at every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogExtremes:
+    """The smallest and the largest figures of all rows that a query finds."""
+
+    cost: tuple[int, int]
+    tokens_in: tuple[int, int]
+    tokens_out: tuple[int, int]
+    total_tokens: tuple[int, int]
+    duration: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """One page of what a query finds; `total` counts the rows of all pages. Rows come without their bodies."""
+
+    calls: list[CallRow]
+    total: int
+    extremes: LogExtremes | None
+
+
+def list_logs(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
+    """One page of a gateway's log."""
+    where, values = _where(account_id, gateway_id, query)
+    direction = "DESC" if query.descending else "ASC"
+    # `log_id` must not be named twice: SQLite would then leave the index of the gateway's logs aside.
+    order = ", ".join(f"{column} {direction}" for column in dict.fromkeys((LOG_ORDERS[query.order], "log_id")))
+    found = rows(
+        connection,
+        f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+        (*values, query.limit, query.offset),
+    )
+    total = row(connection, f"SELECT count(*) FROM calls WHERE {where}", values)
+    extremes = _extremes(connection, where, values) if query.extremes else None
+    return LogPage([_call(fields) for fields in found], int(total[0]) if total else 0, extremes)
+
+
+def _extremes(connection: Connection, where: str, values: tuple[object, ...]) -> LogExtremes:
+    figures = ("cost", "tokens_in", "tokens_out", LOG_COLUMNS["tokens"].sql, "duration")
+    columns = ", ".join(f"coalesce(min({figure}), 0), coalesce(max({figure}), 0)" for figure in figures)
+    found = row(connection, f"SELECT {columns} FROM calls WHERE {where}", values)
+    assert found is not None
+    return LogExtremes(*((int(found[at]), int(found[at + 1])) for at in range(0, len(found), 2)))
+
+
+def find_log(connection: Connection, account_id: str, gateway_id: str, log_id: str) -> CallRow | None:
+    """One log row with the bodies that were kept; None where there is none, or the call was not to be logged."""
+    key = (account_id, account_id, log_id)
+    found = row(
+        connection,
+        f"SELECT {COLUMNS} FROM calls WHERE {_OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
+        (*key, gateway_id),
+    )
+    if found is None:
+        return None
+    bodies = row(connection, f"SELECT request, response FROM call_bodies WHERE {_OF_ACCOUNT} AND log_id = ?", key)
+    return _call(found, *(bodies or (None, None)))
+
+
+def _call(fields: tuple[Any, ...], request: bytes | None = None, response: bytes | None = None) -> CallRow:
+    named = dict(zip(COLUMNS.split(", "), fields, strict=True))
+    named["success"] = bool(named["success"])
+    named["logged"] = bool(named["logged"])
+    named["detail"] = msgspec.json.decode(named["detail"], type=CallDetail)
+    named["receipt"] = None if named["receipt"] is None else str(named["receipt"]).encode()
+    return CallRow(**named, request_body=request, response_body=response)
+
+
+def _where(account_id: str, gateway_id: str, query: LogQuery) -> tuple[str, tuple[object, ...]]:
+    parts = [f"{_OF_ACCOUNT} AND gateway_id = ? AND logged = 1"]
+    values: list[object] = [account_id, account_id, gateway_id]
+    for condition in query.conditions:
+        sql, tested = _predicate(condition)
+        parts.append(sql)
+        values += tested
+    if query.search:
+        parts.append(_any_entry(_contains(_ENTRY)))
+        values.append(query.search)
+    return " AND ".join(parts), tuple(values)
+
+
+_COMPARISONS = {"lt": "<", "gt": ">", "gte": ">=", "lte": "<=", "eq": "=", "neq": "="}
+
+
+def _predicate(condition: Condition) -> tuple[str, list[object]]:
+    column = LOG_COLUMNS[condition.column]
+    tests: list[str] = []
+    values: list[object] = []
+    for value in condition.values:
+        if value is None:
+            tests.append(f"{column.sql} IS NULL")
+            continue
+        if condition.operator == "contains":
+            tests.append(_contains(column.sql))
+        else:
+            tests.append(f"({column.sql}) {_COMPARISONS[condition.operator]} ?")
+        values.append(value)
+    any_of = "(" + " OR ".join(tests or ["FALSE"]) + ")"
+    holds = _any_entry(any_of) if column.of_metadata else f"coalesce({any_of}, FALSE)"
+    return (f"NOT {holds}" if condition.operator == "neq" else holds), values
+
+
+def _contains(sql: str) -> str:
+    return f"instr(lower({sql}), lower(?)) > 0"
+
+
+def _any_entry(test: str) -> str:
+    return f"EXISTS (SELECT 1 FROM json_each(detail, '$.metadata') AS entry WHERE {test})"

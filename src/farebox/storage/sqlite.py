@@ -1,0 +1,84 @@
+"""SQLite: connections and migrations of the embedded engine.
+
+WAL with `synchronous=FULL`: a commit that returned survives a power cut. Any number of processes may read and write the
+file (the command line beside a running server); `BEGIN IMMEDIATE` gives them turns.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import apsw
+
+Connection: TypeAlias = apsw.Connection
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+class DatabaseUnavailable(RuntimeError):
+    """The database cannot be opened or written now: no database, disk full, locked for too long, or closed."""
+
+
+class SchemaMismatch(RuntimeError):
+    """The database was written by a newer release, or has not been migrated; the message says what to run."""
+
+
+def connect(path: Path, *, readonly: bool = False) -> Connection:
+    """Open the database file, creating it unless `readonly`. Raises DatabaseUnavailable."""
+    if not readonly:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    try:
+        connection = apsw.Connection(str(path), flags=flags)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # Without this SQLite plans a statement anew each time other values are bound: a third of a command's time.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        if not readonly:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+    except (apsw.CantOpenError, apsw.NotADBError, apsw.IOError, apsw.PermissionsError, apsw.ReadOnlyError) as error:
+        raise DatabaseUnavailable(f"{path} cannot be opened as a database: {error}") from error
+    return connection
+
+
+def row(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
+    """The first row of a query, or None."""
+    found: tuple[Any, ...] | None = connection.execute(sql, values).fetchone()
+    return found
+
+
+def rows(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    found: list[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
+    return found
+
+
+def _migrations() -> list[tuple[int, str]]:
+    files = resources.files("farebox.storage").joinpath("migrations").iterdir()
+    return sorted((int(file.name[:4]), file.read_text()) for file in files if file.name.endswith(".sql"))
+
+
+def schema_version(connection: Connection) -> int:
+    """Number of the latest migration that was applied; 0 for an empty file."""
+    (version,) = next(iter(connection.execute("PRAGMA user_version")))
+    return int(version)
+
+
+def migrate(connection: Connection) -> list[int]:
+    """Apply the migrations that are missing, each in a transaction of its own; return their numbers.
+
+    Raises SchemaMismatch where the file is newer than this release.
+    """
+    migrations = _migrations()
+    if schema_version(connection) > migrations[-1][0]:
+        raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")
+    applied = []
+    for number, text in migrations:
+        connection.execute("BEGIN IMMEDIATE")  # another process may be migrating: look again once we have the turn
+        with_turn = schema_version(connection) < number
+        if with_turn:
+            connection.execute(text.replace("/* clustered */", "WITHOUT ROWID"))
+            connection.execute(f"PRAGMA user_version = {number}")
+            applied.append(number)
+        connection.execute("COMMIT")
+    return applied

@@ -1,0 +1,179 @@
+"""The one writer of an SQLite database in this process: group commit.
+
+Jobs that arrive while a batch commits form the next batch; there is no timer. A job's result is given back only after
+the commit that contains it is durable. One busy account is as fast as many quiet ones, because the cost of a commit is
+shared by everything in it.
+
+The jobs' statements run on the event loop: microseconds each, on pages that are in memory. What waits for something,
+the commit for the disk and a turn that another process has, waits on a thread of its own. (With the statements on that
+thread too, the two threads would take the interpreter from each other at every one of them.)
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from farebox.storage.sqlite import BUSY_TIMEOUT_MS, Connection, DatabaseUnavailable, connect
+
+T = TypeVar("T")
+Job = Callable[[Connection], Any]
+
+BATCH_MAX = 128
+"""Jobs of one commit: a few milliseconds of the event loop at most."""
+_Waiting = tuple[Job, "asyncio.Future[Any]"]
+_Answer = tuple["asyncio.Future[Any]", Any, Exception | None]
+
+
+class Writer:
+    """Runs jobs in order on one connection, many to a commit. Make it inside the running loop."""
+
+    def __init__(self, path: Path) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connect(path)
+        self._connection.set_busy_timeout(0)  # the loop never waits for another process's turn; the thread does
+        self._pending: deque[_Waiting] = deque()
+        self._at_work = False
+        self._idle = asyncio.Event()
+        self._closed = False
+        self._blocking: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._block, name="farebox-commit", daemon=True)
+        self._thread.start()
+
+    async def run(self, job: Callable[[Connection], T]) -> T:
+        """Run `job` inside a transaction and return its result once that is durable.
+
+        A job reads and writes only through the connection it is given and may be run twice: where another job of the
+        same batch raises, all are undone and run again, and only that one fails. Raises what the job raises, or
+        DatabaseUnavailable: then it may or may not have been committed.
+        """
+        if self._closed:
+            raise DatabaseUnavailable("the database is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._pending.append((job, future))
+        if not self._at_work:
+            self._at_work = True
+            self._loop.call_soon(self._begin)  # after everybody else who is ready now
+        return await future
+
+    async def close(self) -> None:
+        """Commit what is queued, then stop."""
+        if not self._closed:
+            self._closed = True
+            while self._at_work:
+                self._idle.clear()
+                await self._idle.wait()
+            self._blocking.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._connection.close()
+
+    # --- one batch goes through these in turn; those marked so run on the thread ---
+
+    def _begin(self) -> None:
+        batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._blocking.put(lambda: self._await_turn(batch))
+        except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
+            self._deliver(_all_failed(batch, error))
+        else:
+            self._run(batch)
+
+    def _await_turn(self, batch: list[_Waiting]) -> None:
+        """On the thread: another process is writing."""
+        connection = self._connection
+        failure: Exception | None = None
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
+            failure = error
+        connection.set_busy_timeout(0)  # before the loop goes on: a connection is used by one thread at a time
+        if failure is None:
+            self._loop.call_soon_threadsafe(self._run, batch)
+        else:
+            self._loop.call_soon_threadsafe(self._deliver, _all_failed(batch, failure))
+
+    def _run(self, batch: list[_Waiting]) -> None:
+        """Run the jobs. Where one raises, all are undone and run again, each in a savepoint."""
+        connection = self._connection
+        try:
+            try:
+                answers: list[_Answer] = [(future, job(connection), None) for job, future in batch]
+            except Exception:  # noqa: BLE001 - whatever it was, the second run finds out whose it is
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                connection.execute("BEGIN IMMEDIATE")
+                answers = [self._alone(job, future) for job, future in batch]
+        except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
+            self._undo()
+            self._deliver(_all_failed(batch, error))
+        else:
+            self._blocking.put(lambda: self._commit(answers))
+
+    def _commit(self, answers: list[_Answer]) -> None:
+        """On the thread: wait for the disk. A commit that failed may yet be there, so nothing is tried again."""
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
+            self._undo()
+            answers = [(future, None, _named(error)) for future, _, _ in answers]
+        self._loop.call_soon_threadsafe(self._deliver, answers)
+
+    def _deliver(self, answers: list[_Answer]) -> None:
+        for future, result, error in answers:
+            if future.done():  # its caller was cancelled; the commit stands
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        if self._pending:
+            self._loop.call_soon(self._begin)
+        else:
+            self._at_work = False
+            self._idle.set()
+
+    def _alone(self, job: Job, future: "asyncio.Future[Any]") -> _Answer:
+        """Run one job so that it can be undone by itself. Raises where SQLite has undone the whole transaction."""
+        connection = self._connection
+        connection.execute("SAVEPOINT job")
+        try:
+            result, failed = job(connection), None
+        except Exception as error:
+            if not connection.in_transaction:
+                raise
+            connection.execute("ROLLBACK TO job")
+            result, failed = None, _named(error)
+        connection.execute("RELEASE job")
+        return future, result, failed
+
+    def _undo(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _block(self) -> None:
+        """The thread: does what waits, one thing at a time."""
+        while (wait := self._blocking.get()) is not None:
+            wait()
+
+
+def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Answer]:
+    return [(future, None, _named(error)) for _, future in batch]
+
+
+def _named(error: Exception) -> Exception:
+    """The error as the caller sees it."""
+    if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError | apsw.CantOpenError | apsw.ReadOnlyError):
+        unavailable = DatabaseUnavailable(f"the database refused the write: {error}")
+        unavailable.__cause__ = error
+        return unavailable
+    if isinstance(error, StopIteration):  # a future refuses to carry it, and then nobody of the batch would hear
+        return RuntimeError(f"a job let StopIteration escape: {error}")
+    return error

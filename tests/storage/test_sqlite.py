@@ -1,0 +1,60 @@
+"""Connections and migrations of the embedded engine."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from farebox.storage.sqlite import DatabaseUnavailable, SchemaMismatch, connect, migrate, schema_version
+
+
+def test_migrating_twice_applies_nothing(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "new" / "farebox.db")
+    applied = migrate(connection)
+    assert applied == list(range(1, applied[-1] + 1))
+    assert migrate(connection) == []
+    assert schema_version(connection) == applied[-1]
+    connection.close()
+
+
+def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "farebox.db")
+    connection.execute("PRAGMA user_version = 9999")
+    with pytest.raises(SchemaMismatch, match="install that release"):
+        migrate(connection)
+    connection.close()
+
+
+def test_processes_that_migrate_at_once_take_turns(tmp_path: Path) -> None:
+    applied: list[int] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        connection = connect(tmp_path / "farebox.db")
+        start.wait(10)
+        applied.extend(migrate(connection))
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(applied) == list(range(1, len(applied) + 1))
+    assert applied
+
+
+def test_commits_are_durable(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "farebox.db")
+    assert connection.execute("PRAGMA journal_mode").get == "wal"
+    assert connection.execute("PRAGMA synchronous").get == 2  # FULL
+    connection.close()
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "farebox.db"
+    with pytest.raises(DatabaseUnavailable, match=r"farebox\.db"):
+        connect(path, readonly=True)
+    path.write_bytes(b"this is a letter, not a database" * 100)
+    with pytest.raises(DatabaseUnavailable, match=r"farebox\.db"):
+        connect(path)

@@ -1,0 +1,174 @@
+"""The writer: group commit, and what becomes of a batch when something in it, or under it, goes wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from farebox.storage.sqlite import Connection, DatabaseUnavailable, connect
+from farebox.storage.writer import Writer
+
+Job = Callable[[Connection], int]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "writer.db"
+    connection = connect(path)
+    connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+    connection.close()
+    return path
+
+
+@pytest.fixture
+async def writer(path: Path) -> AsyncIterator[Writer]:
+    writer = Writer(path)
+    yield writer
+    await writer.close()
+
+
+def insert(number: int) -> Job:
+    def job(connection: Connection) -> int:
+        connection.execute("INSERT INTO numbers VALUES (?)", (number,))
+        return number
+
+    return job
+
+
+def insert_then_raise(number: int, error: Exception) -> Job:
+    def job(connection: Connection) -> int:
+        insert(number)(connection)
+        raise error
+
+    return job
+
+
+def numbers(path: Path) -> list[int]:
+    """As another process sees them."""
+    connection = connect(path, readonly=True)
+    found = [number for (number,) in connection.execute("SELECT n FROM numbers ORDER BY n")]
+    connection.close()
+    return found
+
+
+class OthersTurn:
+    """Another process writes meanwhile, so that what is sent now waits and makes one batch."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+
+    async def __aenter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._connection.execute("ROLLBACK")
+        self._connection.close()
+
+
+async def _batch(writer: Writer, path: Path, *jobs: Job) -> list[int | BaseException]:
+    async with OthersTurn(path):
+        sent = [asyncio.ensure_future(writer.run(job)) for job in jobs]
+        await asyncio.sleep(0.01)
+    return await asyncio.gather(*sent, return_exceptions=True)
+
+
+async def test_a_result_comes_after_its_commit(writer: Writer, path: Path) -> None:
+    assert await writer.run(insert(1)) == 1
+    assert numbers(path) == [1]
+
+
+async def test_jobs_that_wait_together_share_a_commit(writer: Writer, path: Path) -> None:
+    connection = connect(path)
+    before = connection.execute("PRAGMA data_version").get
+    seen: set[object] = set()
+
+    def look(_: Connection) -> int:
+        seen.add(connection.execute("PRAGMA data_version").get)
+        return 0
+
+    await _batch(writer, path, *(job for number in range(50) for job in (insert(number), look)))
+    assert seen == {before}  # while the batch ran, nothing was committed
+    assert connection.execute("PRAGMA data_version").get != before
+    connection.close()
+    assert numbers(path) == list(range(50))
+
+
+async def test_a_job_that_fails_fails_alone(writer: Writer, path: Path) -> None:
+    failing = insert_then_raise(99, ValueError("mine"))
+    first, failed, repeated, last = await _batch(writer, path, insert(1), failing, insert(1), insert(2))
+    assert (first, last) == (1, 2)
+    assert isinstance(failed, ValueError)
+    assert isinstance(repeated, apsw.ConstraintError)
+    assert numbers(path) == [1, 2]
+
+
+async def test_a_job_that_lets_stop_iteration_escape_keeps_nobody_waiting(writer: Writer, path: Path) -> None:
+    failed, fine = await _batch(writer, path, insert_then_raise(1, StopIteration()), insert(2))
+    assert isinstance(failed, RuntimeError)
+    assert fine == 2
+
+
+async def test_the_commit_of_a_cancelled_caller_stands(writer: Writer, path: Path) -> None:
+    async with OthersTurn(path):
+        gone, stays = (asyncio.ensure_future(writer.run(insert(number))) for number in (1, 2))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+    assert await stays == 2
+    assert gone.cancelled()
+    assert numbers(path) == [1, 2]
+
+
+async def test_closing_commits_what_is_queued_and_takes_no_more(path: Path) -> None:
+    writer = Writer(path)
+    async with OthersTurn(path):
+        sent = [asyncio.ensure_future(writer.run(insert(number))) for number in range(1000)]
+        await asyncio.sleep(0.01)
+        closing = asyncio.ensure_future(writer.close())
+        await asyncio.sleep(0)
+        with pytest.raises(DatabaseUnavailable, match="closed"):
+            await writer.run(insert(5000))
+    await closing
+    assert await asyncio.gather(*sent) == list(range(1000))
+    assert numbers(path) == list(range(1000))
+    await writer.close()
+
+
+async def test_a_database_locked_for_too_long_fails_the_batch_once(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job is told, none is tried again by itself: that would wait the whole time for each."""
+    monkeypatch.setattr("farebox.storage.writer.BUSY_TIMEOUT_MS", 100)
+    other = connect(path)
+    other.execute("BEGIN IMMEDIATE")
+    sent = asyncio.gather(*(writer.run(insert(number)) for number in range(50)), return_exceptions=True)
+    answers = await asyncio.wait_for(sent, 2)
+    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+    other.execute("ROLLBACK")
+    other.close()
+    assert await writer.run(insert(100)) == 100
+    assert numbers(path) == [100]
+
+
+async def test_the_loop_goes_on_while_another_process_writes(writer: Writer, path: Path) -> None:
+    async with OthersTurn(path):
+        waiting = asyncio.ensure_future(writer.run(insert(1)))
+        started = asyncio.get_running_loop().time()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert asyncio.get_running_loop().time() - started < 5  # far below the time it would wait for its turn
+        assert not waiting.done()
+    assert await waiting == 1
+
+
+async def test_a_full_disk_refuses_the_write_and_leaves_the_file_whole(writer: Writer, path: Path) -> None:
+    pages = await writer.run(lambda connection: connection.execute("PRAGMA page_count").get)
+    await writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").get)
+    jobs = [insert(number * 1_000_000_007) for number in range(2000)]
+    answers = await asyncio.gather(*(writer.run(job) for job in jobs), return_exceptions=True)
+    refused = sum(isinstance(answer, DatabaseUnavailable) for answer in answers)
+    assert refused > 0
+    assert len(numbers(path)) == len(answers) - refused
+    await writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").get)
+    assert await writer.run(insert(7)) == 7
