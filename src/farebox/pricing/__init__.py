@@ -1,0 +1,1 @@
+"""What a call costs: prices, estimates before it, charges after it."""

@@ -1,0 +1,99 @@
+"""The most output tokens that a model can produce in one answer, where the request does not say.
+
+Too low a figure would let a call cost more than its hold; too high a one only holds more for the length of the call.
+So the table errs upwards, and names whole families by how their names begin. Source: the providers' model pages.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TypeVar
+
+from farebox.pricing.model import ModelPrice
+
+OUTPUT_UNKNOWN = 131_072
+"""Assumed of a model about which nothing is known."""
+
+OUTPUT_MAX: Mapping[str, int] = MappingProxyType(
+    {
+        # OpenAI
+        "gpt-3.5": 4_096,
+        "gpt-4": 8_192,
+        "gpt-4-32k": 32_768,
+        "gpt-4-turbo": 4_096,
+        "gpt-4-vision": 4_096,
+        "gpt-4.1": 32_768,
+        "gpt-4.5": 16_384,
+        "gpt-4o": 16_384,
+        "gpt-4o:extended": 65_536,
+        "gpt-4o-64k": 65_536,
+        "chatgpt-4o": 16_384,
+        "gpt-5": 128_000,
+        "gpt-5-pro": 272_000,
+        "gpt-6": 128_000,
+        "gpt-audio": 16_384,
+        "gpt-oss": 131_072,
+        "codex-mini": 100_000,
+        "o1": 100_000,
+        "o1-mini": 65_536,
+        "o1-preview": 32_768,
+        "o3": 100_000,
+        "o4": 100_000,
+        # Anthropic. Claude 3.7 reaches 128k with a beta header.
+        "claude": 128_000,
+        "claude-2": 4_096,
+        "claude-v1": 4_096,
+        "claude-v2": 4_096,
+        "claude-instant": 4_096,
+        "claude-3": 4_096,
+        "claude-3-5": 8_192,
+        "claude-3.5": 8_192,
+        "claude-3-7": 128_000,
+        "claude-3.7": 128_000,
+        "claude-opus-4-0": 32_000,
+        "claude-opus-4-1": 32_000,
+        "claude-opus-4-2": 32_000,  # claude-opus-4-20250514
+        "claude-opus-4-5": 64_000,
+        "claude-sonnet-4-0": 64_000,
+        "claude-sonnet-4-2": 64_000,  # claude-sonnet-4-20250514
+        "claude-sonnet-4-5": 64_000,
+        "claude-haiku-4-5": 64_000,
+        # Google
+        "gemini": 65_536,
+        "gemini-1": 8_192,
+        "gemini-pro-1.5": 8_192,
+        "gemini-flash-1.5": 8_192,
+        # Others
+        "command-r": 4_096,
+        "deepseek-flash": 393_216,
+        "deepseek-v4": 393_216,
+    }
+)
+
+_T = TypeVar("_T")
+
+
+def output_ceiling(price: ModelPrice) -> int:
+    """The most output tokens of one answer: the price's own figure, else the table's, else the context window."""
+    if price.output_max is not None:
+        return price.output_max
+    listed = _listed(price.model)
+    if listed is not None:
+        return listed
+    return price.context_window or OUTPUT_UNKNOWN
+
+
+def family_name(model: str) -> str:
+    """The model's name as its maker writes it, whoever serves it: `openai/gpt-4o` and `ft:gpt-4o:me` are `gpt-4o…`."""
+    return model.lower().rpartition("/")[2].removeprefix("ft:")
+
+
+def longest_prefix(table: Mapping[str, _T], name: str) -> _T | None:
+    """The entry whose key is the longest that the name begins with."""
+    best = max((prefix for prefix in table if name.startswith(prefix)), key=len, default=None)
+    return None if best is None else table[best]
+
+
+@lru_cache(4096)
+def _listed(model: str) -> int | None:
+    return longest_prefix(OUTPUT_MAX, family_name(model))

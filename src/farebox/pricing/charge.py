@@ -1,0 +1,95 @@
+"""What a call did cost, and what the account pays for it. Exact until the one rounding, in `charge_of`."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import cast
+
+from farebox.money import ceil_div
+from farebox.pricing.model import Cost, CostLine, Markup, ModelPrice
+from farebox.pricing.rates import REQUESTS, ancestors
+from farebox.usage import AbsurdUsage, Quantity, Usage
+
+PER_MILLION = 1_000_000
+_DECIMALS_MAX = 18
+"""Decimals of a quantity that are believed. With METER_MAX that is 28 digits, which Decimal holds without rounding."""
+
+
+def cost_of(price: ModelPrice, usage: Usage) -> Cost:
+    """The exact cost of a checked usage. A meter that the model has no price for costs nothing (`unpriced_meters`).
+
+    Raises AbsurdUsage where the parts of a meter exceed the meter: the caller falls back to its own count.
+    """
+    if price.audio_seconds_min:
+        usage = _with_minimum(usage, price.audio_seconds_min)
+    for quantity in usage.values():
+        if type(quantity) is not int:
+            return _scaled_cost(price, usage)
+    return _cost(price, cast(Mapping[str, int], usage), 1)
+
+
+def charge_of(cost: Cost, markup: Markup) -> int:
+    """Nano-dollars that the account pays. The only rounding of a charge: up, once, after the markup."""
+    return ceil_div(cost.numerator * markup.parts_per_million, cost.denominator * PER_MILLION)
+
+
+def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
+    """The meters of the usage that cost nothing because the model has no price for them, for the receipt to say.
+
+    A special meter without a price of its own is charged inside its general one and is not among them.
+    """
+    priced = {rate.meter for rate in price.rates}
+    return tuple(
+        meter
+        for meter, quantity in usage.items()
+        if quantity and meter != REQUESTS and meter not in priced and priced.isdisjoint(ancestors(meter))
+    )
+
+
+def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
+    """`usage` counts 1/scale units. Relies on the rates coming with the most special meters first."""
+    reported = usage.get
+    input_tokens = reported("input_tokens", 0)
+    alone: dict[str, int] = {}
+    lines = []
+    total = 0
+    for rate in price.rates:
+        meter = rate.meter
+        quantity = reported(meter, 0) if meter != REQUESTS else scale
+        for part in rate.inside:
+            if part in alone:
+                quantity -= alone[part]
+        if not quantity:
+            continue
+        if quantity < 0:
+            raise AbsurdUsage(f"{meter} is less than the sum of what it contains")
+        alone[meter] = quantity
+        number = rate.base
+        for start, dearer in rate.tiers:
+            if input_tokens > start * scale:
+                number = dearer
+        numerator = quantity * number
+        total += numerator
+        lines.append(CostLine(meter, quantity if scale == 1 else Decimal(quantity) / scale, number, numerator))
+    lines.reverse()
+    return Cost(total, price.denominator * scale, tuple(lines))
+
+
+def _scaled_cost(price: ModelPrice, usage: Usage) -> Cost:
+    decimals = max(_decimals(quantity) for quantity in usage.values())
+    if decimals > _DECIMALS_MAX:
+        raise AbsurdUsage(f"a quantity has {decimals} decimals")
+    scale = 10**decimals
+    return _cost(price, {meter: int(quantity * scale) for meter, quantity in usage.items()}, scale)
+
+
+def _decimals(quantity: Quantity) -> int:
+    return max(0, -cast(int, quantity.as_tuple().exponent)) if isinstance(quantity, Decimal) else 0
+
+
+def _with_minimum(usage: Usage, least: int) -> Usage:
+    """The provider bills one duration, however it is reported, and not less than its minimum."""
+    seconds = usage.get("audio_seconds") or usage.get("input_audio_seconds")
+    if not seconds:
+        return usage
+    billed = max(seconds, least)
+    return {**usage, "audio_seconds": billed, "input_audio_seconds": billed}

@@ -1,0 +1,170 @@
+"""The most that a call can cost, from its request alone: what the hold is made of.
+
+Input: a byte of text is one token at most, for byte-level tokenizers and for those that fall back to bytes (a
+tokenizer that normalizes may, for a few rare characters, exceed it; the overrun is then dealt with as any other).
+To that come the allowances below, and what images, audio and files may become (`media`). Every token is taken at the
+dearest rate that it can meet: as new input, as a cache write, at the highest tier within reach.
+
+Not in it is what a request lets the model do without end, such as searches: a format that knows a limit puts it into
+`Demand.fixed`.
+"""
+
+import math
+from dataclasses import dataclass
+
+from farebox.money import ceil_div
+from farebox.pricing.ceilings import family_name, longest_prefix, output_ceiling
+from farebox.pricing.charge import PER_MILLION
+from farebox.pricing.media import audio_seconds, audio_tokens, image_tokens, other_tokens
+from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
+from farebox.pricing.rates import REQUESTS, UNITS, ancestors
+
+MESSAGE_TOKENS = 8
+"""Allowed for each message: role, separators."""
+
+TOOL_TOKENS = 64
+"""Allowed for each tool; its JSON is part of the text already."""
+
+TOOLS_TOKENS = 1_600
+"""Allowed once where there are tools: the hidden instructions (804 published) and one built-in tool (735)."""
+
+CALL_TOKENS = {"": 128, "grok": 1_024}
+"""Allowed once for each call, by the beginning of the model's name: the template's own text and hidden prompts."""
+
+_INPUT = {
+    meter: unit.dimensions.get("modality", "text")
+    for meter, unit in UNITS.units.items()
+    if unit.dimensions.get("family") == "tokens" and unit.dimensions.get("direction") == "input"
+}
+_TEXT = frozenset(meter for meter, modality in _INPUT.items() if modality == "text")
+_IMAGE = _TEXT | {meter for meter, modality in _INPUT.items() if modality == "image"}
+_AUDIO = _TEXT | {meter for meter, modality in _INPUT.items() if modality == "audio"}
+_ANY = frozenset(_INPUT)
+_OUTPUT = frozenset(
+    meter
+    for meter, unit in UNITS.units.items()
+    if unit.dimensions.get("family") == "tokens" and unit.dimensions.get("direction") == "output"
+)
+_DURATIONS = frozenset(meter for meter, unit in UNITS.units.items() if unit.dimensions.get("family") == "durations")
+_FAMILIES = {
+    meter: frozenset({meter, *ancestors(meter), *(other for other in UNITS.units if meter in ancestors(other))})
+    for meter in UNITS.units
+}
+"""Every meter under whose rate a unit of this meter may be charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """Input tokens at most, by what they may be charged as."""
+
+    text: int
+    images: int
+    audio: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        return self.text + self.images + self.audio + self.other
+
+
+def estimate(demand: Demand, price: ModelPrice, markup: Markup, *, exact_input_tokens: int | None = None) -> Estimate:
+    """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
+    takes the place of the bound by bytes, the allowances stay."""
+    inputs = _inputs(demand, price, exact_input_tokens)
+    output = 0 if demand.no_output else _choices(demand) * _output_limit(demand, price)
+    numerator = _without_output(demand, price, inputs) + output * _output_rate(demand, price, inputs)
+    return Estimate(
+        amount=ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
+        input_tokens=inputs.total,
+        output_tokens=output,
+        exact=exact_input_tokens is not None,
+    )
+
+
+def affordable_output(demand: Demand, price: ModelPrice, markup: Markup, *, available: int, input_tokens: int) -> int:
+    """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none does.
+
+    `input_tokens` as in the Estimate that did not fit. Never more than the request asks for and the model can.
+    """
+    if demand.no_output:
+        return 0
+    media = _inputs(demand, price, 0)
+    inputs = _Inputs(max(0, input_tokens - (media.total - media.text)), media.images, media.audio, media.other)
+    limit = _output_limit(demand, price)
+    if not markup.parts_per_million:
+        return limit
+    budget = available * price.denominator * PER_MILLION // markup.parts_per_million
+    left = budget - _without_output(demand, price, inputs)
+    if left < 0:
+        return 0
+    each = _choices(demand) * _output_rate(demand, price, inputs)
+    return min(limit, left // each) if each else limit
+
+
+def _choices(demand: Demand) -> int:
+    return max(1, demand.choices)
+
+
+def _output_limit(demand: Demand, price: ModelPrice) -> int:
+    """Per choice. Where a request asks for more than the model can, the provider refuses it or gives less."""
+    ceiling = output_ceiling(price)
+    return ceiling if demand.output_max is None else min(demand.output_max, ceiling)
+
+
+def _inputs(demand: Demand, price: ModelPrice, counted: int | None) -> _Inputs:
+    text = demand.text_bytes if counted is None else min(counted, demand.text_bytes)
+    text += longest_prefix(CALL_TOKENS, family_name(price.model)) or 0
+    text += MESSAGE_TOKENS * demand.messages
+    if demand.tools:
+        text += TOOLS_TOKENS + TOOL_TOKENS * demand.tools
+    return _Inputs(
+        text=text,
+        images=sum(image_tokens(price.model, image) for image in demand.images),
+        audio=audio_tokens(price.model, demand) if demand.audio_bytes else 0,
+        other=other_tokens(price, demand),
+    )
+
+
+def _reach(demand: Demand, inputs: _Inputs) -> int:
+    """The most input tokens that the answer can report, by which its tier is chosen."""
+    return inputs.total + sum(math.ceil(quantity) for meter, quantity in demand.fixed.items() if meter in _ANY)
+
+
+def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
+    """The highest rate of these meters that a call of so many input tokens can meet; 0 where none has a price."""
+    highest = 0
+    for rate in price.rates:
+        if rate.meter in meters:
+            highest = max(highest, rate.base, *(number for start, number in rate.tiers if reach > start))
+    return highest
+
+
+def _output_rate(demand: Demand, price: ModelPrice, inputs: _Inputs) -> int:
+    return _dearest(price, _OUTPUT, _reach(demand, inputs))
+
+
+def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs) -> int:
+    """Numerator over the price's denominator: the input, the request itself, and what the request fixes."""
+    reach = _reach(demand, inputs)
+    return (
+        inputs.text * _dearest(price, _TEXT, reach)
+        + inputs.images * (_dearest(price, _IMAGE, reach) if inputs.images else 0)
+        + inputs.audio * (_dearest(price, _AUDIO, reach) if inputs.audio else 0)
+        + inputs.other * (_dearest(price, _ANY, reach) if inputs.other else 0)
+        + _dearest(price, _FAMILIES[REQUESTS], reach)
+        + _fixed(demand, price, reach)
+    )
+
+
+def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
+    quantities = {meter: math.ceil(quantity) for meter, quantity in demand.fixed.items() if quantity}
+    if demand.audio_bytes and _DURATIONS.isdisjoint(quantities):
+        quantities["audio_seconds"] = audio_seconds(demand)
+    total = 0
+    for meter, quantity in quantities.items():
+        if meter == REQUESTS or not ancestors(meter).isdisjoint(quantities):
+            continue  # counted once for the call, or inside its general meter
+        if meter in _DURATIONS:
+            quantity = max(quantity, price.audio_seconds_min)
+        total += quantity * _dearest(price, _FAMILIES.get(meter, frozenset()), reach)
+    return total

@@ -1,0 +1,202 @@
+"""The operator's own prices and markups over the price list: what a model costs this account, and with what on top.
+
+A book never changes: when the operator edits a price, a new book is made over the same list and takes its place.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import lru_cache
+from typing import Generic, Protocol, TypeVar
+
+from farebox.pricing.compiler import MODEL_REF_MAX, Context, PriceList
+from farebox.pricing.model import Markup, ModelPrice
+from farebox.pricing.rates import InvalidPrice, compile_rates
+
+_USD = re.compile(r"\d{1,9}(\.\d{1,18})?")
+_PARTS_PER_MILLION_MAX = 10**9
+_CACHED_REFS = 4096
+_NO_MARKUP = Markup()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPrice:
+    """A price that the operator set. It replaces the list's price whole: a meter not named in `rates` has no price."""
+
+    price_id: str
+    provider: str
+    """Farebox's provider slug."""
+    model: str
+    """A model name, or the beginning of one followed by `*`. Case does not matter."""
+    account_id: str | None
+    """None: for every account."""
+    rates: Mapping[str, str]
+    """Price key of genai-prices → US dollars per its unit, as decimal text: `{"input_mtok": "0.15"}`. A free model says
+    `"0"`."""
+    valid_from: int
+    """Milliseconds since the Unix epoch."""
+    output_max: int | None = None
+    context_window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMarkup:
+    """A markup that the operator set. None, of account, provider or model, stands for any."""
+
+    markup_id: str
+    account_id: str | None
+    provider: str | None
+    model: str | None
+    """As in OwnPrice."""
+    parts_per_million: int
+    """1_200_000 charges the cost and a fifth of it."""
+    valid_from: int
+    """Milliseconds since the Unix epoch."""
+
+
+DEMO_PRICE = OwnPrice(
+    price_id="demo",
+    provider="demo",
+    model="demo-1",
+    account_id=None,
+    rates={"input_mtok": "1", "output_mtok": "2", "cache_read_mtok": "0.1"},
+    valid_from=0,
+    output_max=4096,
+    context_window=128_000,
+)
+"""The price of the built-in demo provider."""
+
+
+class PriceBook:
+    """Answers the two questions of a price: what the provider takes, and what the account pays on top."""
+
+    def __init__(
+        self,
+        own: Iterable[OwnPrice] = (),
+        markups: Iterable[OwnMarkup] = (),
+        *,
+        price_list: PriceList | None = None,
+        demo: bool = False,
+    ) -> None:
+        """`price_list` is worth passing on from book to book: it keeps what it compiled.
+
+        Raises InvalidPrice for a row that cannot be charged with (`check_price`, `check_markup` tell beforehand).
+        """
+        prices = [*own, DEMO_PRICE] if demo else list(own)
+        rows = list(markups)
+        self._list = price_list if price_list is not None else PriceList()
+        self._own = prices
+        self._compiled = {row.price_id: check_price(row) for row in prices}
+        self._markups = {row.markup_id: check_markup(row) for row in rows}
+        self._prices = _Table(prices)
+        self._markup_rows = _Table(rows)
+        self._named = lru_cache(_CACHED_REFS)(self._name)
+
+    def find(
+        self, account_id: str, provider: str, model: str, at_ms: int, context: Context | None = None
+    ) -> ModelPrice | None:
+        """The price of a model for an account at a moment (milliseconds since the Unix epoch).
+
+        The operator's own price goes before the list's: the account's before everybody's, then the most exact model
+        name, then the latest that is valid. `context` as in PriceList.find; own prices have no variants. None means
+        unpriced: the caller refuses.
+        """
+        if len(model) > MODEL_REF_MAX:
+            return None
+        row = self._prices.find(account_id, provider, model, at_ms)
+        if row is not None:
+            return self._named(row.price_id, model)
+        return self._list.find(provider, model, at_ms, context)
+
+    def markup(self, account_id: str, provider: str, model: str, at_ms: int) -> Markup:
+        """The markup on a model's cost: the account's row before everybody's, then the most exact model name, then
+        one for the provider, then the latest that is valid. Without any, the cost itself is charged."""
+        row = self._markup_rows.find(account_id, provider, model, at_ms)
+        return self._markups[row.markup_id] if row is not None else _NO_MARKUP
+
+    def models(self, account_id: str, provider: str, at_ms: int) -> list[str]:
+        """Names of the provider's models that have a price for the account now: the list's, and the operator's own
+        where they are whole names."""
+        own = {row.model for row in self._own if row.provider == provider and not row.model.endswith("*")}
+        names = own.union(self._list.models(provider))
+        return sorted(name for name in names if self.find(account_id, provider, name, at_ms) is not None)
+
+    def _name(self, price_id: str, model: str) -> ModelPrice:
+        """The price under the name that was asked for, by which the ceilings and image tables know the model."""
+        return replace(self._compiled[price_id], model=model)
+
+
+def check_price(row: OwnPrice) -> ModelPrice:
+    """The row compiled. Raises InvalidPrice saying what is wrong: no rate at all, an unknown price key, an amount that
+    is not plain decimal text, or a special meter without its general one."""
+    if not row.rates:
+        raise InvalidPrice(f"price {row.price_id} has no rate: write a rate of 0 for a free model")
+    for key, usd in row.rates.items():
+        if not _USD.fullmatch(usd):
+            raise InvalidPrice(f"{key} is {usd!r}: write US dollars as 12.34, with at most 18 decimals")
+    denominator, rates = compile_rates({key: Decimal(usd) for key, usd in row.rates.items()})
+    return ModelPrice(
+        provider=row.provider,
+        model=row.model,
+        version=f"own/{row.price_id}",
+        denominator=denominator,
+        rates=rates,
+        context_window=row.context_window,
+        output_max=row.output_max,
+    )
+
+
+def check_markup(row: OwnMarkup) -> Markup:
+    """The row as a Markup. Raises InvalidPrice where it is out of range."""
+    if not 0 <= row.parts_per_million <= _PARTS_PER_MILLION_MAX:
+        raise InvalidPrice(f"markup {row.markup_id} is outside 0 … {_PARTS_PER_MILLION_MAX} parts per million")
+    return Markup(row.parts_per_million, row.markup_id)
+
+
+class _Row(Protocol):
+    @property
+    def account_id(self) -> str | None: ...
+    @property
+    def provider(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def valid_from(self) -> int: ...
+
+
+_R = TypeVar("_R", bound=_Row)
+
+
+class _Table(Generic[_R]):
+    """Rows by what they are for. Exact names are looked up; only beginnings of names are tried one by one.
+
+    Of two rows that are alike in everything, the one given later wins.
+    """
+
+    def __init__(self, rows: Iterable[_R]) -> None:
+        self._exact: dict[tuple[str | None, str | None, str], list[_R]] = {}
+        self._prefixes: dict[str | None, list[tuple[str, _R]]] = {}
+        for row in sorted(rows, key=lambda row: row.valid_from):
+            pattern = "*" if row.model is None else row.model.lower()
+            if pattern.endswith("*"):
+                self._prefixes.setdefault(row.account_id, []).insert(0, (pattern[:-1], row))
+            else:
+                self._exact.setdefault((row.account_id, row.provider, pattern), []).insert(0, row)
+        for prefixes in self._prefixes.values():
+            prefixes.sort(key=lambda pair: (-len(pair[0]), pair[1].provider is None))
+
+    def find(self, account_id: str, provider: str, model: str, at_ms: int) -> _R | None:
+        """The most specific row that is valid: by account, then model, then provider, then date."""
+        if not self._exact and not self._prefixes:
+            return None
+        name = model.lower()
+        for account in (account_id, None):
+            for whose in (provider, None):
+                for row in self._exact.get((account, whose, name), ()):
+                    if row.valid_from <= at_ms:
+                        return row
+            for prefix, row in self._prefixes.get(account, ()):
+                if row.valid_from <= at_ms and name.startswith(prefix) and row.provider in (provider, None):
+                    return row
+        return None

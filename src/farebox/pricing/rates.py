@@ -1,0 +1,90 @@
+"""Decimal prices per price key become integer rates per meter, over one denominator.
+
+What the meters are, and which contains which, is the unit registry of genai-prices. A general meter's quantity holds
+its special ones' (`input_tokens` counts cached tokens); each unit is charged once, at the most special price it has.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import TypeAlias
+
+from genai_prices.data_units import unit_data
+from genai_prices.types import TieredPrices
+from genai_prices.units import UnitDef, UnitRegistry
+from genai_prices.validation import validate_priced_units
+
+from farebox.money import NANOS_PER_USD
+from farebox.pricing.model import Rate
+
+UNITS = UnitRegistry(unit_data)
+REQUESTS = "requests"
+"""The meter that is one for every call, whatever the usage says."""
+
+Price: TypeAlias = Decimal | TieredPrices
+"""US dollars per the price key's number of units."""
+
+_ORDER = {meter: position for position, meter in enumerate(UNITS.units)}
+
+
+class InvalidPrice(ValueError):
+    """The prices cannot be charged with: an unknown price key, an amount that is none, or a special meter without
+    the general one that contains it."""
+
+
+def compile_rates(prices: Mapping[str, Price]) -> tuple[int, tuple[Rate, ...]]:
+    """The denominator, and the rates with the most special meters first (the order `cost_of` needs).
+
+    Raises InvalidPrice naming what is wrong.
+    """
+    units = [_unit(key) for key in prices]
+    try:
+        validate_priced_units(units, UNITS)
+    except ValueError as error:
+        raise InvalidPrice(str(error)) from error
+    exact = {unit.usage_key: _nanos_per_unit(price, unit) for unit, price in zip(units, prices.values(), strict=True)}
+    denominator = math.lcm(*(nanos.denominator for table in exact.values() for _, nanos in table))
+    return denominator, tuple(
+        _rate(unit, exact[unit.usage_key], denominator, exact.keys()) for unit in sorted(units, key=_special_first)
+    )
+
+
+def ancestors(meter: str) -> frozenset[str]:
+    """The meters whose quantity contains this one's; none for a meter the registry does not know."""
+    return UNITS.ancestor_usage_keys(meter) if meter in UNITS.units else frozenset()
+
+
+def contains(general: str, special: str) -> bool:
+    """Whether `special` is counted inside `general` too."""
+    return general in ancestors(special)
+
+
+def _unit(key: str) -> UnitDef:
+    try:
+        return UNITS.unit_for_price_key(key)
+    except KeyError:
+        raise InvalidPrice(f"{key!r} is not a price key, such as input_mtok, output_mtok or cache_read_mtok") from None
+
+
+def _special_first(unit: UnitDef) -> tuple[int, int]:
+    return -len(unit.dimensions), -_ORDER[unit.usage_key]
+
+
+def _nanos_per_unit(price: Price, unit: UnitDef) -> list[tuple[int, Fraction]]:
+    """(start, nano-dollars per unit), the base first with a start of zero."""
+    if isinstance(price, Decimal):
+        return [(0, _exact(price, unit))]
+    return [(0, _exact(price.base, unit)), *((tier.start, _exact(tier.price, unit)) for tier in price.tiers)]
+
+
+def _exact(price: Decimal, unit: UnitDef) -> Fraction:
+    if not price.is_finite() or price < 0:
+        raise InvalidPrice(f"{unit.price_key} is {price}: a price is zero or more")
+    return Fraction(price) * NANOS_PER_USD / unit.per
+
+
+def _rate(unit: UnitDef, table: list[tuple[int, Fraction]], denominator: int, priced: Iterable[str]) -> Rate:
+    (_, base), *tiers = ((start, int(nanos * denominator)) for start, nanos in table)
+    inside = tuple(meter for meter in priced if contains(unit.usage_key, meter))
+    return Rate(unit.usage_key, base, tuple(tiers), inside)

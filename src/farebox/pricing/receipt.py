@@ -1,0 +1,155 @@
+"""The explanation of one charge: stored with the log row, shown by the API, the dashboard and the command line.
+
+Amounts that may be fractions of a nano-dollar are text: plain decimals where they end, else a fraction `n/d`.
+"""
+
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from farebox.money import ceil_div
+from farebox.pricing.charge import PER_MILLION, unpriced_meters
+from farebox.pricing.model import Cost, Markup, ModelPrice
+from farebox.usage import Quantity, Usage
+
+UsageSource: TypeAlias = Literal["provider", "counted", "estimate", "none"]
+"""Where the figures come from: the provider's answer, our count of what passed, the hold's estimate, or nowhere."""
+
+
+class ReceiptLine(msgspec.Struct, frozen=True):
+    """One meter: quantity × rate = cost."""
+
+    meter: str
+    quantity: str
+    """Units charged at this rate: those of a more special meter with its own price are on that meter's line."""
+    nanos_per_unit: str
+    cost_nanos: str
+
+
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One charge, explained so that it can be checked by hand: charge = ⌈Σ lines × markup⌉."""
+
+    log_id: str
+    account_id: str
+    gateway_id: str
+    provider: str
+    model: str
+    """As the request named it."""
+    outcome: str
+    """`charged`, `free`, `released`, `own_key`…"""
+    usage_source: UsageSource
+    charge_nanos: int
+    """What the account paid."""
+    priced_model: str | None = None
+    """As the price list names it; None where nothing was priced."""
+    price_version: str | None = None
+    denominator: int = 1
+    """The integer rates of the price are over this one."""
+    lines: tuple[ReceiptLine, ...] = ()
+    cost_nanos: str = "0"
+    """What the provider takes, exact."""
+    markup_parts_per_million: int = PER_MILLION
+    markup_version: str = "none"
+    rounding_nanos: str = "0"
+    """What rounding the marked-up cost up to whole nano-dollars added: at least 0, below 1."""
+    hold_nanos: int = 0
+    written_off_nanos: int = 0
+    """Part of the marked-up cost that the account was not charged."""
+    policy: str | None = None
+    """The rule that settled the call where the answer was cut or its usage unknown."""
+    unpriced_meters: tuple[str, ...] = ()
+    """Meters in the usage for which the model has no price: they cost nothing."""
+    notes: tuple[str, ...] = ()
+
+
+def make_receipt(
+    *,
+    log_id: str,
+    account_id: str,
+    gateway_id: str,
+    provider: str,
+    model: str,
+    outcome: str,
+    usage_source: UsageSource,
+    charge_nanos: int,
+    usage: Usage | None = None,
+    price: ModelPrice | None = None,
+    cost: Cost | None = None,
+    markup: Markup | None = None,
+    hold_nanos: int = 0,
+    written_off_nanos: int = 0,
+    policy: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Receipt:
+    """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
+    markup = markup if markup is not None else Markup()
+    return Receipt(
+        log_id=log_id,
+        account_id=account_id,
+        gateway_id=gateway_id,
+        provider=provider,
+        model=model,
+        outcome=outcome,
+        usage_source=usage_source,
+        charge_nanos=charge_nanos,
+        priced_model=price.model if price is not None else None,
+        price_version=price.version if price is not None else None,
+        denominator=price.denominator if price is not None else 1,
+        lines=_lines(price, cost),
+        cost_nanos=exact_text(cost.numerator, cost.denominator) if cost is not None else "0",
+        markup_parts_per_million=markup.parts_per_million,
+        markup_version=markup.version,
+        rounding_nanos=_rounding(cost, markup) if cost is not None else "0",
+        hold_nanos=hold_nanos,
+        written_off_nanos=written_off_nanos,
+        policy=policy,
+        unpriced_meters=unpriced_meters(price, usage) if price is not None and usage is not None else (),
+        notes=notes,
+    )
+
+
+@lru_cache(4096)  # rates repeat
+def exact_text(numerator: int, denominator: int) -> str:
+    """The fraction as plain decimal text where it ends (`0.15`), else as `n/d` in lowest terms (`25/3`)."""
+    if numerator % denominator == 0:
+        return str(numerator // denominator)
+    value = Fraction(numerator, denominator)
+    decimals, rest = 0, value.denominator
+    while rest % 10 == 0:
+        rest //= 10
+        decimals += 1
+    for factor in (5, 2):
+        while rest % factor == 0:
+            rest //= factor
+            decimals += 1
+    if rest != 1:
+        return str(value)
+    digits = f"{abs(value.numerator) * 10**decimals // value.denominator:0{decimals + 1}d}"
+    sign = "-" if value < 0 else ""
+    return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}" if decimals else sign + digits
+
+
+def _lines(price: ModelPrice | None, cost: Cost | None) -> tuple[ReceiptLine, ...]:
+    if price is None or cost is None:
+        return ()
+    return tuple(
+        ReceiptLine(
+            meter=line.meter,
+            quantity=_quantity_text(line.quantity),
+            nanos_per_unit=exact_text(line.rate, price.denominator),
+            cost_nanos=exact_text(line.nanos_numerator, cost.denominator),
+        )
+        for line in cost.lines
+    )
+
+
+def _quantity_text(quantity: Quantity) -> str:
+    return f"{quantity:f}" if isinstance(quantity, Decimal) else str(quantity)
+
+
+def _rounding(cost: Cost, markup: Markup) -> str:
+    exact, unit = cost.numerator * markup.parts_per_million, cost.denominator * PER_MILLION
+    return exact_text(ceil_div(exact, unit) * unit - exact, unit)
