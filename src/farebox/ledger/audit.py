@@ -1,0 +1,363 @@
+"""The audit: replays every account from its transfers and its holds, and reports each difference. `farebox check`.
+
+It shares nothing with posting but the table of books, so that a mistake made there is not made here again. It may run
+beside a live server: each account is read in one snapshot of its own. Of an account it keeps in memory what is left of
+its lots, never its transfers.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from farebox.ledger.books import HOLD_STATES, OWN_BOOKS, TRANSFERS
+from farebox.storage.sqlite import Connection, row
+
+WHAT: dict[str, str] = {
+    "account_missing": "it has rows in the ledger but is not in the directory",
+    "balance_missing": "it has no balance row",
+    "balance_posted": "`posted` is not the sum of its transfers",
+    "balance_held": "`held` is not the sum of its open holds",
+    "balance_bounds": "`held` is below zero or above `posted`",
+    "balance_version": "`version` is not the number of its latest transfer",
+    "transfer_version": "its transfers are not numbered 1, 2, 3 …",
+    "transfer_books": "a transfer of this kind may not go between these books",
+    "transfer_amount": "the transfer's amount is not above zero",
+    "transfer_repeated": "more than one transfer has this id",
+    "transfer_overdraws": "with this transfer the sum of all so far is below zero",
+    "transfer_lot": "the transfer fills a lot that is not named after it",
+    "lot_missing": "the lot that the transfer filled is not there",
+    "lot_opening": "the lot's amount is not that of the transfer that filled it",
+    "lot_overdrawn": "the transfer takes more than was left of its lot",
+    "lot_remaining": "what is left of the lot is not what went in less what went out",
+    "hold_state": "the hold's state is not known",
+    "hold_amount": "the hold keeps less than was asked for, or less than nothing",
+    "hold_charge": "the hold's charge less what was written off is not the sum of its charge transfers",
+    "hold_write_off": "what the hold says was written off is not its write_off transfer",
+    "charge_unsettled": "the transfer charges a hold that is not settled",
+    "call_charge": "the call's row says another charge than its hold",
+    "usage_hour": "the hour's sum is not the sum of its calls",
+}
+"""The stable word of each difference → what it says about an account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that the ledger says twice, differently. Amounts in nano-dollars."""
+
+    account_id: str
+    what: str
+    """A key of WHAT."""
+    expected: int | str | None
+    found: int | str | None
+    transfer_id: str | None = None
+    """The transfer; for lots the one that filled it, which has the lot's id."""
+    hold_id: str | None = None
+    """The hold, or the call of the same id."""
+
+    @property
+    def message(self) -> str:
+        where = "".join(
+            f", {noun} {name}" for noun, name in (("transfer", self.transfer_id), ("hold", self.hold_id)) if name
+        )
+        return f"account {self.account_id}{where}: {WHAT[self.what]} (expected {self.expected}, found {self.found})"
+
+
+def audit(
+    connection: Connection, *, progress: Callable[[int, int], None] | None = None
+) -> Generator[Difference, None, None]:
+    """Check every account, and yield what differs as it is found.
+
+    `progress` is told the accounts done and the accounts there are, after each one. The connection must be outside a
+    transaction, and is left so, also when the caller stops early.
+    """
+    for (account_id,) in connection.execute(_WITHOUT_BALANCE):
+        yield Difference(account_id=account_id, what="balance_missing", expected="a row", found=None)
+    total = (row(connection, "SELECT count(*) FROM balances") or (0,))[0]
+    for done, key in enumerate(_keys(connection), 1):
+        connection.execute("BEGIN")
+        try:
+            yield from _account(connection, key)
+        finally:
+            connection.execute("ROLLBACK")
+        if progress is not None:
+            progress(done, max(done, total))
+
+
+_Key = tuple[int, str]
+"""Bucket and account_id: the beginning of every key of an account's rows."""
+
+_MINE = "bucket = ? AND account_id = ?"
+
+_WITHOUT_BALANCE = (
+    "SELECT a.account_id FROM accounts a LEFT JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
+    "WHERE b.account_id IS NULL"
+)
+
+_NEXT_KEY = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT bucket, account_id FROM {table} WHERE (bucket, account_id) > (?1, ?2) "
+    "ORDER BY bucket, account_id LIMIT 1)"
+    for table in ("balances", "transfers", "lots", "holds", "calls", "usage_hours")
+)
+
+
+def _keys(connection: Connection) -> Iterator[_Key]:
+    """Every account that has rows anywhere in the ledger, in key order; each found by one step in every table."""
+    key: _Key | None = (-1, "")
+    while key is not None:
+        found = row(connection, f"SELECT bucket, account_id FROM ({_NEXT_KEY}) ORDER BY 1, 2 LIMIT 1", key)
+        key = None if found is None else (found[0], found[1])
+        if key is not None:
+            yield key
+
+
+@dataclass(slots=True)
+class _Replay:
+    """What an account's transfers add up to."""
+
+    posted: int = 0
+    version: int = 0
+    filled: int = 0
+    """Lots that were filled."""
+    lots: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(book, lot_id) → what is left of it, where anything is."""
+    moved: Counter[str] = field(default_factory=Counter)
+    """Kind of transfer → sum."""
+
+
+def _account(connection: Connection, key: _Key) -> Iterator[Difference]:
+    account_id = key[1]
+    if row(connection, f"SELECT 1 FROM accounts WHERE {_MINE}", key) is None:
+        yield Difference(account_id=account_id, what="account_missing", expected="a row", found=None)
+    replay = _Replay()
+    yield from _transfers(connection, key, replay)
+    yield from _repeated(connection, key)
+    yield from _lots(connection, key, replay)
+    yield from _balance(connection, key, replay)
+    yield from _holds(connection, key)
+    yield from _unsettled(connection, key, replay)
+    yield from _calls(connection, key)
+    yield from _hours(connection, key)
+
+
+# --- transfers and lots -----------------------------------------------------------------------------------------------
+
+_ALLOWED = frozenset((kind, source, target) for kind, pairs in TRANSFERS.items() for source, target in pairs)
+
+
+def _transfers(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+    """Replay the transfers in order."""
+    found = connection.execute(
+        "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id FROM transfers "
+        f"WHERE {_MINE} ORDER BY version",
+        key,
+    )
+    for version, transfer_id, kind, source, target, amount, lot_id in found:
+        replay.version += 1
+        if version != replay.version:
+            yield _of_transfer(key, "transfer_version", transfer_id, replay.version, version)
+            replay.version = version
+        if (kind, source, target) not in _ALLOWED:
+            allowed = " or ".join(sorted(f"{a} to {b}" for a, b in TRANSFERS.get(kind, ()))) or "a known kind"
+            yield _of_transfer(key, "transfer_books", transfer_id, allowed, f"{kind}, {source} to {target}")
+        if amount <= 0:
+            yield _of_transfer(key, "transfer_amount", transfer_id, "above 0", amount)
+        replay.moved[kind] += amount
+        if target in OWN_BOOKS:
+            yield from _fill(key, replay, transfer_id, target, amount, lot_id)
+        elif source in OWN_BOOKS:
+            yield from _draw(key, replay, transfer_id, source, amount, lot_id)
+
+
+def _fill(
+    key: _Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
+) -> Iterator[Difference]:
+    replay.posted += amount
+    replay.filled += 1
+    if lot_id != transfer_id:
+        yield _of_transfer(key, "transfer_lot", transfer_id, transfer_id, lot_id)
+    replay.lots[book, transfer_id] = amount
+
+
+def _draw(
+    key: _Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
+) -> Iterator[Difference]:
+    if replay.posted >= 0 > replay.posted - amount:  # said once, not again for every transfer that follows
+        yield _of_transfer(key, "transfer_overdraws", transfer_id, "0 or more", replay.posted - amount)
+    replay.posted -= amount
+    left = replay.lots.pop((book, lot_id or ""), 0)
+    if amount > left:
+        yield _of_transfer(key, "lot_overdrawn", transfer_id, f"at most {left}", amount)
+    elif amount < left:
+        replay.lots[book, lot_id or ""] = left - amount
+
+
+def _repeated(connection: Connection, key: _Key) -> Iterator[Difference]:
+    found = connection.execute(
+        f"SELECT transfer_id, count(*) FROM transfers WHERE {_MINE} GROUP BY transfer_id HAVING count(*) > 1", key
+    )
+    for transfer_id, count in found:
+        yield _of_transfer(key, "transfer_repeated", transfer_id, 1, count)
+
+
+def _lots(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+    """Compare each lot with the transfer that filled it and with what the replay left of it."""
+    found = connection.execute(
+        "SELECT lot_id, book, amount, remaining, (SELECT t.amount FROM transfers t WHERE t.bucket = lots.bucket "
+        "AND t.account_id = lots.account_id AND t.transfer_id = lots.lot_id AND t.to_book = lots.book) "
+        f"FROM lots WHERE {_MINE}",
+        key,
+    )
+    matched = 0
+    for lot_id, book, amount, remaining, opened in found:
+        matched += opened is not None
+        if amount != opened:
+            yield _of_transfer(key, "lot_opening", lot_id, opened, amount)
+        left = replay.lots.get((book, lot_id), 0)
+        if remaining != left:
+            yield _of_transfer(key, "lot_remaining", lot_id, left, remaining)
+    if matched != replay.filled:
+        yield from _lots_missing(connection, key)
+
+
+def _lots_missing(connection: Connection, key: _Key) -> Iterator[Difference]:
+    found = connection.execute(
+        "SELECT transfer_id, amount FROM transfers t WHERE to_book IN ('credit', 'granted') AND "
+        f"{_MINE} AND NOT EXISTS (SELECT 1 FROM lots l WHERE l.bucket = t.bucket AND l.account_id = t.account_id "
+        "AND l.lot_id = t.transfer_id AND l.book = t.to_book)",
+        key,
+    )
+    for transfer_id, amount in found:
+        yield _of_transfer(key, "lot_missing", transfer_id, amount, None)
+
+
+# --- the balance and the holds ----------------------------------------------------------------------------------------
+
+
+def _balance(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+    """Compare the balance row with the replay and with the open holds."""
+    found = row(connection, f"SELECT posted, held, version FROM balances WHERE {_MINE}", key)
+    if found is None:
+        if row(connection, f"SELECT 1 FROM accounts WHERE {_MINE}", key) is None:  # else it has been told already
+            yield _of_account(key, "balance_missing", "a row", None)
+        return
+    posted, held, version = found
+    open_holds = row(connection, f"SELECT coalesce(sum(amount), 0) FROM holds WHERE {_MINE} AND state = 'open'", key)
+    kept = 0 if open_holds is None else open_holds[0]
+    if posted != replay.posted:
+        yield _of_account(key, "balance_posted", replay.posted, posted)
+    if held != kept:
+        yield _of_account(key, "balance_held", kept, held)
+    if not 0 <= held <= posted:
+        yield _of_account(key, "balance_bounds", f"0 to {posted}", held)
+    if version != replay.version:
+        yield _of_account(key, "balance_version", replay.version, version)
+
+
+_STATES = ", ".join(f"'{state}'" for state in HOLD_STATES)
+
+_OF_HOLD = "t.bucket = h.bucket AND t.account_id = h.account_id AND t.transfer_id"
+
+_HOLDS_THAT_DIFFER = f"""
+SELECT * FROM (
+    SELECT hold_id, state, asked, amount, charge, written_off,
+        CASE state WHEN 'settled' THEN
+            coalesce((SELECT t.amount FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id), 0)
+            + coalesce((SELECT sum(t.amount) FROM transfers t WHERE {_OF_HOLD} > 'charge:' || h.hold_id || '/'
+                AND t.transfer_id < 'charge:' || h.hold_id || '0'), 0)
+        END AS charged,
+        CASE state WHEN 'settled' THEN
+            coalesce((SELECT t.amount FROM transfers t WHERE {_OF_HOLD} = 'write_off:' || h.hold_id), 0)
+        END AS absorbed
+    FROM holds h WHERE {_MINE}
+) WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
+    OR charge - written_off IS NOT charged OR written_off IS NOT absorbed
+"""
+
+
+def _holds(connection: Connection, key: _Key) -> Iterator[Difference]:
+    """Compare each hold with its transfers; SQLite hands over only those that differ."""
+    for hold_id, state, asked, amount, charge, written_off, charged, absorbed in connection.execute(
+        _HOLDS_THAT_DIFFER, key
+    ):
+        if state not in HOLD_STATES:
+            yield _of_hold(key, "hold_state", hold_id, ", ".join(HOLD_STATES), state)
+        if asked < 0 or amount < asked:
+            yield _of_hold(key, "hold_amount", hold_id, max(asked, 0), amount)
+        net = None if charge is None or written_off is None else charge - written_off
+        if net != charged:
+            yield _of_hold(key, "hold_charge", hold_id, charged, net)
+        if written_off != absorbed:
+            yield _of_hold(key, "hold_write_off", hold_id, absorbed, written_off)
+
+
+def _unsettled(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+    """Find charges whose hold is not settled.
+
+    Amounts are above zero: where the settled holds explain all that was charged, no transfer is left over.
+    """
+    explained = row(
+        connection,
+        "SELECT coalesce(sum(charge - written_off), 0), coalesce(sum(written_off), 0) FROM holds "
+        f"WHERE {_MINE} AND state = 'settled'",
+        key,
+    )
+    if explained == (replay.moved["charge"], replay.moved["write_off"]):
+        return
+    found = connection.execute(
+        "SELECT transfer_id, amount FROM (SELECT t.*, substr(transfer_id, instr(transfer_id, ':') + 1) AS cause "
+        f"FROM transfers t WHERE kind IN ('charge', 'write_off') AND {_MINE}) t "
+        "WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.bucket = t.bucket AND h.account_id = t.account_id "
+        "AND h.hold_id = substr(cause, 1, instr(cause || '/', '/') - 1) AND h.state = 'settled')",
+        key,
+    )
+    for transfer_id, amount in found:
+        yield _of_transfer(key, "charge_unsettled", transfer_id, 0, amount)
+
+
+# --- what reports read ------------------------------------------------------------------------------------------------
+
+
+def _calls(connection: Connection, key: _Key) -> Iterator[Difference]:
+    """Compare each call's row with its hold (they share the id); `_holds` has compared the hold with the transfers."""
+    found = connection.execute(
+        "SELECT log_id, c.charge, coalesce(h.charge - h.written_off, 0) FROM calls c LEFT JOIN holds h "
+        "ON h.bucket = c.bucket AND h.account_id = c.account_id AND h.hold_id = c.log_id "
+        "WHERE c.bucket = ? AND c.account_id = ? AND c.charge != coalesce(h.charge - h.written_off, 0)",
+        key,
+    )
+    for log_id, charge, taken in found:
+        yield _of_hold(key, "call_charge", log_id, taken, charge)
+
+
+_HOURS_THAT_DIFFER = f"""
+SELECT hour, provider, model, sum(calls), sum(charge), sum(tokens), sum(hour_calls), sum(hour_charge), sum(hour_tokens)
+FROM (
+    SELECT created_at - created_at % 3600000 AS hour, provider, model, 1 AS calls, charge,
+        coalesce(tokens_in, 0) + coalesce(tokens_out, 0) AS tokens, 0 AS hour_calls, 0 AS hour_charge, 0 AS hour_tokens
+    FROM calls WHERE {_MINE} AND charge > 0
+    UNION ALL
+    SELECT hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out FROM usage_hours WHERE {_MINE}
+) GROUP BY hour, provider, model
+HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(tokens) != sum(hour_tokens)
+"""
+
+
+def _hours(connection: Connection, key: _Key) -> Iterator[Difference]:
+    """Compare the hourly sums with the calls that were charged."""
+    for hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, key + key):
+        expected, found = (f"{n} calls, {charge} nanos, {tokens} tokens" for n, charge, tokens in (sums[:3], sums[3:]))
+        where = f"{provider}/{model} at {hour}"
+        yield _of_account(key, "usage_hour", f"{where}: {expected}", f"{where}: {found}")
+
+
+def _of_account(key: _Key, what: str, expected: Any, found: Any) -> Difference:
+    return Difference(account_id=key[1], what=what, expected=expected, found=found)
+
+
+def _of_transfer(key: _Key, what: str, transfer_id: str, expected: Any, found: Any) -> Difference:
+    return Difference(account_id=key[1], what=what, expected=expected, found=found, transfer_id=transfer_id)
+
+
+def _of_hold(key: _Key, what: str, hold_id: str, expected: Any, found: Any) -> Difference:
+    return Difference(account_id=key[1], what=what, expected=expected, found=found, hold_id=hold_id)

@@ -1,0 +1,175 @@
+"""What a crash or the clock left open, and how it is closed.
+
+Two questions to the database, and two jobs that answer them with ordinary commands, so that a job may be cut short and
+run again, or run twice at once, without harm.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from structlog.typing import FilteringBoundLogger
+
+from farebox.ledger.commands import Expire, Outcome, Release, Settle, Verdict
+from farebox.ledger.ledger import Ledger
+from farebox.storage.database import Database
+from farebox.storage.sqlite import Connection, row, rows
+
+AT_ONCE = 256
+"""Commands sent together, so that they share commits."""
+
+Policy = Literal["release", "charge"]
+"""What becomes of a call in doubt: its hold is given back, or all of it is charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """A hold that is open, in nano-dollars; `owner` is the process that was to resolve it."""
+
+    account_id: str
+    hold_id: str
+    amount: int
+    owner: str
+
+
+@dataclass(slots=True)
+class Resolved:
+    """Calls in doubt that were closed. Amounts in nano-dollars, summed."""
+
+    released: int = 0
+    released_amount: int = 0
+    charged: int = 0
+    charged_amount: int = 0
+
+
+@dataclass(slots=True)
+class Expired:
+    """What the clock closed. Amounts in nano-dollars, summed."""
+
+    accounts: int = 0
+    """Accounts on which something ended."""
+    holds: int = 0
+    held_amount: int = 0
+    """What those holds gave back."""
+    lots_amount: int = 0
+    """What was taken of lots whose time was up."""
+
+
+# Both indexes that these queries walk have entries for open holds and unspent lots only: they stay as small as what is
+# in flight, however many accounts and past calls there are.
+
+
+def left_open(connection: Connection, owner: str) -> list[OpenHold]:
+    """Open holds of any process but `owner`; those without an owner have nobody who could have died."""
+    found = rows(
+        connection,
+        "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
+        "WHERE state = 'open' AND owner != '' AND owner != ? ORDER BY bucket, account_id, expires_at, hold_id",
+        (owner,),
+    )
+    return [OpenHold(*fields) for fields in found]
+
+
+def expired_holds(connection: Connection, at: int) -> list[OpenHold]:
+    """Open holds whose time is up at `at`."""
+    found = rows(
+        connection,
+        "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
+        "WHERE state = 'open' AND expires_at <= ? ORDER BY bucket, account_id, expires_at, hold_id",
+        (at,),
+    )
+    return [OpenHold(*fields) for fields in found]
+
+
+def expired_accounts(connection: Connection, at: int) -> list[str]:
+    """Accounts with open holds or unspent lots whose time is up at `at`."""
+    found = rows(
+        connection,
+        "SELECT account_id FROM holds INDEXED BY holds_open WHERE state = 'open' AND expires_at <= ?1 "
+        "UNION SELECT account_id FROM lots INDEXED BY lots_expiring WHERE remaining > 0 AND expires_at <= ?1",
+        (at,),
+    )
+    return [account_id for (account_id,) in found]
+
+
+async def resolve_left_open(
+    ledger: Ledger, database: Database, *, instance: str, policy: Policy, at: int, log: FilteringBoundLogger
+) -> Resolved:
+    """Close the calls that former processes left in doubt, by the operator's policy, each with a line in the log.
+
+    For the start of the only server of a database: whatever another process still has in flight is closed too.
+    Raises storage.sqlite.DatabaseUnavailable; what was closed until then stays closed.
+    """
+    done = Resolved()
+    holds = iter(await database.scan(lambda connection: left_open(connection, instance)))
+    while some := list(islice(holds, AT_ONCE)):
+        verdicts = await asyncio.gather(*(ledger.do(_ending(hold, policy, at)) for hold in some))
+        for hold, verdict in zip(some, verdicts, strict=True):
+            _count_resolved(done, hold, verdict, policy, log)
+    return done
+
+
+def _ending(hold: OpenHold, policy: Policy, at: int) -> Release | Settle:
+    if policy == "charge":
+        return Settle(account_id=hold.account_id, hold_id=hold.hold_id, amount=hold.amount, at=at)
+    return Release(account_id=hold.account_id, hold_id=hold.hold_id, at=at)
+
+
+def _count_resolved(
+    done: Resolved, hold: OpenHold, verdict: Verdict, policy: Policy, log: FilteringBoundLogger
+) -> None:
+    if verdict.outcome is not Outcome.DONE:
+        return  # it was ended another way since it was listed, and whoever ended it has said so
+    log.warning(
+        "call_in_doubt_resolved",
+        account_id=hold.account_id,
+        hold_id=hold.hold_id,
+        amount=hold.amount,
+        owner=hold.owner,
+        policy=policy,
+    )
+    if policy == "charge":
+        done.charged += 1
+        done.charged_amount += verdict.amount
+    else:
+        done.released += 1
+        done.released_amount += hold.amount
+
+
+async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> Expired:
+    """End the holds and lots whose time is up at `at`, with a line in the log for each hold and each account's lots.
+
+    A lot that open holds keep is taken when they end, by a later run. Raises storage.sqlite.DatabaseUnavailable; what
+    was ended until then stays ended.
+    """
+    accounts, listed = await database.scan(
+        lambda connection: (expired_accounts(connection, at), expired_holds(connection, at))
+    )
+    done = Expired()
+    remaining = iter(accounts)
+    while some := list(islice(remaining, AT_ONCE)):
+        verdicts = await asyncio.gather(*(ledger.do(Expire(account_id=account_id, at=at)) for account_id in some))
+        for account_id, verdict in zip(some, verdicts, strict=True):
+            if verdict.outcome is Outcome.DONE:
+                done.accounts += 1
+                done.lots_amount += verdict.amount
+                if verdict.amount:
+                    log.info("credit_expired", account_id=account_id, amount=verdict.amount)
+    for hold in await database.scan(lambda connection: _became_expired(connection, listed)):
+        done.holds += 1
+        done.held_amount += hold.amount
+        log.warning(
+            "hold_expired", account_id=hold.account_id, hold_id=hold.hold_id, amount=hold.amount, owner=hold.owner
+        )
+    return done
+
+
+def _became_expired(connection: Connection, holds: Sequence[OpenHold]) -> list[OpenHold]:
+    """Those that did expire; others may have been settled, released or extended since they were listed."""
+    sql = (
+        "SELECT 1 FROM holds WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?1) "
+        "AND account_id = ?1 AND hold_id = ?2 AND state = 'expired'"
+    )
+    return [hold for hold in holds if row(connection, sql, (hold.account_id, hold.hold_id)) is not None]

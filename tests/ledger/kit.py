@@ -1,0 +1,110 @@
+"""A ledger on a file of its own, and short names for what tests ask of it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from farebox.ledger.audit import Difference, audit
+from farebox.ledger.commands import Command, Grant, Hold, TopUp, Verdict
+from farebox.ledger.ledger import SqliteLedger
+from farebox.storage.accounts import add_account
+from farebox.storage.calls import CallDetail, CallRow, insert_call
+from farebox.storage.database import Database
+from farebox.storage.sqlite import Connection
+
+START = 1_700_000_000_000
+LATER = START + 3_600_000
+ANN, BOB, EVE = "ann", "bob", "eve"
+
+
+class Books:
+    """The real ledger over an SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = Database(path)
+        self.ledger = SqliteLedger(self.database.writer)
+
+    async def do(self, command: Command) -> Verdict:
+        return await self.ledger.do(command)
+
+    async def sql(self, text: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Rows as committed."""
+        return await self.database.scan(lambda connection: connection.execute(text, values).fetchall())
+
+    async def check(self) -> list[Difference]:
+        return await self.database.scan(lambda connection: list(audit(connection)))
+
+    async def fund(self, account_id: str, amount: int) -> None:
+        assert (await self.do(top_up("seed", amount, account_id=account_id))).ok
+
+    async def lots(self, account_id: str = ANN) -> dict[str, int]:
+        """Lot → what is left of it, where anything is."""
+        return dict(
+            await self.sql("SELECT lot_id, remaining FROM lots WHERE account_id = ? AND remaining > 0", (account_id,))
+        )
+
+    async def moves(self, account_id: str = ANN) -> list[tuple[str, str, str, int]]:
+        """Transfers as (id, from, to, amount), in order."""
+        sql = "SELECT transfer_id, from_book, to_book, amount FROM transfers WHERE account_id = ? ORDER BY version"
+        return [(a, b, c, d) for a, b, c, d in await self.sql(sql, (account_id,))]
+
+
+@contextlib.asynccontextmanager
+async def open_books(path: Path, *account_ids: str) -> AsyncIterator[Books]:
+    """Open the file with these accounts; at the end, unless the test failed, the books must balance."""
+    books = Books(path)
+    try:
+        for account_id in account_ids:
+            await books.database.write(partial(add_account, account_id=account_id, name=account_id, at=START))
+        yield books
+        assert await books.check() == []
+    finally:
+        await books.database.close()
+
+
+def top_up(payment_id: str, amount: int, *, account_id: str = ANN, at: int = START, **more: Any) -> TopUp:
+    return TopUp(account_id=account_id, payment_id=payment_id, amount=amount, at=at, **more)
+
+
+def grant(grant_id: str, amount: int, *, account_id: str = ANN, at: int = START, **more: Any) -> Grant:
+    return Grant(account_id=account_id, grant_id=grant_id, amount=amount, at=at, **more)
+
+
+def hold(hold_id: str, amount: int, *, account_id: str = ANN, at: int = START, **more: Any) -> Hold:
+    return Hold(account_id=account_id, hold_id=hold_id, amount=amount, at=at, **{"expires_at": LATER, **more})
+
+
+@dataclass(frozen=True, slots=True)
+class CallOf:
+    """The record of a call, as the data plane writes it: its id is the hold's, its charge what was taken."""
+
+    account_id: str
+    log_id: str
+    at: int = START
+
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        insert_call(connection, bucket, self.row(verdict.amount))
+
+    def row(self, charge: int) -> CallRow:
+        return CallRow(
+            account_id=self.account_id,
+            log_id=self.log_id,
+            gateway_id="default",
+            created_at=self.at,
+            provider="demo",
+            model="demo-1",
+            success=True,
+            status_code=200,
+            duration=1,
+            tokens_in=3,
+            tokens_out=None,
+            cost=charge,
+            charge=charge,
+            detail=CallDetail(),
+            receipt=None,
+            logged=True,
+        )

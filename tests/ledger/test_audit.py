@@ -1,0 +1,267 @@
+"""The audit finds each fault it claims to find: planted in the rows by SQL, past everything that guards them."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.ledger.audit import WHAT, Difference, audit
+from farebox.ledger.commands import Correct, Expire, Hold, Release, Settle
+from farebox.ledger.posting import apply
+from farebox.storage.accounts import add_account
+from farebox.storage.calls import HOUR_MS
+from farebox.storage.sqlite import Connection, connect
+from tests.ledger.kit import ANN, BOB, LATER, START, CallOf, grant, hold, open_books, top_up
+
+
+async def _make_sound(path: Path) -> None:
+    """Books in which everything has happened at least once, on one of the accounts."""
+    async with open_books(path, ANN, BOB) as books:
+        for command in (
+            top_up("p", 100), grant("g", 20), grant("short", 9, expires_at=LATER, priority=90),
+            hold("one", 50), Settle(account_id=ANN, hold_id="one", amount=30, at=START, record=CallOf(ANN, "one")),
+            hold("over", 10), hold("wide", 89), Settle(account_id=ANN, hold_id="over", amount=40, at=START),
+            Release(account_id=ANN, hold_id="wide", at=START),
+            hold("open", 5, expires_at=LATER + 1), hold("gone", 6, expires_at=LATER),
+            Expire(account_id=ANN, at=LATER), Correct(account_id=ANN, correction_id="c", amount=7, at=START),
+            top_up("bob", 100, account_id=BOB),
+        ):  # fmt: skip
+            assert (await books.do(command)).ok
+        assert await books.lots() == {"top_up:p": 80, "correction:c": 7}
+        assert await books.sql("SELECT posted, held, version FROM balances WHERE account_id = 'ann'") == [(87, 5, 9)]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("audit") / "sound.db"
+    asyncio.run(_make_sound(path))
+    connect(path).close()  # takes the write-ahead log into the file, which can then be copied alone
+    return path
+
+
+@pytest.fixture
+def rows(sound: Path, tmp_path: Path) -> Iterator[Connection]:
+    """A copy to spoil, with nothing left that guards it."""
+    connection = connect(Path(shutil.copy(sound, tmp_path / "spoilt.db")))
+    connection.execute("PRAGMA ignore_check_constraints = ON; DROP INDEX transfers_by_id")
+    yield connection
+    connection.close()
+
+
+_Fault = tuple[str, str | None, Any, Any]
+"""what, transfer or hold, expected, found"""
+
+HOUR = f"demo/demo-1 at {START - START % HOUR_MS}"
+T, H, L, B = (f"UPDATE {table} SET " for table in ("transfers", "holds", "lots", "balances"))
+
+FAULTS: dict[str, tuple[str, list[_Fault]]] = {
+    "posted": (f"{B} posted = 88 WHERE account_id = 'ann'", [("balance_posted", None, 87, 88)]),
+    "held": (f"{B} held = 4 WHERE account_id = 'ann'", [("balance_held", None, 5, 4)]),
+    "held above posted": (
+        f"{B} held = 88 WHERE account_id = 'ann'",
+        [("balance_held", None, 5, 88), ("balance_bounds", None, "0 to 87", 88)],
+    ),
+    "held below zero": (
+        f"{B} held = -1 WHERE account_id = 'ann'",
+        [("balance_held", None, 5, -1), ("balance_bounds", None, "0 to 87", -1)],
+    ),
+    "version": (f"{B} version = 10 WHERE account_id = 'ann'", [("balance_version", None, 9, 10)]),
+    "no balance": ("DELETE FROM balances WHERE account_id = 'ann'", [("balance_missing", None, "a row", None)]),
+    "no account": ("DELETE FROM accounts WHERE account_id = 'ann'", [("account_missing", None, "a row", None)]),
+    "neither": (
+        "DELETE FROM accounts WHERE account_id = 'ann'; DELETE FROM balances WHERE account_id = 'ann'",
+        [("account_missing", None, "a row", None), ("balance_missing", None, "a row", None)],
+    ),
+    "number skipped": (
+        f"{T} version = 20 WHERE transfer_id = 'correction:c'",
+        [("transfer_version", "correction:c", 9, 20), ("balance_version", None, 20, 9)],
+    ),
+    "transfer lost": (
+        "DELETE FROM transfers WHERE transfer_id = 'write_off:over'",
+        [("transfer_version", "expiry:grant:short/8", 7, 8), ("hold_write_off", "over", 0, 30)],
+    ),
+    "wrong book": (
+        f"{T} to_book = 'promotion' WHERE transfer_id = 'charge:one'",
+        [("transfer_books", "charge:one", "credit to revenue or granted to revenue", "charge, granted to promotion")],
+    ),
+    "unknown kind": (
+        f"{T} kind = 'gift' WHERE transfer_id = 'grant:g'",
+        [("transfer_books", "grant:g", "a known kind", "gift, promotion to granted")],
+    ),
+    "amount of zero": (
+        f"{T} amount = 0 WHERE transfer_id = 'write_off:over'",
+        [("transfer_amount", "write_off:over", "above 0", 0), ("hold_write_off", "over", 0, 30)],
+    ),
+    "amount below zero": (
+        f"{T} amount = -1 WHERE transfer_id = 'correction:c'",
+        [
+            ("transfer_amount", "correction:c", "above 0", -1),
+            ("lot_opening", "correction:c", -1, 7),
+            ("lot_remaining", "correction:c", -1, 7),
+            ("balance_posted", None, 79, 87),
+        ],
+    ),
+    "id repeated": (
+        f"{T} transfer_id = 'charge:one' WHERE transfer_id = 'charge:one/2'",
+        [("transfer_repeated", "charge:one", 1, 2), ("hold_charge", "one", 20, 30)],
+    ),
+    "too little came in": (
+        f"{T} amount = 5 WHERE transfer_id = 'top_up:p'",
+        [
+            ("lot_overdrawn", "charge:one/2", "at most 5", 10),
+            ("transfer_overdraws", "charge:over", "0 or more", -6),
+            ("lot_overdrawn", "charge:over", "at most 0", 10),
+            ("lot_opening", "top_up:p", 5, 100),
+            ("lot_remaining", "top_up:p", 0, 80),
+            ("balance_posted", None, -8, 87),
+        ],
+    ),
+    "lot not named": (
+        f"{T} lot_id = NULL WHERE transfer_id = 'correction:c'",
+        [("transfer_lot", "correction:c", "correction:c", None)],
+    ),
+    "spent lot lost": ("DELETE FROM lots WHERE lot_id = 'grant:g'", [("lot_missing", "grant:g", 20, None)]),
+    "lot lost": ("DELETE FROM lots WHERE lot_id = 'correction:c'", [("lot_missing", "correction:c", 7, None)]),
+    "lot grown": (f"{L} amount = 101 WHERE lot_id = 'top_up:p'", [("lot_opening", "top_up:p", 100, 101)]),
+    "lot invented": (
+        "INSERT INTO lots SELECT bucket, account_id, 'x', book, 5, 5, 50, NULL, 1 FROM lots WHERE lot_id = 'top_up:p'",
+        [("lot_opening", "x", None, 5), ("lot_remaining", "x", 0, 5)],
+    ),
+    "lot refilled": (f"{L} remaining = 81 WHERE lot_id = 'top_up:p'", [("lot_remaining", "top_up:p", 80, 81)]),
+    "lot below zero": (f"{L} remaining = -1 WHERE lot_id = 'grant:g'", [("lot_remaining", "grant:g", 0, -1)]),
+    "lot moved": (
+        f"{L} book = 'granted' WHERE lot_id = 'top_up:p'",
+        [
+            ("lot_opening", "top_up:p", None, 100),
+            ("lot_remaining", "top_up:p", 0, 80),
+            ("lot_missing", "top_up:p", 100, None),
+        ],
+    ),
+    "drawn from another lot": (
+        f"{T} lot_id = 'grant:g' WHERE transfer_id = 'charge:over'",
+        [("lot_overdrawn", "charge:over", "at most 0", 10), ("lot_remaining", "top_up:p", 90, 80)],
+    ),
+    "unknown state": (
+        f"{H} state = 'lost' WHERE hold_id = 'wide'",
+        [("hold_state", "wide", "open, expired, released, settled", "lost")],
+    ),
+    "open hold grown": (f"{H} amount = 6 WHERE hold_id = 'open'", [("balance_held", None, 6, 5)]),
+    "hold opened again": (f"{H} state = 'open' WHERE hold_id = 'gone'", [("balance_held", None, 11, 5)]),
+    "hold below what was asked": (f"{H} amount = 88 WHERE hold_id = 'wide'", [("hold_amount", "wide", 89, 88)]),
+    "charge of a hold": (
+        f"{H} charge = 31 WHERE hold_id = 'one'",
+        [("hold_charge", "one", 30, 31), ("call_charge", "one", 31, 30)],
+    ),
+    "write-off of a hold": (
+        f"{H} charge = 39, written_off = 29 WHERE hold_id = 'over'",
+        [("hold_write_off", "over", 30, 29)],
+    ),
+    "settled at nothing": (f"{H} charge = NULL WHERE hold_id = 'over'", [("hold_charge", "over", 10, None)]),
+    "charge of a released hold": (
+        f"{H} state = 'released', charge = NULL, written_off = NULL WHERE hold_id = 'one'",
+        [
+            ("charge_unsettled", "charge:one", 0, 20),
+            ("charge_unsettled", "charge:one/2", 0, 10),
+            ("call_charge", "one", 0, 30),
+        ],
+    ),
+    "charge without a hold": (
+        "DELETE FROM holds WHERE hold_id = 'over'",
+        [("charge_unsettled", "charge:over", 0, 10), ("charge_unsettled", "write_off:over", 0, 30)],
+    ),
+    "released hold with a charge": (
+        f"{H} charge = 5, written_off = 0 WHERE hold_id = 'wide'",
+        [("hold_charge", "wide", None, 5), ("hold_write_off", "wide", None, 0)],
+    ),
+    "charge of another hold": (
+        f"{T} transfer_id = 'charge:over/2' WHERE transfer_id = 'charge:one/2'",
+        [("hold_charge", "one", 20, 30), ("hold_charge", "over", 20, 10)],
+    ),
+    "charge of a call": (
+        "UPDATE calls SET charge = 29",
+        [
+            ("call_charge", "one", 30, 29),
+            ("usage_hour", None, f"{HOUR}: 1 calls, 29 nanos, 3 tokens", f"{HOUR}: 1 calls, 30 nanos, 3 tokens"),
+        ],
+    ),
+    "tokens of an hour": (
+        "UPDATE usage_hours SET tokens_in = 2",
+        [("usage_hour", None, f"{HOUR}: 1 calls, 30 nanos, 3 tokens", f"{HOUR}: 1 calls, 30 nanos, 2 tokens")],
+    ),
+    "hour lost": (
+        "DELETE FROM usage_hours",
+        [("usage_hour", None, f"{HOUR}: 1 calls, 30 nanos, 3 tokens", f"{HOUR}: 0 calls, 0 nanos, 0 tokens")],
+    ),
+    "call lost": (
+        "DELETE FROM calls",
+        [("usage_hour", None, f"{HOUR}: 0 calls, 0 nanos, 0 tokens", f"{HOUR}: 1 calls, 30 nanos, 3 tokens")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_the_difference_that_is_found(rows: Connection, name: str) -> None:
+    sql, faults = FAULTS[name]
+    assert list(audit(rows)) == []
+    rows.execute(sql)
+    found = list(audit(rows))
+    assert [(each.what, each.transfer_id or each.hold_id, each.expected, each.found) for each in found] == faults
+    assert {each.account_id for each in found} == {ANN}
+
+
+def test_every_difference_that_can_be_told_is_planted_above() -> None:
+    assert {what for _, faults in FAULTS.values() for what, *_ in faults} == set(WHAT)
+
+
+def test_a_difference_reads_as_a_sentence() -> None:
+    difference = Difference(account_id=ANN, what="lot_remaining", expected=80, found=81, transfer_id="top_up:p")
+    assert difference.message == (
+        "account ann, transfer top_up:p: what is left of the lot is not what went in less what went out "
+        "(expected 80, found 81)"
+    )
+
+
+def test_progress_counts_accounts(rows: Connection) -> None:
+    for n in range(5):
+        add_account(rows, f"more{n}", "more", START)
+    told: list[tuple[int, int]] = []
+    assert list(audit(rows, progress=lambda done, total: told.append((done, total)))) == []
+    assert told == [(n, 7) for n in range(1, 8)]
+
+
+def test_an_account_is_read_in_one_snapshot(sound: Path, tmp_path: Path) -> None:
+    """A charge is posted beside each step of the audit; it never sees half of one."""
+    path = Path(shutil.copy(sound, tmp_path / "live.db"))
+    writer, reader = connect(path), connect(path, readonly=True)
+    charged = 0
+
+    def charge_meanwhile() -> bool:
+        nonlocal charged
+        if not writer.in_transaction and charged < 60:
+            charged += 1
+            name = f"live{charged}"
+            writer.execute("BEGIN IMMEDIATE")
+            assert apply(writer, Hold(account_id=BOB, hold_id=name, amount=1, at=START, expires_at=LATER)).ok
+            record = CallOf(BOB, name)
+            assert apply(writer, Settle(account_id=BOB, hold_id=name, amount=1, at=START, record=record)).ok
+            writer.execute("COMMIT")
+        return False
+
+    reader.set_progress_handler(charge_meanwhile, 20)
+    for _ in range(5):
+        assert list(audit(reader)) == []
+    assert charged == 60
+    reader.close()
+    writer.close()
+
+
+def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Connection) -> None:
+    rows.execute(f"{B} posted = posted + 1")
+    differences = audit(rows)
+    assert next(differences).what == "balance_posted"
+    assert rows.in_transaction
+    differences.close()
+    assert not rows.in_transaction

@@ -1,0 +1,255 @@
+"""The real ledger (file, writer thread, group commit) beside the pure model: every command, repeats, crashes.
+
+A crash here is what kill -9 leaves: the database and its write-ahead log are copied as they are while a transaction is
+open, and the copy is opened. FAREBOX_TEST_LONG=1 runs it for longer.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from farebox.ledger.commands import (
+    Command,
+    Conflict,
+    Correct,
+    Expire,
+    Extend,
+    Grant,
+    Hold,
+    Release,
+    Settle,
+    TopUp,
+    Verdict,
+)
+from farebox.ledger.posting import apply
+from farebox.storage.accounts import add_account
+from farebox.storage.sqlite import Connection
+from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf
+from tests.ledger.model import Model
+
+MEMORY = Path("/dev/shm")
+"""Where a sync costs nothing: a copy of the files is a crash of the process, not of the machine."""
+LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
+
+accounts = st.sampled_from([ANN, BOB])
+ids = st.sampled_from(["1", "2", "3", "4", "5", "6"])
+amounts = st.integers(1, 150)
+charges = st.one_of(st.integers(0, 60), st.integers(0, 250))
+moments = st.integers(-20, 120)
+"""Offsets from now, in milliseconds."""
+ends = st.one_of(st.none(), moments)
+priorities = st.sampled_from([10, 50, 50, 50])
+
+
+class LedgerBesideModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp(prefix="farebox-", dir=MEMORY if MEMORY.is_dir() else None))
+        self.lives = 0
+        self.now = START
+        self.sent: list[Command] = []
+        self.model = Model(ANN, BOB)
+        self.books = self.open()
+        self.loop.run_until_complete(self.add_accounts())
+
+    async def add_accounts(self) -> None:
+        for name in (ANN, BOB):
+            await self.books.database.write(partial(add_account, account_id=name, name=name, at=START))
+
+    def open(self) -> Books:
+        async def opened() -> Books:
+            return Books(self.folder / f"{self.lives}.db")
+
+        return self.loop.run_until_complete(opened())
+
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.books.database.close())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+    # --- the two sides ---
+
+    def both(self, *commands: Command) -> None:
+        """Send the commands at once, so that they may share a commit; each answer must be the model's."""
+
+        async def all_at_once() -> list[Verdict | BaseException]:
+            return await asyncio.gather(*(self.books.do(each) for each in commands), return_exceptions=True)
+
+        answers = self.loop.run_until_complete(all_at_once())
+        for command, answer in zip(commands, answers, strict=True):
+            assert self.expected(command) == (Conflict if isinstance(answer, Conflict) else answer), command
+        self.sent += commands
+
+    def expected(self, command: Command) -> Verdict | type[Conflict]:
+        try:
+            return self.model.do(command)
+        except Conflict:
+            return Conflict
+
+    def when(self, offset: int | None) -> int | None:
+        return None if offset is None else self.now + offset
+
+    # --- commands ---
+
+    @rule(account=accounts, name=ids, amount=amounts, priority=priorities, end=ends)
+    def top_up(self, account: str, name: str, amount: int, priority: int, end: int | None) -> None:
+        command = TopUp(
+            account_id=account,
+            payment_id=name,
+            amount=amount,
+            at=self.now,
+            priority=priority,
+            expires_at=self.when(end),
+        )
+        self.both(command)
+
+    @rule(account=accounts, name=ids, amount=amounts, priority=priorities, end=ends)
+    def grant(self, account: str, name: str, amount: int, priority: int, end: int | None) -> None:
+        command = Grant(
+            account_id=account, grant_id=name, amount=amount, at=self.now, priority=priority, expires_at=self.when(end)
+        )
+        self.both(command)
+
+    def a_hold(self, account: str, name: str, amount: int, end: int) -> Hold:
+        return Hold(account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end)
+
+    @rule(account=accounts, name=ids, amount=charges, end=moments)
+    def hold(self, account: str, name: str, amount: int, end: int) -> None:
+        self.both(self.a_hold(account, name, amount, end))
+
+    @rule(account=accounts, names=st.lists(ids, min_size=2, max_size=6), amount=st.integers(1, 40), end=moments)
+    def many_holds(self, account: str, names: list[str], amount: int, end: int) -> None:
+        self.both(*(self.a_hold(account, name, amount + extra, end) for extra, name in enumerate(names)))
+
+    @rule(account=accounts, name=ids, amount=charges, end=moments)
+    def extend(self, account: str, name: str, amount: int, end: int) -> None:
+        self.both(Extend(account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end))
+
+    @rule(account=accounts, name=ids, amount=charges, recorded=st.booleans())
+    def settle(self, account: str, name: str, amount: int, recorded: bool) -> None:
+        record = CallOf(account, name, self.now) if recorded else None
+        self.both(Settle(account_id=account, hold_id=name, amount=amount, at=self.now, record=record))
+
+    @rule(account=accounts, name=ids)
+    def release(self, account: str, name: str) -> None:
+        self.both(Release(account_id=account, hold_id=name, at=self.now))
+
+    @rule(account=accounts)
+    def expire(self, account: str) -> None:
+        self.both(Expire(account_id=account, at=self.now))
+
+    @rule(account=accounts, name=ids, amount=st.integers(-80, 80).filter(bool))
+    def correct(self, account: str, name: str, amount: int) -> None:
+        self.both(Correct(account_id=account, correction_id=name, amount=amount, at=self.now))
+
+    @rule()
+    def unknown_account(self) -> None:
+        self.both(self.a_hold(EVE, "1", 1, 1))
+
+    # --- repeats, time, crashes ---
+
+    @precondition(lambda self: bool(self.sent))
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        self.both(data.draw(st.sampled_from(self.sent[-8:])))
+
+    @precondition(lambda self: any(hasattr(command, "amount") for command in self.sent[-8:]))
+    @rule(data=st.data(), more=st.integers(1, 3))
+    def repeat_with_other_content(self, data: st.DataObject, more: int) -> None:
+        with_amounts = [command for command in self.sent[-8:] if hasattr(command, "amount")]
+        command: Any = data.draw(st.sampled_from(with_amounts))
+        self.both(dataclasses.replace(command, amount=command.amount + (more if command.amount >= 0 else -more)))
+
+    @precondition(lambda self: bool(self.sent))
+    @rule(data=st.data(), count=st.integers(2, 6))
+    def a_batch(self, data: st.DataObject, count: int) -> None:
+        """Old commands again, all in flight together: some are refused, some conflict, each alone."""
+        self.both(*(data.draw(st.sampled_from(self.sent)) for _ in range(count)))
+
+    @rule(milliseconds=st.integers(1, 60))
+    def time_passes(self, milliseconds: int) -> None:
+        self.now += milliseconds
+
+    @precondition(lambda self: bool(self.sent))
+    @rule(data=st.data(), name=ids, amount=amounts, committed=st.booleans())
+    def crash(self, data: st.DataObject, name: str, amount: int, committed: bool) -> None:
+        """Die with a command half done, or done and not yet answered."""
+        old = data.draw(st.sampled_from(self.sent))
+        command: Command = Grant(account_id=old.account_id, grant_id=f"crash{name}", amount=amount, at=self.now)
+        self.loop.run_until_complete(self.die(command, committed))
+        self.books = self.open()
+        if committed:
+            self.expected(command)
+        self.sent.append(command)  # the caller never heard: it will ask again
+
+    async def die(self, command: Command, committed: bool) -> None:
+        def job(connection: Connection) -> None:
+            connection.execute("PRAGMA cache_size = 1")  # so that pages that are not committed reach the log too
+            apply(connection, Expire(account_id=command.account_id, at=self.now + 1000))
+            with contextlib.suppress(Conflict):
+                apply(connection, command)
+            self.copy_remains()  # in the midst of the transaction
+
+        if committed:
+            await asyncio.gather(self.books.do(command), return_exceptions=True)
+        await self.books.database.write(job)
+        await self.books.database.close()
+
+    def copy_remains(self) -> None:
+        self.lives += 1
+        for suffix in ("", "-wal"):
+            remains = Path(f"{self.books.path}{suffix}")
+            if remains.exists():
+                shutil.copy(remains, self.folder / f"{self.lives}.db{suffix}")
+
+    # --- what must hold after every step ---
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        assert self.loop.run_until_complete(self.books.check()) == []
+
+    @invariant()
+    def the_rows_are_the_models(self) -> None:
+        sql = self.loop.run_until_complete(self.rows())
+        for account, purse in self.model.purses.items():
+            assert 0 <= purse.held <= purse.posted
+            assert sql["balances"][account] == (purse.posted, purse.held)
+            assert sql["lots"].get(account, {}) == {lot.lot_id: lot.left for lot in purse.lots}
+            assert sql["holds"].get(account, {}) == {
+                name: (hold.asked, hold.amount, hold.state, hold.ends, hold.charge, hold.lost)
+                for name, hold in purse.holds.items()
+            }
+
+    async def rows(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {"balances": {}, "lots": {}, "holds": {}}
+        for account, posted, held in await self.books.sql("SELECT account_id, posted, held FROM balances"):
+            found["balances"][account] = (posted, held)
+        for account, lot, left in await self.books.sql("SELECT account_id, lot_id, remaining FROM lots"):
+            found["lots"].setdefault(account, {})[lot] = left
+        for account, name, *content in await self.books.sql(
+            "SELECT account_id, hold_id, asked, amount, state, expires_at, coalesce(charge, 0), "
+            "coalesce(written_off, 0) FROM holds"
+        ):
+            found["holds"].setdefault(account, {})[name] = tuple(content)
+        return found
+
+
+LedgerBesideModel.TestCase.settings = settings(
+    max_examples=3000 if LONG else 100,
+    stateful_step_count=80 if LONG else 30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestLedgerBesideModel = LedgerBesideModel.TestCase
