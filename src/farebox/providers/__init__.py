@@ -1,0 +1,1 @@
+"""Providers: their base URLs, credentials and wire formats, and the client that calls them."""

@@ -1,0 +1,370 @@
+"""The providers: where they are, how they want their key, which of their paths can be metered, and how.
+
+A new provider is a row here. Paths are looked at in their canonical form, the one that follows the provider's base URL;
+`moves` bring the other spellings that SDKs send into it. What no route names exactly is UNMETERED, so a path that
+Farebox does not understand can never be called on Farebox's account.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeAlias
+
+from farebox.providers.formats.anthropic_messages import AnthropicMessages
+from farebox.providers.formats.base import InvalidRequest, WireFormat
+from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
+from farebox.providers.formats.google_embed import GoogleEmbed
+from farebox.providers.formats.google_generate import GoogleGenerate
+from farebox.providers.formats.openai_audio import OpenAISpeech, OpenAITranscript
+from farebox.providers.formats.openai_chat import MISTRAL, PERPLEXITY, XAI, OpenAIChat
+from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
+from farebox.providers.formats.openai_images import OpenAIImages
+from farebox.providers.formats.openai_responses import OpenAIResponses
+from farebox.providers.formats.workers_ai_run import WorkersAIRun
+
+CALLER_KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+"""Request headers in which a caller can bring a provider key of their own."""
+CALLER_KEY_QUERY: Final = "key"
+"""The query parameter in which Google also takes a key."""
+
+
+class Plain(Enum):
+    """Paths without a wire format."""
+
+    FREE = "free"
+    """Costs nothing: lists of models, counting of tokens, moderation."""
+    UNMETERED = "unmetered"
+    """Costs what Farebox cannot tell: only for callers with a provider key of their own."""
+
+
+FREE: Final = Plain.FREE
+UNMETERED: Final = Plain.UNMETERED
+
+Metering: TypeAlias = WireFormat | Plain
+"""How a path is metered: by a wire format, or one of the words of Plain."""
+
+Move: TypeAlias = tuple[re.Pattern[str], str]
+Route: TypeAlias = tuple[str, re.Pattern[str], Metering]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider."""
+
+    slug: str
+    name: str
+    base_url: str
+    """No slash at its end. `{account}` stands for the operator's account at the provider."""
+    routes: tuple[Route, ...]
+    """Method, canonical path, metering; the first that matches counts."""
+    moves: tuple[Move, ...] = ()
+    """From other spellings to the canonical path; the first that matches is applied, once."""
+    key_header: str = "authorization"
+    """Where the key goes: `Bearer` in `authorization`, bare in any other header."""
+    bearer_paths: re.Pattern[str] | None = None
+    """Paths that want the key in `authorization` all the same: OpenAI-compatible ones."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Sent where the caller did not send them."""
+    chat_path: str | None = "chat/completions"
+    """Canonical path of the provider's OpenAI-compatible chat."""
+    embeddings_path: str | None = None
+    """Canonical path of the provider's OpenAI-compatible embeddings."""
+    aliases: tuple[str, ...] = ()
+    """Other names in `provider/model`."""
+
+
+def _move(pattern: str, replacement: str) -> Move:
+    return re.compile(pattern), replacement
+
+
+def _post(path: str, metering: Metering) -> Route:
+    return "POST", re.compile(path), metering
+
+
+def _get(path: str) -> Route:
+    return "GET", re.compile(path), FREE
+
+
+_CHAT: Final = OpenAIChat()
+_COMPLETIONS: Final = OpenAIChat(name="openai_completions", legacy=True)
+_RESPONSES: Final = OpenAIResponses()
+_EMBEDDINGS: Final = OpenAIEmbeddings()
+_IMAGES: Final = OpenAIImages()
+_MESSAGES: Final = AnthropicMessages()
+_GENERATE: Final = GoogleGenerate()
+
+_MODELS: Final = _get(r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?")
+_NO_V1: Final = (_move(r"^v1/(?=.)", ""),)
+_AUDIO: Final = (
+    _post(r"audio/speech", OpenAISpeech()),
+    _post(r"audio/(transcriptions|translations)", OpenAITranscript()),
+)
+_GOOGLE_VERSION: Final = r"v1(beta|alpha)?/"
+_GOOGLE_ROUTES: Final = (
+    _post(_GOOGLE_VERSION + r"(models|tunedModels)/[\w.-]+:(generateContent|streamGenerateContent)", _GENERATE),
+    _post(_GOOGLE_VERSION + r"models/[\w.-]+:(embedContent|batchEmbedContents)", GoogleEmbed()),
+    _post(_GOOGLE_VERSION + r"models/[\w.-]+:countTokens", FREE),
+)
+_ANTHROPIC_ROUTES: Final = (_post(r"v1/messages", _MESSAGES), _post(r"v1/messages/count_tokens", FREE))
+
+PROVIDERS: Final[tuple[Provider, ...]] = (
+    Provider(
+        "openai",
+        "OpenAI",
+        "https://api.openai.com/v1",
+        (
+            _post(r"chat/completions", _CHAT),
+            _post(r"responses", _RESPONSES),
+            _post(r"embeddings", _EMBEDDINGS),
+            _post(r"completions", _COMPLETIONS),
+            _post(r"images/(generations|edits)", _IMAGES),
+            *_AUDIO,
+            _post(r"moderations|responses/input_tokens", FREE),
+            _MODELS,
+        ),
+        _NO_V1,
+        embeddings_path="embeddings",
+    ),
+    Provider(
+        "anthropic",
+        "Anthropic",
+        "https://api.anthropic.com",
+        (
+            *_ANTHROPIC_ROUTES,
+            _post(r"v1/chat/completions", _CHAT),
+            _get(r"v1/models(/[\w.-]+)?"),
+        ),
+        (_move(r"^(?=(messages|models|chat|complete|files)\b)", "v1/"),),
+        key_header="x-api-key",
+        bearer_paths=re.compile(r"v1/chat/completions"),
+        headers=(("anthropic-version", "2023-06-01"),),
+        chat_path="v1/chat/completions",
+    ),
+    Provider(
+        "google-ai-studio",
+        "Google AI Studio",
+        "https://generativelanguage.googleapis.com",
+        (
+            *_GOOGLE_ROUTES,
+            _post(r"v1beta/openai/chat/completions", OpenAIChat(total_counts=True)),
+            _post(r"v1beta/openai/embeddings", _EMBEDDINGS),
+            _get(r"v1beta/openai/models"),
+            _get(_GOOGLE_VERSION + r"(models|tunedModels)(/[\w.-]+)?"),
+        ),
+        (
+            _move(r"^(v1(beta)?/)?(openai/)?(v1/)?(?=(chat/completions|embeddings)$)", "v1beta/openai/"),
+            _move(r"^(?=(models|tunedModels)\b)", "v1beta/"),
+        ),
+        key_header="x-goog-api-key",
+        bearer_paths=re.compile(r"v1beta/openai/.*"),
+        chat_path="v1beta/openai/chat/completions",
+        embeddings_path="v1beta/openai/embeddings",
+        aliases=("google",),
+    ),
+    Provider(
+        "groq",
+        "Groq",
+        "https://api.groq.com/openai/v1",
+        (
+            # Its streams tell usage unasked, in `x_groq` of the last chunk.
+            _post(r"chat/completions", OpenAIChat(asks=False)),
+            _post(r"responses", _RESPONSES),
+            _post(r"embeddings", _EMBEDDINGS),
+            *_AUDIO,
+            _MODELS,
+        ),
+        (_move(r"^(openai/)?v1/(?=.)", ""),),
+    ),
+    Provider(
+        "mistral",
+        "Mistral",
+        "https://api.mistral.ai/v1",
+        (
+            _post(r"chat/completions", OpenAIChat(reading=MISTRAL, asks=False, new_limit=False)),
+            _post(
+                r"fim/completions",
+                OpenAIChat(name="openai_completions", reading=MISTRAL, asks=False, new_limit=False, legacy=True),
+            ),
+            _post(r"embeddings", _EMBEDDINGS),
+            _post(r"audio/transcriptions", OpenAITranscript()),
+            _MODELS,
+        ),
+        _NO_V1,
+        embeddings_path="embeddings",
+        aliases=("mistralai",),
+    ),
+    Provider(
+        "deepseek",
+        "DeepSeek",
+        "https://api.deepseek.com",
+        (
+            _post(r"(beta/)?chat/completions", OpenAIChat(new_limit=False)),
+            _post(r"beta/completions", OpenAIChat(name="openai_completions", new_limit=False, legacy=True)),
+            _MODELS,
+        ),
+        _NO_V1,
+        aliases=("deepseek-ai",),
+    ),
+    Provider(
+        "grok",
+        "xAI",
+        "https://api.x.ai/v1",
+        (
+            _post(r"chat/completions", OpenAIChat(reading=XAI)),
+            _post(r"responses", _RESPONSES),
+            _post(r"embeddings", _EMBEDDINGS),
+            _MODELS,
+        ),
+        _NO_V1,
+        aliases=("xai", "x-ai"),
+    ),
+    Provider(
+        "cerebras",
+        "Cerebras",
+        "https://api.cerebras.ai/v1",
+        (_post(r"chat/completions", _CHAT), _post(r"completions", _COMPLETIONS), _MODELS),
+        _NO_V1,
+    ),
+    Provider(
+        "perplexity-ai",
+        "Perplexity",
+        "https://api.perplexity.ai",
+        # Its streams tell cumulative usage in every chunk.
+        (
+            _post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, asks=False, new_limit=False, searches=True)),
+            _MODELS,
+        ),
+        _NO_V1,
+        aliases=("perplexity",),
+    ),
+    Provider(
+        "openrouter",
+        "OpenRouter",
+        "https://openrouter.ai/api/v1",
+        (
+            _post(r"chat/completions", _CHAT),
+            _post(r"completions", _COMPLETIONS),
+            _post(r"responses", _RESPONSES),
+            _post(r"embeddings", _EMBEDDINGS),
+            _MODELS,
+        ),
+        (_move(r"^(api/)?v1/(?=.)", ""),),
+        embeddings_path="embeddings",
+    ),
+    Provider(
+        "cohere",
+        "Cohere",
+        "https://api.cohere.ai",
+        (
+            _post(r"v2/chat", CohereChat()),
+            _post(r"v2/embed", CohereEmbed()),
+            _post(r"v2/rerank", CohereRerank()),
+            _post(r"compatibility/v1/chat/completions", _CHAT),
+            _post(r"compatibility/v1/embeddings", _EMBEDDINGS),
+            _get(r"v1/models(/[\w.-]+)?"),
+        ),
+        (
+            _move(r"^(v1/)?(?=(chat/completions|embeddings)$)", "compatibility/v1/"),
+            _move(r"^(?=(chat|embed|rerank)$)", "v2/"),
+            _move(r"^(?=models\b)", "v1/"),
+        ),
+        chat_path="compatibility/v1/chat/completions",
+        embeddings_path="compatibility/v1/embeddings",
+    ),
+    Provider(
+        "workers-ai",
+        "Workers AI",
+        "https://api.cloudflare.com/client/v4/accounts/{account}/ai",
+        (
+            _post(r"v1/chat/completions", _CHAT),
+            _post(r"v1/responses", _RESPONSES),
+            _post(r"v1/embeddings", _EMBEDDINGS),
+            _post(r"run/@[a-z]+/[\w.-]+/[\w.-]+", WorkersAIRun()),
+            _get(r"models/search"),
+        ),
+        (
+            # LiteLLM appends the OpenAI path to `run/`.
+            _move(r"^(run/)?(v1/)?(?=(chat/completions|responses|embeddings)$)", "v1/"),
+            _move(r"^(?=@[a-z]+/)", "run/"),
+        ),
+        chat_path="v1/chat/completions",
+        embeddings_path="v1/embeddings",
+    ),
+    Provider(
+        "demo",
+        "Demo",
+        "http://127.0.0.1:8081",
+        (
+            _post(r"v1/chat/completions", _CHAT),
+            _post(r"v1/responses", _RESPONSES),
+            _post(r"v1/embeddings", _EMBEDDINGS),
+            *_ANTHROPIC_ROUTES,
+            *_GOOGLE_ROUTES,
+            _get(r"v1(beta)?/models(/[\w.-]+)?"),
+        ),
+        (_move(r"^(?=(chat/completions|responses|embeddings|messages|models)\b)", "v1/"),),
+        chat_path="v1/chat/completions",
+        embeddings_path="v1/embeddings",
+    ),
+)
+
+_BY_SLUG: Final = {provider.slug: provider for provider in PROVIDERS}
+_BY_NAME: Final = _BY_SLUG | {alias: provider for provider in PROVIDERS for alias in provider.aliases}
+_DOTTED: Final = re.compile(r"(?<=\d)\.(?=\d)")
+
+
+def provider_of(slug: str) -> Provider | None:
+    """The provider of a URL's slug, or of an alias such as `xai`; None where there is none."""
+    return _BY_NAME.get(slug)
+
+
+def upstream_path(provider: Provider, path: str) -> str:
+    """The canonical path, to be put behind the base URL and a slash, of whichever spelling a client sends.
+
+    A path that no move knows stays as it is. Query strings are not part of it.
+    """
+    path = path.lstrip("/")
+    for pattern, replacement in provider.moves:
+        if pattern.search(path):
+            return pattern.sub(replacement, path, count=1)
+    return path
+
+
+def format_of(provider: Provider, method: str, path: str) -> Metering:
+    """How a call is metered. `path` may be any spelling `upstream_path` knows."""
+    canonical = upstream_path(provider, path)
+    if ".." in canonical:  # an HTTP client would resolve it, to a path that no route has judged
+        return UNMETERED
+    for verb, pattern, metering in provider.routes:
+        if verb == method and pattern.fullmatch(canonical):
+            return metering
+    return UNMETERED
+
+
+def key_header(provider: Provider, path: str, key: str) -> tuple[str, str]:
+    """Name and value of the header that carries a provider key; `path` is the canonical one."""
+    compatible = provider.bearer_paths is not None and provider.bearer_paths.fullmatch(path) is not None
+    if provider.key_header == "authorization" or compatible:
+        return "authorization", f"Bearer {key}"
+    return provider.key_header, key
+
+
+def compat_model(model: str) -> tuple[str, str]:
+    """Split the `provider/model` of compat and REST calls into the provider's slug and the provider's own name.
+
+    `google/…` and `xai/…` mean the same as `google-ai-studio/…` and `grok/…`, and a bare `@cf/…` is Workers AI's. Names
+    of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a dash
+    (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called, hold
+    no dots. Raises InvalidRequest where the provider is not named or unknown.
+    """
+    if model.startswith("@"):
+        return "workers-ai", model
+    name, slash, rest = model.partition("/")
+    provider = _BY_NAME.get(name)
+    if not slash or not rest:
+        raise InvalidRequest(f"The model {model[:100]!r} names no provider: write it as `provider/model`.")
+    if provider is None:
+        raise InvalidRequest(f"The provider {name[:100]!r} of the model is unknown.")
+    if provider.slug == "anthropic":
+        rest = _DOTTED.sub("-", rest)
+    return provider.slug, rest

@@ -1,0 +1,170 @@
+"""Anthropic's Messages API."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+
+SEARCHES_MAX: Final = 10
+"""Searches to hold for where a request declares the search tool without `max_uses`."""
+
+READING: Final = Reading(
+    # Anthropic's `input_tokens` are only what no cache served; a general meter contains its special ones.
+    ("input_tokens", "input_tokens"),
+    ("input_tokens", "cache_creation_input_tokens"),
+    ("input_tokens", "cache_read_input_tokens"),
+    ("cache_write_tokens", "cache_creation_input_tokens"),
+    ("cache_write_5m_tokens", "cache_creation.ephemeral_5m_input_tokens"),
+    ("cache_write_1h_tokens", "cache_creation.ephemeral_1h_input_tokens"),
+    ("cache_read_tokens", "cache_read_input_tokens"),
+    ("web_searches", "server_tool_use.web_search_requests"),
+    ("output_reasoning_tokens", "output_tokens_details.thinking_tokens"),
+    ("output_tokens", "output_tokens"),
+    required=("input_tokens", "output_tokens"),
+)
+
+
+class _Tool(msgspec.Struct):
+    type: Any = None
+    max_uses: bodies.Tokens | None = None
+
+
+class _Thinking(msgspec.Struct):
+    type: Any = None
+
+
+class _Asked(msgspec.Struct):
+    """A message of the request."""
+
+    content: Any = None
+
+
+class _Head(msgspec.Struct):
+    model: bodies.Name
+    messages: list[_Asked]
+    max_tokens: bodies.Tokens | None = None
+    stream: bool | None = None
+    tools: list[_Tool] | None = None
+    thinking: _Thinking | None = None
+    container: Any = None
+    mcp_servers: list[Any] | None = None
+    speed: Any = None
+
+
+class _Block(msgspec.Struct):
+    """A content block, or a delta of one, or the delta of a message."""
+
+    type: Any = None
+    text: Any = None
+    thinking: Any = None
+    partial_json: Any = None
+    name: Any = None
+    input: Any = None
+
+
+class _Message(msgspec.Struct):
+    model: Any = None
+    usage: Any = None
+    content: list[_Block] = msgspec.field(default_factory=list)
+    type: Any = None
+    error: Any = None
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    message: _Message | None = None
+    delta: _Block | None = None
+    content_block: _Block | None = None
+    usage: Any = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
+
+
+@dataclass(frozen=True, slots=True)
+class AnthropicMessages(bodies.JsonBody):
+    """`messages`. Its streams always tell their usage."""
+
+    name: str = "anthropic_messages"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_HEAD, body)
+        searches = [tool for tool in head.tools or () if str(tool.type).startswith("web_search")]
+        most = sum(SEARCHES_MAX if tool.max_uses is None else tool.max_uses for tool in searches)
+        demand = Demand(
+            model=head.model,
+            text_bytes=len(body),
+            messages=len(head.messages),
+            tools=len(head.tools or ()),
+            remote_inputs=int(head.container is not None) + len(head.mcp_servers or ()),
+            output_max=head.max_tokens,
+            # A budget for thinking must stay below the limit: lowering the limit would break such a request.
+            clampable=head.thinking is None or head.thinking.type != "enabled",
+            fixed={"web_searches": most} if searches else {},
+        )
+        demand = with_attachments(demand, [message.content for message in head.messages])
+        if exact:
+            demand = with_text(demand, body, "messages", "content")
+        context = {"speed": "fast"} if head.speed == "fast" else {}
+        return ParsedRequest(head.model, head.stream is True, demand, context=context)
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Set `max_tokens`."""
+        return bodies.changed(body, max_tokens=tokens)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+
+
+def _take_event(seen: Seen, data: bytes) -> bool:
+    event = _EVENT.decode(data)
+    kind = event.type
+    if kind == "content_block_delta":
+        if event.delta is not None:
+            seen.delivered += _said(event.delta)
+    elif kind == "message_start":
+        if event.message is not None:
+            _update(seen, event.message)
+    elif kind == "message_delta":
+        seen.update(event.usage)
+    elif kind == "content_block_start":
+        if event.content_block is not None:
+            seen.delivered += _said(event.content_block)
+    elif kind == "message_stop":
+        seen.end()
+    elif kind == "error":
+        seen.end(failed=True)
+    return True
+
+
+def _take_body(seen: Seen, body: bytes) -> None:
+    message = _MESSAGE.decode(body)
+    _update(seen, message)
+    seen.delivered = sum(_said(block) for block in message.content)
+    seen.complete = True
+    seen.failed = message.type == "error" or message.error is not None
+
+
+def _update(seen: Seen, message: _Message) -> None:
+    seen.update(message.usage, message.model)
+    if isinstance(message.usage, dict):
+        seen.applied("speed", message.usage.get("speed"))
+
+
+def _said(block: _Block) -> int:
+    """UTF-8 bytes that the model itself generated in a block: text, thinking, and the input of tools."""
+    said = weight(block.text) + weight(block.thinking) + weight(block.partial_json)
+    if block.type in ("tool_use", "server_tool_use", "mcp_tool_use"):
+        said += weight(block.name) + (weight(block.input) if block.input else 0)
+    return said

@@ -1,0 +1,100 @@
+"""What every wire format offers: read a request, adjust the few fields billing needs, read the usage of an answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from farebox.pricing.model import Demand
+from farebox.usage import Quantity
+
+
+class InvalidRequest(ValueError):
+    """The body cannot be read as this format's request; the message says what is wrong, for the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A request as far as billing reads it."""
+
+    model: str
+    stream: bool
+    demand: Demand
+    asked_usage: bool = True
+    """Whether the client itself asked for the usage of a stream (formats that must be asked)."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """What selects another price of the model: `service_tier`, `speed`, as asked for."""
+    unmetered: str | None = None
+    """Why this request cannot be metered although its path can; None where it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What an answer showed while it passed."""
+
+    usage: Mapping[str, Quantity] | None = None
+    """The provider's own figures, sanity-checked and without zeros; None where none came or they cannot be right. Where
+    `complete` is False they are what had been reported by then: at least so much was used."""
+    model: str | None = None
+    """The model that the answer names."""
+    delivered_bytes: int = 0
+    """UTF-8 bytes of generated text (reasoning and tool arguments included) that passed: bounds the tokens of a cut
+    stream."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """What the provider says it applied, of what selects another price; see ParsedRequest.context."""
+    problem: str | None = None
+    """Why the figures are not to be believed, or that none came; None where all is well."""
+    complete: bool = False
+    """Whether the answer reached its own end (terminal event, whole JSON document)."""
+    failed: bool = False
+    """Whether the answer is the provider's report of a failure, inside a 200 stream or body."""
+
+
+class AnswerReader(Protocol):
+    """Reads one answer while it passes. One per call; not reused."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the answer and return the bytes to pass on: the same, less what the client did not
+        ask for (the usage event that Farebox added). May keep back an unfinished event until the next call."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Of a stream: True once the terminal event has been taken. What `feed` returned with it, and returns later,
+        is the end of the answer and is passed on only after the charge is durable. A whole body shows its end only by
+        ending: False until `close`."""
+        ...
+
+    def close(self) -> tuple[bytes, Observed]:
+        """End of the answer, by its own end or cut off: the bytes still kept back, and what was seen."""
+        ...
+
+
+class WireFormat(Protocol):
+    """One request and answer format, such as OpenAI's chat completions."""
+
+    @property
+    def name(self) -> str:
+        """Also the log row's `request_type`."""
+        ...
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. `path` is the provider's own path (`v1/models/x:generateContent` names a model).
+        With `exact`, `demand.text` is filled in. Raises InvalidRequest."""
+        ...
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """The body with its output limit per choice set to `tokens`. Only called where `demand.clampable`."""
+        ...
+
+    def ask_usage(self, body: bytes) -> bytes:
+        """The body, asking a stream for its usage. Only called where a stream did not ask itself."""
+        ...
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """The body with another model name (compat's `provider/model` becomes `model`)."""
+        ...
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer. `streaming` as the answer's content type says, not as the request asked;
+        `hide_usage`: drop the usage event that `ask_usage` caused."""
+        ...

@@ -1,0 +1,108 @@
+"""Request bodies: decode the few fields billing reads, change single fields and no other byte, collect text."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from farebox.providers.formats.base import InvalidRequest
+
+Tokens: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Choices: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=128)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+_Head = TypeVar("_Head")
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_AS_JSON: Final = frozenset({"input", "args", "response"})
+_ANY: Final = msgspec.json.Decoder()
+
+
+class JsonBody:
+    """The adjustments of a request that most formats share: the body names the model, and nothing has to be asked."""
+
+    __slots__ = ()
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Formats whose output cannot be limited leave the body as it is."""
+        return body
+
+    def ask_usage(self, body: bytes) -> bytes:
+        """Nothing to ask: the answer tells its usage, or never does."""
+        return body
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """Set `model`."""
+        return changed(body, model=model)
+
+
+def decode(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
+    """The fields of a body that the decoder's type names. Raises InvalidRequest, with words for the caller."""
+    if not body:
+        raise InvalidRequest("The body is empty: send a JSON object.")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as wrong:
+        raise InvalidRequest(f"{wrong}.") from wrong
+    except RecursionError as deep:
+        raise InvalidRequest("The body is nested too deeply.") from deep
+    except ValueError as broken:
+        raise InvalidRequest(f"The body is not JSON: {broken}.") from broken
+
+
+def fields(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """A JSON object's fields, undecoded and in their order. Raises InvalidRequest."""
+    return decode(_FIELDS, bytes(body))
+
+
+def tree(raws: Iterable[msgspec.Raw]) -> list[object]:
+    """Undecoded values as plain objects. Raises InvalidRequest."""
+    return [decode(_ANY, bytes(raw)) for raw in raws]
+
+
+def changed(body: bytes, **values: object) -> bytes:
+    """The body with these top-level fields set; every other value keeps its bytes. Raises InvalidRequest."""
+    top: dict[str, object] = {**fields(body), **values}
+    return msgspec.json.encode(top)
+
+
+def tier(asked: object) -> dict[str, str]:
+    """ParsedRequest.context of a `service_tier`; `auto` leaves the choice to the provider, whose answer tells it."""
+    return {"service_tier": asked} if isinstance(asked, str) and asked not in ("", "auto") else {}
+
+
+def given(raw: msgspec.Raw | None) -> bool:
+    """Whether a field is there and not null."""
+    return raw is not None and bytes(raw) != b"null"
+
+
+def texts(content: object, others: Mapping[str, msgspec.Raw]) -> str:
+    """All text of a request for exact counting: the strings of `content`, and `others` as they are written.
+
+    Numbers and switches among `others` are not read by the model and are left out.
+    """
+    parts = list(strings(content))
+    for raw in others.values():
+        value = bytes(raw)
+        if value[:1] in (b"{", b"[", b'"'):
+            parts.append(value.decode("utf-8", "replace"))
+    return "\n".join(parts)
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string and number inside a decoded value, in order. Of objects the values only, but arguments and results
+    of tools, which the model reads with their keys, as JSON."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if item:
+                yield item
+        elif isinstance(item, dict):
+            stack.extend(
+                msgspec.json.encode(inner).decode() if key in _AS_JSON and isinstance(inner, dict) else inner
+                for key, inner in reversed(item.items())
+            )
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
+        elif item is not None and not isinstance(item, bool):
+            yield str(item)

@@ -1,0 +1,210 @@
+"""Cohere's own API, version 2: chat, embed, rerank."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+
+CHAT: Final = Reading(
+    # What is billed leaves out the template's own tokens; `tokens` is all the model read, and stands in.
+    ("input_tokens", "billed_units.input_tokens", "tokens.input_tokens"),
+    ("output_tokens", "billed_units.output_tokens", "tokens.output_tokens"),
+    required=("input_tokens", "output_tokens"),
+)
+EMBED: Final = Reading(("input_tokens", "billed_units.input_tokens"), required=("input_tokens",))
+RERANK: Final = Reading(("rerank_searches", "billed_units.search_units"), required=("rerank_searches",))
+
+_RERANK_DOCUMENTS: Final = 100
+_RERANK_CHUNK_BYTES: Final = 500  # a document is billed anew for every 500 tokens; a token is at least one byte
+
+
+class _Asked(msgspec.Struct):
+    """A message of the request."""
+
+    content: Any = None
+
+
+class _ChatHead(msgspec.Struct):
+    model: bodies.Name
+    messages: list[_Asked]
+    stream: bool | None = None
+    max_tokens: bodies.Tokens | None = None
+    tools: list[msgspec.Raw] | None = None
+
+
+class _Content(msgspec.Struct):
+    text: Any = None
+    thinking: Any = None
+
+
+class _Function(msgspec.Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    """In a stream content and tool call come singly, in a body as lists."""
+
+    content: list[_Content] | _Content | None = None
+    tool_calls: list[_ToolCall] | _ToolCall | None = None
+    tool_plan: Any = None
+
+
+class _Delta(msgspec.Struct):
+    message: _Message | None = None
+    usage: Any = None
+    finish_reason: Any = None
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    delta: _Delta | None = None
+
+
+class _Answer(msgspec.Struct):
+    message: _Message | str | None = None
+    usage: Any = None
+    meta: Any = None
+    finish_reason: Any = None
+
+
+class _EmbedHead(msgspec.Struct):
+    model: bodies.Name
+    texts: list[str] | None = None
+    images: list[str] | None = None
+    inputs: list[Any] | None = None
+
+
+class _RerankHead(msgspec.Struct):
+    model: bodies.Name
+    documents: list[Any]
+    query: str
+
+
+_CHAT_HEAD: Final = msgspec.json.Decoder(_ChatHead)
+_EMBED_HEAD: Final = msgspec.json.Decoder(_EmbedHead)
+_RERANK_HEAD: Final = msgspec.json.Decoder(_RerankHead)
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class CohereChat(bodies.JsonBody):
+    """`v2/chat`."""
+
+    name: str = "cohere_chat"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_CHAT_HEAD, body)
+        demand = Demand(
+            model=head.model,
+            text_bytes=len(body),
+            messages=len(head.messages),
+            tools=len(head.tools or ()),
+            output_max=head.max_tokens,
+            clampable=True,
+        )
+        demand = with_attachments(demand, [message.content for message in head.messages])
+        if exact:
+            demand = with_text(demand, body, "messages", "content")
+        return ParsedRequest(head.model, head.stream is True, demand)
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Set `max_tokens`."""
+        return bodies.changed(body, max_tokens=tokens)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return EventReader(_take_event, CHAT) if streaming else BodyReader(_take_chat, CHAT)
+
+
+@dataclass(frozen=True, slots=True)
+class CohereEmbed(bodies.JsonBody):
+    """`v2/embed`. Text counts as tokens; images are not in the price list and count as inputs of unknown size."""
+
+    name: str = "cohere_embed"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_EMBED_HEAD, body)
+        contents = [item.get("content") for item in head.inputs or () if isinstance(item, dict)]
+        inputs = len(head.texts or ()) + len(head.inputs or ())
+        demand = Demand(model=head.model, text_bytes=len(body), messages=inputs, no_output=True)
+        demand = with_attachments(demand, [*contents, [{"image_url": image} for image in head.images or ()]])
+        if exact:
+            demand = replace(demand, text="\n".join(bodies.strings([head.texts, head.inputs])))
+        return ParsedRequest(head.model, stream=False, demand=demand)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return BodyReader(_take_meta, EMBED)
+
+
+@dataclass(frozen=True, slots=True)
+class CohereRerank(bodies.JsonBody):
+    """`v2/rerank`, billed by the search: a query with up to 100 documents, long ones counting several times."""
+
+    name: str = "cohere_rerank"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_RERANK_HEAD, body)
+        documents = len(head.documents) + len(body) // _RERANK_CHUNK_BYTES
+        searches = max(math.ceil(documents / _RERANK_DOCUMENTS), 1)
+        demand = Demand(model=head.model, no_output=True, fixed={"rerank_searches": searches})
+        return ParsedRequest(head.model, stream=False, demand=demand)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return BodyReader(_take_meta, RERANK)
+
+
+def _take_event(seen: Seen, data: bytes) -> bool:
+    event = _EVENT.decode(data)
+    if event.delta is not None:
+        if event.delta.message is not None:
+            seen.delivered += _said(event.delta.message)
+        if event.type == "message-end":
+            seen.update(event.delta.usage)
+            seen.end(failed=event.delta.finish_reason == "ERROR")
+    return True
+
+
+def _take_chat(seen: Seen, body: bytes) -> None:
+    answer = _ANSWER.decode(body)
+    seen.update(answer.usage)
+    if isinstance(answer.message, _Message):
+        seen.delivered = _said(answer.message)
+    seen.complete = True
+    seen.failed = isinstance(answer.message, str) or answer.finish_reason == "ERROR"
+
+
+def _take_meta(seen: Seen, body: bytes) -> None:
+    answer = _ANSWER.decode(body)
+    seen.update(answer.meta)
+    seen.complete = True
+    seen.failed = answer.message is not None
+
+
+def _said(message: _Message) -> int:
+    contents = message.content if isinstance(message.content, list) else [message.content]
+    calls = message.tool_calls if isinstance(message.tool_calls, list) else [message.tool_calls]
+    said = weight(message.tool_plan)
+    said += sum(weight(content.text) + weight(content.thinking) for content in contents if content is not None)
+    for call in calls:
+        if call is not None and call.function is not None:
+            said += weight(call.function.name) + weight(call.function.arguments)
+    return said

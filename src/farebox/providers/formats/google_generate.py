@@ -1,0 +1,232 @@
+"""Google's generateContent and streamGenerateContent."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.meters import Reading, Row
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+
+SEARCHES_MAX: Final = 10
+"""Searches to hold for where a request allows grounding by search."""
+
+MODEL_PATH: Final = re.compile(r"(?:^|/)(?:models|tunedModels)/(?P<model>[A-Za-z0-9._-]+):(?P<method>[A-Za-z]+)$")
+_SEARCH_TOOLS: Final = frozenset({"googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval"})
+_COUNTED_TOOLS: Final = _SEARCH_TOOLS | {
+    *("functionDeclarations", "function_declarations", "codeExecution", "code_execution"),
+    *("urlContext", "url_context", "computerUse", "computer_use"),
+}
+"""Tools that cost tokens and searches only. Others, such as maps, cost by the use, which the answer does not tell."""
+_PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
+
+
+def _modalities(places: str, meter: str) -> tuple[Row, ...]:
+    """One row for each modality in a list of details. Documents are read as images."""
+    kinds = (("TEXT", "text"), ("AUDIO", "audio"), ("IMAGE", "image"), ("DOCUMENT", "image"), ("VIDEO", "video"))
+    return tuple((meter.format(kind), f"{places}.[{word}].tokenCount") for word, kind in kinds)
+
+
+READING: Final = Reading(
+    ("input_tokens", "promptTokenCount"),
+    ("input_tokens", "toolUsePromptTokenCount"),
+    ("input_tool_tokens", "toolUsePromptTokenCount"),
+    ("cache_read_tokens", "cachedContentTokenCount"),
+    ("output_tokens", "candidatesTokenCount"),
+    ("output_tokens", "thoughtsTokenCount"),
+    ("output_reasoning_tokens", "thoughtsTokenCount"),
+    *_modalities("cacheTokensDetails", "cache_{}_read_tokens"),
+    *_modalities("promptTokensDetails", "input_{}_tokens"),
+    *_modalities("candidatesTokensDetails", "output_{}_tokens"),
+    *_modalities("toolUsePromptTokensDetails", "input_{}_tokens"),
+    *_modalities("toolUsePromptTokensDetails", "input_{}_tool_tokens"),
+    required=("input_tokens",),
+)
+
+
+class _Config(msgspec.Struct):
+    """Field names in both spellings, since Google reads both."""
+
+    maxOutputTokens: bodies.Tokens | None = None
+    max_output_tokens: bodies.Tokens | None = None
+    candidateCount: bodies.Choices | None = None
+    candidate_count: bodies.Choices | None = None
+
+
+class _Asked(msgspec.Struct):
+    """A content of the request."""
+
+    parts: Any = None
+
+
+class _Head(msgspec.Struct):
+    contents: list[_Asked]
+    generationConfig: _Config | None = None
+    generation_config: _Config | None = None
+    tools: list[dict[str, msgspec.Raw]] | None = None
+    cachedContent: Any = None
+    cached_content: Any = None
+
+
+class _Part(msgspec.Struct):
+    text: Any = None
+    functionCall: Any = None
+    executableCode: Any = None
+
+
+class _Content(msgspec.Struct):
+    parts: list[_Part] | None = None
+
+
+class _Grounding(msgspec.Struct):
+    webSearchQueries: list[Any] | None = None
+
+
+class _Candidate(msgspec.Struct):
+    content: _Content | None = None
+    finishReason: Any = None
+    groundingMetadata: _Grounding | None = None
+
+
+class _Feedback(msgspec.Struct):
+    blockReason: Any = None
+
+
+class _Answer(msgspec.Struct):
+    """A whole answer, or one event of a stream."""
+
+    candidates: list[_Candidate] | None = None
+    usageMetadata: Any = None
+    modelVersion: Any = None
+    promptFeedback: _Feedback | None = None
+    error: Any = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWERS: Final = msgspec.json.Decoder(list[_Answer] | _Answer)
+_BETWEEN: Final = re.compile(r"[\s,]*")
+_CUT_JSON: Final = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleGenerate(bodies.JsonBody):
+    """`models/M:generateContent` and `:streamGenerateContent`, with `alt=sse` or as one growing JSON array."""
+
+    name: str = "google_generate"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request; the model is named by the path. Raises InvalidRequest."""
+        place = MODEL_PATH.search(path)
+        if place is None:
+            raise InvalidRequest("The path names no model: use `models/<model>:generateContent`.")
+        model, stream = place["model"], place["method"] == "streamGenerateContent"
+        head = bodies.decode(_HEAD, body)
+        configs = [config for config in (head.generationConfig, head.generation_config) if config is not None]
+        limits = [limit for c in configs for limit in (c.maxOutputTokens, c.max_output_tokens) if limit is not None]
+        demand = Demand(
+            model=model,
+            text_bytes=len(body),
+            messages=len(head.contents),
+            tools=len(head.tools or ()),
+            remote_inputs=int(head.cachedContent is not None or head.cached_content is not None),
+            choices=max((count or 1 for c in configs for count in (c.candidateCount, c.candidate_count)), default=1),
+            output_max=max(limits, default=None),
+            clampable=True,
+            fixed={"web_searches": SEARCHES_MAX} if _searches(head) else {},
+        )
+        demand = with_attachments(demand, [content.parts for content in head.contents])
+        if exact:
+            demand = with_text(demand, body, "contents", "parts")
+        return ParsedRequest(model, stream, demand, unmetered=_unmetered(head))
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Set `generationConfig.maxOutputTokens`, in whichever spelling the request uses, or in both."""
+        top = bodies.fields(body)
+        keys = [key for key in ("generationConfig", "generation_config") if bodies.given(top.get(key))]
+        limited = {}
+        for key in keys or ["generationConfig"]:
+            config: dict[str, object] = dict(bodies.fields(top[key])) if keys else {}
+            config.pop("max_output_tokens", None)
+            limited[key] = {**config, "maxOutputTokens": tokens}
+        return bodies.changed(body, **limited)
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """The path names the model; the body stays."""
+        return body
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        # Grounding is charged by the prompt up to Gemini 2, by the search from Gemini 3 on.
+        per_prompt = bool(_PER_PROMPT.match(parsed.model))
+
+        def take_event(seen: Seen, data: bytes) -> bool:
+            _take(seen, _ANSWER.decode(data), per_prompt)
+            return True
+
+        def take_body(seen: Seen, body: bytes) -> None:
+            _take_body(seen, body, per_prompt)
+
+        seen = Seen(choices=parsed.demand.choices)
+        return EventReader(take_event, READING, seen) if streaming else BodyReader(take_body, READING, seen)
+
+
+def _searches(head: _Head) -> bool:
+    return any(name in tool for tool in head.tools or () for name in _SEARCH_TOOLS)
+
+
+def _unmetered(head: _Head) -> str | None:
+    for tool in head.tools or ():
+        for name in tool:
+            if name not in _COUNTED_TOOLS:
+                return f"what the tool `{name[:40]}` costs is not in the answer"
+    return None
+
+
+def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
+    seen.update(answer.usageMetadata, answer.modelVersion)
+    for candidate in answer.candidates or ():
+        for part in (candidate.content and candidate.content.parts) or ():
+            seen.delivered += weight(part.text) + weight(part.functionCall) + weight(part.executableCode)
+        queries = len((candidate.groundingMetadata and candidate.groundingMetadata.webSearchQueries) or ())
+        if queries:
+            seen.counted["web_searches"] = 1 if per_prompt else max(seen.counted.get("web_searches", 0), queries)
+        seen.ended += candidate.finishReason is not None
+    if answer.error is not None:
+        seen.end(failed=True)
+    elif seen.ended >= seen.choices or (answer.promptFeedback and answer.promptFeedback.blockReason is not None):
+        seen.end()
+
+
+def _take_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
+    """A whole answer, or the array form of a stream; of an array cut short, as many events as are whole."""
+    try:
+        answers = _ANSWERS.decode(body)
+    except msgspec.DecodeError:
+        if not body.lstrip().startswith(b"["):
+            raise
+        _take_cut_array(seen, body.decode("utf-8", "replace"), per_prompt)
+        return
+    for answer in answers if isinstance(answers, list) else [answers]:
+        _take(seen, answer, per_prompt)
+    seen.complete = True
+
+
+def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
+    at = text.index("[") + 1
+    while True:
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # matches the empty string too
+        try:
+            entry, at = _CUT_JSON.raw_decode(text, at)
+        except ValueError:
+            break
+        _take(seen, msgspec.convert(entry, _Answer), per_prompt)
+    seen.unreadable += 1
+    seen.complete = False
+    seen.delivered += weight(text[at:])

@@ -1,0 +1,212 @@
+"""Attachments of a request: images, audio and files, whose encoded bytes are not text and must not be held as text.
+
+Only the places where an API reads an attachment are looked at (parts of a message's content): something that merely
+looks like one elsewhere, in a tool's schema for example, stays text.
+"""
+
+import base64
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from farebox.pricing.model import Demand, ImageInput
+from farebox.providers.formats import bodies
+
+_SNIFF_CHARS: Final = 96 * 1024  # enough to pass the EXIF block of nearly every JPEG
+_SLOWEST_BYTES_PER_SECOND: Final = 1000  # 8 kbit/s: below what MP3, AAC and common Opus streams use for speech
+_FASTEST_BYTES_PER_SECOND: Final = 192_000 * 8 * 4
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(slots=True)
+class Attachments:
+    """What was found in a request's content. Payloads found are cut out of the tree they were found in."""
+
+    images: list[ImageInput] = field(default_factory=list)
+    audio_bytes: int = 0
+    files_bytes: int = 0
+    remote: int = 0
+    """Inputs by reference whose size is unknown. A remote image is an image without a size instead."""
+    encoded: int = 0
+    """Bytes of the body that the payloads took."""
+
+    def take_all(self, content: object) -> None:
+        """Find the attachments in a message's content: a list of parts, each perhaps with parts of its own."""
+        parts = content if isinstance(content, list) else [content]
+        for part in parts:
+            if isinstance(part, dict):
+                self._take(part)
+
+    def _take(self, part: dict[str, Any]) -> None:
+        detail = part.get("detail")
+        for key, value in list(part.items()):
+            if key in _HOLDERS:
+                holder, slot = (value, _HOLDERS[key]) if isinstance(value, dict) else (part, key)
+                self._payload(key, holder, slot, holder.get("detail", detail))
+            elif key == "source" and isinstance(value, dict):
+                self._source(part, value)
+            elif key in ("inlineData", "inline_data") and isinstance(value, dict):
+                mime = value.get("mimeType", value.get("mime_type"))
+                self._bytes(str(mime), value, "data")
+            elif key in ("fileData", "file_id", "file_url") or (key == "file_data" and isinstance(value, dict)):
+                self._remote(part, value)
+            elif key == "file_data":
+                self._payload("file", part, "file_data", detail)
+            elif key in _NESTED:
+                self.take_all(value.get("parts") if isinstance(value, dict) and "parts" in value else value)
+
+    def _remote(self, part: dict[str, Any], value: object) -> None:
+        if value is None:
+            return
+        if part.get("type") in ("input_image", "image", "computer_screenshot"):
+            self.images.append(ImageInput(detail=str(part.get("detail") or "auto")))
+        else:
+            self.remote += 1
+
+    def _source(self, part: dict[str, Any], source: dict[str, Any]) -> None:
+        """Anthropic's image and document blocks."""
+        kind = source.get("type")
+        if kind == "base64":
+            mime = str(source.get("media_type"))
+            self._bytes("image/" if part.get("type") == "image" else mime, source, "data")
+        elif kind == "content":
+            self.take_all(source.get("content"))
+        elif kind in ("url", "file"):
+            self._remote(part, kind)
+
+    def _payload(self, key: str, holder: dict[str, Any], slot: str, detail: object) -> None:
+        """OpenAI's parts: a data URL, bare base64, or an ordinary URL."""
+        value = holder.get(slot)
+        kind = "image/" if "image" in key else "audio/" if "audio" in key else "file/"
+        if not isinstance(value, str):
+            if kind == "file/" and holder.get("file_id"):
+                self.remote += 1
+        elif value.startswith("data:") and ";base64," in value[:256]:
+            self._bytes(kind, holder, slot, detail)
+        elif value.startswith(("http:", "https:", "gs:")):
+            if kind == "image/":
+                self.images.append(ImageInput(detail=str(detail or "auto")))
+            else:
+                self.remote += 1
+        elif kind != "image/" and value:
+            self._bytes(kind, holder, slot)
+
+    def _bytes(self, mime: str, holder: dict[str, Any], slot: str, detail: object = None) -> None:
+        value = holder.get(slot)
+        if not isinstance(value, str):
+            return
+        holder[slot] = ""
+        self.encoded += len(value)  # a data URL's own beginning is not read by the model either
+        size = len(value) * 3 // 4
+        if mime.startswith("image/"):
+            start = value.find(",") + 1 if value.startswith("data:") else 0
+            width, height = image_size(_decoded(value[start : start + _SNIFF_CHARS]))
+            self.images.append(ImageInput(width, height, str(detail or "auto")))
+        elif mime.startswith("audio/"):
+            self.audio_bytes += size
+        else:
+            self.files_bytes += size
+
+
+def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
+    """The demand with the attachments in these contents counted apart from its text. A content that is only a string
+    has none; the payloads of the others are cut out."""
+    containers = [content for content in contents if not isinstance(content, str)]
+    if not containers:
+        return demand
+    found = Attachments()
+    for content in containers:
+        found.take_all(content)
+    if not (found.encoded or found.images or found.remote):
+        return demand
+    return replace(
+        demand,
+        text_bytes=max(demand.text_bytes - found.encoded, 0),
+        images=tuple(found.images),
+        audio_bytes=found.audio_bytes,
+        files_bytes=found.files_bytes,
+        remote_inputs=demand.remote_inputs + found.remote,
+    )
+
+
+def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
+    """The demand with its text: that of the field `key`, whose entries hold their parts under `inside` (where they hold
+    any), and every other field of the body but the model's name."""
+    others = bodies.fields(body)
+    raw = others.pop(key, None)
+    others.pop("model", None)
+    content = bodies.tree([raw] if raw is not None else [])
+    found = Attachments()
+    for entry in content[0] if content and isinstance(content[0], list) else ():
+        found.take_all(entry.get(inside) if isinstance(entry, dict) and inside else entry)
+    return replace(demand, text=bodies.texts(content, others))
+
+
+_HOLDERS: Final = {
+    "image_url": "url",
+    "input_audio": "data",
+    "audio_url": "url",
+    "video_url": "url",
+    "file": "file_data",
+}
+"""Keys of OpenAI-shaped parts, and where their object form keeps the payload."""
+_NESTED: Final = frozenset({"content", "output", "functionResponse", "function_response"})
+"""Keys of parts that hold parts again, such as the content of a tool's result."""
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text[: len(text) // 4 * 4], altchars=b"-_" if "-" in text or "_" in text else None)
+    except ValueError:
+        return b""
+
+
+def image_size(data: bytes) -> tuple[int | None, int | None]:
+    """Width and height in pixels from the beginning of a PNG, GIF, WebP or JPEG; (None, None) if it does not tell."""
+    size: tuple[int, int] | None = None
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
+        size = struct.unpack(">II", data[16:24])
+    elif data.startswith((b"GIF87a", b"GIF89a")) and len(data) >= 10:
+        size = struct.unpack("<HH", data[6:10])
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30:
+        size = _webp_size(data)
+    elif data.startswith(b"\xff\xd8"):
+        size = _jpeg_size(data)
+    return size if size and size[0] > 0 and size[1] > 0 else (None, None)
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack("<HH", data[26:30])
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def audio_seconds_max(head: bytes, size: int) -> int:
+    """The longest that an audio file of `size` bytes can play, in whole seconds. Exact for WAV, whose header says how
+    many bytes a second takes; other codecs are bounded by the lowest bit rate in use."""
+    rate = 0
+    if head.startswith(b"RIFF") and head[8:16] == b"WAVEfmt " and len(head) >= 32:
+        rate = int.from_bytes(head[28:32], "little")
+    if not 0 < rate <= _FASTEST_BYTES_PER_SECOND:
+        rate = _SLOWEST_BYTES_PER_SECOND
+    return math.ceil(size / rate)

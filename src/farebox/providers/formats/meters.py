@@ -1,0 +1,110 @@
+"""From a provider's usage object to meters, by table.
+
+A row is a meter and the places where a provider writes it: the first place that holds a number counts, and several
+rows of one meter are added up. Rows follow the extractors of genai-prices, so that a figure means what its price means.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+from farebox.usage import AbsurdUsage, Quantity, checked
+
+Row: TypeAlias = tuple[str, ...]
+"""Meter, then one or more places such as `prompt_tokens_details.cached_tokens`. A step in brackets, as in
+`promptTokensDetails.[AUDIO].tokenCount`, takes the first list entry whose `modality` is that word."""
+
+_PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
+    ("input_tokens", ("input_text_tokens",)),
+    ("input_tokens", ("input_audio_tokens",)),
+    ("input_tokens", ("input_image_tokens",)),
+    ("input_tokens", ("input_video_tokens",)),
+    ("input_tokens", ("input_tool_tokens",)),
+    ("cache_write_tokens", ("cache_write_5m_tokens", "cache_write_1h_tokens")),
+    ("cache_read_tokens", ("cache_text_read_tokens",)),
+    ("cache_read_tokens", ("cache_audio_read_tokens",)),
+    ("cache_read_tokens", ("cache_image_read_tokens",)),
+    ("cache_read_tokens", ("cache_video_read_tokens",)),
+    ("output_tokens", ("output_reasoning_tokens", "output_citation_tokens")),
+    ("output_tokens", ("output_text_tokens",)),
+    ("output_tokens", ("output_audio_tokens",)),
+    ("output_tokens", ("output_image_tokens",)),
+    ("output_tokens", ("output_video_tokens",)),
+)
+"""What contains what. Parts on one line exclude each other, so their sum is compared."""
+
+
+_SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
+
+
+class Reading:
+    """How the usage object of one answer format reads."""
+
+    __slots__ = ("_required", "_rows")
+
+    def __init__(self, *rows: Row, required: tuple[str, ...] = ()) -> None:
+        self._rows = tuple((meter, tuple(tuple(place.split(".")) for place in places)) for meter, *places in rows)
+        self._required = required
+
+    def read(self, usage: Mapping[str, object]) -> dict[str, Quantity]:
+        """The meters of a usage object, without zeros.
+
+        Raises AbsurdUsage where a figure cannot be right or a required one is missing.
+        """
+        found: dict[str, Quantity] = {}
+        for meter, places in self._rows:
+            for place in places:
+                reported = usage.get(place[0]) if len(place) == 1 else _at(usage, place)
+                value = None if reported is None else _quantity(meter, reported)
+                if value is not None:
+                    found[meter] = found.get(meter, 0) + value
+                    break
+        for meter in self._required:
+            if meter not in found:
+                raise AbsurdUsage(f"the usage lacks {meter}")
+        return consistent(found)
+
+
+def consistent(figures: Mapping[str, object]) -> dict[str, Quantity]:
+    """The figures without zeros, after the sanity check of each and of parts against their wholes.
+
+    Raises AbsurdUsage.
+    """
+    usage = checked(figures)
+    if _SPECIAL.isdisjoint(usage):
+        return usage
+    for whole, parts in _PARTS:
+        total = sum(usage.get(part, 0) for part in parts)
+        if total and total > usage.get(whole, 0):
+            raise AbsurdUsage(f"{' + '.join(parts)} is {total}, above {whole} {usage.get(whole, 0)}")
+    return usage
+
+
+def _at(value: object, place: tuple[str, ...]) -> object:
+    for step in place:
+        if step.startswith("["):
+            value = _entry(value, step[1:-1])
+        elif isinstance(value, dict):
+            value = value.get(step)
+        else:
+            return None
+    return value
+
+
+def _entry(value: object, modality: str) -> object:
+    entries = value if isinstance(value, list) else []
+    return next((entry for entry in entries if isinstance(entry, dict) and entry.get("modality") == modality), None)
+
+
+def _quantity(meter: str, value: object) -> Quantity | None:
+    """None where there is no figure; containers count as none, because some providers send `{}` for "nothing"."""
+    if value is None or isinstance(value, dict | list):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, float) and meter.endswith("_seconds"):
+        return Decimal(repr(value))
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return value
+    raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")

@@ -1,0 +1,296 @@
+"""OpenAI's chat completions and legacy completions, and every provider that speaks them with its own accent.
+
+Accents are data: where the usage object keeps its figures, whether a stream must be asked for usage, and which names of
+the output limit the provider knows.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.meters import Reading, Row
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+
+_NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
+
+_REQUIRED: Final = ("input_tokens", "output_tokens")
+_ROWS: Final[tuple[Row, ...]] = (
+    ("input_tokens", "prompt_tokens"),
+    ("cache_read_tokens", "prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens"),
+    ("cache_write_tokens", "prompt_tokens_details.cache_write_tokens"),
+    ("input_audio_tokens", "prompt_tokens_details.audio_tokens"),
+    ("output_tokens", "completion_tokens"),
+    ("output_audio_tokens", "completion_tokens_details.audio_tokens"),
+    ("output_reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
+)
+OPENAI: Final = Reading(*_ROWS, required=_REQUIRED)
+"""OpenAI itself and those that count as it does. `prompt_cache_hit_tokens` is DeepSeek's older spelling."""
+MISTRAL: Final = Reading(
+    *_ROWS,
+    ("audio_seconds", "prompt_audio_seconds"),
+    ("input_audio_seconds", "prompt_audio_seconds"),
+    required=_REQUIRED,
+)
+XAI: Final = Reading(*_ROWS, ("output_tokens", "completion_tokens_details.reasoning_tokens"), required=_REQUIRED)
+"""xAI leaves reasoning out of `completion_tokens`."""
+PERPLEXITY: Final = Reading(
+    ("input_tokens", "prompt_tokens"),
+    ("output_tokens", "completion_tokens"),
+    ("output_tokens", "reasoning_tokens"),
+    ("output_tokens", "citation_tokens"),
+    ("output_reasoning_tokens", "reasoning_tokens"),
+    ("output_citation_tokens", "citation_tokens"),
+    ("web_searches", "num_search_queries"),
+    required=_REQUIRED,
+)
+
+
+_UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options")
+"""Fields that make a provider answer with another model, or search, for a price that no usage object tells."""
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Asked(msgspec.Struct):
+    """A message of the request."""
+
+    content: Any = None
+
+
+class _Tool(msgspec.Struct):
+    type: Any = None
+
+
+class _Head(msgspec.Struct):
+    model: bodies.Name
+    messages: list[_Asked] | None = None
+    prompt: Any = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: bodies.Tokens | None = None
+    max_completion_tokens: bodies.Tokens | None = None
+    n: bodies.Choices | None = None
+    best_of: bodies.Choices | None = None
+    tools: list[_Tool] | None = None
+    functions: list[msgspec.Raw] | None = None
+    service_tier: Any = None
+    models: Any = None
+    plugins: Any = None
+    search_parameters: Any = None
+    web_search_options: Any = None
+
+
+class _Function(msgspec.Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    audio: Any = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Message | None = None
+    message: _Message | None = None
+    text: Any = None
+    finish_reason: Any = None
+
+
+class _Answer(msgspec.Struct):
+    """A whole answer, or one chunk of a stream."""
+
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    x_groq: Any = None
+    model: Any = None
+    error: Any = None
+    service_tier: Any = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIChat(bodies.JsonBody):
+    """`chat/completions`, or `completions` where `legacy`."""
+
+    name: str = "openai_chat"
+    reading: Reading = OPENAI
+    asks: bool = True
+    """Whether a stream tells its usage only when asked by `stream_options`. Providers that tell it unasked are not
+    asked, because some of them (Mistral) refuse a request with that field."""
+    new_limit: bool = True
+    """Whether the provider knows `max_completion_tokens`."""
+    total_counts: bool = False
+    """Whether only `total_tokens` includes reasoning (Google's compatible endpoint)."""
+    legacy: bool = False
+    searches: bool = False
+    """Whether the usage tells the searches, so that they may be asked for."""
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_HEAD, body)
+        limits = [limit for limit in (head.max_tokens, head.max_completion_tokens) if limit is not None]
+        demand = Demand(
+            model=head.model,
+            text_bytes=len(body),
+            messages=self._messages(head),
+            tools=len(head.tools or ()) + len(head.functions or ()),
+            choices=max(head.n or 1, head.best_of or 1) * (_prompts(head.prompt) if self.legacy else 1),
+            output_max=max(limits, default=None),
+            clampable=True,
+        )
+        demand = with_attachments(demand, [message.content for message in head.messages or ()])
+        if exact:
+            demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
+        stream = head.stream is True
+        told = head.stream_options is not None and head.stream_options.include_usage is True
+        asked_usage = told or not stream or not self.asks
+        context = bodies.tier(head.service_tier)
+        return ParsedRequest(head.model, stream, demand, asked_usage, context, self._unmetered(head))
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Set every limit the request names, or the one its model knows."""
+        top = bodies.fields(body)
+        names = [name for name in ("max_completion_tokens", "max_tokens") if bodies.given(top.get(name))]
+        if not names:
+            model = msgspec.json.decode(top.get("model", b'""'))
+            newer = self.new_limit and not self.legacy and _NEW_LIMIT_MODELS.match(str(model))
+            names = ["max_completion_tokens" if newer else "max_tokens"]
+        return bodies.changed(body, **dict.fromkeys(names, tokens))
+
+    def ask_usage(self, body: bytes) -> bytes:
+        """Set `stream_options.include_usage`, keeping the stream's other options."""
+        if not self.asks:
+            return body
+        options = bodies.fields(body).get("stream_options")
+        asked: dict[str, object] = dict(bodies.fields(options)) if options and bodies.given(options) else {}
+        return bodies.changed(body, stream_options={**asked, "include_usage": True})
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        take_body = _take_google_body if self.total_counts else _take_body
+        take_event = _take_google_event if self.total_counts else _take_event
+        if streaming:
+            return EventReader(take_event, self.reading, Seen(hide_usage, parsed.demand.choices))
+        return BodyReader(take_body, self.reading)
+
+    def _unmetered(self, head: _Head) -> str | None:
+        for field in _UNCOUNTED:
+            if getattr(head, field) not in (None, []) and not (self.searches and field == "web_search_options"):
+                return f"what `{field}` costs is not in the answer"
+        for tool in head.tools or ():
+            if tool.type not in (None, "function", "custom"):
+                return f"what the tool {str(tool.type)[:40]!r} costs is not in the answer"
+        return None
+
+    def _messages(self, head: _Head) -> int:
+        if self.legacy:
+            if head.prompt is None:
+                raise InvalidRequest("Object missing required field `prompt`.")
+            return 1
+        if head.messages is None:
+            raise InvalidRequest("Object missing required field `messages`.")
+        return len(head.messages)
+
+
+def _prompts(prompt: object) -> int:
+    """How many prompts a legacy request has: a list of strings, or of lists of tokens, is several."""
+    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    return len(prompt) if several and isinstance(prompt, list) else 1
+
+
+def _take_event(seen: Seen, data: bytes) -> bool:
+    if data == b"[DONE]":
+        seen.end()
+        return True
+    chunk = _ANSWER.decode(data)
+    _take(seen, chunk)
+    if _failed(chunk):
+        seen.end(failed=True)
+    elif isinstance(chunk.usage, dict) and not chunk.choices:
+        seen.end()
+        return not seen.hide_usage
+    elif seen.ended >= seen.choices and seen.usage is not None:
+        seen.end()  # Perplexity sends no [DONE]: with every choice ended and usage told, nothing else can matter
+    return True
+
+
+def _take_body(seen: Seen, body: bytes) -> None:
+    answer = _ANSWER.decode(body)
+    _take(seen, answer)
+    seen.complete = True
+    seen.failed = _failed(answer)
+
+
+def _failed(answer: _Answer) -> bool:
+    return answer.error is not None or (isinstance(answer.x_groq, dict) and answer.x_groq.get("error") is not None)
+
+
+def _take(seen: Seen, answer: _Answer) -> None:
+    usage = answer.usage
+    if usage is None and isinstance(answer.x_groq, dict):
+        usage = answer.x_groq.get("usage")
+    if usage is not None or seen.model is None:
+        seen.update(usage, answer.model)
+        seen.applied("service_tier", answer.service_tier)
+    for choice in answer.choices or ():
+        said = choice.delta or choice.message
+        if said is not None:
+            seen.delivered += _said(said)
+        if choice.text is not None:
+            seen.delivered += weight(choice.text)
+        if choice.finish_reason is not None:
+            seen.ended += 1
+
+
+def _said(message: _Message) -> int:
+    """UTF-8 bytes of what a message or delta says: content, reasoning, refusal, and arguments of tools."""
+    said = weight(message.content) if message.content is not None else 0
+    for other in (message.reasoning_content, message.reasoning, message.refusal, message.audio):
+        if other is not None:
+            said += weight(other)
+    for call in message.tool_calls or ():
+        if call.function is not None:
+            said += weight(call.function.name) + weight(call.function.arguments)
+    if message.function_call is not None:
+        said += weight(message.function_call.name) + weight(message.function_call.arguments)
+    return said
+
+
+def _take_google_event(seen: Seen, data: bytes) -> bool:
+    keep = _take_event(seen, data)
+    _count_total(seen)
+    return keep
+
+
+def _take_google_body(seen: Seen, body: bytes) -> None:
+    _take_body(seen, body)
+    _count_total(seen)
+
+
+def _count_total(seen: Seen) -> None:
+    """Google's compatible endpoint leaves thinking out of `completion_tokens`, but charges and totals it."""
+    usage = seen.usage or {}
+    prompt, completion, total = (usage.get(key) for key in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    if isinstance(prompt, int) and isinstance(completion, int) and isinstance(total, int):
+        usage["completion_tokens"] = max(completion, total - prompt)

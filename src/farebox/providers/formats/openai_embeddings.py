@@ -1,0 +1,60 @@
+"""OpenAI's embeddings, spoken by many."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import BodyReader, Seen
+
+READING: Final = Reading(("input_tokens", "prompt_tokens", "total_tokens"), required=("input_tokens",))
+
+
+class _Head(msgspec.Struct):
+    model: bodies.Name
+    input: list[msgspec.Raw] | str
+
+
+class _Answer(msgspec.Struct):
+    usage: Any = None
+    model: Any = None
+    error: Any = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIEmbeddings(bodies.JsonBody):
+    """`embeddings`. Input given as tokens takes at least two bytes of the body for each of them."""
+
+    name: str = "openai_embeddings"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_HEAD, body)
+        inputs = bodies.tree(head.input) if exact and isinstance(head.input, list) else head.input
+        demand = Demand(
+            model=head.model,
+            text_bytes=len(body),
+            text="\n".join(bodies.strings(inputs)) if exact else "",
+            messages=len(head.input) if isinstance(head.input, list) else 1,
+            no_output=True,
+        )
+        return ParsedRequest(head.model, stream=False, demand=demand)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return BodyReader(_take_body, READING)
+
+
+def _take_body(seen: Seen, body: bytes) -> None:
+    answer = _ANSWER.decode(body)
+    seen.update(answer.usage, answer.model)
+    seen.complete = True
+    seen.failed = answer.error is not None

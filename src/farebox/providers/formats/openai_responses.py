@@ -1,0 +1,195 @@
+"""OpenAI's Responses API."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+
+SEARCHES_MAX: Final = 10
+"""Searches to hold for where a request allows a search tool without saying how often."""
+
+_TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+_COUNTED_TOOLS: Final = (
+    "function",
+    "custom",
+    "web_search",
+    "file_search",
+    "computer",
+    "mcp",
+    "local_shell",
+    "apply_patch",
+)
+"""What the types begin with of tools that cost tokens only, or by calls that the answer lists. Others run at the
+provider (`image_generation`, `code_interpreter`, `x_search`) for a price that the answer does not tell."""
+
+READING: Final = Reading(
+    ("input_tokens", "input_tokens"),
+    ("cache_read_tokens", "input_tokens_details.cached_tokens", "input_tokens_details.cache_read_input_tokens"),
+    ("cache_write_tokens", "input_tokens_details.cache_write_tokens"),
+    ("output_tokens", "output_tokens"),
+    ("output_reasoning_tokens", "output_tokens_details.reasoning_tokens"),
+    ("web_searches", "tool_calls_details.search_web.invocation"),
+    required=("input_tokens", "output_tokens"),
+)
+
+
+class _Tool(msgspec.Struct):
+    type: Any = None
+
+
+class _Head(msgspec.Struct):
+    model: bodies.Name
+    input: list[Any] | str | None = None
+    stream: bool | None = None
+    max_output_tokens: bodies.Tokens | None = None
+    max_tool_calls: bodies.Tokens | None = None
+    tools: list[_Tool] | None = None
+    previous_response_id: Any = None
+    conversation: Any = None
+    prompt: Any = None
+    background: Any = None
+    service_tier: Any = None
+    models: Any = None
+    plugins: Any = None
+
+
+class _Item(msgspec.Struct):
+    type: Any = None
+    action: Any = None
+    content: Any = None
+    arguments: Any = None
+
+
+class _Response(msgspec.Struct):
+    model: Any = None
+    usage: Any = None
+    status: Any = None
+    error: Any = None
+    service_tier: Any = None
+    output: list[_Item] = msgspec.field(default_factory=list)
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    delta: Any = None
+    item: _Item | None = None
+    response: _Response | None = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_RESPONSE: Final = msgspec.json.Decoder(_Response)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIResponses(bodies.JsonBody):
+    """`responses`. Its streams always tell their usage."""
+
+    name: str = "openai_responses"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_HEAD, body)
+        # What these refer to is read as input, and its length is not in the request.
+        kept = [head.previous_response_id, head.conversation, head.prompt]
+        demand = Demand(
+            model=head.model,
+            text_bytes=len(body),
+            messages=len(head.input) if isinstance(head.input, list) else 1,
+            tools=len(head.tools or ()),
+            remote_inputs=sum(reference is not None for reference in kept),
+            output_max=head.max_output_tokens,
+            clampable=True,
+            fixed=_searches(head),
+        )
+        demand = with_attachments(demand, [head.input])
+        if exact:
+            demand = with_text(demand, body, "input", "")
+        return ParsedRequest(
+            head.model,
+            head.stream is True,
+            demand,
+            context=bodies.tier(head.service_tier),
+            unmetered=_unmetered(head),
+        )
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Set `max_output_tokens`."""
+        return bodies.changed(body, max_output_tokens=tokens)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+
+
+def _unmetered(head: _Head) -> str | None:
+    if head.background is True:
+        return "a background response is answered before its usage is known"
+    if head.models or head.plugins:
+        return "what another of the `models`, or one of the `plugins`, costs is not in the answer"
+    for tool in head.tools or ():
+        if tool.type is not None and not str(tool.type).startswith(_COUNTED_TOOLS):
+            return f"what the tool {str(tool.type)[:40]!r} costs is not in the answer"
+    return None
+
+
+def _searches(head: _Head) -> dict[str, Any]:
+    """Upper bounds for searches, where a tool for them is declared."""
+    kinds = [str(tool.type) for tool in head.tools or ()]
+    most = SEARCHES_MAX if head.max_tool_calls is None else head.max_tool_calls
+    fixed = {}
+    if any(kind.startswith("web_search") for kind in kinds):
+        fixed["web_searches"] = most
+    if "file_search" in kinds:
+        fixed["storage_searches"] = most
+    return fixed
+
+
+def _take_event(seen: Seen, data: bytes) -> bool:
+    event = _EVENT.decode(data)
+    if event.type.endswith(".delta"):
+        seen.delivered += weight(event.delta)
+    elif event.type == "error":
+        seen.end(failed=True)
+    elif event.type == "response.output_item.done" and event.item is not None:
+        _count(seen, [event.item])
+    elif event.response is not None:
+        seen.update(event.response.usage, event.response.model)
+        seen.applied("service_tier", event.response.service_tier)
+        if event.type in _TERMINAL:
+            if event.response.output:
+                seen.counted.clear()  # counted again from the whole list
+                _count(seen, event.response.output)
+            seen.end(failed=event.type == "response.failed")
+    return True
+
+
+def _take_body(seen: Seen, body: bytes) -> None:
+    response = _RESPONSE.decode(body)
+    seen.update(response.usage, response.model)
+    seen.applied("service_tier", response.service_tier)
+    _count(seen, response.output)
+    for item in response.output:
+        seen.delivered += weight(item.arguments)
+        for part in item.content if isinstance(item.content, list) else ():
+            seen.delivered += weight(part.get("text")) if isinstance(part, dict) else 0
+    seen.complete = True
+    seen.failed = response.error is not None
+
+
+def _count(seen: Seen, items: list[_Item]) -> None:
+    """Count the tool calls that cost by the call. Opening a page that a search found is free."""
+    for item in items:
+        action = item.action.get("type", "search") if isinstance(item.action, dict) else "search"
+        if item.type == "web_search_call" and action == "search":
+            seen.counted["web_searches"] = seen.counted.get("web_searches", 0) + 1
+        elif item.type == "file_search_call":
+            seen.counted["storage_searches"] = seen.counted.get("storage_searches", 0) + 1

@@ -1,0 +1,127 @@
+"""Workers AI's own form: `run/@cf/author/model`, the model named by the path."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+
+MODEL_PATH: Final = re.compile(r"(?:^|/)run/(?P<model>@[a-z]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)$")
+READING: Final = Reading(
+    ("input_tokens", "prompt_tokens", "input_tokens"),
+    ("cache_read_tokens", "prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens"),
+    ("output_tokens", "completion_tokens", "output_tokens"),
+    (
+        "output_reasoning_tokens",
+        "completion_tokens_details.reasoning_tokens",
+        "output_tokens_details.reasoning_tokens",
+    ),
+    required=("input_tokens",),
+)
+
+
+class _Asked(msgspec.Struct):
+    """A message of the request."""
+
+    content: Any = None
+
+
+class _Head(msgspec.Struct):
+    messages: list[_Asked] | None = None
+    prompt: Any = None
+    stream: bool | None = None
+    max_tokens: bodies.Tokens | None = None
+    tools: list[msgspec.Raw] | None = None
+
+
+class _Result(msgspec.Struct):
+    """`response` of older models, `choices` or `output` of newer ones."""
+
+    response: Any = None
+    choices: Any = None
+    output: Any = None
+    tool_calls: Any = None
+    usage: Any = None
+    model: Any = None
+
+
+class _Answer(_Result):
+    result: _Result | None = None
+    success: Any = None
+    errors: Any = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersAIRun(bodies.JsonBody):
+    """`run/@cf/…`."""
+
+    name: str = "workers_ai_run"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        place = MODEL_PATH.search(path)
+        if place is None:
+            raise InvalidRequest("The path names no model: use `run/@cf/<author>/<model>`.")
+        head = bodies.decode(_HEAD, body)
+        demand = Demand(
+            model=place["model"],
+            text_bytes=len(body),
+            messages=len(head.messages or ()) or 1,
+            tools=len(head.tools or ()),
+            output_max=head.max_tokens,
+            clampable=True,
+        )
+        demand = with_attachments(demand, [message.content for message in head.messages or ()])
+        if exact:
+            demand = with_text(demand, body, "messages", "content")
+        return ParsedRequest(demand.model, head.stream is True, demand)
+
+    def limit_output(self, body: bytes, tokens: int) -> bytes:
+        """Set `max_tokens`."""
+        return bodies.changed(body, max_tokens=tokens)
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """The path names the model; the body stays."""
+        return body
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+        """A reader for the answer."""
+        return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+
+
+def _take_event(seen: Seen, data: bytes) -> bool:
+    if data == b"[DONE]":
+        seen.end()
+        return True
+    event = _ANSWER.decode(data)
+    _take(seen, event)
+    if event.errors:
+        seen.end(failed=True)
+    return True
+
+
+def _take_body(seen: Seen, body: bytes) -> None:
+    answer = _ANSWER.decode(body)
+    _take(seen, answer.result or answer)
+    seen.complete = True
+    seen.failed = answer.success is False
+
+
+def _take(seen: Seen, result: _Result) -> None:
+    seen.update(result.usage, result.model)
+    seen.delivered += weight(result.response) + weight(result.tool_calls)
+    for choice in result.choices if isinstance(result.choices, list) else ():
+        said = (choice.get("delta") or choice.get("message")) if isinstance(choice, dict) else None
+        seen.delivered += weight(said)
+    seen.delivered += weight(result.output)

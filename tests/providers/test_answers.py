@@ -1,0 +1,433 @@
+"""Reading answers: every format, cut into chunks anywhere, cut off anywhere, and filled with rubbish."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farebox.providers.formats.base import Observed, WireFormat
+from tests.providers.samples import (
+    BY_SLUG,
+    CHAT,
+    SAMPLES,
+    USAGE,
+    USAGE_CHUNK,
+    WHOLE,
+    Sample,
+    body,
+    chat_body,
+    chunk,
+    gemini,
+    read,
+    stream,
+    wire_format,
+)
+
+streamed = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
+every = pytest.mark.parametrize("sample", SAMPLES + WHOLE, ids=[f"{s.id}-{s.streaming}" for s in SAMPLES + WHOLE])
+
+
+def expected(sample: Sample) -> Observed:
+    return Observed(sample.usage, sample.model, sample.delivered, complete=True, failed=False)
+
+
+@every
+def test_the_answer_is_passed_unchanged_and_read(sample: Sample) -> None:
+    assert read(sample.reader(), [sample.answer]) == (sample.answer, expected(sample))
+
+
+@every
+def test_chunk_boundaries_do_not_matter(sample: Sample) -> None:
+    answer = sample.answer
+    for cut in range(len(answer) + 1):
+        assert read(sample.reader(), [answer[:cut], answer[cut:]]) == (answer, expected(sample)), cut
+    assert read(sample.reader(), [bytes([byte]) for byte in answer]) == (answer, expected(sample))
+
+
+@streamed
+def test_crlf_comments_and_keep_alives_do_not_matter(sample: Sample) -> None:
+    answer = b": connected\n\n" + sample.answer.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b": bye\r\n\r\n"
+    assert read(sample.reader(), [answer]) == (answer, expected(sample))
+
+
+@streamed
+def test_the_last_event_may_lack_its_empty_line(sample: Sample) -> None:
+    answer = sample.answer.rstrip()
+    assert read(sample.reader(), [answer]) == (answer, expected(sample))
+
+
+@streamed
+def test_finished_comes_with_the_terminal_event_and_not_before(sample: Sample) -> None:
+    events = sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")[:-1]
+    reader = sample.reader()
+    states = []
+    for event in events:
+        reader.feed(event + b"\n\n")
+        states.append(reader.finished)
+    first = states.index(True)
+    assert not any(states[:first])
+    assert first >= len(events) - 2  # at most [DONE] follows
+    assert reader.close()[1] == expected(sample)
+
+
+@streamed
+def test_a_stream_cut_anywhere_is_passed_and_not_taken_for_complete(sample: Sample) -> None:
+    answer = sample.answer
+    full = read(sample.reader(), [answer])[1]
+    for cut in range(len(answer)):
+        passed, seen = read(sample.reader(), [answer[:cut]])
+        assert passed == answer[:cut]
+        assert seen.delivered_bytes <= full.delivered_bytes
+        assert not seen.failed
+        assert (seen.usage is None) == (seen.problem is not None)
+        if seen.complete:
+            assert seen.usage == sample.usage, cut
+        else:
+            assert len(answer) - cut > 2
+
+
+def test_a_cut_claude_stream_still_tells_its_input() -> None:
+    sample = next(s for s in SAMPLES if s.id == "messages")
+    seen = read(sample.reader(), [sample.answer[: sample.answer.index(b"event: message_delta")]])[1]
+    assert not seen.complete
+    assert seen.usage is not None
+    assert (seen.usage["input_tokens"], seen.usage["output_tokens"]) == (7010, 1)
+    assert seen.delivered_bytes == sample.delivered
+
+
+def test_zero_and_null_take_back_no_figure() -> None:
+    """Some gateways in front of Claude repeat the input figures as zero or null in `message_delta`."""
+    sample = next(s for s in SAMPLES if s.id == "messages")
+    later = {
+        "input_tokens": 0,
+        "cache_read_input_tokens": None,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": None},
+        "output_tokens": 120,
+    }
+    answer = sample.answer.replace(
+        b"event: message_stop", stream({"type": "message_delta", "usage": later}) + b"event: message_stop"
+    )
+    assert read(sample.reader(), [answer]) == (answer, expected(sample))
+
+
+def test_a_cut_whole_body_is_bounded_by_its_bytes() -> None:
+    for sample in WHOLE:
+        if sample.id in ("speech", "gemini array stream"):
+            continue
+        passed, seen = read(sample.reader(), [sample.answer[:-1]])
+        assert passed == sample.answer[:-1]
+        assert seen == Observed(None, None, len(passed), problem="no usage (1 unreadable)"), sample.id
+
+
+def test_a_cut_gemini_array_is_read_as_far_as_it_goes() -> None:
+    sample = next(s for s in WHOLE if s.id == "gemini array stream")
+    cut = sample.answer.index(b'"text": "lo"') + 11
+    seen = read(sample.reader(), [sample.answer[:cut]])[1]
+    assert not seen.complete
+    assert seen.usage == {"input_tokens": 1000}
+    assert 5 <= seen.delivered_bytes < cut
+
+
+# The usage event that Farebox added
+
+
+def test_the_usage_event_is_hidden_at_every_chunk_boundary() -> None:
+    sample = SAMPLES[0]
+    wanted = sample.answer.replace(sample.hidden, b"")
+    assert wanted != sample.answer
+    for cut in range(len(sample.answer) + 1):
+        chunks = [sample.answer[:cut], sample.answer[cut:]]
+        assert read(sample.reader(hide_usage=True), chunks) == (wanted, expected(sample))
+
+
+def test_hidden_usage_as_the_unterminated_end_of_a_stream() -> None:
+    sample = SAMPLES[0]
+    answer = sample.answer[: sample.answer.index(sample.hidden)] + sample.hidden.rstrip()
+    passed, seen = read(sample.reader(hide_usage=True), [answer])
+    assert passed == sample.answer[: sample.answer.index(sample.hidden)]
+    assert seen == expected(sample)
+
+
+def test_usage_beside_content_is_never_hidden() -> None:
+    for sample in SAMPLES[1:]:
+        if sample.slug in ("mistral", "groq", "perplexity-ai"):
+            assert read(sample.reader(hide_usage=True), [sample.answer])[0] == sample.answer
+
+
+def test_empty_choices_without_usage_are_passed() -> None:
+    """Azure begins its streams with such a chunk."""
+    filtered = stream(chunk(None, prompt_filter_results=[], usage=None))
+    answer = filtered + SAMPLES[0].answer
+    assert read(SAMPLES[0].reader(hide_usage=True), [answer])[0] == filtered + SAMPLES[0].answer.replace(
+        USAGE_CHUNK, b""
+    )
+
+
+# Failures inside an answer
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "request_body", "event"),
+    [
+        ("openai", "chat/completions", CHAT, {"error": {"message": "overloaded"}}),
+        ("groq", "chat/completions", CHAT, {"choices": [], "x_groq": {"id": "req_1", "error": "overloaded"}}),
+        (
+            "openai",
+            "responses",
+            body(model="m", input="x"),
+            {"type": "response.failed", "response": {"status": "failed"}},
+        ),
+        ("openai", "responses", body(model="m", input="x"), {"type": "error", "message": "x"}),
+        ("anthropic", "v1/messages", body(model="m", messages=[]), {"type": "error", "error": {"type": "overloaded"}}),
+        (
+            "google-ai-studio",
+            "v1/models/m:streamGenerateContent",
+            body(contents=[]),
+            {"error": {"code": 503, "status": "UNAVAILABLE"}},
+        ),
+        (
+            "cohere",
+            "v2/chat",
+            body(model="m", messages=[]),
+            {"type": "message-end", "delta": {"finish_reason": "ERROR"}},
+        ),
+        ("workers-ai", "run/@cf/a/b", body(prompt="x"), {"errors": [{"message": "x"}]}),
+    ],
+)
+def test_a_failure_inside_a_stream(slug: str, path: str, request_body: bytes, event: dict[str, Any]) -> None:
+    wire = wire_format(slug, path)
+    parsed = wire.parse(path, "application/json", request_body)
+    reader = wire.reader(parsed, streaming=True, hide_usage=True)
+    answer = stream(event)
+    assert reader.feed(answer) == answer
+    assert reader.finished
+    seen = reader.close()[1]
+    assert seen == Observed(None, None, 0, problem="no usage", complete=True, failed=True)
+
+
+def test_a_failure_in_a_whole_body() -> None:
+    wire = wire_format("openai", "chat/completions")
+    parsed = wire.parse("", "", CHAT)
+    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [b'{"error":{"message":"no"}}'])[1]
+    assert (seen.usage, seen.failed) == (None, True)
+
+
+def test_a_blocked_prompt_ends_a_gemini_stream() -> None:
+    sample = next(s for s in SAMPLES if s.id == "gemini")
+    reader = sample.reader()
+    reader.feed(stream({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}))
+    assert reader.finished
+    assert reader.close()[1].usage == {"input_tokens": 9}
+
+
+def test_several_choices_end_when_all_have_ended() -> None:
+    wire = wire_format("google-ai-studio", "v1/models/m:streamGenerateContent")
+    request = body(contents=[], generationConfig={"candidateCount": 2})
+    reader = wire.reader(wire.parse("v1/models/m:streamGenerateContent", "", request), streaming=True, hide_usage=False)
+    reader.feed(stream(gemini("a", "STOP")))
+    assert not reader.finished
+    reader.feed(stream(gemini("b", "STOP")))
+    assert reader.finished
+
+
+def test_grounding_is_counted_by_prompt_up_to_gemini_2_and_by_search_from_3_on() -> None:
+    event = gemini("a", "STOP", usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 1})
+    event["candidates"][0]["groundingMetadata"] = {"webSearchQueries": ["a", "b", "c"]}
+    for model, searches in (("gemini-2.5-pro", 1), ("gemini-3.1-pro-preview", 3)):
+        path = f"v1/models/{model}:streamGenerateContent"
+        wire = wire_format("google-ai-studio", path)
+        reader = wire.reader(wire.parse(path, "", body(contents=[])), streaming=True, hide_usage=False)
+        assert read(reader, [stream(event)])[1].usage == {
+            "input_tokens": 5,
+            "output_tokens": 1,
+            "web_searches": searches,
+        }
+
+
+# Figures that cannot be right
+
+
+def chat_usage(usage: Any) -> Observed:
+    wire = wire_format("openai", "chat/completions")
+    reader = wire.reader(wire.parse("", "", CHAT), streaming=False, hide_usage=False)
+    return read(reader, [chat_body(usage)])[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"prompt_tokens": -1}, "input_tokens"),
+        ({"prompt_tokens": 10**10}, "input_tokens"),
+        ({"prompt_tokens": 1.5}, "input_tokens"),
+        ({"prompt_tokens": 1e300}, "input_tokens"),
+        ({"prompt_tokens": "100"}, "input_tokens"),
+        ({"prompt_tokens": True}, "input_tokens"),
+        ({"prompt_tokens": None}, "lacks input_tokens"),
+        ({"completion_tokens": None}, "lacks output_tokens"),
+        ({"completion_tokens": 0, "completion_tokens_details": None}, "no output tokens"),
+        ({"prompt_tokens_details": {"cached_tokens": 101}}, "cache_read_tokens"),
+        ({"prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 60}}, "cache_read_tokens"),
+        ({"completion_tokens_details": {"reasoning_tokens": 51}}, "output_reasoning_tokens"),
+        ({"completion_tokens_details": {"reasoning_tokens": -1}}, "output_reasoning_tokens"),
+    ],
+)
+def test_figures_that_cannot_be_right_are_not_believed(change: dict[str, Any], word: str) -> None:
+    seen = chat_usage({**USAGE, **change})
+    assert seen.usage is None
+    assert seen.problem is not None
+    assert word in seen.problem
+    assert (seen.complete, seen.delivered_bytes) == (True, 7)
+
+
+def test_true_is_not_one() -> None:
+    assert chat_usage({"prompt_tokens": True, "completion_tokens": 2}).problem == "input_tokens is 'True', not a count"
+
+
+def test_a_negative_figure_cannot_hide_in_a_sum() -> None:
+    wire = wire_format("anthropic", "v1/messages")
+    for fresh, cached in ((100, -90), (-90, 100)):
+        usage = {"input_tokens": fresh, "cache_read_input_tokens": cached, "output_tokens": 1}
+        reader = wire.reader(wire.parse("", "", body(model="m", messages=[])), streaming=False, hide_usage=False)
+        assert read(reader, [body(type="message", content=[], usage=usage)])[1].usage is None
+
+
+@pytest.mark.parametrize("usage", [None, {}, [], "many"])
+def test_absent_usage(usage: Any) -> None:
+    seen = chat_usage(usage)
+    assert (seen.usage, seen.problem) == (None, "no usage")
+
+
+def test_whole_floats_count_and_empty_objects_are_no_figures() -> None:
+    seen = chat_usage({"prompt_tokens": 9.0, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": {}}})
+    assert seen.usage == {"input_tokens": 9, "output_tokens": 2}
+    assert all(type(value) is int for value in seen.usage.values())
+
+
+# Rubbish
+
+FORMATS: list[tuple[WireFormat, Sample]] = [(sample.format, sample) for sample in SAMPLES + WHOLE]
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_KEYS = [
+    "choices",
+    "delta",
+    "usage",
+    "message",
+    "model",
+    "error",
+    "type",
+    "response",
+    "output",
+    "item",
+    "candidates",
+    "content",
+    "parts",
+    "usageMetadata",
+    "text",
+    "content_block",
+    "tool_calls",
+    "function",
+    "x_groq",
+    "result",
+    "errors",
+    "meta",
+    "groundingMetadata",
+    "duration",
+    "finish_reason",
+]
+_RUBBISH = st.recursive(
+    _JSON,
+    lambda inner: st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4) | st.lists(inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.binary(max_size=60) | _RUBBISH.map(lambda v: b"data: " + json.dumps(v).encode() + b"\n\n"), max_size=6)
+)
+def test_rubbish_is_passed_and_never_raises(chunks: list[bytes]) -> None:
+    for wire, sample in FORMATS:
+        for streaming in (True, False):
+            passed, seen = read(wire.reader(sample.parsed, streaming=streaming, hide_usage=False), chunks)
+            assert passed == b"".join(chunks)
+            assert (seen.usage is None) == (seen.problem is not None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_RUBBISH)
+def test_rubbish_as_a_whole_body_never_raises(value: Any) -> None:
+    for wire, sample in FORMATS:
+        answer = json.dumps(value).encode()
+        assert read(wire.reader(sample.parsed, streaming=False, hide_usage=True), [answer])[0] == answer
+
+
+@pytest.mark.parametrize("depth", [600, 900, 100_000])
+def test_deep_nesting_never_raises(depth: int) -> None:
+    for wire, sample in FORMATS:
+        for inner in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
+            for key in (b"usage", b"choices", b"delta", b"content", b"x"):
+                answer = b'data: {"type":"x.delta","' + key + b'":' + inner + b"}\n\n"
+                assert read(wire.reader(sample.parsed, streaming=True, hide_usage=False), [answer])[0] == answer
+                whole = answer[6:]
+                assert read(wire.reader(sample.parsed, streaming=False, hide_usage=False), [whole])[0] == whole
+
+
+def test_rubbish_in_the_middle_does_not_lose_the_usage() -> None:
+    for sample in SAMPLES:
+        events = sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")
+        answer = b"\n\n".join([events[0], b"data: {rubbish", b'data: "\xff\xfe"', *events[1:]])
+        assert read(sample.reader(), [answer]) == (answer, expected(sample)), sample.id
+
+
+def test_a_body_above_the_bound_passes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farebox.providers.formats.readers.BODY_BYTES_MAX", 20)
+    sample = WHOLE[0]
+    passed, seen = read(sample.reader(), [sample.answer[:15], sample.answer[15:]])
+    assert passed == sample.answer
+    assert seen.problem == "no usage (1 too large to read)"
+    assert seen.delivered_bytes == len(sample.answer)
+
+
+# Audio
+
+
+def transcript(answer: bytes) -> Observed:
+    wire = wire_format("openai", "audio/transcriptions")
+    form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--b--\r\n'
+    parsed = wire.parse("", "multipart/form-data; boundary=b", form)
+    return read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+
+
+def test_transcripts_are_metered_by_seconds_or_tokens() -> None:
+    seconds = {"audio_seconds": 9, "input_audio_seconds": 9}
+    assert transcript(body(text="hi", usage={"type": "duration", "seconds": 9})).usage == seconds
+    half = Decimal("8.5")
+    assert transcript(body(text="hi", duration=8.5)).usage == {"audio_seconds": half, "input_audio_seconds": half}
+    assert transcript(body(text="hi", duration="8.5")).usage == {"audio_seconds": half, "input_audio_seconds": half}
+    tokens = {"input_tokens": 14, "input_token_details": {"text_tokens": 4, "audio_tokens": 10}, "output_tokens": 45}
+    assert transcript(body(text="hi", usage={"type": "tokens", **tokens})).usage == {
+        "input_tokens": 14,
+        "input_text_tokens": 4,
+        "input_audio_tokens": 10,
+        "output_tokens": 45,
+    }
+    assert transcript(b"just the text").problem == "no usage"
+    assert transcript(body(text="hi", duration="soon")).usage is None
+
+
+def test_sound_of_models_billed_by_tokens_tells_nothing() -> None:
+    wire = wire_format("openai", "audio/speech")
+    parsed = wire.parse("", "", body(model="gpt-4o-mini-tts", input="hello"))
+    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [b"\xff\xfb"])[1]
+    assert (seen.usage, seen.problem) == (None, "no usage")
+
+
+def test_the_slugs_in_use_are_real() -> None:
+    assert {sample.slug for sample in SAMPLES} <= set(BY_SLUG)

@@ -1,0 +1,608 @@
+"""Reading and adjusting requests."""
+
+import base64
+import contextlib
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farebox.pricing.model import Demand, ImageInput
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest
+from farebox.providers.formats.media import audio_seconds_max, image_size
+from tests.providers.samples import SAMPLES, WHOLE, body, wire_format
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 640, 480) + b"\x08\x02\0\0\0" + bytes(3000)
+PNG64 = base64.b64encode(PNG).decode()
+HUNDRED_K = base64.b64encode(bytes(75_000)).decode()
+GEMINI = "v1beta/models/gemini-2.5-pro:generateContent"
+
+
+def parse(slug: str, path: str, request: bytes, *, exact: bool = False) -> ParsedRequest:
+    return wire_format(slug, path).parse(path, "application/json", request, exact=exact)
+
+
+def chat(**fields: Any) -> ParsedRequest:
+    return parse("openai", "chat/completions", body(**{"model": "m", "messages": [], **fields}))
+
+
+def user(*parts: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+# What is asked for
+
+
+def test_a_chat_request() -> None:
+    request = body(
+        model="gpt-4o",
+        messages=[{"role": "system", "content": "Ü"}, {"role": "user", "content": "hi"}],
+        tools=[{"type": "function", "function": {"name": "f"}}],
+        n=3,
+        max_tokens=7,
+        max_completion_tokens=9,
+        stream=True,
+    )
+    demand = Demand("gpt-4o", len(request), messages=2, tools=1, choices=3, output_max=9, clampable=True)
+    assert parse("openai", "chat/completions", request) == ParsedRequest("gpt-4o", True, demand, asked_usage=False)
+
+
+def test_whether_a_stream_was_asked_for_its_usage() -> None:
+    assert chat().asked_usage
+    assert not chat(stream=True).asked_usage
+    assert not chat(stream=True, stream_options=None).asked_usage
+    assert not chat(stream=True, stream_options={"include_usage": False}).asked_usage
+    assert chat(stream=True, stream_options={"include_usage": True}).asked_usage
+    for slug in ("mistral", "groq", "perplexity-ai"):  # tell it unasked
+        assert parse(slug, "chat/completions", body(model="m", messages=[], stream=True)).asked_usage
+
+
+def test_choices_of_completions_count_for_every_prompt() -> None:
+    for prompt, choices in (("a", 2), (["a", "b", "c"], 6), ([1, 2, 3], 2), ([[1, 2], [3]], 4), ([], 2)):
+        assert parse("openai", "completions", body(model="m", prompt=prompt, n=2)).demand.choices == choices
+    assert parse("openai", "completions", body(model="m", prompt="a", n=2, best_of=5)).demand.choices == 5
+
+
+def test_other_formats() -> None:
+    request = body(model="c", max_tokens=50, messages=[{"role": "user", "content": "hi"}], stream=True)
+    assert parse("anthropic", "v1/messages", request) == ParsedRequest(
+        "c", True, Demand("c", len(request), messages=1, output_max=50, clampable=True)
+    )
+    request = body(model="g", input="hi", max_output_tokens=50)
+    assert parse("openai", "responses", request) == ParsedRequest(
+        "g", False, Demand("g", len(request), messages=1, output_max=50, clampable=True)
+    )
+    request = body(contents=[{"parts": [{"text": "hi"}]}], generationConfig={"maxOutputTokens": 5, "candidateCount": 2})
+    assert parse("google-ai-studio", GEMINI, request) == ParsedRequest(
+        "gemini-2.5-pro",
+        False,
+        Demand("gemini-2.5-pro", len(request), messages=1, choices=2, output_max=5, clampable=True),
+    )
+    request = body(contents=[], generation_config={"max_output_tokens": 5, "candidate_count": 2})
+    demand = parse("google-ai-studio", GEMINI, request).demand
+    assert (demand.output_max, demand.choices) == (5, 2)
+    request = body(model="e", input=["a", "b"])
+    assert parse("openai", "embeddings", request).demand == Demand("e", len(request), messages=2, no_output=True)
+    request = body(prompt="hi", max_tokens=4)
+    assert parse("workers-ai", "run/@cf/meta/llama-3", request).demand == Demand(
+        "@cf/meta/llama-3", len(request), messages=1, output_max=4, clampable=True
+    )
+
+
+def test_what_is_only_referred_to_counts_as_remote() -> None:
+    assert parse("openai", "responses", body(model="m", input="x", previous_response_id="r")).demand.remote_inputs == 1
+    assert parse("openai", "responses", body(model="m", prompt={"id": "p"})).demand.remote_inputs == 1
+    assert parse("google-ai-studio", GEMINI, body(contents=[], cachedContent="c/1")).demand.remote_inputs == 1
+    assert chat(messages=user({"type": "file", "file": {"file_id": "f"}})).demand.remote_inputs == 1
+    block = {"type": "document", "source": {"type": "url", "url": "https://x"}}
+    assert parse("anthropic", "v1/messages", body(model="m", messages=user(block))).demand.remote_inputs == 1
+    part = {"fileData": {"fileUri": "https://x"}}
+    assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.remote_inputs == 1
+
+
+def test_searches_are_bounded() -> None:
+    tool: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
+    for declared, searches in ((tool, 10), ({**tool, "max_uses": 3}, 3), ({"name": "mine"}, None)):
+        request = body(model="m", messages=[], tools=[declared])
+        assert parse("anthropic", "v1/messages", request).demand.fixed.get("web_searches") == searches
+    tools = [{"type": "web_search_preview"}, {"type": "file_search"}]
+    fixed = parse("openai", "responses", body(model="m", input="x", tools=tools, max_tool_calls=4)).demand.fixed
+    assert fixed == {"web_searches": 4, "storage_searches": 4}
+    request = body(contents=[], tools=[{"google_search": {}}])
+    assert parse("google-ai-studio", GEMINI, request).demand.fixed == {"web_searches": 10}
+
+
+def test_a_thinking_budget_forbids_to_lower_the_limit() -> None:
+    request = {"model": "m", "messages": [], "max_tokens": 4096}
+    enabled = body(**request, thinking={"type": "enabled", "budget_tokens": 2048})
+    assert not parse("anthropic", "v1/messages", enabled).demand.clampable
+    assert parse("anthropic", "v1/messages", body(**request, thinking={"type": "disabled"})).demand.clampable
+
+
+# Attachments
+
+ATTACHED = [
+    ("openai", "chat/completions", "messages", {"type": "image_url", "image_url": {"url": "data:image/png;base64,%"}}),
+    ("openai", "chat/completions", "messages", {"type": "image_url", "image_url": "data:image/png;base64,%"}),
+    ("openai", "responses", "input", {"type": "input_image", "image_url": "data:image/png;base64,%"}),
+    (
+        "anthropic",
+        "v1/messages",
+        "messages",
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "%"}},
+    ),
+    (
+        "anthropic",
+        "v1/messages",
+        "messages",
+        {
+            "type": "tool_result",
+            "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "%"}}],
+        },
+    ),
+    ("google-ai-studio", GEMINI, "contents", {"inlineData": {"mimeType": "image/png", "data": "%"}}),
+    ("google-ai-studio", GEMINI, "contents", {"inline_data": {"mime_type": "image/png", "data": "%"}}),
+    ("cohere", "v2/chat", "messages", {"type": "image_url", "image_url": {"url": "data:image/png;base64,%"}}),
+]
+
+
+def filled(value: Any, data: str) -> Any:
+    return json.loads(json.dumps(value).replace("%", data))
+
+
+@pytest.mark.parametrize(("slug", "path", "key", "part"), ATTACHED)
+def test_an_image_is_not_held_as_text(slug: str, path: str, key: str, part: dict[str, Any]) -> None:
+    inner = "parts" if key == "contents" else "content"
+    text = {"text": "What is this?"} if key == "contents" else {"type": "text", "text": "What is this?"}
+    request = body(**{"model": "m", key: [{"role": "user", inner: [text, filled(part, PNG64)]}]})
+    parsed = parse(slug, path, request, exact=True)
+    assert parsed.demand.images == (ImageInput(640, 480),)
+    assert len("What is this?") < parsed.demand.text_bytes < 400
+    assert "What is this?" in parsed.demand.text
+    assert PNG64[:50] not in parsed.demand.text
+    assert parsed.demand.files_bytes == parsed.demand.audio_bytes == parsed.demand.remote_inputs == 0
+
+
+@pytest.mark.parametrize(("slug", "path", "key", "part"), ATTACHED)
+def test_what_looks_like_an_image_outside_of_content_stays_text(
+    slug: str, path: str, key: str, part: dict[str, Any]
+) -> None:
+    inner = "parts" if key == "contents" else "content"
+    trick = filled(part, PNG64)
+    request = body(**{"model": "m", key: [{"role": "user", inner: []}], "tools": [{"input_schema": trick}]})
+    demand = parse(slug, path, request).demand
+    assert (demand.images, demand.text_bytes) == ((), len(request))
+
+
+def test_details_and_remote_images() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}}
+    assert chat(messages=user(part)).demand.images == (ImageInput(None, None, "low"),)
+    item = {"type": "input_image", "file_id": "f", "detail": "high"}
+    demand = parse("openai", "responses", body(model="m", input=user(item))).demand
+    assert (demand.images, demand.remote_inputs) == ((ImageInput(None, None, "high"),), 0)
+    screenshot = {"type": "computer_screenshot", "image_url": "data:image/png;base64," + PNG64}
+    shot = {"type": "computer_call_output", "output": screenshot}
+    assert parse("openai", "responses", body(model="m", input=[shot])).demand.images == (ImageInput(640, 480),)
+
+
+def test_an_escaped_key_does_not_hide_an_image() -> None:
+    request = body(model="m", messages=user({"type": "image_url", "image_url": {"url": "https://x"}}))
+    hidden = request.replace(b"image_url", b"im\\u0061ge_url")
+    assert parse("openai", "chat/completions", hidden).demand.images == (ImageInput(),)
+
+
+def test_audio_and_files_are_counted_apart() -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": HUNDRED_K, "format": "wav"}}
+    pdf = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + HUNDRED_K}}
+    demand = chat(messages=user(audio, pdf)).demand
+    assert demand.audio_bytes == 75_000
+    assert 75_000 <= demand.files_bytes <= 75_030
+    assert demand.text_bytes < 400
+    item = {"type": "input_file", "file_data": "data:application/pdf;base64," + HUNDRED_K}
+    assert 75_000 <= parse("openai", "responses", body(model="m", input=user(item))).demand.files_bytes <= 75_030
+    block = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": HUNDRED_K}}
+    assert parse("anthropic", "v1/messages", body(model="m", messages=user(block))).demand.files_bytes == 75_000
+    part = {"inlineData": {"mimeType": "audio/mp3", "data": HUNDRED_K}}
+    assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.audio_bytes == 75_000
+
+
+def test_text_in_a_data_url_that_is_not_base64_stays_text() -> None:
+    request = body(
+        model="m", messages=user({"type": "image_url", "image_url": {"url": "data:text/plain," + "x" * 500}})
+    )
+    assert parse("openai", "chat/completions", request).demand.text_bytes == len(request)
+
+
+def test_image_sizes() -> None:
+    assert image_size(PNG) == (640, 480)
+    assert image_size(b"GIF89a" + struct.pack("<HH", 30, 20)) == (30, 20)
+    exif = b"\xff\xe1" + struct.pack(">H", 5000) + bytes(4998)
+    frame = b"\xff\xc2\x00\x11\x08" + struct.pack(">HH", 768, 1024)
+    assert image_size(b"\xff\xd8" + exif + frame) == (1024, 768)
+    assert image_size(b"\xff\xd8" + exif) == (None, None)
+    webp = b"RIFF\0\0\0\0WEBP"
+    assert image_size(webp + b"VP8X" + bytes(8) + (1023).to_bytes(3, "little") + (767).to_bytes(3, "little")) == (
+        1024,
+        768,
+    )
+    lossless = (1023 | 767 << 14).to_bytes(4, "little")
+    assert image_size(webp + b"VP8L" + bytes(4) + b"\x2f" + lossless + bytes(9)) == (1024, 768)
+    assert image_size(webp + b"VP8 " + bytes(10) + struct.pack("<HH", 1024, 768)) == (1024, 768)
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", PNG[:12], b"GIF89a", b"\xff\xd8", b"RIFF\0\0\0\0WEBPVP8X"]))
+def test_image_size_of_rubbish(data: bytes, start: bytes) -> None:
+    width, height = image_size(start + data)
+    assert (width is None) == (height is None)
+    assert width is None or width > 0
+
+
+def test_longest_playing_time() -> None:
+    wav = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0" + struct.pack("<II", 16_000, 32_000)
+    assert audio_seconds_max(wav, 320_044) == 11
+    assert audio_seconds_max(b"ID3", 60_000) == 60
+    lying = wav[:28] + struct.pack("<I", 2**32 - 1)
+    assert audio_seconds_max(lying, 60_000) == 60
+
+
+# Text for exact counting
+
+
+def test_exact_text_has_all_the_model_reads_and_is_unescaped() -> None:
+    request = body(
+        model="gpt-4o",
+        messages=[
+            {"role": "user", "content": 'say "hi"\nthen stop'},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "get_x", "arguments": '{"deep": 1}'}}]},
+            {"role": "tool", "content": [{"type": "text", "text": "tool said"}]},
+        ],
+        tools=[{"type": "function", "function": {"name": "get_x", "description": "Described."}}],
+        response_format={"type": "json_schema", "json_schema": {"name": "schema_name"}},
+        max_tokens=5,
+    )
+    text = parse("openai", "chat/completions", request, exact=True).demand.text
+    for piece in ('say "hi"\nthen stop', "get_x", '{"deep": 1}', "tool said", "Described.", "schema_name"):
+        assert piece in text
+    assert "gpt-4o" not in text
+    assert parse("openai", "chat/completions", request).demand.text == ""
+
+
+def test_exact_text_of_other_formats() -> None:
+    claude = body(
+        model="m",
+        system=[{"type": "text", "text": "Be kind."}],
+        messages=[{"role": "assistant", "content": [{"type": "tool_use", "name": "t", "input": {"key_name": "val"}}]}],
+    )
+    text = parse("anthropic", "v1/messages", claude, exact=True).demand.text
+    assert "Be kind." in text
+    assert '{"key_name":"val"}' in text
+    gemini = body(systemInstruction={"parts": [{"text": "Be kind."}]}, contents=[{"parts": [{"text": "hello"}]}])
+    text = parse("google-ai-studio", GEMINI, gemini, exact=True).demand.text
+    assert "Be kind." in text
+    assert "hello" in text
+    responses = body(model="m", instructions="Be kind.", input="hello")
+    text = parse("openai", "responses", responses, exact=True).demand.text
+    assert "Be kind." in text
+    assert "hello" in text
+    assert parse("openai", "embeddings", body(model="m", input=["a", [1, 22]]), exact=True).demand.text == "a\n1\n22"
+
+
+# Requests that cannot be read
+
+CHAT_PATH = ("openai", "chat/completions")
+REFUSED = [
+    (*CHAT_PATH, b"", "empty"),
+    (*CHAT_PATH, b"{", "not JSON"),
+    (*CHAT_PATH, b"\xff\xfe", "not JSON"),
+    (*CHAT_PATH, b"[]", "Expected `object`"),
+    (*CHAT_PATH, body(messages=[]), "`model`"),
+    (*CHAT_PATH, body(model="", messages=[]), "$.model"),
+    (*CHAT_PATH, body(model="x" * 300, messages=[]), "$.model"),
+    (*CHAT_PATH, body(model=7, messages=[]), "$.model"),
+    (*CHAT_PATH, body(model="m"), "`messages`"),
+    (*CHAT_PATH, body(model="m", messages="hi"), "$.messages"),
+    (*CHAT_PATH, body(model="m", messages=[], max_tokens=-1), "$.max_tokens"),
+    (*CHAT_PATH, body(model="m", messages=[], max_tokens=1.5), "$.max_tokens"),
+    (*CHAT_PATH, body(model="m", messages=[], max_tokens="9"), "$.max_tokens"),
+    (*CHAT_PATH, body(model="m", messages=[], max_tokens=10**12), "$.max_tokens"),
+    (*CHAT_PATH, body(model="m", messages=[], max_completion_tokens=-1), "$.max_completion_tokens"),
+    (*CHAT_PATH, body(model="m", messages=[], n=0), "$.n"),
+    (*CHAT_PATH, body(model="m", messages=[], n=129), "$.n"),
+    (*CHAT_PATH, body(model="m", messages=[], stream="yes"), "$.stream"),
+    (*CHAT_PATH, b'{"model":"m","messages":[],"x":' + b"[" * 10**5 + b"]" * 10**5 + b"}", "deeply"),
+    ("openai", "completions", body(model="m"), "`prompt`"),
+    ("openai", "responses", body(model="m", input=7), "$.input"),
+    ("openai", "responses", body(model="m", input="x", max_output_tokens=-1), "$.max_output_tokens"),
+    ("openai", "embeddings", body(model="m"), "`input`"),
+    ("openai", "embeddings", body(model="m", input={}), "$.input"),
+    ("openai", "images/generations", body(model="m", prompt="x", n=200), "$.n"),
+    ("openai", "audio/speech", body(model="m"), "`input`"),
+    ("anthropic", "v1/messages", body(model="m"), "`messages`"),
+    ("anthropic", "v1/messages", body(model="m", messages=[], max_tokens="x"), "$.max_tokens"),
+    ("google-ai-studio", GEMINI, body(contents="x"), "$.contents"),
+    ("google-ai-studio", GEMINI, body(contents=[], generationConfig={"maxOutputTokens": -1}), "maxOutputTokens"),
+    ("google-ai-studio", GEMINI, body(contents=[], generationConfig={"candidateCount": 0}), "candidateCount"),
+    ("google-ai-studio", "v1/models/e:embedContent", body(), "$.content"),
+    ("cohere", "v2/chat", body(model="m"), "`messages`"),
+    ("cohere", "v2/rerank", body(model="m", query="q"), "`documents`"),
+]
+
+
+@pytest.mark.parametrize(("slug", "path", "request_body", "word"), REFUSED)
+def test_a_request_that_cannot_be_read_is_refused_with_words(
+    slug: str, path: str, request_body: bytes, word: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse(slug, path, request_body)
+    assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_everything_else_is_let_through(exact: bool) -> None:
+    odd = body(
+        model="m",
+        messages=[{"role": 7, "content": 7}, {}, {"content": [7, None, {"type": None, "image_url": 7, "source": "x"}]}],
+        temperature="hot",
+        stream_options={"x": 1},
+        max_tokens=None,
+        n=None,
+        tools=[{"type": 7}],
+        unknown={"a": [1]},
+    )
+    for slug, path in (CHAT_PATH, ("anthropic", "v1/messages"), ("cohere", "v2/chat"), ("workers-ai", "run/@cf/a/b")):
+        assert parse(slug, path, odd, exact=exact).demand.messages == 3
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.binary(max_size=40)
+    | st.recursive(
+        st.none() | st.integers() | st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["model", "messages", "input", "contents", "parts", "content", "source"]), inner
+            )
+        ),
+        max_leaves=10,
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_rubbish_is_refused_or_read_and_nothing_else(request_body: bytes) -> None:
+    for sample in SAMPLES + WHOLE:
+        for exact in (False, True):
+            try:
+                parsed = sample.format.parse(sample.parsed.model, "application/json", request_body, exact=exact)
+            except InvalidRequest:
+                continue
+            assert 0 <= parsed.demand.text_bytes <= len(request_body)
+
+
+@pytest.mark.parametrize("depth", [500, 900, 990])
+def test_nesting_just_below_the_decoders_bound(depth: int) -> None:
+    nested = '{"content":[' * depth + '"x"' + "]}" * depth
+    for slug, path, key in (
+        ("openai", "chat/completions", "messages"),
+        ("anthropic", "v1/messages", "messages"),
+        ("openai", "responses", "input"),
+    ):
+        request = f'{{"model":"m","{key}":[{nested}]}}'.encode()
+        for exact in (False, True):
+            with contextlib.suppress(InvalidRequest):
+                parse(slug, path, request, exact=exact)
+
+
+# Changing a request
+
+ODD = b'{ "model" : "m", "messages":[ {"role":"user","content":"\\u00fc  1.0"} ],"x":1.50, "max_tokens": %s }'
+
+
+def test_limits_are_set_and_other_values_keep_their_bytes() -> None:
+    wire = wire_format("openai", "chat/completions")
+    changed = wire.limit_output(ODD.replace(b"%s", b"100"), 7)
+    assert b'[ {"role":"user","content":"\\u00fc  1.0"} ]' in changed
+    assert b"1.50" in changed
+    assert json.loads(changed)["max_tokens"] == 7
+    assert list(json.loads(changed)) == ["model", "messages", "x", "max_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("slug", "fields", "names"),
+    [
+        ("openai", {"model": "gpt-4o"}, ["max_tokens"]),
+        ("openai", {"model": "gpt-4o", "max_completion_tokens": None}, ["max_tokens"]),
+        ("openai", {"model": "gpt-4o", "max_completion_tokens": 99}, ["max_completion_tokens"]),
+        (
+            "openai",
+            {"model": "gpt-4o", "max_completion_tokens": 99, "max_tokens": 98},
+            ["max_completion_tokens", "max_tokens"],
+        ),
+        ("openai", {"model": "o3-mini"}, ["max_completion_tokens"]),
+        ("openai", {"model": "gpt-5-nano"}, ["max_completion_tokens"]),
+        ("openrouter", {"model": "openai/gpt-5"}, ["max_completion_tokens"]),
+        ("mistral", {"model": "o3"}, ["max_tokens"]),
+        ("openai", {"model": "olmo"}, ["max_tokens"]),
+    ],
+)
+def test_the_limit_has_the_name_that_the_model_knows(slug: str, fields: dict[str, Any], names: list[str]) -> None:
+    wire = wire_format(slug, "chat/completions")
+    changed = json.loads(wire.limit_output(body(messages=[], **fields), 7))
+    assert sorted(key for key, value in changed.items() if value == 7) == names
+    parsed = wire.parse("", "", body(**changed))
+    assert parsed.demand.output_max == 7
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "fields"),
+    [
+        ("openai", "responses", {"model": "m", "input": "x", "max_output_tokens": 99}),
+        ("anthropic", "v1/messages", {"model": "m", "messages": []}),
+        ("google-ai-studio", GEMINI, {"contents": [], "generationConfig": {"temperature": 1.0, "maxOutputTokens": 9}}),
+        ("google-ai-studio", GEMINI, {"contents": [], "generation_config": {"max_output_tokens": 9}}),
+        ("google-ai-studio", GEMINI, {"contents": []}),
+        ("cohere", "v2/chat", {"model": "m", "messages": []}),
+        ("workers-ai", "run/@cf/a/b", {"prompt": "x"}),
+    ],
+)
+def test_limits_of_other_formats(slug: str, path: str, fields: dict[str, Any]) -> None:
+    wire = wire_format(slug, path)
+    changed = wire.limit_output(body(**fields), 7)
+    assert wire.parse(path, "", changed).demand.output_max == 7
+    config = json.loads(changed).get("generationConfig", {})
+    assert config.get("temperature") == fields.get("generationConfig", {}).get("temperature")
+
+
+def test_a_limit_given_in_both_of_googles_spellings_is_lowered_in_both() -> None:
+    both = {"generationConfig": {"maxOutputTokens": 99}, "generation_config": {"max_output_tokens": 9, "topK": 1}}
+    changed = json.loads(wire_format("google-ai-studio", GEMINI).limit_output(body(contents=[], **both), 7))
+    assert changed["generationConfig"] == {"maxOutputTokens": 7}
+    assert changed["generation_config"] == {"maxOutputTokens": 7, "topK": 1}
+
+
+def test_asking_for_usage_keeps_other_stream_options() -> None:
+    wire = wire_format("openai", "chat/completions")
+    for options in (None, {}, {"include_obfuscation": False}, {"include_usage": False}):
+        asked = wire.ask_usage(body(model="m", messages=[], stream=True, stream_options=options))
+        assert json.loads(asked)["stream_options"] == {**(options or {}), "include_usage": True}
+        assert wire.parse("", "", asked).asked_usage
+    assert json.loads(wire.ask_usage(b'{"model":"m"}')) == {"model": "m", "stream_options": {"include_usage": True}}
+    untouched = body(model="m", messages=[], stream=True)
+    assert wire_format("mistral", "chat/completions").ask_usage(untouched) == untouched
+
+
+def test_the_model_is_replaced() -> None:
+    for slug, path in (CHAT_PATH, ("openai", "responses"), ("openai", "embeddings"), ("anthropic", "v1/messages")):
+        assert json.loads(wire_format(slug, path).replace_model(body(model="openai/m", x=1), "m")) == {
+            "model": "m",
+            "x": 1,
+        }
+    assert wire_format("google-ai-studio", GEMINI).replace_model(b'{"contents":[]}', "m") == b'{"contents":[]}'
+
+
+# Forms, images, speech
+
+
+def form(*fields: tuple[str, bytes, str]) -> bytes:
+    out = b""
+    for name, content, filename in fields:
+        extra = f'; filename="{filename}"\r\nContent-Type: audio/wav' if filename else ""
+        out += f'--XX\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n'.encode() + content + b"\r\n"
+    return out + b"--XX--\r\n"
+
+
+FORM = "multipart/form-data; boundary=XX"
+
+
+def two_models(after_boundary: str, disposition: str) -> bytes:
+    """A form whose first `model` is cheap, and that some parsers find a dear one in."""
+    dear = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\ndear\r\n--XX--\r\n"
+    return form(("model", b"cheap", "")).removesuffix(b"--XX--\r\n") + dear.encode()
+
+
+def test_a_transcription() -> None:
+    wire = wire_format("openai", "audio/transcriptions")
+    sound = b"ID3--X\r\n" + bytes(5000)
+    request = form(("model", b"whisper-1", ""), ("file", sound, "a.mp3"), ("prompt", b"Names: Ada", ""))
+    parsed = wire.parse("", FORM, request, exact=True)
+    assert parsed.model == "whisper-1"
+    assert parsed.demand.audio_bytes == len(sound)
+    assert parsed.demand.text_bytes == len(request) - len(sound)
+    assert parsed.demand.fixed == {"audio_seconds": 6, "input_audio_seconds": 6}
+    assert parsed.demand.text == "Names: Ada"
+    assert wire.parse("", 'multipart/form-data; boundary="XX"; charset=x', request).model == "whisper-1"
+    assert wire.parse("", FORM, wire.replace_model(request, "whisper-2")).model == "whisper-2"
+    assert wire.replace_model(request, "whisper-1") == request
+
+
+@pytest.mark.parametrize(
+    ("content_type", "request_body", "word"),
+    [
+        ("multipart/form-data", form(("model", b"m", "")), "boundary"),
+        ("application/json", b'{"model":"m"}', "boundary"),
+        (FORM, b"", "boundary"),
+        (FORM, form(("file", b"x", "a.mp3")), "`model`"),
+        (FORM, form(("model", b"m", ""))[:-8], "cut short"),
+        (FORM, form(("model", b"cheap", ""), ("model", b"dear", "")), "more than once"),
+        (FORM, form(*[("x", b"", "")] * 300), "more than 256"),
+        ("multipart/form-data; xboundary=XX; boundary=YY", form(("model", b"cheap", "")), "boundary"),
+        ("multipart/form-data; boundary=XX; boundary=YY", form(("model", b"cheap", "")), "boundary"),
+        (FORM, two_models("", "form-data; name=model"), "more than once"),
+        (FORM, two_models("", 'form-data; name="mod\\el"'), "plain name"),
+        (FORM, two_models("", "form-data; name*=utf-8''model"), "plain name"),
+        (FORM, two_models("", 'form-data; name="x"; name="model"'), "plain name"),
+        (FORM, two_models("", 'form-data;\r\n name="model"'), "plain name"),
+        (FORM, two_models("", 'form-data; name="x"\r\nContent-Disposition: form-data; name="model"'), "plain name"),
+        (FORM, two_models("", 'form-data; name="model"\r\nX-Other: y; name="x"'), "more than once"),
+        (FORM, two_models(" ", 'form-data; name="model"'), "line break"),
+    ],
+)
+def test_forms_that_are_refused(content_type: str, request_body: bytes, word: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        wire_format("openai", "audio/transcriptions").parse("", content_type, request_body)
+    assert word in str(refused.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([b"--XX", b"\r\n", b"\r\n\r\n", b"--", b'name="model"', b"\n", b"a"]), max_size=12))
+def test_rubbish_forms(pieces: list[bytes]) -> None:
+    for path in ("audio/transcriptions", "images/edits"):
+        try:
+            wire_format("openai", path).parse("", FORM, b"--XX" + b"".join(pieces))
+        except InvalidRequest:
+            continue
+
+
+def test_image_generation_is_bounded_by_size_and_quality() -> None:
+    def tokens(**fields: Any) -> Any:
+        demand = parse("openai", "images/generations", body(model="gpt-image-1", prompt="x", **fields)).demand
+        assert demand.no_output
+        assert demand.fixed["output_tokens"] == demand.fixed["output_image_tokens"]
+        return demand.fixed["output_tokens"]
+
+    assert tokens(size="1024x1024", quality="low") == 272
+    assert tokens(size="1536x1024", quality="medium") == 1584
+    assert tokens(size="1024x1536", quality="high", n=2) == 12_480
+    assert tokens() == tokens(size="auto", quality="auto") == 6240
+    assert tokens(size="256x256", quality="low") == 272
+    assert tokens(stream=True, partial_images=2) == 6440
+
+
+def test_image_edits_as_a_form() -> None:
+    wire = wire_format("openai", "images/edits")
+    request = form(
+        ("model", b"gpt-image-1", ""),
+        ("prompt", b"more cat", ""),
+        ("image[]", PNG, "a.png"),
+        ("image[]", PNG, "b.png"),
+        ("n", b"2", ""),
+        ("quality", b"low", ""),
+        ("size", b"1024x1024", ""),
+    )
+    demand = wire.parse("", FORM, request, exact=True).demand
+    assert demand.images == (ImageInput(640, 480), ImageInput(640, 480))
+    assert demand.text_bytes == len(request) - 2 * len(PNG)
+    assert demand.text == "more cat"
+    assert demand.fixed["output_tokens"] == 544
+    assert wire.parse("", FORM, wire.replace_model(request, "x")).model == "x"
+    for n in (b"0", b"129", b"-1", b"x", b"\xc2\xb2"):
+        with pytest.raises(InvalidRequest):
+            wire.parse("", FORM, form(("model", b"m", ""), ("n", n, "")))
+
+
+def test_speech_counts_characters_not_bytes() -> None:
+    demand = parse("openai", "audio/speech", body(model="tts-1", input="Grüße")).demand
+    assert demand.fixed["input_characters"] == 5
+    assert demand.no_output
+
+
+def test_rerank_searches() -> None:
+    def searches(*documents: str) -> Any:
+        return parse("cohere", "v2/rerank", body(model="m", query="q", documents=documents)).demand.fixed[
+            "rerank_searches"
+        ]
+
+    assert searches("a") == 1
+    assert searches(*["a"] * 101) == 2
+    assert searches("long" * 30_000) == 3
