@@ -1,0 +1,328 @@
+"""What an operator does: accounts, tokens, users, money given, providers, prices, markups.
+
+Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as a
+writer's job. Each either does the act whole or raises Refused and has changed nothing that is then committed.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from farebox.clock import Ids
+from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, Verdict
+from farebox.ledger.posting import apply
+from farebox.model import AccessToken, Account, Balance, Permission
+from farebox.money import format_usd
+from farebox.storage import accounts, config
+from farebox.storage.config import MarkupRow, PriceRow, ProviderRow
+from farebox.storage.sqlite import Connection
+from farebox.vault import TOKEN_PREFIX, Vault
+
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_API_KEY = re.compile(r"[\x21-\x7e]+")
+
+
+class Refused(Exception):
+    """The act was not done; the message says why, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """An access token with its secret, which is to be had this once."""
+
+    token: AccessToken
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A grant or correction under the id that names it, and the ledger's verdict."""
+
+    cause_id: str
+    verdict: Verdict
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it had been posted before and changed nothing now."""
+        return self.verdict.outcome is Outcome.REPEATED
+
+    @property
+    def balance(self) -> Balance:
+        """What the account has after it."""
+        return Balance(self.verdict.posted, self.verdict.held)
+
+
+# --- accounts, tokens, users ------------------------------------------------------------------------------------------
+
+
+def create_account(connection: Connection, ids: Ids, *, name: str, at: int, account_id: str | None = None) -> Account:
+    """Create an account, under the id given or a new one."""
+    if not name.strip():
+        raise Refused("an account needs a name")
+    account_id = ids.account_id() if account_id is None else account_id
+    if not _ACCOUNT_ID.fullmatch(account_id):
+        raise Refused(
+            f"{account_id!r} cannot be an account id: it is part of URLs, use 1 to 64 letters, digits, - or _"
+        )
+    if accounts.find_account(connection, account_id) is not None:
+        raise Refused(f"there is an account {account_id!r} already; leave the id out for a new one")
+    return accounts.add_account(connection, account_id, name.strip(), at)
+
+
+def require_account(connection: Connection, account_id: str) -> Account:
+    """The account with this id."""
+    account = accounts.find_account(connection, account_id)
+    if account is None:
+        raise _no_account(account_id)
+    return account
+
+
+def balance_of(connection: Connection, account_id: str) -> Balance:
+    """What the account has."""
+    balance = accounts.read_balance(connection, account_id)
+    if balance is None:
+        raise _no_account(account_id)
+    return balance
+
+
+def create_token(
+    connection: Connection,
+    ids: Ids,
+    vault: Vault,
+    *,
+    account_id: str,
+    permissions: Collection[Permission],
+    at: int,
+    name: str = "",
+    expires_at: int | None = None,
+) -> NewToken:
+    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again."""
+    require_account(connection, account_id)
+    if not permissions:
+        raise Refused("a token needs at least one permission: " + ", ".join(Permission))
+    _must_be_ahead(expires_at, at)
+    secret = TOKEN_PREFIX + ids.secret()
+    token_id = ids.account_id()  # the same shape: Cloudflare's token ids are 32 hexadecimal characters too
+    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None)
+    accounts.add_token(connection, token, vault.hash_token(secret))
+    return NewToken(token, secret)
+
+
+def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
+    """Make the token useless from now on. Revoking it twice keeps the first time."""
+    if not accounts.revoke_token(connection, token_id, at):
+        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the ids")
+
+
+def create_user(
+    connection: Connection, ids: Ids, vault: Vault, *, email: str, account_ids: Collection[str], at: int
+) -> str:
+    """Make the person a member of the accounts and return a new key, which is to be had this once.
+
+    Someone who is a user already keeps their accounts; their earlier key stops working.
+    """
+    if not _EMAIL.fullmatch(email):
+        raise Refused(f"{email!r} is not an e-mail address")
+    for account_id in account_ids:
+        require_account(connection, account_id)
+    key = TOKEN_PREFIX + ids.secret()
+    accounts.add_user(connection, email, vault.hash_token(key), list(account_ids), at)
+    return key
+
+
+def _no_account(account_id: str) -> Refused:
+    return Refused(f"there is no account {account_id!r}: `farebox account list` shows all")
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+
+
+def grant(
+    connection: Connection,
+    ids: Ids,
+    *,
+    account_id: str,
+    amount: int,
+    at: int,
+    grant_id: str | None = None,
+    priority: int = 50,
+    expires_at: int | None = None,
+    note: str = "",
+) -> Posted:
+    """Give the account money. A repeat with the same grant id changes nothing and is answered as the first was."""
+    grant_id = ids.log_id() if grant_id is None else grant_id
+    command = Grant(
+        account_id=account_id,
+        grant_id=grant_id,
+        amount=amount,
+        at=at,
+        priority=priority,
+        expires_at=expires_at,
+        note=note,
+    )
+    posted = _post(connection, grant_id, command)
+    if not posted.repeated:  # a repeat may come after the expiry: it is the first that counts
+        _must_be_ahead(expires_at, at)
+    return posted
+
+
+def correct(
+    connection: Connection,
+    ids: Ids,
+    *,
+    account_id: str,
+    amount: int,
+    reason: str,
+    at: int,
+    correction_id: str | None = None,
+) -> Posted:
+    """Mend an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
+    if not reason.strip():
+        raise Refused("a correction needs a reason: it is what the books will say about it")
+    correction_id = ids.log_id() if correction_id is None else correction_id
+    command = Correct(account_id=account_id, correction_id=correction_id, amount=amount, at=at, reason=reason.strip())
+    return _post(connection, correction_id, command)
+
+
+def _post(connection: Connection, cause_id: str, command: Command) -> Posted:
+    if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer by `/2`, `/3` after its id
+        raise Refused(f"{cause_id!r} cannot be an id: use 1 to 128 letters, digits, or one of . _ : @ -")
+    try:
+        verdict = apply(connection, command)
+    except Conflict as error:
+        raise Refused(f"{error}: repeat it exactly, or choose another id") from error
+    if verdict.outcome is Outcome.UNKNOWN:
+        raise _no_account(command.account_id)
+    if not verdict.ok:
+        raise Refused(
+            f"account {command.account_id!r} has {format_usd(verdict.available)} USD available "
+            f"and {format_usd(verdict.held)} USD held, which does not cover it"
+        )
+    return Posted(cause_id, verdict)
+
+
+def _must_be_ahead(expires_at: int | None, at: int) -> None:
+    if expires_at is not None and expires_at <= at:
+        raise Refused("the expiry is in the past: give a later date")
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def set_provider(
+    connection: Connection,
+    vault: Vault,
+    *,
+    name: str,
+    at: int,
+    base_url: str | None = None,
+    api_key: str | None = None,
+) -> ProviderRow:
+    """Say how to reach a provider on the operator's account. What is None stays as it was; an empty key removes it."""
+    slug, default_url = _provider(name)
+    if slug == "demo":
+        raise Refused("the demo provider sets itself up: run `farebox serve --demo`")
+    if api_key and not _API_KEY.fullmatch(api_key):
+        raise Refused("the key has characters that no HTTP header can carry: copy it again, without spaces or quotes")
+    before = {row.name: row for row in config.list_providers(connection)}.get(slug)
+    if base_url is None:
+        url = default_url if before is None else before.base_url
+    else:
+        url = _checked_url(base_url)
+    if "{account}" in url:
+        raise Refused(f"{slug} is called at an address of your own: give --base-url {url} with your account id in it")
+    if api_key is None:
+        key = None if before is None else before.api_key
+    else:
+        key = vault.encrypt(api_key, f"provider:{slug}") if api_key else None
+    row = ProviderRow(slug, url, key, at)
+    config.set_provider(connection, row)
+    return row
+
+
+def set_price(
+    connection: Connection,
+    ids: Ids,
+    *,
+    provider: str,
+    model: str,
+    rates: Mapping[str, str],
+    at: int,
+    account_id: str | None = None,
+    output_max: int | None = None,
+    valid_from: int | None = None,
+) -> PriceRow:
+    """Set what a model costs from `valid_from` (or now) on; `rates` as in pricing.pricebook.OwnPrice."""
+    from farebox.pricing.pricebook import OwnPrice, check_price  # here: it loads the price list
+    from farebox.pricing.rates import InvalidPrice
+
+    _check_scope(connection, account_id, model)
+    provider, _ = _provider(provider)
+    row = PriceRow(
+        ids.log_id(), provider, model, account_id, dict(rates), output_max, at if valid_from is None else valid_from
+    )
+    try:
+        check_price(OwnPrice(row.price_id, provider, model, account_id, row.rates, row.valid_from, output_max))
+    except InvalidPrice as error:
+        raise Refused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
+    config.add_price(connection, row, at)
+    return row
+
+
+def set_markup(
+    connection: Connection,
+    ids: Ids,
+    *,
+    parts_per_million: int,
+    at: int,
+    account_id: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    valid_from: int | None = None,
+) -> MarkupRow:
+    """Set what is charged for a cost from `valid_from` (or now) on: 1_200_000 charges the cost and a fifth of it."""
+    from farebox.pricing.pricebook import OwnMarkup, check_markup  # here: it loads the price list
+    from farebox.pricing.rates import InvalidPrice
+
+    _check_scope(connection, account_id, model)
+    if provider is not None:
+        provider, _ = _provider(provider)
+    row = MarkupRow(
+        ids.log_id(), account_id, provider, model, parts_per_million, at if valid_from is None else valid_from
+    )
+    try:
+        check_markup(OwnMarkup(row.markup_id, account_id, provider, model, parts_per_million, row.valid_from))
+    except InvalidPrice as error:
+        raise Refused("a markup is at least -100 and at most 99900 percent of the cost") from error
+    config.add_markup(connection, row, at)
+    return row
+
+
+def _check_scope(connection: Connection, account_id: str | None, model: str | None) -> None:
+    if account_id is not None:
+        require_account(connection, account_id)
+    if model is not None and not model.strip():
+        raise Refused("the model needs a name, such as gpt-5-mini or gpt-5*")
+
+
+def _provider(name: str) -> tuple[str, str]:
+    """The provider's own name and its base URL, from its name or an alias."""
+    from farebox.providers.catalogue import PROVIDERS, provider_of  # here: only these commands need all the formats
+
+    provider = provider_of(name)
+    if provider is None:
+        raise Refused(f"there is no provider {name!r}: use one of {', '.join(item.slug for item in PROVIDERS)}")
+    return provider.slug, provider.base_url
+
+
+def _checked_url(text: str) -> str:
+    """The base URL without slashes at its end."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or re.search(r"\s", text):
+        raise Refused(f"{text!r} is no base URL: write it as https://api.example.com/v1")
+    if url.query or url.fragment or url.username is not None:
+        raise Refused("a base URL has no query, fragment or user name: give the key with --api-key-stdin")
+    return text.rstrip("/")

@@ -1,0 +1,76 @@
+"""The nouns of one model call on its way through: what came in, and where the answer goes."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from farebox.gateway import GatewayConfig
+from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.usecases.configuration import ProviderAccess
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was authenticated and understood. Times in milliseconds since the epoch."""
+
+    log_id: str
+    """Names the call everywhere: its hold, its charge, its log row, its receipt."""
+    account_id: str
+    gateway_id: str
+    gateway: GatewayConfig
+    access: ProviderAccess
+    own_key: bool
+    """The caller's own provider key pays: nothing is held or charged."""
+    format: WireFormat | None
+    """None where the path costs nothing, or where own_key and the path cannot be metered."""
+    parsed: ParsedRequest | None
+    method: str
+    url: str
+    """The provider's URL, query included."""
+    path: str
+    """The provider's path, for the log."""
+    headers: list[tuple[str, str]]
+    """What is forwarded; credentials included, ours never."""
+    body: bytes
+    content_type: str
+    started_at: int
+    request_timeout_ms: int | None = None
+    attempts_max: int = 1
+    retry_delay_ms: int = 0
+    retry_backoff: str = "constant"
+    step: int = 0
+    logged: bool = True
+    log_bodies: bool = True
+    metadata: Mapping[str, str | int | float | bool] | None = None
+    event_id: str = ""
+    user_agent: str = ""
+
+    @property
+    def provider(self) -> str:
+        return self.access.provider.slug
+
+    @property
+    def model(self) -> str:
+        return self.parsed.model if self.parsed else ""
+
+
+class SinkStream(Protocol):
+    async def send(self, chunk: bytes) -> None:
+        """Raises Gone."""
+        ...
+
+
+class Gone(Exception):
+    """The client has gone; nobody reads the answer."""
+
+
+class Sink(Protocol):
+    """Where the answer goes. Either `answer` once, or `start` once."""
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
+
+    def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
+
+    def broken(self, message: str) -> bytes:
+        """What to send where an event stream breaks off: an error event in the provider's form."""
+        ...

@@ -1,0 +1,151 @@
+"""What the hot path needs to know of the configuration, cached; a change by any process is seen within a second."""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from farebox.clock import Clock
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.model import AccessToken, Caller, Permission
+from farebox.pricing.compiler import PriceList
+from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
+from farebox.providers.catalogue import PROVIDERS, Provider
+from farebox.storage.accounts import find_token, find_user
+from farebox.storage.config import config_version, list_markups, list_prices, list_providers
+from farebox.storage.database import Database
+from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
+from farebox.storage.sqlite import Connection
+from farebox.vault import Vault, same
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+CACHE_MAX = 100_000
+"""Entries of one cache; a full one is emptied, as it fills again in microseconds a piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAccess:
+    """How to reach a provider on the operator's account."""
+
+    provider: Provider
+    base_url: str
+    api_key: str | None = field(repr=False)
+
+
+class Configuration:
+    """Tokens, gateways, providers and prices as they stand now."""
+
+    def __init__(self, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock
+        self._demo_url = demo_url
+        self._version = database.get(config_version)
+        self._tokens: dict[str, AccessToken] = {}
+        self._gateways: dict[tuple[str, str], GatewayConfig] = {}
+        self._providers: dict[str, ProviderAccess] = {}
+        self._price_list = PriceList()
+        self.prices = PriceBook(price_list=self._price_list)
+        self._load()
+
+    def forget(self) -> None:
+        """Drop what is cached; called after this process changed something."""
+        self._version = self._database.get(config_version)
+        self._load()
+
+    def notice_changes(self) -> None:
+        """Forget what is cached if another process has changed the configuration; called more than twice a second."""
+        if self._database.get(config_version) != self._version:
+            self.forget()
+
+    def token(self, text: str) -> AccessToken | None:
+        """The active access token with this text, or None."""
+        found = self._tokens.get(text)
+        if found is None:
+            hashed = self._vault.hash_token(text)
+            found = self._database.get(lambda connection: find_token(connection, hashed))
+            if found is None:
+                return None
+            _remember(self._tokens, text, found)
+        return found if found.active(self._clock.now_ms()) else None
+
+    def user(self, email: str, key: str) -> Caller | None:
+        """The user with this e-mail address and key: a member with every permission on the accounts named."""
+        found = self._database.get(lambda connection: find_user(connection, email))
+        if found is None or not same(found[0], self._vault.hash_token(key)):
+            return None
+        return Caller(email, found[1], frozenset(Permission))
+
+    async def gateway(self, account_id: str, gateway_id: str, *, create: bool = True) -> GatewayConfig | None:
+        """The gateway's configuration, or None. `default` comes into being on first use, where `create`."""
+        key = (account_id, gateway_id)
+        config = self._gateways.get(key)
+        if config is None:
+            row = self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
+            if row is not None:
+                config = msgspec.json.decode(row.config, type=GatewayConfig)
+            elif create and gateway_id == DEFAULT_GATEWAY:
+                config = await self._make_default(account_id)
+            else:
+                return None
+            _remember(self._gateways, key, config)
+        return config
+
+    def provider(self, slug: str) -> ProviderAccess | None:
+        """How to reach the provider; None where Farebox does not know it."""
+        return self._providers.get(slug)
+
+    async def _make_default(self, account_id: str) -> GatewayConfig:
+        config = GatewayConfig()
+        now = self._clock.now_ms()
+        row = GatewayRow(account_id, DEFAULT_GATEWAY, msgspec.json.encode(config), now, now)
+
+        def create(connection: Connection) -> None:
+            if find_gateway(connection, account_id, DEFAULT_GATEWAY) is None:
+                put_gateway(connection, row)
+
+        await self._database.write(create)
+        return config
+
+    def _load(self) -> None:
+        self._tokens.clear()
+        self._gateways.clear()
+        rows = {row.name: row for row in self._database.get(list_providers)}
+        for provider in PROVIDERS:
+            slug = provider.slug
+            row = rows.get(slug)
+            key = None if row is None or row.api_key is None else self._vault.decrypt(row.api_key, f"provider:{slug}")
+            base_url = provider.base_url if row is None else row.base_url
+            if slug == "demo":
+                if self._demo_url is None:
+                    continue
+                base_url, key = self._demo_url, "demo"
+            self._providers[slug] = ProviderAccess(provider, base_url, key)
+        self.prices = PriceBook(
+            [
+                OwnPrice(
+                    price_id=row.price_id,
+                    provider=row.provider,
+                    model=row.model,
+                    account_id=row.account_id,
+                    rates=row.rates,
+                    valid_from=row.valid_from,
+                    output_max=row.output_max,
+                )
+                for row in self._database.get(list_prices)
+            ],
+            [
+                OwnMarkup(row.markup_id, row.account_id, row.provider, row.model, row.parts_per_million, row.valid_from)
+                for row in self._database.get(list_markups)
+            ],
+            price_list=self._price_list,
+            demo=self._demo_url is not None,
+        )
+
+
+def _remember(cache: dict[K, V], key: K, value: V) -> None:
+    if len(cache) >= CACHE_MAX:
+        cache.clear()
+    cache[key] = value

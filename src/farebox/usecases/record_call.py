@@ -1,0 +1,149 @@
+"""The record of a call: its log row, its receipt and its canonical log line, made from what happened."""
+
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from farebox.ledger.commands import Verdict
+from farebox.money import ceil_div
+from farebox.pricing.model import Estimate, Markup, ModelPrice
+from farebox.pricing.receipt import Receipt, make_receipt
+from farebox.storage.calls import CallDetail, CallRow, insert_call
+from farebox.storage.sqlite import Connection
+from farebox.usecases.call import Call
+from farebox.usecases.price_answer import Priced
+
+log = structlog.get_logger("farebox.calls")
+
+
+@dataclass(slots=True, kw_only=True)
+class Ended:
+    """How a call ended, as far as its record needs it."""
+
+    outcome: str
+    """charged, free, own_key, released, refused."""
+    status: int
+    duration_ms: int
+    first_byte_ms: int | None = None
+    answer_type: str = ""
+    answer_size: int = 0
+    answer_body: bytes | None = None
+    request_body: bytes | None = None
+    """Both bodies as far as the log keeps them."""
+    model: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """Written in the commit that ends the hold (ledger.commands.Record), so that no charge is without its receipt."""
+
+    call: Call
+    ended: Ended
+    priced: Priced
+    price: ModelPrice | None
+    markup: Markup | None
+    bound: Estimate | None
+
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        insert_call(connection, bucket, self.row(verdict.amount, verdict.written_off, late=verdict.late))
+
+    def row(self, charge: int, written_off: int, *, late: bool = False) -> CallRow:
+        call, ended, cost = self.call, self.ended, self.priced.cost
+        receipt = self.receipt(charge, written_off, late=late)
+        usage = self.priced.usage
+        return CallRow(
+            account_id=call.account_id,
+            log_id=call.log_id,
+            gateway_id=call.gateway_id,
+            created_at=call.started_at,
+            provider=call.provider,
+            model=ended.model or call.model,
+            success=ended.status < 400 and not ended.error,
+            status_code=ended.status,
+            duration=ended.duration_ms,
+            tokens_in=_count(usage.get("input_tokens")),
+            tokens_out=_count(usage.get("output_tokens")),
+            cost=0 if cost is None else ceil_div(cost.numerator, cost.denominator),
+            charge=charge,
+            detail=self._detail(),
+            receipt=msgspec.json.encode(receipt),
+            logged=call.logged,
+            request_body=ended.request_body,
+            response_body=ended.answer_body,
+        )
+
+    def receipt(self, charge: int, written_off: int, *, late: bool = False) -> Receipt:
+        notes = self.priced.notes
+        if late:
+            notes = (*notes, "the hold had expired before the charge")
+        if written_off:
+            notes = (
+                *notes,
+                "above the hold and above what the account had: the rest was written off",
+            )
+        return make_receipt(
+            log_id=self.call.log_id,
+            account_id=self.call.account_id,
+            gateway_id=self.call.gateway_id,
+            provider=self.call.provider,
+            model=self.call.model,
+            outcome=self.ended.outcome,
+            usage_source=self.priced.source,
+            charge_nanos=charge,
+            usage=self.priced.usage,
+            price=self.price,
+            cost=self.priced.cost,
+            markup=self.markup,
+            hold_nanos=0 if self.bound is None else self.bound.amount,
+            written_off_nanos=written_off,
+            policy=self.priced.policy,
+            notes=notes,
+        )
+
+    def say(self, charge: int) -> None:
+        """The one canonical log line of the call."""
+        call, ended = self.call, self.ended
+        log.info(
+            "call",
+            log_id=call.log_id,
+            account=call.account_id,
+            gateway=call.gateway_id,
+            provider=call.provider,
+            model=ended.model or call.model,
+            path=call.path,
+            status=ended.status,
+            outcome=ended.outcome,
+            error=ended.error or None,
+            charge_nanos=charge,
+            hold_nanos=0 if self.bound is None else self.bound.amount,
+            usage=self.priced.source,
+            policy=self.priced.policy,
+            ms=ended.duration_ms,
+            first_byte_ms=ended.first_byte_ms,
+        )
+
+    def _detail(self) -> CallDetail:
+        call, ended = self.call, self.ended
+        return CallDetail(
+            path=call.path,
+            request_type=call.format.name if call.format else "",
+            request_content_type=call.content_type,
+            response_content_type=ended.answer_type,
+            outcome=ended.outcome,
+            error=ended.error,
+            step=call.step,
+            metadata=call.metadata,
+            event_id=call.event_id,
+            own_key=call.own_key,
+            authenticated=call.gateway.authentication,
+            user_agent=call.user_agent,
+            request_size=len(call.body),
+            response_size=ended.answer_size,
+            first_byte_ms=ended.first_byte_ms,
+        )
+
+
+def _count(quantity: object) -> int | None:
+    return quantity if isinstance(quantity, int) else None

@@ -1,0 +1,71 @@
+"""The state of one call under way, shared by the steps that serve it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from farebox.pricing.model import Estimate, Markup, ModelPrice
+from farebox.usecases.call import Call, Sink
+from farebox.usecases.hold_credit import Held
+from farebox.usecases.services import Services
+from farebox.usecases.watch import Watch
+
+CLIENT_GONE = "the client went away"
+REASONS = {
+    "client_gone": CLIENT_GONE,
+    "silence": "the provider fell silent",
+    "too_long": "the call took longer than is allowed",
+}
+"""watch.Reason in the words of receipts and logs."""
+
+
+@dataclass(slots=True)
+class Ride:
+    """Filled in from top to bottom as the call goes on."""
+
+    services: Services
+    call: Call
+    sink: Sink
+    watch: Watch
+    started: float
+    price: ModelPrice | None = None
+    markup: Markup | None = None
+    hold_asked: bool = False
+    """A hold may exist although `held` is None: the wait for its verdict was interrupted."""
+    held: Held | None = None
+    status: int = 0
+    answer_type: str = ""
+    first_byte_ms: int | None = None
+    kept: list[bytes] = field(default_factory=list)
+    """The answer so far, for the log; None of it once it is larger than a log keeps."""
+    size: int = 0
+
+    @property
+    def bound(self) -> Estimate | None:
+        return None if self.held is None else self.held.estimate
+
+    def price_for(self, context: Mapping[str, str]) -> ModelPrice | None:
+        """The price of the call's model where the provider applies `context` (a service tier, a speed)."""
+        assert self.call.parsed is not None
+        call, prices = self.call, self.services.configuration.prices
+        return prices.find(call.account_id, call.provider, self.call.parsed.model, call.started_at, context or None)
+
+    def elapsed_ms(self) -> int:
+        return round((self.services.clock.monotonic() - self.started) * 1000)
+
+    def keep(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if not (self.call.logged and self.call.log_bodies):
+            return
+        if self.size <= self.services.settings.log_body_limit_bytes:
+            self.kept.append(chunk)
+        else:
+            self.kept.clear()
+
+    def kept_body(self) -> bytes | None:
+        return b"".join(self.kept) if self.kept else None
+
+    def kept_request(self) -> bytes | None:
+        """The request's body, where the log keeps it."""
+        call = self.call
+        kept = call.logged and call.log_bodies and len(call.body) <= self.services.settings.log_body_limit_bytes
+        return call.body if kept else None

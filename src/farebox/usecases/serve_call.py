@@ -1,0 +1,165 @@
+"""Serve one model call: price it, hold, forward, meter the passing bytes, settle, record.
+
+No database transaction is open while the provider is waited for, and the answer's last byte is sent only after its
+charge is durable: what a client has seen complete is charged, whatever happens to this process afterwards.
+"""
+
+import asyncio
+
+import structlog
+
+from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
+from farebox.pricing.charge import unpriced_meters
+from farebox.pricing.estimate import estimate
+from farebox.pricing.model import Markup, ModelPrice
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
+from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.usecases.call import Call, Sink
+from farebox.usecases.end_call import end_without_charge
+from farebox.usecases.hold_credit import hold_credit
+from farebox.usecases.relay_answer import relay_answer
+from farebox.usecases.ride import REASONS, Ride
+from farebox.usecases.services import Services
+from farebox.usecases.watch import Interrupted, Watch
+
+RETRY_DELAY_MAX_MS = 60_000
+
+log = structlog.get_logger("farebox.calls")
+
+
+async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *, last: bool = True) -> bool:
+    """Serve the call and answer it through `sink`. With `last` False, an error that the provider answers leaves the
+    sink untouched and returns False, so that the next step can be tried; otherwise True.
+
+    Raises Problem where nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
+    where a whole answer broke off, settled by policy.
+    """
+    ride = Ride(services, call, sink, watch, services.clock.monotonic())
+    try:
+        await _price_and_hold(ride)
+        answer = await _reach(ride)
+    except Problem as problem:
+        ride.hold_asked = ride.held is not None
+        await end_without_charge(ride, "refused", problem)
+        raise
+    except InvalidRequest as error:  # a body is read more closely where the money is short
+        refusal = Problem(INVALID_REQUEST, str(error))
+        await end_without_charge(ride, "refused", refusal)
+        raise refusal from error
+    except Interrupted as interrupted:
+        await end_without_charge(ride, "released", error=REASONS[interrupted.reason])
+        if interrupted.reason == "client_gone":
+            return True
+        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} did not answer in the time allowed.") from interrupted
+    except DatabaseUnavailable:  # whether the hold is there, nobody knows
+        await end_without_charge(ride, "released", error="the database refused the hold")
+        raise
+    except asyncio.CancelledError:
+        await end_without_charge(ride, "released", error="the server stopped")
+        raise
+    except Exception:  # a mistake of ours: the edge reports it, and the hold must not outlive it
+        await end_without_charge(ride, "released", error="internal error")
+        raise
+    if answer.status >= 400 and not last:
+        await answer.close()
+        await end_without_charge(ride, "free")
+        return False
+    await relay_answer(ride, answer)
+    return True
+
+
+async def _price_and_hold(ride: Ride) -> None:
+    call, services = ride.call, ride.services
+    if call.parsed is None:
+        return
+    model, prices = call.parsed.model, services.configuration.prices
+    ride.price = ride.price_for({})
+    ride.markup = prices.markup(call.account_id, call.provider, model, call.started_at)
+    if call.own_key:
+        return
+    if ride.price is None:
+        raise Problem(
+            MODEL_UNPRICED,
+            f"The model {model!r} of {call.provider} has no price, so it cannot be charged. The operator can set one: "
+            f"farebox price set {call.provider} {model} --input USD --output USD (per million tokens).",
+        )
+    unpriced = [meter for meter in unpriced_meters(ride.price, call.parsed.demand.fixed) if meter.endswith("_searches")]
+    if unpriced:  # of other meters, a request fixes several of which the provider charges by one
+        raise Problem(
+            NOT_METERED,
+            f"The request allows searches, and {model!r} of {call.provider} has no price for {', '.join(unpriced)}, so "
+            "it is not called on the operator's key.",
+        )
+    asked_for = ride.price_for(call.parsed.context) or ride.price
+    ride.hold_asked = True
+    with ride.watch.waiting(services.settings.call_timeout_ms / 1000):
+        ride.held = await hold_credit(services, call, _dearer(ride, ride.price, asked_for), ride.markup)
+
+
+def _dearer(ride: Ride, standard: ModelPrice, asked_for: ModelPrice) -> ModelPrice:
+    """Of the standard price and that of the tier asked for, the one with the larger estimate: the provider decides
+    which of them it applies."""
+    assert ride.call.parsed is not None
+    if asked_for is standard:
+        return standard
+    demand, markup = ride.call.parsed.demand, Markup()
+    return max(standard, asked_for, key=lambda price: estimate(demand, price, markup).amount)
+
+
+async def _reach(ride: Ride) -> UpstreamAnswer:
+    """Send the request, again where that is safe or configured, until an answer begins. Raises Problem, Interrupted."""
+    call = ride.call
+    request = UpstreamRequest(call.method, call.url, call.headers, _body(ride))
+    attempt, unsent_retries = 1, 1
+    while True:
+        try:
+            answer = await _send(ride, request)
+        except UpstreamFailed as failure:
+            if not failure.sent and not failure.timeout and unsent_retries:
+                unsent_retries -= 1  # nothing reached the provider: once more can do no harm
+                continue
+            if attempt >= call.attempts_max:
+                raise _unreachable(ride, failure) from failure
+        else:
+            if attempt >= call.attempts_max or not (answer.status == 429 or answer.status >= 500):
+                ride.status = answer.status
+                ride.first_byte_ms = ride.elapsed_ms()
+                return answer
+            await answer.close()
+        seconds = _retry_seconds(call, attempt)
+        with ride.watch.waiting(seconds + 1):
+            await ride.services.clock.sleep(seconds)
+        attempt += 1
+
+
+async def _send(ride: Ride, request: UpstreamRequest) -> UpstreamAnswer:
+    wait = (ride.call.request_timeout_ms or ride.services.settings.first_byte_timeout_ms) / 1000
+    try:
+        with ride.watch.waiting(wait):
+            return await ride.services.upstream.send(request)
+    except Interrupted as interrupted:
+        if interrupted.reason != "silence":
+            raise
+        raise UpstreamFailed(f"no answer began within {wait:g} seconds", sent=True, timeout=True) from interrupted
+
+
+def _body(ride: Ride) -> bytes:
+    limit = None if ride.held is None else ride.held.output_limit
+    if limit is None:
+        return ride.call.body
+    assert ride.call.format is not None
+    return ride.call.format.limit_output(ride.call.body, limit)
+
+
+def _retry_seconds(call: Call, attempt: int) -> float:
+    factor: int = {"constant": 1, "linear": attempt, "exponential": 1 << (attempt - 1)}[call.retry_backoff]
+    return min(call.retry_delay_ms * factor, RETRY_DELAY_MAX_MS) / 1000
+
+
+def _unreachable(ride: Ride, failure: UpstreamFailed) -> Problem:
+    provider = ride.call.provider
+    log.warning("upstream failed", log_id=ride.call.log_id, provider=provider, why=str(failure))
+    if failure.timeout:
+        return Problem(UPSTREAM_TIMEOUT, f"{provider} did not answer in time. Nothing was charged.")
+    return Problem(UPSTREAM_UNREACHABLE, f"{provider} could not be reached. Nothing was charged.")
