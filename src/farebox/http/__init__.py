@@ -1,0 +1,1 @@
+"""The HTTP edge: every URL, authentication, and the wire shapes."""

@@ -1,0 +1,101 @@
+"""Where every request enters: to the data plane or the control plane; and where every error becomes an answer."""
+
+import itertools
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from farebox.errors import DATABASE_UNAVAILABLE, INTERNAL, Problem
+from farebox.http.auth import authenticate, authorize
+from farebox.http.envelope import Answer, failure, send_headers
+from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.request import Request, parse_query, whole_body
+from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
+from farebox.http.routes import ROUTES
+from farebox.http.validation import read, read_body
+from farebox.model import Caller
+from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.usecases.services import Services
+
+log = structlog.get_logger("farebox.http")
+
+RETRY_SECONDS = 1
+"""When to try again after the database did not take a write."""
+
+
+class Application:
+    """Answers any exchange; no exception leaves it but the cancellation of its task."""
+
+    def __init__(self, services: Services, data_plane: Callable[[Exchange], Awaitable[None]]) -> None:
+        self._services = services
+        self._data_plane = data_plane
+        self._router = Router(ROUTES)
+        self._process = services.ids.account_id()[:8]
+        self._requests = itertools.count(1)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        request_id = f"{self._process}{next(self._requests):08x}-FBX"
+        try:
+            if _of_data_plane(exchange.path):
+                await self._data_plane(exchange)
+                return
+            answer = await self._control_plane(exchange)
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
+            answer = _error_answer(error, exchange, request_id)
+        try:
+            _send(exchange, answer, request_id)
+        except Exception:  # noqa: BLE001 - the client has gone, or the answer had begun before the error
+            log.info("not answered", request_id=request_id, status=answer.status)
+
+    async def _control_plane(self, exchange: Exchange) -> Answer:
+        route, parameters = self._router.find(exchange.method, exchange.path)
+        caller = self._admit(route, exchange, parameters)
+        request = Request(self._services, exchange.headers, parameters, exchange.query, caller)
+        if route.takes is None:
+            return await route.handler(request, None)
+        if route.takes_body:
+            body = await whole_body(exchange, self._services.settings)
+            return await route.handler(request, read_body(body, route.takes))
+        query = read(dict(parse_query(exchange.query)), route.takes, "query", strict=False)
+        return await route.handler(request, query)
+
+    def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Caller | None:
+        if route.access in (Access.PUBLIC, Access.TOKEN):
+            return None
+        caller = authenticate(exchange.headers, self._services.configuration)
+        if route.access is Access.ACCOUNT:
+            authorize(caller, parameters["account_id"], route.permissions)
+        return caller
+
+
+_ACCOUNTS = "/client/v4/accounts/"
+
+
+def _of_data_plane(path: str) -> bool:
+    """`/v1/…`, and `/client/v4/accounts/{account_id}/ai/…`."""
+    if path.startswith(_ACCOUNTS):
+        return path.startswith("/ai/", path.find("/", len(_ACCOUNTS)))
+    return path.startswith("/v1/")
+
+
+def _error_answer(error: Exception, exchange: Exchange, request_id: str) -> Answer:
+    if isinstance(error, Problem):
+        extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
+        return failure(error, *extra)
+    where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
+    if isinstance(error, DatabaseUnavailable):
+        log.error("database unavailable", **where, reason=str(error))
+        message = "The database does not take writes at the moment"
+        return failure(Problem(DATABASE_UNAVAILABLE, message, retry_after=RETRY_SECONDS))
+    log.error("internal error", **where, exc_info=error)
+    return failure(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
+
+
+def _send(exchange: Exchange, answer: Answer, request_id: str) -> None:
+    headers = send_headers(answer, request_id)
+    if exchange.method == "HEAD":
+        exchange.answer(answer.status, [*headers, ("content-length", str(len(answer.body)))], b"")
+    else:
+        exchange.answer(answer.status, headers, answer.body)

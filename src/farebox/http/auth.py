@@ -1,0 +1,97 @@
+"""Who is calling the control plane, and whether they may.
+
+Credentials are an access token (`Authorization: Bearer`), or a user's e-mail address and key (`X-Auth-Email` with
+`X-Auth-Key`). The TypeScript client sends all it has: a valid token wins, then the key; else the token's fault is told.
+"""
+
+import re
+
+from farebox.errors import (
+    ACCESS_DENIED,
+    CREDENTIALS_MALFORMED,
+    CREDENTIALS_MISSING,
+    CREDENTIALS_REJECTED,
+    KEY_REJECTED,
+    TOKEN_INVALID,
+    Problem,
+)
+from farebox.http.exchange import RequestHeaders
+from farebox.model import AccessToken, Caller, Permission
+from farebox.usecases.configuration import Configuration
+
+_BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/=-]{1,512})")
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
+_KEY = re.compile(r"[!-~]{1,512}")
+
+_BAD_AUTHORIZATION = (6111, "Invalid format for Authorization header")
+_BAD_EMAIL = (6102, "Invalid format for X-Auth-Email header")
+_BAD_KEY = (6103, "Invalid format for X-Auth-Key header")
+
+
+def authenticate(headers: RequestHeaders, configuration: Configuration) -> Caller:
+    """The caller. Raises Problem: CREDENTIALS_MISSING, _MALFORMED, _REJECTED or KEY_REJECTED."""
+    authorization = headers.get("authorization")
+    if authorization is None:
+        return _user(headers, configuration)
+    try:
+        token = _token(authorization, configuration)
+    except Problem as problem:
+        try:
+            return _user(headers, configuration)
+        except Problem:
+            raise problem from None
+    return Caller(token.name, frozenset((token.account_id,)), token.permissions, token.token_id)
+
+
+def authenticate_token(headers: RequestHeaders, configuration: Configuration) -> AccessToken:
+    """The access token itself, for the route that verifies tokens: a rejected one is TOKEN_INVALID there."""
+    authorization = headers.get("authorization")
+    if authorization is None:
+        raise _missing()
+    try:
+        return _token(authorization, configuration)
+    except Problem as problem:
+        if problem.kind is CREDENTIALS_REJECTED:
+            raise Problem(TOKEN_INVALID, "Invalid API Token") from None
+        raise
+
+
+def authorize(caller: Caller, account_id: str, permissions: tuple[Permission, ...]) -> None:
+    """Raises Problem (ACCESS_DENIED), the same for an account that is another's and for one that does not exist."""
+    if not caller.may(account_id, *permissions):
+        raise Problem(ACCESS_DENIED, "Authentication error")
+
+
+def _token(authorization: str, configuration: Configuration) -> AccessToken:
+    found = _BEARER.fullmatch(authorization)
+    if found is None:
+        raise _malformed(_BAD_AUTHORIZATION)
+    token = configuration.token(found.group(1))
+    if token is None:
+        raise Problem(CREDENTIALS_REJECTED, "Invalid access token")
+    return token
+
+
+def _user(headers: RequestHeaders, configuration: Configuration) -> Caller:
+    email, key = headers.get("x-auth-email"), headers.get("x-auth-key")
+    if email is None and key is None:
+        raise _missing()
+    faults = []
+    if email is None or not _EMAIL.fullmatch(email):
+        faults.append(_BAD_EMAIL)
+    if key is None or not _KEY.fullmatch(key):
+        faults.append(_BAD_KEY)
+    if email is None or key is None or faults:
+        raise _malformed(*faults)
+    caller = configuration.user(email, key)
+    if caller is None:
+        raise Problem(KEY_REJECTED, "Unknown X-Auth-Key or X-Auth-Email")
+    return caller
+
+
+def _missing() -> Problem:
+    return Problem(CREDENTIALS_MISSING, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")
+
+
+def _malformed(*chain: tuple[int, str]) -> Problem:
+    return Problem(CREDENTIALS_MALFORMED, "Invalid request headers", chain=chain)

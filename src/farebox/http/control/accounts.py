@@ -1,0 +1,61 @@
+"""Who am I, and which accounts are mine."""
+
+from typing import Literal
+
+import msgspec
+
+from farebox.errors import ACCESS_DENIED, Problem
+from farebox.http.auth import authenticate_token
+from farebox.http.control.wire import Paging, iso
+from farebox.http.envelope import Answer, Note, ok, page
+from farebox.http.request import Request
+from farebox.model import Account
+from farebox.usecases import reports
+
+
+class TokenStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A token that is valid now; any other one is answered with an error."""
+
+    id: str
+    status: Literal["active", "disabled", "expired"]
+    expires_on: str | None = None
+
+
+class AccountInfo(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    type: Literal["standard", "enterprise"]
+    created_on: str
+
+
+class AccountsQuery(Paging, frozen=True, kw_only=True):
+    name: str = ""
+    """Only accounts of exactly this name."""
+
+
+async def verify_token(request: Request, _: None) -> Answer:
+    token = authenticate_token(request.headers, request.services.configuration)
+    expires_on = None if token.expires_at is None else iso(token.expires_at)
+    status = TokenStatus(token.token_id, "active", expires_on)
+    return ok(status, Note(10000, "This API Token is valid and active"))
+
+
+async def list_accounts(request: Request, query: AccountsQuery) -> Answer:
+    assert request.caller is not None
+    found = await reports.accounts(request.services, request.caller.accounts)
+    if query.name:
+        found = [account for account in found if account.name == query.name]
+    window = query.window()
+    shown = [_info(account) for account in found[window.offset : window.offset + window.per_page]]
+    return page(shown, window.page, window.per_page, len(found))
+
+
+async def get_account(request: Request, _: None) -> Answer:
+    found = await reports.accounts(request.services, frozenset((request.account_id,)))
+    if not found:
+        raise Problem(ACCESS_DENIED, "Authentication error")
+    return ok(_info(found[0]))
+
+
+def _info(account: Account) -> AccountInfo:
+    return AccountInfo(account.account_id, account.name, "standard", iso(account.created_at))

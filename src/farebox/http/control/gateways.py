@@ -1,0 +1,209 @@
+"""Gateways: the account's named configurations. Stored as GatewayConfig; the id and the times are added on the wire.
+
+What this release cannot act on is refused when it asks for anything: a guard rail that is stored and not kept is worse
+than none.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Union
+
+import msgspec
+
+from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
+from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig
+from farebox.http.control.wire import Paging, iso
+from farebox.http.envelope import Answer, ok, page
+from farebox.http.request import Request
+from farebox.http.validation import Fault, InvalidInput, invalid
+from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
+from farebox.storage.sqlite import Connection
+from farebox.usecases import logs
+
+_CONFIG = msgspec.structs.fields(GatewayConfig)
+_REQUIRED = frozenset(
+    {
+        "cache_invalidate_on_update",
+        "cache_ttl",
+        "collect_logs",
+        "rate_limiting_interval",
+        "rate_limiting_limit",
+    }
+)
+_READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_default", "modified_at", "wholesale")
+"""What a client that sends a gateway back as it got it sends too; it is not looked at."""
+_UNAVAILABLE = (
+    "cache_ttl",
+    "dlp",
+    "guardrails",
+    "log_classification",
+    "logpush",
+    "logpush_public_key",
+    "otel",
+    "spend_limits",
+    "store_id",
+    "stripe",
+    "zdr",
+)
+
+
+class Gateway(GatewayConfig, frozen=True, kw_only=True):
+    """A gateway: its configuration, its id, its times."""
+
+    id: str
+    is_default: bool
+    created_at: str
+    modified_at: str
+    dlp: Any | msgspec.UnsetType = msgspec.UNSET
+
+
+_Ignored = Annotated[Any, msgspec.Meta(extra_json_schema={"readOnly": True})]
+
+
+def _body(name: str, *, required: frozenset[str] = frozenset(), with_id: bool = False) -> type[msgspec.Struct]:
+    """The body of a write: the fields of the configuration. What need not be sent and was not is UNSET."""
+    fields: list[Any] = []
+    for item in _CONFIG:
+        optional = (item.name, Union[item.type, msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007 - a value, no type
+        fields.append((item.name, item.type) if item.name in required else optional)
+    ignored = list(_READ_ONLY)
+    if with_id:
+        fields.append(("id", Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=GATEWAY_ID)]))
+    else:
+        ignored.append("id")
+    fields += [(name, _Ignored, msgspec.UNSET) for name in ignored]
+    return msgspec.defstruct(name, fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+
+
+GatewayCreate = _body("GatewayCreate", required=_REQUIRED, with_id=True)
+GatewayReplace = _body("GatewayReplace", required=_REQUIRED)
+GatewayChange = _body("GatewayChange")
+
+
+class GatewaysQuery(Paging, frozen=True, kw_only=True):
+    search: str = ""
+    """Only gateways whose id contains this."""
+
+
+async def list_all(request: Request, query: GatewaysQuery) -> Answer:
+    found = await request.services.database.scan(partial(list_gateways, account_id=request.account_id))
+    found = [row for row in found if query.search in row.gateway_id]
+    window = query.window()
+    shown = [_wire(row) for row in found[window.offset : window.offset + window.per_page]]
+    return page(shown, window.page, window.per_page, len(found))
+
+
+async def get(request: Request, _: None) -> Answer:
+    account_id, gateway_id = request.account_id, request.path["gateway_id"]
+    row = request.services.database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
+    return ok(_wire(_found(row)))
+
+
+async def create(request: Request, body: Any) -> Answer:
+    now = request.services.clock.now_ms()
+    config = GatewayConfig(**_given(body))
+    row = GatewayRow(request.account_id, body.id, msgspec.json.encode(config), now, now)
+
+    def write(connection: Connection) -> GatewayRow:
+        if find_gateway(connection, row.account_id, row.gateway_id) is not None:
+            raise invalid(f"A gateway with the id '{row.gateway_id}' already exists", "body", "id")
+        put_gateway(connection, row)
+        return row
+
+    return await _written(request, write)
+
+
+async def replace(request: Request, body: Any) -> Answer:
+    config = GatewayConfig(**_given(body))
+    return await _update(request, lambda _: config)
+
+
+async def change(request: Request, body: Any) -> Answer:
+    changes = _given(body)
+    return await _update(request, lambda config: msgspec.structs.replace(config, **changes))
+
+
+async def delete(request: Request, _: None) -> Answer:
+    account_id, gateway_id = request.account_id, request.path["gateway_id"]
+
+    def write(connection: Connection) -> GatewayRow:
+        row = _found(find_gateway(connection, account_id, gateway_id))
+        delete_gateway(connection, account_id, gateway_id)
+        return row
+
+    return await _written(request, write)
+
+
+async def url(request: Request, _: None) -> Answer:
+    account_id, gateway_id, provider = request.account_id, request.path["gateway_id"], request.path["provider"]
+    if not await logs.exists(request.services, account_id, gateway_id):
+        raise Problem(NOT_FOUND, "Not Found")
+    if provider != "compat" and request.services.configuration.provider(provider) is None:
+        raise Problem(PROVIDER_UNKNOWN, "There is no such provider")
+    return ok(f"{request.services.settings.base_url}/v1/{account_id}/{gateway_id}/{provider}")
+
+
+async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayConfig]) -> Answer:
+    """Store what `updated` makes of the configuration of the gateway in the path."""
+    account_id, gateway_id = request.account_id, request.path["gateway_id"]
+    now = request.services.clock.now_ms()
+
+    def write(connection: Connection) -> GatewayRow:
+        stored = _found(find_gateway(connection, account_id, gateway_id))
+        config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
+        row = GatewayRow(account_id, gateway_id, msgspec.json.encode(config), stored.created_at, now)
+        put_gateway(connection, row)
+        return row
+
+    return await _written(request, write)
+
+
+async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Answer:
+    row = await request.services.database.write(write)
+    request.services.configuration.forget()
+    return ok(_wire(row))
+
+
+def _given(body: Any) -> dict[str, Any]:
+    """The fields of the configuration that were sent. Raises InvalidInput where one asks for what cannot be had."""
+    given = {item.name: getattr(body, item.name) for item in _CONFIG}
+    given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+    faults = [
+        Fault(("body", name), f"'{name}' is not available in this release: leave it out or empty")
+        for name in _UNAVAILABLE
+        if _asks(given.get(name))
+    ]
+    if given.get("log_management_strategy") == "STOP_INSERTING":
+        message = "'STOP_INSERTING' is not available in this release: the oldest logs are deleted"
+        faults.append(Fault(("body", "log_management_strategy"), message))
+    if given.get("workers_ai_billing_mode") == "unified":
+        faults.append(Fault(("body", "workers_ai_billing_mode"), "'unified' is not available in this release"))
+    if faults:
+        raise InvalidInput(faults)
+    return {name: value for name, value in given.items() if name not in _UNAVAILABLE}
+
+
+def _asks(value: Any) -> bool:
+    """Whether the value of a field asks for anything: something that is not empty, and not switched off."""
+    if isinstance(value, dict) and value.get("enabled") is False:
+        return False
+    return bool(value)
+
+
+def _found(row: GatewayRow | None) -> GatewayRow:
+    if row is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    return row
+
+
+def _wire(row: GatewayRow) -> Gateway:
+    config = msgspec.structs.asdict(msgspec.json.decode(row.config, type=GatewayConfig))
+    if config["dlp"] is None:
+        del config["dlp"]  # the one field that Cloudflare's schema does not allow to be null
+    return Gateway(
+        **config,
+        id=row.gateway_id,
+        is_default=row.gateway_id == DEFAULT_GATEWAY,
+        created_at=iso(row.created_at),
+        modified_at=iso(row.modified_at),
+    )

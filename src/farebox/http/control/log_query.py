@@ -1,0 +1,191 @@
+"""Which logs to list, from the query of the URL: Cloudflare's filters in both spellings, and its older parameters."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from farebox.errors import Problem
+from farebox.http.control.wire import Paging
+from farebox.http.validation import invalid, parse_json
+from farebox.money import NANOS_PER_USD
+from farebox.storage.reports import LOG_COLUMNS, ColumnKind, Condition, LogQuery, Operator
+
+LOGS_PER_PAGE_MAX = 50
+_FILTERS_MAX = 50
+
+Figure = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+Order = Literal["created_at", "provider", "model", "model_type", "success", "cached"]
+Direction = Literal["asc", "desc"]
+
+
+class LogsQuery(Paging, frozen=True, kw_only=True):
+    """`filters` is a JSON array of {key, operator, value[]}, or as the official clients send it, `filters.key=…&…`.
+
+    The parameters after `meta_info` are Cloudflare's older ones; costs are in US dollars, durations in milliseconds.
+    """
+
+    search: str = ""
+    filters: str = ""
+    order_by: Order = "created_at"
+    order_by_direction: Direction | None = None
+    meta_info: bool = False
+    direction: Direction | None = None
+    start_date: str | None = None
+    end_date: str | None = None
+    min_cost: Figure | None = None
+    max_cost: Figure | None = None
+    min_tokens_in: Figure | None = None
+    max_tokens_in: Figure | None = None
+    min_tokens_out: Figure | None = None
+    max_tokens_out: Figure | None = None
+    min_total_tokens: Figure | None = None
+    max_total_tokens: Figure | None = None
+    min_duration: Figure | None = None
+    max_duration: Figure | None = None
+    feedback: int | None = None
+    success: bool | None = None
+    cached: bool | None = None
+    model: str | None = None
+    model_type: str | None = None
+    provider: str | None = None
+    request_content_type: str | None = None
+    response_content_type: str | None = None
+
+
+class Filter(msgspec.Struct, frozen=True):
+    key: str
+    operator: Literal["eq", "neq", "contains", "lt", "gt"]
+    value: list[str | float | bool | None]
+
+
+_OLDER: dict[str, tuple[str, Operator]] = {
+    "start_date": ("created_at", "gte"),
+    "end_date": ("created_at", "lte"),
+    **{f"min_{name}": (name, "gte") for name in ("cost", "tokens_in", "tokens_out", "duration")},
+    **{f"max_{name}": (name, "lte") for name in ("cost", "tokens_in", "tokens_out", "duration")},
+    "min_total_tokens": ("tokens", "gte"),
+    "max_total_tokens": ("tokens", "lte"),
+    **{
+        name: (name, "eq")
+        for name in (
+            "feedback",
+            "success",
+            "cached",
+            "model",
+            "model_type",
+            "provider",
+            "request_content_type",
+            "response_content_type",
+        )
+    },
+}
+"""Older parameter → the column and the comparison it stands for."""
+
+
+def log_query(query: LogsQuery, pairs: Iterable[tuple[str, str]]) -> LogQuery:
+    """What to read. `pairs` is the whole query, for the filters' flat spelling. Raises InvalidInput."""
+    filters = _json_filters(query.filters) if query.filters else _flat_filters(pairs)
+    if len(filters) > _FILTERS_MAX:
+        raise invalid(f"At most {_FILTERS_MAX} filters", "query", "filters")
+    conditions = [_condition(item, index) for index, item in enumerate(filters)]
+    for name, (column, operator) in _OLDER.items():
+        value = getattr(query, name)
+        if value is not None:
+            conditions.append(Condition(column, operator, (_value(LOG_COLUMNS[column].kind, value, "query", name),)))
+    window = query.window(LOGS_PER_PAGE_MAX)
+    return LogQuery(
+        conditions=conditions,
+        search=query.search,
+        order=query.order_by,
+        descending=(query.order_by_direction or query.direction or "desc") == "desc",
+        offset=window.offset,
+        limit=window.per_page,
+        extremes=query.meta_info,
+    )
+
+
+def _json_filters(text: str) -> list[Any]:
+    try:
+        value = parse_json(text.encode())
+    except Problem:
+        raise invalid("Expected a JSON array of filters", "query", "filters") from None
+    if not isinstance(value, list):
+        raise invalid("Expected array, received another type", "query", "filters")
+    return value
+
+
+def _flat_filters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """The official clients' spelling: `filters.key=…&filters.operator=…&filters.value=…`.
+
+    TypeScript's writes one filter after the other; Python's writes all keys, then all operators, then all values.
+    """
+    parts = [(name.removeprefix("filters."), text) for name, text in pairs if name.startswith("filters.")]
+    filters: list[dict[str, Any]] = []
+    for part, text in parts:
+        if not filters or (part != "value" and part in filters[-1]):  # it came already: the next filter begins
+            filters.append({"value": []})
+        if part == "value":
+            filters[-1]["value"].append(text)
+        else:
+            filters[-1][part] = text
+    if all("key" in item and "operator" in item for item in filters):
+        return filters
+    keys, operators, values = ([text for part, text in parts if part == name] for name in ("key", "operator", "value"))
+    if not len(keys) == len(operators) == len(values):
+        message = "Which value belongs to which filter cannot be told: send the filters as a JSON array"
+        raise invalid(message, "query", "filters")
+    grouped = zip(keys, operators, values, strict=True)
+    return [{"key": key, "operator": operator, "value": [value]} for key, operator, value in grouped]
+
+
+def _condition(item: Any, index: int) -> Condition:
+    where = ("query", "filters", index)
+    try:
+        wanted = msgspec.convert(item, Filter)
+    except msgspec.ValidationError:
+        keys = "key, operator (eq, neq, contains, lt or gt) and value (an array)"
+        raise invalid(f"A filter is an object of {keys}", *where) from None
+    column = LOG_COLUMNS.get(wanted.key)
+    if column is None:
+        choices = " | ".join(f"'{name}'" for name in LOG_COLUMNS)
+        raise invalid(f"Invalid enum value. Expected {choices}, received '{wanted.key[:64]}'", *where, "key")
+    kind: ColumnKind = "text" if wanted.operator == "contains" else column.kind
+    values = [_value(kind, value, *where, "value", at) for at, value in enumerate(wanted.value)]
+    return Condition(wanted.key, wanted.operator, tuple(values))
+
+
+_FLAGS = {"true": 1, "1": 1, "false": 0, "0": 0}
+
+
+def _value(kind: ColumnKind, value: object, *where: str | int) -> str | int | float | None:
+    """A filter's value as the column has it: dollars as nano-dollars, dates as milliseconds."""
+    if value is None:
+        return None
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if kind == "text":
+        return text[:-2] if isinstance(value, float) and text.endswith(".0") else text
+    if kind == "flag":
+        if text.removesuffix(".0") not in _FLAGS:
+            raise invalid("Expected boolean, received string", *where)
+        return _FLAGS[text.removesuffix(".0")]
+    if kind == "time" and not _NUMBER.fullmatch(text):
+        return _milliseconds(text, *where)
+    if not _NUMBER.fullmatch(text) or abs(float(text)) > 1e15:
+        raise invalid("Expected number, received string", *where)
+    return float(text) * NANOS_PER_USD if kind == "money" else float(text)
+
+
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,2})?")
+
+
+def _milliseconds(text: str, *where: str | int) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise invalid("Invalid datetime", *where) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)

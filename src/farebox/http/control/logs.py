@@ -1,0 +1,187 @@
+"""Logs: what became of each call. `cost` is in US dollars, `duration` in milliseconds, as in Cloudflare's API."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, log_query
+from farebox.http.control.wire import iso
+from farebox.http.envelope import Answer, ok, page
+from farebox.http.request import Request
+from farebox.money import nanos_to_usd
+from farebox.storage.calls import CallRow
+from farebox.storage.reports import LogExtremes
+from farebox.usecases import logs
+
+HEAD_BYTES = 4_096
+"""How much of a stored body the detail of a log shows."""
+
+
+class Charged(msgspec.Struct, frozen=True):
+    """Ours: what the account paid, in nano-dollars, and why. The receipt has the rest."""
+
+    charge_nanos: int
+    outcome: str
+    error: str
+    first_byte_ms: int | None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """One call. `cost` is what the provider takes for it; what the account paid is in `farebox`."""
+
+    id: str
+    created_at: str
+    provider: str
+    model: str
+    model_type: str = ""
+    path: str
+    duration: int
+    success: bool
+    cached: bool = False
+    tokens_in: int | None
+    tokens_out: int | None
+    cost: float
+    custom_cost: bool
+    status_code: int
+    step: int
+    request_type: str
+    request_content_type: str
+    response_content_type: str
+    event_id: str
+    metadata: Mapping[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
+    authentication: bool
+    wholesale: bool
+    """Paid from the account's credit; false: the caller's own provider key paid."""
+    farebox: Charged
+
+
+class LogDetail(Log, frozen=True, kw_only=True):
+    """A call with the beginnings of its stored bodies; they are absent where the body was not stored."""
+
+    request_size: int
+    response_size: int
+    request_head: str | msgspec.UnsetType = msgspec.UNSET
+    request_head_complete: bool | msgspec.UnsetType = msgspec.UNSET
+    response_head: str | msgspec.UnsetType = msgspec.UNSET
+    response_head_complete: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class LogsInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """`result_info` of a list of logs; the extremes are there with `meta_info=true` and are of all pages."""
+
+    page: int
+    per_page: int
+    count: int
+    total_count: int
+    min_cost: float | msgspec.UnsetType = msgspec.UNSET
+    max_cost: float | msgspec.UnsetType = msgspec.UNSET
+    min_tokens_in: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens_in: int | msgspec.UnsetType = msgspec.UNSET
+    min_tokens_out: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens_out: int | msgspec.UnsetType = msgspec.UNSET
+    min_total_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    max_total_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    min_duration: int | msgspec.UnsetType = msgspec.UNSET
+    max_duration: int | msgspec.UnsetType = msgspec.UNSET
+
+
+async def list_logs(request: Request, query: LogsQuery) -> Answer:
+    wanted = log_query(query, request.query_pairs())
+    found = await logs.page(request.services, request.account_id, request.path["gateway_id"], wanted)
+    window = query.window(LOGS_PER_PAGE_MAX)
+    info = LogsInfo(
+        page=window.page,
+        per_page=window.per_page,
+        count=len(found.calls),
+        total_count=found.total,
+        **(_extremes(found.extremes) if found.extremes else {}),
+    )
+    return page([_log(call) for call in found.calls], window.page, window.per_page, found.total, info)
+
+
+async def get_log(request: Request, _: None) -> Answer:
+    call = await _call(request)
+    detail = LogDetail(
+        **msgspec.structs.asdict(_log(call)),
+        request_size=call.detail.request_size,
+        response_size=call.detail.response_size,
+        **_head("request", call.request_body),
+        **_head("response", call.response_body),
+    )
+    return ok(detail)
+
+
+async def get_request(request: Request, _: None) -> Answer:
+    call = await _call(request)
+    return _body(call.request_body, call.detail.request_content_type)
+
+
+async def get_response(request: Request, _: None) -> Answer:
+    call = await _call(request)
+    return _body(call.response_body, call.detail.response_content_type)
+
+
+async def _call(request: Request) -> CallRow:
+    return await logs.one(request.services, request.account_id, request.path["gateway_id"], request.path["log_id"])
+
+
+def _log(call: CallRow) -> Log:
+    detail = call.detail
+    return Log(
+        id=call.log_id,
+        created_at=iso(call.created_at),
+        provider=call.provider,
+        model=call.model,
+        path=detail.path,
+        duration=call.duration,
+        success=call.success,
+        tokens_in=call.tokens_in,
+        tokens_out=call.tokens_out,
+        cost=nanos_to_usd(call.cost),
+        custom_cost=detail.custom_cost,
+        status_code=call.status_code,
+        step=detail.step,
+        request_type=detail.request_type,
+        request_content_type=detail.request_content_type,
+        response_content_type=detail.response_content_type,
+        event_id=detail.event_id,
+        metadata=detail.metadata or msgspec.UNSET,
+        authentication=detail.authenticated,
+        wholesale=not detail.own_key,
+        farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms),
+    )
+
+
+def _extremes(extremes: LogExtremes) -> dict[str, Any]:
+    figures = {
+        "cost": (nanos_to_usd(extremes.cost[0]), nanos_to_usd(extremes.cost[1])),
+        "tokens_in": extremes.tokens_in,
+        "tokens_out": extremes.tokens_out,
+        "total_tokens": extremes.total_tokens,
+        "duration": extremes.duration,
+    }
+    return {f"{end}_{name}": pair[at] for name, pair in figures.items() for at, end in enumerate(("min", "max"))}
+
+
+def _head(name: str, body: bytes | None) -> dict[str, Any]:
+    if body is None:
+        return {}
+    return {
+        f"{name}_head": body[:HEAD_BYTES].decode(errors="replace"),
+        f"{name}_head_complete": len(body) <= HEAD_BYTES,
+    }
+
+
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; *[\w-]+=[\w.\"-]+)*")
+_INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-content-type-options", "nosniff"))
+"""A stored body is somebody else's text: a browser that opens it must not run it."""
+
+
+def _body(body: bytes | None, content_type: str) -> Answer:
+    if body is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    media_type = content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream"
+    return Answer(body, content_type=media_type, headers=_INERT)

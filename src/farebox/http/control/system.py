@@ -1,0 +1,34 @@
+"""Probes for whoever runs the program, and the answer for what is not there yet."""
+
+import asyncio
+from typing import Literal, NoReturn
+
+import msgspec
+
+from farebox.errors import DATABASE_UNAVAILABLE, NOT_AVAILABLE, Problem
+from farebox.http.envelope import Answer, plain
+from farebox.http.request import Request
+
+READY_SECONDS = 2.0
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: Literal["ok"] = "ok"
+
+
+async def healthz(request: Request, _: None) -> Answer:
+    """The process answers."""
+    return plain(Health())
+
+
+async def readyz(request: Request, _: None) -> Answer:
+    """The database takes writes: an empty transaction goes through its writer."""
+    try:
+        await asyncio.wait_for(request.services.database.write(lambda connection: None), READY_SECONDS)
+    except TimeoutError as error:
+        raise Problem(DATABASE_UNAVAILABLE, "The database does not answer in time", retry_after=1) from error
+    return plain(Health())
+
+
+async def not_available(request: Request, _: None) -> NoReturn:
+    raise Problem(NOT_AVAILABLE, "This part of the API is not available in this release of Farebox")

@@ -1,0 +1,40 @@
+"""Small translations that every family of the wire shares: times, pages, what takes nothing."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+PAGE_MAX = 1_000_000
+"""Pages beyond this one are read as this one: it is empty too."""
+
+
+class Paging(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page of a list. Out of range figures are brought into range rather than refused."""
+
+    page: int = 1
+    per_page: int = 20
+
+    def window(self, per_page_max: int = 100) -> "Window":
+        per_page = min(max(self.per_page, 1), per_page_max)
+        return Window(min(max(self.page, 1), PAGE_MAX), per_page)
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A page in range: `page` counts from 1."""
+
+    page: int
+    per_page: int
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * self.per_page
+
+
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=4e15, description="Unix time in milliseconds")]
+
+
+def iso(ms: int) -> str:
+    """A time as Cloudflare writes it, to the millisecond: `2026-11-22T06:34:00.123Z`."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

@@ -1,0 +1,97 @@
+"""Who calls the data plane, and who pays: our access token, and possibly the caller's own provider key.
+
+A token of ours is known by its prefix wherever it is sent, and is never forwarded. Anything else in a header that can
+carry a provider key is the caller's own: it is forwarded, and the account is not charged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from farebox.errors import TOKEN_REJECTED, Problem
+from farebox.model import Permission
+from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
+from farebox.usecases.configuration import Configuration
+from farebox.vault import TOKEN_PREFIX
+
+GATEWAY_TOKEN_HEADER = "cf-aig-authorization"  # noqa: S105 - a header's name
+
+
+class Headers(Protocol):
+    def get(self, name: str) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request brought. `token` is the text of one of ours; None where it brought none."""
+
+    token: str | None
+    own_key: bool
+
+
+def read_credentials(headers: Headers, query: str) -> Credentials:
+    """Sort a request's credentials into ours and the caller's own."""
+    token = _bare(headers.get(GATEWAY_TOKEN_HEADER))
+    own_key = False
+    for name in CALLER_KEY_HEADERS:
+        value = _bare(headers.get(name))
+        if value is None:
+            continue
+        if is_ours(value):
+            token = token or value
+        else:
+            own_key = True
+    if f"{CALLER_KEY_QUERY}=" in query:
+        value = dict(parse_qsl(query)).get(CALLER_KEY_QUERY)
+        if value and is_ours(value):
+            token = token or value
+        elif value:
+            own_key = True
+    return Credentials(token, own_key)
+
+
+def is_ours(value: str) -> bool:
+    """Whether a credential is one of our tokens, valid or not."""
+    return value.startswith(TOKEN_PREFIX)
+
+
+def carries_ours(value: str) -> bool:
+    """Whether a header's value is one of our tokens, with or without `Bearer`."""
+    return is_ours(_bare(value) or "")
+
+
+def authorize_run(token: str | None, account_id: str, configuration: Configuration) -> None:
+    """Raises Problem (TOKEN_REJECTED) unless the token may run calls on the account. Missing, unknown, revoked and
+    foreign tokens are answered alike."""
+    found = configuration.token(token) if token else None
+    if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
+        raise Problem(
+            TOKEN_REJECTED,
+            "Unauthorized: send an access token of this account with the permission `AI Gateway Run`, as "
+            "`cf-aig-authorization: Bearer <token>` or as the SDK's API key.",
+        )
+
+
+def _bare(value: str | None) -> str | None:
+    """The credential in a header's value; None where it is empty."""
+    if value is None:
+        return None
+    value = value.strip()
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() == "bearer":  # alone: an SDK without a key
+        value = rest.strip()
+    return value or None
+
+
+class StepHeaders:
+    """The headers of one step of a universal request."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = {name.lower(): value for name, value in headers.items()}
+
+    def get(self, name: str) -> str | None:
+        return self._headers.get(name)
+
+    def items(self) -> list[tuple[str, str]]:
+        return list(self._headers.items())

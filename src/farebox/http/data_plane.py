@@ -1,0 +1,358 @@
+"""The data plane: the URLs of model calls, and the sink that writes their answers.
+
+/v1/{account}/{gateway}/{provider}/…           a provider's own paths
+/v1/{account}/{gateway}/compat/…               OpenAI form, `provider/model`
+/v1/{account}/{gateway}                        universal: steps tried in order
+/client/v4/accounts/{account}/ai/v1/…          REST form, the gateway named by a header
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from farebox.errors import (
+    BODY_LATE,
+    DATABASE_UNAVAILABLE,
+    GATEWAY_UNKNOWN,
+    INTERNAL,
+    INVALID_REQUEST,
+    MODEL_UNPRICED,
+    NO_ROUTE,
+    NOT_METERED,
+    OWN_KEY_REQUIRED,
+    PROVIDER_UNKNOWN,
+    RATE_LIMITED,
+    SHUTTING_DOWN,
+    TOO_MANY_CALLS,
+    UPSTREAM_INVALID,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_UNREACHABLE,
+    Problem,
+)
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.http.credentials import StepHeaders, authorize_run, read_credentials
+from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList, RequestHeaders
+from farebox.http.model_list import model_list
+from farebox.http.provider_errors import Form, broken_event, error_body, error_headers
+from farebox.http.router import shown
+from farebox.http.understand import Asked, compat_call, native_call
+from farebox.limits.rate import RateLimiter
+from farebox.settings import Settings
+from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.usecases.call import Call, Gone
+from farebox.usecases.serve_call import serve_call
+from farebox.usecases.services import Services
+from farebox.usecases.watch import Interrupted, Watch
+
+STEPS_MAX = 10
+SETTLE_SECONDS = 5.0
+REST_PREFIX = "/client/v4/accounts/"
+_REST_PATHS = {"chat/completions": "chat/completions", "responses": "responses", "messages": "v1/messages"}
+_REST_PATHS["v1/messages"] = "v1/messages"  # where the Anthropic SDK ends up when its base URL ends in /ai/v1
+_NEXT_STEP = (
+    UPSTREAM_UNREACHABLE,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_INVALID,
+    OWN_KEY_REQUIRED,
+    MODEL_UNPRICED,
+    PROVIDER_UNKNOWN,
+    NOT_METERED,
+)
+"""What is wrong with one step only, so that the next may do better."""
+_COMPAT_PATHS = frozenset({"chat/completions", "embeddings"})
+_STEP_OPTIONS = {
+    "requestTimeout": "cf-aig-request-timeout",
+    "maxAttempts": "cf-aig-max-attempts",
+    "retryDelay": "cf-aig-retry-delay",
+    "backoff": "cf-aig-backoff",
+}
+"""A universal step's `config`, by the headers that ask for the same."""
+
+log = structlog.get_logger("farebox.calls")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL of the data plane names."""
+
+    account_id: str
+    gateway_id: str
+    slug: str
+    """A provider's, or `compat`, `rest`, or empty for the universal endpoint."""
+    path: str
+
+    @property
+    def form(self) -> Form:
+        """Whose SDK is calling, by the path: it decides the shape of errors."""
+        if self.slug == "anthropic" or self.path.endswith(("messages", "messages/count_tokens")):
+            return "anthropic"
+        if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):
+            return "google"
+        return "openai"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of a universal request."""
+
+    provider: str
+    endpoint: str
+    query: msgspec.Raw = msgspec.Raw(b"{}")
+    """The provider's request body."""
+    headers: Mapping[str, str] = {}
+    config: Mapping[str, Any] = {}
+
+
+class DataPlane:
+    """Serves model calls; counts those in flight, so that a stop can wait for them."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._rates = RateLimiter()
+        self._in_flight: set[asyncio.Task[object]] = set()
+        self._draining = False
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one exchange, whatever happens."""
+        request_id = self._services.ids.log_id()
+        target = _target(exchange)
+        form: Form = "openai" if target is None else target.form
+        sink = HttpSink(exchange, request_id, form)
+        task = asyncio.current_task()
+        assert task is not None
+        self._in_flight.add(task)
+        watch = Watch(exchange.gone, self._services.settings.call_timeout_ms / 1000)
+        try:
+            await self._serve(exchange, target, sink, watch, request_id)
+        except Problem as problem:
+            if not sink.call_known:  # one that became a call has its own line and row
+                log.info("refused", request_id=request_id, path=shown(exchange.path), error=problem.kind.name)
+            sink.fail(problem)
+        except DatabaseUnavailable as error:
+            log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
+            sink.fail(Problem(DATABASE_UNAVAILABLE, "The database cannot be written to at the moment.", retry_after=2))
+        except Exception:
+            log.exception("call failed", request_id=request_id)
+            sink.fail(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
+        finally:
+            watch.close()
+            self._in_flight.discard(task)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse further calls and wait for those in flight; those that take longer are cut and settled."""
+        self._draining = True
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=SETTLE_SECONDS)
+
+    async def _serve(
+        self, exchange: Exchange, target: Target | None, sink: "HttpSink", watch: Watch, request_id: str
+    ) -> None:
+        services = self._services
+        if self._draining:
+            raise Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=1)
+        if len(self._in_flight) > services.settings.calls_max:
+            raise Problem(TOO_MANY_CALLS, "Too many calls are in flight.", retry_after=1)
+        if target is None:
+            raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
+        credentials = read_credentials(exchange.headers, exchange.query)
+        own_key = credentials.own_key and target.slug not in ("rest", "")
+        gateway = await self._gateway(target, credentials.token, own_key=own_key)
+        if exchange.method == "GET" and target.slug in ("compat", "rest") and target.path == "models":
+            exchange.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
+            return
+        self._count(target, gateway)
+        body = await _body(exchange, watch, services.settings)
+        if body is None:
+            return
+        asked = Asked(
+            log_id=request_id,
+            account_id=target.account_id,
+            gateway_id=target.gateway_id,
+            gateway=gateway,
+            slug=target.slug,
+            path=target.path,
+            query=exchange.query,
+            method=exchange.method,
+            headers=exchange.headers,
+            body=body,
+            own_key=own_key,
+        )
+        if target.slug == "":
+            await self._universal(asked, sink, watch)
+        else:
+            call = _call(services, asked)
+            sink.of(call)
+            await serve_call(services, call, sink, watch)
+
+    async def _gateway(self, target: Target, token: str | None, *, own_key: bool) -> GatewayConfig:
+        """The gateway, if the caller may use it. Only a gateway with authentication off serves callers without a token,
+        and those only on their own key. Raises Problem."""
+        configuration = self._services.configuration
+        if token is None and own_key:
+            gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
+            if gateway is not None and not gateway.authentication:
+                return gateway
+        authorize_run(token, target.account_id, configuration)
+        gateway = await configuration.gateway(target.account_id, target.gateway_id)
+        if gateway is None:
+            raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
+        return gateway
+
+    def _count(self, target: Target, gateway: GatewayConfig) -> None:
+        limit, seconds = gateway.rate_limiting_limit, gateway.rate_limiting_interval
+        if not limit or not seconds:
+            return
+        wait = self._rates.admit(
+            (target.account_id, target.gateway_id),
+            limit,
+            seconds,
+            sliding=gateway.rate_limiting_technique == "sliding",
+            now_ms=self._services.clock.now_ms(),
+        )
+        if wait is not None:
+            raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
+
+    async def _universal(self, asked: Asked, sink: "HttpSink", watch: Watch) -> None:
+        """Try the steps in order; the first that the provider answers without an error is the answer."""
+        if asked.method != "POST":
+            raise Problem(NO_ROUTE, "The universal endpoint takes POST.")
+        steps = _steps(asked.body)
+        for number, step in enumerate(steps):
+            last = number == len(steps) - 1
+            try:
+                call = _step_call(self._services, asked, step, number)
+                sink.of(call)
+                if await serve_call(self._services, call, sink, watch, last=last):
+                    return
+            except Problem as problem:
+                if last or problem.kind not in _NEXT_STEP:
+                    raise
+
+
+def _call(services: Services, asked: Asked) -> Call:
+    if asked.slug not in ("compat", "rest"):
+        return native_call(services, asked)
+    paths = _REST_PATHS if asked.slug == "rest" else {path: path for path in _COMPAT_PATHS}
+    if asked.method != "POST" or asked.path not in paths:
+        raise Problem(NO_ROUTE, f"There is no {asked.method} {asked.path[:100]} here.")
+    return compat_call(services, replace(asked, path=paths[asked.path]))
+
+
+def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Call:
+    """A step has headers and a key of its own; our token and options come with the request."""
+    options = _options(asked.headers) | _configured(step)
+    headers = StepHeaders({**options, "content-type": "application/json", **step.headers})
+    endpoint, _, query = step.endpoint.lstrip("/").partition("?")
+    of_step = replace(
+        asked,
+        log_id=asked.log_id if number == 0 else services.ids.log_id(),
+        slug=step.provider,
+        path=endpoint,
+        query=query,
+        headers=headers,
+        body=bytes(step.query),
+        own_key=read_credentials(headers, query).own_key,
+        step=number,
+    )
+    return _call(services, of_step) if step.provider == "compat" else native_call(services, of_step)
+
+
+def _options(headers: RequestHeaders) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.startswith("cf-aig-") or name == "user-agent"}
+
+
+def _configured(step: Step) -> dict[str, str]:
+    return {header: str(step.config[name]) for name, header in _STEP_OPTIONS.items() if name in step.config}
+
+
+async def _body(exchange: Exchange, watch: Watch, settings: Settings) -> bytes | None:
+    """The request body; None where the client has gone. Raises Problem: BODY_TOO_LARGE, BODY_LATE."""
+    try:
+        with watch.waiting(settings.read_timeout_ms / 1000):
+            return await exchange.body(settings.body_limit_bytes)
+    except Interrupted as interrupted:
+        if interrupted.reason == "client_gone":
+            return None
+        raise Problem(BODY_LATE, "The request body did not arrive in time.") from interrupted
+
+
+def _steps(body: bytes) -> list[Step]:
+    try:
+        steps = msgspec.json.decode(body, type=list[Step])
+    except msgspec.DecodeError as error:
+        raise Problem(INVALID_REQUEST, f"The body is not a list of steps: {error}") from error
+    if not 1 <= len(steps) <= STEPS_MAX:
+        raise Problem(INVALID_REQUEST, f"Send 1 to {STEPS_MAX} steps.")
+    return steps
+
+
+def _target(exchange: Exchange) -> Target | None:
+    """What the URL names; None where it is no URL of the data plane."""
+    path = exchange.path
+    if path.startswith(REST_PREFIX):
+        account_id, _, rest = path.removeprefix(REST_PREFIX).partition("/ai/v1/")
+        gateway_id = exchange.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
+        return Target(account_id, gateway_id, "rest", rest) if rest else None
+    parts = path.split("/", 5)
+    if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:
+        return None
+    return Target(parts[2], parts[3], parts[4] if len(parts) > 4 else "", parts[5] if len(parts) > 5 else "")
+
+
+class HttpSink:
+    """Writes an answer into the exchange, with the headers that name the call."""
+
+    def __init__(self, exchange: Exchange, request_id: str, form: Form) -> None:
+        self._exchange = exchange
+        self._request_id = request_id
+        self._form: Form = form
+        self._headers: HeaderList = [("cf-aig-request-id", request_id)]
+        self._answered = False
+        self.call_known = False
+
+    def of(self, call: Call) -> None:
+        """The call that is being answered from now on."""
+        self.call_known = True
+        self._headers = [
+            ("cf-aig-log-id", call.log_id),
+            ("cf-aig-request-id", self._request_id),
+            ("cf-aig-event-id", call.event_id or self._request_id),
+            ("cf-aig-step", str(call.step)),
+        ]
+
+    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        self._answered = True
+        self._exchange.answer(status, headers + self._headers, body)
+
+    def start(self, status: int, headers: HeaderList) -> "HttpStream":
+        self._answered = True
+        return HttpStream(self._exchange.start(status, headers + self._headers))
+
+    def broken(self, message: str) -> bytes:
+        return broken_event(message, self._form)
+
+    def fail(self, problem: Problem) -> None:
+        """Answer with an error, unless an answer has begun."""
+        if not self._answered:
+            self.answer(problem.kind.status, error_headers(problem), error_body(problem, self._form, self._request_id))
+
+
+class HttpStream:
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: AnswerStream) -> None:
+        self._stream = stream
+
+    async def send(self, chunk: bytes) -> None:
+        try:
+            await self._stream.send(chunk)
+        except ClientGone as error:
+            raise Gone from error

@@ -1,0 +1,109 @@
+"""What the control plane answers with: Cloudflare's v4 envelope around results and around errors.
+
+Every envelope has `result`, `success`, `errors` and `messages`; a page has `result_info` too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from farebox.errors import NO_ROUTE, NOT_AVAILABLE, Problem
+from farebox.http.exchange import HeaderList
+from farebox.http.validation import InvalidInput
+
+JSON = "application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An item of `messages`, or of an error's `error_chain`."""
+
+    code: int
+    message: str
+
+
+class ErrorItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An item of `errors`."""
+
+    code: int
+    message: str
+    path: tuple[str | int, ...] | None = None
+    """Where in the request the fault is; validation errors only."""
+    error_chain: list[Note] = []
+
+
+class ResultInfo(msgspec.Struct, frozen=True):
+    """Which part of a list a page is. `count` is the number of items on it."""
+
+    page: int
+    per_page: int
+    count: int
+    total_count: int
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not raw."""
+
+    result: Any
+    success: bool = True
+    errors: list[ErrorItem] = []
+    messages: list[Note] = []
+    result_info: Any | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, before the headers that every answer carries are added."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def ok(result: object, *messages: Note) -> Answer:
+    """One result."""
+    return Answer(_encode(Envelope(result=result, messages=list(messages))))
+
+
+def page(items: Sequence[object], number: int, per_page: int, total: int, info: object = None) -> Answer:
+    """One page of a list; past the end it is empty, which is how the official clients know to stop.
+
+    `info` takes the place of the usual `result_info`.
+    """
+    info = info or ResultInfo(number, per_page, len(items), total)
+    return Answer(_encode(Envelope(result=items, result_info=info)))
+
+
+def plain(value: object, status: int = 200) -> Answer:
+    """JSON without an envelope."""
+    return Answer(_encode(value), status)
+
+
+def failure(problem: Problem, *extra: tuple[str, str]) -> Answer:
+    """The envelope of a problem; `extra` are further headers."""
+    headers = list(extra)
+    if problem.retry_after is not None:
+        headers.append(("retry-after", str(problem.retry_after)))
+    if problem.kind is NOT_AVAILABLE:
+        headers.append(("x-should-retry", "false"))  # the official clients would try a 501 three times
+    envelope = Envelope(result=None, success=False, errors=_items(problem))
+    return Answer(_encode(envelope), problem.kind.status, headers=tuple(headers))
+
+
+def _items(problem: Problem) -> list[ErrorItem]:
+    code = problem.kind.code
+    if isinstance(problem, InvalidInput):
+        return [ErrorItem(code, fault.message, fault.path) for fault in problem.faults]
+    chain = [Note(*link) for link in problem.chain]
+    items = [ErrorItem(code, problem.message, problem.path, chain)]
+    if problem.kind is NO_ROUTE:
+        items.append(ErrorItem(7000, "No route for that URI"))
+    return items
+
+
+def send_headers(answer: Answer, request_id: str) -> HeaderList:
+    """The headers of an answer of the control plane."""
+    return [("content-type", answer.content_type), ("cf-ray", request_id), *answer.headers]

@@ -1,0 +1,58 @@
+"""One HTTP exchange, whatever server carries it: head and body in; status, headers, bytes out."""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias
+
+HeaderList: TypeAlias = list[tuple[str, str]]
+
+
+class ClientGone(Exception):
+    """The client closed its connection; what is sent further reaches nobody."""
+
+
+class RequestHeaders(Protocol):
+    """Names are lower case."""
+
+    def get(self, name: str) -> str | None: ...
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
+
+
+class AnswerStream(Protocol):
+    """An answer whose head has been sent."""
+
+    async def send(self, chunk: bytes) -> None:
+        """Raises ClientGone."""
+        ...
+
+
+class Exchange(Protocol):
+    """Answer exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def path(self) -> str:
+        """Percent-encoded, as it would be forwarded."""
+        ...
+
+    @property
+    def query(self) -> str:
+        """Without the question mark."""
+        ...
+
+    @property
+    def headers(self) -> RequestHeaders: ...
+
+    async def body(self, limit: int) -> bytes:
+        """The whole request body. Raises errors.Problem (BODY_TOO_LARGE) above `limit` bytes."""
+        ...
+
+    def answer(self, status: int, headers: HeaderList, body: bytes) -> None: ...
+
+    def start(self, status: int, headers: HeaderList) -> AnswerStream: ...
+
+    async def gone(self) -> None:
+        """Returns when the client has closed the connection."""
+        ...

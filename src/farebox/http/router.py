@@ -1,0 +1,146 @@
+"""The router: a table of routes made into a tree of path segments, one dictionary look-up a segment."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+
+from farebox.errors import METHOD_NOT_ALLOWED, NO_ROUTE, Problem
+from farebox.http.envelope import Answer, ResultInfo
+from farebox.http.request import Request
+from farebox.model import Permission
+
+Handler: TypeAlias = Callable[[Request, Any], Awaitable[Answer]]
+"""Takes the request and the struct of `Route.takes` (None where the route takes nothing)."""
+
+
+class Access(StrEnum):
+    """Who may call a route."""
+
+    PUBLIC = "public"
+    """Anyone."""
+    TOKEN = "token"  # noqa: S105 - the name of a kind of access
+    """The bearer of an access token; the handler judges it."""
+    CALLER = "caller"
+    """Anyone with valid credentials; the answer holds only what is theirs."""
+    ACCOUNT = "account"
+    """A caller with one of the route's permissions on the account in the path."""
+
+
+class Shape(StrEnum):
+    """What the body of a route's answer looks like."""
+
+    OBJECT = "object"
+    """The envelope around one result."""
+    PAGE = "page"
+    """The envelope around a list, with `result_info`."""
+    RAW = "raw"
+    """The bare thing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method of one URL. `path` has its parameters in braces."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    result: Any
+    """Type of the result; of one item of it where `shape` is PAGE."""
+    takes: type[msgspec.Struct] | None = None
+    """GET, DELETE: the query parameters. Else: the JSON body."""
+    permissions: tuple[Permission, ...] = ()
+    """Any one of them will do."""
+    access: Access = Access.ACCOUNT
+    shape: Shape = Shape.OBJECT
+    info: type[msgspec.Struct] = ResultInfo
+    """Type of `result_info`, where `shape` is PAGE."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(segment[1:-1] for segment in self.path.split("/") if segment.startswith("{"))
+
+    @property
+    def takes_body(self) -> bool:
+        return self.takes is not None and self.method not in ("GET", "DELETE")
+
+
+@dataclass(slots=True)
+class _Node:
+    fixed: dict[str, "_Node"] = field(default_factory=dict)
+    open: "_Node | None" = None
+    routes: dict[str, tuple[Route, tuple[str, ...]]] = field(default_factory=dict)
+
+
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SHOWN_MAX = 32
+
+
+class Router:
+    """Finds the route of a request. A fixed segment wins over a parameter at the same place."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._root = _Node()
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        node = self._root
+        for segment in route.path.split("/")[1:]:
+            if segment.startswith("{"):
+                node.open = node.open or _Node()
+                node = node.open
+            else:
+                node = node.fixed.setdefault(segment, _Node())
+        assert route.method not in node.routes, f"two routes for {route.method} {route.path}"
+        node.routes[route.method] = (route, route.parameters)
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route and its parameters. Raises Problem: NO_ROUTE, or METHOD_NOT_ALLOWED with what is allowed."""
+        node = self._root
+        values: list[str] = []
+        for segment in path.split("/")[1:]:
+            fixed = node.fixed.get(segment)
+            if fixed is not None:
+                node = fixed
+            elif node.open is not None and segment:
+                node = node.open
+                values.append(unquote(segment) if "%" in segment else segment)
+            else:
+                raise no_route(path)
+        if not node.routes:
+            raise no_route(path)
+        found = node.routes.get("GET" if method == "HEAD" else method)
+        if found is None:
+            raise MethodNotAllowed(method, node.routes)
+        route, names = found
+        parameters = dict(zip(names, values, strict=True))
+        account_id = parameters.get("account_id")
+        if account_id is not None and not _ACCOUNT_ID.fullmatch(account_id):
+            raise no_route(path)
+        return route, parameters
+
+
+class MethodNotAllowed(Problem):
+    """There is no such method at this URL; `allow` is the value of the header that says which there are."""
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        super().__init__(METHOD_NOT_ALLOWED, f"Method {method[:16]} not available for that URI.")
+        methods = set(allowed)
+        self.allow = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+
+def no_route(path: str) -> Problem:
+    """The problem of a path that leads nowhere."""
+    return Problem(NO_ROUTE, f"Could not route to {shown(path)}, perhaps your object identifier is invalid?")
+
+
+def shown(path: str) -> str:
+    """A path as it may be repeated in answers and logs: whatever is long enough to be a secret is left out."""
+    segments = path[:1024].split("/")[:16]
+    return "/".join("…" if len(segment) > _SHOWN_MAX or segment.startswith("fbx_") else segment for segment in segments)

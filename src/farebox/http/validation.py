@@ -1,0 +1,135 @@
+"""Bodies and query parameters into typed structs, with Cloudflare's (zod's) words for what is wrong with them.
+
+msgspec decides what is valid; this module only runs it field by field, so that every fault is reported at once, and
+says its findings in the words that clients of Cloudflare know.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin
+
+import msgspec
+
+from farebox.errors import MALFORMED_JSON, VALIDATION_FAILED, Problem
+
+T = TypeVar("T", bound=msgspec.Struct)
+Path: TypeAlias = tuple[str | int, ...]
+
+INTEGER_MAX = 2**53 - 1
+"""The largest integer that every client can read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request, and where."""
+
+    path: Path
+    message: str
+
+
+class InvalidInput(Problem):
+    """The request is not what the route takes; `faults` has at least one item."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(VALIDATION_FAILED, faults[0].message, path=faults[0].path)
+        self.faults = tuple(faults)
+
+
+def invalid(message: str, *path: str | int) -> InvalidInput:
+    """A single fault, to be raised."""
+    return InvalidInput([Fault(path, message)])
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value. Raises Problem (MALFORMED_JSON)."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(MALFORMED_JSON, "Malformed JSON in request body") from error
+
+
+def read_body(body: bytes, kind: type[T]) -> T:
+    """The request body as `kind`. Raises Problem (MALFORMED_JSON) or InvalidInput."""
+    value = parse_json(body)
+    if not isinstance(value, dict):
+        raise invalid(f"Expected object, received {_kind_of(value)}", "body")
+    return read(value, kind, "body", strict=True)
+
+
+def read(values: Mapping[str, Any], kind: type[T], where: str, *, strict: bool) -> T:
+    """`values` as `kind`; `strict` where they have JSON types, not where all are text. Raises InvalidInput."""
+    faults: list[Fault] = []
+    taken: dict[str, Any] = {}
+    for field in _fields(kind):
+        if field.encode_name not in values:
+            if field.required:
+                faults.append(Fault((where, field.encode_name), "Required"))
+            continue
+        try:
+            value = taken[field.name] = msgspec.convert(values[field.encode_name], field.type, strict=strict)
+            if strict and isinstance(value, int) and abs(value) > INTEGER_MAX:
+                message = f"Number must be less than or equal to {INTEGER_MAX}"
+                faults.append(Fault((where, field.encode_name), message))
+        except msgspec.ValidationError as error:
+            faults.append(_fault((where, field.encode_name), str(error), field.type, values[field.encode_name]))
+    if kind.__struct_config__.forbid_unknown_fields:
+        known = {field.encode_name for field in _fields(kind)}
+        unknown = ", ".join(f"'{name[:64]}'" for name in values if name not in known)
+        if unknown:
+            faults.append(Fault((where,), f"Unrecognized key(s) in object: {unknown}"))
+    if faults:
+        raise InvalidInput(faults)
+    return kind(**taken)
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
+
+
+_AT = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_TYPES = {"int": "number", "float": "number", "str": "string", "bool": "boolean"}
+_BOUNDS = (
+    (re.compile(r"^Expected `(?:int|float)` >= (\S+)$"), "Number must be greater than or equal to {}"),
+    (re.compile(r"^Expected `(?:int|float)` <= (\S+)$"), "Number must be less than or equal to {}"),
+    (re.compile(r"^Expected `str` of length >= (\d+)$"), "String must contain at least {} character(s)"),
+    (re.compile(r"^Expected `str` of length <= (\d+)$"), "String must contain at most {} character(s)"),
+    (re.compile(r"^Expected `str` matching regex '(.*)'$"), "Invalid: must match {}"),
+    (re.compile(r"^Object missing required field `(\w+)`$"), "Required: {}"),
+)
+_WRONG_TYPE = re.compile(r"^Expected `([^`]+)`, got `([^`]+)`$")
+
+
+def _fault(path: Path, text: str, kind: Any, value: Any) -> Fault:
+    """msgspec's sentence as a fault in zod's words."""
+    at = _AT.search(text)
+    if at:
+        text = text[: at.start()]
+        path += tuple(name or int(index) for name, index in _STEP.findall(at.group(1)))
+    choices = " | ".join(f"'{choice}'" for choice in _choices(kind))
+    if text.startswith("Invalid enum value"):
+        return Fault(path, f"Invalid enum value. Expected {choices}, received '{str(value)[:64]}'")
+    wrong = _WRONG_TYPE.match(text)
+    if wrong:
+        wanted = choices or " | ".join(_TYPES.get(name, name) for name in wrong.group(1).split(" | ") if name != "null")
+        return Fault(path, f"Expected {wanted}, received {_TYPES.get(wrong.group(2), wrong.group(2))}")
+    for pattern, words in _BOUNDS:
+        found = pattern.match(text)
+        if found:
+            return Fault(path, words.format(found.group(1).removesuffix(".0")))
+    return Fault(path, text)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The values of the Literal in a field's type, if there is one."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(choice for part in get_args(kind) for choice in _choices(part))
+
+
+def _kind_of(value: Any) -> str:
+    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")

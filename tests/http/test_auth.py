@@ -1,0 +1,128 @@
+import httpx
+import pytest
+
+from farebox.clock import SystemClock
+from farebox.model import Permission
+from farebox.storage.accounts import add_user, list_tokens, revoke_token
+from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.support import Customer, Farebox
+
+MISSING = (400, [(9106, "Missing X-Auth-Key, X-Auth-Email or Authorization headers")])
+MALFORMED = (400, [(6003, "Invalid request headers")])
+REJECTED = (401, [(9109, "Invalid access token")])
+WRONG_KEY = (403, [(9103, "Unknown X-Auth-Key or X-Auth-Email")])
+EMAIL = "someone@example.com"
+KEY = "144c9defac04969c7bfad8efaa8ea194"
+
+
+@pytest.fixture
+def user(farebox: Farebox, customer: Customer) -> dict[str, str]:
+    """Headers of a user who is a member of the customer's account."""
+    email = f"{customer.account_id}@example.com"
+    services = farebox.services
+    key_hash = services.vault.hash_token(KEY)
+    farebox.run(services.database.write(lambda c: add_user(c, email, key_hash, [customer.account_id], 0)))
+    return {"x-auth-email": email, "x-auth-key": KEY}
+
+
+def refusal(answer: httpx.Response) -> tuple[int, list[tuple[int, str]]]:
+    return answer.status_code, errors(answer)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected", "chain"),
+    [
+        ({}, MISSING, None),
+        ({"x-other": "x"}, MISSING, None),
+        ({"authorization": "Basic abc"}, MALFORMED, [6111]),
+        ({"authorization": "Bearer"}, MALFORMED, [6111]),
+        ({"authorization": "Bearer two words"}, MALFORMED, [6111]),
+        ({"authorization": "Bearer " + "x" * 600}, MALFORMED, [6111]),
+        ({"authorization": "Bearer fbx_unknown"}, REJECTED, None),
+        ({"x-auth-key": KEY}, MALFORMED, [6102]),
+        ({"x-auth-email": EMAIL}, MALFORMED, [6103]),
+        ({"x-auth-email": "nobody", "x-auth-key": KEY}, MALFORMED, [6102]),
+        ({"x-auth-email": EMAIL, "x-auth-key": "two words"}, MALFORMED, [6103]),
+        ({"x-auth-email": EMAIL, "x-auth-key": KEY}, WRONG_KEY, None),
+        ({"authorization": "Bearer fbx_unknown", "x-auth-email": EMAIL, "x-auth-key": KEY}, REJECTED, None),
+    ],
+)
+def test_credentials_that_are_refused(
+    customer: Customer, headers: dict[str, str], expected: object, chain: list[int] | None
+) -> None:
+    answer = http.get(f"{customer.api_url}/ai-gateway/billing/credit-balance", headers=headers)
+    assert refusal(answer) == expected
+    if chain is not None:
+        assert [link["code"] for link in answer.json()["errors"][0]["error_chain"]] == chain
+
+
+def test_a_revoked_token_is_refused(farebox: Farebox, customer: Customer) -> None:
+    services = farebox.services
+    token = farebox.run(services.database.scan(lambda c: list_tokens(c, customer.account_id)))[0]
+    farebox.run(services.database.write(lambda c: revoke_token(c, token.token_id, 1)))
+    farebox.run(_forget(farebox))
+    answer = http.get(f"{customer.api_url}/farebox/balance", headers=customer.headers)
+    assert refusal(answer) == REJECTED
+
+
+async def _forget(farebox: Farebox) -> None:
+    farebox.services.configuration.forget()
+
+
+def test_an_expired_token_is_refused(farebox: Farebox) -> None:
+    account_id = farebox.create_account()
+    token = farebox.create_token(account_id, expires_at=SystemClock().now_ms() - 1)
+    answer = http.get(f"{farebox.url}/client/v4/user/tokens/verify", headers={"authorization": f"Bearer {token}"})
+    assert refusal(answer) == (401, [(1000, "Invalid API Token")])
+
+
+def test_a_user_signs_in_with_email_and_key(customer: Customer, user: dict[str, str]) -> None:
+    answer = http.get(f"{customer.api_url}/ai-gateway/billing/credit-balance", headers=user)
+    assert result(answer)["balance"] == 500
+    wrong = http.get(f"{customer.api_url}/farebox/balance", headers=user | {"x-auth-key": KEY[:-1]})
+    assert refusal(wrong) == WRONG_KEY
+
+
+def test_of_two_credentials_the_valid_one_wins(farebox: Farebox, customer: Customer, user: dict[str, str]) -> None:
+    url = f"{customer.api_url}/farebox/balance"
+    for token in ("Bearer fbx_unknown", "Basic abc"):
+        result(http.get(url, headers=user | {"authorization": token}))
+    other = farebox.funded("1")
+    assert http.get(url, headers=user | other.headers).status_code == 403  # a valid token is not helped by the key
+
+
+def test_a_user_sees_the_accounts_of_the_membership_only(
+    farebox: Farebox, customer: Customer, user: dict[str, str]
+) -> None:
+    listed = result(http.get(f"{farebox.url}/client/v4/accounts", headers=user))
+    assert [account["id"] for account in listed] == [customer.account_id]
+
+
+def test_verify_tells_the_token(farebox: Farebox, customer: Customer) -> None:
+    url = f"{farebox.url}/client/v4/user/tokens/verify"
+    answer = http.get(url, headers=customer.headers)
+    assert result(answer)["status"] == "active"
+    assert answer.json()["messages"][0]["message"] == "This API Token is valid and active"
+    assert refusal(http.get(url)) == MISSING
+    assert refusal(http.get(url, headers={"authorization": "x"})) == MALFORMED
+
+
+@pytest.mark.parametrize("permission", list(Permission))
+def test_permissions(farebox: Farebox, permission: Permission) -> None:
+    account_id = farebox.create_account()
+    headers = {"authorization": f"Bearer {farebox.create_token(account_id, permission)}"}
+    gateways = f"{farebox.url}/client/v4/accounts/{account_id}/ai-gateway/gateways"
+    may_read = permission in (Permission.READ, Permission.WRITE)
+    assert http.get(gateways, headers=headers).status_code == (200 if may_read else 403)
+    created = http.post(gateways, headers=headers, json={"id": "mine"} | GATEWAY_FIELDS)
+    assert created.status_code == (200 if permission is Permission.WRITE else 403)
+
+
+def test_who_may_not_is_told_before_the_body_is_looked_at(farebox: Farebox, customer: Customer) -> None:
+    gateways = f"{customer.api_url}/ai-gateway/gateways"
+    assert refusal(http.post(gateways, content=b"{")) == MISSING
+    other = farebox.funded("1")
+    assert refusal(http.post(gateways, content=b"{", headers=other.headers)) == (
+        403,
+        [(10000, "Authentication error")],
+    )

@@ -1,0 +1,161 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.http.support import errors, http, result
+from tests.support import Customer, Farebox
+
+HOUR_MS = 3_600_000
+
+
+def billing(customer: Customer, path: str, **parameters: Any) -> httpx.Response:
+    return http.get(f"{customer.api_url}/ai-gateway/billing/{path}", params=parameters, headers=customer.headers)
+
+
+def test_balance_is_in_cents_with_its_fractions(customer: Customer) -> None:
+    assert result(billing(customer, "credit-balance")) == {
+        "balance": 500,
+        "has_default_payment_method": False,
+        "payment_method": None,
+        "topup_config": {
+            "amount": None,
+            "threshold": None,
+            "disabledReason": None,
+            "error": None,
+            "lastFailedAt": None,
+        },
+        "first_topup_success": False,
+    }
+    customer.chat()
+    assert result(billing(customer, "credit-balance"))["balance"] == customer.balance.posted / 10_000_000
+    assert customer.balance.posted < 5_000_000_000
+
+
+def test_top_up_is_not_set_up(customer: Customer) -> None:
+    assert set(result(billing(customer, "topup/config")).values()) == {None}
+    limits = result(billing(customer, "topup/limits"))
+    assert limits["min_cents"] == 1000
+    assert limits["max_cents"] > 1000
+    assert limits["currency"] == "USD"
+
+
+def test_usage_history_sums_what_was_charged(farebox: Farebox, customer: Customer) -> None:
+    assert result(billing(customer, "usage-history", value_grouping_window="day")) == {"history": []}
+    customer.chat()
+    customer.chat()
+    spent = (5_000_000_000 - customer.balance.posted) / 10_000_000
+    now = farebox.services.clock.now_ms()
+    for window, length in (("hour", HOUR_MS), ("day", 24 * HOUR_MS)):
+        (entry,) = result(billing(customer, "usage-history", value_grouping_window=window))["history"]
+        assert entry["aggregated_value"] == pytest.approx(spent)
+        assert entry["end_time"] - entry["start_time"] == length
+        assert entry["start_time"] % length == 0
+        assert now - length - 60_000 < entry["start_time"] <= now
+
+
+def test_usage_history_has_bounds(farebox: Farebox, customer: Customer) -> None:
+    customer.chat()
+    now = farebox.services.clock.now_ms()
+
+    def entries(**bounds: float) -> int:
+        return len(result(billing(customer, "usage-history", value_grouping_window="hour", **bounds))["history"])
+
+    assert entries(start_time=now - 60_000, end_time=now + 60_000) == 1
+    assert entries(start_time=now + HOUR_MS * 2) == 0
+    assert entries(end_time=now - HOUR_MS * 2) == 0
+    assert entries(start_time=now, end_time=now - HOUR_MS * 3) == 0
+    assert entries(start_time=float(now), end_time=4e15) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "path", "message"),
+    [
+        ({}, "value_grouping_window", "Required"),
+        (
+            {"value_grouping_window": "week"},
+            "value_grouping_window",
+            "Invalid enum value. Expected 'day' | 'hour', received 'week'",
+        ),
+        ({"value_grouping_window": "day", "start_time": "x"}, "start_time", "Expected number, received string"),
+        (
+            {"value_grouping_window": "day", "end_time": "-1"},
+            "end_time",
+            "Number must be greater than or equal to 0",
+        ),
+    ],
+)
+def test_usage_history_says_what_is_wrong(
+    customer: Customer, parameters: dict[str, str], path: str, message: str
+) -> None:
+    answer = billing(customer, "usage-history", **parameters)
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [{"code": 7001, "message": message, "path": ["query", path]}]
+
+
+def test_the_running_month_has_a_line_for_each_model(customer: Customer) -> None:
+    assert result(billing(customer, "invoice-preview"))["invoice_lines"] == []
+    customer.chat()
+    customer.chat()
+    preview = result(billing(customer, "invoice-preview"))
+    (line,) = preview["invoice_lines"]
+    assert line["description"] == "demo/demo-1"
+    assert line["quantity"] == 2
+    assert line["amount"] == preview["amount_due"] == preview["amount_paid"]
+    assert line["amount"] == pytest.approx((5_000_000_000 - customer.balance.posted) / 10_000_000)
+    assert (preview["amount_remaining"], preview["status"], preview["currency"]) == (0, "draft", "USD")
+    start, end = (datetime.fromtimestamp(preview[key], UTC) for key in ("period_start", "period_end"))
+    assert (start.day, end.day, start.hour, end.hour) == (1, 1, 0, 0)
+    assert (end - start).days in (28, 29, 30, 31)
+    assert line["period"] == {"start": preview["period_start"], "end": preview["period_end"]}
+
+
+@pytest.mark.parametrize("kind", ["all", "auto", "manual", None])
+def test_there_are_no_invoices_yet(customer: Customer, kind: str | None) -> None:
+    answer = billing(customer, "invoice-history", **({} if kind is None else {"type": kind}))
+    assert result(answer) == {
+        "invoices": [],
+        "pagination": {"has_more": False, "page": 1, "per_page": 20, "total_count": 0},
+    }
+
+
+def test_the_account_wide_spending_limit_is_a_thing_of_the_past(customer: Customer) -> None:
+    none = {"enabled": False, "config": {"amount": None, "duration": None, "strategy": None}}
+    assert result(billing(customer, "spending-limit")) == none
+    url = f"{customer.api_url}/ai-gateway/billing/spending-limit"
+    refused = http.post(url, json={"amount": 100}, headers=customer.headers)
+    assert refused.status_code == 403
+    assert "spending limits are deprecated" in errors(refused)[0][1]
+    assert result(http.delete(url, headers=customer.headers)) == none
+
+
+def test_ours_is_exact(customer: Customer) -> None:
+    answered = customer.chat()
+    assert answered.status_code == 200, answered.text
+    spent_by = answered.headers["cf-aig-log-id"]
+    money = result(http.get(f"{customer.api_url}/farebox/balance", headers=customer.headers))
+    assert money == {
+        "posted_nanos": customer.balance.posted,
+        "held_nanos": 0,
+        "available_nanos": customer.balance.available,
+    }
+    receipt = customer.receipt(spent_by)
+    assert receipt["charge_nanos"] == 5_000_000_000 - money["posted_nanos"]
+
+
+def test_the_statement_adds_up_page_by_page(customer: Customer) -> None:
+    for _ in range(4):
+        customer.chat()
+    found = []
+    for page in range(1, 5):
+        answer = http.get(
+            f"{customer.api_url}/farebox/transfers", params={"page": page, "per_page": 2}, headers=customer.headers
+        )
+        found += result(answer)
+        count = len(answer.json()["result"])
+        assert answer.json()["result_info"] == {"page": page, "per_page": 2, "count": count, "total_count": 5}
+    assert [transfer["version"] for transfer in found] == [5, 4, 3, 2, 1]
+    own = ("granted", "credit")
+    sums = [transfer["amount_nanos"] * (1 if transfer["to_book"] in own else -1) for transfer in found]
+    assert sum(sums) == customer.balance.posted

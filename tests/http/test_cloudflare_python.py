@@ -1,0 +1,110 @@
+"""The official `cloudflare` Python SDK against a running server; the seed pages' calls first."""
+
+import cloudflare
+import pytest
+from cloudflare import Cloudflare
+
+from tests.http.support import GATEWAY_FIELDS
+from tests.support import Customer, Farebox
+
+
+@pytest.fixture
+def client(customer: Customer) -> Cloudflare:
+    return Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+
+
+def test_get_credit_balance(customer: Customer, client: Cloudflare) -> None:
+    customer.chat()
+    found = client.ai_gateway.billing.credit_balance(account_id=customer.account_id)
+    assert found.balance == customer.balance.posted / 10_000_000
+    assert found.has_default_payment_method is False
+    assert found.payment_method is None
+    assert found.topup_config.amount is None
+    assert found.topup_config.disabled_reason is None
+    assert found.first_topup_success is False
+
+
+def test_get_auto_top_up_configuration(customer: Customer, client: Cloudflare) -> None:
+    config = client.ai_gateway.billing.topup.config.get(account_id=customer.account_id)
+    assert (config.amount, config.threshold, config.error) == (None, None, None)
+    assert (config.disabled_reason, config.last_failed_at) == (None, None)
+
+
+def test_the_seed_pages_with_their_account(farebox: Farebox, seed_account: str) -> None:
+    client = Cloudflare(api_token=farebox.create_token(seed_account), base_url=f"{farebox.url}/client/v4")
+    assert client.ai_gateway.billing.credit_balance(account_id="account_id").balance == 0
+    assert client.ai_gateway.billing.topup.config.get(account_id="account_id").amount is None
+
+
+def test_billing_reads(customer: Customer, client: Cloudflare) -> None:
+    customer.chat()
+    billing, account_id = client.ai_gateway.billing, customer.account_id
+    usage = billing.usage_history(account_id=account_id, value_grouping_window="hour", start_time=0, end_time=4e12)
+    assert len(usage.history) == 1
+    assert usage.history[0].aggregated_value > 0
+    preview = billing.invoice_preview(account_id=account_id)
+    assert preview.invoice_lines[0].amount == preview.amount_due
+    assert billing.invoice_history(account_id=account_id, type="auto").invoices == []
+    assert billing.spending_limit.get(account_id=account_id).enabled is False
+
+
+def test_accounts_and_token(customer: Customer, client: Cloudflare) -> None:
+    assert [account.id for account in client.accounts.list()] == [customer.account_id]
+    account = client.accounts.get(account_id=customer.account_id)
+    assert account is not None
+    assert account.name == "tester"
+    token = client.user.tokens.verify()
+    assert token is not None
+    assert token.status == "active"
+
+
+def test_gateways_and_paging_that_ends(customer: Customer, client: Cloudflare) -> None:
+    gateways, account_id = client.ai_gateway, customer.account_id
+    for gateway_id in ("one", "two", "three"):
+        gateways.create(account_id=account_id, id=gateway_id, **GATEWAY_FIELDS)
+    assert len(list(gateways.list(account_id=account_id, per_page=2))) == 3
+    updated = gateways.update("one", account_id=account_id, **(GATEWAY_FIELDS | {"rate_limiting_limit": 7}))
+    assert updated.rate_limiting_limit == 7
+    assert gateways.delete("one", account_id=account_id).id == "one"
+    with pytest.raises(cloudflare.NotFoundError) as gone:
+        gateways.get("one", account_id=account_id)
+    assert gone.value.errors[0].code == 7002
+    url = gateways.urls.get("demo", account_id=account_id, gateway_id="two")
+    assert url.endswith(f"/v1/{account_id}/two/demo")
+
+
+def test_logs(customer: Customer, client: Cloudflare) -> None:
+    ids = [customer.chat().headers["cf-aig-log-id"] for _ in range(3)]
+    logs, account_id = client.ai_gateway.logs, customer.account_id
+    listed = list(logs.list("default", account_id=account_id, per_page=2))
+    assert [log.id for log in listed] == ids[::-1]
+    cheap = logs.list(
+        "default",
+        account_id=account_id,
+        filters=[
+            {"key": "cost", "operator": "gt", "value": [0.5]},
+            {"key": "model", "operator": "eq", "value": ["demo-1"]},
+        ],
+    )
+    assert list(cheap) == []
+    assert logs.get(ids[0], account_id=account_id, gateway_id="default").path == "v1/chat/completions"
+    assert logs.request(ids[0], account_id=account_id, gateway_id="default")
+    assert logs.response(ids[0], account_id=account_id, gateway_id="default")
+
+
+def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, customer: Customer) -> None:
+    client = Cloudflare(
+        api_email="user@example.com",
+        api_key="144c9defac04969c7bfad8efaa8ea194",
+        base_url=f"{farebox.url}/client/v4",
+        max_retries=0,
+    )
+    with pytest.raises(cloudflare.PermissionDeniedError) as refused:
+        client.ai_gateway.billing.credit_balance(account_id=customer.account_id)
+    assert refused.value.errors[0].code == 9103
+
+
+def test_what_is_not_available_is_asked_once(customer: Customer) -> None:
+    client = Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4")  # with its retries
+    with pytest.raises(cloudflare.InternalServerError, match="not available in this release"):
+        client.ai_gateway.billing.topup.create(account_id=customer.account_id, amount=1000)

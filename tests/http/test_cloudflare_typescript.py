@@ -1,0 +1,60 @@
+"""The official `cloudflare` TypeScript SDK against a running server, the seed page's program first."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import Customer, Farebox
+
+NODE = Path(__file__).parents[1] / "node"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The node program, with the packages of tests/node/package.json installed beside it."""
+    found, npm = shutil.which("node"), shutil.which("npm")
+    if found is None or npm is None:
+        pytest.skip("node and npm are not on this machine")
+    with (NODE / "package.json").open() as lock:  # one installation at a time, where tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (NODE / "node_modules" / "cloudflare").is_dir():
+            command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
+            installed = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=300, check=False)
+            if installed.returncode != 0:
+                pytest.skip(f"npm could not install the SDK: {installed.stderr.strip()[-300:]}")
+    return found
+
+
+def run(node: str, program: str, customer: Customer) -> str:
+    """What the program printed."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CLOUDFLARE_API_TOKEN": customer.token,
+        "CLOUDFLARE_BASE_URL": f"{customer.farebox.url}/client/v4",
+        "ACCOUNT_ID": customer.account_id,
+    }
+    ended = subprocess.run(
+        [node, program], cwd=NODE, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_the_seed_page_word_for_word(node: str, farebox: Farebox, seed_account: str) -> None:
+    assert run(node, "seed.mjs", Customer(farebox, seed_account, farebox.create_token(seed_account))) == "null\n"
+
+
+def test_a_session(node: str, customer: Customer) -> None:
+    customer.chat()
+    told = json.loads(run(node, "session.mjs", customer))
+    unset = {"amount": None, "threshold": None, "disabledReason": None, "error": None, "lastFailedAt": None}
+    assert told["config"] == unset
+    assert told["balance"]["balance"] == customer.balance.posted / 10_000_000
+    assert told["balance"]["topup_config"] == unset
+    assert sorted(told["gateways"]) == ["default", "one", "three", "two"]
+    assert told["refused"] == {"status": 404, "code": 7002}

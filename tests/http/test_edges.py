@@ -1,0 +1,150 @@
+"""What is not a route, not a method, not JSON; and what goes wrong inside."""
+
+import re
+
+import pytest
+
+from farebox.errors import BODY_TOO_LARGE
+from farebox.http.application import Application
+from farebox.http.exchange import ClientGone, Exchange, HeaderList
+from farebox.http.routes import ROUTES
+from farebox.storage.sqlite import DatabaseUnavailable
+from tests.http.support import errors, http, result
+from tests.support import Customer, Farebox
+
+
+class OneExchange:
+    """An exchange in memory."""
+
+    def __init__(self, path: str, method: str = "GET") -> None:
+        self.method, self.path, self.query = method, path, ""
+        self.headers: dict[str, str] = {}
+        self.status, self.answered, self.sent = 0, b"", dict[str, str]()
+
+    async def body(self, limit: int) -> bytes:
+        return b""
+
+    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        self.status, self.sent, self.answered = status, dict(headers), body
+
+    async def gone(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/client/v4", "/client/v4/", "/client/v4/zones", "/v1", "/client/v4/accounts//ai-gateway"]
+)
+def test_unknown_paths(farebox: Farebox, path: str) -> None:
+    answer = http.get(farebox.url + path)
+    assert answer.status_code == 404
+    assert errors(answer) == [
+        (7003, f"Could not route to {path}, perhaps your object identifier is invalid?"),
+        (7000, "No route for that URI"),
+    ]
+
+
+def test_a_token_in_the_path_is_never_repeated(farebox: Farebox, customer: Customer) -> None:
+    for secret in (customer.token, "x" * 33, customer.token + "%2F"):
+        for path in (
+            f"/client/v4/accounts/{secret}/ai-gateway",
+            f"/{secret}",
+            f"/client/v4/accounts/{secret}/ai-gateway/gateways",
+        ):
+            assert secret not in http.get(farebox.url + path, headers=customer.headers).text
+
+
+def test_account_ids_of_another_shape_lead_nowhere(farebox: Farebox, customer: Customer) -> None:
+    for account_id in ("a" * 65, "a%20b", "ä", "a.b"):
+        answer = http.get(f"{farebox.url}/client/v4/accounts/{account_id}", headers=customer.headers)
+        assert (answer.status_code, errors(answer)[0][0]) == (404, 7003)
+
+
+def test_an_account_may_have_a_chosen_id(farebox: Farebox, seed_account: str) -> None:
+    headers = {"authorization": f"Bearer {farebox.create_token(seed_account)}"}
+    assert result(http.get(f"{farebox.url}/client/v4/accounts/account_id", headers=headers))["id"] == "account_id"
+
+
+def test_wrong_methods(farebox: Farebox, customer: Customer) -> None:
+    answer = http.patch(f"{customer.api_url}/ai-gateway/billing/credit-balance")
+    assert answer.status_code == 405
+    assert errors(answer) == [(7001, "Method PATCH not available for that URI.")]
+    assert answer.headers["allow"] == "GET, HEAD"
+    gateway = http.request("TRACE", f"{customer.api_url}/ai-gateway/gateways/x")
+    assert gateway.headers["allow"] == "DELETE, GET, HEAD, PATCH, PUT"
+
+
+def test_head_answers_like_get_without_a_body(farebox: Farebox, customer: Customer) -> None:
+    url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+    got, head = (http.request(method, url, headers=customer.headers) for method in ("GET", "HEAD"))
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content))
+    assert http.head(url).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", (6007, "Malformed JSON in request body")),
+        (b"{", (6007, "Malformed JSON in request body")),
+        (b"\xff", (6007, "Malformed JSON in request body")),
+        (b'{"id":"\\ud800"}', (6007, "Malformed JSON in request body")),
+        (b"[" * 100_000, (6007, "Malformed JSON in request body")),
+        (b"[]", (7001, "Expected object, received array")),
+        (b"null", (7001, "Expected object, received null")),
+        (b'"x"', (7001, "Expected object, received string")),
+    ],
+)
+def test_bodies_that_are_no_json_object(customer: Customer, body: bytes, expected: tuple[int, str]) -> None:
+    answer = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
+    assert answer.status_code == 400
+    assert errors(answer) == [expected]
+
+
+def test_a_body_above_the_limit_is_refused(farebox: Farebox, customer: Customer) -> None:
+    body = b" " * (farebox.services.settings.body_limit_bytes + 1)
+    answer = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
+    assert (answer.status_code, errors(answer)[0][0]) == (BODY_TOO_LARGE.status, BODY_TOO_LARGE.code)
+
+
+def test_what_is_not_available_says_so_and_is_not_tried_again(farebox: Farebox, customer: Customer) -> None:
+    answer = http.post(f"{customer.api_url}/ai-gateway/billing/topup", json={"amount": 1000}, headers=customer.headers)
+    assert answer.status_code == 501
+    assert errors(answer) == [(2921, "This part of the API is not available in this release of Farebox")]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_every_answer_names_its_request(farebox: Farebox) -> None:
+    answers = [http.get(farebox.url + path) for path in ("/healthz", "/readyz", "/openapi.json", "/nope")]
+    ids = [answer.headers["cf-ray"] for answer in answers]
+    assert all(re.fullmatch(r"[0-9a-f]{16}-FBX", request_id) for request_id in ids)
+    assert len(set(ids)) == len(ids)
+    assert all(answer.headers["content-type"] == "application/json" for answer in answers)
+
+
+def test_no_two_routes_are_the_same() -> None:
+    assert len({(route.method, re.sub(r"\{\w+\}", "{}", route.path)) for route in ROUTES}) == len(ROUTES)
+
+
+async def _raises(error: Exception, farebox: Farebox) -> OneExchange:
+    async def data_plane(exchange: Exchange) -> None:
+        raise error
+
+    exchange = OneExchange("/v1/a/b/c")
+    await Application(farebox.services, data_plane)(exchange)  # type: ignore[arg-type]
+    return exchange
+
+
+def test_what_goes_wrong_inside_stays_inside(farebox: Farebox) -> None:
+    exchange = farebox.run(_raises(RuntimeError("the secret"), farebox))
+    assert exchange.status == 500
+    assert b"secret" not in exchange.answered
+    assert exchange.sent["cf-ray"].encode() in exchange.answered
+
+
+def test_an_unavailable_database_asks_to_try_again(farebox: Farebox) -> None:
+    exchange = farebox.run(_raises(DatabaseUnavailable("disk full at /secret"), farebox))
+    assert (exchange.status, exchange.sent["retry-after"]) == (503, "1")
+    assert b"secret" not in exchange.answered
+
+
+def test_a_client_that_went_away_is_not_answered(farebox: Farebox) -> None:
+    assert farebox.run(_raises(ClientGone(), farebox)).status == 0

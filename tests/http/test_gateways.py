@@ -1,0 +1,173 @@
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.support import Customer, Farebox
+
+
+class Gateways:
+    """The gateways of one customer."""
+
+    def __init__(self, customer: Customer) -> None:
+        self._customer = customer
+
+    def __call__(self, method: str, gateway_id: str = "", body: object = None, **query: Any) -> httpx.Response:
+        url = f"{self._customer.api_url}/ai-gateway/gateways{'/' if gateway_id else ''}{gateway_id}"
+        return http.request(method, url, json=body, params=query, headers=self._customer.headers)
+
+    def create(self, gateway_id: str, **fields: Any) -> dict[str, Any]:
+        made: dict[str, Any] = result(self("POST", body={"id": gateway_id} | GATEWAY_FIELDS | fields))
+        return made
+
+    def ids(self, **query: Any) -> list[str]:
+        return [gateway["id"] for gateway in result(self("GET", **query))]
+
+
+@pytest.fixture
+def gateways(customer: Customer) -> Gateways:
+    return Gateways(customer)
+
+
+def test_a_gateway_lives(gateways: Gateways) -> None:
+    made = gateways.create("my-gateway", rate_limiting_interval=60, rate_limiting_limit=10)
+    assert made["id"] == "my-gateway"
+    assert made["cache_ttl"] == 0  # null is kept as 0
+    assert made["created_at"] == made["modified_at"]
+    assert made["is_default"] is False
+    assert result(gateways("GET", "my-gateway")) == made
+
+    changed = result(gateways("PATCH", "my-gateway", {"collect_logs": False}))
+    assert changed == made | {"collect_logs": False, "modified_at": changed["modified_at"]}
+
+    replaced = result(gateways("PUT", "my-gateway", GATEWAY_FIELDS))
+    assert (replaced["rate_limiting_limit"], replaced["collect_logs"]) == (None, True)
+    assert replaced["created_at"] == made["created_at"]
+
+    assert result(gateways("DELETE", "my-gateway")) == replaced
+    for method in ("GET", "DELETE"):
+        gone = gateways(method, "my-gateway")
+        assert (gone.status_code, errors(gone)) == (404, [(7002, "Not Found")])
+    for method, body in (("PUT", GATEWAY_FIELDS), ("PATCH", {})):
+        assert gateways(method, "my-gateway", body).status_code == 404
+
+
+def test_what_was_read_can_be_sent_back(gateways: Gateways) -> None:
+    made = gateways.create("round")
+    sent_back = result(gateways("PUT", "round", made))
+    assert sent_back == made | {"modified_at": sent_back["modified_at"]}
+
+
+def test_an_id_is_taken_once(gateways: Gateways) -> None:
+    gateways.create("once")
+    again = gateways("POST", body={"id": "once"} | GATEWAY_FIELDS)
+    assert again.status_code == 400
+    (error,) = again.json()["errors"]
+    assert (error["code"], error["path"]) == (7001, ["body", "id"])
+    assert "already exists" in error["message"]
+
+
+def test_of_many_at_once_one_takes_the_id(gateways: Gateways) -> None:
+    body = {"id": "contested"} | GATEWAY_FIELDS
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: gateways("POST", body=body).status_code, range(16)))
+    assert sorted(answers) == [200, *[400] * 15]
+
+
+def test_what_is_missing_or_wrong_is_said_all_at_once(gateways: Gateways) -> None:
+    answer = gateways(
+        "POST",
+        body={
+            "id": "Not This",
+            "collect_logs": "yes",
+            "rate_limiting_limit": -1,
+            "rate_limiting_interval": 2**60,
+            "rate_limiting_technique": "loose",
+            "retry_delay": 60_001,
+            "colour": "red",
+        },
+    )
+    assert answer.status_code == 400
+    assert {tuple(error["path"]): error["message"] for error in answer.json()["errors"]} == {
+        ("body", "cache_invalidate_on_update"): "Required",
+        ("body", "cache_ttl"): "Required",
+        ("body", "collect_logs"): "Expected boolean, received string",
+        ("body", "id"): "Invalid: must match ^[a-z0-9_]+(?:-[a-z0-9_]+)*$",
+        ("body", "rate_limiting_interval"): "Number must be less than or equal to 9007199254740991",
+        ("body", "rate_limiting_limit"): "Number must be greater than or equal to 0",
+        ("body", "rate_limiting_technique"): "Invalid enum value. Expected 'fixed' | 'sliding', received 'loose'",
+        ("body", "retry_delay"): "Number must be less than or equal to 60000",
+        ("body",): "Unrecognized key(s) in object: 'colour'",
+    }
+    assert {error["code"] for error in answer.json()["errors"]} == {7001}
+
+
+@pytest.mark.parametrize(
+    ("field", "asking", "empty"),
+    [
+        ("cache_ttl", 300, None),
+        ("dlp", {"enabled": True, "action": "BLOCK", "profiles": []}, {"enabled": False, "policies": []}),
+        ("guardrails", {"prompt": {"S1": "BLOCK"}, "response": {}}, None),
+        ("log_classification", True, False),
+        ("logpush", True, False),
+        ("logpush_public_key", "x" * 16, None),
+        ("otel", [{"url": "https://example.com", "headers": {}}], []),
+        ("spend_limits", {"enabled": True, "rules": []}, {"enabled": False, "rules": []}),
+        ("store_id", "x", None),
+        ("stripe", {"authorization": "x", "usage_events": []}, None),
+        ("workers_ai_billing_mode", "unified", "postpaid"),
+        ("zdr", True, False),
+    ],
+)
+def test_what_cannot_be_acted_on_is_refused_never_ignored(
+    gateways: Gateways, field: str, asking: object, empty: object
+) -> None:
+    gateways.create("plain", **{field: empty})
+    for answer in (
+        gateways("POST", body={"id": "more"} | GATEWAY_FIELDS | {field: asking}),
+        gateways("PUT", "plain", GATEWAY_FIELDS | {field: asking}),
+        gateways("PATCH", "plain", {field: asking}),
+    ):
+        assert answer.status_code == 400
+        (error,) = answer.json()["errors"]
+        assert error["path"] == ["body", field]
+        assert "not available in this release" in error["message"]
+
+
+def test_lists_are_searched_and_paged(gateways: Gateways) -> None:
+    for gateway_id in ("a-1", "a-2", "a-3", "b-1"):
+        gateways.create(gateway_id)
+    assert sorted(gateways.ids()) == ["a-1", "a-2", "a-3", "b-1"]
+    assert gateways.ids(search="a-", per_page=2) == ["a-1", "a-2"]
+    assert gateways.ids(search="a-", per_page=2, page=2) == ["a-3"]
+    past = gateways("GET", page=3, per_page=2)
+    assert result(past) == []
+    assert past.json()["result_info"] == {"page": 3, "per_page": 2, "count": 0, "total_count": 4}
+    clamped = gateways("GET", page=0, per_page=100_000)
+    assert clamped.json()["result_info"] == {"page": 1, "per_page": 100, "count": 4, "total_count": 4}
+    assert errors(gateways("GET", page="x")) == [(7001, "Expected number, received string")]
+
+
+def test_default_comes_into_being_with_its_first_call(customer: Customer, gateways: Gateways) -> None:
+    assert gateways("GET", "default").status_code == 404
+    assert customer.chat().status_code == 200
+    assert result(gateways("GET", "default"))["is_default"] is True
+
+
+def test_a_change_is_what_the_next_call_meets(customer: Customer, gateways: Gateways) -> None:
+    customer.chat()
+    gateways("PATCH", "default", {"rate_limiting_interval": 3600, "rate_limiting_limit": 1})
+    statuses = [customer.chat().status_code for _ in range(3)]
+    assert statuses.count(429) >= 2
+
+
+def test_urls(farebox: Farebox, customer: Customer, gateways: Gateways) -> None:
+    base = f"{farebox.services.settings.base_url}/v1/{customer.account_id}"
+    gateways.create("mine")
+    assert result(gateways("GET", "mine/url/openai")) == f"{base}/mine/openai"
+    assert result(gateways("GET", "default/url/compat")) == f"{base}/default/compat"
+    assert gateways("GET", "none/url/openai").status_code == 404
+    unknown = gateways("GET", "mine/url/nobody")
+    assert (unknown.status_code, errors(unknown)) == (400, [(2902, "There is no such provider")])

@@ -1,0 +1,217 @@
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.http.control.log_query import LogsQuery, log_query
+from farebox.http.validation import InvalidInput
+from farebox.storage.reports import Condition
+from tests.http.support import errors, http, result
+from tests.support import Customer, Farebox
+
+
+def logs(customer: Customer, path: str = "", **query: Any) -> httpx.Response:
+    url = f"{customer.api_url}/ai-gateway/gateways/default/logs{path}"
+    return http.get(url, params=query, headers=customer.headers)
+
+
+@pytest.fixture
+def calls(customer: Customer) -> list[str]:
+    """Log ids of three calls, the oldest first: two that went well with metadata, one of an unknown model."""
+    tagged = [{"team": "red", "seats": 3}, {"team": "blue", "trial": True}]
+    answers = [customer.chat("one two", headers={"cf-aig-metadata": json.dumps(metadata)}) for metadata in tagged]
+    answers.append(customer.chat(model="demo/none-such"))
+    return [answer.headers["cf-aig-log-id"] for answer in answers]
+
+
+def test_a_log_row(customer: Customer) -> None:
+    answer = customer.chat("hello", headers={"cf-aig-metadata": '{"team":"red"}', "cf-aig-event-id": "mine"})
+    (row,) = result(logs(customer))
+    assert row["id"] == answer.headers["cf-aig-log-id"]
+    assert (row["provider"], row["model"], row["path"]) == ("demo", "demo-1", "v1/chat/completions")
+    assert (row["success"], row["status_code"], row["cached"], row["step"]) == (True, 200, False, 0)
+    usage = answer.json()["usage"]
+    assert (row["tokens_in"], row["tokens_out"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+    assert row["cost"] == pytest.approx((usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6)
+    assert row["farebox"]["charge_nanos"] == 5_000_000_000 - customer.balance.posted
+    assert row["metadata"] == {"team": "red"}
+    assert row["event_id"] == "mine"
+    assert (row["wholesale"], row["authentication"], row["custom_cost"]) == (True, True, False)
+    assert row["created_at"].endswith("Z")
+
+
+def test_the_detail_shows_the_beginnings_of_the_bodies(customer: Customer) -> None:
+    long = "word " * 2000
+    answer = customer.chat(long)
+    log_id = answer.headers["cf-aig-log-id"]
+    detail = result(logs(customer, f"/{log_id}"))
+    assert detail["request_head"].startswith('{"model":"demo-1"')
+    assert detail["request_head_complete"] is False
+    assert detail["request_size"] > len(long)
+    assert detail["response_head"].startswith('{"id":')
+    request = logs(customer, f"/{log_id}/request")
+    assert long in request.json()["messages"][0]["content"]
+    response = logs(customer, f"/{log_id}/response")
+    assert response.json() == answer.json()
+    for raw in (request, response):
+        assert raw.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in raw.headers["content-security-policy"]
+
+
+def test_a_body_that_was_not_kept_is_not_found(customer: Customer) -> None:
+    log_id = customer.chat(headers={"cf-aig-collect-log-payload": "false"}).headers["cf-aig-log-id"]
+    detail = result(logs(customer, f"/{log_id}"))
+    assert "request_head" not in detail
+    for body in ("request", "response"):
+        answer = logs(customer, f"/{log_id}/{body}")
+        assert (answer.status_code, errors(answer)) == (404, [(7002, "Not Found")])
+
+
+def test_a_call_that_was_not_to_be_logged_has_a_receipt_only(customer: Customer) -> None:
+    log_id = customer.chat(headers={"cf-aig-collect-log": "false"}).headers["cf-aig-log-id"]
+    assert result(logs(customer)) == []
+    assert logs(customer, f"/{log_id}").status_code == 404
+    assert customer.receipt(log_id)["charge_nanos"] > 0
+
+
+def test_what_is_not_there_is_not_found(farebox: Farebox, customer: Customer) -> None:
+    assert logs(customer, "/none").status_code == 404
+    url = f"{customer.api_url}/ai-gateway/gateways/none/logs"
+    assert http.get(url, headers=customer.headers).status_code == 404
+    receipt = http.get(f"{customer.api_url}/farebox/receipts/none", headers=customer.headers)
+    assert (receipt.status_code, errors(receipt)) == (404, [(7002, "Not Found")])
+
+
+def test_pages_end(customer: Customer, calls: list[str]) -> None:
+    pages = [logs(customer, page=page, per_page=2) for page in (1, 2, 3)]
+    assert [len(result(page)) for page in pages] == [2, 1, 0]
+    assert [row["id"] for page in pages for row in result(page)] == calls[::-1]
+    assert pages[1].json()["result_info"] == {"page": 2, "per_page": 2, "count": 1, "total_count": 3}
+    assert logs(customer, per_page=1000).json()["result_info"]["per_page"] == 50
+    assert [row["id"] for row in result(logs(customer, order_by_direction="asc"))] == calls
+    assert [row["id"] for row in result(logs(customer, direction="asc"))] == calls
+    assert result(logs(customer, order_by="success", order_by_direction="asc"))[0]["id"] == calls[2]
+
+
+@pytest.mark.parametrize(
+    ("key", "operator", "values", "found"),
+    [
+        ("success", "eq", [True], {0, 1}),
+        ("success", "eq", ["false"], {2}),
+        ("cached", "eq", [True], set()),
+        ("provider", "eq", ["demo"], {0, 1, 2}),
+        ("provider", "eq", ["openai", "demo"], {0, 1, 2}),
+        ("provider", "neq", ["demo"], set()),
+        ("model", "contains", ["DEMO-"], {0, 1}),
+        ("cost", "gt", [0], {0, 1}),
+        ("cost", "lt", ["0.000001"], {2}),
+        ("tokens", "gt", [1], {0, 1}),
+        ("feedback", "eq", [1], set()),
+        ("feedback", "neq", [1], {0, 1, 2}),
+        ("metadata.key", "eq", ["seats"], {0}),
+        ("metadata.key", "neq", ["seats"], {1, 2}),
+        ("metadata.value", "eq", ["3"], {0}),
+        ("metadata.value", "eq", [3], {0}),
+        ("metadata.value", "eq", [True], {1}),
+        ("metadata.value", "contains", ["RE"], {0}),
+        ("created_at", "gt", ["2026-01-01T00:00:00Z"], {0, 1, 2}),
+        ("created_at", "lt", [1_000], set()),
+        ("user_agent", "contains", ["httpx"], {0, 1, 2}),
+        ("wholesale", "eq", [True], {0, 1, 2}),
+        ("id", "eq", [], set()),
+    ],
+)
+def test_filters(
+    customer: Customer, calls: list[str], key: str, operator: str, values: list[object], found: set[int]
+) -> None:
+    filters = json.dumps([{"key": key, "operator": operator, "value": values}])
+    assert {row["id"] for row in result(logs(customer, filters=filters))} == {calls[index] for index in found}
+
+
+def test_filters_hold_together(customer: Customer, calls: list[str]) -> None:
+    filters = [
+        {"key": "metadata.key", "operator": "eq", "value": ["team"]},
+        {"key": "metadata.value", "operator": "eq", "value": ["blue"]},
+    ]
+    assert [row["id"] for row in result(logs(customer, filters=json.dumps(filters)))] == [calls[1]]
+
+
+def test_search_and_older_parameters(customer: Customer, calls: list[str]) -> None:
+    def found(**query: Any) -> set[int]:
+        return {calls.index(row["id"]) for row in result(logs(customer, **query))}
+
+    assert found(search="blu") == {1}
+    assert found(search="nothing") == set()
+    assert found(success="true") == {0, 1}
+    assert found(model="demo-1", min_cost=0) == {0, 1}
+    assert found(min_total_tokens=1, max_tokens_in=1000) == {0, 1}
+    assert found(start_date="2026-01-01T00:00:00Z", end_date="9999-01-01T00:00:00Z") == {0, 1, 2}
+    assert found(feedback=1) == set()
+
+
+def test_meta_info_tells_the_extremes(customer: Customer, calls: list[str]) -> None:
+    info = logs(customer, meta_info="true", per_page=1).json()["result_info"]
+    assert info["min_cost"] == 0
+    assert info["max_cost"] > 0
+    assert info["max_total_tokens"] == info["max_tokens_in"] + info["max_tokens_out"]
+    assert info["total_count"] == 3
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"filters": "["},
+        {"filters": "{}"},
+        {"filters": "[1]"},
+        {"filters": '[{"key":"metadata.team","operator":"eq","value":["x"]}]'},
+        {"filters": '[{"key":"cost","operator":"about","value":[1]}]'},
+        {"filters": '[{"key":"cost","operator":"gt","value":["much"]}]'},
+        {"filters": '[{"key":"cost","operator":"gt","value":["1e99"]}]'},
+        {"filters": '[{"key":"success","operator":"eq","value":["maybe"]}]'},
+        {"filters": '[{"key":"created_at","operator":"gt","value":["soon"]}]'},
+        {"filters.value": "1"},
+        {"order_by": "colour"},
+        {"min_cost": "nan"},
+        {"start_date": "soon"},
+        {"meta_info": "perhaps"},
+    ],
+)
+def test_wrong_queries(customer: Customer, query: dict[str, str]) -> None:
+    answer = logs(customer, **query)
+    assert answer.status_code == 400
+    assert all(error["code"] == 7001 and error["path"][0] == "query" for error in answer.json()["errors"])
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        "key=cost operator=gt value=1 key=model operator=eq value=demo-1",
+        "key=cost key=model operator=gt operator=eq value=1 value=demo-1",
+        "operator=gt key=cost value=1 operator=eq key=model value=demo-1",
+    ],
+)
+def test_the_flat_spellings_of_the_official_clients(flat: str) -> None:
+    pairs = [("page", "1"), *((f"filters.{name}", text) for name, text in (part.split("=") for part in flat.split()))]
+    assert log_query(LogsQuery(), pairs).conditions == [
+        Condition("cost", "gt", (1e9,)),
+        Condition("model", "eq", ("demo-1",)),
+    ]
+
+
+def test_one_flat_filter_may_have_many_values() -> None:
+    pairs = [("filters.key", "model"), ("filters.operator", "eq"), ("filters.value", "a"), ("filters.value", "b")]
+    assert log_query(LogsQuery(), pairs).conditions == [Condition("model", "eq", ("a", "b"))]
+
+
+def test_flat_filters_that_cannot_be_told_apart_are_refused() -> None:
+    flat = "key=cost key=model operator=gt operator=eq value=1 value=2 value=demo-1"
+    pairs = [(f"filters.{name}", text) for name, text in (part.split("=") for part in flat.split())]
+    with pytest.raises(InvalidInput, match="JSON array"):
+        log_query(LogsQuery(), pairs)
+
+
+def test_there_is_an_end_to_filters() -> None:
+    many = json.dumps([{"key": "cost", "operator": "gt", "value": [1]}] * 51)
+    with pytest.raises(InvalidInput, match="At most 50"):
+        log_query(LogsQuery(filters=many), [])

@@ -1,0 +1,102 @@
+"""The OpenAPI document and the written ones say what the route table and the table of errors say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from farebox.http.openapi import error_kinds
+from farebox.http.router import Route, Shape
+from farebox.http.routes import ROUTES, SERVED, UNAVAILABLE
+from tests.http.support import http, result, url
+from tests.support import Customer, Farebox
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def document(farebox: Farebox) -> dict[str, Any]:
+    answer: dict[str, Any] = http.get(f"{farebox.url}/openapi.json").json()
+    return answer
+
+
+def test_it_has_every_route(document: dict[str, Any]) -> None:
+    assert document["openapi"] == "3.1.0"
+    for route in SERVED:
+        operation = document["paths"][route.path][route.method.lower()]
+        assert operation["summary"] == route.summary
+        named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
+        assert named == set(route.parameters)
+    assert set(document["x-not-available"]) == {f"{route.method} {route.path}" for route in UNAVAILABLE}
+    assert {error["name"] for error in document["x-errors"]} == {kind.name for kind in error_kinds()}
+
+
+def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
+    names = [
+        operation["operationId"]
+        for path in document["paths"].values()
+        for operation in path.values()
+        if "operationId" in operation
+    ]
+    assert len(names) == len(set(names)) == len(SERVED)
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if "$ref" in value:
+            yield value["$ref"]
+        for part in value.values():
+            yield from _references(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _references(part)
+
+
+def test_its_references_lead_somewhere(document: dict[str, Any]) -> None:
+    references = set(_references(document))
+    assert references
+    for reference in references:
+        found: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+
+
+def test_what_is_always_sent_is_required(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    assert set(schemas["CreditBalance"]["required"]) == set(schemas["CreditBalance"]["properties"])
+    assert "metadata" not in schemas["Log"]["required"]
+    assert schemas["UsageQuery"]["required"] == ["value_grouping_window"]
+    assert "zdr" not in schemas["GatewayCreate"]["required"]
+
+
+@pytest.mark.parametrize(
+    "route",
+    [route for route in SERVED if route.method == "GET" and route.shape is not Shape.RAW],
+    ids=lambda route: route.path,
+)
+def test_answers_are_of_the_types_the_document_is_made_from(farebox: Farebox, customer: Customer, route: Route) -> None:
+    log_id = customer.chat().headers["cf-aig-log-id"]
+    query = {"value_grouping_window": "day"} if route.path.endswith("usage-history") else {}
+    answer = http.get(url(farebox, route, customer.account_id, log_id=log_id), params=query, headers=customer.headers)
+    found = result(answer)
+    kind = list[route.result] if route.shape is Shape.PAGE else route.result  # type: ignore[name-defined]
+    msgspec.convert(found, kind)
+    assert ("result_info" in answer.json()) == (route.shape is Shape.PAGE)
+
+
+def test_docs_name_every_route() -> None:
+    text = (DOCS / "api.md").read_text()
+    for route in ROUTES:
+        assert f"`{route.method} {route.path}`" in text, f"docs/api.md lacks {route.method} {route.path}"
+
+
+def test_docs_explain_every_error() -> None:
+    text = (DOCS / "errors.md").read_text()
+    for kind in error_kinds():
+        start = f"| `{kind.name}` | {kind.status} | {kind.code} | "
+        assert start in text, f"docs/errors.md lacks {start}"
+        line = next(line for line in text.splitlines() if line.startswith(start))
+        assert line.endswith(f"| {kind.remedy} |"), f"docs/errors.md gives another remedy for {kind.name}"
+        assert line.removeprefix(start).partition(" | ")[0].strip(), f"docs/errors.md does not explain {kind.name}"

@@ -1,0 +1,65 @@
+"""A token of one account never sees another: on every route of the table."""
+
+import pytest
+
+from farebox.http.router import Access, Route
+from farebox.http.routes import ROUTES
+from tests.http.support import errors, http, url
+from tests.support import Customer, Farebox
+
+OF_ACCOUNTS = [route for route in ROUTES if "account_id" in route.parameters]
+
+
+@pytest.fixture(scope="module")
+def stranger(farebox: Farebox) -> Customer:
+    return farebox.funded("1")
+
+
+@pytest.fixture(scope="module")
+def owner(farebox: Farebox) -> Customer:
+    return farebox.funded("1")
+
+
+@pytest.fixture(scope="module")
+def log_id(owner: Customer) -> str:
+    """A call of the owner's."""
+    return owner.chat().headers["cf-aig-log-id"]
+
+
+def test_every_route_with_an_account_is_guarded() -> None:
+    for route in OF_ACCOUNTS:
+        assert route.access is Access.ACCOUNT
+        assert route.permissions, route.path
+    for route in ROUTES:
+        assert (route in OF_ACCOUNTS) == (route.access is Access.ACCOUNT)
+
+
+@pytest.mark.parametrize("route", OF_ACCOUNTS, ids=lambda route: f"{route.method} {route.path}")
+def test_a_foreign_account_looks_like_one_that_does_not_exist(
+    farebox: Farebox, stranger: Customer, owner: Customer, log_id: str, route: Route
+) -> None:
+    answers = [
+        http.request(route.method, url(farebox, route, account_id, log_id=log_id), headers=stranger.headers)
+        for account_id in (owner.account_id, "0" * 32, "account_id")
+    ]
+    for answer in answers:
+        assert answer.status_code == 403
+        assert errors(answer) == [(10000, "Authentication error")]
+        assert answer.content == answers[0].content
+
+
+def test_ids_of_another_account_are_not_found_in_ones_own(
+    farebox: Farebox, stranger: Customer, owner: Customer, log_id: str
+) -> None:
+    for path in (
+        f"ai-gateway/gateways/default/logs/{log_id}",
+        f"ai-gateway/gateways/default/logs/{log_id}/request",
+        f"ai-gateway/gateways/default/logs/{log_id}/response",
+        f"farebox/receipts/{log_id}",
+    ):
+        assert http.get(f"{owner.api_url}/{path}", headers=owner.headers).status_code == 200
+        assert http.get(f"{stranger.api_url}/{path}", headers=stranger.headers).status_code == 404
+    listed = http.get(f"{stranger.api_url}/ai-gateway/gateways/default/logs", headers=stranger.headers)
+    assert listed.json()["result"] == []
+    accounts = http.get(f"{farebox.url}/client/v4/accounts", headers=stranger.headers)
+    assert [account["id"] for account in accounts.json()["result"]] == [stranger.account_id]
