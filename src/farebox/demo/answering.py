@@ -1,0 +1,178 @@
+"""What the demo provider answers, whatever the wire format: the words, how they end, and their exact usage.
+
+The rule of output tokens: one for each word delivered, over all choices, and the reasoning that was told.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import chain, cycle, islice
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from farebox.demo.asking import Ask, Json, ToolCall, encode
+from farebox.demo.directives import Directives, in_text
+from farebox.http.exchange import HeaderList
+
+Finish: TypeAlias = Literal["stop", "length", "tool"]
+
+JSON_HEADERS: HeaderList = [("content-type", "application/json")]
+SSE_HEADERS: HeaderList = [("content-type", "text/event-stream"), ("cache-control", "no-cache")]
+
+FAILURE = "The demo provider was told to fail here."
+
+_QUOTED_WORDS = 20
+_QUOTED_LETTERS = 40
+_GREETING = "Hello from the Farebox demo provider, where one word is one token."
+_CLOSING = "This is the demo provider: one word is one token."
+_MORE = "The sentence goes on, politely and without meaning, until it is as long as you asked."
+
+
+class Mark(NamedTuple):
+    """What makes one answer differ from the next."""
+
+    serial: int
+    created: int
+    """Seconds since the epoch."""
+
+
+class Event(NamedTuple):
+    """One event of a stream: its bytes, and the output tokens that they deliver."""
+
+    frame: bytes
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer: a whole body, or the events of a stream."""
+
+    status: int = 200
+    headers: HeaderList = field(default_factory=lambda: JSON_HEADERS)
+    body: bytes = b""
+    events: Iterable[Event] | None = None
+    failure: bytes = b""
+    """A stream's error event."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """Of the whole body; a stream's events carry their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Exact usage of one call. `cached` and `cache_write` are parts of `input`, `reasoning` is a part of `output`."""
+
+    input: int
+    cached: int
+    cache_write: int
+    output: int
+    reasoning: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one choice says (all choices say the same)."""
+
+    pieces: list[str]
+    """The text, word by word, each with the blank before it."""
+    tool: ToolCall | None
+    finish: Finish
+    counts: Counts
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class Dialect(NamedTuple):
+    """How one provider says that something failed."""
+
+    error: Callable[[int, str], Json]
+    """The body of an error answer."""
+
+
+class Endpoint(NamedTuple):
+    """One path of a provider: how its requests are read and answered."""
+
+    dialect: Dialect
+    read: Callable[..., Ask]
+    """Called with the Call. Raises BadRequest."""
+    reply: Callable[[Ask, Directives, Mark], Reply]
+
+
+def compose(ask: Ask, told: Directives) -> Answer:
+    """The answer: deterministic, within `max_tokens`, its usage exact."""
+    limit = ask.max_tokens if ask.max_tokens is not None else 1 << 62
+    reasoning = min(told.reasoning, limit)
+    room = limit - reasoning
+    if ask.tool is not None and ask.tool.tokens <= room:
+        return Answer([], ask.tool, "tool", _counts(ask, told, ask.tool.tokens, reasoning))
+    words = _sentence(ask.text, told.tokens)
+    finish: Finish = "stop"
+    if len(words) > room:
+        words, finish = words[:room], "length"
+    if told.big:
+        words = _stretched(len(words), told.big)
+    pieces = [word if not i else " " + word for i, word in enumerate(words)]
+    return Answer(pieces, None, finish, _counts(ask, told, len(words), reasoning))
+
+
+def reported(usage: Json, told: Directives, *, stream: bool = False) -> Json | None:
+    """The usage as it is told to the caller: true unless a directive says otherwise; None where it is left out."""
+    if told.usage == "none" or (stream and told.nousage_stream):
+        return None
+    return _falsified(usage, told.usage) if told.usage else usage
+
+
+def with_usage(body: Json, key: str, usage: Json | None) -> Json:
+    """The body with its usage, or without the key."""
+    if usage is not None:
+        body[key] = usage
+    return body
+
+
+def json_reply(ask: Ask, body: Json, output_tokens: int = 0) -> Reply:
+    """A whole JSON body as the answer."""
+    return Reply(body=encode(body), input_tokens=ask.input_tokens, output_tokens=output_tokens)
+
+
+def sse(data: Json) -> bytes:
+    """A server-sent event."""
+    return b"data: " + encode(data) + b"\n\n"
+
+
+def named_sse(data: Json) -> bytes:
+    """A server-sent event that is named after its `type`."""
+    kind: str = data["type"]
+    return b"event: " + kind.encode() + b"\ndata: " + encode(data) + b"\n\n"
+
+
+def _sentence(said: str, tokens: int | None) -> list[str]:
+    quoted = [word[:_QUOTED_LETTERS] for word in in_text(said)[1].split()[:_QUOTED_WORDS]]
+    words = (f"You said: “{' '.join(quoted)}”. {_CLOSING}" if quoted else _GREETING).split()
+    return words if tokens is None else list(islice(chain(words, cycle(_MORE.split())), tokens))
+
+
+def _stretched(words: int, size: int) -> list[str]:
+    """At most so many words that make, with one blank between two, a text of exactly so many bytes."""
+    words = min(words, (size + 1) // 2)
+    if not words:
+        return []
+    letters, longer = divmod(size - (words - 1), words)
+    return ["x" * (letters + (i < longer)) for i in range(words)]
+
+
+def _counts(ask: Ask, told: Directives, delivered: int, reasoning: int) -> Counts:
+    cached = min(told.cached, ask.input_tokens)
+    written = min(told.cache_write, ask.input_tokens - cached)
+    return Counts(ask.input_tokens, cached, written, delivered * ask.choices + reasoning, reasoning)
+
+
+def _falsified(value: Any, lie: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _falsified(inner, lie) for key, inner in value.items()}
+    if not isinstance(value, int):
+        return value
+    if lie == "negative":
+        return -value - 1
+    if lie == "absurd":
+        return value + 10**15
+    return str(value) if lie == "string" else value + 0.5

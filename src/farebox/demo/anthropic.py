@@ -1,0 +1,175 @@
+"""Anthropic's messages, as the demo provider answers them."""
+
+from collections.abc import Iterator
+
+from farebox.demo.answering import (
+    FAILURE,
+    SSE_HEADERS,
+    Answer,
+    Counts,
+    Dialect,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    compose,
+    json_reply,
+    named_sse,
+    reported,
+    with_usage,
+)
+from farebox.demo.asking import (
+    Ask,
+    Call,
+    Json,
+    ToolCall,
+    count,
+    json_object,
+    last_user_text,
+    model_in,
+    objects,
+    read_models,
+    tool_call,
+    words_in,
+)
+from farebox.demo.directives import Directives
+
+_FINISH = {"stop": "end_turn", "length": "max_tokens", "tool": "tool_use"}
+_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+def _error(status: int, message: str) -> Json:
+    kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_demo"}
+
+
+DIALECT = Dialect(_error)
+
+
+def _read(call: Call) -> Ask:
+    body = json_object(call.body)
+    messages = objects(body, "messages")
+    tools = objects(body, "tools")
+    return Ask(
+        model=model_in(body),
+        text=last_user_text(messages),
+        input_tokens=words_in(body.get("system")) + words_in(messages) + words_in(tools),
+        stream=body.get("stream") is True,
+        max_tokens=count(body, "max_tokens"),
+        tool=_forced_tool(body, tools),
+        body=body,
+    )
+
+
+def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
+    choice = body.get("tool_choice")
+    if not isinstance(choice, dict) or choice.get("type") not in ("any", "tool"):
+        return None
+    return tool_call(tools, choice.get("name"), "input_schema")
+
+
+def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
+    answer = compose(ask, told)
+    if ask.stream:
+        failure = named_sse(_error(529, FAILURE))
+        events = _events(ask, told, answer, mark)
+        return Reply(headers=SSE_HEADERS, events=events, failure=failure, input_tokens=ask.input_tokens)
+    message = _message(ask, mark) | {"content": [_block(answer, mark)], "stop_reason": _FINISH[answer.finish]}
+    usage = reported(_usage(answer.counts), told)
+    return json_reply(ask, with_usage(message, "usage", usage), answer.counts.output)
+
+
+def _message(ask: Ask, mark: Mark) -> Json:
+    return {
+        "id": f"msg_demo_{mark.serial}",
+        "type": "message",
+        "role": "assistant",
+        "model": ask.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+    }
+
+
+def _block(answer: Answer, mark: Mark) -> Json:
+    if answer.tool is None:
+        return {"type": "text", "text": answer.text}
+    return {
+        "type": "tool_use",
+        "id": f"toolu_demo_{mark.serial}",
+        "name": answer.tool.name,
+        "input": answer.tool.arguments,
+    }
+
+
+def _events(ask: Ask, told: Directives, answer: Answer, mark: Mark) -> Iterator[Event]:
+    usage = _usage(answer.counts)
+    # As the real one: the first event already reports an output token, and the last one's figure replaces it.
+    first = reported(usage | {"output_tokens": min(1, answer.counts.output)}, told, stream=True)
+    message = with_usage(_message(ask, mark), "usage", first)
+    yield Event(named_sse({"type": "message_start", "message": message}), answer.counts.reasoning)
+    empty: Json = {"text": ""} if answer.tool is None else {"input": {}}
+    block = _block(answer, mark) | empty
+    yield Event(named_sse({"type": "content_block_start", "index": 0, "content_block": block}))
+    yield Event(named_sse({"type": "ping"}))
+    for delta, tokens in _deltas(answer):
+        yield Event(named_sse({"type": "content_block_delta", "index": 0, "delta": delta}), tokens)
+    yield Event(named_sse({"type": "content_block_stop", "index": 0}))
+    stop = {"stop_reason": _FINISH[answer.finish], "stop_sequence": None}
+    last = with_usage({"type": "message_delta", "delta": stop}, "usage", reported(usage, told, stream=True))
+    yield Event(named_sse(last))
+    yield Event(named_sse({"type": "message_stop"}))
+
+
+def _deltas(answer: Answer) -> Iterator[tuple[Json, int]]:
+    for piece in answer.pieces:
+        yield {"type": "text_delta", "text": piece}, 1
+    if answer.tool is not None:
+        text = answer.tool.text
+        middle = len(text) // 2
+        yield {"type": "input_json_delta", "partial_json": text[:middle]}, 0
+        yield {"type": "input_json_delta", "partial_json": text[middle:]}, answer.tool.tokens
+
+
+def _usage(counts: Counts) -> Json:
+    """Anthropic's `input_tokens` leaves out what was read from or written to the cache."""
+    usage: Json = {
+        "input_tokens": counts.input - counts.cached - counts.cache_write,
+        "cache_creation_input_tokens": counts.cache_write,
+        "cache_read_input_tokens": counts.cached,
+        "cache_creation": {"ephemeral_5m_input_tokens": counts.cache_write, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": counts.output,
+        "service_tier": "standard",
+    }
+    if counts.reasoning:
+        usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
+    return usage
+
+
+def _count_reply(ask: Ask, told: Directives, _mark: Mark) -> Reply:
+    return json_reply(ask, reported({"input_tokens": ask.input_tokens}, told) or {})
+
+
+def _models_reply(ask: Ask, _told: Directives, _mark: Mark) -> Reply:
+    model = {
+        "type": "model",
+        "id": ask.model,
+        "display_name": "Farebox demo model",
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    if ask.body.get("one"):
+        return json_reply(ask, model)
+    return json_reply(ask, {"data": [model], "has_more": False, "first_id": ask.model, "last_id": ask.model})
+
+
+MESSAGES = Endpoint(DIALECT, _read, _reply)
+COUNT_TOKENS = Endpoint(DIALECT, _read, _count_reply)
+MODELS = Endpoint(DIALECT, read_models, _models_reply)

@@ -1,0 +1,114 @@
+"""Sending an answer as its directives say: late, in pieces, broken, or not at all."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+
+from farebox.clock import Clock
+from farebox.demo.answering import Event, Reply
+from farebox.demo.directives import Directives
+from farebox.demo.journal import Entry, Stats
+from farebox.http.exchange import ClientGone, Exchange, HeaderList
+
+GARBAGE = b'\x00\xff\xfe{"garbage": \n\ndata: [}\xf0\n\n'
+
+_GARBAGE_AFTER = 2
+_FAILURE_AFTER = 3
+_ENDLESS = ("content-length", str(10**12))
+
+
+class Delivery:
+    """One answer on its way."""
+
+    def __init__(
+        self, exchange: Exchange, told: Directives, clock: Clock, closing: asyncio.Future[None], stats: Stats
+    ) -> None:
+        self._exchange = exchange
+        self._told = told
+        self._clock = clock
+        self._closing = closing
+        self._stats = stats
+        self._gone: asyncio.Future[None] | None = None
+
+    async def run(self, reply: Reply, entry: Entry) -> None:
+        """Wait as was told (for ever with `hang`), then send.
+
+        Raises ClientGone, also where the provider is closing and lets go of those that wait.
+        """
+        try:
+            if self._told.hang:
+                await self._until_gone(None)
+                raise ClientGone
+            if self._told.delay:
+                await self._pause(self._told.delay)
+            entry.status = reply.status
+            self._stats.tokens_in += reply.input_tokens
+            if reply.events is not None:
+                entry.finished = await self._send_events(reply, reply.events)
+            else:
+                entry.finished = await self._send_body(reply)
+        finally:
+            if self._gone is not None:
+                self._gone.cancel()
+
+    async def _send_body(self, reply: Reply) -> bool:
+        told, body = self._told, GARBAGE if self._told.garbage else reply.body
+        if told.cut is None and not told.trickle:
+            self._exchange.answer(reply.status, reply.headers, body)
+            self._stats.tokens_out += reply.output_tokens
+            return True
+        stream = self._exchange.start(reply.status, [*reply.headers, ("content-length", str(len(body)))])
+        # A body shorter than its content-length makes the server close the connection.
+        for piece in self._split(body if told.cut is None else body[: len(body) // 2]):
+            await stream.send(piece)
+        if told.cut is None:
+            self._stats.tokens_out += reply.output_tokens
+        return told.cut is None
+
+    async def _send_events(self, reply: Reply, events: Iterable[Event]) -> bool:
+        told = self._told
+        stream = self._exchange.start(reply.status, self._stream_headers(reply.headers))
+        stop = told.cut if told.cut is not None else told.end
+        for number, event in enumerate(self._disturbed(reply, events)):
+            if number == stop:
+                return False
+            if number and told.gap:
+                await self._pause(told.gap)
+            for piece in self._split(event.frame):
+                await stream.send(piece)
+            self._stats.tokens_out += event.tokens
+        return told.cut is None
+
+    def _stream_headers(self, headers: HeaderList) -> HeaderList:
+        # The server cannot reset a connection. It closes one whose answer is shorter than its content-length, which a
+        # client sees as what it is: an answer that broke off.
+        return headers if self._told.cut is None else [*headers, _ENDLESS]
+
+    def _disturbed(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
+        for number, event in enumerate(events, 1):
+            yield event
+            if self._told.garbage and number == _GARBAGE_AFTER:
+                yield Event(GARBAGE)
+            if self._told.error_event and number == _FAILURE_AFTER:
+                yield Event(reply.failure)
+                return
+
+    def _split(self, data: bytes) -> Iterator[bytes]:
+        if self._told.trickle:
+            return (data[i : i + 1] for i in range(len(data)))
+        return iter((data,))
+
+    async def _pause(self, milliseconds: int) -> None:
+        sleep = asyncio.ensure_future(self._clock.sleep(milliseconds / 1000))
+        try:
+            if not await self._until_gone(sleep):
+                raise ClientGone
+        finally:
+            sleep.cancel()
+
+    async def _until_gone(self, other: asyncio.Future[None] | None) -> bool:
+        """Wait until nobody waits for the answer, or for another thing. Whether the other thing came first."""
+        if self._gone is None:
+            self._gone = asyncio.ensure_future(self._exchange.gone())
+        waited = {self._gone, self._closing} if other is None else {self._gone, self._closing, other}
+        done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        return self._gone not in done and self._closing not in done

@@ -1,0 +1,91 @@
+"""Directives: what a caller tells the demo provider to do with its answer (`tokens=200 delay=500 cut=5`)."""
+
+import re
+from dataclasses import dataclass, fields
+
+LIES = ("none", "negative", "absurd", "string", "float")
+"""How `usage=` may falsify the figures."""
+
+
+class BadDirective(ValueError):
+    """A directive that does not exist or has an impossible value. It is refused, so that a test cannot misspell one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """One answer's directives; the defaults are an answer as it should be."""
+
+    tokens: int | None = None
+    """Length of the answer, in tokens; `max_tokens` still limits it."""
+    delay: int = 0
+    """Milliseconds before the first byte of the answer, its head included."""
+    gap: int = 0
+    """Milliseconds between two stream events."""
+    cut: int | None = None
+    """Break the connection after so many stream events; an answer that is not a stream breaks in the middle."""
+    end: int | None = None
+    """End the stream after so many events, properly as HTTP has it but without its terminal event."""
+    status: int = 0
+    """Answer this error instead, in the provider's own shape."""
+    usage: str = ""
+    """How to falsify the usage figures: one of LIES."""
+    garbage: bool = False
+    """Answer bytes that are not JSON; in a stream, put them between the events."""
+    hang: bool = False
+    """Take the request and never answer."""
+    cached: int = 0
+    """So many of the input tokens were read from a cache."""
+    cache_write: int = 0
+    """So many of the input tokens were written to a cache."""
+    reasoning: int = 0
+    """So many output tokens were reasoning: they count, and are not delivered."""
+    error_event: bool = False
+    """Report a failure inside a 200: as an event in the midst of the stream, or as the whole body."""
+    trickle: bool = False
+    """Send one byte at a time."""
+    big: int = 0
+    """Stretch the words so that the answer's text is so many bytes long (its tokens stay the same)."""
+    nousage_stream: bool = False
+    """Streams carry no usage even where it was asked for."""
+
+
+PLAIN = Directives()
+
+_KINDS = {field.name: type(field.default) for field in fields(Directives)}
+_PAIR = r"[a-z_]+=[\w.+-]+"
+_IN_TEXT = re.compile(rf"\bdemo:((?:[\s,]*{_PAIR})+)")
+_BETWEEN = re.compile(r"[\s,]+")
+
+
+def in_text(text: str) -> tuple[str, str]:
+    """The directives written in a message after the word `demo:`, and the message without them."""
+    if "demo:" not in text:
+        return "", text
+    found = _IN_TEXT.findall(text)
+    return " ".join(found), _IN_TEXT.sub(" ", text)
+
+
+def parse(*sources: str) -> Directives:
+    """Read directives; where two sources name the same one, the later source wins. Raises BadDirective."""
+    values: dict[str, int | bool | str] = {}
+    for source in sources:
+        for pair in filter(None, _BETWEEN.split(source)):
+            name, _, value = pair.partition("=")
+            values[name] = _value(name, value)
+    return Directives(**values) if values else PLAIN  # type: ignore[arg-type]  # _value keeps to the fields' types
+
+
+def _value(name: str, text: str) -> int | bool | str:
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise BadDirective(f"there is no directive {name!r}; there are {', '.join(_KINDS)}")
+    if name == "usage":
+        if text not in LIES:
+            raise BadDirective(f"usage is one of {', '.join(LIES)}, not {text!r}")
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise BadDirective(f"{name} is a whole number, not {text!r}")
+    number = int(text)
+    if name == "status" and not 400 <= number <= 599:
+        raise BadDirective("status is an error: 400 to 599")
+    return bool(number) if kind is bool else number

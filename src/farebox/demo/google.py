@@ -1,0 +1,182 @@
+"""Google's Gemini API, as the demo provider answers it."""
+
+from collections.abc import Iterable, Iterator
+
+from farebox.demo.answering import (
+    FAILURE,
+    JSON_HEADERS,
+    SSE_HEADERS,
+    Answer,
+    Counts,
+    Dialect,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    compose,
+    json_reply,
+    reported,
+    sse,
+    with_usage,
+)
+from farebox.demo.asking import (
+    DEFAULT_MODEL,
+    Ask,
+    Call,
+    Json,
+    ToolCall,
+    count,
+    encode,
+    json_object,
+    last_user_text,
+    object_in,
+    objects,
+    read_models,
+    tool_call,
+    words_in,
+)
+from farebox.demo.directives import Directives
+
+_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "tool": "STOP"}
+_ERRORS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_DECLARATIONS = ("functionDeclarations", "function_declarations")  # Google reads both spellings
+
+
+def _error(status: int, message: str) -> Json:
+    return {"error": {"code": status, "message": message, "status": _ERRORS.get(status, "UNKNOWN")}}
+
+
+DIALECT = Dialect(_error)
+
+
+def _read(call: Call) -> Ask:
+    """A request of generateContent, streamGenerateContent or countTokens: the path says which, and the model."""
+    model, _, method = call.path.rpartition("/")[2].partition(":")
+    body = json_object(call.body)
+    body = object_in(body, "generateContentRequest") or body
+    contents = objects(body, "contents")
+    tools = objects(body, "tools")
+    system = body.get("systemInstruction") or body.get("system_instruction")
+    config = object_in(body, "generationConfig")
+    return Ask(
+        model=model or DEFAULT_MODEL,
+        text=last_user_text(contents, "parts"),
+        input_tokens=words_in(system) + words_in(contents) + words_in(tools),
+        stream=method == "streamGenerateContent",
+        max_tokens=count(config, "maxOutputTokens", "max_output_tokens"),
+        choices=count(config, "candidateCount", "candidate_count") or 1,
+        tool=_forced_tool(body, tools),
+        body={"array": "alt=sse" not in call.query.split("&")},
+    )
+
+
+def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
+    config = object_in(object_in(body, "toolConfig"), "functionCallingConfig")
+    if config.get("mode") != "ANY":
+        return None
+    functions = [function for tool in tools for key in _DECLARATIONS if key in tool for function in objects(tool, key)]
+    allowed = config.get("allowedFunctionNames")
+    name = allowed[0] if isinstance(allowed, list) and allowed else None
+    return tool_call(functions, name, "parameters", "parametersJsonSchema")
+
+
+def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
+    answer = compose(ask, told)
+    if not ask.stream:
+        chunk = _chunk(ask, mark, _parts(answer), _FINISH[answer.finish])
+        body = with_usage(chunk, "usageMetadata", reported(_usage(answer.counts), told))
+        return json_reply(ask, body, answer.counts.output)
+    chunks = _chunks(ask, told, answer, mark)
+    failure = _error(503, FAILURE)
+    if ask.body["array"]:
+        return Reply(
+            headers=JSON_HEADERS,
+            events=_as_array(chunks),
+            failure=b",\r\n" + encode(failure) + b"]",
+            input_tokens=ask.input_tokens,
+        )
+    events = (Event(sse(chunk), tokens) for chunk, tokens in chunks)
+    return Reply(headers=SSE_HEADERS, events=events, failure=sse(failure), input_tokens=ask.input_tokens)
+
+
+def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
+    lead = b"["
+    for chunk, tokens in chunks:
+        yield Event(lead + encode(chunk), tokens)
+        lead = b",\r\n"
+    yield Event(b"]")
+
+
+def _chunks(ask: Ask, told: Directives, answer: Answer, mark: Mark) -> Iterator[tuple[Json, int]]:
+    """One chunk a word; each reports the usage so far, the last one with the reason why it ends."""
+    counts = answer.counts
+    bodies = [[{"text": piece}] for piece in answer.pieces] or [_parts(answer)]
+    delivered = (counts.output - counts.reasoning) // len(bodies)  # per chunk: a word for each choice, or the tool call
+    for number, parts in enumerate(bodies, 1):
+        so_far = Counts(
+            counts.input, counts.cached, counts.cache_write, delivered * number + counts.reasoning, counts.reasoning
+        )
+        finish = _FINISH[answer.finish] if number == len(bodies) else None
+        chunk = _chunk(ask, mark, parts, finish)
+        usage = reported(_usage(so_far), told, stream=True)
+        yield with_usage(chunk, "usageMetadata", usage), delivered + (counts.reasoning if number == 1 else 0)
+
+
+def _chunk(ask: Ask, mark: Mark, parts: list[Json], finish: str | None) -> Json:
+    candidate: Json = {"content": {"parts": parts, "role": "model"}}
+    if finish is not None:
+        candidate["finishReason"] = finish
+    return {
+        "candidates": [{**candidate, "index": i} for i in range(ask.choices)],
+        "modelVersion": ask.model,
+        "responseId": f"demo-{mark.serial}",
+    }
+
+
+def _parts(answer: Answer) -> list[Json]:
+    if answer.tool is None:
+        return [{"text": answer.text}]
+    return [{"functionCall": {"name": answer.tool.name, "args": answer.tool.arguments}}]
+
+
+def _usage(counts: Counts) -> Json:
+    """Google's `candidatesTokenCount` leaves out the reasoning, which it counts as thoughts."""
+    usage = {
+        "promptTokenCount": counts.input,
+        "candidatesTokenCount": counts.output - counts.reasoning,
+        "totalTokenCount": counts.input + counts.output,
+    }
+    if counts.cached:
+        usage["cachedContentTokenCount"] = counts.cached
+    if counts.reasoning:
+        usage["thoughtsTokenCount"] = counts.reasoning
+    return usage
+
+
+def _count_reply(ask: Ask, told: Directives, _mark: Mark) -> Reply:
+    return json_reply(ask, reported({"totalTokens": ask.input_tokens}, told) or {})
+
+
+def _models_reply(ask: Ask, _told: Directives, _mark: Mark) -> Reply:
+    model = {
+        "name": f"models/{ask.model}",
+        "displayName": "Farebox demo model",
+        "inputTokenLimit": 1_048_576,
+        "outputTokenLimit": 65_536,
+        "supportedGenerationMethods": ["generateContent", "countTokens"],
+    }
+    return json_reply(ask, model if ask.body["one"] else {"models": [model]})
+
+
+GENERATE = Endpoint(DIALECT, _read, _reply)
+COUNT_TOKENS = Endpoint(DIALECT, _read, _count_reply)
+MODELS = Endpoint(DIALECT, read_models, _models_reply)

@@ -1,0 +1,83 @@
+"""What the demo provider remembers of the calls it got, for tests to look at."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from farebox.demo.asking import Call, Json
+
+_BODY_KEPT = 64 * 1024
+_ENTRIES_KEPT = 500
+
+
+@dataclass(slots=True)
+class Entry:
+    """One call, and how its answer went."""
+
+    call: Call
+    body_bytes: int
+    status: int = 0
+    """0 until the answer begins."""
+    finished: bool = False
+    """The answer was sent to its end."""
+
+    def shown(self) -> Json:
+        """The entry as JSON. A header that came more than once has its values joined with a comma."""
+        headers: dict[str, str] = {}
+        for name, value in self.call.headers.items():
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return {
+            "method": self.call.method,
+            "path": self.call.path,
+            "query": self.call.query,
+            "headers": headers,
+            "body_bytes": self.body_bytes,
+            "body": self.call.body.decode(errors="replace"),
+            "status": self.status,
+            "finished": self.finished,
+        }
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts since the start, or since the journal was cleared."""
+
+    requests: int = 0
+    open: int = 0
+    """Being served at this moment."""
+    disconnects: int = 0
+    """The client went away before its answer's end."""
+    completed: int = 0
+    """Answered to the end; errors too, but not what a directive broke off."""
+    tokens_in: int = 0
+    """Of the answers begun."""
+    tokens_out: int = 0
+    """Of the words sent, whatever usage was reported."""
+
+
+class Journal:
+    """The latest calls, and the counts of all."""
+
+    def __init__(self) -> None:
+        self.stats = Stats()
+        self.entries: deque[Entry] = deque(maxlen=_ENTRIES_KEPT)
+
+    def begin(self, call: Call) -> Entry:
+        """Note a call that begins to be served."""
+        size = len(call.body)
+        if size > _BODY_KEPT:
+            call = Call(call.method, call.path, call.query, call.headers, call.body[:_BODY_KEPT])
+        entry = Entry(call, size)
+        self.entries.append(entry)
+        self.stats.requests += 1
+        self.stats.open += 1
+        return entry
+
+    def clear(self) -> None:
+        """Forget the calls and start counting anew; calls being served stay counted as open."""
+        self.stats = Stats(open=self.stats.open)
+        self.entries.clear()
+
+    def last(self, count: int | None = None) -> list[Json]:
+        """The latest calls, oldest first; all that are kept unless a count is given."""
+        entries = list(self.entries)
+        return [entry.shown() for entry in (entries if count is None else entries[-count:] if count > 0 else ())]

@@ -1,0 +1,165 @@
+"""OpenAI's chat completions, as the demo provider answers them; and OpenAI's error shape."""
+
+from collections.abc import Iterator
+
+from farebox.demo.answering import (
+    FAILURE,
+    SSE_HEADERS,
+    Answer,
+    Counts,
+    Dialect,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    compose,
+    json_reply,
+    reported,
+    sse,
+    with_usage,
+)
+from farebox.demo.asking import (
+    Ask,
+    Call,
+    Json,
+    ToolCall,
+    count,
+    json_object,
+    last_user_text,
+    model_in,
+    object_in,
+    objects,
+    tool_call,
+    words_in,
+)
+from farebox.demo.directives import Directives
+
+_FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls"}
+_ERRORS = {
+    400: ("invalid_request_error", None),
+    401: ("invalid_request_error", "invalid_api_key"),
+    404: ("invalid_request_error", "model_not_found"),
+    429: ("rate_limit_error", "rate_limit_exceeded"),
+}
+_DONE = b"data: [DONE]\n\n"
+
+
+def error(status: int, message: str) -> Json:
+    """OpenAI's error body."""
+    kind, code = _ERRORS.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+DIALECT = Dialect(error)
+
+
+def forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
+    """The tool call that `tool_choice` demands: any (`required`), or the named one."""
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        return tool_call(tools, (object_in(choice, "function") or choice).get("name"), "parameters")
+    return tool_call(tools, None, "parameters") if choice == "required" else None
+
+
+def _read(call: Call) -> Ask:
+    body = json_object(call.body)
+    messages = objects(body, "messages")
+    tools = objects(body, "tools")
+    return Ask(
+        model=model_in(body),
+        text=last_user_text(messages),
+        input_tokens=words_in(messages) + words_in(tools),
+        stream=body.get("stream") is True,
+        max_tokens=count(body, "max_completion_tokens", "max_tokens"),
+        choices=count(body, "n") or 1,
+        tool=forced_tool(body, [object_in(tool, "function") or tool for tool in tools]),
+        body=body,
+    )
+
+
+def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
+    answer = compose(ask, told)
+    base: Json = {"id": f"chatcmpl-demo-{mark.serial}", "created": mark.created, "model": ask.model}
+    if ask.stream:
+        events = _events(ask, told, answer, base)
+        return Reply(
+            headers=SSE_HEADERS, events=events, failure=sse(error(500, FAILURE)), input_tokens=ask.input_tokens
+        )
+    choice: Json = {
+        "message": _message(answer, mark.serial),
+        "logprobs": None,
+        "finish_reason": _FINISH[answer.finish],
+    }
+    body = base | {
+        "object": "chat.completion",
+        "choices": [{"index": i, **choice} for i in range(ask.choices)],
+        "system_fingerprint": "fp_demo",
+    }
+    return json_reply(ask, with_usage(body, "usage", reported(_usage(answer.counts), told)), answer.counts.output)
+
+
+def _message(answer: Answer, serial: int) -> Json:
+    if answer.tool is None:
+        return {"role": "assistant", "content": answer.text, "refusal": None}
+    function = {"name": answer.tool.name, "arguments": answer.tool.text}
+    calls = [{"id": f"call_demo_{serial}", "type": "function", "function": function}]
+    return {"role": "assistant", "content": None, "refusal": None, "tool_calls": calls}
+
+
+def _events(ask: Ask, told: Directives, answer: Answer, base: Json) -> Iterator[Event]:
+    options = ask.body.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    base = base | {"object": "chat.completion.chunk", "system_fingerprint": "fp_demo"}
+    pending: Json = {"usage": None} if asked else {}
+
+    def chunk(index: int, delta: Json, finish: str | None = None) -> bytes:
+        return sse({**base, "choices": [{"index": index, "delta": delta, "finish_reason": finish}], **pending})
+
+    choices = range(ask.choices)
+    for index in choices:
+        opening = {"role": "assistant", "content": None if answer.tool else ""}
+        yield Event(chunk(index, opening), 0 if index else answer.counts.reasoning)
+    for delta, tokens in _deltas(answer, base["id"]):
+        for index in choices:
+            yield Event(chunk(index, delta), tokens)
+    for index in choices:
+        yield Event(chunk(index, {}, _FINISH[answer.finish]))
+    usage = reported(_usage(answer.counts), told, stream=True)
+    if asked and usage is not None:
+        yield Event(sse({**base, "choices": [], "usage": usage}))
+    yield Event(_DONE)
+
+
+def _deltas(answer: Answer, call_id: str) -> Iterator[tuple[Json, int]]:
+    for piece in answer.pieces:
+        yield {"content": piece}, 1
+    if answer.tool is None:
+        return
+    function = {"name": answer.tool.name, "arguments": ""}
+    yield {"tool_calls": [{"index": 0, "id": f"call_{call_id}", "type": "function", "function": function}]}, 0
+    text = answer.tool.text
+    middle = len(text) // 2
+    yield {"tool_calls": [{"index": 0, "function": {"arguments": text[:middle]}}]}, 0
+    yield {"tool_calls": [{"index": 0, "function": {"arguments": text[middle:]}}]}, answer.tool.tokens
+
+
+def _usage(counts: Counts) -> Json:
+    return {
+        "prompt_tokens": counts.input,
+        "completion_tokens": counts.output,
+        "total_tokens": counts.input + counts.output,
+        "prompt_tokens_details": {
+            "cached_tokens": counts.cached,
+            "cache_write_tokens": counts.cache_write,
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": counts.reasoning,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+CHAT = Endpoint(DIALECT, _read, _reply)

@@ -1,0 +1,159 @@
+"""OpenAI's responses, as the demo provider answers them."""
+
+from collections.abc import Iterator
+
+from farebox.demo.answering import (
+    FAILURE,
+    SSE_HEADERS,
+    Answer,
+    Counts,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    compose,
+    json_reply,
+    named_sse,
+    reported,
+)
+from farebox.demo.asking import (
+    Ask,
+    Call,
+    Json,
+    count,
+    json_object,
+    last_user_text,
+    model_in,
+    objects,
+    words_in,
+)
+from farebox.demo.directives import Directives
+from farebox.demo.openai_chat import DIALECT, forced_tool
+
+_FAILURE = named_sse({"type": "error", "code": "server_error", "message": FAILURE, "param": None, "sequence_number": 3})
+
+
+def _read(call: Call) -> Ask:
+    body = json_object(call.body)
+    said = body.get("input")
+    tools = objects(body, "tools")
+    return Ask(
+        model=model_in(body),
+        text=said if isinstance(said, str) else last_user_text(objects(body, "input")),
+        input_tokens=words_in(body.get("instructions")) + words_in(said) + words_in(tools),
+        stream=body.get("stream") is True,
+        max_tokens=count(body, "max_output_tokens"),
+        tool=forced_tool(body, [tool for tool in tools if tool.get("type") == "function"]),
+        body=body,
+    )
+
+
+def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
+    answer = compose(ask, told)
+    if ask.stream:
+        events = _events(ask, told, answer, mark)
+        return Reply(headers=SSE_HEADERS, events=events, failure=_FAILURE, input_tokens=ask.input_tokens)
+    usage = reported(_usage(answer.counts), told)
+    return json_reply(ask, _response(ask, mark, answer, usage), answer.counts.output)
+
+
+def _events(ask: Ask, told: Directives, answer: Answer, mark: Mark) -> Iterator[Event]:
+    started = _response(ask, mark, None, None)
+    ended = _response(ask, mark, answer, reported(_usage(answer.counts), told, stream=True))
+    frames = [
+        ({"type": "response.created", "response": started}, answer.counts.reasoning),
+        ({"type": "response.in_progress", "response": started}, 0),
+        *(_text_events(answer, mark) if answer.tool is None else _tool_events(answer, mark)),
+        ({"type": f"response.{ended['status']}", "response": ended}, 0),
+    ]
+    for number, (data, tokens) in enumerate(frames):
+        yield Event(named_sse({**data, "sequence_number": number}), tokens)
+
+
+def _text_events(answer: Answer, mark: Mark) -> Iterator[tuple[Json, int]]:
+    item = _item(answer, mark)
+    place: Json = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    opening = {**item, "status": "in_progress", "content": []}
+    yield {"type": "response.output_item.added", "output_index": 0, "item": opening}, 0
+    yield {"type": "response.content_part.added", **place, "part": _part("")}, 0
+    for piece in answer.pieces:
+        yield {"type": "response.output_text.delta", **place, "delta": piece, "logprobs": []}, 1
+    yield {"type": "response.output_text.done", **place, "text": answer.text, "logprobs": []}, 0
+    yield {"type": "response.content_part.done", **place, "part": _part(answer.text)}, 0
+    yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
+
+
+def _tool_events(answer: Answer, mark: Mark) -> Iterator[tuple[Json, int]]:
+    item = _item(answer, mark)
+    place: Json = {"item_id": item["id"], "output_index": 0}
+    opening = {**item, "status": "in_progress", "arguments": ""}
+    text: str = item["arguments"]
+    middle = len(text) // 2
+    yield {"type": "response.output_item.added", "output_index": 0, "item": opening}, 0
+    yield {"type": "response.function_call_arguments.delta", **place, "delta": text[:middle]}, 0
+    yield {"type": "response.function_call_arguments.delta", **place, "delta": text[middle:]}, answer.counts.output
+    done = {"type": "response.function_call_arguments.done", **place, "name": item["name"], "arguments": text}
+    yield done, 0
+    yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
+
+
+def _response(ask: Ask, mark: Mark, answer: Answer | None, usage: Json | None) -> Json:
+    """The response object: as it begins (no answer yet) or as it ends."""
+    short = answer is not None and answer.finish == "length"
+    return {
+        "id": f"resp_demo_{mark.serial}",
+        "object": "response",
+        "created_at": mark.created,
+        "status": "in_progress" if answer is None else "incomplete" if short else "completed",
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if short else None,
+        "instructions": ask.body.get("instructions"),
+        "max_output_tokens": ask.max_tokens,
+        "model": ask.model,
+        "output": [] if answer is None else [_item(answer, mark)],
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "reasoning": {"effort": None, "summary": None},
+        "store": False,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": ask.body.get("tool_choice") or "auto",
+        "tools": ask.body.get("tools") or [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "usage": usage,
+        "metadata": {},
+    }
+
+
+def _item(answer: Answer, mark: Mark) -> Json:
+    status = "incomplete" if answer.finish == "length" else "completed"
+    if answer.tool is None:
+        content = [_part(answer.text)]
+        name = f"msg_demo_{mark.serial}"
+        return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
+    return {
+        "id": f"fc_demo_{mark.serial}",
+        "type": "function_call",
+        "status": status,
+        "call_id": f"call_demo_{mark.serial}",
+        "name": answer.tool.name,
+        "arguments": answer.tool.text,
+    }
+
+
+def _part(text: str) -> Json:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _usage(counts: Counts) -> Json:
+    return {
+        "input_tokens": counts.input,
+        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.cache_write},
+        "output_tokens": counts.output,
+        "output_tokens_details": {"reasoning_tokens": counts.reasoning},
+        "total_tokens": counts.input + counts.output,
+    }
+
+
+RESPONSES = Endpoint(DIALECT, _read, _reply)

@@ -1,0 +1,235 @@
+"""The demo provider: a local upstream that answers as OpenAI, Anthropic and Google do, with exact usage.
+
+It answers any model. One token is one word (see `asking` and `answering`). Directives make it slow, wrong or broken:
+in the header `x-demo`, after `demo:` in the last user message, or queued for the next requests in turn by
+POST /_demo/script; the later of these wins. GET /_demo/stats and GET /_demo/journal?last=N tell what it got,
+DELETE /_demo/journal forgets it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import count
+from urllib.parse import parse_qs
+
+import uvloop
+
+from farebox.clock import Clock, SystemClock
+from farebox.demo import anthropic, google, openai_chat, openai_media, openai_responses
+from farebox.demo.answering import FAILURE, JSON_HEADERS, Dialect, Endpoint, Mark, Reply
+from farebox.demo.asking import BadRequest, Call, encode, json_object, objects
+from farebox.demo.delivery import Delivery
+from farebox.demo.directives import PLAIN, BadDirective, Directives, in_text, parse
+from farebox.demo.journal import Journal
+from farebox.http.exchange import ClientGone, Exchange, HeaderList
+from farebox.http.server import RunningServer, serve
+
+_BODY_LIMIT = 1 << 30
+_CLOSE_SECONDS = 2.0
+
+_POST = {
+    "chat/completions": openai_chat.CHAT,
+    "responses": openai_responses.RESPONSES,
+    "embeddings": openai_media.EMBEDDINGS,
+    "moderations": openai_media.MODERATIONS,
+    "images/generations": openai_media.IMAGES,
+    "audio/speech": openai_media.SPEECH,
+    "audio/transcriptions": openai_media.TRANSCRIPTIONS,
+    "messages": anthropic.MESSAGES,
+    "messages/count_tokens": anthropic.COUNT_TOKENS,
+}
+_GOOGLE = {
+    "generateContent": google.GENERATE,
+    "streamGenerateContent": google.GENERATE,
+    "countTokens": google.COUNT_TOKENS,
+}
+_MODELS = {
+    openai_chat.DIALECT: openai_media.MODELS,
+    anthropic.DIALECT: anthropic.MODELS,
+    google.DIALECT: google.MODELS,
+}
+
+
+class DemoProvider:
+    """The application, with its journal and its queue of scripted directives."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.journal = Journal()
+        self._clock = clock
+        self._script: deque[str] = deque()
+        self._serials = count(1)
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def script(self, answers: Iterable[str]) -> None:
+        """Queue directives: each of the next requests takes one. Raises BadDirective, and then queues none."""
+        answers = list(answers)
+        for directives in answers:
+            parse(directives)
+        self._script.extend(answers)
+
+    def clear(self) -> None:
+        """Forget the journal, its counts and the scripted directives."""
+        self.journal.clear()
+        self._script.clear()
+
+    def close(self) -> None:
+        """Let go of every request that waits."""
+        if not self._closing.done():
+            self._closing.set_result(None)
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Serve one request."""
+        body = await exchange.body(_BODY_LIMIT)
+        call = Call(exchange.method, exchange.path, exchange.query, exchange.headers, body)
+        if call.path.startswith("/_demo/"):
+            status, answer = self._manage(call)
+            exchange.answer(status, JSON_HEADERS, encode(answer))
+            return
+        entry = self.journal.begin(call)
+        stats = self.journal.stats
+        try:
+            told, reply = self._answer(call)
+            await Delivery(exchange, told, self._clock, self._closing, stats).run(reply, entry)
+        except ClientGone:
+            stats.disconnects += 1
+        finally:
+            self.journal.stats.open -= 1  # of the present counts, which a clearing may have replaced meanwhile
+            stats.completed += entry.finished
+
+    def _answer(self, call: Call) -> tuple[Directives, Reply]:
+        endpoint = _endpoint(call)
+        if endpoint is None:
+            dialect = _dialect(call)
+            return PLAIN, _failure(dialect, 404, f"The demo provider has no {call.method} {call.path}.")
+        scripted = self._script.popleft() if self._script else ""
+        try:
+            ask = endpoint.read(call)
+            told = parse(in_text(ask.text)[0], call.headers.get("x-demo") or "", scripted)
+            if told.status:
+                message = f"The demo provider was told to answer {told.status}."
+                return told, _failure(endpoint.dialect, told.status, message)
+            mark = Mark(next(self._serials), self._clock.now_ms() // 1000)
+            reply = endpoint.reply(ask, told, mark)
+        except (BadRequest, BadDirective) as error:
+            return PLAIN, _failure(endpoint.dialect, 400, str(error))
+        if told.error_event and reply.events is None:
+            return told, _failure(endpoint.dialect, 500, FAILURE, status=200)
+        return told, reply
+
+    def _manage(self, call: Call) -> tuple[int, object]:
+        """The provider's own paths, which the journal does not count."""
+        what = f"{call.method} {call.path}"
+        try:
+            if what == "GET /_demo/stats":
+                return 200, asdict(self.journal.stats)
+            if what == "GET /_demo/journal":
+                last = parse_qs(call.query).get("last")
+                return 200, self.journal.last(int(last[0]) if last else None)
+            if what == "DELETE /_demo/journal":
+                self.clear()
+                return 200, {}
+            if what == "POST /_demo/script":
+                answers = objects(json_object(call.body), "answers")
+                self.script(str(answer.get("directives", "")) for answer in answers)
+                return 200, {"queued": len(self._script)}
+        except ValueError as error:
+            return 400, {"error": str(error)}
+        return 404, {"error": f"there is no {what}"}
+
+
+def _endpoint(call: Call) -> Endpoint | None:
+    """The endpoint by the end of the path: any prefix (`v1/`, `openai/v1/`) may stand before it."""
+    *_, before, last = ("", *call.path.rsplit("/", 2))
+    if call.method == "POST":
+        return _POST.get(f"{before}/{last}") or _POST.get(last) or _GOOGLE.get(last.partition(":")[2])
+    if call.method == "GET" and "models" in (before, last):
+        return _MODELS[_dialect(call)]
+    return None
+
+
+def _dialect(call: Call) -> Dialect:
+    """Whose words to use where the path does not tell: each provider's SDK has its own header."""
+    if call.headers.get("x-goog-api-key") is not None or "key=" in call.query:
+        return google.DIALECT
+    return anthropic.DIALECT if call.headers.get("anthropic-version") is not None else openai_chat.DIALECT
+
+
+def _failure(dialect: Dialect, code: int, message: str, *, status: int | None = None) -> Reply:
+    """An error in the provider's shape; `status` where the answer's is not the error's own."""
+    headers: HeaderList = [*JSON_HEADERS, ("retry-after", "1")] if code == 429 else JSON_HEADERS
+    return Reply(status=status or code, headers=headers, body=encode(dialect.error(code, message)))
+
+
+class RunningProvider:
+    """A demo provider that is being served; closes at the end of an `async with`."""
+
+    def __init__(self, app: DemoProvider, server: RunningServer) -> None:
+        self.app = app
+        self.port = server.port
+        self.url = f"http://{server.host}:{server.port}"
+        """Base URL without a path: `{url}/v1/chat/completions`."""
+        self._server = server
+
+    async def close(self) -> None:
+        """Stop serving; requests that wait are let go, and a client that does not read its answer is not waited for."""
+        self.app.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._server.close(), _CLOSE_SECONDS)
+
+    async def __aenter__(self) -> "RunningProvider":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def start_provider(host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None) -> RunningProvider:
+    """Serve a demo provider in the running loop, on a port of the system's choice unless one is named.
+
+    Raises AddressInUse where the port is taken.
+    """
+    clock = clock or SystemClock()
+    app = DemoProvider(clock)
+    provider = RunningProvider(app, await serve(app.handle, host, port))
+    await _until_listening(host, provider.port, clock)
+    return provider
+
+
+async def _until_listening(host: str, port: int, clock: Clock) -> None:
+    """The server opens its socket in a thread of its own, some time after its start."""
+    for _ in range(1000):
+        with contextlib.suppress(ConnectionRefusedError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            await writer.wait_closed()
+            return
+        await clock.sleep(0.002)
+    raise TimeoutError(f"the demo provider does not listen on {host}:{port}")
+
+
+async def _serve_until_stopped(host: str, port: int) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with await start_provider(host, port) as provider:
+        print(f"demo provider on {provider.url}", flush=True)
+        await stopped.wait()
+
+
+def main() -> None:
+    """Run a demo provider alone until it is interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="farebox.demo.provider", description="A local AI provider for demo and tests."
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9000, help="0: any free port (printed)")
+    options = parser.parse_args()
+    uvloop.run(_serve_until_stopped(options.host, options.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The official Google client against the demo provider."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from google import genai
+from google.genai import errors, types
+from google.genai.client import AsyncClient
+
+from farebox.demo.provider import RunningProvider
+
+QUESTION = "How long is the Danube river?"
+
+
+@pytest.fixture(params=["v1", "v1beta"])
+async def client(demo: RunningProvider, request: pytest.FixtureRequest) -> AsyncIterator[AsyncClient]:
+    options = types.HttpOptions(base_url=demo.url, api_version=request.param)
+    with genai.Client(api_key="test", http_options=options) as client:
+        async with client.aio as asynchronous:
+            yield asynchronous
+
+
+def words(text: str | None) -> int:
+    return len((text or "").split())
+
+
+async def test_generate_reports_the_words_read_and_said(client: AsyncClient) -> None:
+    answer = await client.models.generate_content(
+        model="gemini-x", contents=QUESTION, config=types.GenerateContentConfig(system_instruction="Be brief.")
+    )
+    assert answer.text is not None
+    assert QUESTION in answer.text
+    usage = answer.usage_metadata
+    assert usage is not None
+    assert (usage.prompt_token_count, usage.candidates_token_count) == (2 + 6, words(answer.text))
+    assert usage.total_token_count == 8 + words(answer.text)
+
+    short = await client.models.generate_content(
+        model="gemini-x",
+        contents=QUESTION,
+        config=types.GenerateContentConfig(max_output_tokens=4, candidate_count=2),
+    )
+    assert short.candidates is not None
+    assert [candidate.finish_reason for candidate in short.candidates] == [types.FinishReason.MAX_TOKENS] * 2
+    assert short.usage_metadata is not None
+    assert short.usage_metadata.candidates_token_count == 8
+
+
+async def test_stream(client: AsyncClient) -> None:
+    text = ""
+    stream = await client.models.generate_content_stream(
+        model="gemini-x", contents=f"{QUESTION} demo: reasoning=5 cached=2"
+    )
+    async for chunk in stream:
+        text += chunk.text or ""
+        usage = chunk.usage_metadata
+        assert usage is not None
+        assert usage.candidates_token_count == words(text)
+    assert usage is not None
+    assert (usage.thoughts_token_count, usage.cached_content_token_count) == (5, 2)
+    assert usage.total_token_count == 9 + words(text) + 5
+
+
+async def test_stream_as_an_array(demo: RunningProvider, http: httpx2.AsyncClient) -> None:
+    body = {"contents": [{"parts": [{"text": QUESTION}]}]}
+    answer = await http.post("/v1beta/models/gemini-x:streamGenerateContent", json=body)
+    chunks = answer.json()
+    text = "".join(chunk["candidates"][0]["content"]["parts"][0]["text"] for chunk in chunks)
+    assert chunks[-1]["candidates"][0]["finishReason"] == "STOP"
+    assert chunks[-1]["usageMetadata"]["candidatesTokenCount"] == words(text) == demo.app.journal.stats.tokens_out
+
+
+async def test_a_tool_that_is_required(client: AsyncClient) -> None:
+    city = types.Schema(type=types.Type.STRING)
+    parameters = types.Schema(type=types.Type.OBJECT, properties={"city": city}, required=["city"])
+    function = types.FunctionDeclaration(name="get_weather", parameters=parameters)
+    calling = types.FunctionCallingConfig(mode=types.FunctionCallingConfigMode.ANY)
+    config = types.GenerateContentConfig(
+        tools=[types.Tool(function_declarations=[function])],
+        tool_config=types.ToolConfig(function_calling_config=calling),
+    )
+    answer = await client.models.generate_content(model="gemini-x", contents=QUESTION, config=config)
+    assert answer.function_calls is not None
+    assert answer.function_calls[0].args == {"city": "demo"}
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata.candidates_token_count == 2
+
+
+async def test_counting_models_and_errors(demo: RunningProvider, client: AsyncClient) -> None:
+    assert (await client.models.count_tokens(model="gemini-x", contents=QUESTION)).total_tokens == 6
+    assert (await client.models.get(model="gemini-x")).name == "models/gemini-x"
+    demo.app.script(["status=403"])
+    with pytest.raises(errors.ClientError, match="PERMISSION_DENIED"):
+        await client.models.generate_content(model="gemini-x", contents=QUESTION)
