@@ -1,0 +1,229 @@
+"""`farebox account`, `token`, `user`: who pays, and who may call."""
+
+from typing import Annotated
+
+import typer
+
+from farebox.cli.output import Row, show, show_rows
+from farebox.cli.session import session_of
+from farebox.cli.values import AccountId, AsJson, Expires, balance_row, moment_text, optional_moment_text
+from farebox.model import AccessToken, Account, Permission
+from farebox.money import format_usd
+
+_ALL = 1_000_000
+
+account = typer.Typer(no_args_is_help=True, help="Accounts: the tenants who pay.")
+token = typer.Typer(no_args_is_help=True, help="Access tokens: what callers send.")
+user = typer.Typer(no_args_is_help=True, help="Users: people with an e-mail address and a key.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(account, name="account")
+    app.add_typer(token, name="token")
+    app.add_typer(user, name="user")
+
+
+def _account_row(found: Account) -> Row:
+    return {"account_id": found.account_id, "name": found.name, "created_at": moment_text(found.created_at)}
+
+
+@account.command("create")
+def create_account(
+    context: typer.Context,
+    name: Annotated[str, typer.Option(metavar="NAME", help="What people call it.")],
+    account_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The id to use in URLs; a new one if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create an account.
+
+    Its id is part of the URLs that are called: /v1/ID/default/… . It begins with no money: see `farebox grant`.
+
+    \b
+    Examples:
+      farebox account create --name "Acme"
+      farebox account create --name "Acme" --id acme --json
+    """
+    from farebox.usecases import administer
+
+    session = session_of(context)
+    with session.writing() as connection:
+        made = administer.create_account(
+            connection, session.ids, name=name, account_id=account_id, at=session.clock.now_ms()
+        )
+    show(_account_row(made), as_json=as_json, text=f"Created account {made.account_id} ({made.name}).")
+
+
+@account.command("list")
+def list_accounts(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the accounts."""
+    from farebox.storage import accounts
+
+    with session_of(context).reading() as connection:
+        found = accounts.list_accounts(connection, limit=_ALL)
+    columns = {"account_id": "ACCOUNT", "name": "NAME", "created_at": "CREATED"}
+    empty = "No account yet: `farebox account create --name NAME` makes one."
+    show_rows([_account_row(item) for item in found], as_json=as_json, columns=columns, empty=empty)
+
+
+@account.command("show")
+def show_account(
+    context: typer.Context,
+    account_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the account.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one account and its money.
+
+    \b
+    Example:
+      farebox account show acme
+    """
+    from farebox.usecases.administer import balance_of, require_account
+
+    with session_of(context).reading() as connection:
+        found = require_account(connection, account_id)
+        balance = balance_of(connection, account_id)
+    text = (
+        f"Account    {found.account_id}\nName       {found.name}\nCreated    {moment_text(found.created_at)}\n"
+        f"Available  {format_usd(balance.available)} USD"
+    )
+    show({**_account_row(found), **balance_row(balance)}, as_json=as_json, text=text)
+
+
+# --- access tokens ----------------------------------------------------------------------------------------------------
+
+
+def _token_row(found: AccessToken, at: int) -> Row:
+    return {
+        "token_id": found.token_id,
+        "account_id": found.account_id,
+        "name": found.name,
+        "permissions": sorted(found.permissions),
+        "active": found.active(at),
+        "created_at": moment_text(found.created_at),
+        "expires_at": optional_moment_text(found.expires_at),
+        "revoked_at": optional_moment_text(found.revoked_at),
+    }
+
+
+@token.command("create")
+def create_token(
+    context: typer.Context,
+    account_id: AccountId,
+    permissions: Annotated[
+        list[Permission],
+        typer.Option("--permission", case_sensitive=False, help="What it may do; give it more than once for more."),
+    ],
+    name: Annotated[str, typer.Option(metavar="NAME", help="What it is for.")] = "",
+    expires: Expires = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create an access token and print it, this once: only its hash is kept.
+
+    `AI Gateway Run` calls models; `Read` and `Write` see and change gateways, logs and billing reports;
+    `Billing Write` changes how the account is paid for.
+
+    \b
+    Examples:
+      farebox token create --account acme --permission "AI Gateway Run"
+      farebox token create --account acme --permission "AI Gateway Run" \\
+          --permission "AI Gateway Read" --name "web shop" --expires 2027-01-31
+    """
+    from farebox.usecases import administer
+
+    session = session_of(context)
+    with session.writing() as connection:
+        made = administer.create_token(
+            connection,
+            session.ids,
+            session.vault,
+            account_id=account_id,
+            permissions=permissions,
+            name=name,
+            expires_at=expires,
+            at=session.clock.now_ms(),
+        )
+    data = {"token": made.secret, **_token_row(made.token, made.token.created_at)}
+    text = f"{made.secret}\n\nToken {made.token.token_id} of account {account_id}. Keep it: it cannot be shown again."
+    show(data, as_json=as_json, text=text)
+
+
+@token.command("list")
+def list_tokens(
+    context: typer.Context,
+    account_id: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="Only this account's tokens.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List access tokens, without their secrets."""
+    from farebox.storage import accounts
+    from farebox.usecases.administer import require_account
+
+    session = session_of(context)
+    with session.reading() as connection:
+        if account_id is not None:
+            require_account(connection, account_id)
+        found = accounts.list_tokens(connection, account_id)
+    at = session.clock.now_ms()
+    columns = {
+        "token_id": "TOKEN ID", "account_id": "ACCOUNT", "name": "NAME", "permissions": "PERMISSIONS",
+        "active": "ACTIVE", "expires_at": "EXPIRES",
+    }  # fmt: skip
+    empty = "No token yet: `farebox token create --account ID --permission …` makes one."
+    show_rows([_token_row(item, at) for item in found], as_json=as_json, columns=columns, empty=empty)
+
+
+@token.command("revoke")
+def revoke_token(
+    context: typer.Context,
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="As `farebox token list` shows it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make an access token useless, within a second on every running server.
+
+    Calls in flight are answered to their end. Revoking a token twice does no harm.
+
+    \b
+    Example:
+      farebox token revoke 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f
+    """
+    from farebox.usecases import administer
+
+    session = session_of(context)
+    with session.writing() as connection:
+        administer.revoke_token(connection, token_id, at=session.clock.now_ms())
+    show({"token_id": token_id, "active": False}, as_json=as_json, text=f"Revoked token {token_id}.")
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+@user.command("create")
+def create_user(
+    context: typer.Context,
+    email: Annotated[str, typer.Option(metavar="EMAIL", help="Sent as X-Auth-Email.")],
+    account_ids: Annotated[
+        list[str], typer.Option("--account", metavar="ID", help="An account to be a member of; may be repeated.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Make a person a member of accounts, and print their key, this once.
+
+    A member has every permission on the accounts. Someone who is a user already keeps theirs, and gets a new key in
+    place of the earlier one.
+
+    \b
+    Example:
+      farebox user create --email ana@example.com --account acme --account beta
+    """
+    from farebox.usecases import administer
+
+    session = session_of(context)
+    with session.writing() as connection:
+        key = administer.create_user(
+            connection, session.ids, session.vault, email=email, account_ids=account_ids, at=session.clock.now_ms()
+        )
+    text = f"{key}\n\nKey of {email}, to be sent as X-Auth-Key. Keep it: it cannot be shown again."
+    show({"key": key, "email": email, "account_ids": account_ids}, as_json=as_json, text=text)

@@ -1,0 +1,132 @@
+"""`farebox receipt`, `farebox check`: what a call cost and why, and whether the books balance."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farebox.cli.output import print_table, show
+from farebox.cli.session import Stopped, session_of
+from farebox.cli.values import AsJson, percent_text
+from farebox.money import format_usd
+
+if TYPE_CHECKING:
+    from farebox.pricing.receipt import Receipt
+
+
+def register(app: typer.Typer) -> None:
+    app.command("receipt")(receipt)
+    app.command("check")(check)
+
+
+def receipt(
+    context: typer.Context,
+    log_id: Annotated[str, typer.Argument(metavar="LOG_ID", help="The answer's cf-aig-log-id header.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain what one call cost.
+
+    Shows the meters and their rates, the markup, the rounding, the hold and the charge.
+
+    \b
+    Example:
+      farebox receipt 019a1b2c-3d4e-7f50-8a9b-0c1d2e3f4a5b
+    """
+    import msgspec
+
+    from farebox.storage.calls import find_receipt
+
+    with session_of(context).reading() as connection:
+        stored = find_receipt(connection, log_id)
+    if stored is None:
+        raise Stopped(f"there is no receipt of a call {log_id!r}: take the id from the answer's cf-aig-log-id header")
+    if as_json:
+        show(msgspec.json.decode(stored), as_json=True, text="")
+    else:
+        from farebox.pricing.receipt import Receipt
+
+        _print_receipt(msgspec.json.decode(stored, type=Receipt))
+
+
+def _print_receipt(found: "Receipt") -> None:
+    """The receipt for people: what was used, then how the charge came of it."""
+    facts = {
+        "Call": found.log_id,
+        "Account": f"{found.account_id}, gateway {found.gateway_id}",
+        "Model": f"{found.provider}/{found.model}"
+        + (f" (priced as {found.priced_model})" if found.priced_model not in (None, found.model) else ""),
+        "Outcome": found.outcome,
+        "Usage from": found.usage_source,
+        "Price": found.price_version,
+        "Policy": found.policy,
+        "Not priced": ", ".join(found.unpriced_meters),
+    }
+    _print_facts(facts)
+    if found.lines:
+        headings = ["METER", "QUANTITY", "NANO-USD EACH", "NANO-USD"]
+        lines = [[line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos] for line in found.lines]
+        typer.echo()
+        print_table(headings, lines, numbers=headings[1:])
+        typer.echo()
+    sums = {
+        "Cost": f"{found.cost_nanos} nano-USD",
+        "Markup": f"{percent_text(found.markup_parts_per_million)} % ({found.markup_version})",
+        "Rounding": f"{found.rounding_nanos} nano-USD",
+        "Written off": f"{format_usd(found.written_off_nanos)} USD" if found.written_off_nanos else None,
+        "Held": f"{format_usd(found.hold_nanos)} USD",
+        "Charge": f"{format_usd(found.charge_nanos)} USD",
+        "Note": "\n             ".join(found.notes),
+    }
+    _print_facts(sums)
+
+
+def _print_facts(facts: dict[str, str | None]) -> None:
+    for word, value in facts.items():
+        if value:
+            typer.echo(f"{word:<11}  {value}")
+
+
+def check(context: typer.Context, as_json: AsJson = False) -> None:
+    """Prove that the books balance.
+
+    Every balance is replayed from its transfers and holds; every difference is a line with the account and the
+    transfer. The exit status is 0 only where there is none. It runs beside a server: each account is read in one
+    snapshot.
+
+    \b
+    Examples:
+      farebox check
+      farebox check --json | jq .differences
+    """
+    from farebox.ledger.audit import audit
+    from farebox.storage.accounts import count_accounts
+
+    with session_of(context).reading() as connection, _progress(shown=not as_json) as progress:
+        accounts = count_accounts(connection)
+        differences = list(audit(connection, progress=progress))
+    if as_json:
+        found = [{**asdict(difference), "message": difference.message} for difference in differences]
+        show({"clean": not differences, "accounts": accounts, "differences": found}, as_json=True, text="")
+    else:
+        for difference in differences:
+            typer.echo(difference.message)
+        typer.echo(
+            f"Checked {accounts} accounts: {f'{len(differences)} differences' if differences else 'the books balance'}."
+        )
+    if differences:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where somebody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("Checking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,97 @@
+"""`farebox provider`: how the providers are reached on the operator's account."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from farebox.cli.output import Row, show, show_rows
+from farebox.cli.session import Session, session_of
+from farebox.cli.values import AsJson
+
+provider = typer.Typer(no_args_is_help=True, help="Providers: whose models are called, and with which key.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(provider, name="provider")
+
+
+@provider.command("set")
+def set_provider(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `farebox provider list` shows it.")],
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where its API is, if not at its own address.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help='Your key. Seen by `ps` and kept by shells. "" removes it.')
+    ] = None,
+    api_key_stdin: Annotated[bool, typer.Option("--api-key-stdin", help="Read your key from standard input.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Set the key, or the base URL, for calls on your account with a provider.
+
+    The key is encrypted at rest and never shown again. What you leave out stays as it is. A running server takes the
+    change up within a second.
+
+    \b
+    Examples:
+      farebox provider set openai --api-key-stdin < openai.key
+      farebox provider set groq --base-url https://proxy.example.com/groq --api-key "$GROQ_API_KEY"
+    """
+    from farebox.usecases import administer
+
+    if api_key is not None and api_key_stdin:
+        raise typer.BadParameter("give the key one way only", param_hint="--api-key / --api-key-stdin")
+    if base_url is None and api_key is None and not api_key_stdin:
+        raise typer.BadParameter("say what to set", param_hint="--base-url / --api-key / --api-key-stdin")
+    if api_key_stdin:
+        api_key = sys.stdin.read().strip()
+        if not api_key:
+            raise typer.BadParameter("standard input is empty", param_hint="--api-key-stdin")
+    session = session_of(context)
+    with session.writing() as connection:
+        stored = administer.set_provider(
+            connection, session.vault, name=name, base_url=base_url, api_key=api_key, at=session.clock.now_ms()
+        )
+    data = _row(session, stored.name, stored.base_url, stored.api_key)
+    key_text = f"with the key {data['api_key']}" if stored.api_key else "without a key: callers send their own"
+    show(data, as_json=as_json, text=f"{stored.name} is called at {stored.base_url} {key_text}.")
+
+
+@provider.command("list")
+def list_providers(context: typer.Context, as_json: AsJson = False) -> None:
+    """List every provider that Farebox knows, with its base URL and the end of your key.
+
+    `demo` has neither: `farebox serve --demo` runs it on this machine.
+    """
+    from farebox.providers.catalogue import PROVIDERS
+    from farebox.storage import config
+
+    session = session_of(context)
+    with session.reading() as connection:
+        stored = {row.name: row for row in config.list_providers(connection)}
+    rows = [
+        _row(session, known.slug, stored[known.slug].base_url, stored[known.slug].api_key)
+        if known.slug in stored
+        else _row(session, known.slug, None if known.slug == "demo" else known.base_url, None)
+        for known in PROVIDERS
+    ]
+    show_rows(rows, as_json=as_json, columns={"name": "NAME", "base_url": "BASE URL", "api_key": "KEY"}, empty="")
+
+
+def _row(session: Session, name: str, base_url: str | None, stored_key: bytes | None) -> Row:
+    return {
+        "name": name,
+        "base_url": base_url,
+        "api_key": None if stored_key is None else _mask(session, name, stored_key),
+    }
+
+
+def _mask(session: Session, name: str, stored_key: bytes) -> str:
+    from farebox.vault import SecretUnreadable, masked
+
+    try:
+        return masked(session.vault.decrypt(stored_key, f"provider:{name}"))
+    except SecretUnreadable:
+        return "unreadable: FAREBOX_SECRET_KEY is not the one it was stored under"

@@ -1,0 +1,137 @@
+"""`farebox serve`, `init`, `migrate`, `version`: the service itself."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+import farebox
+from farebox.cli.output import show
+from farebox.cli.session import Stopped, make_data_dir, session_of
+from farebox.cli.values import AsJson
+from farebox.settings import Settings, secret_key
+
+if TYPE_CHECKING:
+    from farebox.app import Ready
+    from farebox.cli.welcome import Welcome
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+    app.command("init")(init)
+    app.command("migrate")(migrate)
+    app.command("version")(version)
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Address to listen on [FAREBOX_HOST].")] = None,
+    port: Annotated[int | None, typer.Option(metavar="PORT", help="Port to listen on [FAREBOX_PORT].")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Add the demo provider, with the model demo-1.")] = False,
+    welcome: Annotated[
+        bool, typer.Option("--welcome", help="With --demo: a first account with 5 USD and a token, and what to paste.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM. Calls in flight are answered to their end.
+
+    The database and the secret key are made in the data folder on the first start. The demo provider runs on this
+    machine, needs no key, and costs 1 USD per million input tokens and 2 USD per million output tokens.
+
+    \b
+    Examples:
+      farebox serve
+      farebox serve --host 0.0.0.0 --port 80
+      farebox serve --demo --welcome
+    """
+    if welcome and not demo:
+        raise typer.BadParameter("it shows the demo provider: give --demo too", param_hint="--welcome")
+    session = session_of(context)
+    greeting = None
+    settings = session.load_settings(host=host, port=port)
+    if welcome:
+        from farebox.cli.welcome import prepare
+
+        greeting = prepare(session, settings)
+    import uvloop
+
+    from farebox import app
+    from farebox.http.server import AddressInUse
+
+    def ready(info: "Ready") -> None:
+        _announce(settings, info, greeting, as_json=as_json)
+
+    try:
+        uvloop.run(app.serve(settings, demo=demo, on_ready=ready))
+    except (AddressInUse, app.AlreadyRunning) as error:
+        raise Stopped(str(error)) from error
+
+
+def _announce(settings: Settings, info: "Ready", greeting: "Welcome | None", *, as_json: bool) -> None:
+    if as_json:
+        guest = {} if greeting is None else {"account_id": greeting.guest.account_id, "token": greeting.guest.token}
+        line = {"base_url": info.base_url, "demo": info.demo_url is not None, **guest}
+        typer.echo(msgspec.json.encode(line))  # one line: what reads it waits for its end
+    elif greeting is not None:
+        from farebox.cli.welcome import text
+
+        typer.echo(text(greeting, info.base_url, settings))
+    else:
+        typer.echo(f"Farebox listens at {info.base_url}")
+
+
+def init(context: typer.Context, as_json: AsJson = False) -> None:
+    """Make the data folder, the secret key and the database. What is there already stays as it is.
+
+    Keep a copy of the secret key apart from the database: without it, stored provider keys and all tokens are void.
+
+    \b
+    Examples:
+      farebox init
+      farebox --data-dir /var/lib/farebox init
+    """
+    session = session_of(context)
+    settings = session.settings
+    key_path = Path(settings.data_dir) / "secret.key"
+    new_database, new_key = not settings.database_path.exists(), not (settings.secret_key or key_path.exists())
+    make_data_dir(settings)
+    secret_key(settings)
+    with session.writing():
+        pass  # opening brings the schema up to date
+    data = {
+        "database": str(settings.database_path),
+        "secret_key": "FAREBOX_SECRET_KEY" if settings.secret_key else str(key_path),
+        "database_created": new_database,
+        "secret_key_created": new_key,
+    }
+    text = (
+        f"Database    {data['database']} ({'created' if new_database else 'was there'})\n"
+        f"Secret key  {data['secret_key']} ({'created' if new_key else 'was there'})"
+    )
+    show(data, as_json=as_json, text=text)
+
+
+def migrate(context: typer.Context, as_json: AsJson = False) -> None:
+    """Bring the database up to this release's schema.
+
+    Every command and every start does so by itself; this one shows what it did. Stop the servers of an older release
+    first.
+    """
+    from farebox.storage import sqlite
+
+    settings = session_of(context).settings
+    make_data_dir(settings)
+    connection = sqlite.connect(settings.database_path)
+    try:
+        applied = sqlite.migrate(connection)
+        current = sqlite.schema_version(connection)
+    finally:
+        connection.close()
+    did = f"Applied {', '.join(str(number) for number in applied)}" if applied else "Nothing to do"
+    show({"applied": applied, "schema_version": current}, as_json=as_json, text=f"{did}: the schema is at {current}.")
+
+
+def version(as_json: AsJson = False) -> None:
+    """Show which release this is."""
+    show({"version": farebox.__version__}, as_json=as_json, text=f"farebox {farebox.__version__}")

@@ -1,0 +1,90 @@
+"""What every command starts from: the settings, the database, the clock; made when first asked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from farebox.clock import RandomIds, SystemClock
+from farebox.settings import Settings, load, secret_key
+
+if TYPE_CHECKING:
+    from farebox.storage.sqlite import Connection
+    from farebox.vault import Vault
+
+
+class Stopped(Exception):
+    """The command cannot do what it was asked to; the message says why, and what to do about it."""
+
+
+class Session:
+    """One run of the command line."""
+
+    def __init__(self) -> None:
+        self.data_dir: str | None = None
+        self.traceback = False
+        self.clock = SystemClock()
+        self.ids = RandomIds(self.clock)
+
+    def load_settings(self, *, host: str | None = None, port: int | None = None) -> Settings:
+        """The settings, options of the command line first."""
+        return load(data_dir=self.data_dir, host=host, port=port)
+
+    @cached_property
+    def settings(self) -> Settings:
+        return self.load_settings()
+
+    @cached_property
+    def vault(self) -> "Vault":
+        """Made with the secret key, which is made where there is none yet."""
+        from farebox.vault import Vault
+
+        make_data_dir(self.settings)
+        return Vault(secret_key(self.settings))
+
+    @contextmanager
+    def reading(self) -> "Iterator[Connection]":
+        """A connection to the database, which must be there: a mistyped folder is not to become an empty service."""
+        from farebox.storage.database import open_for_command
+
+        if not self.settings.database_path.exists():
+            raise Stopped(
+                f"there is no database at {self.settings.database_path}: make one with `farebox init`, or name the "
+                "folder it is in with `farebox --data-dir DIR …`"
+            )
+        connection = open_for_command(self.settings.database_path)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def writing(self) -> "Iterator[Connection]":
+        """A connection inside one transaction, committed at the end; the database is made where there is none yet."""
+        from farebox.storage.database import open_for_command
+
+        make_data_dir(self.settings)
+        connection = open_for_command(self.settings.database_path)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            connection.close()  # rolls back what was not committed
+
+
+def make_data_dir(settings: Settings) -> Path:
+    """The data folder, made where missing: for its owner alone, as what is in it is worth money."""
+    path = Path(settings.data_dir)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session that `farebox.cli.main` put into the context."""
+    session = context.find_object(Session)
+    assert session is not None
+    return session

@@ -1,0 +1,103 @@
+"""How values are written on the command line: money, moments, percentages, rates; and the options that recur."""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, NamedTuple, TypeAlias
+
+import typer
+
+from farebox.model import Balance
+from farebox.money import InvalidAmount, format_usd, parse_usd
+
+_PERCENT = re.compile(r"-?\d{1,6}(\.\d{1,4})?")
+_DECIMAL = re.compile(r"\d+(\.\d+)?")
+PARTS_PER_PERCENT = 10_000
+
+
+def _usd(text: str) -> int:
+    try:
+        return parse_usd(text)
+    except InvalidAmount as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no date: write 2027-01-31 or 2027-01-31T18:00:00Z") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def _percent(text: str) -> int:
+    if not _PERCENT.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no percentage: write 20 or 12.5, with at most four decimals")
+    return int(Decimal(text) * PARTS_PER_PERCENT) + 100 * PARTS_PER_PERCENT
+
+
+class Rate(NamedTuple):
+    """One price of a model, as genai-prices names it."""
+
+    key: str
+    usd: str
+
+
+def parse_price(text: str) -> str:
+    """A price as it was written: zero too, and as many decimals as it takes."""
+    if not _DECIMAL.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no price: write US dollars as 0.25")
+    return text
+
+
+def _rate(text: str) -> Rate:
+    key, equals, usd = text.partition("=")
+    if not (key and equals and usd):
+        raise typer.BadParameter(f"{text!r} is no rate: write it as input_audio_mtok=40")
+    return Rate(key, parse_price(usd))
+
+
+Amount: TypeAlias = Annotated[int, typer.Option(parser=_usd, metavar="USD", help="US dollars, up to nine decimals.")]
+SomeAmount: TypeAlias = Annotated[int | None, typer.Option(parser=_usd, metavar="USD", help="US dollars.")]
+AccountId: TypeAlias = Annotated[str, typer.Option("--account", metavar="ID", help="Id of the account.")]
+OnlyAccount: TypeAlias = Annotated[
+    str | None, typer.Option("--account", metavar="ID", help="Only for this account; for every one if left out.")
+]
+Expires: TypeAlias = Annotated[
+    int | None, typer.Option(parser=_moment, metavar="DATE", help="When it ends, UTC: 2027-01-31. Never, if left out.")
+]
+ValidFrom: TypeAlias = Annotated[
+    int | None, typer.Option(parser=_moment, metavar="DATE", help="When it begins, UTC: 2027-01-31. Now, if left out.")
+]
+Percent: TypeAlias = Annotated[int, typer.Argument(parser=_percent, metavar="PERCENT", help="On top of the cost.")]
+Rates: TypeAlias = Annotated[
+    list[Rate] | None,
+    typer.Option("--rate", parser=_rate, metavar="KEY=USD", help="Any price key; may be repeated."),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
+
+
+def moment_text(at: int) -> str:
+    """The moment in ISO 8601, UTC; with milliseconds where it has any."""
+    precision = "milliseconds" if at % 1000 else "seconds"
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def optional_moment_text(at: int | None) -> str | None:
+    return None if at is None else moment_text(at)
+
+
+def percent_text(parts_per_million: int) -> str:
+    """What is added to the cost, in percent: 1_200_000 → `20`."""
+    percent = Decimal(parts_per_million - 100 * PARTS_PER_PERCENT) / PARTS_PER_PERCENT
+    return f"{percent:f}".rstrip("0").rstrip(".") if percent % 1 else f"{int(percent)}"
+
+
+def balance_row(balance: Balance) -> dict[str, object]:
+    """A balance in JSON: exact integers for programs, US dollars for people."""
+    amounts = {"posted": balance.posted, "held": balance.held, "available": balance.available}
+    return {f"{word}_nanos": nanos for word, nanos in amounts.items()} | {
+        word: format_usd(nanos) for word, nanos in amounts.items()
+    }

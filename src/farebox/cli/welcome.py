@@ -1,0 +1,156 @@
+"""What `make run` greets with: an account with 5 USD, its token, and three things to paste."""
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from farebox.cli.session import Session
+from farebox.model import Permission
+from farebox.money import NANOS_PER_USD, format_usd
+from farebox.settings import Settings
+
+if TYPE_CHECKING:
+    from farebox.storage.sqlite import Connection
+
+ACCOUNT = "demo"
+MODEL = "demo/demo-1"
+GRANT = 5 * NANOS_PER_USD
+GRANT_ID = "welcome"
+FILE = "demo.json"
+
+
+class Guest(msgspec.Struct, frozen=True):
+    """The first account and its token, as kept in the data folder for later starts."""
+
+    account_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Who is greeted, and what they have."""
+
+    guest: Guest
+    available: int
+
+
+def prepare(session: Session, settings: Settings) -> Welcome:
+    """Make the account, the grant and the token where they are missing; the same at every start."""
+    from farebox.storage.accounts import find_account
+    from farebox.usecases import administer
+
+    at = session.clock.now_ms()
+    with session.writing() as connection:
+        if find_account(connection, ACCOUNT) is None:
+            administer.create_account(connection, session.ids, name="Demo", account_id=ACCOUNT, at=at)
+        posted = administer.grant(connection, session.ids, account_id=ACCOUNT, amount=GRANT, grant_id=GRANT_ID, at=at)
+        path = Path(settings.data_dir) / FILE
+        guest = _read(path)
+        if guest is None or not _is_active(session, connection, guest, at):
+            made = administer.create_token(
+                connection,
+                session.ids,
+                session.vault,
+                account_id=ACCOUNT,
+                permissions=list(Permission),
+                name="welcome",
+                at=at,
+            )
+            guest = Guest(ACCOUNT, made.secret)
+            _write(path, guest)  # before the commit: a file too early is replaced, a token without a file is lost
+    return Welcome(guest, posted.balance.available)
+
+
+def _read(path: Path) -> Guest | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Guest)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _is_active(session: Session, connection: "Connection", guest: Guest, at: int) -> bool:
+    from farebox.storage.accounts import find_token
+
+    token = find_token(connection, session.vault.hash_token(guest.token))
+    return token is not None and token.account_id == guest.account_id and token.active(at)
+
+
+def _write(path: Path, guest: Guest) -> None:
+    """Replace the file at once, readable by its owner alone."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(guest) + b"\n")
+    draft.replace(path)
+
+
+def text(welcome: Welcome, base_url: str, settings: Settings) -> str:
+    """The greeting. The blocks are to be pasted as they are, so nothing in them is wrapped or coloured."""
+    guest = welcome.guest
+    compat = f"{base_url}/v1/{guest.account_id}/default/compat"
+    command = _own_command()
+    if settings.data_dir != Settings().data_dir:
+        command += f" --data-dir {shlex.quote(settings.data_dir)}"
+    return f"""
+Farebox listens at {base_url}
+
+Account  {guest.account_id}, with {format_usd(welcome.available)} USD
+Token    {guest.token}
+
+curl
+----
+curl {compat}/chat/completions \\
+  -H 'Authorization: Bearer {guest.token}' \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+Python (pip install openai)
+---------------------------
+from openai import OpenAI
+
+client = OpenAI(
+    base_url="{compat}",
+    api_key="{guest.token}",
+)
+answer = client.chat.completions.create(
+    model="{MODEL}",
+    messages=[{{"role": "user", "content": "Hello!"}}],
+)
+print(answer.choices[0].message.content)
+
+TypeScript (npm install openai)
+-------------------------------
+import OpenAI from "openai";
+
+const client = new OpenAI({{
+  baseURL: "{compat}",
+  apiKey: "{guest.token}",
+}});
+const answer = await client.chat.completions.create({{
+  model: "{MODEL}",
+  messages: [{{ role: "user", content: "Hello!" }}],
+}});
+console.log(answer.choices[0].message.content);
+
+What is left, in another terminal
+---------------------------------
+{command} balance --account {guest.account_id}
+
+Ctrl-C stops the server.
+"""
+
+
+def _own_command() -> str:
+    """How to call this very program again from here: `farebox` where the PATH finds it, else its path."""
+    here = Path(sys.argv[0]).resolve()
+    found = shutil.which("farebox")
+    if found is not None and Path(found).resolve() == here:
+        return "farebox"
+    if here.name != "farebox":  # started as a module
+        return f"{shlex.quote(sys.executable)} -m farebox.cli.main"
+    return shlex.quote(os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here))

@@ -1,0 +1,85 @@
+"""How the tests call the command line: in this process for speed, in one of its own where that matters."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.cli.main import run
+from tests.support import quiet_logs
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own, that is not there yet; no other setting is set."""
+    for name in list(os.environ):
+        if name.startswith("FAREBOX_"):
+            monkeypatch.delenv(name)
+    path = tmp_path / "data"
+    monkeypatch.setenv("FAREBOX_DATA_DIR", str(path))
+    return path
+
+
+@pytest.fixture
+def cli(data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Runs `farebox` with these arguments in this process."""
+
+    def call(*arguments: str, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["farebox", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run()
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    yield call
+    quiet_logs()  # `serve` set them up, on a stream of this test's that closes now
+
+
+@pytest.fixture
+def process(data_dir: Path) -> Cli:
+    """Runs `farebox` with these arguments as a process."""
+
+    def call(*arguments: str, stdin: str = "") -> Result:
+        ended = subprocess.run(
+            [sys.executable, "-m", "farebox.cli.main", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return Result(ended.returncode, ended.stdout, ended.stderr)
+
+    return call
+
+
+@pytest.fixture
+def acme(cli: Cli) -> str:
+    """An account."""
+    account_id: str = cli("account", "create", "--name", "Acme", "--id", "acme", "--json").json["account_id"]
+    return account_id

@@ -1,0 +1,86 @@
+"""Accounts, tokens and users on the command line."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Cli
+
+
+def test_an_account_is_created_listed_and_shown(cli: Cli) -> None:
+    made = cli("account", "create", "--name", "Acme", "--json").json
+    assert made["name"] == "Acme"
+    assert len(made["account_id"]) == 32
+
+    assert [row["account_id"] for row in cli("account", "list", "--json").json] == [made["account_id"]]
+    assert made["account_id"] in cli("account", "list").out
+    shown = cli("account", "show", made["account_id"], "--json").json
+    assert (shown["name"], shown["available_nanos"]) == ("Acme", 0)
+
+
+def test_an_account_id_may_be_chosen_once(cli: Cli, acme: str) -> None:
+    again = cli("account", "create", "--name", "Other", "--id", acme)
+    assert (again.status, again.out) == (1, "")
+    assert again.err.startswith("farebox: there is an account 'acme' already")
+
+
+def test_an_account_id_must_fit_into_a_url(cli: Cli) -> None:
+    for wrong in ("a/b", "", "é", "x" * 65):
+        refused = cli("account", "create", "--name", "N", "--id", wrong)
+        assert refused.status == 1
+        assert "cannot be an account id" in refused.err
+
+
+def test_a_token_is_shown_once(cli: Cli, acme: str, data_dir: Path) -> None:
+    made = cli(
+        "token", "create", "--account", acme, "--permission", "AI Gateway Write", "--permission", "ai gateway run",
+        "--name", "shop", "--json",
+    ).json  # fmt: skip
+    assert made["token"].startswith("fbx_")
+    assert made["account_id"] == acme
+    assert made["permissions"] == ["AI Gateway Run", "AI Gateway Write"]
+
+    (listed,) = cli("token", "list", "--json").json
+    assert listed["token_id"] == made["token_id"]
+    assert listed["active"] is True
+    assert "token" not in listed
+    for command in (("token", "list"), ("token", "list", "--account", acme), ("account", "show", acme)):
+        assert made["token"] not in cli(*command).out
+    for file in data_dir.iterdir():
+        assert made["token"].encode() not in file.read_bytes()
+
+
+def test_a_token_is_revoked(cli: Cli, acme: str) -> None:
+    made = cli("token", "create", "--account", acme, "--permission", "AI Gateway Run", "--json").json
+    assert cli("token", "revoke", made["token_id"]).status == 0
+    (first,) = cli("token", "list", "--json").json
+    assert first["active"] is False
+    assert cli("token", "revoke", made["token_id"]).status == 0
+    assert cli("token", "list", "--json").json == [first]
+
+    unknown = cli("token", "revoke", "nope")
+    assert unknown.status == 1
+    assert "farebox token list" in unknown.err
+
+
+def test_a_token_may_expire(cli: Cli, acme: str) -> None:
+    create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
+    assert cli(*create, "--expires", "2999-01-31", "--json").json["expires_at"] == "2999-01-31T00:00:00Z"
+    past = cli(*create, "--expires", "2020-01-31")
+    assert (past.status, past.out) == (1, "")
+    assert "in the past" in past.err
+
+
+def test_a_token_needs_an_account_and_a_known_permission(cli: Cli, acme: str) -> None:
+    assert cli("token", "create", "--account", "nope", "--permission", "AI Gateway Run").status == 1
+    assert cli("token", "create", "--account", acme).status == 2
+    assert cli("token", "create", "--account", acme, "--permission", "Everything").status == 2
+    assert cli("token", "list", "--account", "nope").status == 1
+    assert cli("token", "list", "--json").json == []
+
+
+def test_a_user_gets_a_key_once(cli: Cli, acme: str, data_dir: Path) -> None:
+    made = cli("user", "create", "--email", "ana@example.com", "--account", acme, "--json").json
+    assert made["account_ids"] == [acme]
+    for file in data_dir.iterdir():
+        assert made["key"].encode() not in file.read_bytes()
+    assert cli("user", "create", "--email", "ana", "--account", acme).status == 1
+    assert cli("user", "create", "--email", "bo@example.com", "--account", "nope").status == 1

@@ -1,0 +1,109 @@
+"""Providers, prices and markups on the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+KEY = "sk-0123456789abcdef"
+
+
+def test_a_provider_key_is_kept_and_never_shown(cli: Cli, data_dir: Path) -> None:
+    told = cli("provider", "set", "openai", "--api-key-stdin", "--json", stdin=KEY + "\n")
+    assert told.json == {"name": "openai", "base_url": "https://api.openai.com/v1", "api_key": "…cdef"}
+    listed = {row["name"]: row for row in cli("provider", "list", "--json").json}
+    assert listed["openai"]["api_key"] == "…cdef"
+    assert listed["groq"]["api_key"] is None
+    assert KEY not in told.out + cli("provider", "list").out
+    for file in data_dir.iterdir():
+        assert KEY.encode() not in file.read_bytes()
+
+
+def test_what_is_left_out_stays(cli: Cli) -> None:
+    cli("provider", "set", "openai", "--api-key", KEY)
+    moved = cli("provider", "set", "openai", "--base-url", "http://127.0.0.1:9/v1/", "--json").json
+    assert moved == {"name": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "…cdef"}
+    assert cli("provider", "set", "openai", "--api-key", "", "--json").json["api_key"] is None
+    assert cli("provider", "set", "xai", "--api-key", KEY, "--json").json["name"] == "grok"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope", "--api-key", KEY),
+        ("demo", "--api-key", KEY),
+        ("openai", "--api-key", "two words"),
+        ("openai", "--base-url", "api.openai.com"),
+        ("openai", "--base-url", "ftp://api.openai.com"),
+        ("openai", "--base-url", "https://user:pass@api.openai.com"),
+        ("openai", "--base-url", "https://api.openai.com/v1?x=1"),
+        ("workers-ai", "--api-key", KEY),
+    ],
+)
+def test_a_wrong_provider_is_refused(cli: Cli, arguments: tuple[str, ...]) -> None:
+    refused = cli("provider", "set", *arguments)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.count("\n") == 1
+    assert KEY not in refused.err
+
+
+def test_a_provider_is_set_in_one_way(cli: Cli) -> None:
+    assert cli("provider", "set", "openai").status == 2
+    assert cli("provider", "set", "openai", "--api-key", KEY, "--api-key-stdin", stdin=KEY).status == 2
+    assert cli("provider", "set", "openai", "--api-key-stdin", stdin=" \n").status == 2
+
+
+def test_a_key_of_another_secret_key_is_said_to_be_unreadable(cli: Cli, data_dir: Path) -> None:
+    cli("provider", "set", "openai", "--api-key", KEY)
+    (data_dir / "secret.key").unlink()
+    listed = {row["name"]: row for row in cli("provider", "list", "--json").json}
+    assert listed["openai"]["api_key"].startswith("unreadable")
+
+
+def test_a_price_is_set_and_listed(cli: Cli, acme: str) -> None:
+    made = cli(
+        "price", "set", "openai", "gpt-x*", "--input", "1.25", "--output", "10", "--cache-read", "0.125",
+        "--rate", "requests_kcount=5", "--output-max", "4096", "--account", acme,
+        "--valid-from", "2999-01-01T12:00:00+02:00", "--json",
+    ).json  # fmt: skip
+    assert made["rates"] == {
+        "input_mtok": "1.25", "output_mtok": "10", "cache_read_mtok": "0.125", "requests_kcount": "5",
+    }  # fmt: skip
+    assert made["valid_from"] == "2999-01-01T10:00:00Z"
+    assert cli("price", "list", "--json").json == [made]
+    assert "input_mtok 1.25" in cli("price", "list").out
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments"),
+    [
+        (1, ("nope", "m", "--input", "1")),
+        (1, ("openai", " ", "--input", "1")),
+        (1, ("openai", "m", "--cache-read", "1")),
+        (1, ("openai", "m", "--rate", "input_mtokens=1")),
+        (1, ("openai", "m", "--input", "1", "--account", "nope")),
+        (2, ("openai", "m")),
+        (2, ("openai", "m", "--input", "-1")),
+        (2, ("openai", "m", "--input", "1,5")),
+        (2, ("openai", "m", "--rate", "input_mtok")),
+        (2, ("openai", "m", "--input", "1", "--rate", "input_mtok=2")),
+        (2, ("openai", "m", "--input", "1", "--output-max", "0")),
+    ],
+)
+def test_a_wrong_price_is_refused(cli: Cli, acme: str, status: int, arguments: tuple[str, ...]) -> None:
+    refused = cli("price", "set", *arguments)
+    assert (refused.status, refused.out) == (status, "")
+    assert cli("price", "list", "--json").json == []
+
+
+def test_a_markup_is_set_and_listed(cli: Cli, acme: str) -> None:
+    made = cli("markup", "set", "12.5", "--provider", "openai", "--account", acme, "--json").json
+    assert (made["percent"], made["parts_per_million"]) == ("12.5", 1_125_000)
+    less = cli("markup", "set", "--json", "--", "-10").json
+    assert (less["percent"], less["parts_per_million"]) == ("-10", 900_000)
+    listed = cli("markup", "list", "--json").json
+    assert sorted(row["percent"] for row in listed) == ["-10", "12.5"]
+    assert cli("markup", "set", "--", "-101").status == 1
+    assert cli("markup", "set", "lots").status == 2
+    assert cli("markup", "set", "5", "--provider", "nope").status == 1

@@ -1,0 +1,220 @@
+"""The service itself on the command line: init, migrate, serve, failures, speed."""
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+import farebox
+from farebox.storage.database import open_for_command
+from tests.cli.conftest import Cli
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_init_makes_what_is_missing_and_nothing_twice(cli: Cli, data_dir: Path) -> None:
+    first = cli("init", "--json").json
+    key = (data_dir / "secret.key").read_bytes()
+    assert (first["database_created"], first["secret_key_created"]) == (True, True)
+    assert (_mode(data_dir), _mode(data_dir / "secret.key")) == (0o700, 0o600)
+    second = cli("init", "--json").json
+    assert (second["database_created"], second["secret_key_created"]) == (False, False)
+    assert (data_dir / "secret.key").read_bytes() == key
+
+
+def test_migrate_says_what_it_applied(cli: Cli) -> None:
+    first = cli("migrate", "--json").json
+    assert first["applied"][-1] == first["schema_version"]
+    assert cli("migrate", "--json").json == {"applied": [], "schema_version": first["schema_version"]}
+
+
+def test_reading_does_not_make_a_database(cli: Cli, data_dir: Path) -> None:
+    for command in (("account", "list"), ("balance", "--account", "a"), ("check",), ("provider", "list")):
+        refused = cli(*command)
+        assert refused.status == 1
+        assert "`farebox init`" in refused.err
+    assert not data_dir.exists()
+
+
+def test_the_data_folder_may_be_named_on_the_command_line(cli: Cli, tmp_path: Path, data_dir: Path) -> None:
+    assert cli("--data-dir", str(tmp_path / "other"), "init").status == 0
+    assert (tmp_path / "other" / "farebox.db").exists()
+    assert not data_dir.exists()
+
+
+def test_a_wrong_setting_is_refused_in_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAREBOX_PORT", "many")
+    refused = cli("account", "list")
+    assert (refused.status, refused.err) == (1, "farebox: FAREBOX_PORT is 'many': it must be a whole number\n")
+    assert cli("account", "list", "--help").status == 0  # help never needs a setting
+
+
+def test_a_file_that_is_no_database_is_refused_by_name(cli: Cli, data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "farebox.db").write_text("no database, but long enough to be taken for one: " + "x" * 100)
+    refused = cli("account", "list")
+    assert (refused.status, refused.err.count("\n")) == (1, 1)
+    assert "farebox.db cannot be opened as a database" in refused.err
+
+
+def test_a_failure_nobody_foresaw_is_one_line_too(cli: Cli, data_dir: Path) -> None:
+    assert cli("init").status == 0
+    connection = open_for_command(data_dir / "farebox.db")
+    connection.execute("DROP TABLE accounts")
+    connection.close()
+    refused = cli("account", "list")
+    assert (refused.status, refused.err.count("\n")) == (1, 1)
+    assert "--traceback" in refused.err
+
+
+def test_mistyped_commands_are_usage_errors(cli: Cli) -> None:
+    for command in (("nope",), ("account",), ("account", "create"), ("balance", "--acount", "a"), ()):
+        assert cli(*command).status == 2
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("version", "--json").json == {"version": farebox.__version__}
+
+
+def test_the_whole_way_in_processes_of_their_own(process: Cli) -> None:
+    account_id = process("account", "create", "--name", "Acme", "--json").json["account_id"]
+    token = process("token", "create", "--account", account_id, "--permission", "AI Gateway Run", "--json").json
+    assert set(token) >= {"token", "token_id", "account_id", "permissions"}
+    assert process("grant", "--account", account_id, "--amount", "12.34").status == 0
+    assert process("balance", "--account", account_id, "--json").json["available_nanos"] == 12_340_000_000
+    assert process("check").status == 0
+    refused = process("grant", "--account", "nope", "--amount", "1")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+    assert "Traceback" not in refused.err
+
+
+def test_light_commands_do_not_load_heavy_modules(process: Cli, acme: str) -> None:
+    """What makes `farebox balance` start fast, tested without a stopwatch."""
+    code = (
+        "import sys; from farebox.cli.main import run\n"
+        f"sys.argv = ['farebox', 'balance', '--account', '{acme}']\n"
+        "try: run()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'genai_prices', 'granian', 'pydantic', 'wreq', 'quicktok', 'rich', 'uvloop'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _serving(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """`farebox serve` as a process, stopped as a terminal stops it; it must then end by itself, with status 0."""
+    command = [sys.executable, "-m", "farebox.cli.main", "serve", "--port", str(_free_port()), *arguments]
+    with (tmp_path / "serve.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert server.stdout is not None
+        try:
+            yield server, server.stdout
+            server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0, (tmp_path / "serve.log").read_text()
+        finally:
+            server.kill()
+            server.wait()
+            server.stdout.close()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _blocks(greeting: str) -> dict[str, str]:
+    """The paste blocks of the greeting, by the first word of their headings."""
+    blocks: dict[str, list[str]] = {}
+    lines = greeting.splitlines()
+    name = ""
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        if following and set(following) == {"-"}:
+            name = line.split()[0]
+            blocks[name] = []
+        elif name and set(line) != {"-"}:
+            blocks[name].append(line)
+    return {name: "\n".join(block).strip() for name, block in blocks.items()}
+
+
+def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -> None:
+    with _serving(tmp_path, "--demo", "--welcome") as (_, out):
+        greeting = ""
+        while "Ctrl-C" not in greeting:
+            greeting += out.readline()
+        blocks = _blocks(greeting)
+        curl = subprocess.run(["bash", "-c", blocks["curl"]], capture_output=True, text=True, check=True)
+        assert "Hello" in json.loads(curl.stdout)["choices"][0]["message"]["content"]
+        python = subprocess.run([sys.executable, "-c", blocks["Python"]], capture_output=True, text=True, check=True)
+        assert "Hello" in python.stdout
+        assert "new OpenAI" in blocks["TypeScript"]
+        left = subprocess.run(
+            ["bash", "-c", blocks["What"].split("\n\n")[0]], capture_output=True, text=True, check=True
+        )
+        assert "Available  4.9" in left.stdout
+        assert _mode(data_dir / "demo.json") == 0o600
+    saved = json.loads((data_dir / "demo.json").read_text())
+    assert saved["token"] in greeting
+
+    with _serving(tmp_path, "--demo", "--welcome", "--json") as (_, out):
+        again = json.loads(out.readline())
+        assert (again["account_id"], again["token"]) == ("demo", saved["token"])
+        assert cli("balance", "--account", "demo", "--json").json["posted_nanos"] < 5_000_000_000
+
+
+def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: Cli) -> None:
+    with _serving(tmp_path, "--demo", "--json") as (_, out):
+        url = json.loads(out.readline())["base_url"]
+        cli("account", "create", "--name", "Acme", "--id", "acme")
+        cli("grant", "--account", "acme", "--amount", "1")
+        made = cli("token", "create", "--account", "acme", "--permission", "AI Gateway Run", "--json").json
+
+        def call() -> int:
+            body = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "Hello!"}]}
+            headers = {"authorization": f"Bearer {made['token']}"}
+            return httpx.post(f"{url}/v1/acme/default/compat/chat/completions", json=body, headers=headers).status_code
+
+        assert call() == 200
+        cli("token", "revoke", made["token_id"])
+        time.sleep(1)
+        assert call() == 401
+
+        second = cli("serve", "--port", "1")
+        assert second.status == 1
+        assert "another Farebox serves" in second.err
+
+
+def test_a_new_token_replaces_a_lost_or_revoked_one(data_dir: Path) -> None:
+    from farebox.cli.session import Session
+    from farebox.cli.welcome import prepare
+
+    session = Session()
+    first = prepare(session, session.settings)
+    assert prepare(session, session.settings) == first
+    (data_dir / "demo.json").unlink()
+    second = prepare(session, session.settings)
+    assert second.guest.token != first.guest.token
+    assert second.available == first.available == 5_000_000_000
+
+
+def test_welcome_needs_the_demo_provider(cli: Cli) -> None:
+    assert cli("serve", "--welcome").status == 2

@@ -1,0 +1,96 @@
+"""Writes the reference pages from the program itself: docs/settings.md and docs/cli.md. `make docs` calls it.
+
+The tests beside it check that the pages are what it would write now.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from farebox.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+
+_SETTINGS_HEAD = """# Settings
+
+Written by `make docs` from `src/farebox/settings.py`.
+
+Every setting has a default: `farebox serve --demo` needs none of them. A setting comes from, in this order:
+
+1. the command line, where an option sets it (`--data-dir`, `--host`, `--port`);
+2. the environment variable below;
+3. the TOML file that `FAREBOX_CONFIG` names, with the same names in lower case and without `FAREBOX_`:
+
+   ```toml
+   data_dir = "/var/lib/farebox"
+   port = 80
+   ```
+
+A setting that is wrong, or that does not exist, is refused at start with what to do about it. Settings are read once:
+restart the server after a change. (Accounts, tokens, providers, prices and markups are no settings: `farebox` changes
+them in the database, and a running server sees that within a second.)
+
+| setting | default | what it sets |
+| --- | --- | --- |
+"""
+
+_CLI_HEAD = """# The command line
+
+Written by `make docs` from the commands' own `--help`.
+
+`farebox` is what an operator uses. It works on the database itself, also while a server runs on it, and a running
+server sees a change within a second. After `make setup` it is `.venv/bin/farebox`.
+
+- `--json`, after any command, prints the result as JSON on stdout and nothing else. Lists are arrays. Money is given
+  twice: as an integer of nano-dollars (`…_nanos`, 10⁻⁹ USD) and as text in US dollars. Times are ISO 8601 in UTC.
+- The exit status is 0 only where the command did what it says; 1 where it was refused or failed; 2 where it was
+  mistyped. The reason is one line on stderr, with `--json` too: stdout then stays empty (but `farebox check` prints
+  what differs, and ends with 1).
+- Tokens, users' keys and provider keys are printed when they are made, and never again.
+- Reading commands need a database that is there; the others make one where there is none yet.
+
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = [f"| `{PREFIX}CONFIG` | | TOML file to read settings from. |"]
+    for item in fields(Settings):
+        low, high = item.metadata["low"], item.metadata["high"]
+        bounds = f" From {low} to {high}." if low is not None else ""
+        default = f"`{item.default}`" if item.default != "" else ""
+        rows.append(f"| `{PREFIX}{item.name.upper()}` | {default} | {item.metadata['help']}{bounds} |")
+    return _SETTINGS_HEAD + "\n".join(rows) + "\n"
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    sections = [f"## {path}\n\n```text\n{text}\n```\n" for path, text in commands()]
+    return _CLI_HEAD + "\n".join(sections)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Each command with its help, the program itself first."""
+    import typer
+
+    from farebox.cli.main import app
+
+    yield from _below(typer.main.get_command(app), "farebox", None)
+
+
+def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
+    context = command.context_class(
+        command, info_name=name, parent=parent, terminal_width=100, **command.context_settings
+    )
+    yield context.command_path, command.get_help(context).strip()
+    if hasattr(command, "commands"):
+        for child in command.list_commands(context):
+            yield from _below(command.commands[child], child, context)
+
+
+if __name__ == "__main__":
+    for page, text in (("settings.md", settings_page()), ("cli.md", cli_page())):
+        (ROOT / "docs" / page).write_text(text)
+        sys.stdout.write(f"docs/{page}\n")
