@@ -1,0 +1,184 @@
+"""A real Farebox for tests: served over HTTP by a loop on a thread of its own, with the demo provider behind it."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import structlog
+import uvloop
+
+from farebox.ledger.commands import Grant
+from farebox.model import AccessToken, Balance, Permission
+from farebox.money import parse_usd
+from farebox.settings import Settings, load
+from farebox.storage.accounts import add_account, add_token, read_balance
+from farebox.vault import TOKEN_PREFIX
+
+if TYPE_CHECKING:
+    from farebox.app import Ready
+
+T = TypeVar("T")
+
+RUN_ONLY = (Permission.RUN,)
+
+
+def quiet_logs() -> None:
+    """Logs go nowhere; a test that wants to see them captures them."""
+    structlog.reset_defaults()
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
+
+
+class Farebox:
+    """A running server. Its methods may be called from the test's thread."""
+
+    def __init__(self, ready: "Ready", loop: asyncio.AbstractEventLoop) -> None:
+        self.services = ready.services
+        self.url = ready.base_url
+        self.demo_url = ready.demo_url or ""
+        self._loop = loop
+        self._names = 0
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 30) -> T:
+        """Run a coroutine in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def create_account(self, name: str = "tester", account_id: str | None = None) -> str:
+        services = self.services
+        account_id = account_id or services.ids.account_id()
+        self.run(services.database.write(lambda c: add_account(c, account_id, name, services.clock.now_ms())))
+        return account_id
+
+    def create_token(self, account_id: str, *permissions: Permission, expires_at: int | None = None) -> str:
+        """A new token's secret; with every permission where none is named."""
+        services = self.services
+        secret = TOKEN_PREFIX + services.ids.secret()
+        token = AccessToken(
+            services.ids.log_id(),
+            account_id,
+            "test",
+            frozenset(permissions or Permission),
+            services.clock.now_ms(),
+            expires_at,
+            None,
+        )
+        self.run(services.database.write(lambda c: add_token(c, token, services.vault.hash_token(secret))))
+        return secret
+
+    def grant(self, account_id: str, usd: str) -> None:
+        services = self.services
+        verdict = self.run(
+            services.ledger.do(
+                Grant(
+                    account_id=account_id,
+                    grant_id=services.ids.log_id(),
+                    amount=parse_usd(usd),
+                    at=services.clock.now_ms(),
+                )
+            )
+        )
+        assert verdict.ok
+
+    def balance(self, account_id: str) -> Balance:
+        """As committed; read on a connection of the reader's thread."""
+        found = self.run(self.services.database.scan(lambda c: read_balance(c, account_id)))
+        assert found is not None
+        return found
+
+    def funded(self, usd: str = "5") -> "Customer":
+        """A new account with credit and a token."""
+        account_id = self.create_account()
+        self.grant(account_id, usd)
+        return Customer(self, account_id, self.create_token(account_id))
+
+    def script(self, *directives: str) -> None:
+        """What the demo provider does with the next requests, in turn."""
+        answer = httpx.post(
+            f"{self.demo_url}/_demo/script", json={"answers": [{"directives": text} for text in directives]}
+        )
+        assert answer.status_code < 300, answer.text
+
+    def demo_stats(self) -> dict[str, int]:
+        stats: dict[str, int] = httpx.get(f"{self.demo_url}/_demo/stats").json()
+        return stats
+
+    def demo_journal(self, last: int = 50) -> list[dict[str, Any]]:
+        journal: list[dict[str, Any]] = httpx.get(f"{self.demo_url}/_demo/journal", params={"last": last}).json()
+        return journal
+
+
+class Customer:
+    """An account with a token, calling the server."""
+
+    def __init__(self, farebox: Farebox, account_id: str, token: str) -> None:
+        self.farebox = farebox
+        self.account_id = account_id
+        self.token = token
+        self.gateway_url = f"{farebox.url}/v1/{account_id}/default"
+        self.api_url = f"{farebox.url}/client/v4/accounts/{account_id}"
+        self.headers = {"authorization": f"Bearer {token}"}
+
+    @property
+    def balance(self) -> Balance:
+        return self.farebox.balance(self.account_id)
+
+    def chat(self, text: str = "Hello there", *, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+        """A chat completion on the compat path."""
+        return httpx.post(
+            f"{self.gateway_url}/compat/chat/completions",
+            json={"model": "demo/demo-1", "messages": [{"role": "user", "content": text}], **body},
+            headers=self.headers | (headers or {}),
+            timeout=30,
+        )
+
+    def receipt(self, log_id: str) -> dict[str, Any]:
+        answer = httpx.get(f"{self.api_url}/farebox/receipts/{log_id}", headers=self.headers)
+        assert answer.status_code == 200, answer.text
+        receipt: dict[str, Any] = answer.json()["result"]
+        return receipt
+
+
+@contextlib.contextmanager
+def running_farebox(data_dir: Path, **settings: object) -> Iterator[Farebox]:
+    """Serve on a free port until the block ends."""
+    loaded = load({}, data_dir=str(data_dir), log_level="error", **settings)
+    # Port 0 is not offered to operators, as their clients could not find it; tests take a free one.
+    chosen = Settings(**{**{name: getattr(loaded, name) for name in Settings.__slots__}, "port": 0})
+    ready = threading.Event()
+    box: dict[str, Any] = {}
+
+    from farebox.app import running
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        box["stop"] = lambda: box["loop"].call_soon_threadsafe(stop.set)
+        box["loop"] = asyncio.get_running_loop()
+        async with running(chosen, demo=True) as served:
+            box["farebox"] = Farebox(served, box["loop"])
+            ready.set()
+            await stop.wait()
+
+    def work() -> None:
+        try:
+            uvloop.run(serve())
+        except BaseException as error:
+            box["error"] = error
+            ready.set()
+            raise
+
+    thread = threading.Thread(target=work, name="farebox-under-test")
+    thread.start()
+    assert ready.wait(60), "the server did not start"
+    if "error" in box:
+        thread.join()
+        raise box["error"]
+    try:
+        yield box["farebox"]
+    finally:
+        stop: Callable[[], None] = box["stop"]
+        stop()
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
