@@ -1,0 +1,31 @@
+"""Compiles the C programs of the bench into bench/bin, where their source is newer."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PROGRAMS = ("mock_upstream", "load")
+
+
+class NoCompiler(RuntimeError):
+    """There is no C compiler; the message says how to get one."""
+
+
+def build() -> dict[str, Path]:
+    """The programs by name, compiled. Raises NoCompiler, or CalledProcessError where the source does not compile."""
+    built = {}
+    for name in PROGRAMS:
+        source, program = HERE / f"{name}.c", HERE / "bin" / name
+        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+            _compile(source, program)
+        built[name] = program
+    return built
+
+
+def _compile(source: Path, program: Path) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise NoCompiler("the bench needs a C compiler and finds neither gcc nor cc: on Debian, `apt-get install gcc`")
+    program.parent.mkdir(exist_ok=True)
+    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True)

@@ -1,0 +1,124 @@
+"""What the kernel tells: processor time and memory of a process and all below it, and what machine this is."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PACKAGES = ("farebox", "granian", "pyreqwest", "uvloop", "apsw", "msgspec", "structlog")
+_PROC = Path("/proc")
+
+
+def _read(path: Path) -> str:
+    """A file that may vanish while it is read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _stat(path: Path) -> list[str]:
+    """The fields of a stat file after the name, which may hold anything: state, parent, …"""
+    return _read(path).rpartition(")")[2].split()
+
+
+def tree(root: int) -> list[int]:
+    """The process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for path in _PROC.iterdir():
+        if path.name.isdigit() and (fields := _stat(path / "stat")):
+            children.setdefault(int(fields[1]), []).append(int(path.name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def cpu_seconds(root: int) -> float:
+    """User and system time of the tree so far, with that of children that have ended."""
+    stats = [_stat(_PROC / str(pid) / "stat") for pid in tree(root)]
+    return sum(int(ticks) for fields in stats if fields for ticks in fields[11:15]) / TICKS
+
+
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Processor time of each thread of one process, `name#tid`; the one that started the process is `main`."""
+    seconds = {}
+    for task in (_PROC / str(pid) / "task").iterdir():
+        if fields := _stat(task / "stat"):
+            name = "main" if int(task.name) == pid else f"{_read(task / 'comm').strip()}#{task.name}"
+            seconds[name] = (int(fields[11]) + int(fields[12])) / TICKS
+    return seconds
+
+
+def memory_mb(root: int) -> dict[str, float]:
+    """Resident memory, and the share of it that is the tree's own (PSS: what others map too counts in parts)."""
+    kilobytes = {"Rss": 0, "Pss": 0}
+    for pid in tree(root):
+        for line in _read(_PROC / str(pid) / "smaps_rollup").splitlines():
+            key, _, value = line.partition(":")
+            if key in kilobytes:
+                kilobytes[key] += int(value.split()[0])
+    return {key.lower(): round(value / 1024, 1) for key, value in kilobytes.items()}
+
+
+def machine() -> dict[str, object]:
+    models = [line.partition(":")[2].strip() for line in _read(_PROC / "cpuinfo").splitlines() if "model name" in line]
+    memory = _read(_PROC / "meminfo").split()
+    return {
+        "cores": os.cpu_count(),
+        "processor": models[0] if models else platform.machine(),
+        "memory_gb": round(int(memory[1]) / 2**20, 1) if len(memory) > 1 else None,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "sqlite_of_python": sqlite3.sqlite_version}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def commit() -> str:
+    """The commit that is measured; `+` where files were changed since."""
+    here = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "src") else "")
+
+
+def file_system(folder: Path) -> str:
+    """What kind of disk the database is on."""
+    command = ["df", "--output=fstype", str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return found[-1] if found else "unknown"
+
+
+def syncs_per_second(folder: Path, seconds: float = 1) -> float:
+    """How often this disk makes a small append durable, one after another: what every commit waits for."""
+    done, start = 0, time.monotonic()
+    with (folder / "syncs").open("wb", buffering=0) as file:
+        while time.monotonic() - start < seconds:
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+            done += 1
+    return done / (time.monotonic() - start)
+
+
+def pace_ms() -> float:
+    """Processor time of a fixed piece of work. A busy neighbour on the same core makes it dearer, and all else with it:
+    figures whose pace differs much do not compare."""
+    start = time.process_time()
+    found = {hashlib.sha256(str(number).encode()).digest(): number for number in range(50_000)}
+    assert len(found) == 50_000
+    return round((time.process_time() - start) * 1000, 1)
