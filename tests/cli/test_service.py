@@ -156,6 +156,7 @@ def _blocks(greeting: str) -> dict[str, str]:
     return {name: "\n".join(block).strip() for name, block in blocks.items()}
 
 
+@pytest.mark.slow
 def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -> None:
     with _serving(tmp_path, "--demo", "--welcome") as (_, out):
         greeting = ""
@@ -181,6 +182,7 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
         assert cli("balance", "--account", "demo", "--json").json["posted_nanos"] < 5_000_000_000
 
 
+@pytest.mark.slow
 def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: Cli) -> None:
     with _serving(tmp_path, "--demo", "--json") as (_, out):
         url = json.loads(out.readline())["base_url"]

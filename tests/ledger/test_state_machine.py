@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -36,6 +37,8 @@ from farebox.storage.accounts import add_account
 from farebox.storage.sqlite import Connection
 from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf
 from tests.ledger.model import Model
+
+pytestmark = pytest.mark.slow
 
 MEMORY = Path("/dev/shm")
 """Where a sync costs nothing: a copy of the files is a crash of the process, not of the machine."""

@@ -159,6 +159,7 @@ def check_model(provider: Provider, info: ModelInfo, random: Random) -> None:
                 assert_same(price, usage, listed_nanos(info, provider, usage, at, context))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", providers, ids=lambda provider: provider.id)
 def test_every_price_of_every_model_equals_the_lists_own_arithmetic(provider: Provider) -> None:
     random = Random(provider.id)
@@ -182,6 +183,7 @@ def refs(provider: Provider) -> set[str]:
     return found | {info.id.upper() for info in provider.models}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", providers, ids=lambda provider: provider.id)
 def test_a_model_ref_finds_the_model_that_the_list_finds(provider: Provider) -> None:
     compiled = PriceList(EVERY_PROVIDER)
