@@ -18,6 +18,7 @@ import pytest
 
 from farebox.demo.delivery import GARBAGE
 from farebox.money import parse_usd
+from farebox.providers.formats.readers import BodyReader, EventReader
 from tests.ride.gate import gated
 from tests.ride.kit import (
     differences,
@@ -828,3 +829,17 @@ async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) 
         assert [answer.status for answer in await within(10, asyncio.gather(*inside))] == [200] * 3
         until(lambda: customer.balance.held == 0, "the holds ended")
         assert (await post(customer, body)).status == 200, "there is room again"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_a_mistake_of_ours_in_mid_answer_leaves_no_hold(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    def broken(reader: object, chunk: bytes) -> bytes:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(EventReader if stream else BodyReader, "feed", broken)
+    await post(customer, native_body(stream=stream), NATIVE)
+    await eventually(lambda: customer.balance.held == 0, "the hold ended")
+    assert customer.balance.posted == FIVE
+    assert len(log_rows(customer)) == 1

@@ -65,7 +65,13 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
         await answer.close()
         await end_without_charge(ride, "free")
         return False
-    await relay_answer(ride, answer)
+    try:
+        await relay_answer(ride, answer)
+    except (Problem, DatabaseUnavailable):  # the call has been settled, or that has been tried
+        raise
+    except Exception:  # as above; where the charge is posted already, this changes nothing
+        await end_without_charge(ride, "released", error="internal error")
+        raise
     return True
 
 
