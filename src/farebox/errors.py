@@ -102,6 +102,34 @@ ACCESS_DENIED = ErrorKind(
     "access_denied", 403, 10000, "Use a token of this account that has the permission the route needs."
 )
 KEY_REJECTED = ErrorKind("key_rejected", 403, 9103, "Use the e-mail address and the API key of an existing user.")
+PAYMENTS_OFF = ErrorKind(
+    "payments_off", 501, 2923, "The operator switches payments on with FAREBOX_STRIPE_SECRET_KEY; grants work without."
+)
+NO_CARD = ErrorKind(
+    "no_card", 400, 2924, "Save a card first: on the billing page, or on the page that `POST …/farebox/checkout` links."
+)
+CARD_DECLINED = ErrorKind("card_declined", 402, 2925, "Use another card, or ask the bank. Nothing was charged.")
+TOP_UP_FAILED = ErrorKind("top_up_failed", 402, 2926, "Nothing was charged. Buy again, with another card if need be.")
+TOP_UP_IN_PROGRESS = ErrorKind(
+    "top_up_in_progress", 409, 2927, "Ask `topup/status` about the one under way; send an Idempotency-Key to buy twice."
+)
+KEY_REUSED = ErrorKind("idempotency_key_reused", 409, 2928, "Use a new Idempotency-Key for another request.")
+TOP_UP_UNDER_WAY = ErrorKind(
+    "top_up_under_way", 503, 2929, "Try again in a moment: credit is being bought. Nothing was charged for the call."
+)
+PROCESSOR_UNAVAILABLE = ErrorKind(
+    "processor_unavailable", 503, 2930, "Try again: the payment processor did not answer. Nothing is charged twice."
+)
+PROCESSOR_REFUSED = ErrorKind(
+    "processor_refused", 502, 2931, "The operator finds the processor's reason in the log. Nothing was charged."
+)
+REFUND_REFUSED = ErrorKind("refund_refused", 400, 2932, "Refund at most what the message says is left of the payment.")
+HOLD_REFUSED = ErrorKind("hold_refused", 409, 2933, "The hold ended another way before; read it to see how.")
+CONFIG_BY_TOKEN = ErrorKind(
+    "config_by_token", 403, 2934, "Use the billing page, or a token with `AI Gateway Billing Write` where tokens may."
+)
+BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the secret of the endpoint; check the clock.")
+LINK_EXPIRED = ErrorKind("link_expired", 403, 2936, "Ask for a new link.")
 SPENDING_LIMIT_DEPRECATED = ErrorKind(
     "spending_limit_deprecated", 403, 2922, "Top up a fixed amount: what is not on the account cannot be spent."
 )

@@ -6,6 +6,7 @@ without the prefix), else from its default. A wrong or unknown one refuses to st
 
 import base64
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -23,8 +24,11 @@ class SettingsError(ValueError):
     """A setting is wrong; the message names it, says what was found and what is right."""
 
 
-def _setting(default: Any, help_text: str, low: int | None = None, high: int | None = None) -> Any:
-    return field(default=default, metadata={"help": help_text, "low": low, "high": high})
+def _setting(
+    default: Any, help_text: str, low: int | None = None, high: int | None = None, *, secret: bool = False
+) -> Any:
+    """A secret one is not shown when the settings are."""
+    return field(default=default, repr=not secret, metadata={"help": help_text, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class Settings:
     data_dir: str = _setting("./data", "Folder of the database, the secret key and the lock file; made where missing.")
     database_url: str = _setting("", "`sqlite:///PATH`; by default `farebox.db` in the data folder.")
     secret_key: str = _setting(
-        "", "32 bytes in base64, under which secrets are stored; made on first start in the data folder."
+        "", "32 bytes in base64, under which secrets are stored; made on first start in the data folder.", secret=True
     )
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8787, "Port to listen on.", 1, 65535)
@@ -64,6 +68,47 @@ class Settings:
     log_body_limit_bytes: int = _setting(
         1_000_000, "Largest request or answer that is kept with its log row.", 0, 10_000_000
     )
+    stripe_secret_key: str = _setting(
+        "", "Secret key of the Stripe account that takes payments; empty: no payments.", secret=True
+    )
+    stripe_webhook_secret: str = _setting(
+        "",
+        "Signing secret of the webhook endpoint `/webhooks/stripe`. Required where Stripe is switched on.",
+        secret=True,
+    )
+    stripe_api_base: str = _setting("https://api.stripe.com", "Base URL of Stripe's API.")
+    topup_min_cents: int = _setting(1_000, "Smallest top-up, in US cents; an account may have its own.", 50, 10**8)
+    topup_max_cents: int = _setting(
+        1_000_000, "Largest top-up, in US cents; an account may have its own.", 50, 99_999_999
+    )
+    fee_percent: str = _setting("0", "Fee on top of each purchase of credit, in percent with at most four decimals.")
+    fee_fixed_cents: int = _setting(0, "Fixed fee on top of each purchase of credit, in US cents.", 0, 10**6)
+    credit_days: int = _setting(0, "Days until bought credit expires; 0: never.", 0, 36_500)
+    auto_topup: Literal["on", "dry_run", "off"] = _setting(
+        "on", "`off` stops every auto top-up, `dry_run` only writes to the log what it would charge."
+    )
+    token_topup_config: Literal["allow", "deny"] = _setting(
+        "allow", "Whether access tokens may change the auto top-up; `deny` leaves it to the billing page."
+    )
+    spending_limit_post: Literal["allow", "deny"] = _setting(
+        "allow", "Whether an account's spending limit can be set; `deny` answers Cloudflare's 403."
+    )
+    low_balance_cents: int = _setting(
+        200, "A balance below this is told to the owner, in US cents; 0: never. An account may have its own.", 0, 10**8
+    )
+    seller_name: str = _setting("", "Who sells the credit, for invoices.")
+    seller_address: str = _setting("", "Address of the seller, for invoices; `|` separates its lines.")
+    seller_country: str = _setting("", "Country of the seller, two letters.")
+    seller_tax_id: str = _setting("", "Tax id of the seller, for invoices.")
+    seller_email: str = _setting("", "E-mail address of the seller, for invoices and messages.")
+    invoice_prefix: str = _setting("FB-", "What invoice numbers begin with; credit notes add `CN-`.")
+    smtp_url: str = _setting(
+        "", "`smtp://USER:PASSWORD@HOST:PORT` (STARTTLS) or `smtps://…`; empty: no e-mail.", secret=True
+    )
+    smtp_from: str = _setting("", "Sender of e-mail; required with FAREBOX_SMTP_URL.")
+    webhook_private: Literal["deny", "allow"] = _setting(
+        "deny", "Whether messages may be sent to private and loopback addresses."
+    )
 
     @property
     def database_path(self) -> Path:
@@ -71,6 +116,12 @@ class Settings:
         if not self.database_url:
             return Path(self.data_dir) / "farebox.db"
         return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def fee_ppm(self) -> int:
+        """The percent fee in parts per million."""
+        whole, _, decimals = self.fee_percent.partition(".")
+        return int(whole) * 10_000 + int(decimals.ljust(4, "0"))
 
     @property
     def base_url(self) -> str:
@@ -101,7 +152,30 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         raise SettingsError(
             f"FAREBOX_DATABASE_URL is {settings.database_url.split(':')[0]!r}…: this release takes sqlite:///PATH only"
         )
+    _check_money_in(settings)
     return settings
+
+
+_PERCENT = re.compile(r"\d{1,2}(\.\d{1,4})?")
+
+
+def _check_money_in(settings: Settings) -> None:
+    """Settings of payments and messages that only make sense together."""
+    if settings.stripe_secret_key and not settings.stripe_webhook_secret:
+        raise SettingsError(
+            "FAREBOX_STRIPE_WEBHOOK_SECRET is empty: anybody could then say that a payment was made. Take the signing "
+            "secret of the webhook endpoint from Stripe's dashboard, or leave FAREBOX_STRIPE_SECRET_KEY empty too"
+        )
+    if not settings.stripe_api_base.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+        raise SettingsError("FAREBOX_STRIPE_API_BASE must begin with https:// (http:// only on this machine)")
+    if not _PERCENT.fullmatch(settings.fee_percent):
+        raise SettingsError(f"FAREBOX_FEE_PERCENT is {settings.fee_percent!r}: write a percentage such as 5 or 2.5")
+    if settings.topup_min_cents > settings.topup_max_cents:
+        raise SettingsError("FAREBOX_TOPUP_MIN_CENTS is above FAREBOX_TOPUP_MAX_CENTS")
+    if settings.smtp_url and not settings.smtp_url.startswith(("smtp://", "smtps://")):
+        raise SettingsError("FAREBOX_SMTP_URL must begin with smtp:// or smtps://")
+    if settings.smtp_url and not settings.smtp_from:
+        raise SettingsError("FAREBOX_SMTP_FROM is empty: e-mail needs a sender")
 
 
 def _from_file(path: str) -> dict[str, Any]:

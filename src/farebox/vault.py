@@ -1,5 +1,6 @@
-"""Secrets at rest: access tokens as keyed hashes, provider keys encrypted. Both hang on the one secret key."""
+"""Secrets at rest and signatures: tokens as keyed hashes, other secrets encrypted. All hang on the one secret key."""
 
+import base64
 import hashlib
 import hmac
 
@@ -22,6 +23,7 @@ class Vault:
     def __init__(self, secret_key: bytes) -> None:
         self._pepper = hmac.digest(secret_key, b"farebox access tokens", "sha256")
         self._cipher = AESGCM(hmac.digest(secret_key, b"farebox provider keys", "sha256"))
+        self._signing = hmac.digest(secret_key, b"farebox signatures", "sha256")
 
     def hash_token(self, token: str) -> bytes:
         """HMAC-SHA256 under the pepper; 32 random bytes need no slow hash."""
@@ -41,6 +43,15 @@ class Vault:
                 f"the stored secret of {bound_to} does not decrypt: was FAREBOX_SECRET_KEY changed?"
             ) from error
         return clear.decode()
+
+    def sign(self, purpose: str, text: str) -> str:
+        """A signature of the text that is good for this purpose only; it may stand in a URL."""
+        key = hmac.digest(self._signing, purpose.encode(), "sha256")
+        return base64.urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).decode().rstrip("=")
+
+    def verify(self, purpose: str, text: str, signature: str) -> bool:
+        """Whether `sign` gave this signature for the same purpose and text. Takes the same time for any wrong one."""
+        return same(self.sign(purpose, text).encode(), signature.encode(errors="replace"))
 
 
 def same(left: bytes, right: bytes) -> bool:

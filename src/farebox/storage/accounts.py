@@ -55,6 +55,17 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
     return None if found is None else Balance(*found)
 
 
+def read_owed(connection: Connection, account_id: str) -> int:
+    """What was taken back from the account beyond what it had left, in nano-dollars; 0 where there is none."""
+    found = row(
+        connection,
+        "SELECT b.owed FROM accounts a "
+        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
+        (account_id,),
+    )
+    return 0 if found is None else int(found[0])
+
+
 _TOKEN = "token_id, account_id, name, permissions, created_at, expires_at, revoked_at"  # noqa: S105 - column names
 
 

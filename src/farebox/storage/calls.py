@@ -7,6 +7,9 @@ import msgspec
 from farebox.storage.sqlite import Connection, row, rows
 
 HOUR_MS = 3_600_000
+UNRECORDED = "unrecorded"
+"""The provider under which a charge is counted that has no record: of a call that a crash interrupted, charged by the
+operator's policy."""
 
 
 class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,25 +99,37 @@ def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
             (bucket, call.account_id, call.log_id, call.request_body, call.response_body),
         )
     if call.charge:
-        _add_to_hour(connection, bucket, call)
-
-
-def _add_to_hour(connection: Connection, bucket: int, call: CallRow) -> None:
-    connection.execute(
-        "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
-        "VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
-        "calls = calls + 1, charge = charge + excluded.charge, "
-        "tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out",
-        (
+        add_usage(
+            connection,
             bucket,
             call.account_id,
-            call.created_at - call.created_at % HOUR_MS,
+            call.created_at,
             call.provider,
             call.model,
             call.charge,
             call.tokens_in or 0,
             call.tokens_out or 0,
-        ),
+        )
+
+
+def add_usage(
+    connection: Connection,
+    bucket: int,
+    account_id: str,
+    at: int,
+    provider: str,
+    model: str,
+    charge: int,
+    tokens_in: int = 0,
+    tokens_out: int = 0,
+) -> None:
+    """Add one charge to the sums of the hour of `at`: reports and spending limits are counted from them."""
+    connection.execute(
+        "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
+        "VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
+        "calls = calls + 1, charge = charge + excluded.charge, "
+        "tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out",
+        (bucket, account_id, at - at % HOUR_MS, provider, model, charge, tokens_in, tokens_out),
     )
 
 

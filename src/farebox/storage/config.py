@@ -117,3 +117,13 @@ def list_markups(connection: Connection) -> list[MarkupRow]:
         "ORDER BY valid_from, markup_id",
     )
     return [MarkupRow(*fields) for fields in found]
+
+
+def installation_id(connection: Connection, new_id: str) -> str:
+    """The name of this installation, for the world outside; `new_id` where it has none yet."""
+    connection.execute(
+        "INSERT INTO installation (one, installation_id) VALUES (1, ?) ON CONFLICT DO NOTHING", (new_id,)
+    )
+    found = row(connection, "SELECT installation_id FROM installation")
+    assert found is not None
+    return str(found[0])

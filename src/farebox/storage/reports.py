@@ -1,4 +1,4 @@
-"""Reads for the control plane: usage sums, the statement of transfers, log rows.
+"""Reads for the control plane: usage sums and log rows. (The statement is in storage.statement.)
 
 Everything here may take long and runs through Database.scan. What the two engines spell differently (JSON inside a
 row) is in this module only.
@@ -57,37 +57,6 @@ def usage_by_model(connection: Connection, account_id: str, start: int, end: int
         (account_id, account_id, start, end),
     )
     return [ModelUsage(*fields) for fields in found]
-
-
-# Transfers --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TransferRow:
-    """One transfer of the ledger, as it was written. `amount` in nano-dollars, `at` in milliseconds."""
-
-    version: int
-    transfer_id: str
-    kind: str
-    from_book: str
-    to_book: str
-    amount: int
-    lot_id: str | None
-    at: int
-    note: str | None
-
-
-def list_transfers(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[TransferRow], int]:
-    """The account's transfers from the newest on, and how many there are in all."""
-    latest = row(connection, f"SELECT version FROM balances WHERE {_OF_ACCOUNT}", (account_id, account_id))
-    total = int(latest[0]) if latest else 0
-    found = rows(
-        connection,
-        "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note FROM transfers "
-        f"WHERE {_OF_ACCOUNT} AND version <= ? ORDER BY version DESC LIMIT ?",
-        (account_id, account_id, total - offset, limit),  # versions have no gaps: no need to count or skip rows
-    )
-    return [TransferRow(*fields) for fields in found], total
 
 
 # Logs -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,24 @@
+"""The noun that guards and declines count: one charge of a card that was tried."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from farebox.payments.model import TopUpKind
+
+AttemptOutcome: TypeAlias = Literal["paid", "declined", "action_required", "closed"]
+"""closed: it never took place, or ended without the card being asked."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `top_up_attempts`. While `outcome` is None it is not known what became of it: neither good nor bad."""
+
+    top_up_id: str
+    attempt: int
+    kind: TopUpKind
+    fingerprint: str
+    amount_cents: int
+    started_at: int
+    ended_at: int | None = None
+    outcome: AttemptOutcome | None = None
+    decline_code: str | None = None

@@ -1,0 +1,169 @@
+"""Declines: what a bank's no means, how long to wait after it, and how often the card networks let anybody ask again.
+
+Pure tables and arithmetic; times are milliseconds. README.md beside this file gives the reasons.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from farebox.payments.attempts import Attempt
+
+DeclineClass: TypeAlias = Literal["soft", "hard", "authentication"]
+"""soft: may go well later. hard: this card never again. authentication: only with the card's owner present."""
+
+MINUTE: Final = 60_000
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+TRIES_MAX: Final = 4
+"""Charges of one top-up, the first included."""
+WAIT_MIN: Final = HOUR
+WAIT_MAX: Final = DAY
+"""Of our own doubling; a network's advice may be longer and is kept."""
+
+HARD: Final[Mapping[str, str]] = {
+    "lost_card": "",
+    "stolen_card": "",
+    "pickup_card": "",
+    "restricted_card": "",
+    "fraudulent": "",
+    "merchant_blacklist": "",
+    "security_violation": "",
+    "expired_card": "The card has expired.",
+    "incorrect_number": "The card's number is not right.",
+    "invalid_number": "The card's number is not right.",
+    "invalid_account": "The card, or the account it belongs to, is not valid.",
+    "account_closed": "The card, or the account it belongs to, is not valid.",
+    "new_account_information_available": "The card's details have changed. Save the card again.",
+    "incorrect_cvc": "The card's security code is not right.",
+    "invalid_cvc": "The card's security code is not right.",
+    "invalid_expiry_month": "The card's expiry date is not right.",
+    "invalid_expiry_year": "The card's expiry date is not right.",
+    "incorrect_zip": "The card's postal code is not right.",
+    "incorrect_address": "The card's address is not right.",
+    "card_not_supported": "The card does not support this kind of purchase.",
+    "currency_not_supported": "The card does not support US dollars.",
+    "not_permitted": "The bank does not permit this payment.",
+    "service_not_allowed": "The bank does not permit this payment.",
+    "transaction_not_allowed": "The bank does not permit this payment.",
+    "invalid_amount": "The bank does not permit a payment of this amount.",
+    "do_not_try_again": "The bank asks that the card is not tried again.",
+    "stop_payment_order": "The card's owner has told the bank to stop these payments.",
+    "revocation_of_authorization": "The card's owner has told the bank to stop these payments.",
+    "revocation_of_all_authorizations": "The card's owner has told the bank to stop these payments.",
+    "pin_try_exceeded": "The card's PIN was entered wrongly too often.",
+    "offline_pin_required": "The card asks for a PIN, which cannot be given online.",
+    "online_or_offline_pin_required": "The card asks for a PIN, which cannot be given online.",
+    "testmode_decline": "A test card was used for a real payment.",
+    "test_mode_live_card": "A real card was used for a test payment.",
+    "live_mode_test_card": "A test card was used for a real payment.",
+    "payment_method_not_available": "The card cannot be charged.",
+    "resource_missing": "The card is no longer saved.",
+}
+"""Code → what the card's owner may read; empty: a bank does not want it told, so the text is the general one."""
+
+SOFT: Final[Mapping[str, str]] = {
+    "insufficient_funds": "The card has insufficient funds.",
+    "withdrawal_count_limit_exceeded": "The card's credit limit is exceeded.",
+    "card_velocity_exceeded": "The card's limit of payments is exceeded.",
+    "processing_error": "The bank could not process the payment.",
+    "issuer_not_available": "The bank could not be reached.",
+    "reenter_transaction": "The bank could not process the payment.",
+    "try_again_later": "The bank asks to try again later.",
+    "duplicate_transaction": "The bank takes this for a payment made before.",
+    "do_not_honor": "",
+    "generic_decline": "",
+    "card_declined": "",
+    "no_action_taken": "",
+    "approve_with_id": "",
+    "call_issuer": "",
+}
+
+AUTHENTICATION: Final[Mapping[str, str]] = {
+    "authentication_required": "The bank wants the card's owner to confirm the payment.",
+    "authentication_not_handled": "The bank wants the card's owner to confirm the payment.",
+    "payment_intent_authentication_failure": "The card's owner did not confirm the payment.",
+    "mobile_device_authentication_required": "The bank wants the card's owner to confirm the payment.",
+}
+
+GENERAL: Final = "The card was declined."
+
+HARD_ADVICE: Final = frozenset({"do_not_try_again", "confirm_card_data", "03", "21"})
+"""The processor's word, or Mastercard's merchant advice code: never again with these details."""
+
+ADVICE_WAITS: Final[Mapping[str, int]] = {
+    "try_again_later": HOUR,
+    "24": HOUR,
+    "25": DAY,
+    "26": 2 * DAY,
+    "27": 4 * DAY,
+    "28": 6 * DAY,
+    "29": 8 * DAY,
+    "30": 10 * DAY,
+}
+"""Mastercard's merchant advice codes 24 to 30 say how long to wait."""
+
+
+class NetworkRule(NamedTuple):
+    """At most `declines` within `window` ms, of one card, or of one card and one amount."""
+
+    declines: int
+    window: int
+    same_amount: bool
+
+
+NETWORK_RULES: Final[Mapping[str, tuple[NetworkRule, ...]]] = {
+    "visa": (NetworkRule(15, 30 * DAY, same_amount=True),),  # newer pages say 20; the smaller one breaks neither
+    "mastercard": (NetworkRule(10, DAY, same_amount=False), NetworkRule(35, 30 * DAY, same_amount=False)),
+}
+OTHER_NETWORKS: Final = (NetworkRule(10, DAY, same_amount=False), NetworkRule(15, 30 * DAY, same_amount=True))
+"""For brands that publish nothing we know of: the strictest of the others."""
+
+
+def classify(code: str, advice: str | None = None) -> DeclineClass:
+    """What a decline means. A code that is in no table is soft: the guards bound what may come of it."""
+    if code in AUTHENTICATION:
+        return "authentication"
+    if code in HARD or advice in HARD_ADVICE:
+        return "hard"
+    return "soft"
+
+
+def safe_text(code: str) -> str:
+    """What the card's owner is told. That a card is reported lost or stolen, or looks like fraud, is told to nobody."""
+    return HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code) or GENERAL
+
+
+def public_code(code: str | None) -> str | None:
+    """The code as far as it may leave the house: what has no text of its own is a general decline."""
+    if code is None:
+        return None
+    told = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)
+    return code if told else "generic_decline"
+
+
+def wait_after(declines_of_top_up: int, advice: str | None = None) -> int:
+    """Milliseconds to wait after the nth decline of a top-up: one hour, doubled to a day, or longer where advised."""
+    assert declines_of_top_up >= 1
+    doubled = min(WAIT_MIN << min(declines_of_top_up - 1, 10), WAIT_MAX)
+    return max(doubled, ADVICE_WAITS.get(advice or "", 0))
+
+
+def network_allows_at(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, amount_cents: int, at: int) -> int:
+    """When the card's network allows the next attempt: `at` itself, or later.
+
+    Counts every attempt that was not a success, of whatever kind: the network does not know why it was asked.
+    """
+    allowed = at
+    for rule in NETWORK_RULES.get(brand.lower(), OTHER_NETWORKS):
+        declined = sorted(
+            attempt.started_at
+            for attempt in attempts
+            if attempt.fingerprint == fingerprint
+            and attempt.outcome == "declined"
+            and attempt.started_at > at - rule.window
+            and (not rule.same_amount or attempt.amount_cents == amount_cents)
+        )
+        if len(declined) >= rule.declines:
+            allowed = max(allowed, declined[-rule.declines] + rule.window)
+    return allowed

@@ -1,0 +1,133 @@
+"""Guards: how often and how much auto top-up may charge, whatever else goes wrong. Pure functions over attempt rows.
+
+Their counts come from rows that were committed before each charge, so a crash, a second process or a forgotten cache
+cannot open them. Amounts are US cents unless they say nanos; times are milliseconds.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.attempts import Attempt
+from farebox.payments.declines import DAY, HOUR, MINUTE, network_allows_at
+
+ATTEMPTS_MAX: Final = 2
+ATTEMPTS_WINDOW: Final = 10 * MINUTE
+FAILURES_WINDOW: Final = HOUR
+"""After a failure with a card, auto top-up leaves it alone for so long."""
+FAILURES_IN_A_ROW: Final = 3
+"""So many suspend the rule."""
+SUCCESSES_MAX: Final = 3
+SUCCESSES_WINDOW: Final = 10 * MINUTE
+"""More purchases than this in this time, by whatever way, look like a loop."""
+DAILY_MAX: Final = 24
+"""Auto top-ups that an account may begin in 24 hours."""
+DECLINES_PER_HOUR: Final = 10
+"""Declines by hand, of one account: more look like somebody trying stolen cards."""
+CAP_FACTOR: Final = 10
+"""The monthly cap is so many times the amount, unless the owner says otherwise."""
+
+HISTORY: Final = 31 * DAY
+"""How far back the attempts have to be read for the rules here and of the networks."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Not now: `reason` is a key of payments.states.DISABLED_REASONS."""
+
+    reason: str
+    until: int
+
+
+def check_auto(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, charge_cents: int, at: int) -> Wait | None:
+    """Whether an automatic charge may be tried now; else the latest time that any guard names."""
+    auto = [attempt for attempt in attempts if attempt.kind == "auto"]
+    waits = [
+        _at_most(ATTEMPTS_MAX, ATTEMPTS_WINDOW, [a.started_at for a in auto], "too_many_attempts", at),
+        _at_most(1, FAILURES_WINDOW, _failures(auto, fingerprint), "too_many_attempts", at),
+        _at_most(SUCCESSES_MAX + 1, SUCCESSES_WINDOW, _successes(attempts), "too_many_top_ups", at),
+        _at_most(DAILY_MAX, DAY, [a.started_at for a in auto if a.attempt == 1], "too_many_top_ups", at),
+        _network(attempts, brand, fingerprint, charge_cents, at),
+    ]
+    return max((wait for wait in waits if wait is not None), key=lambda wait: wait.until, default=None)
+
+
+def check_manual(
+    attempts: Sequence[Attempt], *, brand: str, fingerprint: str, charge_cents: int, at: int
+) -> Wait | None:
+    """Whether a purchase by hand may be tried now: it is bounded only against trying out stolen cards."""
+    declined = [a.started_at for a in attempts if a.outcome == "declined" and a.kind == "manual"]
+    waits = [
+        _at_most(DECLINES_PER_HOUR, HOUR, declined, "too_many_attempts", at),
+        _network(attempts, brand, fingerprint, charge_cents, at),
+    ]
+    return max((wait for wait in waits if wait is not None), key=lambda wait: wait.until, default=None)
+
+
+def _at_most(count: int, window: int, times: Sequence[int], reason: str, at: int) -> Wait | None:
+    """Wait until fewer than `count` of the times lie within the window."""
+    recent = sorted(time for time in times if time > at - window)
+    return None if len(recent) < count else Wait(reason, recent[-count] + window)
+
+
+def _network(attempts: Sequence[Attempt], brand: str, fingerprint: str, cents: int, at: int) -> Wait | None:
+    allowed = network_allows_at(attempts, brand=brand, fingerprint=fingerprint, amount_cents=cents, at=at)
+    return None if allowed <= at else Wait("too_many_attempts", allowed)
+
+
+def _failures(attempts: Sequence[Attempt], fingerprint: str) -> list[int]:
+    return [_ended(a) for a in attempts if a.outcome == "declined" and a.fingerprint == fingerprint]
+
+
+def _successes(attempts: Sequence[Attempt]) -> list[int]:
+    return [_ended(attempt) for attempt in attempts if attempt.outcome == "paid"]
+
+
+def _ended(attempt: Attempt) -> int:
+    return attempt.started_at if attempt.ended_at is None else attempt.ended_at
+
+
+def increments(gap_nanos: int, amount_cents: int) -> int:
+    """How many times the amount closes a gap, landing above it and not on it; 0 where there is none."""
+    return 0 if gap_nanos <= 0 else gap_nanos // (amount_cents * NANOS_PER_CENT) + 1
+
+
+def size(
+    gap_nanos: int, amount_cents: int, *, max_cents: int, remainder_cents: int, charge_of: Callable[[int], int]
+) -> int:
+    """The credit that one charge buys to close the gap: a multiple of the amount that the account's maximum and what
+    is left of the month's cap allow. 0: not even one amount is left of the cap.
+
+    `charge_of` says what the card pays for so much credit (never less for more): the cap counts what was charged.
+    """
+    if gap_nanos <= 0:
+        return 0
+    if max_cents < amount_cents:  # the operator lowered the maximum after the rule was saved
+        return max_cents if charge_of(max_cents) <= remainder_cents else 0
+    low, high = 0, min(increments(gap_nanos, amount_cents), max_cents // amount_cents)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if charge_of(middle * amount_cents) <= remainder_cents:
+            low = middle
+        else:
+            high = middle - 1
+    return low * amount_cents
+
+
+def month_start(at: int) -> int:
+    """The first millisecond of the calendar month (UTC) of a time."""
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    return _ms(datetime(moment.year, moment.month, 1, tzinfo=UTC))
+
+
+def next_month(at: int) -> int:
+    """The first millisecond of the calendar month (UTC) after a time's."""
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    year, month = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
+    return _ms(datetime(year, month, 1, tzinfo=UTC))
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1000

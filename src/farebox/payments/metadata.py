@@ -1,0 +1,30 @@
+"""What every object we make at the processor says about us: whose it is, and which row of ours asked for it."""
+
+from collections.abc import Mapping
+
+ACCOUNT = "farebox_account"
+TOP_UP = "farebox_top_up"
+REFUND = "farebox_refund"
+INSTALLATION = "farebox_installation"
+"""Two installations may share a processor's account, and have accounts of the same name."""
+
+
+def of_top_up(account_id: str, top_up_id: str) -> dict[str, str]:
+    """The metadata of a top-up's invoice or Checkout page."""
+    return {ACCOUNT: account_id, TOP_UP: top_up_id}
+
+
+def named_top_up(metadata: Mapping[str, str]) -> tuple[str, str] | None:
+    """The account and the top-up that the metadata names; None where it is not ours."""
+    account_id, top_up_id = metadata.get(ACCOUNT), metadata.get(TOP_UP)
+    return (account_id, top_up_id) if account_id and top_up_id else None
+
+
+def marked(metadata: Mapping[str, str], installation: str) -> dict[str, str]:
+    """The metadata with the mark of this installation."""
+    return {**metadata, INSTALLATION: installation}
+
+
+def unless_foreign(metadata: Mapping[str, str], installation: str) -> Mapping[str, str]:
+    """The metadata, or nothing where it is another installation's: its ids mean nothing here."""
+    return metadata if metadata.get(INSTALLATION, "") == installation else {}

@@ -1,0 +1,197 @@
+"""The payment processor as the rest of the program sees it. payments.stripe is the one implementation.
+
+Every method is one or more network calls and is never made inside a database transaction. What creates something takes
+a `key` derived from the row that asks for it: the same call again, after a crash or a lost answer, does it once.
+Amounts are US cents; times are milliseconds since the Unix epoch.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from farebox.payments.model import Card
+
+InvoiceState: TypeAlias = Literal["draft", "open", "paid", "void", "uncollectible"]
+PaymentState: TypeAlias = Literal["none", "processing", "action_required", "failed", "succeeded", "canceled"]
+
+
+class ProcessorUnavailable(RuntimeError):
+    """No usable answer: time-out, reset, 5xx, rate limit, key in use. Whether it took effect is unknown."""
+
+
+class ProcessorRefused(RuntimeError):
+    """The processor refused the request itself (invalid, unknown object, bad key): it took no effect."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Declined(Exception):
+    """The card was not charged. `code` is the decline code, or `authentication_required`."""
+
+    def __init__(self, code: str, message: str, *, advice: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        """For the customer."""
+        self.advice = advice
+        """The network's advice: try_again_later, do_not_try_again, confirm_card_data."""
+
+
+class InvalidSignature(ValueError):
+    """A webhook that does not carry a valid signature of ours, or is too old."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of an invoice."""
+
+    description: str
+    amount_cents: int
+
+
+class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
+    """An invoice of the processor's, with what became of its payment."""
+
+    invoice_id: str
+    state: InvoiceState
+    payment_state: PaymentState
+    """Of its latest payment attempt."""
+    amount_cents: int
+    paid_cents: int
+    customer_id: str
+    metadata: Mapping[str, str] = {}
+    payment_intent_id: str | None = None
+    charge_id: str | None = None
+    client_secret: str | None = None
+    hosted_url: str | None = None
+    decline_code: str | None = None
+    decline_message: str | None = None
+    decline_advice: str | None = None
+    created_at: int = 0
+
+
+class Checkout(msgspec.Struct, frozen=True, kw_only=True):
+    """A hosted Checkout page and what became of it."""
+
+    checkout_id: str
+    url: str | None
+    mode: Literal["setup", "payment"]
+    state: Literal["open", "complete", "expired"]
+    paid: bool = False
+    customer_id: str | None = None
+    metadata: Mapping[str, str] = {}
+    card_id: str | None = None
+    invoice: ProcessorInvoice | None = None
+
+
+class ProcessorRefund(msgspec.Struct, frozen=True, kw_only=True):
+    refund_id: str
+    state: Literal["pending", "requires_action", "succeeded", "failed", "canceled"]
+    amount_cents: int
+    payment_intent_id: str | None
+    charge_id: str | None
+    metadata: Mapping[str, str] = {}
+    failure: str | None = None
+    created_at: int = 0
+
+
+class ProcessorDispute(msgspec.Struct, frozen=True, kw_only=True):
+    dispute_id: str
+    state: Literal["inquiry", "inquiry_closed", "open", "won", "lost"]
+    """inquiry: no money has moved. open: the money was withdrawn."""
+    amount_cents: int
+    payment_intent_id: str | None
+    charge_id: str | None
+    reason: str
+    created_at: int = 0
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """News from the processor. Only a hint: the object it names is fetched, and its state applied."""
+
+    event_id: str
+    type: str
+    object_id: str
+    created_at: int
+    body: bytes
+
+
+class Processor(Protocol):
+    """Raises ProcessorUnavailable or ProcessorRefused from every method that calls the network."""
+
+    async def create_customer(self, account_id: str, *, name: str, email: str, key: str) -> str: ...
+
+    async def cards(self, customer_id: str) -> list[Card]:
+        """The customer's saved cards, the default one marked."""
+        ...
+
+    async def set_default_card(self, customer_id: str, card_id: str) -> None: ...
+
+    async def remove_card(self, card_id: str) -> None: ...
+
+    async def open_setup(
+        self, customer_id: str, *, success_url: str, cancel_url: str, metadata: Mapping[str, str], key: str
+    ) -> Checkout:
+        """A hosted page that saves a card for charges without the customer present."""
+        ...
+
+    async def open_purchase(
+        self,
+        customer_id: str,
+        lines: Sequence[Line],
+        *,
+        success_url: str,
+        cancel_url: str,
+        metadata: Mapping[str, str],
+        key: str,
+    ) -> Checkout:
+        """A hosted page on which the customer buys and saves the card; the payment gets an invoice of its own."""
+        ...
+
+    async def fetch_checkout(self, checkout_id: str) -> Checkout: ...
+
+    async def expire_checkout(self, checkout_id: str) -> None: ...
+
+    async def open_invoice(
+        self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
+    ) -> ProcessorInvoice:
+        """A finalized one-off invoice that is not yet paid."""
+        ...
+
+    async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
+        """Charge the card. Raises Declined; what needs the owner's confirmation is told by `payment_state`."""
+        ...
+
+    async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice: ...
+
+    async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
+        """Make sure that it can no longer be paid; one that was paid meanwhile is returned as it is."""
+        ...
+
+    def invoices(self, *, since: int, customer_id: str | None = None) -> AsyncIterator[ProcessorInvoice]:
+        """Invoices created since, of one customer or of all, newest first."""
+        ...
+
+    async def refund(
+        self, payment_intent_id: str, amount_cents: int, *, metadata: Mapping[str, str], key: str
+    ) -> ProcessorRefund: ...
+
+    async def fetch_refund(self, refund_id: str) -> ProcessorRefund: ...
+
+    def refunds(self, *, since: int, payment_intent_id: str | None = None) -> AsyncIterator[ProcessorRefund]: ...
+
+    async def fetch_dispute(self, dispute_id: str) -> ProcessorDispute: ...
+
+    def disputes(self, *, since: int) -> AsyncIterator[ProcessorDispute]: ...
+
+    def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
+        """The event of a webhook. Raises InvalidSignature. No network call."""
+        ...
+
+    def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
+        """What happened since, oldest last; `undelivered`: only what some webhook endpoint did not take."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,400 @@
+"""Stripe, by its official SDK (API 2026-10-28.endive): the only module that knows it. See payments.processor.
+
+The SDK retries nothing here: our state machines do, under the same keys. What Stripe answers under a key it repeats for
+24 hours, failures (5xx) included; so after a failure the object itself is looked at before anything is believed lost.
+"""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import stripe
+
+from farebox.payments import metadata as metadata_of
+from farebox.payments.model import Card
+from farebox.payments.processor import (
+    Checkout,
+    Declined,
+    Event,
+    InvalidSignature,
+    Line,
+    ProcessorDispute,
+    ProcessorInvoice,
+    ProcessorRefund,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from farebox.payments.stripe_objects import (
+    AUTHENTICATION_CODES,
+    CURRENCY,
+    PAYMENT_OF_INVOICE,
+    for_the_owner,
+    object_id,
+    page,
+    read_card,
+    read_checkout,
+    read_dispute,
+    read_event,
+    read_invoice,
+    read_refund,
+    sorted_out,
+)
+
+stripe.enable_telemetry = False  # it would write an id into the home folder and tell how long requests take
+
+TIMEOUT_SECONDS = 30.0
+"""Of connecting, and of each wait for bytes."""
+
+SIGNATURE_TOLERANCE_MS = 300_000
+PAGE = 100
+_KEY_MARK: Final = "farebox_key"
+"""Name in an invoice's metadata of the key it was made under: how it is found where the answer was lost for good."""
+_TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
+
+_Method = Callable[..., Awaitable[Any]]
+_Marked = TypeVar("_Marked", ProcessorInvoice, Checkout, ProcessorRefund)
+
+
+class StripeProcessor:
+    """One Stripe account, for one installation of Farebox: its id is in every key and on every object that is made, and
+    what says another is read as nobody's. `http_client` takes the place of the SDK's own, for tests."""
+
+    def __init__(
+        self,
+        secret_key: str,
+        *,
+        webhook_secret: str,
+        api_base: str,
+        installation: str = "",
+        http_client: stripe.HTTPClient | None = None,
+    ) -> None:
+        self._installation = installation
+        self._webhook_secret = webhook_secret
+        self._api_base = api_base.rstrip("/")
+        self._http = http_client or stripe.HTTPXClient(timeout=TIMEOUT_SECONDS)
+        client = stripe.StripeClient(
+            secret_key, http_client=self._http, base_addresses={"api": self._api_base}, max_network_retries=0
+        )
+        self._v1 = client.v1
+
+    def __repr__(self) -> str:
+        return f"StripeProcessor({self._api_base!r})"
+
+    async def close(self) -> None:
+        await self._http.close_async()  # type: ignore[no-untyped-call]
+
+    def _key(self, key: str) -> str:
+        return f"{self._installation}:{key}"
+
+    def _marked(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        return metadata_of.marked(metadata, self._installation)
+
+    def _ours(self, found: _Marked) -> _Marked:
+        """What was read, without the names of another installation."""
+        metadata = metadata_of.unless_foreign(found.metadata, self._installation)
+        return found if metadata is found.metadata else msgspec.structs.replace(found, metadata=metadata)
+
+    # --- customers and cards ------------------------------------------------------------------------------------------
+
+    async def create_customer(self, account_id: str, *, name: str, email: str, key: str) -> str:
+        params: dict[str, Any] = {"metadata": self._marked({metadata_of.ACCOUNT: account_id})}
+        params |= {field: value for field, value in (("name", name), ("email", email)) if value}
+        made = await _ask(self._v1.customers.create_async, params, key=self._key(key))
+        return str(made["id"])
+
+    async def cards(self, customer_id: str) -> list[Card]:
+        customer = await _ask(self._v1.customers.retrieve_async, customer_id)
+        if customer.get("deleted"):
+            raise ProcessorRefused(f"the customer {customer_id} was deleted at Stripe", "resource_missing")
+        default = object_id((customer.get("invoice_settings") or {}).get("default_payment_method"))
+        methods = _pages(self._v1.payment_methods.list_async, {"customer": customer_id, "type": "card"})
+        return [read_card(method, default) async for method in methods]
+
+    async def set_default_card(self, customer_id: str, card_id: str) -> None:
+        params = {"invoice_settings": {"default_payment_method": card_id}}
+        await _ask(self._v1.customers.update_async, customer_id, params)
+
+    async def remove_card(self, card_id: str) -> None:
+        try:
+            await _ask(self._v1.payment_methods.detach_async, card_id)
+        except ProcessorRefused:
+            if (await _ask(self._v1.payment_methods.retrieve_async, card_id)).get("customer") is not None:
+                raise
+
+    # --- hosted pages -------------------------------------------------------------------------------------------------
+
+    async def open_setup(
+        self, customer_id: str, *, success_url: str, cancel_url: str, metadata: Mapping[str, str], key: str
+    ) -> Checkout:
+        named = self._marked(metadata)
+        params = {
+            **page(customer_id, success_url, cancel_url, named),
+            "mode": "setup",
+            "setup_intent_data": {"metadata": named},
+        }
+        return self._ours(
+            read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
+        )
+
+    async def open_purchase(
+        self,
+        customer_id: str,
+        lines: Sequence[Line],
+        *,
+        success_url: str,
+        cancel_url: str,
+        metadata: Mapping[str, str],
+        key: str,
+    ) -> Checkout:
+        charged, notes = sorted_out(lines)
+        named = self._marked(metadata)
+        params = {
+            **page(customer_id, success_url, cancel_url, named),
+            "mode": "payment",
+            "adaptive_pricing": {"enabled": False},  # else the customer may pay in another currency
+            "line_items": [
+                {
+                    "quantity": 1,
+                    "price_data": {
+                        "currency": CURRENCY,
+                        "unit_amount": line.amount_cents,
+                        "product_data": {"name": line.description},
+                    },
+                }
+                for line in charged
+            ],
+            "payment_intent_data": {"setup_future_usage": "off_session", "metadata": named},
+            "invoice_creation": {"enabled": True, "invoice_data": {"metadata": named, **notes}},
+        }
+        return self._ours(
+            read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
+        )
+
+    async def _open_page(self, params: Mapping[str, Any], key: str) -> Checkout:
+        session = await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key))
+        return self._ours(read_checkout(session, None))
+
+    async def fetch_checkout(self, checkout_id: str) -> Checkout:
+        params = {"expand": ["setup_intent", "payment_intent"]}
+        session = await _ask(self._v1.checkout.sessions.retrieve_async, checkout_id, params)
+        invoice_id = object_id(session.get("invoice"))
+        invoice = None if invoice_id is None else await self.fetch_invoice(invoice_id)
+        return self._ours(read_checkout(session, invoice))
+
+    async def expire_checkout(self, checkout_id: str) -> None:
+        try:
+            await _ask(self._v1.checkout.sessions.expire_async, checkout_id)
+        except ProcessorRefused:
+            if (await _ask(self._v1.checkout.sessions.retrieve_async, checkout_id))["status"] == "open":
+                raise
+
+    # --- invoices -----------------------------------------------------------------------------------------------------
+
+    async def open_invoice(
+        self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
+    ) -> ProcessorInvoice:
+        """Three steps, each under a key of its own: a repeat goes on where the first broke off."""
+        key = self._key(key)
+        charged, notes = sorted_out(lines)
+        params = {
+            "customer": customer_id,
+            "currency": CURRENCY,
+            "auto_advance": False,
+            "collection_method": "charge_automatically",
+            "pending_invoice_items_behavior": "exclude",
+            "default_payment_method": card_id,
+            "payment_settings": {"payment_method_types": ["card"]},
+            "metadata": {**self._marked(metadata), _KEY_MARK: key},
+            **notes,
+        }
+        try:
+            invoice_id = (await _ask(self._v1.invoices.create_async, params, key=f"{key}:invoice"))["id"]
+        except ProcessorUnavailable:
+            invoice_id = await self._made_under(customer_id, key)
+            if invoice_id is None:
+                raise
+        await self._fill(invoice_id, charged, key)
+        return await self._finalize(invoice_id, key)
+
+    async def _made_under(self, customer_id: str, key: str) -> str | None:
+        """The invoice that was made under this key although its answer was a failure, among the customer's latest."""
+        params = {"customer": customer_id, "limit": PAGE}
+        latest = await _ask(self._v1.invoices.list_async, params)
+        return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
+
+    async def _fill(self, invoice_id: str, lines: Sequence[Line], key: str) -> None:
+        """All lines at once, so that there are either all of them or none."""
+        params = {"lines": [{"description": line.description, "amount": line.amount_cents} for line in lines]}
+        try:
+            await _ask(self._v1.invoices.add_lines_async, invoice_id, params, key=f"{key}:lines")
+        except (ProcessorUnavailable, ProcessorRefused):
+            invoice = await _ask(self._v1.invoices.retrieve_async, invoice_id)
+            if invoice.get("total") != sum(line.amount_cents for line in lines):
+                raise
+
+    async def _finalize(self, invoice_id: str, key: str) -> ProcessorInvoice:
+        params = {"auto_advance": False, "expand": [PAYMENT_OF_INVOICE]}
+        try:
+            await _ask(self._v1.invoices.finalize_invoice_async, invoice_id, params, key=f"{key}:finalize")
+        except (ProcessorUnavailable, ProcessorRefused):
+            found = await self.fetch_invoice(invoice_id)
+            if found.state == "draft":
+                raise
+            return found
+        # The answer may be a repeat of an old one: it is the state of now that counts.
+        return await self.fetch_invoice(invoice_id)
+
+    async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
+        """Where the owner has to confirm the payment, on session or off, that is told by `payment_state`."""
+        params = {"payment_method": card_id, "off_session": not on_session}
+        try:
+            await _ask(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
+        except Declined as declined:
+            found = await self.fetch_invoice(invoice_id)  # the answer may be a repeat, and the owner have paid since
+            if found.payment_state in ("succeeded", "processing", "action_required"):
+                return found
+            if declined.code in AUTHENTICATION_CODES and found.state == "open":
+                return for_the_owner(found, declined)
+            raise
+        except ProcessorRefused:
+            found = await self.fetch_invoice(invoice_id)
+            if found.payment_state not in ("succeeded", "processing"):
+                raise
+            return found
+        return await self.fetch_invoice(invoice_id)
+
+    async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice:
+        params = {"expand": [PAYMENT_OF_INVOICE]}
+        return self._ours(read_invoice(await _ask(self._v1.invoices.retrieve_async, invoice_id, params)))
+
+    async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
+        """A draft is deleted: it cannot be voided. One whose payment is under way is returned as it is too."""
+        found = await self.fetch_invoice(invoice_id)
+        try:
+            if found.state == "draft":
+                deleted = await _ask(self._v1.invoices.delete_async, invoice_id)
+                return self._ours(read_invoice({**deleted, "deleted": True}))
+            if found.state in ("open", "uncollectible"):
+                await _ask(self._v1.invoices.void_invoice_async, invoice_id)
+        except ProcessorRefused:
+            found = await self.fetch_invoice(invoice_id)
+            if found.state in ("draft", "open", "uncollectible") and found.payment_state != "processing":
+                raise
+            return found
+        return found if found.state in ("paid", "void") else await self.fetch_invoice(invoice_id)
+
+    async def invoices(self, *, since: int, customer_id: str | None = None) -> AsyncIterator[ProcessorInvoice]:
+        """Of an open one of ours the payment is asked for by itself: Stripe does not show it in a list."""
+        params: dict[str, Any] = {"created": {"gte": since // 1000}, "expand": ["data.payments"]}
+        if customer_id is not None:
+            params["customer"] = customer_id
+        async for item in _pages(self._v1.invoices.list_async, params):
+            found = self._ours(read_invoice(item))
+            waiting = found.state == "open" and metadata_of.named_top_up(found.metadata) is not None
+            yield await self.fetch_invoice(found.invoice_id) if waiting else found
+
+    # --- refunds, disputes, events ------------------------------------------------------------------------------------
+
+    async def refund(
+        self, payment_intent_id: str, amount_cents: int, *, metadata: Mapping[str, str], key: str
+    ) -> ProcessorRefund:
+        params = {"payment_intent": payment_intent_id, "amount": amount_cents, "metadata": self._marked(metadata)}
+        return self._ours(read_refund(await _ask(self._v1.refunds.create_async, params, key=self._key(key))))
+
+    async def fetch_refund(self, refund_id: str) -> ProcessorRefund:
+        return self._ours(read_refund(await _ask(self._v1.refunds.retrieve_async, refund_id)))
+
+    async def refunds(self, *, since: int, payment_intent_id: str | None = None) -> AsyncIterator[ProcessorRefund]:
+        params: dict[str, Any] = {"created": {"gte": since // 1000}}
+        if payment_intent_id is not None:
+            params["payment_intent"] = payment_intent_id
+        async for item in _pages(self._v1.refunds.list_async, params):
+            yield self._ours(read_refund(item))
+
+    async def fetch_dispute(self, dispute_id: str) -> ProcessorDispute:
+        return read_dispute(await _ask(self._v1.disputes.retrieve_async, dispute_id))
+
+    async def disputes(self, *, since: int) -> AsyncIterator[ProcessorDispute]:
+        async for item in _pages(self._v1.disputes.list_async, {"created": {"gte": since // 1000}}):
+            yield read_dispute(item)
+
+    async def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
+        params: dict[str, Any] = {"created": {"gte": since // 1000}}
+        if undelivered:
+            params["delivery_success"] = False
+        async for item in _pages(self._v1.events.list_async, params):
+            yield read_event(item, json.dumps(item, separators=(",", ":"), default=str).encode())
+
+    def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
+        """The signature is checked by the SDK, its time against `at`."""
+        try:
+            text = body.decode()
+            stripe.WebhookSignature.verify_header(text, signature, self._webhook_secret)
+            signed_at = int(dict(part.split("=", 1) for part in reversed(signature.split(",")))["t"]) * 1000
+            event = json.loads(text)
+        except (stripe.SignatureVerificationError, ValueError) as error:
+            raise InvalidSignature("the webhook is not signed with the endpoint's secret") from error
+        if abs(at - signed_at) > SIGNATURE_TOLERANCE_MS:
+            raise InvalidSignature("the webhook was signed too long ago, or the clock is wrong")
+        return read_event(event, body)
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+async def _ask(method: _Method, *arguments: Any, key: str | None = None, charges: bool = False) -> dict[str, Any]:
+    """One request. Raises ProcessorUnavailable or ProcessorRefused; Declined where it `charges` a card."""
+    try:
+        with _explained():
+            found = await method(*arguments, options={} if key is None else {"idempotency_key": key})
+            answer: dict[str, Any] = found.to_dict(for_json=True)
+    except Declined as declined:
+        if charges:
+            raise
+        raise ProcessorRefused(declined.message, declined.code) from declined
+    if "object" not in answer:
+        raise ProcessorUnavailable("Stripe gave no usable answer: it is no object of Stripe's")
+    return answer
+
+
+async def _pages(method: _Method, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The items of a list, newest first, page after page."""
+    after: dict[str, str] = {}
+    more = True
+    while more:
+        page = await _ask(method, {"limit": PAGE, **params, **after})
+        for item in page["data"]:
+            yield item
+        more = bool(page["has_more"] and page["data"])
+        after = {"starting_after": page["data"][-1]["id"]} if more else {}
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """The SDK's errors as ours. One that this does not know may have taken effect."""
+    try:
+        yield
+    except stripe.CardError as error:
+        told = _told(error)
+        code = told.get("decline_code") or error.code or "card_declined"
+        raise Declined(code, error.user_message or "", advice=told.get("advice_code")) from error
+    except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
+        code = str(_told(error).get("code") or "")
+        if code in _TRANSIENT_CODES or error.http_status == 409:
+            raise ProcessorUnavailable(f"Stripe is busy with the same request: {code}") from error
+        raise ProcessorRefused(error.user_message or "", code or str(_told(error).get("type") or "")) from error
+    except stripe.AuthenticationError as error:
+        raise ProcessorRefused("Stripe does not know the secret key", "authentication") from error
+    except stripe.PermissionError as error:
+        raise ProcessorRefused("the secret key may not do this at Stripe", "permission") from error
+    except (stripe.StripeError, AttributeError) as error:  # the SDK trips over JSON that a proxy answers with
+        where = f"HTTP {getattr(error, 'http_status', None)}, request {getattr(error, 'request_id', None)}"
+        raise ProcessorUnavailable(f"Stripe gave no usable answer ({type(error).__name__}, {where})") from error
+
+
+def _told(error: stripe.StripeError) -> Mapping[str, Any]:
+    """The error object of the answer."""
+    told = error.json_body.get("error") if isinstance(error.json_body, dict) else None
+    return told if isinstance(told, dict) else {}

@@ -1,0 +1,75 @@
+"""The store of holds that applications make themselves: what they said of them. The holds are the ledger's."""
+
+import msgspec
+
+from farebox.storage.sqlite import Connection, row
+
+PREFIX = "app:"
+"""What the ledger's id of such a hold begins with, so that it never is the id of a call."""
+
+
+class AppHold(msgspec.Struct, frozen=True):
+    """A hold as its application sees it. Amounts in nano-dollars, times in milliseconds."""
+
+    hold_id: str
+    """The application's own."""
+    state: str
+    """A key of ledger.books.HOLD_STATES."""
+    amount: int
+    """What it keeps, or kept."""
+    asked: int
+    """What it was opened with."""
+    charge: int
+    """Settled: what was taken."""
+    written_off: int
+    """Settled: the part of the charge that the account could not cover."""
+    label: str
+    provider: str
+    model: str
+    note: str
+    created_at: int
+    expires_at: int
+    settled_at: int | None
+
+
+def open_app_holds(connection: Connection, bucket: int, account_id: str, most: int) -> int:
+    """How many of the account's open holds are applications' own; counted up to `most`."""
+    # By the index of open holds: a range of ids would be read through all that have ended.
+    found = row(
+        connection,
+        "SELECT count(*) FROM (SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND state = 'open' "
+        "AND expires_at > 0 AND substr(hold_id, 1, ?) = ? LIMIT ?)",
+        (bucket, account_id, len(PREFIX), PREFIX, most),
+    )
+    return 0 if found is None else int(found[0])
+
+
+def add_app_hold(connection: Connection, bucket: int, account_id: str, hold_id: str, label: str) -> None:
+    connection.execute(
+        "INSERT INTO app_holds (bucket, account_id, hold_id, label) VALUES (?, ?, ?, ?)",
+        (bucket, account_id, PREFIX + hold_id, label),
+    )
+
+
+def settle_app_hold(
+    connection: Connection, bucket: int, account_id: str, hold_id: str, at: int, provider: str, model: str, note: str
+) -> None:
+    connection.execute(
+        "UPDATE app_holds SET provider = ?, model = ?, note = ?, settled_at = ? "
+        "WHERE bucket = ? AND account_id = ? AND hold_id = ?",
+        (provider, model, note, at, bucket, account_id, PREFIX + hold_id),
+    )
+
+
+def find_app_hold(connection: Connection, account_id: str, hold_id: str) -> AppHold | None:
+    found = row(
+        connection,
+        "SELECT h.state, h.amount, h.asked, coalesce(h.charge - h.written_off, 0), coalesce(h.written_off, 0), "
+        "a.label, coalesce(a.provider, ''), coalesce(a.model, ''), coalesce(a.note, ''), h.created_at, h.expires_at, "
+        "a.settled_at FROM accounts o "
+        "JOIN holds h ON h.bucket = o.bucket AND h.account_id = o.account_id "
+        "JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id "
+        "WHERE o.account_id = ? AND h.hold_id = ?",
+        (account_id, PREFIX + hold_id),
+    )
+    return None if found is None else AppHold(hold_id, *found)

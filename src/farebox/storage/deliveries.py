@@ -1,0 +1,127 @@
+"""The store of deliveries: one row for a notice and a place it goes to, with when to try it next.
+
+Several processes may deliver. Whoever is to make an attempt moves `next_at` from the time that was read to the end of
+a lease, in one statement: of all who try, one succeeds. Only that attempt may then say how it ended. Where its process
+dies, the delivery is due again when the lease is over.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from farebox.storage.sqlite import Connection, rows
+
+MAIL = "mailto:"
+"""What the target of an e-mail begins with; other targets are endpoint ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A notice on its way to one place. `next_at` None: delivered, or given up."""
+
+    bucket: int
+    account_id: str
+    notice_id: str
+    target: str
+    attempts: int
+    next_at: int | None
+    delivered_at: int | None
+    last_error: str | None
+
+
+_COLUMNS = "bucket, account_id, notice_id, target, attempts, next_at, delivered_at, last_error"
+_KEY = "bucket = ? AND account_id = ? AND notice_id = ? AND target = ?"
+
+
+def add_delivery(
+    connection: Connection, bucket: int, account_id: str, notice_id: str, target: str, next_at: int
+) -> None:
+    """Have the notice delivered there; one that is under way already, or is done, stays as it is."""
+    connection.execute(
+        "INSERT INTO deliveries (bucket, account_id, notice_id, target, next_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (bucket, account_id, notice_id, target, next_at),
+    )
+
+
+def due_deliveries(
+    connection: Connection, at: int, *, mail: bool, without: Collection[str], limit: int
+) -> list[Delivery]:
+    """E-mails or webhooks whose time has come, the longest due first, but none to the targets of `without`."""
+    kind = f"target {'' if mail else 'NOT '}LIKE '{MAIL}%'"
+    marks = ", ".join("?" for _ in without)
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM deliveries WHERE next_at IS NOT NULL AND next_at <= ? AND {kind} "
+        f"AND target NOT IN ({marks}) ORDER BY next_at LIMIT ?",
+        (at, *without, limit),
+    )
+    return [_delivery(fields) for fields in found]
+
+
+def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | None:
+    """Begin an attempt at the delivery as it was read; None where somebody else has, or it is not due any more."""
+    connection.execute(
+        f"UPDATE deliveries SET attempts = attempts + 1, next_at = ? WHERE {_KEY} AND next_at = ? AND attempts = ?",
+        (until, *_key(delivery), delivery.next_at, delivery.attempts),
+    )
+    if connection.changes() == 0:
+        return None
+    return replace(delivery, attempts=delivery.attempts + 1, next_at=until)
+
+
+def finish(
+    connection: Connection, claimed: Delivery, *, next_at: int | None, delivered_at: int | None, error: str | None
+) -> bool:
+    """Write how the attempt ended, unless its lease was over and another has begun; returns whether it was written."""
+    connection.execute(
+        f"UPDATE deliveries SET next_at = ?, delivered_at = ?, last_error = ? "
+        f"WHERE {_KEY} AND next_at = ? AND attempts = ?",
+        (next_at, delivered_at, error, *_key(claimed), claimed.next_at, claimed.attempts),
+    )
+    return connection.changes() == 1
+
+
+def deliver_again(connection: Connection, bucket: int, account_id: str, notice_id: str, target: str, at: int) -> None:
+    """Make the delivery due as if it were new."""
+    connection.execute(
+        f"UPDATE deliveries SET attempts = 0, next_at = ?, delivered_at = NULL, last_error = NULL WHERE {_KEY}",
+        (at, bucket, account_id, notice_id, target),
+    )
+
+
+def give_up_target(connection: Connection, target: str, error: str) -> None:
+    """Stop what is still to be delivered there."""
+    connection.execute(
+        "UPDATE deliveries SET next_at = NULL, last_error = ? WHERE target = ? AND next_at IS NOT NULL", (error, target)
+    )
+
+
+def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_id: str) -> list[Delivery]:
+    """Where a notice went, or is going."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM deliveries WHERE bucket = ? AND account_id = ? AND notice_id = ? ORDER BY target",
+        (bucket, account_id, notice_id),
+    )
+    return [_delivery(fields) for fields in found]
+
+
+def given_up(connection: Connection, account_id: str | None = None) -> list[Delivery]:
+    """What could not be delivered, of one account or of all. Looks at every delivery."""
+    where, values = ("", ()) if account_id is None else (" AND account_id = ?", (account_id,))
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM deliveries WHERE next_at IS NULL AND delivered_at IS NULL{where} "
+        "ORDER BY account_id, notice_id, target",
+        values,
+    )
+    return [_delivery(fields) for fields in found]
+
+
+def _delivery(fields: tuple[Any, ...]) -> Delivery:
+    return Delivery(**dict(zip(_COLUMNS.split(", "), fields, strict=True)))
+
+
+def _key(delivery: Delivery) -> tuple[object, ...]:
+    return (delivery.bucket, delivery.account_id, delivery.notice_id, delivery.target)

@@ -1,0 +1,181 @@
+"""The store of documents: consecutive numbers, invoices and credit notes as they were issued, sums for statements."""
+
+from dataclasses import dataclass
+
+from farebox.storage.sqlite import Connection, row, rows
+
+_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRow:
+    """An issued document. `total_cents` is below zero on a credit note; `content` is the JSON of documents.content."""
+
+    account_id: str
+    number: str
+    kind: str
+    """invoice, credit_note."""
+    top_up_id: str
+    cause_id: str
+    """The payment, refund or dispute it documents."""
+    total_cents: int
+    content: bytes
+    issued_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerRow:
+    """Who the customer is, for a document; empty where the owner has not said so."""
+
+    name: str
+    address: str
+    """Lines."""
+    country: str
+    tax_id: str
+    email: str
+
+
+def next_number(connection: Connection, series: str) -> int:
+    """Take the next number of a series: 1, 2, 3 … It is given back if the transaction is undone, so there is no gap."""
+    found = row(
+        connection,
+        "INSERT INTO series (name, next) VALUES (?, 2) "
+        "ON CONFLICT (name) DO UPDATE SET next = series.next + 1 RETURNING next - 1",
+        (series,),
+    )
+    assert found is not None
+    return int(found[0])
+
+
+_COLUMNS = "account_id, number, kind, top_up_id, cause_id, total_cents, content, issued_at"
+
+
+def insert_document(connection: Connection, bucket: int, document: DocumentRow) -> None:
+    connection.execute(
+        f"INSERT INTO documents (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            bucket,
+            document.account_id,
+            document.number,
+            document.kind,
+            document.top_up_id,
+            document.cause_id,
+            document.total_cents,
+            document.content.decode(),
+            document.issued_at,
+        ),
+    )
+
+
+def find_by_cause(connection: Connection, account_id: str, cause_id: str) -> DocumentRow | None:
+    """The document of a payment, refund or dispute of the account."""
+    return _one(connection, f"{_OF_ACCOUNT} AND cause_id = ?", (account_id, account_id, cause_id))
+
+
+def find_by_number(connection: Connection, number: str, account_id: str | None = None) -> DocumentRow | None:
+    """The document of this number; without an account, any account's (the operator's view)."""
+    if account_id is None:
+        return _one(connection, "number = ?", (number,))
+    return _one(connection, "number = ? AND account_id = ?", (number, account_id))
+
+
+def documents_of_top_up(connection: Connection, account_id: str, top_up_id: str) -> list[DocumentRow]:
+    """The invoice of a top-up and its credit notes, in order of issue."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM documents WHERE {_OF_ACCOUNT} AND top_up_id = ? ORDER BY issued_at, number",
+        (account_id, account_id, top_up_id),
+    )
+    return [_document(fields) for fields in found]
+
+
+def list_documents(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[DocumentRow], int]:
+    """The account's documents from the newest on, and how many there are in all."""
+    key = (account_id, account_id)
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM documents WHERE {_OF_ACCOUNT} ORDER BY issued_at DESC, number DESC LIMIT ? OFFSET ?",
+        (*key, limit, offset),
+    )
+    total = row(connection, f"SELECT count(*) FROM documents WHERE {_OF_ACCOUNT}", key)
+    return [_document(fields) for fields in found], int(total[0]) if total else 0
+
+
+def read_customer(connection: Connection, account_id: str) -> CustomerRow:
+    """The account's billing profile as it is now; the account's own name where the profile has none."""
+    found = row(
+        connection,
+        "SELECT a.name, p.name, p.address, p.country, p.tax_id, p.email FROM accounts a LEFT JOIN billing_profiles p "
+        "ON p.bucket = a.bucket AND p.account_id = a.account_id WHERE a.account_id = ?",
+        (account_id,),
+    )
+    if found is None:
+        return CustomerRow(account_id, "", "", "", "")
+    own_name, name, address, country, tax_id, email = found
+    return CustomerRow(name or own_name, address or "", country or "", tax_id or "", email or "")
+
+
+# Sums for statements ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BookSum:
+    """The sum of all transfers of one kind between two books, in nano-dollars."""
+
+    kind: str
+    from_book: str
+    to_book: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSum:
+    """The charged calls of one model in a span of hours. `charge` in nano-dollars."""
+
+    provider: str
+    model: str
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    charge: int
+
+
+def transfer_sums(connection: Connection, account_id: str, start: int, end: int) -> list[BookSum]:
+    """The account's transfers with start <= at < end, summed by kind and books. Looks at every transfer."""
+    found = rows(
+        connection,
+        "SELECT kind, from_book, to_book, sum(amount) FROM transfers "
+        f"WHERE {_OF_ACCOUNT} AND at >= ? AND at < ? GROUP BY kind, from_book, to_book ORDER BY 1, 2, 3",
+        (account_id, account_id, start, end),
+    )
+    return [BookSum(*fields) for fields in found]
+
+
+def usage_sums(connection: Connection, account_id: str, start: int, end: int) -> list[ModelSum]:
+    """The account's usage in the hours that begin in [start, end), by provider and model."""
+    found = rows(
+        connection,
+        "SELECT provider, model, sum(calls), sum(tokens_in), sum(tokens_out), sum(charge) FROM usage_hours "
+        f"WHERE {_OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY provider, model ORDER BY provider, model",
+        (account_id, account_id, start, end),
+    )
+    return [ModelSum(*fields) for fields in found]
+
+
+def _one(connection: Connection, where: str, values: tuple[object, ...]) -> DocumentRow | None:
+    found = row(connection, f"SELECT {_COLUMNS} FROM documents WHERE {where}", values)
+    return None if found is None else _document(found)
+
+
+def _document(fields: tuple[object, ...]) -> DocumentRow:
+    account_id, number, kind, top_up_id, cause_id, total_cents, content, issued_at = fields
+    return DocumentRow(
+        account_id=str(account_id),
+        number=str(number),
+        kind=str(kind),
+        top_up_id=str(top_up_id),
+        cause_id=str(cause_id),
+        total_cents=int(str(total_cents)),
+        content=str(content).encode(),
+        issued_at=int(str(issued_at)),
+    )

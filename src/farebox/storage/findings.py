@@ -1,0 +1,82 @@
+"""The store of findings: where our books and the processor's do not agree, and what became of it.
+
+A finding's id names what it is about, so the same one found again is one row.
+"""
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from farebox.storage.sqlite import Connection, row, rows
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference. `amount_cents` is what is at stake: theirs less ours, where it is a sum."""
+
+    finding_id: str
+    """`{kind}:{what it is about}`"""
+    kind: str
+    account_id: str | None = None
+    payment_id: str | None = None
+    amount_cents: int
+    detail: str
+    found_at: int
+    resolved_at: int | None = None
+
+
+_COLUMNS = "finding_id, kind, account_id, payment_id, amount_cents, detail, found_at, resolved_at"
+
+
+def add_finding(connection: Connection, finding: Finding) -> bool:
+    """Write a finding. Returns whether it is news: not when the same one is open already."""
+    before = row(connection, "SELECT resolved_at FROM findings WHERE finding_id = ?", (finding.finding_id,))
+    connection.execute(
+        f"INSERT INTO findings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL) "
+        "ON CONFLICT (finding_id) DO UPDATE SET amount_cents = excluded.amount_cents, detail = excluded.detail, "
+        "found_at = CASE WHEN findings.resolved_at IS NULL THEN findings.found_at ELSE excluded.found_at END, "
+        "resolved_at = NULL",
+        (
+            finding.finding_id,
+            finding.kind,
+            finding.account_id,
+            finding.payment_id,
+            finding.amount_cents,
+            finding.detail,
+            finding.found_at,
+        ),
+    )
+    return before is None or before[0] is not None
+
+
+def resolve_finding(connection: Connection, finding_id: str, at: int) -> None:
+    """It does not differ any more."""
+    connection.execute(
+        "UPDATE findings SET resolved_at = ? WHERE finding_id = ? AND resolved_at IS NULL", (at, finding_id)
+    )
+
+
+def resolve_all_but(connection: Connection, ids: Collection[str], found: Sequence[Finding], at: int) -> int:
+    """Of the findings with these ids, resolve those that were not found again. Returns how many."""
+    again = {finding.finding_id for finding in found}
+    resolved = 0
+    for finding in open_findings(connection):
+        if finding.finding_id in ids and finding.finding_id not in again:
+            resolve_finding(connection, finding.finding_id, at)
+            resolved += 1
+    return resolved
+
+
+def open_findings(connection: Connection) -> list[Finding]:
+    """Those that still differ, oldest first."""
+    return _findings(connection, "WHERE resolved_at IS NULL ORDER BY found_at, finding_id")
+
+
+def list_findings(connection: Connection) -> list[Finding]:
+    """All of them, newest first."""
+    return _findings(connection, "ORDER BY found_at DESC, finding_id")
+
+
+def _findings(connection: Connection, where: str) -> list[Finding]:
+    names = _COLUMNS.split(", ")
+    found = rows(connection, f"SELECT {_COLUMNS} FROM findings {where}")
+    return [msgspec.convert(dict(zip(names, fields, strict=True)), Finding) for fields in found]

@@ -1,0 +1,31 @@
+"""The store of leases: who does a job that must have one doer among all processes."""
+
+from farebox.storage.sqlite import Connection, row
+
+
+def take_lease(connection: Connection, name: str, *, owner: str, every_ms: int, lease_ms: int, at: int) -> int | None:
+    """Take a job that is due and that nobody else has. Returns the epoch to finish it with, or None."""
+    connection.execute(
+        "INSERT INTO leases (name, owner, epoch, until) VALUES (?, '', 0, 0) ON CONFLICT DO NOTHING", (name,)
+    )
+    connection.execute(
+        "UPDATE leases SET owner = ?, epoch = epoch + 1, until = ? "
+        "WHERE name = ? AND until <= ? AND (done_at IS NULL OR done_at <= ?)",
+        (owner, at + lease_ms, name, at, at - every_ms),
+    )
+    if connection.changes() == 0:
+        return None
+    found = row(connection, "SELECT epoch FROM leases WHERE name = ?", (name,))
+    assert found is not None
+    return int(found[0])
+
+
+def finish_lease(connection: Connection, name: str, epoch: int, *, at: int) -> bool:
+    """The job is done: it is due again `every_ms` after `at`. False where the lease had gone to somebody else."""
+    connection.execute("UPDATE leases SET until = ?, done_at = ? WHERE name = ? AND epoch = ?", (at, at, name, epoch))
+    return connection.changes() == 1
+
+
+def drop_lease(connection: Connection, name: str, epoch: int, *, until: int) -> None:
+    """The job failed: whoever comes first after `until` tries again."""
+    connection.execute("UPDATE leases SET until = ? WHERE name = ? AND epoch = ?", (until, name, epoch))

@@ -1,0 +1,146 @@
+"""The store of notices: messages to an account's owner and to the operator, and their deliveries.
+
+A notice is written in the transaction of what it tells of; who gets it, and how, is decided afterwards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from farebox.storage.sqlite import Connection, row, rows
+
+KINDS: dict[str, str] = {
+    "low_balance": "The posted balance fell below the account's low-balance mark.",
+    "top_up_paid": "Credit was bought, by hand or by auto top-up.",
+    "top_up_failed": "A charge for credit failed.",
+    "top_up_action_required": "The bank wants the card's owner to confirm a payment on the hosted page.",
+    "auto_top_up_suspended": "Auto top-up stopped and does not go on by itself.",
+    "card_expiring": "The default card expires soon.",
+    "limit_reached": "A call was refused because the account's spending limit is reached.",
+    "dispute_opened": "A payment is disputed; its credit was taken back.",
+    "dispute_closed": "A dispute was won or lost.",
+    "refunded": "Money was paid back to the card.",
+}
+"""Kind of notice → what it tells. Documented in docs/messages.md."""
+
+
+def add_notice(
+    connection: Connection,
+    bucket: int,
+    account_id: str,
+    notice_id: str,
+    kind: str,
+    content: Mapping[str, object],
+    at: int,
+) -> bool:
+    """Write a notice; its id is derived from its cause, so the same news a second time writes nothing.
+
+    `content` is plain JSON: amounts in nano-dollars (`…_nanos`) or US cents (`…_cents`). Returns whether it was new.
+    """
+    assert kind in KINDS, f"{kind} is no kind of notice"
+    connection.execute(
+        "INSERT INTO notices (bucket, account_id, notice_id, kind, content, created_at) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (bucket, account_id, notice_id, kind, msgspec.json.encode(content).decode(), at),
+    )
+    return connection.changes() == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A notice as it was written."""
+
+    bucket: int
+    account_id: str
+    notice_id: str
+    kind: str
+    content: dict[str, Any]
+    created_at: int
+
+
+_COLUMNS = "bucket, account_id, notice_id, kind, content, created_at"
+
+
+def new_notices(connection: Connection, limit: int) -> list[Notice]:
+    """Notices whose deliveries have not been written yet, the oldest first."""
+    found = rows(
+        connection, f"SELECT {_COLUMNS} FROM notices WHERE fanned_out = 0 ORDER BY created_at LIMIT ?", (limit,)
+    )
+    return [_notice(fields) for fields in found]
+
+
+def take_up(connection: Connection, notice: Notice) -> bool:
+    """Whether it is the caller who writes the notice's deliveries, in this transaction: only one ever does."""
+    connection.execute(
+        "UPDATE notices SET fanned_out = 1 WHERE bucket = ? AND account_id = ? AND notice_id = ? AND fanned_out = 0",
+        (notice.bucket, notice.account_id, notice.notice_id),
+    )
+    return connection.changes() == 1
+
+
+def find_notice(connection: Connection, account_id: str, notice_id: str) -> Notice | None:
+    found = row(
+        connection,
+        f"SELECT {_COLUMNS} FROM notices WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
+        "AND account_id = ? AND notice_id = ?",
+        (account_id, account_id, notice_id),
+    )
+    return None if found is None else _notice(found)
+
+
+def list_notices(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[Notice], int]:
+    """The account's notices from the newest on, and how many there are in all."""
+    where = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM notices WHERE {where} ORDER BY created_at DESC, notice_id DESC LIMIT ? OFFSET ?",
+        (account_id, account_id, limit, offset),
+    )
+    total = row(connection, f"SELECT count(*) FROM notices WHERE {where}", (account_id, account_id))
+    return [_notice(fields) for fields in found], int(total[0]) if total else 0
+
+
+def latest_notices(connection: Connection, limit: int) -> list[Notice]:
+    """The newest notices of all accounts (the operator's view). Looks at every notice."""
+    found = rows(
+        connection, f"SELECT {_COLUMNS} FROM notices ORDER BY created_at DESC, notice_id DESC LIMIT ?", (limit,)
+    )
+    return [_notice(fields) for fields in found]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiringCard:
+    """An account's default card that expires soon."""
+
+    bucket: int
+    account_id: str
+    card_id: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+
+
+def expiring_cards(connection: Connection, year: int, month: int) -> list[ExpiringCard]:
+    """Default cards that expire with that month or the one after it. Looks at every card."""
+    found = rows(
+        connection,
+        "SELECT bucket, account_id, card_id, brand, last4, exp_month, exp_year FROM cards "
+        "WHERE is_default = 1 AND exp_year * 12 + exp_month BETWEEN ? AND ? ORDER BY account_id",
+        (year * 12 + month, year * 12 + month + 1),
+    )
+    return [ExpiringCard(*fields) for fields in found]
+
+
+def _notice(fields: tuple[Any, ...]) -> Notice:
+    bucket, account_id, notice_id, kind, content, created_at = fields
+    return Notice(
+        bucket=bucket,
+        account_id=account_id,
+        notice_id=notice_id,
+        kind=kind,
+        content=msgspec.json.decode(content, type=dict[str, Any]),
+        created_at=created_at,
+    )

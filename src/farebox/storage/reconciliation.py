@@ -1,0 +1,138 @@
+"""What our books say of payments, as reconciliation reads it: purchases, their credit, refunds, disputes."""
+
+from collections.abc import Collection
+
+import msgspec
+
+from farebox.storage.sqlite import Connection, row, rows
+
+
+class Booked(msgspec.Struct, frozen=True, kw_only=True):
+    """A top-up that a payment belongs to, and what the ledger credited for it."""
+
+    account_id: str
+    top_up_id: str
+    payment_id: str
+    payment_intent_id: str | None
+    charge_id: str | None
+    state: str
+    charge_cents: int
+    credit_cents: int
+    credited: tuple[int, ...]
+    """Amounts of the ledger's transfers named after the payment, in nano-dollars: one, if all is well."""
+
+
+class BookedClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund or dispute, by the processor's name of it."""
+
+    account_id: str
+    payment_id: str
+    claim_id: str
+    state: str
+    amount_cents: int
+
+
+_BOOKED = (
+    "SELECT p.account_id, p.top_up_id, p.payment_id, p.payment_intent_id, p.charge_id, t.state, "
+    "t.credit_cents + t.fee_cents + t.tax_cents, t.credit_cents, t.bucket FROM payments p "
+    "JOIN accounts a ON a.account_id = p.account_id "
+    "JOIN top_ups t ON t.bucket = a.bucket AND t.account_id = p.account_id AND t.top_up_id = p.top_up_id "
+)
+
+
+def booked_since(connection: Connection, since: int) -> list[Booked]:
+    """The top-ups with a payment that were asked for, paid or changed since."""
+    where = "WHERE t.updated_at >= ? OR t.paid_at >= ? ORDER BY p.payment_id"
+    found = rows(connection, _BOOKED + where, (since, since))
+    return [_booked(connection, fields) for fields in found]
+
+
+def booked_payment(
+    connection: Connection,
+    *,
+    payment_id: str | None = None,
+    payment_intent_id: str | None = None,
+    charge_id: str | None = None,
+) -> Booked | None:
+    """The top-up that a payment belongs to, by any of the processor's names of it."""
+    names = (("payment_id", payment_id), ("payment_intent_id", payment_intent_id), ("charge_id", charge_id))
+    for column, value in names:
+        found = None if value is None else row(connection, f"{_BOOKED} WHERE p.{column} = ?", (value,))
+        if found is not None:
+            return _booked(connection, found)
+    return None
+
+
+def paid_without_payment(connection: Connection) -> list[tuple[str, str, int]]:
+    """Account, top-up and cents of those that are paid without any payment of the processor's behind them."""
+    return [
+        (account_id, top_up_id, cents)
+        for account_id, top_up_id, cents in rows(
+            connection,
+            "SELECT t.account_id, t.top_up_id, t.credit_cents + t.fee_cents + t.tax_cents FROM top_ups t "
+            "WHERE t.state = 'paid' AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.payment_id = t.payment_id)",
+        )
+    ]
+
+
+_REFUND = (
+    "SELECT r.account_id, t.payment_id, r.processor_id, r.state, r.amount_cents FROM refunds r "
+    "JOIN top_ups t ON t.bucket = r.bucket AND t.account_id = r.account_id AND t.top_up_id = r.top_up_id "
+)
+_DISPUTE = (
+    "SELECT d.account_id, t.payment_id, d.dispute_id, d.state, d.amount_cents FROM disputes d "
+    "JOIN top_ups t ON t.bucket = d.bucket AND t.account_id = d.account_id AND t.top_up_id = d.top_up_id "
+)
+
+
+def refunds_since(connection: Connection, since: int) -> list[BookedClaim]:
+    """Refunds that the processor knows, as far as something happened to them since."""
+    where = "WHERE r.processor_id IS NOT NULL AND (r.created_at >= ? OR r.updated_at >= ?)"
+    return _claims(connection, _REFUND + where, (since, since))
+
+
+def disputes_since(connection: Connection, since: int) -> list[BookedClaim]:
+    return _claims(connection, _DISPUTE + "WHERE d.created_at >= ? OR d.updated_at >= ?", (since, since))
+
+
+def refunds_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClaim]:
+    """Those of these refunds of the processor's that our books have."""
+    found = [claim for name in names for claim in _claims(connection, _REFUND + "WHERE r.processor_id = ?", (name,))]
+    return {claim.claim_id: claim for claim in found}
+
+
+def disputes_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClaim]:
+    """Those of these disputes that our books have."""
+    return {claim.claim_id: claim for claim in disputes_since(connection, 0) if claim.claim_id in names}
+
+
+def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
+    account_id, top_up_id, payment_id, intent_id, charge_id, state, charge_cents, credit_cents, bucket = fields
+    cause = f"top_up:{payment_id}"
+    credited = rows(
+        connection,
+        "SELECT amount FROM transfers WHERE bucket = ? AND account_id = ? "
+        "AND (transfer_id = ? OR (transfer_id > ? AND transfer_id < ?)) AND kind = 'top_up'",
+        (bucket, account_id, cause, f"{cause}/", f"{cause}0"),  # parts of a transfer are numbered after a slash
+    )
+    return msgspec.convert(
+        {
+            "account_id": account_id,
+            "top_up_id": top_up_id,
+            "payment_id": payment_id,
+            "payment_intent_id": intent_id,
+            "charge_id": charge_id,
+            "state": state,
+            "charge_cents": charge_cents,
+            "credit_cents": credit_cents,
+            "credited": [amount for (amount,) in credited],
+        },
+        Booked,
+    )
+
+
+def _claims(connection: Connection, sql: str, values: tuple[object, ...]) -> list[BookedClaim]:
+    return [
+        BookedClaim(account_id=account_id, payment_id=payment_id, claim_id=claim_id, state=state, amount_cents=cents)
+        for account_id, payment_id, claim_id, state, cents in rows(connection, sql, values)
+    ]

@@ -1,0 +1,219 @@
+"""The store of refunds and disputes, and of what both have taken of a top-up. Amounts are US cents."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import Dispute, Refund, TopUp
+from farebox.storage.sqlite import Connection, row, rows
+
+CLOCKS_APART_MS = 300_000
+"""By how much the processor's clock may differ from ours."""
+
+_REFUND = (
+    "account_id, refund_id, top_up_id, processor_id, state, amount_cents, credit_cents, reason, error, next_at, "
+    "created_at, updated_at"
+)
+_DISPUTE = (
+    "account_id, dispute_id, top_up_id, state, amount_cents, taken_cents, credit_cents, take_id, reason, "
+    "created_at, updated_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What refunds and disputes have taken of one top-up: of the money and of the credit."""
+
+    refunded: int = 0
+    refunded_credit: int = 0
+    disputed: int = 0
+    disputed_credit: int = 0
+
+    @property
+    def money(self) -> int:
+        return self.refunded + self.disputed
+
+    @property
+    def credit(self) -> int:
+        return self.refunded_credit + self.disputed_credit
+
+
+# --- refunds ----------------------------------------------------------------------------------------------------------
+
+
+def add_refund(connection: Connection, bucket: int, refund: Refund) -> None:
+    connection.execute(
+        f"INSERT INTO refunds (bucket, {_REFUND}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (bucket, *msgspec.structs.astuple(refund)),
+    )
+
+
+def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
+    """Write what may change of a refund: its state and what the processor said."""
+    connection.execute(
+        "UPDATE refunds SET processor_id = ?, state = ?, error = ?, next_at = ?, updated_at = ? "
+        "WHERE bucket = ? AND account_id = ? AND refund_id = ?",
+        (
+            refund.processor_id, refund.state, refund.error, refund.next_at, refund.updated_at,
+            bucket, refund.account_id, refund.refund_id,
+        ),
+    )  # fmt: skip
+
+
+def claim_refund(connection: Connection, bucket: int, refund: Refund, next_at: int) -> bool:
+    """Take a due refund up: whoever moves its time first has it until then."""
+    connection.execute(
+        "UPDATE refunds SET next_at = ? WHERE bucket = ? AND account_id = ? AND refund_id = ? AND next_at = ?",
+        (next_at, bucket, refund.account_id, refund.refund_id, refund.next_at),
+    )
+    return connection.changes() == 1
+
+
+def find_refund(connection: Connection, bucket: int, account_id: str, refund_id: str) -> Refund | None:
+    found = row(
+        connection,
+        f"SELECT {_REFUND} FROM refunds WHERE bucket = ? AND account_id = ? AND refund_id = ?",
+        (bucket, account_id, refund_id),
+    )
+    return None if found is None else _refund(found)
+
+
+def find_by_processor(connection: Connection, processor_id: str) -> Refund | None:
+    """The refund that the processor knows by this name."""
+    found = row(connection, f"SELECT {_REFUND} FROM refunds WHERE processor_id = ?", (processor_id,))
+    return None if found is None else _refund(found)
+
+
+def refunds_of(connection: Connection, bucket: int, account_id: str, top_up_id: str | None = None) -> list[Refund]:
+    """The account's refunds, or those of one top-up; newest first."""
+    found = rows(
+        connection,
+        f"SELECT {_REFUND} FROM refunds WHERE bucket = ? AND account_id = ? AND top_up_id = coalesce(?, top_up_id) "
+        "ORDER BY created_at DESC, refund_id",
+        (bucket, account_id, top_up_id),
+    )
+    return [_refund(fields) for fields in found]
+
+
+def due_refunds(connection: Connection, at: int, limit: int) -> list[tuple[int, Refund]]:
+    """Refunds of any account to be looked at, with their bucket; the one that waits longest first."""
+    found = rows(
+        connection,
+        f"SELECT bucket, {_REFUND} FROM refunds WHERE next_at <= ? ORDER BY next_at, refund_id LIMIT ?",
+        (at, limit),
+    )
+    return [(bucket, _refund(fields)) for bucket, *fields in found]
+
+
+# --- disputes ---------------------------------------------------------------------------------------------------------
+
+
+def put_dispute(connection: Connection, bucket: int, dispute: Dispute) -> None:
+    """Write a dispute, whether or not there is a row of it."""
+    connection.execute(
+        f"INSERT INTO disputes (bucket, {_DISPUTE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (bucket, account_id, dispute_id) DO UPDATE SET state = excluded.state, "
+        "amount_cents = excluded.amount_cents, taken_cents = excluded.taken_cents, "
+        "credit_cents = excluded.credit_cents, take_id = excluded.take_id, updated_at = excluded.updated_at",
+        (
+            bucket, dispute.account_id, dispute.dispute_id, dispute.top_up_id, dispute.state, dispute.amount_cents,
+            dispute.taken_cents, dispute.credit_cents, dispute.take_id, dispute.reason, dispute.created_at,
+            dispute.updated_at,
+        ),
+    )  # fmt: skip
+
+
+def find_dispute(connection: Connection, bucket: int, account_id: str, dispute_id: str) -> Dispute | None:
+    found = row(
+        connection,
+        f"SELECT {_DISPUTE} FROM disputes WHERE bucket = ? AND account_id = ? AND dispute_id = ?",
+        (bucket, account_id, dispute_id),
+    )
+    return None if found is None else _dispute(found)
+
+
+def disputes_of(connection: Connection, bucket: int, account_id: str, top_up_id: str | None = None) -> list[Dispute]:
+    """The account's disputes, or those of one top-up; oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_DISPUTE} FROM disputes WHERE bucket = ? AND account_id = ? AND top_up_id = coalesce(?, top_up_id) "
+        "ORDER BY created_at, dispute_id",
+        (bucket, account_id, top_up_id),
+    )
+    return [_dispute(fields) for fields in found]
+
+
+# --- what they take ---------------------------------------------------------------------------------------------------
+
+
+def claims_on(connection: Connection, bucket: int, top_up: TopUp) -> Claims:
+    """What is taken of a top-up now: refunds that have not failed, disputes that are open or lost."""
+    key = (bucket, top_up.account_id, top_up.top_up_id)
+    mine = "bucket = ? AND account_id = ? AND top_up_id = ?"
+    (refunded,) = rows(
+        connection,
+        f"SELECT coalesce(sum(amount_cents), 0), coalesce(sum(credit_cents), 0) FROM refunds WHERE {mine} "
+        "AND state != 'failed'",
+        key,
+    )
+    (disputed,) = rows(
+        connection,
+        f"SELECT coalesce(sum(taken_cents), 0), coalesce(sum(credit_cents), 0) FROM disputes WHERE {mine} "
+        "AND state IN ('open', 'lost')",
+        key,
+    )
+    return Claims(*refunded, *disputed)
+
+
+def save_claims(connection: Connection, bucket: int, top_up: TopUp) -> Claims:
+    """Write the sums of its refunds and disputes into the top-up's row."""
+    claims = claims_on(connection, bucket, top_up)
+    assert claims.money <= top_up.charge_cents, f"more is taken of {top_up.top_up_id} than was captured"
+    assert claims.credit <= top_up.credit_cents, f"more credit is taken of {top_up.top_up_id} than was bought"
+    connection.execute(
+        "UPDATE top_ups SET refunded_cents = ?, disputed_cents = ?, clawed_cents = ? "
+        "WHERE bucket = ? AND account_id = ? AND top_up_id = ?",
+        (claims.refunded, claims.disputed, claims.credit, bucket, top_up.account_id, top_up.top_up_id),
+    )
+    return claims
+
+
+def unspent_cents(connection: Connection, bucket: int, top_up: TopUp, at: int) -> int:
+    """Whole cents left in the top-up's lot, and in the lots that brought its credit back after a refund or dispute."""
+    key = (bucket, top_up.account_id, top_up.top_up_id)
+    found = row(
+        connection,
+        "SELECT coalesce(sum(remaining), 0) FROM lots WHERE bucket = ? AND account_id = ? "
+        "AND (expires_at IS NULL OR expires_at > ?) AND (lot_id = ? "
+        "OR lot_id IN (SELECT 'refund_failed:' || refund_id FROM refunds r "
+        "WHERE r.bucket = ? AND r.account_id = ? AND r.top_up_id = ?) "
+        "OR lot_id IN (SELECT 'dispute_won:' || take_id FROM disputes d "
+        "WHERE d.bucket = ? AND d.account_id = ? AND d.top_up_id = ?))",
+        (bucket, top_up.account_id, at, f"top_up:{top_up.payment_id}", *key, *key),
+    )
+    return 0 if found is None else int(found[0]) // NANOS_PER_CENT
+
+
+def intent_of(connection: Connection, payment_id: str) -> str | None:
+    """The processor's payment intent behind a payment, where it has been told."""
+    found = row(connection, "SELECT payment_intent_id FROM payments WHERE payment_id = ?", (payment_id,))
+    return None if found is None else found[0]
+
+
+def may_be_charged(connection: Connection, at: int) -> bool:
+    """Whether a top-up begun before then waits for its payment: a charge that we do not know may be its own."""
+    found = row(
+        connection,
+        "SELECT 1 FROM top_ups WHERE next_at IS NOT NULL AND state != 'requested' AND created_at < ? LIMIT 1",
+        (at + CLOCKS_APART_MS,),
+    )
+    return found is not None
+
+
+def _refund(fields: tuple[object, ...] | list[object]) -> Refund:
+    return msgspec.convert(dict(zip(Refund.__struct_fields__, fields, strict=True)), Refund)
+
+
+def _dispute(fields: tuple[object, ...]) -> Dispute:
+    return msgspec.convert(dict(zip(_DISPUTE.split(", "), fields, strict=True)), Dispute)

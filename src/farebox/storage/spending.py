@@ -1,0 +1,98 @@
+"""The store of spending limits: an account's limit, and what the account was charged since a moment."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from farebox.money import NANOS_PER_CENT
+from farebox.storage.sqlite import Connection, row
+
+Duration: TypeAlias = Literal["daily", "weekly", "monthly"]
+Strategy: TypeAlias = Literal["fixed", "sliding"]
+
+
+class SpendingLimit(msgspec.Struct, frozen=True):
+    """The most that an account's calls may be charged in a window."""
+
+    amount: int
+    """Nano-dollars."""
+    duration: Duration
+    strategy: Strategy
+    """fixed: the calendar's day, week from Monday or month, in UTC. sliding: the last 24 hours, 7 days or 30 days."""
+
+    @property
+    def amount_cents(self) -> int:
+        return self.amount // NANOS_PER_CENT
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """The window that is counted of a limited account: its start (milliseconds; None: none yet), its sum so far."""
+
+    duration: Duration
+    strategy: Strategy
+    start: int | None
+    spent: int
+
+
+_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
+
+
+def find_limit(connection: Connection, account_id: str) -> SpendingLimit | None:
+    """The account's limit; None where it has none."""
+    found = row(
+        connection,
+        f"SELECT limit_amount, limit_duration, limit_strategy FROM balances WHERE {_OF_ACCOUNT}",
+        (account_id, account_id),
+    )
+    return None if found is None or found[0] is None else SpendingLimit(*found)
+
+
+def set_limit(connection: Connection, account_id: str, limit: SpendingLimit | None) -> bool:
+    """Put the account under a limit, or under none; whether there is such an account. It counts from the next hold on,
+    with all that was charged in its window before."""
+    values = (None, None, None) if limit is None else (limit.amount, limit.duration, limit.strategy)
+    connection.execute(
+        "UPDATE balances SET limit_amount = ?, limit_duration = ?, limit_strategy = ?, limit_from = NULL, "
+        f"limit_spent = 0 WHERE {_OF_ACCOUNT}",
+        (*values, account_id, account_id),
+    )
+    return connection.changes() == 1
+
+
+def spent_since(connection: Connection, bucket: int, account_id: str, start: int) -> int:
+    """What the account was charged in the hours from `start` on, which is the beginning of an hour."""
+    found = row(
+        connection,
+        "SELECT coalesce(sum(charge), 0) FROM usage_hours WHERE bucket = ? AND account_id = ? AND hour >= ?",
+        (bucket, account_id, start),
+    )
+    assert found is not None
+    return int(found[0])
+
+
+def read_counted(connection: Connection, bucket: int, account_id: str) -> Counted:
+    """For an account that has a limit."""
+    found = row(
+        connection,
+        "SELECT limit_duration, limit_strategy, limit_from, limit_spent FROM balances "
+        "WHERE bucket = ? AND account_id = ?",
+        (bucket, account_id),
+    )
+    assert found is not None
+    return Counted(*found)
+
+
+def write_counted(connection: Connection, bucket: int, account_id: str, start: int, spent: int) -> None:
+    """Keep the sum of a window, so that it need not be summed again for each hold."""
+    connection.execute(
+        "UPDATE balances SET limit_from = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?",
+        (start, spent, bucket, account_id),
+    )
+
+
+def add_counted(connection: Connection, bucket: int, account_id: str, at: int, charge: int) -> None:
+    """Add a charge of the moment `at` to the sum that is kept, where it falls into its window."""
+    connection.execute(
+        "UPDATE balances SET limit_spent = limit_spent + ? WHERE bucket = ? AND account_id = ? AND limit_from <= ?",
+        (charge, bucket, account_id, at),
+    )

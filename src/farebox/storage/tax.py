@@ -1,0 +1,66 @@
+"""The store of tax rates, and the tax of a purchase by them."""
+
+import msgspec
+
+from farebox.payments.purchase import Tax
+from farebox.storage.sqlite import Connection, row, rows
+
+EVERYWHERE = "*"
+
+
+class TaxRate(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator's rate for customers of a country."""
+
+    country: str
+    """ISO 3166-1 alpha-2, upper case; `*`: every other country."""
+    name: str
+    """As the invoice says it: VAT, GST…"""
+    parts_per_million: int
+    reverse_charge: bool = False
+    """A customer there who has a tax id owes the tax themselves."""
+    updated_at: int = 0
+
+
+_FIELDS = TaxRate.__struct_fields__
+_COLUMNS = ", ".join(_FIELDS)
+
+
+def set_tax_rate(connection: Connection, rate: TaxRate) -> None:
+    connection.execute(
+        f"INSERT INTO tax_rates ({_COLUMNS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (country) DO UPDATE SET "
+        + ", ".join(f"{name} = excluded.{name}" for name in _FIELDS[1:]),
+        (rate.country, rate.name, rate.parts_per_million, int(rate.reverse_charge), rate.updated_at),
+    )
+
+
+def remove_tax_rate(connection: Connection, country: str) -> bool:
+    """Whether there was one."""
+    connection.execute("DELETE FROM tax_rates WHERE country = ?", (country,))
+    return connection.changes() == 1
+
+
+def find_tax_rate(connection: Connection, country: str) -> TaxRate | None:
+    found = row(connection, f"SELECT {_COLUMNS} FROM tax_rates WHERE country = ?", (country,))
+    return None if found is None else _noun(found)
+
+
+def list_tax_rates(connection: Connection) -> list[TaxRate]:
+    return [_noun(found) for found in rows(connection, f"SELECT {_COLUMNS} FROM tax_rates ORDER BY country")]
+
+
+def tax_of_purchase(connection: Connection, *, country: str, tax_id: str, seller_country: str) -> Tax | None:
+    """The tax on a purchase by a customer of `country` (empty: not known); None where no rate applies.
+
+    Reverse charge where the rate allows it, the customer has a tax id and is not of the seller's own country.
+    """
+    country = country.upper()
+    rate = (find_tax_rate(connection, country) if country else None) or find_tax_rate(connection, EVERYWHERE)
+    if rate is None:
+        return None
+    reverse = rate.reverse_charge and bool(tax_id.strip()) and bool(country) and country != seller_country.upper()
+    return Tax(rate.name, rate.parts_per_million, reverse_charge=reverse)
+
+
+def _noun(fields: tuple[object, ...]) -> TaxRate:
+    values = dict(zip(_FIELDS, fields, strict=True))
+    return TaxRate(**{**values, "reverse_charge": bool(values["reverse_charge"])})  # type: ignore[arg-type] # by columns

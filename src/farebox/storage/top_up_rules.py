@@ -1,0 +1,139 @@
+"""The store of the rules of auto top-up, and of the mark on the balance that arms them."""
+
+import msgspec
+
+from farebox.model import Account
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import Rule
+from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
+from farebox.storage.accounts import find_account
+from farebox.storage.sqlite import Connection, row, rows
+
+_FIELDS = Rule.__struct_fields__
+_COLUMNS = ", ".join(_FIELDS)
+_OPEN = ", ".join(f"'{state}'" for state in OPEN_TOP_UPS)
+_NO_OPEN_AUTO = (
+    "NOT EXISTS (SELECT 1 FROM top_ups t WHERE t.bucket = {table}.bucket AND t.account_id = {table}.account_id "
+    f"AND t.kind = 'auto' AND t.state IN ({_OPEN}))"
+)
+
+
+def rule_of(connection: Connection, account_id: str) -> Rule | None:
+    """The account's auto top-up; None where it is switched off."""
+    found = row(
+        connection,
+        f"SELECT {_COLUMNS} FROM top_up_rules "
+        "WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?",
+        (account_id, account_id),
+    )
+    return None if found is None else Rule(**dict(zip(_FIELDS, found, strict=True)))
+
+
+def save_rule(connection: Connection, bucket: int, rule: Rule) -> None:
+    """Write a rule as the owner set it. Its `sequence` is kept: the names of requests never come again."""
+    connection.execute(
+        f"INSERT INTO top_up_rules (bucket, {_COLUMNS}) VALUES (?{', ?' * len(_FIELDS)}) "
+        "ON CONFLICT (bucket, account_id) DO UPDATE SET "
+        + ", ".join(f"{name} = excluded.{name}" for name in _FIELDS if name not in ("account_id", "sequence")),
+        (bucket, *(getattr(rule, name) for name in _FIELDS)),
+    )
+
+
+def change_rule(connection: Connection, rule: Rule, state: str, at: int, **changes: object) -> Rule:
+    """Move a rule along RULE_STATES, or keep its state and change other fields; being active has no reason."""
+    assert state == rule.state or state in RULE_STATES[rule.state], f"a rule cannot go from {rule.state} to {state}"
+    if state == "active":
+        changes = {"reason": None, "until": None, "fingerprint": None} | changes
+    changed = msgspec.structs.replace(rule, state=state, updated_at=at, **changes)
+    assert changed.state == "active" or changed.reason in DISABLED_REASONS, f"{changed.reason} is no reason"
+    account = _account(connection, rule.account_id)
+    save_rule(connection, account.bucket, changed)
+    return changed
+
+
+def remove_rule(connection: Connection, account_id: str) -> bool:
+    """Whether there was one."""
+    account = _account(connection, account_id)
+    connection.execute(
+        "DELETE FROM top_up_rules WHERE bucket = ? AND account_id = ?", (account.bucket, account.account_id)
+    )
+    return connection.changes() == 1
+
+
+def last_sequence(connection: Connection, bucket: int, account_id: str) -> int:
+    """The highest number that a request of the account has had, also under rules that are gone."""
+    found = row(
+        connection,
+        "SELECT max(CAST(substr(top_up_id, 6) AS INTEGER)) FROM top_ups "
+        "WHERE bucket = ? AND account_id = ? AND kind = 'auto'",
+        (bucket, account_id),
+    )
+    return int(found[0] or 0) if found else 0
+
+
+def rearm(connection: Connection, bucket: int, account_id: str) -> None:
+    """Arm the balance with the rule's threshold iff the rule is active and no auto top-up is open; else disarm it."""
+    connection.execute(
+        f"UPDATE balances SET top_up_below = (SELECT r.threshold_cents * {NANOS_PER_CENT} FROM top_up_rules r "
+        "WHERE r.bucket = balances.bucket AND r.account_id = balances.account_id AND r.state = 'active' AND "
+        f"{_NO_OPEN_AUTO.format(table='r')}) WHERE bucket = ? AND account_id = ?",
+        (bucket, account_id),
+    )
+
+
+def request_auto(connection: Connection, bucket: int, account_id: str, at: int) -> str | None:
+    """Ask for an auto top-up, in the transaction that found the posted balance below the threshold.
+
+    The request says nothing of the amount: that is decided when a worker takes it up. Returns its id; None where the
+    rule is not active or a request is open already (the index top_ups_one_auto decides, whoever else asks meanwhile).
+    """
+    connection.execute(
+        "UPDATE top_up_rules SET sequence = sequence + 1 WHERE bucket = ? AND account_id = ? AND state = 'active' "
+        f"AND {_NO_OPEN_AUTO.format(table='top_up_rules')}",
+        (bucket, account_id),
+    )
+    if connection.changes() == 0:
+        return None
+    found = row(
+        connection, "SELECT sequence FROM top_up_rules WHERE bucket = ? AND account_id = ?", (bucket, account_id)
+    )
+    assert found is not None
+    top_up_id = f"auto-{found[0]}"
+    connection.execute(
+        "INSERT INTO top_ups (bucket, account_id, top_up_id, kind, state, credit_cents, fee_cents, tax_cents, lines, "
+        "next_at, created_at, updated_at) VALUES (?, ?, ?, 'auto', 'requested', 0, 0, 0, '{}', ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        (bucket, account_id, top_up_id, at, at, at),
+    )
+    return top_up_id if connection.changes() == 1 else None
+
+
+def fire(connection: Connection, bucket: int, account_id: str, at: int) -> str | None:
+    """Request an auto top-up if the account is armed and below, as a ledger command would have; else None."""
+    connection.execute(
+        "UPDATE balances SET top_up_below = NULL WHERE bucket = ? AND account_id = ? AND posted < top_up_below",
+        (bucket, account_id),
+    )
+    return request_auto(connection, bucket, account_id, at) if connection.changes() == 1 else None
+
+
+def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, switched_on: bool) -> list[str]:
+    """Accounts above `after`, in order, whose rule has something that no event brings on: a pause that is over, an
+    armed balance below the threshold, or an active rule that is not armed although nothing is open; and where the
+    operator has `switched_on` again, what was stopped by the switch."""
+    found = rows(
+        connection,
+        "SELECT r.account_id FROM top_up_rules r "
+        "JOIN balances b ON b.bucket = r.bucket AND b.account_id = r.account_id WHERE r.account_id > ? AND ("
+        "(r.state = 'paused' AND (r.until <= ? OR (r.reason = 'switched_off' AND ? = 1))) OR (r.state = 'active' AND "
+        f"(b.posted < b.top_up_below OR (b.top_up_below IS NULL AND {_NO_OPEN_AUTO.format(table='r')})))"
+        ") ORDER BY r.account_id LIMIT ?",
+        (after, at, int(switched_on), limit),
+    )
+    return [account_id for (account_id,) in found]
+
+
+def _account(connection: Connection, account_id: str) -> Account:
+    account = find_account(connection, account_id)
+    assert account is not None, f"{account_id} has a rule and is no account"
+    return account

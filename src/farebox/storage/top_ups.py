@@ -1,0 +1,284 @@
+"""The store of top-ups: rows to nouns, moves along the state table, fenced leases, and the directory of payments.
+
+Whoever works on a top-up claims it first: that raises its `lease_epoch`. Every later write of that worker holds only
+while the epoch is still the one it was given, so a worker that was thought dead, and was not, writes nothing.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from farebox.payments.model import TopUp
+from farebox.payments.states import HOPEFUL_TOP_UPS, OPEN_TOP_UPS, TOP_UP_STATES
+from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.top_up_rules import rearm, request_auto, rule_of
+
+__all__ = [
+    "StaleLease", "auto_under_way", "charged_since", "claim", "due", "ever_paid", "find", "find_by_charge",
+    "find_by_intent", "find_by_payment", "find_by_request", "history", "insert", "latest", "move", "note_charge",
+    "nudge", "open_auto", "postpone", "rearm", "request_auto", "rule_of", "seize", "tie_payment", "voids_pending",
+]  # fmt: skip
+
+LEASE_MS = 120_000
+"""Longer than the calls of one step take, so that a lease that ran out nearly always means a dead worker."""
+
+_FIELDS = TopUp.__struct_fields__
+_COLUMNS = ", ".join(_FIELDS)
+_BUCKET = "(SELECT bucket FROM accounts WHERE account_id = ?)"
+_KEY = f"bucket = {_BUCKET} AND account_id = ? AND top_up_id = ?"
+
+
+class StaleLease(Exception):
+    """Another worker has the top-up by now, or it came to its end by other news. Nothing was written."""
+
+
+def _quoted(states: tuple[str, ...]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+def _key(account_id: str, top_up_id: str) -> tuple[str, str, str]:
+    return account_id, account_id, top_up_id
+
+
+def _noun(fields: tuple[object, ...]) -> TopUp:
+    values = dict(zip(_FIELDS, fields, strict=True))
+    return TopUp(**{**values, "lines": str(values["lines"]).encode()})  # type: ignore[arg-type] # as the columns are
+
+
+def _select(connection: Connection, condition: str, values: tuple[object, ...]) -> list[TopUp]:
+    return [_noun(found) for found in rows(connection, f"SELECT {_COLUMNS} FROM top_ups WHERE {condition}", values)]
+
+
+def _first(connection: Connection, condition: str, values: tuple[object, ...]) -> TopUp | None:
+    found = _select(connection, f"{condition} LIMIT 1", values)
+    return found[0] if found else None
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def find(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
+    return _first(connection, _KEY, _key(account_id, top_up_id))
+
+
+def find_by_payment(connection: Connection, payment_id: str) -> TopUp | None:
+    """The top-up that a payment (the processor's invoice) is tied to."""
+    return _find_in_directory(connection, "payment_id", payment_id)
+
+
+def find_by_intent(connection: Connection, payment_intent_id: str) -> TopUp | None:
+    return _find_in_directory(connection, "payment_intent_id", payment_intent_id)
+
+
+def find_by_charge(connection: Connection, charge_id: str) -> TopUp | None:
+    return _find_in_directory(connection, "charge_id", charge_id)
+
+
+def _find_in_directory(connection: Connection, column: str, value: str) -> TopUp | None:
+    tied = row(connection, f"SELECT account_id, top_up_id FROM payments WHERE {column} = ?", (value,))
+    return None if tied is None else find(connection, *tied)
+
+
+def find_by_request(connection: Connection, account_id: str, request_key: str) -> TopUp | None:
+    condition = f"bucket = {_BUCKET} AND account_id = ? AND request_key = ?"
+    return _first(connection, condition, (account_id, account_id, request_key))
+
+
+def latest(connection: Connection, account_id: str, kind: str, since: int) -> list[TopUp]:
+    """Top-ups of one kind that were begun since, or are still open; newest first."""
+    condition = (
+        f"bucket = {_BUCKET} AND account_id = ? AND kind = ? "
+        f"AND (created_at >= ? OR state IN ({_quoted(OPEN_TOP_UPS)})) ORDER BY created_at DESC, top_up_id DESC"
+    )
+    return _select(connection, condition, (account_id, account_id, kind, since))
+
+
+def open_auto(connection: Connection, account_id: str) -> TopUp | None:
+    """The account's auto top-up that has not come to its end."""
+    condition = f"bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' AND state IN ({_quoted(OPEN_TOP_UPS)})"
+    return _first(connection, condition, (account_id, account_id))
+
+
+def auto_under_way(connection: Connection, account_id: str) -> bool:
+    """Whether an auto top-up is open of which credit may come any moment."""
+    found = open_auto(connection, account_id)
+    return found is not None and found.state in HOPEFUL_TOP_UPS
+
+
+def voids_pending(connection: Connection, account_id: str) -> bool:
+    """Whether an invoice of an auto top-up that ended badly may still be paid, as it is not known to be void."""
+    found = row(
+        connection,
+        f"SELECT 1 FROM top_ups WHERE bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' "
+        "AND state IN ('failed', 'canceled') AND payment_id IS NOT NULL AND next_at IS NOT NULL LIMIT 1",
+        (account_id, account_id),
+    )
+    return found is not None
+
+
+def ever_paid(connection: Connection, account_id: str, *, by_hand: bool) -> bool:
+    """Whether a purchase was ever paid; `by_hand`: one that the owner made."""
+    kinds = "('manual', 'checkout')" if by_hand else "('manual', 'checkout', 'auto')"
+    found = row(
+        connection,
+        f"SELECT 1 FROM top_ups WHERE bucket = {_BUCKET} AND account_id = ? AND state = 'paid' AND kind IN {kinds} "
+        "LIMIT 1",
+        (account_id, account_id),
+    )
+    return found is not None
+
+
+def charged_since(connection: Connection, account_id: str, since: int) -> int:
+    """What auto top-up charged since then, in cents, fees and taxes included; what is under way counts too."""
+    found = row(
+        connection,
+        "SELECT coalesce(sum(credit_cents + fee_cents + tax_cents), 0) FROM top_ups "
+        f"WHERE bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' AND "
+        "((state = 'paid' AND paid_at >= ?) OR state IN ('submitting', 'unknown', 'processing', 'action_required'))",
+        (account_id, account_id, since),
+    )
+    assert found is not None
+    return int(found[0])
+
+
+_HISTORY_KINDS = {"all": "1 = 1", "auto": "kind = 'auto'", "manual": "kind <> 'auto'"}
+
+
+def history(
+    connection: Connection,
+    account_id: str,
+    kind: Literal["all", "auto", "manual"],
+    offset: int,
+    limit: int,
+    *,
+    every: bool = False,
+) -> tuple[list[TopUp], int]:
+    """Paid top-ups and open ones that have a payment, newest first, and how many there are in all; where `every`,
+    those that failed or have no payment yet too."""
+    condition = f"bucket = {_BUCKET} AND account_id = ? AND {_HISTORY_KINDS[kind]}"
+    if not every:
+        condition += " AND payment_id IS NOT NULL AND state NOT IN ('failed', 'canceled')"
+    counted = row(connection, f"SELECT count(*) FROM top_ups WHERE {condition}", (account_id, account_id))
+    page = f"{condition} ORDER BY created_at DESC, top_up_id DESC LIMIT ? OFFSET ?"
+    return _select(connection, page, (account_id, account_id, limit, offset)), int(counted[0]) if counted else 0
+
+
+def due(connection: Connection, at: int, limit: int, *, requests_only: bool = False) -> list[tuple[str, str]]:
+    """Account and id of top-ups that are to be looked at, the most overdue first; or of mere requests among them."""
+    only = "AND state = 'requested' " if requests_only else ""
+    found = rows(
+        connection,
+        f"SELECT account_id, top_up_id FROM top_ups WHERE next_at <= ? {only}ORDER BY next_at LIMIT ?",
+        (at, limit),
+    )
+    return [(account_id, top_up_id) for account_id, top_up_id in found]
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def insert(connection: Connection, bucket: int, top_up: TopUp) -> None:
+    values = [top_up.lines.decode() if name == "lines" else getattr(top_up, name) for name in _FIELDS]
+    connection.execute(f"INSERT INTO top_ups (bucket, {_COLUMNS}) VALUES (?{', ?' * len(_FIELDS)})", (bucket, *values))
+
+
+def claim(
+    connection: Connection, account_id: str, top_up_id: str, *, owner: str, at: int, early: bool = False
+) -> TopUp | None:
+    """Take a top-up to work on it; None where it is not due (unless `early`) or somebody else has it."""
+    connection.execute(
+        "UPDATE top_ups SET lease_owner = ?, lease_epoch = lease_epoch + 1, lease_until = ?, next_at = ? "
+        f"WHERE {_KEY} AND next_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= ?)"
+        + ("" if early else " AND next_at <= ?"),
+        (owner, at + LEASE_MS, at + LEASE_MS, *_key(account_id, top_up_id), at, *(() if early else (at,))),
+    )
+    return find(connection, account_id, top_up_id) if connection.changes() == 1 else None
+
+
+def seize(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
+    """Take a top-up away from whoever works on it, for news that stand above their work: it learns by StaleLease."""
+    connection.execute(
+        f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
+        _key(account_id, top_up_id),
+    )
+    return find(connection, account_id, top_up_id)
+
+
+def move(
+    connection: Connection,
+    top_up: TopUp,
+    state: str,
+    at: int,
+    *,
+    next_at: int | None,
+    keep: bool = False,
+    **changes: object,
+) -> TopUp:
+    """Move along TOP_UP_STATES, if the row is as `top_up` says and the lease is still ours; returns the new row.
+
+    `keep` goes on under the lease, renewed, and `next_at` is then its end. Raises StaleLease.
+    """
+    allowed = TOP_UP_STATES[top_up.state]
+    assert state == top_up.state or state in allowed, f"a top-up cannot go from {top_up.state} to {state}"
+    if state != top_up.state:
+        changes["updated_at"] = at
+    return _write(connection, top_up, at, next_at, keep, {"state": state, **changes})
+
+
+def postpone(connection: Connection, top_up: TopUp, at: int, next_at: int, **changes: object) -> TopUp:
+    """Leave the state as it is, give the lease back and look again later. Raises StaleLease."""
+    assert next_at > at, "a top-up that is postponed is looked at later"
+    return _write(connection, top_up, at, next_at, keep=False, changes=changes)
+
+
+def _write(
+    connection: Connection, top_up: TopUp, at: int, next_at: int | None, keep: bool, changes: dict[str, object]
+) -> TopUp:
+    if keep:
+        changes |= {"lease_until": at + LEASE_MS, "next_at": at + LEASE_MS}
+    else:
+        changes |= {"lease_owner": None, "lease_until": None, "next_at": next_at}
+    connection.execute(
+        f"UPDATE top_ups SET {', '.join(f'{name} = ?' for name in changes)} "
+        f"WHERE {_KEY} AND lease_epoch = ? AND state = ?",
+        (
+            *(value.decode() if isinstance(value, bytes) else value for value in changes.values()),
+            *_key(top_up.account_id, top_up.top_up_id),
+            top_up.lease_epoch,
+            top_up.state,
+        ),
+    )
+    if connection.changes() != 1:
+        raise StaleLease(f"{top_up.top_up_id} of {top_up.account_id} is no longer at epoch {top_up.lease_epoch}")
+    return msgspec.structs.replace(top_up, **changes)
+
+
+def nudge(connection: Connection, top_up: TopUp, at: int) -> bool:
+    """Have a top-up looked at now, for there is news of it; one that a worker has at hand is left to the worker."""
+    connection.execute(
+        f"UPDATE top_ups SET next_at = ? WHERE {_KEY} AND next_at > ? AND lease_until IS NULL",
+        (at, *_key(top_up.account_id, top_up.top_up_id), at),
+    )
+    return connection.changes() == 1
+
+
+# --- the directory of payments ----------------------------------------------------------------------------------------
+
+
+def tie_payment(connection: Connection, payment_id: str, account_id: str, top_up_id: str) -> bool:
+    """Tie a payment to a top-up for good. False where it is tied to another one: nothing was changed then."""
+    connection.execute(
+        "INSERT INTO payments (payment_id, account_id, top_up_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (payment_id, account_id, top_up_id),
+    )
+    tied = row(connection, "SELECT account_id, top_up_id FROM payments WHERE payment_id = ?", (payment_id,))
+    return tied == (account_id, top_up_id)
+
+
+def note_charge(connection: Connection, payment_id: str, payment_intent_id: str | None, charge_id: str | None) -> None:
+    """Remember the processor's names of what paid a payment: refunds and disputes speak of these."""
+    connection.execute(
+        "UPDATE payments SET payment_intent_id = coalesce(?, payment_intent_id), "
+        "charge_id = coalesce(?, charge_id) WHERE payment_id = ?",
+        (payment_intent_id, charge_id, payment_id),
+    )
