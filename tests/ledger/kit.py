@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from farebox.ledger.audit import Difference, audit
-from farebox.ledger.commands import Command, Grant, Hold, TopUp, Verdict
+from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
 from farebox.ledger.ledger import SqliteLedger
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.database import Database
+from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit
 from farebox.storage.sqlite import Connection
 
 START = 1_700_000_000_000
@@ -47,6 +48,23 @@ class Books:
             await self.sql("SELECT lot_id, remaining FROM lots WHERE account_id = ? AND remaining > 0", (account_id,))
         )
 
+    async def owed(self, account_id: str = ANN) -> int:
+        [(owed,)] = await self.sql("SELECT owed FROM balances WHERE account_id = ?", (account_id,))
+        return int(owed)
+
+    async def set(self, account_id: str = ANN, **columns: object) -> None:
+        """Set columns of the balance that no command sets."""
+        sql = f"UPDATE balances SET {', '.join(f'{name} = ?' for name in columns)} WHERE account_id = ?"
+        values = (*columns.values(), account_id)
+        await self.database.write(lambda connection: connection.execute(sql, values).fetchall())
+
+    async def limit(
+        self, amount: int | None, duration: Duration = "daily", strategy: Strategy = "fixed", account_id: str = ANN
+    ) -> None:
+        """Put the account under a spending limit, or under none."""
+        limit = None if amount is None else SpendingLimit(amount, duration, strategy)
+        assert await self.database.write(lambda connection: set_limit(connection, account_id, limit))
+
     async def moves(self, account_id: str = ANN) -> list[tuple[str, str, str, int]]:
         """Transfers as (id, from, to, amount), in order."""
         sql = "SELECT transfer_id, from_book, to_book, amount FROM transfers WHERE account_id = ? ORDER BY version"
@@ -76,6 +94,18 @@ def grant(grant_id: str, amount: int, *, account_id: str = ANN, at: int = START,
 
 def hold(hold_id: str, amount: int, *, account_id: str = ANN, at: int = START, **more: Any) -> Hold:
     return Hold(account_id=account_id, hold_id=hold_id, amount=amount, at=at, **{"expires_at": LATER, **more})
+
+
+def settle(hold_id: str, amount: int, *, account_id: str = ANN, at: int = START, **more: Any) -> Settle:
+    return Settle(account_id=account_id, hold_id=hold_id, amount=amount, at=at, **more)
+
+
+def take_back(cause: str, amount: int, *, payment_id: str = "p", account_id: str = ANN, at: int = START) -> TakeBack:
+    return TakeBack(account_id=account_id, cause=cause, payment_id=payment_id, amount=amount, at=at)
+
+
+def give_back(cause: str, amount: int, *, account_id: str = ANN, at: int = START) -> GiveBack:
+    return GiveBack(account_id=account_id, cause=cause, amount=amount, at=at)
 
 
 @dataclass(frozen=True, slots=True)

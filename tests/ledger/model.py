@@ -4,6 +4,7 @@ Money is only ever what is left in lots; `posted` and `held` are counted anew ea
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from farebox.ledger.commands import (
     Command,
@@ -11,11 +12,13 @@ from farebox.ledger.commands import (
     Correct,
     Expire,
     Extend,
+    GiveBack,
     Grant,
     Hold,
     Outcome,
     Release,
     Settle,
+    TakeBack,
     TopUp,
     Verdict,
 )
@@ -54,7 +57,21 @@ class Purse:
     lots: list[Lot] = field(default_factory=list)
     holds: dict[str, Held] = field(default_factory=dict)
     seen: dict[str, tuple[object, ...]] = field(default_factory=dict)
-    """Id of what came in or was corrected → its content."""
+    """Id of what came in, was taken or was corrected → its content."""
+    taken: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Cause of what was taken back → all of it, and the part that was there."""
+    owed: int = 0
+    usage: list[tuple[int, int]] = field(default_factory=list)
+    """When a charge counts, and what it was."""
+    limit: tuple[int, str, str] | None = None
+    armed: int | None = None
+    asking: bool = False
+    """An auto top-up is open."""
+    asked: int = 0
+    low: int | None = None
+    told: bool = False
+    notices: list[int] = field(default_factory=list)
+    """The balances that were told to be low."""
 
     @property
     def posted(self) -> int:
@@ -68,8 +85,12 @@ class Purse:
     def free(self) -> int:
         return self.posted - self.held
 
-    def spend(self, amount: int) -> None:
-        for lot in sorted(self.lots, key=lambda lot: lot.turn):
+    def spend(self, amount: int, first: str | None = None) -> None:
+        """From bought lots only where `first` names one of them."""
+        lots = sorted(self.lots, key=lambda lot: lot.turn)
+        if first is not None:
+            lots = sorted((lot for lot in lots if lot.bought), key=lambda lot: lot.lot_id != first)
+        for lot in lots:
             part = min(lot.left, amount)
             lot.left -= part
             amount -= part
@@ -90,6 +111,48 @@ class Purse:
             return None
         return Outcome.HELD_ELSEWHERE if amount <= self.posted else Outcome.REFUSED
 
+    def bought(self, lot: Lot) -> None:
+        """Credit that was bought pays what is owed."""
+        self.lots.append(lot)
+        paid = min(self.owed, lot.left)
+        lot.left -= paid
+        self.owed -= paid
+
+    def spent(self, at: int) -> int:
+        assert self.limit is not None
+        start = beginning(*self.limit[1:], at)
+        return sum(
+            charge for when, charge in self.usage if _utc(when).replace(minute=0, second=0, microsecond=0) >= start
+        )
+
+    def watch(self, before: int, *, refused: bool) -> None:
+        """After each command: ask for credit, tell of a low balance."""
+        fell = self.posted < before
+        if (fell or (refused and self.posted == before)) and self.armed is not None and self.posted < self.armed:
+            self.armed = None
+            self.asked += not self.asking
+            self.asking = True
+        if fell and self.low is not None and self.posted < self.low and (before >= self.low or not self.told):
+            self.told = True
+            self.notices.append(self.posted)
+        if self.posted > before and (self.low is None or self.posted >= self.low):
+            self.told = False
+
+
+def _utc(at: int) -> datetime:
+    return datetime.fromtimestamp(at / 1000, UTC)
+
+
+def beginning(duration: str, strategy: str, at: int) -> datetime:
+    """Of the window that `at` is in."""
+    now = _utc(at)
+    if strategy == "sliding":
+        days = {"daily": 1, "weekly": 7, "monthly": 30}[duration]
+        return (now - timedelta(days=days)).replace(minute=0, second=0, microsecond=0)
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = {"daily": 0, "weekly": now.weekday(), "monthly": now.day - 1}[duration]
+    return today - timedelta(days=days)
+
 
 class Model:
     """Several accounts."""
@@ -102,19 +165,27 @@ class Model:
         purse = self.purses.get(command.account_id)
         if purse is None:
             return Verdict(Outcome.UNKNOWN)
+        before = purse.posted
         outcome, *amounts = _answer(purse, command)
-        amount, lost, late = (*amounts, 0, 0, 0)[:3]
-        return Verdict(outcome, purse.posted, purse.held, amount, lost, bool(late))
+        purse.watch(before, refused=outcome is Outcome.REFUSED and isinstance(command, Hold | Extend))
+        amount, lost, late, limit, spent = (*amounts, *(0, 0, 0, None, 0)[len(amounts) :])
+        return Verdict(
+            outcome, purse.posted, purse.held, amount or 0, lost or 0, bool(late), purse.owed, limit, spent or 0
+        )
 
 
-_Answer = tuple[Outcome, *tuple[int, ...]]
-"""The outcome; then, where they are not zero: amount, written off, late."""
+_Answer = tuple[Outcome, *tuple[int | None, ...]]
+"""The outcome; then, where there is more to say: amount, written off, late, limit, spent."""
 
 
 def _answer(purse: Purse, command: Command) -> _Answer:
     match command:
         case TopUp() | Grant() | Correct():
             return _once(purse, command)
+        case TakeBack():
+            return _take_back(purse, command)
+        case GiveBack():
+            return _give_back(purse, command)
         case Hold():
             return _hold(purse, command)
         case Expire():
@@ -161,10 +232,60 @@ def _once(purse: Purse, command: TopUp | Grant | Correct) -> _Answer:
             return (refused,)
         purse.spend(-amount)
     else:
-        bought = not isinstance(command, Grant)
-        purse.lots.append(Lot(name, bought, amount, priority, FOREVER if ends is None else ends, command.at))
+        lot = Lot(name, not isinstance(command, Grant), amount, priority, FOREVER if ends is None else ends, command.at)
+        if lot.bought:
+            purse.bought(lot)
+        else:
+            purse.lots.append(lot)
     purse.seen[name] = content
     return Outcome.DONE, amount
+
+
+def _take_back(purse: Purse, command: TakeBack) -> _Answer:
+    content = (command.amount, command.payment_id)
+    if command.cause in purse.taken:
+        if purse.seen[command.cause] != content:
+            raise Conflict(command.cause)
+        return Outcome.REPEATED, purse.taken[command.cause][1]
+    purse.lapse(command.at)
+    there = min(command.amount, purse.free, sum(lot.left for lot in purse.lots if lot.bought))
+    purse.spend(there, first=f"top_up:{command.payment_id}")
+    purse.owed += command.amount - there
+    purse.taken[command.cause] = command.amount, there
+    purse.seen[command.cause] = content
+    return Outcome.DONE, there
+
+
+def _give_back(purse: Purse, command: GiveBack) -> _Answer:
+    if command.cause in purse.seen:
+        if purse.seen[command.cause] != (command.amount,):
+            raise Conflict(command.cause)
+        return Outcome.REPEATED, command.amount
+    taken, _ = purse.taken.get(command.cause.replace("_failed", "").replace("_won", ""), (None, 0))
+    if taken is None:
+        return (Outcome.UNKNOWN,)
+    if command.amount > taken:
+        return (Outcome.REFUSED,)
+    purse.seen[command.cause] = (command.amount,)
+    purse.bought(Lot(command.cause, True, command.amount, 50, FOREVER, command.at))
+    return Outcome.DONE, command.amount
+
+
+def _refused(purse: Purse, more: int, whole: int, at: int) -> _Answer | None:
+    """A hold, or what an extension adds to one."""
+    if more == 0:
+        return None
+    outcome: Outcome | None = None
+    if more > purse.free:
+        outcome = Outcome.REFUSED if whole > purse.posted else Outcome.HELD_ELSEWHERE
+    if purse.limit is None:
+        return None if outcome is None else (outcome,)
+    spent = purse.spent(at)
+    if spent + whole > purse.limit[0]:
+        outcome = Outcome.LIMITED
+    elif spent + purse.held + more > purse.limit[0] and outcome is None:
+        outcome = Outcome.HELD_ELSEWHERE
+    return None if outcome is None else (outcome, 0, 0, 0, purse.limit[0], spent)
 
 
 def _hold(purse: Purse, command: Hold) -> _Answer:
@@ -174,9 +295,9 @@ def _hold(purse: Purse, command: Hold) -> _Answer:
             raise Conflict(command.hold_id)
         return Outcome.REPEATED, earlier.amount
     purse.lapse(command.at)
-    refused = purse.short(command.amount)
+    refused = _refused(purse, command.amount, command.amount, command.at)
     if refused is not None:
-        return (refused,)
+        return refused
     purse.holds[command.hold_id] = Held(command.amount, command.amount, command.expires_at)
     return Outcome.DONE, command.amount
 
@@ -188,8 +309,9 @@ def _extend(purse: Purse, hold: Held, command: Extend) -> _Answer:
         return Outcome.REPEATED, hold.amount
     purse.lapse(command.at)
     more = max(0, command.amount - hold.amount)
-    if more > purse.free:
-        return (Outcome.REFUSED if hold.amount + more > purse.posted else Outcome.HELD_ELSEWHERE,)
+    refused = _refused(purse, more, hold.amount + more, command.at)
+    if refused is not None:
+        return refused
     hold.amount += more
     hold.ends = max(hold.ends, command.expires_at)
     return Outcome.DONE, hold.amount
@@ -209,4 +331,9 @@ def _settle(purse: Purse, hold: Held, command: Settle) -> _Answer:
     paid = min(command.amount, purse.free)
     hold.lost = command.amount - paid
     purse.spend(paid)
+    at = command.at if command.record is None else command.record.at
+    if paid:
+        purse.usage.append((at, paid))
+    if purse.limit is not None and paid and (late or paid > hold.amount):
+        return Outcome.DONE, paid, hold.lost, late, purse.limit[0], purse.spent(at)
     return Outcome.DONE, paid, hold.lost, late

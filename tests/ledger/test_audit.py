@@ -3,18 +3,34 @@
 import asyncio
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 from farebox.ledger.audit import WHAT, Difference, audit
-from farebox.ledger.commands import Correct, Expire, Hold, Release, Settle
+from farebox.ledger.commands import Correct, Expire, Hold, Release, Settle, Verdict
 from farebox.ledger.posting import apply
-from farebox.storage.accounts import add_account
-from farebox.storage.calls import HOUR_MS
+from farebox.storage.accounts import BUCKETS, add_account
+from farebox.storage.app_holds import add_app_hold, settle_app_hold
+from farebox.storage.calls import HOUR_MS, add_usage
 from farebox.storage.sqlite import Connection, connect
-from tests.ledger.kit import ANN, BOB, LATER, START, CallOf, grant, hold, open_books, top_up
+from tests.ledger.kit import (
+    ANN,
+    BOB,
+    LATER,
+    START,
+    CallOf,
+    give_back,
+    grant,
+    hold,
+    open_books,
+    settle,
+    take_back,
+    top_up,
+)
 
 
 async def _make_sound(path: Path) -> None:
@@ -27,11 +43,32 @@ async def _make_sound(path: Path) -> None:
             Release(account_id=ANN, hold_id="wide", at=START),
             hold("open", 5, expires_at=LATER + 1), hold("gone", 6, expires_at=LATER),
             Expire(account_id=ANN, at=LATER), Correct(account_id=ANN, correction_id="c", amount=7, at=START),
-            top_up("bob", 100, account_id=BOB),
+            top_up("bob", 100, account_id=BOB), take_back("refund:r", 130, payment_id="bob", account_id=BOB),
+            give_back("refund_failed:r", 20, account_id=BOB), top_up("bob2", 150, account_id=BOB),
         ):  # fmt: skip
             assert (await books.do(command)).ok
+        assert await books.owed(BOB) == 0
+        await books.limit(1000, "monthly", account_id=BOB)
+        await books.do(hold("app:1", 9, account_id=BOB))
+        await books.database.write(lambda connection: add_app_hold(connection, BOB_BUCKET, BOB, "1", "job"))
+        await books.do(settle("app:1", 4, account_id=BOB, record=UsageOf("1", START)))
         assert await books.lots() == {"top_up:p": 80, "correction:c": 7}
         assert await books.sql("SELECT posted, held, version FROM balances WHERE account_id = 'ann'") == [(87, 5, 9)]
+
+
+BOB_BUCKET = crc32(BOB.encode()) % BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class UsageOf:
+    """The record of Bob's hold of his own."""
+
+    hold_id: str
+    at: int
+
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        settle_app_hold(connection, bucket, BOB, self.hold_id, self.at, "application", "m", "")
+        add_usage(connection, bucket, BOB, self.at, "application", "m", verdict.amount)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +92,8 @@ _Fault = tuple[str, str | None, Any, Any]
 """what, transfer or hold, expected, found"""
 
 HOUR = f"demo/demo-1 at {START - START % HOUR_MS}"
+UNRECORDED = f"unrecorded/ at {START - START % HOUR_MS}"
+APPLICATION = f"application/{{}} at {START - START % HOUR_MS}"
 T, H, L, B = (f"UPDATE {table} SET " for table in ("transfers", "holds", "lots", "balances"))
 
 FAULTS: dict[str, tuple[str, list[_Fault]]] = {
@@ -159,7 +198,18 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
         f"{H} charge = 39, written_off = 29 WHERE hold_id = 'over'",
         [("hold_write_off", "over", 30, 29)],
     ),
-    "settled at nothing": (f"{H} charge = NULL WHERE hold_id = 'over'", [("hold_charge", "over", 10, None)]),
+    "settled at nothing": (
+        f"{H} charge = NULL WHERE hold_id = 'over'",
+        [
+            ("hold_charge", "over", 10, None),
+            (
+                "usage_hour",
+                None,
+                f"{UNRECORDED}: 0 calls, 0 nanos, 0 tokens",
+                f"{UNRECORDED}: 1 calls, 10 nanos, 0 tokens",
+            ),
+        ],
+    ),
     "charge of a released hold": (
         f"{H} state = 'released', charge = NULL, written_off = NULL WHERE hold_id = 'one'",
         [
@@ -170,7 +220,16 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
     ),
     "charge without a hold": (
         "DELETE FROM holds WHERE hold_id = 'over'",
-        [("charge_unsettled", "charge:over", 0, 10), ("charge_unsettled", "write_off:over", 0, 30)],
+        [
+            ("charge_unsettled", "charge:over", 0, 10),
+            ("charge_unsettled", "write_off:over", 0, 30),
+            (
+                "usage_hour",
+                None,
+                f"{UNRECORDED}: 0 calls, 0 nanos, 0 tokens",
+                f"{UNRECORDED}: 1 calls, 10 nanos, 0 tokens",
+            ),
+        ],
     ),
     "released hold with a charge": (
         f"{H} charge = 5, written_off = 0 WHERE hold_id = 'wide'",
@@ -188,32 +247,102 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
         ],
     ),
     "tokens of an hour": (
-        "UPDATE usage_hours SET tokens_in = 2",
+        "UPDATE usage_hours SET tokens_in = 2 WHERE provider = 'demo'",
         [("usage_hour", None, f"{HOUR}: 1 calls, 30 nanos, 3 tokens", f"{HOUR}: 1 calls, 30 nanos, 2 tokens")],
     ),
     "hour lost": (
-        "DELETE FROM usage_hours",
+        "DELETE FROM usage_hours WHERE provider = 'demo'",
         [("usage_hour", None, f"{HOUR}: 1 calls, 30 nanos, 3 tokens", f"{HOUR}: 0 calls, 0 nanos, 0 tokens")],
     ),
     "call lost": (
         "DELETE FROM calls",
-        [("usage_hour", None, f"{HOUR}: 0 calls, 0 nanos, 0 tokens", f"{HOUR}: 1 calls, 30 nanos, 3 tokens")],
+        [
+            ("usage_hour", None, f"{HOUR}: 0 calls, 0 nanos, 0 tokens", f"{HOUR}: 1 calls, 30 nanos, 3 tokens"),
+            (
+                "usage_hour",
+                None,
+                f"{UNRECORDED}: 2 calls, 40 nanos, 0 tokens",
+                f"{UNRECORDED}: 1 calls, 10 nanos, 0 tokens",
+            ),
+        ],
+    ),
+    "uncounted charge": (
+        "DELETE FROM usage_hours WHERE provider = 'unrecorded'",
+        [
+            (
+                "usage_hour",
+                None,
+                f"{UNRECORDED}: 1 calls, 10 nanos, 0 tokens",
+                f"{UNRECORDED}: 0 calls, 0 nanos, 0 tokens",
+            )
+        ],
+    ),
+}
+
+OF_BOB: dict[str, tuple[str, list[_Fault]]] = {
+    "owed": (f"{B} owed = 1 WHERE account_id = 'bob'", [("balance_owed", None, 0, 1)]),
+    "less was owed": (
+        f"{T} amount = 15 WHERE transfer_id = 'refund:r/2'",
+        [("transfer_collects", "collection:refund_failed:r", "at most 15", 20), ("balance_owed", None, -15, 0)],
+    ),
+    "owed from the wrong book": (
+        f"{T} from_book = 'written_off' WHERE transfer_id = 'refund:r/2'",
+        [
+            (
+                "transfer_books",
+                "refund:r/2",
+                "credit to refunded or receivable to refunded",
+                "refund, written_off to refunded",
+            ),
+            ("transfer_collects", "collection:refund_failed:r", "at most 0", 20),
+            ("balance_owed", None, -30, 0),
+        ],
+    ),
+    "given back and never taken": (
+        f"{T} transfer_id = replace(transfer_id, 'refund:r', 'refund:x') WHERE kind = 'refund'",
+        [("given_back", "refund_failed:r", "at most 0", 20)],
+    ),
+    "given back more than taken": (
+        f"{T} kind = 'dispute', to_book = 'disputed' WHERE transfer_id = 'refund:r'; "
+        f"{T} amount = 19 WHERE transfer_id = 'refund:r/2'; {B} owed = -11 WHERE account_id = 'bob'",
+        [
+            ("transfer_collects", "collection:refund_failed:r", "at most 19", 20),
+            ("given_back", "refund_failed:r", "at most 19", 20),
+        ],
+    ),
+    "sum of a limit": (f"{B} limit_spent = 5 WHERE account_id = 'bob'", [("limit_spent", None, 4, 5)]),
+    "hold of an application": (
+        "UPDATE app_holds SET model = 'n'",
+        [
+            (
+                "usage_hour",
+                None,
+                f"{APPLICATION.format('m')}: 0 calls, 0 nanos, 0 tokens",
+                f"{APPLICATION.format('m')}: 1 calls, 4 nanos, 0 tokens",
+            ),
+            (
+                "usage_hour",
+                None,
+                f"{APPLICATION.format('n')}: 1 calls, 4 nanos, 0 tokens",
+                f"{APPLICATION.format('n')}: 0 calls, 0 nanos, 0 tokens",
+            ),
+        ],
     ),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", FAULTS | OF_BOB)
 def test_a_planted_fault_is_the_difference_that_is_found(rows: Connection, name: str) -> None:
-    sql, faults = FAULTS[name]
+    sql, faults = (FAULTS | OF_BOB)[name]
     assert list(audit(rows)) == []
     rows.execute(sql)
     found = list(audit(rows))
     assert [(each.what, each.transfer_id or each.hold_id, each.expected, each.found) for each in found] == faults
-    assert {each.account_id for each in found} == {ANN}
+    assert {each.account_id for each in found} == {BOB if name in OF_BOB else ANN}
 
 
 def test_every_difference_that_can_be_told_is_planted_above() -> None:
-    assert {what for _, faults in FAULTS.values() for what, *_ in faults} == set(WHAT)
+    assert {what for _, faults in (FAULTS | OF_BOB).values() for what, *_ in faults} == set(WHAT)
 
 
 def test_a_difference_reads_as_a_sentence() -> None:

@@ -21,6 +21,7 @@ from farebox.ledger.recovery import (
     left_open,
     resolve_left_open,
 )
+from farebox.storage.calls import HOUR_MS
 from tests.ledger.kit import ANN, BOB, LATER, START, Books, grant, hold, open_books, top_up
 
 LOG: FilteringBoundLogger = structlog.get_logger()
@@ -152,6 +153,17 @@ async def test_a_call_that_was_settled_meanwhile_is_not_in_doubt(books: Books, p
         )
     assert done == Resolved()
     assert lines == []
+
+
+async def test_a_charge_in_doubt_counts_in_the_hour_of_its_recovery(books: Books) -> None:
+    await _a_crash(books)
+    later = START + 3 * HOUR_MS
+    await resolve_left_open(books.ledger, books.database, instance="now", policy="charge", at=later, log=LOG)
+    assert sorted(await books.sql("SELECT account_id, hour, provider, model, calls, charge FROM usage_hours")) == [
+        (ANN, START - START % HOUR_MS, "unrecorded", "", 1, 7),
+        (ANN, later - later % HOUR_MS, "unrecorded", "", 1, 10),
+        (BOB, later - later % HOUR_MS, "unrecorded", "", 1, 20),
+    ]
 
 
 @pytest.mark.parametrize("query", [left_open, expired_holds, expired_accounts])

@@ -25,15 +25,19 @@ from farebox.ledger.commands import (
     Correct,
     Expire,
     Extend,
+    GiveBack,
     Grant,
     Hold,
     Release,
     Settle,
+    TakeBack,
     TopUp,
     Verdict,
 )
 from farebox.ledger.posting import apply
 from farebox.storage.accounts import add_account
+from farebox.storage.calls import HOUR_MS
+from farebox.storage.spending import Duration, Strategy
 from farebox.storage.sqlite import Connection
 from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf
 from tests.ledger.model import Model
@@ -52,6 +56,11 @@ moments = st.integers(-20, 120)
 """Offsets from now, in milliseconds."""
 ends = st.one_of(st.none(), moments)
 priorities = st.sampled_from([10, 50, 50, 50])
+marks = st.one_of(st.none(), st.integers(1, 120))
+kinds = st.sampled_from(["refund", "dispute"])
+hours_ago = st.sampled_from([0, 0, 1, 30])
+durations = st.sampled_from(["daily", "weekly", "monthly"])
+strategies = st.sampled_from(["fixed", "sliding"])
 
 
 class LedgerBesideModel(RuleBasedStateMachine):
@@ -69,6 +78,12 @@ class LedgerBesideModel(RuleBasedStateMachine):
     async def add_accounts(self) -> None:
         for name in (ANN, BOB):
             await self.books.database.write(partial(add_account, account_id=name, name=name, at=START))
+        await self.books.database.write(
+            lambda connection: connection.execute(
+                "INSERT INTO top_up_rules (bucket, account_id, amount_cents, threshold_cents, monthly_cap_cents, "
+                "state, updated_at) SELECT bucket, account_id, 1, 1, 1, 'active', 1 FROM accounts"
+            ).fetchall()
+        )
 
     def open(self) -> Books:
         async def opened() -> Books:
@@ -140,9 +155,9 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def extend(self, account: str, name: str, amount: int, end: int) -> None:
         self.both(Extend(account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end))
 
-    @rule(account=accounts, name=ids, amount=charges, recorded=st.booleans())
-    def settle(self, account: str, name: str, amount: int, recorded: bool) -> None:
-        record = CallOf(account, name, self.now) if recorded else None
+    @rule(account=accounts, name=ids, amount=charges, recorded=st.booleans(), ago=hours_ago)
+    def settle(self, account: str, name: str, amount: int, recorded: bool, ago: int) -> None:
+        record = CallOf(account, name, self.now - ago * HOUR_MS) if recorded else None
         self.both(Settle(account_id=account, hold_id=name, amount=amount, at=self.now, record=record))
 
     @rule(account=accounts, name=ids)
@@ -156,6 +171,36 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @rule(account=accounts, name=ids, amount=st.integers(-80, 80).filter(bool))
     def correct(self, account: str, name: str, amount: int) -> None:
         self.both(Correct(account_id=account, correction_id=name, amount=amount, at=self.now))
+
+    @rule(account=accounts, kind=kinds, name=ids, payment=ids, amount=charges.filter(bool))
+    def take_back(self, account: str, kind: str, name: str, payment: str, amount: int) -> None:
+        cause = f"{kind}:{name}"
+        self.both(TakeBack(account_id=account, cause=cause, payment_id=payment, amount=amount, at=self.now))
+
+    @rule(account=accounts, kind=st.sampled_from(["refund_failed", "dispute_won"]), name=ids, amount=amounts)
+    def give_back(self, account: str, kind: str, name: str, amount: int) -> None:
+        self.both(GiveBack(account_id=account, cause=f"{kind}:{name}", amount=amount, at=self.now))
+
+    # --- what is set on an account ---
+
+    @rule(account=accounts, amount=st.one_of(st.none(), st.integers(1, 200)), duration=durations, strategy=strategies)
+    def limit(self, account: str, amount: int | None, duration: Duration, strategy: Strategy) -> None:
+        self.loop.run_until_complete(self.books.limit(amount, duration, strategy, account))
+        self.model.purses[account].limit = None if amount is None else (amount, duration, strategy)
+
+    @rule(account=accounts, below=marks)
+    def arm(self, account: str, below: int | None) -> None:
+        """The auto top-up that was open is over, and the next one is armed."""
+        purse = self.model.purses[account]
+        purse.armed, purse.asking = below, False
+        self.loop.run_until_complete(self.books.set(account, top_up_below=below))
+        sql = "UPDATE top_ups SET state = 'canceled' WHERE account_id = ?"
+        self.loop.run_until_complete(self.books.database.write(lambda c: c.execute(sql, (account,)).fetchall()))
+
+    @rule(account=accounts, below=marks)
+    def mark_low(self, account: str, below: int | None) -> None:
+        self.model.purses[account].low = below
+        self.loop.run_until_complete(self.books.set(account, low_below=below))
 
     @rule()
     def unknown_account(self) -> None:
@@ -184,6 +229,10 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @rule(milliseconds=st.integers(1, 60))
     def time_passes(self, milliseconds: int) -> None:
         self.now += milliseconds
+
+    @rule(hours=st.sampled_from([1, 5, 23, 24, 24 * 6, 24 * 29]))
+    def hours_pass(self, hours: int) -> None:
+        self.now += hours * HOUR_MS
 
     @precondition(lambda self: bool(self.sent))
     @rule(data=st.data(), name=ids, amount=amounts, committed=st.booleans())
@@ -228,7 +277,10 @@ class LedgerBesideModel(RuleBasedStateMachine):
         sql = self.loop.run_until_complete(self.rows())
         for account, purse in self.model.purses.items():
             assert 0 <= purse.held <= purse.posted
-            assert sql["balances"][account] == (purse.posted, purse.held)
+            assert sql["balances"][account] == (purse.posted, purse.held, purse.owed, purse.armed, purse.told)
+            assert sql["asked"].get(account, 0) == purse.asked
+            assert sql["notices"].get(account, []) == purse.notices
+            assert sql["usage"].get(account, 0) == sum(charge for _, charge in purse.usage)
             assert sql["lots"].get(account, {}) == {lot.lot_id: lot.left for lot in purse.lots}
             assert sql["holds"].get(account, {}) == {
                 name: (hold.asked, hold.amount, hold.state, hold.ends, hold.charge, hold.lost)
@@ -236,9 +288,17 @@ class LedgerBesideModel(RuleBasedStateMachine):
             }
 
     async def rows(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {"balances": {}, "lots": {}, "holds": {}}
-        for account, posted, held in await self.books.sql("SELECT account_id, posted, held FROM balances"):
-            found["balances"][account] = (posted, held)
+        found: dict[str, dict[str, Any]] = {"balances": {}, "lots": {}, "holds": {}, "notices": {}}
+        for account, *content in await self.books.sql(
+            "SELECT account_id, posted, held, owed, top_up_below, low_told FROM balances"
+        ):
+            found["balances"][account] = tuple(content)
+        for name, sql in (("asked", "count(*) FROM top_ups"), ("usage", "sum(charge) FROM usage_hours")):
+            found[name] = dict(await self.books.sql(f"SELECT account_id, {sql} GROUP BY account_id"))
+        for account, posted in await self.books.sql(
+            "SELECT account_id, content ->> 'posted_nanos' FROM notices ORDER BY CAST(substr(notice_id, 13) AS INTEGER)"
+        ):
+            found["notices"].setdefault(account, []).append(posted)
         for account, lot, left in await self.books.sql("SELECT account_id, lot_id, remaining FROM lots"):
             found["lots"].setdefault(account, {})[lot] = left
         for account, name, *content in await self.books.sql(

@@ -10,57 +10,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from farebox.ledger.books import HOLD_STATES, OWN_BOOKS, TRANSFERS
+from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
+from farebox.ledger.differences import WHAT, Difference
 from farebox.storage.sqlite import Connection, row
 
-WHAT: dict[str, str] = {
-    "account_missing": "it has rows in the ledger but is not in the directory",
-    "balance_missing": "it has no balance row",
-    "balance_posted": "`posted` is not the sum of its transfers",
-    "balance_held": "`held` is not the sum of its open holds",
-    "balance_bounds": "`held` is below zero or above `posted`",
-    "balance_version": "`version` is not the number of its latest transfer",
-    "transfer_version": "its transfers are not numbered 1, 2, 3 …",
-    "transfer_books": "a transfer of this kind may not go between these books",
-    "transfer_amount": "the transfer's amount is not above zero",
-    "transfer_repeated": "more than one transfer has this id",
-    "transfer_overdraws": "with this transfer the sum of all so far is below zero",
-    "transfer_lot": "the transfer fills a lot that is not named after it",
-    "lot_missing": "the lot that the transfer filled is not there",
-    "lot_opening": "the lot's amount is not that of the transfer that filled it",
-    "lot_overdrawn": "the transfer takes more than was left of its lot",
-    "lot_remaining": "what is left of the lot is not what went in less what went out",
-    "hold_state": "the hold's state is not known",
-    "hold_amount": "the hold keeps less than was asked for, or less than nothing",
-    "hold_charge": "the hold's charge less what was written off is not the sum of its charge transfers",
-    "hold_write_off": "what the hold says was written off is not its write_off transfer",
-    "charge_unsettled": "the transfer charges a hold that is not settled",
-    "call_charge": "the call's row says another charge than its hold",
-    "usage_hour": "the hour's sum is not the sum of its calls",
-}
-"""The stable word of each difference → what it says about an account."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One thing that the ledger says twice, differently. Amounts in nano-dollars."""
-
-    account_id: str
-    what: str
-    """A key of WHAT."""
-    expected: int | str | None
-    found: int | str | None
-    transfer_id: str | None = None
-    """The transfer; for lots the one that filled it, which has the lot's id."""
-    hold_id: str | None = None
-    """The hold, or the call of the same id."""
-
-    @property
-    def message(self) -> str:
-        where = "".join(
-            f", {noun} {name}" for noun, name in (("transfer", self.transfer_id), ("hold", self.hold_id)) if name
-        )
-        return f"account {self.account_id}{where}: {WHAT[self.what]} (expected {self.expected}, found {self.found})"
+__all__ = ["WHAT", "Difference", "audit"]
 
 
 def audit(
@@ -97,7 +51,7 @@ _WITHOUT_BALANCE = (
 _NEXT_KEY = " UNION ALL ".join(
     f"SELECT * FROM (SELECT bucket, account_id FROM {table} WHERE (bucket, account_id) > (?1, ?2) "
     "ORDER BY bucket, account_id LIMIT 1)"
-    for table in ("balances", "transfers", "lots", "holds", "calls", "usage_hours")
+    for table in ("balances", "transfers", "lots", "holds", "calls", "usage_hours", "app_holds")
 )
 
 
@@ -123,6 +77,7 @@ class _Replay:
     """(book, lot_id) → what is left of it, where anything is."""
     moved: Counter[str] = field(default_factory=Counter)
     """Kind of transfer → sum."""
+    owed: int = 0
 
 
 def _account(connection: Connection, key: _Key) -> Iterator[Difference]:
@@ -132,12 +87,14 @@ def _account(connection: Connection, key: _Key) -> Iterator[Difference]:
     replay = _Replay()
     yield from _transfers(connection, key, replay)
     yield from _repeated(connection, key)
+    yield from _given_back(connection, key, replay)
     yield from _lots(connection, key, replay)
     yield from _balance(connection, key, replay)
     yield from _holds(connection, key)
     yield from _unsettled(connection, key, replay)
     yield from _calls(connection, key)
     yield from _hours(connection, key)
+    yield from _limit(connection, key)
 
 
 # --- transfers and lots -----------------------------------------------------------------------------------------------
@@ -167,6 +124,8 @@ def _transfers(connection: Connection, key: _Key, replay: _Replay) -> Iterator[D
             yield from _fill(key, replay, transfer_id, target, amount, lot_id)
         elif source in OWN_BOOKS:
             yield from _draw(key, replay, transfer_id, source, amount, lot_id)
+        if RECEIVABLE in (source, target):
+            yield from _owe(key, replay, transfer_id, amount if source == RECEIVABLE else -amount)
 
 
 def _fill(
@@ -190,6 +149,29 @@ def _draw(
         yield _of_transfer(key, "lot_overdrawn", transfer_id, f"at most {left}", amount)
     elif amount < left:
         replay.lots[book, lot_id or ""] = left - amount
+
+
+def _owe(key: _Key, replay: _Replay, transfer_id: str, more: int) -> Iterator[Difference]:
+    if replay.owed >= 0 > replay.owed + more:
+        yield _of_transfer(key, "transfer_collects", transfer_id, f"at most {replay.owed}", -more)
+    replay.owed += more
+
+
+def _given_back(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+    """Compare what was given back with what had been taken: `refund_failed:1` undoes `refund:1` and its parts."""
+    for kind, why in GIVEN_BACK.items():
+        if not replay.moved[kind]:
+            continue
+        found = connection.execute(
+            "SELECT transfer_id, amount, (SELECT coalesce(sum(t.amount), 0) FROM transfers t WHERE "
+            "t.bucket = g.bucket AND t.account_id = g.account_id AND t.kind = ?3 AND (t.transfer_id = cause OR "
+            "(t.transfer_id > cause || '/' AND t.transfer_id < cause || '0'))) AS taken FROM ("
+            "SELECT *, ?3 || substr(transfer_id, instr(transfer_id, ':')) AS cause FROM transfers "
+            "WHERE bucket = ?1 AND account_id = ?2 AND kind = ?4) g WHERE amount > taken",
+            (*key, why, kind),
+        )
+        for transfer_id, amount, taken in found:
+            yield _of_transfer(key, "given_back", transfer_id, f"at most {taken}", amount)
 
 
 def _repeated(connection: Connection, key: _Key) -> Iterator[Difference]:
@@ -236,12 +218,12 @@ def _lots_missing(connection: Connection, key: _Key) -> Iterator[Difference]:
 
 def _balance(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
     """Compare the balance row with the replay and with the open holds."""
-    found = row(connection, f"SELECT posted, held, version FROM balances WHERE {_MINE}", key)
+    found = row(connection, f"SELECT posted, held, version, owed FROM balances WHERE {_MINE}", key)
     if found is None:
         if row(connection, f"SELECT 1 FROM accounts WHERE {_MINE}", key) is None:  # else it has been told already
             yield _of_account(key, "balance_missing", "a row", None)
         return
-    posted, held, version = found
+    posted, held, version, owed = found
     open_holds = row(connection, f"SELECT coalesce(sum(amount), 0) FROM holds WHERE {_MINE} AND state = 'open'", key)
     kept = 0 if open_holds is None else open_holds[0]
     if posted != replay.posted:
@@ -252,6 +234,8 @@ def _balance(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Dif
         yield _of_account(key, "balance_bounds", f"0 to {posted}", held)
     if version != replay.version:
         yield _of_account(key, "balance_version", replay.version, version)
+    if owed != replay.owed:
+        yield _of_account(key, "balance_owed", replay.owed, owed)
 
 
 _STATES = ", ".join(f"'{state}'" for state in HOLD_STATES)
@@ -330,12 +314,22 @@ def _calls(connection: Connection, key: _Key) -> Iterator[Difference]:
         yield _of_hold(key, "call_charge", log_id, taken, charge)
 
 
+_CHARGED_WITHOUT_A_CALL = f"""
+SELECT coalesce(a.settled_at, (SELECT t.at FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id)) AS at,
+    coalesce(a.provider, 'unrecorded') AS provider, coalesce(a.model, '') AS model, h.charge - h.written_off AS charge
+FROM holds h LEFT JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id
+WHERE h.bucket = ? AND h.account_id = ? AND h.state = 'settled' AND h.charge > h.written_off AND NOT EXISTS (
+    SELECT 1 FROM calls c WHERE c.bucket = h.bucket AND c.account_id = h.account_id AND c.log_id = h.hold_id)
+"""
+
 _HOURS_THAT_DIFFER = f"""
 SELECT hour, provider, model, sum(calls), sum(charge), sum(tokens), sum(hour_calls), sum(hour_charge), sum(hour_tokens)
 FROM (
     SELECT created_at - created_at % 3600000 AS hour, provider, model, 1 AS calls, charge,
         coalesce(tokens_in, 0) + coalesce(tokens_out, 0) AS tokens, 0 AS hour_calls, 0 AS hour_charge, 0 AS hour_tokens
     FROM calls WHERE {_MINE} AND charge > 0
+    UNION ALL
+    SELECT at - at % 3600000, provider, model, 1, charge, 0, 0, 0, 0 FROM ({_CHARGED_WITHOUT_A_CALL})
     UNION ALL
     SELECT hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out FROM usage_hours WHERE {_MINE}
 ) GROUP BY hour, provider, model
@@ -344,11 +338,24 @@ HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(t
 
 
 def _hours(connection: Connection, key: _Key) -> Iterator[Difference]:
-    """Compare the hourly sums with the calls that were charged."""
-    for hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, key + key):
+    """Compare the hourly sums with the calls that were charged, and the holds that were without being a call's."""
+    for hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, key * 3):
         expected, found = (f"{n} calls, {charge} nanos, {tokens} tokens" for n, charge, tokens in (sums[:3], sums[3:]))
         where = f"{provider}/{model} at {hour}"
         yield _of_account(key, "usage_hour", f"{where}: {expected}", f"{where}: {found}")
+
+
+def _limit(connection: Connection, key: _Key) -> Iterator[Difference]:
+    """Compare the sum that admission looks at with the hours it stands for."""
+    found = row(
+        connection,
+        "SELECT limit_spent, (SELECT coalesce(sum(u.charge), 0) FROM usage_hours u WHERE u.bucket = b.bucket "
+        "AND u.account_id = b.account_id AND u.hour >= b.limit_from) FROM balances b "
+        "WHERE b.bucket = ? AND b.account_id = ? AND b.limit_from IS NOT NULL",
+        key,
+    )
+    if found is not None and found[0] != found[1]:
+        yield _of_account(key, "limit_spent", found[1], found[0])
 
 
 def _of_account(key: _Key, what: str, expected: Any, found: Any) -> Difference:

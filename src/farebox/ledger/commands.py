@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from farebox.storage.sqlite import Connection
 
 
@@ -22,11 +24,13 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """There is not enough money on the account, whatever its open holds."""
     HELD_ELSEWHERE = "held_elsewhere"
-    """The money is there, but other calls' holds keep it for the moment."""
+    """The money is there, and room under the spending limit, but other calls' holds keep it for the moment."""
+    LIMITED = "limited"
+    """The account's spending limit would be exceeded, whatever its open holds and its balance."""
     NOT_OPEN = "not_open"
     """The hold was resolved another way before (settle after release, extend after settle…)."""
     UNKNOWN = "unknown"
-    """There is no such account or hold."""
+    """There is no such account or hold; nothing was taken back by that cause."""
 
 
 class Conflict(Exception):
@@ -34,14 +38,22 @@ class Conflict(Exception):
 
 
 class Record(Protocol):
-    """Something that is written in the same commit as the end of a hold: the call's log row and receipt."""
+    """Something that is written in the same commit as the end of a hold: the call's log row and receipt.
+
+    It adds what was charged to the hourly sums (storage.calls.add_usage), from which spending limits are counted.
+    """
+
+    @property
+    def at(self) -> int:
+        """The moment under whose hour the charge is counted."""
+        ...
 
     def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopUp:
-    """Credit bought by a payment that was captured."""
+    """Credit bought by a payment that was captured. What the account owes is paid from it at once."""
 
     account_id: str
     payment_id: str
@@ -67,7 +79,8 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Reserve the most a call can cost. Refused unless available covers it. The id must not contain `/`."""
+    """Reserve the most a call can cost. Refused unless available covers it, and what the account's spending limit
+    leaves. The id must not contain `/`."""
 
     account_id: str
     hold_id: str
@@ -76,6 +89,9 @@ class Hold:
     expires_at: int
     owner: str = ""
     """The process that will resolve it; what a dead process left open is found by this name."""
+    counted_at: int | None = None
+    """When its charge will be counted (Record.at), where that is known and earlier than `at`: the spending limit must
+    hold in the window of that time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +118,10 @@ class Settle:
     amount: int
     at: int
     record: Record | None = None
-    """Written in the same commit: the call's log row and receipt."""
+    """Written in the same commit: the call's log row and receipt. Without one the charge is counted at `at`, under the
+    provider storage.calls.UNRECORDED."""
+    note: str = ""
+    """What for, for the statement; not part of what a repeat must match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +149,8 @@ class Expire:
 class Correct:
     """Mend an earlier charge: a positive amount is given back as credit, a negative one is charged.
 
-    Refused where a negative amount exceeds what is available. The id must not contain `/`.
+    Refused where a negative amount exceeds what is available. What is given back pays first what the account owes. A
+    correction is not spending: it counts in no window of a spending limit. The id must not contain `/`.
     """
 
     account_id: str
@@ -140,26 +160,79 @@ class Correct:
     reason: str = ""
 
 
-Command: TypeAlias = TopUp | Grant | Hold | Extend | Settle | Release | Expire | Correct
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeBack:
+    """Take back the credit that a payment bought, because the payment was refunded or is disputed.
+
+    First what is left of the payment's own lot, then other bought credit in spending order; never grants, and never
+    what open holds keep. The rest of `amount` is owed: the next money into `credit` pays it first.
+    """
+
+    account_id: str
+    cause: str
+    """`refund:{id}` or `dispute:{id}`; the id must not contain `/`."""
+    payment_id: str
+    amount: int
+    at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveBack:
+    """Undo a TakeBack, in full or in part: the refund failed, or the dispute was won. Fills a lot that does not expire,
+    and pays what is owed from it first.
+
+    UNKNOWN where nothing was taken back by that refund or dispute; REFUSED where `amount` is more than was.
+    """
+
+    account_id: str
+    cause: str
+    """`refund_failed:{id}` or `dispute_won:{id}`, with the id of the TakeBack."""
+    amount: int
+    at: int
+
+
+Command: TypeAlias = TopUp | Grant | Hold | Extend | Settle | Release | Expire | Correct | TakeBack | GiveBack
+
+
+class Verdict(msgspec.Struct, frozen=True):
     """The ledger's answer. Amounts in nano-dollars; `posted` and `held` as they stand after the command."""
 
     outcome: Outcome
     posted: int = 0
     held: int = 0
     amount: int = 0
-    """What moved: credited, held in all, charged or expired."""
+    """What moved: credited, held in all, charged, expired, or taken back of what was there."""
     written_off: int = 0
     """Settle: the part of the charge the account could not cover."""
     late: bool = False
     """Settle: the hold had expired before."""
+    owed: int = 0
+    """What the account owes after the command."""
+    limit: int | None = None
+    """The account's spending limit, on a refused Hold or Extend and on a Settle above its hold; else None."""
+    spent: int = 0
+    """Where `limit` is said: what the account was charged in the limit's window so far, this charge included."""
 
     @property
     def available(self) -> int:
         return self.posted - self.held
+
+    @property
+    def affordable(self) -> int:
+        """The largest hold that would have been admitted instead of the one refused."""
+        if self.limit is None:
+            return self.available
+        return max(0, min(self.available, self.limit - self.spent - self.held))
+
+    @property
+    def affordable_in_time(self) -> int:
+        """The same once all other holds have ended without a charge."""
+        return self.posted if self.limit is None else max(0, min(self.posted, self.limit - self.spent))
+
+    @property
+    def over_limit(self) -> int:
+        """By how much the spending is above the limit."""
+        return 0 if self.limit is None else max(0, self.spent - self.limit)
 
     @property
     def ok(self) -> bool:

@@ -1,14 +1,13 @@
 """The ledger's rows: reading and writing one balance, hold or transfer inside the caller's transaction."""
 
-from dataclasses import dataclass
+import msgspec
 
-from farebox.ledger.books import OWN_BOOKS, TRANSFERS
+from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.sqlite import Connection, row
 
 
-@dataclass(slots=True)
-class Balance:
+class Balance(msgspec.Struct):
     """An account's row while a command works on it; `save` writes it back."""
 
     bucket: int
@@ -16,17 +15,26 @@ class Balance:
     posted: int
     held: int
     version: int
+    owed: int
+    """What was taken back beyond what there was; the next bought credit pays it."""
+    top_up_below: int | None
+    """Auto top-up is armed: `posted` below this asks for one."""
+    low_below: int | None
+    """`posted` below this is told to the owner…"""
+    low_told: int
+    """…unless it has been told since it was last above."""
+    limit_amount: int | None
+    """The spending limit; storage.spending has the rest of it."""
 
     @property
     def available(self) -> int:
         return self.posted - self.held
 
     def verdict(self, outcome: Outcome, amount: int = 0, written_off: int = 0, *, late: bool = False) -> Verdict:
-        return Verdict(outcome, self.posted, self.held, amount, written_off, late)
+        return Verdict(outcome, self.posted, self.held, amount, written_off, late, self.owed)
 
 
-@dataclass(frozen=True, slots=True)
-class HoldRow:
+class HoldRow(msgspec.Struct, frozen=True):
     asked: int
     amount: int
     state: str
@@ -38,7 +46,8 @@ class HoldRow:
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
     found = row(
         connection,
-        "SELECT b.bucket, b.account_id, b.posted, b.held, b.version FROM accounts a "
+        "SELECT b.bucket, b.account_id, b.posted, b.held, b.version, b.owed, b.top_up_below, b.low_below, b.low_told, "
+        "b.limit_amount FROM accounts a "
         "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
         (account_id,),
     )
@@ -47,9 +56,10 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
 
 def save(connection: Connection, balance: Balance) -> None:
     assert 0 <= balance.held <= balance.posted, f"{balance} would break held <= posted"
+    assert balance.owed >= 0, f"{balance} would owe less than nothing"
     connection.execute(
-        "UPDATE balances SET posted = ?, held = ?, version = ? WHERE bucket = ? AND account_id = ?",
-        (balance.posted, balance.held, balance.version, balance.bucket, balance.account_id),
+        "UPDATE balances SET posted = ?, held = ?, version = ?, owed = ? WHERE bucket = ? AND account_id = ?",
+        (balance.posted, balance.held, balance.version, balance.owed, balance.bucket, balance.account_id),
     )
 
 
@@ -91,6 +101,10 @@ def transfer(
         balance.posted += amount
     elif from_book in OWN_BOOKS:
         balance.posted -= amount
+    if from_book == RECEIVABLE:
+        balance.owed += amount
+    elif to_book == RECEIVABLE:
+        balance.owed -= amount
     connection.execute(
         "INSERT INTO transfers "
         "(bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note) "
@@ -111,6 +125,31 @@ def sum_of_parts(connection: Connection, balance: Balance, transfer_id: str) -> 
         (balance.bucket, balance.account_id, transfer_id, f"{transfer_id}/", f"{transfer_id}0"),
     )
     return None if found is None else found[0]
+
+
+def part_id(transfer_id: str, part: int) -> str:
+    """The id of one of the transfers that a command makes, counted from 0."""
+    return transfer_id if part == 0 else f"{transfer_id}/{part + 1}"
+
+
+class TakenBack(msgspec.Struct, frozen=True):
+    """What an earlier TakeBack did."""
+
+    amount: int
+    from_lots: int
+    """The part of it that was there; the rest was owed."""
+    note: str
+
+
+def read_taken_back(connection: Connection, balance: Balance, cause: str) -> TakenBack | None:
+    found = row(
+        connection,
+        "SELECT sum(amount), coalesce(sum(CASE WHEN from_book = 'credit' THEN amount END), 0), max(note) "
+        "FROM transfers WHERE bucket = ? AND account_id = ? "
+        "AND (transfer_id = ? OR (transfer_id >= ? AND transfer_id < ?))",
+        (balance.bucket, balance.account_id, cause, f"{cause}/", f"{cause}0"),
+    )
+    return None if found is None or found[0] is None else TakenBack(*found)
 
 
 def is_credit(connection: Connection, balance: Balance, transfer_id: str) -> bool:

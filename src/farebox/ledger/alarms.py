@@ -1,0 +1,53 @@
+"""What follows from a change of `posted`: an auto top-up is asked for, the owner is told that the balance is low.
+
+Both marks stand in the row that every command reads anyway; where they are not crossed, looking costs nothing more.
+"""
+
+from farebox.ledger.rows import Balance
+from farebox.storage.notices import add_notice
+from farebox.storage.sqlite import Connection
+from farebox.storage.top_ups import request_auto
+
+
+def after_fall(connection: Connection, balance: Balance, before: int, at: int) -> None:
+    """`posted` has fallen; `before` is what it was."""
+    ask_for_credit(connection, balance, at)
+    low = balance.low_below
+    if low is not None and balance.posted < low and (before >= low or not balance.low_told):
+        _set_told(connection, balance, told=True)
+        add_notice(
+            connection,
+            balance.bucket,
+            balance.account_id,
+            f"low_balance:{balance.version}",
+            "low_balance",
+            {"posted_nanos": balance.posted, "low_below_nanos": low},
+            at,
+        )
+
+
+def after_rise(connection: Connection, balance: Balance) -> None:
+    """`posted` has risen. Once it is not low any more, the next fall is told again."""
+    if balance.low_told and (balance.low_below is None or balance.posted >= balance.low_below):
+        _set_told(connection, balance, told=False)
+
+
+def ask_for_credit(connection: Connection, balance: Balance, at: int) -> None:
+    """Where auto top-up is armed and `posted` below its threshold: ask for one, and disarm until it is over."""
+    below = balance.top_up_below
+    if below is None or balance.posted >= below:
+        return
+    balance.top_up_below = None
+    connection.execute(
+        "UPDATE balances SET top_up_below = NULL WHERE bucket = ? AND account_id = ?",
+        (balance.bucket, balance.account_id),
+    )
+    request_auto(connection, balance.bucket, balance.account_id, at)
+
+
+def _set_told(connection: Connection, balance: Balance, *, told: bool) -> None:
+    balance.low_told = told
+    connection.execute(
+        "UPDATE balances SET low_told = ? WHERE bucket = ? AND account_id = ?",
+        (int(told), balance.bucket, balance.account_id),
+    )

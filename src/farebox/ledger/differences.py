@@ -1,0 +1,56 @@
+"""What the audit can find: the stable words, and one difference as a value."""
+
+from dataclasses import dataclass
+
+WHAT: dict[str, str] = {
+    "account_missing": "it has rows in the ledger but is not in the directory",
+    "balance_missing": "it has no balance row",
+    "balance_posted": "`posted` is not the sum of its transfers",
+    "balance_held": "`held` is not the sum of its open holds",
+    "balance_bounds": "`held` is below zero or above `posted`",
+    "balance_owed": "`owed` is not what was taken back beyond what there was, less what was collected",
+    "balance_version": "`version` is not the number of its latest transfer",
+    "transfer_version": "its transfers are not numbered 1, 2, 3 …",
+    "transfer_books": "a transfer of this kind may not go between these books",
+    "transfer_amount": "the transfer's amount is not above zero",
+    "transfer_repeated": "more than one transfer has this id",
+    "transfer_overdraws": "with this transfer the sum of all so far is below zero",
+    "transfer_lot": "the transfer fills a lot that is not named after it",
+    "transfer_collects": "the transfer collects more than was owed",
+    "given_back": "the transfer gives back more than was taken by the refund or dispute of its id",
+    "lot_missing": "the lot that the transfer filled is not there",
+    "lot_opening": "the lot's amount is not that of the transfer that filled it",
+    "lot_overdrawn": "the transfer takes more than was left of its lot",
+    "lot_remaining": "what is left of the lot is not what went in less what went out",
+    "hold_state": "the hold's state is not known",
+    "hold_amount": "the hold keeps less than was asked for, or less than nothing",
+    "hold_charge": "the hold's charge less what was written off is not the sum of its charge transfers",
+    "hold_write_off": "what the hold says was written off is not its write_off transfer",
+    "charge_unsettled": "the transfer charges a hold that is not settled",
+    "call_charge": "the call's row says another charge than its hold",
+    "usage_hour": "the hour's sum is not the sum of its calls and of the charges without one",
+    "limit_spent": "the sum kept for the spending limit is not that of the hours it counts",
+}
+"""The stable word of each difference → what it says about an account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One thing that the ledger says twice, differently. Amounts in nano-dollars."""
+
+    account_id: str
+    what: str
+    """A key of WHAT."""
+    expected: int | str | None
+    found: int | str | None
+    transfer_id: str | None = None
+    """The transfer; for lots the one that filled it, which has the lot's id."""
+    hold_id: str | None = None
+    """The hold, or the call of the same id."""
+
+    @property
+    def message(self) -> str:
+        where = "".join(
+            f", {noun} {name}" for noun, name in (("transfer", self.transfer_id), ("hold", self.hold_id)) if name
+        )
+        return f"account {self.account_id}{where}: {WHAT[self.what]} (expected {self.expected}, found {self.found})"
