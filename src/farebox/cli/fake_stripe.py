@@ -1,0 +1,72 @@
+"""`farebox fake-stripe`: a local server that speaks Stripe's API, for trying things out without an account or money."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from farebox.cli.session import Stopped
+from farebox.cli.values import AsJson
+
+
+def register(app: typer.Typer) -> None:
+    app.command("fake-stripe")(fake_stripe)
+
+
+def fake_stripe(
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.")] = 12111,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Told of every event, signed; Farebox listens at /webhooks/stripe."),
+    ] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option(metavar="SECRET", help="What the events are signed with: whsec_…")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File that keeps its customers and payments; else in memory.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Under which browsers reach its pages, where that is another.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a fake Stripe until Ctrl-C: test cards, hosted payment pages, webhooks, and no money.
+
+    It takes any key that begins with sk_test_, and refuses live ones. docs/fake-stripe.md says how to move its clock,
+    break its answers and dispute its payments.
+
+    \b
+    Examples:
+      farebox fake-stripe
+      farebox fake-stripe --webhook http://127.0.0.1:8000/webhooks/stripe --webhook-secret whsec_test
+      farebox fake-stripe --port 0 --state fake-stripe.jsonl
+    """
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        typer.echo("Whoever reaches this address controls the fake Stripe: it is for a machine of your own.", err=True)
+    if webhook is not None and webhook_secret is None:
+        raise typer.BadParameter("give the secret that its receiver checks", param_hint="--webhook-secret")
+    import uvloop
+
+    from farebox.demo.stripe.server import serve_until_stopped
+    from farebox.http.server import AddressInUse
+
+    serving = serve_until_stopped(
+        host=host,
+        port=port,
+        state=state,
+        webhook_url=webhook,
+        webhook_secret=webhook_secret,
+        public_url=public_url,
+        on_ready=lambda url: _announce(url, as_json=as_json),
+    )
+    try:
+        uvloop.run(serving)
+    except AddressInUse as error:
+        raise Stopped(str(error)) from error
+
+
+def _announce(url: str, *, as_json: bool) -> None:
+    # One line: what reads it waits for its end.
+    typer.echo(msgspec.json.encode({"url": url}) if as_json else f"Fake Stripe on {url}")

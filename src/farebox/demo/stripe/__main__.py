@@ -1,0 +1,5 @@
+"""`python -m farebox.demo.stripe`: the fake Stripe alone."""
+
+from farebox.demo.stripe.server import main
+
+main()

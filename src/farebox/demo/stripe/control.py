@@ -1,0 +1,184 @@
+"""What a tester may do beside the API: move the clock, break things, look behind the counter."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from farebox.demo.stripe import disputes, ledger
+from farebox.demo.stripe.api import Answer, Request
+from farebox.demo.stripe.errors import Json, StripeError, invalid
+from farebox.demo.stripe.events import DEFAULT_ENDPOINT, new_endpoint
+from farebox.demo.stripe.faults import BadFault
+from farebox.demo.stripe.webhooks import MODES, Mode
+
+if TYPE_CHECKING:
+    from farebox.demo.stripe.server import FakeStripe
+
+_Act: TypeAlias = Callable[[Json, str], Json | Awaitable[Json]]
+
+_JSON = [("content-type", "application/json")]
+
+
+class Control:
+    """The paths below /_fake/ and /_config/; JSON in and out."""
+
+    def __init__(self, fake: "FakeStripe") -> None:
+        self._fake = fake
+        self._acts: dict[tuple[str, str], _Act] = {
+            ("GET", "clock"): self._clock,
+            ("POST", "clock"): self._move_clock,
+            ("GET", "faults"): self._list_faults,
+            ("POST", "faults"): self._add_faults,
+            ("DELETE", "faults"): self._drop_faults,
+            ("GET", "webhooks"): self._webhooks,
+            ("POST", "webhooks"): self._set_webhooks,
+            ("POST", "webhooks/flush"): self._flush,
+            ("GET", "ledger"): self._ledger,
+            ("GET", "requests"): self._requests,
+            ("DELETE", "requests"): self._drop_requests,
+            ("POST", "disputes"): self._dispute,
+            ("POST", "disputes/*/close"): self._close_dispute,
+            ("POST", "cards/*"): self._change_card,
+            ("DELETE", "state"): self._reset,
+        }
+
+    async def answer(self, request: Request) -> Answer:
+        """Serve one of the tester's requests."""
+        try:
+            values = msgspec.json.decode(request.body) if request.body else {}
+            if not isinstance(values, dict):
+                raise invalid("The body must be a JSON object.")
+            result = self._run(request, values)
+            if not isinstance(result, dict):
+                result = await result
+            self._fake.deliverer.wake()
+        except StripeError as error:
+            return Answer(error.status, msgspec.json.encode({"error": error.error}), _JSON)
+        except (BadFault, msgspec.DecodeError) as error:
+            return Answer(400, msgspec.json.encode({"error": {"message": str(error)}}), _JSON)
+        return Answer(200, msgspec.json.encode(result), _JSON)
+
+    def _run(self, request: Request, values: Json) -> Json | Awaitable[Json]:
+        if request.path.startswith("/_config/webhooks/"):
+            return self._add_endpoint(values, request.path.rpartition("/")[2])
+        path = request.path.removeprefix("/_fake/").rstrip("/")
+        act = self._acts.get((request.method, path))
+        named = ""
+        if act is None:
+            head, _, rest = path.partition("/")
+            named, slash, verb = rest.partition("/")
+            act = self._acts.get((request.method, f"{head}/*{slash}{verb}"))
+        if act is None:
+            raise StripeError(404, "invalid_request_error", f"There is no {request.method} {request.path}.")
+        return act(values, named)
+
+    # --- clock ---
+
+    def _clock(self, values: Json, named: str) -> Json:
+        return {"now": self._fake.world.now(), "offset_seconds": self._fake.world.clock.offset}
+
+    def _move_clock(self, values: Json, named: str) -> Json:
+        clock = self._fake.world.clock
+        offset = clock.offset + _whole(values, "advance_seconds", 0)
+        if "now" in values:
+            offset = _whole(values, "now", 0) - clock.real_now()
+        self._fake.world.move_clock(offset)
+        return self._clock(values, named)
+
+    # --- faults ---
+
+    def _list_faults(self, values: Json, named: str) -> Json:
+        return {"faults": [fault.shown() for fault in self._fake.faults.queue]}
+
+    def _add_faults(self, values: Json, named: str) -> Json:
+        for fault in values.get("faults", [values]):
+            self._fake.faults.add(fault)
+        return self._list_faults(values, named)
+
+    def _drop_faults(self, values: Json, named: str) -> Json:
+        self._fake.faults.queue.clear()
+        return self._list_faults(values, named)
+
+    # --- webhooks ---
+
+    def _add_endpoint(self, values: Json, name: str) -> Json:
+        world = self._fake.world
+        types = values.get("events") or ["*"]
+        endpoint_id = name if name.startswith("we_") else f"we_{name}"
+        endpoint = new_endpoint(world, str(values.get("url")), types, str(values.get("secret")), endpoint_id)
+        return world.snapshot(world.store.add(endpoint))
+
+    def _webhooks(self, values: Json, named: str) -> Json:
+        mode: Json = msgspec.to_builtins(self._fake.deliverer.mode)
+        return mode | {"waiting": self._fake.deliverer.waiting, "tries": self._fake.deliverer.tries}
+
+    def _set_webhooks(self, values: Json, named: str) -> Json:
+        if values.get("mode", "normal") not in MODES:
+            raise invalid(f"mode must be one of {', '.join(MODES)}", param="mode")
+        shuffle = _whole(values, "shuffle", 0) if values.get("shuffle") is not None else None
+        mode = values.get("mode", "normal")
+        self._fake.deliverer.mode = Mode(mode, _whole(values, "times", 2), shuffle, _whole(values, "delay_ms", 0))
+        return self._webhooks(values, named)
+
+    async def _flush(self, values: Json, named: str) -> Json:
+        shuffle = _whole(values, "shuffle", 0) if values.get("shuffle") is not None else None
+        repeat = max(1, _whole(values, "repeat", 1))
+        dropped = values.get("dropped") is True
+        return {"delivered": await self._fake.deliverer.flush(repeat=repeat, shuffle=shuffle, dropped=dropped)}
+
+    # --- what happened ---
+
+    def _ledger(self, values: Json, named: str) -> Json:
+        return ledger.statement(self._fake.world)
+
+    def _requests(self, values: Json, named: str) -> Json:
+        return {"requests": list(self._fake.requests)}
+
+    def _drop_requests(self, values: Json, named: str) -> Json:
+        self._fake.requests.clear()
+        return {"requests": []}
+
+    # --- what the bank does ---
+
+    def _dispute(self, values: Json, named: str) -> Json:
+        world = self._fake.world
+        charge = ledger.charge_of(world, values)
+        reason = str(values.get("reason") or "fraudulent")
+        made = disputes.open_dispute(world, charge, reason, inquiry=values.get("inquiry") is True)
+        return world.snapshot(made)
+
+    def _close_dispute(self, values: Json, named: str) -> Json:
+        world = self._fake.world
+        status = values.get("status")
+        if status not in ("won", "lost"):
+            raise invalid("status must be won or lost", param="status")
+        return world.snapshot(disputes.close_as(world, world.store.get("dispute", named), status))
+
+    def _change_card(self, values: Json, named: str) -> Json:
+        method = self._fake.world.store.get("payment_method", named)
+        behave = values.get("behave")
+        if not isinstance(behave, str) or not behave:
+            raise invalid("behave must be a decline code, authentication_required or ok", param="behave")
+        method["_behave"] = behave
+        return {"id": named, "behave": behave}
+
+    def _reset(self, values: Json, named: str) -> Json:
+        fake = self._fake
+        default = fake.world.store.find("webhook_endpoint", DEFAULT_ENDPOINT)
+        fake.world.store.clear()
+        if default is not None:
+            fake.world.store.add(default)
+        fake.world.move_clock(0)
+        fake.world.set_public_url(fake.world.public_url)
+        fake.faults.queue.clear()
+        fake.requests.clear()
+        fake.deliverer.forget()
+        return {}
+
+
+def _whole(values: Json, name: str, default: int) -> int:
+    value = values.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise invalid(f"{name} must be a whole number", param=name)
+    return value
