@@ -1,0 +1,1 @@
+"""Documents: what invoices, credit notes and statements say, and how they become PDF (typst)."""

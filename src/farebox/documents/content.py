@@ -1,0 +1,139 @@
+"""What each document says. Stored as JSON when a document is issued, so that a later change elsewhere leaves it alone.
+
+Amounts are US cents on invoices and credit notes, nano-dollars on statements; times are milliseconds since the epoch.
+"""
+
+import msgspec
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The seller or the customer, as they were when the document was issued."""
+
+    name: str
+    address: tuple[str, ...] = ()
+    country: str = ""
+    tax_id: str = ""
+    email: str = ""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of an invoice or credit note, without tax."""
+
+    description: str
+    amount_cents: int
+
+
+class TaxLine(msgspec.Struct, frozen=True):
+    """The tax on all lines: at a rate, or nothing where the customer owes it themselves (reverse charge)."""
+
+    name: str
+    parts_per_million: int
+    amount_cents: int
+    reverse_charge: bool = False
+
+
+class Invoice(msgspec.Struct, frozen=True, kw_only=True):
+    """An invoice: one purchase of credit that was paid."""
+
+    number: str
+    issued_at: int
+    paid_at: int
+    account_id: str
+    seller: Party
+    customer: Party
+    lines: tuple[Line, ...]
+    tax: TaxLine | None
+    total_cents: int
+    card_brand: str = ""
+    card_last4: str = ""
+    payment_reference: str = ""
+    """The processor's name for the payment."""
+
+    @property
+    def subtotal_cents(self) -> int:
+        return sum(line.amount_cents for line in self.lines)
+
+
+class CreditNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What was given back of an invoice. Amounts are above zero: they are credited."""
+
+    number: str
+    issued_at: int
+    account_id: str
+    seller: Party
+    customer: Party
+    invoice_number: str
+    invoice_issued_at: int
+    lines: tuple[Line, ...]
+    tax: TaxLine | None
+    total_cents: int
+    credit_cents: int
+    """How much prepaid credit was taken from the account for it."""
+    reason: str = ""
+    card_brand: str = ""
+    card_last4: str = ""
+    payment_reference: str = ""
+
+    @property
+    def subtotal_cents(self) -> int:
+        return sum(line.amount_cents for line in self.lines)
+
+
+class UsageLine(msgspec.Struct, frozen=True):
+    """The month's calls of one model. Tokens are those that the provider counted."""
+
+    provider: str
+    model: str
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    charge_nanos: int
+
+
+class Movement(msgspec.Struct, frozen=True):
+    """The sum of one kind of movement of the month's, as it changed the balance."""
+
+    kind: str
+    """A key of MOVEMENTS."""
+    amount_nanos: int
+
+
+MOVEMENTS: dict[str, str] = {
+    "bought": "Credit bought",
+    "granted": "Credit granted",
+    "refunded": "Refunds and disputes",
+    "corrected": "Corrections",
+    "expired": "Expired credit",
+    "charged": "Charges",
+    "other": "Other movements",
+}
+"""Kind of movement → its words on the statement, in this order."""
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved on an account in one calendar month (UTC).
+
+    The balances and movements are sums over transfers: opening + movements = closing, to the nano-dollar. The usage
+    lines count calls in the month in which they began; `shifted_nanos` is what was charged in this month for calls that
+    began in another, less what was charged in another for calls of this month. So usage + shifted = charges.
+    """
+
+    account_id: str
+    month: str
+    """Such as 2026-11."""
+    start: int
+    end: int
+    made_at: int
+    final: bool
+    """Whether nothing can change any more: the month is over, and so is every call that began in it."""
+    seller: Party
+    customer: Party
+    opening_nanos: int
+    movements: tuple[Movement, ...]
+    closing_nanos: int
+    usage: tuple[UsageLine, ...]
+    shifted_nanos: int
+
+    @property
+    def usage_nanos(self) -> int:
+        return sum(line.charge_nanos for line in self.usage)

@@ -1,0 +1,69 @@
+"""Which network addresses a message may be sent to: the public ones, unless the operator allows others.
+
+A URL comes from an account's owner, and the server stands inside the operator's network: without this, a webhook would
+be a way into it.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Resolver: TypeAlias = Callable[[str, int], Awaitable[list[Address]]]
+
+_SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"))
+"""Public by their numbers and yet inside: protocol assignments (metadata of one cloud), the host of another cloud."""
+_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+
+
+_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="farebox-addresses")
+"""Apart from the loop's own, which look up the providers: a name server of an account's owner may take its time."""
+
+
+class AddressRefused(ValueError):
+    """Nothing is sent to that address; the message says why."""
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """All addresses of a host. Raises OSError where it has none."""
+    try:
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(_THREADS, ask)
+    except UnicodeError as error:
+        raise OSError(f"{host!r} is no name of a host") from error
+    return list(dict.fromkeys(ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found))
+
+
+def is_public(address: Address) -> bool:
+    """Whether the address, and any that is wrapped in it, belongs to the public internet."""
+    if isinstance(address, IPv6Address):
+        if any(address in network for network in _NAT64):
+            return False
+        teredo = address.teredo
+        inner = [address.ipv4_mapped, address.sixtofour, *(teredo or ())]
+        if any(item is not None and not is_public(item) for item in inner):
+            return False
+        if address.ipv4_mapped is not None:
+            return True
+        if address.is_site_local:
+            return False
+    elif any(address in network for network in _SPECIAL):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+async def checked_addresses(host: str, port: int, *, private: bool, resolver: Resolver) -> list[Address]:
+    """The host's addresses, to be connected to without asking again: the answer could be another then.
+
+    Raises AddressRefused where even one of them is not public, unless `private` allows it; OSError where there is none.
+    """
+    addresses = await resolver(host, port)
+    if not addresses:
+        raise OSError(f"{host} has no address")
+    if not private and not all(is_public(address) for address in addresses):
+        raise AddressRefused(f"{host} is an address of a private network")
+    return addresses

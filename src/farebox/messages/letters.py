@@ -1,0 +1,73 @@
+"""What the e-mail of each kind of notice says."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from farebox.money import NANOS_PER_CENT, format_usd
+
+SUBJECTS: dict[str, str] = {
+    "low_balance": "Your balance is low",
+    "top_up_paid": "Credit was bought",
+    "top_up_failed": "Credit could not be bought",
+    "top_up_action_required": "Your bank wants you to confirm a payment",
+    "auto_top_up_suspended": "Auto top-up was stopped",
+    "card_expiring": "Your card expires soon",
+    "limit_reached": "Your spending limit is reached",
+    "dispute_opened": "A payment is disputed",
+    "dispute_closed": "A dispute was decided",
+    "refunded": "Money was paid back to your card",
+}
+"""Kind of notice → subject. Every kind of storage.notices has one (a test checks it)."""
+
+_TEXTS: dict[str, str] = {
+    "low_balance": "The balance of your account fell below its low-balance mark. Calls are refused when it is used up.",
+    "top_up_paid": "Credit was bought for your account; it is there now.",
+    "top_up_failed": "A charge for credit failed. Nothing was charged.",
+    "top_up_action_required": (
+        "Your bank wants you to confirm a payment for credit. Nothing is charged before you have, at the URL below."
+    ),
+    "auto_top_up_suspended": (
+        "Auto top-up was stopped and does not go on by itself. Save another card, or save its settings again."
+    ),
+    "card_expiring": "The card that pays for your credit expires soon. Save another one in time.",
+    "limit_reached": "A call was refused because the spending limit of your account is reached.",
+    "dispute_opened": "A payment for credit is disputed at the bank. Its credit was taken back for the time being.",
+    "dispute_closed": "The dispute about a payment for credit was decided.",
+    "refunded": "Money was paid back to the card that it came from, and its credit was taken back.",
+}
+
+OPERATOR_KINDS = frozenset({"auto_top_up_suspended", "dispute_opened", "dispute_closed"})
+"""What is also told to the seller's e-mail address."""
+
+_VALUE_MAX = 500
+
+
+def subject(kind: str, account_id: str) -> str:
+    return f"{SUBJECTS[kind]} (account {account_id})"
+
+
+def body(kind: str, account_id: str, content: Mapping[str, object], seller: str) -> str:
+    """Plain text: what happened, then the notice's content line by line."""
+    facts = [f"Account: {account_id}", *(_fact(name, value) for name, value in content.items() if value is not None)]
+    signature = f"\n-- \n{_flat(seller)}\n" if seller else ""
+    return f"{_TEXTS[kind]}\n\n" + "\n".join(facts) + "\n" + signature
+
+
+def _fact(name: str, value: object) -> str:
+    """One field for people: money in US dollars, times as dates, the name without its unit."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if name.endswith("_nanos"):
+            return f"{_words(name.removesuffix('_nanos'))}: {format_usd(value)} USD"
+        if name.endswith("_cents"):
+            return f"{_words(name.removesuffix('_cents'))}: {format_usd(value * NANOS_PER_CENT)} USD"
+        if name.endswith(("_at", "_end")):
+            return f"{_words(name)}: {datetime.fromtimestamp(value // 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{_words(name)}: {_flat(str(value))}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())[:_VALUE_MAX]

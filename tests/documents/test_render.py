@@ -1,0 +1,214 @@
+"""What is on the pages: read back from the PDF by another program."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+from pypdf import PdfReader
+
+from farebox.documents.content import CreditNote, Invoice, Line, Movement, Party, Statement, TaxLine, UsageLine
+from farebox.documents.render import Content, TooLarge, render, rendered
+from farebox.documents.view import clean, decimals_for, usd
+
+AT = 1_795_350_000_000  # 22 November 2026
+SELLER = Party(
+    name="Example Gateways GmbH",
+    address=("Hauptstraße 1", "10115 Berlin"),
+    country="DE",
+    tax_id="DE123456789",
+    email="billing@example.com",
+)
+CUSTOMER = Party(name="Acme SARL", address=("1 rue Ampère", "75017 Paris"), country="FR", tax_id="FR40303265045")
+INVOICE = Invoice(
+    number="FB-2026-000001",
+    issued_at=AT,
+    paid_at=AT,
+    account_id="acme",
+    seller=SELLER,
+    customer=CUSTOMER,
+    lines=(Line("Prepaid credit", 123_456), Line("Service fee", 250)),
+    tax=TaxLine("VAT", 190_000, 23_505),
+    total_cents=147_211,
+    card_brand="visa",
+    card_last4="4242",
+    payment_reference="in_1QxyzAbCdEf",
+)
+CREDIT_NOTE = CreditNote(
+    number="FB-CN-2026-000001",
+    issued_at=AT,
+    account_id="acme",
+    seller=SELLER,
+    customer=CUSTOMER,
+    invoice_number="FB-2026-000001",
+    invoice_issued_at=AT,
+    lines=(Line("Prepaid credit", 2_500),),
+    tax=None,
+    total_cents=2_500,
+    credit_cents=2_500,
+    reason="asked by the customer",
+    payment_reference="re_1",
+)
+
+
+def made_statement(usage: tuple[UsageLine, ...], **changes: Any) -> Statement:
+    used = sum(line.charge_nanos for line in usage)
+    made = Statement(
+        account_id="acme",
+        month="2026-10",
+        start=1_790_812_800_000,
+        end=1_793_491_200_000,
+        made_at=AT,
+        final=True,
+        seller=SELLER,
+        customer=CUSTOMER,
+        opening_nanos=12_340_000_000,
+        movements=(Movement("bought", 50_000_000_000), Movement("charged", -used)),
+        closing_nanos=62_340_000_000 - used,
+        usage=usage,
+        shifted_nanos=0,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+@dataclass(frozen=True)
+class Page:
+    text: str
+    words: str
+    """The same in one line."""
+    count: int
+    width: float
+
+
+def read_back(pdf: bytes) -> Page:
+    reader = PdfReader(io.BytesIO(pdf))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    return Page(text, " ".join(text.split()), len(reader.pages), float(reader.pages[0].mediabox.width))
+
+
+def test_an_invoice_has_all_that_an_invoice_must_have() -> None:
+    page = read_back(render(INVOICE))
+    assert page.count == 1
+    assert abs(page.width - 595) < 1  # A4
+    for fact in (
+        "Invoice number FB-2026-000001", "Invoice date 22 November 2026", "Account acme", "Acme SARL", "1 rue Ampère",
+        "75017 Paris", "Tax id: FR40303265045", "Example Gateways GmbH", "Hauptstraße 1", "Tax id: DE123456789",
+        "Prepaid credit 1,234.56", "Service fee 2.50", "Subtotal 1,237.06", "VAT 19 % 235.05", "Total USD 1,472.11",
+        "Paid by Visa •• 4242 on 22 November 2026.", "Payment reference: in_1QxyzAbCdEf",
+    ):  # fmt: skip
+        assert fact in page.words, f"{fact} is not in {page.words}"
+    assert "Reverse charge" not in page.words
+
+
+def test_a_reverse_charge_is_said() -> None:
+    tax = TaxLine("VAT", 190_000, 0, reverse_charge=True)
+    page = read_back(render(msgspec.structs.replace(INVOICE, tax=tax, total_cents=123_706)))
+    assert "VAT 0 % (reverse charge) 0.00" in page.words
+    assert "Reverse charge: VAT is to be accounted for by the customer." in page.words
+    assert "Total USD 1,237.06" in page.words
+
+
+def test_no_tax_has_no_line() -> None:
+    page = read_back(render(msgspec.structs.replace(INVOICE, tax=None, total_cents=123_706)))
+    assert "VAT" not in page.words
+    assert "%" not in page.words
+
+
+def test_a_credit_note_names_its_invoice() -> None:
+    page = read_back(render(CREDIT_NOTE))
+    for fact in (
+        "Credit note number FB-CN-2026-000001", "For invoice FB-2026-000001 of 22 November 2026",
+        "Total credited USD 25.00", "USD 25.00 of prepaid credit was taken for it.", "Reason: asked by the customer",
+    ):  # fmt: skip
+        assert fact in page.words, f"{fact} is not in {page.words}"
+
+
+def test_a_statement_shows_the_sums_exactly() -> None:
+    usage = (
+        UsageLine("openai", "gpt-5-mini", 1_234, 5_000_000, 70_000, 17_500_001),
+        UsageLine("anthropic", "claude-sonnet-4-5", 5, 10, 20, 3_000_000_000),
+    )
+    made = made_statement(
+        usage,
+        movements=(Movement("bought", 50_000_000_000), Movement("charged", -3_017_499_000)),
+        closing_nanos=59_322_501_000,
+        shifted_nanos=-1_001,
+    )
+    page = read_back(render(made))
+    for fact in (
+        "Month October 2026 (UTC)", "Opening balance, 1 October 2026 12.340000000", "Credit bought 50.000000000",
+        "Charges −3.017499000", "Closing balance, 31 October 2026 USD 59.322501000",
+        "anthropic claude-sonnet-4-5 5 10 20 3.000000000", "openai gpt-5-mini 1,234 5,000,000 70,000 0.017500001",
+        "Usage 3.017500001", "Calls that began in one month and were charged in another −0.000001001",
+        "Charges USD 3.017499000",
+    ):  # fmt: skip
+        assert fact in page.words, f"{fact} is not in {page.words}"
+    assert "not final" not in page.words
+
+
+def test_a_running_month_says_so() -> None:
+    page = read_back(render(made_statement((), final=False, movements=(), closing_nanos=12_340_000_000)))
+    assert "No calls were charged in this month." in page.words
+    assert "Balance so far USD 12.34" in page.words
+    assert "The month's figures are not final yet." in page.words
+
+
+NASTY = (
+    '#import "@preview/evil:1.0.0"',
+    '#read("/etc/passwd") #panic()',
+    "]] } $ x $ _it_ *bold* `raw` // gone /* gone */",
+    "quotes \" ' “ ” \\ \\u{41} &amp; <b>",
+    "= heading",
+    "Ångström Ελληνικά Кириллица ﬁn—dash",
+)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_text_from_outside_is_only_ever_text(text: str) -> None:
+    evil = Party(name=text, address=(text, text), country=text, tax_id=text, email=text)
+    model = UsageLine(text, text, 1, 1, 1, 1)
+    for content in (
+        msgspec.structs.replace(INVOICE, customer=evil, seller=evil, payment_reference=text),
+        msgspec.structs.replace(CREDIT_NOTE, customer=evil, reason=text, invoice_number=text),
+        made_statement((model,), customer=evil),
+    ):
+        page = read_back(render(content))
+        shown = "".join(page.text.split()).replace("\u200b", "").replace("fi", "ﬁ")
+        assert "".join(text.split()).replace("fi", "ﬁ") in shown, f"{text} is not in {page.text}"
+
+
+def test_text_that_tries_to_deceive_is_cleaned() -> None:
+    assert clean("a\u202eevil\x00\x1b[31m\n\tb") == "aevil[31m b"
+    assert clean("x" * 300)[-1] == "…"
+    assert len(clean("x" * 300).replace("\u200b", "")) == 200
+    wide = Party(name="W" * 190, address=("M" * 190,) * 50)
+    page = read_back(render(msgspec.structs.replace(INVOICE, customer=wide)))
+    assert page.count <= 2
+
+
+def test_a_thousand_models_make_pages_and_the_rest_is_summed_up() -> None:
+    usage = tuple(UsageLine("openai", f"model-{n:04d}", 1, 1, 1, 1_000_000 + n) for n in range(1_200))
+    page = read_back(render(made_statement(usage)))
+    assert 15 < page.count < 80
+    assert "200 further models 0.200019900" in page.words
+    assert "model-1199" in page.words
+    assert "model-0199" not in page.words
+    assert f"Page {page.count} of {page.count}" in page.words
+
+
+@pytest.mark.parametrize("content", [INVOICE, CREDIT_NOTE, made_statement(())], ids=lambda item: type(item).__name__)
+async def test_the_same_content_gives_the_same_bytes(content: Content) -> None:
+    assert render(content) == await rendered(content)
+
+
+def test_a_document_that_is_too_large_is_refused() -> None:
+    with pytest.raises(TooLarge):
+        render(msgspec.structs.replace(INVOICE, lines=(Line("x" * 190, 1),) * 6_000))
+
+
+def test_amounts_are_written_exactly() -> None:
+    assert usd(-1_234_500_000_001, 9) == "−1,234.500000001"
+    assert usd(5_000_000_000, 2) == "5.00"
+    assert decimals_for([5_000_000_000, 17_500]) == 7
+    assert decimals_for([]) == 2
