@@ -39,6 +39,8 @@ class Farebox:
         self.services = ready.services
         self.url = ready.base_url
         self.demo_url = ready.demo_url or ""
+        self.stripe_url = ready.fake_stripe_url or ""
+        """The fake Stripe, with /_fake/… to steer it."""
         self._loop = loop
         self._names = 0
 

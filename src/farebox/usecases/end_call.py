@@ -118,6 +118,7 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
             overrun=overrun,
             written_off_nanos=verdict.written_off,
             late=verdict.late,
+            over_limit_nanos=verdict.over_limit,
         )
     record.say(verdict.amount)
     return verdict
@@ -140,4 +141,4 @@ async def _persist(ride: Ride, command: Settle | Release) -> Verdict:
 def _insert_alone(connection: Connection, record: CallRecord) -> None:
     account = find_account(connection, record.call.account_id)
     if account is not None:
-        insert_call(connection, account.bucket, record.row(0, 0))
+        insert_call(connection, account.bucket, record.row(Verdict(Outcome.UNKNOWN)))

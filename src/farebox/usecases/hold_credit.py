@@ -1,25 +1,26 @@
 """Hold the most a call can cost; where that is more than there is, find what the money does allow.
 
 In this order: the byte bound; an exact count of the input; a limit on the output that the balance affords (where the
-provider has a parameter for it); waiting a moment for money that other calls hold; and only then a refusal.
+provider has a parameter for it); waiting a moment for money that other calls hold; and only then a refusal. What an
+account's spending limit leaves counts like its money.
 """
 
 from dataclasses import dataclass, replace
 
-from farebox.errors import CREDIT_HELD, NO_CREDIT, Problem
+from msgspec import structs
+
 from farebox.ledger.commands import Hold, Outcome, Verdict
-from farebox.money import format_usd
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.tokens import count_tokens
 from farebox.usecases.call import Call
+from farebox.usecases.credit_refusal import credit_refusal
 from farebox.usecases.services import Services
 
 OUTPUT_MIN = 16
 """A limit below this many tokens gives no answer worth paying for: the call is refused instead."""
 HOLD_GRACE_MS = 60_000
 """How much longer than the longest call a hold lives."""
-RETRY_AFTER_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Held:
 async def hold_credit(services: Services, call: Call, price: ModelPrice, markup: Markup) -> Held:
     """Put the hold of a call on its account.
 
-    Raises Problem: NO_CREDIT where the account has too little, CREDIT_HELD where other calls hold it for the moment.
+    Raises Problem: NO_CREDIT where the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
+    where other calls hold it for the moment, SPEND_LIMITED.
     """
     assert call.parsed is not None
     demand = call.parsed.demand
@@ -53,10 +55,9 @@ async def hold_credit(services: Services, call: Call, price: ModelPrice, markup:
         if isinstance(held, Held):
             return held
         left = deadline - services.clock.monotonic()
-        if held.outcome is not Outcome.HELD_ELSEWHERE:
-            raise _no_credit(held, wanted)
-        if left <= 0 or not await services.waiters.wait(call.account_id, left):
-            raise _credit_held()
+        may_wait = held.outcome is Outcome.HELD_ELSEWHERE and left > 0
+        if not may_wait or not await services.waiters.wait(call.account_id, left):
+            raise await credit_refusal(services, call.account_id, held, wanted.amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,21 @@ async def _second_try(services: Services, call: Call, offer: _Offer) -> Held | V
     verdict = await _try(services, call, offer.wanted)
     if verdict.ok:
         return Held(offer.wanted, verdict)
-    if verdict.outcome is not Outcome.REFUSED or not offer.demand.clampable:
+    if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED) or not offer.demand.clampable:
         return verdict
-    limit = offer.output_within(verdict.available)
+    limit = offer.output_within(verdict.affordable)
     if limit >= OUTPUT_MIN:
         limited = offer.limited_to(limit)
         answer = await _try(services, call, limited)
-        return Held(limited, answer, limit) if answer.ok else replace(answer, outcome=Outcome.HELD_ELSEWHERE)
-    if offer.output_within(verdict.posted) >= OUTPUT_MIN:
-        return replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
+        return Held(limited, answer, limit) if answer.ok else _later(answer)
+    if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
+        return _later(verdict)
     return verdict
+
+
+def _later(verdict: Verdict) -> Verdict:
+    """A refusal that waiting may change after all."""
+    return structs.replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
 
 
 def _count_input(call: Call, price: ModelPrice) -> int | None:
@@ -114,21 +120,6 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
             at=now,
             expires_at=now + services.settings.call_timeout_ms + HOLD_GRACE_MS,
             owner=services.instance,
+            counted_at=call.started_at,
         )
-    )
-
-
-def _no_credit(verdict: Verdict, wanted: Estimate) -> Problem:
-    return Problem(
-        NO_CREDIT,
-        f"Insufficient credits: this call can cost up to {format_usd(wanted.amount)} USD and the account has "
-        f"{format_usd(verdict.posted)} USD. Add credit to the account, or send your own provider key.",
-    )
-
-
-def _credit_held() -> Problem:
-    return Problem(
-        CREDIT_HELD,
-        "The account's credit is held by other calls in flight. Nothing was charged; try again in a moment.",
-        retry_after=RETRY_AFTER_SECONDS,
     )

@@ -46,12 +46,18 @@ class CallRecord:
     markup: Markup | None
     bound: Estimate | None
 
-    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict.amount, verdict.written_off, late=verdict.late))
+    @property
+    def at(self) -> int:
+        """A call is counted in the hour in which it began."""
+        return self.call.started_at
 
-    def row(self, charge: int, written_off: int, *, late: bool = False) -> CallRow:
-        call, ended, cost = self.call, self.ended, self.priced.cost
-        receipt = self.receipt(charge, written_off, late=late)
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        insert_call(connection, bucket, self.row(verdict))
+
+    def row(self, verdict: Verdict) -> CallRow:
+        """The call's row, for what the ledger says was taken."""
+        call, ended, cost, charge = self.call, self.ended, self.priced.cost, verdict.amount
+        receipt = self.receipt(verdict)
         usage = self.priced.usage
         return CallRow(
             account_id=call.account_id,
@@ -74,15 +80,17 @@ class CallRecord:
             response_body=ended.answer_body,
         )
 
-    def receipt(self, charge: int, written_off: int, *, late: bool = False) -> Receipt:
+    def receipt(self, verdict: Verdict) -> Receipt:
         notes = self.priced.notes
-        if late:
+        if verdict.late:
             notes = (*notes, "the hold had expired before the charge")
-        if written_off:
+        if verdict.written_off:
             notes = (
                 *notes,
                 "above the hold and above what the account had: the rest was written off",
             )
+        if verdict.over_limit:
+            notes = (*notes, "above the hold and above the account's spending limit")
         return make_receipt(
             log_id=self.call.log_id,
             account_id=self.call.account_id,
@@ -91,13 +99,13 @@ class CallRecord:
             model=self.call.model,
             outcome=self.ended.outcome,
             usage_source=self.priced.source,
-            charge_nanos=charge,
+            charge_nanos=verdict.amount,
             usage=self.priced.usage,
             price=self.price,
             cost=self.priced.cost,
             markup=self.markup,
             hold_nanos=0 if self.bound is None else self.bound.amount,
-            written_off_nanos=written_off,
+            written_off_nanos=verdict.written_off,
             policy=self.priced.policy,
             notes=notes,
         )

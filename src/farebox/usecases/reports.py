@@ -1,4 +1,4 @@
-"""What an account's owner reads about money: balance, usage, the running month, the statement."""
+"""What an account's owner reads about money: balance, usage, the running month, the statement, the lots."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,16 +6,10 @@ from functools import partial
 
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
-from farebox.storage.accounts import find_account, read_balance
-from farebox.storage.reports import (
-    ModelUsage,
-    TransferRow,
-    UsageWindow,
-    list_transfers,
-    usage_by_model,
-    usage_by_window,
-)
+from farebox.storage.accounts import find_account, read_balance, read_owed
+from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
 from farebox.storage.sqlite import Connection
+from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
 from farebox.usecases.services import Services
 
 HOUR_MS = 3_600_000
@@ -45,6 +39,11 @@ def balance(services: Services, account_id: str) -> Balance:
     return found
 
 
+def owed(services: Services, account_id: str) -> int:
+    """What was taken back from the account beyond what it had left, in nano-dollars; the next money in pays it."""
+    return services.database.get(partial(read_owed, account_id=account_id))
+
+
 async def usage(
     services: Services, account_id: str, window_ms: int, start: int | None, end: int | None
 ) -> list[UsageWindow]:
@@ -71,9 +70,22 @@ async def running_month(services: Services, account_id: str) -> MonthUsage:
     return MonthUsage(start, end, lines)
 
 
-async def statement(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[TransferRow], int]:
-    """The account's transfers from the newest on, and how many there are in all."""
-    return await services.database.scan(partial(list_transfers, account_id=account_id, offset=offset, limit=limit))
+async def statement(
+    services: Services, account_id: str, offset: int, limit: int, wanted: TransferFilter | None = None
+) -> tuple[list[TransferRow], int]:
+    """The account's transfers from the newest on, and how many there are in all; only those that `wanted` lets pass."""
+    return await services.database.scan(
+        partial(list_transfers, account_id=account_id, offset=offset, limit=limit, wanted=wanted or TransferFilter())
+    )
+
+
+async def lots(
+    services: Services, account_id: str, offset: int, limit: int, *, spent: bool
+) -> tuple[list[LotRow], int]:
+    """The account's lots in the order in which they are spent, and how many there are; used-up ones where `spent`."""
+    return await services.database.scan(
+        partial(list_lots, account_id=account_id, offset=offset, limit=limit, spent=spent)
+    )
 
 
 async def accounts(services: Services, account_ids: frozenset[str]) -> list[Account]:

@@ -1,13 +1,16 @@
 """The outside world in one struct: whatever a use-case needs and a test may replace."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from farebox.clock import Clock, Ids
 from farebox.ledger.ledger import Ledger
+from farebox.limits.rate import RateLimiter
+from farebox.payments.processor import Processor
 from farebox.providers.upstream import Upstream
 from farebox.settings import Settings
 from farebox.storage.database import Database
 from farebox.usecases.configuration import Configuration
+from farebox.usecases.tasks import Tasks
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
 
@@ -24,6 +27,14 @@ class Services:
     ledger: Ledger
     configuration: Configuration
     upstream: Upstream
+    processor: Processor | None
+    """None: payments are switched off."""
     waiters: Waiters
+    base_url: str
+    """Where clients and browsers reach this server, without a slash at the end."""
     instance: str
     """Name of this run of the process: the owner of the holds it makes."""
+    tasks: Tasks = field(default_factory=Tasks)
+    """Charges that go on when their caller has gone."""
+    rates: RateLimiter = field(default_factory=RateLimiter)
+    """Counts what is dear and therefore rationed (http.sparing)."""

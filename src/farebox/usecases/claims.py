@@ -1,0 +1,120 @@
+"""What refunds and disputes take of a top-up, money and credit: never more than was captured, never the same twice.
+
+Of a charge A that bought the credit C, money and credit go back in proportion. Refunds go first: disputes together take
+at most what refunds leave of A, and are levelled whenever that changes, in whatever order the news arrives.
+All of it runs inside the caller's transaction. Amounts are US cents.
+"""
+
+import msgspec
+
+from farebox.ledger.commands import GiveBack, TakeBack, Verdict
+from farebox.ledger.posting import apply
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import Dispute, TopUp
+from farebox.storage.accounts import find_account
+from farebox.storage.refunds import Claims, claims_on, disputes_of, may_be_charged, put_dispute, save_claims
+from farebox.storage.sqlite import Connection
+from farebox.storage.top_ups import find_by_charge, find_by_intent
+
+
+def money_for(top_up: TopUp, claims: Claims, credit_cents: int) -> int:
+    """What a refund of so much more credit pays back: all refunds together are the same part of A as of C."""
+    together = top_up.charge_cents * (claims.refunded_credit + credit_cents) // top_up.credit_cents
+    return max(min(together - claims.refunded, top_up.charge_cents - claims.money), 0)
+
+
+def credit_for(top_up: TopUp, claims: Claims, amount_cents: int) -> int:
+    """What credit a refund of so much more money, made elsewhere, takes."""
+    together = top_up.credit_cents * (claims.refunded + amount_cents) // top_up.charge_cents
+    return max(min(together, top_up.credit_cents) - claims.refunded_credit, 0)
+
+
+def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
+    """Take credit of the top-up back; what has been spent is owed."""
+    if credit_cents > 0:
+        _done(
+            apply(
+                connection,
+                TakeBack(
+                    account_id=top_up.account_id,
+                    cause=cause,
+                    payment_id=top_up.payment_id or "",
+                    amount=credit_cents * NANOS_PER_CENT,
+                    at=at,
+                ),
+            )
+        )
+
+
+def give(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
+    """Give back what was taken."""
+    if credit_cents > 0:
+        amount = credit_cents * NANOS_PER_CENT
+        _done(apply(connection, GiveBack(account_id=top_up.account_id, cause=cause, amount=amount, at=at)))
+
+
+def level(connection: Connection, bucket: int, top_up: TopUp, cause: str, at: int) -> None:
+    """Let each open or lost dispute of the top-up take what is left for it, and write the sums into the top-up.
+
+    `cause` names what has changed, and no two changes alike: the ledger knows each by its id.
+    """
+    claims = claims_on(connection, bucket, top_up)
+    money, credit = claims.refunded, claims.refunded_credit
+    for dispute in disputes_of(connection, bucket, top_up.account_id, top_up.top_up_id):
+        if dispute.state not in ("open", "lost"):
+            continue
+        taken = min(dispute.amount_cents, top_up.charge_cents - money)
+        money += taken
+        of_credit = max(top_up.credit_cents * money // top_up.charge_cents - credit, 0)
+        credit += of_credit
+        _set_taken(connection, bucket, top_up, dispute, taken, of_credit, cause, at)
+    save_claims(connection, bucket, top_up)
+
+
+def _set_taken(
+    connection: Connection,
+    bucket: int,
+    top_up: TopUp,
+    dispute: Dispute,
+    taken_cents: int,
+    credit_cents: int,
+    cause: str,
+    at: int,
+) -> None:
+    """Make a dispute's part so large: what was taken for it is given back, and taken anew."""
+    if (taken_cents, credit_cents) == (dispute.taken_cents, dispute.credit_cents):
+        return
+    give(connection, top_up, f"dispute_won:{dispute.take_id}", dispute.credit_cents, at)
+    changed = msgspec.structs.replace(
+        dispute,
+        taken_cents=taken_cents,
+        credit_cents=credit_cents,
+        take_id=f"{dispute.dispute_id}:{cause}" if dispute.take_id else dispute.dispute_id,
+        updated_at=at,
+    )
+    take(connection, top_up, f"dispute:{changed.take_id}", credit_cents, at)
+    put_dispute(connection, bucket, changed)
+
+
+def paid_with(connection: Connection, charge_id: str | None, payment_intent_id: str | None) -> TopUp | None:
+    """The paid top-up that a charge of the processor's was for; None where there is none."""
+    found = None if charge_id is None else find_by_charge(connection, charge_id)
+    if found is None and payment_intent_id is not None:
+        found = find_by_intent(connection, payment_intent_id)
+    return found
+
+
+def missing(connection: Connection, at: int) -> str:
+    """What to say of news about a charge that we do not know: it may be of a payment that has not arrived here yet."""
+    return "not_paid" if may_be_charged(connection, at) else "not_ours"
+
+
+def bucket_of(connection: Connection, account_id: str) -> int:
+    """The account's bucket; the account exists."""
+    account = find_account(connection, account_id)
+    assert account is not None, f"there is no account {account_id}"
+    return account.bucket
+
+
+def _done(verdict: Verdict) -> None:
+    assert verdict.ok, f"the ledger did not take it: {verdict}"

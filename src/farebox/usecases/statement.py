@@ -1,0 +1,94 @@
+"""The monthly statement of an account: exact sums over its transfers, and its usage by provider and model."""
+
+import re
+from datetime import UTC, datetime
+
+from farebox.documents.content import MOVEMENTS, Movement, Party, Statement, UsageLine
+from farebox.ledger.books import OWN_BOOKS
+from farebox.storage.documents import BookSum, transfer_sums, usage_sums
+from farebox.storage.sqlite import Connection
+
+_MONTH = re.compile(r"(20\d{2})-(0[1-9]|1[0-2])")
+_SETTLE_SLACK_MS = 3_600_000
+"""Beyond the longest call: the hold's own minute, and a database that was away for a while."""
+
+_MOVEMENT_OF = {
+    "top_up": "bought",
+    "grant": "granted",
+    "charge": "charged",
+    "correction": "corrected",
+    "expiry": "expired",
+}
+_BACK_BOOKS = frozenset({"refunded", "disputed", "receivable"})
+"""What stands against money that was taken back, or is owed because it could not be."""
+
+
+def month_span(month: str) -> tuple[int, int] | None:
+    """Start and end of a month such as `2026-11`, in milliseconds, UTC; None where the text is none."""
+    found = _MONTH.fullmatch(month)
+    if found is None:
+        return None
+    year, number = int(found.group(1)), int(found.group(2))
+    first = datetime(year, number, 1, tzinfo=UTC)
+    following = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
+    return int(first.timestamp()) * 1000, int(following.timestamp()) * 1000
+
+
+def statement(
+    connection: Connection,
+    *,
+    account_id: str,
+    month: str,
+    now: int,
+    settle_ms: int,
+    seller: Party,
+    customer: Party,
+) -> Statement:
+    """The statement of a month (it must be one) as of `now`; `settle_ms` is how long a call can take.
+
+    One snapshot: transfers that arrive meanwhile are in all of its figures or in none.
+    """
+    span = month_span(month)
+    assert span is not None, f"{month} is no month"
+    start, end = span
+    connection.execute("BEGIN")
+    try:
+        before = transfer_sums(connection, account_id, 0, start)
+        within = transfer_sums(connection, account_id, start, end)
+        usage = usage_sums(connection, account_id, start, end)
+    finally:
+        connection.execute("COMMIT")
+    opening = sum(map(_effect, before))
+    moved = dict.fromkeys(MOVEMENTS, 0)
+    for item in within:
+        moved[_movement(item)] += _effect(item)
+    used = sum(item.charge for item in usage)
+    return Statement(
+        account_id=account_id,
+        month=month,
+        start=start,
+        end=end,
+        made_at=now,
+        final=now >= end + settle_ms + _SETTLE_SLACK_MS,
+        seller=seller,
+        customer=customer,
+        opening_nanos=opening,
+        movements=tuple(Movement(kind, amount) for kind, amount in moved.items() if amount),
+        closing_nanos=opening + sum(moved.values()),
+        usage=tuple(
+            UsageLine(item.provider, item.model, item.calls, item.tokens_in, item.tokens_out, item.charge)
+            for item in usage
+        ),
+        shifted_nanos=-moved["charged"] - used,
+    )
+
+
+def _effect(item: BookSum) -> int:
+    """What the transfers changed the balance by."""
+    return item.amount * ((item.to_book in OWN_BOOKS) - (item.from_book in OWN_BOOKS))
+
+
+def _movement(item: BookSum) -> str:
+    if item.from_book in _BACK_BOOKS or item.to_book in _BACK_BOOKS:
+        return "refunded"
+    return _MOVEMENT_OF.get(item.kind, "other")

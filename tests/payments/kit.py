@@ -1,0 +1,373 @@
+"""A shop for tests of top-ups: real use-cases on a file, a real fake Stripe over HTTP, one clock that tests move."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import stripe
+
+from farebox.clock import RandomIds
+from farebox.demo.stripe.server import start_fake_stripe
+from farebox.ledger.commands import Grant, Hold, Settle
+from farebox.ledger.ledger import SqliteLedger
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import Rule, TopUp
+from farebox.payments.stripe import StripeProcessor
+from farebox.providers.upstream import WreqUpstream
+from farebox.settings import Settings, load
+from farebox.storage import top_ups as store
+from farebox.storage.accounts import add_account, read_balance
+from farebox.storage.database import Database
+from farebox.storage.sqlite import Connection, row, rows
+from farebox.usecases import auto_top_up, cards, top_up
+from farebox.usecases.configuration import Configuration
+from farebox.usecases.services import Services
+from farebox.usecases.waiting import Waiters
+from farebox.vault import Vault
+from tests.payments.books import agreed
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+START = 1_795_348_800_000  # 2026-11-22 12:00 UTC
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+WEBHOOK_SECRET = "whsec_of_the_tests"
+TIMEOUT_SECONDS = 0.4
+"""Of the adapter: long enough for an answer, short enough to wait for one that does not come."""
+FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
+ROUNDS_MAX = 1_000
+CHARGES = "POST /v1/invoices/*/pay"
+
+
+class TestClock:
+    """Stands still, except when somebody sleeps or a test moves it. Waits by the real clock, a little."""
+
+    __test__ = False
+
+    def __init__(self, at: int = START) -> None:
+        self.at = at
+
+    def now_ms(self) -> int:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += round(seconds * 1000)
+        await asyncio.sleep(0.002)
+
+    def advance(self, ms: int) -> None:
+        self.at += ms
+
+
+class _FakesClock(TestClock):
+    """The same time for the fake Stripe, which waits by the real clock when it is told to."""
+
+    def __init__(self, clock: TestClock) -> None:
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        return self._clock.at
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, clock: TestClock, instance: str = "") -> AsyncIterator[Services]:
+    """Services as farebox.app makes them, without an HTTP server: one process on the file."""
+    ids = RandomIds(clock)
+    vault = Vault(bytes(32))
+    database = Database(settings.database_path)
+    processor = StripeProcessor(
+        settings.stripe_secret_key,
+        webhook_secret=WEBHOOK_SECRET,
+        api_base=settings.stripe_api_base,
+        http_client=stripe.HTTPXClient(timeout=TIMEOUT_SECONDS),
+    )
+    upstream = WreqUpstream(connect_seconds=1)
+    services = Services(
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        vault=vault,
+        database=database,
+        ledger=SqliteLedger(database.writer),
+        configuration=Configuration(database, vault, clock),
+        upstream=upstream,
+        processor=processor,
+        waiters=Waiters(),
+        base_url="http://127.0.0.1:1",
+        instance=instance or ids.log_id(),
+    )
+    try:
+        yield services
+    finally:
+        await services.tasks.drain(10)
+        await processor.close()
+        await upstream.close()
+        await database.close()
+
+
+class Shop:
+    """One account's server, its Stripe and its time."""
+
+    def __init__(self, services: Services, clock: TestClock, http: httpx.AsyncClient) -> None:
+        self.services = services
+        self.clock = clock
+        self.http = http
+        self.account = ""
+
+    # --- the account ---
+
+    async def open_account(self, card: str | None = "pm_card_visa") -> str:
+        """A new account, the one that everything else here is about, with a saved card unless None."""
+        account_id = self.services.ids.account_id()
+        await self.services.database.write(lambda c: add_account(c, account_id, "Acme", self.clock.at))
+        self.account = account_id
+        if card is not None:
+            await self.save_card(card)
+        return account_id
+
+    async def save_card(self, card: str = "pm_card_visa", behave: str | None = None) -> str:
+        """Save a card as the default, as the hosted page would. `behave`: what it does from now on."""
+        customer = await cards.customer_of(self.services, self.account)
+        method = (await self.stripe(f"payment_methods/{card}/attach", customer=customer))["id"]
+        await self.stripe(f"customers/{customer}", **{"invoice_settings[default_payment_method]": method})
+        if behave is not None:
+            await self.steer(f"cards/{method}", behave=behave)
+        await cards.refresh(self.services, self.account)
+        return str(method)
+
+    async def grant(self, cents: int) -> None:
+        at, name = self.clock.at, self.services.ids.log_id()
+        amount = cents * NANOS_PER_CENT
+        await self.services.ledger.do(Grant(account_id=self.account, grant_id=name, amount=amount, at=at))
+
+    async def spend(self, cents: int) -> None:
+        """As a call does: hold and settle."""
+        name, at, amount = self.services.ids.log_id(), self.clock.at, cents * NANOS_PER_CENT
+        held = await self.services.ledger.do(
+            Hold(account_id=self.account, hold_id=name, amount=amount, at=at, expires_at=at + HOUR)
+        )
+        assert held.ok, held
+        await self.services.ledger.do(Settle(account_id=self.account, hold_id=name, amount=amount, at=at))
+
+    @property
+    def cents(self) -> float:
+        """The posted balance."""
+        balance = self.read(lambda c: read_balance(c, self.account))
+        assert balance is not None
+        return balance.posted / NANOS_PER_CENT
+
+    # --- buying ---
+
+    async def buy(self, cents: int = 5_000, **more: Any) -> TopUp:
+        return await top_up.buy(self.services, self.account, credit_cents=cents, **more)
+
+    async def set_rule(self, amount: int = 1_000, threshold: int = 500, **more: Any) -> Rule:
+        return await auto_top_up.set_rule(
+            self.services, self.account, amount_cents=amount, threshold_cents=threshold, **more
+        )
+
+    async def work(self, rounds: int = 1) -> None:
+        """Rounds of the worker, as a server makes them."""
+        for _ in range(rounds):
+            await auto_top_up.sweep(self.services)
+            await top_up.work(self.services)
+
+    async def let_pass(self, ms: int, until: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass, with the worker at work whenever something is due; at most `ms`, or until it is so."""
+        end = self.clock.at + ms
+        for _ in range(ROUNDS_MAX):
+            if until():
+                return
+            await self.work()
+            due = self.next_due()
+            if due is None or due > end:
+                break
+            self.clock.at = max(due, self.clock.at + 1)
+        else:
+            raise AssertionError("the worker is never done: is there a tight loop?")
+        self.clock.at = max(end, self.clock.at)
+        await self.work()
+
+    def next_due(self) -> int | None:
+        """When the worker has something to do next; every path must leave that in the future, or nothing."""
+        found = self.read(
+            lambda c: rows(
+                c,
+                "SELECT next_at FROM top_ups WHERE next_at IS NOT NULL "
+                "UNION ALL SELECT until FROM top_up_rules WHERE until IS NOT NULL AND state = 'paused'",
+            )
+        )
+        return min((at for (at,) in found), default=None)
+
+    # --- what is there ---
+
+    def read(self, job: Callable[[Connection], T]) -> T:
+        return self.services.database.get(job)
+
+    def top_ups(self, kind: str | None = None) -> list[TopUp]:
+        """The account's, oldest first."""
+        sql = "SELECT top_up_id FROM top_ups WHERE account_id = ? ORDER BY created_at, top_up_id"
+        named = self.read(lambda c: rows(c, sql, (self.account,)))
+        found = [self.read(partial(store.find, account_id=self.account, top_up_id=name)) for (name,) in named]
+        return [item for item in found if item is not None and kind in (None, item.kind)]
+
+    def the_auto(self) -> TopUp:
+        """The only auto top-up."""
+        (found,) = self.top_ups("auto")
+        return found
+
+    @property
+    def rule(self) -> Rule:
+        found = auto_top_up.rule(self.services, self.account)
+        assert found is not None
+        return found
+
+    def notices(self, kind: str | None = None) -> list[str]:
+        """Kinds of the account's notices, in order; of all but low balance unless one is named."""
+        sql = "SELECT kind FROM notices WHERE account_id = ? ORDER BY created_at, notice_id"
+        found = self.read(lambda c: rows(c, sql, (self.account,)))
+        kinds = [name for (name,) in found if name != "low_balance"]
+        return [name for name in kinds if kind in (None, name)]
+
+    def findings(self) -> list[str]:
+        return [kind for (kind,) in self.read(lambda c: rows(c, "SELECT kind FROM findings"))]
+
+    def attempts(self) -> list[tuple[int, str | None]]:
+        """When a card was asked, and what came of it."""
+        return self.read(
+            lambda c: rows(
+                c,
+                "SELECT started_at, outcome FROM top_up_attempts WHERE account_id = ? ORDER BY started_at",
+                (self.account,),
+            )
+        )
+
+    def armed(self) -> bool:
+        found = self.read(lambda c: row(c, "SELECT top_up_below FROM balances WHERE account_id = ?", (self.account,)))
+        return found is not None and found[0] is not None
+
+    async def change(self, job: Callable[[Connection], T]) -> T:
+        return await self.services.database.write(job)
+
+    # --- the fake ---
+
+    async def stripe(self, path: str, **values: Any) -> Json:
+        """POST /v1/{path}, as from Stripe's dashboard or a hosted page."""
+        answer = await self.http.post(f"/v1/{path}", data=values, headers={"authorization": "Bearer sk_test_1"})
+        assert answer.status_code < 300, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def steer(self, path: str, **values: Any) -> Json:
+        """POST /_fake/{path}."""
+        answer = await self.http.post(f"/_fake/{path}", json=values)
+        assert answer.status_code < 300, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def fault(self, match: str, kind: str, **more: Any) -> None:
+        await self.steer("faults", match=match, kind=kind, **more)
+
+    async def no_faults(self) -> None:
+        await self.http.delete("/_fake/faults")
+
+    async def captured(self) -> list[int]:
+        """What Stripe captured, in cents, oldest first."""
+        payments = (await self.http.get("/_fake/ledger")).json()["payments"]
+        return [payment["amount"] for payment in payments]
+
+    async def charges(self) -> list[str]:
+        """What came of each time that a bank was asked, newest first."""
+        answer = await self.http.get("/v1/charges", headers={"authorization": "Bearer sk_test_1"})
+        return [charge["status"] for charge in answer.json()["data"]]
+
+    async def asked(self, ending: str = "/pay") -> int:
+        """How many requests ended so, repeats included."""
+        requests = (await self.http.get("/_fake/requests")).json()["requests"]
+        return sum(request["method"] == "POST" and request["path"].endswith(ending) for request in requests)
+
+    async def seen_asking(self) -> None:
+        """Wait until a charge has arrived at Stripe."""
+        for _ in range(1_000):
+            if await self.asked():
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("no charge was asked for")
+
+    async def invoice(self, payment_id: str | None) -> Json:
+        answer = await self.http.get(f"/v1/invoices/{payment_id}", headers={"authorization": "Bearer sk_test_1"})
+        found: Json = answer.json()
+        return found
+
+    async def confirm(self, top_up: TopUp, *, passed: bool = True) -> None:
+        """The owner opens an invoice's hosted page and pays with the saved card, or fails the bank's confirmation."""
+        assert top_up.action_url is not None
+        page = await self.http.post(top_up.action_url, data={"saved": top_up.card_id})
+        assert page.status_code == 303, page.text
+        if page.headers["location"].endswith("/authenticate"):
+            await self.http.post(page.headers["location"], data={"result": "complete" if passed else "fail"})
+
+    async def pay_at(self, url: str | None, number: str = "4242424242424242") -> httpx.Response:
+        """Type a card into a hosted page."""
+        assert url is not None
+        return await self.http.post(url, data={**FORM, "card-number": number})
+
+    async def pay_hosted(self, payment_id: str | None, number: str = "4242424242424242") -> None:
+        """Pay an invoice on its hosted page, which a processor's e-mail may link."""
+        page = (await self.invoice(payment_id))["hosted_invoice_url"]
+        assert (await self.pay_at(page, number)).status_code == 303
+
+    async def agree(self) -> None:
+        """Our books equal Stripe's, to the cent."""
+        await agreed(self.services, str(self.http.base_url))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until it is so."""
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came to that")
+
+
+@asynccontextmanager
+async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
+    """A shop with an account that has a card that works."""
+    clock = TestClock()
+    async with (
+        await start_fake_stripe(clock=_FakesClock(clock)) as fake,
+        httpx.AsyncClient(base_url=fake.url, timeout=10) as http,
+    ):
+        loaded = load(
+            {},
+            data_dir=str(folder),
+            stripe_secret_key="sk_test_1",
+            stripe_webhook_secret=WEBHOOK_SECRET,
+            stripe_api_base=fake.url,
+            log_level="error",
+            **{"low_balance_cents": 0, **settings},
+        )
+        async with open_services(loaded, clock) as services:
+            shop = Shop(services, clock, http)
+            await shop.stripe("customers", name="warm")  # loads what is loaded on first use: it takes long
+            await shop.open_account()
+            yield shop
+
+
+def with_settings(services: Services, **changes: Any) -> Services:
+    """The same process after a restart with other settings."""
+    return dataclasses.replace(services, settings=dataclasses.replace(services.settings, **changes))

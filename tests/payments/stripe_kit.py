@@ -1,0 +1,73 @@
+"""The real Stripe adapter in front of a fake Stripe: what its tests share."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import stripe
+
+from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
+from farebox.payments.stripe import StripeProcessor
+
+WEBHOOK_SECRET = "whsec_of_the_tests"
+KEY = "sk_test_of_the_tests"
+TIMEOUT = 0.5
+"""Long enough for an answer, short enough to wait for one that does not come."""
+FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
+
+
+class Stripe:
+    """A fake Stripe, our adapter in front of it, and the SDK beside that for what owners and operators do."""
+
+    def __init__(self, fake: RunningFakeStripe, processor: StripeProcessor, control: httpx.AsyncClient) -> None:
+        self.url = fake.url
+        self.processor = processor
+        self.control = control
+        self.sdk_http = stripe.HTTPXClient(timeout=10)
+        self.sdk = stripe.StripeClient(
+            KEY, base_addresses={"api": fake.url}, http_client=self.sdk_http, max_network_retries=0
+        ).v1
+
+    async def customer(self, name: str = "acme") -> str:
+        return await self.processor.create_customer(name, name=name, email=f"{name}@example.com", key=f"c:{name}")
+
+    async def card(self, customer_id: str, token: str = "pm_card_visa") -> str:
+        """Save a card, as a hosted page would."""
+        method = await self.sdk.payment_methods.attach_async(token, {"customer": customer_id})
+        return method.id
+
+    async def fault(self, match: str, kind: str, **more: object) -> None:
+        """The next request like `POST /v1/invoices` goes wrong."""
+        answer = await self.control.post("/_fake/faults", json={"match": match, "kind": kind, **more})
+        assert answer.status_code == 200, answer.text
+
+    async def behave(self, card_id: str, behave: str) -> None:
+        """From now on the card declines with this code; `ok`: no more."""
+        answer = await self.control.post(f"/_fake/cards/{card_id}", json={"behave": behave})
+        assert answer.status_code == 200, answer.text
+
+    async def requests(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.control.get("/_fake/requests")).json()["requests"]
+        return found
+
+    async def invoice_count(self, customer_id: str) -> int:
+        return len((await self.sdk.invoices.list_async({"customer": customer_id})).data)
+
+    async def submit(self, url: str, fields: Mapping[str, str]) -> httpx.Response:
+        """Send a form of a hosted page, as the owner's browser does."""
+        return await self.control.post(url, data=dict(fields), follow_redirects=False)
+
+
+@asynccontextmanager
+async def running_stripe(timeout: float = TIMEOUT) -> AsyncIterator[Stripe]:
+    async with await start_fake_stripe() as fake, httpx.AsyncClient(base_url=fake.url, timeout=10) as control:
+        http_client = stripe.HTTPXClient(timeout=timeout)
+        processor = StripeProcessor(KEY, webhook_secret=WEBHOOK_SECRET, api_base=fake.url, http_client=http_client)
+        kit = Stripe(fake, processor, control)
+        await kit.sdk.customers.list_async({"limit": 1})  # loads what both sides load on first use: it takes long
+        try:
+            yield kit
+        finally:
+            await processor.close()
+            await kit.sdk_http.close_async()  # type: ignore[no-untyped-call]

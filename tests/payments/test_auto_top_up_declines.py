@@ -1,0 +1,227 @@
+"""Auto top-up with a card that is declined, or wants its owner: tried within the rules, then stopped, told once."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from farebox.storage import top_ups as store
+from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    """Ten dollars on the account; ten more are bought below five. What is not on Stripe's side is granted."""
+    async with open_shop(tmp_path) as opened:
+        await opened.grant(1_000)
+        yield opened
+        await opened.agree()
+
+
+async def fire(shop: Shop, cents: int = 600) -> None:
+    """Spend below the threshold."""
+    await shop.spend(cents)
+
+
+# --- declines ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_soft_decline_waits_an_hour_and_then_goes_well(shop: Shop) -> None:
+    card = await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    assert (shop.the_auto().state, shop.rule.state) == ("declined", "active")
+    assert (shop.rule.error, shop.rule.last_failed_at) == ("The card has insufficient funds.", shop.clock.at)
+    assert not shop.read(lambda c: store.auto_under_way(c, shop.account)), "no credit is near"
+    await shop.steer(f"cards/{card}", behave="ok")
+    await shop.let_pass(HOUR - MINUTE)
+    assert await shop.asked() == 1
+    await shop.let_pass(2 * MINUTE)
+    assert (shop.the_auto().state, shop.the_auto().attempt) == ("paid", 2)
+    assert (shop.rule.failures, shop.rule.error) == (0, None)
+    assert shop.notices() == ["top_up_paid"]
+
+
+@pytest.mark.parametrize("behave", ["expired_card", "stolen_card", "do_not_try_again"])
+async def test_a_hard_decline_suspends_at_once(shop: Shop, behave: str) -> None:
+    await shop.save_card("pm_card_mastercard", behave)
+    await shop.set_rule()
+    await fire(shop)
+    await shop.let_pass(7 * DAY)
+    assert (shop.the_auto().state, shop.rule.state, shop.rule.reason) == ("failed", "suspended", "card_declined")
+    assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
+    assert await shop.asked() == 1
+    assert shop.notices() == ["auto_top_up_suspended"]
+    assert not shop.armed()
+    if behave == "stolen_card":
+        assert shop.rule.error == "The card was declined."
+
+
+async def test_a_decline_whose_answer_was_lost_is_asked_for_again_and_not_of_the_bank(shop: Shop) -> None:
+    """4.1: the same key brings the same answer. Under a new one the bank would be asked a second time."""
+    await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await shop.fault(CHARGES, "timeout_after_commit")
+    await fire(shop)
+    await shop.work()
+    assert (shop.the_auto().state, shop.rule.failures) == ("unknown", 0)
+    await shop.let_pass(MINUTE)
+    assert (shop.the_auto().state, shop.rule.failures, await shop.asked()) == ("declined", 1, 2)
+    assert await shop.charges() == ["failed"]
+
+
+async def test_a_dead_card_for_a_month_is_asked_within_the_rules_and_told_once(shop: Shop) -> None:
+    """Section 7 #6, #17: 670 invoices for one dead card were Autumn's; a try at each refresh, Lago's."""
+    await shop.save_card("pm_card_mastercard", "generic_decline")
+    await shop.set_rule()
+    await fire(shop)
+    for _ in range(30):
+        await shop.let_pass(DAY)
+        await shop.spend(1)
+    times = [at for at, _ in shop.attempts()]
+    assert len(times) == 3
+    assert times[1] - times[0] >= HOUR
+    assert times[2] - times[1] >= 2 * HOUR
+    assert (shop.rule.state, shop.rule.reason, shop.rule.failures) == ("suspended", "card_declined", 3)
+    assert shop.notices() == ["auto_top_up_suspended"]
+    assert len(shop.top_ups()) == 1
+    assert await shop.asked("/finalize") == 1, "one invoice"
+    assert await shop.asked() == 3
+    assert shop.next_due() is None
+
+
+async def test_only_another_card_or_the_owner_lifts_a_suspension(shop: Shop) -> None:
+    """3.4: switched on again by itself was Codex's."""
+    await shop.save_card("pm_card_mastercard", "expired_card")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    assert shop.rule.state == "suspended"
+    await shop.save_card("pm_card_mastercard")  # the same card saved again
+    await shop.let_pass(7 * DAY)
+    assert shop.rule.state == "suspended"
+    await shop.save_card("pm_card_visa")
+    assert (shop.rule.state, shop.rule.reason, shop.rule.error) == ("active", None, None)
+    await shop.let_pass(MINUTE)
+    assert await shop.captured() == [1_000]
+
+
+async def test_saving_the_rule_again_tries_the_card_again_once(shop: Shop) -> None:
+    await shop.save_card("pm_card_mastercard", "expired_card")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await shop.set_rule()
+    assert (shop.rule.state, shop.rule.reason, shop.rule.error, shop.rule.last_failed_at) == ("active",) + (None,) * 3
+    await shop.let_pass(30 * MINUTE)
+    assert (await shop.asked(), shop.rule.state, shop.rule.reason) == (1, "paused", "too_many_attempts")
+    await shop.let_pass(DAY)
+    assert (await shop.asked(), shop.rule.state) == (2, "suspended")
+
+
+async def test_no_card_suspends_until_there_is_one(shop: Shop) -> None:
+    await shop.open_account(card=None)
+    await shop.grant(1_000)
+    await shop.set_rule()
+    await fire(shop)
+    await shop.let_pass(DAY)
+    assert (shop.rule.state, shop.rule.reason) == ("suspended", "no_payment_method")
+    assert shop.notices() == ["auto_top_up_suspended"]
+    await shop.save_card()
+    await shop.work(2)
+    assert (shop.rule.state, await shop.captured()) == ("active", [1_000])
+
+
+async def test_a_new_card_takes_the_place_of_one_that_is_tried_again_later(shop: Shop) -> None:
+    await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await shop.save_card("pm_card_visa")
+    await shop.let_pass(MINUTE)
+    assert [row.state for row in shop.top_ups()] == ["canceled", "paid"]
+    assert (await shop.invoice(shop.top_ups()[0].payment_id))["status"] == "void"
+    assert await shop.captured() == [1_000]
+
+
+async def test_no_second_invoice_is_made_before_the_first_is_known_to_be_void(shop: Shop) -> None:
+    await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await shop.fault("POST /v1/invoices/*/void", "reset_before", times=1_000)
+    await shop.save_card("pm_card_visa")
+    await shop.let_pass(2 * MINUTE)
+    assert [row.state for row in shop.top_ups()] == ["canceled", "requested"]
+    await shop.pay_hosted(shop.top_ups()[0].payment_id)
+    await shop.no_faults()
+    await shop.let_pass(HOUR)
+    assert [row.state for row in shop.top_ups()] == ["paid", "canceled"]
+    assert await shop.captured() == [1_000]
+
+
+async def test_a_declined_one_that_is_not_needed_any_more_is_voided(shop: Shop) -> None:
+    dead = await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await shop.grant(5_000)
+    await shop.let_pass(2 * HOUR)
+    assert (shop.the_auto().state, await shop.asked(), shop.armed()) == ("canceled", 1, True)
+    assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
+    assert shop.the_auto().card_id == dead
+
+
+async def test_a_declined_one_that_the_owner_paid_by_hand_is_credited(shop: Shop) -> None:
+    await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await shop.pay_hosted(shop.the_auto().payment_id)
+    await shop.let_pass(2 * HOUR)
+    assert (shop.the_auto().state, await shop.captured(), await shop.asked()) == ("paid", [1_000], 1)
+
+
+# --- authentication ---------------------------------------------------------------------------------------------------
+
+
+async def asks_for_its_owner(shop: Shop) -> None:
+    await shop.save_card("pm_card_authenticationRequired")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    asked = shop.the_auto()
+    assert (asked.state, asked.action_url is not None) == ("action_required", True)
+    assert (shop.rule.state, shop.rule.reason) == ("action_required", "authentication_required")
+    assert shop.notices() == ["top_up_action_required"]
+
+
+async def test_what_needs_the_owner_is_finished_on_the_hosted_page(shop: Shop) -> None:
+    """3.4: no way back from 3-D Secure was another's."""
+    await asks_for_its_owner(shop)
+    await shop.confirm(shop.the_auto())
+    await shop.let_pass(HOUR)
+    assert (shop.the_auto().state, shop.rule.state, shop.rule.error) == ("paid", "active", None)
+    assert (shop.armed(), await shop.captured()) == (True, [1_000])
+
+
+async def test_what_the_owner_never_confirms_is_voided_after_three_days_and_suspends(shop: Shop) -> None:
+    await asks_for_its_owner(shop)
+    await shop.let_pass(30 * DAY)
+    assert (shop.the_auto().state, shop.rule.state, shop.rule.reason) == (
+        "canceled",
+        "suspended",
+        "authentication_required",
+    )
+    assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
+    assert shop.notices() == ["top_up_action_required", "auto_top_up_suspended"]
+    assert (await shop.asked(), len(shop.top_ups())) == (1, 1)
+
+
+async def test_another_card_goes_on_where_the_first_one_wanted_its_owner(shop: Shop) -> None:
+    await asks_for_its_owner(shop)
+    await shop.save_card("pm_card_visa")
+    await shop.let_pass(MINUTE)
+    assert [row.state for row in shop.top_ups()] == ["canceled", "paid"]
+    assert (shop.rule.state, await shop.captured()) == ("active", [1_000])

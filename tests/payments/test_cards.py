@@ -1,0 +1,296 @@
+"""Saved cards: in order, one default, nobody else's; and the billing profile."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from farebox.errors import NOT_FOUND, PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import Card
+from farebox.storage import customers as store
+from farebox.storage.customers import Profile
+from farebox.storage.sqlite import row
+from farebox.usecases import cards, payment_news
+from tests.payments.kit import Shop, open_shop
+from tests.payments.stripe_kit import FORM
+
+BACK = {"success_url": "http://shop.example/ok", "cancel_url": "http://shop.example/no"}
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with open_shop(tmp_path) as opened:
+        await opened.open_account(card=None)
+        yield opened
+
+
+async def save(shop: Shop, number: str = "4242424242424242") -> str:
+    """As the owner does, on the hosted page; the browser comes back. Returns the checkout."""
+    shop.clock.advance(1_000)
+    page = await cards.open_setup(shop.services, shop.account, **BACK)
+    assert page.url is not None
+    done = await shop.http.post(page.url, data={**FORM, "card-number": number})
+    assert done.status_code == 303, done.text
+    await payment_news.note_checkout(shop.services, page.checkout_id, account_id=shop.account)
+    return page.checkout_id
+
+
+def last4(found: list[Card]) -> list[str]:
+    """The default one first, with a star."""
+    return [card.last4 + ("*" if card.is_default else "") for card in found]
+
+
+async def at_stripe(shop: Shop) -> list[str]:
+    customer = await cards.customer_of(shop.services, shop.account)
+    assert shop.services.processor is not None
+    found = await shop.services.processor.cards(customer)
+    return last4(sorted(found, key=lambda card: not card.is_default))
+
+
+async def test_the_first_card_is_the_default(shop: Shop) -> None:
+    assert cards.cards(shop.services, shop.account) == []
+    assert cards.default_card(shop.services, shop.account) is None
+    await save(shop)
+    card = cards.default_card(shop.services, shop.account)
+    assert card is not None
+    assert (card.brand, card.last4, card.exp_month, card.exp_year) == ("visa", "4242", 12, 2034)
+    assert await at_stripe(shop) == ["4242*"]
+
+
+async def test_a_card_saved_later_becomes_the_default_once(shop: Shop) -> None:
+    await save(shop)
+    first = cards.default_card(shop.services, shop.account)
+    assert first is not None
+    checkout_id = await save(shop, "5555555555554444")
+    assert last4(cards.cards(shop.services, shop.account)) == ["4444*", "4242"]
+    await cards.set_default(shop.services, shop.account, first.card_id)
+    await payment_news.note_checkout(shop.services, checkout_id)  # late news does not undo the owner's choice
+    assert last4(cards.cards(shop.services, shop.account)) == ["4242*", "4444"]
+    assert await at_stripe(shop) == ["4242*", "4444"]
+
+
+async def test_a_card_that_comes_alone_is_made_the_default(shop: Shop) -> None:
+    customer = await cards.customer_of(shop.services, shop.account)
+    await shop.stripe("payment_methods/pm_card_visa/attach", customer=customer)
+    assert last4(await cards.refresh(shop.services, shop.account)) == ["4242*"]
+    assert await at_stripe(shop) == ["4242*"]
+
+
+async def test_of_two_cards_neither_is_chosen_for_the_owner(shop: Shop) -> None:
+    customer = await cards.customer_of(shop.services, shop.account)
+    for token in ("pm_card_visa", "pm_card_mastercard"):
+        await shop.stripe(f"payment_methods/{token}/attach", customer=customer)
+    assert cards.default_card(shop.services, shop.account) is None
+    assert "*" not in "".join(last4(await cards.refresh(shop.services, shop.account)))
+
+
+async def test_the_same_card_again_takes_the_place_of_the_older_one(shop: Shop) -> None:
+    await save(shop)
+    old = cards.default_card(shop.services, shop.account)
+    await save(shop)
+    new = cards.default_card(shop.services, shop.account)
+    assert old is not None
+    assert new is not None
+    assert old.card_id != new.card_id
+    assert old.fingerprint == new.fingerprint
+    assert last4(cards.cards(shop.services, shop.account)) == ["4242*"]
+    assert await at_stripe(shop) == ["4242*"]
+
+
+async def test_a_copy_that_is_about_to_be_charged_stays_until_then(shop: Shop) -> None:
+    await shop.save_card("pm_card_visa", behave="authentication_required")
+    waiting = await shop.buy(5_000)
+    assert waiting.state == "action_required"
+    await save(shop)
+    assert len(cards.cards(shop.services, shop.account)) == 2
+    await shop.change(lambda c: c.execute("UPDATE top_ups SET state = 'canceled', next_at = NULL"))
+    assert last4(await cards.refresh(shop.services, shop.account)) == ["4242*"]
+
+
+async def test_removing_the_default_chooses_another_or_none(shop: Shop) -> None:
+    await save(shop)
+    await save(shop, "5555555555554444")
+    first, second = cards.cards(shop.services, shop.account)
+    assert last4(await cards.remove(shop.services, shop.account, first.card_id)) == ["4242*"]
+    assert await at_stripe(shop) == ["4242*"]
+    assert await cards.remove(shop.services, shop.account, second.card_id) == []
+    assert cards.default_card(shop.services, shop.account) is None
+    assert await at_stripe(shop) == []
+
+
+async def test_removing_another_card_leaves_the_default(shop: Shop) -> None:
+    await save(shop)
+    await save(shop, "5555555555554444")
+    other = cards.cards(shop.services, shop.account)[1]
+    assert last4(await cards.remove(shop.services, shop.account, other.card_id)) == ["4444*"]
+
+
+async def test_nobody_names_a_card_of_another_account(shop: Shop) -> None:
+    await save(shop)
+    theirs = cards.default_card(shop.services, shop.account)
+    owner = shop.account
+    assert theirs is not None
+    await shop.open_account(card=None)
+    await save(shop, "5555555555554444")
+    await shop.http.delete("/_fake/requests")
+    for act in (cards.set_default, cards.remove):
+        with pytest.raises(Problem) as problem:
+            await act(shop.services, shop.account, theirs.card_id)
+        assert problem.value.kind is NOT_FOUND
+    requests = (await shop.http.get("/_fake/requests")).json()["requests"]
+    assert [item for item in requests if item["method"] == "POST"] == []
+    assert last4(cards.cards(shop.services, shop.account)) == ["4444*"]
+    assert last4(cards.cards(shop.services, owner)) == ["4242*"]
+
+
+async def test_a_page_of_another_account_is_not_found(shop: Shop) -> None:
+    checkout_id = await save(shop)
+    await shop.open_account(card=None)
+    for name in (checkout_id, "cs_nothing"):
+        with pytest.raises(Problem) as problem:
+            await payment_news.note_checkout(shop.services, name, account_id=shop.account)
+        assert problem.value.kind is NOT_FOUND
+
+
+async def test_an_account_is_one_customer_however_often_it_is_asked(shop: Shop) -> None:
+    await shop.fault("POST /v1/customers", "timeout_after_commit")
+    with pytest.raises(Problem) as problem:
+        await cards.customer_of(shop.services, shop.account)
+    assert problem.value.kind is PROCESSOR_UNAVAILABLE
+    assert problem.value.retry_after
+    first = await cards.customer_of(shop.services, shop.account)
+    assert await cards.customer_of(shop.services, shop.account) == first
+    await shop.change(lambda c: c.execute("DELETE FROM customers WHERE account_id = ?", (shop.account,)))
+    assert await cards.customer_of(shop.services, shop.account) == first  # a crash before it was kept
+
+
+async def test_an_older_answer_is_no_news(shop: Shop) -> None:
+    await save(shop)
+    now = shop.clock.at
+    before = cards.cards(shop.services, shop.account)
+    account = shop.account
+    assert not await shop.change(lambda c: store.replace_cards(c, account, [], asked_at=now - 60_000))
+    assert cards.cards(shop.services, shop.account) == before
+    assert await shop.change(lambda c: store.replace_cards(c, account, [], asked_at=now))
+    assert cards.cards(shop.services, shop.account) == []
+
+
+async def test_a_renewed_card_is_warned_of_again(shop: Shop) -> None:
+    await save(shop)
+    (card,) = cards.cards(shop.services, shop.account)
+    account = shop.account
+
+    def warned() -> int | None:
+        found = shop.read(lambda c: row(c, "SELECT warned_at FROM cards WHERE account_id = ?", (account,)))
+        assert found is not None
+        return None if found[0] is None else int(found[0])
+
+    await shop.change(lambda c: c.execute("UPDATE cards SET warned_at = 5 WHERE account_id = ?", (account,)))
+    await shop.change(lambda c: store.replace_cards(c, account, [card], asked_at=shop.clock.at))
+    assert warned() == 5
+    renewed = msgspec.structs.replace(card, exp_year=2040)
+    await shop.change(lambda c: store.replace_cards(c, account, [renewed], asked_at=shop.clock.at))
+    assert warned() is None
+
+
+async def test_another_card_lifts_a_suspension_in_the_same_commit(shop: Shop) -> None:
+    await shop.save_card("pm_card_visa", behave="lost_card")
+    await shop.grant(100)
+    await shop.set_rule(amount=1_000, threshold=500)
+    await shop.work(3)
+    assert shop.rule.state == "suspended"
+    await cards.refresh(shop.services, shop.account)
+    assert shop.rule.state == "suspended"
+    await save(shop, "5555555555554444")
+    assert shop.rule.state == "active"
+
+
+async def test_without_payments_there_are_no_cards_to_save(shop: Shop) -> None:
+    import dataclasses
+
+    off = dataclasses.replace(shop.services, processor=None)
+    assert cards.cards(off, shop.account) == []
+    for asked in (
+        cards.customer_of(off, shop.account),
+        cards.refresh(off, shop.account),
+        cards.open_setup(off, shop.account, **BACK),
+        cards.set_default(off, shop.account, "pm_1"),
+        cards.remove(off, shop.account, "pm_1"),
+    ):
+        with pytest.raises(Problem) as problem:
+            await asked
+        assert problem.value.kind is PAYMENTS_OFF
+
+
+# --- profile ----------------------------------------------------------------------------------------------------------
+
+
+def low(shop: Shop) -> tuple[int | None, int]:
+    found = shop.read(
+        lambda c: row(c, "SELECT low_below, low_told FROM balances WHERE account_id = ?", (shop.account,))
+    )
+    assert found is not None
+    return found[0], found[1]
+
+
+async def test_a_profile_is_kept_whole(shop: Shop) -> None:
+    assert cards.profile(shop.services, shop.account) == Profile()
+    wanted = Profile(
+        name=" Acme GmbH ",
+        email="bills@acme.example",
+        address="Street 1\n12345 Town",
+        country="de",
+        tax_id="DE123456789",
+        top_up_min_cents=2_000,
+        top_up_max_cents=50_000,
+        low_balance_cents=1_000,
+    )
+    kept = msgspec.structs.replace(wanted, name="Acme GmbH", country="DE")
+    assert await cards.set_profile(shop.services, shop.account, wanted) == kept
+    assert cards.profile(shop.services, shop.account) == kept
+
+
+async def test_the_low_balance_mark_is_told_of_again_only_where_it_moves(shop: Shop) -> None:
+    await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=300))
+    assert low(shop) == (300 * NANOS_PER_CENT, 0)
+    await shop.change(lambda c: c.execute("UPDATE balances SET low_told = 1"))
+    await cards.set_profile(shop.services, shop.account, Profile(name="Acme", low_balance_cents=300))
+    assert low(shop) == (300 * NANOS_PER_CENT, 1)
+    await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=400))
+    assert low(shop) == (400 * NANOS_PER_CENT, 0)
+
+
+async def test_an_account_that_pays_has_the_operators_mark_unless_its_own(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, low_balance_cents=250) as shop:
+        assert low(shop) == (250 * NANOS_PER_CENT, 0)
+        await shop.open_account(card=None)
+        await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=0))
+        await cards.customer_of(shop.services, shop.account)
+        assert low(shop) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("email", "nobody"),
+        ("country", "Germany"),
+        ("country", "D1"),
+        ("name", "a\nb"),
+        ("name", "x" * 1001),
+        ("top_up_min_cents", 49),
+        ("top_up_max_cents", 100_000_000),
+        ("top_up_max_cents", 500),  # below the smallest one
+        ("low_balance_cents", -1),
+    ],
+)
+async def test_a_wrong_field_is_named(shop: Shop, field: str, value: object) -> None:
+    with pytest.raises(Problem) as problem:
+        await cards.set_profile(shop.services, shop.account, msgspec.structs.replace(Profile(), **{field: value}))
+    assert problem.value.kind is VALIDATION_FAILED
+    assert problem.value.path is not None
+    assert problem.value.path[0] == "body"
+    if value != 500:
+        assert problem.value.path == ("body", field)
+    assert cards.profile(shop.services, shop.account) == Profile()

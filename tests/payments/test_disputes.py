@@ -1,0 +1,272 @@
+"""Disputes: what is taken and given back, whatever the order, the number and the loss of the news."""
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import TopUp
+from farebox.payments.processor import ProcessorDispute, ProcessorRefund
+from farebox.storage.refunds import claims_on
+from farebox.storage.top_ups import find
+from farebox.usecases import auto_top_up, disputes
+from farebox.usecases import refund as refunds
+from tests.payments.books import compare
+from tests.payments.test_refunds import Shop
+from tests.payments.world import ACCOUNT, World, living, new_account, open_world
+
+CENT = NANOS_PER_CENT
+
+
+@pytest.fixture
+def card() -> str:
+    return "pm_card_visa"
+
+
+@pytest.fixture
+async def shop(tmp_path: Path, card: str) -> AsyncIterator[Shop]:
+    """At the end the books agree with Stripe's."""
+    with open_world(tmp_path) as world:
+        await new_account(world, card)
+        async with living(world) as process:
+            yield Shop(world, process.services)
+        compare(world.path, world.fake.http.get("/_fake/ledger"))
+
+
+def opens(world: World, bought: TopUp, *, inquiry: bool = False) -> str:
+    return str(world.fake.steer("disputes", invoice=bought.payment_id, inquiry=inquiry)["id"])
+
+
+def ends(world: World, dispute_id: str, status: str) -> None:
+    world.fake.steer(f"disputes/{dispute_id}/close", status=status)
+
+
+def notices(shop: Shop) -> list[object]:
+    found = shop.sql("SELECT kind FROM notices WHERE kind LIKE 'dispute%' ORDER BY created_at, kind DESC")
+    return [kind for (kind,) in found]
+
+
+async def test_a_dispute_takes_the_credit_and_a_victory_brings_it_back(shop: Shop) -> None:
+    bought = await shop.buy()
+    await shop.spend(2000)
+    dispute = opens(shop.world, bought)
+    await shop.settle()
+    assert (shop.balance.posted, shop.owed) == (0, 2000 * CENT)
+    assert notices(shop) == ["dispute_opened"]
+    ends(shop.world, dispute, "won")
+    await shop.settle()
+    assert (shop.balance.posted, shop.owed) == (3000 * CENT, 0)
+    assert notices(shop) == ["dispute_opened", "dispute_closed"]
+    assert [one.state for one in disputes.disputes(shop.services, ACCOUNT)] == ["won"]
+    assert (await shop.refund(bought)).credit_cents == 3000  # what came back may be refunded
+
+
+async def test_what_is_lost_is_gone_with_a_credit_note(shop: Shop) -> None:
+    bought = await shop.buy()
+    ends(shop.world, opens(shop.world, bought), "lost")
+    await shop.settle()
+    assert shop.balance.posted == 0
+    assert notices(shop) == ["dispute_opened", "dispute_closed"]  # both, though it was first heard of when it was lost
+    assert ("credit_note", -5000) in shop.sql("SELECT kind, total_cents FROM documents")
+
+
+async def test_a_dispute_that_is_first_heard_of_when_it_is_won_moves_nothing(shop: Shop) -> None:
+    bought = await shop.buy()
+    ends(shop.world, opens(shop.world, bought), "won")
+    await shop.settle()
+    assert shop.balance.posted == 5000 * CENT
+    assert notices(shop) == []
+    assert [one.state for one in disputes.disputes(shop.services, ACCOUNT)] == ["won"]
+
+
+async def test_old_news_after_new_changes_nothing(shop: Shop) -> None:
+    bought = await shop.buy()
+    dispute = opens(shop.world, bought)
+    processor = shop.services.processor
+    assert processor is not None
+    opened = await processor.fetch_dispute(dispute)
+    ends(shop.world, dispute, "won")
+    closed = await processor.fetch_dispute(dispute)
+    news = [opened, closed, opened, closed, opened]
+    assert [await disputes.apply_dispute(shop.services, one) for one in news] == [
+        "open", "won", "repeated", "repeated", "repeated",
+    ]  # fmt: skip
+    assert shop.balance.posted == 5000 * CENT
+
+
+async def test_somebody_elses_charge_is_not_ours(shop: Shop) -> None:
+    found = ProcessorDispute(
+        dispute_id="du_1", state="open", amount_cents=100, payment_intent_id="pi_1", charge_id="ch_1", reason="general"
+    )
+    assert await disputes.apply_dispute(shop.services, found) == "not_ours"
+
+
+class TestOfACardThatDisputesAtOnce:
+    """The news of the dispute may be here before that of the payment."""
+
+    @pytest.fixture
+    def card(self) -> str:
+        return "pm_card_createDispute"
+
+    @pytest.mark.parametrize("webhooks", ["dropped", "delivered", "tripled"])
+    async def test_it_is_taken_once_the_payment_is_here(self, shop: Shop, webhooks: str) -> None:
+        shop.world.webhooks = webhooks  # type: ignore[assignment]
+        await shop.buy()
+        await shop.settle()
+        assert [one.taken_cents for one in disputes.disputes(shop.services, ACCOUNT)] == [5000]
+        assert shop.balance.posted == 0
+
+
+async def test_news_ahead_of_the_payment_is_to_be_brought_again(shop: Shop) -> None:
+    shop.world.fake.steer("faults", match="POST /v1/invoices/*/pay", kind="reset_after_commit")
+    bought = await shop.buy()
+    assert bought.state != "paid"
+    (charge,) = shop.world.fake.all("charges")
+    dispute = shop.world.fake.steer("disputes", charge=charge["id"])["id"]
+    processor = shop.services.processor
+    assert processor is not None
+    found = await processor.fetch_dispute(dispute)
+    assert await disputes.apply_dispute(shop.services, found) == "not_paid"
+    await shop.settle()
+    assert [one.taken_cents for one in disputes.disputes(shop.services, ACCOUNT)] == [5000]
+
+
+# --- auto top-up ------------------------------------------------------------------------------------------------------
+
+
+async def rule_state(shop: Shop) -> tuple[str, str | None]:
+    found = auto_top_up.rule(shop.services, ACCOUNT)
+    assert found is not None
+    return found.state, found.reason
+
+
+async def test_auto_top_up_rests_while_anything_is_disputed(shop: Shop) -> None:
+    first, second = await shop.buy(), await shop.buy(3000)
+    await auto_top_up.set_rule(shop.services, ACCOUNT, amount_cents=2000, threshold_cents=1000)
+    one, other = opens(shop.world, first, inquiry=True), opens(shop.world, second)
+    await shop.settle()
+    assert await rule_state(shop) == ("suspended", "payment_disputed")
+    assert shop.balance.posted == 5000 * CENT  # an inquiry moves no money
+    ends(shop.world, one, "won")
+    await shop.settle()
+    assert await rule_state(shop) == ("suspended", "payment_disputed")
+    ends(shop.world, other, "won")
+    await shop.settle()
+    assert await rule_state(shop) == ("active", None)
+    assert shop.sql("SELECT count(*) FROM top_ups WHERE kind = 'auto'") == [(0,)]
+
+
+async def test_after_a_lost_dispute_the_owner_decides(shop: Shop) -> None:
+    bought = await shop.buy()
+    await auto_top_up.set_rule(shop.services, ACCOUNT, amount_cents=2000, threshold_cents=1000)
+    dispute = opens(shop.world, bought)
+    await shop.settle()
+    ends(shop.world, dispute, "lost")
+    await shop.settle()
+    assert await rule_state(shop) == ("suspended", "payment_disputed")
+    await auto_top_up.set_rule(shop.services, ACCOUNT, amount_cents=2000, threshold_cents=1000)
+    await disputes.apply_dispute(
+        shop.services,
+        await shop.services.processor.fetch_dispute(dispute),  # type: ignore[union-attr]
+    )
+    assert (await rule_state(shop))[0] == "active"  # repeated news does not freeze it again
+
+
+async def test_an_inquiry_that_becomes_a_dispute(shop: Shop) -> None:
+    bought = await shop.buy()
+    dispute = opens(shop.world, bought, inquiry=True)
+    await shop.settle()
+    assert (shop.balance.posted, notices(shop)) == (5000 * CENT, [])
+    ends(shop.world, dispute, "lost")
+    await shop.settle()
+    assert (shop.balance.posted, notices(shop)) == (0, ["dispute_opened", "dispute_closed"])
+
+
+# --- with refunds -----------------------------------------------------------------------------------------------------
+
+
+def refund_news(state: str, cents: int, intent: str, name: str = "re_1") -> ProcessorRefund:
+    return ProcessorRefund(
+        refund_id=name,
+        state=state,  # type: ignore[arg-type]
+        amount_cents=cents,
+        payment_intent_id=intent,
+        charge_id=None,
+        failure="declined" if state == "failed" else None,
+    )
+
+
+def dispute_news(state: str, cents: int, intent: str, name: str = "du_1") -> ProcessorDispute:
+    return ProcessorDispute(
+        dispute_id=name,
+        state=state,  # type: ignore[arg-type]
+        amount_cents=cents,
+        payment_intent_id=intent,
+        charge_id=None,
+        reason="general",
+    )
+
+
+STORIES = {
+    "refund, dispute of all": ([("refund", "succeeded")], [("dispute", "open")], (2000, 3865)),
+    "refund, dispute lost": ([("refund", "succeeded")], [("dispute", "open"), ("dispute", "lost")], (2000, 3865)),
+    "refund, dispute won": ([("refund", "succeeded")], [("dispute", "open"), ("dispute", "won")], (2000, 0)),
+    "refund fails, dispute": ([("refund", "pending"), ("refund", "failed")], [("dispute", "open")], (0, 5865)),
+    "refund fails late, dispute lost": (
+        [("refund", "succeeded"), ("refund", "failed")],
+        [("dispute", "inquiry"), ("dispute", "open"), ("dispute", "lost")],
+        (0, 5865),
+    ),
+}
+
+
+def interleaved(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Every order in which both can be told, each in its own order."""
+    total = len(first) + len(second)
+    orders = []
+    for places in itertools.combinations(range(total), len(first)):
+        one, other = iter(first), iter(second)
+        orders.append([next(one) if place in places else next(other) for place in range(total)])
+    return orders
+
+
+class TestTogether:
+    """58.65 were charged for 50.00 of credit; 20.00 were refunded at the dashboard, all was disputed at the bank."""
+
+    @pytest.fixture
+    async def shop(self, tmp_path: Path) -> AsyncIterator[Shop]:
+        with open_world(tmp_path, fee_percent="16.53", fee_fixed_cents=38) as world:
+            await new_account(world)
+            async with living(world) as process:
+                yield Shop(world, process.services)
+
+    @pytest.mark.parametrize("story", STORIES)
+    async def test_never_claw_twice_in_any_order(self, shop: Shop, story: str) -> None:
+        refund, dispute, (refunded, disputed) = STORIES[story]
+        ends_with = set()
+        for order in interleaved(refund, dispute):
+            bought = await shop.buy()
+            shop.world.clock.at += 60_000 * 60  # no guard is in the way
+            before = shop.balance.posted - shop.owed
+            intent = shop.intent(bought)
+            for what, state in order:
+                if what == "refund":
+                    news = refund_news(state, 2000, intent, f"re_{intent}")
+                    await refunds.apply_refund(shop.services, news)
+                    await refunds.apply_refund(shop.services, news)
+                else:
+                    told = dispute_news(state, 5865, intent, f"du_{intent}")
+                    await disputes.apply_dispute(shop.services, told)
+                    await disputes.apply_dispute(shop.services, told)
+                with shop.world.reading() as connection:
+                    now = find(connection, ACCOUNT, bought.top_up_id)
+                    assert now is not None
+                    claims = claims_on(connection, shop.bucket, now)
+                assert (now.refunded_cents, now.disputed_cents) == (claims.refunded, claims.disputed)
+                assert now.refunded_cents + now.disputed_cents <= 5865
+                assert before - (shop.balance.posted - shop.owed) == now.clawed_cents * CENT <= 5000 * CENT
+            assert (claims.refunded, claims.disputed) == (refunded, disputed), order
+            ends_with.add((claims.refunded_credit, claims.disputed_credit))
+        assert len(ends_with) == 1, f"the order of the news makes a difference: {ends_with}"

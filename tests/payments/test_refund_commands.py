@@ -1,0 +1,86 @@
+"""`farebox refund` and `farebox top-ups`, beside a server or without one."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from farebox.cli import refunds
+from farebox.cli.session import Session, Stopped
+from farebox.usecases import top_up
+from tests.payments.books import compare
+from tests.payments.world import ACCOUNT, SECRET, World, living, new_account, open_world
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """An account that bought 50 USD, and no server that runs."""
+    with open_world(tmp_path, database_url=f"sqlite:///{tmp_path}/world.db") as world:
+        asyncio.run(_buy(world))
+        yield world
+        compare(world.path, world.fake.http.get("/_fake/ledger"))
+
+
+async def _buy(world: World) -> None:
+    await new_account(world)
+    async with living(world) as process:
+        await top_up.buy(process.services, ACCOUNT, credit_cents=5000, request_key="order-1")
+
+
+@pytest.fixture
+def cli(world: World, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    app = typer.Typer()
+    refunds.register(app)
+    for name, value in (
+        ("DATA_DIR", str(world.path.parent)),
+        ("DATABASE_URL", f"sqlite:///{world.path}"),
+        ("STRIPE_SECRET_KEY", "sk_test_1"),
+        ("STRIPE_WEBHOOK_SECRET", SECRET),
+        ("STRIPE_API_BASE", world.fake.url),
+        ("SECRET_KEY", base64.b64encode(bytes(32)).decode()),
+    ):
+        monkeypatch.setenv(f"FAREBOX_{name}", value)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), obj=Session())
+
+
+def bought(cli: Cli) -> dict[str, object]:
+    (row,) = json.loads(cli("top-ups", "--account", ACCOUNT, "--json").stdout)
+    assert isinstance(row, dict)
+    return row
+
+
+def test_a_refund_in_part_and_of_the_rest(cli: Cli, world: World) -> None:
+    top_up_id = str(bought(cli)["top_up_id"])
+    part = cli("refund", "--account", ACCOUNT, "--top-up", top_up_id, "--amount", "12.34", "--id", "a", "--json")
+    assert json.loads(part.stdout)["amount_cents"] == 1234
+    again = cli("refund", "--account", ACCOUNT, "--top-up", top_up_id, "--amount", "12.34", "--id", "a", "--json")
+    assert json.loads(again.stdout) == json.loads(part.stdout)
+    rest = cli("refund", "--account", ACCOUNT, "--top-up", top_up_id)
+    assert "Refunded 37.66 USD to the card" in rest.stdout
+    assert bought(cli)["refunded_cents"] == 5000
+    assert sum(one["amount"] for one in world.fake.all("refunds")) == 5000
+
+
+def test_what_cannot_be_refunded_is_said_with_what_is_left(cli: Cli) -> None:
+    answer = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "50.01")
+    assert isinstance(answer.exception, Stopped)
+    assert "50.00 USD" in str(answer.exception)
+
+
+def test_a_fraction_of_a_cent_is_no_amount(cli: Cli) -> None:
+    answer = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "0.001")
+    assert answer.exit_code == 2
+    assert "whole cents" in answer.output
+
+
+def test_without_payments_it_says_how_to_switch_them_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FAREBOX_STRIPE_SECRET_KEY")
+    answer = cli("refund", "--account", ACCOUNT, "--top-up", "x")
+    assert "FAREBOX_STRIPE_SECRET_KEY" in str(answer.exception)

@@ -1,0 +1,484 @@
+"""A world for payments that can be killed anywhere: the real use-cases on a file, a fake Stripe over HTTP, one clock.
+
+A `Process` is one life of a server on the file. It dies at the point of its life that it is told: at a statement that
+writes, around a commit, before a request leaves for Stripe, or when Stripe has done it and the answer is not read yet.
+Dying is as sudden as kill -9: nothing that it does afterwards reaches the file or Stripe.
+"""
+
+import asyncio
+import contextlib
+import copy
+import hashlib
+import hmac
+import json
+import random
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import httpx
+import stripe
+import uvloop
+
+from farebox.clock import RandomIds
+from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
+from farebox.ledger.ledger import SqliteLedger
+from farebox.payments.stripe import StripeProcessor
+from farebox.providers.upstream import WreqUpstream
+from farebox.settings import Settings, load
+from farebox.storage.accounts import add_account
+from farebox.storage.database import Database
+from farebox.storage.sqlite import connect
+from farebox.usecases import auto_top_up, cards, payment_news, refund, top_up
+from farebox.usecases.configuration import Configuration
+from farebox.usecases.services import Services
+from farebox.usecases.waiting import Waiters
+from farebox.vault import Vault
+
+T = TypeVar("T")
+Json = dict[str, Any]
+Webhooks = Literal["dropped", "delivered", "tripled"]
+
+ACCOUNT = "acme"
+SECRET = "whsec_of_the_tests"
+START = 1_795_000_000_000
+SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
+ROUNDS_MAX = 3_000
+"""Of the workers, until everything must be quiet."""
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class SettableClock:
+    """Stands still, except when somebody sleeps or moves it."""
+
+    def __init__(self, at: int = START) -> None:
+        self.at = at
+
+    def now_ms(self) -> int:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += round(seconds * 1000)
+        await asyncio.sleep(0)
+
+
+class _FakesClock:
+    """The same time for the fake, which waits by the real one."""
+
+    def __init__(self, clock: SettableClock) -> None:
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        return self._clock.at
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Fake:
+    """A fake Stripe in a loop on a thread of its own, so that no crash of ours touches it."""
+
+    def __init__(self, clock: SettableClock) -> None:
+        self._clock = clock
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), name="fake-stripe")
+        self._thread.start()
+        assert self._started.wait(30)
+        self.http = httpx.Client(base_url=self.url, headers={"authorization": "Bearer sk_test_1"}, timeout=30)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with await start_fake_stripe(clock=_FakesClock(self._clock)) as running:
+            self._running: RunningFakeStripe = running
+            self.url = running.url
+            self._started.set()
+            await self._stop.wait()
+
+    def close(self) -> None:
+        self.http.close()
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+
+    def _do(self, act: Callable[[], T]) -> T:
+        async def run() -> T:
+            return act()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+
+    def save(self) -> str:
+        """Everything it knows."""
+        app = self._running.app
+        return self._do(lambda: json.dumps(list(app.world.store._by_id.values())))
+
+    def count(self, kind: str) -> int:
+        """How many objects it has."""
+        return self._running.app.world.store.count(kind)
+
+    def load(self, state: str) -> None:
+        """Be as it was then."""
+        app = self._running.app
+
+        def act() -> None:
+            app.world.store.clear()
+            app.faults.queue.clear()
+            app.requests.clear()
+            app.deliverer.forget()
+            for thing in json.loads(state):
+                app.world.store.add(thing)
+
+        self._do(act)
+
+    def post(self, path: str, **values: Any) -> Json:
+        """A call of the API, as from Stripe's dashboard: form fields."""
+        answer = self.http.post(path, data=values)
+        assert answer.status_code < 300, answer.text
+        found: Json = answer.json()
+        return found
+
+    def steer(self, path: str, **values: Any) -> Json:
+        """POST /_fake/{path}."""
+        answer = self.http.post(f"/_fake/{path}", json=values)
+        assert answer.status_code < 300, answer.text
+        found: Json = answer.json()
+        return found
+
+    def all(self, kind: str, **params: Any) -> list[Json]:
+        """A list of the API, oldest first."""
+        found: list[Json] = []
+        more = True
+        while more:
+            page = {"limit": 100, **params} | ({"starting_after": found[-1]["id"]} if found else {})
+            answer = self.http.get(f"/v1/{kind}", params=page).raise_for_status().json()
+            found += answer["data"]
+            more = answer["has_more"]
+        return found[::-1]
+
+
+class _Wire(stripe.HTTPXClient):
+    """Stripe's HTTP client, with a point before each request leaves and one after it has been done."""
+
+    def __init__(self, process: "Process") -> None:
+        super().__init__(timeout=30.0, verify_ssl_certs=False)  # it is local; certificates take long to load
+        self._process = process
+
+    async def request_async(self, method: Any, url: Any, headers: Any, post_data: Any = None) -> Any:
+        path = str(url).partition("/v1/")[2].partition("?")[0]
+        self._process.point(f"before {method} {path}")
+        answer = await super().request_async(method, url, headers, post_data)
+        self._process.point(f"after {method} {path}")
+        return answer
+
+
+def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), Crash):
+        loop.default_exception_handler(context)
+
+
+class Process:
+    """One life of a server: services on the file, until it ends or dies."""
+
+    def __init__(self, world: "World", die_at: int | None = None) -> None:
+        self.points: list[str] = []
+        self.dead = False
+        self._die_at = die_at
+        self._died = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_quiet_about_crashes)
+        self._database = Database(world.path)
+        self._watch_writer()
+        self._wire = _Wire(self)
+        settings = world.settings
+        self._upstream = WreqUpstream(connect_seconds=1)
+        ids = RandomIds(world.clock)
+        vault = Vault(bytes(32))
+        self.services = Services(
+            settings=settings,
+            clock=world.clock,
+            ids=ids,
+            vault=vault,
+            database=self._database,
+            ledger=SqliteLedger(self._database.writer),
+            configuration=Configuration(self._database, vault, world.clock, demo_url=None),
+            upstream=self._upstream,
+            processor=StripeProcessor(
+                "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=self._wire
+            ),
+            waiters=Waiters(),
+            base_url="http://127.0.0.1:8787",
+            instance=ids.log_id(),
+        )
+
+    # --- the points of its life ---
+
+    def point(self, where: str) -> None:
+        """Die here if this is the point; whatever goes on after death dies too."""
+        if not self.dead:
+            self.points.append(where)
+            if len(self.points) != self._die_at:
+                return
+            self.dead = True
+            self._loop.call_soon_threadsafe(self._died.set)
+        raise Crash(where)
+
+    def _watch_writer(self) -> None:
+        """Points at each statement that writes, before the commit, and after it, before anybody hears of it."""
+        writer = self._database.writer
+        commit, deliver = writer._commit, writer._deliver
+        dirty = False
+
+        def trace(cursor: Any, sql: str, bindings: Any) -> bool:
+            nonlocal dirty
+            if sql.lstrip()[:6].upper() in ("INSERT", "UPDATE", "DELETE", "REPLAC"):
+                dirty = True
+                self.point(" ".join(sql.split())[:60])
+            elif self.dead:
+                raise Crash(sql)
+            return True
+
+        def committing(answers: Any) -> None:  # on the writer's thread: whoever dies here just stops
+            with contextlib.suppress(Crash):
+                if dirty:
+                    self.point("before COMMIT")
+                commit(answers)
+
+        def delivering(answers: Any) -> None:
+            nonlocal dirty
+            was, dirty = dirty, False
+            with contextlib.suppress(Crash):
+                if was:
+                    self.point("after COMMIT")
+                if not self.dead:
+                    deliver(answers)
+
+        writer._connection.exec_trace = trace
+        writer._commit = committing  # type: ignore[method-assign]
+        writer._deliver = delivering  # type: ignore[method-assign]
+
+    # --- life and death ---
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something, unless it dies meanwhile. Raises Crash then."""
+        task = asyncio.ensure_future(work)
+        died = asyncio.ensure_future(self._died.wait())
+        await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if not self.dead:
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task}, timeout=5)
+        if task.done() and not task.cancelled():
+            task.exception()
+        raise Crash(self.points[-1])
+
+    async def end(self) -> None:
+        """Close the file; what was not committed is undone, as when the system closes a dead process's files."""
+        if self.dead:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        await asyncio.sleep(0)
+        writer = self._database.writer
+        writer._blocking.put(None)
+        writer._thread.join(10)
+        writer._connection.exec_trace = None
+        for connection in (self._database._near, self._database._far, writer._connection):
+            connection.close()
+        self._database._far_thread.shutdown()
+        await self._wire.close_async()  # type: ignore[no-untyped-call]
+        await self._upstream.close()
+
+
+# --- the world --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Saved:
+    """A moment of the world: the file, the fake, the time."""
+
+    file: Path
+    fake: str
+    at: int
+    heard: set[str]
+    notes: dict[str, Any]
+
+
+@dataclass(slots=True)
+class World:
+    """One account's server, its Stripe, its time, and how webhooks travel."""
+
+    path: Path
+    clock: SettableClock
+    fake: Fake
+    settings: Settings
+    webhooks: Webhooks = "dropped"
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the steps of a flow tell one another."""
+    heard: set[str] = field(default_factory=set)
+    """Events that are on their way, or have arrived."""
+    on_their_way: list[Json] = field(default_factory=list)
+
+    def save(self, file: Path) -> Saved:
+        """Only while no process runs."""
+        shutil.copy(self.path, file)
+        return Saved(file, self.fake.save(), self.clock.at, set(self.heard), copy.deepcopy(self.notes))
+
+    def load(self, saved: Saved, webhooks: Webhooks, seed: int) -> None:
+        for old in self.path.parent.glob(self.path.name + "*"):
+            old.unlink()
+        shutil.copy(saved.file, self.path)
+        self.fake.load(saved.fake)
+        self.clock.at = saved.at
+        self.webhooks, self.chance = webhooks, random.Random(seed)
+        self.notes, self.heard, self.on_their_way = copy.deepcopy(saved.notes), set(saved.heard), []
+
+    # --- webhooks ---
+
+    def collect(self) -> None:
+        """What Stripe has to tell, put on its way."""
+        copies = {"dropped": 0, "delivered": 1, "tripled": 3}[self.webhooks]
+        if copies == 0 or self.fake.count("event") == len(self.heard):
+            return
+        for event in self.fake.all("events"):
+            if event["id"] not in self.heard:
+                self.heard.add(event["id"])
+                self.on_their_way += [event] * copies
+        if self.webhooks == "tripled":
+            self.chance.shuffle(self.on_their_way)
+
+    async def deliver(self, services: Services) -> int:
+        """Bring some of what is on its way; what is not taken comes again."""
+        self.collect()
+        count = len(self.on_their_way)
+        if self.webhooks == "tripled" and count > 2:
+            count = self.chance.randint(1, count)
+        for event in self.on_their_way[:count]:
+            body = json.dumps(event).encode()
+            await payment_news.receive(services, body, signed(body, self.clock.at))
+            self.on_their_way.remove(event)
+        return count
+
+    # --- the workers ---
+
+    async def settle(self, services: Services, until: int) -> None:
+        """Let the workers run, and time go on, until nothing is to be done up to then."""
+        swept = -1
+        for _ in range(ROUNDS_MAX):
+            busy = await self.deliver(services)
+            busy += await payment_news.work(services)
+            busy += await top_up.work(services)
+            busy += await refund.work(services)
+            await auto_top_up.sweep(services)
+            if busy or self.on_their_way:
+                continue
+            if swept != self.fake.count("event"):  # an hourly sweep, as soon as it would find something
+                swept = self.fake.count("event")
+                await payment_news.sweep_undelivered(services)
+                continue
+            due = self.next_due()
+            if due is None or due > until:
+                return
+            self.clock.at = max(due, self.clock.at + SECOND)
+            self.fake.http.get("/_fake/clock")  # it does what is due by its clock when it is asked something
+        raise AssertionError(f"never quiet; due: {self.waiting()}")
+
+    def next_due(self) -> int | None:
+        waits = [at for _, at in self.waiting()]
+        jobs = [job["at"] * 1000 for job in self.fake_jobs()]
+        return min(waits + jobs, default=None)
+
+    def fake_jobs(self) -> list[Json]:
+        if self.fake.count("_job") == 0:
+            return []
+        store = self.fake._running.app.world.store
+        return self.fake._do(lambda: [dict(job) for job in store.all("_job") if job["act"] != "expire"])
+
+    def waiting(self) -> list[tuple[str, int]]:
+        """Rows that are to be looked at again."""
+        with self.reading() as connection:
+            found: list[tuple[str, int]] = connection.execute(
+                "SELECT 'top_up ' || top_up_id || ' ' || state, next_at FROM top_ups WHERE next_at IS NOT NULL "
+                "UNION ALL SELECT 'refund ' || state, next_at FROM refunds WHERE next_at IS NOT NULL "
+                "UNION ALL SELECT 'event ' || type || ' ' || coalesce(outcome, ''), next_at FROM processor_events "
+                "WHERE next_at IS NOT NULL "
+                "UNION ALL SELECT 'rule ' || state, until FROM top_up_rules WHERE until > ?",
+                (self.clock.at,),
+            ).fetchall()
+        return found
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        connection = connect(self.path, readonly=True)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def signed(body: bytes, at: int) -> str:
+    """The header of a webhook."""
+    moment = at // 1000
+    mark = hmac.new(SECRET.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={moment},v1={mark}"
+
+
+@contextlib.contextmanager
+def open_world(folder: Path, **settings: object) -> Iterator[World]:
+    """A world with an account that has nothing yet."""
+    clock = SettableClock()
+    fake = Fake(clock)
+    path = folder / "world.db"
+    loaded = load(
+        {},
+        data_dir=str(folder),
+        stripe_secret_key="sk_test_1",
+        stripe_webhook_secret=SECRET,
+        stripe_api_base=fake.url,
+        log_level="error",
+        **settings,
+    )
+    try:
+        yield World(path, clock, fake, loaded)
+    finally:
+        fake.close()
+
+
+@contextlib.asynccontextmanager
+async def living(world: World, die_at: int | None = None) -> AsyncIterator[Process]:
+    """A process, ended at the end."""
+    process = Process(world, die_at)
+    try:
+        yield process
+    finally:
+        await process.end()
+
+
+async def new_account(world: World, card: str | None = "pm_card_visa") -> None:
+    """The account, its customer at Stripe, and a saved card unless None."""
+    async with living(world) as process:
+        services = process.services
+        await services.database.write(lambda c: add_account(c, ACCOUNT, "Acme", world.clock.at))
+        await cards.customer_of(services, ACCOUNT)
+        if card is not None:
+            await save_card(world, services, card)
+        await world.settle(services, world.clock.at)
+
+
+async def save_card(world: World, services: Services, card: str) -> str:
+    """Save a card as the default, as the hosted page would; the payment method."""
+    customer = await cards.customer_of(services, ACCOUNT)
+    method = world.fake.post(f"/v1/payment_methods/{card}/attach", customer=customer)["id"]
+    world.fake.post(f"/v1/customers/{customer}", **{"invoice_settings[default_payment_method]": method})
+    await cards.refresh(services, ACCOUNT)
+    return str(method)
