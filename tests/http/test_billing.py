@@ -4,7 +4,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.http.support import errors, http, result
+from tests.http.support import http, result
 from tests.support import Customer, Farebox
 
 HOUR_MS = 3_600_000
@@ -112,22 +112,12 @@ def test_the_running_month_has_a_line_for_each_model(customer: Customer) -> None
 
 
 @pytest.mark.parametrize("kind", ["all", "auto", "manual", None])
-def test_there_are_no_invoices_yet(customer: Customer, kind: str | None) -> None:
+def test_who_bought_nothing_has_no_invoices(customer: Customer, kind: str | None) -> None:
     answer = billing(customer, "invoice-history", **({} if kind is None else {"type": kind}))
     assert result(answer) == {
         "invoices": [],
         "pagination": {"has_more": False, "page": 1, "per_page": 20, "total_count": 0},
     }
-
-
-def test_the_account_wide_spending_limit_is_a_thing_of_the_past(customer: Customer) -> None:
-    none = {"enabled": False, "config": {"amount": None, "duration": None, "strategy": None}}
-    assert result(billing(customer, "spending-limit")) == none
-    url = f"{customer.api_url}/ai-gateway/billing/spending-limit"
-    refused = http.post(url, json={"amount": 100}, headers=customer.headers)
-    assert refused.status_code == 403
-    assert "spending limits are deprecated" in errors(refused)[0][1]
-    assert result(http.delete(url, headers=customer.headers)) == none
 
 
 def test_ours_is_exact(customer: Customer) -> None:
@@ -139,6 +129,7 @@ def test_ours_is_exact(customer: Customer) -> None:
         "posted_nanos": customer.balance.posted,
         "held_nanos": 0,
         "available_nanos": customer.balance.available,
+        "owed_nanos": 0,
     }
     receipt = customer.receipt(spent_by)
     assert receipt["charge_nanos"] == 5_000_000_000 - money["posted_nanos"]

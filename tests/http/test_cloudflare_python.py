@@ -1,10 +1,11 @@
 """The official `cloudflare` Python SDK against a running server; the seed pages' calls first."""
 
 import cloudflare
+import httpx
 import pytest
 from cloudflare import Cloudflare
 
-from tests.http.support import GATEWAY_FIELDS
+from tests.http.support import GATEWAY_FIELDS, save_card
 from tests.support import Customer, Farebox
 
 
@@ -107,4 +108,69 @@ def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, custo
 def test_what_is_not_available_is_asked_once(customer: Customer) -> None:
     client = Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4")  # with its retries
     with pytest.raises(cloudflare.InternalServerError, match="not available in this release"):
-        client.ai_gateway.billing.topup.create(account_id=customer.account_id, amount=1000)
+        client.ai_gateway.datasets.list("default", account_id=customer.account_id)
+
+
+def test_a_whole_life_of_billing(farebox: Farebox) -> None:
+    """Every method of the SDK's billing, on an account that buys 50 USD, spends some, and sets its limits."""
+    account_id = farebox.create_account()
+    owner = Customer(farebox, account_id, farebox.create_token(account_id))
+    save_card(owner)
+    client = Cloudflare(api_token=owner.token, base_url=f"{farebox.url}/client/v4", max_retries=0)
+    billing = client.ai_gateway.billing
+    bought = billing.topup.create(account_id=account_id, amount=5000)
+    assert (bought.client_secret, bought.onboarding, bought.brand, bought.last4) == (None, True, "visa", "4242")
+    status = billing.topup.status(account_id=account_id, payment_intent_id=bought.payment_intent_id)
+    assert (status.status, status.payment_intent_id) == ("completed", bought.payment_intent_id)
+    saved = billing.topup.config.create(account_id=account_id, amount=2000, threshold=500)
+    assert (saved.amount, saved.threshold) == (2000, 500)
+    config = billing.topup.config.get(account_id=account_id)
+    assert (config.amount, config.threshold, config.disabled_reason, config.error) == (2000, 500, None, None)
+    owner.chat()
+    spent = 50 * 10**9 - owner.balance.posted
+    balance = billing.credit_balance(account_id=account_id)
+    assert balance.balance == pytest.approx(5000 - spent / 10**7)
+    assert (balance.has_default_payment_method, balance.first_topup_success) == (True, True)
+    assert balance.topup_config.amount == 2000
+    (invoice,) = billing.invoice_history(account_id=account_id, type="manual").invoices
+    assert (invoice.id, invoice.amount_paid, invoice.status) == (bought.payment_intent_id, 5000, "paid")
+    assert billing.invoice_history(account_id=account_id, type="auto").invoices == []
+    (line,) = billing.invoice_preview(account_id=account_id).invoice_lines
+    assert line.amount == pytest.approx(spent / 10**7)
+    (usage,) = billing.usage_history(account_id=account_id, value_grouping_window="day").history
+    assert usage.aggregated_value == pytest.approx(spent / 10**7)
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # Cloudflare has given it up
+        billing.spending_limit.create(account_id=account_id, amount=10000, duration="monthly", strategy="fixed")
+    limit = billing.spending_limit.get(account_id=account_id)
+    assert (limit.enabled, limit.config.amount, limit.config.duration) == (True, 10000, "monthly")
+    billing.spending_limit.delete(account_id=account_id)
+    assert billing.spending_limit.get(account_id=account_id).enabled is False
+    billing.topup.config.delete(account_id=account_id)
+    assert billing.topup.config.get(account_id=account_id).amount is None
+
+
+def test_the_retries_of_the_sdk_charge_once(farebox: Farebox) -> None:
+    """The answer to the first attempt is lost; the SDK sends it again, with nothing but its count."""
+    account_id = farebox.create_account()
+    owner = Customer(farebox, account_id, farebox.create_token(account_id))
+    save_card(owner)
+    lost = _LosesTheFirstAnswer()
+    with httpx.Client(transport=lost) as transport:
+        client = Cloudflare(api_token=owner.token, base_url=f"{farebox.url}/client/v4", http_client=transport)
+        bought = client.ai_gateway.billing.topup.create(account_id=account_id, amount=1000)
+        (invoice,) = client.ai_gateway.billing.invoice_history(account_id=account_id).invoices
+    assert lost.requests == 3
+    assert owner.balance.posted == 10 * 10**9
+    assert invoice.id == bought.payment_intent_id
+
+
+class _LosesTheFirstAnswer(httpx.HTTPTransport):
+    requests = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        self.requests += 1
+        if self.requests == 1:
+            answer.read()
+            raise httpx.ReadError("the connection was lost")
+        return answer

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.http.support import save_card
 from tests.support import Customer, Farebox
 
 NODE = Path(__file__).parents[1] / "node"
@@ -47,6 +48,26 @@ def run(node: str, program: str, customer: Customer) -> str:
 
 def test_the_seed_page_word_for_word(node: str, farebox: Farebox, seed_account: str) -> None:
     assert run(node, "seed.mjs", Customer(farebox, seed_account, farebox.create_token(seed_account))) == "null\n"
+
+
+def test_a_whole_life_of_billing(node: str, farebox: Farebox) -> None:
+    account_id = farebox.create_account()
+    owner = Customer(farebox, account_id, farebox.create_token(account_id))
+    save_card(owner)
+    told = json.loads(run(node, "billing.mjs", owner))
+    payment_id = told["bought"]["payment_intent_id"]
+    assert told["bought"]["onboarding"] is True
+    assert told["status"] == {"payment_intent_id": payment_id, "status": "completed"}
+    assert (told["saved"]["amount"], told["saved"]["threshold"]) == (2000, 500)
+    assert (told["config"]["amount"], told["config"]["disabledReason"]) == (2000, None)
+    assert told["balance"]["balance"] == 5000
+    assert told["balance"]["payment_method"] == {"brand": "visa", "last4": "4242"}
+    assert told["balance"]["first_topup_success"] is True
+    assert [invoice["id"] for invoice in told["history"]["invoices"]] == [payment_id]
+    assert (told["preview"]["amount_due"], told["usage"]["history"]) == (0, [])
+    assert told["limit"]["config"] == {"amount": 10000, "duration": "monthly", "strategy": "fixed"}
+    assert told["after"]["amount"] is None
+    assert told["refused"] == {"status": 404, "code": 7002}
 
 
 def test_a_session(node: str, customer: Customer) -> None:

@@ -106,7 +106,7 @@ def test_a_body_above_the_limit_is_refused(farebox: Farebox, customer: Customer)
 
 
 def test_what_is_not_available_says_so_and_is_not_tried_again(farebox: Farebox, customer: Customer) -> None:
-    answer = http.post(f"{customer.api_url}/ai-gateway/billing/topup", json={"amount": 1000}, headers=customer.headers)
+    answer = http.post(f"{customer.api_url}/ai-gateway/gateways/default/policies", json={}, headers=customer.headers)
     assert answer.status_code == 501
     assert errors(answer) == [(2921, "This part of the API is not available in this release of Farebox")]
     assert answer.headers["x-should-retry"] == "false"

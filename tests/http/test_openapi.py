@@ -1,5 +1,6 @@
 """The OpenAPI document and the written ones say what the route table and the table of errors say."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from farebox.http.routes import ROUTES, SERVED, UNAVAILABLE
 from tests.http.support import http, result, url
 from tests.support import Customer, Farebox
 
+DATA_PLANE = {
+    "POST /v1/{account_id}/{gateway_id}",
+    "POST /v1/{account_id}/{gateway_id}/compat/chat/completions",
+    "POST /client/v4/accounts/{account_id}/ai/v1/chat/completions",
+}
 DOCS = Path(__file__).parents[2] / "docs"
+KNOWN = {"account_id": "", "gateway_id": "default", "log_id": "", "provider": "demo", "month": "2026-11"}
+"""Parameters of which every account has something."""
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +81,19 @@ def test_what_is_always_sent_is_required(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "route",
-    [route for route in SERVED if route.method == "GET" and route.shape is not Shape.RAW],
+    [
+        route
+        for route in SERVED
+        if route.method == "GET" and route.shape is not Shape.RAW and {*route.parameters} <= set(KNOWN)
+    ],
     ids=lambda route: route.path,
 )
 def test_answers_are_of_the_types_the_document_is_made_from(farebox: Farebox, customer: Customer, route: Route) -> None:
-    log_id = customer.chat().headers["cf-aig-log-id"]
+    known = KNOWN | {"log_id": customer.chat().headers["cf-aig-log-id"]}
     query = {"value_grouping_window": "day"} if route.path.endswith("usage-history") else {}
-    answer = http.get(url(farebox, route, customer.account_id, log_id=log_id), params=query, headers=customer.headers)
+    answer = http.get(
+        url(farebox, route, **(known | {"account_id": customer.account_id})), params=query, headers=customer.headers
+    )
     found = result(answer)
     kind = list[route.result] if route.shape is Shape.PAGE else route.result  # type: ignore[name-defined]
     msgspec.convert(found, kind)
@@ -90,6 +104,10 @@ def test_docs_name_every_route() -> None:
     text = (DOCS / "api.md").read_text()
     for route in ROUTES:
         assert f"`{route.method} {route.path}`" in text, f"docs/api.md lacks {route.method} {route.path}"
+    named = set(re.findall(r"^(?:\| |- )`([A-Z]+ /\S*)`", text, re.MULTILINE))
+    assert named - {f"{route.method} {route.path}" for route in ROUTES} <= DATA_PLANE
+    for route in SERVED:
+        assert f"| `{route.method} {route.path}` | {route.summary} |" in text
 
 
 def test_docs_explain_every_error() -> None:
@@ -100,3 +118,4 @@ def test_docs_explain_every_error() -> None:
         line = next(line for line in text.splitlines() if line.startswith(start))
         assert line.endswith(f"| {kind.remedy} |"), f"docs/errors.md gives another remedy for {kind.name}"
         assert line.removeprefix(start).partition(" | ")[0].strip(), f"docs/errors.md does not explain {kind.name}"
+    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == {kind.name for kind in error_kinds()}

@@ -12,6 +12,7 @@ from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
+from farebox.http.sparing import spend
 from farebox.http.validation import read, read_body
 from farebox.model import Caller
 from farebox.storage.sqlite import DatabaseUnavailable
@@ -39,20 +40,32 @@ class Application:
             if _of_data_plane(exchange.path):
                 await self._data_plane(exchange)
                 return
-            answer = await self._control_plane(exchange)
+            answer = await self._control_plane(exchange, request_id)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
-            answer = _error_answer(error, exchange, request_id)
+            extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
+            answer = failure(_problem_of(error, exchange, request_id), *extra)
         try:
             _send(exchange, answer, request_id)
         except Exception:  # noqa: BLE001 - the client has gone, or the answer had begun before the error
             log.info("not answered", request_id=request_id, status=answer.status)
 
-    async def _control_plane(self, exchange: Exchange) -> Answer:
+    async def _control_plane(self, exchange: Exchange, request_id: str) -> Answer:
         route, parameters = self._router.find(exchange.method, exchange.path)
+        try:
+            return await self._handle(route, exchange, parameters)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
+            return route.on_problem(_problem_of(error, exchange, request_id))
+
+    async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Answer:
         caller = self._admit(route, exchange, parameters)
-        request = Request(self._services, exchange.headers, parameters, exchange.query, caller)
+        body = b""
+        if route.raw_limit:
+            body = await whole_body(exchange, self._services.settings, route.raw_limit)
+        request = Request(self._services, exchange.headers, parameters, exchange.query, caller, body)
         if route.takes is None:
             return await route.handler(request, None)
         if route.takes_body:
@@ -66,7 +79,9 @@ class Application:
             return None
         caller = authenticate(exchange.headers, self._services.configuration)
         if route.access is Access.ACCOUNT:
-            authorize(caller, parameters["account_id"], route.permissions)
+            authorize(caller, parameters["account_id"], route.permissions, route.denied)
+            if route.budget is not None:
+                spend(self._services, route.budget, parameters["account_id"])
         return caller
 
 
@@ -80,17 +95,17 @@ def _of_data_plane(path: str) -> bool:
     return path.startswith("/v1/")
 
 
-def _error_answer(error: Exception, exchange: Exchange, request_id: str) -> Answer:
+def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:
+    """What the caller is told of an exception; what is no Problem of ours goes to the log, not to the caller."""
     if isinstance(error, Problem):
-        extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
-        return failure(error, *extra)
+        return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
         log.error("database unavailable", **where, reason=str(error))
         message = "The database does not take writes at the moment"
-        return failure(Problem(DATABASE_UNAVAILABLE, message, retry_after=RETRY_SECONDS))
+        return Problem(DATABASE_UNAVAILABLE, message, retry_after=RETRY_SECONDS)
     log.error("internal error", **where, exc_info=error)
-    return failure(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
+    return Problem(INTERNAL, f"Internal error. Request id: {request_id}")
 
 
 def _send(exchange: Exchange, answer: Answer, request_id: str) -> None:

@@ -13,6 +13,7 @@ from farebox.errors import (
     CREDENTIALS_REJECTED,
     KEY_REJECTED,
     TOKEN_INVALID,
+    ErrorKind,
     Problem,
 )
 from farebox.http.exchange import RequestHeaders
@@ -56,10 +57,16 @@ def authenticate_token(headers: RequestHeaders, configuration: Configuration) ->
         raise
 
 
-def authorize(caller: Caller, account_id: str, permissions: tuple[Permission, ...]) -> None:
-    """Raises Problem (ACCESS_DENIED), the same for an account that is another's and for one that does not exist."""
-    if not caller.may(account_id, *permissions):
-        raise Problem(ACCESS_DENIED, "Authentication error")
+def authorize(
+    caller: Caller, account_id: str, permissions: tuple[Permission, ...], denied: ErrorKind = ACCESS_DENIED
+) -> None:
+    """Raises Problem (ACCESS_DENIED), the same for an account that is another's and for one that does not exist;
+    `denied` where only the permission is missing."""
+    if caller.may(account_id, *permissions):
+        return
+    if denied is not ACCESS_DENIED and account_id in caller.accounts:
+        raise Problem(denied, denied.remedy)
+    raise Problem(ACCESS_DENIED, "Authentication error")
 
 
 def _token(authorization: str, configuration: Configuration) -> AccessToken:

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from farebox.errors import NO_ROUTE, NOT_AVAILABLE, Problem
+from farebox.errors import NO_ROUTE, PROCESSOR_REFUSED, Problem
 from farebox.http.exchange import HeaderList
 from farebox.http.validation import InvalidInput
 
 JSON = "application/json"
+HTML = "text/html; charset=utf-8"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,9 +64,9 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def ok(result: object, *messages: Note) -> Answer:
+def ok(result: object, *messages: Note, status: int = 200) -> Answer:
     """One result."""
-    return Answer(_encode(Envelope(result=result, messages=list(messages))))
+    return Answer(_encode(Envelope(result=result, messages=list(messages))), status)
 
 
 def page(items: Sequence[object], number: int, per_page: int, total: int, info: object = None) -> Answer:
@@ -82,13 +83,17 @@ def plain(value: object, status: int = 200) -> Answer:
     return Answer(_encode(value), status)
 
 
+_FINAL = (402, 403, 409, 501)
+"""Statuses that the same request gets again."""
+
+
 def failure(problem: Problem, *extra: tuple[str, str]) -> Answer:
     """The envelope of a problem; `extra` are further headers."""
     headers = list(extra)
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
-    if problem.kind is NOT_AVAILABLE:
-        headers.append(("x-should-retry", "false"))  # the official clients would try a 501 three times
+    if problem.kind.status in _FINAL or problem.kind is PROCESSOR_REFUSED:
+        headers.append(("x-should-retry", "false"))  # the official clients would try a 409 or a 501 three times
     envelope = Envelope(result=None, success=False, errors=_items(problem))
     return Answer(_encode(envelope), problem.kind.status, headers=tuple(headers))
 

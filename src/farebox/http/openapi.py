@@ -7,7 +7,7 @@ import msgspec
 
 from farebox import __version__, errors
 from farebox.errors import ErrorKind
-from farebox.http.envelope import Envelope, ErrorItem, Note
+from farebox.http.envelope import JSON, Envelope, ErrorItem, Note
 from farebox.http.router import Access, Route, Shape
 
 _REF = "#/components/schemas/{name}"
@@ -43,7 +43,7 @@ def document(routes: Iterable[Route]) -> bytes:
     envelope = [Envelope, ErrorItem, Note]
     schemas, components = msgspec.json.schema_components([*types, *envelope], ref_template=_REF)
     _require_what_is_always_sent(components, [*types, *envelope], {route.takes for route in served})
-    schema_of = {kind: schema for kind, schema in zip(types, schemas, strict=False) if isinstance(kind, type)}
+    schema_of = dict(zip(types, schemas, strict=False))
     paths: dict[str, Any] = {}
     for route in served:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, components)
@@ -103,12 +103,16 @@ def _operation(route: Route, schema_of: dict[Any, Any], components: dict[str, An
         "security": _SECURITY[route.access],
         "parameters": [_path_parameter(name) for name in route.parameters],
         "responses": {
-            "200": _response(route, schema_of.get(route.result, {})),
+            str(route.status): _response(route, schema_of.get(route.result, {})),
             "default": {"$ref": "#/components/responses/Error"},
         },
     }
     if route.permissions:
         operation["x-permissions"] = [permission.value for permission in route.permissions]
+    if route.idempotent:
+        operation["parameters"].append(_IDEMPOTENCY_KEY)
+    if route.raw_limit:
+        operation["requestBody"] = {"required": True, "content": {"*/*": {}}}
     if route.takes is None:
         return operation
     if route.takes_body:
@@ -119,6 +123,15 @@ def _operation(route: Route, schema_of: dict[Any, Any], components: dict[str, An
     else:
         operation["parameters"] += _query_parameters(components[route.takes.__name__])
     return operation
+
+
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 255},
+    "description": "The same request under the same key is done once",
+}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
@@ -138,7 +151,8 @@ def _query_parameters(component: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _response(route: Route, result: dict[str, Any]) -> dict[str, Any]:
     if route.shape is Shape.RAW:
-        return {"description": route.summary, "content": {"application/json": {"schema": result}}}
+        media = route.content_type.partition(";")[0]
+        return {"description": route.summary, "content": {media: {"schema": result} if media == JSON else {}}}
     extra: dict[str, Any] = {"result": result}
     if route.shape is Shape.PAGE:
         info = {"$ref": _REF.format(name=route.info.__name__)}

@@ -24,6 +24,8 @@ class Request:
     query: str
     caller: Caller | None
     """None on routes that anyone may call, and where the handler itself judges the credentials."""
+    body: bytes = b""
+    """As it came; only on routes with a `raw_limit`."""
 
     @property
     def account_id(self) -> str:
@@ -32,6 +34,28 @@ class Request:
     def query_pairs(self) -> list[tuple[str, str]]:
         """The query's parameters in order, blank ones left out. Raises InvalidInput where there are too many."""
         return parse_query(self.query)
+
+    def form(self) -> dict[str, str]:
+        """The fields of an HTML form (`application/x-www-form-urlencoded`), on a route with a `raw_limit`.
+
+        Blank ones are kept. Raises InvalidInput where the body is none.
+        """
+        kind = (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise invalid("Expected application/x-www-form-urlencoded", "body")
+        try:
+            text = self.body.decode("ascii")
+            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=_PARAMETERS_MAX, errors="strict"))
+        except ValueError as error:
+            raise invalid("The form cannot be read", "body") from error
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie that the browser sent; other cookies of the host may look as they like."""
+        for pair in (self.headers.get("cookie") or "").split(";"):
+            key, _, value = pair.strip().partition("=")
+            if key == name:
+                return value
+        return None
 
 
 def parse_query(query: str) -> list[tuple[str, str]]:
@@ -44,10 +68,13 @@ def parse_query(query: str) -> list[tuple[str, str]]:
         raise invalid(f"At most {_PARAMETERS_MAX} query parameters are read", "query") from error
 
 
-async def whole_body(exchange: Exchange, settings: Settings) -> bytes:
-    """The request body. Raises Problem: BODY_TOO_LARGE, or BODY_LATE where a client sends it too slowly."""
+async def whole_body(exchange: Exchange, settings: Settings, limit: int = 0) -> bytes:
+    """The request body, up to the setting's limit or to this one.
+
+    Raises Problem: BODY_TOO_LARGE, or BODY_LATE where a client sends it too slowly.
+    """
     try:
         async with asyncio.timeout(settings.read_timeout_ms / 1000):
-            return await exchange.body(settings.body_limit_bytes)
+            return await exchange.body(limit or settings.body_limit_bytes)
     except TimeoutError as error:
         raise Problem(BODY_LATE, "The request body did not arrive in time") from error

@@ -9,9 +9,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from farebox.errors import METHOD_NOT_ALLOWED, NO_ROUTE, Problem
-from farebox.http.envelope import Answer, ResultInfo
+from farebox.errors import ACCESS_DENIED, METHOD_NOT_ALLOWED, NO_ROUTE, ErrorKind, Problem
+from farebox.http.envelope import JSON, Answer, ResultInfo, failure
 from farebox.http.request import Request
+from farebox.http.sparing import Budget
 from farebox.model import Permission
 
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Answer]]
@@ -60,6 +61,20 @@ class Route:
     shape: Shape = Shape.OBJECT
     info: type[msgspec.Struct] = ResultInfo
     """Type of `result_info`, where `shape` is PAGE."""
+    status: int = 200
+    """Of a success."""
+    content_type: str = JSON
+    """Of a success, where `shape` is RAW."""
+    raw_limit: int = 0
+    """Above 0: the handler is given the request's body as it came, in `request.body`, up to this many bytes."""
+    budget: Budget | None = None
+    """How often one account may call it, where it is dear; routes with the same budget share it."""
+    idempotent: bool = False
+    """Whether the handler heeds an `Idempotency-Key` header; for the OpenAPI document."""
+    denied: ErrorKind = ACCESS_DENIED
+    """What a caller is told who may act on the account, but has none of the permissions."""
+    on_problem: Callable[[Problem], Answer] = failure
+    """What a problem looks like; pages for people show it in their own way."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -67,7 +82,7 @@ class Route:
 
     @property
     def takes_body(self) -> bool:
-        return self.takes is not None and self.method not in ("GET", "DELETE")
+        return self.takes is not None and not self.raw_limit and self.method not in ("GET", "DELETE")
 
 
 @dataclass(slots=True)

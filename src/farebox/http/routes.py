@@ -6,11 +6,28 @@
 from functools import cache
 from typing import Any
 
-from farebox.http import openapi
-from farebox.http.control import accounts, billing, gateways, logs, own, system
+from farebox.errors import CONFIG_BY_TOKEN
+from farebox.http import documents, openapi, sparing, webhooks
+from farebox.http.control import (
+    accounts,
+    billing,
+    cards,
+    gateways,
+    holds,
+    logs,
+    messages,
+    own,
+    profile,
+    purchases,
+    spending,
+    statement,
+    system,
+    topups,
+)
 from farebox.http.control.log_query import LogsQuery
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Answer
+from farebox.http.pages.routes import PAGES
 from farebox.http.request import Request
 from farebox.http.router import Access, Route, Shape
 from farebox.model import Permission
@@ -19,6 +36,10 @@ from farebox.pricing.receipt import Receipt
 READ = (Permission.READ, Permission.WRITE)
 WRITE = (Permission.WRITE,)
 BILLING_WRITE = (Permission.BILLING_WRITE, Permission.WRITE)
+MONEY = (Permission.BILLING_WRITE,)
+"""For what decides over the owner's cards and money; to configure gateways is not enough."""
+BILLING_READ = (Permission.READ, Permission.WRITE, Permission.BILLING_WRITE)
+HOLDS = (Permission.RUN, Permission.WRITE)
 
 V4 = "/client/v4"
 ACCOUNT = f"{V4}/accounts/{{account_id}}"
@@ -55,24 +76,35 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=ACCOUNT, handler=accounts.get_account, permissions=tuple(Permission),
           result=accounts.AccountInfo, summary="One account"),
 
-    Route(method="GET", path=f"{BILLING}/credit-balance", handler=billing.credit_balance, permissions=READ,
-          result=billing.CreditBalance, summary="Credit balance, in cents"),
-    Route(method="GET", path=f"{BILLING}/topup/config", handler=billing.topup_config, permissions=READ,
-          result=billing.TopupConfig, summary="Auto top-up configuration, in cents"),
-    Route(method="GET", path=f"{BILLING}/topup/limits", handler=billing.topup_limits, permissions=READ,
-          result=billing.TopupLimits, summary="Smallest and largest top-up, in cents"),
-    Route(method="GET", path=f"{BILLING}/usage-history", handler=billing.usage_history, permissions=READ,
+    Route(method="GET", path=f"{BILLING}/credit-balance", handler=billing.credit_balance, permissions=BILLING_READ,
+          result=billing.CreditBalance, summary="Credit balance, card and auto top-up, in cents"),
+    Route(method="POST", path=f"{BILLING}/topup", handler=topups.create, permissions=BILLING_WRITE,
+          takes=topups.TopupCreate, idempotent=True, result=topups.Topup, budget=sparing.ASKS,
+          summary="Buy credit with a saved card"),
+    Route(method="POST", path=f"{BILLING}/topup/status", handler=topups.status, permissions=BILLING_WRITE,
+          takes=topups.TopupStatusQuery, result=topups.TopupStatus, budget=sparing.LOOKS,
+          summary="What became of a purchase"),
+    Route(method="GET", path=f"{BILLING}/topup/limits", handler=topups.limits, permissions=BILLING_READ,
+          result=topups.TopupLimits, summary="Smallest and largest top-up, in cents"),
+    Route(method="GET", path=f"{BILLING}/topup/config", handler=topups.config, permissions=BILLING_READ,
+          result=topups.TopupConfig, summary="Auto top-up, in cents"),
+    Route(method="POST", path=f"{BILLING}/topup/config", handler=topups.set_config, permissions=MONEY,
+          denied=CONFIG_BY_TOKEN, takes=topups.TopupConfigSet, result=topups.TopupConfigSaved,
+          summary="Switch auto top-up on, or on again"),
+    Route(method="DELETE", path=f"{BILLING}/topup/config", handler=topups.remove_config, permissions=MONEY,
+          denied=CONFIG_BY_TOKEN, result=topups.Nothing, summary="Switch auto top-up off"),
+    Route(method="GET", path=f"{BILLING}/usage-history", handler=billing.usage_history, permissions=BILLING_READ,
           takes=billing.UsageQuery, result=billing.UsageHistory, summary="Usage per day or hour, in cents"),
-    Route(method="GET", path=f"{BILLING}/invoice-history", handler=billing.invoice_history, permissions=READ,
+    Route(method="GET", path=f"{BILLING}/invoice-history", handler=billing.invoice_history, permissions=BILLING_READ,
           takes=billing.InvoiceQuery, result=billing.InvoiceHistory, summary="Purchases of credit, in cents"),
-    Route(method="GET", path=f"{BILLING}/invoice-preview", handler=billing.invoice_preview, permissions=READ,
+    Route(method="GET", path=f"{BILLING}/invoice-preview", handler=billing.invoice_preview, permissions=BILLING_READ,
           result=billing.InvoicePreview, summary="Usage of the running month by model, in cents"),
-    Route(method="GET", path=f"{BILLING}/spending-limit", handler=billing.spending_limit, permissions=READ,
-          result=billing.SpendingLimit, summary="The deprecated spending limit: never enabled"),
-    Route(method="POST", path=f"{BILLING}/spending-limit", handler=billing.set_spending_limit, permissions=WRITE,
-          result=billing.SpendingLimit, summary="Deprecated: always answered 403"),
-    Route(method="DELETE", path=f"{BILLING}/spending-limit", handler=billing.spending_limit, permissions=WRITE,
-          result=billing.SpendingLimit, summary="Deprecated: there is none to delete"),
+    Route(method="GET", path=f"{BILLING}/spending-limit", handler=spending.get, permissions=BILLING_READ,
+          result=spending.Limit, summary="The account's spending limit, in cents"),
+    Route(method="POST", path=f"{BILLING}/spending-limit", handler=spending.put, permissions=BILLING_WRITE, status=201,
+          takes=spending.LimitSet, result=spending.Limit, summary="Set the account's spending limit"),
+    Route(method="DELETE", path=f"{BILLING}/spending-limit", handler=spending.remove, permissions=BILLING_WRITE,
+          result=topups.Nothing, summary="Lift the account's spending limit"),
 
     Route(method="GET", path=GATEWAYS, handler=gateways.list_all, permissions=READ, shape=Shape.PAGE,
           takes=gateways.GatewaysQuery, result=gateways.Gateway, summary="List gateways"),
@@ -98,18 +130,95 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{LOGS}/{{log_id}}/response", handler=logs.get_response, permissions=READ,
           shape=Shape.RAW, result=Any, summary="The stored response body"),
 
-    Route(method="GET", path=f"{OWN}/balance", handler=own.balance, permissions=READ,
+    Route(method="GET", path=f"{OWN}/balance", handler=own.balance, permissions=BILLING_READ,
           result=own.ExactBalance, summary="Posted, held and available, in nano-dollars"),
-    Route(method="GET", path=f"{OWN}/transfers", handler=own.transfers, permissions=READ, shape=Shape.PAGE,
-          takes=Paging, result=own.Transfer, summary="The statement: every movement of money, newest first"),
+    Route(method="GET", path=f"{OWN}/transfers", handler=statement.transfers, permissions=BILLING_READ,
+          shape=Shape.PAGE, takes=statement.TransfersQuery, result=statement.Transfer,
+          summary="The statement: every movement of money, newest first; as CSV too"),
+    Route(method="GET", path=f"{OWN}/lots", handler=statement.lots, permissions=BILLING_READ, shape=Shape.PAGE,
+          takes=statement.LotsQuery, result=statement.Lot, summary="The lots of credit, in the order they are spent"),
     Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
           result=Receipt, summary="The receipt of one call"),
+
+    Route(method="GET", path=f"{OWN}/payment-methods", handler=cards.list_cards, permissions=BILLING_READ,
+          result=cards.SavedCards, summary="The saved cards"),
+    Route(method="POST", path=f"{OWN}/payment-methods/{{card_id}}/default", handler=cards.make_default,
+          permissions=MONEY, result=cards.SavedCards, budget=sparing.ASKS, summary="Charge this card from now on"),
+    Route(method="DELETE", path=f"{OWN}/payment-methods/{{card_id}}", handler=cards.remove, permissions=MONEY,
+          result=cards.SavedCards, budget=sparing.ASKS, summary="Forget a card"),
+    Route(method="POST", path=f"{OWN}/checkout", handler=cards.open_checkout, permissions=MONEY,
+          takes=cards.CheckoutOpen, idempotent=True, result=cards.OpenCheckout, budget=sparing.PAGES,
+          summary="A hosted page to save a card or to buy credit"),
+    Route(method="GET", path=f"{OWN}/checkout/{{checkout_id}}", handler=cards.checkout, permissions=BILLING_READ,
+          result=cards.CheckoutState, budget=sparing.LOOKS, summary="What became of a hosted page"),
+    Route(method="POST", path=f"{OWN}/billing-link", handler=profile.billing_link, permissions=MONEY,
+          result=profile.BillingLink, budget=sparing.LINKS, summary="A link that opens the owner's billing page, once"),
+    Route(method="GET", path=f"{OWN}/billing-profile", handler=profile.get_profile, permissions=BILLING_READ,
+          result=profile.BillingProfile, summary="Who the invoices are for"),
+    Route(method="PUT", path=f"{OWN}/billing-profile", handler=profile.set_profile, permissions=MONEY,
+          takes=profile.ProfileSet, result=profile.BillingProfile, summary="Say who the invoices are for"),
+    Route(method="GET", path=f"{OWN}/auto-topup", handler=profile.auto_topup, permissions=BILLING_READ,
+          result=profile.AutoTopup, summary="Auto top-up in detail"),
+    Route(method="GET", path=f"{OWN}/topups", handler=purchases.list_purchases, permissions=BILLING_READ,
+          shape=Shape.PAGE, takes=Paging, result=purchases.Purchase, summary="Purchases of credit, newest first"),
+    Route(method="GET", path=f"{OWN}/topups/{{top_up_id}}", handler=purchases.get_purchase, permissions=BILLING_READ,
+          result=purchases.Purchase, budget=sparing.LOOKS, summary="One purchase, by either of its ids"),
+    Route(method="GET", path=f"{OWN}/refunds", handler=purchases.list_refunds, permissions=BILLING_READ,
+          shape=Shape.PAGE, takes=Paging, result=purchases.Refund, summary="Refunds, newest first"),
+    Route(method="POST", path=f"{OWN}/refunds", handler=purchases.create_refund, permissions=MONEY,
+          takes=purchases.RefundCreate, idempotent=True, result=purchases.Refund,
+          budget=sparing.ASKS, summary="Pay unspent credit back to the card"),
+    Route(method="GET", path=f"{OWN}/refunds/{{refund_id}}", handler=purchases.get_refund, permissions=BILLING_READ,
+          result=purchases.Refund, summary="One refund"),
+    Route(method="GET", path=f"{OWN}/disputes", handler=purchases.list_disputes, permissions=BILLING_READ,
+          shape=Shape.PAGE, takes=Paging, result=purchases.Dispute, summary="Disputed payments, newest first"),
+    Route(method="GET", path=f"{OWN}/spending-limit", handler=spending.state, permissions=BILLING_READ,
+          result=spending.LimitState, summary="The spending limit with what is spent of it, in nano-dollars"),
+
+    Route(method="POST", path=f"{OWN}/holds", handler=holds.create, permissions=HOLDS, status=201,
+          takes=holds.HoldCreate, idempotent=True, result=holds.Hold,
+          summary="Hold money for work that an application does itself"),
+    Route(method="GET", path=f"{OWN}/holds/{{hold_id}}", handler=holds.get, permissions=(*READ, Permission.RUN),
+          result=holds.Hold, summary="One hold"),
+    Route(method="POST", path=f"{OWN}/holds/{{hold_id}}/extend", handler=holds.extend, permissions=HOLDS,
+          takes=holds.HoldExtend, result=holds.Hold, summary="Hold more, or longer"),
+    Route(method="POST", path=f"{OWN}/holds/{{hold_id}}/settle", handler=holds.settle, permissions=HOLDS,
+          takes=holds.HoldSettle, result=holds.Hold, summary="Charge what it cost, and give the rest back"),
+    Route(method="POST", path=f"{OWN}/holds/{{hold_id}}/release", handler=holds.release, permissions=HOLDS,
+          result=holds.Hold, summary="Give all of it back"),
+
+    Route(method="GET", path=f"{OWN}/documents", handler=documents.index, permissions=BILLING_READ, shape=Shape.PAGE,
+          takes=Paging, result=documents.DocumentInfo, summary="Invoices and credit notes, newest first"),
+    Route(method="GET", path=f"{OWN}/documents/{{document}}", handler=documents.pdf, permissions=BILLING_READ,
+          shape=Shape.RAW, content_type=documents.PDF, result=bytes,
+          budget=sparing.DOCUMENTS,
+          summary="An invoice or credit note (`NUMBER.pdf`) or a usage statement (`statement-2026-11.pdf`)"),
+    Route(method="GET", path=f"{OWN}/statements/{{month}}", handler=documents.statement, permissions=BILLING_READ,
+          result=documents.MonthStatement, summary="The usage statement of a month, in nano-dollars"),
+    Route(method="GET", path="/documents/{document}", handler=documents.linked, access=Access.PUBLIC, shape=Shape.RAW,
+          content_type=documents.PDF, takes=documents.Signed, result=bytes, summary="A document by its signed link"),
+
+    Route(method="GET", path=f"{OWN}/webhooks", handler=messages.endpoints, permissions=BILLING_READ,
+          result=list[messages.Endpoint], summary="Where messages are sent"),
+    Route(method="POST", path=f"{OWN}/webhooks", handler=messages.add_endpoint, permissions=BILLING_WRITE, status=201,
+          takes=messages.NewEndpoint, result=messages.EndpointWithSecret, summary="Have messages sent to a URL"),
+    Route(method="DELETE", path=f"{OWN}/webhooks/{{endpoint_id}}", handler=messages.remove_endpoint,
+          permissions=BILLING_WRITE, result=messages.Endpoint, summary="Stop sending messages there"),
+    Route(method="POST", path=f"{OWN}/webhooks/{{endpoint_id}}/test", handler=messages.try_endpoint,
+          permissions=BILLING_WRITE, result=messages.TestResult, budget=sparing.TESTS,
+          summary="Send a test message there, now"),
+    Route(method="GET", path=f"{OWN}/messages", handler=messages.index, permissions=BILLING_READ, shape=Shape.PAGE,
+          takes=Paging, result=messages.Message, summary="Messages with their deliveries, newest first"),
+    Route(method="POST", path=f"{OWN}/messages/{{message_id}}/replay", handler=messages.replay,
+          permissions=BILLING_WRITE, result=messages.Replayed, budget=sparing.TESTS,
+          summary="Send a message once more"),
+
+    Route(method="POST", path="/webhooks/stripe", handler=webhooks.stripe, access=Access.PUBLIC,
+          shape=Shape.RAW, raw_limit=webhooks.BODY_LIMIT, result=Any, summary="News from the payment processor"),
+    *PAGES,
 )
 
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    ("POST", f"{BILLING}/topup"),
-    ("POST DELETE", f"{BILLING}/topup/config"),
-    ("POST", f"{BILLING}/topup/status"),
     ("DELETE", LOGS),
     ("PATCH", f"{LOGS}/{{log_id}}"),
     ("GET POST", f"{GATEWAY}/provider_configs"),
@@ -141,7 +250,7 @@ UNAVAILABLE = tuple(
         method=method,
         path=path,
         handler=system.not_available,
-        permissions=READ if method == "GET" else BILLING_WRITE if path.startswith(BILLING) else WRITE,
+        permissions=READ if method == "GET" else WRITE,
         result=None,
         summary="Not available in this release",
     )

@@ -109,9 +109,14 @@ class AddressInUse(RuntimeError):
     """The port is taken; the message says how to take another."""
 
 
-async def serve(handler: Handler, host: str, port: int, *, header_limit: int = 65_536) -> RunningServer:
-    """Listen and hand every exchange to `handler`. Port 0 takes a free one. Raises AddressInUse."""
-    reserved = _reserve(host, port)
+async def serve(
+    handler: Handler, host: str, port: int = 0, *, reserved: socket.socket | None = None, header_limit: int = 65_536
+) -> RunningServer:
+    """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
+
+    Port 0 takes a free one. Raises AddressInUse.
+    """
+    reserved = reserved or reserve(host, port)
     port = reserved.getsockname()[1]
     logging.getLogger("_granian").setLevel(logging.ERROR)  # its only warning says that embedding is new
 
@@ -157,7 +162,7 @@ async def _until_listening(task: "asyncio.Task[None]", host: str, port: int) -> 
     task.result()
 
 
-def _reserve(host: str, port: int) -> socket.socket:
+def reserve(host: str, port: int) -> socket.socket:
     """Bind the port, without listening on it, for as long as the server runs: finds the number behind port 0 and keeps
     it ours. The server's own socket shares a port with whoever asks to, so that a port which is taken would go unseen:
     hence a first try that shares with nobody. Raises AddressInUse."""

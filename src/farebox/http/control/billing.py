@@ -1,23 +1,17 @@
-"""Billing reads. Money is in cents here, fractions included, as in Cloudflare's API; times are said at each field.
+"""Billing reads. Money is in cents here, fractions included, as in Cloudflare's API; times are said at each field."""
 
-Credit comes from the operator's grants in this release; what payments will fill in is null or empty, in final shape.
-"""
-
-from typing import Literal, NoReturn
+from typing import Literal
 
 import msgspec
 
-from farebox.errors import SPENDING_LIMIT_DEPRECATED, Problem
-from farebox.http.control.wire import Milliseconds
+from farebox.http.control.topups import CURRENCY, TopupConfig, config_of
+from farebox.http.control.wire import Milliseconds, Paging
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.money import nanos_to_cents
-from farebox.usecases import reports
+from farebox.payments.model import TopUp
+from farebox.usecases import cards, documents, reports, top_up
 from farebox.usecases.reports import DAY_MS, HOUR_MS
-
-TOPUP_MIN_CENTS = 1_000
-TOPUP_MAX_CENTS = 1_000_000
-CURRENCY = "USD"
 
 
 class PaymentMethod(msgspec.Struct, frozen=True):
@@ -27,33 +21,15 @@ class PaymentMethod(msgspec.Struct, frozen=True):
     last4: str | None
 
 
-class TopupConfig(msgspec.Struct, frozen=True):
-    """Auto top-up: buy `amount` cents when the balance is below `threshold` cents. All null: it is not set up."""
-
-    amount: int | None = None
-    threshold: int | None = None
-    disabledReason: str | None = None
-    error: str | None = None
-    lastFailedAt: int | None = None
-    """Unix time in milliseconds."""
-
-
 class CreditBalance(msgspec.Struct, frozen=True, kw_only=True):
     """What the account has. `balance` is the posted balance in cents: what open calls hold is still part of it."""
 
     balance: float
-    has_default_payment_method: bool = False
-    payment_method: PaymentMethod | None = None
-    topup_config: TopupConfig = TopupConfig()
-    first_topup_success: bool = False
-
-
-class TopupLimits(msgspec.Struct, frozen=True):
-    """The smallest and the largest single top-up."""
-
-    min_cents: int
-    max_cents: int
-    currency: str
+    has_default_payment_method: bool
+    payment_method: PaymentMethod | None
+    topup_config: TopupConfig
+    first_topup_success: bool
+    """Whether credit was ever bought by hand."""
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,30 +55,44 @@ class UsageHistory(msgspec.Struct, frozen=True):
     history: list[UsageEntry]
 
 
-class InvoiceQuery(msgspec.Struct, frozen=True):
+class InvoiceQuery(Paging, frozen=True, kw_only=True):
+    """`manual`: bought by hand, hosted Checkout included. Paging is ours."""
+
     type: Literal["all", "auto", "manual"] = "all"
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):
-    """One purchase of credit, in cents."""
+    """One purchase of credit: what the card pays in cents, fee and tax included."""
 
-    amount_due: float
-    amount_paid: float
-    amount_remaining: float
+    id: str | None
+    amount_due: int
+    amount_paid: int
+    amount_remaining: int
     currency: str
-    id: str | None = None
-    status: str | None = None
+    status: Literal["open", "paid"]
+    attempt_count: int
+    """Charges tried so far."""
+    attempted: bool
+    auto_advance: bool
+    """Always false: Farebox decides when a charge is tried again, not the processor."""
+    created: int
+    """Unix time in seconds."""
+    created_by: Literal["auto_topup", "owner"]
+    invoice_origin: Literal["auto", "manual"]
+    description: str
+    invoice_pdf: str | None
+    """Link to the PDF, for its owner; null until it is paid."""
 
 
 class InvoicePagination(msgspec.Struct, frozen=True):
-    has_more: bool = False
-    page: int = 1
-    per_page: int = 20
-    total_count: int = 0
+    has_more: bool
+    page: int
+    per_page: int
+    total_count: int
 
 
 class InvoiceHistory(msgspec.Struct, frozen=True):
-    """Purchases of credit; there are none until payments exist."""
+    """Purchases of credit that are paid or under way, newest first."""
 
     invoices: list[Invoice]
     pagination: InvoicePagination
@@ -144,30 +134,18 @@ class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
     invoice_lines: list[InvoiceLine]
 
 
-class SpendingLimitConfig(msgspec.Struct, frozen=True):
-    amount: int | None = None
-    duration: Literal["daily", "weekly", "monthly"] | None = None
-    strategy: Literal["fixed", "sliding"] | None = None
-
-
-class SpendingLimit(msgspec.Struct, frozen=True):
-    """The account-wide limit that Cloudflare gave up: never enabled."""
-
-    enabled: bool = False
-    config: SpendingLimitConfig = SpendingLimitConfig()
-
-
 async def credit_balance(request: Request, _: None) -> Answer:
-    money = reports.balance(request.services, request.account_id)
-    return ok(CreditBalance(balance=nanos_to_cents(money.posted)))
-
-
-async def topup_config(request: Request, _: None) -> Answer:
-    return ok(TopupConfig())
-
-
-async def topup_limits(request: Request, _: None) -> Answer:
-    return ok(TopupLimits(TOPUP_MIN_CENTS, TOPUP_MAX_CENTS, CURRENCY))
+    services, account_id = request.services, request.account_id
+    money = reports.balance(services, account_id)
+    card = cards.default_card(services, account_id)
+    shown = CreditBalance(
+        balance=nanos_to_cents(money.posted),
+        has_default_payment_method=card is not None,
+        payment_method=None if card is None else PaymentMethod(card.brand, card.last4),
+        topup_config=config_of(request),
+        first_topup_success=top_up.first_success(services, account_id),
+    )
+    return ok(shown)
 
 
 async def usage_history(request: Request, query: UsageQuery) -> Answer:
@@ -188,7 +166,34 @@ async def usage_history(request: Request, query: UsageQuery) -> Answer:
 
 
 async def invoice_history(request: Request, query: InvoiceQuery) -> Answer:
-    return ok(InvoiceHistory([], InvoicePagination()))
+    window = query.window()
+    found, total = await top_up.history(
+        request.services, request.account_id, query.type, window.offset, window.per_page
+    )
+    has_more = window.offset + len(found) < total
+    pagination = InvoicePagination(has_more, window.page, window.per_page, total)
+    return ok(InvoiceHistory([_invoice(request, bought) for bought in found], pagination))
+
+
+def _invoice(request: Request, bought: TopUp) -> Invoice:
+    paid = bought.state == "paid"
+    link = documents.document_link(request.services, request.account_id, bought.payment_id or "") if paid else None
+    return Invoice(
+        id=bought.payment_id,
+        amount_due=bought.charge_cents,
+        amount_paid=bought.charge_cents if paid else 0,
+        amount_remaining=0 if paid else bought.charge_cents,
+        currency=CURRENCY,
+        status="paid" if paid else "open",
+        attempt_count=max(bought.attempt, int(paid)),
+        attempted=paid or bought.attempt > 0,
+        auto_advance=False,
+        created=bought.created_at // 1000,
+        created_by="auto_topup" if bought.kind == "auto" else "owner",
+        invoice_origin="auto" if bought.kind == "auto" else "manual",
+        description="Prepaid credit",
+        invoice_pdf=link,
+    )
 
 
 async def invoice_preview(request: Request, _: None) -> Answer:
@@ -217,11 +222,3 @@ async def invoice_preview(request: Request, _: None) -> Answer:
         invoice_lines=lines,
     )
     return ok(preview)
-
-
-async def spending_limit(request: Request, _: None) -> Answer:
-    return ok(SpendingLimit())
-
-
-async def set_spending_limit(request: Request, _: None) -> NoReturn:
-    raise Problem(SPENDING_LIMIT_DEPRECATED, "Account-wide spending limits are deprecated")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import msgspec
 
+from farebox.http.validation import invalid
+
 PAGE_MAX = 1_000_000
 """Pages beyond this one are read as this one: it is empty too."""
 
@@ -34,7 +36,26 @@ class Window(msgspec.Struct, frozen=True):
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=4e15, description="Unix time in milliseconds")]
 
 
+Moment = Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601; UTC where it names no offset")]
+
+
+def moment(text: str | None, name: str) -> int | None:
+    """A query parameter's time in milliseconds. Raises InvalidInput where it is no time."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not percent-encoded
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise invalid("Expected a time such as 2026-11-22T06:34:00Z, or a date", "query", name) from error
+
+
 def iso(ms: int) -> str:
     """A time as Cloudflare writes it, to the millisecond: `2026-11-22T06:34:00.123Z`."""
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def iso_or_none(ms: int | None) -> str | None:
+    """The same for a time that may be missing."""
+    return None if ms is None else iso(ms)

@@ -1,0 +1,122 @@
+"""Ours: who the invoices are for, how auto top-up stands in detail, and the link to the owner's billing page."""
+
+from typing import Annotated
+
+import msgspec
+
+from farebox.http.control.topups import by_whom_it_may, disabled_reason
+from farebox.http.control.wire import iso_or_none
+from farebox.http.envelope import Answer, ok
+from farebox.http.request import Request
+from farebox.payments.states import DISABLED_REASONS
+from farebox.storage.customers import Profile
+from farebox.usecases import auto_top_up, cards, owner_sessions
+
+_Line = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class ProfileSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is left out becomes empty. It holds for the invoices that are issued from now on."""
+
+    name: _Line = ""
+    email: Annotated[str, msgspec.Meta(max_length=254, pattern=r"^([^@\s]{1,64}@[^@\s]{1,189})?$")] = ""
+    address: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """Lines, separated by newlines."""
+    country: Annotated[str, msgspec.Meta(pattern="^([A-Z]{2})?$")] = ""
+    """ISO 3166-1, two capital letters: decides on the tax."""
+    tax_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    low_balance_cents: Annotated[int, msgspec.Meta(ge=0, le=10**8)] | None = None
+    """A posted balance below this is told to the owner; null: the operator's mark; 0: never."""
+
+
+class BillingProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the invoices are for."""
+
+    name: str
+    email: str
+    address: str
+    country: str
+    tax_id: str
+    low_balance_cents: int | None
+
+
+class AutoTopup(msgspec.Struct, frozen=True, kw_only=True):
+    """Auto top-up in detail; all null where there is none."""
+
+    state: str | None = None
+    """active, paused (goes on by itself), action_required, suspended (by a new card, or when it is saved again)."""
+    amount_cents: int | None = None
+    threshold_cents: int | None = None
+    monthly_cap_cents: int | None = None
+    disabled_reason: str | None = None
+    meaning: str | None = None
+    """The reason in words."""
+    error: str | None = None
+    until: str | None = None
+    """Paused: to when."""
+    failures_in_a_row: int = 0
+    last_failed_at: str | None = None
+
+
+class BillingLink(msgspec.Struct, frozen=True):
+    """Opens the owner's billing page, once and for a short time. Whoever has it can buy with the saved card."""
+
+    url: str
+
+
+async def get_profile(request: Request, _: None) -> Answer:
+    return _answer(cards.profile(request.services, request.account_id))
+
+
+async def set_profile(request: Request, body: ProfileSet) -> Answer:
+    """Replace the profile. The account's smallest and largest top-up are the operator's and stay."""
+    before = cards.profile(request.services, request.account_id)
+    changed = msgspec.structs.replace(
+        before,
+        name=body.name,
+        email=body.email,
+        address=body.address,
+        country=body.country,
+        tax_id=body.tax_id,
+        low_balance_cents=body.low_balance_cents,
+    )
+    return _answer(await cards.set_profile(request.services, request.account_id, changed))
+
+
+def _answer(profile: Profile) -> Answer:
+    return ok(
+        BillingProfile(
+            name=profile.name,
+            email=profile.email,
+            address=profile.address,
+            country=profile.country,
+            tax_id=profile.tax_id,
+            low_balance_cents=profile.low_balance_cents,
+        )
+    )
+
+
+async def auto_topup(request: Request, _: None) -> Answer:
+    rule = auto_top_up.rule(request.services, request.account_id)
+    if rule is None:
+        return ok(AutoTopup())
+    reason = disabled_reason(request, rule)
+    shown = AutoTopup(
+        state=rule.state,
+        amount_cents=rule.amount_cents,
+        threshold_cents=rule.threshold_cents,
+        monthly_cap_cents=rule.monthly_cap_cents,
+        disabled_reason=reason,
+        meaning=None if reason is None else DISABLED_REASONS.get(reason),
+        error=rule.error,
+        until=iso_or_none(rule.until),
+        failures_in_a_row=rule.failures,
+        last_failed_at=iso_or_none(rule.last_failed_at),
+    )
+    return ok(shown)
+
+
+async def billing_link(request: Request, _: None) -> Answer:
+    """Not for tokens where these may not change auto top-up: the page that the link opens can."""
+    by_whom_it_may(request)
+    return ok(BillingLink(await owner_sessions.make_link(request.services, request.account_id)))

@@ -1,0 +1,98 @@
+"""The account's spending limit: Cloudflare's three calls in cents; ours, with what is spent of it, in nano-dollars."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from farebox.errors import SPENDING_LIMIT_DEPRECATED, Problem
+from farebox.http.control.topups import Nothing
+from farebox.http.control.wire import iso, iso_or_none
+from farebox.http.envelope import Answer, ok
+from farebox.http.request import Request
+from farebox.storage.spending import SpendingLimit
+from farebox.usecases import spending_limit
+
+
+class SpendingLimitConfig(msgspec.Struct, frozen=True):
+    """`amount` in cents; all null where there is no limit."""
+
+    amount: int | None = None
+    duration: Literal["daily", "weekly", "monthly"] | None = None
+    strategy: Literal["fixed", "sliding"] | None = None
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """The most that the account's calls may be charged in a window."""
+
+    enabled: bool = False
+    config: SpendingLimitConfig = SpendingLimitConfig()
+
+
+class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """fixed: the calendar's day, week from Monday or month, in UTC. sliding: the last 24 hours, 7 or 30 days."""
+
+    amount: Annotated[int, msgspec.Meta(ge=100)]
+    duration: Literal["daily", "weekly", "monthly"]
+    strategy: Literal["fixed", "sliding"]
+
+
+class LimitState(msgspec.Struct, frozen=True, kw_only=True):
+    """The limit and what is spent of it; all null where there is none."""
+
+    limit_nanos: int | None = None
+    spent_nanos: int | None = None
+    held_nanos: int | None = None
+    """What open calls hold counts as spent until they end."""
+    available_nanos: int | None = None
+    duration: Literal["daily", "weekly", "monthly"] | None = None
+    strategy: Literal["fixed", "sliding"] | None = None
+    window_start: str | None = None
+    window_end: str | None = None
+    """Null for a sliding window, which never ends."""
+
+
+async def get(request: Request, _: None) -> Answer:
+    return ok(_limit(spending_limit.get(request.services, request.account_id)))
+
+
+async def put(request: Request, body: LimitSet) -> Answer:
+    """Put the account under a limit, which takes the place of another one."""
+    if request.services.settings.spending_limit_post == "deny":
+        raise Problem(SPENDING_LIMIT_DEPRECATED, "Account-wide spending limits are deprecated")
+    saved = await spending_limit.put(
+        request.services,
+        request.account_id,
+        amount_cents=body.amount,
+        duration=body.duration,
+        strategy=body.strategy,
+    )
+    return ok(_limit(saved), status=201)
+
+
+async def remove(request: Request, _: None) -> Answer:
+    """Lift the limit; where there is none, nothing happens."""
+    await spending_limit.remove(request.services, request.account_id)
+    return ok(Nothing())
+
+
+def _limit(limit: SpendingLimit | None) -> Limit:
+    if limit is None:
+        return Limit()
+    return Limit(True, SpendingLimitConfig(limit.amount_cents, limit.duration, limit.strategy))
+
+
+async def state(request: Request, _: None) -> Answer:
+    found = spending_limit.state(request.services, request.account_id)
+    if found is None:
+        return ok(LimitState())
+    shown = LimitState(
+        limit_nanos=found.limit.amount,
+        spent_nanos=found.spent,
+        held_nanos=found.held,
+        available_nanos=found.available,
+        duration=found.limit.duration,
+        strategy=found.limit.strategy,
+        window_start=iso(found.window_start),
+        window_end=iso_or_none(found.window_end),
+    )
+    return ok(shown)

@@ -1,0 +1,151 @@
+"""Ours: the statement of transfers as JSON or CSV, and the lots that the credit consists of. Money in nano-dollars."""
+
+import asyncio
+import csv
+import io
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from farebox.http.control.wire import Moment, Paging, iso, iso_or_none, moment
+from farebox.http.envelope import Answer, page
+from farebox.http.request import Request
+from farebox.http.validation import invalid
+from farebox.ledger.books import TRANSFERS
+from farebox.money import format_usd
+from farebox.storage.statement import TransferFilter, TransferRow
+from farebox.usecases import reports
+
+CSV = "text/csv; charset=utf-8"
+CSV_ROWS_MAX = 10_000
+"""Rows of one CSV answer; the next page has the next ones."""
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """One immutable movement of money between two books of the account. `version` counts 1, 2, 3 … without gaps."""
+
+    version: int
+    transfer_id: str
+    kind: str
+    from_book: str
+    to_book: str
+    amount_nanos: int
+    lot_id: str | None
+    created_at: str
+    note: str | None
+
+
+class TransfersQuery(Paging, frozen=True, kw_only=True):
+    """`from` is included, `to` is not. `csv` is wanted too where the header `Accept` says `text/csv`."""
+
+    kind: str | None = None
+    from_: Moment | None = msgspec.field(name="from", default=None)
+    to: Moment | None = None
+    format: Literal["json", "csv"] | None = None
+
+
+class LotsQuery(Paging, frozen=True, kw_only=True):
+    spent: bool = False
+    """Whether used-up and expired lots are wanted too."""
+
+
+class Lot(msgspec.Struct, frozen=True, kw_only=True):
+    """Credit that came in at once, and what is left of it. Lots are spent in the order of the list."""
+
+    lot_id: str
+    book: str
+    """credit: bought; granted: a present of the operator's."""
+    amount_nanos: int
+    remaining_nanos: int
+    expires_at: str | None
+    created_at: str
+
+
+async def transfers(request: Request, query: TransfersQuery) -> Answer:
+    if query.kind is not None and query.kind not in TRANSFERS:
+        choices = " | ".join(f"'{kind}'" for kind in TRANSFERS)
+        raise invalid(f"Invalid enum value. Expected {choices}", "query", "kind")
+    wanted = TransferFilter(query.kind, moment(query.from_, "from"), moment(query.to, "to"))
+    as_csv = query.format == "csv" or (query.format is None and _accepts_csv(request))
+    if as_csv and all(name != "per_page" for name, _ in request.query_pairs()):
+        query = msgspec.structs.replace(query, per_page=CSV_ROWS_MAX)
+    window = query.window(CSV_ROWS_MAX if as_csv else 100)
+    found, total = await reports.statement(request.services, request.account_id, window.offset, window.per_page, wanted)
+    if as_csv:
+        return await asyncio.to_thread(_csv, found, total)
+    shown = [
+        Transfer(
+            version=transfer.version,
+            transfer_id=transfer.transfer_id,
+            kind=transfer.kind,
+            from_book=transfer.from_book,
+            to_book=transfer.to_book,
+            amount_nanos=transfer.amount,
+            lot_id=transfer.lot_id,
+            created_at=iso(transfer.at),
+            note=transfer.note,
+        )
+        for transfer in found
+    ]
+    return page(shown, window.page, window.per_page, total)
+
+
+def _accepts_csv(request: Request) -> bool:
+    accepted = (request.headers.get("accept") or "").lower().split(",")
+    return any(kind.partition(";")[0].strip() == "text/csv" for kind in accepted)
+
+
+CSV_COLUMNS = (
+    "version",
+    "created_at",
+    "kind",
+    "from_book",
+    "to_book",
+    "amount_usd",
+    "amount_nanos",
+    "lot_id",
+    "transfer_id",
+    "note",
+)
+
+
+def _csv(found: Iterable[TransferRow], total: int) -> Answer:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(CSV_COLUMNS)
+    for transfer in found:
+        cells = (transfer.kind, transfer.from_book, transfer.to_book)
+        ends = (transfer.lot_id or "", transfer.transfer_id, transfer.note or "")
+        amounts = (format_usd(transfer.amount), transfer.amount)
+        writer.writerow((transfer.version, iso(transfer.at), *cells, *amounts, *map(harmless, ends)))
+    headers = (
+        ("content-disposition", 'attachment; filename="transfers.csv"'),
+        ("x-content-type-options", "nosniff"),
+        ("x-total-count", str(total)),
+    )
+    return Answer(text.getvalue().encode(), content_type=CSV, headers=headers)
+
+
+def harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: what begins like one gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+async def lots(request: Request, query: LotsQuery) -> Answer:
+    window = query.window()
+    found, total = await reports.lots(
+        request.services, request.account_id, window.offset, window.per_page, spent=query.spent
+    )
+    shown = [
+        Lot(
+            lot_id=lot.lot_id,
+            book=lot.book,
+            amount_nanos=lot.amount,
+            remaining_nanos=lot.remaining,
+            expires_at=iso_or_none(lot.expires_at),
+            created_at=iso(lot.created_at),
+        )
+        for lot in found
+    ]
+    return page(shown, window.page, window.per_page, total)

@@ -1,0 +1,186 @@
+"""Buying credit on Cloudflare's wire: top-up, its status, its limits, auto top-up. Money is in whole cents here."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from farebox.errors import CONFIG_BY_TOKEN, TOP_UP_FAILED, Problem
+from farebox.http.envelope import Answer, ok
+from farebox.http.request import Request
+from farebox.http.validation import invalid
+from farebox.payments.model import Rule
+from farebox.usecases import auto_top_up, top_up
+
+CURRENCY = "USD"
+KEY_MAX = 255
+RETRY_HEADER = "x-stainless-retry-count"
+"""What the official SDKs count their attempts in; above 0, the request was sent before."""
+
+
+class TopupCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`amount` cents of credit; fee and tax come on top. The default card pays, or the one that is named."""
+
+    amount: int
+    payment_method_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+
+
+class Topup(msgspec.Struct, frozen=True, kw_only=True):
+    """A purchase as it was begun; it may not be paid yet: ask `topup/status`."""
+
+    client_secret: str | None
+    """For Stripe's own scripts, where the owner must confirm the payment; else null."""
+    onboarding: bool
+    """A card is saved."""
+    payment_intent_id: str
+    """The invoice's id; the name is Cloudflare's."""
+    brand: str | msgspec.UnsetType = msgspec.UNSET
+    last4: str | msgspec.UnsetType = msgspec.UNSET
+    action_url: str | msgspec.UnsetType = msgspec.UNSET
+    """Ours: hosted page on which the owner confirms the payment, where that is wanted."""
+
+
+class TopupStatusQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    payment_intent_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class TopupStatus(msgspec.Struct, frozen=True):
+    """`completed`: the credit is there. A purchase that failed is answered 402 instead."""
+
+    payment_intent_id: str
+    status: Literal["completed", "pending"]
+
+
+class TopupLimits(msgspec.Struct, frozen=True):
+    """The smallest and the largest single top-up."""
+
+    min_cents: int
+    max_cents: int
+    currency: str
+
+
+class TopupConfig(msgspec.Struct, frozen=True):
+    """Auto top-up: buy `amount` cents when the balance is below `threshold` cents. All null: it is not set up."""
+
+    amount: int | None = None
+    threshold: int | None = None
+    disabledReason: str | None = None
+    error: str | None = None
+    lastFailedAt: int | None = None
+    """Unix time in milliseconds."""
+
+
+class TopupConfigSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`monthly_cap` is ours: the most that auto top-up may charge in a calendar month, in cents."""
+
+    amount: Annotated[int, msgspec.Meta(ge=1000)]
+    threshold: Annotated[int, msgspec.Meta(ge=500)]
+    monthly_cap: Annotated[int, msgspec.Meta(ge=1000)] | None = None
+
+
+class TopupConfigSaved(msgspec.Struct, frozen=True):
+    amount: int
+    threshold: int
+    monthly_cap: int
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """An empty object: it is done."""
+
+
+async def create(request: Request, body: TopupCreate) -> Answer:
+    """Buy credit. What the SDKs send a second time is found, not bought again."""
+    bought = await top_up.buy(
+        request.services,
+        request.account_id,
+        credit_cents=body.amount,
+        card_id=body.payment_method_id,
+        request_key=idempotency_key(request),
+        retry=_is_retry(request),
+    )
+    shown = Topup(
+        client_secret=bought.client_secret,
+        onboarding=True,
+        payment_intent_id=bought.payment_id or bought.top_up_id,
+        brand=bought.brand or msgspec.UNSET,
+        last4=bought.last4 or msgspec.UNSET,
+        action_url=bought.action_url or msgspec.UNSET,
+    )
+    return ok(shown)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The `Idempotency-Key` header. Raises InvalidInput where it is longer than anybody needs."""
+    key = (request.headers.get("idempotency-key") or "").strip()
+    if len(key) > KEY_MAX:
+        raise invalid(f"String must contain at most {KEY_MAX} character(s)", "header", "Idempotency-Key")
+    return key or None
+
+
+def _is_retry(request: Request) -> bool:
+    count = request.headers.get(RETRY_HEADER) or "0"
+    return count.isdecimal() and int(count[:9]) > 0
+
+
+async def status(request: Request, body: TopupStatusQuery) -> Answer:
+    """What became of a purchase, asked of the processor while it is open."""
+    found = await top_up.status(request.services, request.account_id, body.payment_intent_id)
+    if found.state in ("failed", "canceled"):
+        raise Problem(TOP_UP_FAILED, found.error or "The top-up failed. Nothing was charged.")
+    return ok(TopupStatus(body.payment_intent_id, "completed" if found.state == "paid" else "pending"))
+
+
+async def limits(request: Request, _: None) -> Answer:
+    smallest, largest = top_up.limits(request.services, request.account_id)
+    return ok(TopupLimits(smallest, largest, CURRENCY))
+
+
+def config_of(request: Request) -> TopupConfig:
+    """The account's auto top-up as the wire shows it."""
+    rule = auto_top_up.rule(request.services, request.account_id)
+    if rule is None:
+        return TopupConfig()
+    return TopupConfig(
+        amount=rule.amount_cents,
+        threshold=rule.threshold_cents,
+        disabledReason=disabled_reason(request, rule),
+        error=rule.error,
+        lastFailedAt=rule.last_failed_at,
+    )
+
+
+def disabled_reason(request: Request, rule: Rule) -> str | None:
+    """A key of payments.states.DISABLED_REASONS, or None where auto top-up does its work."""
+    if request.services.settings.auto_topup == "off":
+        return "switched_off"
+    return None if rule.state == "active" else rule.reason
+
+
+async def config(request: Request, _: None) -> Answer:
+    return ok(config_of(request))
+
+
+async def set_config(request: Request, body: TopupConfigSet) -> Answer:
+    """Switch auto top-up on, or on again: the errors of before are forgotten."""
+    by_whom_it_may(request)
+    rule = await auto_top_up.set_rule(
+        request.services,
+        request.account_id,
+        amount_cents=body.amount,
+        threshold_cents=body.threshold,
+        monthly_cap_cents=body.monthly_cap,
+    )
+    return ok(TopupConfigSaved(rule.amount_cents, rule.threshold_cents, rule.monthly_cap_cents))
+
+
+async def remove_config(request: Request, _: None) -> Answer:
+    """Switch auto top-up off; where it is off, nothing happens."""
+    by_whom_it_may(request)
+    await auto_top_up.remove_rule(request.services, request.account_id)
+    return ok(Nothing())
+
+
+def by_whom_it_may(request: Request) -> None:
+    """Raises Problem (CONFIG_BY_TOKEN) where the operator left this to people, and a token asks."""
+    by_token = request.caller is None or request.caller.token_id is not None
+    if by_token and request.services.settings.token_topup_config == "deny":  # noqa: S105 - no secret
+        raise Problem(CONFIG_BY_TOKEN, "Auto top-up cannot be changed with an access token here")

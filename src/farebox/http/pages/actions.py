@@ -1,0 +1,224 @@
+"""What the page's forms do. Each checks session and seal, acts, and sends on: a reload does nothing twice."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, wraps
+from typing import TypeAlias
+
+import msgspec
+
+from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
+from farebox.http.envelope import Answer
+from farebox.http.pages import words
+from farebox.http.pages.buying import ANOTHER
+from farebox.http.pages.layout import Said
+from farebox.http.pages.visit import (
+    Visit,
+    leave,
+    note_cookie,
+    problem_page,
+    see_other,
+    session_cookie,
+    visit_of,
+)
+from farebox.http.request import Request
+from farebox.http.router import Handler
+from farebox.http.sparing import ASKS, PAGES, Budget, spend
+from farebox.storage.top_ups import find_by_request
+from farebox.usecases import auto_top_up, cards, owner_sessions, spending_limit, top_up
+from farebox.usecases.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
+from farebox.usecases.spending_limit import AMOUNT_MIN_CENTS
+
+Form: TypeAlias = Mapping[str, str]
+Act: TypeAlias = Callable[[Visit, Form], Awaitable[Answer | str]]
+"""Returns what to tell the owner on the billing page, or an answer of its own."""
+
+
+def action(act: Act, *, budget: Budget | None = None) -> Handler:
+    """A handler of a form: what is refused is told on the billing page, like what was done."""
+
+    @wraps(act)
+    async def handle(request: Request, _: None) -> Answer:
+        visit = visit_of(request)
+        form = request.form()
+        if not owner_sessions.sealed(visit.services, visit.session, "form", form.get("csrf", "")):
+            return problem_page(_stale())
+        try:
+            if budget is not None:
+                spend(visit.services, budget, visit.account_id)
+            done = await act(visit, form)
+        except Problem as problem:
+            return back(visit, Said("bad", f"{problem.message.rstrip('.')}."))
+        return done if isinstance(done, Answer) else back(visit, Said("good", done))
+
+    return handle
+
+
+_asks = partial(action, budget=ASKS)
+_opens = partial(action, budget=PAGES)
+
+
+def back(visit: Visit, note: Said) -> Answer:
+    """To the billing page, with a note."""
+    return see_other("/billing", note_cookie(visit, note))
+
+
+def _stale() -> Problem:
+    return Problem(VALIDATION_FAILED, "The form is too old or was not sent from the billing page: open the page again")
+
+
+# --- buying -----------------------------------------------------------------------------------------------------------
+
+_REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+@_asks
+async def buy(visit: Visit, form: Form) -> Answer | str:
+    """Charge a saved card, or go to the payment page. The form's key makes a double click one purchase."""
+    amount = cents(form, "amount", "the amount", *top_up.limits(visit.services, visit.account_id))
+    key = form.get("request_key", "")
+    if not _REQUEST_KEY.fullmatch(key):
+        raise _stale()
+    card_id = form.get("card", ANOTHER)
+    if card_id == ANOTHER:
+        return await _buy_at_checkout(visit, amount, key)
+    name = f"page:{key}"
+    try:
+        bought = await top_up.buy(
+            visit.services, visit.account_id, credit_cents=amount, card_id=card_id, request_key=name
+        )
+    except Problem as problem:
+        under_way = visit.services.database.get(partial(find_by_request, account_id=visit.account_id, request_key=name))
+        if problem.kind is not PROCESSOR_UNAVAILABLE or under_way is None:
+            raise
+        bought = under_way  # it goes on without us; another form would be another purchase
+    if bought.state == "paid":
+        return bought_text(bought.credit_cents)
+    return see_other(f"/billing/top-up?id={bought.top_up_id}")
+
+
+async def _buy_at_checkout(visit: Visit, amount: int, key: str) -> Answer:
+    spend(visit.services, PAGES, visit.account_id)
+    bought = await top_up.buy_at_checkout(
+        visit.services,
+        visit.account_id,
+        credit_cents=amount,
+        success_url=_return_url(visit),
+        cancel_url=f"{visit.services.base_url}/billing",
+        request_key=f"page:{key}",
+    )
+    return leave(bought.action_url) if bought.action_url else see_other(f"/billing/top-up?id={bought.top_up_id}")
+
+
+def bought_text(credit_cents: int) -> str:
+    return f"Bought {words.usd(credit_cents)} of credit."
+
+
+def _return_url(visit: Visit) -> str:
+    """Where the payment page sends the browser; the processor puts the page's id in."""
+    return f"{visit.services.base_url}/billing/done?checkout={{CHECKOUT_SESSION_ID}}"
+
+
+# --- cards and details ------------------------------------------------------------------------------------------------
+
+
+@_opens
+async def save_card(visit: Visit, form: Form) -> Answer | str:
+    checkout = await cards.open_setup(
+        visit.services,
+        visit.account_id,
+        success_url=_return_url(visit),
+        cancel_url=f"{visit.services.base_url}/billing",
+    )
+    if checkout.url is None:
+        return "The payment page is finished already."
+    return leave(checkout.url)
+
+
+@_asks
+async def make_default(visit: Visit, form: Form) -> Answer | str:
+    await cards.set_default(visit.services, visit.account_id, form.get("card", ""))
+    return "The default card is another one now."
+
+
+@_asks
+async def remove_card(visit: Visit, form: Form) -> Answer | str:
+    await cards.remove(visit.services, visit.account_id, form.get("card", ""))
+    return "The card is removed."
+
+
+@action
+async def save_details(visit: Visit, form: Form) -> Answer | str:
+    """The country decides the tax of later purchases; what was bought before stays as it was."""
+    profile = cards.profile(visit.services, visit.account_id)
+    given = {name: form.get(name, "").strip() for name in ("name", "email", "address", "country", "tax_id")}
+    given["country"] = given["country"].upper()
+    given["address"] = given["address"].replace("\r\n", "\n")
+    await cards.set_profile(visit.services, visit.account_id, msgspec.structs.replace(profile, **given))
+    return "The invoice details are saved."
+
+
+# --- what runs by itself ----------------------------------------------------------------------------------------------
+
+
+@action
+async def set_auto(visit: Visit, form: Form) -> Answer | str:
+    low, high = top_up.limits(visit.services, visit.account_id)
+    rule = await auto_top_up.set_rule(
+        visit.services,
+        visit.account_id,
+        amount_cents=cents(form, "auto-amount", "the amount to buy", max(low, AMOUNT_MIN), high),
+        threshold_cents=cents(form, "threshold", "the threshold", THRESHOLD_MIN, THRESHOLD_MAX),
+        monthly_cap_cents=cents(form, "cap", "the monthly cap") if form.get("cap", "").strip() else None,
+    )
+    bought, below = words.usd(rule.amount_cents), words.usd(rule.threshold_cents)
+    return f"Auto top-up is on: {bought} whenever the balance falls below {below}."
+
+
+@action
+async def end_auto(visit: Visit, form: Form) -> Answer | str:
+    await auto_top_up.remove_rule(visit.services, visit.account_id)
+    return "Auto top-up is switched off."
+
+
+@action
+async def set_limit(visit: Visit, form: Form) -> Answer | str:
+    duration = next((word for word in words.DURATIONS if word == form.get("duration")), None)
+    strategy = next((word for word in words.STRATEGIES if word == form.get("strategy")), None)
+    if duration is None or strategy is None:
+        raise _stale()
+    amount = cents(form, "limit-amount", "the limit", AMOUNT_MIN_CENTS)
+    await spending_limit.put(
+        visit.services, visit.account_id, amount_cents=amount, duration=duration, strategy=strategy
+    )
+    return f"The spending limit is {words.usd(amount)} in a {words.DURATIONS[duration]}."
+
+
+@action
+async def end_limit(visit: Visit, form: Form) -> Answer | str:
+    await spending_limit.remove(visit.services, visit.account_id)
+    return "The spending limit is removed."
+
+
+@action
+async def sign_out(visit: Visit, form: Form) -> Answer | str:
+    await owner_sessions.end(visit.services, visit.session)
+    return see_other("/billing/signed-out", session_cookie(visit.services, None))
+
+
+# --- fields -----------------------------------------------------------------------------------------------------------
+
+_AMOUNT = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
+
+
+def cents(form: Form, name: str, what: str, low: int = 0, high: int = 10**11) -> int:
+    """US cents of a field with US dollars, within the bounds. Raises Problem (VALIDATION_FAILED)."""
+    found = _AMOUNT.fullmatch(form.get(name, "").strip())
+    if found is None:
+        raise Problem(VALIDATION_FAILED, f"Write {what} in US dollars, such as 50 or 49.90", path=("body", name))
+    dollars, decimals = found.groups(default="0")
+    amount = int(dollars) * 100 + int(decimals.ljust(2, "0"))
+    if not low <= amount <= high:
+        message = f"{what[:1].upper()}{what[1:]} must be from {words.usd(low)} to {words.usd(high)}"
+        raise Problem(VALIDATION_FAILED, message, path=("body", name))
+    return amount

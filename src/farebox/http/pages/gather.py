@@ -1,0 +1,84 @@
+"""Gathers from the use-cases what the billing page shows."""
+
+from functools import partial
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.pages import words
+from farebox.http.pages.view import Details, Spending, View
+from farebox.payments.model import Refund, TopUp
+from farebox.storage.accounts import find_account
+from farebox.storage.top_ups import latest
+from farebox.usecases import auto_top_up, cards, disputes, documents, refund, reports, spending_limit, top_up
+from farebox.usecases.reports import DAY_MS
+from farebox.usecases.services import Services
+
+_TOP_UPS = 10
+_TRANSFERS = 10
+_FAILURES_MS = 7 * DAY_MS
+"""How long purchases that came to nothing are shown."""
+
+
+async def gather(services: Services, account_id: str, csrf: str) -> View:
+    """The account's billing as it stands now."""
+    database, now = services.database, services.clock.now_ms()
+    account = database.get(partial(find_account, account_id=account_id))
+    if account is None:
+        raise Problem(NOT_FOUND, f"There is no account {account_id!r}")
+    transfers, _ = await reports.statement(services, account_id, 0, _TRANSFERS)
+    top_ups = await _top_ups(services, account_id)
+    refunds = refund.refunds(services, account_id)
+    profile = cards.profile(services, account_id)
+    return View(
+        account=account,
+        csrf=csrf,
+        now=now,
+        balance=reports.balance(services, account_id),
+        owed=reports.owed(services, account_id),
+        payments_on=services.processor is not None,
+        switch=services.settings.auto_topup,
+        cards=cards.cards(services, account_id),
+        details=Details(
+            name=profile.name,
+            email=profile.email,
+            address=profile.address,
+            country=profile.country,
+            tax_id=profile.tax_id,
+        ),
+        limits=top_up.limits(services, account_id),
+        top_ups=top_ups,
+        rule=auto_top_up.rule(services, account_id),
+        spending=_spending(services, account_id),
+        refunds=refunds,
+        disputes=disputes.disputes(services, account_id),
+        transfers=transfers,
+        usage=await reports.running_month(services, account_id),
+        links=_links(services, account_id, top_ups, refunds),
+        statement=documents.statement_link(services, account_id, words.month_key(now)),
+    )
+
+
+async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
+    """The latest purchases: what was paid or is open, and what failed of late; not what was never charged at all."""
+    found, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
+    since = services.clock.now_ms() - _FAILURES_MS
+    for kind in ("manual", "auto", "checkout"):
+        found += services.database.get(partial(latest, account_id=account_id, kind=kind, since=since))
+    each = {top_up.top_up_id: top_up for top_up in found if top_up.state != "canceled" or top_up.payment_id}
+    return sorted(each.values(), key=lambda top_up: top_up.created_at, reverse=True)[:_TOP_UPS]
+
+
+def _spending(services: Services, account_id: str) -> Spending | None:
+    found = spending_limit.state(services, account_id)
+    if found is None:
+        return None
+    limit = found.limit
+    return Spending(
+        amount=limit.amount, duration=limit.duration, strategy=limit.strategy, spent=found.spent, held=found.held
+    )
+
+
+def _links(services: Services, account_id: str, top_ups: list[TopUp], refunds: list[Refund]) -> dict[str, str]:
+    causes = [top_up.payment_id for top_up in top_ups if top_up.payment_id and top_up.state == "paid"]
+    causes += [refund.refund_id for refund in refunds]
+    links = {cause: documents.document_link(services, account_id, cause) for cause in causes}
+    return {cause: link for cause, link in links.items() if link is not None}

@@ -1,0 +1,159 @@
+"""The pages themselves: what each URL shows."""
+
+import re
+from functools import partial
+from importlib.resources import files
+
+from farebox.errors import NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
+from farebox.http.envelope import Answer
+from farebox.http.pages import buying, layout, overview
+from farebox.http.pages.actions import back, bought_text, cents
+from farebox.http.pages.gather import gather
+from farebox.http.pages.layout import Said
+from farebox.http.pages.markup import el
+from farebox.http.pages.visit import (
+    Visit,
+    html,
+    no_note_cookie,
+    note_of,
+    see_other,
+    session_cookie,
+    session_of,
+    visit_of,
+)
+from farebox.http.request import Request
+from farebox.http.sparing import EVERYBODY, LOOKS, STRANGERS, spend
+from farebox.payments.processor import Checkout
+from farebox.storage.accounts import find_account
+from farebox.usecases import owner_sessions, payment_news, top_up
+
+_STYLE = files(__package__).joinpath("style.css").read_bytes()
+_ICON = files(__package__).joinpath("icon.svg").read_bytes()
+_STATIC = (("cache-control", "max-age=300"), ("x-content-type-options", "nosniff"))
+
+
+async def style(request: Request, _: None) -> Answer:
+    return Answer(_STYLE, 200, "text/css; charset=utf-8", _STATIC)
+
+
+async def icon(request: Request, _: None) -> Answer:
+    return Answer(_ICON, 200, "image/svg+xml", _STATIC)
+
+
+async def link(request: Request, _: None) -> Answer:
+    """Whose page a link opens, and the button that opens it: programs that look at links in messages press none.
+
+    A link that was used shows how to get another.
+    """
+    secret = _parameter(request, "link")
+    account_id = owner_sessions.account_of_link(request.services, secret)
+    account = request.services.database.get(partial(find_account, account_id=account_id))
+    name = account_id if account is None else account.name
+    form = el(
+        "form", layout.hidden("link", secret), layout.button("Open"), method="post", action="/billing/open", class_="go"
+    )
+    content = (
+        el("h1", "Billing ", el("span", name, class_="whose")),
+        el("p", "This link opens the billing page once, in this browser. You stay signed in for half a day."),
+        form,
+    )
+    return html(layout.document(f"Billing of {name}", *content))
+
+
+async def open_link(request: Request, _: None) -> Answer:
+    """Use a link up for a session. Not from another site's form: it could sign the owner in to a stranger's account."""
+    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        raise Problem(VALIDATION_FAILED, "The form was not sent from here: open the link itself")
+    session = await owner_sessions.open_link(request.services, request.form().get("link", ""))
+    return see_other("/billing", session_cookie(request.services, session))
+
+
+async def billing(request: Request, _: None) -> Answer:
+    """The billing page."""
+    visit = visit_of(request)
+    said = note_of(visit)
+    view = await gather(visit.services, visit.account_id, visit.csrf)
+    body = overview.page(view, said)
+    return html(body, no_note_cookie(visit)) if said else html(body)
+
+
+async def quote(request: Request, _: None) -> Answer:
+    """What a purchase will cost; the step before it."""
+    visit = visit_of(request)
+    try:
+        limits = top_up.limits(visit.services, visit.account_id)
+        amount = cents(dict(request.query_pairs()), "amount", "the amount", *limits)
+        purchase = top_up.quote(visit.services, visit.account_id, amount)
+    except Problem as problem:
+        return back(visit, Said("bad", f"{problem.message.rstrip('.')}."))
+    view = await gather(visit.services, visit.account_id, visit.csrf)
+    return html(buying.quote(view, purchase, visit.services.ids.secret()))
+
+
+async def one_top_up(request: Request, _: None) -> Answer:
+    """A purchase that is under way; once it is done, the billing page says how it ended."""
+    visit = visit_of(request)
+    spend(visit.services, LOOKS, visit.account_id)
+    found = await top_up.status(visit.services, visit.account_id, _parameter(request, "id"))
+    if found.state == "paid":
+        return back(visit, Said("good", bought_text(found.credit_cents)))
+    if found.state in ("failed", "canceled", "declined"):
+        why = f" {found.error.rstrip('.')}." if found.error else ""
+        return back(visit, Said("bad", f"The payment did not go through.{why} Nothing was charged."))
+    return html(buying.under_way(found))
+
+
+_CHECKOUT_ID = re.compile(r"cs_[A-Za-z0-9_]{8,250}")
+
+
+async def done(request: Request, _: None) -> Answer:
+    """Where the payment page sends the browser back to. Without a session it shows nothing of the account."""
+    checkout_id = _parameter(request, "checkout")
+    if not _CHECKOUT_ID.fullmatch(checkout_id):
+        raise Problem(NOT_FOUND, "There is no such payment page")
+    session = session_of(request)
+    try:
+        if session is None:
+            spend(request.services, STRANGERS, EVERYBODY)
+        else:
+            spend(request.services, LOOKS, session.account_id)
+        checkout = await payment_news.note_checkout(
+            request.services, checkout_id, account_id=session.account_id if session else None
+        )
+        note = _landing(checkout)
+    except Problem as problem:
+        if session is not None:
+            return back(Visit(request, session), Said("bad", f"{problem.message.rstrip('.')}."))
+        if problem.kind is not RATE_LIMITED:
+            raise
+        note = Said("warn", "What became of the payment page is not looked at just now; nothing is lost by that.")
+    if session is not None:
+        return back(Visit(request, session), note)
+    content = (
+        el("h1", "Back from the payment page"),
+        layout.said(note),
+        el("p", "You can close this page. To see the account, open its billing page by a new link."),
+    )
+    return html(layout.document("Back from the payment page", *content))
+
+
+def _landing(checkout: Checkout) -> Said:
+    """What became of a payment page, without a word on whose it was."""
+    if checkout.state == "complete" and checkout.mode == "setup":
+        return Said("good", "The card is saved.")
+    if checkout.state == "complete" and checkout.paid:
+        return Said("good", "The payment went through, and the card is saved.")
+    if checkout.state == "complete":
+        return Said("warn", "The payment is under way: the credit comes when it is through.")
+    if checkout.state == "expired":
+        return Said("bad", "The payment page has expired. Nothing was charged.")
+    return Said("warn", "The payment page is not finished. Nothing was charged so far.")
+
+
+async def signed_out(request: Request, _: None) -> Answer:
+    content = (el("h1", "Signed out"), el("p", "You can close this page. A new link opens the billing page again."))
+    return html(layout.document("Signed out", *content))
+
+
+def _parameter(request: Request, name: str) -> str:
+    return dict(request.query_pairs()).get(name, "")

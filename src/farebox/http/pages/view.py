@@ -1,0 +1,78 @@
+"""What the billing page shows, in one struct: `gather` fills it, the sections make HTML of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from farebox.model import Account, Balance
+from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
+from farebox.payments.states import HOPEFUL_TOP_UPS
+from farebox.storage.spending import Duration, Strategy
+from farebox.storage.statement import TransferRow
+from farebox.usecases.reports import MonthUsage
+
+HOPE_MS = 120_000
+"""A page looks again by itself while a top-up is under way, but not for longer than this: its forms want to be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """The account's spending limit, and what of it is used in the running window. In nano-dollars."""
+
+    amount: int
+    duration: Duration
+    strategy: Strategy
+    spent: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """Who the invoices are made out to."""
+
+    name: str = ""
+    email: str = ""
+    address: str = ""
+    country: str = ""
+    tax_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One account's billing as it stands now. Amounts of payments in US cents, of the ledger in nano-dollars."""
+
+    account: Account
+    csrf: str
+    now: int
+    balance: Balance
+    owed: int = 0
+    payments_on: bool = True
+    switch: str = "on"
+    """The operator's setting of auto top-up: on, dry_run, off."""
+    cards: list[Card] = field(default_factory=list)
+    details: Details = field(default_factory=Details)
+    limits: tuple[int, int]
+    top_ups: list[TopUp] = field(default_factory=list)
+    """The latest ones, newest first, in whatever state."""
+    rule: Rule | None = None
+    spending: Spending | None = None
+    refunds: list[Refund] = field(default_factory=list)
+    disputes: list[Dispute] = field(default_factory=list)
+    transfers: list[TransferRow] = field(default_factory=list)
+    usage: MonthUsage
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Payment or refund → where its document is."""
+    statement: str | None = None
+
+    @property
+    def default_card(self) -> Card | None:
+        return next((card for card in self.cards if card.is_default), None)
+
+    @property
+    def waiting(self) -> list[TopUp]:
+        """Payments that the owner has to confirm."""
+        return [each for each in self.top_ups if each.state == "action_required" and each.kind != "checkout"]
+
+    @property
+    def under_way(self) -> bool:
+        """Whether credit may come any moment."""
+        return any(each.state in HOPEFUL_TOP_UPS and self.now - each.created_at < HOPE_MS for each in self.top_ups)

@@ -1,0 +1,149 @@
+"""What the pages share beneath their content: who is signed in, cookies, the note for the next page, headers."""
+
+import base64
+import json
+from dataclasses import dataclass
+
+from farebox.errors import LINK_EXPIRED, Problem
+from farebox.http.envelope import HTML, Answer
+from farebox.http.pages import layout
+from farebox.http.pages.layout import Said
+from farebox.http.pages.markup import el
+from farebox.http.request import Request
+from farebox.usecases import owner_sessions
+from farebox.usecases.owner_sessions import SESSION_MS, Session
+from farebox.usecases.services import Services
+
+SESSION_COOKIE = "farebox_session"
+NOTE_COOKIE = "farebox_note"
+_NOTE_SECONDS = 120
+_NOTE_MAX = 600
+
+_HEADERS = (
+    (
+        "content-security-policy",
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cache-control", "no-store"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request of an owner who is signed in."""
+
+    request: Request
+    session: Session
+
+    @property
+    def services(self) -> Services:
+        return self.request.services
+
+    @property
+    def account_id(self) -> str:
+        return self.session.account_id
+
+    @property
+    def csrf(self) -> str:
+        """What this session's forms carry, and no other site can know."""
+        return owner_sessions.seal(self.services, self.session, "form")
+
+
+def session_of(request: Request) -> Session | None:
+    return owner_sessions.session(request.services, request.cookie(SESSION_COOKIE))
+
+
+def visit_of(request: Request) -> Visit:
+    """The owner who is signed in. Raises Problem (LINK_EXPIRED)."""
+    session = session_of(request)
+    if session is None:
+        raise Problem(LINK_EXPIRED, "You are not signed in, or your session has ended")
+    return Visit(request, session)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def html(body: bytes, *headers: tuple[str, str], status: int = 200) -> Answer:
+    """A page."""
+    return Answer(body, status, HTML, (*_HEADERS, *headers))
+
+
+def see_other(path: str, *headers: tuple[str, str]) -> Answer:
+    """On to another page of ours, which is fetched with GET: a reload does nothing twice."""
+    return html(b"", ("location", path), *headers, status=303)
+
+
+def leave(url: str) -> Answer:
+    """On to a page of the payment processor.
+
+    Not by a redirect: the policy forbids forms to end anywhere but here, and browsers count where redirects lead.
+    """
+    content = (
+        el("h1", "To the payment page"),
+        el("p", "The payment processor’s page opens by itself. If it does not:"),
+        el("p", el("a", "Open the payment page", href=url, class_="button")),
+    )
+    return html(layout.document("To the payment page", *content, refresh=layout.onward(url)))
+
+
+def problem_page(problem: Problem) -> Answer:
+    """What a page shows that cannot be shown."""
+    link = el("p", el("a", "Back to billing", href="/billing"))
+    heading = "That did not work"
+    if problem.kind is LINK_EXPIRED:
+        heading = "Please open a new link"
+        link = el("p", "Ask the operator of this server for a new link to your billing page.")
+    content = (el("h1", heading), el("p", f"{problem.message.rstrip('.')}."), link)
+    retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
+    return html(layout.document(heading, *content), *retry, status=problem.kind.status)
+
+
+# --- cookies ----------------------------------------------------------------------------------------------------------
+
+
+def session_cookie(services: Services, session: Session | None) -> tuple[str, str]:
+    """The header that keeps the session in the browser, or takes it away."""
+    if session is None:
+        return _cookie(services, SESSION_COOKIE, "", 0)
+    return _cookie(services, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
+
+
+def note_cookie(visit: Visit, note: Said) -> tuple[str, str]:
+    """The header that keeps a note for the next page. It is sealed: nobody else puts words into our mouth."""
+    text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
+    seal = owner_sessions.seal(visit.services, visit.session, text)
+    packed = base64.urlsafe_b64encode(f"{seal}{text}".encode()).decode().rstrip("=")
+    return _cookie(visit.services, NOTE_COOKIE, packed, _NOTE_SECONDS)
+
+
+def no_note_cookie(visit: Visit) -> tuple[str, str]:
+    return _cookie(visit.services, NOTE_COOKIE, "", 0)
+
+
+_SEAL_CHARACTERS = 64
+
+
+def note_of(visit: Visit) -> Said | None:
+    """The note that the last form left; None where there is none, or it is not ours."""
+    packed = visit.request.cookie(NOTE_COOKIE)
+    if not packed:
+        return None
+    try:
+        whole = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)).decode()
+    except ValueError:
+        return None
+    seal, text = whole[:_SEAL_CHARACTERS], whole[_SEAL_CHARACTERS:]
+    if not owner_sessions.sealed(visit.services, visit.session, text, seal):
+        return None
+    return Said(*json.loads(text))
+
+
+def _cookie(services: Services, name: str, value: str, seconds: int) -> tuple[str, str]:
+    secure = "; Secure" if services.base_url.startswith("https://") else ""
+    return "set-cookie", f"{name}={value}; Path=/billing; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

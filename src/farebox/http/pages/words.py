@@ -1,0 +1,168 @@
+"""How amounts, times and states are said to people. Amounts come in as US cents or nano-dollars, times in UTC."""
+
+from datetime import UTC, datetime
+
+from farebox.http.pages.markup import Html, el
+from farebox.money import NANOS_PER_CENT
+from farebox.payments.model import Card, Rule, TopUp
+from farebox.storage.spending import Duration, Strategy
+
+TOP_UPS: dict[str, tuple[str, str]] = {
+    "requested": ("wait", "Under way"),
+    "submitting": ("wait", "Under way"),
+    "processing": ("wait", "Under way"),
+    "unknown": ("wait", "Being checked"),
+    "action_required": ("warn", "Needs your confirmation"),
+    "declined": ("warn", "Declined, tried again later"),
+    "paid": ("good", "Paid"),
+    "failed": ("bad", "Failed"),
+    "canceled": ("mute", "Cancelled"),
+}
+"""State of a top-up → the tone of its label and what the label says."""
+
+REFUNDS: dict[str, tuple[str, str]] = {
+    "requested": ("wait", "Under way"),
+    "pending": ("wait", "Under way"),
+    "succeeded": ("good", "Paid back"),
+    "failed": ("bad", "Failed, credit given back"),
+}
+
+DISPUTES: dict[str, tuple[str, str]] = {
+    "inquiry": ("warn", "The bank asks"),
+    "open": ("bad", "Open"),
+    "won": ("good", "Won, credit restored"),
+    "lost": ("bad", "Lost"),
+}
+
+KINDS: dict[str, str] = {"manual": "By hand", "auto": "Automatic", "checkout": "Payment page"}
+
+STOPPED: dict[str, str] = {
+    "card_declined": "the card was declined. Save another card, or save this form again to try the same card.",
+    "authentication_required": "the bank wants you to confirm each payment. Confirm the open one, save another card, "
+    "or save this form again.",
+    "no_payment_method": "there is no card to charge. Save one.",
+    "monthly_cap_reached": "this month’s top-ups have reached your monthly cap.",
+    "too_many_top_ups": "credit was bought unusually often in a short time.",
+    "too_many_attempts": "charges were tried unusually often in a short time.",
+    "processor_refused": "the payment processor refused the request. Nothing was charged.",
+    "under_review": "a payment does not agree with the books. Ask the operator, then save this form again.",
+    "payment_disputed": "a payment is disputed. It goes on when the dispute is won, or when you save this form again.",
+    "switched_off": "the operator has switched auto top-up off for everybody.",
+}
+"""Why an auto top-up does not run → the rest of a sentence that begins with its state and a colon."""
+
+TRANSFERS: dict[str, str] = {
+    "top_up": "Credit bought",
+    "grant": "Credit given",
+    "charge": "Model call",
+    "write_off": "Written off",
+    "expiry": "Credit expired",
+    "correction": "Correction",
+    "refund": "Refund",
+    "refund_failed": "Refund failed",
+    "dispute": "Dispute",
+    "dispute_won": "Dispute won",
+    "collection": "Amount owed, paid",
+}
+"""Kind of transfer → its name; one that is not here is shown by its own name."""
+
+DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
+STRATEGIES: dict[Strategy, str] = {
+    "fixed": "by the calendar, in UTC",
+    "sliding": "over the time just past",
+}
+
+
+def top_up_state(top_up: TopUp) -> tuple[str, str]:
+    """The tone and the label of a top-up's state. A payment page that waits for its buyer is nothing to worry about."""
+    if (top_up.kind, top_up.state) == ("checkout", "action_required"):
+        return "mute", "Payment page open"
+    return TOP_UPS[top_up.state]
+
+
+def usd(cents: int) -> str:
+    """5000 → `50.00 USD`."""
+    return f"{plain_usd(cents)} USD"
+
+
+def plain_usd(cents: int) -> str:
+    """1234567 → `12,345.67`."""
+    sign = "−" if cents < 0 else ""
+    dollars, rest = divmod(abs(cents), 100)
+    return f"{sign}{dollars:,}.{rest:02d}"
+
+
+def field_usd(cents: int) -> str:
+    """What a form's number field takes: 5000 → `50`, 5050 → `50.50`."""
+    dollars, rest = divmod(cents, 100)
+    return f"{dollars}.{rest:02d}" if rest else str(dollars)
+
+
+def exact_usd(nanos: int) -> str:
+    """Nano-dollars to the cent where they are whole cents, else with as many decimals as it takes: `0.0000175`."""
+    whole, rest = divmod(abs(nanos), NANOS_PER_CENT)
+    decimals = f"{rest:07d}".rstrip("0") if rest else ""
+    return ("−" if nanos < 0 else "") + plain_usd(whole) + decimals
+
+
+def floor_usd(nanos: int) -> str:
+    """A balance to the cent, never more than there is."""
+    return plain_usd(nanos // NANOS_PER_CENT)
+
+
+def moment(at: int) -> Html:
+    """A time to the minute, as a <time> element."""
+    when = _utc(at)
+    return el("time", f"{when.day} {when:%b %Y, %H:%M} UTC", datetime=f"{when:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def month_name(at: int) -> str:
+    """`November 2026`."""
+    return f"{_utc(at):%B %Y}"
+
+
+def month_key(at: int) -> str:
+    """`2026-11`."""
+    return f"{_utc(at):%Y-%m}"
+
+
+def _utc(at: int) -> datetime:
+    return datetime.fromtimestamp(at / 1000, UTC)
+
+
+def card_name(card: Card) -> str:
+    """`Visa ending in 4242`."""
+    return _card(card.brand, card.last4)
+
+
+def payer(top_up: TopUp) -> str:
+    """The card of a top-up, or a dash where it is not known yet."""
+    return _card(top_up.brand, top_up.last4) if top_up.brand and top_up.last4 else "–"
+
+
+_BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
+
+
+def _card(brand: str, last4: str) -> str:
+    return f"{_BRANDS.get(brand, brand[:1].upper() + brand[1:])} ending in {last4}"
+
+
+def expired(card: Card, at: int) -> bool:
+    """Whether the month on the card is over."""
+    when = _utc(at)
+    return (card.exp_year, card.exp_month) < (when.year, when.month)
+
+
+def rule_state(rule: Rule) -> tuple[str, list[str | Html]]:
+    """The tone of an auto top-up's state, and the state in a sentence."""
+    why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'no reason is known'}.")
+    bought = f"{usd(rule.amount_cents)} when the balance falls below {usd(rule.threshold_cents)}"
+    if rule.state == "active":
+        cap = f", at most {usd(rule.monthly_cap_cents)} in a calendar month" if rule.monthly_cap_cents else ""
+        return "good", [f"Active: buys {bought}{cap}."]
+    if rule.state == "paused":
+        until: list[str | Html] = [] if rule.until is None else [" It goes on after ", moment(rule.until), "."]
+        return "warn", [f"Paused: {why}", *until]
+    if rule.state == "action_required":
+        return "warn", ["Waiting for you: the bank wants you to confirm a payment."]
+    return "bad", [f"Suspended: {why}"]

@@ -1,0 +1,43 @@
+"""How often we do what is dear for others: ask the payment processor, open its pages, make PDFs, write elsewhere.
+
+The processor's own rate limit is shared by all accounts, so none may use it up, and least of all somebody unknown.
+Counted in this process; a restart begins anew.
+"""
+
+from dataclasses import dataclass
+
+from farebox.errors import RATE_LIMITED, Problem
+from farebox.usecases.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """So many times in so many seconds, for each account."""
+
+    name: str
+    limit: int
+    seconds: int
+
+
+ASKS = Budget("requests to the payment processor", 100, 60)
+LOOKS = Budget("questions to the payment processor", 300, 60)
+"""Apart from the requests: whoever looks too often does not keep the owner from buying."""
+PAGES = Budget("pages of the payment processor", 100, 3600)
+LINKS = Budget("links to the billing page", 100, 3600)
+DOCUMENTS = Budget("documents", 30, 60)
+"""The longest statement takes a thread for two seconds, and there are two threads."""
+TESTS = Budget("messages by hand", 20, 60)
+STRANGERS = Budget("visits without a session", 60, 60)
+"""Of all who come back from the processor's page without a session, together."""
+
+EVERYBODY = ""
+"""Whose budget it is where it is not an account's."""
+
+
+def spend(services: Services, budget: Budget, account_id: str) -> None:
+    """Count one. Raises Problem (RATE_LIMITED)."""
+    now = services.clock.now_ms()
+    wait = services.rates.admit((budget.name, account_id), budget.limit, budget.seconds, sliding=True, now_ms=now)
+    if wait is not None:
+        message = f"Too many {budget.name}: {budget.limit} in {budget.seconds} seconds."
+        raise Problem(RATE_LIMITED, message, retry_after=wait)

@@ -1,0 +1,203 @@
+"""Cloudflare's own tests of its Python SDK for billing, run against a Farebox with a fake Stripe.
+
+    python -m tests.http.cloudflare_suite [--cache FOLDER] [pytest arguments …]
+
+The tests come out of the SDK's source distribution on PyPI when this runs; nothing of Cloudflare's is kept in this
+repository. They use fixed ids, so before each test the harness (not the product) wipes the account and seeds it anew by
+the program's own use-cases: a saved card, a purchase, an auto top-up, a spending limit, usage.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+
+from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
+from farebox.storage.accounts import add_account, add_user
+from farebox.storage.sqlite import Connection, rows
+from farebox.usecases import auto_top_up, spending_limit, top_up
+from farebox.usecases.services import Services
+from tests.http.support import attach_card, make_default
+from tests.support import Customer, Farebox, quiet_logs, running_farebox
+
+VERSION = "5.9.0"
+ACCOUNT = "account_id"
+EMAIL, KEY = "user@example.com", "144c9defac04969c7bfad8efaa8ea194"
+CARD, INVOICE = "pm_123", "in_1abc"
+NEEDS = ("pytest", "pytest-asyncio", "respx", "time-machine", "dirty-equals", "nest-asyncio", "rich")
+BUILD_NEEDS = ("hatchling", "hatch-fancy-pypi-readme")
+FILES = ("tests/api_resources/ai_gateway/billing", "tests/api_resources/ai_gateway/test_billing.py")
+
+
+def main() -> int:
+    """Run the suite; the exit status is pytest's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, help="where the suite and its environment are kept; outside of the repo")
+    options, further = parser.parse_known_args()
+    cache = options.cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "farebox-cloudflare"
+    suite, python = prepared(cache)
+    quiet_logs()
+    with seeded_server() as (farebox, reset_url):
+        command = [str(python), "-m", "pytest", "-p", "cloudflare_plugin", "-c", str(suite / "pytest.ini")]
+        command += ["--rootdir", str(suite), *FILES, "-q", "--no-header", "--tb=line", *further]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parent),
+            "TEST_API_BASE_URL": f"{farebox.url}/client/v4",
+            "FAREBOX_TEST_RESET_URL": reset_url,
+        }
+        return subprocess.run(command, cwd=suite, env=environment, check=False).returncode
+
+
+def prepared(cache: Path) -> tuple[Path, Path]:
+    """The folder of the suite and the Python that runs it; downloaded on first use."""
+    suite, environment = cache / f"cloudflare-{VERSION}", cache / "venv"
+    python = environment / "bin" / "python"
+    if not (suite / "pytest.ini").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        venv.create(environment, with_pip=True, clear=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "install", f"cloudflare[aiohttp]=={VERSION}", *NEEDS, *BUILD_NEEDS], check=True)
+        source = ["download", "--no-deps", "--no-binary", "cloudflare", "--no-build-isolation", "--dest", str(cache)]
+        subprocess.run([*pip, *source, f"cloudflare=={VERSION}"], check=True)
+        with tarfile.open(cache / f"cloudflare-{VERSION}.tar.gz") as archive:
+            members = [item for item in archive if item.name.startswith(f"cloudflare-{VERSION}/tests/")]
+            archive.extractall(cache, members, filter="data")
+        ini = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = session\n"
+        (suite / "pytest.ini").write_text(ini)
+    return suite, python
+
+
+@contextlib.contextmanager
+def seeded_server() -> Iterator[tuple[Farebox, str]]:
+    """A Farebox with payments, and the URL that seeds it anew."""
+    with tempfile.TemporaryDirectory() as folder, running_fake() as fake, _served(Path(folder), fake) as farebox:
+
+        class Reset(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", "0")))
+                try:
+                    wipe(farebox, fake)
+                    seed(farebox, fake)
+                except Exception as error:
+                    self.send_error(500, f"{type(error).__name__}: {error}"[:200])
+                    raise
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *values: object) -> None:
+                """Say nothing."""
+
+        harness = ThreadingHTTPServer(("127.0.0.1", 0), Reset)
+        thread = threading.Thread(target=harness.serve_forever)
+        thread.start()
+        try:
+            yield farebox, f"http://127.0.0.1:{harness.server_address[1]}/"
+        finally:
+            harness.shutdown()
+            thread.join()
+            harness.server_close()
+
+
+@dataclass
+class Fake:
+    """A fake Stripe in a loop of its own, whose objects the harness can give the names that the suite expects."""
+
+    running: RunningFakeStripe
+    loop: asyncio.AbstractEventLoop
+
+    def rename(self, card_id: str, name: str) -> None:
+        async def job() -> None:
+            store = self.running.app.world.store
+            card = store.get("payment_method", card_id)
+            store.remove(card)
+            store.add(card | {"id": name})
+
+        asyncio.run_coroutine_threadsafe(job(), self.loop).result(10)
+
+
+@contextlib.contextmanager
+def running_fake() -> Iterator[Fake]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        running = asyncio.run_coroutine_threadsafe(start_fake_stripe(), loop).result(30)
+        yield Fake(running, loop)
+        asyncio.run_coroutine_threadsafe(running.close(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _served(folder: Path, fake: Fake) -> contextlib.AbstractContextManager[Farebox]:
+    return running_farebox(
+        folder,
+        stripe_secret_key="sk_test_suite",
+        stripe_webhook_secret="whsec_suite",
+        stripe_api_base=fake.running.url,
+    )
+
+
+def wipe(farebox: Farebox, fake: Fake) -> None:
+    """Forget the account here and everything at the fake Stripe."""
+    httpx.delete(f"{fake.running.url}/_fake/state").raise_for_status()
+
+    def job(connection: Connection) -> None:
+        tables = rows(
+            connection,
+            "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' "
+            "AND c.name = 'account_id'",
+            (),
+        )
+        for (table,) in tables:
+            connection.execute(f"DELETE FROM {table} WHERE account_id = ?", (ACCOUNT,))
+
+    farebox.run(farebox.services.database.write(job))
+
+
+def seed(farebox: Farebox, fake: Fake) -> None:
+    """The account as the suite expects it, by the same use-cases that serve the API."""
+    services = farebox.services
+    farebox.run(services.database.write(partial(_account_and_user, services=services)))
+    customer = Customer(farebox, ACCOUNT, farebox.create_token(ACCOUNT))
+    card_id = attach_card(customer, fake.running.url)
+    fake.rename(card_id, CARD)
+    make_default(customer, fake.running.url, CARD)
+    bought = farebox.run(top_up.buy(services, ACCOUNT, credit_cents=5000))
+    assert bought.state == "paid", bought
+    farebox.run(services.database.write(partial(_rename, payment_id=str(bought.payment_id))))
+    farebox.run(auto_top_up.set_rule(services, ACCOUNT, amount_cents=5000, threshold_cents=500))
+    limit = spending_limit.put(services, ACCOUNT, amount_cents=10000, duration="monthly", strategy="fixed")
+    farebox.run(limit)
+    assert customer.chat().status_code == 200
+
+
+def _account_and_user(connection: Connection, services: Services) -> None:
+    at = services.clock.now_ms()
+    add_account(connection, ACCOUNT, "Cloudflare's suite", at)
+    add_user(connection, EMAIL, services.vault.hash_token(KEY), [ACCOUNT], at)
+
+
+def _rename(connection: Connection, payment_id: str) -> None:
+    """The purchase's invoice gets the name that the suite asks for."""
+    for table, column in (("top_ups", "payment_id"), ("payments", "payment_id"), ("documents", "cause_id")):
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (INVOICE, payment_id))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

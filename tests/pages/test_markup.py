@@ -1,0 +1,178 @@
+"""Nothing from outside becomes markup: the escaping helper, and the pages made of it."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import msgspec
+import pytest
+
+from farebox.http.pages import buying, layout, overview
+from farebox.http.pages.layout import Said
+from farebox.http.pages.markup import Html, el, text
+from farebox.http.pages.view import Details, Spending, View
+from farebox.model import Account, Balance
+from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
+from farebox.payments.purchase import Tax, price_purchase
+from farebox.payments.states import DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
+from farebox.storage.reports import ModelUsage
+from farebox.storage.statement import TransferRow
+from farebox.usecases.reports import MonthUsage
+
+NOW = 1_795_300_000_000
+HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(1)>'&{{7*7}}</title></style>"""
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        (text("<b>&\"'"), "&lt;b&gt;&amp;&quot;&#x27;"),
+        (text(None), ""),
+        (text([1, "<", [Html("<i>")]]), "1&lt;<i>"),
+        (el("p", "<script>", class_="a b"), '<p class="a b">&lt;script&gt;</p>'),
+        (el("input", value='" autofocus onfocus="x'), '<input value="&quot; autofocus onfocus=&quot;x">'),
+        (el("input", required=True, disabled=False, min=0, title=None), '<input required min="0">'),
+        (el("meta", http_equiv="refresh"), '<meta http-equiv="refresh">'),
+        (el("a", "x", href="javascript:alert(1)"), '<a href="#">x</a>'),
+        (el("a", "x", href=" data:text/html,x"), '<a href="#">x</a>'),
+        (el("a", "x", href="https://pay.example/?a=1&b=2"), '<a href="https://pay.example/?a=1&amp;b=2">x</a>'),
+        (el("p", el("b", "<")), "<p><b>&lt;</b></p>"),
+    ],
+)
+def test_escaping(made: Html, wanted: str) -> None:
+    assert made == wanted
+
+
+class _Seen(HTMLParser):
+    """The elements of a page, and whether they close where they should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in ("meta", "link", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _read(page: bytes) -> _Seen:
+    seen = _Seen()
+    seen.feed(page.decode())
+    seen.close()
+    assert seen.open == []
+    return seen
+
+
+def _top_up(top_up_id: str, state: str, word: str) -> TopUp:
+    return TopUp(
+        account_id="a",
+        top_up_id=top_up_id,
+        kind="manual",
+        state=state,
+        credit_cents=5000,
+        fee_cents=250,
+        tax_cents=998,
+        lines=b"{}",
+        brand=word,
+        last4=word,
+        payment_id=f"in_{top_up_id}",
+        action_url=f"javascript:{word}",
+        error=word,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def _view(word: str, rule_state: str = "suspended") -> View:
+    """A view that has something everywhere; every text in it is `word`."""
+    card = Card(
+        card_id=word,
+        brand=word,
+        last4=word,
+        exp_month=1,
+        exp_year=2026,
+        fingerprint=word,
+        is_default=True,
+        created_at=1,
+    )
+    rule = Rule(account_id="a", amount_cents=5000, threshold_cents=1000, monthly_cap_cents=20_000)
+    other: dict[str, Any] = {"account_id": "a", "amount_cents": 6248, "credit_cents": 5000}
+    other |= {"created_at": NOW, "updated_at": NOW}
+    return View(
+        account=Account("a", 1, word, NOW),
+        csrf=word,
+        now=NOW,
+        balance=Balance(41_234_567_890, 250_000_000),
+        owed=3_000_000_000,
+        cards=[card, msgspec.structs.replace(card, card_id="other", is_default=False)],
+        details=Details(name=word, email=word, address=word, country=word, tax_id=word),
+        limits=(1000, 1_000_000),
+        top_ups=[_top_up(state, state, word) for state in TOP_UP_STATES],
+        rule=msgspec.structs.replace(rule, state=rule_state, reason=word, error=word, until=NOW),
+        spending=Spending(amount=10**11, duration="monthly", strategy="fixed", spent=10**10, held=1),
+        refunds=[
+            Refund(refund_id=state, top_up_id="paid", processor_id=word, state=state, reason=word, **other)
+            for state in REFUND_STATES
+        ],
+        disputes=[
+            Dispute(dispute_id=word, top_up_id="paid", state=state, reason=word, **other) for state in DISPUTE_STATES
+        ],
+        transfers=[TransferRow(1, word, word, word, "credit", 1, word, NOW, word)],
+        usage=MonthUsage(NOW, NOW, [ModelUsage(word, word, 1, 17_500)]),
+        links={"in_paid": f"javascript:{word}", "succeeded": word},
+        statement=word,
+    )
+
+
+@pytest.mark.parametrize("rule_state", RULE_STATES)
+def test_hostile_texts_stay_texts(rule_state: str) -> None:
+    view = _view(HOSTILE, rule_state)
+    purchase = price_purchase(5000, fee_ppm=50_000, fee_fixed_cents=30, tax=Tax(HOSTILE, 190_000))
+    pages = [
+        overview.page(view, Said("bad", HOSTILE)),
+        buying.quote(view, purchase, HOSTILE),
+        *(buying.under_way(top_up) for top_up in view.top_ups),
+        layout.document(HOSTILE, el("h1", HOSTILE)),
+    ]
+    harmless = _read(overview.page(_view("word", rule_state), Said("bad", "word")))
+    for page in pages:
+        seen = _read(page)
+        assert not seen.tags & {"script", "img", "style", "iframe", "object"}
+        assert not {name for name in seen.attributes if name.startswith("on") or name == "style"}
+        assert b"javascript:" not in page.split(b"<main")[0]
+        assert b'="javascript:' not in page
+    told = _read(pages[0])
+    assert HOSTILE in told.text
+    assert (told.tags, told.attributes) == (harmless.tags, harmless.attributes)
+
+
+def test_a_page_looks_again_only_while_credit_may_come() -> None:
+    def refreshes(state: str, age_ms: int = 0) -> bool:
+        top_up = msgspec.structs.replace(_top_up("x", state, "word"), created_at=NOW - age_ms)
+        return b"http-equiv" in overview.page(replace(_view("word"), top_ups=[top_up]))
+
+    assert [state for state in TOP_UP_STATES if refreshes(state)] == [
+        "requested",
+        "submitting",
+        "unknown",
+        "processing",
+    ]
+    assert not refreshes("unknown", age_ms=121_000)  # the forms want to be used
+
+
+def test_without_payments_the_page_offers_none() -> None:
+    page = overview.page(replace(_view("word"), payments_on=False)).decode()
+    assert "Payments are switched off" in page
+    assert 'action="/billing/buy"' not in page
+    assert 'action="/billing/limit"' in page

@@ -1,0 +1,318 @@
+"""The pages over HTTP, as a program would call them: who gets in, seals of forms, headers."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import httpx
+import pytest
+
+from farebox.http.pages import visit
+from farebox.http.pages.routes import PAGES
+from farebox.http.router import Route
+from farebox.usecases import cards, owner_sessions
+from farebox.usecases.owner_sessions import Session
+from farebox.usecases.services import Services
+from tests.support import Farebox, running_farebox
+
+SEALED = [route for route in PAGES if route.method == "POST" and route.path != "/billing/open"]
+"""The forms of who is signed in."""
+
+
+@dataclass
+class Visitor:
+    """A browser without a screen, on the page of a new account."""
+
+    farebox: Farebox
+    account_id: str
+    http: httpx.Client
+
+    @property
+    def csrf(self) -> str:
+        found = re.search(r'name="csrf" value="([0-9a-f]{64})"', self.http.get("/billing").text)
+        assert found is not None
+        return found.group(1)
+
+    def post(self, path: str, **fields: str) -> httpx.Response:
+        """Send a form of the page, and follow to where it leads."""
+        return self.http.post(path, data={"csrf": self.csrf, **fields}, follow_redirects=True)
+
+
+def _link(farebox: Farebox, account_id: str) -> str:
+    return farebox.run(owner_sessions.make_link(farebox.services, account_id))
+
+
+def _open(link: str, http: httpx.Client | None = None, site: str | None = None) -> httpx.Response:
+    """Press the button of the page that the link leads to."""
+    with httpx.Client() if http is None else nullcontext(http) as client:
+        url = httpx.URL(link)
+        headers = {} if site is None else {"sec-fetch-site": site}
+        return client.post(url.copy_with(query=None), data={"link": url.params["link"]}, headers=headers)
+
+
+def _visitor(farebox: Farebox, name: str) -> Visitor:
+    account_id = farebox.create_account(name)
+    visitor = Visitor(farebox, account_id, httpx.Client(base_url=farebox.url, timeout=30))
+    assert _open(_link(farebox, account_id), visitor.http).headers["location"] == "/billing"
+    return visitor
+
+
+@pytest.fixture
+def visitor(farebox: Farebox) -> Iterator[Visitor]:
+    made = _visitor(farebox, "<b>Acme</b>")
+    yield made
+    made.http.close()
+
+
+@pytest.fixture
+def other(farebox: Farebox) -> Iterator[Visitor]:
+    made = _visitor(farebox, "Other")
+    yield made
+    made.http.close()
+
+
+def test_the_page_shows_the_account(visitor: Visitor) -> None:
+    visitor.farebox.grant(visitor.account_id, "12.345")
+    answer = visitor.http.get("/billing")
+    assert answer.status_code == 200
+    assert "&lt;b&gt;Acme&lt;/b&gt;" in answer.text
+    assert "<b>" not in answer.text
+    assert '<strong id="available">12.34<small> USD</small></strong>' in answer.text
+    assert '<span id="posted">12.345</span>' in answer.text
+
+
+def test_every_answer_carries_the_headers(visitor: Visitor) -> None:
+    answers = [
+        visitor.http.get("/billing"),
+        visitor.http.get("/billing/buy?amount=50"),
+        visitor.http.get("/billing/signed-out"),
+        visitor.http.get("/billing/open?link=x"),
+        visitor.http.get("/billing/done?checkout=x"),
+        visitor.http.post("/billing/auto", data={}),
+        visitor.http.post("/billing/auto", content=b"{}", headers={"content-type": "application/json"}),
+        httpx.get(f"{visitor.farebox.url}/billing"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 403, 404, 400, 400, 403]
+    for answer in answers:
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'self';")
+        assert "frame-ancestors 'none'" in policy
+        assert "form-action 'self'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"<script|style=|\son\w+=", answer.text)
+
+
+def test_nobody_is_let_in_without_a_session(farebox: Farebox) -> None:
+    with httpx.Client(base_url=farebox.url) as stranger:
+        for route in PAGES:
+            if route.path.endswith((".css", ".svg", "/signed-out")):
+                continue
+            answer = stranger.request(route.method, route.path, data={"link": "x"} if route.method == "POST" else None)
+            assert answer.status_code in (403, 404), route.path
+            assert "set-cookie" not in answer.headers
+
+
+def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
+    account_id = farebox.create_account()
+    link = _link(farebox, account_id)
+    first, second = _open(link), _open(link)
+    assert (first.status_code, second.status_code) == (303, 403)
+    assert httpx.get(link).status_code == 403
+    cookie = first.headers["set-cookie"]
+    assert re.fullmatch(
+        r"farebox_session=[\w-]{43}; Path=/billing; Max-Age=43200; HttpOnly; SameSite=Lax", cookie
+    )  # Secure where the base URL is https
+    assert "set-cookie" not in second.headers
+
+    late = _link(farebox, account_id)
+    _pass(farebox, owner_sessions.LINK_MS)
+    assert (httpx.get(late).status_code, _open(late).status_code) == (403, 403)
+    assert httpx.get(f"{farebox.url}/billing/open?link=guessed").status_code == 403
+    assert _open(f"{farebox.url}/billing/open?link=guessed").status_code == 403
+
+
+def test_a_program_that_looks_at_a_link_does_not_use_it_up(farebox: Farebox) -> None:
+    """Mail and chat programs fetch what is linked in a message, some with HEAD first."""
+    link = _link(farebox, farebox.create_account("<i>Acme</i>"))
+    for answer in (httpx.head(link), httpx.get(link), httpx.get(link)):
+        assert answer.status_code == 200
+        assert "set-cookie" not in answer.headers
+    assert "&lt;i&gt;Acme&lt;/i&gt;" in answer.text
+    assert _open(link).status_code == 303
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_other_site_signs_an_owner_in(farebox: Farebox, site: str) -> None:
+    """To an account of its own, say, whose next card would be the owner's."""
+    link = _link(farebox, farebox.create_account())
+    answer = _open(link, site=site)
+    assert answer.status_code == 400
+    assert "set-cookie" not in answer.headers
+    assert _open(link, site="same-origin").status_code == 303
+
+
+def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> None:
+    with running_farebox(tmp_path) as farebox, httpx.Client(base_url=farebox.url) as stranger:
+        asked = f"{farebox.stripe_url}/_fake/requests"
+        before = len(httpx.get(asked).json()["requests"])
+        pages = [stranger.get(f"/billing/done?checkout=cs_test_{number:020d}") for number in range(70)]
+        assert [page.status_code for page in pages] == [404] * 60 + [200] * 10
+        assert "not looked at just now" in pages[-1].text
+        assert len(httpx.get(asked).json()["requests"]) - before == 60
+        with closing(_visitor(farebox, "Acme").http) as owner:
+            page = owner.get(f"/billing/done?checkout=cs_test_{0:020d}", follow_redirects=True)
+        assert "Checkout not found" in page.text
+
+
+def test_an_owner_opens_so_many_pages_and_no_more(tmp_path: Path) -> None:
+    with running_farebox(tmp_path) as farebox:
+        visitor = _visitor(farebox, "Acme")
+        form = {"csrf": visitor.csrf}
+        with closing(visitor.http) as owner:
+            opened = [owner.post("/billing/cards", data=form).status_code for _ in range(101)]
+            assert opened == [200] * 100 + [303]
+            assert "Too many pages of the payment processor" in owner.get("/billing").text
+
+
+def test_a_session_ends_by_itself(visitor: Visitor) -> None:
+    assert visitor.http.get("/billing").status_code == 200
+    _pass(visitor.farebox, owner_sessions.SESSION_MS)
+    assert visitor.http.get("/billing").status_code == 403
+
+
+def _pass(farebox: Farebox, ms: int) -> None:
+    """Time passes for all links and sessions."""
+    farebox.run(
+        farebox.services.database.write(
+            lambda connection: connection.execute("UPDATE owner_sessions SET expires_at = expires_at - ?", (ms,))
+        )
+    )
+
+
+def test_the_expired_are_forgotten(farebox: Farebox) -> None:
+    _link(farebox, farebox.create_account())
+    _pass(farebox, 10**12)
+    _link(farebox, farebox.create_account())
+    left = farebox.services.database.scan(
+        lambda connection: connection.execute("SELECT count(*) FROM owner_sessions").fetchall()
+    )
+    assert farebox.run(left) == [(1,)]
+
+
+def test_what_the_browser_keeps_is_not_in_the_database(visitor: Visitor) -> None:
+    secret = visitor.http.cookies["farebox_session"]
+    stored = visitor.farebox.services.database.scan(
+        lambda connection: connection.execute("SELECT hash FROM owner_sessions").fetchall()
+    )
+    hashes = [found for (found,) in visitor.farebox.run(stored)]
+    assert visitor.farebox.services.vault.hash_token(secret) in hashes
+    assert secret.encode() not in hashes
+
+
+@pytest.mark.parametrize("route", SEALED, ids=lambda route: route.path)
+def test_a_form_without_the_seal_of_this_session_does_nothing(visitor: Visitor, other: Visitor, route: Route) -> None:
+    path = route.path
+    for seal in ("", "0" * 64, other.csrf, "é" * 64):
+        answer = visitor.http.post(path, data={"csrf": seal, "limit-amount": "5"})
+        assert answer.status_code == 400
+        assert "too old" in answer.text
+    assert visitor.http.get("/billing").status_code == 200
+    assert "Calls may spend all the credit" in visitor.http.get("/billing").text
+
+
+def test_notes_are_shown_once_and_only_ours(visitor: Visitor, other: Visitor) -> None:
+    answer = visitor.http.post(
+        "/billing/limit",
+        data={"csrf": visitor.csrf, "limit-amount": "5", "duration": "daily", "strategy": "sliding"},
+    )
+    assert (answer.status_code, answer.headers["location"]) == (303, "/billing")
+    note = visitor.http.cookies["farebox_note"]
+    assert "The spending limit is 5.00 USD in a day." in visitor.http.get("/billing").text
+    assert "The spending limit is" not in visitor.http.get("/billing").text
+
+    for forged in (note, "x", "", note[:-3], "Ww", "A" * 3000):
+        cookie = f"farebox_session={other.http.cookies['farebox_session']}; farebox_note={forged}"
+        page = httpx.get(f"{visitor.farebox.url}/billing", headers={"cookie": cookie})
+        assert page.status_code == 200
+        assert 'class="note' not in page.text
+
+
+def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
+    session = visitor.http.cookies["farebox_session"]
+    odd = f'seen={{"a":[1]}}; flag; farebox_session={session}; x="un"quoted'
+    assert httpx.get(f"{visitor.farebox.url}/billing", headers={"cookie": odd}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "said"),
+    [
+        ("/billing/limit", {"limit-amount": "-5", "duration": "daily", "strategy": "fixed"}, "Write the limit"),
+        ("/billing/limit", {"limit-amount": "5", "duration": "yearly", "strategy": "fixed"}, "too old"),
+        ("/billing/auto", {"threshold": "10"}, "Write the amount to buy"),
+        ("/billing/auto", {"threshold": "1", "auto-amount": "50"}, "threshold must be from 5.00 USD"),
+        ("/billing/auto", {"threshold": "٣", "auto-amount": "50"}, "Write the threshold"),
+        ("/billing/buy", {"amount": "50", "request_key": ""}, "too old"),
+        ("/billing/buy", {"amount": "1e9", "request_key": "k" * 32}, "Write the amount"),
+        ("/billing/buy", {"amount": "50", "request_key": "k" * 32, "card": "pm_of_somebody"}, "no saved card"),
+        ("/billing/buy", {"amount": "0.50", "request_key": "k" * 32}, "amount must be"),
+        ("/billing/cards/default", {"card": "pm_of_somebody"}, "no card"),
+        ("/billing/cards/remove", {"card": "pm_of_somebody"}, "no card"),
+        ("/billing/details", {"name": "Acme", "country": "Germany"}, "country"),
+    ],
+)
+def test_what_is_wrong_is_said_and_changes_nothing(
+    visitor: Visitor, path: str, fields: dict[str, str], said: str
+) -> None:
+    answer = visitor.post(path, **fields)
+    assert answer.status_code == 200
+    found = re.search(r'<p class="note bad" role="alert">(.*?)</p>', answer.text)
+    assert found is not None
+    assert said.lower() in found.group(1).lower()
+    assert visitor.farebox.balance(visitor.account_id).posted == 0
+
+
+def test_a_card_of_another_account_is_nobodys_business(visitor: Visitor, other: Visitor) -> None:
+    form = {"csrf": other.csrf}
+    hosted = re.search(r'href="(http[^"]+/c/pay/[^"]+)"', other.http.post("/billing/cards", data=form).text)
+    assert hosted is not None
+    typed = {"card-number": "4242424242424242", "card-expiry": "12/34", "card-cvc": "123", "card-name": "Test"}
+    back = httpx.post(hosted.group(1), data=typed).headers["location"]
+    assert other.http.get(back, follow_redirects=True).status_code == 200
+    (card,) = cards.cards(other.farebox.services, other.account_id)
+    for path in ("/billing/cards/default", "/billing/cards/remove"):
+        assert "no card" in visitor.post(path, card=card.card_id).text
+    answer = visitor.post("/billing/buy", amount="50", request_key="k" * 32, card=card.card_id)
+    assert "no saved card" in answer.text
+    assert "Checkout not found" in visitor.http.get(back, follow_redirects=True).text
+    assert [card.card_id for card in cards.cards(other.farebox.services, other.account_id)] == [card.card_id]
+
+
+def test_invoice_details_are_kept(visitor: Visitor) -> None:
+    given = {"name": "Acme GmbH", "email": "pay@acme.example", "address": "Street 1\r\n10115 Berlin", "country": "de"}
+    assert "The invoice details are saved." in visitor.post("/billing/details", **given, tax_id="DE123456789").text
+    kept = cards.profile(visitor.farebox.services, visitor.account_id)
+    assert (kept.name, kept.country, kept.address) == ("Acme GmbH", "DE", "Street 1\n10115 Berlin")
+    assert "Acme GmbH" in visitor.http.get("/billing").text
+
+
+def test_style_and_icon_are_served(farebox: Farebox) -> None:
+    style, icon = httpx.get(f"{farebox.url}/billing/style.css"), httpx.get(f"{farebox.url}/billing/icon.svg")
+    assert (style.headers["content-type"], icon.headers["content-type"]) == ("text/css; charset=utf-8", "image/svg+xml")
+    assert "prefers-color-scheme: dark" in style.text
+    assert "http" not in style.text
+
+
+@pytest.mark.parametrize(("base_url", "secure"), [("https://ai.example", True), ("http://127.0.0.1:8787", False)])
+def test_over_https_the_cookie_goes_nowhere_else(base_url: str, secure: bool) -> None:
+    services = cast(Services, SimpleNamespace(base_url=base_url))
+    _, cookie = visit.session_cookie(services, Session("acme", "secret"))
+    assert cookie.endswith("; Secure") is secure
+    _, gone = visit.session_cookie(services, None)
+    assert gone.startswith("farebox_session=; Path=/billing; Max-Age=0;")
