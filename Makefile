@@ -15,8 +15,8 @@ run: $(BIN)/.run  ## serve with the demo provider, a first account, a token and 
 
 setup: $(BIN)/.run  ## make .venv with .venv/bin/farebox
 
-test: $(BIN)/.dev  ## run all tests
-	$(BIN)/pytest
+test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; those of tests/browser need Chromium
+	$(BIN)/pytest -n 2
 
 check: $(BIN)/.dev  ## check format, lint, types and layers, and run the fast tests: under a minute
 	$(BIN)/ruff format --check
@@ -56,3 +56,17 @@ $(BIN)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 $(BIN)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps --requirement requirements/dev.txt --editable .
 	@touch $@
+
+# The browser of tests/browser is the system's. Where it is missing it is installed, if we are root on a Debian; else
+# those tests are skipped, and say why. A failure to install is no failure of `make test`.
+$(BIN)/.chromium: | $(BIN)/python
+	@if command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then \
+		touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium for tests/browser: a minute"; \
+		if apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq --yes --no-install-recommends chromium >/dev/null 2>&1; then touch $@; \
+		else echo "Chromium could not be installed: tests/browser will be skipped"; fi; \
+	else \
+		echo "tests/browser will be skipped: they need Chromium (on Debian: apt-get install chromium)"; \
+	fi

@@ -183,6 +183,17 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("public_url", ["", "https://ai.example"])
+def test_a_demo_that_is_open_to_others_is_warned_of(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public_url: str
+) -> None:
+    monkeypatch.setenv("FAREBOX_PUBLIC_URL", public_url)
+    with _serving(tmp_path, "--demo", "--json") as (_, out):
+        assert json.loads(out.readline())["demo"] is True
+    assert ("the demo is open to others" in (tmp_path / "serve.log").read_text()) is bool(public_url)
+
+
+@pytest.mark.slow
 def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: Cli) -> None:
     with _serving(tmp_path, "--demo", "--json") as (_, out):
         url = json.loads(out.readline())["base_url"]

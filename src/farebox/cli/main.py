@@ -6,7 +6,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from farebox.cli import accounts, books, money, prices, providers, serving
+from farebox.cli import (
+    accounts,
+    billing_link,
+    books,
+    fake_stripe,
+    messages,
+    money,
+    payments,
+    prices,
+    providers,
+    refunds,
+    serving,
+    taxes,
+)
 from farebox.cli.session import Session, Stopped, session_of
 from farebox.settings import SettingsError
 
@@ -25,14 +38,20 @@ Set one up:
   farebox grant --account ID --amount 25
   farebox serve
 
+
+Sell credit (docs/payments.md):
+  FAREBOX_STRIPE_SECRET_KEY=sk_… FAREBOX_STRIPE_WEBHOOK_SECRET=whsec_… farebox serve
+  farebox billing-link --account ID
+
 Every command takes --json, and works while a server runs on the same database. The exit status is 0 where the command
 did what it says, 1 where it was refused (one line on stderr says why and what to do), 2 where it was mistyped.
 Settings come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/settings.md.
 """
 
 _ORDER = (
-    "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "provider", "price",
-    "markup", "receipt", "check", "version",
+    "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
+    "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
+    "markup", "receipt", "check", "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -66,7 +85,9 @@ def start(
     session.data_dir, session.traceback = data_dir, traceback
 
 
-for family in (serving, accounts, money, providers, prices, books):
+for family in (
+    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, books, fake_stripe
+):  # fmt: skip
     family.register(app)
 
 

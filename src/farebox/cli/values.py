@@ -71,6 +71,9 @@ Expires: TypeAlias = Annotated[
 ValidFrom: TypeAlias = Annotated[
     int | None, typer.Option(parser=_moment, metavar="DATE", help="When it begins, UTC: 2027-01-31. Now, if left out.")
 ]
+Since: TypeAlias = Annotated[
+    int | None, typer.Option(parser=_moment, metavar="DATE", help="Since then, UTC: 2027-01-31T18:00:00Z.")
+]
 Percent: TypeAlias = Annotated[int, typer.Argument(parser=_percent, metavar="PERCENT", help="On top of the cost.")]
 Rates: TypeAlias = Annotated[
     list[Rate] | None,

@@ -1,10 +1,10 @@
-"""What `make run` greets with: an account with 5 USD, its token, and three things to paste."""
+"""What `make run` greets with: an account with 5 USD, its token, its billing page, and three things to paste."""
 
 import os
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,14 @@ class Welcome:
 
     guest: Guest
     available: int
+    billing_link: str = field(compare=False, repr=False)
+    """A new one at every start: it opens the billing page once."""
 
 
 def prepare(session: Session, settings: Settings) -> Welcome:
     """Make the account, the grant and the token where they are missing; the same at every start."""
     from farebox.storage.accounts import find_account
-    from farebox.usecases import administer
+    from farebox.usecases import administer, owner_sessions
 
     at = session.clock.now_ms()
     with session.writing() as connection:
@@ -64,7 +66,11 @@ def prepare(session: Session, settings: Settings) -> Welcome:
             )
             guest = Guest(ACCOUNT, made.secret)
             _write(path, guest)  # before the commit: a file too early is replaced, a token without a file is lost
-    return Welcome(guest, posted.balance.available)
+        secret = session.ids.secret()
+        link = owner_sessions.new_link(
+            connection, session.vault, secret, settings.base_url, account_id=guest.account_id, at=at
+        )
+    return Welcome(guest, posted.balance.available, link)
 
 
 def _read(path: Path) -> Guest | None:
@@ -101,6 +107,8 @@ Farebox listens at {base_url}
 
 Account  {guest.account_id}, with {format_usd(welcome.available)} USD
 Token    {guest.token}
+Billing  {welcome.billing_link}
+         (the page to save a card and buy credit on: opens once, within the hour)
 
 curl
 ----
@@ -140,6 +148,10 @@ console.log(answer.choices[0].message.content);
 What is left, in another terminal
 ---------------------------------
 {command} balance --account {guest.account_id}
+
+Another link to the billing page
+--------------------------------
+{command} billing-link --account {guest.account_id}
 
 Ctrl-C stops the server.
 """

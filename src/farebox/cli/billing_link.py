@@ -1,0 +1,34 @@
+"""`farebox billing-link`: lets an account's owner in to the billing page."""
+
+import typer
+
+from farebox.cli.output import show
+from farebox.cli.session import session_of
+from farebox.cli.values import AccountId, AsJson, moment_text
+
+
+def register(app: typer.Typer) -> None:
+    app.command("billing-link")(billing_link)
+
+
+def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
+    """Make a link to an account's billing page, for its owner: valid for an hour, and once.
+
+    Whoever opens it can buy credit with the account's cards until signing out, half a day at most: send it to the owner
+    alone. It begins with FAREBOX_PUBLIC_URL; set that where browsers reach the server by another address.
+
+    \b
+    Examples:
+      farebox billing-link --account acme
+    """
+    from farebox.usecases import administer, owner_sessions
+
+    session = session_of(context)
+    at = session.clock.now_ms()
+    with session.writing() as connection:
+        administer.require_account(connection, account_id)
+        link = owner_sessions.new_link(
+            connection, session.vault, session.ids.secret(), session.settings.base_url, account_id=account_id, at=at
+        )
+    expires = moment_text(at + owner_sessions.LINK_MS)
+    show({"account_id": account_id, "link": link, "expires_at": expires}, as_json=as_json, text=link)

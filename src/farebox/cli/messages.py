@@ -1,0 +1,232 @@
+"""`farebox webhook`, `farebox messages`: where messages are sent, and what became of them."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farebox.cli.output import Row, show, show_rows
+from farebox.cli.session import Stopped, session_of
+from farebox.cli.values import AsJson, moment_text, optional_moment_text
+
+if TYPE_CHECKING:
+    from farebox.storage.deliveries import Delivery
+    from farebox.storage.webhook_endpoints import Endpoint
+
+webhook = typer.Typer(no_args_is_help=True, help="Webhooks: the URLs that messages are sent to.")
+messages = typer.Typer(no_args_is_help=True, help="Messages to account owners and to you, and their deliveries.")
+
+EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its id, from `farebox webhook list`.")]
+_OPERATOR = "(every account)"
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(webhook, name="webhook")
+    app.add_typer(messages, name="messages")
+
+
+@webhook.command("add")
+def add_webhook(
+    context: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to POST, https.")],
+    account_id: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="Only this account's messages; all, if left out.")
+    ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", metavar="KIND", help="Only this kind; more than once for more; all, if left out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have messages sent to a URL, and print the secret that signs them, this once.
+
+    docs/messages.md lists the kinds, and shows how to check the signature.
+
+    \b
+    Examples:
+      farebox webhook add https://ops.example.com/farebox
+      farebox webhook add https://example.com/hook --account acme --kind low_balance --kind top_up_failed
+    """
+    from farebox.usecases import endpoints
+
+    session = session_of(context)
+    with session.writing() as connection:
+        made = endpoints.add_endpoint(
+            connection,
+            session.vault,
+            session.ids,
+            session.settings,
+            account_id=account_id,
+            url=url,
+            kinds=kinds or (),
+            at=session.clock.now_ms(),
+        )
+    text = f"{made.secret}\n\nEndpoint {made.endpoint.endpoint_id}. Keep the secret: it cannot be shown again."
+    show({**_endpoint_row(made.endpoint), "secret": made.secret}, as_json=as_json, text=text)
+
+
+@webhook.command("list")
+def list_webhooks(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the URLs that messages are sent to, the accounts' own among them."""
+    from farebox.storage.webhook_endpoints import all_endpoints
+
+    with session_of(context).reading() as connection:
+        rows = [_endpoint_row(endpoint) for endpoint in all_endpoints(connection)]
+    if not as_json:
+        rows = [{**row, "account_id": row["account_id"] or _OPERATOR, "kinds": row["kinds"] or "all"} for row in rows]
+    columns = {"endpoint_id": "ENDPOINT", "account_id": "ACCOUNT", "url": "URL", "kinds": "KINDS"}
+    show_rows(rows, as_json=as_json, columns=columns, empty="No endpoint: messages are sent nowhere, but for e-mail.")
+
+
+@webhook.command("remove")
+def remove_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson = False) -> None:
+    """Stop sending messages there. What is still under way to it is given up.
+
+    \b
+    Example:
+      farebox webhook remove we_0123456789abcdef0123456789abcdef
+    """
+    from farebox.usecases import endpoints
+
+    with session_of(context).writing() as connection:
+        endpoints.remove_endpoint(connection, endpoint_id)
+    show({"endpoint_id": endpoint_id, "removed": True}, as_json=as_json, text=f"Endpoint {endpoint_id} is removed.")
+
+
+@webhook.command("test")
+def try_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson = False) -> None:
+    """Send a signed message of the type `test` there, now and once.
+
+    \b
+    Example:
+      farebox webhook test we_0123456789abcdef0123456789abcdef
+    """
+    import asyncio
+
+    from farebox.storage.webhook_endpoints import find_endpoint
+    from farebox.usecases import endpoints
+
+    session = session_of(context)
+    with session.reading() as connection:
+        endpoint = find_endpoint(connection, endpoint_id)
+    if endpoint is None:
+        raise Stopped(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the ids")
+    test = endpoints.send_test(
+        session.vault,
+        session.settings,
+        endpoint,
+        identifier=f"msg_{session.ids.account_id()}",
+        at=session.clock.now_ms(),
+    )
+    sent = asyncio.run(test)
+    if not sent.ok:
+        raise Stopped(f"{endpoint.url} did not take the message: {sent.error}")
+    data = {"endpoint_id": endpoint_id, "delivered": True, "status": sent.status}
+    show(data, as_json=as_json, text=f"{endpoint.url} took the message ({sent.status}).")
+
+
+@messages.command("list")
+def list_messages(
+    context: typer.Context,
+    account_id: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="Only this account's; all, if left out.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List messages, the newest first, with what became of each delivery.
+
+    \b
+    Examples:
+      farebox messages list
+      farebox messages list --account acme --limit 200 --json
+    """
+    from farebox.storage.notices import latest_notices, list_notices
+    from farebox.usecases.messages import with_deliveries
+
+    with session_of(context).reading() as connection:
+        if account_id is None:
+            notices = latest_notices(connection, limit)
+        else:
+            notices, _ = list_notices(connection, account_id, 0, limit)
+        found = [with_deliveries(connection, notice) for notice in notices]
+    rows: list[Row] = [
+        {
+            "message_id": told.notice.notice_id,
+            "account_id": told.notice.account_id,
+            "kind": told.notice.kind,
+            "created_at": moment_text(told.notice.created_at),
+            "content": told.notice.content,
+            "deliveries": [_delivery_row(item) if as_json else _delivery_text(item) for item in told.deliveries],
+        }
+        for told in found
+    ]
+    columns = {
+        "created_at": "TIME", "account_id": "ACCOUNT", "message_id": "MESSAGE", "deliveries": "DELIVERIES",
+    }  # fmt: skip
+    show_rows(rows, as_json=as_json, columns=columns, empty="No message.")
+
+
+@messages.command("replay")
+def replay_message(
+    context: typer.Context,
+    message_id: Annotated[str | None, typer.Argument(metavar="MESSAGE", help="From `farebox messages list`.")] = None,
+    account_id: Annotated[str | None, typer.Option("--account", metavar="ID", help="Whose message it is.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All deliveries that were given up.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a message once more, to everybody who wants it now; or all that could not be delivered.
+
+    A running server sends them. A repeat has the `webhook-id` of the first time.
+
+    \b
+    Examples:
+      farebox messages replay top_up_paid:auto-3 --account acme
+      farebox messages replay --failed
+      farebox messages replay --failed --account acme
+    """
+    from farebox.usecases.messages import replay_given_up, replay_notice
+
+    if (message_id is None) == (not failed):
+        raise typer.BadParameter("name a message, or say --failed", param_hint="MESSAGE / --failed")
+    session = session_of(context)
+    at = session.clock.now_ms()
+    with session.writing() as connection:
+        if message_id is None:
+            count = replay_given_up(connection, at, account_id)
+        elif account_id is None:
+            raise typer.BadParameter("say whose message it is", param_hint="--account")
+        else:
+            told = replay_notice(connection, session.settings, account_id, message_id, at)
+            if told is None:
+                raise Stopped(f"account {account_id!r} has no message {message_id!r}: see `farebox messages list`")
+            count = told
+    show({"deliveries": count}, as_json=as_json, text=f"{count} deliveries are due again.")
+
+
+def _endpoint_row(endpoint: "Endpoint") -> Row:
+    return {
+        "endpoint_id": endpoint.endpoint_id,
+        "account_id": endpoint.account_id,
+        "url": endpoint.url,
+        "kinds": list(endpoint.kinds),
+        "created_at": moment_text(endpoint.created_at),
+    }
+
+
+def _delivery_row(item: "Delivery") -> Row:
+    return {
+        "target": item.target,
+        "attempts": item.attempts,
+        "delivered_at": optional_moment_text(item.delivered_at),
+        "next_attempt_at": optional_moment_text(item.next_at),
+        "error": item.last_error,
+    }
+
+
+def _delivery_text(item: "Delivery") -> str:
+    target = item.target.removeprefix("mailto:")
+    if item.delivered_at is not None:
+        return f"{target}: delivered"
+    if item.next_at is None:
+        return f"{target}: given up ({item.last_error})"
+    return f"{target}: waiting" + (f" ({item.last_error})" if item.last_error else "")

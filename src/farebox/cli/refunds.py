@@ -1,0 +1,140 @@
+"""`farebox top-ups`, `farebox refund`: what was bought, and money paid back to the card it came from."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farebox.cli.output import show, show_rows
+from farebox.cli.session import Stopped, session_of
+from farebox.cli.values import AccountId, AsJson, SomeAmount, optional_moment_text
+from farebox.money import NANOS_PER_CENT, format_usd
+
+if TYPE_CHECKING:
+    from farebox.payments.model import Refund, TopUp
+
+LISTED = 1000
+
+
+def register(app: typer.Typer) -> None:
+    app.command("top-ups")(top_ups)
+    app.command("refund")(refund)
+
+
+def top_ups(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
+    """List what an account bought, newest first: paid top-ups, and those that are under way.
+
+    \b
+    Example:
+      farebox top-ups --account acme
+    """
+    from farebox.storage.top_ups import history
+    from farebox.usecases.administer import require_account
+
+    with session_of(context).reading() as connection:
+        require_account(connection, account_id)
+        found, _ = history(connection, account_id, "all", 0, LISTED)
+    columns = {
+        "top_up_id": "TOP-UP",
+        "kind": "KIND",
+        "state": "STATE",
+        "paid_at": "PAID",
+        "credit": "CREDIT",
+        "charge": "CHARGE",
+        "refunded": "REFUNDED",
+        "disputed": "DISPUTED",
+        "payment_id": "PAYMENT",
+    }
+    rows = [_row(top_up) for top_up in found]
+    show_rows(rows, as_json=as_json, columns=columns, empty=f"Account {account_id} has bought nothing.")
+
+
+def refund(
+    context: typer.Context,
+    account_id: AccountId,
+    top_up_id: Annotated[str, typer.Option("--top-up", metavar="ID", help="The top-up, or its payment.")],
+    amount: SomeAmount = None,
+    allow_spent: Annotated[
+        bool, typer.Option("--allow-spent", help="Also credit that is spent: other bought credit makes up for it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with the refund.")] = "",
+    request_key: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Names the act, so that repeating it does no harm.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pay a top-up back to the card, and take its credit.
+
+    The amount is of the credit; the card gets the same part of what it paid, fee and taxes included. Without an amount
+    all that is still unspent is refunded. With --allow-spent the account may come to owe what it has spent.
+
+    \b
+    Examples:
+      farebox refund --account acme --top-up auto-3
+      farebox refund --account acme --top-up auto-3 --amount 12.50 --reason "bought twice"
+    """
+    from farebox.cli.services import run_with_services
+    from farebox.usecases import refund as refunds
+
+    if amount is not None and amount % NANOS_PER_CENT:
+        raise typer.BadParameter("a card is paid in whole cents", param_hint="--amount")
+    made = run_with_services(
+        session_of(context),
+        partial(
+            refunds.refund,
+            account_id=account_id,
+            top_up_id=top_up_id,
+            credit_cents=None if amount is None else amount // NANOS_PER_CENT,
+            allow_spent=allow_spent,
+            reason=reason,
+            request_key=request_key,
+        ),
+    )
+    if made.state == "failed":
+        raise Stopped(f"the refund {made.refund_id} failed: {made.error}; the credit is on the account again")
+    show(_refund(made), as_json=as_json, text=_told(made))
+
+
+def _told(made: "Refund") -> str:
+    money, credit = _usd(made.amount_cents), _usd(made.credit_cents)
+    if made.state == "requested":
+        return (
+            f"Took {credit} USD of credit. The processor has not answered yet whether {money} USD go back to the card: "
+            f"a running server asks again (refund {made.refund_id})."
+        )
+    is_on_its_way = " The bank has not confirmed it yet." if made.state == "pending" else ""
+    return f"Refunded {money} USD to the card and took {credit} USD of credit (refund {made.refund_id}).{is_on_its_way}"
+
+
+def _refund(made: "Refund") -> dict[str, object]:
+    return {
+        "refund_id": made.refund_id,
+        "account_id": made.account_id,
+        "top_up_id": made.top_up_id,
+        "state": made.state,
+        "amount_cents": made.amount_cents,
+        "credit_cents": made.credit_cents,
+        "reason": made.reason,
+    }
+
+
+def _row(top_up: "TopUp") -> dict[str, object]:
+    return {
+        "top_up_id": top_up.top_up_id,
+        "kind": top_up.kind,
+        "state": top_up.state,
+        "paid_at": optional_moment_text(top_up.paid_at),
+        "credit": _usd(top_up.credit_cents),
+        "charge": _usd(top_up.charge_cents),
+        "refunded": _usd(top_up.refunded_cents),
+        "disputed": _usd(top_up.disputed_cents),
+        "credit_cents": top_up.credit_cents,
+        "charge_cents": top_up.charge_cents,
+        "refunded_cents": top_up.refunded_cents,
+        "disputed_cents": top_up.disputed_cents,
+        "payment_id": top_up.payment_id,
+    }
+
+
+def _usd(cents: int) -> str:
+    return format_usd(cents * NANOS_PER_CENT)

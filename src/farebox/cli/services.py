@@ -1,0 +1,68 @@
+"""The use-cases' services for one command that has to ask the payment processor, beside a server or without one."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from farebox.cli.session import Session, Stopped
+
+if TYPE_CHECKING:
+    from farebox.usecases.services import Services
+
+T = TypeVar("T")
+
+
+def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]]") -> T:
+    """Run `work` in a loop of its own. What a caller of the API would be answered as an error stops the command."""
+    import asyncio
+
+    from farebox.errors import Problem
+
+    async def run() -> T:
+        async with _opened(session) as services:
+            return await work(services)
+
+    try:
+        return asyncio.run(run())
+    except Problem as problem:
+        raise Stopped(f"{problem.message} {problem.kind.remedy}") from problem
+
+
+@asynccontextmanager
+async def _opened(session: Session) -> "AsyncIterator[Services]":
+    from farebox.app import processor_of
+    from farebox.ledger.ledger import SqliteLedger
+    from farebox.providers.upstream import WreqUpstream
+    from farebox.storage.config import installation_id
+    from farebox.storage.database import Database
+    from farebox.usecases.configuration import Configuration
+    from farebox.usecases.services import Services
+    from farebox.usecases.waiting import Waiters
+
+    settings = session.settings
+    with session.reading():  # stops where there is no database
+        pass
+    async with AsyncExitStack() as stack:
+        database = Database(settings.database_path)
+        stack.push_async_callback(database.close)
+        named = partial(installation_id, new_id=session.ids.account_id()[:12])
+        processor = processor_of(settings, await database.write(named))
+        if processor is not None:
+            stack.push_async_callback(processor.close)
+        upstream = WreqUpstream(connect_seconds=settings.connect_timeout_ms / 1000)
+        stack.push_async_callback(upstream.close)
+        yield Services(
+            settings=settings,
+            clock=session.clock,
+            ids=session.ids,
+            vault=session.vault,
+            database=database,
+            ledger=SqliteLedger(database.writer),
+            configuration=Configuration(database, session.vault, session.clock, demo_url=None),
+            upstream=upstream,
+            processor=processor,
+            waiters=Waiters(),
+            base_url=settings.base_url,
+            instance=session.ids.log_id(),
+        )
