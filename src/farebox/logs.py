@@ -15,8 +15,8 @@ from farebox.settings import Settings
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-def configure(settings: Settings) -> None:
-    """Set up structlog once, at start."""
+def configure(settings: Settings, *, cached: bool = True) -> None:
+    """Set up structlog. `cached`: for the life of the process; else it can be set up anew, as after one command."""
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     common: list[Any] = [structlog.processors.add_log_level, _Timestamp(), structlog.processors.format_exc_info]
     if as_text:
@@ -30,7 +30,7 @@ def configure(settings: Settings) -> None:
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         logger_factory=factory,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=cached,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from farebox.ledger.audit import audit
 from farebox.money import NANOS_PER_CENT
+from farebox.payments.states import OPEN_TOP_UPS
 from farebox.storage.sqlite import Connection, connect
 from farebox.usecases.services import Services
 
@@ -47,6 +48,7 @@ def compare(path: Path, answer: httpx.Response) -> None:
     connection = connect(path, readonly=True)
     try:
         found = [*differences(connection, stripe), *(str(difference) for difference in audit(connection))]
+        found += silent_stops(connection)
     finally:
         connection.close()
     assert not found, "our books and Stripe's differ:\n  " + "\n  ".join(found)
@@ -72,6 +74,45 @@ def differences(connection: Connection, stripe: Stripe) -> Iterator[str]:
             yield f"{_name(top_up)} is paid, but nothing was captured for it"
         yield from _credited(connection, top_up)
     yield from _given_back(owner, stripe)
+
+
+_OPEN = ", ".join(f"'{state}'" for state in OPEN_TOP_UPS)
+
+
+def silent_stops(connection: Connection) -> Iterator[str]:
+    """Rules of auto top-up that nothing would ever bring on, and open top-ups that nobody would look at again.
+
+    True after every commit: an active rule is armed, or has its one top-up open; every other rule is disarmed, and
+    there is an hour at which it goes on, a top-up whose end it waits for, or a reason that its owner is told.
+    """
+    cursor = connection.execute(
+        f"SELECT r.account_id, r.state, r.reason, r.until, r.threshold_cents * {NANOS_PER_CENT}, b.top_up_below, "
+        "(SELECT t.state FROM top_ups t WHERE t.bucket = r.bucket AND t.account_id = r.account_id AND t.kind = 'auto' "
+        f"AND t.state IN ({_OPEN})) "
+        "FROM top_up_rules r JOIN balances b ON b.bucket = r.bucket AND b.account_id = r.account_id"
+    )
+    for account_id, state, reason, until, threshold, below, waiting in cursor.fetchall():
+        name = f"{account_id}: the rule is {state} ({reason}), its top-up {waiting}, the mark {below}"
+        armed = None if state != "active" or waiting is not None else threshold
+        if below != armed:
+            yield f"{name} instead of {armed}"
+        if state == "paused" and until is None:
+            yield f"{name}: paused for ever"
+        if state == "action_required" and waiting is None:
+            yield f"{name}: nothing is left to confirm"
+        if (state == "active") != (reason is None):
+            yield f"{name}: without its reason"
+    armed_alone = connection.execute(
+        "SELECT account_id FROM balances b WHERE top_up_below IS NOT NULL AND NOT EXISTS (SELECT 1 FROM top_up_rules r "
+        "WHERE r.bucket = b.bucket AND r.account_id = b.account_id)"
+    )
+    for (account_id,) in armed_alone.fetchall():
+        yield f"{account_id}: armed without a rule"
+    forgotten = connection.execute(
+        f"SELECT account_id, top_up_id, state FROM top_ups WHERE state IN ({_OPEN}) AND next_at IS NULL"
+    )
+    for account_id, top_up_id, state in forgotten.fetchall():
+        yield f"{account_id}/{top_up_id}: {state}, and never looked at again"
 
 
 def _top_ups(connection: Connection) -> list[Json]:

@@ -29,7 +29,7 @@ from farebox.usecases.configuration import Configuration
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
-from tests.payments.books import agreed
+from tests.payments.books import agreed, silent_stops
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -182,8 +182,15 @@ class Shop:
     async def work(self, rounds: int = 1) -> None:
         """Rounds of the worker, as a server makes them."""
         for _ in range(rounds):
+            self.nothing_stopped()
             await auto_top_up.sweep(self.services)
             await top_up.work(self.services)
+            self.nothing_stopped()
+
+    def nothing_stopped(self) -> None:
+        """No rule has stopped in silence; the sweep, which would mend it, is not needed for that."""
+        found = self.read(lambda c: list(silent_stops(c)))
+        assert not found, found
 
     async def let_pass(self, ms: int, until: Callable[[], bool] = lambda: False) -> None:
         """Let time pass, with the worker at work whenever something is due; at most `ms`, or until it is so."""
@@ -366,6 +373,7 @@ async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
             await shop.stripe("customers", name="warm")  # loads what is loaded on first use: it takes long
             await shop.open_account()
             yield shop
+            shop.nothing_stopped()
 
 
 def with_settings(services: Services, **changes: Any) -> Services:

@@ -55,6 +55,7 @@ async def test_many_purchases_in_a_short_time_pause_it(shop: Shop) -> None:
     await shop.spend(int(shop.cents) - 100)
     await shop.work()
     assert (shop.rule.state, shop.rule.reason) == ("paused", "too_many_top_ups")
+    assert len(shop.notices("auto_top_up_paused")) == 1
     await shop.let_pass(11 * MINUTE)
     assert (len(await shop.captured()), shop.rule.state) == (5, "active")
 
@@ -69,6 +70,7 @@ async def test_the_monthly_cap_stops_it_and_the_next_month_lets_it_go_on(shop: S
     assert (shop.rule.state, shop.rule.reason) == ("paused", "monthly_cap_reached")
     await shop.let_pass(7 * DAY)  # to the 29th
     assert len(await shop.captured()) == 2
+    assert len(shop.notices("auto_top_up_paused")) == 1
     await shop.let_pass(2 * DAY)
     assert (len(await shop.captured()), shop.rule.state) == (3, "active")
 

@@ -18,10 +18,14 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
     """Run `work` in a loop of its own. What a caller of the API would be answered as an error stops the command."""
     import asyncio
 
+    import structlog
+
     from farebox import logs
     from farebox.errors import Problem
 
-    logs.configure(replace(session.settings, log_level="warning"))  # on standard error; what was done, the command says
+    before = structlog.get_config()
+    # On standard error, and only warnings: what was done, the command itself says.
+    logs.configure(replace(session.settings, log_level="warning"), cached=False)
 
     async def run() -> T:
         async with _opened(session) as services:
@@ -31,6 +35,8 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
         return asyncio.run(run())
     except Problem as problem:
         raise Stopped(f"{problem.message} {problem.kind.remedy}") from problem
+    finally:
+        structlog.configure(**before)
 
 
 @asynccontextmanager

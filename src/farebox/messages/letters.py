@@ -11,6 +11,7 @@ SUBJECTS: dict[str, str] = {
     "top_up_failed": "Credit could not be bought",
     "top_up_action_required": "Your bank wants you to confirm a payment",
     "auto_top_up_suspended": "Auto top-up was stopped",
+    "auto_top_up_paused": "Auto top-up rests for a while",
     "card_expiring": "Your card expires soon",
     "limit_reached": "Your spending limit is reached",
     "dispute_opened": "A payment is disputed",
@@ -28,6 +29,10 @@ _TEXTS: dict[str, str] = {
     ),
     "auto_top_up_suspended": (
         "Auto top-up was stopped and does not go on by itself. Save another card, or save its settings again."
+    ),
+    "auto_top_up_paused": (
+        "Auto top-up rests until the time below, and then goes on by itself. Until then buy credit by hand, or raise the "
+        "monthly cap."
     ),
     "card_expiring": "The card that pays for your credit expires soon. Save another one in time.",
     "limit_reached": "A call was refused because the spending limit of your account is reached.",

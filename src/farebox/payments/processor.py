@@ -6,7 +6,7 @@ Amounts are US cents; times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,11 @@ from farebox.payments.model import Card
 
 InvoiceState: TypeAlias = Literal["draft", "open", "paid", "void", "uncollectible"]
 PaymentState: TypeAlias = Literal["none", "processing", "action_required", "failed", "succeeded", "canceled"]
+
+
+CUSTOMER_DELETED: Final = "customer_deleted"
+MISSING: Final = "resource_missing"
+"""Codes of refusals: the customer was deleted at the processor; it does not have the object that was named at all."""
 
 
 class ProcessorUnavailable(RuntimeError):
@@ -60,6 +65,8 @@ class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
     """Of its latest payment attempt."""
     amount_cents: int
     paid_cents: int
+    due_cents: int = 0
+    """What its payment charges: the amount, unless the customer has a balance at the processor."""
     customer_id: str
     metadata: Mapping[str, str] = {}
     payment_intent_id: str | None = None
@@ -124,7 +131,7 @@ class Processor(Protocol):
     async def create_customer(self, account_id: str, *, name: str, email: str, key: str) -> str: ...
 
     async def cards(self, customer_id: str) -> list[Card]:
-        """The customer's saved cards, the default one marked."""
+        """The customer's saved cards, the default one marked. Refused with CUSTOMER_DELETED, or MISSING."""
         ...
 
     async def set_default_card(self, customer_id: str, card_id: str) -> None: ...

@@ -15,6 +15,7 @@ import stripe
 from farebox.payments import metadata as metadata_of
 from farebox.payments.model import Card
 from farebox.payments.processor import (
+    CUSTOMER_DELETED,
     Checkout,
     Declined,
     Event,
@@ -107,7 +108,7 @@ class StripeProcessor:
     async def cards(self, customer_id: str) -> list[Card]:
         customer = await _ask(self._v1.customers.retrieve_async, customer_id)
         if customer.get("deleted"):
-            raise ProcessorRefused(f"the customer {customer_id} was deleted at Stripe", "resource_missing")
+            raise ProcessorRefused(f"the customer {customer_id} was deleted at Stripe", CUSTOMER_DELETED)
         default = object_id((customer.get("invoice_settings") or {}).get("default_payment_method"))
         methods = _pages(self._v1.payment_methods.list_async, {"customer": customer_id, "type": "card"})
         return [read_card(method, default) async for method in methods]
@@ -171,10 +172,6 @@ class StripeProcessor:
         return self._ours(
             read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
         )
-
-    async def _open_page(self, params: Mapping[str, Any], key: str) -> Checkout:
-        session = await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key))
-        return self._ours(read_checkout(session, None))
 
     async def fetch_checkout(self, checkout_id: str) -> Checkout:
         params = {"expand": ["setup_intent", "payment_intent"]}

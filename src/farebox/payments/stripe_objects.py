@@ -82,6 +82,7 @@ def read_invoice(invoice: Json) -> ProcessorInvoice:
         payment_state=payment.state,
         amount_cents=_cents(invoice, "total"),
         paid_cents=_cents(invoice, "amount_paid"),
+        due_cents=_cents(invoice, "amount_due"),
         customer_id=object_id(invoice.get("customer")) or "",
         metadata=invoice.get("metadata") or {},
         payment_intent_id=payment.intent_id,
@@ -175,7 +176,7 @@ def read_refund(refund: Json) -> ProcessorRefund:
 def read_dispute(dispute: Json) -> ProcessorDispute:
     return ProcessorDispute(
         dispute_id=dispute["id"],
-        state=_DISPUTE_STATES[dispute["status"]],
+        state=_DISPUTE_STATES.get(dispute["status"], "inquiry"),  # a word we do not know moves no money
         amount_cents=_cents(dispute, "amount"),
         payment_intent_id=object_id(dispute.get("payment_intent")),
         charge_id=object_id(dispute.get("charge")),

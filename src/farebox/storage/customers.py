@@ -50,6 +50,11 @@ def add_customer(connection: Connection, account_id: str, customer_id: str, at: 
     return find_customer(connection, account_id) or customer_id
 
 
+def forget_customer(connection: Connection, account_id: str, customer_id: str) -> None:
+    """Forget the name, if it is the account's: the processor does not know it any more."""
+    connection.execute("DELETE FROM customers WHERE account_id = ? AND customer_id = ?", (account_id, customer_id))
+
+
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 _CARD = "card_id, brand, last4, exp_month, exp_year, fingerprint, is_default, created_at"

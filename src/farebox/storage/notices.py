@@ -17,6 +17,7 @@ KINDS: dict[str, str] = {
     "top_up_failed": "A charge for credit failed.",
     "top_up_action_required": "The bank wants the card's owner to confirm a payment on the hosted page.",
     "auto_top_up_suspended": "Auto top-up stopped and does not go on by itself.",
+    "auto_top_up_paused": "Auto top-up rests: the monthly cap is reached, or credit was bought unusually often.",
     "card_expiring": "The default card expires soon.",
     "limit_reached": "A call was refused because the account's spending limit is reached.",
     "dispute_opened": "A payment is disputed; its credit was taken back.",

@@ -144,6 +144,12 @@ def disputes_of(connection: Connection, bucket: int, account_id: str, top_up_id:
     return [_dispute(fields) for fields in found]
 
 
+def contested(connection: Connection, bucket: int, account_id: str) -> bool:
+    """Whether a dispute of the account has not come to its end."""
+    sql = "SELECT 1 FROM disputes WHERE bucket = ? AND account_id = ? AND state IN ('inquiry', 'open') LIMIT 1"
+    return row(connection, sql, (bucket, account_id)) is not None
+
+
 # --- what they take ---------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from farebox.payments.model import Rule
 from farebox.settings import Settings
 from farebox.storage import top_up_rules as store
 from farebox.storage.accounts import find_account
+from farebox.storage.refunds import contested
 from farebox.storage.sqlite import Connection
 from farebox.storage.top_ups import move, open_auto, seize
 from farebox.usecases.decide_auto_top_up import OFF_CHECK_MS
@@ -136,19 +137,27 @@ def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -
 # --- what lifts and stops it ------------------------------------------------------------------------------------------
 
 
-def card_changed(connection: Connection, bucket: int, account_id: str, fingerprint: str, at: int) -> None:
-    """Another card is the default now, in the same transaction. One with another fingerprint lifts a suspension that
-    was the old card's fault, and takes the place of the old card in a top-up that waits."""
+def card_changed(
+    connection: Connection, bucket: int, account_id: str, fingerprint: str, at: int, *, renewed: bool = False
+) -> None:
+    """Another card is the default now, in the same transaction. One with another fingerprint, or `renewed`, lifts a
+    suspension that was the old card's fault, and takes the place of the old card in a top-up that waits. While a
+    payment is disputed, that is what stops it from then on."""
     found = store.rule_of(connection, account_id)
     if found is None:
         return
     waiting = open_auto(connection, account_id)
-    if waiting is not None and waiting.fingerprint != fingerprint:
+    if waiting is not None and (renewed or waiting.fingerprint != fingerprint):
         _drop_waiting(connection, account_id, "Another card was saved.", at)
     stopped = found.state in ("suspended", "action_required") and found.reason in LIFTED_BY_CARD
     before = found.fingerprint or (waiting.fingerprint if waiting is not None else None)
     retrying = found.state == "active" and waiting is not None
-    if (stopped or retrying) and before != fingerprint:
+    other = renewed or before != fingerprint
+    if stopped and other and contested(connection, bucket, account_id):
+        store.change_rule(
+            connection, found, "suspended", at, failures=0, error=None, reason="payment_disputed", fingerprint=None
+        )
+    elif (stopped or retrying) and other:
         store.change_rule(connection, found, "active", at, failures=0, error=None)
     store.rearm(connection, bucket, account_id)
 

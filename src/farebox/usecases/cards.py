@@ -6,8 +6,9 @@ Card data never comes here: the owner types it into the processor's hosted page.
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -22,7 +23,14 @@ from farebox.errors import (
 )
 from farebox.payments import metadata
 from farebox.payments.model import Card
-from farebox.payments.processor import Checkout, Processor, ProcessorRefused, ProcessorUnavailable
+from farebox.payments.processor import (
+    CUSTOMER_DELETED,
+    MISSING,
+    Checkout,
+    Processor,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
 from farebox.settings import Settings
 from farebox.storage import customers as store
 from farebox.storage.accounts import find_account
@@ -30,6 +38,8 @@ from farebox.storage.customers import Profile
 from farebox.storage.sqlite import Connection
 from farebox.usecases import auto_top_up
 from farebox.usecases.services import Services
+
+T = TypeVar("T")
 
 log = structlog.get_logger("farebox.cards")
 
@@ -83,10 +93,29 @@ async def customer_of(services: Services, account_id: str) -> str:
 
     Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
-    processor = processor_of(services)
     customer_id = services.database.get(partial(store.find_customer, account_id=account_id))
-    if customer_id is not None:
-        return customer_id
+    return await _new_customer(services, account_id) if customer_id is None else customer_id
+
+
+async def for_customer(services: Services, account_id: str, ask: Callable[[str], Awaitable[T]]) -> T:
+    """Ask the processor for something in the customer's name, which is given to `ask`.
+
+    Where the processor does not have the customer any more (deleted there, or of its test mode), a new one takes the
+    place. Raises what `customer_of` and `ask` raise.
+    """
+    customer_id = await customer_of(services, account_id)
+    try:
+        return await ask(customer_id)
+    except ProcessorRefused as error:
+        if error.code not in (CUSTOMER_DELETED, MISSING):
+            raise
+        log.warning("the processor does not have the customer", account=account_id, customer=customer_id)
+    return await ask(await _new_customer(services, account_id, gone=customer_id))
+
+
+async def _new_customer(services: Services, account_id: str, *, gone: str = "") -> str:
+    """Make the customer, and keep its name; in the place of the one that is gone."""
+    processor = processor_of(services)
     account = services.database.get(partial(find_account, account_id=account_id))
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
@@ -94,7 +123,7 @@ async def customer_of(services: Services, account_id: str) -> str:
     name, email = found.name or account.name, found.email
     content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # a key is for one content
     with asking("create a customer"):
-        key = f"customer:{account_id}:{content}"
+        key = f"customer:{account_id}:{content}" + (f":after:{gone}" if gone else "")
         customer_id = await processor.create_customer(account_id, name=name, email=email, key=key)
     return await services.database.write(
         partial(
@@ -102,23 +131,28 @@ async def customer_of(services: Services, account_id: str) -> str:
             settings=services.settings,
             account_id=account_id,
             customer_id=customer_id,
+            gone=gone,
             at=services.clock.now_ms(),
         )
     )
 
 
-def _keep_customer(connection: Connection, settings: Settings, account_id: str, customer_id: str, at: int) -> str:
-    """Keep the name; from now on the owner is told of a low balance, by the setting's mark unless there is one."""
+def _keep_customer(
+    connection: Connection, settings: Settings, account_id: str, customer_id: str, gone: str, at: int
+) -> str:
+    """Keep the name, in the place of the one that is `gone`; from now on the owner is told of a low balance, by the
+    setting's mark unless there is one."""
     if store.find_profile(connection, account_id).low_balance_cents is None:
         store.set_low_balance(connection, account_id, settings.low_balance_cents)
+    store.forget_customer(connection, account_id, gone)
     return store.add_customer(connection, account_id, customer_id, at)
 
 
 async def open_setup(services: Services, account_id: str, *, success_url: str, cancel_url: str) -> Checkout:
     """A hosted page on which the owner saves a card. Each call opens a new one; an unused one expires by itself."""
     processor = processor_of(services)
-    customer_id = await customer_of(services, account_id)
-    with asking("open a page to save a card"):
+
+    async def ask(customer_id: str) -> Checkout:
         return await processor.open_setup(
             customer_id,
             success_url=success_url,
@@ -126,6 +160,9 @@ async def open_setup(services: Services, account_id: str, *, success_url: str, c
             metadata={metadata.ACCOUNT: account_id},
             key=f"setup:{services.ids.log_id()}",
         )
+
+    with asking("open a page to save a card"):
+        return await for_customer(services, account_id, ask)
 
 
 async def refresh(services: Services, account_id: str) -> list[Card]:
@@ -140,9 +177,19 @@ async def refresh(services: Services, account_id: str) -> list[Card]:
         return []
     with asking("list the cards"):
         asked_at = services.clock.now_ms()
-        found = await processor.cards(customer_id)
+        found = await _cards_of(processor, customer_id)
         in_order = await _in_order(services, processor, account_id, customer_id, found)
     return await _store(services, account_id, in_order, asked_at)
+
+
+async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
+    """The customer's cards; none of one that was deleted at the processor."""
+    try:
+        return await processor.cards(customer_id)
+    except ProcessorRefused as error:
+        if error.code != CUSTOMER_DELETED:  # one that is merely unknown there: the secret key may be another account's
+            raise
+        return []
 
 
 async def saved(services: Services, account_id: str, card_id: str) -> list[Card]:
@@ -242,8 +289,15 @@ def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], 
     account = find_account(connection, account_id)
     if now is None or account is None:
         return
-    if before is None or (before.card_id, before.fingerprint) != (now.card_id, now.fingerprint):
-        auto_top_up.card_changed(connection, account.bucket, account_id, now.fingerprint, at)
+    renewed = before is not None and _same_but_renewed(before, now)
+    if before is None or renewed or (before.card_id, before.fingerprint) != (now.card_id, now.fingerprint):
+        auto_top_up.card_changed(connection, account.bucket, account_id, now.fingerprint, at, renewed=renewed)
+
+
+def _same_but_renewed(before: Card, now: Card) -> bool:
+    """Whether a bank has given the card another expiry: for what was declined before it is another card."""
+    expiries = (before.exp_month, before.exp_year), (now.exp_month, now.exp_year)
+    return before.fingerprint == now.fingerprint and expiries[0] != expiries[1]
 
 
 # --- profile ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from farebox.payments.model import Card, Rule, TopUp
 from farebox.settings import Settings
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import default_card
+from farebox.storage.notices import add_notice
 from farebox.storage.sqlite import Connection, row
 from farebox.storage.top_up_attempts import attempts_since, begin_attempt
 from farebox.storage.top_up_rules import change_rule, rule_of
@@ -26,6 +27,8 @@ VOID_WAIT_MS: Final = 30_000
 """How long a request waits at a time for an older invoice to be void."""
 OFF_CHECK_MS: Final = 86_400_000
 """How often a rule that the operator's switch stops is looked at; a dry run says again what it would charge."""
+TOLD_PAUSES: Final = frozenset({"monthly_cap_reached", "too_many_top_ups"})
+"""Pauses that the owner is told of: they may last, and the owner can do something about them."""
 DRY_RUN: Final = "dry run"
 """What begins the error text of a request that a dry run stopped."""
 
@@ -100,11 +103,11 @@ def _sized(
 def try_again(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
     """Decide about a declined charge whose wait is over: `submitting` with its next attempt begun, ended, or later."""
     assert (top_up.kind, top_up.state) == ("auto", "declined")
+    dropped = drop_unwanted(connection, top_up, settings, at)
+    if dropped.state == "canceled":
+        return dropped
     rule = rule_of(connection, top_up.account_id)
-    if rule is None or rule.state != "active" or settings.auto_topup != "on":
-        return _give_up(connection, top_up, "Auto top-up was switched off meanwhile.", at)
-    if gap_of(connection, top_up.account_id, rule) <= 0:
-        return _give_up(connection, top_up, "The balance is not below the threshold any more.", at)
+    assert rule is not None
     if charged_since(connection, top_up.account_id, month_start(at)) + top_up.charge_cents > rule.monthly_cap_cents:
         closed = _give_up(connection, top_up, "The month's cap is reached.", at)
         _rest(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
@@ -119,6 +122,19 @@ def try_again(connection: Connection, settings: Settings, top_up: TopUp, at: int
     if wait is not None:
         return postpone(connection, top_up, at, wait.until, retry_at=wait.until)
     return begin(connection, top_up, at)
+
+
+def drop_unwanted(connection: Connection, top_up: TopUp, settings: Settings, at: int) -> TopUp:
+    """End a charge that is not known to have been made, where it is not wanted any more; else leave it as it is.
+
+    Its invoice is voided then, which tells the truth about it too: one that was paid meanwhile is credited.
+    """
+    rule = rule_of(connection, top_up.account_id)
+    if rule is None or rule.state != "active" or settings.auto_topup != "on":
+        return _give_up(connection, top_up, "Auto top-up was switched off meanwhile.", at)
+    if gap_of(connection, top_up.account_id, rule) <= 0:
+        return _give_up(connection, top_up, "The balance is not below the threshold any more.", at)
+    return top_up
 
 
 def begin(connection: Connection, top_up: TopUp, at: int) -> TopUp:
@@ -173,7 +189,12 @@ def _pause(connection: Connection, top_up: TopUp, rule: Rule, wait: Wait, at: in
 
 
 def _rest(connection: Connection, rule: Rule, wait: Wait, at: int, error: str | None) -> None:
-    change_rule(connection, rule, "paused", at, reason=wait.reason, until=max(wait.until, at + 1), error=error)
+    until = max(wait.until, at + 1)
+    change_rule(connection, rule, "paused", at, reason=wait.reason, until=until, error=error)
     account = find_account(connection, rule.account_id)
     assert account is not None
+    if wait.reason in TOLD_PAUSES:
+        notice_id = f"auto_top_up_paused:{wait.reason}:{until}"
+        content = {"reason": wait.reason, "until": until}
+        add_notice(connection, account.bucket, rule.account_id, notice_id, "auto_top_up_paused", content, at)
     set_mark(connection, rule.account_id)

@@ -307,6 +307,7 @@ _HANDLERS: tuple[tuple[str, _Apply], ...] = (
     ("charge.dispute.", _dispute),
     ("payment_method.", _customer),
     ("customer.updated", _customer),
+    ("customer.deleted", _customer),
 )
 """What an event's type begins with → what is done with the object that it names. Others are ignored."""
 

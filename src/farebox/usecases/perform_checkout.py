@@ -14,7 +14,7 @@ from farebox.payments.purchase import Purchase
 from farebox.storage.sqlite import Connection
 from farebox.storage.top_ups import move, postpone
 from farebox.usecases import top_up_outcomes as outcomes
-from farebox.usecases.cards import asking, customer_of, processor_of
+from farebox.usecases.cards import asking, for_customer, processor_of
 from farebox.usecases.record_payment import credit, write
 from farebox.usecases.services import Services
 
@@ -29,17 +29,20 @@ PAGE_WAITS: Final = (5_000, HOUR // 2)
 
 async def open_page(services: Services, top_up: TopUp, *, success_url: str, cancel_url: str) -> TopUp:
     """Open the hosted page of a claimed row. Raises Problem: PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED."""
+
+    async def ask(customer_id: str) -> Checkout:
+        return await processor_of(services).open_purchase(
+            customer_id,
+            msgspec.json.decode(top_up.lines, type=Purchase).lines(),
+            success_url=success_url,
+            cancel_url=cancel_url,
+            metadata=metadata.of_top_up(top_up.account_id, top_up.top_up_id),
+            key=f"topup:{top_up.account_id}:{top_up.top_up_id}",
+        )
+
     try:
-        customer_id = await customer_of(services, top_up.account_id)
         with asking("open a page to buy"):
-            page = await processor_of(services).open_purchase(
-                customer_id,
-                msgspec.json.decode(top_up.lines, type=Purchase).lines(),
-                success_url=success_url,
-                cancel_url=cancel_url,
-                metadata=metadata.of_top_up(top_up.account_id, top_up.top_up_id),
-                key=f"topup:{top_up.account_id}:{top_up.top_up_id}",
-            )
+            page = await for_customer(services, top_up.account_id, ask)
     except Problem:
         await write(services, _not_opened, top_up)
         raise

@@ -5,6 +5,7 @@ first the row; then the invoice, under the key `topup:{account}:{top_up}`; then 
 `…:pay:{attempt}`. What is not known is asked for again, under the same key, and never anew.
 """
 
+import contextlib
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -17,6 +18,7 @@ from farebox.payments import metadata
 from farebox.payments.declines import DAY, HOUR, MINUTE, classify
 from farebox.payments.model import TopUp
 from farebox.payments.processor import (
+    MISSING,
     Declined,
     Processor,
     ProcessorInvoice,
@@ -29,7 +31,7 @@ from farebox.storage.top_up_attempts import latest_attempt
 from farebox.storage.top_ups import StaleLease, claim, move, postpone, tie_payment
 from farebox.usecases import decide_auto_top_up as auto
 from farebox.usecases import top_up_outcomes as outcomes
-from farebox.usecases.cards import customer_of, processor_of
+from farebox.usecases.cards import customer_of, processor_of, refresh
 from farebox.usecases.perform_checkout import follow_checkout
 from farebox.usecases.record_payment import credit, write
 from farebox.usecases.services import Services
@@ -98,7 +100,9 @@ async def _advance(services: Services, top_up: TopUp) -> TopUp:
     except ProcessorUnavailable:
         return await _unanswered(services, top_up)
     except ProcessorRefused as error:
-        return await _refused(services, top_up, error)
+        if top_up.payment_id is None or error.code == MISSING:
+            return await _refused(services, top_up, error)
+        return await _unanswered(services, top_up)  # only the look was refused: what was charged is not known
 
 
 # --- the invoice ------------------------------------------------------------------------------------------------------
@@ -174,7 +178,7 @@ async def _judge(services: Services, top_up: TopUp, invoice: ProcessorInvoice) -
     if invoice.state == "paid":
         return await credit(services, top_up, invoice)
     if invoice.state in ("void", "uncollectible"):
-        return await write(services, outcomes.closed_there, top_up)
+        return await write(services, outcomes.closed_there, top_up, invoice.state)
     if invoice.payment_state in ("processing", "succeeded"):
         return await write(services, outcomes.processing, top_up)
     if top_up.state == "action_required":
@@ -220,6 +224,12 @@ async def _again(services: Services, top_up: TopUp) -> TopUp:
 
 async def _charge(services: Services, top_up: TopUp, invoice: ProcessorInvoice) -> TopUp:
     """The invoice waits for its payment: begin the first attempt, or repeat the one whose answer is missing."""
+    if invoice.due_cents != top_up.charge_cents:
+        return await write(services, outcomes.not_our_price, top_up, invoice.due_cents)
+    if top_up.kind == "auto":
+        top_up = await write(services, auto.drop_unwanted, top_up, services.settings)
+        if top_up.state == "canceled":
+            return top_up
     attempt = services.database.get(partial(latest_attempt, top_up=top_up))
     if attempt is None:
         return await _first_attempt(services, top_up)
@@ -247,7 +257,9 @@ def _too_late(connection: Connection, top_up: TopUp, at: int) -> TopUp:
 def _never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     """A day has passed without an answer, and the invoice is unpaid: voiding it makes sure that it stays so."""
     text = "The payment processor never charged the card."
-    return outcomes.close(connection, top_up, "failed", at, code=None, text=text)
+    closed = outcomes.close(connection, top_up, "failed", at, code=None, text=text)
+    outcomes.nothing_to_confirm(connection, closed, at)
+    return closed
 
 
 async def _pay(services: Services, top_up: TopUp) -> TopUp:
@@ -316,7 +328,10 @@ async def _refused(services: Services, top_up: TopUp, error: ProcessorRefused) -
     log.error(
         "the processor refused", account=top_up.account_id, top_up=top_up.top_up_id, code=error.code, error=str(error)
     )
-    return await write(services, outcomes.refused, top_up)
+    closed = await write(services, outcomes.refused, top_up)
+    with contextlib.suppress(Problem):  # a card or a customer may be gone there that nobody has told us of
+        await refresh(services, top_up.account_id)
+    return closed
 
 
 async def _void(services: Services, top_up: TopUp) -> TopUp:
@@ -326,6 +341,8 @@ async def _void(services: Services, top_up: TopUp) -> TopUp:
     try:
         invoice = await processor_of(services).void_invoice(top_up.payment_id)
     except (ProcessorUnavailable, ProcessorRefused) as error:
+        if isinstance(error, ProcessorRefused) and error.code == MISSING:  # a draft that was deleted, say
+            return await write(services, _voided, top_up)
         log.warning("an invoice is not known to be void", invoice=top_up.payment_id, error=str(error))
         return await write(services, _void_later, top_up)
     if invoice.state == "paid":

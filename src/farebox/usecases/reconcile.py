@@ -20,6 +20,7 @@ from farebox.payments.processor import (
     ProcessorInvoice,
     ProcessorRefund,
     ProcessorRefused,
+    ProcessorUnavailable,
 )
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
@@ -43,6 +44,7 @@ KINDS: dict[str, str] = {
     "paid_without_payment": "A top-up is marked paid without any payment of the processor's.",
     "refund_differs": "A refund is missing on one side, or its amount or state is not the same.",
     "dispute_differs": "A dispute is missing on one side, or its amount or state is not the same.",
+    "payment_taken": "The processor answered a purchase with an invoice that belongs to another one.",
     "event_given_up": "News of the processor could not be worked at for three days.",
 }
 """Kind of finding → what it means. Documented in docs/payments.md."""
@@ -190,19 +192,34 @@ async def _apply_missed(services: Services, processor: Processor, theirs: _Their
     applied = 0
     suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
     for finding in suspects:
-        object_id = finding.finding_id.partition(":")[2]
-        refunded, disputed = theirs.refunds.get(object_id), theirs.disputes.get(object_id)
-        if finding.kind == "not_credited" and finding.amount_cents <= AUTO_CENTS:
-            await payment_news.note_invoice(services, await processor.fetch_invoice(object_id))
-        elif finding.kind == "refund_differs" and refunded is not None and refunded.amount_cents <= AUTO_CENTS:
-            await refund.apply_refund(services, refunded)
-        elif finding.kind == "dispute_differs" and disputed is not None and disputed.amount_cents <= AUTO_CENTS:
-            await disputes.apply_dispute(services, disputed)
-        else:
+        try:
+            done = await _apply_one(services, processor, theirs, finding)
+        except (ProcessorUnavailable, ProcessorRefused):
+            raise
+        except Exception:  # one piece that we cannot handle must not hide the others: it stays a finding
+            log.exception("missed news cannot be applied", kind=finding.kind, finding=finding.finding_id)
             continue
-        applied += 1
-        log.warning("missed news applied", kind=finding.kind, object_id=object_id, cents=finding.amount_cents)
+        if done:
+            applied += 1
+            log.warning(
+                "missed news applied", kind=finding.kind, finding=finding.finding_id, cents=finding.amount_cents
+            )
     return applied
+
+
+async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, finding: Finding) -> bool:
+    """Whether it is news that may be applied by itself; then it has been."""
+    object_id = finding.finding_id.partition(":")[2]
+    refunded, disputed = theirs.refunds.get(object_id), theirs.disputes.get(object_id)
+    if finding.kind == "not_credited" and finding.amount_cents <= AUTO_CENTS:
+        await payment_news.note_invoice(services, await processor.fetch_invoice(object_id))
+    elif finding.kind == "refund_differs" and refunded is not None and refunded.amount_cents <= AUTO_CENTS:
+        await refund.apply_refund(services, refunded)
+    elif finding.kind == "dispute_differs" and disputed is not None and disputed.amount_cents <= AUTO_CENTS:
+        await disputes.apply_dispute(services, disputed)
+    else:
+        return False
+    return True
 
 
 # --- what differs -----------------------------------------------------------------------------------------------------

@@ -200,10 +200,13 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
     }
     try:
         intent = await _intent(services, processor, refund)
-        found = None if is_new else await _find(processor, refund, intent)
+        found = None if is_new or intent is None else await _find(processor, refund, intent)
     except (ProcessorUnavailable, ProcessorRefused) as error:  # nothing was asked: look again later
         log.warning("refund cannot be looked for", refund=refund.refund_id, error=str(error))
         return refund
+    if intent is None:
+        news = News(state="failed", processor_id=None, error="it was paid outside of the payment processor")
+        return (await _apply(services, refund, news))[0]
     try:
         if found is None:
             key = f"refund:{refund.account_id}:{refund.refund_id}"
@@ -219,16 +222,14 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
     return (await _apply(services, refund, news))[0]
 
 
-async def _intent(services: Services, processor: Processor, refund: Refund) -> str:
-    """The payment intent of the refund's top-up."""
+async def _intent(services: Services, processor: Processor, refund: Refund) -> str | None:
+    """The payment intent of the refund's top-up; None where its invoice was paid without one."""
     top_up = services.database.get(partial(find, account_id=refund.account_id, top_up_id=refund.top_up_id))
     assert top_up is not None
     assert top_up.payment_id is not None
     intent = services.database.get(partial(store.intent_of, payment_id=top_up.payment_id))
     if intent is None:
         intent = (await processor.fetch_invoice(top_up.payment_id)).payment_intent_id
-    if intent is None:
-        raise ProcessorUnavailable(f"the payment {top_up.payment_id} has no payment intent")
     return intent
 
 

@@ -140,7 +140,8 @@ def _refuse_credit(connection: Connection, top_up: TopUp, invoice: ProcessorInvo
     if top_up.state not in OPEN_TOP_UPS:
         return move(connection, top_up, top_up.state, at, next_at=None, decline_code=NOT_OURS, error=text)
     end_attempt(connection, top_up, "closed", at)
-    failed = move(connection, top_up, "failed", at, next_at=None, decline_code=NOT_OURS, error=text)
+    state = "canceled" if top_up.state == "requested" else "failed"
+    failed = move(connection, top_up, state, at, next_at=None, decline_code=NOT_OURS, error=text)
     suspend(connection, failed, "under_review", text, at)
     return failed
 
@@ -253,8 +254,26 @@ def refused(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     return closed
 
 
-def closed_there(connection: Connection, top_up: TopUp, at: int) -> TopUp:
-    """Somebody canceled it at the processor, so there is nothing left to void."""
+def not_our_price(connection: Connection, top_up: TopUp, due_cents: int, at: int) -> TopUp:
+    """The processor would charge another amount, as where its customer has a balance there: nothing is charged."""
+    text = (
+        f"The payment processor would charge {due_cents} cents instead of {top_up.charge_cents}. Nothing was charged."
+    )
+    closed = close(connection, top_up, "failed", at, code=NOT_OURS, text=text)
+    suspend(connection, closed, "under_review", text, at)
+    return closed
+
+
+def nothing_to_confirm(connection: Connection, top_up: TopUp, at: int) -> None:
+    """An auto top-up came to nothing: a rule that waits for its confirmation goes on."""
+    rule = rule_of(connection, top_up.account_id)
+    if top_up.kind == "auto" and rule is not None and rule.state == "action_required":
+        change_rule(connection, rule, "active", at)
+        set_mark(connection, top_up.account_id)
+
+
+def closed_there(connection: Connection, top_up: TopUp, invoice_state: str, at: int) -> TopUp:
+    """Somebody canceled it at the processor. A void one cannot be paid any more; an uncollectible one is voided yet."""
     text = "The payment was canceled at the payment processor."
     closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
     rule = rule_of(connection, top_up.account_id)
@@ -262,7 +281,7 @@ def closed_there(connection: Connection, top_up: TopUp, at: int) -> TopUp:
         suspend(connection, closed, "authentication_required", text, at)
     else:
         _rest(connection, top_up, text, at)
-    return move(connection, closed, "canceled", at, next_at=None)
+    return move(connection, closed, "canceled", at, next_at=None) if invoice_state == "void" else closed
 
 
 def _rest(connection: Connection, top_up: TopUp, text: str, at: int) -> None:

@@ -172,6 +172,10 @@ def void(world: World, invoice: Json) -> None:
     payment = payment_of(world, invoice)
     if payment is not None:
         _cancel_payment(world, payment, "void_invoice")
+    customer = world.store.find("customer", invoice["customer"])
+    if invoice["ending_balance"] is not None and customer is not None and not customer.get("deleted"):
+        back, about = invoice["starting_balance"] - invoice["ending_balance"], {"invoice": invoice["id"]}
+        customers.move_balance(world, customer, back, invoice["currency"], "unapplied_from_invoice", **about)
     world.emit("invoice.updated", invoice, before)
     world.emit("invoice.voided", invoice)
 

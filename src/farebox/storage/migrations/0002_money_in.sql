@@ -194,6 +194,7 @@ CREATE UNIQUE INDEX top_ups_one_auto ON top_ups (bucket, account_id)
 CREATE UNIQUE INDEX top_ups_by_request ON top_ups (bucket, account_id, request_key) WHERE request_key IS NOT NULL;
 CREATE INDEX top_ups_due ON top_ups (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX top_ups_by_payment ON top_ups (payment_id);
+CREATE INDEX top_ups_by_time ON top_ups (bucket, account_id, created_at, top_up_id);
 
 CREATE TABLE top_up_attempts (            -- every charge that was tried: what the guards count
     bucket      INTEGER NOT NULL,
@@ -269,6 +270,8 @@ CREATE TABLE documents (                  -- invoices and credit notes: what the
     issued_at   BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, cause_id)
 ) /* clustered */;
+
+CREATE INDEX documents_by_time ON documents (bucket, account_id, issued_at, number);
 
 CREATE TABLE notices (                    -- messages to the owner and the operator
     bucket     INTEGER NOT NULL,
