@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check format docs lock bench clean
+.PHONY: help run setup test check format docs lock bench growth clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -32,9 +32,13 @@ format: $(BIN)/.dev  ## format the code, and mend what the linter can
 docs: $(BIN)/.dev  ## write docs/settings.md and docs/cli.md anew from the program
 	$(BIN)/python -m tests.house.reference
 
-bench: $(BIN)/.dev  ## measure billed calls and the ledger, and whether each was charged exactly (bench/README.md)
+bench: $(BIN)/.dev  ## measure billed calls, the ledger and reads, and whether every sum is exact (bench/README.md)
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.ledger
+	$(BIN)/python -m bench.reads
+
+growth: $(BIN)/.dev  ## measure what becomes slower in large databases: five minutes, and 3 GB of disk meanwhile
+	$(BIN)/python -m bench.growth
 
 lock: $(BIN)/python  ## write requirements/*.txt anew from pyproject.toml
 	$(PIP) install uv

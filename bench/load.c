@@ -1,7 +1,8 @@
 /* The callers of the bench: a closed loop of C connections that each send the next request when the answer is there.
  *
- *     load -p PORT -b BODY_FILE [-u PATH] [-H "Name: value"]... [-f TARGETS] [-c CONNECTIONS] [-t SECONDS] [-n REQUESTS]
+ *     load -p PORT [-b BODY_FILE] [-u PATH] [-H "Name: value"]... [-f TARGETS] [-c CONNECTIONS] [-t SECONDS] [-n REQUESTS]
  *
+ * With BODY_FILE it posts JSON, without one it gets.
  * TARGETS is a file with one `PATH<tab>Name: value` a line: requests go to each in turn, with that header (many accounts).
  * Starts requests for SECONDS, or until there were REQUESTS, and then waits DRAIN_SECONDS at most for those under way.
  * An answer is good when its status is 200, its length or its last chunk was seen and, where it is a stream of events,
@@ -240,6 +241,13 @@ static void read_from(struct connection *c) {
 
 static struct text make_request(const char *path, const char *headers, const char *own, struct text body) {
     struct text r;
+    if (!body.at) {
+        r.at = malloc(strlen(path) + strlen(headers) + strlen(own) + 256);
+        if (!r.at) abort();
+        r.len = sprintf(r.at, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: */*\r\n%s%s%s\r\n", path, port, headers,
+                        own, *own ? "\r\n" : "");
+        return r;
+    }
     r.at = malloc(body.len + strlen(path) + strlen(headers) + strlen(own) + 256);
     if (!r.at) abort();
     r.len = sprintf(r.at,
@@ -343,11 +351,11 @@ int main(int argc, char **argv) {
             break;
         default: return 2;
         }
-    if (!port || !body || n_connections < 1 || n_connections > CONNECTIONS_MAX || seconds <= 0 || seconds > 3600) {
+    if (!port || n_connections < 1 || n_connections > CONNECTIONS_MAX || seconds <= 0 || seconds > 3600) {
         fprintf(stderr, "load: see the comment at the head of load.c\n");
         return 2;
     }
-    make_requests(path, headers, targets, read_file(body));
+    make_requests(path, headers, targets, body ? read_file(body) : (struct text){NULL, 0});
     if (!n_requests) return 2;
     run(n_connections, seconds);
     return good && !bad && started == ended && !refused ? 0 : 1;

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from farebox.usecases import administer
 from farebox.vault import Vault
 
 CREDIT_USD = 1_000_000
+PERMISSIONS = (Permission.RUN, Permission.READ)
+"""Calls need the first, the reads of the control plane the second."""
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _ROOT = Path(__file__).parent.parent
@@ -97,9 +99,16 @@ class Farebox:
 @contextlib.contextmanager
 def farebox(folder: Path, mock: Mock, *, accounts: int, profile: Path | None = None) -> Iterator[Farebox]:
     """Set up and serve until the block ends. With `profile`, under bench.profiled, whose tables go there."""
-    targets = _set_up(folder, mock, accounts)
+    under = () if profile is None else ("bench.profiled", str(profile))
+    with serving(folder, set_up(folder, mock, accounts), under=under) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def serving(folder: Path, targets: Path, *, under: Sequence[str] = ()) -> Iterator[Farebox]:
+    """Serve a folder that is set up. `under`: a module of the bench that runs the command line, and its argument."""
     port = _free_port()
-    command = _command() if profile is None else [sys.executable, "-m", "bench.profiled", str(profile)]
+    command = [sys.executable, "-m", *under] if under else _command()
     with (folder / "server.log").open("wb") as log:
         environment = _environment(folder, FAREBOX_PORT=str(port), FAREBOX_LOG_FORMAT="json", FAREBOX_LOG_LEVEL="info")
         process = subprocess.Popen([*command, "serve"], stdout=log, stderr=log, env=environment, cwd=_ROOT)
@@ -111,14 +120,14 @@ def farebox(folder: Path, mock: Mock, *, accounts: int, profile: Path | None = N
             _stop(process, served)
 
 
-def _set_up(folder: Path, mock: Mock, accounts: int) -> Path:
+def set_up(folder: Path, mock: Mock, accounts: int) -> Path:
     """One account by the command line, as an operator makes it; further ones in one transaction, being many."""
-    _run(folder, "init")
-    _run(folder, "provider", "set", "openai", "--base-url", f"http://127.0.0.1:{mock.port}/v1", "--api-key", "sk-bench")
-    account = _run(folder, "account", "create", "--name", "bench")["account_id"]
-    permission = Permission.RUN.value
-    token = _run(folder, "token", "create", "--account", account, "--permission", permission)["token"]
-    _run(folder, "grant", "--account", account, "--amount", str(CREDIT_USD))
+    run(folder, "init")
+    run(folder, "provider", "set", "openai", "--base-url", f"http://127.0.0.1:{mock.port}/v1", "--api-key", "sk-bench")
+    account = run(folder, "account", "create", "--name", "bench")["account_id"]
+    permissions = [word for permission in PERMISSIONS for word in ("--permission", permission.value)]
+    token = run(folder, "token", "create", "--account", account, *permissions)["token"]
+    run(folder, "grant", "--account", account, "--amount", str(CREDIT_USD))
     made = [(account, token), *_more_accounts(folder, accounts - 1)]
     targets = folder / "targets"
     lines = [
@@ -140,9 +149,7 @@ def _more_accounts(folder: Path, count: int) -> list[tuple[str, str]]:
         connection.execute("BEGIN IMMEDIATE")
         for number in range(count):
             account = administer.create_account(connection, ids, name=f"bench {number}", at=at).account_id
-            token = administer.create_token(
-                connection, ids, vault, account_id=account, permissions=[Permission.RUN], at=at
-            )
+            token = administer.create_token(connection, ids, vault, account_id=account, permissions=PERMISSIONS, at=at)
             administer.grant(connection, ids, account_id=account, amount=CREDIT_USD * 10**9, at=at)
             made.append((account, token.secret))
         connection.execute("COMMIT")
@@ -159,7 +166,7 @@ def _environment(folder: Path, **settings: str) -> dict[str, str]:
     return {**kept, "FAREBOX_DATA_DIR": str(folder), **settings}
 
 
-def _run(folder: Path, *words: str) -> dict[str, Any]:
+def run(folder: Path, *words: str) -> dict[str, Any]:
     done = subprocess.run(
         [*_command(), *words, "--json"], env=_environment(folder), capture_output=True, text=True, check=False
     )

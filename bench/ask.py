@@ -1,0 +1,120 @@
+"""The reads that are measured: their paths, what they must answer, and how fast they do."""
+
+import contextlib
+import http.client
+import json
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.fill import DAY_MS, DAYS, Made
+from bench.served import Broken, Farebox
+from farebox.money import NANOS_PER_CENT
+
+_BILLING = "/ai-gateway/billing"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A route, and what its answer says that the account must have: both as one figure."""
+
+    name: str
+    path: str
+    said: Callable[[dict[str, Any]], float]
+    true: Callable[[Made], float]
+
+
+def _total(answer: dict[str, Any]) -> float:
+    return float(answer["result_info"]["total_count"])
+
+
+READS = (
+    Read(
+        "balance", f"{_BILLING}/credit-balance",
+        lambda answer: answer["result"]["balance"], lambda made: made.posted / NANOS_PER_CENT,
+    ),
+    Read(
+        "usage", _BILLING + "/usage-history?value_grouping_window=hour&start_time={since}",
+        lambda answer: sum(entry["aggregated_value"] for entry in answer["result"]["history"]),
+        lambda made: made.wanted.calls,
+    ),
+    Read(
+        "invoices", f"{_BILLING}/invoice-history",
+        lambda answer: answer["result"]["pagination"]["total_count"],
+        lambda made: max(1, min(made.wanted.top_ups, made.wanted.calls)),
+    ),
+    Read(
+        "transfers", "/farebox/transfers",
+        _total, lambda made: made.wanted.calls + max(1, min(made.wanted.top_ups, made.wanted.calls)),
+    ),
+    Read(
+        "statement", "/farebox/statements/{month}",
+        lambda answer: answer["result"]["closing_nanos"], lambda made: made.posted,
+    ),
+    Read("logs", "/ai-gateway/gateways/default/logs", _total, lambda made: made.wanted.calls),
+)  # fmt: skip
+READ = {read.name: read for read in READS}
+
+
+def target(read: Read, made: Made) -> tuple[str, dict[str, str]]:
+    """The path and the headers of one request."""
+    now = time.time()
+    path = read.path.format(since=int(now * 1000) - (DAYS + 1) * DAY_MS, month=time.strftime("%Y-%m", time.gmtime(now)))
+    return f"/client/v4/accounts/{made.account_id}{path}", {"authorization": f"Bearer {made.token}"}
+
+
+def get(served: Farebox, read: Read, made: Made) -> dict[str, Any]:
+    """One answer. Raises Broken where it is not 200."""
+    path, headers = target(read, made)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        text = answer.read()
+    if answer.status != 200:
+        raise Broken(f"{read.name} was answered {answer.status}: {text[:500]!r}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def wrong(served: Farebox, read: Read, made: Made) -> str | None:
+    """What is wrong with the route's answer; None where it is exact."""
+    said, true = read.said(get(served, read, made)), read.true(made)
+    return None if abs(said - true) < 1e-6 * max(abs(true), 1) else f"{read.name} says {said} instead of {true}"
+
+
+def load(program: Path, port: int, targets: Path, *, connections: int, seconds: float) -> dict[str, Any]:
+    """What the load program saw of so many seconds of GET requests to the targets, each in turn."""
+    command = [program, "-p", str(port), "-f", targets, "-c", str(connections), "-t", str(seconds)]
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout:
+        raise Broken(f"the load client failed with {done.returncode}")
+    came: dict[str, Any] = json.loads(done.stdout)
+    return came
+
+
+def write_targets(path: Path, read: Read, accounts: Sequence[Made]) -> Path:
+    lines = []
+    for made in accounts:
+        where, headers = target(read, made)
+        lines.append(where + "\t" + "".join(f"{name}: {value}" for name, value in headers.items()) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def measure(
+    program: Path, port: int, pid: int, targets: Path, *, connections: int, seconds: float, warm: float
+) -> dict[str, Any]:
+    """One row: times of the answers, and the server's processor time."""
+    load(program, port, targets, connections=connections, seconds=warm)
+    cpu = machine.cpu_seconds(pid)
+    came = load(program, port, targets, connections=connections, seconds=seconds)
+    used = machine.cpu_seconds(pid) - cpu
+    failed = came["bad"] + came["unfinished"] + came["refused"]
+    per_1000 = round(used / max(came["ok"], 1) * 1000, 4)
+    pace = machine.pace_ms()
+    return {**came, "failed": failed, "cpu_s": round(used, 2), "cpu_s_per_1000": per_1000, "pace_ms": pace}

@@ -1,0 +1,138 @@
+"""`python -m bench.reads`: what reads of the billing API cost, on an account with a history.
+
+The balance is read by many callers at once, in turns with a bare handler on the same server (bench.bare): the ratio of
+the two is what all of Farebox's own work costs. The other reads are timed for one caller. The exit status is 0 where
+every answer came and the figures in them are those of the books.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import ask, machine
+from bench.build import NoCompiler, build
+from bench.fill import Made, Wanted, differs, fill
+from bench.run import HERE, write
+from bench.served import Broken, Farebox, mock_upstream, serving
+
+CONNECTIONS = 16
+TURNS = 2
+"""Farebox, bare, Farebox, bare: of each the best turn counts."""
+
+
+@contextlib.contextmanager
+def bare(folder: Path, answer: dict[str, Any], token: str) -> Iterator[tuple[int, int]]:
+    """The bare handler, which gives this answer to this token: its process id and its port."""
+    (folder / "answer.json").write_text(json.dumps(answer))
+    command = [sys.executable, "-m", "bench.bare", str(folder / "answer.json"), token]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise Broken("the bare handler did not start")
+        yield process.pid, json.loads(line)["port"]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Reads:
+    """Measures one account's reads; keeps the rows and prints each."""
+
+    def __init__(self, program: Path, served: Farebox, made: Made, asked: argparse.Namespace) -> None:
+        self._program = program
+        self._served = served
+        self._made = made
+        self._asked = asked
+        self.rows: list[dict[str, Any]] = []
+
+    def measure(self, name: str, pid: int, port: int, connections: int) -> dict[str, Any]:
+        read = ask.READ["balance" if name == "bare" else name]
+        targets = ask.write_targets(self._served.folder / f"targets-{name}", read, [self._made])
+        seconds, warm = self._asked.seconds, self._asked.warm
+        found = ask.measure(self._program, port, pid, targets, connections=connections, seconds=seconds, warm=warm)
+        each = round(found["body_bytes"] / max(found["ok"], 1))
+        self.rows.append({"case": name, "answer_bytes": each, **found})
+        print(line(self.rows[-1]), flush=True)
+        return self.rows[-1]
+
+    def beside_bare(self) -> dict[str, float]:
+        """The balance, by turns with the bare handler; Farebox's figures over the bare one's."""
+        served, best = self._served, {"rate": dict[str, float](), "cpu": dict[str, float]()}
+        answer = ask.get(served, ask.READ["balance"], self._made)
+        with bare(served.folder, answer, self._made.token) as (bare_pid, bare_port):
+            for name in ("balance", "bare") * TURNS:
+                pid, port = (bare_pid, bare_port) if name == "bare" else (served.pid, served.port)
+                found = self.measure(name, pid, port, CONNECTIONS)
+                best["rate"][name] = max(best["rate"].get(name, 0), found["per_second"])
+                best["cpu"][name] = min(best["cpu"].get(name, 1e9), found["cpu_s_per_1000"])
+        return {what: round(of["balance"] / of["bare"], 2) for what, of in best.items()}
+
+
+HEADINGS = (
+    f"{'read':<11}{'callers':>8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU s/1,000':>13}"
+    f"{'bytes':>9}{'pace ms':>9}{'failed':>8}"
+)
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['case']:<11}{row['connections']:>8}{row['per_second']:>12,.0f}{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}"
+        f"{row['cpu_s_per_1000']:>13.3f}{row['answer_bytes']:>9,}{row['pace_ms']:>9.0f}{row['failed']:>8}"
+    )
+
+
+def main() -> int:
+    asked = _arguments()
+    try:
+        programs = build()
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
+            mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
+            made = fill(folder, mock, [Wanted("read", asked.calls, asked.top_ups)])[0]
+            served = stack.enter_context(serving(folder, folder / "targets"))
+            return _measure_all(Reads(programs["load"], served, made, asked), served, made)
+    except (Broken, NoCompiler) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _measure_all(reads: Reads, served: Farebox, made: Made) -> int:
+    wrong = [found for read in ask.READS if (found := ask.wrong(served, read, made))]
+    print(f"an account with {made.wanted.calls:,} calls in 90 days and {made.wanted.top_ups:,} purchases")
+    print(HEADINGS, flush=True)
+    ratio = reads.beside_bare()
+    for read in ask.READS:
+        reads.measure(read.name, served.pid, served.port, 1)
+    wrong += differs(served.folder, [made.account_id])
+    facts = {"calls": made.wanted.calls, "top_ups": made.wanted.top_ups, "ratio_to_bare": ratio, "wrong": wrong}
+    path = write("reads", reads.rows, **facts, memory_mb=machine.memory_mb(served.pid))
+    print(f"balance beside bare: {ratio['rate']:.2f} of its requests/s, {ratio['cpu']:.2f} of its CPU")
+    print("\n".join(wrong) or "every figure is that of the books")
+    print(f"written: {path.relative_to(HERE.parent)}")
+    return int(bool(wrong) or any(row["failed"] for row in reads.rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.reads", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5, help="length of each case (default 5)")
+    parser.add_argument("--warm", type=float, default=1, help="seconds of warm-up before each case (default 1)")
+    parser.add_argument("--calls", type=int, default=5_000, help="calls of the account's 90 days (default 5,000)")
+    parser.add_argument("--top-ups", type=int, default=100, help="purchases of the account (default 100)")
+    parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
+    asked = parser.parse_args()
+    if asked.calls < 1 or asked.top_ups < 1 or not 0 < asked.seconds <= 600 or not 0 < asked.warm <= 60:
+        parser.error("--calls and --top-ups are at least 1, --seconds up to 600, --warm up to 60")
+    return asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())
