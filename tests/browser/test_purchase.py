@@ -242,6 +242,18 @@ def test_a_dispute_takes_the_credit_and_freezes_auto_top_up_until_it_is_won(owne
     expect(page.locator("#auto .state")).to_contain_text("Active")
 
 
+def test_a_lost_dispute_leaves_a_credit_note_and_auto_top_up_to_the_owner(owner: Owner, steer: Steer) -> None:
+    page = owner.page
+    owner.save_card()
+    owner.buy("50")
+    owner.switch_on(threshold="20", amount="25")
+    dispute = steer("disputes", invoice=_payment_of(owner.farebox, owner.account_id), reason="fraudulent")
+    steer(f"disputes/{dispute['id']}/close", status="lost")
+    owner.comes_to_see(lambda: "Dispute: Lost" in page.locator("#top-ups").inner_text())
+    owner.sees("Auto top-up. Suspended: a dispute was lost. Save this form again to go on.")
+    expect(page.locator("#top-ups").get_by_role("link", name="Credit note")).to_be_visible()
+
+
 def _payment_of(farebox: Farebox, account_id: str) -> str:
     from farebox.usecases import top_up
 

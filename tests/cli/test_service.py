@@ -217,6 +217,26 @@ def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: 
         assert "another Farebox serves" in second.err
 
 
+@pytest.mark.slow
+def test_commands_beside_a_demo_find_the_server_and_its_payment_processor(
+    data_dir: Path, tmp_path: Path, cli: Cli, process: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _serving(tmp_path, "--demo", "--welcome") as (_, out):
+        greeting = "".join(iter(out.readline, "Ctrl-C stops the server.\n"))
+        url = greeting.partition("Farebox listens at ")[2].splitlines()[0]
+        assert cli("billing-link", "--account", "demo").out.startswith(f"{url}/billing/open?link=")
+        assert _mode(data_dir / "serving.json") == 0o600
+        assert f"Stripe   {json.loads((data_dir / 'serving.json').read_text())['fake_stripe_url']} " in greeting
+        reconciled = process("payments", "reconcile", "--json")
+        assert (reconciled.json["clean"], reconciled.err) == (True, "")
+        unknown = cli("refund", "--account", "demo", "--top-up", "nothing")
+        assert (unknown.status, "switched off" in unknown.err) == (1, False)
+        monkeypatch.setenv("FAREBOX_PUBLIC_URL", "https://ai.example")
+        assert cli("billing-link", "--account", "demo").out.startswith("https://ai.example/billing/open?link=")
+    assert not (data_dir / "serving.json").exists()
+    assert "switched off" in cli("payments", "reconcile").err
+
+
 def test_a_new_token_replaces_a_lost_or_revoked_one(data_dir: Path) -> None:
     from farebox.cli.session import Session
     from farebox.cli.welcome import prepare

@@ -11,9 +11,11 @@ from typing import cast
 import httpx
 import pytest
 
-from farebox.http.pages import visit
+from farebox.http.pages import overview, visit
 from farebox.http.pages.routes import PAGES
+from farebox.http.pages.view import TRANSFERS_READ
 from farebox.http.router import Route
+from farebox.storage.statement import TransferRow
 from farebox.usecases import cards, owner_sessions
 from farebox.usecases.owner_sessions import Session
 from farebox.usecases.services import Services
@@ -83,6 +85,26 @@ def test_the_page_shows_the_account(visitor: Visitor) -> None:
     assert "<b>" not in answer.text
     assert '<strong id="available">12.34<small> USD</small></strong>' in answer.text
     assert '<span id="posted">12.345</span>' in answer.text
+
+
+def test_a_movement_out_of_several_lots_is_shown_as_one(visitor: Visitor) -> None:
+    def transfer(number: int, kind: str, source: str, target: str, amount: int) -> TransferRow:
+        name = "charge:a" + (f"/{number}" if number > 1 else "")
+        return TransferRow(number, name, kind, source, target, amount, None, 1_795_338_245_678, None)
+
+    charge = [transfer(2, "charge", "credit", "revenue", 35_000_000_000)]
+    charge.append(transfer(1, "charge", "granted", "revenue", 5_000_000_000))
+    grown = [*charge, *(_grant(number) for number in range(3))]
+    assert [[overview._signed(parts) for parts in overview._acts(rows)] for rows in (charge, grown)] == [
+        ["−40.00"],
+        ["−40.00", "+1.00", "+1.00", "+1.00"],
+    ]
+    full = [*charge, *(_grant(number) for number in range(TRANSFERS_READ - 2))]
+    assert len(overview._acts(full)) == TRANSFERS_READ - 2  # the oldest may lack a part
+
+
+def _grant(number: int) -> TransferRow:
+    return TransferRow(number, f"grant:{number}", "grant", "promotion", "granted", 1_000_000_000, None, 0, None)
 
 
 def test_every_answer_carries_the_headers(visitor: Visitor) -> None:

@@ -49,7 +49,7 @@ def test_every_state_and_reason_has_words() -> None:
 
 
 def test_the_state_of_an_auto_top_up_in_a_sentence() -> None:
-    def said(state: str, **changes: object) -> str:
+    def said(state: str, *, contested: bool = True, **changes: object) -> str:
         rule = Rule(
             account_id="a",
             amount_cents=5000,
@@ -58,7 +58,7 @@ def test_the_state_of_an_auto_top_up_in_a_sentence() -> None:
             state=state,
             **changes,  # type: ignore[arg-type]
         )
-        return str(text(words.rule_state(rule)[1]))
+        return str(text(words.rule_state(rule, contested=contested)[1]))
 
     assert said("active") == (
         "Active: buys 50.00 USD when the balance falls below 10.00 USD, at most 200.00 USD in a calendar month."
@@ -67,6 +67,10 @@ def test_the_state_of_an_auto_top_up_in_a_sentence() -> None:
         "Paused: this month’s top-ups have reached your monthly cap. It goes on after <time"
     )
     assert said("suspended", reason="card_declined").startswith("Suspended: the card was declined.")
+    assert said("suspended", reason="payment_disputed").startswith("Suspended: a payment is disputed.")
+    assert said("suspended", reason="payment_disputed", contested=False) == (
+        "Suspended: a dispute was lost. Save this form again to go on."
+    )
     assert {said(state, reason="card_declined").split(":")[0] for state in RULE_STATES} == {
         "Active", "Paused", "Waiting for you", "Suspended",
     }  # fmt: skip

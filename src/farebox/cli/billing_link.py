@@ -15,20 +15,22 @@ def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson 
     """Make a link to an account's billing page, for its owner: valid for an hour, and once.
 
     Whoever opens it can buy credit with the account's cards until signing out, half a day at most: send it to the owner
-    alone. It begins with FAREBOX_PUBLIC_URL; set that where browsers reach the server by another address.
+    alone. It begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens at.
 
     \b
     Examples:
       farebox billing-link --account acme
     """
+    from farebox.cli.beside import settings_beside
     from farebox.usecases import administer, owner_sessions
 
     session = session_of(context)
     at = session.clock.now_ms()
+    _, base_url = settings_beside(session.settings)
     with session.writing() as connection:
         administer.require_account(connection, account_id)
         link = owner_sessions.new_link(
-            connection, session.vault, session.ids.secret(), session.settings.base_url, account_id=account_id, at=at
+            connection, session.vault, session.ids.secret(), base_url, account_id=account_id, at=at
         )
     expires = moment_text(at + owner_sessions.LINK_MS)
     show({"account_id": account_id, "link": link, "expires_at": expires}, as_json=as_json, text=link)

@@ -40,7 +40,7 @@ def fake_stripe(
     \b
     Examples:
       farebox fake-stripe
-      farebox fake-stripe --webhook http://127.0.0.1:8000/webhooks/stripe --webhook-secret whsec_test
+      farebox fake-stripe --webhook http://127.0.0.1:8787/webhooks/stripe --webhook-secret whsec_test
       farebox fake-stripe --port 0 --state fake-stripe.jsonl
     """
     if host not in ("127.0.0.1", "::1", "localhost"):

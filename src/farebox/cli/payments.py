@@ -171,7 +171,7 @@ def _print_reconciled(done: "Reconciliation") -> None:
         typer.echo(f"Applied {done.applied} pieces of news that had been missed.")
     count = len(done.findings)
     result = f"{count} {'difference' if count == 1 else 'differences'}" if count else "the books agree"
-    typer.echo(f"Compared {done.payments} payments: {result}.")
+    typer.echo(f"Compared {done.payments} {'payment' if done.payments == 1 else 'payments'}: {result}.")
 
 
 @payments.command("findings")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +18,10 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
     """Run `work` in a loop of its own. What a caller of the API would be answered as an error stops the command."""
     import asyncio
 
+    from farebox import logs
     from farebox.errors import Problem
+
+    logs.configure(replace(session.settings, log_level="warning"))  # on standard error; what was done, the command says
 
     async def run() -> T:
         async with _opened(session) as services:
@@ -32,6 +36,7 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
 @asynccontextmanager
 async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.app import processor_of
+    from farebox.cli.beside import settings_beside
     from farebox.ledger.ledger import SqliteLedger
     from farebox.providers.http1.pool import PooledUpstream, Proxies
     from farebox.settings import proxies
@@ -41,7 +46,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.usecases.services import Services
     from farebox.usecases.waiting import Waiters
 
-    settings = session.settings
+    settings, base_url = settings_beside(session.settings)
     with session.reading():  # stops where there is no database
         pass
     async with AsyncExitStack() as stack:
@@ -64,6 +69,6 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
             upstream=upstream,
             processor=processor,
             waiters=Waiters(),
-            base_url=settings.base_url,
+            base_url=base_url,
             instance=session.ids.log_id(),
         )

@@ -1,5 +1,6 @@
 """`farebox serve`, `init`, `migrate`, `version`: the service itself."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,13 +58,17 @@ def serve(
     import uvloop
 
     from farebox import app
+    from farebox.cli import beside
     from farebox.http.server import AddressInUse
 
     def ready(info: "Ready") -> None:
+        cleanup.callback(beside.forget, settings)
+        beside.tell(settings, info)
         _announce(settings, info, greeting, as_json=as_json)
 
     try:
-        uvloop.run(app.serve(settings, demo=demo, on_ready=ready))
+        with ExitStack() as cleanup:
+            uvloop.run(app.serve(settings, demo=demo, on_ready=ready))
     except (AddressInUse, app.AlreadyRunning) as error:
         raise Stopped(str(error)) from error
 
@@ -76,7 +81,7 @@ def _announce(settings: Settings, info: "Ready", greeting: "Welcome | None", *, 
     elif greeting is not None:
         from farebox.cli.welcome import text
 
-        typer.echo(text(greeting, info.base_url, settings))
+        typer.echo(text(greeting, info, settings))
     else:
         typer.echo(f"Farebox listens at {info.base_url}")
 

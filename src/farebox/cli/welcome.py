@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from farebox.cli.beside import write_private
 from farebox.cli.session import Session
 from farebox.model import Permission
 from farebox.money import NANOS_PER_USD, format_usd
 from farebox.settings import Settings
 
 if TYPE_CHECKING:
+    from farebox.app import Ready
     from farebox.storage.sqlite import Connection
 
 ACCOUNT = "demo"
@@ -65,7 +67,9 @@ def prepare(session: Session, settings: Settings) -> Welcome:
                 at=at,
             )
             guest = Guest(ACCOUNT, made.secret)
-            _write(path, guest)  # before the commit: a file too early is replaced, a token without a file is lost
+            write_private(
+                path, msgspec.json.encode(guest) + b"\n"
+            )  # before the commit: a file too early is replaced, a token without a file is lost
         secret = session.ids.secret()
         link = owner_sessions.new_link(
             connection, session.vault, secret, settings.base_url, account_id=guest.account_id, at=at
@@ -87,17 +91,9 @@ def _is_active(session: Session, connection: "Connection", guest: Guest, at: int
     return token is not None and token.account_id == guest.account_id and token.active(at)
 
 
-def _write(path: Path, guest: Guest) -> None:
-    """Replace the file at once, readable by its owner alone."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(guest) + b"\n")
-    draft.replace(path)
-
-
-def text(welcome: Welcome, base_url: str, settings: Settings) -> str:
+def text(welcome: Welcome, info: "Ready", settings: Settings) -> str:
     """The greeting. The blocks are to be pasted as they are, so nothing in them is wrapped or coloured."""
-    guest = welcome.guest
+    guest, base_url = welcome.guest, info.base_url
     compat = f"{base_url}/v1/{guest.account_id}/default/compat"
     command = _own_command()
     if settings.data_dir != Settings().data_dir:
@@ -109,7 +105,7 @@ Account  {guest.account_id}, with {format_usd(welcome.available)} USD
 Token    {guest.token}
 Billing  {welcome.billing_link}
          (the page to save a card and buy credit on: opens once, within the hour)
-
+{_processor(info)}
 curl
 ----
 curl {compat}/chat/completions \\
@@ -155,6 +151,12 @@ Another link to the billing page
 
 Ctrl-C stops the server.
 """
+
+
+def _processor(info: "Ready") -> str:
+    if info.fake_stripe_url is None:
+        return "Stripe   the one of FAREBOX_STRIPE_SECRET_KEY\n"
+    return f"Stripe   {info.fake_stripe_url} (a fake one: its cards and levers are in docs/fake-stripe.md)\n"
 
 
 def _own_command() -> str:

@@ -6,6 +6,7 @@ from farebox.http.pages.markup import Html, el
 from farebox.http.pages.view import View
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.guards import CAP_FACTOR
+from farebox.payments.model import TopUp
 from farebox.usecases.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
 
 HIGHEST_CENTS = 99_999_999
@@ -58,15 +59,28 @@ def auto_top_up(view: View) -> Html:
 def _state(view: View) -> Html:
     if view.rule is None:
         return el("p", layout.badge("mute", "Off"), " Nothing is bought by itself.", class_="state")
-    tone, sentence = words.rule_state(view.rule)
+    tone, sentence = words.rule_state(view.rule, contested=view.contested)
     label, *rest = sentence
     name, separator, tail = str(label).partition(":")
     parts = [layout.badge(tone, name), tail, *rest] if separator else [label, *rest]
     if view.rule.error and view.rule.state in ("paused", "suspended"):
         parts.append(el("span", f" The bank said: {view.rule.error}", class_="hint"))
+    if view.rule.state == "active" and (waiting := view.declined) is not None:
+        parts += [" The last charge was declined. ", *_again(waiting)]
     if view.switch != "on":
         parts.append(" The operator has switched automatic purchases off for now.")
     return el("p", *parts, class_="state")
+
+
+def _again(waiting: TopUp) -> list[str | Html]:
+    """What becomes of a declined charge."""
+    if waiting.retry_at is None:
+        return ["It is tried again later, or at once when another card is the default."]
+    return [
+        "It is tried again after ",
+        words.moment(waiting.retry_at),
+        ", or at once when another card is the default.",
+    ]
 
 
 def spending_limit(view: View) -> Html:

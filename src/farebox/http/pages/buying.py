@@ -117,7 +117,11 @@ def cards(view: View) -> Html:
         "/billing/cards",
         view.csrf,
         layout.button("Save another card" if rows else "Save a card", quiet=bool(rows)),
-        el("p", "On a page of the payment processor; card numbers never come here.", class_="hint"),
+        el(
+            "p",
+            "On a page of the payment processor; card numbers never come here. A new card becomes the default.",
+            class_="hint",
+        ),
     )
     return section("cards", "Cards", shown, save)
 

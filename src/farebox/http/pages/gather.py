@@ -4,8 +4,8 @@ from functools import partial
 
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.pages import words
-from farebox.http.pages.view import Details, Spending, View
-from farebox.payments.model import Refund, TopUp
+from farebox.http.pages.view import TRANSFERS_READ, Details, Spending, View
+from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.storage.accounts import find_account
 from farebox.storage.top_ups import latest
 from farebox.usecases import auto_top_up, cards, disputes, documents, refund, reports, spending_limit, top_up
@@ -13,7 +13,6 @@ from farebox.usecases.reports import DAY_MS
 from farebox.usecases.services import Services
 
 _TOP_UPS = 10
-_TRANSFERS = 10
 _FAILURES_MS = 7 * DAY_MS
 """How long purchases that came to nothing are shown."""
 
@@ -24,9 +23,10 @@ async def gather(services: Services, account_id: str, csrf: str) -> View:
     account = database.get(partial(find_account, account_id=account_id))
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {account_id!r}")
-    transfers, _ = await reports.statement(services, account_id, 0, _TRANSFERS)
+    transfers, _ = await reports.statement(services, account_id, 0, TRANSFERS_READ)
     top_ups = await _top_ups(services, account_id)
     refunds = refund.refunds(services, account_id)
+    contested = disputes.disputes(services, account_id)
     profile = cards.profile(services, account_id)
     return View(
         account=account,
@@ -49,10 +49,10 @@ async def gather(services: Services, account_id: str, csrf: str) -> View:
         rule=auto_top_up.rule(services, account_id),
         spending=_spending(services, account_id),
         refunds=refunds,
-        disputes=disputes.disputes(services, account_id),
+        disputes=contested,
         transfers=transfers,
         usage=await reports.running_month(services, account_id),
-        links=_links(services, account_id, top_ups, refunds),
+        links=_links(services, account_id, top_ups, refunds, contested),
         statement=documents.statement_link(services, account_id, words.month_key(now)),
     )
 
@@ -77,8 +77,11 @@ def _spending(services: Services, account_id: str) -> Spending | None:
     )
 
 
-def _links(services: Services, account_id: str, top_ups: list[TopUp], refunds: list[Refund]) -> dict[str, str]:
+def _links(
+    services: Services, account_id: str, top_ups: list[TopUp], refunds: list[Refund], contested: list[Dispute]
+) -> dict[str, str]:
     causes = [top_up.payment_id for top_up in top_ups if top_up.payment_id and top_up.state == "paid"]
     causes += [refund.refund_id for refund in refunds]
+    causes += [dispute.dispute_id for dispute in contested if dispute.state == "lost"]
     links = {cause: documents.document_link(services, account_id, cause) for cause in causes}
     return {cause: link for cause, link in links.items() if link is not None}

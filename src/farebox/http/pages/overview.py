@@ -1,11 +1,13 @@
 """The billing page: the sections on what there is, and the order of all of them."""
 
+from itertools import groupby
+
 from farebox.http.pages import layout, words
 from farebox.http.pages.automatic import auto_top_up, spending_limit
 from farebox.http.pages.buying import buy, cards, details
 from farebox.http.pages.layout import Said, section
 from farebox.http.pages.markup import Child, Html, el, joined
-from farebox.http.pages.view import View
+from farebox.http.pages.view import MOVEMENTS, TRANSFERS_READ, View
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.storage.statement import TransferRow
 
@@ -44,10 +46,11 @@ def _attention(view: View) -> list[Html]:
         )
         for each in view.waiting
     ]
-    if view.rule is not None and view.rule.state == "suspended" and view.rule.reason != "payment_disputed":
-        _, sentence = words.rule_state(view.rule)
-        found.append(layout.notice("bad", "Auto top-up. ", *sentence))
     open_disputes = [dispute for dispute in view.disputes if dispute.state == "open"]
+    told = bool(open_disputes) and view.rule is not None and view.rule.reason == "payment_disputed"
+    if view.rule is not None and view.rule.state == "suspended" and not told:
+        _, sentence = words.rule_state(view.rule, contested=view.contested)
+        found.append(layout.notice("bad", "Auto top-up. ", *sentence))
     found += [
         layout.notice(
             "bad",
@@ -103,19 +106,20 @@ def _top_up_row(view: View, top_up: TopUp) -> list[Child]:
     refunds = [refund for refund in view.refunds if refund.top_up_id == top_up.top_up_id]
     disputes = [dispute for dispute in view.disputes if dispute.top_up_id == top_up.top_up_id]
     why = el("p", top_up.error, class_="hint") if top_up.error and top_up.state in ("failed", "declined") else None
+    payer = words.payer(top_up)
     known = top_up.credit_cents > 0  # the amount of an auto top-up is decided when it begins
     return [
         words.moment(top_up.paid_at or top_up.created_at),
         words.usd(top_up.credit_cents) if known else "–",
         words.usd(top_up.charge_cents) if known else "–",
-        joined(words.KINDS.get(top_up.kind, top_up.kind), el("p", words.payer(top_up), class_="hint")),
+        joined(words.KINDS.get(top_up.kind, top_up.kind), el("p", payer, class_="hint") if payer else None),
         joined(
             layout.badge(tone, label),
             why,
             [_refund(refund) for refund in refunds],
             [_dispute(each) for each in disputes],
         ),
-        _documents(view, top_up, refunds),
+        _documents(view, top_up, [refund.refund_id for refund in refunds] + [each.dispute_id for each in disputes]),
     ]
 
 
@@ -129,12 +133,13 @@ def _dispute(dispute: Dispute) -> Html:
     return el("p", layout.badge(tone, f"Dispute: {label}"))
 
 
-def _documents(view: View, top_up: TopUp, refunds: list[Refund]) -> Child:
+def _documents(view: View, top_up: TopUp, causes: list[str]) -> Child:
+    """The invoice, the credit notes of refunds and lost disputes, and what the owner can still do."""
     about = f" of {words.usd(top_up.charge_cents)}"
     found: list[Child] = []
     if top_up.payment_id and (link := view.links.get(top_up.payment_id)):
         found.append(el("a", "Invoice", el("span", f"{about}, PDF", class_="unseen"), href=link))
-    notes = (view.links[refund.refund_id] for refund in refunds if refund.refund_id in view.links)
+    notes = (view.links[cause] for cause in causes if cause in view.links)
     found += [el("a", "Credit note", el("span", f"{about}, PDF", class_="unseen"), href=link) for link in notes]
     if top_up.state == "action_required":
         what = "Continue" if top_up.kind == "checkout" else "Confirm"
@@ -148,8 +153,8 @@ def _usage(view: View) -> Html:
     rows: list[list[Child]] = [
         [f"{line.provider}/{line.model}", f"{line.calls:,}", words.exact_usd(line.charge)] for line in lines
     ]
-    together = ("Together", f"{sum(line.calls for line in lines):,}", words.exact_usd(view.usage.charge))
-    rows.append([el("strong", cell) for cell in together])
+    total = ("Total", f"{sum(line.calls for line in lines):,}", words.exact_usd(view.usage.charge))
+    rows.append([el("strong", cell) for cell in total])
     headings = [("Model", False), ("Calls", True), ("USD", True)]
     shown = layout.table(f"Usage in {month}, by model", headings, rows) if lines else layout.empty("No calls yet.")
     link = el("a", "Statement of the month (PDF)", href=view.statement) if view.statement else None
@@ -159,15 +164,25 @@ def _usage(view: View) -> Html:
 def _transfers(view: View) -> Html:
     rows: list[list[Child]] = [
         [
-            words.moment(each.at),
-            joined(words.TRANSFERS.get(each.kind, each.kind), _note(each)),
-            _signed(each.from_book, each.to_book, each.amount),
+            words.moment(first.at),
+            joined(words.TRANSFERS.get(first.kind, first.kind), _note(first)),
+            _signed(parts),
         ]
-        for each in view.transfers
+        for parts in _acts(view.transfers)[:MOVEMENTS]
+        for first in parts[:1]
     ]
     headings = [("When", False), ("What", False), ("USD", True)]
     shown = layout.table("Recent movements of money", headings, rows) if rows else layout.empty("No movements yet.")
     return section("transfers", "Recent movements", shown, wide=True)
+
+
+def _acts(transfers: list[TransferRow]) -> list[list[TransferRow]]:
+    """Transfers, newest first, by what moved the money: a call that empties one lot and goes on to the next is several
+    (`…`, `…/2`, `…/3`). The oldest act is left out where some of it may be missing."""
+    acts = [
+        list(parts) for _, parts in groupby(transfers, lambda each: (each.transfer_id.partition("/")[0], each.kind))
+    ]
+    return acts[:-1] if len(transfers) == TRANSFERS_READ and len(acts) > 1 else acts
 
 
 def _note(transfer: TransferRow) -> Html | None:
@@ -181,9 +196,9 @@ _EXPLAINED = ("grant", "correction")
 _OWN = ("granted", "credit")
 
 
-def _signed(from_book: str, to_book: str, amount: int) -> str:
+def _signed(parts: list[TransferRow]) -> str:
     """What the movement did to the balance; one between books of the house did nothing."""
-    change = (to_book in _OWN) - (from_book in _OWN)
+    change = sum(((each.to_book in _OWN) - (each.from_book in _OWN)) * each.amount for each in parts)
     if not change:
-        return f"({words.exact_usd(amount)})"
-    return f"+{words.exact_usd(amount)}" if change > 0 else words.exact_usd(-amount)
+        return f"({words.exact_usd(sum(each.amount for each in parts))})"
+    return f"+{words.exact_usd(change)}" if change > 0 else words.exact_usd(change)

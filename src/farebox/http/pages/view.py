@@ -10,6 +10,10 @@ from farebox.storage.spending import Duration, Strategy
 from farebox.storage.statement import TransferRow
 from farebox.usecases.reports import MonthUsage
 
+MOVEMENTS = 10
+TRANSFERS_READ = 50
+"""A movement may be several transfers: so many are read to show so many movements."""
+
 HOPE_MS = 120_000
 """A page looks again by itself while a top-up is under way, but not for longer than this: its forms want to be used."""
 
@@ -71,6 +75,16 @@ class View:
     def waiting(self) -> list[TopUp]:
         """Payments that the owner has to confirm."""
         return [each for each in self.top_ups if each.state == "action_required" and each.kind != "checkout"]
+
+    @property
+    def declined(self) -> TopUp | None:
+        """An auto top-up whose card was declined, and is tried again."""
+        return next((each for each in self.top_ups if each.state == "declined"), None)
+
+    @property
+    def contested(self) -> bool:
+        """Whether a dispute, or a bank's question before one, is not decided yet."""
+        return any(dispute.state in ("open", "inquiry") for dispute in self.disputes)
 
     @property
     def under_way(self) -> bool:

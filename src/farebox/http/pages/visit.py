@@ -98,7 +98,12 @@ def problem_page(problem: Problem) -> Answer:
     heading = "That did not work"
     if problem.kind is LINK_EXPIRED:
         heading = "Please open a new link"
-        link = el("p", "Ask the operator of this server for a new link to your billing page.")
+        link = el(
+            "p",
+            "Ask the operator of this server for a new link to your billing page: ",
+            el("code", "farebox billing-link"),
+            " makes one.",
+        )
     content = (el("h1", heading), el("p", f"{problem.message.rstrip('.')}."), link)
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
     return html(layout.document(heading, *content), *retry, status=problem.kind.status)

@@ -43,7 +43,7 @@ STOPPED: dict[str, str] = {
     "no_payment_method": "there is no card to charge. Save one.",
     "monthly_cap_reached": "this month’s top-ups have reached your monthly cap.",
     "too_many_top_ups": "credit was bought unusually often in a short time.",
-    "too_many_attempts": "charges were tried unusually often in a short time.",
+    "too_many_attempts": "charges were tried unusually often, or this card was declined not long ago.",
     "processor_refused": "the payment processor refused the request. Nothing was charged.",
     "under_review": "a payment does not agree with the books. Ask the operator, then save this form again.",
     "payment_disputed": "a payment is disputed. It goes on when the dispute is won, or when you save this form again.",
@@ -135,9 +135,9 @@ def card_name(card: Card) -> str:
     return _card(card.brand, card.last4)
 
 
-def payer(top_up: TopUp) -> str:
-    """The card of a top-up, or a dash where it is not known yet."""
-    return _card(top_up.brand, top_up.last4) if top_up.brand and top_up.last4 else "–"
+def payer(top_up: TopUp) -> str | None:
+    """The card of a top-up, where it is known."""
+    return _card(top_up.brand, top_up.last4) if top_up.brand and top_up.last4 else None
 
 
 _BRANDS = {"amex": "American Express", "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay"}
@@ -153,9 +153,11 @@ def expired(card: Card, at: int) -> bool:
     return (card.exp_year, card.exp_month) < (when.year, when.month)
 
 
-def rule_state(rule: Rule) -> tuple[str, list[str | Html]]:
-    """The tone of an auto top-up's state, and the state in a sentence."""
+def rule_state(rule: Rule, *, contested: bool) -> tuple[str, list[str | Html]]:
+    """The tone of an auto top-up's state, and the state in a sentence. `contested`: a dispute is not decided yet."""
     why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'no reason is known'}.")
+    if rule.reason == "payment_disputed" and not contested:
+        why = "a dispute was lost. Save this form again to go on."
     bought = f"{usd(rule.amount_cents)} when the balance falls below {usd(rule.threshold_cents)}"
     if rule.state == "active":
         cap = f", at most {usd(rule.monthly_cap_cents)} in a calendar month" if rule.monthly_cap_cents else ""
