@@ -25,8 +25,8 @@ from farebox.http.server import serve as listen
 from farebox.ledger.ledger import SqliteLedger
 from farebox.ledger.recovery import resolve_left_open
 from farebox.payments.processor import Processor
-from farebox.providers.upstream import WreqUpstream
-from farebox.settings import Settings, secret_key
+from farebox.providers.http1.pool import PooledUpstream, Proxies
+from farebox.settings import Settings, proxies, secret_key
 from farebox.storage.config import installation_id
 from farebox.storage.database import Database
 from farebox.usecases.configuration import Configuration
@@ -119,7 +119,7 @@ async def running(settings: Settings, *, demo: bool, clock: Clock | None = None)
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = WreqUpstream(connect_seconds=settings.connect_timeout_ms / 1000)
+        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=Proxies(*proxies()))
         stack.push_async_callback(upstream.close)
         services = Services(
             settings=settings,

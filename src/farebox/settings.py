@@ -206,6 +206,19 @@ def _parse(name: str, value: object, kind: object, limits: Mapping[str, Any]) ->
     return text
 
 
+def proxies(environment: Mapping[str, str] | None = None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The proxies that the usual variables name, by scheme, and the hosts that are reached without one."""
+    environment = os.environ if environment is None else environment
+
+    def named(name: str) -> str:
+        return environment.get(name.lower()) or environment.get(name.upper()) or ""
+
+    found = {scheme: named(f"{scheme}_proxy") or named("all_proxy") for scheme in ("http", "https")}
+    by_scheme = {scheme: url if "://" in url else f"http://{url}" for scheme, url in found.items() if url}
+    exempt = tuple(name.strip().lower() for name in named("no_proxy").split(",") if name.strip())
+    return by_scheme, exempt
+
+
 def secret_key(settings: Settings) -> bytes:
     """The secret key: from the setting, else from the data folder, where it is made on first use (mode 0600).
 

@@ -18,7 +18,7 @@ from farebox.ledger.ledger import SqliteLedger
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule, TopUp
 from farebox.payments.stripe import StripeProcessor
-from farebox.providers.upstream import WreqUpstream
+from farebox.providers.http1.pool import PooledUpstream
 from farebox.settings import Settings, load
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, read_balance
@@ -94,7 +94,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         api_base=settings.stripe_api_base,
         http_client=stripe.HTTPXClient(timeout=TIMEOUT_SECONDS),
     )
-    upstream = WreqUpstream(connect_seconds=1)
+    upstream = PooledUpstream(connect_seconds=1)
     services = Services(
         settings=settings,
         clock=clock,

@@ -27,7 +27,7 @@ from farebox.clock import RandomIds
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
 from farebox.ledger.ledger import SqliteLedger
 from farebox.payments.stripe import StripeProcessor
-from farebox.providers.upstream import WreqUpstream
+from farebox.providers.http1.pool import PooledUpstream
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account
 from farebox.storage.database import Database
@@ -200,7 +200,7 @@ class Process:
         self._watch_writer()
         self._wire = _Wire(self)
         settings = world.settings
-        self._upstream = WreqUpstream(connect_seconds=1)
+        self._upstream = PooledUpstream(connect_seconds=1)
         ids = RandomIds(world.clock)
         vault = Vault(bytes(32))
         self.services = Services(

@@ -44,7 +44,8 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.app import processor_of
     from farebox.cli.beside import settings_beside
     from farebox.ledger.ledger import SqliteLedger
-    from farebox.providers.upstream import WreqUpstream
+    from farebox.providers.http1.pool import PooledUpstream, Proxies
+    from farebox.settings import proxies
     from farebox.storage.config import installation_id
     from farebox.storage.database import Database
     from farebox.usecases.configuration import Configuration
@@ -61,7 +62,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = WreqUpstream(connect_seconds=settings.connect_timeout_ms / 1000)
+        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=Proxies(*proxies()))
         stack.push_async_callback(upstream.close)
         yield Services(
             settings=settings,

@@ -1,0 +1,460 @@
+"""The HTTP client beneath the gateway, against servers that do what servers do: framings, endings, garbage."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from farebox.providers.http1.connection import HEAD_MAX, PAUSE_ABOVE
+from farebox.providers.http1.pool import PooledUpstream, Proxies
+from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+
+
+class Server:
+    """Answers each connection by a handler of the test's own; keeps what it was sent."""
+
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+        self.handler = handler
+        self.tls = tls
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.closed = asyncio.Event()
+        """A client has gone."""
+        self.url = ""
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        return server
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            await self.handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
+            self.closed.set()
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async def request(self, reader: asyncio.StreamReader) -> bytes:
+        """Read one request, head and body."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        whole = head + await reader.readexactly(length)
+        self.requests.append(whole)
+        return whole
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *answers: bytes, close: bool = False, tls: ssl.SSLContext | None = None, handler: Handler | None = None
+) -> AsyncIterator[Server]:
+    """A server that gives these answers in turn, on however many connections, and then closes if it is to."""
+    rest = iter([*answers, *[b""] * 8])
+
+    async def answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await server.request(reader)
+            writer.write(next(rest))
+            await writer.drain()
+            if close:
+                return
+
+    server = Server(handler or answer_each, tls)
+    listening = await server.start()
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+
+
+async def until_gone(reader: asyncio.StreamReader) -> None:
+    """Wait for the client to close. Raises IncompleteReadError, as the other reads do."""
+    await reader.readexactly(1)
+
+
+@contextlib.asynccontextmanager
+async def pool(**more: object) -> AsyncIterator[PooledUpstream]:
+    upstream = PooledUpstream(connect_seconds=1, **more)  # type: ignore[arg-type]
+    try:
+        yield upstream
+    finally:
+        await upstream.close()
+
+
+def post(url: str, body: bytes = b"{}", path: str = "/v1/chat?x=1") -> UpstreamRequest:
+    return UpstreamRequest("POST", url + path, [("authorization", "Bearer k")], body)
+
+
+async def whole(answer: UpstreamAnswer) -> bytes:
+    received = []
+    while (chunk := await answer.chunk()) is not None:
+        received.append(chunk)
+    await answer.close()
+    return b"".join(received)
+
+
+async def test_a_request_is_sent_as_it_is_and_its_answer_read() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n\r\nhello"
+    async with serving(answer) as server, pool() as upstream:
+        got = await upstream.send(post(server.url, b"body"))
+        assert got.status == 200
+        assert got.headers == [("Content-Length", "5"), ("X-A", "1"), ("X-A", "2")]
+        assert await whole(got) == b"hello"
+        host = server.url.removeprefix("http://").encode()
+        assert server.requests == [
+            b"POST /v1/chat?x=1 HTTP/1.1\r\nhost: " + host + b"\r\n"
+            b"authorization: Bearer k\r\ncontent-length: 4\r\n\r\nbody"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "close", "body"),
+    [
+        (CHUNKED + b"2\r\nab\r\n1;ext=1\r\nc\r\n0\r\nTrail: x\r\n\r\n", False, b"abc"),
+        (b"HTTP/1.1 200 OK\r\n\r\nto the end", True, b"to the end"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", True, b"old"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", True, b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", False, b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", False, b""),
+        (EARLY + b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nz", False, b"z"),
+        (b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", False, b""),
+    ],
+)  # fmt: skip
+async def test_every_framing(answer: bytes, close: bool, body: bytes) -> None:
+    async with serving(answer, close=close) as server, pool() as upstream:
+        got = await upstream.send(post(server.url))
+        assert await whole(got) == body
+        assert ("Link", "x") not in got.headers
+        assert ("Trail", "x") not in got.headers
+
+
+async def test_a_connection_is_used_again_and_answers_do_not_mix() -> None:
+    answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number for number in range(5)]
+    async with serving(*answers) as server, pool() as upstream:
+        for number in range(5):
+            assert await whole(await upstream.send(post(server.url))) == b"%d" % number
+        assert server.connections == 1
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    async with serving(answer, answer, answer, close=True) as server, pool() as upstream:
+        for _ in range(3):
+            assert await whole(await upstream.send(post(server.url))) == b"x"
+        assert server.connections == 3
+
+
+async def test_unasked_words_on_an_idle_connection_end_it() -> None:
+    poisoned = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+    clean = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\ny"
+    async with serving(poisoned, clean) as server, pool() as upstream:
+        assert await whole(await upstream.send(post(server.url))) == b"x"
+        assert await whole(await upstream.send(post(server.url))) == b"y"
+        assert server.connections == 2
+
+
+async def test_head_has_no_body() -> None:
+    async with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n") as server, pool() as upstream:
+        got = await upstream.send(UpstreamRequest("HEAD", server.url + "/", [], b""))
+        assert await whole(got) == b""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * (HEAD_MAX + 10),
+        b"",
+    ],
+)
+async def test_what_is_no_answer_fails_the_call(answer: bytes) -> None:
+    async with serving(answer, close=True) as server, pool() as upstream:
+        with pytest.raises(UpstreamFailed) as raised:
+            await whole(await upstream.send(post(server.url)))
+        assert raised.value.sent
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nZZ\r\n",
+    ],
+)
+async def test_an_answer_that_breaks_off_says_so_after_what_came(answer: bytes) -> None:
+    async with serving(answer, close=True) as server, pool() as upstream:
+        got = await upstream.send(post(server.url))
+        assert await got.chunk() == b"half"
+        with pytest.raises(UpstreamFailed):
+            await got.chunk()
+
+
+async def test_nobody_there() -> None:
+    async with pool() as upstream:
+        with pytest.raises(UpstreamFailed) as raised:
+            await upstream.send(post("http://127.0.0.1:9"))
+        assert not raised.value.sent
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("http://127.0.0.1:1", [("x", "a\r\nevil: 1")]),
+        ("http://127.0.0.1:1", [("x\r\n", "a")]),
+        ("http://127.0.0.1:1/a b", []),
+        ("http://127.0.0.1:1/a\r\nevil: 1", []),
+        ("ftp://127.0.0.1:1", []),
+        ("http://user:word@127.0.0.1:1", []),
+        ("http://[::1", []),
+        ("http://127.0.0.1:99999999", []),
+        ("http://", []),
+    ],
+)
+async def test_nothing_is_smuggled_into_a_request(url: str, headers: list[tuple[str, str]]) -> None:
+    async with pool() as upstream:
+        with pytest.raises(UpstreamFailed) as raised:
+            await upstream.send(UpstreamRequest("POST", url, headers, b""))
+        assert not raised.value.sent
+
+
+async def test_a_wait_that_is_cancelled_drops_the_connection() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        asked.set()
+        await until_gone(reader)
+
+    asked = asyncio.Event()
+
+    async with serving(handler=silent) as server, pool() as upstream:
+        task = asyncio.ensure_future(upstream.send(post(server.url)))
+        await asked.wait()
+        task.cancel()
+        await asyncio.wait_for(server.closed.wait(), 5)
+
+
+async def test_an_answer_let_go_of_drops_the_connection() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        await until_gone(reader)
+
+    async with serving(handler=endless) as server, pool() as upstream:
+        got = await upstream.send(post(server.url))
+        assert await got.chunk() == b"a"
+        await got.close()
+        await asyncio.wait_for(server.closed.wait(), 5)
+
+
+async def test_a_slow_reader_is_waited_for() -> None:
+    """What nobody takes stays with the sender: the connection is not read beyond its mark."""
+    size, sent = 32 * 2**20, 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await server.request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            writer.write(b"x" * 2**16)
+            sent += 2**16
+            await writer.drain()
+
+    async with serving(handler=flood) as server, pool() as upstream:
+        got = await upstream.send(post(server.url))
+        before = -1
+        while sent != before:  # until the sender stands still
+            before = sent
+            for _ in range(200):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
+        assert sent < 24 * 2**20
+        first = await got.chunk()
+        assert first is not None
+        assert len(first) < PAUSE_ABOVE + 2**20
+        assert len(first) + len(await whole(got)) == size
+
+
+async def test_a_large_body_goes_out_and_an_early_answer_ends_its_connection() -> None:
+    body = b"x" * (8 * 2**20)
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        await writer.drain()
+        while await reader.read(2**16):
+            pass
+
+    async with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as server, pool() as upstream:
+        assert await whole(await upstream.send(post(server.url, body))) == b"ok"
+        assert server.requests[0].endswith(body)
+    async with serving(handler=hasty) as server, pool() as upstream:
+        got = await upstream.send(post(server.url, body * 4))
+        assert got.status == 413
+        assert await whole(got) == b"no"
+
+
+def _authority(tmp_path: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(*names).configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+async def test_tls_is_verified(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+    served, trusting = _authority(tmp_path, "127.0.0.1")
+    async with serving(answer, answer, tls=served) as server:
+        async with pool(tls=trusting) as upstream:
+            assert await whole(await upstream.send(post(server.url))) == b"secret"
+            assert await whole(await upstream.send(post(server.url))) == b"secret"
+            assert server.connections == 1
+        async with pool() as stranger:
+            with pytest.raises(UpstreamFailed, match="TLS") as raised:
+                await stranger.send(post(server.url))
+            assert not raised.value.sent
+    served, trusting = _authority(tmp_path, "elsewhere.example")
+    async with serving(answer, tls=served) as server, pool(tls=trusting) as upstream:
+        with pytest.raises(UpstreamFailed, match="TLS"):
+            await upstream.send(post(server.url))
+    async with serving(answer) as plain, pool(tls=trusting) as upstream:
+        with pytest.raises(UpstreamFailed):
+            await upstream.send(post(plain.url.replace("http:", "https:")))
+
+
+async def _proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, seen: list[bytes]) -> None:
+    """A proxy that tunnels."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    seen.append(head)
+    host, port = head.split(b" ")[1].rsplit(b":", 1)
+    far_reader, far_writer = await asyncio.open_connection(host.decode(), int(port))
+    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
+        sink.close()
+
+    try:
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+    finally:
+        far_writer.close()
+        await far_writer.wait_closed()
+
+
+async def test_through_a_tunnel_of_a_proxy(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    served, trusting = _authority(tmp_path, "127.0.0.1")
+    seen: list[bytes] = []
+    async with serving(answer, tls=served) as server, serving(handler=lambda r, w: _proxy(r, w, seen=seen)) as proxy:
+        through = Proxies({"https": proxy.url.replace("//", "//me:word@")})
+        async with pool(tls=trusting, proxies=through) as upstream:
+            assert await whole(await upstream.send(post(server.url))) == b"ok"
+        assert seen[0].startswith(b"CONNECT 127.0.0.1:")
+        assert b"Proxy-Authorization: Basic bWU6d29yZA==\r\n" in seen[0]
+        assert b"Bearer" not in seen[0]
+
+
+async def test_through_a_plain_proxy() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    async with serving(answer) as proxy, pool(proxies=Proxies({"http": proxy.url})) as upstream:
+        assert await whole(await upstream.send(post("http://api.example:81"))) == b"ok"
+        assert proxy.requests[0].startswith(
+            b"POST http://api.example:81/v1/chat?x=1 HTTP/1.1\r\nhost: api.example:81\r\n"
+        )
+
+
+async def test_a_proxy_that_refuses_fails_the_call_before_it_was_sent() -> None:
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
+    async with serving(refusal) as proxy, pool(proxies=Proxies({"https": proxy.url})) as upstream:
+        with pytest.raises(UpstreamFailed) as raised:
+            await upstream.send(post("https://api.example"))
+        assert not raised.value.sent
+
+
+@pytest.mark.parametrize(
+    ("exempt", "host", "through"),
+    [
+        ((), "a.example", True),
+        (("a.example",), "a.example", False),
+        (("example",), "a.example", False),
+        ((".example",), "a.example", False),
+        (("xample",), "a.example", True),
+        (("*",), "a.example", False),
+    ],
+)
+def test_which_hosts_need_no_proxy(exempt: tuple[str, ...], host: str, through: bool) -> None:
+    proxies = Proxies({"http": "http://p"}, exempt)
+    assert (proxies.for_origin("http", host) is not None) is through
+    assert proxies.for_origin("https", host) is None
+
+
+_ANSWERS = st.sampled_from(
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world", b"hello world"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+            b"hello world",
+        ),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", b"x"),
+    ]
+)
+
+
+@given(answer=_ANSWERS, cuts=st.lists(st.integers(1, 80), max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_an_answer_may_be_cut_anywhere(answer: tuple[bytes, bytes], cuts: list[int]) -> None:
+    raw, body = answer
+
+    async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        last = 0
+        for cut in [*sorted(set(cuts)), len(raw)]:
+            writer.write(raw[last:cut])
+            last = max(last, cut)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with serving(handler=in_pieces) as server, pool() as upstream:
+        assert await whole(await upstream.send(post(server.url))) == body
+
+
+@given(
+    garbage=st.binary(max_size=400),
+    start=st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))  # fmt: skip
+async def test_garbage_is_an_error_or_an_answer_and_nothing_else(garbage: bytes, start: bytes) -> None:
+    async with serving(start + garbage, close=True) as server, pool() as upstream:
+        with contextlib.suppress(UpstreamFailed):
+            await asyncio.wait_for(whole(await asyncio.wait_for(upstream.send(post(server.url)), 5)), 5)
