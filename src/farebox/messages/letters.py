@@ -31,8 +31,8 @@ _TEXTS: dict[str, str] = {
         "Auto top-up was stopped and does not go on by itself. Save another card, or save its settings again."
     ),
     "auto_top_up_paused": (
-        "Auto top-up rests until the time below, and then goes on by itself. Until then buy credit by hand, or raise the "
-        "monthly cap."
+        "Auto top-up rests until the time below, and then goes on by itself. You can buy credit by hand meanwhile, or "
+        "raise the monthly cap."
     ),
     "card_expiring": "The card that pays for your credit expires soon. Save another one in time.",
     "limit_reached": "A call was refused because the spending limit of your account is reached.",
