@@ -41,7 +41,7 @@ def check_url(text: str, *, private: bool) -> httpx.URL:
     except (httpx.InvalidURL, ValueError) as error:
         raise AddressRefused("this is no URL: write it as https://example.com/webhooks") from error
     if url.scheme not in (("https", "http") if private else ("https",)) or not url.host:
-        raise AddressRefused("a URL for messages begins with https://")
+        raise AddressRefused("a URL for messages begins with https:// (else set FAREBOX_WEBHOOK_PRIVATE to `allow`)")
     if url.port is not None and not 0 < url.port < 65_536:
         raise AddressRefused("a port is a number from 1 to 65535")
     if url.userinfo:

@@ -180,7 +180,7 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, wish: _Wish)
         available = 0 if balance is None else balance.available // NANOS_PER_CENT
         unspent = min(store.unspent_cents(connection, bucket, top_up, wish.at), available)
         if unspent < left:
-            left, what = unspent, "is still unspent"
+            left, what = unspent, "is still unspent; what was spent only the operator can refund (--allow-spent)"
     credit = left if wish.credit_cents is None else wish.credit_cents
     if not 0 < credit <= left:
         raise Problem(REFUND_REFUSED, f"Of this top-up's credit {format_usd(left * NANOS_PER_CENT)} USD {what}.")
