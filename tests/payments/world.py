@@ -292,9 +292,9 @@ class Process:
         writer._blocking.put(None)
         writer._thread.join(10)
         writer._connection.exec_trace = None
-        for connection in (self._database._near, self._database._far, writer._connection):
+        self._database._far_threads.shutdown()
+        for connection in (self._database._near, *self._database._far_opened, writer._connection):
             connection.close()
-        self._database._far_thread.shutdown()
         await self._wire.close_async()  # type: ignore[no-untyped-call]
         await self._upstream.close()
 

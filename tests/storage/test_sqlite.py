@@ -1,11 +1,13 @@
 """Connections and migrations of the embedded engine."""
 
+import asyncio
 import threading
 from pathlib import Path
 
 import pytest
 
-from farebox.storage.sqlite import DatabaseUnavailable, SchemaMismatch, connect, migrate, schema_version
+from farebox.storage.database import Database
+from farebox.storage.sqlite import Connection, DatabaseUnavailable, SchemaMismatch, connect, migrate, schema_version
 
 
 def test_migrating_twice_applies_nothing(tmp_path: Path) -> None:
@@ -58,3 +60,24 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"this is a letter, not a database" * 100)
     with pytest.raises(DatabaseUnavailable, match=r"farebox\.db"):
         connect(path)
+
+
+async def test_a_long_read_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    """One account's report takes as long as it takes; the others' lists go on beside it."""
+    database = Database(tmp_path / "farebox.db")
+    begun, over = threading.Event(), threading.Event()
+
+    def long(connection: Connection) -> str:
+        begun.set()
+        assert over.wait(10)
+        return "long"
+
+    try:
+        waiting = asyncio.ensure_future(database.scan(long))
+        assert await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.wait_for(database.scan(lambda connection: "short"), 5) == "short"
+        over.set()
+        assert await waiting == "long"
+    finally:
+        over.set()
+        await database.close()
