@@ -11,7 +11,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farebox.providers.http1.connection import HEAD_MAX, PAUSE_ABOVE
+from farebox.providers.http1.connection import HEAD_MAX, PAUSE_ABOVE, Connection
 from farebox.providers.http1.pool import PooledUpstream, Proxies
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
 
@@ -217,6 +217,27 @@ async def test_an_answer_that_breaks_off_says_so_after_what_came(answer: bytes) 
         assert await got.chunk() == b"half"
         with pytest.raises(UpstreamFailed):
             await got.chunk()
+
+
+async def test_a_connection_that_is_closed_before_anything_is_sent() -> None:
+    async def goodbye(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Accept, and close."""
+
+    gone = asyncio.Event()
+
+    class Noticing(Connection):
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            gone.set()
+
+    loop = asyncio.get_running_loop()
+    async with serving(handler=goodbye) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        _, connection = await loop.create_connection(lambda: Noticing(loop, lambda _: None), "127.0.0.1", port)
+        await asyncio.wait_for(gone.wait(), 5)
+        with pytest.raises(UpstreamFailed) as raised:
+            await asyncio.wait_for(connection.exchange(b"GET / HTTP/1.1\r\n\r\n", b"", to_head=False), 5)
+        assert not raised.value.sent
 
 
 async def test_nobody_there() -> None:

@@ -129,6 +129,8 @@ class Connection(asyncio.Protocol):
         Where the wait is cancelled the connection is dropped, so that the provider notices.
         """
         assert self._transport is not None
+        if self._lost:  # between its making and now: nothing would ever wake the wait for the head
+            raise UpstreamFailed("the connection was closed at once", sent=False)
         self._answer = Answer(self)
         self._head = self.loop.create_future()
         self._to_head = to_head

@@ -5,6 +5,7 @@ import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import certifi
@@ -215,10 +216,10 @@ class _Tunnel(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._received = b""
         self._answered: asyncio.Future[bytes] = loop.create_future()
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -231,7 +232,7 @@ class _Tunnel(asyncio.Protocol):
 
     async def ask(self, host: str, port: int, credentials: bytes) -> None:
         """Raises OSError where the proxy does not open the way."""
-        assert isinstance(self._transport, asyncio.Transport)
+        assert self._transport is not None
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n".encode() + credentials + b"\r\n")
         status = (await self._answered).split(b"\r\n", 1)[0].split(b" ")
