@@ -37,7 +37,8 @@ from farebox.storage import top_ups
 from farebox.storage.accounts import BUCKETS, add_account, find_account
 from farebox.storage.customers import add_customer, replace_cards
 from farebox.storage.database import open_for_command
-from farebox.storage.sqlite import Connection, connect, row, rows
+from farebox.storage.sql import row, rows
+from farebox.storage.sqlite import SqliteConnection, connect
 from farebox.usecases.documents import issue_invoice
 from farebox.vault import TOKEN_PREFIX, Vault
 
@@ -81,7 +82,7 @@ class _Row:
     old: dict[str, Any]
 
     @classmethod
-    def of(cls, connection: Connection, table: str, changing: Sequence[str]) -> "_Row":
+    def of(cls, connection: SqliteConnection, table: str, changing: Sequence[str]) -> "_Row":
         names = [name for _, name, *_ in rows(connection, f"PRAGMA table_info({table})")]
         found = row(connection, f"SELECT * FROM {table}")
         assert found is not None, f"the real account has nothing in {table}"
@@ -120,7 +121,7 @@ def _paid_top_up(account_id: str, card_id: str, cents: int, name: str, at: int, 
     )  # fmt: skip
 
 
-def _real_purchase(connection: Connection, account_id: str, at: int) -> None:
+def _real_purchase(connection: SqliteConnection, account_id: str, at: int) -> None:
     """Give the real account a card and a purchase, through the stores and the ledger."""
     card = Card(
         card_id="pm_bench", brand="visa", last4="4242", exp_month=12, exp_year=2035, fingerprint=account_id,
@@ -141,7 +142,7 @@ def _real_purchase(connection: Connection, account_id: str, at: int) -> None:
 class _Filler:
     """Writes account after account; the rows of calls are kept back until there are many."""
 
-    def __init__(self, connection: Connection, settings: Settings, now: int) -> None:
+    def __init__(self, connection: SqliteConnection, settings: Settings, now: int) -> None:
         self._connection = connection
         self._settings = settings
         self._now = now

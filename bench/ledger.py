@@ -26,7 +26,8 @@ from farebox.ledger.commands import Grant, Hold, Settle
 from farebox.ledger.ledger import SqliteLedger
 from farebox.storage.accounts import add_account
 from farebox.storage.database import Database
-from farebox.storage.sqlite import Connection, connect
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import connect
 
 TASKS = (64, 512)
 ACCOUNTS = (1, 1000)

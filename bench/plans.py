@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw.ext
 
-from farebox.storage.sqlite import Connection, connect
+from farebox.storage.sqlite import SqliteConnection, connect
 
 QUIET_SECONDS = 6.0
 """How long the server is left alone, to see what it does by itself."""
@@ -78,7 +78,7 @@ class Tracer:
         return found
 
 
-def plan(connection: Connection, sql: str) -> list[str]:
+def plan(connection: SqliteConnection, sql: str) -> list[str]:
     """SQLite's plan, a line a step; none for what has no plan."""
     if not sql.upper().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
         return []

@@ -16,6 +16,9 @@ from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account, add_token, read_balance
+from farebox.storage.database import Database
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import connect
 from farebox.vault import TOKEN_PREFIX
 
 if TYPE_CHECKING:
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_ONLY = (Permission.RUN,)
+
+
+def read_now(database: Database, read: Callable[[Connection], T]) -> T:
+    """What is committed, read without the database's own loop: for tests that look from outside."""
+    connection = connect(database.path, readonly=True)
+    try:
+        return read(connection)
+    finally:
+        connection.close()
 
 
 def quiet_logs() -> None:

@@ -60,7 +60,7 @@ class Ready:
 async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises SettingsError, AlreadyRunning, http.server.AddressInUse or storage.sqlite.SchemaMismatch at start.
+    Raises SettingsError, AlreadyRunning, http.server.AddressInUse or storage.sql.SchemaMismatch at start.
     """
     logs.configure(settings)
     stop = asyncio.Event()
@@ -128,7 +128,7 @@ async def running(settings: Settings, *, demo: bool, clock: Clock | None = None)
             vault=vault,
             database=database,
             ledger=SqliteLedger(database.writer),
-            configuration=Configuration(database, vault, clock, demo_url=demo_url),
+            configuration=await Configuration.load(database, vault, clock, demo_url=demo_url),
             upstream=upstream,
             processor=processor,
             waiters=Waiters(),

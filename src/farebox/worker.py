@@ -60,7 +60,7 @@ async def _every(services: Services, seconds: float, job: Callable[[Services], A
 
 
 async def _notice_changes(services: Services) -> None:
-    services.configuration.notice_changes()
+    await services.configuration.notice_changes()
 
 
 async def _expire(services: Services) -> None:
@@ -85,7 +85,7 @@ async def _forget_logs(services: Services) -> None:
     for gateway in await database.scan(gateways_with_logs):
         while await database.write(partial(forget_logs_before, gateway=gateway, before=before)):
             await services.clock.sleep(PAUSE_SECONDS)
-        stored = database.get(partial(find_gateway, account_id=gateway[1], gateway_id=gateway[2]))
+        stored = await database.get(partial(find_gateway, account_id=gateway[1], gateway_id=gateway[2]))
         keep = None if stored is None else msgspec.json.decode(stored.config, type=GatewayConfig).log_management
         while keep and await database.write(partial(forget_logs_above, gateway=gateway, keep=keep)):
             await services.clock.sleep(PAUSE_SECONDS)

@@ -13,7 +13,8 @@ from farebox.documents.content import CreditNote, Invoice
 from farebox.payments.model import TopUp
 from farebox.payments.purchase import Purchase, Tax, price_purchase
 from farebox.storage.documents import find_by_number
-from farebox.storage.sqlite import Connection, connect
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import connect
 from farebox.usecases.documents import content_of, issue_credit_note, issue_invoice
 from farebox.usecases.services import Services
 from tests.messages.kit import ANN, BOB, START, HandClock, bucket_of, change, open_services, sql

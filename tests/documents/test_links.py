@@ -10,7 +10,7 @@ import pytest
 
 from farebox.model import Permission
 from farebox.storage.accounts import find_account
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.documents import document_link, issue_invoice, statement_link
 from tests.documents.test_issue import bought
 from tests.documents.test_render import read_back
@@ -46,7 +46,7 @@ class Buyer(Customer):
         self.link = link
 
     async def _link(self, cause_id: str) -> str | None:
-        return document_link(self.farebox.services, self.account_id, cause_id)
+        return await document_link(self.farebox.services, self.account_id, cause_id)
 
     def changed(self, **query: str) -> str:
         """The link with another query."""

@@ -12,7 +12,7 @@ from farebox.documents.content import Statement
 from farebox.errors import Problem
 from farebox.ledger.commands import Correct, Expire, Grant, Hold, Settle, TopUp, Verdict
 from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.documents import statement_of
 from farebox.usecases.services import Services
 from farebox.usecases.statement import month_span

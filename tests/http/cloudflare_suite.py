@@ -27,7 +27,7 @@ import httpx
 
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
 from farebox.storage.accounts import add_account, add_user
-from farebox.storage.sqlite import Connection, rows
+from farebox.storage.sql import Connection, rows
 from farebox.usecases import auto_top_up, spending_limit, top_up
 from farebox.usecases.services import Services
 from tests.http.support import attach_card, make_default

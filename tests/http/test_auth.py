@@ -66,7 +66,7 @@ def test_a_revoked_token_is_refused(farebox: Farebox, customer: Customer) -> Non
 
 
 async def _forget(farebox: Farebox) -> None:
-    farebox.services.configuration.forget()
+    await farebox.services.configuration.forget()
 
 
 def test_an_expired_token_is_refused(farebox: Farebox) -> None:

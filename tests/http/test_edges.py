@@ -8,7 +8,7 @@ from farebox.errors import BODY_TOO_LARGE
 from farebox.http.application import Application
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.routes import ROUTES
-from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
 

@@ -116,7 +116,7 @@ def test_a_retry_without_a_key_charges_once(buyer: Customer) -> None:
 
 @pytest.mark.parametrize("reason", ["insufficient_funds", "expired_card", "generic_decline"])
 def test_a_declined_card_is_402(buyer: Customer, reason: str) -> None:
-    (card,) = cards.cards(buyer.farebox.services, buyer.account_id)
+    (card,) = buyer.farebox.run(cards.cards(buyer.farebox.services, buyer.account_id))
     http.post(f"{buyer.farebox.stripe_url}/_fake/cards/{card.card_id}", json={"behave": reason}).raise_for_status()
     answer = post(buyer, "topup", {"amount": 1000})
     assert (answer.status_code, errors(answer)[0][0]) == (402, 2925)
@@ -159,7 +159,7 @@ def test_a_payment_that_the_owner_confirms_stays_pending(farebox: Farebox) -> No
 
 
 def test_another_card_can_be_named(buyer: Customer) -> None:
-    first = cards.cards(buyer.farebox.services, buyer.account_id)[0].card_id
+    first = buyer.farebox.run(cards.cards(buyer.farebox.services, buyer.account_id))[0].card_id
     save_card(buyer, "pm_card_mastercard")
     assert result(post(buyer, "topup", {"amount": 1000}))["brand"] == "mastercard"
     assert result(post(buyer, "topup", {"amount": 1100, "payment_method_id": first}))["brand"] == "visa"

@@ -14,7 +14,7 @@ from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.database import Database
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 
 START = 1_700_000_000_000
 LATER = START + 3_600_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from farebox.ledger.commands import Command, Correct, Expire, Extend, Outcome
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from tests.ledger.kit import ANN, LATER, START, Books, grant, hold, open_books, settle, take_back, top_up
 
 

@@ -16,7 +16,8 @@ from farebox.ledger.posting import apply
 from farebox.storage.accounts import BUCKETS, add_account
 from farebox.storage.app_holds import add_app_hold, settle_app_hold
 from farebox.storage.calls import HOUR_MS, add_usage
-from farebox.storage.sqlite import Connection, connect
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import SqliteConnection, connect
 from tests.ledger.kit import (
     ANN,
     BOB,
@@ -80,7 +81,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def rows(sound: Path, tmp_path: Path) -> Iterator[Connection]:
+def rows(sound: Path, tmp_path: Path) -> Iterator[SqliteConnection]:
     """A copy to spoil, with nothing left that guards it."""
     connection = connect(Path(shutil.copy(sound, tmp_path / "spoilt.db")))
     connection.execute("PRAGMA ignore_check_constraints = ON; DROP INDEX transfers_by_id")
@@ -387,7 +388,7 @@ def test_an_account_is_read_in_one_snapshot(sound: Path, tmp_path: Path) -> None
     writer.close()
 
 
-def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Connection) -> None:
+def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: SqliteConnection) -> None:
     rows.execute(f"{B} posted = posted + 1")
     differences = audit(rows)
     assert next(differences).what == "balance_posted"

@@ -47,7 +47,7 @@ async def _a_crash(books: Books) -> None:
 
 async def test_calls_in_doubt_are_those_of_former_processes(books: Books) -> None:
     await _a_crash(books)
-    found = books.database.get(lambda connection: left_open(connection, "now"))
+    found = await books.database.get(lambda connection: left_open(connection, "now"))
     assert sorted(found, key=lambda each: each.hold_id) == [
         OpenHold(ANN, "dead1", 10, "former"),
         OpenHold(BOB, "dead2", 20, "former"),
@@ -92,9 +92,9 @@ async def test_what_is_due_is_found(books: Books) -> None:
     await books.do(hold("h", 10, expires_at=LATER, owner="former"))
     await books.do(grant("g", 10, account_id=BOB, expires_at=LATER))
     get = books.database.get
-    assert get(lambda connection: expired_accounts(connection, LATER - 1)) == []
-    assert get(lambda connection: expired_accounts(connection, LATER)) == [ANN, BOB]
-    assert get(lambda connection: expired_holds(connection, LATER)) == [OpenHold(ANN, "h", 10, "former")]
+    assert await get(lambda connection: expired_accounts(connection, LATER - 1)) == []
+    assert await get(lambda connection: expired_accounts(connection, LATER)) == [ANN, BOB]
+    assert await get(lambda connection: expired_holds(connection, LATER)) == [OpenHold(ANN, "h", 10, "former")]
 
 
 async def test_expiry_ends_holds_and_lots_and_says_so(books: Books) -> None:

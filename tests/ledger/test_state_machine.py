@@ -38,7 +38,7 @@ from farebox.ledger.posting import apply
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import HOUR_MS
 from farebox.storage.spending import Duration, Strategy
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf
 from tests.ledger.model import Model
 

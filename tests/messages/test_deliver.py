@@ -332,9 +332,9 @@ async def test_the_secret_is_told_once_and_stored_encrypted(services: Services, 
     assert made.secret[6:].encode() not in stored
     assert kinds == '["low_balance", "refunded"]'
     assert made.secret not in repr(made)
-    (listed,) = endpoints.listed(services, ANN)
+    (listed,) = await endpoints.listed(services, ANN)
     assert endpoints.secret_of(services.vault, listed) == made.secret
-    assert endpoints.listed(services, BOB) == []
+    assert await endpoints.listed(services, BOB) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from farebox.model import Permission
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from tests.messages.kit import Receiver, bucket_of, verified
 from tests.messages.test_cli import receiver
 from tests.support import Customer, Farebox, running_farebox

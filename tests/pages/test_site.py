@@ -307,19 +307,21 @@ def test_a_card_of_another_account_is_nobodys_business(visitor: Visitor, other: 
     typed = {"card-number": "4242424242424242", "card-expiry": "12/34", "card-cvc": "123", "card-name": "Test"}
     back = httpx.post(hosted.group(1), data=typed).headers["location"]
     assert other.http.get(back, follow_redirects=True).status_code == 200
-    (card,) = cards.cards(other.farebox.services, other.account_id)
+    (card,) = other.farebox.run(cards.cards(other.farebox.services, other.account_id))
     for path in ("/billing/cards/default", "/billing/cards/remove"):
         assert "no card" in visitor.post(path, card=card.card_id).text
     answer = visitor.post("/billing/buy", amount="50", request_key="k" * 32, card=card.card_id)
     assert "no saved card" in answer.text
     assert "Checkout not found" in visitor.http.get(back, follow_redirects=True).text
-    assert [card.card_id for card in cards.cards(other.farebox.services, other.account_id)] == [card.card_id]
+    assert [card.card_id for card in other.farebox.run(cards.cards(other.farebox.services, other.account_id))] == [
+        card.card_id
+    ]
 
 
 def test_invoice_details_are_kept(visitor: Visitor) -> None:
     given = {"name": "Acme GmbH", "email": "pay@acme.example", "address": "Street 1\r\n10115 Berlin", "country": "de"}
     assert "The invoice details are saved." in visitor.post("/billing/details", **given, tax_id="DE123456789").text
-    kept = cards.profile(visitor.farebox.services, visitor.account_id)
+    kept = visitor.farebox.run(cards.profile(visitor.farebox.services, visitor.account_id))
     assert (kept.name, kept.country, kept.address) == ("Acme GmbH", "DE", "Street 1\n10115 Berlin")
     assert "Acme GmbH" in visitor.http.get("/billing").text
 

@@ -15,7 +15,8 @@ import msgspec
 from farebox.ledger.audit import audit
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.states import OPEN_TOP_UPS
-from farebox.storage.sqlite import Connection, connect
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import connect
 from farebox.usecases.services import Services
 
 Json = dict[str, Any]

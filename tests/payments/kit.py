@@ -23,13 +23,15 @@ from farebox.settings import Settings, load
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, read_balance
 from farebox.storage.database import Database
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
+from farebox.storage.top_up_rules import rule_of
 from farebox.usecases import auto_top_up, cards, top_up
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
 from tests.payments.books import agreed, silent_stops
+from tests.support import read_now
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -102,7 +104,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         vault=vault,
         database=database,
         ledger=SqliteLedger(database.writer),
-        configuration=Configuration(database, vault, clock),
+        configuration=await Configuration.load(database, vault, clock),
         upstream=upstream,
         processor=processor,
         waiters=Waiters(),
@@ -222,7 +224,7 @@ class Shop:
     # --- what is there ---
 
     def read(self, job: Callable[[Connection], T]) -> T:
-        return self.services.database.get(job)
+        return read_now(self.services.database, job)
 
     def top_ups(self, kind: str | None = None) -> list[TopUp]:
         """The account's, oldest first."""
@@ -238,7 +240,7 @@ class Shop:
 
     @property
     def rule(self) -> Rule:
-        found = auto_top_up.rule(self.services, self.account)
+        found = self.read(partial(rule_of, account_id=self.account))
         assert found is not None
         return found
 

@@ -11,7 +11,7 @@ import pytest
 
 from farebox.errors import TOP_UP_FAILED, Problem
 from farebox.payments.stripe import StripeProcessor
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import claim
 from farebox.usecases import auto_top_up, cards, disputes, top_up
 from farebox.usecases.perform_top_up import _never_charged
@@ -220,7 +220,7 @@ async def test_a_deleted_customer_may_buy_at_checkout(shop: Shop) -> None:
 
 async def test_a_card_detached_without_news_is_not_asked_for_ever(shop: Shop) -> None:
     """Section 7 #17: 670 invoices on a dead card."""
-    (card,) = cards.cards(shop.services, shop.account)
+    (card,) = await cards.cards(shop.services, shop.account)
     await shop.stripe(f"payment_methods/{card.card_id}/detach")
     await shop.set_rule()
     await fire(shop)
@@ -236,7 +236,7 @@ async def test_a_card_removed_while_its_charge_waits(shop: Shop) -> None:
     await fire(shop)
     await shop.work()
     assert shop.the_auto().state == "declined"
-    for card in cards.cards(shop.services, shop.account):
+    for card in await cards.cards(shop.services, shop.account):
         await cards.remove(shop.services, shop.account, card.card_id)
     await shop.steer(f"cards/{method}", behave="ok")
     await shop.let_pass(3 * DAY)

@@ -57,7 +57,7 @@ async def test_spending_below_the_threshold_buys_once_and_arms_again(shop: Shop)
     assert (shop.cents, shop.armed()) == (1_499, True)
     assert shop.notices() == ["top_up_paid"]
     assert (shop.rule.state, shop.rule.reason, shop.rule.error) == ("active", None, None)
-    assert not top_up.first_success(shop.services, shop.account), "that is about purchases by hand"
+    assert not await top_up.first_success(shop.services, shop.account), "that is about purchases by hand"
 
 
 async def test_one_charge_closes_the_whole_gap(shop: Shop) -> None:
@@ -110,7 +110,7 @@ async def test_rules_outside_the_limits_are_refused(shop: Shop, amount: int, thr
     with pytest.raises(Problem) as caught:
         await shop.set_rule(amount, threshold, monthly_cap_cents=cap)
     assert caught.value.kind is VALIDATION_FAILED
-    assert auto_top_up.rule(shop.services, shop.account) is None
+    assert await auto_top_up.rule(shop.services, shop.account) is None
 
 
 async def test_the_cap_is_ten_amounts_unless_chosen_and_a_choice_stays(shop: Shop) -> None:
@@ -197,7 +197,7 @@ async def test_the_cards_of_one_account_never_pay_for_another(shop: Shop) -> Non
     await fire(shop)
     await shop.work()
     assert shop.the_auto().last4 == "4444"
-    assert {card.last4 for card in cards.cards(shop.services, first)} == {"4242"}
+    assert {card.last4 for card in await cards.cards(shop.services, first)} == {"4242"}
 
 
 def _one_process(settings: dict[str, Any], number: int, start: Any) -> None:

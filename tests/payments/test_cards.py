@@ -11,7 +11,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
 from farebox.storage import customers as store
 from farebox.storage.customers import Profile
-from farebox.storage.sqlite import row
+from farebox.storage.sql import row
 from farebox.usecases import cards, payment_news
 from tests.payments.kit import Shop, open_shop
 from tests.payments.stripe_kit import FORM
@@ -50,10 +50,10 @@ async def at_stripe(shop: Shop) -> list[str]:
 
 
 async def test_the_first_card_is_the_default(shop: Shop) -> None:
-    assert cards.cards(shop.services, shop.account) == []
-    assert cards.default_card(shop.services, shop.account) is None
+    assert await cards.cards(shop.services, shop.account) == []
+    assert await cards.default_card(shop.services, shop.account) is None
     await save(shop)
-    card = cards.default_card(shop.services, shop.account)
+    card = await cards.default_card(shop.services, shop.account)
     assert card is not None
     assert (card.brand, card.last4, card.exp_month, card.exp_year) == ("visa", "4242", 12, 2034)
     assert await at_stripe(shop) == ["4242*"]
@@ -61,13 +61,13 @@ async def test_the_first_card_is_the_default(shop: Shop) -> None:
 
 async def test_a_card_saved_later_becomes_the_default_once(shop: Shop) -> None:
     await save(shop)
-    first = cards.default_card(shop.services, shop.account)
+    first = await cards.default_card(shop.services, shop.account)
     assert first is not None
     checkout_id = await save(shop, "5555555555554444")
-    assert last4(cards.cards(shop.services, shop.account)) == ["4444*", "4242"]
+    assert last4(await cards.cards(shop.services, shop.account)) == ["4444*", "4242"]
     await cards.set_default(shop.services, shop.account, first.card_id)
     await payment_news.note_checkout(shop.services, checkout_id)  # late news does not undo the owner's choice
-    assert last4(cards.cards(shop.services, shop.account)) == ["4242*", "4444"]
+    assert last4(await cards.cards(shop.services, shop.account)) == ["4242*", "4444"]
     assert await at_stripe(shop) == ["4242*", "4444"]
 
 
@@ -82,20 +82,20 @@ async def test_of_two_cards_neither_is_chosen_for_the_owner(shop: Shop) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     for token in ("pm_card_visa", "pm_card_mastercard"):
         await shop.stripe(f"payment_methods/{token}/attach", customer=customer)
-    assert cards.default_card(shop.services, shop.account) is None
+    assert await cards.default_card(shop.services, shop.account) is None
     assert "*" not in "".join(last4(await cards.refresh(shop.services, shop.account)))
 
 
 async def test_the_same_card_again_takes_the_place_of_the_older_one(shop: Shop) -> None:
     await save(shop)
-    old = cards.default_card(shop.services, shop.account)
+    old = await cards.default_card(shop.services, shop.account)
     await save(shop)
-    new = cards.default_card(shop.services, shop.account)
+    new = await cards.default_card(shop.services, shop.account)
     assert old is not None
     assert new is not None
     assert old.card_id != new.card_id
     assert old.fingerprint == new.fingerprint
-    assert last4(cards.cards(shop.services, shop.account)) == ["4242*"]
+    assert last4(await cards.cards(shop.services, shop.account)) == ["4242*"]
     assert await at_stripe(shop) == ["4242*"]
 
 
@@ -104,7 +104,7 @@ async def test_a_copy_that_is_about_to_be_charged_stays_until_then(shop: Shop) -
     waiting = await shop.buy(5_000)
     assert waiting.state == "action_required"
     await save(shop)
-    assert len(cards.cards(shop.services, shop.account)) == 2
+    assert len(await cards.cards(shop.services, shop.account)) == 2
     await shop.change(lambda c: c.execute("UPDATE top_ups SET state = 'canceled', next_at = NULL"))
     assert last4(await cards.refresh(shop.services, shop.account)) == ["4242*"]
 
@@ -112,24 +112,24 @@ async def test_a_copy_that_is_about_to_be_charged_stays_until_then(shop: Shop) -
 async def test_removing_the_default_chooses_another_or_none(shop: Shop) -> None:
     await save(shop)
     await save(shop, "5555555555554444")
-    first, second = cards.cards(shop.services, shop.account)
+    first, second = await cards.cards(shop.services, shop.account)
     assert last4(await cards.remove(shop.services, shop.account, first.card_id)) == ["4242*"]
     assert await at_stripe(shop) == ["4242*"]
     assert await cards.remove(shop.services, shop.account, second.card_id) == []
-    assert cards.default_card(shop.services, shop.account) is None
+    assert await cards.default_card(shop.services, shop.account) is None
     assert await at_stripe(shop) == []
 
 
 async def test_removing_another_card_leaves_the_default(shop: Shop) -> None:
     await save(shop)
     await save(shop, "5555555555554444")
-    other = cards.cards(shop.services, shop.account)[1]
+    other = (await cards.cards(shop.services, shop.account))[1]
     assert last4(await cards.remove(shop.services, shop.account, other.card_id)) == ["4444*"]
 
 
 async def test_nobody_names_a_card_of_another_account(shop: Shop) -> None:
     await save(shop)
-    theirs = cards.default_card(shop.services, shop.account)
+    theirs = await cards.default_card(shop.services, shop.account)
     owner = shop.account
     assert theirs is not None
     await shop.open_account(card=None)
@@ -141,8 +141,8 @@ async def test_nobody_names_a_card_of_another_account(shop: Shop) -> None:
         assert problem.value.kind is NOT_FOUND
     requests = (await shop.http.get("/_fake/requests")).json()["requests"]
     assert [item for item in requests if item["method"] == "POST"] == []
-    assert last4(cards.cards(shop.services, shop.account)) == ["4444*"]
-    assert last4(cards.cards(shop.services, owner)) == ["4242*"]
+    assert last4(await cards.cards(shop.services, shop.account)) == ["4444*"]
+    assert last4(await cards.cards(shop.services, owner)) == ["4242*"]
 
 
 async def test_a_page_of_another_account_is_not_found(shop: Shop) -> None:
@@ -169,17 +169,17 @@ async def test_an_account_is_one_customer_however_often_it_is_asked(shop: Shop) 
 async def test_an_older_answer_is_no_news(shop: Shop) -> None:
     await save(shop)
     now = shop.clock.at
-    before = cards.cards(shop.services, shop.account)
+    before = await cards.cards(shop.services, shop.account)
     account = shop.account
     assert not await shop.change(lambda c: store.replace_cards(c, account, [], asked_at=now - 60_000))
-    assert cards.cards(shop.services, shop.account) == before
+    assert await cards.cards(shop.services, shop.account) == before
     assert await shop.change(lambda c: store.replace_cards(c, account, [], asked_at=now))
-    assert cards.cards(shop.services, shop.account) == []
+    assert await cards.cards(shop.services, shop.account) == []
 
 
 async def test_a_renewed_card_is_warned_of_again(shop: Shop) -> None:
     await save(shop)
-    (card,) = cards.cards(shop.services, shop.account)
+    (card,) = await cards.cards(shop.services, shop.account)
     account = shop.account
 
     def warned() -> int | None:
@@ -211,7 +211,7 @@ async def test_without_payments_there_are_no_cards_to_save(shop: Shop) -> None:
     import dataclasses
 
     off = dataclasses.replace(shop.services, processor=None)
-    assert cards.cards(off, shop.account) == []
+    assert await cards.cards(off, shop.account) == []
     for asked in (
         cards.customer_of(off, shop.account),
         cards.refresh(off, shop.account),
@@ -236,7 +236,7 @@ def low(shop: Shop) -> tuple[int | None, int]:
 
 
 async def test_a_profile_is_kept_whole(shop: Shop) -> None:
-    assert cards.profile(shop.services, shop.account) == Profile()
+    assert await cards.profile(shop.services, shop.account) == Profile()
     wanted = Profile(
         name=" Acme GmbH ",
         email="bills@acme.example",
@@ -249,7 +249,7 @@ async def test_a_profile_is_kept_whole(shop: Shop) -> None:
     )
     kept = msgspec.structs.replace(wanted, name="Acme GmbH", country="DE")
     assert await cards.set_profile(shop.services, shop.account, wanted) == kept
-    assert cards.profile(shop.services, shop.account) == kept
+    assert await cards.profile(shop.services, shop.account) == kept
 
 
 async def test_the_low_balance_mark_is_told_of_again_only_where_it_moves(shop: Shop) -> None:
@@ -293,4 +293,4 @@ async def test_a_wrong_field_is_named(shop: Shop, field: str, value: object) -> 
     assert problem.value.path[0] == "body"
     if value != 500:
         assert problem.value.path == ("body", field)
-    assert cards.profile(shop.services, shop.account) == Profile()
+    assert await cards.profile(shop.services, shop.account) == Profile()

@@ -59,7 +59,7 @@ async def test_a_dispute_takes_the_credit_and_a_victory_brings_it_back(shop: Sho
     await shop.settle()
     assert (shop.balance.posted, shop.owed) == (3000 * CENT, 0)
     assert notices(shop) == ["dispute_opened", "dispute_closed"]
-    assert [one.state for one in disputes.disputes(shop.services, ACCOUNT)] == ["won"]
+    assert [one.state for one in await disputes.disputes(shop.services, ACCOUNT)] == ["won"]
     assert (await shop.refund(bought)).credit_cents == 3000  # what came back may be refunded
 
 
@@ -78,7 +78,7 @@ async def test_a_dispute_that_is_first_heard_of_when_it_is_won_moves_nothing(sho
     await shop.settle()
     assert shop.balance.posted == 5000 * CENT
     assert notices(shop) == []
-    assert [one.state for one in disputes.disputes(shop.services, ACCOUNT)] == ["won"]
+    assert [one.state for one in await disputes.disputes(shop.services, ACCOUNT)] == ["won"]
 
 
 async def test_old_news_after_new_changes_nothing(shop: Shop) -> None:
@@ -115,7 +115,7 @@ class TestOfACardThatDisputesAtOnce:
         shop.world.webhooks = webhooks  # type: ignore[assignment]
         await shop.buy()
         await shop.settle()
-        assert [one.taken_cents for one in disputes.disputes(shop.services, ACCOUNT)] == [5000]
+        assert [one.taken_cents for one in await disputes.disputes(shop.services, ACCOUNT)] == [5000]
         assert shop.balance.posted == 0
 
 
@@ -130,14 +130,14 @@ async def test_news_ahead_of_the_payment_is_to_be_brought_again(shop: Shop) -> N
     found = await processor.fetch_dispute(dispute)
     assert await disputes.apply_dispute(shop.services, found) == "not_paid"
     await shop.settle()
-    assert [one.taken_cents for one in disputes.disputes(shop.services, ACCOUNT)] == [5000]
+    assert [one.taken_cents for one in await disputes.disputes(shop.services, ACCOUNT)] == [5000]
 
 
 # --- auto top-up ------------------------------------------------------------------------------------------------------
 
 
 async def rule_state(shop: Shop) -> tuple[str, str | None]:
-    found = auto_top_up.rule(shop.services, ACCOUNT)
+    found = await auto_top_up.rule(shop.services, ACCOUNT)
     assert found is not None
     return found.state, found.reason
 

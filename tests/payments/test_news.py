@@ -276,12 +276,12 @@ async def test_a_refund_and_a_dispute_made_at_stripe_are_heard_of(shop: Shop) ->
 
 
 async def test_a_card_removed_at_stripe_is_gone_here(shop: Shop) -> None:
-    (card,) = cards.cards(shop.services, shop.account)
+    (card,) = await cards.cards(shop.services, shop.account)
     await shop.stripe(f"payment_methods/{card.card_id}/detach")
     for event in await told(shop, "payment_method.detached"):
         await deliver(shop, event.body)
     await work_off(shop)
-    assert cards.cards(shop.services, shop.account) == []
+    assert await cards.cards(shop.services, shop.account) == []
 
 
 async def test_a_page_that_was_finished_without_coming_back(shop: Shop) -> None:
@@ -299,7 +299,7 @@ async def test_a_page_that_was_finished_without_coming_back(shop: Shop) -> None:
     await work_off(shop)
     await shop.work(2)
     assert shop.cents == 2_500
-    default = cards.default_card(shop.services, shop.account)
+    default = await cards.default_card(shop.services, shop.account)
     assert default is not None
     assert default.last4 == "4444"
     await shop.agree()

@@ -46,7 +46,7 @@ async def test_a_purchase_on_the_page_is_credited_with_every_webhook_lost(shop: 
     assert (row.state, row.next_at, shop.cents) == ("paid", None, 5_000)
     assert row.payment_id is not None
     assert (await top_up.status(shop.services, shop.account, row.payment_id)).state == "paid"
-    assert top_up.first_success(shop.services, shop.account)
+    assert await top_up.first_success(shop.services, shop.account)
     listed, _ = await top_up.history(shop.services, shop.account, "manual", 0, 10)
     assert [item.payment_id for item in listed] == [row.payment_id]
 

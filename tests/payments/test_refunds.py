@@ -180,7 +180,7 @@ class TestWithFeeAndTax:
         bought = await shop.buy()
         shop.world.fake.post("/v1/refunds", payment_intent=shop.intent(bought), amount=1000)
         await shop.settle()
-        (made,) = refunds.refunds(shop.services, ACCOUNT)
+        (made,) = await refunds.refunds(shop.services, ACCOUNT)
         assert (made.amount_cents, made.credit_cents, made.state) == (1000, 5000 * 1000 // 5865, "succeeded")
         rest = await shop.refund(bought)
         assert (rest.amount_cents, rest.credit_cents) == (4865, 5000 - made.credit_cents)
@@ -312,7 +312,7 @@ class TestThatComesBack:
         bought = await shop.buy()
         assert (await shop.refund(bought, 2000)).state == "succeeded"
         await shop.settle()
-        (made,) = refunds.refunds(shop.services, ACCOUNT)
+        (made,) = await refunds.refunds(shop.services, ACCOUNT)
         assert (made.state, made.next_at) == ("failed", None)
         assert made.error
         assert shop.balance.posted == 5000 * NANOS_PER_CENT

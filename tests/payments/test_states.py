@@ -14,7 +14,8 @@ from farebox.payments.states import DISABLED_REASONS, HOPEFUL_TOP_UPS, OPEN_TOP_
 from farebox.storage import leases, tax, top_up_rules
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, find_account
-from farebox.storage.sqlite import Connection, connect, migrate
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import connect, migrate
 
 ACCOUNT = "acme"
 README = Path(__file__).parents[2] / "src/farebox/payments/README.md"

@@ -51,7 +51,7 @@ async def test_a_purchase_is_paid_credited_documented_and_told(shop: Shop) -> No
     assert shop.cents == 5_000
     assert await shop.captured() == [5_000]
     assert shop.notices() == ["top_up_paid"]
-    assert top_up.first_success(shop.services, shop.account)
+    assert await top_up.first_success(shop.services, shop.account)
     listed, count = await top_up.history(shop.services, shop.account, "manual", 0, 10)
     assert ([item.top_up_id for item in listed], count) == ([bought.top_up_id], 1)
     assert await top_up.history(shop.services, shop.account, "auto", 0, 10) == ([], 0)
@@ -74,7 +74,7 @@ async def test_status_finds_it_by_both_names_and_only_for_its_account(shop: Shop
 
 
 async def test_amounts_outside_the_limits_are_refused(shop: Shop) -> None:
-    low, high = top_up.limits(shop.services, shop.account)
+    low, high = await top_up.limits(shop.services, shop.account)
     assert (low, high) == (1_000, 1_000_000)
     assert (await refused(shop, VALIDATION_FAILED, low - 1)).path == ("body", "amount")
     await refused(shop, VALIDATION_FAILED, high + 1)
@@ -248,7 +248,7 @@ async def test_fee_and_tax_are_charged_and_the_credit_is_what_was_bought(tmp_pat
                 "VALUES ('*', 'VAT', 200000, 1, 0)"
             )
         )
-        quoted = top_up.quote(shop.services, shop.account, 10_000)
+        quoted = await top_up.quote(shop.services, shop.account, 10_000)
         assert (quoted.credit_cents, quoted.fee_cents, quoted.tax_cents) == (10_000, 530, 2_106)
         bought = await shop.buy(10_000)
         assert msgspec.json.decode(bought.lines, type=Purchase) == quoted

@@ -210,7 +210,7 @@ class Process:
             vault=vault,
             database=self._database,
             ledger=SqliteLedger(self._database.writer),
-            configuration=Configuration(self._database, vault, world.clock, demo_url=None),
+            configuration=Configuration(self._database, vault, world.clock),
             upstream=self._upstream,
             processor=StripeProcessor(
                 "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=self._wire

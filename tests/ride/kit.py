@@ -101,7 +101,7 @@ def forget(farebox: Farebox) -> None:
     """Let the server see a change at once, rather than within half a second."""
 
     async def now() -> None:
-        farebox.services.configuration.forget()
+        await farebox.services.configuration.forget()
 
     farebox.run(now())
 

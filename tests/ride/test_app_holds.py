@@ -56,7 +56,7 @@ class Holds:
         return self._run(app_holds.release, hold_id)
 
     def get(self, hold_id: str = "job-1") -> AppHold:
-        return app_holds.get(self.farebox.services, self.customer.account_id, hold_id)
+        return self.farebox.run(app_holds.get(self.farebox.services, self.customer.account_id, hold_id))
 
     def _run(self, act: Callable[..., Any], *names: str, **more: Any) -> AppHold:
         hold: AppHold = self.farebox.run(act(self.farebox.services, self.customer.account_id, *names, **more))
@@ -173,7 +173,7 @@ def test_it_is_refused_like_a_call(holds: Holds) -> None:
     holds.settle("within", 4000)
     assert refused(lambda: holds.create("beside", 1001)) is SPEND_LIMITED
     holds.create("beside", 1000)
-    state = spending_limit.state(holds.farebox.services, holds.customer.account_id)
+    state = holds.farebox.run(spending_limit.state(holds.farebox.services, holds.customer.account_id))
     assert state is not None
     assert (state.spent, state.held, state.available) == (4000, 1000, 0)
     assert len(holds.read("SELECT 1 FROM notices WHERE account_id = ? AND kind = 'limit_reached'")) == 1

@@ -27,7 +27,8 @@ from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
 from farebox.settings import load, secret_key
-from farebox.storage.sqlite import connect, migrate, row, rows
+from farebox.storage.sql import row, rows
+from farebox.storage.sqlite import connect, migrate
 from farebox.usecases import administer
 from farebox.vault import Vault
 from tests.ride.kit import price_of

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from farebox.storage.accounts import read_balance
-from farebox.storage.sqlite import Connection, rows
+from farebox.storage.sql import Connection, rows
 from tests.ride.kit import log_row, log_rows, price_of, set_gateway
 from tests.ride.wire import WireAnswer, chat_body, post
 from tests.support import Customer, Farebox, running_farebox

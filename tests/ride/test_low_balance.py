@@ -13,7 +13,7 @@ from google.genai import errors as genai_errors
 
 from farebox.errors import NO_CREDIT, TOP_UP_UNDER_WAY
 from farebox.ledger.commands import Outcome, Verdict
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.credit_refusal import credit_refusal
 from tests.ride.kit import differences, log_rows, until
 from tests.ride.test_exact_admission import ASKING, openai_client, with_balance

@@ -52,7 +52,7 @@ def limit_to(
 
 
 def spent(customer: Customer) -> int:
-    state = spending_limit.state(customer.farebox.services, customer.account_id)
+    state = customer.farebox.run(spending_limit.state(customer.farebox.services, customer.account_id))
     assert state is not None
     assert state.spent + state.held + state.available == state.limit.amount or state.available == 0
     return state.spent
@@ -196,14 +196,14 @@ def test_the_sdk_raises_429_and_does_not_try_again(farebox: Farebox, way: str) -
 def test_a_limit_is_put_read_and_removed(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     services, account_id = farebox.services, customer.account_id
-    assert spending_limit.get(services, account_id) is None
-    assert spending_limit.state(services, account_id) is None
+    assert farebox.run(spending_limit.get(services, account_id)) is None
+    assert farebox.run(spending_limit.state(services, account_id)) is None
     put = partial(spending_limit.put, services, account_id, duration="weekly", strategy="fixed")
     saved = farebox.run(put(amount_cents=250))
     assert (saved.amount, saved.amount_cents) == (2_500_000_000, 250)
-    assert spending_limit.get(services, account_id) == saved
+    assert farebox.run(spending_limit.get(services, account_id)) == saved
     assert customer.chat(max_tokens=10).status_code == 200
-    state = spending_limit.state(services, account_id)
+    state = farebox.run(spending_limit.state(services, account_id))
     assert state is not None
     assert state.window_end is not None
     assert state.window_end - state.window_start == 7 * 86_400_000
@@ -215,7 +215,7 @@ def test_a_limit_is_put_read_and_removed(farebox: Farebox) -> None:
         assert caught.value.kind is VALIDATION_FAILED
     for _ in range(2):
         farebox.run(spending_limit.remove(services, account_id))
-    assert spending_limit.get(services, account_id) is None
+    assert farebox.run(spending_limit.get(services, account_id)) is None
     with pytest.raises(Problem) as caught:
         farebox.run(spending_limit.remove(services, "nobody"))
     assert caught.value.kind is ACCESS_DENIED

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from farebox.storage.database import Database
-from farebox.storage.sqlite import Connection, DatabaseUnavailable, SchemaMismatch, connect, migrate, schema_version
+from farebox.storage.sql import Connection, DatabaseUnavailable, SchemaMismatch
+from farebox.storage.sqlite import connect, migrate, schema_version
 
 
 def test_migrating_twice_applies_nothing(tmp_path: Path) -> None:

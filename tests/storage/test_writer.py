@@ -7,7 +7,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from farebox.storage.sqlite import Connection, DatabaseUnavailable, connect
+from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sqlite import connect
 from farebox.storage.writer import Writer
 
 Job = Callable[[Connection], int]
@@ -163,12 +164,12 @@ async def test_the_loop_goes_on_while_another_process_writes(writer: Writer, pat
 
 
 async def test_a_full_disk_refuses_the_write_and_leaves_the_file_whole(writer: Writer, path: Path) -> None:
-    pages = await writer.run(lambda connection: connection.execute("PRAGMA page_count").get)
-    await writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").get)
+    pages = await writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    await writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
     jobs = [insert(number * 1_000_000_007) for number in range(2000)]
     answers = await asyncio.gather(*(writer.run(job) for job in jobs), return_exceptions=True)
     refused = sum(isinstance(answer, DatabaseUnavailable) for answer in answers)
     assert refused > 0
     assert len(numbers(path)) == len(answers) - refused
-    await writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").get)
+    await writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert await writer.run(insert(7)) == 7

@@ -105,7 +105,7 @@ def run() -> None:
 
 def _explained(error: Exception) -> str:
     """One line. A failure that nobody foresaw says its kind, and how to see more of it."""
-    from farebox.storage.sqlite import DatabaseUnavailable, SchemaMismatch
+    from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
     from farebox.usecases.administer import Refused
     from farebox.vault import SecretUnreadable
 

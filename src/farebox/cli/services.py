@@ -71,7 +71,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
             vault=session.vault,
             database=database,
             ledger=SqliteLedger(database.writer),
-            configuration=Configuration(database, session.vault, session.clock, demo_url=None),
+            configuration=await Configuration.load(database, session.vault, session.clock, demo_url=None),
             upstream=upstream,
             processor=processor,
             waiters=Waiters(),

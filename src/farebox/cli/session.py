@@ -12,7 +12,7 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.settings import Settings, load, secret_key
 
 if TYPE_CHECKING:
-    from farebox.storage.sqlite import Connection
+    from farebox.storage.sql import Connection
     from farebox.vault import Vault
 
 

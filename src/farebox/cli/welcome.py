@@ -18,7 +18,7 @@ from farebox.settings import Settings
 
 if TYPE_CHECKING:
     from farebox.app import Ready
-    from farebox.storage.sqlite import Connection
+    from farebox.storage.sql import Connection
 
 ACCOUNT = "demo"
 MODEL = "demo/demo-1"

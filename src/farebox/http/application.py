@@ -15,7 +15,7 @@ from farebox.http.routes import ROUTES
 from farebox.http.sparing import spend
 from farebox.http.validation import read, read_body
 from farebox.model import Caller
-from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.services import Services
 
 log = structlog.get_logger("farebox.http")
@@ -61,7 +61,7 @@ class Application:
             return route.on_problem(_problem_of(error, exchange, request_id))
 
     async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Answer:
-        caller = self._admit(route, exchange, parameters)
+        caller = await self._admit(route, exchange, parameters)
         body = b""
         if route.raw_limit:
             body = await whole_body(exchange, self._services.settings, route.raw_limit)
@@ -74,10 +74,10 @@ class Application:
         query = read(dict(parse_query(exchange.query)), route.takes, "query", strict=False)
         return await route.handler(request, query)
 
-    def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Caller | None:
+    async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Caller | None:
         if route.access in (Access.PUBLIC, Access.TOKEN):
             return None
-        caller = authenticate(exchange.headers, self._services.configuration)
+        caller = await authenticate(exchange.headers, self._services.configuration)
         if route.access is Access.ACCOUNT:
             authorize(caller, parameters["account_id"], route.permissions, route.denied)
             if route.budget is not None:

@@ -29,28 +29,28 @@ _BAD_EMAIL = (6102, "Invalid format for X-Auth-Email header")
 _BAD_KEY = (6103, "Invalid format for X-Auth-Key header")
 
 
-def authenticate(headers: RequestHeaders, configuration: Configuration) -> Caller:
+async def authenticate(headers: RequestHeaders, configuration: Configuration) -> Caller:
     """The caller. Raises Problem: CREDENTIALS_MISSING, _MALFORMED, _REJECTED or KEY_REJECTED."""
     authorization = headers.get("authorization")
     if authorization is None:
-        return _user(headers, configuration)
+        return await _user(headers, configuration)
     try:
-        token = _token(authorization, configuration)
+        token = await _token(authorization, configuration)
     except Problem as problem:
         try:
-            return _user(headers, configuration)
+            return await _user(headers, configuration)
         except Problem:
             raise problem from None
     return Caller(token.name, frozenset((token.account_id,)), token.permissions, token.token_id)
 
 
-def authenticate_token(headers: RequestHeaders, configuration: Configuration) -> AccessToken:
+async def authenticate_token(headers: RequestHeaders, configuration: Configuration) -> AccessToken:
     """The access token itself, for the route that verifies tokens: a rejected one is TOKEN_INVALID there."""
     authorization = headers.get("authorization")
     if authorization is None:
         raise _missing()
     try:
-        return _token(authorization, configuration)
+        return await _token(authorization, configuration)
     except Problem as problem:
         if problem.kind is CREDENTIALS_REJECTED:
             raise Problem(TOKEN_INVALID, "Invalid API Token") from None
@@ -69,17 +69,17 @@ def authorize(
     raise Problem(ACCESS_DENIED, "Authentication error")
 
 
-def _token(authorization: str, configuration: Configuration) -> AccessToken:
+async def _token(authorization: str, configuration: Configuration) -> AccessToken:
     found = _BEARER.fullmatch(authorization)
     if found is None:
         raise _malformed(_BAD_AUTHORIZATION)
-    token = configuration.token(found.group(1))
+    token = await configuration.token(found.group(1))
     if token is None:
         raise Problem(CREDENTIALS_REJECTED, "Invalid access token")
     return token
 
 
-def _user(headers: RequestHeaders, configuration: Configuration) -> Caller:
+async def _user(headers: RequestHeaders, configuration: Configuration) -> Caller:
     email, key = headers.get("x-auth-email"), headers.get("x-auth-key")
     if email is None and key is None:
         raise _missing()
@@ -90,7 +90,7 @@ def _user(headers: RequestHeaders, configuration: Configuration) -> Caller:
         faults.append(_BAD_KEY)
     if email is None or key is None or faults:
         raise _malformed(*faults)
-    caller = configuration.user(email, key)
+    caller = await configuration.user(email, key)
     if caller is None:
         raise Problem(KEY_REJECTED, "Unknown X-Auth-Key or X-Auth-Email")
     return caller

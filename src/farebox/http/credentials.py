@@ -61,10 +61,10 @@ def carries_ours(value: str) -> bool:
     return is_ours(_bare(value) or "")
 
 
-def authorize_run(token: str | None, account_id: str, configuration: Configuration) -> None:
+async def authorize_run(token: str | None, account_id: str, configuration: Configuration) -> None:
     """Raises Problem (TOKEN_REJECTED) unless the token may run calls on the account. Missing, unknown, revoked and
     foreign tokens are answered alike."""
-    found = configuration.token(token) if token else None
+    found = await configuration.token(token) if token else None
     if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
         raise Problem(
             TOKEN_REJECTED,

@@ -43,7 +43,7 @@ from farebox.http.router import shown
 from farebox.http.understand import Asked, compat_call, native_call
 from farebox.limits.rate import RateLimiter
 from farebox.settings import Settings
-from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call, Gone
 from farebox.usecases.serve_call import serve_call
 from farebox.usecases.services import Services
@@ -200,7 +200,7 @@ class DataPlane:
             gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
             if gateway is not None and not gateway.authentication:
                 return gateway
-        authorize_run(token, target.account_id, configuration)
+        await authorize_run(token, target.account_id, configuration)
         gateway = await configuration.gateway(target.account_id, target.gateway_id)
         if gateway is None:
             raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")

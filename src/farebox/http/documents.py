@@ -92,7 +92,7 @@ async def index(request: Request, query: Paging) -> Answer:
             cause_id=item.cause_id,
             total_cents=item.total_cents,
             issued_at=iso(item.issued_at),
-            pdf=issued.document_link(request.services, request.account_id, item.cause_id),
+            pdf=await issued.document_link(request.services, request.account_id, item.cause_id),
         )
         for item in found
     ]

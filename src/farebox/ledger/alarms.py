@@ -5,7 +5,7 @@ Both marks stand in the row that every command reads anyway; where they are not 
 
 from farebox.ledger.rows import Balance
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import request_auto
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.differences import WHAT, Difference
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 __all__ = ["WHAT", "Difference", "audit"]
 

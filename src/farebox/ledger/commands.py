@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 
 
 class Outcome(StrEnum):

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from farebox.ledger.commands import Command, Verdict
 from farebox.ledger.posting import apply
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.writer import Writer
 
 
@@ -15,7 +15,7 @@ class Ledger(Protocol):
     async def do(self, command: Command) -> Verdict:
         """Carry out `command`; the verdict comes after it is durable.
 
-        Raises ledger.commands.Conflict, or storage.sqlite.DatabaseUnavailable: then whether it took effect is unknown,
+        Raises ledger.commands.Conflict, or storage.sql.DatabaseUnavailable: then whether it took effect is unknown,
         and sending the same command again finds out.
         """
         ...

@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 from farebox.ledger.rows import Balance, part_id, transfer
-from farebox.storage.sqlite import Connection, rows
+from farebox.storage.sql import Connection, rows
 
 SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
 """Lower priority first; then grants before bought credit; then the earliest expiry; then the oldest."""

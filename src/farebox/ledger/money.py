@@ -6,7 +6,7 @@ from farebox.ledger.books import GIVEN_BACK, RECEIVABLE, TAKEN_BACK
 from farebox.ledger.commands import Conflict, Correct, GiveBack, Grant, Outcome, TakeBack, TopUp, Verdict
 from farebox.ledger.lots import all_unspent, bought_unspent, draw, expire_lots, open_lot, take
 from farebox.ledger.rows import Balance, is_credit, part_id, read_taken_back, save, sum_of_parts, transfer
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 
 def top_up(connection: Connection, balance: Balance, command: TopUp) -> Verdict:

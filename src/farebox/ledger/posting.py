@@ -34,7 +34,7 @@ from farebox.ledger.rows import Balance, end_hold, read_balance, read_hold, save
 from farebox.ledger.spending import spent_in_window
 from farebox.storage.calls import UNRECORDED, add_usage
 from farebox.storage.spending import add_counted
-from farebox.storage.sqlite import Connection, rows
+from farebox.storage.sql import Connection, rows
 
 
 def apply(connection: Connection, command: Command) -> Verdict:

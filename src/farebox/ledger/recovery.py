@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from farebox.ledger.commands import Expire, Outcome, Release, Settle, Verdict
 from farebox.ledger.ledger import Ledger
 from farebox.storage.database import Database
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 AT_ONCE = 256
 """Commands sent together, so that they share commits."""
@@ -100,7 +100,7 @@ async def resolve_left_open(
     """Close the calls that former processes left in doubt, by the operator's policy, each with a line in the log.
 
     For the start of the only server of a database: whatever another process still has in flight is closed too.
-    Raises storage.sqlite.DatabaseUnavailable; what was closed until then stays closed.
+    Raises storage.sql.DatabaseUnavailable; what was closed until then stays closed.
     """
     done = Resolved()
     holds = iter(await database.scan(lambda connection: left_open(connection, instance)))
@@ -141,7 +141,7 @@ def _count_resolved(
 async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> Expired:
     """End the holds and lots whose time is up at `at`, with a line in the log for each hold and each account's lots.
 
-    A lot that open holds keep is taken when they end, by a later run. Raises storage.sqlite.DatabaseUnavailable; what
+    A lot that open holds keep is taken when they end, by a later run. Raises storage.sql.DatabaseUnavailable; what
     was ended until then stays ended.
     """
     accounts, listed = await database.scan(

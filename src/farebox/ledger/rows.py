@@ -4,7 +4,7 @@ import msgspec
 
 from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 
 class Balance(msgspec.Struct):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from farebox.ledger.rows import Balance
 from farebox.storage.calls import HOUR_MS
 from farebox.storage.spending import Duration, Strategy, read_counted, spent_since, write_counted
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 
 DAY_MS = 24 * HOUR_MS
 WEEK_MS = 7 * DAY_MS

@@ -5,7 +5,7 @@ import zlib
 
 from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.storage.config import bump_config_version
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 BUCKETS = 8
 """How many buckets new accounts are spread over. An account keeps the bucket it was given."""

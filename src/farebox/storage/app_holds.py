@@ -2,7 +2,7 @@
 
 import msgspec
 
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 PREFIX = "app:"
 """What the ledger's id of such a hold begins with, so that it never is the id of a call."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 HOUR_MS = 3_600_000
 UNRECORDED = "unrecorded"

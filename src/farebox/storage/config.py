@@ -6,7 +6,7 @@ Whoever writes configuration bumps the version in the same transaction; every pr
 import json
 from dataclasses import dataclass
 
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
 from farebox.payments.states import OPEN_TOP_UPS
 from farebox.storage.accounts import find_account
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

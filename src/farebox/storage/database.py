@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from farebox.storage.sqlite import Connection, connect, migrate
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import SqliteConnection, connect, migrate
 from farebox.storage.writer import Writer
 
 T = TypeVar("T")
@@ -27,10 +28,10 @@ class Database:
         self.writer = Writer(path)
         self._near = connect(path, readonly=True)
         self._far = threading.local()
-        self._far_opened: list[Connection] = []
+        self._far_opened: list[SqliteConnection] = []
         self._far_threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="farebox-reader")
 
-    def get(self, read: Callable[[Connection], T]) -> T:
+    async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key: microseconds, so it runs on the event loop itself."""
         return read(self._near)
 
@@ -39,7 +40,7 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._far_threads, self._read_far, read)
 
     def _read_far(self, read: Callable[[Connection], T]) -> T:
-        connection: Connection | None = getattr(self._far, "connection", None)
+        connection: SqliteConnection | None = getattr(self._far, "connection", None)
         if connection is None:  # the thread's first read
             connection = self._far.connection = connect(self.path, readonly=True)
             self._far_opened.append(connection)
@@ -57,7 +58,7 @@ class Database:
         await self.writer.close()  # last: whoever closes last folds the write-ahead log into the database file
 
 
-def open_for_command(path: Path) -> Connection:
+def open_for_command(path: Path) -> SqliteConnection:
     """A connection for one command of the command line, its schema brought up to date.
 
     Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote the file.

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from farebox.storage.sqlite import Connection, rows
+from farebox.storage.sql import Connection, rows
 
 MAIL = "mailto:"
 """What the target of an e-mail begins with; other targets are endpoint ids."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from farebox.storage.config import bump_config_version
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 
 @dataclass(frozen=True, slots=True)

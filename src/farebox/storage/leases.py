@@ -1,6 +1,6 @@
 """The store of leases: who does a job that must have one doer among all processes."""
 
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 
 def take_lease(connection: Connection, name: str, *, owner: str, every_ms: int, lease_ms: int, at: int) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 KINDS: dict[str, str] = {
     "low_balance": "The posted balance fell below the account's low-balance mark.",

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 Kind: TypeAlias = Literal["link", "session"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from farebox.payments.processor import Event
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):

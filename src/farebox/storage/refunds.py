@@ -6,7 +6,7 @@ import msgspec
 
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, Refund, TopUp
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 CLOCKS_APART_MS = 300_000
 """By how much the processor's clock may differ from ours."""

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from farebox.money import NANOS_PER_CENT
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 
 Duration: TypeAlias = Literal["daily", "weekly", "monthly"]
 Strategy: TypeAlias = Literal["fixed", "sliding"]

@@ -6,24 +6,18 @@ file (the command line beside a running server); `BEGIN IMMEDIATE` gives them tu
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import apsw
 
-Connection: TypeAlias = apsw.Connection
+from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
+
+SqliteConnection: TypeAlias = apsw.Connection
 
 BUSY_TIMEOUT_MS = 10_000
 
 
-class DatabaseUnavailable(RuntimeError):
-    """The database cannot be opened or written now: no database, disk full, locked for too long, or closed."""
-
-
-class SchemaMismatch(RuntimeError):
-    """The database was written by a newer release, or has not been migrated; the message says what to run."""
-
-
-def connect(path: Path, *, readonly: bool = False) -> Connection:
+def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
     """Open the database file, creating it unless `readonly`. Raises DatabaseUnavailable."""
     if not readonly:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,30 +35,18 @@ def connect(path: Path, *, readonly: bool = False) -> Connection:
     return connection
 
 
-def row(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
-    """The first row of a query, or None."""
-    found: tuple[Any, ...] | None = connection.execute(sql, values).fetchone()
-    return found
-
-
-def rows(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-    """All rows of a query."""
-    found: list[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
-    return found
-
-
 def _migrations() -> list[tuple[int, str]]:
     files = resources.files("farebox.storage").joinpath("migrations").iterdir()
     return sorted((int(file.name[:4]), file.read_text()) for file in files if file.name.endswith(".sql"))
 
 
-def schema_version(connection: Connection) -> int:
+def schema_version(connection: SqliteConnection) -> int:
     """Number of the latest migration that was applied; 0 for an empty file."""
     (version,) = next(iter(connection.execute("PRAGMA user_version")))
     return int(version)
 
 
-def migrate(connection: Connection) -> list[int]:
+def migrate(connection: SqliteConnection) -> list[int]:
     """Apply the migrations that are missing, each in a transaction of its own; return their numbers.
 
     Raises SchemaMismatch where the file is newer than this release.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 _SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
 """The ledger's own (ledger.posting)."""

@@ -3,7 +3,7 @@
 import msgspec
 
 from farebox.payments.purchase import Tax
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 EVERYWHERE = "*"
 

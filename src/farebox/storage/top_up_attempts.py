@@ -2,7 +2,7 @@
 
 from farebox.payments.attempts import Attempt, AttemptOutcome
 from farebox.payments.model import TopUp
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 _FIELDS = Attempt.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)

@@ -7,7 +7,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
 from farebox.storage.accounts import find_account
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 
 _FIELDS = Rule.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)

@@ -10,7 +10,7 @@ import msgspec
 
 from farebox.payments.model import TopUp
 from farebox.payments.states import HOPEFUL_TOP_UPS, OPEN_TOP_UPS, TOP_UP_STATES
-from farebox.storage.sqlite import Connection, row, rows
+from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
 __all__ = [

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 import apsw
 
-from farebox.storage.sqlite import BUSY_TIMEOUT_MS, Connection, DatabaseUnavailable, connect
+from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sqlite import BUSY_TIMEOUT_MS, connect
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]

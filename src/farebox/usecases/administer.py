@@ -16,7 +16,7 @@ from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.money import format_usd
 from farebox.storage import accounts, config
 from farebox.storage.config import MarkupRow, PriceRow, ProviderRow
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -21,7 +21,7 @@ from farebox.storage.app_holds import (
     settle_app_hold,
 )
 from farebox.storage.calls import add_usage
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.credit_refusal import credit_refusal
 from farebox.usecases.services import Services
 
@@ -90,7 +90,7 @@ async def create(
         raise Problem(KEY_REUSED, f"The hold {hold_id!r} was made before with another amount.") from conflict
     if not verdict.ok:
         raise await credit_refusal(services, account_id, verdict, amount)
-    return get(services, account_id, hold_id)
+    return await get(services, account_id, hold_id)
 
 
 async def extend(
@@ -100,7 +100,7 @@ async def extend(
 
     Raises Problem as `create` does; NOT_FOUND; HOLD_REFUSED where the hold has ended.
     """
-    hold = get(services, account_id, hold_id)
+    hold = await get(services, account_id, hold_id)
     now = services.clock.now_ms()
     if amount is not None:
         _check_amount(amount, 1)
@@ -119,7 +119,7 @@ async def extend(
     _check_open(hold_id, verdict)
     if not verdict.ok:
         raise await credit_refusal(services, account_id, verdict, asked)
-    return get(services, account_id, hold_id)
+    return await get(services, account_id, hold_id)
 
 
 async def settle(
@@ -142,7 +142,7 @@ async def settle(
     _check_text("provider", provider, PROVIDER_MAX)
     _check_text("model", model, MODEL_MAX)
     _check_text("note", note, NOTE_MAX)
-    get(services, account_id, hold_id)
+    await get(services, account_id, hold_id)
     now = services.clock.now_ms()
     usage = _Usage(account_id, hold_id, now, provider or PROVIDER, model, note)
     command = Settle(account_id=account_id, hold_id=PREFIX + hold_id, amount=amount, at=now, record=usage, note=note)
@@ -152,7 +152,7 @@ async def settle(
         raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} was settled before with another amount.") from conflict
     _check_open(hold_id, verdict)
     services.waiters.wake(account_id)
-    return get(services, account_id, hold_id)
+    return await get(services, account_id, hold_id)
 
 
 async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
@@ -160,18 +160,18 @@ async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
 
     Raises Problem: NOT_FOUND; HOLD_REFUSED where the hold was settled.
     """
-    get(services, account_id, hold_id)
+    await get(services, account_id, hold_id)
     await services.ledger.do(Release(account_id=account_id, hold_id=PREFIX + hold_id, at=services.clock.now_ms()))
-    hold = get(services, account_id, hold_id)
+    hold = await get(services, account_id, hold_id)
     if hold.state == "settled":
         raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} was settled before.")
     services.waiters.wake(account_id)
     return hold
 
 
-def get(services: Services, account_id: str, hold_id: str) -> AppHold:
+async def get(services: Services, account_id: str, hold_id: str) -> AppHold:
     """The hold as it is now. Raises Problem (NOT_FOUND)."""
-    found = services.database.get(lambda connection: find_app_hold(connection, account_id, hold_id))
+    found = await services.database.get(lambda connection: find_app_hold(connection, account_id, hold_id))
     if found is None:
         raise Problem(NOT_FOUND, "There is no such hold on this account.")
     return found

@@ -14,7 +14,7 @@ from farebox.settings import Settings
 from farebox.storage import top_up_rules as store
 from farebox.storage.accounts import find_account
 from farebox.storage.refunds import contested
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import move, open_auto, seize
 from farebox.usecases.decide_auto_top_up import OFF_CHECK_MS
 from farebox.usecases.services import Services
@@ -29,9 +29,9 @@ LIFTED_BY_CARD: Final = frozenset({"card_declined", "no_payment_method", "authen
 SWEEP_AT_ONCE: Final = 200
 
 
-def rule(services: Services, account_id: str) -> Rule | None:
+async def rule(services: Services, account_id: str) -> Rule | None:
     """The account's auto top-up; None where it is switched off."""
-    return services.database.get(partial(store.rule_of, account_id=account_id))
+    return await services.database.get(partial(store.rule_of, account_id=account_id))
 
 
 async def set_rule(

@@ -35,7 +35,7 @@ from farebox.settings import Settings
 from farebox.storage import customers as store
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import Profile
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases import auto_top_up
 from farebox.usecases.services import Services
 
@@ -78,14 +78,14 @@ def asking(what: str) -> Iterator[None]:
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 
-def cards(services: Services, account_id: str) -> list[Card]:
+async def cards(services: Services, account_id: str) -> list[Card]:
     """The account's saved cards as last heard of, the default one first, then the newest."""
-    return services.database.get(partial(store.cards_of, account_id=account_id))
+    return await services.database.get(partial(store.cards_of, account_id=account_id))
 
 
-def default_card(services: Services, account_id: str) -> Card | None:
+async def default_card(services: Services, account_id: str) -> Card | None:
     """The card that is charged where none is named."""
-    return services.database.get(partial(store.default_card, account_id=account_id))
+    return await services.database.get(partial(store.default_card, account_id=account_id))
 
 
 async def customer_of(services: Services, account_id: str) -> str:
@@ -93,7 +93,7 @@ async def customer_of(services: Services, account_id: str) -> str:
 
     Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
-    customer_id = services.database.get(partial(store.find_customer, account_id=account_id))
+    customer_id = await services.database.get(partial(store.find_customer, account_id=account_id))
     return await _new_customer(services, account_id) if customer_id is None else customer_id
 
 
@@ -116,10 +116,10 @@ async def for_customer(services: Services, account_id: str, ask: Callable[[str],
 async def _new_customer(services: Services, account_id: str, *, gone: str = "") -> str:
     """Make the customer, and keep its name; in the place of the one that is gone."""
     processor = processor_of(services)
-    account = services.database.get(partial(find_account, account_id=account_id))
+    account = await services.database.get(partial(find_account, account_id=account_id))
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
-    found = profile(services, account_id)
+    found = await profile(services, account_id)
     name, email = found.name or account.name, found.email
     content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # a key is for one content
     with asking("create a customer"):
@@ -172,7 +172,7 @@ async def refresh(services: Services, account_id: str) -> list[Card]:
     is the default. Raises Problem: PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
     processor = processor_of(services)
-    customer_id = services.database.get(partial(store.find_customer, account_id=account_id))
+    customer_id = await services.database.get(partial(store.find_customer, account_id=account_id))
     if customer_id is None:
         return []
     with asking("list the cards"):
@@ -199,7 +199,7 @@ async def saved(services: Services, account_id: str, card_id: str) -> list[Card]
     """
     found = await refresh(services, account_id)
     new = next((card for card in found if card.card_id == card_id), None)
-    known = services.database.get(partial(store.was_default, account_id=account_id, card_id=card_id))
+    known = await services.database.get(partial(store.was_default, account_id=account_id, card_id=card_id))
     if new is None or new.is_default or known:
         return found
     return await _make_default(services, account_id, card_id)
@@ -229,7 +229,7 @@ async def remove(services: Services, account_id: str, card_id: str) -> list[Card
 
 async def _named(services: Services, account_id: str, card_id: str) -> Card:
     """The account's card of this name. Another account's is not found, whoever asks for it."""
-    for known in (cards(services, account_id), None):
+    for known in (await cards(services, account_id), None):
         for card in known if known is not None else await refresh(services, account_id):
             if card.card_id == card_id:
                 return card
@@ -250,7 +250,7 @@ async def _in_order(
     services: Services, processor: Processor, account_id: str, customer_id: str, found: Sequence[Card]
 ) -> list[Card]:
     """Remove older copies of the same card, except those that an open top-up is to be charged to; choose a default."""
-    in_use = services.database.get(partial(store.cards_in_use, account_id=account_id))
+    in_use = await services.database.get(partial(store.cards_in_use, account_id=account_id))
     newest: dict[str, Card] = {}
     copies: list[Card] = []
     for card in sorted(found, key=lambda card: (card.created_at, card.is_default), reverse=True):
@@ -277,7 +277,7 @@ async def _in_order(
 async def _store(services: Services, account_id: str, found: Sequence[Card], asked_at: int) -> list[Card]:
     at = services.clock.now_ms()
     await services.database.write(partial(_keep_cards, account_id=account_id, found=found, asked_at=asked_at, at=at))
-    return cards(services, account_id)
+    return await cards(services, account_id)
 
 
 def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], asked_at: int, at: int) -> None:
@@ -303,9 +303,9 @@ def _same_but_renewed(before: Card, now: Card) -> bool:
 # --- profile ----------------------------------------------------------------------------------------------------------
 
 
-def profile(services: Services, account_id: str) -> Profile:
+async def profile(services: Services, account_id: str) -> Profile:
     """Who the account's invoices are made out to, and its own limits."""
-    return services.database.get(partial(store.find_profile, account_id=account_id))
+    return await services.database.get(partial(store.find_profile, account_id=account_id))
 
 
 async def set_profile(services: Services, account_id: str, profile: Profile) -> Profile:

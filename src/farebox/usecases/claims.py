@@ -13,7 +13,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, TopUp
 from farebox.storage.accounts import find_account
 from farebox.storage.refunds import Claims, claims_on, disputes_of, may_be_charged, put_dispute, save_claims
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find_by_charge, find_by_intent
 
 

@@ -15,7 +15,7 @@ from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import config_version, list_markups, list_prices, list_providers
 from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
 
 K = TypeVar("K")
@@ -42,38 +42,46 @@ class Configuration:
         self._vault = vault
         self._clock = clock
         self._demo_url = demo_url
-        self._version = database.get(config_version)
+        self._version = 0
         self._tokens: dict[str, AccessToken] = {}
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self.prices = PriceBook(price_list=self._price_list)
-        self._load()
 
-    def forget(self) -> None:
+    @classmethod
+    async def load(
+        cls, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None
+    ) -> "Configuration":
+        """As it stands in the database now."""
+        configuration = cls(database, vault, clock, demo_url=demo_url)
+        await configuration.forget()
+        return configuration
+
+    async def forget(self) -> None:
         """Drop what is cached; called after this process changed something."""
-        self._version = self._database.get(config_version)
-        self._load()
+        self._version = await self._database.get(config_version)
+        await self._load()
 
-    def notice_changes(self) -> None:
+    async def notice_changes(self) -> None:
         """Forget what is cached if another process has changed the configuration; called more than twice a second."""
-        if self._database.get(config_version) != self._version:
-            self.forget()
+        if await self._database.get(config_version) != self._version:
+            await self.forget()
 
-    def token(self, text: str) -> AccessToken | None:
+    async def token(self, text: str) -> AccessToken | None:
         """The active access token with this text, or None."""
         found = self._tokens.get(text)
         if found is None:
             hashed = self._vault.hash_token(text)
-            found = self._database.get(lambda connection: find_token(connection, hashed))
+            found = await self._database.get(lambda connection: find_token(connection, hashed))
             if found is None:
                 return None
             _remember(self._tokens, text, found)
         return found if found.active(self._clock.now_ms()) else None
 
-    def user(self, email: str, key: str) -> Caller | None:
+    async def user(self, email: str, key: str) -> Caller | None:
         """The user with this e-mail address and key: a member with every permission on the accounts named."""
-        found = self._database.get(lambda connection: find_user(connection, email))
+        found = await self._database.get(lambda connection: find_user(connection, email))
         if found is None or not same(found[0], self._vault.hash_token(key)):
             return None
         return Caller(email, found[1], frozenset(Permission))
@@ -83,7 +91,7 @@ class Configuration:
         key = (account_id, gateway_id)
         config = self._gateways.get(key)
         if config is None:
-            row = self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
+            row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
             if row is not None:
                 config = msgspec.json.decode(row.config, type=GatewayConfig)
             elif create and gateway_id == DEFAULT_GATEWAY:
@@ -109,10 +117,10 @@ class Configuration:
         await self._database.write(create)
         return config
 
-    def _load(self) -> None:
+    async def _load(self) -> None:
         self._tokens.clear()
         self._gateways.clear()
-        rows = {row.name: row for row in self._database.get(list_providers)}
+        rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:
             slug = provider.slug
             row = rows.get(slug)
@@ -134,11 +142,11 @@ class Configuration:
                     valid_from=row.valid_from,
                     output_max=row.output_max,
                 )
-                for row in self._database.get(list_prices)
+                for row in await self._database.get(list_prices)
             ],
             [
                 OwnMarkup(row.markup_id, row.account_id, row.provider, row.model, row.parts_per_million, row.valid_from)
-                for row in self._database.get(list_markups)
+                for row in await self._database.get(list_markups)
             ],
             price_list=self._price_list,
             demo=self._demo_url is not None,

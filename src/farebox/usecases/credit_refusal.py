@@ -28,7 +28,7 @@ async def credit_refusal(services: Services, account_id: str, verdict: Verdict, 
             "charged; try again in a moment.",
             retry_after=HELD_RETRY_SECONDS,
         )
-    if services.processor is not None and services.database.get(lambda c: auto_under_way(c, account_id)):
+    if services.processor is not None and await services.database.get(lambda c: auto_under_way(c, account_id)):
         return Problem(
             TOP_UP_UNDER_WAY,
             f"This can cost up to {format_usd(asked)} USD and the account has {format_usd(verdict.posted)} USD; more "

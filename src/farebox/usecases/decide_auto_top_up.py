@@ -16,7 +16,7 @@ from farebox.settings import Settings
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import default_card
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite import Connection, row
+from farebox.storage.sql import Connection, row
 from farebox.storage.top_up_attempts import attempts_since, begin_attempt
 from farebox.storage.top_up_rules import change_rule, rule_of
 from farebox.storage.top_ups import charged_since, move, postpone, voids_pending

@@ -15,7 +15,7 @@ from farebox.messages.send import post
 from farebox.messages.sign import message_id, signed_headers
 from farebox.storage.deliveries import MAIL, Delivery, claim, due_deliveries, finish
 from farebox.storage.notices import Notice, find_notice
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import find_endpoint
 from farebox.usecases.endpoints import REMOVED, secret_of
 from farebox.usecases.services import Services
@@ -94,7 +94,7 @@ class Round:
         return self._made
 
     async def _start_due(self) -> None:
-        picked = self._pick()
+        picked = await self._pick()
         if not picked:
             return
         until = self._services.clock.now_ms() + LEASE_MS
@@ -108,30 +108,32 @@ class Round:
             task = asyncio.ensure_future(_attempt(self._services, delivery))
             self._under_way[task] = delivery.target
 
-    def _pick(self) -> list[Delivery]:
+    async def _pick(self) -> list[Delivery]:
         """What is due and has a place: not more than a few to one endpoint."""
         busy = Counter(self._under_way.values())
         mails = sum(count for target, count in busy.items() if target.startswith(MAIL))
         hooks = len(self._under_way) - mails
         full = [target for target, count in busy.items() if count >= WEBHOOKS_MAX_EACH]
         picked: list[Delivery] = []
-        for delivery in self._due(mail=False, without=full, limit=4 * WEBHOOKS_MAX):
+        for delivery in await self._due(mail=False, without=full, limit=4 * WEBHOOKS_MAX):
             if hooks < WEBHOOKS_MAX and busy[delivery.target] < WEBHOOKS_MAX_EACH:
                 busy[delivery.target] += 1
                 hooks += 1
                 picked.append(delivery)
-        return picked + self._due(mail=True, without=(), limit=LETTERS_MAX - mails)
+        return picked + await self._due(mail=True, without=(), limit=LETTERS_MAX - mails)
 
-    def _due(self, *, mail: bool, without: Sequence[str], limit: int) -> list[Delivery]:
+    async def _due(self, *, mail: bool, without: Sequence[str], limit: int) -> list[Delivery]:
         services = self._services
-        return services.database.get(
+        return await services.database.get(
             partial(due_deliveries, at=services.clock.now_ms(), mail=mail, without=without, limit=limit)
         )
 
 
 async def _attempt(services: Services, delivery: Delivery) -> None:
     """One attempt at a delivery that was claimed, and what follows from it."""
-    notice = services.database.get(partial(find_notice, account_id=delivery.account_id, notice_id=delivery.notice_id))
+    notice = await services.database.get(
+        partial(find_notice, account_id=delivery.account_id, notice_id=delivery.notice_id)
+    )
     assert notice is not None, "a delivery has its notice"
     if delivery.target.startswith(MAIL):
         ended = await _by_mail(services, notice, delivery.target.removeprefix(MAIL))
@@ -177,7 +179,7 @@ def payload(notice: Notice) -> bytes:
 
 
 async def _by_webhook(services: Services, notice: Notice, endpoint_id: str) -> _Ended:
-    endpoint = services.database.get(partial(find_endpoint, endpoint_id=endpoint_id))
+    endpoint = await services.database.get(partial(find_endpoint, endpoint_id=endpoint_id))
     if endpoint is None:
         return _Ended(REMOVED, for_good=True)
     try:

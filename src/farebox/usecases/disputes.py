@@ -15,7 +15,7 @@ from farebox.settings import Settings
 from farebox.storage.accounts import find_account
 from farebox.storage.notices import add_notice
 from farebox.storage.refunds import disputes_of, find_dispute, put_dispute
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.auto_top_up import freeze, unfreeze
 from farebox.usecases.claims import bucket_of, give, level, missing, paid_with
 from farebox.usecases.documents import issue_credit_note
@@ -25,14 +25,14 @@ REASON = "payment_disputed"
 """Why auto top-up is frozen: a key of payments.states.DISABLED_REASONS."""
 
 
-def disputes(services: Services, account_id: str) -> list[Dispute]:
+async def disputes(services: Services, account_id: str) -> list[Dispute]:
     """The account's disputes, newest first."""
 
     def read(connection: Connection) -> list[Dispute]:
         account = find_account(connection, account_id)
         return [] if account is None else disputes_of(connection, account.bucket, account_id)[::-1]
 
-    return services.database.get(read)
+    return await services.database.get(read)
 
 
 async def apply_dispute(services: Services, dispute: ProcessorDispute) -> str:

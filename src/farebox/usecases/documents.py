@@ -24,7 +24,7 @@ from farebox.storage.documents import (
     next_number,
     read_customer,
 )
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.services import Services
 from farebox.usecases.statement import month_span, statement
 
@@ -186,12 +186,12 @@ def _row(kind: str, content: Invoice | CreditNote, top_up_id: str, cause_id: str
 # Showing ----------------------------------------------------------------------------------------------------------
 
 
-def document_link(services: Services, account_id: str, cause_id: str) -> str | None:
+async def document_link(services: Services, account_id: str, cause_id: str) -> str | None:
     """A link to the PDF of a payment, refund or dispute that anybody who has it can open; None: there is no document.
 
     It is valid for seven to eight days, and for this document of this account only.
     """
-    found = services.database.get(partial(find_by_cause, account_id=account_id, cause_id=cause_id))
+    found = await services.database.get(partial(find_by_cause, account_id=account_id, cause_id=cause_id))
     return None if found is None else _link(services, account_id, found.number)
 
 
@@ -223,7 +223,7 @@ async def pdf(services: Services, account_id: str, name: str) -> bytes:
     month = _STATEMENT.fullmatch(name)
     if month is not None:
         return await rendered(await statement_of(services, account_id, month.group(1)))
-    found = services.database.get(partial(find_by_number, number=name, account_id=account_id))
+    found = await services.database.get(partial(find_by_number, number=name, account_id=account_id))
     if found is None:
         raise Problem(NOT_FOUND, "There is no such document")
     return await rendered(content_of(found))

@@ -8,7 +8,7 @@ from farebox.pricing.estimate import estimate
 from farebox.providers.formats.base import Observed
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import insert_call
-from farebox.storage.sqlite import Connection, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Priced, price_answer
 from farebox.usecases.record_call import CallRecord, Ended, log
 from farebox.usecases.ride import CLIENT_GONE, Ride

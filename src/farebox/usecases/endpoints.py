@@ -18,7 +18,7 @@ from farebox.settings import Settings
 from farebox.storage import webhook_endpoints
 from farebox.storage.deliveries import give_up_target
 from farebox.storage.notices import KINDS
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpoint
 from farebox.usecases.administer import Refused, require_account
 from farebox.usecases.services import Services
@@ -130,9 +130,9 @@ async def create(services: Services, account_id: str, *, url: str, kinds: Collec
         raise Problem(VALIDATION_FAILED, str(error), path=("body", error.field)) from error
 
 
-def listed(services: Services, account_id: str) -> list[Endpoint]:
+async def listed(services: Services, account_id: str) -> list[Endpoint]:
     """The account's endpoints."""
-    return services.database.get(partial(endpoints_of, account_id=account_id))
+    return await services.database.get(partial(endpoints_of, account_id=account_id))
 
 
 async def remove(services: Services, account_id: str, endpoint_id: str) -> Endpoint:
@@ -148,7 +148,7 @@ async def remove(services: Services, account_id: str, endpoint_id: str) -> Endpo
 
 async def test(services: Services, account_id: str, endpoint_id: str) -> Sent:
     """Send a test message to the account's endpoint, now. Raises Problem (NOT_FOUND)."""
-    endpoint = _own(services.database.get(partial(find_endpoint, endpoint_id=endpoint_id)), account_id)
+    endpoint = _own(await services.database.get(partial(find_endpoint, endpoint_id=endpoint_id)), account_id)
     return await send_test(
         services.vault,
         services.settings,

@@ -27,7 +27,7 @@ from farebox.storage.notices import (
     new_notices,
     take_up,
 )
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
 from farebox.usecases.deliver import Round
 from farebox.usecases.services import Services
@@ -71,7 +71,7 @@ async def work(services: Services) -> int:
 
 
 async def _fan_out_all(services: Services) -> None:
-    while services.database.get(partial(new_notices, limit=1)):
+    while await services.database.get(partial(new_notices, limit=1)):
         await services.database.write(partial(fan_out, settings=services.settings, at=services.clock.now_ms()))
 
 

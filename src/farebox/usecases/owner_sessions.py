@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from farebox.errors import LINK_EXPIRED, NOT_FOUND, Problem
 from farebox.storage import owner_sessions
 from farebox.storage.accounts import find_account
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.services import Services
 from farebox.vault import Vault, same
 
@@ -42,10 +42,10 @@ async def make_link(services: Services, account_id: str) -> str:
     return await services.database.write(job)
 
 
-def account_of_link(services: Services, link: str) -> str:
+async def account_of_link(services: Services, link: str) -> str:
     """Whose billing page the link opens; it stays unused. Raises Problem (LINK_EXPIRED)."""
     hashed, at = services.vault.hash_token(link), services.clock.now_ms()
-    account_id = services.database.get(lambda connection: owner_sessions.find(connection, hashed, "link", at))
+    account_id = await services.database.get(lambda connection: owner_sessions.find(connection, hashed, "link", at))
     if account_id is None:
         raise _used_up()
     return account_id
@@ -76,12 +76,12 @@ def _used_up() -> Problem:
     return Problem(LINK_EXPIRED, "This link has been used before, or is older than an hour")
 
 
-def session(services: Services, secret: str | None) -> Session | None:
+async def session(services: Services, secret: str | None) -> Session | None:
     """The session with this secret, as long as it is valid."""
     if not secret:
         return None
     hashed, at = services.vault.hash_token(secret), services.clock.now_ms()
-    account_id = services.database.get(lambda connection: owner_sessions.find(connection, hashed, "session", at))
+    account_id = await services.database.get(lambda connection: owner_sessions.find(connection, hashed, "session", at))
     return None if account_id is None else Session(account_id, secret)
 
 

@@ -27,7 +27,7 @@ from farebox.storage import processor_events as inbox
 from farebox.storage.customers import account_of_customer
 from farebox.storage.findings import Finding, add_finding, resolve_finding
 from farebox.storage.processor_events import StoredEvent
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases import cards, disputes, refund, top_up
 from farebox.usecases.services import Services
 
@@ -91,7 +91,7 @@ async def note_checkout(services: Services, checkout_id: str, *, account_id: str
             checkout = await processor.fetch_checkout(checkout_id)
         except ProcessorRefused as error:
             raise missing from error
-        if account_id is not None and _account_of(services, checkout.customer_id) != account_id:
+        if account_id is not None and await _account_of(services, checkout.customer_id) != account_id:
             raise missing
         await _apply_checkout(services, checkout)
     return checkout
@@ -105,9 +105,9 @@ async def sweep_undelivered(services: Services) -> None:
     """
     processor = cards.processor_of(services)
     at = services.clock.now_ms()
-    swept = services.database.get(inbox.last_swept)
+    swept = await services.database.get(inbox.last_swept)
     since = (at - FIRST_SWEEP_BACK_MS) if swept is None else swept - SWEEP_BACK_MS
-    heard = services.database.get(partial(inbox.heard_since, at=since))
+    heard = await services.database.get(partial(inbox.heard_since, at=since))
     missing = 0
     batch: list[Event] = []
     async for event in processor.events(since=since, undelivered=heard):
@@ -136,7 +136,7 @@ async def work(services: Services) -> int:
     """One pass over the due events, oldest first; how many there were. Any number of processes may do it."""
     processor = services.processor
     at = services.clock.now_ms()
-    if processor is None or not services.database.get(partial(inbox.has_due, at=at)):
+    if processor is None or not await services.database.get(partial(inbox.has_due, at=at)):
         return 0
     job = partial(inbox.claim_due, at=at, until=at + CLAIM_MS, limit=BATCH)
     events = await services.database.write(job)
@@ -259,7 +259,7 @@ async def _checkout(services: Services, processor: Processor, event: StoredEvent
 async def _apply_checkout(services: Services, checkout: Checkout) -> str:
     """A page that sold credit is told to the top-up; a page that saved a card makes it the default."""
     outcome = "not_ours" if checkout.mode == "setup" else await top_up.apply_checkout(services, checkout)
-    account_id = _account_of(services, checkout.customer_id)
+    account_id = await _account_of(services, checkout.customer_id)
     if account_id is None or checkout.card_id is None:
         return outcome
     await cards.saved(services, account_id, checkout.card_id)
@@ -276,7 +276,7 @@ async def _dispute(services: Services, processor: Processor, event: StoredEvent)
 
 async def _customer(services: Services, processor: Processor, event: StoredEvent) -> str:
     """Something about the customer's cards has changed."""
-    account_id = _account_of(services, _customer_named_in(event))
+    account_id = await _account_of(services, _customer_named_in(event))
     if account_id is None:
         return "not_ours"
     await cards.refresh(services, account_id)
@@ -293,10 +293,10 @@ def _customer_named_in(event: StoredEvent) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _account_of(services: Services, customer_id: str | None) -> str | None:
+async def _account_of(services: Services, customer_id: str | None) -> str | None:
     if customer_id is None:
         return None
-    return services.database.get(partial(account_of_customer, customer_id=customer_id))
+    return await services.database.get(partial(account_of_customer, customer_id=customer_id))
 
 
 _HANDLERS: tuple[tuple[str, _Apply], ...] = (

@@ -11,7 +11,7 @@ from farebox.payments.declines import HOUR, MINUTE
 from farebox.payments.model import TopUp
 from farebox.payments.processor import Checkout, ProcessorRefused, ProcessorUnavailable
 from farebox.payments.purchase import Purchase
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import move, postpone
 from farebox.usecases import top_up_outcomes as outcomes
 from farebox.usecases.cards import asking, for_customer, processor_of

@@ -26,7 +26,7 @@ from farebox.payments.processor import (
     ProcessorUnavailable,
 )
 from farebox.payments.purchase import Purchase
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import latest_attempt
 from farebox.storage.top_ups import StaleLease, claim, move, postpone, tie_payment
 from farebox.usecases import decide_auto_top_up as auto
@@ -81,7 +81,7 @@ async def perform(services: Services, claimed: TopUp) -> TopUp:
         if top_up.state in ("failed", "canceled") and top_up.lease_owner is not None:
             top_up = await _void(services, top_up)
     except StaleLease:
-        top_up = services.database.get(partial(outcomes.current, top_up=claimed))
+        top_up = await services.database.get(partial(outcomes.current, top_up=claimed))
         log.info("top-up was taken over", account=claimed.account_id, top_up=claimed.top_up_id, state=top_up.state)
     if top_up.state != claimed.state:
         log.info("top-up", account=top_up.account_id, top_up=top_up.top_up_id, state=top_up.state, error=top_up.error)
@@ -230,7 +230,7 @@ async def _charge(services: Services, top_up: TopUp, invoice: ProcessorInvoice) 
         top_up = await write(services, auto.drop_unwanted, top_up, services.settings)
         if top_up.state == "canceled":
             return top_up
-    attempt = services.database.get(partial(latest_attempt, top_up=top_up))
+    attempt = await services.database.get(partial(latest_attempt, top_up=top_up))
     if attempt is None:
         return await _first_attempt(services, top_up)
     if services.clock.now_ms() - attempt.started_at < KEY_LIFE_MS:

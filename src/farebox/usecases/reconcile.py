@@ -25,7 +25,7 @@ from farebox.payments.processor import (
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
 from farebox.storage.reconciliation import Booked, BookedClaim
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases import cards, disputes, payment_news, refund
 from farebox.usecases.services import Services
 

@@ -10,7 +10,7 @@ from farebox.money import ceil_div
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, make_receipt
 from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.call import Call
 from farebox.usecases.price_answer import Priced
 

@@ -24,7 +24,7 @@ from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
 from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account, read_balance
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find, find_by_payment
 from farebox.usecases.claims import money_for, take
 from farebox.usecases.refund_states import POLL_MS, News, change, heard, news_of
@@ -87,14 +87,14 @@ async def refund(
     return made
 
 
-def refunds(services: Services, account_id: str) -> list[Refund]:
+async def refunds(services: Services, account_id: str) -> list[Refund]:
     """The account's refunds, newest first."""
 
     def read(connection: Connection) -> list[Refund]:
         account = find_account(connection, account_id)
         return [] if account is None else store.refunds_of(connection, account.bucket, account_id)
 
-    return services.database.get(read)
+    return await services.database.get(read)
 
 
 async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
@@ -115,7 +115,7 @@ async def work(services: Services) -> int:
     if services.processor is None:
         return 0
     done = 0
-    due = services.database.get(partial(store.due_refunds, at=services.clock.now_ms(), limit=BATCH))
+    due = await services.database.get(partial(store.due_refunds, at=services.clock.now_ms(), limit=BATCH))
     for bucket, waiting in due:
         low, high = RETRY_MS if waiting.state == "requested" else POLL_MS
         at = services.clock.now_ms()
@@ -224,10 +224,10 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
 
 async def _intent(services: Services, processor: Processor, refund: Refund) -> str | None:
     """The payment intent of the refund's top-up; None where its invoice was paid without one."""
-    top_up = services.database.get(partial(find, account_id=refund.account_id, top_up_id=refund.top_up_id))
+    top_up = await services.database.get(partial(find, account_id=refund.account_id, top_up_id=refund.top_up_id))
     assert top_up is not None
     assert top_up.payment_id is not None
-    intent = services.database.get(partial(store.intent_of, payment_id=top_up.payment_id))
+    intent = await services.database.get(partial(store.intent_of, payment_id=top_up.payment_id))
     if intent is None:
         intent = (await processor.fetch_invoice(top_up.payment_id)).payment_intent_id
     return intent

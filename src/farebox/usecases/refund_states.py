@@ -10,7 +10,7 @@ from farebox.settings import Settings
 from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find
 from farebox.usecases.claims import bucket_of, credit_for, give, level, missing, paid_with, take
 from farebox.usecases.documents import issue_credit_note

@@ -10,7 +10,7 @@ from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
 from farebox.providers.formats.base import AnswerReader, Observed
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
-from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Gone, SinkStream
 from farebox.usecases.end_call import settle_call
 from farebox.usecases.ride import CLIENT_GONE, REASONS, Ride

@@ -8,7 +8,7 @@ from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
 from farebox.storage.accounts import find_account, read_balance, read_owed
 from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
 from farebox.usecases.services import Services
 
@@ -31,17 +31,17 @@ class MonthUsage:
         return sum(line.charge for line in self.lines)
 
 
-def balance(services: Services, account_id: str) -> Balance:
+async def balance(services: Services, account_id: str) -> Balance:
     """The account's money now. Raises Problem (ACCESS_DENIED) where there is no such account."""
-    found = services.database.get(lambda connection: read_balance(connection, account_id))
+    found = await services.database.get(lambda connection: read_balance(connection, account_id))
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
     return found
 
 
-def owed(services: Services, account_id: str) -> int:
+async def owed(services: Services, account_id: str) -> int:
     """What was taken back from the account beyond what it had left, in nano-dollars; the next money in pays it."""
-    return services.database.get(partial(read_owed, account_id=account_id))
+    return await services.database.get(partial(read_owed, account_id=account_id))
 
 
 async def usage(

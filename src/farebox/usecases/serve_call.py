@@ -14,7 +14,7 @@ from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
-from farebox.storage.sqlite import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call, Sink
 from farebox.usecases.end_call import end_without_charge
 from farebox.usecases.hold_credit import hold_credit

@@ -13,7 +13,7 @@ from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, format_usd
 from farebox.storage.accounts import find_account, read_balance
 from farebox.storage.notices import add_notice, find_notice
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, find_limit, set_limit, spent_since
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.services import Services
 
 AMOUNT_MIN_CENTS = 100
@@ -45,9 +45,9 @@ class LimitState:
         return max(0, self.limit.amount - self.spent - self.held)
 
 
-def get(services: Services, account_id: str) -> SpendingLimit | None:
+async def get(services: Services, account_id: str) -> SpendingLimit | None:
     """The account's limit; None where it has none."""
-    return services.database.get(lambda connection: find_limit(connection, account_id))
+    return await services.database.get(lambda connection: find_limit(connection, account_id))
 
 
 async def put(
@@ -80,10 +80,10 @@ async def _set(services: Services, account_id: str, limit: SpendingLimit | None)
     services.waiters.wake(account_id)  # calls that wait for room under the limit look again
 
 
-def state(services: Services, account_id: str) -> LimitState | None:
+async def state(services: Services, account_id: str) -> LimitState | None:
     """The limit with what is spent and held of it now; None where there is none."""
     now = services.clock.now_ms()
-    return services.database.get(lambda connection: _state(connection, account_id, now))
+    return await services.database.get(lambda connection: _state(connection, account_id, now))
 
 
 def _state(connection: Connection, account_id: str, at: int) -> LimitState | None:
@@ -107,11 +107,11 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
     The first one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not by the
     ledger, because a hold that is refused may yet be made smaller and admitted.
     """
-    at, limit = services.clock.now_ms(), get(services, account_id)
+    at, limit = services.clock.now_ms(), await get(services, account_id)
     if limit is None:  # lifted in this moment
         return Problem(SPEND_LIMITED, "The account's spending limit was reached. Nothing was charged.", retry_after=1)
     notice_id = f"limit_reached:{window_start(limit.duration, 'fixed', at)}"
-    if services.database.get(lambda connection: find_notice(connection, account_id, notice_id)) is None:
+    if await services.database.get(lambda connection: find_notice(connection, account_id, notice_id)) is None:
         content = {
             "limit_nanos": limit.amount,
             "spent_nanos": verdict.spent,

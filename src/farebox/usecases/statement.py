@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from farebox.documents.content import MOVEMENTS, Movement, Party, Statement, UsageLine
 from farebox.ledger.books import OWN_BOOKS
 from farebox.storage.documents import BookSum, transfer_sums, usage_sums
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 
 _MONTH = re.compile(r"(20\d{2})-(0[1-9]|1[0-2])")
 _SETTLE_SLACK_MS = 3_600_000

@@ -33,7 +33,7 @@ from farebox.payments.purchase import Purchase
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import default_card, find_card
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import attempts_since
 from farebox.usecases.cards import processor_of
 from farebox.usecases.perform_checkout import open_page
@@ -84,21 +84,21 @@ class _Wish(msgspec.Struct, frozen=True, kw_only=True):
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 
-def limits(services: Services, account_id: str) -> tuple[int, int]:
+async def limits(services: Services, account_id: str) -> tuple[int, int]:
     """The smallest and the largest single purchase, in cents of credit."""
-    return services.database.get(partial(limits_of, settings=services.settings, account_id=account_id))
+    return await services.database.get(partial(limits_of, settings=services.settings, account_id=account_id))
 
 
-def quote(services: Services, account_id: str, credit_cents: int) -> Purchase:
+async def quote(services: Services, account_id: str, credit_cents: int) -> Purchase:
     """What so much credit would cost the account now."""
-    return services.database.get(
+    return await services.database.get(
         partial(price_for, settings=services.settings, account_id=account_id, credit_cents=credit_cents)
     )
 
 
-def first_success(services: Services, account_id: str) -> bool:
+async def first_success(services: Services, account_id: str) -> bool:
     """Whether the owner ever bought credit by hand."""
-    return services.database.get(lambda connection: store.ever_paid(connection, account_id, by_hand=True))
+    return await services.database.get(lambda connection: store.ever_paid(connection, account_id, by_hand=True))
 
 
 async def history(
@@ -257,7 +257,7 @@ async def _repeated(services: Services, top_up: TopUp) -> TopUp:
     deadline = services.clock.monotonic() + AWAIT_SECONDS
     while top_up.state == "submitting" and services.clock.monotonic() < deadline:  # another process has it
         await services.clock.sleep(AWAIT_STEP_SECONDS)
-        top_up = _now(services, top_up)
+        top_up = await _now(services, top_up)
     return top_up
 
 
@@ -268,7 +268,7 @@ async def _looked_at(services: Services, top_up: TopUp) -> TopUp:
         return await carry_out(services, top_up.account_id, top_up.top_up_id, early=True)
 
     found: TopUp | None = await services.tasks.shared(_task(top_up), look)
-    return _now(services, top_up) if found is None else found
+    return await _now(services, top_up) if found is None else found
 
 
 def _told(top_up: TopUp) -> TopUp:
@@ -335,7 +335,7 @@ async def _repeated_page(services: Services, top_up: TopUp) -> TopUp:
     deadline = services.clock.monotonic() + AWAIT_SECONDS
     while top_up.state == "submitting" and services.clock.monotonic() < deadline:
         await services.clock.sleep(AWAIT_STEP_SECONDS)
-        top_up = _now(services, top_up)
+        top_up = await _now(services, top_up)
     return top_up
 
 
@@ -345,7 +345,7 @@ async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
     def find(connection: Connection) -> TopUp | None:
         return store.find_by_payment(connection, payment_id) or store.find(connection, account_id, payment_id)
 
-    found = services.database.get(find)
+    found = await services.database.get(find)
     if found is None or found.account_id != account_id:
         raise Problem(NOT_FOUND, f"The account has no purchase {payment_id!r}.")
     waiting = found.state in ("unknown", "processing", "action_required")
@@ -361,7 +361,7 @@ async def work(services: Services) -> int:
     """Look at what is due, several at once, each under its lease. Returns how many were looked at."""
     off = services.processor is None  # then requests are put to rest, and all else waits
     at = services.clock.now_ms()
-    found = services.database.get(partial(store.due, at=at, limit=DUE_MAX, requests_only=off))
+    found = await services.database.get(partial(store.due, at=at, limit=DUE_MAX, requests_only=off))
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def look(account_id: str, top_up_id: str) -> bool:
@@ -382,6 +382,6 @@ def _task(top_up: TopUp) -> tuple[str, str, str]:
     return "top_up", top_up.account_id, top_up.top_up_id
 
 
-def _now(services: Services, top_up: TopUp) -> TopUp:
-    found = services.database.get(partial(store.find, account_id=top_up.account_id, top_up_id=top_up.top_up_id))
+async def _now(services: Services, top_up: TopUp) -> TopUp:
+    found = await services.database.get(partial(store.find, account_id=top_up.account_id, top_up_id=top_up.top_up_id))
     return top_up if found is None else found

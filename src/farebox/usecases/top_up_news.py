@@ -13,7 +13,7 @@ from farebox.payments.processor import Checkout, ProcessorInvoice
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
 from farebox.storage.findings import Finding, add_finding
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases.record_payment import credit_once
 from farebox.usecases.services import Services
 
@@ -23,7 +23,7 @@ log = structlog.get_logger("farebox.top_up")
 async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
     """What the processor says of an invoice, whoever brings it. A word for the log: credited, already_credited,
     not_credited (there is a finding), noted (a worker looks at it now), closed, or not_ours."""
-    found = services.database.get(partial(_named, invoice=invoice))
+    found = await services.database.get(partial(_named, invoice=invoice))
     if found is None:
         return await _stray(services, invoice)
     if invoice.state == "paid":
@@ -49,7 +49,7 @@ def _named(connection: Connection, invoice: ProcessorInvoice) -> TopUp | None:
 async def _stray(services: Services, invoice: ProcessorInvoice) -> str:
     """An invoice without a row. Where money was paid in the name of an account of ours, somebody must look."""
     named = named_top_up(invoice.metadata)
-    if named is None or services.database.get(partial(find_account, account_id=named[0])) is None:
+    if named is None or await services.database.get(partial(find_account, account_id=named[0])) is None:
         return "not_ours"
     if invoice.state != "paid":
         return "closed"
@@ -74,7 +74,7 @@ async def apply_checkout(services: Services, checkout: Checkout) -> str:
     if checkout.invoice is not None and checkout.invoice.state == "paid":
         return await apply_invoice(services, checkout.invoice)
     named = named_top_up(checkout.metadata)
-    found = None if named is None else services.database.get(lambda connection: store.find(connection, *named))
+    found = None if named is None else await services.database.get(lambda connection: store.find(connection, *named))
     if found is None:
         return "not_ours"
     if found.checkout_id not in (None, checkout.checkout_id) or found.next_at is None:

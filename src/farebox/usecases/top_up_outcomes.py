@@ -20,7 +20,7 @@ from farebox.settings import Settings
 from farebox.storage.accounts import find_account
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import end_attempt
 from farebox.storage.top_up_rules import change_rule, rearm, rule_of
 from farebox.storage.top_ups import find, move, note_charge, postpone, seize, tie_payment

@@ -3,7 +3,7 @@
 from farebox.payments.purchase import Purchase, price_purchase
 from farebox.settings import Settings
 from farebox.storage.customers import find_profile
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.storage.tax import tax_of_purchase
 
 

@@ -34,7 +34,7 @@ class AccountsQuery(Paging, frozen=True, kw_only=True):
 
 
 async def verify_token(request: Request, _: None) -> Answer:
-    token = authenticate_token(request.headers, request.services.configuration)
+    token = await authenticate_token(request.headers, request.services.configuration)
     expires_on = None if token.expires_at is None else iso(token.expires_at)
     status = TokenStatus(token.token_id, "active", expires_on)
     return ok(status, Note(10000, "This API Token is valid and active"))

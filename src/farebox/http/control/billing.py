@@ -136,14 +136,14 @@ class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
 
 async def credit_balance(request: Request, _: None) -> Answer:
     services, account_id = request.services, request.account_id
-    money = reports.balance(services, account_id)
-    card = cards.default_card(services, account_id)
+    money = await reports.balance(services, account_id)
+    card = await cards.default_card(services, account_id)
     shown = CreditBalance(
         balance=nanos_to_cents(money.posted),
         has_default_payment_method=card is not None,
         payment_method=None if card is None else PaymentMethod(card.brand, card.last4),
-        topup_config=config_of(request),
-        first_topup_success=top_up.first_success(services, account_id),
+        topup_config=await config_of(request),
+        first_topup_success=await top_up.first_success(services, account_id),
     )
     return ok(shown)
 
@@ -172,12 +172,14 @@ async def invoice_history(request: Request, query: InvoiceQuery) -> Answer:
     )
     has_more = window.offset + len(found) < total
     pagination = InvoicePagination(has_more, window.page, window.per_page, total)
-    return ok(InvoiceHistory([_invoice(request, bought) for bought in found], pagination))
+    return ok(InvoiceHistory([await _invoice(request, bought) for bought in found], pagination))
 
 
-def _invoice(request: Request, bought: TopUp) -> Invoice:
+async def _invoice(request: Request, bought: TopUp) -> Invoice:
     paid = bought.state == "paid"
-    link = documents.document_link(request.services, request.account_id, bought.payment_id or "") if paid else None
+    link = (
+        await documents.document_link(request.services, request.account_id, bought.payment_id or "") if paid else None
+    )
     return Invoice(
         id=bought.payment_id,
         amount_due=bought.charge_cents,

@@ -67,7 +67,7 @@ class CheckoutState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_cards(request: Request, _: None) -> Answer:
-    return _answer(cards.cards(request.services, request.account_id))
+    return _answer(await cards.cards(request.services, request.account_id))
 
 
 async def make_default(request: Request, _: None) -> Answer:

@@ -17,7 +17,7 @@ from farebox.http.envelope import Answer, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
-from farebox.storage.sqlite import Connection
+from farebox.storage.sql import Connection
 from farebox.usecases import logs
 
 _CONFIG = msgspec.structs.fields(GatewayConfig)
@@ -95,7 +95,7 @@ async def list_all(request: Request, query: GatewaysQuery) -> Answer:
 
 async def get(request: Request, _: None) -> Answer:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
-    row = request.services.database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
+    row = await request.services.database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
     return ok(_wire(_found(row)))
 
 
@@ -160,7 +160,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
 
 async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Answer:
     row = await request.services.database.write(write)
-    request.services.configuration.forget()
+    await request.services.configuration.forget()
     return ok(_wire(row))
 
 

@@ -89,7 +89,7 @@ async def create(request: Request, body: HoldCreate) -> Answer:
 
 
 async def get(request: Request, _: None) -> Answer:
-    return ok(_shown(app_holds.get(request.services, request.account_id, request.path["hold_id"])))
+    return ok(_shown(await app_holds.get(request.services, request.account_id, request.path["hold_id"])))
 
 
 async def extend(request: Request, body: HoldExtend) -> Answer:

@@ -74,7 +74,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def endpoints(request: Request, _: None) -> Answer:
-    return ok([_endpoint(item) for item in places.listed(request.services, request.account_id)])
+    return ok([_endpoint(item) for item in await places.listed(request.services, request.account_id)])
 
 
 async def add_endpoint(request: Request, wanted: NewEndpoint) -> Answer:

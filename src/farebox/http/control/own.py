@@ -18,8 +18,8 @@ class ExactBalance(msgspec.Struct, frozen=True):
 
 
 async def balance(request: Request, _: None) -> Answer:
-    money = reports.balance(request.services, request.account_id)
-    owed = reports.owed(request.services, request.account_id)
+    money = await reports.balance(request.services, request.account_id)
+    owed = await reports.owed(request.services, request.account_id)
     return ok(ExactBalance(money.posted, money.held, money.available, owed))
 
 

@@ -65,12 +65,12 @@ class BillingLink(msgspec.Struct, frozen=True):
 
 
 async def get_profile(request: Request, _: None) -> Answer:
-    return _answer(cards.profile(request.services, request.account_id))
+    return _answer(await cards.profile(request.services, request.account_id))
 
 
 async def set_profile(request: Request, body: ProfileSet) -> Answer:
     """Replace the profile. The account's smallest and largest top-up are the operator's and stay."""
-    before = cards.profile(request.services, request.account_id)
+    before = await cards.profile(request.services, request.account_id)
     changed = msgspec.structs.replace(
         before,
         name=body.name,
@@ -97,7 +97,7 @@ def _answer(profile: Profile) -> Answer:
 
 
 async def auto_topup(request: Request, _: None) -> Answer:
-    rule = auto_top_up.rule(request.services, request.account_id)
+    rule = await auto_top_up.rule(request.services, request.account_id)
     if rule is None:
         return ok(AutoTopup())
     reason = disabled_reason(request, rule)

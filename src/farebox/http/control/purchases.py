@@ -84,15 +84,17 @@ async def list_purchases(request: Request, query: Paging) -> Answer:
     found, total = await top_up.history(
         request.services, request.account_id, "all", window.offset, window.per_page, every=True
     )
-    return page([_purchase(request, bought) for bought in found], window.page, window.per_page, total)
+    return page([await _purchase(request, bought) for bought in found], window.page, window.per_page, total)
 
 
 async def get_purchase(request: Request, _: None) -> Answer:
     """One purchase by either of its ids; asks the processor while it is open."""
-    return ok(_purchase(request, await top_up.status(request.services, request.account_id, request.path["top_up_id"])))
+    return ok(
+        await _purchase(request, await top_up.status(request.services, request.account_id, request.path["top_up_id"]))
+    )
 
 
-def _purchase(request: Request, bought: model.TopUp) -> Purchase:
+async def _purchase(request: Request, bought: model.TopUp) -> Purchase:
     paid = bought.state == "paid" and bought.payment_id is not None
     return Purchase(
         id=bought.top_up_id,
@@ -111,7 +113,7 @@ def _purchase(request: Request, bought: model.TopUp) -> Purchase:
         decline_code=bought.decline_code,
         error=bought.error,
         action_url=bought.action_url,
-        invoice_pdf=documents.document_link(request.services, request.account_id, bought.payment_id or "")
+        invoice_pdf=await documents.document_link(request.services, request.account_id, bought.payment_id or "")
         if paid
         else None,
         created_at=iso(bought.created_at),
@@ -130,24 +132,24 @@ async def create_refund(request: Request, body: RefundCreate) -> Answer:
         reason=body.reason,
         request_key=idempotency_key(request),
     )
-    return ok(_refund(request, made))
+    return ok(await _refund(request, made))
 
 
 async def list_refunds(request: Request, query: Paging) -> Answer:
     window = query.window()
-    found = refund.refunds(request.services, request.account_id)
+    found = await refund.refunds(request.services, request.account_id)
     part = found[window.offset : window.offset + window.per_page]
-    return page([_refund(request, made) for made in part], window.page, window.per_page, len(found))
+    return page([await _refund(request, made) for made in part], window.page, window.per_page, len(found))
 
 
 async def get_refund(request: Request, _: None) -> Answer:
-    for made in refund.refunds(request.services, request.account_id):
+    for made in await refund.refunds(request.services, request.account_id):
         if made.refund_id == request.path["refund_id"]:
-            return ok(_refund(request, made))
+            return ok(await _refund(request, made))
     raise Problem(NOT_FOUND, "Refund not found")
 
 
-def _refund(request: Request, made: model.Refund) -> Refund:
+async def _refund(request: Request, made: model.Refund) -> Refund:
     return Refund(
         id=made.refund_id,
         top_up_id=made.top_up_id,
@@ -156,7 +158,7 @@ def _refund(request: Request, made: model.Refund) -> Refund:
         credit_cents=made.credit_cents,
         reason=made.reason,
         error=made.error,
-        credit_note_pdf=documents.document_link(request.services, request.account_id, made.refund_id),
+        credit_note_pdf=await documents.document_link(request.services, request.account_id, made.refund_id),
         created_at=iso(made.created_at),
         updated_at=iso(made.updated_at),
     )
@@ -164,7 +166,7 @@ def _refund(request: Request, made: model.Refund) -> Refund:
 
 async def list_disputes(request: Request, query: Paging) -> Answer:
     window = query.window()
-    found = disputes.disputes(request.services, request.account_id)
+    found = await disputes.disputes(request.services, request.account_id)
     shown = [
         Dispute(
             id=dispute.dispute_id,

@@ -52,7 +52,7 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def get(request: Request, _: None) -> Answer:
-    return ok(_limit(spending_limit.get(request.services, request.account_id)))
+    return ok(_limit(await spending_limit.get(request.services, request.account_id)))
 
 
 async def put(request: Request, body: LimitSet) -> Answer:
@@ -82,7 +82,7 @@ def _limit(limit: SpendingLimit | None) -> Limit:
 
 
 async def state(request: Request, _: None) -> Answer:
-    found = spending_limit.state(request.services, request.account_id)
+    found = await spending_limit.state(request.services, request.account_id)
     if found is None:
         return ok(LimitState())
     shown = LimitState(

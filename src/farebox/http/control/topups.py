@@ -130,13 +130,13 @@ async def status(request: Request, body: TopupStatusQuery) -> Answer:
 
 
 async def limits(request: Request, _: None) -> Answer:
-    smallest, largest = top_up.limits(request.services, request.account_id)
+    smallest, largest = await top_up.limits(request.services, request.account_id)
     return ok(TopupLimits(smallest, largest, CURRENCY))
 
 
-def config_of(request: Request) -> TopupConfig:
+async def config_of(request: Request) -> TopupConfig:
     """The account's auto top-up as the wire shows it."""
-    rule = auto_top_up.rule(request.services, request.account_id)
+    rule = await auto_top_up.rule(request.services, request.account_id)
     if rule is None:
         return TopupConfig()
     return TopupConfig(
@@ -156,7 +156,7 @@ def disabled_reason(request: Request, rule: Rule) -> str | None:
 
 
 async def config(request: Request, _: None) -> Answer:
-    return ok(config_of(request))
+    return ok(await config_of(request))
 
 
 async def set_config(request: Request, body: TopupConfigSet) -> Answer:

@@ -39,7 +39,7 @@ def action(act: Act, *, budget: Budget | None = None) -> Handler:
 
     @wraps(act)
     async def handle(request: Request, _: None) -> Answer:
-        visit = visit_of(request)
+        visit = await visit_of(request)
         form = request.form()
         if not owner_sessions.sealed(visit.services, visit.session, "form", form.get("csrf", "")):
             return problem_page(_stale())
@@ -75,7 +75,7 @@ _REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 @_asks
 async def buy(visit: Visit, form: Form) -> Answer | str:
     """Charge a saved card, or go to the payment page. The form's key makes a double click one purchase."""
-    amount = cents(form, "amount", "the amount", *top_up.limits(visit.services, visit.account_id))
+    amount = cents(form, "amount", "the amount", *await top_up.limits(visit.services, visit.account_id))
     key = form.get("request_key", "")
     if not _REQUEST_KEY.fullmatch(key):
         raise _stale()
@@ -88,7 +88,9 @@ async def buy(visit: Visit, form: Form) -> Answer | str:
             visit.services, visit.account_id, credit_cents=amount, card_id=card_id, request_key=name
         )
     except Problem as problem:
-        under_way = visit.services.database.get(partial(find_by_request, account_id=visit.account_id, request_key=name))
+        under_way = await visit.services.database.get(
+            partial(find_by_request, account_id=visit.account_id, request_key=name)
+        )
         if problem.kind is not PROCESSOR_UNAVAILABLE or under_way is None:
             raise
         bought = under_way  # it goes on without us; another form would be another purchase
@@ -150,7 +152,7 @@ async def remove_card(visit: Visit, form: Form) -> Answer | str:
 @action
 async def save_details(visit: Visit, form: Form) -> Answer | str:
     """The country decides the tax of later purchases; what was bought before stays as it was."""
-    profile = cards.profile(visit.services, visit.account_id)
+    profile = await cards.profile(visit.services, visit.account_id)
     given = {name: form.get(name, "").strip() for name in ("name", "email", "address", "country", "tax_id")}
     given["country"] = given["country"].upper()
     given["address"] = given["address"].replace("\r\n", "\n")
@@ -163,7 +165,7 @@ async def save_details(visit: Visit, form: Form) -> Answer | str:
 
 @action
 async def set_auto(visit: Visit, form: Form) -> Answer | str:
-    low, high = top_up.limits(visit.services, visit.account_id)
+    low, high = await top_up.limits(visit.services, visit.account_id)
     rule = await auto_top_up.set_rule(
         visit.services,
         visit.account_id,

@@ -20,23 +20,23 @@ _FAILURES_MS = 7 * DAY_MS
 async def gather(services: Services, account_id: str, csrf: str) -> View:
     """The account's billing as it stands now."""
     database, now = services.database, services.clock.now_ms()
-    account = database.get(partial(find_account, account_id=account_id))
+    account = await database.get(partial(find_account, account_id=account_id))
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {account_id!r}")
     transfers, _ = await reports.statement(services, account_id, 0, TRANSFERS_READ)
     top_ups = await _top_ups(services, account_id)
-    refunds = refund.refunds(services, account_id)
-    contested = disputes.disputes(services, account_id)
-    profile = cards.profile(services, account_id)
+    refunds = await refund.refunds(services, account_id)
+    contested = await disputes.disputes(services, account_id)
+    profile = await cards.profile(services, account_id)
     return View(
         account=account,
         csrf=csrf,
         now=now,
-        balance=reports.balance(services, account_id),
-        owed=reports.owed(services, account_id),
+        balance=await reports.balance(services, account_id),
+        owed=await reports.owed(services, account_id),
         payments_on=services.processor is not None,
         switch=services.settings.auto_topup,
-        cards=cards.cards(services, account_id),
+        cards=await cards.cards(services, account_id),
         details=Details(
             name=profile.name,
             email=profile.email,
@@ -44,15 +44,15 @@ async def gather(services: Services, account_id: str, csrf: str) -> View:
             country=profile.country,
             tax_id=profile.tax_id,
         ),
-        limits=top_up.limits(services, account_id),
+        limits=await top_up.limits(services, account_id),
         top_ups=top_ups,
-        rule=auto_top_up.rule(services, account_id),
-        spending=_spending(services, account_id),
+        rule=await auto_top_up.rule(services, account_id),
+        spending=await _spending(services, account_id),
         refunds=refunds,
         disputes=contested,
         transfers=transfers,
         usage=await reports.running_month(services, account_id),
-        links=_links(services, account_id, top_ups, refunds, contested),
+        links=await _links(services, account_id, top_ups, refunds, contested),
         statement=documents.statement_link(services, account_id, words.month_key(now)),
     )
 
@@ -62,13 +62,13 @@ async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
     found, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
     since = services.clock.now_ms() - _FAILURES_MS
     for kind in ("manual", "auto", "checkout"):
-        found += services.database.get(partial(latest, account_id=account_id, kind=kind, since=since))
+        found += await services.database.get(partial(latest, account_id=account_id, kind=kind, since=since))
     each = {top_up.top_up_id: top_up for top_up in found if top_up.state != "canceled" or top_up.payment_id}
     return sorted(each.values(), key=lambda top_up: top_up.created_at, reverse=True)[:_TOP_UPS]
 
 
-def _spending(services: Services, account_id: str) -> Spending | None:
-    found = spending_limit.state(services, account_id)
+async def _spending(services: Services, account_id: str) -> Spending | None:
+    found = await spending_limit.state(services, account_id)
     if found is None:
         return None
     limit = found.limit
@@ -77,11 +77,11 @@ def _spending(services: Services, account_id: str) -> Spending | None:
     )
 
 
-def _links(
+async def _links(
     services: Services, account_id: str, top_ups: list[TopUp], refunds: list[Refund], contested: list[Dispute]
 ) -> dict[str, str]:
     causes = [top_up.payment_id for top_up in top_ups if top_up.payment_id and top_up.state == "paid"]
     causes += [refund.refund_id for refund in refunds]
     causes += [dispute.dispute_id for dispute in contested if dispute.state == "lost"]
-    links = {cause: documents.document_link(services, account_id, cause) for cause in causes}
+    links = {cause: await documents.document_link(services, account_id, cause) for cause in causes}
     return {cause: link for cause, link in links.items() if link is not None}

@@ -46,8 +46,8 @@ async def link(request: Request, _: None) -> Answer:
     A link that was used shows how to get another.
     """
     secret = _parameter(request, "link")
-    account_id = owner_sessions.account_of_link(request.services, secret)
-    account = request.services.database.get(partial(find_account, account_id=account_id))
+    account_id = await owner_sessions.account_of_link(request.services, secret)
+    account = await request.services.database.get(partial(find_account, account_id=account_id))
     name = account_id if account is None else account.name
     form = el(
         "form", layout.hidden("link", secret), layout.button("Open"), method="post", action="/billing/open", class_="go"
@@ -70,7 +70,7 @@ async def open_link(request: Request, _: None) -> Answer:
 
 async def billing(request: Request, _: None) -> Answer:
     """The billing page."""
-    visit = visit_of(request)
+    visit = await visit_of(request)
     said = note_of(visit)
     view = await gather(visit.services, visit.account_id, visit.csrf)
     body = overview.page(view, said)
@@ -79,11 +79,11 @@ async def billing(request: Request, _: None) -> Answer:
 
 async def quote(request: Request, _: None) -> Answer:
     """What a purchase will cost; the step before it."""
-    visit = visit_of(request)
+    visit = await visit_of(request)
     try:
-        limits = top_up.limits(visit.services, visit.account_id)
+        limits = await top_up.limits(visit.services, visit.account_id)
         amount = cents(dict(request.query_pairs()), "amount", "the amount", *limits)
-        purchase = top_up.quote(visit.services, visit.account_id, amount)
+        purchase = await top_up.quote(visit.services, visit.account_id, amount)
     except Problem as problem:
         return back(visit, Said("bad", f"{problem.message.rstrip('.')}."))
     view = await gather(visit.services, visit.account_id, visit.csrf)
@@ -92,7 +92,7 @@ async def quote(request: Request, _: None) -> Answer:
 
 async def one_top_up(request: Request, _: None) -> Answer:
     """A purchase that is under way; once it is done, the billing page says how it ended."""
-    visit = visit_of(request)
+    visit = await visit_of(request)
     spend(visit.services, LOOKS, visit.account_id)
     found = await top_up.status(visit.services, visit.account_id, _parameter(request, "id"))
     if found.state == "paid":
@@ -111,7 +111,7 @@ async def done(request: Request, _: None) -> Answer:
     checkout_id = _parameter(request, "checkout")
     if not _CHECKOUT_ID.fullmatch(checkout_id):
         raise Problem(NOT_FOUND, "There is no such payment page")
-    session = session_of(request)
+    session = await session_of(request)
     try:
         if session is None:
             spend(request.services, STRANGERS, EVERYBODY)

@@ -54,13 +54,13 @@ class Visit:
         return owner_sessions.seal(self.services, self.session, "form")
 
 
-def session_of(request: Request) -> Session | None:
-    return owner_sessions.session(request.services, request.cookie(SESSION_COOKIE))
+async def session_of(request: Request) -> Session | None:
+    return await owner_sessions.session(request.services, request.cookie(SESSION_COOKIE))
 
 
-def visit_of(request: Request) -> Visit:
+async def visit_of(request: Request) -> Visit:
     """The owner who is signed in. Raises Problem (LINK_EXPIRED)."""
-    session = session_of(request)
+    session = await session_of(request)
     if session is None:
         raise Problem(LINK_EXPIRED, "You are not signed in, or your session has ended")
     return Visit(request, session)
