@@ -12,7 +12,6 @@ import json
 import random
 import sys
 import time
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,11 +33,10 @@ from farebox.payments.model import Card, TopUp
 from farebox.payments.purchase import Purchase
 from farebox.settings import Settings, load, secret_key
 from farebox.storage import top_ups
-from farebox.storage.accounts import BUCKETS, add_account, find_account
+from farebox.storage.accounts import add_account, find_account
 from farebox.storage.customers import add_customer, replace_cards
-from farebox.storage.database import open_for_command
 from farebox.storage.sql import row, rows
-from farebox.storage.sqlite import SqliteConnection, connect
+from farebox.storage.sqlite import SqliteConnection, connect, open_file
 from farebox.usecases.documents import issue_invoice
 from farebox.vault import TOKEN_PREFIX, Vault
 
@@ -262,7 +260,7 @@ def fill(folder: Path, mock: Mock, wanted: Sequence[Wanted]) -> list[Made]:
     begun, asked = time.monotonic(), sum(item.calls for item in wanted)
     said, made = begun, []
     gc.disable()  # it would go through the waiting rows again and again
-    with contextlib.closing(open_for_command(settings.database_path)) as connection:
+    with contextlib.closing(open_file(settings.database_path)) as connection:
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -200000"):  # a crash: fill it again
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("BEGIN")
@@ -293,7 +291,7 @@ def _in_order_of_keys(wanted: Sequence[Wanted]) -> list[tuple[str, Wanted]]:
     """An id for each; kinds are spread over the keys, as accounts are over a database."""
     chance = random.Random(2)
     named = [(f"{chance.getrandbits(128):032x}", item) for item in wanted]
-    return sorted(named, key=lambda pair: (zlib.crc32(pair[0].encode()) % BUCKETS, pair[0]))
+    return sorted(named)
 
 
 def _real_call(folder: Path, targets: Path) -> str:

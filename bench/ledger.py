@@ -23,11 +23,11 @@ from bench.run import write
 from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.ledger.commands import Grant, Hold, Settle
-from farebox.ledger.ledger import SqliteLedger
+from farebox.ledger.ledger import JobLedger
 from farebox.storage.accounts import add_account
-from farebox.storage.database import Database
 from farebox.storage.sql import Connection
 from farebox.storage.sqlite import connect
+from farebox.storage.sqlite.database import SqliteDatabase
 
 TASKS = (64, 512)
 ACCOUNTS = (1, 1000)
@@ -38,9 +38,9 @@ FOREVER = 2**53
 
 async def measure(folder: Path, tasks: int, accounts: int, seconds: float) -> dict[str, Any]:
     """One row: a new database, so many accounts in turn, so many tasks."""
-    database = Database(folder / f"ledger-{tasks}-{accounts}.db")
+    database = SqliteDatabase(folder / f"ledger-{tasks}-{accounts}.db")
     try:
-        ledger, ids = SqliteLedger(database.writer), RandomIds(SystemClock())
+        ledger, ids = JobLedger(database), RandomIds(SystemClock())
         names = [f"account-{number}" for number in range(accounts)]
         await database.write(lambda connection: _open(connection, names))
         await asyncio.gather(*(_grant(ledger, name) for name in names))
@@ -68,11 +68,11 @@ def _open(connection: Connection, names: list[str]) -> None:
         add_account(connection, name, name, 1)
 
 
-async def _grant(ledger: SqliteLedger, name: str) -> None:
+async def _grant(ledger: JobLedger, name: str) -> None:
     await ledger.do(Grant(account_id=name, grant_id="bench", amount=CREDIT, at=1))
 
 
-async def _pairs(ledger: SqliteLedger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float) -> int:
+async def _pairs(ledger: JobLedger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float) -> int:
     """Pairs done by all tasks together."""
     stop = time.monotonic() + seconds
 

@@ -19,7 +19,7 @@ from typing import Any
 from farebox.clock import RandomIds, SystemClock
 from farebox.model import Permission
 from farebox.settings import load, secret_key
-from farebox.storage.database import open_for_command
+from farebox.storage.sqlite import open_file
 from farebox.usecases import administer
 from farebox.vault import Vault
 
@@ -145,7 +145,7 @@ def _more_accounts(folder: Path, count: int) -> list[tuple[str, str]]:
     settings = load({}, data_dir=str(folder))
     vault = Vault(secret_key(settings))
     made = []
-    with contextlib.closing(open_for_command(settings.database_path)) as connection:
+    with contextlib.closing(open_file(settings.database_path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for number in range(count):
             account = administer.create_account(connection, ids, name=f"bench {number}", at=at).account_id

@@ -19,6 +19,7 @@ from farebox.storage.accounts import add_account, add_token, read_balance
 from farebox.storage.database import Database
 from farebox.storage.sql import Connection
 from farebox.storage.sqlite import connect
+from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.vault import TOKEN_PREFIX
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ RUN_ONLY = (Permission.RUN,)
 
 def read_now(database: Database, read: Callable[[Connection], T]) -> T:
     """What is committed, read without the database's own loop: for tests that look from outside."""
+    assert isinstance(database, SqliteDatabase)
     connection = connect(database.path, readonly=True)
     try:
         return read(connection)

@@ -22,13 +22,13 @@ from farebox.http.application import Application
 from farebox.http.data_plane import DataPlane
 from farebox.http.server import AddressInUse, reserve
 from farebox.http.server import serve as listen
-from farebox.ledger.ledger import SqliteLedger
+from farebox.ledger.ledger import ledger_of
 from farebox.ledger.recovery import resolve_left_open
 from farebox.payments.processor import Processor
 from farebox.providers.http1.pool import PooledUpstream, Proxies
 from farebox.settings import Settings, proxies, secret_key
 from farebox.storage.config import installation_id
-from farebox.storage.database import Database
+from farebox.storage.database import open_database
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
@@ -68,7 +68,7 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, demo=demo) as ready:
-        log.info("listening", url=ready.base_url, demo=ready.demo_url, database=str(settings.database_path))
+        log.info("listening", url=ready.base_url, demo=ready.demo_url, database=settings.database_shown)
         if ready.fake_stripe_url is not None and _open_to_others(settings):
             log.warning(
                 "the demo is open to others: its payments are not real, and credit bought with them pays for any "
@@ -102,7 +102,7 @@ async def running(settings: Settings, *, demo: bool, clock: Clock | None = None)
         clock = clock or SystemClock()
         ids = RandomIds(clock)
         vault = Vault(secret_key(settings))
-        database = Database(settings.database_path)
+        database = await open_database(settings)
         stack.push_async_callback(database.close)
         demo_url = None
         if demo:
@@ -127,7 +127,7 @@ async def running(settings: Settings, *, demo: bool, clock: Clock | None = None)
             ids=ids,
             vault=vault,
             database=database,
-            ledger=SqliteLedger(database.writer),
+            ledger=ledger_of(database),
             configuration=await Configuration.load(database, vault, clock, demo_url=demo_url),
             upstream=upstream,
             processor=processor,

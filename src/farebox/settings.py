@@ -36,7 +36,18 @@ class Settings:
     """Everything that can be set. Field `x` is the variable FAREBOX_X."""
 
     data_dir: str = _setting("./data", "Folder of the database, the secret key and the lock file; made where missing.")
-    database_url: str = _setting("", "`sqlite:///PATH`; by default `farebox.db` in the data folder.")
+    database_url: str = _setting(
+        "",
+        "`sqlite:///PATH`, or `postgresql://USER:PASSWORD@HOST:PORT/NAME` (several hosts: the one that takes writes is "
+        "used); by default `farebox.db` in the data folder.",
+        secret=True,
+    )
+    database_timeout_ms: int = _setting(
+        5_000, "Longest wait for PostgreSQL; then calls are refused and charges kept until it is back.", 100, 60_000
+    )
+    buckets: int = _setting(
+        1, "Buckets that new accounts are spread over. More than one is for Citus: docs/citus.md.", 1, 1024
+    )
     secret_key: str = _setting(
         "", "32 bytes in base64, under which secrets are stored; made on first start in the data folder.", secret=True
     )
@@ -111,6 +122,18 @@ class Settings:
     )
 
     @property
+    def engine(self) -> Literal["sqlite", "postgres"]:
+        """Which database it is."""
+        return "postgres" if self.database_url.startswith(("postgresql://", "postgres://")) else "sqlite"
+
+    @property
+    def database_shown(self) -> str:
+        """The database for people: without a password."""
+        if self.engine == "sqlite":
+            return str(self.database_path)
+        return re.sub(r"(//[^:/@]*):[^@]*@", r"\1@", self.database_url).partition("?")[0]
+
+    @property
     def database_path(self) -> Path:
         """The SQLite file."""
         if not self.database_url:
@@ -148,9 +171,10 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
             raise SettingsError(f"{PREFIX}{name.upper()} is no setting of Farebox; docs/settings.md lists them all")
         parsed[name] = _parse(name, value, known[name].type, known[name].metadata)
     settings = Settings(**parsed)
-    if settings.database_url and not settings.database_url.startswith("sqlite:///"):
+    if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise SettingsError(
-            f"FAREBOX_DATABASE_URL is {settings.database_url.split(':')[0]!r}…: this release takes sqlite:///PATH only"
+            f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
+            "postgresql://USER:PASSWORD@HOST:PORT/NAME"
         )
     _check_money_in(settings)
     return settings

@@ -9,7 +9,7 @@ import pytest
 from farebox.pricing.receipt import Receipt, ReceiptLine
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.database import open_for_command
+from farebox.storage.sqlite import open_file
 from tests.cli.conftest import Cli
 
 
@@ -119,7 +119,7 @@ def test_a_receipt_explains_a_charge(cli: Cli, acme: str, data_dir: Path) -> Non
         success=True, status_code=200, duration=5, tokens_in=10, tokens_out=0, cost=2501, charge=3001,
         detail=CallDetail(), receipt=msgspec.json.encode(receipt), logged=True,
     )  # fmt: skip
-    connection = open_for_command(data_dir / "farebox.db")
+    connection = open_file(data_dir / "farebox.db")
     account = find_account(connection, acme)
     assert account is not None
     insert_call(connection, account.bucket, call)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import farebox
-from farebox.storage.database import open_for_command
+from farebox.storage.sqlite import open_file
 from tests.cli.conftest import Cli
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_is_no_database_is_refused_by_name(cli: Cli, data_dir: Path)
 
 def test_a_failure_nobody_foresaw_is_one_line_too(cli: Cli, data_dir: Path) -> None:
     assert cli("init").status == 0
-    connection = open_for_command(data_dir / "farebox.db")
+    connection = open_file(data_dir / "farebox.db")
     connection.execute("DROP TABLE accounts")
     connection.close()
     refused = cli("account", "list")

@@ -113,7 +113,7 @@ async def test_an_undone_transaction_leaves_no_gap(services: Services) -> None:
 
 
 async def test_numbers_have_no_gap_with_many_at_once_and_two_processes(services: Services) -> None:
-    path = services.database.path
+    path = services.settings.database_path
     failures: list[Exception] = []
 
     def other_process() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 from farebox.ledger.audit import Difference, audit
 from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
-from farebox.ledger.ledger import SqliteLedger
+from farebox.ledger.ledger import JobLedger
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.database import Database
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit
 from farebox.storage.sql import Connection
+from farebox.storage.sqlite.database import SqliteDatabase
 
 START = 1_700_000_000_000
 LATER = START + 3_600_000
@@ -26,8 +26,8 @@ class Books:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.database = Database(path)
-        self.ledger = SqliteLedger(self.database.writer)
+        self.database = SqliteDatabase(path)
+        self.ledger = JobLedger(self.database)
 
     async def do(self, command: Command) -> Verdict:
         return await self.ledger.do(command)

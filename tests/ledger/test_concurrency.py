@@ -78,9 +78,9 @@ import sys
 from pathlib import Path
 from farebox.ledger.commands import Grant, Hold, Settle
 from farebox.ledger.posting import apply
-from farebox.storage.database import open_for_command
+from farebox.storage.sqlite import open_file
 
-connection = open_for_command(Path(sys.argv[1]))
+connection = open_file(Path(sys.argv[1]))
 done = 0
 for n in range(int(sys.argv[2])):
     for command in (

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from farebox.clock import RandomIds
-from farebox.ledger.ledger import SqliteLedger
+from farebox.ledger.ledger import JobLedger
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account, find_account
-from farebox.storage.database import Database
 from farebox.storage.notices import add_notice
+from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
@@ -46,7 +46,7 @@ class HandClock:
 async def open_services(path: Path, clock: HandClock, **settings: object) -> AsyncIterator[Services]:
     """Services over an SQLite file with the accounts ANN and BOB; without server, provider or processor."""
     loaded: Settings = load({}, data_dir=str(path), **settings)
-    database = Database(loaded.database_path)
+    database = SqliteDatabase(loaded.database_path)
 
     def add(connection: Any) -> None:
         for name in (ANN, BOB):
@@ -61,7 +61,7 @@ async def open_services(path: Path, clock: HandClock, **settings: object) -> Asy
             ids=RandomIds(clock),
             vault=Vault(b"k" * 32),
             database=database,
-            ledger=SqliteLedger(database.writer),
+            ledger=JobLedger(database),
             configuration=cast(Any, None),
             upstream=cast(Any, None),
             processor=None,

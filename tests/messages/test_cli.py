@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from farebox.storage.accounts import find_account
-from farebox.storage.database import open_for_command
 from farebox.storage.deliveries import MAIL, add_delivery
 from farebox.storage.notices import add_notice
+from farebox.storage.sqlite import open_file
 from farebox.usecases.documents import issue_invoice
 from tests.cli.conftest import Cli, acme, cli, data_dir
 from tests.documents.test_issue import bought
@@ -86,7 +86,7 @@ def test_wrong_endpoints_are_refused(cli: Cli, acme: str) -> None:
 def test_messages_are_listed_and_replayed(cli: Cli, acme: str, data_dir: Path) -> None:
     assert cli("messages", "list").out == "No message.\n"
     endpoint = cli("webhook", "add", "https://example.com/", "--json").json["endpoint_id"]
-    connection = open_for_command(data_dir / "farebox.db")
+    connection = open_file(data_dir / "farebox.db")
     account = find_account(connection, acme)
     assert account is not None
     key = (account.bucket, acme, "low_balance:1")
@@ -148,7 +148,7 @@ def test_tax_rates(cli: Cli, acme: str) -> None:
 
 def test_documents_as_files(cli: Cli, acme: str, data_dir: Path, tmp_path: Path) -> None:
     assert cli("grant", "--account", acme, "--amount", "5").status == 0
-    connection = open_for_command(data_dir / "farebox.db")
+    connection = open_file(data_dir / "farebox.db")
     account = find_account(connection, acme)
     assert account is not None
     from farebox.settings import load

@@ -34,13 +34,13 @@ class Stripe(msgspec.Struct):
 
 def agree(services: Services, fake_url: str) -> None:
     """Compare, from a thread that does not run the fake's loop."""
-    compare(services.database.path, httpx.get(f"{fake_url}/_fake/ledger", timeout=30))
+    compare(services.settings.database_path, httpx.get(f"{fake_url}/_fake/ledger", timeout=30))
 
 
 async def agreed(services: Services, fake_url: str) -> None:
     """Compare, from inside a loop, which may be the fake's."""
     async with httpx.AsyncClient(timeout=30) as client:
-        compare(services.database.path, await client.get(f"{fake_url}/_fake/ledger"))
+        compare(services.settings.database_path, await client.get(f"{fake_url}/_fake/ledger"))
 
 
 def compare(path: Path, answer: httpx.Response) -> None:

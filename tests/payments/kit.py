@@ -14,7 +14,7 @@ import stripe
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import start_fake_stripe
 from farebox.ledger.commands import Grant, Hold, Settle
-from farebox.ledger.ledger import SqliteLedger
+from farebox.ledger.ledger import JobLedger
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule, TopUp
 from farebox.payments.stripe import StripeProcessor
@@ -22,8 +22,8 @@ from farebox.providers.http1.pool import PooledUpstream
 from farebox.settings import Settings, load
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, read_balance
-from farebox.storage.database import Database
 from farebox.storage.sql import Connection, row, rows
+from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.storage.top_up_rules import rule_of
 from farebox.usecases import auto_top_up, cards, top_up
 from farebox.usecases.configuration import Configuration
@@ -89,7 +89,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
     """Services as farebox.app makes them, without an HTTP server: one process on the file."""
     ids = RandomIds(clock)
     vault = Vault(bytes(32))
-    database = Database(settings.database_path)
+    database = SqliteDatabase(settings.database_path)
     processor = StripeProcessor(
         settings.stripe_secret_key,
         webhook_secret=WEBHOOK_SECRET,
@@ -103,7 +103,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         ids=ids,
         vault=vault,
         database=database,
-        ledger=SqliteLedger(database.writer),
+        ledger=JobLedger(database),
         configuration=await Configuration.load(database, vault, clock),
         upstream=upstream,
         processor=processor,

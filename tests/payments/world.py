@@ -25,13 +25,13 @@ import uvloop
 
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
-from farebox.ledger.ledger import SqliteLedger
+from farebox.ledger.ledger import JobLedger
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account
-from farebox.storage.database import Database
 from farebox.storage.sqlite import connect
+from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.usecases import auto_top_up, cards, payment_news, refund, top_up
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.services import Services
@@ -196,7 +196,7 @@ class Process:
         self._died = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_quiet_about_crashes)
-        self._database = Database(world.path)
+        self._database = SqliteDatabase(world.path)
         self._watch_writer()
         self._wire = _Wire(self)
         settings = world.settings
@@ -209,7 +209,7 @@ class Process:
             ids=ids,
             vault=vault,
             database=self._database,
-            ledger=SqliteLedger(self._database.writer),
+            ledger=JobLedger(self._database),
             configuration=Configuration(self._database, vault, world.clock),
             upstream=self._upstream,
             processor=StripeProcessor(

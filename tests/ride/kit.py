@@ -108,7 +108,7 @@ def forget(farebox: Farebox) -> None:
 
 def differences(farebox: Farebox) -> list[str]:
     """What `farebox check` would report, of all accounts."""
-    connection = connect(farebox.services.database.path, readonly=True)
+    connection = connect(farebox.services.settings.database_path, readonly=True)
     try:
         return [difference.message for difference in audit(connection)]
     finally:

@@ -48,7 +48,7 @@ class BalanceWatch:
     """Reads a balance all the time, on a thread and a connection of its own."""
 
     def __init__(self, customer: Customer) -> None:
-        self._path = customer.farebox.services.database.path
+        self._path = customer.farebox.services.settings.database_path
         self._account_id = customer.account_id
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from farebox.storage.database import Database
 from farebox.storage.sql import Connection, DatabaseUnavailable, SchemaMismatch
 from farebox.storage.sqlite import connect, migrate, schema_version
+from farebox.storage.sqlite.database import SqliteDatabase
 
 
 def test_migrating_twice_applies_nothing(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 async def test_a_long_read_does_not_keep_others_waiting(tmp_path: Path) -> None:
     """One account's report takes as long as it takes; the others' lists go on beside it."""
-    database = Database(tmp_path / "farebox.db")
+    database = SqliteDatabase(tmp_path / "farebox.db")
     begun, over = threading.Event(), threading.Event()
 
     def long(connection: Connection) -> str:

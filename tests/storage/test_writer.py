@@ -9,7 +9,7 @@ import pytest
 
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect
-from farebox.storage.writer import Writer
+from farebox.storage.sqlite.writer import Writer
 
 Job = Callable[[Connection], int]
 
@@ -140,7 +140,7 @@ async def test_a_database_locked_for_too_long_fails_the_batch_once(
     writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each job is told, none is tried again by itself: that would wait the whole time for each."""
-    monkeypatch.setattr("farebox.storage.writer.BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr("farebox.storage.sqlite.writer.BUSY_TIMEOUT_MS", 100)
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")
     sent = asyncio.gather(*(writer.run(insert(number)) for number in range(50)), return_exceptions=True)

@@ -43,11 +43,11 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
 async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.app import processor_of
     from farebox.cli.beside import settings_beside
-    from farebox.ledger.ledger import SqliteLedger
+    from farebox.ledger.ledger import ledger_of
     from farebox.providers.http1.pool import PooledUpstream, Proxies
     from farebox.settings import proxies
     from farebox.storage.config import installation_id
-    from farebox.storage.database import Database
+    from farebox.storage.database import open_database
     from farebox.usecases.configuration import Configuration
     from farebox.usecases.services import Services
     from farebox.usecases.waiting import Waiters
@@ -56,7 +56,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     with session.reading():  # stops where there is no database
         pass
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_path)
+        database = await open_database(settings)
         stack.push_async_callback(database.close)
         named = partial(installation_id, new_id=session.ids.account_id()[:12])
         processor = processor_of(settings, await database.write(named))
@@ -70,7 +70,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
             ids=session.ids,
             vault=session.vault,
             database=database,
-            ledger=SqliteLedger(database.writer),
+            ledger=ledger_of(database),
             configuration=await Configuration.load(database, session.vault, session.clock, demo_url=None),
             upstream=upstream,
             processor=processor,

@@ -99,13 +99,14 @@ def init(context: typer.Context, as_json: AsJson = False) -> None:
     session = session_of(context)
     settings = session.settings
     key_path = Path(settings.data_dir) / "secret.key"
-    new_database, new_key = not settings.database_path.exists(), not (settings.secret_key or key_path.exists())
+    new_database = settings.engine == "sqlite" and not settings.database_path.exists()
+    new_key = not (settings.secret_key or key_path.exists())
     make_data_dir(settings)
     secret_key(settings)
     with session.writing():
         pass  # opening brings the schema up to date
     data = {
-        "database": str(settings.database_path),
+        "database": settings.database_shown,
         "secret_key": "FAREBOX_SECRET_KEY" if settings.secret_key else str(key_path),
         "database_created": new_database,
         "secret_key_created": new_key,
@@ -123,16 +124,11 @@ def migrate(context: typer.Context, as_json: AsJson = False) -> None:
     Every command and every start does so by itself; this one shows what it did. Stop the servers of an older release
     first.
     """
-    from farebox.storage import sqlite
+    from farebox.storage.database import migrate_now
 
     settings = session_of(context).settings
     make_data_dir(settings)
-    connection = sqlite.connect(settings.database_path)
-    try:
-        applied = sqlite.migrate(connection)
-        current = sqlite.schema_version(connection)
-    finally:
-        connection.close()
+    applied, current = migrate_now(settings)
     did = f"Applied {', '.join(str(number) for number in applied)}" if applied else "Nothing to do"
     show({"applied": applied, "schema_version": current}, as_json=as_json, text=f"{did}: the schema is at {current}.")
 

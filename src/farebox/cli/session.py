@@ -48,32 +48,24 @@ class Session:
     @contextmanager
     def reading(self) -> "Iterator[Connection]":
         """A connection to the database, which must be there: a mistyped folder is not to become an empty service."""
-        from farebox.storage.database import open_for_command
+        from farebox.storage.database import opened_for_command
 
-        if not self.settings.database_path.exists():
+        if self.settings.engine == "sqlite" and not self.settings.database_path.exists():
             raise Stopped(
                 f"there is no database at {self.settings.database_path}: make one with `farebox init`, or name the "
                 "folder it is in with `farebox --data-dir DIR …`"
             )
-        connection = open_for_command(self.settings.database_path)
-        try:
+        with opened_for_command(self.settings) as connection:
             yield connection
-        finally:
-            connection.close()
 
     @contextmanager
     def writing(self) -> "Iterator[Connection]":
         """A connection inside one transaction, committed at the end; the database is made where there is none yet."""
-        from farebox.storage.database import open_for_command
+        from farebox.storage.database import opened_for_command
 
         make_data_dir(self.settings)
-        connection = open_for_command(self.settings.database_path)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+        with opened_for_command(self.settings, writing=True) as connection:
             yield connection
-            connection.execute("COMMIT")
-        finally:
-            connection.close()  # rolls back what was not committed
 
 
 def make_data_dir(settings: Settings) -> Path:

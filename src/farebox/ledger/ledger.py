@@ -5,8 +5,8 @@ from typing import Protocol
 
 from farebox.ledger.commands import Command, Verdict
 from farebox.ledger.posting import apply
+from farebox.storage.database import Database
 from farebox.storage.sql import Connection
-from farebox.storage.writer import Writer
 
 
 class Ledger(Protocol):
@@ -21,14 +21,19 @@ class Ledger(Protocol):
         ...
 
 
-class SqliteLedger:
-    """The embedded ledger: commands share the writer's commits with everything else that is written."""
+class JobLedger:
+    """Commands as jobs of the database, like everything else that is written. On SQLite they share its commits."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def do(self, command: Command) -> Verdict:
-        return await self._writer.run(partial(_apply, command))
+        return await self._database.write(partial(_apply, command))
+
+
+def ledger_of(database: Database) -> Ledger:
+    """The ledger that serves calls on this database."""
+    return JobLedger(database)
 
 
 def _apply(command: Command, connection: Connection) -> Verdict:

@@ -44,11 +44,13 @@ class HoldRow(msgspec.Struct, frozen=True):
 
 
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
+    """The account's row, which nobody else changes until the transaction ends."""
     found = row(
         connection,
         "SELECT b.bucket, b.account_id, b.posted, b.held, b.version, b.owed, b.top_up_below, b.low_below, b.low_told, "
         "b.limit_amount FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
+        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ? "
+        "/* FOR UPDATE OF b */",
         (account_id,),
     )
     return None if found is None else Balance(*found)

@@ -7,13 +7,15 @@ from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.storage.config import bump_config_version
 from farebox.storage.sql import Connection, row, rows
 
-BUCKETS = 8
-"""How many buckets new accounts are spread over. An account keeps the bucket it was given."""
+
+def bucket_of(account_id: str, buckets: int) -> int:
+    """The bucket of a new account, where accounts are spread over so many. It keeps the one that it was given."""
+    return zlib.crc32(account_id.encode()) % buckets
 
 
-def add_account(connection: Connection, account_id: str, name: str, at: int) -> Account:
+def add_account(connection: Connection, account_id: str, name: str, at: int, buckets: int = 1) -> Account:
     """Create an account with an empty balance."""
-    account = Account(account_id, zlib.crc32(account_id.encode()) % BUCKETS, name, at)
+    account = Account(account_id, bucket_of(account_id, buckets), name, at)
     connection.execute(
         "INSERT INTO accounts (account_id, bucket, name, created_at) VALUES (?, ?, ?, ?)",
         (account.account_id, account.bucket, account.name, account.created_at),

@@ -1,68 +1,102 @@
-"""The database as the rest of the program sees it: short reads at once, long reads aside, writes in groups."""
+"""The database as the rest of the program sees it, whichever engine it is; and how it is opened."""
 
-import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
+from farebox.settings import Settings
 from farebox.storage.sql import Connection
-from farebox.storage.sqlite import SqliteConnection, connect, migrate
-from farebox.storage.writer import Writer
+from farebox.storage.sqlite import connect, migrate, open_file, schema_version
+from farebox.storage.sqlite.database import SqliteDatabase
 
 T = TypeVar("T")
 
-READERS = 4
-"""Threads for long reads, each with a connection of its own."""
 
+class Database(Protocol):
+    """An open database. Each of its methods raises DatabaseUnavailable."""
 
-class Database:
-    """One SQLite file, open for a server. Make it inside the running loop; `await close()` at the end."""
-
-    def __init__(self, path: Path) -> None:
-        setup = connect(path)
-        migrate(setup)
-        setup.close()
-        self.path = path
-        self.writer = Writer(path)
-        self._near = connect(path, readonly=True)
-        self._far = threading.local()
-        self._far_opened: list[SqliteConnection] = []
-        self._far_threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="farebox-reader")
+    @property
+    def engine(self) -> str:
+        """`sqlite` or `postgres`."""
+        ...
 
     async def get(self, read: Callable[[Connection], T]) -> T:
-        """A read of a few rows by key: microseconds, so it runs on the event loop itself."""
-        return read(self._near)
+        """A read of a few rows by key."""
+        ...
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
-        """A read that may take long (lists, reports): runs on a thread, so that nobody's report waits for another's."""
-        return await asyncio.get_running_loop().run_in_executor(self._far_threads, self._read_far, read)
-
-    def _read_far(self, read: Callable[[Connection], T]) -> T:
-        connection: SqliteConnection | None = getattr(self._far, "connection", None)
-        if connection is None:  # the thread's first read
-            connection = self._far.connection = connect(self.path, readonly=True)
-            self._far_opened.append(connection)
-        return read(connection)
+        """A read that may take long: lists, reports."""
+        ...
 
     async def write(self, job: Callable[[Connection], T]) -> T:
-        """A write, durable when it returns; see storage.writer.Writer.run."""
-        return await self.writer.run(job)
+        """Run `job` in a transaction and return its result once that is durable.
 
-    async def close(self) -> None:
-        self._far_threads.shutdown()
-        for connection in self._far_opened:
-            connection.close()
-        self._near.close()
-        await self.writer.close()  # last: whoever closes last folds the write-ahead log into the database file
+        Jobs run one at a time, across all processes, and may be run more than once. Raises what the job raises.
+        """
+        ...
+
+    async def close(self) -> None: ...
 
 
-def open_for_command(path: Path) -> SqliteConnection:
-    """A connection for one command of the command line, its schema brought up to date.
+async def open_database(settings: Settings) -> Database:
+    """Open the database that the settings name, its schema brought up to date.
 
-    Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote the file.
+    Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote it.
     """
-    connection = connect(path)
-    migrate(connection)
-    return connection
+    if settings.engine == "sqlite":
+        return SqliteDatabase(settings.database_path)
+    from farebox.storage.postgres.database import PostgresDatabase
+
+    return await PostgresDatabase.open(settings.database_url, timeout=settings.database_timeout_ms / 1000)
+
+
+@contextmanager
+def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator[Connection]:
+    """A connection for one command of the command line, its schema brought up to date; where `writing`, in one
+    transaction that is committed at the end.
+
+    Raises DatabaseUnavailable, SchemaMismatch.
+    """
+    if settings.engine == "sqlite":
+        connection = open_file(settings.database_path)
+        try:
+            if writing:
+                connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            if writing:
+                connection.execute("COMMIT")
+        finally:
+            connection.close()  # rolls back what was not committed
+        return
+    from farebox.storage.postgres.command import CommandConnection
+
+    command = CommandConnection(settings.database_url)
+    try:
+        if writing:
+            command.begin()
+        yield command
+        if writing:
+            command.execute("COMMIT")
+    finally:
+        command.close()
+
+
+def migrate_now(settings: Settings) -> tuple[list[int], int]:
+    """Bring the schema up to date; the migrations that were applied, and the one it is at now.
+
+    Raises DatabaseUnavailable, SchemaMismatch.
+    """
+    if settings.engine == "sqlite":
+        connection = connect(settings.database_path)
+        try:
+            return migrate(connection), schema_version(connection)
+        finally:
+            connection.close()
+    from farebox.storage.postgres.command import CommandConnection
+
+    command = CommandConnection(settings.database_url)
+    try:
+        (version,) = command.execute("SELECT version FROM schema_version").fetchall()[0]
+        return command.applied, version
+    finally:
+        command.close()

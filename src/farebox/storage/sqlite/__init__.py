@@ -4,12 +4,12 @@ WAL with `synchronous=FULL`: a commit that returned survives a power cut. Any nu
 file (the command line beside a running server); `BEGIN IMMEDIATE` gives them turns.
 """
 
-from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
 import apsw
 
+from farebox.storage.migrations import migrations
 from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
 
 SqliteConnection: TypeAlias = apsw.Connection
@@ -35,9 +35,11 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
     return connection
 
 
-def _migrations() -> list[tuple[int, str]]:
-    files = resources.files("farebox.storage").joinpath("migrations").iterdir()
-    return sorted((int(file.name[:4]), file.read_text()) for file in files if file.name.endswith(".sql"))
+def open_file(path: Path) -> SqliteConnection:
+    """A connection to a file whose schema has been brought up to date. Raises DatabaseUnavailable, SchemaMismatch."""
+    connection = connect(path)
+    migrate(connection)
+    return connection
 
 
 def schema_version(connection: SqliteConnection) -> int:
@@ -51,11 +53,11 @@ def migrate(connection: SqliteConnection) -> list[int]:
 
     Raises SchemaMismatch where the file is newer than this release.
     """
-    migrations = _migrations()
-    if schema_version(connection) > migrations[-1][0]:
+    numbered = migrations()
+    if schema_version(connection) > numbered[-1][0]:
         raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")
     applied = []
-    for number, text in migrations:
+    for number, text in numbered:
         connection.execute("BEGIN IMMEDIATE")  # another process may be migrating: look again once we have the turn
         with_turn = schema_version(connection) < number
         if with_turn:

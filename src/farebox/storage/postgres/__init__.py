@@ -1,0 +1,5 @@
+"""PostgreSQL: the engine for several gateway processes on one database.
+
+`dialect` turns the stores' statements into PostgreSQL's, `bridge` lets their plain functions run on asyncpg,
+`connecting` opens connections and names what can go wrong, `database` is what the rest of the program sees.
+"""

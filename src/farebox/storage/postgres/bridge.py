@@ -1,0 +1,89 @@
+"""Plain functions on an asynchronous driver.
+
+A store's function takes a connection and executes statements one after another; it knows nothing of an event loop, so
+that SQLite can run it at once. Here it runs in a greenlet of its own: `execute` leaves it with what has to be awaited
+and comes back with the answer. The function reads the same for both engines, and there is one text of it.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from farebox.storage.postgres.connecting import Session
+from farebox.storage.postgres.dialect import has_rows, translated
+from farebox.storage.sql import Connection
+
+T = TypeVar("T")
+
+
+async def run(job: Callable[[Connection], T], session: Session) -> T:
+    """Run `job` on the session; the loop goes on with other things whenever a statement is under way."""
+    inside = greenlet(job)
+    answer: Any = inside.switch(BridgedConnection(session))
+    while not inside.dead:
+        try:
+            found = await answer
+        except BaseException as error:  # noqa: BLE001 - it belongs to the job, which may expect it
+            answer = inside.throw(error)
+        else:
+            answer = inside.switch(found)
+    result: T = answer
+    return result
+
+
+def _await(answer: Awaitable[T]) -> T:
+    """Leave the job until the answer is there."""
+    outside = getcurrent().parent
+    assert outside is not None, "statements of a bridged connection are executed inside `run`"
+    found: T = outside.switch(answer)
+    return found
+
+
+class FoundRows:
+    """The rows of one statement."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return self._rows[0] if self._rows else None
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self._rows
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self._rows)
+
+
+NO_ROWS = FoundRows([])
+
+
+class BridgedConnection:
+    """storage.sql.Connection for a job inside `run`."""
+
+    __slots__ = ("_changes", "_session")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._changes = 0
+
+    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:
+        found, self._changes = _await(execute(self._session, sql, values))
+        return found
+
+    def changes(self) -> int:
+        return self._changes
+
+
+async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int]:
+    """Execute a statement of a store; its rows, and how many it changed."""
+    text = translated(sql)
+    if has_rows(sql):
+        rows = [tuple(record) for record in await session.fetch(text, *values)]
+        return FoundRows(rows), len(rows)
+    status = await session.execute(text, *values)
+    count = status.rpartition(" ")[2]
+    return NO_ROWS, int(count) if count.isdigit() else 0

@@ -1,0 +1,2 @@
+-- The ledger's batches: farebox.ledger.lanes calls them.
+SELECT 1;
