@@ -128,7 +128,8 @@ def add_usage(
         "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
         "VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
         "calls = usage_hours.calls + 1, charge = usage_hours.charge + excluded.charge, "
-        "tokens_in = usage_hours.tokens_in + excluded.tokens_in, tokens_out = usage_hours.tokens_out + excluded.tokens_out",
+        "tokens_in = usage_hours.tokens_in + excluded.tokens_in, "
+        "tokens_out = usage_hours.tokens_out + excluded.tokens_out",
         (bucket, account_id, at - at % HOUR_MS, provider, model, charge, tokens_in, tokens_out),
     )
 
