@@ -1,6 +1,7 @@
-"""A ledger on a file of its own, and short names for what tests ask of it."""
+"""A ledger on a database of its own, and short names for what tests ask of it."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,25 +10,37 @@ from typing import Any
 
 from farebox.ledger.audit import Difference, audit
 from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
-from farebox.ledger.ledger import JobLedger
+from farebox.ledger.ledger import JobLedger, Ledger, ledger_of
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
+from farebox.storage.database import Database
+from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit
 from farebox.storage.sql import Connection
 from farebox.storage.sqlite.database import SqliteDatabase
+from tests import engines
 
 START = 1_700_000_000_000
 LATER = START + 3_600_000
+SECONDS = 30.0
+"""Longest wait for a statement."""
 ANN, BOB, EVE = "ann", "bob", "eve"
 
 
 class Books:
-    """The real ledger over an SQLite file."""
+    """The real ledger, as it serves calls, over an SQLite file or, on PostgreSQL, over the database of that name.
 
-    def __init__(self, path: Path) -> None:
+    With `jobs` every command is a job, on PostgreSQL too.
+    """
+
+    def __init__(self, path: Path, *, jobs: bool = False) -> None:
         self.path = path
-        self.database = SqliteDatabase(path)
-        self.ledger = JobLedger(self.database)
+        self.database: Database = database_at(path)
+        self.ledger: Ledger = JobLedger(self.database) if jobs else ledger_of(self.database)
+
+    async def close(self) -> None:
+        await self.ledger.close()
+        await self.database.close()
 
     async def do(self, command: Command) -> Verdict:
         return await self.ledger.do(command)
@@ -71,17 +84,42 @@ class Books:
         return [(a, b, c, d) for a, b, c, d in await self.sql(sql, (account_id,))]
 
 
+def database_at(path: Path) -> Database:
+    """The file; on PostgreSQL, one database that all books of this test process have in turn (see `emptied`)."""
+    return SqliteDatabase(path) if engines.engine_now() == "sqlite" else PostgresDatabase(_shared(), timeout=SECONDS)
+
+
+@functools.cache
+def _shared() -> str:
+    return engines.new_database()
+
+
+async def emptied(books: Books) -> None:
+    """Take everything of earlier books out of the database: far quicker than a database for each test."""
+    if books.database.engine == "postgres":
+        await books.database.write(_empty)
+
+
+def _empty(connection: Connection) -> None:
+    for (table,) in connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() "
+        "AND tablename NOT IN ('schema_version', 'config_version', 'installation')"
+    ).fetchall():
+        connection.execute(f"DELETE FROM {table}")
+
+
 @contextlib.asynccontextmanager
-async def open_books(path: Path, *account_ids: str) -> AsyncIterator[Books]:
-    """Open the file with these accounts; at the end, unless the test failed, the books must balance."""
-    books = Books(path)
+async def open_books(path: Path, *account_ids: str, jobs: bool = False) -> AsyncIterator[Books]:
+    """Open the books with these accounts; at the end, unless the test failed, they must balance."""
+    books = Books(path, jobs=jobs)
     try:
+        await emptied(books)
         for account_id in account_ids:
             await books.database.write(partial(add_account, account_id=account_id, name=account_id, at=START))
         yield books
         assert await books.check() == []
     finally:
-        await books.database.close()
+        await books.close()
 
 
 def top_up(payment_id: str, amount: int, *, account_id: str = ANN, at: int = START, **more: Any) -> TopUp:
@@ -117,9 +155,9 @@ class CallOf:
     at: int = START
 
     def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict.amount))
+        insert_call(connection, bucket, self.row(verdict))
 
-    def row(self, charge: int) -> CallRow:
+    def row(self, verdict: Verdict) -> CallRow:
         return CallRow(
             account_id=self.account_id,
             log_id=self.log_id,
@@ -132,8 +170,8 @@ class CallOf:
             duration=1,
             tokens_in=3,
             tokens_out=None,
-            cost=charge,
-            charge=charge,
+            cost=verdict.amount,
+            charge=verdict.amount,
             detail=CallDetail(),
             receipt=None,
             logged=True,

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from farebox.ledger.commands import Conflict, Outcome, Release, Settle, Verdict
+from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY
 from tests.ledger.kit import ANN, BOB, START, Books, hold, open_books
+
+pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture
@@ -95,6 +98,7 @@ print(done)
 """
 
 
+@SQLITE_ONLY
 async def test_another_process_may_write_at_the_same_time(books: Books) -> None:
     times = 100
     await books.fund(ANN, 100_000)

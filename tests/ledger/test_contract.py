@@ -16,7 +16,10 @@ from farebox.ledger.commands import (
     Settle,
     Verdict,
 )
+from tests.engines import ON_BOTH_ENGINES
 from tests.ledger.kit import ANN, BOB, EVE, LATER, START, Books, CallOf, grant, hold, open_books, top_up
+
+pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from structlog.typing import FilteringBoundLogger
 
 from farebox.ledger.commands import Command, Extend, Settle, Verdict
+from farebox.ledger.ledger import JobLedger
 from farebox.ledger.recovery import (
     AT_ONCE,
     Expired,
@@ -22,7 +23,11 @@ from farebox.ledger.recovery import (
     resolve_left_open,
 )
 from farebox.storage.calls import HOUR_MS
+from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY
 from tests.ledger.kit import ANN, BOB, LATER, START, Books, grant, hold, open_books, top_up
+
+pytestmark = ON_BOTH_ENGINES
+
 
 LOG: FilteringBoundLogger = structlog.get_logger()
 
@@ -124,10 +129,11 @@ async def test_a_lot_that_holds_keep_is_taken_by_a_later_run(books: Books) -> No
     )
 
 
-class _Overtaken:
+class _Overtaken(JobLedger):
     """A ledger to which another command comes just before each that it is given."""
 
     def __init__(self, books: Books, earlier: Command) -> None:
+        super().__init__(books.database)
         self.books, self.earlier = books, earlier
 
     async def do(self, command: Command) -> Verdict:
@@ -166,6 +172,7 @@ async def test_a_charge_in_doubt_counts_in_the_hour_of_its_recovery(books: Books
     ]
 
 
+@SQLITE_ONLY
 @pytest.mark.parametrize("query", [left_open, expired_holds, expired_accounts])
 async def test_finding_them_reads_only_what_is_open(books: Books, query: object) -> None:
     """No table is walked: of its rows only those come up that are open or unspent."""

@@ -1,12 +1,14 @@
-"""The real ledger (file, writer thread, group commit) beside the pure model: every command, repeats, crashes.
+"""The real ledger (group commit and all) beside the pure model: every command, repeats, crashes; on both engines.
 
-A crash here is what kill -9 leaves: the database and its write-ahead log are copied as they are while a transaction is
-open, and the copy is opened. FAREBOX_TEST_LONG=1 runs it for longer.
+A crash on SQLite is what kill -9 leaves: the database and its write-ahead log are copied as they are while a
+transaction is open, and the copy is opened. On PostgreSQL the connections are cut in the midst of a transaction.
+FAREBOX_TEST_LONG=1 runs it for longer.
 """
 
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import tempfile
@@ -34,12 +36,15 @@ from farebox.ledger.commands import (
     TopUp,
     Verdict,
 )
+from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.posting import apply
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import HOUR_MS
+from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.sql import Connection
-from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf
+from tests import engines
+from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf, emptied
 from tests.ledger.model import Model
 
 pytestmark = pytest.mark.slow
@@ -63,9 +68,16 @@ durations = st.sampled_from(["daily", "weekly", "monthly"])
 strategies = st.sampled_from(["fixed", "sliding"])
 
 
+class Died(Exception):
+    """Cuts a transaction short."""
+
+
 class LedgerBesideModel(RuleBasedStateMachine):
+    engine = "sqlite"
+
     def __init__(self) -> None:
         super().__init__()
+        engines.use_engine(self.engine)
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="farebox-", dir=MEMORY if MEMORY.is_dir() else None))
         self.lives = 0
@@ -73,6 +85,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         self.sent: list[Command] = []
         self.model = Model(ANN, BOB)
         self.books = self.open()
+        self.loop.run_until_complete(emptied(self.books))
         self.loop.run_until_complete(self.add_accounts())
 
     async def add_accounts(self) -> None:
@@ -92,7 +105,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         return self.loop.run_until_complete(opened())
 
     def teardown(self) -> None:
-        self.loop.run_until_complete(self.books.database.close())
+        self.loop.run_until_complete(self.books.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         shutil.rmtree(self.folder)
@@ -102,13 +115,22 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def both(self, *commands: Command) -> None:
         """Send the commands at once, so that they may share a commit; each answer must be the model's."""
 
+        commands = tuple(dataclasses.replace(command) for command in commands)  # the same one twice is two
+        answers = self.send(commands)
+        for place in self.carried_out(commands):
+            command, answer = commands[place], answers[place]
+            assert self.expected(command) == (Conflict if isinstance(answer, Conflict) else answer), command
+        self.sent += commands
+
+    def send(self, commands: tuple[Command, ...]) -> list[Verdict | BaseException]:
         async def all_at_once() -> list[Verdict | BaseException]:
             return await asyncio.gather(*(self.books.do(each) for each in commands), return_exceptions=True)
 
-        answers = self.loop.run_until_complete(all_at_once())
-        for command, answer in zip(commands, answers, strict=True):
-            assert self.expected(command) == (Conflict if isinstance(answer, Conflict) else answer), command
-        self.sent += commands
+        return self.loop.run_until_complete(all_at_once())
+
+    def carried_out(self, commands: tuple[Command, ...]) -> list[int]:
+        """The places of the commands, in the order in which the ledger has carried them out."""
+        return list(range(len(commands)))
 
     def expected(self, command: Command) -> Verdict | type[Conflict]:
         try:
@@ -257,7 +279,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
         if committed:
             await asyncio.gather(self.books.do(command), return_exceptions=True)
         await self.books.database.write(job)
-        await self.books.database.close()
+        await self.books.close()
 
     def copy_remains(self) -> None:
         self.lives += 1
@@ -295,10 +317,10 @@ class LedgerBesideModel(RuleBasedStateMachine):
             found["balances"][account] = tuple(content)
         for name, sql in (("asked", "count(*) FROM top_ups"), ("usage", "sum(charge) FROM usage_hours")):
             found[name] = dict(await self.books.sql(f"SELECT account_id, {sql} GROUP BY account_id"))
-        for account, posted in await self.books.sql(
-            "SELECT account_id, content ->> 'posted_nanos' FROM notices ORDER BY CAST(substr(notice_id, 13) AS INTEGER)"
+        for account, content in await self.books.sql(
+            "SELECT account_id, content FROM notices ORDER BY CAST(substr(notice_id, 13) AS INTEGER)"
         ):
-            found["notices"].setdefault(account, []).append(posted)
+            found["notices"].setdefault(account, []).append(json.loads(content)["posted_nanos"])
         for account, lot, left in await self.books.sql("SELECT account_id, lot_id, remaining FROM lots"):
             found["lots"].setdefault(account, {})[lot] = left
         for account, name, *content in await self.books.sql(
@@ -316,3 +338,77 @@ LedgerBesideModel.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestLedgerBesideModel = LedgerBesideModel.TestCase
+
+
+class LanesBesideModel(LedgerBesideModel):
+    """The same on PostgreSQL, through the lanes."""
+
+    engine = "postgres"
+
+    def both(self, *commands: Command) -> None:
+        """Only what goes through lanes is sent together: beside jobs, any order might be the right one."""
+        if all(isinstance(command, Hold | Settle | Release) for command in commands):
+            super().both(*commands)
+        else:
+            for command in commands:
+                super().both(command)
+
+    def send(self, commands: tuple[Command, ...]) -> list[Verdict | BaseException]:
+        self.watched().left_to_jobs.clear()
+        return super().send(commands)
+
+    def carried_out(self, commands: tuple[Command, ...]) -> list[int]:
+        """Ends, then holds, then what was left to jobs. Each of `commands` is an object of its own here."""
+        slow = [id(command) for command in self.watched().left_to_jobs]
+        fast = [place for place, command in enumerate(commands) if id(command) not in slow]
+        places = {id(command): place for place, command in enumerate(commands)}
+        return sorted(fast, key=lambda place: isinstance(commands[place], Hold)) + [places[each] for each in slow]
+
+    def watched(self) -> "Watched":
+        assert isinstance(self.books.ledger, Watched)
+        return self.books.ledger
+
+    def open(self) -> Books:
+        books = super().open()
+        assert isinstance(books.database, PostgresDatabase)
+
+        async def watching() -> Watched:
+            assert isinstance(books.database, PostgresDatabase)
+            return Watched(books.database)
+
+        books.ledger = self.loop.run_until_complete(watching())
+        return books
+
+    async def die(self, command: Command, committed: bool) -> None:
+        def job(connection: Connection) -> None:
+            apply(connection, Expire(account_id=command.account_id, at=self.now + 1000))
+            with contextlib.suppress(Conflict):
+                apply(connection, command)
+            raise Died
+
+        if committed:
+            await asyncio.gather(self.books.do(command), return_exceptions=True)
+        with pytest.raises(Died):
+            await self.books.database.write(job)
+        await self.books.close()
+
+
+class Watched(LaneLedger):
+    """Lanes that say what they left to jobs, in that order."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        super().__init__(database)
+        self.left_to_jobs: list[Command | None] = []
+
+    def do_slowly(self, item: Any) -> None:
+        self.left_to_jobs.append(item.command)
+        super().do_slowly(item)
+
+
+LanesBesideModel.TestCase.settings = settings(
+    max_examples=1000 if LONG else 12,
+    stateful_step_count=80 if LONG else 30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestLanesBesideModel = LanesBesideModel.TestCase

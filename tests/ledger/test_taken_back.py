@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from farebox.ledger.commands import Command, Conflict, Correct, Outcome, Release, Verdict
+from tests.engines import ON_BOTH_ENGINES
 from tests.ledger.kit import (
     ANN,
     EVE,
@@ -20,6 +21,8 @@ from tests.ledger.kit import (
     take_back,
     top_up,
 )
+
+pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.differences import WHAT, Difference
-from farebox.storage.sql import Connection, row
+from farebox.storage.sql import SNAPSHOT, Connection, row
 
 __all__ = ["WHAT", "Difference", "audit"]
 
@@ -29,7 +29,7 @@ def audit(
         yield Difference(account_id=account_id, what="balance_missing", expected="a row", found=None)
     total = (row(connection, "SELECT count(*) FROM balances") or (0,))[0]
     for done, key in enumerate(_keys(connection), 1):
-        connection.execute("BEGIN")
+        connection.execute(SNAPSHOT)
         try:
             yield from _account(connection, key)
         finally:
@@ -50,7 +50,7 @@ _WITHOUT_BALANCE = (
 
 _NEXT_KEY = " UNION ALL ".join(
     f"SELECT * FROM (SELECT bucket, account_id FROM {table} WHERE (bucket, account_id) > (?1, ?2) "
-    "ORDER BY bucket, account_id LIMIT 1)"
+    f"ORDER BY bucket, account_id LIMIT 1) of_{table}"
     for table in ("balances", "transfers", "lots", "holds", "calls", "usage_hours", "app_holds")
 )
 
@@ -59,7 +59,7 @@ def _keys(connection: Connection) -> Iterator[_Key]:
     """Every account that has rows anywhere in the ledger, in key order; each found by one step in every table."""
     key: _Key | None = (-1, "")
     while key is not None:
-        found = row(connection, f"SELECT bucket, account_id FROM ({_NEXT_KEY}) ORDER BY 1, 2 LIMIT 1", key)
+        found = row(connection, f"SELECT bucket, account_id FROM ({_NEXT_KEY}) found ORDER BY 1, 2 LIMIT 1", key)
         key = None if found is None else (found[0], found[1])
         if key is not None:
             yield key
@@ -163,11 +163,12 @@ def _given_back(connection: Connection, key: _Key, replay: _Replay) -> Iterator[
         if not replay.moved[kind]:
             continue
         found = connection.execute(
-            "SELECT transfer_id, amount, (SELECT coalesce(sum(t.amount), 0) FROM transfers t WHERE "
-            "t.bucket = g.bucket AND t.account_id = g.account_id AND t.kind = ?3 AND (t.transfer_id = cause OR "
+            "SELECT transfer_id, amount, taken FROM (SELECT g.*, "
+            "(SELECT coalesce(sum(t.amount), 0) FROM transfers t "
+            "WHERE t.bucket = g.bucket AND t.account_id = g.account_id AND t.kind = ?3 AND (t.transfer_id = cause OR "
             "(t.transfer_id > cause || '/' AND t.transfer_id < cause || '0'))) AS taken FROM ("
             "SELECT *, ?3 || substr(transfer_id, instr(transfer_id, ':')) AS cause FROM transfers "
-            "WHERE bucket = ?1 AND account_id = ?2 AND kind = ?4) g WHERE amount > taken",
+            "WHERE bucket = ?1 AND account_id = ?2 AND kind = ?4) g) given WHERE amount > taken",
             (*key, why, kind),
         )
         for transfer_id, amount, taken in found:
@@ -254,8 +255,8 @@ SELECT * FROM (
             coalesce((SELECT t.amount FROM transfers t WHERE {_OF_HOLD} = 'write_off:' || h.hold_id), 0)
         END AS absorbed
     FROM holds h WHERE {_MINE}
-) WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
-    OR charge - written_off IS NOT charged OR written_off IS NOT absorbed
+) replayed WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
+    OR charge - written_off IS DISTINCT FROM charged OR written_off IS DISTINCT FROM absorbed
 """
 
 
@@ -329,10 +330,10 @@ FROM (
         coalesce(tokens_in, 0) + coalesce(tokens_out, 0) AS tokens, 0 AS hour_calls, 0 AS hour_charge, 0 AS hour_tokens
     FROM calls WHERE {_MINE} AND charge > 0
     UNION ALL
-    SELECT at - at % 3600000, provider, model, 1, charge, 0, 0, 0, 0 FROM ({_CHARGED_WITHOUT_A_CALL})
+    SELECT at - at % 3600000, provider, model, 1, charge, 0, 0, 0, 0 FROM ({_CHARGED_WITHOUT_A_CALL}) uncalled
     UNION ALL
     SELECT hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out FROM usage_hours WHERE {_MINE}
-) GROUP BY hour, provider, model
+) counted GROUP BY hour, provider, model
 HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(tokens) != sum(hour_tokens)
 """
 

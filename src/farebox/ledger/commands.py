@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from farebox.storage.calls import CallRow
 from farebox.storage.sql import Connection
 
 
@@ -49,6 +50,15 @@ class Record(Protocol):
         ...
 
     def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None: ...
+
+
+class CallWritten(Record, Protocol):
+    """A record that is one call's row and nothing else, so that it can be written without running `write`."""
+
+    def row(self, verdict: "Verdict") -> CallRow:
+        """The row for what the ledger says was taken. Of the verdict it may use what it says of the charge (amount,
+        written_off, late, limit, spent), not the account's balance."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

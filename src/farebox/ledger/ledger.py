@@ -3,8 +3,9 @@
 from functools import partial
 from typing import Protocol
 
-from farebox.ledger.commands import Command, Verdict
+from farebox.ledger.commands import CallWritten, Command, Outcome, Verdict
 from farebox.ledger.posting import apply
+from farebox.storage.accounts import find_account
 from farebox.storage.database import Database
 from farebox.storage.sql import Connection
 
@@ -20,6 +21,18 @@ class Ledger(Protocol):
         """
         ...
 
+    async def record(self, account_id: str, record: CallWritten) -> None:
+        """Write the row of a call for which nothing was held; durable when it returns. A repeat changes nothing, and
+        so does a row for an account that does not exist.
+
+        Raises storage.sql.DatabaseUnavailable, as `do` does.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was sent; then nothing more may be. The database stays open."""
+        ...
+
 
 class JobLedger:
     """Commands as jobs of the database, like everything else that is written. On SQLite they share its commits."""
@@ -30,11 +43,29 @@ class JobLedger:
     async def do(self, command: Command) -> Verdict:
         return await self._database.write(partial(_apply, command))
 
+    async def record(self, account_id: str, record: CallWritten) -> None:
+        await self._database.write(partial(_record, account_id, record))
+
+    async def close(self) -> None:
+        """Nothing to do: what was sent is the database's to finish."""
+
 
 def ledger_of(database: Database) -> Ledger:
-    """The ledger that serves calls on this database."""
-    return JobLedger(database)
+    """The ledger that serves calls on this database. Call it inside the running loop."""
+    if database.engine == "sqlite":
+        return JobLedger(database)
+    from farebox.ledger.lanes import LaneLedger
+    from farebox.storage.postgres.database import PostgresDatabase
+
+    assert isinstance(database, PostgresDatabase)
+    return LaneLedger(database)
 
 
 def _apply(command: Command, connection: Connection) -> Verdict:
     return apply(connection, command)
+
+
+def _record(account_id: str, record: CallWritten, connection: Connection) -> None:
+    account = find_account(connection, account_id)
+    if account is not None:
+        record.write(connection, account.bucket, Verdict(Outcome.UNKNOWN))

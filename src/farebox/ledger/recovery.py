@@ -7,6 +7,7 @@ run again, or run twice at once, without harm.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -14,6 +15,8 @@ from structlog.typing import FilteringBoundLogger
 
 from farebox.ledger.commands import Expire, Outcome, Release, Settle, Verdict
 from farebox.ledger.ledger import Ledger
+from farebox.ledger.posting import apply
+from farebox.ledger.rows import read_balance
 from farebox.storage.database import Database
 from farebox.storage.sql import Connection, row, rows
 
@@ -136,6 +139,67 @@ def _count_resolved(
     else:
         done.released += 1
         done.released_amount += hold.amount
+
+
+def owners_of_holds(connection: Connection) -> list[str]:
+    """The processes that are to resolve an open hold."""
+    found = rows(
+        connection,
+        "SELECT DISTINCT owner FROM holds INDEXED BY holds_open WHERE state = 'open' AND owner != ''",
+    )
+    return [owner for (owner,) in found]
+
+
+def holds_of(connection: Connection, owner: str) -> list[OpenHold]:
+    """Open holds that this process was to resolve."""
+    found = rows(
+        connection,
+        "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
+        "WHERE state = 'open' AND owner = ? ORDER BY bucket, account_id, expires_at, hold_id",
+        (owner,),
+    )
+    return [OpenHold(*fields) for fields in found]
+
+
+async def resolve_lost(
+    ledger: Ledger,
+    database: Database,
+    holds: Sequence[OpenHold],
+    *,
+    policy: Policy,
+    at: int,
+    log: FilteringBoundLogger,
+) -> Resolved:
+    """Close calls that a process left in doubt which is gone while others serve on, each with a line in the log.
+
+    It may only have been cut off from the database. With `release` its holds therefore expire now rather than being
+    released: a charge that comes after all still posts, as a late one. Raises storage.sql.DatabaseUnavailable; what was
+    closed until then stays closed.
+    """
+    done = Resolved()
+    remaining = iter(holds)
+    while some := list(islice(remaining, AT_ONCE)):
+        if policy == "charge":
+            verdicts = await asyncio.gather(*(ledger.do(_ending(hold, policy, at)) for hold in some))
+        else:
+            verdicts = await asyncio.gather(*(database.write(partial(_expire_now, hold=hold, at=at)) for hold in some))
+        for hold, verdict in zip(some, verdicts, strict=True):
+            _count_resolved(done, hold, verdict, policy, log)
+    return done
+
+
+def _expire_now(connection: Connection, hold: OpenHold, at: int) -> Verdict:
+    """Let the time of an open hold be up."""
+    balance = read_balance(connection, hold.account_id)  # locks it before the hold is touched
+    if balance is None:
+        return Verdict(Outcome.UNKNOWN)
+    connection.execute(
+        "UPDATE holds SET expires_at = ? WHERE bucket = ? AND account_id = ? AND hold_id = ? AND state = 'open'",
+        (at, balance.bucket, hold.account_id, hold.hold_id),
+    )
+    if connection.changes() == 0:
+        return Verdict(Outcome.NOT_OPEN)
+    return apply(connection, Expire(account_id=hold.account_id, at=at))
 
 
 async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> Expired:

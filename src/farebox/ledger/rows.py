@@ -4,7 +4,7 @@ import msgspec
 
 from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
-from farebox.storage.sql import Connection, row
+from farebox.storage.sql import Connection, locks_rows, row
 
 
 class Balance(msgspec.Struct):
@@ -43,15 +43,34 @@ class HoldRow(msgspec.Struct, frozen=True):
     expires_at: int
 
 
+_BALANCE = (
+    "b.bucket, b.account_id, b.posted, b.held, b.version, b.owed, b.top_up_below, b.low_below, b.low_told, "
+    "b.limit_amount"
+)
+
+
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
     """The account's row, which nobody else changes until the transaction ends."""
+    if locks_rows(connection):
+        return _lock_balance(connection, account_id)
     found = row(
         connection,
-        "SELECT b.bucket, b.account_id, b.posted, b.held, b.version, b.owed, b.top_up_below, b.low_below, b.low_told, "
-        "b.limit_amount FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ? "
-        "/* FOR UPDATE OF b */",
+        f"SELECT {_BALANCE} FROM accounts a JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
+        "WHERE a.account_id = ?",
         (account_id,),
+    )
+    return None if found is None else Balance(*found)
+
+
+def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
+    """Two statements, as Citus locks a row only where the statement names its bucket."""
+    bucket = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
+    if bucket is None:
+        return None
+    found = row(
+        connection,
+        f"SELECT {_BALANCE} FROM balances b WHERE b.bucket = ? AND b.account_id = ? /* FOR UPDATE */",
+        (bucket[0], account_id),
     )
     return None if found is None else Balance(*found)
 

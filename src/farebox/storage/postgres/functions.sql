@@ -1,2 +1,349 @@
--- The ledger's batches: farebox.ledger.lanes calls them.
-SELECT 1;
+-- The ledger's batches, and what else PostgreSQL alone has. Defined anew whenever this text changes.
+
+-- Balances change all the time and have no index on what changes: with room in their pages the index stays untouched.
+ALTER TABLE balances SET (fillfactor = 50);
+
+-- ledger.spending.window_start: the beginning of a limit's window, in milliseconds.
+CREATE OR REPLACE FUNCTION ledger_window_start(duration text, strategy text, at bigint) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    hour CONSTANT bigint := 3600000;
+    day CONSTANT bigint := 24 * hour;
+    week CONSTANT bigint := 7 * day;
+    start bigint;
+BEGIN
+    IF strategy = 'sliding' THEN
+        start := at - CASE duration WHEN 'daily' THEN day WHEN 'weekly' THEN week ELSE 30 * day END;
+        RETURN start - (start % hour + hour) % hour;
+    ELSIF duration = 'daily' THEN
+        RETURN at - (at % day + day) % day;
+    ELSIF duration = 'weekly' THEN  -- the first Monday was the fourth day after the epoch
+        RETURN at - ((at - 4 * day) % week + week) % week;
+    END IF;
+    RETURN 1000 * extract(epoch FROM date_trunc('month', timestamp 'epoch' + at * interval '1 millisecond'))::bigint;
+END $$;
+
+DO $$
+DECLARE old regprocedure;
+BEGIN
+    -- CREATE OR REPLACE would keep an older release's function beside this one where the parameters differ.
+    FOR old IN SELECT oid::regprocedure FROM pg_proc
+        WHERE proname = 'ledger_batch' AND pronamespace = current_schema()::regnamespace
+    LOOP
+        EXECUTE 'DROP FUNCTION ' || old;
+    END LOOP;
+END $$;
+
+-- One batch of one bucket: first the ends of holds, then new holds, each in order of arrival. See ledger.lanes.
+--
+-- It does the common cases of ledger.posting and nothing else. An item that needs more is left untouched and answered
+-- `slow`: the caller then sends it through ledger.posting. So the rules exist once, and what is here must give exactly
+-- what they give, or `slow`.
+--
+-- p_accounts is sorted and names each account once; e_account and h_account are places in it, from 1. Ends: e_kind is
+-- 1 settle, 2 release, 3 a call's row without a hold. c_gateway is null where no call's row is to be written; the row's
+-- log id is the hold's id. p_careful looks first for holds and calls that exist already; without it, such a one makes
+-- the whole batch fail by its unique key.
+--
+-- Returns four numbers for each item, the ends first: outcome (0 slow, 1 done, 2 refused, 3 held elsewhere, 4 limited,
+-- 5 unknown), posted, held, owed; then three for each refusal of an account that has a spending limit: the number of
+-- the hold, the limit, what was spent.
+--
+-- Every statement is about one table, one bucket and, where it looks for rows, one account: whatever the statistics say,
+-- there is one sensible plan. (With `= ANY` of many keys, a plan made while the tables were small reads all of the
+-- bucket later.) What an account owns is touched only while its balance is locked, and balances are locked in order of their id: batches
+-- and jobs cannot deadlock. Must run by itself, outside any transaction block: Citus then runs all of it on the node
+-- that has the bucket, and commits there.
+CREATE FUNCTION ledger_batch(
+    p_bucket int, p_careful boolean, p_accounts text[],
+    e_account int[], e_kind int[], e_hold text[], e_amount bigint[], e_at bigint[], e_counted bigint[], e_note text[],
+    c_gateway text[], c_provider text[], c_model text[], c_success int[], c_status int[], c_duration bigint[],
+    c_tokens_in bigint[], c_tokens_out bigint[], c_cost bigint[], c_detail text[], c_receipt text[], c_logged int[],
+    c_request bytea[], c_response bytea[],
+    h_account int[], h_hold text[], h_amount bigint[], h_at bigint[], h_counted bigint[], h_expires bigint[],
+    h_owner text[]
+) RETURNS bigint[] LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    ends CONSTANT int := cardinality(e_account);
+    news CONSTANT int := cardinality(h_account);
+    accounts CONSTANT int := cardinality(p_accounts);
+    answer bigint[] := array_fill(0::bigint, ARRAY[4 * (ends + news)]);
+    limits bigint[];
+    -- Arrays begin as null, which costs nothing: what was never set in them is null too.
+    -- Of each account, by its place in p_accounts. Null where there is no such account.
+    a_posted bigint[];
+    a_held bigint[];
+    a_owed bigint[];
+    a_version bigint[];
+    a_floor bigint[];        -- a charge that takes `posted` below this sets off an alarm (ledger.alarms)
+    a_armed bigint[];        -- not null: a refusal would ask for credit
+    a_limit bigint[];
+    a_window bigint[];       -- start of the window that is counted
+    a_spent bigint[];
+    a_duration text[];
+    a_strategy text[];
+    a_changed boolean[];
+    a_due bigint[];          -- when the first of its unspent lots expires
+    a_lot int[];   -- place of the lot to draw on next
+    -- Unspent lots, in spending order within each account.
+    l_account int[];
+    l_id text[];
+    l_book text[];
+    l_left bigint[];
+    l_drawn boolean[];
+    -- Transfers to write.
+    t_account text[];
+    t_version bigint[];
+    t_id text[];
+    t_book text[];
+    t_amount bigint[];
+    t_lot text[];
+    t_at bigint[];
+    t_note text[];
+    e_row boolean[] := array_fill(false, ARRAY[ends]);  -- its call's row is to be written; full, as unnest goes by position
+    rows_new int := 0;
+    bodies int := 0;
+    charges int := 0;
+    h_new boolean[] := array_fill(false, ARRAY[news]);
+    holds_new int := 0;
+    r record;
+    i int;
+    j int;
+    k int := 0;
+    n int := 0;                      -- place in `answer`
+    part int;
+    kept bigint;
+    rest bigint;
+    taken bigint;
+    amount_ bigint;
+    outcome int;
+BEGIN
+    FOR j IN 1 .. accounts LOOP
+        SELECT * INTO r FROM balances WHERE bucket = p_bucket AND account_id = p_accounts[j] FOR UPDATE;
+        CONTINUE WHEN r.account_id IS NULL;
+        a_posted[j] := r.posted;
+        a_held[j] := r.held;
+        a_owed[j] := r.owed;
+        a_version[j] := r.version;
+        IF r.low_below IS NOT NULL AND (r.posted >= r.low_below OR r.low_told = 0) THEN
+            a_floor[j] := r.low_below;
+        END IF;
+        IF r.top_up_below IS NOT NULL THEN
+            a_floor[j] := greatest(r.top_up_below, a_floor[j]);
+            IF r.posted < r.top_up_below THEN
+                a_armed[j] := 1;
+            END IF;
+        END IF;
+        IF r.limit_amount IS NOT NULL THEN
+            a_limit[j] := r.limit_amount;
+            a_window[j] := r.limit_from;
+            a_spent[j] := r.limit_spent;
+            a_duration[j] := r.limit_duration;
+            a_strategy[j] := r.limit_strategy;
+        END IF;
+    END LOOP;
+
+    -- In the order of ledger.lots.SPENDING_ORDER.
+    FOR j IN 1 .. accounts LOOP
+        a_lot[j] := k + 1;
+        FOR r IN SELECT lot_id, book, remaining, expires_at FROM lots
+            WHERE bucket = p_bucket AND account_id = p_accounts[j] AND remaining > 0
+            ORDER BY priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id
+        LOOP
+            k := k + 1;
+            l_account[k] := j;
+            l_id[k] := r.lot_id;
+            l_book[k] := r.book;
+            l_left[k] := r.remaining;
+            l_drawn[k] := false;
+            IF r.expires_at < a_due[j] OR a_due[j] IS NULL THEN
+                a_due[j] := r.expires_at;
+            END IF;
+        END LOOP;
+    END LOOP;
+
+    FOR i IN 1 .. ends LOOP
+        j := e_account[i];
+        IF a_posted[j] IS NULL THEN
+            answer[n + 1] := 5;
+        ELSIF p_careful AND c_gateway[i] IS NOT NULL AND EXISTS (
+            SELECT FROM calls WHERE bucket = p_bucket AND account_id = p_accounts[j] AND log_id = e_hold[i])
+        THEN
+            IF e_kind[i] = 3 THEN
+                answer[n + 1] := 1;
+            END IF;
+        ELSE
+            kept := NULL;
+            -- The state is asked for as an expression, so that the hold is found by its key, not among all open ones.
+            IF e_kind[i] = 1 THEN
+                amount_ := e_amount[i];
+                IF amount_ = 0 OR a_floor[j] IS NULL OR a_posted[j] - amount_ >= a_floor[j] THEN
+                    UPDATE holds SET state = 'settled', charge = amount_, written_off = 0
+                    WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = e_hold[i]
+                        AND state || '' = 'open' AND amount >= amount_
+                    RETURNING amount INTO kept;
+                END IF;
+                IF kept IS NOT NULL AND amount_ > 0 THEN
+                    rest := amount_;
+                    part := 1;
+                    k := a_lot[j];
+                    LOOP
+                        IF l_account[k] IS DISTINCT FROM j THEN
+                            RAISE 'the lots of % hold less than the % to draw', p_accounts[j], amount_;
+                        END IF;
+                        taken := least(rest, l_left[k]);
+                        l_left[k] := l_left[k] - taken;
+                        l_drawn[k] := true;
+                        a_version[j] := a_version[j] + 1;
+                        t_account := t_account || p_accounts[j];
+                        t_version := t_version || a_version[j];
+                        t_id := t_id || ('charge:' || e_hold[i] || CASE part WHEN 1 THEN '' ELSE '/' || part END);
+                        t_book := t_book || l_book[k];
+                        t_amount := t_amount || taken;
+                        t_lot := t_lot || l_id[k];
+                        t_at := t_at || e_at[i];
+                        t_note := t_note || e_note[i];
+                        rest := rest - taken;
+                        part := part + 1;
+                        IF l_left[k] = 0 THEN
+                            k := k + 1;
+                        END IF;
+                        EXIT WHEN rest = 0;
+                    END LOOP;
+                    a_lot[j] := k;
+                    a_posted[j] := a_posted[j] - amount_;
+                    IF a_window[j] <= e_counted[i] THEN
+                        a_spent[j] := a_spent[j] + amount_;
+                    END IF;
+                    charges := charges + 1;
+                END IF;
+            ELSIF e_kind[i] = 2 THEN
+                UPDATE holds SET state = 'released', charge = NULL, written_off = NULL
+                WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = e_hold[i] AND state || '' = 'open'
+                RETURNING amount INTO kept;
+            ELSE
+                kept := 0;
+            END IF;
+            IF kept IS NOT NULL THEN
+                IF e_kind[i] <> 3 THEN
+                    a_held[j] := a_held[j] - kept;
+                    a_changed[j] := true;
+                END IF;
+                answer[n + 1] := 1;
+                answer[n + 2] := a_posted[j];
+                answer[n + 3] := a_held[j];
+                answer[n + 4] := a_owed[j];
+                IF c_gateway[i] IS NOT NULL THEN
+                    e_row[i] := true;
+                    rows_new := rows_new + 1;
+                    IF c_request[i] IS NOT NULL OR c_response[i] IS NOT NULL THEN
+                        bodies := bodies + 1;
+                    END IF;
+                END IF;
+            END IF;
+        END IF;
+        n := n + 4;
+    END LOOP;
+
+    FOR i IN 1 .. news LOOP
+        j := h_account[i];
+        amount_ := h_amount[i];
+        outcome := 0;
+        IF a_posted[j] IS NULL THEN
+            outcome := 5;
+        ELSIF a_due[j] <= h_at[i] OR (p_careful AND EXISTS (
+            SELECT FROM holds WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = h_hold[i]))
+        THEN
+            NULL;
+        ELSIF a_limit[j] IS NULL OR amount_ = 0 THEN
+            IF amount_ <= a_posted[j] - a_held[j] THEN
+                outcome := 1;
+            ELSE
+                outcome := CASE WHEN amount_ > a_posted[j] THEN 2 ELSE 3 END;
+            END IF;
+        ELSIF a_window[j] = ledger_window_start(a_duration[j], a_strategy[j], h_counted[i]) THEN
+            IF amount_ <= a_posted[j] - a_held[j] AND a_spent[j] + a_held[j] + amount_ <= a_limit[j] THEN
+                outcome := 1;
+            ELSE
+                outcome := CASE WHEN a_spent[j] + amount_ > a_limit[j] THEN 4
+                    WHEN amount_ > a_posted[j] THEN 2 ELSE 3 END;
+                limits := limits || ARRAY[i, a_limit[j], a_spent[j]];
+            END IF;
+        END IF;
+        IF outcome = 1 THEN
+            a_held[j] := a_held[j] + amount_;
+            a_changed[j] := true;
+            h_new[i] := true;
+            holds_new := holds_new + 1;
+        ELSIF outcome IN (2, 3, 4) AND ((outcome = 2 AND a_armed[j] IS NOT NULL) OR EXISTS (
+            SELECT FROM holds WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = h_hold[i]))
+        THEN
+            outcome := 0;
+        END IF;
+        IF outcome <> 0 THEN
+            answer[n + 1] := outcome;
+            answer[n + 2] := a_posted[j];
+            answer[n + 3] := a_held[j];
+            answer[n + 4] := a_owed[j];
+        END IF;
+        n := n + 4;
+    END LOOP;
+
+    FOR j IN 1 .. accounts LOOP
+        IF a_changed[j] THEN
+            UPDATE balances SET posted = a_posted[j], held = a_held[j], version = a_version[j],
+                limit_spent = coalesce(a_spent[j], limit_spent)
+            WHERE bucket = p_bucket AND account_id = p_accounts[j];
+        END IF;
+    END LOOP;
+    IF charges > 0 THEN
+        FOR k IN 1 .. cardinality(l_id) LOOP
+            IF l_drawn[k] THEN
+                UPDATE lots SET remaining = l_left[k]
+                WHERE bucket = p_bucket AND account_id = p_accounts[l_account[k]] AND lot_id = l_id[k];
+            END IF;
+        END LOOP;
+        INSERT INTO transfers
+            (bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note)
+        SELECT p_bucket, q.account_id, q.version, q.id, 'charge', q.book, 'revenue', q.amount, q.lot_id, q.at, q.note
+        FROM unnest(t_account, t_version, t_id, t_book, t_amount, t_lot, t_at, t_note)
+            AS q(account_id, version, id, book, amount, lot_id, at, note);
+        INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out)
+        SELECT p_bucket, p_accounts[q.account], q.counted - (q.counted % 3600000 + 3600000) % 3600000, q.provider,
+            q.model, count(*), sum(q.charge), sum(coalesce(q.tokens_in, 0)), sum(coalesce(q.tokens_out, 0))
+        FROM unnest(e_account, e_kind, e_amount, e_counted, c_provider, c_model, c_tokens_in, c_tokens_out)
+            WITH ORDINALITY AS q(account, kind, charge, counted, provider, model, tokens_in, tokens_out, place)
+        WHERE q.kind = 1 AND q.charge > 0 AND answer[4 * q.place - 3] = 1
+        GROUP BY 2, 3, 4, 5
+        ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET
+            calls = usage_hours.calls + excluded.calls, charge = usage_hours.charge + excluded.charge,
+            tokens_in = usage_hours.tokens_in + excluded.tokens_in,
+            tokens_out = usage_hours.tokens_out + excluded.tokens_out;
+    END IF;
+    IF rows_new > 0 THEN
+        INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, status_code,
+            duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged)
+        SELECT p_bucket, p_accounts[q.account], q.log_id, q.gateway_id, q.created_at, q.provider, q.model, q.success,
+            q.status_code, q.duration, q.tokens_in, q.tokens_out, q.cost, q.charge, q.detail, q.receipt, q.logged
+        FROM unnest(e_row, e_account, e_hold, c_gateway, e_counted, c_provider, c_model, c_success, c_status,
+                c_duration, c_tokens_in, c_tokens_out, c_cost, e_amount, c_detail, c_receipt, c_logged)
+            AS q(written, account, log_id, gateway_id, created_at, provider, model, success, status_code,
+                duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged)
+        WHERE q.written;
+    END IF;
+    IF bodies > 0 THEN
+        INSERT INTO call_bodies (bucket, account_id, log_id, request, response)
+        SELECT p_bucket, p_accounts[q.account], q.log_id, q.request, q.response
+        FROM unnest(e_row, e_account, e_hold, c_request, c_response) AS q(written, account, log_id, request, response)
+        WHERE q.written AND (q.request IS NOT NULL OR q.response IS NOT NULL);
+    END IF;
+    IF holds_new > 0 THEN
+        INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at)
+        SELECT p_bucket, p_accounts[q.account], q.hold_id, q.amount, q.amount, 'open', q.owner, q.at, q.expires_at
+        FROM unnest(h_new, h_account, h_hold, h_amount, h_owner, h_at, h_expires)
+            AS q(written, account, hold_id, amount, owner, at, expires_at)
+        WHERE q.written;
+    END IF;
+    RETURN answer || limits;
+END $$;

@@ -1,0 +1,324 @@
+"""Lanes: how calls' holds and charges reach PostgreSQL, many with one statement.
+
+There is one lane a bucket. What arrives while a batch is under way forms the next one; there is no timer. The
+function `ledger_batch` of the database does what is common; what it answers `slow` is done as a job by ledger.posting,
+after the batch.
+
+Order. Ends go before holds within a batch, and jobs are slower than batches, so that commands sent side by side may be
+carried out in another order than they were sent in. One that is sent after another's verdict always comes after it. A
+command that does not find what an earlier one should have left there (a release whose hold is in the same batch, or is
+a job by now) is slow too, and jobs keep their order: so it comes after the other.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
+from farebox.ledger.ledger import JobLedger
+from farebox.storage.accounts import find_account
+from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.postgres.lanes import Lane as Sender
+from farebox.storage.sql import DatabaseUnavailable
+
+BATCH_MAX = 256
+BUCKETS_KEPT = 100_000
+"""Accounts whose bucket is remembered."""
+
+_SETTLE, _RELEASE, _ALONE = 1, 2, 3
+_OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcome.LIMITED, Outcome.UNKNOWN)
+_END_COLUMNS, _HOLD_COLUMNS = 21, 7
+_NO_ROW = (None, UNRECORDED, "", *(None,) * 11)
+"""Stands for the row of a call where none is written; what is charged is counted under a provider and a model."""
+
+Values: TypeAlias = tuple[Any, ...]
+
+
+class _Item:
+    """A command on its way, or the row of a call for which nothing was held."""
+
+    __slots__ = ("account_id", "command", "future", "key", "record", "values")
+
+    def __init__(
+        self,
+        account_id: str,
+        key: str,
+        command: Hold | Settle | Release | None,
+        record: CallWritten | None,
+        values: Values,
+        future: "asyncio.Future[Verdict]",
+    ) -> None:
+        self.account_id = account_id
+        self.key = key
+        """The hold's id, which is the call's."""
+        self.command = command
+        self.record = record
+        """Where there is no command."""
+        self.values = values
+        """For the function, but for the place of the account."""
+        self.future = future
+
+
+class LaneLedger:
+    """The ledger that serves calls on PostgreSQL. Make it inside the running loop."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._database = database
+        self._jobs = JobLedger(database)
+        self._lanes: dict[int, _Lane] = {}
+        self._buckets: dict[str, int] = {}
+        self._asking: dict[str, asyncio.Task[int | None]] = {}
+        self._closed = False
+        self._slow: set[asyncio.Task[None]] = set()
+        self.slow = 0
+        """Items that the function left to a job."""
+
+    async def do(self, command: Command) -> Verdict:
+        values = _values(command)
+        if values is None:
+            return await self._jobs.do(command)
+        assert isinstance(command, Hold | Settle | Release)
+        return await self._send(command.account_id, command.hold_id, command, None, values)
+
+    async def record(self, account_id: str, record: CallWritten) -> None:
+        row = record.row(Verdict(Outcome.UNKNOWN))
+        if row.charge or row.account_id != account_id or row.created_at != record.at:
+            await self._jobs.record(account_id, record)
+            return
+        values = (_ALONE, row.log_id, 0, 0, row.created_at, None, *_written(row))
+        await self._send(account_id, row.log_id, None, record, values)
+
+    async def _send(
+        self,
+        account_id: str,
+        key: str,
+        command: Hold | Settle | Release | None,
+        record: CallWritten | None,
+        values: Values,
+    ) -> Verdict:
+        self._database.check()
+        bucket = self._buckets.get(account_id)
+        if bucket is None:
+            bucket = await self._find_bucket(account_id)
+            if bucket is None:
+                return Verdict(Outcome.UNKNOWN)
+        if self._closed:
+            raise DatabaseUnavailable("the ledger is closed")
+        lane = self._lanes.get(bucket)
+        if lane is None:
+            lane = self._lanes[bucket] = _Lane(self, bucket, self._database)
+        item = _Item(account_id, key, command, record, values, self._loop.create_future())
+        lane.put(item)
+        return await item.future
+
+    async def _find_bucket(self, account_id: str) -> int | None:
+        """Asked once for all who wait for it, who then go on in the order in which they came."""
+        asking = self._asking.get(account_id)
+        if asking is None:
+            asking = self._asking[account_id] = self._loop.create_task(self._read_bucket(account_id))
+        return await asyncio.shield(asking)
+
+    async def _read_bucket(self, account_id: str) -> int | None:
+        try:
+            account = await self._database.get(lambda connection: find_account(connection, account_id))
+        finally:
+            del self._asking[account_id]
+        if account is None:
+            return None
+        if len(self._buckets) >= BUCKETS_KEPT:
+            self._buckets.clear()
+        self._buckets[account_id] = account.bucket
+        return account.bucket
+
+    def do_slowly(self, item: _Item) -> None:
+        """Carry the item out as a job; whoever sent it gets the answer."""
+        self.slow += 1
+        task = self._loop.create_task(self._do_slowly(item))
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
+
+    async def _do_slowly(self, item: _Item) -> None:
+        try:
+            if item.command is not None:
+                verdict = await self._jobs.do(item.command)
+            else:
+                assert item.record is not None
+                await self._jobs.record(item.account_id, item.record)
+                verdict = Verdict(Outcome.DONE)
+        except Exception as error:  # noqa: BLE001 - it is the sender's
+            if not item.future.done():
+                item.future.set_exception(error)
+        else:
+            if not item.future.done():
+                item.future.set_result(verdict)
+
+    async def close(self) -> None:
+        """Finish what was sent; then nothing more may be. The database stays open."""
+        self._closed = True
+        for lane in self._lanes.values():
+            await lane.close()
+        while self._slow:
+            await asyncio.wait(self._slow)
+
+
+class _Lane:
+    """What is on its way to one bucket."""
+
+    def __init__(self, ledger: LaneLedger, bucket: int, database: PostgresDatabase) -> None:
+        self._ledger = ledger
+        self._bucket = bucket
+        self._database = database
+        self._sender = Sender(database.url, timeout=database.timeout)
+        self._pending: deque[_Item] = deque()
+        self._work: asyncio.Task[None] | None = None
+
+    def put(self, item: _Item) -> None:
+        self._pending.append(item)
+        if self._work is None:
+            self._work = asyncio.create_task(self._run())  # starts after everybody else who is ready now
+
+    async def _run(self) -> None:
+        try:
+            while self._pending:
+                batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
+                await self._do(batch)
+        finally:
+            self._work = None
+
+    async def _do(self, batch: list[_Item]) -> None:
+        try:
+            ends, holds, slow = _sorted(batch)
+            answer = await self._sender.send(_arguments(ends, holds), bucket=self._bucket) if ends or holds else []
+            left = set(batch) if answer is None else {*slow, *_deliver((*ends, *holds), len(ends), answer)}
+        except BaseException as error:
+            if isinstance(error, DatabaseUnavailable):
+                self._database.suspect(error)
+            for item in batch:
+                if not item.future.done():
+                    item.future.set_exception(_named(error))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for item in batch:
+                if item in left:
+                    self._ledger.do_slowly(item)
+
+    async def close(self) -> None:
+        while self._work is not None:
+            await asyncio.wait([self._work])
+        self._sender.close()
+
+
+def _named(error: BaseException) -> BaseException:
+    if isinstance(error, asyncio.CancelledError):
+        return DatabaseUnavailable("the ledger was stopped")
+    return error
+
+
+# --- into the function, and out of it ---------------------------------------------------------------------------------
+
+
+def _values(command: Command) -> Values | None:
+    """What the function is told of the command; None where it is a job from the start."""
+    if isinstance(command, Hold):
+        if command.amount < 0 or "/" in command.hold_id:
+            return None  # and fails there
+        counted = command.counted_at or command.at
+        return (command.hold_id, command.amount, command.at, counted, command.expires_at, command.owner)
+    if isinstance(command, Settle):
+        return None if command.amount < 0 else _end(_SETTLE, command, command.amount, command.note or None)
+    if isinstance(command, Release):
+        return _end(_RELEASE, command, 0, None)
+    return None
+
+
+def _end(kind: int, command: Settle | Release, charge: int, note: str | None) -> Values | None:
+    if command.record is None:
+        return (kind, command.hold_id, charge, command.at, command.at, note, *_NO_ROW)
+    call = _row_of(command.record, Verdict(Outcome.DONE, amount=charge))
+    if (
+        call is None
+        or (call.account_id, call.log_id, call.charge) != (command.account_id, command.hold_id, charge)
+        or call.created_at != command.record.at
+    ):
+        return None
+    return (kind, command.hold_id, charge, command.at, call.created_at, note, *_written(call))
+
+
+def _row_of(record: Record, verdict: Verdict) -> CallRow | None:
+    """The call's row, where the record is that and nothing else (ledger.commands.CallWritten)."""
+    row = getattr(record, "row", None)
+    return None if row is None else row(verdict)
+
+
+def _written(row: CallRow) -> Values:
+    return (
+        row.gateway_id,
+        row.provider,
+        row.model,
+        int(row.success),
+        row.status_code,
+        row.duration,
+        row.tokens_in,
+        row.tokens_out,
+        row.cost,
+        encode_detail(row.detail),
+        None if row.receipt is None else row.receipt.decode(),
+        int(row.logged),
+        row.request_body,
+        row.response_body,
+    )
+
+
+def _sorted(batch: Iterable[_Item]) -> tuple[list[_Item], list[_Item], list[_Item]]:
+    """Ends, holds, and those that meet another of the same id there: they are for jobs, which come after it."""
+    ends: list[_Item] = []
+    holds: list[_Item] = []
+    slow: list[_Item] = []
+    seen: set[tuple[bool, str, str]] = set()
+    for item in batch:
+        is_hold = isinstance(item.command, Hold)
+        same = (is_hold, item.account_id, item.key)
+        if same in seen:
+            slow.append(item)
+        else:
+            seen.add(same)
+            (holds if is_hold else ends).append(item)
+    return ends, holds, slow
+
+
+def _arguments(ends: Sequence[_Item], holds: Sequence[_Item]) -> list[Sequence[Any]]:
+    """From p_accounts on."""
+    accounts = sorted({item.account_id for item in (*ends, *holds)})  # by code point: the order of COLLATE "C"
+    places = {account_id: place for place, account_id in enumerate(accounts, 1)}
+    return [
+        accounts,
+        *_columns(ends, places, _END_COLUMNS),
+        *_columns(holds, places, _HOLD_COLUMNS),
+    ]
+
+
+def _columns(items: Sequence[_Item], places: dict[str, int], width: int) -> list[Sequence[Any]]:
+    if not items:
+        return [()] * width
+    return [[places[item.account_id] for item in items], *zip(*(item.values for item in items), strict=True)]
+
+
+def _deliver(items: Sequence[_Item], ends: int, answer: list[int]) -> list[_Item]:
+    """Give the function's answers to those who wait; return the items that are slow."""
+    slow = []
+    tail = iter(answer[4 * len(items) :])
+    limits = {ends + number: (limit, spent) for number, limit, spent in zip(tail, tail, tail, strict=True)}
+    for place, item in enumerate(items):
+        code, posted, held, owed = answer[4 * place : 4 * place + 4]
+        outcome = _OUTCOMES[code]
+        if outcome is None:
+            slow.append(item)
+        elif not item.future.done():  # else its sender was cancelled; what was done stands
+            amount = item.command.amount if outcome is Outcome.DONE and isinstance(item.command, Hold | Settle) else 0
+            limit, spent = limits.get(place + 1, (None, 0))
+            item.future.set_result(Verdict(outcome, posted, held, amount, 0, False, owed, limit, spent))
+    return slow

@@ -1,0 +1,77 @@
+"""The way of the ledger's batches to PostgreSQL: one connection, one call of `ledger_batch` at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from asyncpg import exceptions as of
+
+from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
+from farebox.storage.sql import DatabaseUnavailable
+
+PARAMETERS = 31
+TRIES = 10
+"""How often a batch is sent that another transaction made impossible."""
+_STATEMENT_SHARE = 0.9
+"""Of our own time-out: the server gives up first, so that we seldom have to leave a batch in doubt."""
+
+log = structlog.get_logger("farebox.storage")
+
+
+class Lane:
+    """Sends batches, one after another, and connects again where that is needed."""
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._session: Session | None = None
+        self._call: Callable[..., Any] | None = None
+
+    async def send(self, arguments: Sequence[Any], *, bucket: int) -> list[int] | None:
+        """What the function answers, once that is durable; None where the batch broke a rule of the schema as a whole,
+        and nothing of it was done.
+
+        `arguments` are those from p_accounts on. Raises DatabaseUnavailable where the batch could not be sent, or was
+        sent twice and its end is unknown.
+        """
+        careful, failed = False, 0
+        for _ in range(TRIES):
+            try:
+                with named():
+                    call = self._call or await self._connect()
+                    answer: list[int] = await call(bucket, careful, *arguments)
+            except TRY_AGAIN as error:
+                log.info("batch tried again", why=str(error))
+            except DatabaseUnavailable:
+                self.close()
+                failed += 1
+                if failed > 1:
+                    raise
+                careful = True  # it may have been done
+            except of.IntegrityConstraintViolationError:
+                if careful:
+                    return None
+                careful = True
+            except of.PostgresError:
+                log.exception("batch failed", bucket=bucket)
+                return None
+            except BaseException:  # whatever the statement is doing, its answer is not for the next batch
+                self.close()
+                raise
+            else:
+                return answer
+        return None
+
+    async def _connect(self) -> Callable[..., Any]:
+        session = await connect(self._url, timeout=self._timeout, name="farebox lane")
+        self._session = session
+        await session.execute(f"SET statement_timeout = {int(self._timeout * _STATEMENT_SHARE * 1000)}")
+        values = ", ".join(f"${number}" for number in range(1, PARAMETERS + 1))
+        statement = await session.prepare(f"SELECT ledger_batch({values})")
+        self._call = statement.fetchval
+        return self._call
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.terminate()
+        self._session = self._call = None

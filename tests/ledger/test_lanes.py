@@ -1,0 +1,352 @@
+"""The lanes of PostgreSQL: what they do without a job, that they do it as jobs would, and what becomes of a batch whose
+connection dies."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.ledger.commands import Command, Conflict, Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.lanes import LaneLedger
+from farebox.ledger.posting import apply
+from farebox.ledger.spending import window_start
+from farebox.storage.accounts import add_account
+from farebox.storage.calls import HOUR_MS
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.spending import Duration, Strategy
+from farebox.storage.sql import Connection, DatabaseUnavailable
+from tests import engines
+from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf, grant, hold, open_books, settle, top_up
+
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    engines.use_engine("postgres")
+    async with open_books(tmp_path / "books", ANN, BOB) as opened:
+        yield opened
+
+
+def lanes(books: Books) -> LaneLedger:
+    assert isinstance(books.ledger, LaneLedger)
+    return books.ledger
+
+
+def server(books: Books) -> PostgresDatabase:
+    assert isinstance(books.database, PostgresDatabase)
+    return books.database
+
+
+def release(hold_id: str, *, account_id: str = ANN, record: CallOf | None = None) -> Release:
+    return Release(account_id=account_id, hold_id=hold_id, at=START, record=record)
+
+
+# --- what needs no job ------------------------------------------------------------------------------------------------
+
+
+async def test_common_calls_need_no_job(books: Books) -> None:
+    await books.do(grant("g", 30))
+    await books.do(top_up("p", 100))
+    await books.limit(1_000)
+    await books.do(hold("first", 1))  # opens the limit's window
+    before = lanes(books).slow
+    assert await books.do(hold("a", 50)) == Verdict(Outcome.DONE, 130, 51, 50)
+    assert await books.do(hold("b", 80)) == Verdict(Outcome.HELD_ELSEWHERE, 130, 51, limit=1_000, spent=0)
+    assert await books.do(hold("b", 500)) == Verdict(Outcome.REFUSED, 130, 51, limit=1_000, spent=0)
+    assert await books.do(hold("b", 1_001)) == Verdict(Outcome.LIMITED, 130, 51, limit=1_000, spent=0)
+    assert await books.do(hold("c", 20)) == Verdict(Outcome.DONE, 130, 71, 20)
+    record = CallOf(ANN, "a")
+    assert await books.do(settle("a", 40, record=record)) == Verdict(Outcome.DONE, 90, 21, 40)
+    assert await books.do(settle("c", 0, record=CallOf(ANN, "c"))) == Verdict(Outcome.DONE, 90, 1, 0)
+    assert await books.do(release("first", record=CallOf(ANN, "first"))) == Verdict(Outcome.DONE, 90, 0)
+    await books.ledger.record(ANN, CallOf(ANN, "free"))
+    await books.ledger.record(EVE, CallOf(EVE, "nobody"))
+    assert await books.do(hold("h", 1, account_id=EVE)) == Verdict(Outcome.UNKNOWN)
+    assert lanes(books).slow == before
+    assert (await books.moves())[2:] == [
+        ("charge:a", "granted", "revenue", 30),
+        ("charge:a/2", "credit", "revenue", 10),
+    ]
+    assert await books.sql("SELECT log_id, charge FROM calls ORDER BY 1") == [
+        ("a", 40), ("c", 0), ("first", 0), ("free", 0),
+    ]  # fmt: skip
+    assert await books.sql("SELECT calls, charge, tokens_in FROM usage_hours") == [(1, 40, 3)]
+
+
+async def test_unusual_ones_are_left_to_jobs(books: Books) -> None:
+    await books.do(grant("old", 5, expires_at=START + 10))
+    await books.fund(ANN, 100)
+    await books.set(low_below=90)
+    unusual: list[Command] = [
+        hold("due", 1, at=START + 10),  # a lot is due
+        hold("due", 1),  # a repeat
+        settle("due", 2),  # more than was held
+        settle("none", 1),  # no such hold
+        release("due"),  # ended already
+    ]
+    for place, command in enumerate(unusual, 1):
+        await books.do(command)
+        assert lanes(books).slow == place, command
+    await books.do(hold("low", 20))
+    await books.do(settle("low", 20))  # the balance is low now
+    assert lanes(books).slow == len(unusual) + 1
+    assert len(await books.sql("SELECT 1 FROM notices")) == 1
+
+
+async def test_a_small_hold_behind_a_too_large_one_is_admitted(books: Books) -> None:
+    await books.fund(ANN, 100)
+    answers = await asyncio.gather(*(books.do(hold(f"h{n}", amount)) for n, amount in enumerate((60, 50, 30, 20, 10))))
+    assert [(answer.ok, answer.held) for answer in answers] == [
+        (True, 60), (False, 60), (True, 90), (False, 90), (True, 100),
+    ]  # fmt: skip
+    assert lanes(books).slow == 0
+
+
+async def test_one_hold_many_times_in_a_batch(books: Books) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("first", 1))
+    same = [hold("h", 40), settle("h", 30), hold("h", 40), hold("h", 41), release("h")]
+    answers = await asyncio.gather(*(books.do(each) for each in (*same, hold("i", 59))), return_exceptions=True)
+    assert isinstance(answers.pop(3), Conflict)
+    assert [answer.outcome for answer in answers if isinstance(answer, Verdict)] == [
+        Outcome.DONE, Outcome.DONE, Outcome.REPEATED, Outcome.NOT_OPEN, Outcome.DONE,
+    ]  # fmt: skip
+    assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(70, 60)]
+
+
+async def test_a_repeat_does_not_disturb_its_batch(books: Books) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("old", 10))
+    await books.ledger.record(ANN, CallOf(ANN, "row"))
+    verdicts, _ = await asyncio.gather(
+        asyncio.gather(*(books.do(hold(name, 10)) for name in ("a", "old", "b"))),
+        books.ledger.record(ANN, CallOf(ANN, "row")),
+    )
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.DONE, Outcome.REPEATED, Outcome.DONE]
+    assert lanes(books).slow == 1
+    assert await books.sql("SELECT count(*) FROM calls") == [(1,)]
+
+
+async def test_a_sender_that_is_cancelled_does_not_take_its_command_back(books: Books) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("first", 1))  # the account's bucket is known from here on
+    asking = asyncio.ensure_future(books.do(hold("h", 40)))
+    await asyncio.sleep(0)
+    asking.cancel()
+    assert (await books.do(settle("h", 30))).outcome is Outcome.DONE
+
+
+async def test_a_closed_ledger_has_finished_and_takes_no_more(books: Books) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("first", 1))
+    sent = [asyncio.ensure_future(books.do(hold(f"h{n}", 1))) for n in range(5)]
+    sent.append(asyncio.ensure_future(books.do(hold("first", 1))))
+    await asyncio.sleep(0)
+    await books.ledger.close()
+    assert all(verdict.ok for verdict in await asyncio.gather(*sent))
+    with pytest.raises(DatabaseUnavailable):
+        await books.do(hold("late", 1))
+
+
+# --- the same as jobs do it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "sliding"])
+@pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
+async def test_windows_begin_where_the_ledger_says(books: Books, duration: Duration, strategy: Strategy) -> None:
+    draw = random.Random(f"{duration} {strategy}")
+    moments = [draw.randrange(0, 4_102_444_800_000) for _ in range(300)]
+    first_of_a_month = (0, 951_868_800_000, 1_709_251_200_000, 1_735_689_600_000)
+    moments += [at + more for at in first_of_a_month for more in (0, 1, HOUR_MS)]
+    values = ", ".join(f"({at})" for at in moments)
+    found = await books.sql(
+        f"SELECT at, ledger_window_start('{duration}', '{strategy}', at) FROM (VALUES {values}) moments(at)"
+    )
+    assert found == [(at, window_start(duration, strategy, at)) for at in moments]
+
+
+TABLES = {
+    "balances": "posted, held, version, owed, top_up_below, low_told, limit_from, limit_spent",
+    "holds": "hold_id, asked, amount, state, charge, written_off, owner, created_at, expires_at",
+    "lots": "lot_id, book, amount, remaining",
+    "transfers": "version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note",
+    "usage_hours": "hour, provider, model, calls, charge, tokens_in, tokens_out",
+    "calls": "log_id, gateway_id, created_at, provider, model, success, status_code, duration, tokens_in, tokens_out, "
+    "cost, charge, detail, receipt, logged",
+    "notices": "notice_id, content",
+}
+
+
+async def all_rows(books: Books) -> dict[str, list[tuple[Any, ...]]]:
+    return {
+        table: sorted(await books.sql(f"SELECT account_id, {columns} FROM {table}"), key=repr)
+        for table, columns in TABLES.items()
+    }
+
+
+class Watched(LaneLedger):
+    """Lanes that say what they left to jobs, in that order."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        super().__init__(database)
+        self.left: list[int] = []
+
+    def do_slowly(self, item: Any) -> None:
+        self.left.append(id(item.command))
+        super().do_slowly(item)
+
+
+def some_commands(draw: random.Random, held: list[str], count: int, now: int) -> list[Hold | Settle | Release]:
+    """A batch: mostly what is common, but it meets its own earlier work too."""
+    commands: list[Hold | Settle | Release] = []
+    for _ in range(count):
+        kind, is_common = draw.random(), draw.random() < 0.9
+        name = f"{draw.choice((ANN, BOB))}-{draw.randrange(10**6)}"
+        if kind < 0.5:
+            name = name if is_common else draw.choice(held or [name])
+            held.append(name)
+        elif held:
+            name = held.pop(draw.randrange(len(held))) if is_common else draw.choice(held)
+        account = name.partition("-")[0]
+        if kind < 0.5:
+            commands.append(hold(name, draw.randrange(40), account_id=account, at=now, expires_at=now + 10 * HOUR_MS))
+        elif kind < 0.9:
+            record = CallOf(account, name, now - draw.choice((0, 0, 1)) * HOUR_MS) if draw.random() < 0.7 else None
+            charge = draw.randrange(10) if is_common else draw.randrange(60)
+            commands.append(settle(name, charge, account_id=account, at=now, record=record))
+        else:
+            record = CallOf(account, name, now) if draw.random() < 0.5 else None
+            commands.append(Release(account_id=account, hold_id=name, at=now, record=record))
+    return commands
+
+
+def in_order(commands: Sequence[Hold | Settle | Release], left: list[int]) -> list[Hold | Settle | Release]:
+    """The order in which the lanes carry a batch out: ends, holds, what was left to jobs."""
+    fast = sorted((each for each in commands if id(each) not in left), key=lambda each: isinstance(each, Hold))
+    by_id = {id(each): each for each in commands}
+    return fast + [by_id[each] for each in left]
+
+
+async def _prepare(books: Books, draw: random.Random) -> None:
+    for account in (ANN, BOB):
+        await books.do(grant("g1", draw.randrange(1, 60), account_id=account, expires_at=START + 3 * HOUR_MS))
+        await books.do(grant("g2", draw.randrange(1, 60), account_id=account, priority=10))
+        await books.do(top_up("p1", draw.randrange(400, 900), account_id=account))
+    duration: Duration = draw.choice(("daily", "monthly"))
+    await books.limit(draw.randrange(200, 500), duration, draw.choice(("fixed", "sliding")), BOB)
+    await books.set(low_below=draw.randrange(100))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_batches_and_jobs_leave_the_same_rows(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    engines.use_engine("postgres")
+    sent: list[tuple[Hold | Settle | Release, Verdict | type[BaseException]]] = []
+    async with open_books(tmp_path / "lanes", ANN, BOB) as books:
+        books.ledger = watched = Watched(server(books))
+        await _prepare(books, draw)
+        held: list[str] = []
+        for turn in range(12):
+            commands = some_commands(draw, held, draw.choice((1, 3, 20, 60)), START + turn * HOUR_MS // 2)
+            watched.left.clear()
+            answers = await asyncio.gather(*(books.do(each) for each in commands), return_exceptions=True)
+            verdicts = {id(each): answer for each, answer in zip(commands, answers, strict=True)}
+            for each in in_order(commands, watched.left):
+                answer = verdicts[id(each)]
+                sent.append((each, answer if isinstance(answer, Verdict) else type(answer)))
+        fast = sum(1 for _, answer in sent if isinstance(answer, Verdict)) - watched.slow
+        by_lanes = await all_rows(books)
+    assert fast > len(sent) / 6
+    async with open_books(tmp_path / "jobs", ANN, BOB, jobs=True) as books:
+        await _prepare(books, random.Random(seed))
+        wanted = await books.database.write(partial(_all_at_once, commands=[each for each, _ in sent]))
+        assert [answer for _, answer in sent] == wanted
+        assert await all_rows(books) == by_lanes
+
+
+def _all_at_once(connection: Connection, commands: Sequence[Command]) -> list[Verdict | type[BaseException]]:
+    answers: list[Verdict | type[BaseException]] = []
+    for command in commands:
+        try:
+            answers.append(apply(connection, command))
+        except Conflict as error:
+            answers.append(type(error))
+    return answers
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+async def test_three_ledgers_admit_exactly_what_there_is(books: Books) -> None:
+    await books.fund(ANN, 37 * 7 + 6)
+    ledgers = [LaneLedger(server(books)) for _ in range(3)]
+    verdicts = await asyncio.gather(*(ledgers[n % 3].do(hold(f"h{n}", 7)) for n in range(600)))
+    assert sum(verdict.ok for verdict in verdicts) == 37
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.DONE, Outcome.HELD_ELSEWHERE}
+    for ledger in ledgers:
+        await ledger.close()
+
+
+async def test_a_storm_of_lanes_and_jobs_has_no_deadlock(books: Books) -> None:
+    names = [f"account{n}" for n in range(12)]
+    for name in names:
+        await books.database.write(partial(add_account, account_id=name, name=name, at=START))
+        await books.fund(name, 10_000)
+    ledgers = [LaneLedger(server(books)) for _ in range(3)]
+
+    async def caller(number: int) -> None:
+        draw, ledger = random.Random(number), ledgers[number % 3]
+        for turn in range(8):
+            account, name = draw.choice(names), f"{number}-{turn}"
+            assert (await ledger.do(hold(name, 20, account_id=account))).ok
+            charge = draw.choice((5, 20, 25))  # the last is an overrun: a job
+            ended = await ledger.do(settle(name, charge, account_id=account, record=CallOf(account, name)))
+            assert ended.amount == charge
+
+    await asyncio.gather(*(caller(number) for number in range(48)))
+    for ledger in ledgers:
+        await ledger.close()
+    assert await books.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
+    assert await books.sql("SELECT sum(held) FROM balances") == [(0,)]
+
+
+async def test_a_batch_whose_connection_is_cut_is_neither_lost_nor_doubled(books: Books) -> None:
+    """The connection dies again and again, wherever the batch is; every command is answered, and took effect once."""
+    await books.fund(ANN, 1_000_000)
+    answered, cuts = 0, 0
+
+    async def until_answered(command: Command) -> Verdict:
+        nonlocal answered, cuts
+        while True:
+            try:
+                verdict = await books.do(command)
+            except DatabaseUnavailable:
+                continue
+            answered += 1
+            if answered % 20 == 0:  # the others' batch is under way
+                cuts += len(await books.sql(CUT))
+            return verdict
+
+    async def caller(number: int) -> None:
+        for turn in range(10):
+            name = f"{number}-{turn}"
+            assert (await until_answered(hold(name, 20))).ok
+            assert (await until_answered(settle(name, 7, record=CallOf(ANN, name)))).amount == 7
+
+    await asyncio.gather(*(caller(number) for number in range(16)))
+    assert cuts > 3
+    assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [
+        (1_000_000 - 16 * 10 * 7, 0)
+    ]
+    assert await books.sql("SELECT count(*), sum(charge) FROM calls") == [(16 * 10, 16 * 10 * 7)]
+
+
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'farebox lane' "
+    "AND datname = current_database()"
+)
