@@ -6,12 +6,13 @@ from farebox.errors import Problem
 from farebox.ledger.commands import Outcome, Release, Settle, Verdict
 from farebox.pricing.estimate import estimate
 from farebox.providers.formats.base import Observed
-from farebox.storage.accounts import find_account
-from farebox.storage.calls import insert_call
-from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.journal import JournalUnwritable
+from farebox.storage.sql import DatabaseUnavailable
+from farebox.usecases.journal_entry import entry_of
 from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Priced, price_answer
-from farebox.usecases.record_call import CallRecord, Ended, log
+from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
 from farebox.usecases.ride import CLIENT_GONE, Ride
+from farebox.usecases.services import Services
 
 CLIENT_CLOSED_STATUS = 499
 PERSIST_ATTEMPTS = 5
@@ -25,8 +26,9 @@ async def settle_call(
     """End a call whose answer had begun, by what the answer showed. `cut` says why it broke off, or is None;
     `broken_status` is what the client is answered in that case, where not what the provider answered.
 
-    Returns the ledger's verdict, or None where nothing was held. Raises DatabaseUnavailable: the hold then stays open
-    and is resolved by policy when it expires.
+    Returns the ledger's verdict, or None where nothing was held or the journal has the charge. Raises
+    DatabaseUnavailable where neither database nor journal takes it: the hold then stays open and is resolved by policy
+    when it expires.
     """
     call = ride.call
     ended = Ended(
@@ -93,52 +95,62 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
 async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
     call, services = ride.call, ride.services
     record = CallRecord(call, ended, priced, ride.price, ride.markup, ride.bound)
-    if not ride.hold_asked:
-        await services.database.write(lambda connection: _insert_alone(connection, record))
-        record.say(0)
-        return None
     now = services.clock.now_ms()
-    command: Settle | Release
-    if ended.outcome == "charged":
+    command: Settle | Release | None = None
+    if ride.hold_asked and ended.outcome == "charged":
         command = Settle(account_id=call.account_id, hold_id=call.log_id, amount=priced.charge, at=now, record=record)
-    else:
+    elif ride.hold_asked:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
-    verdict = await _persist(ride, command)
-    if verdict.outcome is Outcome.UNKNOWN:  # the wait for the hold was interrupted, and it was refused
-        await services.database.write(lambda connection: _insert_alone(connection, record))
+    verdict = await _persist(ride, command, record, now)
+    if verdict is None:
+        record.say(priced.charge if ended.outcome == "charged" else 0)
+        return None
+    if command is None or verdict.outcome is Outcome.UNKNOWN:
+        if isinstance(command, Settle):  # its hold had been acknowledged
+            warn_if_unusual(call.log_id, verdict, overrun=False)
         record.say(0)
         return None
     services.waiters.wake(call.account_id)
-    overrun = ride.bound is not None and verdict.amount > ride.bound.amount
-    if overrun or verdict.written_off or verdict.late or not verdict.ok:
-        log.warning(
-            "hold ended unusually",
-            log_id=call.log_id,
-            verdict=verdict.outcome,
-            overrun=overrun,
-            written_off_nanos=verdict.written_off,
-            late=verdict.late,
-            over_limit_nanos=verdict.over_limit,
-        )
+    warn_if_unusual(call.log_id, verdict, overrun=ride.bound is not None and verdict.amount > ride.bound.amount)
     record.say(verdict.amount)
     return verdict
 
 
-async def _persist(ride: Ride, command: Settle | Release) -> Verdict:
-    """Send the command until the database takes it. The same command again is harmless."""
+async def _persist(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
+    """Make the end of the call durable: in the database, and where that is away, in the journal. Returns the ledger's
+    verdict; UNKNOWN where there is no hold, and None where the journal has it.
+
+    Raises DatabaseUnavailable where neither takes it.
+    """
+    services = ride.services
     attempt = 1
     while True:
         try:
-            return await ride.services.ledger.do(command)
-        except DatabaseUnavailable:
+            services.database.check()
+            return await _in_database(services, command, record)
+        except DatabaseUnavailable as error:
+            services.database.suspect(error)
+            try:
+                await _in_journal(services, command, record, now)
+                return None
+            except JournalUnwritable as full:
+                log.error("journal unwritable", why=str(full))
             if attempt == PERSIST_ATTEMPTS:
                 log.exception("hold left open", log_id=ride.call.log_id, account=ride.call.account_id)
                 raise
-        await ride.services.clock.sleep(0.1 * 2**attempt)
+        await services.clock.sleep(0.1 * 2**attempt)
         attempt += 1
 
 
-def _insert_alone(connection: Connection, record: CallRecord) -> None:
-    account = find_account(connection, record.call.account_id)
-    if account is not None:
-        insert_call(connection, account.bucket, record.row(Verdict(Outcome.UNKNOWN)))
+async def _in_database(services: Services, command: Settle | Release | None, record: CallRecord) -> Verdict:
+    """The same command again is harmless."""
+    verdict = Verdict(Outcome.UNKNOWN) if command is None else await services.ledger.do(command)
+    if verdict.outcome is Outcome.UNKNOWN:  # nothing was to be held; or the wait for it broke off, and it was refused
+        await services.ledger.record(record.call.account_id, record)
+    return verdict
+
+
+async def _in_journal(services: Services, command: Settle | Release | None, record: CallRecord, now: int) -> None:
+    if services.journal is None:
+        raise JournalUnwritable("this process keeps no journal")
+    await services.journal.add(entry_of(command, record, now))

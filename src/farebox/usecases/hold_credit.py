@@ -13,6 +13,7 @@ from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.tokens import count_tokens
+from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call
 from farebox.usecases.credit_refusal import credit_refusal
 from farebox.usecases.services import Services
@@ -37,7 +38,7 @@ async def hold_credit(services: Services, call: Call, price: ModelPrice, markup:
     """Put the hold of a call on its account.
 
     Raises Problem: NO_CREDIT where the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
-    where other calls hold it for the moment, SPEND_LIMITED.
+    where other calls hold it for the moment, SPEND_LIMITED. Raises DatabaseUnavailable.
     """
     assert call.parsed is not None
     demand = call.parsed.demand
@@ -111,15 +112,20 @@ def _count_input(call: Call, price: ModelPrice) -> int | None:
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
+    """Raises DatabaseUnavailable: then there may be a hold, and whoever ends the call gives it back."""
+    services.database.check()
     now = services.clock.now_ms()
-    return await services.ledger.do(
-        Hold(
-            account_id=call.account_id,
-            hold_id=call.log_id,
-            amount=wanted.amount,
-            at=now,
-            expires_at=now + services.settings.call_timeout_ms + HOLD_GRACE_MS,
-            owner=services.instance,
-            counted_at=call.started_at,
-        )
+    hold = Hold(
+        account_id=call.account_id,
+        hold_id=call.log_id,
+        amount=wanted.amount,
+        at=now,
+        expires_at=now + services.settings.call_timeout_ms + HOLD_GRACE_MS,
+        owner=services.instance,
+        counted_at=call.started_at,
     )
+    try:
+        return await services.ledger.do(hold)
+    except DatabaseUnavailable as error:
+        services.database.suspect(error)
+        raise

@@ -81,16 +81,6 @@ class CallRecord:
         )
 
     def receipt(self, verdict: Verdict) -> Receipt:
-        notes = self.priced.notes
-        if verdict.late:
-            notes = (*notes, "the hold had expired before the charge")
-        if verdict.written_off:
-            notes = (
-                *notes,
-                "above the hold and above what the account had: the rest was written off",
-            )
-        if verdict.over_limit:
-            notes = (*notes, "above the hold and above the account's spending limit")
         return make_receipt(
             log_id=self.call.log_id,
             account_id=self.call.account_id,
@@ -107,7 +97,7 @@ class CallRecord:
             hold_nanos=0 if self.bound is None else self.bound.amount,
             written_off_nanos=verdict.written_off,
             policy=self.priced.policy,
-            notes=notes,
+            notes=(*self.priced.notes, *notes_of(verdict)),
         )
 
     def say(self, charge: int) -> None:
@@ -151,6 +141,32 @@ class CallRecord:
             response_size=ended.answer_size,
             first_byte_ms=ended.first_byte_ms,
         )
+
+
+def warn_if_unusual(log_id: str, verdict: Verdict, *, overrun: bool) -> None:
+    """A line in the log where a hold did not end as holds do."""
+    if overrun or verdict.written_off or verdict.late or not verdict.ok:
+        log.warning(
+            "hold ended unusually",
+            log_id=log_id,
+            verdict=verdict.outcome,
+            overrun=overrun,
+            written_off_nanos=verdict.written_off,
+            late=verdict.late,
+            over_limit_nanos=verdict.over_limit,
+        )
+
+
+def notes_of(verdict: Verdict) -> tuple[str, ...]:
+    """What the receipt says of an unusual verdict."""
+    notes: tuple[str, ...] = ()
+    if verdict.late:
+        notes = ("the hold had expired before the charge",)
+    if verdict.written_off:
+        notes = (*notes, "above the hold and above what the account had: the rest was written off")
+    if verdict.over_limit:
+        notes = (*notes, "above the hold and above the account's spending limit")
+    return notes
 
 
 def _count(quantity: object) -> int | None:

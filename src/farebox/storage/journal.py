@@ -1,0 +1,262 @@
+"""The journal's files: lines that are durable before anybody goes on, kept until what they say has been done.
+
+A process has a file of its own, and holds its lock (flock) for as long as it lives. A file whose lock is free was left
+by a process that has ended: whoever gets the lock first, has it. A file is named, and thereby found by others, only
+once its lock is taken. Files of which everything has been done are removed, so that the folder is empty when all is
+well.
+
+Each line begins with a checksum of the rest. One that was cut in half by a crash has been acknowledged to nobody; it is
+told apart by its checksum and passed over.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SUFFIX = ".jsonl"
+REFUSED = "refused.lines"
+"""Where lines go that cannot be done; an operator looks at them."""
+READ_BYTES = 4 * 2**20
+"""About as much is read, and done, at a time."""
+
+
+class JournalUnwritable(RuntimeError):
+    """The disk took no line: full, read-only, broken, or there is no journal."""
+
+
+@dataclass(eq=False, slots=True)
+class JournalFile:
+    """One file. Its lock is ours while it is open."""
+
+    path: Path
+    fd: int
+    size: int
+    """Up to here its lines are whole and durable."""
+    done: int = 0
+    """Up to here they have been carried out."""
+
+    def lines(self) -> list[bytes]:
+        """Some of the lines that are to be done next, each with its end; empty after the last one."""
+        data = os.pread(self.fd, READ_BYTES, self.done)
+        while data and b"\n" not in data:
+            more = os.pread(self.fd, READ_BYTES, self.done + len(data))
+            if not more:
+                return [data]  # cut in half
+            data += more
+        whole = data.rfind(b"\n") + 1
+        return [line + b"\n" for line in data[:whole].split(b"\n")[:-1]]
+
+    def drop(self) -> None:
+        """Remove it: all of it has been done."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.fd)
+
+
+def sealed(content: bytes) -> bytes:
+    """A line with its checksum. `content` has no newline."""
+    return b"%08x %b\n" % (zlib.crc32(content), content)
+
+
+def unsealed(line: bytes) -> bytes | None:
+    """What was sealed; None where it is not whole."""
+    checksum, space, content = line[:8], line[8:9], line[9:-1]
+    whole = line.endswith(b"\n") and space == b" " and checksum == b"%08x" % zlib.crc32(content)
+    return content if whole else None
+
+
+class JournalFiles:
+    """The journal of one process, and its view of what others left. Make it where an event loop runs."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self._name = name
+        self._count = 0
+        self._open: JournalFile | None = None
+        self._full: list[JournalFile] = []
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._at_work: asyncio.Task[None] | None = None
+        # One thread: whatever is done to the files is done in turn.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="farebox-journal")
+
+    async def add(self, content: bytes) -> None:
+        """Write a line; it is durable when this returns. Raises JournalUnwritable.
+
+        Lines that come while the disk is waited for share the next wait. A caller that is cancelled leaves its line.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((sealed(content), future))
+        if self._at_work is None:
+            self._at_work = asyncio.ensure_future(self._write_waiting())
+        await future
+
+    async def closed(self) -> list[JournalFile]:
+        """This process's files, oldest first; none of them is written to any more."""
+        return await self._run(self._rotate)
+
+    async def abandoned(self) -> list[JournalFile]:
+        """Files of processes that have ended, oldest first; they are this process's now. Raises OSError."""
+        return await self._run(self._take_over)
+
+    async def lines(self, file: JournalFile) -> list[bytes]:
+        """JournalFile.lines, without keeping the loop waiting for the disk."""
+        return await self._run(file.lines)
+
+    async def drop(self, file: JournalFile) -> None:
+        """Remove a file that has been carried out."""
+        await self._run(lambda: self._drop(file))
+
+    async def refuse(self, line: bytes) -> None:
+        """Put a line aside that cannot be carried out. Raises OSError."""
+        await self._run(lambda: self._put_aside(line))
+
+    @property
+    def empty(self) -> bool:
+        return not (self._waiting or self._open or self._full)
+
+    async def finish(self) -> None:
+        """Wait for what is being written."""
+        while self._at_work is not None:
+            await self._at_work
+
+    async def close(self) -> None:
+        """Let go of the files; what is in them is for the next process."""
+        await self.finish()
+        self._thread.shutdown()
+        for file in [*self._full, *([self._open] if self._open else [])]:
+            os.close(file.fd)
+        self._full, self._open = [], None
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            failure: OSError | None = None
+            try:
+                await self._run(lambda: self._append(b"".join(line for line, _ in batch)))  # noqa: B023 - awaited here
+            except OSError as error:
+                failure = error
+            for _, future in batch:
+                if future.done():  # its caller was cancelled; the line stands
+                    continue
+                if failure is None:
+                    future.set_result(None)
+                else:
+                    unwritable = JournalUnwritable(f"{self.folder}: {failure.strerror or failure}")
+                    unwritable.__cause__ = failure
+                    future.set_exception(unwritable)
+        self._at_work = None
+
+    # --- on the thread ---
+
+    def _append(self, data: bytes) -> None:
+        file = self._open = self._open or self._new_file()
+        try:
+            rest = memoryview(data)
+            at = file.size
+            while rest:
+                written = os.pwrite(file.fd, rest, at)
+                rest, at = rest[written:], at + written
+            os.fsync(file.fd)
+        except OSError:
+            self._open = None
+            self._retire(file)  # what its tail looks like now, nobody knows
+            raise
+        file.size = at
+
+    def _retire(self, file: JournalFile) -> None:
+        """Write no more to a file; remove it where nothing whole is in it."""
+        if file.size == 0:
+            with contextlib.suppress(OSError):
+                file.drop()
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fd, file.size)
+        self._full.append(file)
+
+    def _new_file(self) -> JournalFile:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._count += 1
+        path = self.folder / f"{self._name}.{self._count:06d}{SUFFIX}"
+        draft = path.with_suffix(".draft")
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(path)
+            self._sync_folder()
+        except OSError:
+            os.close(fd)
+            draft.unlink(missing_ok=True)
+            raise
+        return JournalFile(path, fd, 0)
+
+    def _sync_folder(self) -> None:
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _rotate(self) -> list[JournalFile]:
+        if self._open is not None:
+            self._full.append(self._open)
+            self._open = None
+        return list(self._full)
+
+    def _take_over(self) -> list[JournalFile]:
+        ours = {file.path for file in (*self._full, *([self._open] if self._open else []))}
+        found = []
+        for path in sorted(self.folder.glob(f"*{SUFFIX}"), key=_age) if self.folder.exists() else []:
+            file = None if path in ours else _locked(path)
+            if file is not None:
+                found.append(file)
+        self._full.extend(found)
+        return found
+
+    def _drop(self, file: JournalFile) -> None:
+        file.drop()
+        if file in self._full:
+            self._full.remove(file)
+
+    def _put_aside(self, line: bytes) -> None:
+        fd = os.open(self.folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line if line.endswith(b"\n") else line + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _age(path: Path) -> tuple[int, str]:
+    try:
+        return path.stat().st_mtime_ns, path.name
+    except FileNotFoundError:  # its process has just finished it
+        return 0, path.name
+
+
+def _locked(path: Path) -> JournalFile | None:
+    """The file with its lock; None where its process lives, or it has gone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    stat = os.fstat(fd)
+    if stat.st_nlink == 0:  # its process finished it while we came for it
+        os.close(fd)
+        return None
+    return JournalFile(path, fd, stat.st_size)

@@ -1,0 +1,162 @@
+"""Watching over the database: whether it is there, and whether a synchronous standby streams from it.
+
+Once a second the primary is asked on a connection of the watch's own. The first failure of anybody's statement marks
+the database as away, so that nobody else waits for it: whatever is asked of it then fails at once. A failure is looked
+into at once, too: one that was the connection's own fault is forgotten after a few milliseconds.
+
+The mark goes when a commit has gone through. A read alone would not do: a commit waits for a synchronous standby, and
+needs room on the disk.
+"""
+
+import asyncio
+import contextlib
+from typing import Literal
+
+import structlog
+
+from farebox.storage.postgres.connecting import Session, connect, named
+from farebox.storage.sql import DatabaseUnavailable, StandbyMissing
+
+Standby = Literal["ignore", "require"]
+
+LOOK_EVERY_SECONDS = 1.0
+PROOF_SECONDS = 2.0
+"""Longest wait for the commit that proves that the database is back."""
+
+_ALIVE = "SELECT 1 AS streaming"
+_STREAMING = (
+    "SELECT count(*) AS streaming FROM pg_stat_replication "
+    "WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
+)
+_PROOF = "SELECT pg_logical_emit_message(true, 'farebox', '')"
+_FIT = (
+    "SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees, "
+    "current_setting('synchronous_commit') AS waits"
+)
+
+log = structlog.get_logger("farebox.storage")
+
+
+class Health:
+    """What is known of a database at this moment. `watch()` keeps it up to date."""
+
+    def __init__(self, url: str, *, timeout: float, standby: Standby) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._standby: Standby = standby
+        self._away: str | None = None
+        self._standby_missing = False
+        self._said = False
+        """Whether the log has told of what is wrong now."""
+        self._since = 0.0
+        self._session: Session | None = None
+        self._look_now = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+
+    def check_reads(self) -> None:
+        """Raises DatabaseUnavailable where the database is away."""
+        if self._away is not None:
+            raise DatabaseUnavailable(self._away)
+
+    def check(self) -> None:
+        """Raises DatabaseUnavailable where the database is away, or has no standby and needs one."""
+        if self._away is not None:
+            raise DatabaseUnavailable(self._away)
+        if self._standby_missing:
+            raise StandbyMissing("no synchronous standby streams")
+
+    def failed(self, error: DatabaseUnavailable) -> None:
+        """Somebody's work failed: nobody else need try before the watch has seen a commit go through. (While a standby
+        is missing, commits fail that wait for it: that is known already.)"""
+        if self._away is None and not self._standby_missing and self._watching is not None:
+            self._away = str(error)
+            self._since = asyncio.get_running_loop().time()
+            self._look_now.set()
+
+    def watch(self) -> None:
+        """Begin to watch, until `close`."""
+        self._watching = asyncio.ensure_future(self._watch())
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
+        self._drop()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except Exception as error:  # noqa: BLE001 - whatever it is: a watch that ended would never see it mended
+                self._drop()
+                self._mark_away(f"{type(error).__name__}: {error}")
+            self._look_now.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY_SECONDS)
+
+    async def _look(self) -> None:
+        """Ask the primary. Raises DatabaseUnavailable where that cannot be done."""
+        if self._session is None or self._session.is_closed():
+            self._session = await connect(self._url, timeout=self._timeout, name="farebox watch")
+        with named():
+            query = _STREAMING if self._standby == "require" else _ALIVE
+            if await self._session.fetchval(query) == 0:
+                self._mark_standby_missing()
+                return
+            if self._away is not None or self._standby_missing:
+                await self._session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
+        self._mark_well()
+
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._session.terminate()
+            self._session = None
+
+    def _mark_away(self, why: str) -> None:
+        if self._away is None and not self._standby_missing:
+            self._since = asyncio.get_running_loop().time()
+        self._away = why
+        if not self._said:
+            self._said = True
+            log.error("database away", why=why, until="calls are refused, and charges journaled, until it is back")
+
+    def _mark_standby_missing(self) -> None:
+        """The primary answers, and no synchronous standby streams from it."""
+        if self._away is None and not self._standby_missing:
+            self._since = asyncio.get_running_loop().time()
+        self._away = None
+        if not self._standby_missing:
+            self._standby_missing, self._said = True, True
+            log.error("standby missing", until="calls are refused, and charges journaled, until one streams")
+
+    def _mark_well(self) -> None:
+        if self._away is None and not self._standby_missing:
+            return
+        seconds = round(asyncio.get_running_loop().time() - self._since, 3)
+        if self._said:
+            log.warning("database back", seconds=seconds)
+        else:
+            log.info("database failed and works", why=self._away, seconds=seconds)
+        self._away, self._standby_missing, self._said = None, False, False
+
+
+async def check_fitness(session: Session, standby: Standby) -> None:
+    """Where a standby is required: whether its state can be seen, and whether commits wait for it.
+
+    Raises DatabaseUnavailable, with what to do about it.
+    """
+    if standby == "ignore":
+        return
+    role, sees, waits = await session.fetchrow(_FIT)
+    if not sees:
+        raise DatabaseUnavailable(
+            f"FAREBOX_STANDBY is `require`, and {role} may not see whether a standby streams: run "
+            f'`GRANT pg_monitor TO "{role}"` as a superuser'
+        )
+    if waits in ("off", "local"):
+        raise DatabaseUnavailable(
+            f"FAREBOX_STANDBY is `require`, and commits of {role} do not wait for a standby: set synchronous_commit "
+            f"to `on` instead of `{waits}`"
+        )

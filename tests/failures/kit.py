@@ -1,0 +1,273 @@
+"""A served Farebox on PostgreSQL, callers that never stop, and the comparison of what they saw with the books."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farebox.clock import RandomIds, SystemClock
+from farebox.ledger.audit import audit
+from farebox.model import Permission
+from farebox.money import parse_usd
+from farebox.settings import Settings, load, secret_key
+from farebox.storage.database import migrate_now, opened_for_command
+from farebox.storage.postgres.connecting import connect
+from farebox.storage.sql import rows
+from farebox.usecases import administer
+from farebox.vault import Vault
+from tests.ride.kit import price_of
+from tests.ride.wire import Wire, WireAnswer, chat_body
+
+ACCOUNTS = 3
+CALLERS = 12
+GRANTED = parse_usd("1000")
+SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """A data folder with accounts in a PostgreSQL database, and the port on which it is served."""
+
+    folder: Path
+    settings: Settings
+    port: int
+    customers: list[tuple[str, str]]
+    """Account id and token."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
+
+    @property
+    def journal(self) -> list[Path]:
+        return sorted((self.folder / "journal").glob("*.jsonl"))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "farebox.cli.main", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        settings = self.settings
+        others = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
+        return others | {
+            "FAREBOX_DATA_DIR": str(self.folder),
+            "FAREBOX_DATABASE_URL": settings.database_url,
+            "FAREBOX_DATABASE_TIMEOUT_MS": str(settings.database_timeout_ms),
+            "FAREBOX_STANDBY": settings.standby,
+            "FAREBOX_LOG_LEVEL": "warning",
+        }
+
+
+def new_house(folder: Path, database_url: str, **settings: object) -> House:
+    """Migrate the database and fund some accounts."""
+    chosen = load({}, data_dir=str(folder), database_url=database_url, **{"database_timeout_ms": 2000, **settings})
+    migrate_now(chosen)
+    ids, vault, at = RandomIds(SystemClock()), Vault(secret_key(chosen)), SystemClock().now_ms()
+    customers = []
+    with opened_for_command(chosen, writing=True) as connection:
+        for number in range(ACCOUNTS):
+            account = administer.create_account(connection, ids, name=f"customer {number}", at=at).account_id
+            administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
+            made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
+            customers.append((account, made.secret))
+    return House(folder, chosen, free_port(), customers)
+
+
+def free_port() -> int:
+    """Below those that the system gives to outgoing connections: it is still free when a server is started again."""
+    while True:
+        port = random.randrange(10_000, 15_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+@contextlib.contextmanager
+def served(house: House, *, workers: int = 1) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server, listening; killed at the end where it has not ended."""
+    more = ("--workers", str(workers)) if workers > 1 else ()
+    with (house.folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            house.command("serve", "--demo", "--json", "--port", str(house.port), *more),
+            env=house.environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline(), house.log[-3000:]  # it says where it listens, or ends
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        process.stdout.close()
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """A clean stop."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def until(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+async def until_async(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def call(house: House, *, demo: str = "tokens=5", words: int = 5, stream: bool = False) -> WireAnswer:
+    """One call of the first customer."""
+    wire = await begin(house, house.customers[0], demo=demo, words=words, stream=stream)
+    return await wire.answer()
+
+
+async def begin(house: House, customer: tuple[str, str], *, demo: str, words: int, stream: bool) -> Wire:
+    """Send a call; its answer is read by the test."""
+    account, token = customer
+    more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    body = chat_body(" ".join(["word"] * words), max_tokens=200, **more)
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-demo": demo}
+    wire = await Wire.open(house.url)
+    await wire.send(f"/v1/{account}/default/compat/chat/completions", headers, body)
+    return wire
+
+
+@dataclass(slots=True)
+class Load:
+    """Callers that call all the time, whether the call is taken or not; and what they saw."""
+
+    house: House
+    chance: random.Random
+    complete: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Log id of each complete answer → its account, and what it must cost."""
+    refused: set[str] = field(default_factory=set)
+    """Log ids of calls that were answered 503."""
+    unclear: int = 0
+    """Answers that broke off, or did not come."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    longest_refusal: float = 0.0
+    """Seconds that the slowest 503 took."""
+    stopped: bool = False
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._caller() for _ in range(CALLERS)))
+
+    async def _caller(self) -> None:
+        chance = self.chance
+        while not self.stopped:
+            customer = chance.choice(self.house.customers)
+            stream = chance.random() < 0.5
+            demo = f"tokens={chance.randrange(1, 30)}"
+            if chance.random() < 0.7:
+                demo += f" gap={chance.randrange(1, 15)}" if stream else f" delay={chance.randrange(1, 200)}"
+            began = time.monotonic()
+            try:
+                wire = await begin(self.house, customer, demo=demo, words=chance.randrange(1, 30), stream=stream)
+                answer = await asyncio.wait_for(wire.answer(), 30)
+            except (ConnectionError, asyncio.IncompleteReadError, OSError):
+                self.unclear += 1
+                await asyncio.sleep(0.03)
+            else:
+                self.note(customer[0], answer, time.monotonic() - began)
+                await asyncio.sleep(0.03 if answer.status == 503 else 0)
+
+    def note(self, account: str, answer: WireAnswer, seconds: float = 0.0) -> None:
+        self.statuses[answer.status] += 1
+        log_id = answer.headers.get("cf-aig-log-id")
+        if answer.status == 503:
+            assert "retry-after" in answer.headers
+            assert answer.code == 2913, answer.body
+            self.longest_refusal = max(self.longest_refusal, seconds)
+            if log_id:
+                self.refused.add(log_id)
+            return
+        assert log_id is not None
+        assert log_id not in self.complete
+        usage = _usage(answer)
+        if usage is None:
+            self.unclear += 1
+        else:
+            self.complete[log_id] = (account, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
+
+    async def more(self, calls: int) -> None:
+        """Wait until so many more answers are complete."""
+        goal = len(self.complete) + calls
+        await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers", 40)
+
+
+def _usage(answer: WireAnswer) -> dict[str, int] | None:
+    """What a complete answer says it used; None where it is not complete."""
+    if answer.status != 200:
+        return None
+    stream = answer.headers["content-type"].startswith("text/event-stream")
+    if not (answer.body.endswith(b"data: [DONE]\n\n") if stream else answer.whole):
+        return None
+    usage: dict[str, int] = (answer.events[-2] if stream else answer.json())["usage"]
+    return usage
+
+
+def compare(house: House, load: Load) -> None:
+    """Every acknowledged answer is charged exactly once, nothing that was refused is, and the books balance."""
+    checked = subprocess.run(
+        house.command("check", "--json"), env=house.environment, capture_output=True, timeout=60, check=False
+    )
+    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
+    with opened_for_command(house.settings) as connection:
+        assert list(audit(connection)) == []
+        assert rows(connection, "SELECT hold_id FROM holds WHERE state = 'open'") == []
+        assert rows(connection, "SELECT 1 FROM balances WHERE held != 0") == []
+        charges = _charges(
+            rows(connection, "SELECT transfer_id, account_id, amount FROM transfers WHERE kind = 'charge' ORDER BY 1")
+        )
+        receipts = dict(rows(connection, "SELECT log_id, receipt FROM calls"))
+    for log_id, (account, cost) in load.complete.items():
+        assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
+        assert json.loads(receipts[log_id])["charge_nanos"] == cost
+    assert load.refused.isdisjoint(charges)
+    assert len(charges) - len(load.complete) <= load.unclear, "charged, and nobody called"
+
+
+def _charges(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, int]]:
+    """Log id → account and sum of its charge; one that is there twice fails the test."""
+    charges: dict[str, tuple[str, int]] = {}
+    for transfer_id, account_id, amount in found:
+        log_id, _, part = transfer_id.removeprefix("charge:").partition("/")
+        assert (log_id in charges) == bool(part), f"{transfer_id} is a second charge"
+        charges[log_id] = (account_id, amount + (charges[log_id][1] if part else 0))
+    return charges
+
+
+async def settled(house: House) -> None:
+    """Wait until every journal has been posted and no hold is open."""
+    await until_async(lambda: not house.journal, "the journals are posted", 30)
+    session = await connect(house.settings.database_url, timeout=10)
+    try:
+        end = time.monotonic() + 45
+        while await session.fetchval("SELECT count(*) FROM holds WHERE state = 'open'"):
+            assert time.monotonic() < end, "a hold stays open"
+            await asyncio.sleep(0.05)
+    finally:
+        session.terminate()
+        await asyncio.sleep(0)  # the socket is closed in the loop's next round

@@ -1,0 +1,289 @@
+"""The journal's files: what was added is durable, whole, in order, and done once, by whoever has the file's lock."""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.ledger.commands import CallWritten, Command, Conflict, Outcome, Settle, Verdict
+from farebox.pricing.receipt import Receipt
+from farebox.storage.calls import CallDetail, CallRow
+from farebox.storage.database import Database
+from farebox.storage.journal import JournalFiles, JournalUnwritable, sealed, unsealed
+from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sqlite.database import SqliteDatabase
+from farebox.usecases.journal import FOLDER, Journal
+from farebox.usecases.journal_entry import Entry
+from farebox.usecases.waiting import Waiters
+
+
+@pytest.fixture
+async def files(tmp_path: Path) -> AsyncIterator[JournalFiles]:
+    files = JournalFiles(tmp_path / "journal", "one")
+    yield files
+    await files.close()
+
+
+async def contents(files: JournalFiles) -> list[bytes]:
+    """What this process's closed files say, in order."""
+    found = []
+    for file in await files.closed():
+        while lines := await files.lines(file):
+            found += [content for line in lines if (content := unsealed(line)) is not None]
+            file.done += sum(map(len, lines))
+        file.done = 0
+    return found
+
+
+async def test_lines_are_kept_in_order_and_share_the_wait_for_the_disk(
+    files: JournalFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    sync = os.fsync
+
+    def counted(fd: int) -> None:
+        syncs.append(fd)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    said = [b"%d" % number for number in range(200)]
+    await asyncio.gather(*(files.add(content) for content in said))
+    assert len(syncs) <= 4, "one wait for the first line, its folder, and all the others"
+    assert await contents(files) == said
+    assert not files.empty
+    for file in await files.closed():
+        await files.drop(file)
+    assert list(files.folder.iterdir()) == []
+
+
+async def test_only_the_owner_may_read_it(files: JournalFiles) -> None:
+    await files.add(b"secret")
+    (path,) = files.folder.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(files.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("kept", range(0, len(sealed(b"second")), 3))
+async def test_a_line_cut_anywhere_is_told_apart(files: JournalFiles, kept: int) -> None:
+    await files.add(b"first")
+    (path,) = files.folder.iterdir()
+    with path.open("ab") as file:
+        file.write(sealed(b"second")[:kept])
+    assert await contents(files) == [b"first"]
+
+
+@pytest.mark.parametrize("at", [0, 3, 8, 9, 12])
+def test_a_line_that_was_changed_is_told_apart(at: int) -> None:
+    line = bytearray(sealed(b"some content"))
+    line[at] ^= 1
+    assert unsealed(bytes(line)) is None
+
+
+async def test_a_caller_that_is_cancelled_leaves_its_line(files: JournalFiles) -> None:
+    adding = asyncio.ensure_future(files.add(b"first"))
+    await asyncio.sleep(0)
+    adding.cancel()
+    await asyncio.gather(adding, return_exceptions=True)
+    await files.add(b"second")
+    assert await contents(files) == [b"first", b"second"]
+
+
+async def test_a_full_disk_is_told_and_spoils_nothing(files: JournalFiles) -> None:
+    """The process may write no larger file: the system cuts a write short, then refuses, as it does on a full disk."""
+    await files.add(b"before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        with pytest.raises(JournalUnwritable, match="journal"):
+            await files.add(b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    await files.add(b"after")
+    assert await contents(files) == [b"before", b"after"]
+
+
+async def test_a_file_is_taken_over_when_its_process_has_ended(files: JournalFiles) -> None:
+    """By one of those who want it."""
+    other = start_other(files.folder)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"written\n"
+    assert await files.abandoned() == [], "its process lives"
+    other.kill()
+    other.communicate()
+    rival = JournalFiles(files.folder, "rival")
+    taken = [*await files.abandoned(), *await rival.abandoned()]
+    assert [file.path.name for file in taken] == ["other.000001.jsonl"]
+    assert await contents(files) == [b"of a process that is killed"]
+    await files.drop(taken[0])
+    assert await files.abandoned() == []
+    await rival.close()
+
+
+def start_other(folder: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", _OTHER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+_OTHER = """
+import asyncio, sys
+from pathlib import Path
+from farebox.storage.journal import JournalFiles
+async def main():
+    await JournalFiles(Path(sys.argv[1]), "other").add(b"of a process that is killed")
+    print("written", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+
+
+# --- posting ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Taken:
+    """A ledger that notes what it is sent, and is away when it is told to be."""
+
+    away: bool = False
+    conflicts: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    sent: list[str] = field(default_factory=list)
+    recorded: list[str] = field(default_factory=list)
+
+    async def do(self, command: Command) -> Verdict:
+        if self.away:
+            raise DatabaseUnavailable("away")
+        assert isinstance(command, Settle)
+        self.sent.append(command.hold_id)
+        if command.hold_id in self.conflicts:
+            raise Conflict("settled before with another amount")
+        unknown = command.hold_id in self.unknown
+        return Verdict(Outcome.UNKNOWN) if unknown else Verdict(Outcome.DONE, amount=command.amount)
+
+    async def record(self, account_id: str, record: CallWritten) -> None:
+        self.recorded.append(record.row(Verdict(Outcome.UNKNOWN)).log_id)
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = SqliteDatabase(tmp_path / "farebox.db")
+    yield database
+    await database.close()
+
+
+def entry(log_id: str, amount: int = 7, **more: Any) -> Entry:
+    row = CallRow(
+        account_id="a",
+        log_id=log_id,
+        gateway_id="default",
+        created_at=5,
+        provider="demo",
+        model="demo-1",
+        success=True,
+        status_code=200,
+        duration=1,
+        tokens_in=1,
+        tokens_out=2,
+        cost=amount,
+        charge=0,
+        detail=CallDetail(metadata={"team": "ü", "n": 1}),
+        receipt=None,
+        logged=True,
+        request_body=b"\x00\xff\n",
+        response_body=None,
+    )
+    receipt = Receipt(
+        log_id=log_id,
+        account_id="a",
+        gateway_id="default",
+        provider="demo",
+        model="demo-1",
+        outcome="charged",
+        usage_source="provider",
+        charge_nanos=0,
+        hold_nanos=10,
+        notes=("first",),
+    )
+    return Entry(**{"ends": "settle", "at": 9, "amount": amount, "call": row, "receipt": receipt, **more})
+
+
+def journal_of(folder: Path, name: str, database: Database, ledger: Taken) -> Journal:
+    return Journal(str(folder), name, database=database, ledger=ledger, waiters=Waiters())
+
+
+async def test_entries_are_posted_in_order_and_once(tmp_path: Path, database: Database) -> None:
+    ledger = Taken(away=True)
+    journal = journal_of(tmp_path, "one", database, ledger)
+    names = [f"call-{number:03}" for number in range(300)]
+    for name in names[:150]:
+        await journal.add(entry(name))
+    with pytest.raises(DatabaseUnavailable):
+        await journal.post()
+    for name in names[150:]:
+        await journal.add(entry(name))
+    ledger.away = False
+    await journal.post()
+    assert ledger.sent == names
+    assert journal.empty
+    await journal.post()
+    assert ledger.sent == names
+    await journal.close()
+
+
+async def test_what_a_late_verdict_says_is_on_the_receipt(tmp_path: Path) -> None:
+    record = entry("call").record
+    row = record.row(Verdict(Outcome.DONE, amount=6, written_off=1, late=True))
+    assert row.receipt is not None
+    receipt = json.loads(row.receipt)
+    assert (row.charge, receipt["charge_nanos"], receipt["written_off_nanos"]) == (6, 6, 1)
+    assert receipt["notes"] == [
+        "first",
+        "the hold had expired before the charge",
+        "above the hold and above what the account had: the rest was written off",
+    ]
+    assert row.request_body == b"\x00\xff\n"
+
+
+async def test_what_cannot_be_posted_is_put_aside_and_holds_nothing_up(tmp_path: Path, database: Database) -> None:
+    ledger = Taken(conflicts=frozenset({"two"}), unknown=frozenset({"three"}))
+    journal = journal_of(tmp_path, "one", database, ledger)
+    for name in ("one", "two", "three"):
+        await journal.add(entry(name))
+    await journal.add(entry("four", ends="nothing"))
+    path = next((tmp_path / FOLDER).glob("*.jsonl"))
+    with path.open("ab") as file:
+        file.write(sealed(b'{"ends":"of a later release"}'))
+        file.write(sealed(b"changed")[1:])
+    await journal.post()
+    assert ledger.sent == ["one", "two", "three"]
+    assert sorted(ledger.recorded) == ["four", "three"], "calls without a hold have a row all the same"
+    assert journal.empty
+    aside = (tmp_path / FOLDER / "refused.lines").read_bytes().splitlines()
+    assert len(aside) == 3
+    assert b'"log_id":"two"' in b"".join(aside)
+    await journal.close()
+
+
+async def test_a_journal_that_was_left_is_posted_by_the_next(tmp_path: Path, database: Database) -> None:
+    ledger = Taken(away=True)
+    first = journal_of(tmp_path, "first", database, ledger)
+    await first.add(entry("call"))
+    await first.close()
+    ledger.away = False
+    second = journal_of(tmp_path, "second", database, ledger)
+    await second.take_over()
+    assert ledger.sent == ["call"]
+    assert list((tmp_path / FOLDER).iterdir()) == []
+    await second.close()

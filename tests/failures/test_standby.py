@@ -1,0 +1,195 @@
+"""A primary with a synchronous standby: fail-over under load, and the rule for a standby that is missing."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from farebox.storage.postgres.connecting import connect, one_a_host
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.sql import Connection, DatabaseUnavailable, StandbyMissing
+from tests.failures.kit import SEED, House, Load, begin, call, compare, new_house, served, settled, stop, until_async
+from tests.postgres.server import PostgresServer, standby_of, start_postgres
+from tests.ride.wire import WireAnswer
+
+pytestmark = pytest.mark.slow
+
+WORKERS = 3
+
+
+@dataclass
+class Pair:
+    primary: PostgresServer
+    standby: PostgresServer
+
+    def new_database(self) -> str:
+        """One that both have, by a URL that names both."""
+        url = self.primary.new_database()
+        first = f"127.0.0.1:{self.primary.port}"
+        return url.replace(first, f"{first},127.0.0.1:{self.standby.port}")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with ExitStack() as stack:
+        primary = stack.enter_context(start_postgres(durable=True))
+        standby = stack.enter_context(standby_of(primary, synchronous=True))
+        yield Pair(primary, standby)
+
+
+async def test_after_a_promotion_the_gateways_go_on_and_no_charge_is_lost_or_doubled(
+    pair: Pair, tmp_path: Path
+) -> None:
+    house = await asyncio.to_thread(new_house, tmp_path, pair.new_database())
+    load = Load(house, random.Random(SEED))
+    with served(house, workers=WORKERS) as gateway:
+        calling = asyncio.ensure_future(load.run())
+        await load.more(40)
+        pair.primary.kill()
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(pair.standby.promote)
+        await load.more(40)
+        load.stopped = True
+        await asyncio.wait_for(calling, 30)
+        await settled(house)
+        await asyncio.to_thread(compare, house, load)
+        stop(gateway)
+    assert "call journaled" in house.log, "no call ended while there was no primary"
+    assert set(load.statuses) == {200, 503}
+    assert load.unclear == 0
+    assert load.longest_refusal < 5
+
+
+async def test_without_a_standby_calls_are_refused_until_one_streams_where_it_is_required(
+    pair: Pair, tmp_path: Path
+) -> None:
+    house = await asyncio.to_thread(new_house, tmp_path, pair.new_database(), standby="require")
+    load = Load(house, random.Random(SEED))
+    with served(house) as gateway:
+        wire = await begin(house, house.customers[0], demo="tokens=30 gap=80", words=3, stream=True)
+        await wire.head()
+        await wire.until(b"data: ")
+        calling = asyncio.ensure_future(load.run())
+        await load.more(20)
+        await asyncio.to_thread(pair.standby.kill)
+        await _refused_soon(house, load)
+        whole = await asyncio.wait_for(wire.answer(), 10)
+        assert whole.body.endswith(b"data: [DONE]\n\n")
+        load.note(house.customers[0][0], whole)
+        assert not calling.done()
+        assert house.journal
+        await asyncio.to_thread(pair.standby.start)
+        await load.more(20)
+        load.stopped = True
+        await asyncio.wait_for(calling, 30)
+        await settled(house)
+        await asyncio.to_thread(compare, house, load)
+        stop(gateway)
+    assert load.longest_refusal < 5, "nothing waits longer than the time-outs of one call"
+    assert house.log.count("standby missing") == 1
+    assert "database back" in house.log
+
+
+async def _refused_soon(house: House, load: Load) -> None:
+    """Calls that come one after another: those that came before the watch has seen it wait for a time-out."""
+    began = time.monotonic()
+    probes: list[asyncio.Task[WireAnswer]] = []
+    while not (done := [probe for probe in probes if probe.done() and probe.result().status == 503]):
+        assert time.monotonic() - began < 3, "no call was refused"
+        probes.append(asyncio.ensure_future(call(house)))
+        await asyncio.sleep(0.1)
+    answer = done[0].result()
+    assert answer.code == 2913
+    assert "standby" in answer.json()["error"][0]["message"]
+    for answer in await asyncio.wait_for(asyncio.gather(*probes), 20):
+        load.note(house.customers[0][0], answer)
+
+
+async def test_a_database_that_has_no_synchronous_standby_at_all_is_not_written_where_one_is_required(
+    postgres_url: str,
+) -> None:
+    database = await PostgresDatabase.open(postgres_url, timeout=2, standby="require")
+    try:
+        await until_async(lambda: _refusal(database), "the watch has looked")
+        with pytest.raises(StandbyMissing):
+            await database.write(lambda connection: None)
+        assert await database.get(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,), "it is read"
+    finally:
+        await database.close()
+
+
+def _refusal(database: PostgresDatabase) -> str | None:
+    try:
+        database.check()
+    except DatabaseUnavailable as error:
+        return str(error)
+    return None
+
+
+async def test_a_role_that_does_not_see_the_standby_is_told_what_it_lacks(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    role = "plain_" + postgres_url.rpartition("_")[2][:12]
+    await asyncio.to_thread(postgres.query, f"CREATE ROLE {role} LOGIN")
+    url = postgres_url.replace("//farebox@", f"//{role}@")
+    try:
+        with pytest.raises(DatabaseUnavailable, match="GRANT pg_monitor"):
+            await PostgresDatabase.open(url, timeout=2, standby="require")
+    finally:
+        await asyncio.to_thread(postgres.query, f"DROP ROLE {role}")
+
+
+async def test_one_failure_is_looked_into_at_once(postgres: PostgresServer, postgres_url: str) -> None:
+    """A connection that was ended by an administrator is no outage."""
+    database = await PostgresDatabase.open(postgres_url, timeout=2)
+    try:
+
+        def end_own(connection: Connection) -> None:
+            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.write(end_own)
+        assert _refusal(database), "nobody else tries until it is known"
+        began = time.monotonic()
+        await until_async(lambda: _refusal(database) is None, "it works")
+        assert time.monotonic() - began < 0.9, "before the next regular look"
+        await database.write(lambda connection: None)
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "urls"),
+    [
+        ("postgresql://u:p@a:1/db", ["postgresql://u:p@a:1/db"]),
+        (
+            "postgresql://u:p,q@a:1,b/db?sslmode=require",
+            ["postgresql://u:p,q@a:1/db?sslmode=require", "postgresql://u:p,q@b/db?sslmode=require"],
+        ),
+        ("postgresql://a,b:2", ["postgresql://a", "postgresql://b:2"]),
+        ("postgresql://a/db?options=x,y", ["postgresql://a/db?options=x,y"]),
+    ],
+)
+def test_a_url_of_several_hosts_is_one_for_each(url: str, urls: list[str]) -> None:
+    assert one_a_host(url) == urls
+
+
+async def test_the_host_that_takes_writes_is_found_beside_one_that_never_answers(postgres: PostgresServer) -> None:
+    writers: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        url = postgres.url.replace("127.0.0.1", f"127.0.0.1:{port},127.0.0.1")
+        began = time.monotonic()
+        session = await connect(url, timeout=4)
+        assert time.monotonic() - began < 2
+        session.terminate()
+        with pytest.raises(DatabaseUnavailable):
+            await connect(f"postgresql://farebox@127.0.0.1:{port}/x", timeout=0.3)
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
