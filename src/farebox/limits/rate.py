@@ -1,24 +1,47 @@
-"""Rate limits: so many calls in a window, per gateway. Kept in this process; a restart begins anew."""
+"""Rate limits: so many calls in a window, per gateway.
+
+Counted in this process; a restart begins anew. Where several processes serve one database, each tells the others what
+it has counted and learns what they have (limits.sharing); what is counted between two such exchanges, it does not see.
+"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 KEYS_MAX = 100_000
 
 
+class Span(NamedTuple):
+    """One window of one key. Windows are aligned to the clock: `number` is the time divided by `length` (ms)."""
+
+    account_id: str
+    gateway_id: str
+    length: int
+    number: int
+
+    @property
+    def before(self) -> "Span":
+        return self._replace(number=self.number - 1)
+
+
 @dataclass(slots=True)
 class _Window:
+    length: int
     number: int
-    count: int
-    before: int
+    count: int = 0
+    before: int = 0
     """Calls of the window before this one."""
 
 
 class RateLimiter:
     """Counts calls by key in windows aligned to the clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        """`shared`: what is counted is kept for `take_untold` as well."""
         self._windows: dict[tuple[str, str], _Window] = {}
+        self._shared = shared
+        self._untold: dict[Span, int] = {}
 
     def admit(self, key: tuple[str, str], limit: int, seconds: int, *, sliding: bool, now_ms: int) -> int | None:
         """Count a call and return None, or the seconds to wait where it is one too many.
@@ -28,20 +51,49 @@ class RateLimiter:
         """
         length = seconds * 1000
         number, into = divmod(now_ms, length)
-        window = self._window(key, number)
+        window = self._window(key, length, number)
         weight = (length - into) / length if sliding else 0.0
         if window.count + window.before * weight >= limit:
             return math.ceil((length - into) / 1000)
         window.count += 1
+        if self._shared:
+            span = Span(*key, length, number)
+            self._untold[span] = self._untold.get(span, 0) + 1
         return None
 
-    def _window(self, key: tuple[str, str], number: int) -> _Window:
+    def _window(self, key: tuple[str, str], length: int, number: int) -> _Window:
         window = self._windows.get(key)
-        if window is None:
+        if window is None or window.length != length:
             if len(self._windows) >= KEYS_MAX:
                 self._windows.clear()
-            window = self._windows[key] = _Window(number, 0, 0)
+            window = self._windows[key] = _Window(length, number)
         elif window.number != number:
             window.before = window.count if number == window.number + 1 else 0
             window.number, window.count = number, 0
         return window
+
+    # What processes tell each other.
+
+    def take_untold(self) -> dict[Span, int]:
+        """Calls that were counted since this was last asked."""
+        untold, self._untold = self._untold, {}
+        return untold
+
+    def give_back(self, untold: Mapping[Span, int]) -> None:
+        """They could not be told: the next time, then."""
+        if len(self._untold) >= KEYS_MAX:
+            return
+        for span, calls in untold.items():
+            self._untold[span] = self._untold.get(span, 0) + calls
+
+    def learn(self, totals: Mapping[Span, int]) -> None:
+        """The calls of all processes together, those of this one included that were told."""
+        for span, total in totals.items():
+            window = self._windows.get((span.account_id, span.gateway_id))
+            if window is None or window.length != span.length:
+                continue
+            count = total + self._untold.get(span, 0)
+            if window.number == span.number:
+                window.count = count
+            elif window.number == span.number + 1:
+                window.before = count

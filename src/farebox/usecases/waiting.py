@@ -1,22 +1,31 @@
-"""Waiting for money that other calls hold: a call is woken when any hold of its account ends in this process."""
+"""Waiting for money that other calls hold: a call is woken when any hold of its account ends in this process.
+
+Where other processes serve the same database, their holds end unheard: then a call that waits looks again now and then.
+"""
 
 import asyncio
+
+LOOK_SECONDS = 0.05
+"""How soon a call that waits sees that a call of another process gave money back."""
 
 
 class Waiters:
     """Calls that wait, by account."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, look_seconds: float | None = None) -> None:
+        """`look_seconds`: longest wait without looking again; None where no other process serves."""
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._look_seconds = look_seconds
 
     async def wait(self, account_id: str, seconds: float) -> bool:
-        """Wait for a wake-up of the account, at most so long. Whether one came."""
+        """Wait until it is worth trying again, at most so long. Whether it is; False: the time is up."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(account_id, set())
         waiting.add(future)
+        look = self._look_seconds is not None and self._look_seconds < seconds
         try:
-            done, _ = await asyncio.wait([future], timeout=seconds)
-            return bool(done)
+            done, _ = await asyncio.wait([future], timeout=self._look_seconds if look else seconds)
+            return look or bool(done)
         finally:
             waiting.discard(future)
             if not waiting:

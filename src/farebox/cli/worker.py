@@ -1,0 +1,62 @@
+"""One gateway process of several: `python -m farebox.cli.worker`, started by farebox.cli.workers and by nobody else.
+
+It reads one line from standard input, which says what it serves with, and writes one to standard output: that it
+serves, or why it cannot. Its standard input ends when the process that started it is gone.
+"""
+
+import socket
+import sys
+
+import msgspec
+
+from farebox.settings import Settings
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What a worker is told. With secrets: it goes through a pipe, not through arguments or the environment."""
+
+    settings: Settings
+    base_url: str
+    demo_url: str | None
+    fake_stripe_url: str | None
+    reserved: int
+    """File descriptor of the socket that is bound to the port."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a worker says once."""
+
+    error: str | None = None
+    """Why it cannot serve; None: it serves."""
+
+
+def main() -> None:
+    """Serve; the exit status is 0 after a stop that was asked for, 1 where it could not start."""
+    line = sys.stdin.buffer.readline()
+    if not line:
+        sys.exit(1)  # whoever started us has gone already
+    start = msgspec.json.decode(line, type=Start)
+
+    try:
+        import uvloop
+
+        from farebox.app import serve_as_worker
+        from farebox.surroundings import Surroundings
+
+        reserved = socket.socket(fileno=start.reserved)
+        around = Surroundings(start.settings, start.base_url, start.demo_url, start.fake_stripe_url, reserved)
+        uvloop.run(serve_as_worker(around, orphaned=sys.stdin.fileno(), on_ready=lambda _: _say(Said())))
+    except Exception as error:  # noqa: BLE001 - as in farebox.cli.main: whatever it is, it is told in one line
+        from farebox.cli.main import explained
+
+        _say(Said(error=explained(error)))
+        sys.exit(1)
+
+
+def _say(said: Said) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""`farebox serve --workers N`: this process starts N gateway processes on one port, and starts those again that die.
+
+It keeps the port, and in the demo the provider and the fake Stripe, and takes no calls itself. Each worker is a process
+of its own (farebox.cli.worker) that shares nothing with the others but the database. Where this process is killed, the
+workers find their standard input at its end, and stop.
+"""
+
+import asyncio
+import contextlib
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from farebox import logs
+from farebox.cli.session import Stopped
+from farebox.cli.worker import Said, Start
+from farebox.clock import SystemClock
+from farebox.settings import Settings
+from farebox.surroundings import GRACE_SECONDS, Surroundings, say_listening, stop_on_signals, surrounded
+
+STOP_SECONDS = 2 * GRACE_SECONDS + 5
+"""Longest time for a worker to stop, until it is killed."""
+PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before a worker that died is started again: the first time, the second in a row…"""
+STEADY_SECONDS = 10.0
+"""A worker that lived so long died for a new reason."""
+
+log = structlog.get_logger("farebox.workers")
+
+
+async def serve_with_workers(
+    settings: Settings, count: int, *, demo: bool, on_ready: Callable[[Surroundings], None]
+) -> None:
+    """Serve with so many processes until SIGINT or SIGTERM.
+
+    Raises Stopped where a worker cannot start at first, SettingsError, http.server.AddressInUse.
+    """
+    logs.configure(settings)
+    stop = stop_on_signals()
+    async with surrounded(settings, demo=demo, clock=SystemClock()) as around:
+        workers = [Worker(number, around) for number in range(1, count + 1)]
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(_stop_all, workers)
+            starting = asyncio.gather(*(worker.start() for worker in workers))
+            if not await _before(stop, starting):
+                return
+            say_listening(settings, around.base_url, around.demo_url, around.fake_stripe_url)
+            on_ready(around)
+            await _before(stop, asyncio.gather(*(worker.keep() for worker in workers)))
+            log.info("stopping", grace_seconds=GRACE_SECONDS)
+
+
+async def _before(stop: asyncio.Event, work: "asyncio.Future[list[None]]") -> bool:
+    """Whether the work was done before the stop; else it is cancelled. Raises what it raises."""
+    stopping = asyncio.ensure_future(stop.wait())
+    either: list[asyncio.Future[Any]] = [stopping, work]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if work.done():
+        work.result()
+        return True
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    return False
+
+
+async def _stop_all(workers: "list[Worker]") -> None:
+    await asyncio.gather(*(worker.stop() for worker in workers))
+
+
+class Worker:
+    """The place of one worker, and the process that has it now."""
+
+    def __init__(self, number: int, around: Surroundings) -> None:
+        self._number = number
+        self._around = around
+        self._process: Process | None = None
+        self._clock = SystemClock()
+
+    async def start(self) -> None:
+        """Start a process; returns when it serves. Raises Stopped where it cannot."""
+        around = self._around
+        start = Start(
+            around.settings, around.base_url, around.demo_url, around.fake_stripe_url, around.reserved.fileno()
+        )
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "farebox.cli.worker", stdin=PIPE, stdout=PIPE, pass_fds=[start.reserved],
+            start_new_session=True,  # Ctrl-C is for us, who pass it on
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        # Standard input stays open: that it ends is how the process learns that we are gone.
+        process.stdin.write(msgspec.json.encode(start) + b"\n")
+        line = await process.stdout.readline()
+        said = msgspec.json.decode(line, type=Said) if line else Said(error="it ended before it served")
+        if said.error is not None:
+            await process.wait()
+            raise Stopped(said.error)
+        log.info("worker_started", worker=self._number, pid=process.pid)
+
+    async def keep(self) -> None:
+        """Start a process again whenever the one before has ended, until cancelled."""
+        deaths = 0
+        while True:
+            assert self._process is not None
+            since = self._clock.monotonic()
+            status = await self._process.wait()
+            deaths = 0 if self._clock.monotonic() - since > STEADY_SECONDS else deaths
+            log.error("worker_died", worker=self._number, pid=self._process.pid, status=status)
+            deaths = await self._again(deaths)
+
+    async def _again(self, deaths: int) -> int:
+        """Start a process, after a pause, as often as it takes; how often one has died or could not start by then."""
+        while True:
+            pause = PAUSES[min(deaths, len(PAUSES) - 1)]
+            deaths += 1
+            await self._clock.sleep(pause)
+            try:
+                await self.start()
+            except (Stopped, OSError) as error:
+                again_in = PAUSES[min(deaths, len(PAUSES) - 1)]
+                log.error("worker_cannot_start", worker=self._number, why=str(error), again_in=again_in)  # noqa: TRY400
+            else:
+                return deaths
+
+    async def stop(self) -> None:
+        """Let the process end what it has in flight; kill it where it takes too long."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            log.error("worker_killed", worker=self._number, pid=process.pid)  # noqa: TRY400 - it is known
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

@@ -1,0 +1,32 @@
+"""Rate limits across processes: each adds what it counted to the sums in the database, and learns the sums."""
+
+from functools import partial
+
+from farebox.limits.rate import RateLimiter, Span
+from farebox.storage.database import Database
+from farebox.storage.rate_counts import add_counts, forget_windows
+from farebox.storage.sql import DatabaseUnavailable
+
+
+async def exchange(limiter: RateLimiter, database: Database) -> None:
+    """Tell what was counted since the last time, and learn what the others counted in the same windows. Where nothing
+    was counted here, nothing is asked.
+
+    Raises DatabaseUnavailable; what was to be told is then told the next time. Should it have been told all the same,
+    it is counted twice: a limit is then reached too early, never too late.
+    """
+    untold = limiter.take_untold()
+    if not untold:
+        return
+    counts = [(*span, calls) for span, calls in sorted(untold.items())]
+    try:
+        totals = await database.write(partial(add_counts, counts=counts))
+    except DatabaseUnavailable:
+        limiter.give_back(untold)
+        raise
+    limiter.learn({Span(account, gateway, length, number): calls for account, gateway, length, number, calls in totals})
+
+
+async def forget_old(database: Database, *, at: int) -> None:
+    """Delete the sums of windows that no limit looks at any more."""
+    await database.write(partial(forget_windows, at=at))

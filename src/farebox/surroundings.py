@@ -1,0 +1,127 @@
+"""What stands around the gateway processes of one machine: their port, and in the demo the provider and the fake
+Stripe. It is there once, however many processes serve; they are told of it, and listen on the same port."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+
+from farebox.clock import Clock, RandomIds
+from farebox.http.server import AddressInUse, reserve
+from farebox.settings import Settings
+
+GRACE_SECONDS = 10.0
+"""How long calls in flight may go on after the request to stop."""
+
+log = structlog.get_logger("farebox")
+
+
+class AlreadyRunning(RuntimeError):
+    """Another server has the data folder; an SQLite database is served by one process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a gateway process is started with."""
+
+    settings: Settings
+    """In the demo with the fake Stripe as payment processor."""
+    base_url: str
+    demo_url: str | None
+    fake_stripe_url: str | None
+    reserved: socket.socket
+    """Bound to the port, shared with those who serve; nothing listens on it."""
+
+
+@asynccontextmanager
+async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[Surroundings]:
+    """Reserve the port; with `demo` start the demo provider and, where no Stripe key is set, the fake Stripe.
+
+    Raises AddressInUse.
+    """
+    async with AsyncExitStack() as stack:
+        demo_url = None
+        if demo:
+            from farebox.demo.provider import start_provider
+
+            demo_server = await start_provider(port=0)
+            stack.push_async_callback(demo_server.close)
+            demo_url = f"http://127.0.0.1:{demo_server.port}"
+        reserved = reserve(settings.host, settings.port)
+        stack.callback(reserved.close)
+        base_url = settings.base_url if settings.port else f"http://{settings.host}:{reserved.getsockname()[1]}"
+        fake_stripe_url = None
+        if demo and not settings.stripe_secret_key:
+            settings, fake_stripe_url = await _with_fake_stripe(settings, base_url, clock, stack)
+        yield Surroundings(settings, base_url, demo_url, fake_stripe_url, reserved)
+
+
+async def _with_fake_stripe(
+    settings: Settings, base_url: str, clock: Clock, stack: AsyncExitStack
+) -> tuple[Settings, str]:
+    """Start the fake Stripe; the settings that use it, and its address. It keeps its state in the data folder."""
+    from farebox.demo.stripe.server import start_fake_stripe
+
+    webhook_secret = f"whsec_{RandomIds(clock).secret()}"
+    fake = await start_fake_stripe(
+        port=_port_beside(settings),
+        clock=clock,
+        state=Path(settings.data_dir) / "fake-stripe.jsonl",
+        webhook_url=f"{base_url}/webhooks/stripe",
+        webhook_secret=webhook_secret,
+    )
+    stack.push_async_callback(fake.close)
+    used = replace(
+        settings,
+        stripe_secret_key="sk_test_demo",  # noqa: S106 - the fake takes any
+        stripe_webhook_secret=webhook_secret,
+        stripe_api_base=fake.url,
+    )
+    return used, fake.url
+
+
+def _port_beside(settings: Settings) -> int:
+    """The port after ours, so that links to hosted pages outlive a restart; any free one where that is taken."""
+    if not 0 < settings.port < 65535:
+        return 0
+    try:
+        reserve("127.0.0.1", settings.port + 1).close()
+    except AddressInUse:
+        return 0
+    return settings.port + 1
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_stripe_url: str | None) -> None:
+    """The first line of the log, and a warning where a demo is open to others."""
+    log.info("listening", url=base_url, demo=demo_url, database=settings.database_shown)
+    if fake_stripe_url is not None and _open_to_others(settings):
+        log.warning(
+            "the demo is open to others: its payments are not real, and credit bought with them pays for any "
+            "provider that has a key here. Serve without --demo, or on 127.0.0.1",
+            host=settings.host,
+            public_url=settings.public_url or None,
+        )
+
+
+def _open_to_others(settings: Settings) -> bool:
+    """Whether others than this machine are meant to reach the server."""
+    try:
+        here = settings.host == "localhost" or ip_address(settings.host).is_loopback
+    except ValueError:
+        here = False
+    return bool(settings.public_url) or not here
