@@ -1,0 +1,53 @@
+"""Buckets: into which one an account falls, and which numbers they have.
+
+The number is what Citus hashes to find the node (docs/citus.md). So the numbers are chosen such that, with as many
+shards as there are buckets, each bucket has a shard to itself: consecutive numbers would leave some nodes idle. On one
+machine the numbers mean nothing. An account keeps its bucket for as long as it stays in its database.
+"""
+
+import zlib
+from functools import lru_cache
+from itertools import count
+
+_HASHES = 2**32
+_LOWEST = -(2**31)
+
+
+def bucket_of(account_id: str, buckets: int) -> int:
+    """The bucket of a new account, where accounts are spread over so many."""
+    return bucket_numbers(buckets)[zlib.crc32(account_id.encode()) % buckets]
+
+
+@lru_cache
+def bucket_numbers(buckets: int) -> tuple[int, ...]:
+    """The numbers of so many buckets; the first is 0, and each is the lowest that falls into a shard of its own."""
+    owner: dict[int, int] = {}
+    for number in count():
+        owner.setdefault(shard_of(number, buckets), number)
+        if len(owner) == buckets:
+            return tuple(sorted(owner.values()))
+    raise AssertionError("unreachable")
+
+
+def shard_of(number: int, shards: int) -> int:
+    """Which of so many equal shards Citus puts the number into."""
+    return min((hashint4(number) - _LOWEST) // (_HASHES // shards), shards - 1)
+
+
+def hashint4(number: int) -> int:
+    """PostgreSQL's function of this name for a number from 0 on: Bob Jenkins's mix of one word."""
+    a = b = c = (0x9E3779B9 + 4 + 3923095) % _HASHES
+    a = (a + number) % _HASHES
+    c = _mixed(c, b, 14)
+    a = _mixed(a, c, 11)
+    b = _mixed(b, a, 25)
+    c = _mixed(c, b, 16)
+    a = _mixed(a, c, 4)
+    b = _mixed(b, a, 14)
+    c = _mixed(c, b, 24)
+    return c - _HASHES if c >= 2**31 else c
+
+
+def _mixed(word: int, other: int, turn: int) -> int:
+    rotated = (other << turn | other >> (32 - turn)) % _HASHES
+    return ((word ^ other) - rotated) % _HASHES

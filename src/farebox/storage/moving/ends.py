@@ -1,0 +1,113 @@
+"""What both ends of a copy are, whichever engine they have; and the marks of a copy that is under way.
+
+The target keeps one row in COPYING for each table, written in the commit that writes the rows it speaks of, and one
+for the copy as a whole. Where that table is, the database is half copied, and no other command opens it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from farebox.storage.half_copied import COPYING
+from farebox.storage.sql import Connection, row, rows
+from farebox.storage.tables import Table, tables
+
+Row: TypeAlias = tuple[Any, ...]
+
+_CREATE = f"CREATE TABLE IF NOT EXISTS {COPYING} (name TEXT PRIMARY KEY, state BYTEA NOT NULL)"
+_SEEDED = ("config_version",)
+"""Tables that the migrations put a row into. A server or a command that changed nothing left it as it is."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far one table has come."""
+
+    rows: int = 0
+    after: list[Any] | None = None
+    """Key of the last row copied, as the source has it."""
+    done: bool = False
+
+
+class Source(Protocol):
+    """The database that is copied."""
+
+    @property
+    def connection(self) -> Connection:
+        """For looks at it."""
+        ...
+
+    def rows_of(self, table: Table, after: Sequence[Any] | None) -> Iterator[Row]:
+        """Its rows, or those above a key, in the order of their keys."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Target(Protocol):
+    """The database that is copied into. Nobody else writes to it."""
+
+    @property
+    def connection(self) -> Connection:
+        """For looks at it, and the marks of the copy; each statement is its own transaction."""
+        ...
+
+    def add(self, table: Table, batch: Sequence[Row], progress: Progress) -> None:
+        """Write the rows, and how far the table has come with them, in one commit."""
+        ...
+
+    def tidy(self) -> None:
+        """All rows are there: do what makes them quick to find."""
+        ...
+
+    def finish(self) -> None:
+        """The copy is complete: remove its marks."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
+    """Mark the target as half copied, in a transaction of the caller's; the copy that it was begun with: this one or
+    an earlier one. The caller compares them.
+
+    Raises TableHasRows where there is anything in it that no copy put there.
+    """
+    connection.execute(_CREATE)
+    found = row(connection, f"SELECT state FROM {COPYING} WHERE name = ''")
+    if found is not None:
+        begun: dict[str, Any] = msgspec.json.decode(found[0])
+        return begun
+    for table in tables():
+        if table.name not in _SEEDED and row(connection, f"SELECT 1 FROM {table.name} LIMIT 1") is not None:
+            raise TableHasRows(table.name)
+    for name in _SEEDED:
+        connection.execute(f"DELETE FROM {name}")
+    connection.execute(f"INSERT INTO {COPYING} (name, state) VALUES ('', ?)", (msgspec.json.encode(copy),))
+    return copy
+
+
+class TableHasRows(Exception):
+    """The table of this name has rows already."""
+
+
+def progress_of(connection: Connection) -> dict[str, Progress]:
+    """How far the tables have come; those that were not begun are missing."""
+    found = rows(connection, f"SELECT name, state FROM {COPYING} WHERE name != ''")
+    return {name: msgspec.msgpack.decode(state, type=Progress) for name, state in found}
+
+
+MARK = f"INSERT INTO {COPYING} (name, state) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET state = excluded.state"
+
+
+def mark(table: Table, progress: Progress) -> tuple[str, bytes]:
+    """The values of MARK."""
+    return table.name, msgspec.msgpack.encode(progress)
+
+
+def select(table: Table, *, above: bool, value: str = "?") -> str:
+    """The statement that reads the table in the order of its key."""
+    key = ", ".join(table.key)
+    places = ", ".join(value.format(number) for number in range(1, len(table.key) + 1))
+    where = f"WHERE ({key}) > ({places}) " if above else ""
+    return f"SELECT {', '.join(table.columns)} FROM {table.name} {where}ORDER BY {key}"

@@ -1,0 +1,59 @@
+-- Citus: which table lies where. `farebox migrate --citus` executes this after the schema and the functions, statement
+-- by statement, each by itself; what is distributed already is left out, so that it may run again. By hand:
+-- psql -v buckets=16 -f distribute.sql
+
+-- Tables of accounts: by bucket, all rows of a bucket on one node. As many shards as there are buckets, and the numbers
+-- of the buckets are such that each has a shard to itself (storage.buckets).
+SELECT create_distributed_table('balances', 'bucket', shard_count => :buckets);
+SELECT create_distributed_table('transfers', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('lots', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('holds', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('app_holds', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('gateways', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('calls', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('call_bodies', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('usage_hours', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('transfer_days', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('transfer_marks', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('log_totals', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('billing_profiles', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('cards', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('top_up_rules', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('top_ups', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('top_up_attempts', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('refunds', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('disputes', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('documents', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('notices', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('deliveries', 'bucket', colocate_with => 'balances');
+
+-- Directory and configuration: a copy on every node. Read far more often than written; some are joined with the tables
+-- of accounts; and what must be unique across accounts is so here.
+SELECT create_reference_table('accounts');
+SELECT create_reference_table('access_tokens');
+SELECT create_reference_table('users');
+SELECT create_reference_table('memberships');
+SELECT create_reference_table('providers');
+SELECT create_reference_table('prices');
+SELECT create_reference_table('markups');
+SELECT create_reference_table('config_version');
+SELECT create_reference_table('installation');
+SELECT create_reference_table('customers');
+SELECT create_reference_table('payments');
+SELECT create_reference_table('tax_rates');
+SELECT create_reference_table('webhook_endpoints');
+SELECT create_reference_table('document_numbers');
+SELECT create_reference_table('refund_names');
+
+-- On the coordinator alone: written often, and never joined with the tables of accounts.
+-- local: series, leases, instances, rate_counts, owner_sessions, processor_events, findings
+
+-- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is there too.
+SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p
+    WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'ledger\_%'
+    AND proargnames[1] IS DISTINCT FROM 'p_bucket'
+    AND NOT EXISTS (SELECT 1 FROM pg_dist_object d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid);
+SELECT create_distributed_function(oid::regprocedure, 'p_bucket', colocate_with => 'balances') FROM pg_proc p
+    WHERE pronamespace = current_schema()::regnamespace AND proargnames[1] = 'p_bucket'
+    AND NOT EXISTS (SELECT 1 FROM pg_dist_object d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+        AND d.distribution_argument_index IS NOT NULL);

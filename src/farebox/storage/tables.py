@@ -1,0 +1,49 @@
+"""The tables as the migrations make them: what a whole installation consists of."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import apsw
+
+from farebox.storage.sql import rows
+from farebox.storage.sqlite import migrate
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table. All have a primary key; its columns are in the order in which they are sorted."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    whole_numbers: tuple[str, ...]
+    """The columns that hold integers; all others hold text or bytes."""
+
+    @property
+    def in_buckets(self) -> bool:
+        """Whether its rows say the bucket of their account."""
+        return "bucket" in self.columns
+
+
+@lru_cache
+def tables() -> tuple[Table, ...]:
+    """Every table of the schema, in order of name. Read from an empty database, so that none is forgotten."""
+    connection = apsw.Connection(":memory:")
+    migrate(connection)
+    names = rows(
+        connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY 1"
+    )
+    found = tuple(_table(connection, name) for (name,) in names)
+    connection.close()
+    return found
+
+
+def _table(connection: apsw.Connection, name: str) -> Table:
+    described = rows(connection, "SELECT name, type, pk FROM pragma_table_info(?) ORDER BY cid", (name,))
+    key = sorted((place, column) for column, _, place in described if place)
+    return Table(
+        name=name,
+        columns=tuple(column for column, _, _ in described),
+        key=tuple(column for _, column in key),
+        whole_numbers=tuple(column for column, kind, _ in described if kind in ("INTEGER", "BIGINT")),
+    )
