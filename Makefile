@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BENCH_CASES := ns1,ns16,ns64,ns256,st16,paced,streams
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup test check format docs lock bench growth clean
@@ -32,13 +33,20 @@ format: $(BIN)/.dev  ## format the code, and mend what the linter can
 docs: $(BIN)/.dev  ## write docs/settings.md and docs/cli.md anew from the program
 	$(BIN)/python -m tests.house.reference
 
-bench: $(BIN)/.dev  ## measure billed calls, the ledger and reads, and whether every sum is exact (bench/README.md)
-	$(BIN)/python -m bench.run
+bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both engines, and whether every sum is exact: ten minutes
+	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases $(BENCH_CASES)
+	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases $(BENCH_CASES) --engine postgres
+	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases ns16,ns64 --accounts 10000
+	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases ns16,ns64 --accounts 10000 --engine postgres
 	$(BIN)/python -m bench.ledger
-	$(BIN)/python -m bench.reads
+	$(BIN)/python -m bench.reads --seconds 3
+	$(BIN)/python -m bench.reads --seconds 3 --engine postgres
+	$(BIN)/python -m bench.tables
+	$(BIN)/python -m bench.plots
 
-growth: $(BIN)/.dev  ## measure what becomes slower in large databases: five minutes, and 3 GB of disk meanwhile
+growth: $(BIN)/.dev  ## measure what becomes slower in large databases: five minutes an engine, and 3 GB of disk meanwhile
 	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.growth --engine postgres
 
 lock: $(BIN)/python  ## write requirements/*.txt anew from pyproject.toml
 	$(PIP) install uv

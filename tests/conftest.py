@@ -2,8 +2,43 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.postgres.server import PostgresServer, start_postgres
+from tests import engines
+from tests.postgres.server import PostgresServer
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "both_engines: runs on SQLite and on PostgreSQL; put on by tests.engines.ON_BOTH_ENGINES",
+        "sqlite_only: is about SQLite itself, and runs on it whatever FAREBOX_TEST_ENGINE says",
+    ):
+        config.addinivalue_line("markers", line)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        chosen = engines.engines_of(metafunc.definition.get_closest_marker)
+        metafunc.parametrize("engine", chosen, indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture opens a database."""
+    callspec = getattr(item, "callspec", None)
+    engine = callspec.params.get("engine") if callspec else None
+    engines.use_engine(engine or engines.engines_of(item.get_closest_marker)[0])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """After the fixtures: the databases of the test's own folder."""
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if folder is not None:
+        engines.forget_databases(folder)
+
+
+def pytest_unconfigure() -> None:
+    engines.close_engines()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,7 +47,15 @@ def _quiet_logs() -> None:
 
 
 @pytest.fixture(scope="session")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine that the test runs on. A fixture that opens a database for several tests asks for it, so that it is
+    made anew for the other engine."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """One server for all tests that do not need settings of their own; each makes its own account."""
     with running_farebox(tmp_path_factory.mktemp("farebox")) as served:
         yield served
@@ -25,10 +68,9 @@ def customer(farebox: Farebox) -> Customer:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres() -> PostgresServer:
     """A PostgreSQL server of this test process's own, started when the first test asks for it."""
-    with start_postgres() as server:
-        yield server
+    return engines.postgres_server()
 
 
 @pytest.fixture

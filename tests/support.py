@@ -14,13 +14,10 @@ import uvloop
 from farebox.ledger.commands import Grant
 from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
-from farebox.settings import Settings, load
+from farebox.settings import Settings
 from farebox.storage.accounts import add_account, add_token, read_balance
-from farebox.storage.database import Database
-from farebox.storage.sql import Connection
-from farebox.storage.sqlite import connect
-from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.vault import TOKEN_PREFIX
+from tests.engines import settings_for
 
 if TYPE_CHECKING:
     from farebox.app import Ready
@@ -28,16 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_ONLY = (Permission.RUN,)
-
-
-def read_now(database: Database, read: Callable[[Connection], T]) -> T:
-    """What is committed, read without the database's own loop: for tests that look from outside."""
-    assert isinstance(database, SqliteDatabase)
-    connection = connect(database.path, readonly=True)
-    try:
-        return read(connection)
-    finally:
-        connection.close()
 
 
 def quiet_logs() -> None:
@@ -160,7 +147,7 @@ class Customer:
 @contextlib.contextmanager
 def running_farebox(data_dir: Path, **settings: object) -> Iterator[Farebox]:
     """Serve on a free port until the block ends."""
-    loaded = load({}, data_dir=str(data_dir), log_level="error", **settings)
+    loaded = settings_for(data_dir, log_level="error", **settings)
     # Port 0 is not offered to operators, as their clients could not find it; tests take a free one.
     chosen = Settings(**{**{name: getattr(loaded, name) for name in Settings.__slots__}, "port": 0})
     ready = threading.Event()

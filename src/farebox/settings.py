@@ -45,6 +45,17 @@ class Settings:
     database_timeout_ms: int = _setting(
         5_000, "Longest wait for PostgreSQL; then calls are refused and charges kept until it is back.", 100, 60_000
     )
+    standby: Literal["ignore", "require"] = _setting(
+        "ignore",
+        "`require`: calls are refused while no synchronous standby streams from PostgreSQL "
+        "(docs/high-availability.md).",
+    )
+    instance_timeout_ms: int = _setting(
+        30_000,
+        "On PostgreSQL: how long a gateway process must not have been seen until its calls in doubt are resolved.",
+        1_000,
+        3_600_000,
+    )
     buckets: int = _setting(
         1, "Buckets that new accounts are spread over. More than one is for Citus: docs/citus.md.", 1, 1024
     )

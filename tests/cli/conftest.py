@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from farebox.cli.main import run
+from tests.engines import database_url
 from tests.support import quiet_logs
 
 
@@ -41,6 +42,8 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     path = tmp_path / "data"
     monkeypatch.setenv("FAREBOX_DATA_DIR", str(path))
+    if url := database_url(path):
+        monkeypatch.setenv("FAREBOX_DATABASE_URL", url)
     return path
 
 

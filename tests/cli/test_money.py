@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import apsw
 import msgspec
 import pytest
 
 from farebox.pricing.receipt import Receipt, ReceiptLine
+from farebox.settings import load
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.sqlite import open_file
+from farebox.storage.database import opened_for_command
 from tests.cli.conftest import Cli
 
 
@@ -81,9 +81,8 @@ def test_the_check_tells_each_difference(cli: Cli, acme: str, data_dir: Path) ->
     assert clean == {"clean": True, "accounts": 1, "differences": []}
     assert "the books balance" in cli("check").out
 
-    connection = apsw.Connection(str(data_dir / "farebox.db"))
-    connection.execute("UPDATE lots SET remaining = remaining - 1")
-    connection.close()
+    with opened_for_command(load()) as connection:
+        connection.execute("UPDATE lots SET remaining = remaining - 1")
     broken = cli("check")
     assert broken.status == 1
     assert "account acme, transfer grant:g" in broken.out
@@ -119,11 +118,10 @@ def test_a_receipt_explains_a_charge(cli: Cli, acme: str, data_dir: Path) -> Non
         success=True, status_code=200, duration=5, tokens_in=10, tokens_out=0, cost=2501, charge=3001,
         detail=CallDetail(), receipt=msgspec.json.encode(receipt), logged=True,
     )  # fmt: skip
-    connection = open_file(data_dir / "farebox.db")
-    account = find_account(connection, acme)
-    assert account is not None
-    insert_call(connection, account.bucket, call)
-    connection.close()
+    with opened_for_command(load()) as connection:
+        account = find_account(connection, acme)
+        assert account is not None
+        insert_call(connection, account.bucket, call)
 
     assert cli("receipt", "log-1", "--json").json == msgspec.json.decode(msgspec.json.encode(receipt))
     words = " ".join(cli("receipt", "log-1").out.split())

@@ -1,6 +1,7 @@
 """Numbers without gaps, one document for each cause, and contents that stay as they were."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from farebox.documents.content import CreditNote, Invoice
 from farebox.payments.model import TopUp
 from farebox.payments.purchase import Purchase, Tax, price_purchase
+from farebox.storage.database import opened_for_command
 from farebox.storage.documents import find_by_number
 from farebox.storage.sql import Connection
-from farebox.storage.sqlite import connect
 from farebox.usecases.documents import content_of, issue_credit_note, issue_invoice
 from farebox.usecases.services import Services
 from tests.messages.kit import ANN, BOB, START, HandClock, bucket_of, change, open_services, sql
@@ -112,23 +113,22 @@ async def test_an_undone_transaction_leaves_no_gap(services: Services) -> None:
     assert {results[0], results[2]} == {"FB-2026-000001", "FB-2026-000002"}
 
 
+class Undone(Exception):
+    """The transaction is not committed."""
+
+
 async def test_numbers_have_no_gap_with_many_at_once_and_two_processes(services: Services) -> None:
-    path = services.settings.database_path
     failures: list[Exception] = []
 
     def other_process() -> None:
-        """Its own connection, as another process has."""
+        """Its own connections, as another process has."""
         try:
-            connection = connect(path)
             for n in range(40):
-                connection.execute("BEGIN IMMEDIATE")
-                top_up = bought(f"other-{n // 2}")  # each twice
-                issue_invoice(connection, services.settings, bucket_of(connection), top_up, START)
-                if n % 7 == 0:
-                    connection.execute("ROLLBACK")
-                else:
-                    connection.execute("COMMIT")
-            connection.close()
+                with contextlib.suppress(Undone), opened_for_command(services.settings, writing=True) as connection:
+                    top_up = bought(f"other-{n // 2}")  # each twice
+                    issue_invoice(connection, services.settings, bucket_of(connection), top_up, START)
+                    if n % 7 == 0:
+                        raise Undone
         except Exception as error:  # noqa: BLE001 - told in the test below
             failures.append(error)
 

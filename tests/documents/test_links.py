@@ -20,7 +20,7 @@ WEEK_SECONDS = 7 * 86_400
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     path: Path = tmp_path_factory.mktemp("links")
     with running_farebox(path, seller_name="Seller Ltd") as served:
         yield served

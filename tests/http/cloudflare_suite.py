@@ -27,7 +27,8 @@ import httpx
 
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
 from farebox.storage.accounts import add_account, add_user
-from farebox.storage.sql import Connection, rows
+from farebox.storage.sql import Connection
+from farebox.storage.tables import tables
 from farebox.usecases import auto_top_up, spending_limit, top_up
 from farebox.usecases.services import Services
 from tests.http.support import attach_card, make_default
@@ -158,14 +159,9 @@ def wipe(farebox: Farebox, fake: Fake) -> None:
     httpx.delete(f"{fake.running.url}/_fake/state").raise_for_status()
 
     def job(connection: Connection) -> None:
-        tables = rows(
-            connection,
-            "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' "
-            "AND c.name = 'account_id'",
-            (),
-        )
-        for (table,) in tables:
-            connection.execute(f"DELETE FROM {table} WHERE account_id = ?", (ACCOUNT,))
+        for table in tables():
+            if "account_id" in table.columns:
+                connection.execute(f"DELETE FROM {table.name} WHERE account_id = ?", (ACCOUNT,))
 
     farebox.run(farebox.services.database.write(job))
 

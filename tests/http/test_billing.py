@@ -4,8 +4,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http, result
 from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
 
 HOUR_MS = 3_600_000
 

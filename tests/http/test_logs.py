@@ -7,8 +7,11 @@ import pytest
 from farebox.http.control.log_query import LogsQuery, log_query
 from farebox.http.validation import InvalidInput
 from farebox.storage.reports import Condition
+from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
 
 
 def logs(customer: Customer, path: str = "", **query: Any) -> httpx.Response:
@@ -215,3 +218,12 @@ def test_there_is_an_end_to_filters() -> None:
     many = json.dumps([{"key": "cost", "operator": "gt", "value": [1]}] * 51)
     with pytest.raises(InvalidInput, match="At most 50"):
         log_query(LogsQuery(filters=many), [])
+
+
+def test_a_nul_in_what_a_caller_names_harms_no_list(customer: Customer) -> None:
+    assert customer.chat(headers={"cf-aig-metadata": '{"a":"x\\u0000y"}'}).status_code == 200
+    assert customer.chat(model="demo/a\0b").status_code == 400
+    url = f"{customer.api_url}/ai-gateway/gateways/default/logs"
+    found = result(http.get(url, params={"search": "x"}, headers=customer.headers))
+    assert [row["model"] for row in found] == ["demo-1"]
+    assert len(result(http.get(url, headers=customer.headers))) == 2

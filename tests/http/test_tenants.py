@@ -4,8 +4,11 @@ import pytest
 
 from farebox.http.router import Access, Route
 from farebox.http.routes import ROUTES
+from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import errors, http, url
 from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
 
 OF_ACCOUNTS = [route for route in ROUTES if "account_id" in route.parameters]
 

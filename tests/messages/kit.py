@@ -1,4 +1,4 @@
-"""What the tests of messages and documents stand on: services on a file of their own, a clock that is set by hand."""
+"""What tests of messages and documents stand on: services on a database of their own, a clock that is set by hand."""
 
 import asyncio
 import base64
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from farebox.clock import RandomIds
-from farebox.ledger.ledger import JobLedger
-from farebox.settings import Settings, load
+from farebox.ledger.ledger import ledger_of
 from farebox.storage.accounts import add_account, find_account
+from farebox.storage.database import open_database
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
+from tests.engines import settings_for
 
 START = 1_795_000_000_000
 """A day in November 2026."""
@@ -44,9 +44,9 @@ class HandClock:
 
 @contextlib.asynccontextmanager
 async def open_services(path: Path, clock: HandClock, **settings: object) -> AsyncIterator[Services]:
-    """Services over an SQLite file with the accounts ANN and BOB; without server, provider or processor."""
-    loaded: Settings = load({}, data_dir=str(path), **settings)
-    database = SqliteDatabase(loaded.database_path)
+    """Services over a database with the accounts ANN and BOB; without server, provider or processor."""
+    loaded = settings_for(path, **settings)
+    database = await open_database(loaded)
 
     def add(connection: Any) -> None:
         for name in (ANN, BOB):
@@ -61,7 +61,7 @@ async def open_services(path: Path, clock: HandClock, **settings: object) -> Asy
             ids=RandomIds(clock),
             vault=Vault(b"k" * 32),
             database=database,
-            ledger=JobLedger(database),
+            ledger=ledger_of(database),
             configuration=cast(Any, None),
             upstream=cast(Any, None),
             processor=None,

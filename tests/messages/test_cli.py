@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from farebox.settings import load
 from farebox.storage.accounts import find_account
+from farebox.storage.database import opened_for_command
 from farebox.storage.deliveries import MAIL, add_delivery
 from farebox.storage.notices import add_notice
-from farebox.storage.sqlite import open_file
 from farebox.usecases.documents import issue_invoice
 from tests.cli.conftest import Cli, acme, cli, data_dir
 from tests.documents.test_issue import bought
@@ -86,15 +87,15 @@ def test_wrong_endpoints_are_refused(cli: Cli, acme: str) -> None:
 def test_messages_are_listed_and_replayed(cli: Cli, acme: str, data_dir: Path) -> None:
     assert cli("messages", "list").out == "No message.\n"
     endpoint = cli("webhook", "add", "https://example.com/", "--json").json["endpoint_id"]
-    connection = open_file(data_dir / "farebox.db")
-    account = find_account(connection, acme)
-    assert account is not None
-    key = (account.bucket, acme, "low_balance:1")
-    add_notice(connection, *key, "low_balance", {"posted_nanos": 1}, START)
-    add_delivery(connection, *key, endpoint, START)
-    add_delivery(connection, *key, f"{MAIL}a@acme.example", START)
-    connection.execute("UPDATE deliveries SET next_at = NULL, attempts = 9, last_error = 'answered 500'")
-    connection.execute("UPDATE deliveries SET delivered_at = 1, last_error = NULL WHERE target LIKE 'mailto:%'")
+    with opened_for_command(load()) as connection:
+        account = find_account(connection, acme)
+        assert account is not None
+        key = (account.bucket, acme, "low_balance:1")
+        add_notice(connection, *key, "low_balance", {"posted_nanos": 1}, START)
+        add_delivery(connection, *key, endpoint, START)
+        add_delivery(connection, *key, f"{MAIL}a@acme.example", START)
+        connection.execute("UPDATE deliveries SET next_at = NULL, attempts = 9, last_error = 'answered 500'")
+        connection.execute("UPDATE deliveries SET delivered_at = 1, last_error = NULL WHERE target LIKE 'mailto:%'")
 
     (listed,) = cli("messages", "list", "--account", acme, "--json").json
     assert (listed["message_id"], listed["kind"], listed["content"]) == (
@@ -112,13 +113,13 @@ def test_messages_are_listed_and_replayed(cli: Cli, acme: str, data_dir: Path) -
 
     assert cli("messages", "replay", "--failed", "--account", "other", "--json").json == {"deliveries": 0}
     assert cli("messages", "replay", "--failed", "--json").json == {"deliveries": 1}
-    (due,) = connection.execute("SELECT target FROM deliveries WHERE next_at IS NOT NULL").fetchall()
+    with opened_for_command(load()) as connection:
+        (due,) = connection.execute("SELECT target FROM deliveries WHERE next_at IS NOT NULL").fetchall()
     assert due == (endpoint,)
     assert cli("messages", "replay", "low_balance:1", "--account", acme, "--json").json == {"deliveries": 1}
     assert cli("messages", "replay", "low_balance:2", "--account", acme).status == 1
     for wrong in (("replay",), ("replay", "a", "--failed"), ("replay", "a")):
         assert cli("messages", *wrong).status == 2
-    connection.close()
 
 
 def test_tax_rates(cli: Cli, acme: str) -> None:
@@ -148,13 +149,10 @@ def test_tax_rates(cli: Cli, acme: str) -> None:
 
 def test_documents_as_files(cli: Cli, acme: str, data_dir: Path, tmp_path: Path) -> None:
     assert cli("grant", "--account", acme, "--amount", "5").status == 0
-    connection = open_file(data_dir / "farebox.db")
-    account = find_account(connection, acme)
-    assert account is not None
-    from farebox.settings import load
-
-    number = issue_invoice(connection, load(), account.bucket, bought("1", account_id=acme), START)
-    connection.close()
+    with opened_for_command(load()) as connection:
+        account = find_account(connection, acme)
+        assert account is not None
+        number = issue_invoice(connection, load(), account.bucket, bought("1", account_id=acme), START)
     file = tmp_path / "invoice.pdf"
     assert cli("invoice", number, "-o", str(file)).out == f"Wrote {file}.\n"
     assert f"Invoice number {number}" in read_back(file.read_bytes()).words

@@ -454,7 +454,7 @@ async def test_both_warnings_and_those_of_a_renewed_card(services: Services, clo
         lambda c: c.execute(
             "INSERT INTO cards (bucket, account_id, card_id, brand, last4, exp_month, exp_year, fingerprint, "
             "is_default, created_at) SELECT bucket, account_id, 'pm_' || account_id, 'visa', '4242', 11, 2026, 'f', "
-            "account_id = 'ann', 0 FROM accounts"
+            "CASE account_id WHEN 'ann' THEN 1 ELSE 0 END, 0 FROM accounts"
         ).fetchall()
     )
     for left in range(40, -3, -1):

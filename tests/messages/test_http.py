@@ -18,7 +18,7 @@ __all__ = ["receiver"]  # fixture
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with running_farebox(tmp_path_factory.mktemp("messages"), webhook_private="allow") as served:
         yield served
 

@@ -6,7 +6,6 @@ Both read committed state only, on connections of their own, and raise Assertion
 
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +14,10 @@ import msgspec
 from farebox.ledger.audit import audit
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.states import OPEN_TOP_UPS
+from farebox.settings import Settings
 from farebox.storage.sql import Connection
-from farebox.storage.sqlite import connect
 from farebox.usecases.services import Services
+from tests.engines import looking
 
 Json = dict[str, Any]
 TAKEN = ("needs_response", "under_review", "lost")
@@ -34,24 +34,21 @@ class Stripe(msgspec.Struct):
 
 def agree(services: Services, fake_url: str) -> None:
     """Compare, from a thread that does not run the fake's loop."""
-    compare(services.settings.database_path, httpx.get(f"{fake_url}/_fake/ledger", timeout=30))
+    compare(services.settings, httpx.get(f"{fake_url}/_fake/ledger", timeout=30))
 
 
 async def agreed(services: Services, fake_url: str) -> None:
     """Compare, from inside a loop, which may be the fake's."""
     async with httpx.AsyncClient(timeout=30) as client:
-        compare(services.settings.database_path, await client.get(f"{fake_url}/_fake/ledger"))
+        compare(services.settings, await client.get(f"{fake_url}/_fake/ledger"))
 
 
-def compare(path: Path, answer: httpx.Response) -> None:
-    """Compare a database with the fake's statement."""
+def compare(settings: Settings, answer: httpx.Response) -> None:
+    """Compare the database that the settings name with the fake's statement."""
     stripe = msgspec.json.decode(answer.raise_for_status().content, type=Stripe)
-    connection = connect(path, readonly=True)
-    try:
+    with looking(settings) as connection:
         found = [*differences(connection, stripe), *(str(difference) for difference in audit(connection))]
         found += silent_stops(connection)
-    finally:
-        connection.close()
     assert not found, "our books and Stripe's differ:\n  " + "\n  ".join(found)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from farebox.usecases.services import Services
-from tests.payments.world import DAY, HOUR, Crash, Process, Saved, World, living, new_account
+from tests.payments.mortal import Crash
+from tests.payments.world import DAY, HOUR, Saved, World, begin_life, living, new_account
 
 Json = dict[str, Any]
 
@@ -46,7 +47,7 @@ async def live(world: World, flow: Flow, die_at: int | None) -> list[str]:
     step = 0
     points: list[str] = []
     for death in (die_at, None):
-        process = Process(world, death)
+        process = await begin_life(world, death)
         try:
             while step <= len(flow.steps):
                 await process.run(_step(world, process.services, flow, step))

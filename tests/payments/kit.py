@@ -1,4 +1,4 @@
-"""A shop for tests of top-ups: real use-cases on a file, a real fake Stripe over HTTP, one clock that tests move."""
+"""A shop for tests of top-ups: real use-cases on a database, a real fake Stripe over HTTP, a clock that tests move."""
 
 import asyncio
 import dataclasses
@@ -14,24 +14,24 @@ import stripe
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import start_fake_stripe
 from farebox.ledger.commands import Grant, Hold, Settle
-from farebox.ledger.ledger import JobLedger
+from farebox.ledger.ledger import ledger_of
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule, TopUp
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream
-from farebox.settings import Settings, load
+from farebox.settings import Settings
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, read_balance
+from farebox.storage.database import open_database
 from farebox.storage.sql import Connection, row, rows
-from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.storage.top_up_rules import rule_of
 from farebox.usecases import auto_top_up, cards, top_up
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
+from tests.engines import read_now, settings_for
 from tests.payments.books import agreed, silent_stops
-from tests.support import read_now
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -86,10 +86,10 @@ class _FakesClock(TestClock):
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: TestClock, instance: str = "") -> AsyncIterator[Services]:
-    """Services as farebox.app makes them, without an HTTP server: one process on the file."""
+    """Services as farebox.app makes them, without an HTTP server: one process on the database."""
     ids = RandomIds(clock)
     vault = Vault(bytes(32))
-    database = SqliteDatabase(settings.database_path)
+    database = await open_database(settings)
     processor = StripeProcessor(
         settings.stripe_secret_key,
         webhook_secret=WEBHOOK_SECRET,
@@ -103,7 +103,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         ids=ids,
         vault=vault,
         database=database,
-        ledger=JobLedger(database),
+        ledger=ledger_of(database),
         configuration=await Configuration.load(database, vault, clock),
         upstream=upstream,
         processor=processor,
@@ -361,9 +361,8 @@ async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
         await start_fake_stripe(clock=_FakesClock(clock)) as fake,
         httpx.AsyncClient(base_url=fake.url, timeout=10) as http,
     ):
-        loaded = load(
-            {},
-            data_dir=str(folder),
+        loaded = settings_for(
+            folder,
             stripe_secret_key="sk_test_1",
             stripe_webhook_secret=WEBHOOK_SECRET,
             stripe_api_base=fake.url,

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from farebox.payments.processor import ProcessorRefund
 from farebox.usecases import auto_top_up, reconcile, top_up
 from farebox.usecases import refund as refunds
 from farebox.usecases.services import Services
+from tests.engines import backup
 from tests.payments.books import compare
 from tests.payments.kit import open_shop
 from tests.payments.test_refunds import Shop
@@ -38,7 +38,7 @@ async def world(tmp_path: Path, settings: dict[str, object]) -> AsyncIterator[Wo
 
 
 def agree(world: World) -> None:
-    compare(world.path, world.fake.http.get("/_fake/ledger"))
+    compare(world.settings, world.fake.http.get("/_fake/ledger"))
 
 
 # --- any combination --------------------------------------------------------------------------------------------------
@@ -196,15 +196,13 @@ class TestABackupBroughtBack:
             shop = Shop(world, process.services)
             await shop.buy(1000)
             await auto_top_up.set_rule(process.services, ACCOUNT, amount_cents=1000, threshold_cents=500)
-        shutil.copy(world.path, tmp_path / "backup.db")
+        put_back = backup(world.settings, tmp_path / "backup.db")
         async with living(world) as process:
             shop = Shop(world, process.services)
             await shop.spend(spend)
             await shop.settle(MINUTE)
             assert [payment["amount"] for payment in self.captured(world)] == [1000, 1000]
-        for old in world.path.parent.glob(world.path.name + "*"):
-            old.unlink()
-        shutil.copy(tmp_path / "backup.db", world.path)
+        put_back()
 
     def captured(self, world: World) -> list[dict[str, int]]:
         found: list[dict[str, int]] = world.fake.http.get("/_fake/ledger").json()["payments"]

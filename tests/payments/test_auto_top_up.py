@@ -14,6 +14,7 @@ from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.settings import Settings
 from farebox.storage import top_ups as store
 from farebox.usecases import auto_top_up, cards, top_up
+from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import (
     CHARGES,
     HOUR,
@@ -24,6 +25,8 @@ from tests.payments.kit import (
     open_shop,
 )
 from tests.support import quiet_logs
+
+pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture

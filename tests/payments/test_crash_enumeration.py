@@ -257,7 +257,7 @@ async def after(world: World, flow: Flow, start: Saved, way: Webhooks, die_at: i
     """The picture at the end of a life, and the points it had; the books agree with Stripe's."""
     world.load(start, way, seed=die_at or 0)
     points = await live(world, flow, die_at)
-    compare(world.path, world.fake.http.get("/_fake/ledger"))
+    compare(world.settings, world.fake.http.get("/_fake/ledger"))
     return picture(world), points
 
 

@@ -13,9 +13,12 @@ from farebox.storage.refunds import claims_on
 from farebox.storage.top_ups import find
 from farebox.usecases import auto_top_up, disputes
 from farebox.usecases import refund as refunds
+from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
 from tests.payments.test_refunds import Shop
 from tests.payments.world import ACCOUNT, World, living, new_account, open_world
+
+pytestmark = ON_BOTH_ENGINES
 
 CENT = NANOS_PER_CENT
 
@@ -32,7 +35,7 @@ async def shop(tmp_path: Path, card: str) -> AsyncIterator[Shop]:
         await new_account(world, card)
         async with living(world) as process:
             yield Shop(world, process.services)
-        compare(world.path, world.fake.http.get("/_fake/ledger"))
+        compare(world.settings, world.fake.http.get("/_fake/ledger"))
 
 
 def opens(world: World, bought: TopUp, *, inquiry: bool = False) -> str:

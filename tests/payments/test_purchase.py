@@ -13,7 +13,10 @@ from farebox.payments.model import TopUp
 from farebox.payments.purchase import Tax, percent, price_purchase
 from farebox.usecases import leases, top_up
 from farebox.usecases.services import Services
+from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import DAY, HOUR, MINUTE, Shop, open_shop
+
+pytestmark = ON_BOTH_ENGINES
 
 PAGES = {"success_url": "http://shop.example/ok?s={CHECKOUT_SESSION_ID}", "cancel_url": "http://shop.example/back"}
 SESSIONS = "POST /v1/checkout/sessions"

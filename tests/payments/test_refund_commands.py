@@ -22,10 +22,10 @@ Cli = Callable[..., Result]
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """An account that bought 50 USD, and no server that runs."""
-    with open_world(tmp_path, database_url=f"sqlite:///{tmp_path}/world.db") as world:
+    with open_world(tmp_path) as world:
         asyncio.run(_buy(world))
         yield world
-        compare(world.path, world.fake.http.get("/_fake/ledger"))
+        compare(world.settings, world.fake.http.get("/_fake/ledger"))
 
 
 async def _buy(world: World) -> None:
@@ -39,8 +39,8 @@ def cli(world: World, monkeypatch: pytest.MonkeyPatch) -> Cli:
     app = typer.Typer()
     refunds.register(app)
     for name, value in (
-        ("DATA_DIR", str(world.path.parent)),
-        ("DATABASE_URL", f"sqlite:///{world.path}"),
+        ("DATA_DIR", world.settings.data_dir),
+        ("DATABASE_URL", world.settings.database_url),
         ("STRIPE_SECRET_KEY", "sk_test_1"),
         ("STRIPE_WEBHOOK_SECRET", SECRET),
         ("STRIPE_API_BASE", world.fake.url),

@@ -23,8 +23,11 @@ from farebox.storage.accounts import read_balance
 from farebox.usecases import refund as refunds
 from farebox.usecases import top_up
 from farebox.usecases.services import Services
+from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
 from tests.payments.world import ACCOUNT, DAY, HOUR, World, living, new_account, open_world
+
+pytestmark = ON_BOTH_ENGINES
 
 
 class Shop:
@@ -108,7 +111,7 @@ async def shop(tmp_path: Path, settings: dict[str, object], card: str) -> AsyncI
         await new_account(world, card)
         async with living(world) as process:
             yield Shop(world, process.services)
-        compare(world.path, world.fake.http.get("/_fake/ledger"))
+        compare(world.settings, world.fake.http.get("/_fake/ledger"))
 
 
 async def refused(kind: ErrorKind, shop: Shop, bought: TopUp, credit: int | None = None, **more: object) -> str:

@@ -14,8 +14,9 @@ from farebox.payments.states import DISABLED_REASONS, HOPEFUL_TOP_UPS, OPEN_TOP_
 from farebox.storage import leases, tax, top_up_rules
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, find_account
+from farebox.storage.database import opened_for_command
 from farebox.storage.sql import Connection
-from farebox.storage.sqlite import connect, migrate
+from tests.engines import settings_for
 
 ACCOUNT = "acme"
 README = Path(__file__).parents[2] / "src/farebox/payments/README.md"
@@ -23,12 +24,10 @@ README = Path(__file__).parents[2] / "src/farebox/payments/README.md"
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    opened = connect(tmp_path / "farebox.db")
-    migrate(opened)
-    add_account(opened, ACCOUNT, "Acme", 0)
-    add_account(opened, "other", "Other", 0)
-    yield opened
-    opened.close()
+    with opened_for_command(settings_for(tmp_path)) as opened:
+        add_account(opened, ACCOUNT, "Acme", 0)
+        add_account(opened, "other", "Other", 0)
+        yield opened
 
 
 def bucket(connection: Connection, account_id: str = ACCOUNT) -> int:
@@ -171,7 +170,7 @@ def test_a_payment_belongs_to_one_purchase_of_one_account_for_good(connection: C
 
 def test_there_is_one_open_auto_top_up_whatever_the_program_does(connection: Connection) -> None:
     insert(connection, "requested", kind="auto", top_up_id="auto-1")
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         insert(connection, "declined", kind="auto", top_up_id="auto-2")
     insert(connection, "failed", kind="auto", top_up_id="auto-3")
 

@@ -1,8 +1,8 @@
-"""A world for payments that can be killed anywhere: the real use-cases on a file, a fake Stripe over HTTP, one clock.
+"""A world for payments that can be killed anywhere: real use-cases on a database, a fake Stripe over HTTP, one clock.
 
-A `Process` is one life of a server on the file. It dies at the point of its life that it is told: at a statement that
-writes, around a commit, before a request leaves for Stripe, or when Stripe has done it and the answer is not read yet.
-Dying is as sudden as kill -9: nothing that it does afterwards reaches the file or Stripe.
+A `Process` is one life of a server on the database. It dies at the point of its life that it is told: at a statement
+that writes, around a commit, before a request leaves for Stripe, or when Stripe has done it and the answer is not read.
+Dying is as sudden as kill -9: nothing that it does afterwards reaches the database or Stripe.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import random
-import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -25,18 +24,18 @@ import uvloop
 
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
-from farebox.ledger.ledger import JobLedger
+from farebox.ledger.ledger import ledger_of
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream
-from farebox.settings import Settings, load
+from farebox.settings import Settings
 from farebox.storage.accounts import add_account
-from farebox.storage.sqlite import connect
-from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.usecases import auto_top_up, cards, payment_news, refund, top_up
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
+from tests.engines import backup, looking, settings_for
+from tests.payments.mortal import Crash, Mortal, open_mortal
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -48,10 +47,6 @@ START = 1_795_000_000_000
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 ROUNDS_MAX = 3_000
 """Of the workers, until everything must be quiet."""
-
-
-class Crash(BaseException):
-    """The process dies here."""
 
 
 class SettableClock:
@@ -187,38 +182,21 @@ def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any
 
 
 class Process:
-    """One life of a server: services on the file, until it ends or dies."""
+    """One life of a server: services on the database, until it ends or dies."""
 
-    def __init__(self, world: "World", die_at: int | None = None) -> None:
+    services: Services
+    mortal: Mortal
+    wire: _Wire
+
+    def __init__(self, die_at: int | None) -> None:
+        """`begin_life` makes it."""
         self.points: list[str] = []
         self.dead = False
         self._die_at = die_at
         self._died = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_quiet_about_crashes)
-        self._database = SqliteDatabase(world.path)
-        self._watch_writer()
-        self._wire = _Wire(self)
-        settings = world.settings
-        self._upstream = PooledUpstream(connect_seconds=1)
-        ids = RandomIds(world.clock)
-        vault = Vault(bytes(32))
-        self.services = Services(
-            settings=settings,
-            clock=world.clock,
-            ids=ids,
-            vault=vault,
-            database=self._database,
-            ledger=JobLedger(self._database),
-            configuration=Configuration(self._database, vault, world.clock),
-            upstream=self._upstream,
-            processor=StripeProcessor(
-                "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=self._wire
-            ),
-            waiters=Waiters(),
-            base_url="http://127.0.0.1:8787",
-            instance=ids.log_id(),
-        )
+        self.upstream = PooledUpstream(connect_seconds=1)
 
     # --- the points of its life ---
 
@@ -231,40 +209,6 @@ class Process:
             self.dead = True
             self._loop.call_soon_threadsafe(self._died.set)
         raise Crash(where)
-
-    def _watch_writer(self) -> None:
-        """Points at each statement that writes, before the commit, and after it, before anybody hears of it."""
-        writer = self._database.writer
-        commit, deliver = writer._commit, writer._deliver
-        dirty = False
-
-        def trace(cursor: Any, sql: str, bindings: Any) -> bool:
-            nonlocal dirty
-            if sql.lstrip()[:6].upper() in ("INSERT", "UPDATE", "DELETE", "REPLAC"):
-                dirty = True
-                self.point(" ".join(sql.split())[:60])
-            elif self.dead:
-                raise Crash(sql)
-            return True
-
-        def committing(answers: Any) -> None:  # on the writer's thread: whoever dies here just stops
-            with contextlib.suppress(Crash):
-                if dirty:
-                    self.point("before COMMIT")
-                commit(answers)
-
-        def delivering(answers: Any) -> None:
-            nonlocal dirty
-            was, dirty = dirty, False
-            with contextlib.suppress(Crash):
-                if was:
-                    self.point("after COMMIT")
-                if not self.dead:
-                    deliver(answers)
-
-        writer._connection.exec_trace = trace
-        writer._commit = committing  # type: ignore[method-assign]
-        writer._deliver = delivering  # type: ignore[method-assign]
 
     # --- life and death ---
 
@@ -283,20 +227,41 @@ class Process:
         raise Crash(self.points[-1])
 
     async def end(self) -> None:
-        """Close the file; what was not committed is undone, as when the system closes a dead process's files."""
+        """Close the database; what was not committed is undone."""
         if self.dead:
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
         await asyncio.sleep(0)
-        writer = self._database.writer
-        writer._blocking.put(None)
-        writer._thread.join(10)
-        writer._connection.exec_trace = None
-        self._database._far_threads.shutdown()
-        for connection in (self._database._near, *self._database._far_opened, writer._connection):
-            connection.close()
-        await self._wire.close_async()  # type: ignore[no-untyped-call]
-        await self._upstream.close()
+        await self.mortal.end()
+        await self.wire.close_async()  # type: ignore[no-untyped-call]
+        await self.upstream.close()
+
+
+async def begin_life(world: "World", die_at: int | None = None) -> Process:
+    """A process on the world's database, which is to die at that point."""
+    process = Process(die_at)
+    process.wire = _Wire(process)
+    process.mortal = await open_mortal(world.settings, process)
+    ids = RandomIds(world.clock)
+    vault = Vault(bytes(32))
+    process.services = Services(
+        settings=world.settings,
+        clock=world.clock,
+        ids=ids,
+        vault=vault,
+        database=process.mortal.database,
+        ledger=ledger_of(process.mortal.database),
+        configuration=Configuration(process.mortal.database, vault, world.clock),
+        upstream=process.upstream,
+        processor=StripeProcessor(
+            "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=process.wire
+        ),
+        waiters=Waiters(),
+        base_url="http://127.0.0.1:8787",
+        instance=ids.log_id(),
+    )
+
+    return process
 
 
 # --- the world --------------------------------------------------------------------------------------------------------
@@ -304,9 +269,10 @@ class Process:
 
 @dataclass(slots=True)
 class Saved:
-    """A moment of the world: the file, the fake, the time."""
+    """A moment of the world: the database, the fake, the time."""
 
-    file: Path
+    put_back: Callable[[], None]
+    """Brings the database back."""
     fake: str
     at: int
     heard: set[str]
@@ -317,7 +283,6 @@ class Saved:
 class World:
     """One account's server, its Stripe, its time, and how webhooks travel."""
 
-    path: Path
     clock: SettableClock
     fake: Fake
     settings: Settings
@@ -331,13 +296,12 @@ class World:
 
     def save(self, file: Path) -> Saved:
         """Only while no process runs."""
-        shutil.copy(self.path, file)
-        return Saved(file, self.fake.save(), self.clock.at, set(self.heard), copy.deepcopy(self.notes))
+        return Saved(
+            backup(self.settings, file), self.fake.save(), self.clock.at, set(self.heard), copy.deepcopy(self.notes)
+        )
 
     def load(self, saved: Saved, webhooks: Webhooks, seed: int) -> None:
-        for old in self.path.parent.glob(self.path.name + "*"):
-            old.unlink()
-        shutil.copy(saved.file, self.path)
+        saved.put_back()
         self.fake.load(saved.fake)
         self.clock.at = saved.at
         self.webhooks, self.chance = webhooks, random.Random(seed)
@@ -419,11 +383,8 @@ class World:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Any]:
-        connection = connect(self.path, readonly=True)
-        try:
+        with looking(self.settings) as connection:
             yield connection
-        finally:
-            connection.close()
 
 
 def signed(body: bytes, at: int) -> str:
@@ -438,10 +399,8 @@ def open_world(folder: Path, **settings: object) -> Iterator[World]:
     """A world with an account that has nothing yet."""
     clock = SettableClock()
     fake = Fake(clock)
-    path = folder / "world.db"
-    loaded = load(
-        {},
-        data_dir=str(folder),
+    loaded = settings_for(
+        folder,
         stripe_secret_key="sk_test_1",
         stripe_webhook_secret=SECRET,
         stripe_api_base=fake.url,
@@ -449,7 +408,7 @@ def open_world(folder: Path, **settings: object) -> Iterator[World]:
         **settings,
     )
     try:
-        yield World(path, clock, fake, loaded)
+        yield World(clock, fake, loaded)
     finally:
         fake.close()
 
@@ -457,7 +416,7 @@ def open_world(folder: Path, **settings: object) -> Iterator[World]:
 @contextlib.asynccontextmanager
 async def living(world: World, die_at: int | None = None) -> AsyncIterator[Process]:
     """A process, ended at the end."""
-    process = Process(world, die_at)
+    process = await begin_life(world, die_at)
     try:
         yield process
     finally:

@@ -293,10 +293,10 @@ class PostgresServer:
 
     # Databases.
 
-    def new_database(self) -> str:
-        """The URL of a new, empty database."""
-        name = f"test_{uuid.uuid4().hex}"
-        self.query(f"CREATE DATABASE {name} TEMPLATE template0")
+    def new_database(self, like: str | None = None, name: str | None = None) -> str:
+        """The URL of a new database: empty, or a copy of the one with the URL `like`, to which nobody is connected."""
+        name = name or f"test_{uuid.uuid4().hex}"
+        self.query(f'CREATE DATABASE {name} TEMPLATE "{urlsplit(like).path[1:] if like else "template0"}"')
         return self.url_of(name)
 
     def drop_database(self, url: str) -> None:

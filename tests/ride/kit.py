@@ -11,8 +11,8 @@ import msgspec
 from farebox.gateway import GatewayConfig
 from farebox.ledger.audit import audit
 from farebox.storage.gateways import GatewayRow, put_gateway
-from farebox.storage.sqlite import connect
 from farebox.usecases import administer
+from tests.engines import looking
 from tests.support import Customer, Farebox
 
 INPUT_NANOS = 1_000
@@ -108,11 +108,8 @@ def forget(farebox: Farebox) -> None:
 
 def differences(farebox: Farebox) -> list[str]:
     """What `farebox check` would report, of all accounts."""
-    connection = connect(farebox.services.settings.database_path, readonly=True)
-    try:
+    with looking(farebox.services.settings) as connection:
         return [difference.message for difference in audit(connection)]
-    finally:
-        connection.close()
 
 
 def until(true: Callable[[], object], what: str = "it", seconds: float = 5.0) -> None:

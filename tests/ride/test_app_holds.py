@@ -29,8 +29,11 @@ from farebox.storage.reports import usage_by_model
 from farebox.storage.spending import SpendingLimit, set_limit
 from farebox.usecases import app_holds, spending_limit
 from farebox.worker import log
+from tests.engines import ON_BOTH_ENGINES
 from tests.ride.kit import differences
 from tests.support import Customer, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
 
 FIVE = parse_usd("5")
 MINUTE = 60_000

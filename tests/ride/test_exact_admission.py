@@ -18,27 +18,27 @@ from google.genai import types as genai_types
 
 from farebox.money import format_usd, parse_usd
 from farebox.storage.accounts import read_balance
-from farebox.storage.sqlite import connect
+from tests.engines import ON_BOTH_ENGINES, looking
 from tests.ride.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gated
 from tests.ride.kit import differences, eventually, log_rows, price_of, within
 from tests.ride.wire import COMPAT, Wire, WireAnswer, chat_body, post, start
 from tests.support import Customer, Farebox, running_farebox
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 K = 8
 IN_FLIGHT = 10 * K
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Holds are waited for a tenth of a second only."""
     with running_farebox(tmp_path_factory.mktemp("hasty"), hold_wait_ms=100) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Holds are waited for as long as it takes."""
     with running_farebox(tmp_path_factory.mktemp("patient"), hold_wait_ms=20_000) as served:
         yield served
@@ -48,7 +48,7 @@ class BalanceWatch:
     """Reads a balance all the time, on a thread and a connection of its own."""
 
     def __init__(self, customer: Customer) -> None:
-        self._path = customer.farebox.services.settings.database_path
+        self._settings = customer.farebox.services.settings
         self._account_id = customer.account_id
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
@@ -64,15 +64,14 @@ class BalanceWatch:
         self._thread.join()
 
     def _work(self) -> None:
-        connection = connect(self._path, readonly=True)
-        while not self._stop.is_set():
-            balance = read_balance(connection, self._account_id)
-            assert balance is not None
-            self.least_available = min(self.least_available, balance.available)
-            self.most_held = max(self.most_held, balance.held)
-            self.readings += 1
-            time.sleep(0.0005)
-        connection.close()
+        with looking(self._settings) as connection:
+            while not self._stop.is_set():
+                balance = read_balance(connection, self._account_id)
+                assert balance is not None
+                self.least_available = min(self.least_available, balance.available)
+                self.most_held = max(self.most_held, balance.held)
+                self.readings += 1
+                time.sleep(0.0005)
 
 
 def gate_body(*, stream: bool) -> bytes:

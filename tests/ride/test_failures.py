@@ -19,6 +19,7 @@ import pytest
 from farebox.demo.delivery import GARBAGE
 from farebox.money import parse_usd
 from farebox.providers.formats.readers import BodyReader, EventReader
+from tests.engines import ON_BOTH_ENGINES
 from tests.ride.gate import gated
 from tests.ride.kit import (
     differences,
@@ -35,7 +36,7 @@ from tests.ride.kit import (
 from tests.ride.wire import Wire, WireAnswer, chat_body, post, start
 from tests.support import Customer, Farebox, running_farebox
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 FIVE = parse_usd("5")
 NATIVE = "demo/chat/completions"
@@ -50,7 +51,7 @@ HASTY = {
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Waits for providers a fraction of a second; cut answers are charged by what was delivered."""
     with running_farebox(tmp_path_factory.mktemp("hasty"), **HASTY) as served:
         yield served

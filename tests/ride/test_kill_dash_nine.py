@@ -26,11 +26,12 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.settings import load, secret_key
+from farebox.settings import Settings, secret_key
+from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
-from farebox.storage.sqlite import connect, migrate
 from farebox.usecases import administer
 from farebox.vault import Vault
+from tests.engines import looking, settings_for
 from tests.ride.kit import price_of
 from tests.ride.wire import Wire, WireAnswer, chat_body
 
@@ -68,8 +69,14 @@ class House:
     """Account id and token."""
 
     @property
-    def database(self) -> Path:
-        return self.folder / "farebox.db"
+    def settings(self) -> Settings:
+        return settings_for(self.folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its processes: nothing is set but where the database is."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
+        return inherited | {"FAREBOX_DATABASE_URL": self.settings.database_url}
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(self.folder), *arguments]
@@ -77,19 +84,16 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    settings = load({}, data_dir=str(tmp_path))
+    settings = settings_for(tmp_path)
     ids, vault = RandomIds(SystemClock()), Vault(secret_key(settings))
     at = SystemClock().now_ms()
-    connection = connect(settings.database_path)
-    migrate(connection)
     customers = []
-    with connection:
+    with opened_for_command(settings, writing=True) as connection:
         for number in range(ACCOUNTS):
             account = administer.create_account(connection, ids, name=f"customer {number}", at=at).account_id
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
             made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
-    connection.close()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return House(tmp_path, port, customers)
@@ -98,11 +102,10 @@ def house(tmp_path: Path) -> House:
 @contextlib.contextmanager
 def served(house: House) -> Iterator["subprocess.Popen[bytes]"]:
     """A server process; killed at the end, whatever it was doing."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
     with (house.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             house.command("serve", "--demo", "--port", str(house.port)),
-            env=environment | {"FAREBOX_LOG_LEVEL": "warning"},
+            env=house.environment | {"FAREBOX_LOG_LEVEL": "warning"},
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
@@ -214,7 +217,9 @@ async def kill_and_restart(house: House, chance: random.Random) -> Seen:
 
 def check_online(house: House) -> None:
     """While the last server still runs."""
-    checked = subprocess.run(house.command("check", "--json"), capture_output=True, timeout=120, check=False)
+    checked = subprocess.run(
+        house.command("check", "--json"), env=house.environment, capture_output=True, timeout=120, check=False
+    )
     assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
     assert json.loads(checked.stdout)["differences"] == []
 
@@ -229,8 +234,7 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
     assert len(seen.complete) > 10 * KILLS, "too little load to prove anything"
     assert seen.without_answer > KILLS, "no call was ever interrupted"
 
-    connection = connect(house.database, readonly=True)
-    try:
+    with looking(house.settings) as connection:
         assert list(audit(connection)) == []
         assert rows(connection, "SELECT hold_id FROM holds WHERE state = 'open'") == []
         charges = _charges(connection)
@@ -250,8 +254,6 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
         assert left[0] > KILLS // 2
         more = len(charges) - len(seen.complete)
         assert 0 <= more <= seen.without_answer + len(seen.begun), "charged, and nobody called"
-    finally:
-        connection.close()
 
 
 def _charges(connection: Any) -> dict[str, tuple[str, int]]:

@@ -9,16 +9,19 @@ import pytest
 
 from farebox.storage.accounts import read_balance
 from farebox.storage.sql import Connection, rows
+from tests.engines import ON_BOTH_ENGINES
 from tests.ride.kit import log_row, log_rows, price_of, set_gateway
 from tests.ride.wire import WireAnswer, chat_body, post
 from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
 
 NATIVE = "demo/chat/completions"
 KEPT = 5_000
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Keeps bodies up to KEPT bytes."""
     with running_farebox(tmp_path_factory.mktemp("logs"), log_body_limit_bytes=KEPT) as served:
         yield served

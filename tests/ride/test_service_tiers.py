@@ -11,7 +11,7 @@ from tests.support import Customer, Farebox, running_farebox
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with running_farebox(tmp_path_factory.mktemp("tiers")) as served:
         set_provider(served, "openai")
         yield served

@@ -15,6 +15,7 @@ from farebox.errors import ACCESS_DENIED, VALIDATION_FAILED, Problem
 from farebox.money import NANOS_PER_USD
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit
 from farebox.usecases import spending_limit
+from tests.engines import ON_BOTH_ENGINES
 from tests.ride.gate import INPUT_TOKENS, OUTPUT_TOKENS, gated
 from tests.ride.kit import differences, log_rows, price_of, set_gateway, set_provider, within
 from tests.ride.test_exact_admission import (
@@ -31,13 +32,13 @@ from tests.ride.test_exact_admission import (
 from tests.ride.wire import WireAnswer, chat_body, post
 from tests.support import Customer, Farebox, running_farebox
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 FIVE = 5 * NANOS_PER_USD
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with running_farebox(tmp_path_factory.mktemp("limited"), hold_wait_ms=100) as served:
         yield served
 

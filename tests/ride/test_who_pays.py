@@ -29,7 +29,7 @@ SET_UP = ("openai", "anthropic", "google-ai-studio", "groq", "mistral", "deepsee
 
 
 @pytest.fixture(scope="module")
-def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """The operator has a key for the providers in SET_UP, all of which the demo provider stands in for."""
     with running_farebox(tmp_path_factory.mktemp("payers")) as served:
         for slug in SET_UP:

@@ -50,7 +50,12 @@ def create_account(
     session = session_of(context)
     with session.writing() as connection:
         made = administer.create_account(
-            connection, session.ids, name=name, account_id=account_id, at=session.clock.now_ms()
+            connection,
+            session.ids,
+            name=name,
+            account_id=account_id,
+            at=session.clock.now_ms(),
+            buckets=session.settings.buckets,
         )
     show(_account_row(made), as_json=as_json, text=f"Created account {made.account_id} ({made.name}).")
 

@@ -17,6 +17,7 @@ from farebox.settings import Settings
 
 if TYPE_CHECKING:
     from farebox.app import Ready
+    from farebox.surroundings import Surroundings
 
 FILE = "serving.json"
 _ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
@@ -29,7 +30,7 @@ class Serving(msgspec.Struct, frozen=True):
     fake_stripe_url: str | None = None
 
 
-def tell(settings: Settings, info: "Ready") -> None:
+def tell(settings: Settings, info: "Ready | Surroundings") -> None:
     """Write down where the server listens."""
     make_data_dir(settings)  # database and key may be elsewhere
     write_private(_path(settings), msgspec.json.encode(Serving(info.base_url, info.fake_stripe_url)) + b"\n")

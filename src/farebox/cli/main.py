@@ -10,6 +10,7 @@ from farebox.cli import (
     accounts,
     billing_link,
     books,
+    copying,
     fake_stripe,
     messages,
     money,
@@ -51,7 +52,7 @@ Settings come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: 
 _ORDER = (
     "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
     "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
-    "markup", "receipt", "check", "fake-stripe", "version",
+    "markup", "receipt", "check", "copy", "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -86,7 +87,8 @@ def start(
 
 
 for family in (
-    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, books, fake_stripe
+    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, books, copying,
+    fake_stripe,
 ):  # fmt: skip
     family.register(app)
 
@@ -99,11 +101,11 @@ def run() -> None:
     except Exception as error:
         if session.traceback:
             raise
-        typer.echo(f"farebox: {_explained(error)}", err=True)
+        typer.echo(f"farebox: {explained(error)}", err=True)
         sys.exit(1)
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
     """One line. A failure that nobody foresaw says its kind, and how to see more of it."""
     from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
     from farebox.usecases.administer import Refused

@@ -58,6 +58,8 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     async with AsyncExitStack() as stack:
         database = await open_database(settings)
         stack.push_async_callback(database.close)
+        ledger = ledger_of(database)
+        stack.push_async_callback(ledger.close)
         named = partial(installation_id, new_id=session.ids.account_id()[:12])
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
@@ -70,7 +72,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
             ids=session.ids,
             vault=session.vault,
             database=database,
-            ledger=ledger_of(database),
+            ledger=ledger,
             configuration=await Configuration.load(database, session.vault, session.clock, demo_url=None),
             upstream=upstream,
             processor=processor,

@@ -16,6 +16,7 @@ from farebox.settings import Settings, secret_key
 if TYPE_CHECKING:
     from farebox.app import Ready
     from farebox.cli.welcome import Welcome
+    from farebox.surroundings import Surroundings
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,9 @@ def serve(
     welcome: Annotated[
         bool, typer.Option("--welcome", help="With --demo: a first account with 5 USD and a token, and what to paste.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Processes that serve the port. Several need PostgreSQL.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM. Calls in flight are answered to their end.
@@ -45,35 +49,49 @@ def serve(
       farebox serve
       farebox serve --host 0.0.0.0 --port 80
       farebox serve --demo --welcome
+      FAREBOX_DATABASE_URL=postgresql://… farebox serve --workers 4
     """
     if welcome and not demo:
         raise typer.BadParameter("it shows the demo provider: give --demo too", param_hint="--welcome")
     session = session_of(context)
     greeting = None
     settings = session.load_settings(host=host, port=port)
+    if workers > 1 and settings.engine == "sqlite":
+        raise Stopped(
+            "an SQLite database is served by one process: leave --workers away, or set FAREBOX_DATABASE_URL to a "
+            "PostgreSQL database (docs/postgresql.md)"
+        )
     if welcome:
         from farebox.cli.welcome import prepare
 
         greeting = prepare(session, settings)
-    import uvloop
 
-    from farebox import app
-    from farebox.cli import beside
-    from farebox.http.server import AddressInUse
-
-    def ready(info: "Ready") -> None:
+    def ready(info: "Ready | Surroundings") -> None:
         cleanup.callback(beside.forget, settings)
         beside.tell(settings, info)
         _announce(settings, info, greeting, as_json=as_json)
 
+    import uvloop
+
+    from farebox.cli import beside
+    from farebox.http.server import AddressInUse
+    from farebox.surroundings import AlreadyRunning
+
     try:
         with ExitStack() as cleanup:
-            uvloop.run(app.serve(settings, demo=demo, on_ready=ready))
-    except (AddressInUse, app.AlreadyRunning) as error:
+            if workers == 1:
+                from farebox import app
+
+                uvloop.run(app.serve(settings, demo=demo, on_ready=ready))
+            else:
+                from farebox.cli.workers import serve_with_workers
+
+                uvloop.run(serve_with_workers(settings, workers, demo=demo, on_ready=ready))
+    except (AddressInUse, AlreadyRunning) as error:
         raise Stopped(str(error)) from error
 
 
-def _announce(settings: Settings, info: "Ready", greeting: "Welcome | None", *, as_json: bool) -> None:
+def _announce(settings: Settings, info: "Ready | Surroundings", greeting: "Welcome | None", *, as_json: bool) -> None:
     if as_json:
         guest = {} if greeting is None else {"account_id": greeting.guest.account_id, "token": greeting.guest.token}
         line = {"base_url": info.base_url, "demo": info.demo_url is not None, **guest}
@@ -118,17 +136,33 @@ def init(context: typer.Context, as_json: AsJson = False) -> None:
     show(data, as_json=as_json, text=text)
 
 
-def migrate(context: typer.Context, as_json: AsJson = False) -> None:
+def migrate(
+    context: typer.Context,
+    citus: Annotated[
+        bool, typer.Option("--citus", help="Then spread the tables over the nodes of Citus, by FAREBOX_BUCKETS.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring the database up to this release's schema.
 
     Every command and every start does so by itself; this one shows what it did. Stop the servers of an older release
     first.
+
+    \b
+    Examples:
+      farebox migrate
+      FAREBOX_BUCKETS=16 farebox migrate --citus
     """
     from farebox.storage.database import migrate_now
 
     settings = session_of(context).settings
+    if citus and (settings.engine == "sqlite" or settings.buckets == 1):
+        raise Stopped(
+            "--citus spreads buckets over the nodes of a cluster: set FAREBOX_DATABASE_URL to its coordinator and "
+            "FAREBOX_BUCKETS to 4 to 8 for each node that there may ever be (docs/citus.md)"
+        )
     make_data_dir(settings)
-    applied, current = migrate_now(settings)
+    applied, current = migrate_now(settings, citus=citus)
     did = f"Applied {', '.join(str(number) for number in applied)}" if applied else "Nothing to do"
     show({"applied": applied, "schema_version": current}, as_json=as_json, text=f"{did}: the schema is at {current}.")
 

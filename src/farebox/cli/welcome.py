@@ -19,6 +19,7 @@ from farebox.settings import Settings
 if TYPE_CHECKING:
     from farebox.app import Ready
     from farebox.storage.sql import Connection
+    from farebox.surroundings import Surroundings
 
 ACCOUNT = "demo"
 MODEL = "demo/demo-1"
@@ -52,7 +53,9 @@ def prepare(session: Session, settings: Settings) -> Welcome:
     at = session.clock.now_ms()
     with session.writing() as connection:
         if find_account(connection, ACCOUNT) is None:
-            administer.create_account(connection, session.ids, name="Demo", account_id=ACCOUNT, at=at)
+            administer.create_account(
+                connection, session.ids, name="Demo", account_id=ACCOUNT, at=at, buckets=settings.buckets
+            )
         posted = administer.grant(connection, session.ids, account_id=ACCOUNT, amount=GRANT, grant_id=GRANT_ID, at=at)
         path = Path(settings.data_dir) / FILE
         guest = _read(path)
@@ -91,7 +94,7 @@ def _is_active(session: Session, connection: "Connection", guest: Guest, at: int
     return token is not None and token.account_id == guest.account_id and token.active(at)
 
 
-def text(welcome: Welcome, info: "Ready", settings: Settings) -> str:
+def text(welcome: Welcome, info: "Ready | Surroundings", settings: Settings) -> str:
     """The greeting. The blocks are to be pasted as they are, so nothing in them is wrapped or coloured."""
     guest, base_url = welcome.guest, info.base_url
     compat = f"{base_url}/v1/{guest.account_id}/default/compat"
@@ -153,7 +156,7 @@ Ctrl-C stops the server.
 """
 
 
-def _processor(info: "Ready") -> str:
+def _processor(info: "Ready | Surroundings") -> str:
     if info.fake_stripe_url is None:
         return "Stripe   the one of FAREBOX_STRIPE_SECRET_KEY\n"
     return f"Stripe   {info.fake_stripe_url} (a fake one: its cards and levers are in docs/fake-stripe.md)\n"

@@ -102,8 +102,7 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
         log.error("database unavailable", **where, reason=str(error))
-        message = "The database does not take writes at the moment"
-        return Problem(DATABASE_UNAVAILABLE, message, retry_after=RETRY_SECONDS)
+        return Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS)
     log.error("internal error", **where, exc_info=error)
     return Problem(INTERNAL, f"Internal error. Request id: {request_id}")
 

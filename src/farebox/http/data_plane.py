@@ -41,7 +41,6 @@ from farebox.http.model_list import model_list
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers
 from farebox.http.router import shown
 from farebox.http.understand import Asked, compat_call, native_call
-from farebox.limits.rate import RateLimiter
 from farebox.settings import Settings
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call, Gone
@@ -51,6 +50,8 @@ from farebox.usecases.watch import Interrupted, Watch
 
 STEPS_MAX = 10
 SETTLE_SECONDS = 5.0
+RETRY_SECONDS = 2
+"""When to try again after the database was away."""
 REST_PREFIX = "/client/v4/accounts/"
 _REST_PATHS = {"chat/completions": "chat/completions", "responses": "responses", "messages": "v1/messages"}
 _REST_PATHS["v1/messages"] = "v1/messages"  # where the Anthropic SDK ends up when its base URL ends in /ai/v1
@@ -112,7 +113,6 @@ class DataPlane:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._rates = RateLimiter()
         self._in_flight: set[asyncio.Task[object]] = set()
         self._draining = False
 
@@ -134,7 +134,7 @@ class DataPlane:
             sink.fail(problem)
         except DatabaseUnavailable as error:
             log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
-            sink.fail(Problem(DATABASE_UNAVAILABLE, "The database cannot be written to at the moment.", retry_after=2))
+            sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
         except Exception:
             log.exception("call failed", request_id=request_id)
             sink.fail(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
@@ -160,6 +160,7 @@ class DataPlane:
             raise Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=1)
         if len(self._in_flight) > services.settings.calls_max:
             raise Problem(TOO_MANY_CALLS, "Too many calls are in flight.", retry_after=1)
+        _check_database(services)
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
         credentials = read_credentials(exchange.headers, exchange.query)
@@ -210,7 +211,7 @@ class DataPlane:
         limit, seconds = gateway.rate_limiting_limit, gateway.rate_limiting_interval
         if not limit or not seconds:
             return
-        wait = self._rates.admit(
+        wait = self._services.gateway_rates.admit(
             (target.account_id, target.gateway_id),
             limit,
             seconds,
@@ -235,6 +236,15 @@ class DataPlane:
             except Problem as problem:
                 if last or problem.kind not in _NEXT_STEP:
                     raise
+
+
+def _check_database(services: Services) -> None:
+    """While the database is away no call is begun, not even on the caller's own key: whether its token still stands
+    cannot be known. Raises Problem."""
+    try:
+        services.database.check()
+    except DatabaseUnavailable as error:
+        raise Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS) from error
 
 
 def _call(services: Services, asked: Asked) -> Call:

@@ -1,20 +1,15 @@
 """Stores of the directory: accounts, access tokens, users."""
 
 import json
-import zlib
 
 from farebox.model import AccessToken, Account, Balance, Permission
+from farebox.storage.buckets import bucket_of
 from farebox.storage.config import bump_config_version
 from farebox.storage.sql import Connection, row, rows
 
 
-def bucket_of(account_id: str, buckets: int) -> int:
-    """The bucket of a new account, where accounts are spread over so many. It keeps the one that it was given."""
-    return zlib.crc32(account_id.encode()) % buckets
-
-
 def add_account(connection: Connection, account_id: str, name: str, at: int, buckets: int = 1) -> Account:
-    """Create an account with an empty balance."""
+    """Create an account with an empty balance, in one of so many buckets."""
     account = Account(account_id, bucket_of(account_id, buckets), name, at)
     connection.execute(
         "INSERT INTO accounts (account_id, bucket, name, created_at) VALUES (?, ?, ?, ?)",

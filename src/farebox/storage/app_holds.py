@@ -38,7 +38,7 @@ def open_app_holds(connection: Connection, bucket: int, account_id: str, most: i
     found = row(
         connection,
         "SELECT count(*) FROM (SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND state = 'open' "
-        "AND expires_at > 0 AND substr(hold_id, 1, ?) = ? LIMIT ?)",
+        "AND expires_at > 0 AND substr(hold_id, 1, ?) = ? LIMIT ?) found",
         (bucket, account_id, len(PREFIX), PREFIX, most),
     )
     return 0 if found is None else int(found[0])

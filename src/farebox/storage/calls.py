@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from farebox.storage import log_totals
 from farebox.storage.sql import Connection, row, rows
 
 HOUR_MS = 3_600_000
@@ -86,7 +87,7 @@ def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
             call.tokens_out,
             call.cost,
             call.charge,
-            msgspec.json.encode(call.detail).decode(),
+            encode_detail(call.detail),
             None if call.receipt is None else call.receipt.decode(),
             call.logged,
         ),
@@ -110,6 +111,12 @@ def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
             call.tokens_in or 0,
             call.tokens_out or 0,
         )
+
+
+def encode_detail(detail: CallDetail) -> str:
+    """As it is stored."""
+    # PostgreSQL reads no field of a JSON text that has an escaped NUL anywhere.
+    return msgspec.json.encode(detail).decode().replace("\\u0000", "\\ufffd")
 
 
 def add_usage(
@@ -136,11 +143,11 @@ def add_usage(
 
 def find_receipt(connection: Connection, log_id: str, account_id: str | None = None) -> bytes | None:
     """The receipt of a call, as JSON. Without an account any account's call is found (the operator's view)."""
-    where, values = ("", (log_id,)) if account_id is None else (" WHERE a.account_id = ?", (log_id, account_id))
+    where, values = ("", (log_id,)) if account_id is None else (" AND a.account_id = ?", (log_id, account_id))
     # By the whole key, account for account: no index of its own, which every call would pay for.
     found = row(
         connection,
-        "SELECT c.receipt FROM accounts a CROSS JOIN calls c ON c.bucket = a.bucket AND c.account_id = a.account_id "
+        "SELECT c.receipt FROM accounts a CROSS JOIN calls c WHERE c.bucket = a.bucket AND c.account_id = a.account_id "
         f"AND c.log_id = ?{where} LIMIT 1",
         values,
     )
@@ -159,8 +166,7 @@ def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
 def forget_logs_before(connection: Connection, gateway: tuple[int, str, str], before: int, limit: int = 500) -> int:
     """Take calls made before that time out of a gateway's logs, and drop their bodies; at most `limit` at once. Return
     how many were taken out. Their rows stay as receipts."""
-    hexadecimal = f"{before:012x}"  # log ids begin with their time
-    return _forget(connection, gateway, "log_id < ? LIMIT ?", f"{hexadecimal[:8]}-{hexadecimal[8:]}", limit)
+    return _forget(connection, gateway, "log_id < ? LIMIT ?", log_totals.id_at(before), limit)
 
 
 def forget_logs_above(connection: Connection, gateway: tuple[int, str, str], keep: int, limit: int = 500) -> int:
@@ -178,4 +184,5 @@ def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *
     for key in old:
         connection.execute("UPDATE calls SET logged = 0 WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
         connection.execute("DELETE FROM call_bodies WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
+    log_totals.take_off(connection, gateway, [log_id for _, _, log_id in old])
     return len(old)

@@ -218,6 +218,6 @@ def set_low_balance(connection: Connection, account_id: str, cents: int | None) 
     connection.execute(
         "UPDATE balances SET low_below = ?, low_told = 0 "
         "WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ? "
-        "AND coalesce(low_below, -1) <> coalesce(?, -1)",
+        "AND low_below IS DISTINCT FROM ?",
         (nanos, account_id, account_id, nanos),
     )

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from farebox.settings import Settings
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect, migrate, open_file, schema_version
 from farebox.storage.sqlite.database import SqliteDatabase
 
@@ -35,6 +35,14 @@ class Database(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raises DatabaseUnavailable where it is known by now that a write would fail; waits for nothing."""
+        ...
+
+    def suspect(self, error: DatabaseUnavailable) -> None:
+        """A write that did not go through this object failed with `error`: what `check` knows may be out of date."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -47,7 +55,9 @@ async def open_database(settings: Settings) -> Database:
         return SqliteDatabase(settings.database_path)
     from farebox.storage.postgres.database import PostgresDatabase
 
-    return await PostgresDatabase.open(settings.database_url, timeout=settings.database_timeout_ms / 1000)
+    return await PostgresDatabase.open(
+        settings.database_url, timeout=settings.database_timeout_ms / 1000, standby=settings.standby
+    )
 
 
 @contextmanager
@@ -81,8 +91,9 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
         command.close()
 
 
-def migrate_now(settings: Settings) -> tuple[list[int], int]:
-    """Bring the schema up to date; the migrations that were applied, and the one it is at now.
+def migrate_now(settings: Settings, *, citus: bool = False) -> tuple[list[int], int]:
+    """Bring the schema up to date; the migrations that were applied, and the one it is at now. With `citus` its tables
+    are spread over the nodes of a cluster.
 
     Raises DatabaseUnavailable, SchemaMismatch.
     """
@@ -96,6 +107,8 @@ def migrate_now(settings: Settings) -> tuple[list[int], int]:
 
     command = CommandConnection(settings.database_url)
     try:
+        if citus:
+            command.distribute(settings.buckets)
         (version,) = command.execute("SELECT version FROM schema_version").fetchall()[0]
         return command.applied, version
     finally:

@@ -49,11 +49,11 @@ def due_deliveries(
 ) -> list[Delivery]:
     """E-mails or webhooks whose time has come, the longest due first, but none to the targets of `without`."""
     kind = f"target {'' if mail else 'NOT '}LIKE '{MAIL}%'"
-    marks = ", ".join("?" for _ in without)
+    others = f"AND target NOT IN ({', '.join('?' for _ in without)}) " if without else ""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM deliveries WHERE next_at IS NOT NULL AND next_at <= ? AND {kind} "
-        f"AND target NOT IN ({marks}) ORDER BY next_at LIMIT ?",
+        f"{others}ORDER BY next_at LIMIT ?",
         (at, *without, limit),
     )
     return [_delivery(fields) for fields in found]

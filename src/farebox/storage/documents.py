@@ -51,6 +51,11 @@ _COLUMNS = "account_id, number, kind, top_up_id, cause_id, total_cents, content,
 
 
 def insert_document(connection: Connection, bucket: int, document: DocumentRow) -> None:
+    """Write a document whose number no other has, of any account: the directory refuses it else."""
+    connection.execute(
+        "INSERT INTO document_numbers (number, account_id, cause_id) VALUES (?, ?, ?)",
+        (document.number, document.account_id, document.cause_id),
+    )
     connection.execute(
         f"INSERT INTO documents (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -119,16 +124,6 @@ def read_customer(connection: Connection, account_id: str) -> CustomerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class BookSum:
-    """The sum of all transfers of one kind between two books, in nano-dollars."""
-
-    kind: str
-    from_book: str
-    to_book: str
-    amount: int
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSum:
     """The charged calls of one model in a span of hours. `charge` in nano-dollars."""
 
@@ -138,17 +133,6 @@ class ModelSum:
     tokens_in: int
     tokens_out: int
     charge: int
-
-
-def transfer_sums(connection: Connection, account_id: str, start: int, end: int) -> list[BookSum]:
-    """The account's transfers with start <= at < end, summed by kind and books. Looks at every transfer."""
-    found = rows(
-        connection,
-        "SELECT kind, from_book, to_book, sum(amount) FROM transfers "
-        f"WHERE {_OF_ACCOUNT} AND at >= ? AND at < ? GROUP BY kind, from_book, to_book ORDER BY 1, 2, 3",
-        (account_id, account_id, start, end),
-    )
-    return [BookSum(*fields) for fields in found]
 
 
 def usage_sums(connection: Connection, account_id: str, start: int, end: int) -> list[ModelSum]:

@@ -43,6 +43,7 @@ class Claims:
 
 
 def add_refund(connection: Connection, bucket: int, refund: Refund) -> None:
+    _name(connection, refund)
     connection.execute(
         f"INSERT INTO refunds (bucket, {_REFUND}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (bucket, *msgspec.structs.astuple(refund)),
@@ -51,6 +52,7 @@ def add_refund(connection: Connection, bucket: int, refund: Refund) -> None:
 
 def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
     """Write what may change of a refund: its state and what the processor said."""
+    _name(connection, refund)
     connection.execute(
         "UPDATE refunds SET processor_id = ?, state = ?, error = ?, next_at = ?, updated_at = ? "
         "WHERE bucket = ? AND account_id = ? AND refund_id = ?",
@@ -59,6 +61,21 @@ def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
             bucket, refund.account_id, refund.refund_id,
         ),
     )  # fmt: skip
+
+
+def _name(connection: Connection, refund: Refund) -> None:
+    """Enter the processor's name of a refund into the directory: no two refunds have the same, of any account."""
+    if refund.processor_id is None:
+        return
+    values = (refund.processor_id, refund.account_id, refund.refund_id)
+    connection.execute(
+        "INSERT INTO refund_names (processor_id, account_id, refund_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        values,
+    )
+    known = row(
+        connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (refund.processor_id,)
+    )
+    assert known == values[1:], f"{refund.processor_id} is the name of another refund: {known}"
 
 
 def claim_refund(connection: Connection, bucket: int, refund: Refund, next_at: int) -> bool:

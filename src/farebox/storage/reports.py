@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from farebox.storage.calls import COLUMNS, CallDetail, CallRow
+from farebox.storage.log_totals import log_total
 from farebox.storage.sql import Connection, row, rows
 
 _OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
@@ -75,14 +76,35 @@ class LogColumn:
     """The SQL is about one entry of the row's metadata; any entry may match."""
 
 
-_ENTRY = "CASE entry.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE CAST(entry.value AS TEXT) END"
+_ENTRY = (
+    "/* sqlite: */ CASE entry.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' "
+    "ELSE CAST(entry.value AS TEXT) END "
+    "/* postgres: (entry.value #>> '{}') COLLATE \"C\" */"
+)
+
+
+def _detail(name: str) -> str:
+    """A field of the row's detail, as text; NULL where it has its default."""
+    return f"CAST(detail /* postgres: ::json */ ->> '{name}' AS TEXT) /* postgres: COLLATE \"C\" */"
+
+
+def _detail_text(name: str) -> str:
+    return f"coalesce({_detail(name)}, '')"
+
+
+def _detail_flag(name: str, *, default: bool, sought: bool = True) -> str:
+    """1 where the flag is as `sought`, else 0. JSON's true is 1 to SQLite and 'true' to PostgreSQL."""
+    there, absent = (1, 0) if sought else (0, 1)
+    is_set = f"coalesce({_detail(name)}, '{int(default)}') IN ('1', 'true')"
+    return f"CASE WHEN {is_set} THEN {there} ELSE {absent} END"
+
 
 LOG_COLUMNS: dict[str, LogColumn] = {
     "id": LogColumn("log_id", "text"),
     "created_at": LogColumn("created_at", "time"),
-    "request_content_type": LogColumn("coalesce(detail ->> 'request_content_type', '')", "text"),
-    "response_content_type": LogColumn("coalesce(detail ->> 'response_content_type', '')", "text"),
-    "request_type": LogColumn("coalesce(detail ->> 'request_type', '')", "text"),
+    "request_content_type": LogColumn(_detail_text("request_content_type"), "text"),
+    "response_content_type": LogColumn(_detail_text("response_content_type"), "text"),
+    "request_type": LogColumn(_detail_text("request_type"), "text"),
     "success": LogColumn("success", "flag"),
     "cached": LogColumn("0", "flag"),  # nothing is cached in this release, so a filter for it finds nothing
     "provider": LogColumn("provider", "text"),
@@ -93,13 +115,13 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "tokens_in": LogColumn("tokens_in", "number"),
     "tokens_out": LogColumn("tokens_out", "number"),
     "duration": LogColumn("duration", "number"),
-    "feedback": LogColumn("NULL", "number"),  # nobody can give feedback in this release
-    "event_id": LogColumn("coalesce(detail ->> 'event_id', '')", "text"),
+    "feedback": LogColumn("CAST(NULL AS BIGINT)", "number"),  # nobody can give feedback in this release
+    "event_id": LogColumn(_detail_text("event_id"), "text"),
     "metadata.key": LogColumn("entry.key", "text", of_metadata=True),
     "metadata.value": LogColumn(_ENTRY, "text", of_metadata=True),
-    "authentication": LogColumn("coalesce(detail ->> 'authenticated', 1)", "flag"),
-    "wholesale": LogColumn("NOT coalesce(detail ->> 'own_key', 0)", "flag"),
-    "user_agent": LogColumn("coalesce(detail ->> 'user_agent', '')", "text"),
+    "authentication": LogColumn(_detail_flag("authenticated", default=True), "flag"),
+    "wholesale": LogColumn(_detail_flag("own_key", default=False, sought=False), "flag"),
+    "user_agent": LogColumn(_detail_text("user_agent"), "text"),
 }
 
 LOG_ORDERS: dict[str, str] = {
@@ -153,6 +175,8 @@ class LogPage:
     calls: list[CallRow]
     total: int
     extremes: LogExtremes | None
+    counted: int = 0
+    """How many rows were counted for a total that can be kept (storage.log_totals)."""
 
 
 def list_logs(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
@@ -166,9 +190,13 @@ def list_logs(connection: Connection, account_id: str, gateway_id: str, query: L
         f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
         (*values, query.limit, query.offset),
     )
-    total = row(connection, f"SELECT count(*) FROM calls WHERE {where}", values)
+    calls = [_call(fields) for fields in found]
     extremes = _extremes(connection, where, values) if query.extremes else None
-    return LogPage([_call(fields) for fields in found], int(total[0]) if total else 0, extremes)
+    if not query.conditions and not query.search:
+        total, counted = log_total(connection, account_id, gateway_id)
+        return LogPage(calls, total, extremes, counted)
+    matching = row(connection, f"SELECT count(*) FROM calls WHERE {where}", values)
+    return LogPage(calls, int(matching[0]) if matching else 0, extremes)
 
 
 def _extremes(connection: Connection, where: str, values: tuple[object, ...]) -> LogExtremes:
@@ -229,7 +257,9 @@ def _predicate(condition: Condition) -> tuple[str, list[object]]:
         if condition.operator == "contains":
             tests.append(_contains(column.sql))
         else:
-            tests.append(f"({column.sql}) {_COMPARISONS[condition.operator]} ?")
+            # Numbers may have decimals, whatever the column's type is.
+            given = "?" if column.kind in ("text", "flag") else "CAST(? AS NUMERIC)"
+            tests.append(f"({column.sql}) {_COMPARISONS[condition.operator]} {given}")
         values.append(value)
     any_of = "(" + " OR ".join(tests or ["FALSE"]) + ")"
     holds = _any_entry(any_of) if column.of_metadata else f"coalesce({any_of}, FALSE)"
@@ -237,8 +267,8 @@ def _predicate(condition: Condition) -> tuple[str, list[object]]:
 
 
 def _contains(sql: str) -> str:
-    return f"instr(lower({sql}), lower(?)) > 0"
+    return f'instr(lower({sql}), lower(CAST(? AS TEXT) /* postgres: COLLATE "C" */)) > 0'
 
 
 def _any_entry(test: str) -> str:
-    return f"EXISTS (SELECT 1 FROM json_each(detail, '$.metadata') AS entry WHERE {test})"
+    return f"EXISTS (SELECT 1 FROM json_each(detail /* postgres: ::json */ -> 'metadata') AS entry WHERE {test})"

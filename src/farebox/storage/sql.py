@@ -5,11 +5,25 @@ says what it turns into for PostgreSQL.
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+SNAPSHOT = "BEGIN /* ISOLATION LEVEL REPEATABLE READ */"
+"""Begins a read of several statements that all see the same moment, as SQLite's transactions always do."""
 
 
 class DatabaseUnavailable(RuntimeError):
     """The database cannot be opened or written now: none there, out of reach, disk full, locked, closed."""
+
+    told: ClassVar[str] = "The database cannot be written to at the moment."
+    """What a caller is told: nothing of hosts and paths."""
+
+
+class StandbyMissing(DatabaseUnavailable):
+    """No synchronous standby streams from the database, and FAREBOX_STANDBY requires one."""
+
+    told: ClassVar[str] = (
+        "The database has no synchronous standby at the moment, and this server is set to take no calls without one."
+    )
 
 
 class SchemaMismatch(RuntimeError):
@@ -34,6 +48,11 @@ class Connection(Protocol):
     def changes(self) -> int:
         """How many rows the latest INSERT, UPDATE or DELETE changed."""
         ...
+
+
+def locks_rows(connection: Connection) -> bool:
+    """Whether a job must lock what it goes on from: not where one writer has the database to itself."""
+    return getattr(connection, "locks_rows", False)
 
 
 def row(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:

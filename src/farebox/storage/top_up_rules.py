@@ -64,7 +64,7 @@ def last_sequence(connection: Connection, bucket: int, account_id: str) -> int:
     """The highest number that a request of the account has had, also under rules that are gone."""
     found = row(
         connection,
-        "SELECT max(CAST(substr(top_up_id, 6) AS INTEGER)) FROM top_ups "
+        "SELECT max(CAST(substr(top_up_id, 6) AS BIGINT)) FROM top_ups "
         "WHERE bucket = ? AND account_id = ? AND kind = 'auto'",
         (bucket, account_id),
     )

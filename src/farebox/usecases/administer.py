@@ -58,8 +58,10 @@ class Posted:
 # --- accounts, tokens, users ------------------------------------------------------------------------------------------
 
 
-def create_account(connection: Connection, ids: Ids, *, name: str, at: int, account_id: str | None = None) -> Account:
-    """Create an account, under the id given or a new one."""
+def create_account(
+    connection: Connection, ids: Ids, *, name: str, at: int, account_id: str | None = None, buckets: int = 1
+) -> Account:
+    """Create an account, under the id given or a new one, in one of so many buckets."""
     if not name.strip():
         raise Refused("an account needs a name")
     account_id = ids.account_id() if account_id is None else account_id
@@ -69,7 +71,7 @@ def create_account(connection: Connection, ids: Ids, *, name: str, at: int, acco
         )
     if accounts.find_account(connection, account_id) is not None:
         raise Refused(f"there is an account {account_id!r} already; leave the id out for a new one")
-    return accounts.add_account(connection, account_id, name.strip(), at)
+    return accounts.add_account(connection, account_id, name.strip(), at, buckets)
 
 
 def require_account(connection: Connection, account_id: str) -> Account:

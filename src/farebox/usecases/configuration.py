@@ -43,6 +43,8 @@ class Configuration:
         self._clock = clock
         self._demo_url = demo_url
         self._version = 0
+        self._forgotten = 0
+        """How often the caches were emptied: what was read before is not put into them afterwards."""
         self._tokens: dict[str, AccessToken] = {}
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._providers: dict[str, ProviderAccess] = {}
@@ -60,8 +62,9 @@ class Configuration:
 
     async def forget(self) -> None:
         """Drop what is cached; called after this process changed something."""
-        self._version = await self._database.get(config_version)
+        version = await self._database.get(config_version)
         await self._load()
+        self._version = version  # last: where reading fails, it is tried again
 
     async def notice_changes(self) -> None:
         """Forget what is cached if another process has changed the configuration; called more than twice a second."""
@@ -73,10 +76,12 @@ class Configuration:
         found = self._tokens.get(text)
         if found is None:
             hashed = self._vault.hash_token(text)
+            forgotten = self._forgotten
             found = await self._database.get(lambda connection: find_token(connection, hashed))
             if found is None:
                 return None
-            _remember(self._tokens, text, found)
+            if forgotten == self._forgotten:
+                _remember(self._tokens, text, found)
         return found if found.active(self._clock.now_ms()) else None
 
     async def user(self, email: str, key: str) -> Caller | None:
@@ -91,6 +96,7 @@ class Configuration:
         key = (account_id, gateway_id)
         config = self._gateways.get(key)
         if config is None:
+            forgotten = self._forgotten
             row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
             if row is not None:
                 config = msgspec.json.decode(row.config, type=GatewayConfig)
@@ -98,7 +104,8 @@ class Configuration:
                 config = await self._make_default(account_id)
             else:
                 return None
-            _remember(self._gateways, key, config)
+            if forgotten == self._forgotten:
+                _remember(self._gateways, key, config)
         return config
 
     def provider(self, slug: str) -> ProviderAccess | None:
@@ -118,6 +125,7 @@ class Configuration:
         return config
 
     async def _load(self) -> None:
+        self._forgotten += 1
         self._tokens.clear()
         self._gateways.clear()
         rows = {row.name: row for row in await self._database.get(list_providers)}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import quote, urlencode
@@ -24,7 +25,8 @@ from farebox.storage.documents import (
     next_number,
     read_customer,
 )
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.transfer_days import keep_sums, new_sums
 from farebox.usecases.services import Services
 from farebox.usecases.statement import month_span, statement
 
@@ -240,6 +242,10 @@ async def statement_of(services: Services, account_id: str, month: str) -> State
     span = month_span(month)
     if span is None or span[0] > now:
         raise Problem(NOT_FOUND, "There is no statement of that month: write a month that has begun as 2026-11")
+    new = await services.database.scan(partial(new_sums, account_id=account_id))
+    if new is not None:
+        with suppress(DatabaseUnavailable):  # the statement is whole without it
+            await services.database.write(partial(keep_sums, new=new))
     return await services.database.scan(statement_reader(services.settings, account_id, month, now))
 
 

@@ -19,6 +19,7 @@ async def alone(
     every_ms: int,
     job: Callable[[Services], Awaitable[None]],
     lease_ms: int = LEASE_MS,
+    retry_ms: int = RETRY_MS,
 ) -> bool:
     """Run the job if it is due, counted from when it was last finished, and nobody else is at it; whether it ran."""
     take = partial(
@@ -41,7 +42,7 @@ async def alone(
         end = (
             partial(finish_lease, name=name, epoch=epoch, at=at)
             if done
-            else partial(drop_lease, name=name, epoch=epoch, until=at + RETRY_MS)
+            else partial(drop_lease, name=name, epoch=epoch, until=at + retry_ms)
         )
         await services.database.write(end)
     return True

@@ -19,11 +19,12 @@ from farebox.errors import (
     VALIDATION_FAILED,
     Problem,
 )
+from farebox.ledger.rows import read_balance
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
 from farebox.storage import refunds as store
-from farebox.storage.accounts import find_account, read_balance
+from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find, find_by_payment
 from farebox.usecases.claims import money_for, take
@@ -176,7 +177,7 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, wish: _Wish)
     if claims.money == top_up.charge_cents:
         left = 0
     if not wish.allow_spent:
-        balance = read_balance(connection, top_up.account_id)
+        balance = read_balance(connection, top_up.account_id)  # locked: calls spend meanwhile
         available = 0 if balance is None else balance.available // NANOS_PER_CENT
         unspent = min(store.unspent_cents(connection, bucket, top_up, wish.at), available)
         if unspent < left:

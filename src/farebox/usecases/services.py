@@ -10,6 +10,7 @@ from farebox.providers.upstream import Upstream
 from farebox.settings import Settings
 from farebox.storage.database import Database
 from farebox.usecases.configuration import Configuration
+from farebox.usecases.journal import Journal
 from farebox.usecases.tasks import Tasks
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
@@ -36,5 +37,9 @@ class Services:
     """Name of this run of the process: the owner of the holds it makes."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that go on when their caller has gone."""
+    journal: Journal | None = None
+    """Where the ends of calls are kept while the database is away; None where no calls are served."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts what is dear and therefore rationed (http.sparing)."""
+    gateway_rates: RateLimiter = field(default_factory=RateLimiter)
+    """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""

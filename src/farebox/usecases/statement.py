@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 from farebox.documents.content import MOVEMENTS, Movement, Party, Statement, UsageLine
 from farebox.ledger.books import OWN_BOOKS
-from farebox.storage.documents import BookSum, transfer_sums, usage_sums
-from farebox.storage.sql import Connection
+from farebox.storage.documents import usage_sums
+from farebox.storage.sql import SNAPSHOT, Connection
+from farebox.storage.transfer_days import DaySum, day_sums
 
 _MONTH = re.compile(r"(20\d{2})-(0[1-9]|1[0-2])")
 _SETTLE_SLACK_MS = 3_600_000
@@ -51,17 +52,17 @@ def statement(
     span = month_span(month)
     assert span is not None, f"{month} is no month"
     start, end = span
-    connection.execute("BEGIN")
+    connection.execute(SNAPSHOT)
     try:
-        before = transfer_sums(connection, account_id, 0, start)
-        within = transfer_sums(connection, account_id, start, end)
+        days = day_sums(connection, account_id)
         usage = usage_sums(connection, account_id, start, end)
     finally:
         connection.execute("COMMIT")
-    opening = sum(map(_effect, before))
+    opening = sum(_effect(item) for item in days if item.day < start)
     moved = dict.fromkeys(MOVEMENTS, 0)
-    for item in within:
-        moved[_movement(item)] += _effect(item)
+    for item in days:
+        if start <= item.day < end:
+            moved[_movement(item)] += _effect(item)
     used = sum(item.charge for item in usage)
     return Statement(
         account_id=account_id,
@@ -83,12 +84,12 @@ def statement(
     )
 
 
-def _effect(item: BookSum) -> int:
+def _effect(item: DaySum) -> int:
     """What the transfers changed the balance by."""
     return item.amount * ((item.to_book in OWN_BOOKS) - (item.from_book in OWN_BOOKS))
 
 
-def _movement(item: BookSum) -> str:
+def _movement(item: DaySum) -> str:
     if item.from_book in _BACK_BOOKS or item.to_book in _BACK_BOOKS:
         return "refunded"
     return _MOVEMENT_OF.get(item.kind, "other")

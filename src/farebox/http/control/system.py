@@ -21,13 +21,20 @@ async def healthz(request: Request, _: None) -> Answer:
     return plain(Health())
 
 
+class Readiness(msgspec.Struct, frozen=True):
+    journal: Literal["empty", "waiting"]
+    """`waiting`: ends of calls that were kept while the database was away are being posted."""
+    status: Literal["ok"] = "ok"
+
+
 async def readyz(request: Request, _: None) -> Answer:
     """The database takes writes: an empty transaction goes through its writer."""
+    journal = request.services.journal
     try:
         await asyncio.wait_for(request.services.database.write(lambda connection: None), READY_SECONDS)
     except TimeoutError as error:
         raise Problem(DATABASE_UNAVAILABLE, "The database does not answer in time", retry_after=1) from error
-    return plain(Health())
+    return plain(Readiness("empty" if journal is None or journal.empty else "waiting"))
 
 
 async def not_available(request: Request, _: None) -> NoReturn:

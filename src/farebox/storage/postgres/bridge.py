@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from greenlet import getcurrent, greenlet
 
 from farebox.storage.postgres.connecting import Session
-from farebox.storage.postgres.dialect import has_rows, translated
+from farebox.storage.postgres.dialect import has_rows, storable, translated
 from farebox.storage.sql import Connection
 
 T = TypeVar("T")
@@ -65,6 +65,7 @@ class BridgedConnection:
     """storage.sql.Connection for a job inside `run`."""
 
     __slots__ = ("_changes", "_session")
+    locks_rows = True
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -81,6 +82,7 @@ class BridgedConnection:
 async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int]:
     """Execute a statement of a store; its rows, and how many it changed."""
     text = translated(sql)
+    values = tuple(map(storable, values))
     if has_rows(sql):
         rows = [tuple(record) for record in await session.fetch(text, *values)]
         return FoundRows(rows), len(rows)

@@ -1,11 +1,20 @@
-"""A connection for one command of the command line, which has no event loop: it gets one of its own."""
+"""A connection for one command of the command line: its statements are executed at once, as SQLite does it.
+
+The driver needs an event loop. It gets one on a thread of its own, for the command may run in a loop itself, which
+cannot wait for another of its thread.
+"""
 
 import asyncio
-from typing import Any
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import connect, named
+from farebox.storage.postgres.distributing import distribute
 from farebox.storage.postgres.migrations import TURN, migrate
+
+T = TypeVar("T")
 
 SECONDS = 600.0
 
@@ -13,21 +22,37 @@ SECONDS = 600.0
 class CommandConnection:
     """storage.sql.Connection, with `begin` and `commit` for those that write."""
 
+    locks_rows = True
+
     def __init__(self, url: str) -> None:
         """Connect, and bring the schema up to date. Raises DatabaseUnavailable, SchemaMismatch."""
         self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="farebox-postgres", daemon=True)
+        self._thread.start()
         self._changes = 0
         try:
-            self._session = self._loop.run_until_complete(connect(url, timeout=SECONDS, name="farebox command"))
-            with named():
-                self.applied = self._loop.run_until_complete(migrate(self._session))
+            self._session = self._run(connect(url, timeout=SECONDS, name="farebox command"))
+            try:
+                self.applied = self._run(migrate(self._session))
+            except BaseException:
+                self._loop.call_soon_threadsafe(self._session.terminate)
+                raise
         except BaseException:
-            self._loop.close()
+            self._stop()
             raise
 
-    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with named():
-            found, self._changes = self._loop.run_until_complete(execute(self._session, sql, values))
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop(self) -> None:
+        # In the round after this one the socket is closed.
+        self._loop.call_soon_threadsafe(self._loop.call_soon, self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:
+        found, self._changes = self._run(execute(self._session, sql, values))
         return found
 
     def changes(self) -> int:
@@ -35,10 +60,13 @@ class CommandConnection:
 
     def begin(self) -> None:
         """Take a turn among everything that writes (storage.postgres.database)."""
-        with named():
-            self._loop.run_until_complete(self._session.execute(f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"))
+        self._run(self._session.execute(f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"))
+
+    def distribute(self, buckets: int) -> None:
+        """Spread the tables over the nodes of Citus (storage.postgres.distributing)."""
+        self._run(distribute(self._session, buckets))
 
     def close(self) -> None:
         """What was not committed is undone."""
-        self._session.terminate()
-        self._loop.close()
+        self._loop.call_soon_threadsafe(self._session.terminate)
+        self._stop()

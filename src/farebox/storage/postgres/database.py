@@ -15,6 +15,7 @@ import structlog
 
 from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
+from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
@@ -38,28 +39,53 @@ log = structlog.get_logger("farebox.storage")
 class Sessions:
     """A few connections, opened when they are needed and given to one user at a time."""
 
-    def __init__(self, url: str, size: int, *, timeout: float) -> None:
+    def __init__(self, url: str, size: int, *, timeout: float, health: Health) -> None:
         self._url = url
         self._timeout = timeout
+        self._health = health
         self._free: list[Session] = []
         self._places = asyncio.Semaphore(size)
         self._closed = False
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[Session]:
-        """A connection of the user's own for a while. Raises DatabaseUnavailable."""
-        async with self._places:
+        """A connection of the user's own for a while. Raises DatabaseUnavailable; where the database is known to be
+        away, at once."""
+        self._health.check_reads()
+        await self._place()
+        try:
             if self._closed:
                 raise DatabaseUnavailable("the database is closed")
-            session = self._open_one() or await connect(self._url, timeout=self._timeout)
+            self._health.check_reads()  # it may have gone while others had all the places
+            session = self._open_one() or await self._connect()
             try:
                 with named():
                     yield session
-            except (DatabaseUnavailable, asyncio.CancelledError):
+            except DatabaseUnavailable as error:
                 session.terminate()  # whatever it was doing
+                self._health.failed(error)
+                raise
+            except asyncio.CancelledError:
+                session.terminate()
                 raise
             finally:
                 self._give_back(session)
+        finally:
+            self._places.release()
+
+    async def _place(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise DatabaseUnavailable("the database is too busy: no connection became free in time") from error
+
+    async def _connect(self) -> Session:
+        try:
+            return await connect(self._url, timeout=self._timeout)
+        except DatabaseUnavailable as error:
+            self._health.failed(error)
+            raise
 
     def _give_back(self, session: Session) -> None:
         if self._closed or session.is_closed() or session.is_in_transaction():
@@ -86,25 +112,29 @@ class PostgresDatabase:
 
     engine = "postgres"
 
-    def __init__(self, url: str, *, timeout: float) -> None:
+    def __init__(self, url: str, *, timeout: float, standby: Standby = "ignore") -> None:
         self.url = url
         self.timeout = timeout
         """Longest wait for a statement, in seconds."""
-        self._readers = Sessions(url, READERS, timeout=timeout)
-        self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS)
-        self._writers = Sessions(url, 1, timeout=timeout)
+        self.health = Health(url, timeout=timeout, standby=standby)
+        self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
+        self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health)
+        self._writers = Sessions(url, 1, timeout=timeout, health=self.health)
         self._writing: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    async def open(cls, url: str, *, timeout: float) -> "PostgresDatabase":
-        """Connect and bring the schema up to date. Raises DatabaseUnavailable, SchemaMismatch."""
+    async def open(cls, url: str, *, timeout: float, standby: Standby = "ignore") -> "PostgresDatabase":
+        """Connect, bring the schema up to date and begin to watch. Raises DatabaseUnavailable, SchemaMismatch."""
         session = await connect(url, timeout=SCAN_SECONDS)
         try:
             with named():
+                await check_fitness(session, standby)
                 await migrate(session)
         finally:
             session.terminate()
-        return cls(url, timeout=timeout)
+        database = cls(url, timeout=timeout, standby=standby)
+        database.health.watch()
+        return database
 
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key."""
@@ -122,6 +152,7 @@ class PostgresDatabase:
         The job may be run more than once. It goes on where its caller is cancelled. Raises what the job raises, or
         DatabaseUnavailable: then it may or may not have been committed.
         """
+        self.health.check()
         task: asyncio.Task[T] = asyncio.ensure_future(self._write(job))
         self._writing.add(task)
         task.add_done_callback(self._written)
@@ -150,9 +181,18 @@ class PostgresDatabase:
                 return result
         raise DatabaseUnavailable(f"the transaction was undone {TRIES} times for others' sake")
 
+    def check(self) -> None:
+        """Raises DatabaseUnavailable where the database is away, or has no standby and needs one."""
+        self.health.check()
+
+    def suspect(self, error: DatabaseUnavailable) -> None:
+        """A connection that is not one of these failed."""
+        self.health.failed(error)
+
     async def close(self) -> None:
         """Finish what is being written, then close the connections."""
         if self._writing:
             await asyncio.wait(self._writing)
+        await self.health.close()
         for sessions in (self._readers, self._scanners, self._writers):
             sessions.close()

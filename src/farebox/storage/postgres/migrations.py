@@ -3,9 +3,11 @@
 import hashlib
 from importlib import resources
 
+from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.migrations import migrations
 from farebox.storage.postgres.connecting import Session
 from farebox.storage.postgres.dialect import schema
+from farebox.storage.postgres.distributing import distribute, is_distributed
 from farebox.storage.sql import SchemaMismatch
 
 TURN = 0x66617265
@@ -21,12 +23,15 @@ async def schema_version(session: Session) -> int:
     return int(await session.fetchval("SELECT version FROM schema_version"))
 
 
-async def migrate(session: Session) -> list[int]:
+async def migrate(session: Session, *, half_copied: bool = False) -> list[int]:
     """Apply the migrations that are missing, and the functions as this release has them; return the numbers.
 
-    Raises SchemaMismatch where a newer release wrote the schema.
+    On Citus, what is new is then placed on its nodes. Raises SchemaMismatch where a newer release wrote the schema, or
+    it is half copied and not expected to be.
     """
     numbered = migrations()
+    if not half_copied and await session.fetchval(f"SELECT to_regclass('{COPYING}')") is not None:
+        raise SchemaMismatch(HALF_COPIED)
     async with session.transaction():
         await session.execute(f"SELECT pg_advisory_xact_lock({TURN})")
         version = await schema_version(session)
@@ -42,6 +47,8 @@ async def migrate(session: Session) -> list[int]:
                 await session.execute("UPDATE schema_version SET version = $1", number)
                 applied.append(number)
         await _define_functions(session, anew=bool(applied))
+    if await is_distributed(session):
+        await distribute(session, buckets=1)  # what the number is for has been placed long since
     return applied
 
 

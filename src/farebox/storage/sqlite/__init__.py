@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import apsw
 
+from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.migrations import migrations
 from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
 
@@ -48,11 +49,13 @@ def schema_version(connection: SqliteConnection) -> int:
     return int(version)
 
 
-def migrate(connection: SqliteConnection) -> list[int]:
+def migrate(connection: SqliteConnection, *, half_copied: bool = False) -> list[int]:
     """Apply the migrations that are missing, each in a transaction of its own; return their numbers.
 
-    Raises SchemaMismatch where the file is newer than this release.
+    Raises SchemaMismatch where the file is newer than this release, or half copied and not expected to be.
     """
+    if not half_copied and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (COPYING,)).fetchone():
+        raise SchemaMismatch(HALF_COPIED)
     numbered = migrations()
     if schema_version(connection) > numbered[-1][0]:
         raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
 from farebox.storage.sqlite.writer import Writer
 
@@ -49,6 +49,12 @@ class SqliteDatabase:
     async def write(self, job: Callable[[Connection], T]) -> T:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
         return await self.writer.run(job)
+
+    def check(self) -> None:
+        """Nothing is known beforehand of a file: whoever writes finds out."""
+
+    def suspect(self, error: DatabaseUnavailable) -> None:
+        """Nothing is kept in mind."""
 
     async def close(self) -> None:
         self._far_threads.shutdown()

@@ -1,0 +1,100 @@
+"""The store of totals: how many calls the log of each gateway has, without counting them each time.
+
+A total is kept up to a log id, and the calls above are counted. Ids begin with the time at which their call began, so
+below an id of some time ago no new ones appear, and a call takes no part in the keeping. What is taken out of a log is
+taken off its total in the same transaction. A call that is recorded even later than that (its charge lay in a journal
+while the database was away for long) is missing from the total until all are counted again, which is once a day.
+"""
+
+from dataclasses import dataclass
+
+from farebox.storage.sql import Connection, row
+
+KEEP_FROM = 2_000
+"""So many calls above the mark are counted at each read; where there are more, the mark is moved."""
+COUNTED_ANEW_MS = 86_400_000
+_OF_GATEWAY = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ? AND gateway_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class LogTotal:
+    """A total as it is kept. The defaults are those of a gateway that has none."""
+
+    upto: str = ""
+    calls: int = 0
+    forgotten: int = -1
+    """Changes whenever calls are taken out of the log; -1: nothing is kept yet."""
+    counted_at: int = 0
+
+
+def log_total(connection: Connection, account_id: str, gateway_id: str) -> tuple[int, int]:
+    """How many calls the gateway's log has, and how many of them had to be counted for that."""
+    kept = _kept(connection, account_id, gateway_id)
+    counted = _count(connection, account_id, gateway_id, kept.upto, None)
+    return kept.calls + counted, counted
+
+
+def new_total(
+    connection: Connection, account_id: str, gateway_id: str, *, before: int, now: int
+) -> tuple[LogTotal, LogTotal]:
+    """The total as it is kept, and what to keep instead: that of the calls that began before `before`."""
+    kept = _kept(connection, account_id, gateway_id)
+    if kept.forgotten < 0:  # nothing is counted before its row is there: else one could forget calls unseen meanwhile
+        return kept, LogTotal(forgotten=0)
+    upto = max(kept.upto, id_at(before))
+    if now - kept.counted_at >= COUNTED_ANEW_MS:
+        calls = _count(connection, account_id, gateway_id, "", upto)
+        return kept, LogTotal(upto, calls, kept.forgotten, now)
+    calls = kept.calls + _count(connection, account_id, gateway_id, kept.upto, upto)
+    return kept, LogTotal(upto, calls, kept.forgotten, kept.counted_at)
+
+
+def keep_total(connection: Connection, account_id: str, gateway_id: str, was: LogTotal, now: LogTotal) -> None:
+    """Keep the new total; nothing where the old one has changed meanwhile."""
+    found = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
+    if found is None or _kept(connection, account_id, gateway_id) != was:
+        return
+    connection.execute(
+        "INSERT INTO log_totals (bucket, account_id, gateway_id, upto, calls, forgotten, counted_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, gateway_id) DO UPDATE SET "
+        "upto = excluded.upto, calls = excluded.calls, counted_at = excluded.counted_at",
+        (found[0], account_id, gateway_id, now.upto, now.calls, now.forgotten, now.counted_at),
+    )
+
+
+def take_off(connection: Connection, gateway: tuple[int, str, str], log_ids: list[str]) -> None:
+    """These calls (bucket, account and gateway in `gateway`) have been taken out of the log."""
+    found = row(
+        connection, "SELECT upto FROM log_totals WHERE bucket = ? AND account_id = ? AND gateway_id = ?", gateway
+    )
+    if found is not None and log_ids:
+        connection.execute(
+            "UPDATE log_totals SET calls = calls - ?, forgotten = forgotten + ? "
+            "WHERE bucket = ? AND account_id = ? AND gateway_id = ?",
+            (sum(log_id < found[0] for log_id in log_ids), len(log_ids), *gateway),
+        )
+
+
+def id_at(at: int) -> str:
+    """The id below which are those of calls that began before that time, in milliseconds."""
+    hexadecimal = f"{at:012x}"
+    return f"{hexadecimal[:8]}-{hexadecimal[8:]}"
+
+
+def _kept(connection: Connection, account_id: str, gateway_id: str) -> LogTotal:
+    found = row(
+        connection,
+        f"SELECT upto, calls, forgotten, counted_at FROM log_totals WHERE {_OF_GATEWAY}",
+        (account_id, account_id, gateway_id),
+    )
+    return LogTotal() if found is None else LogTotal(*found)
+
+
+def _count(connection: Connection, account_id: str, gateway_id: str, first: str, before: str | None) -> int:
+    below, values = ("", ()) if before is None else (" AND log_id < ?", (before,))
+    found = row(
+        connection,
+        f"SELECT count(*) FROM calls WHERE {_OF_GATEWAY} AND logged = 1 AND log_id >= ?{below}",
+        (account_id, account_id, gateway_id, first, *values),
+    )
+    return int(found[0]) if found else 0

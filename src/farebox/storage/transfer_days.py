@@ -1,0 +1,95 @@
+"""The store of transfers summed by day, from which statements are made.
+
+Transfers never change, and an account's versions have no gaps: what is summed up to a version stays right for good.
+So the sums need no part in the commit of a call. They are brought up to date when somebody reads them, and a statement
+adds the few transfers above the mark itself.
+"""
+
+from dataclasses import dataclass
+
+from farebox.storage.sql import Connection, row, rows
+
+DAY_MS = 86_400_000
+KEEP_FROM = 2_000
+"""So many transfers above the mark are read one by one; more are summed once and kept."""
+_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class DaySum:
+    """The transfers of one day, kind and pair of books together. `day` in milliseconds, `amount` in nano-dollars."""
+
+    day: int
+    kind: str
+    from_book: str
+    to_book: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSums:
+    """What is to be added to the kept sums: the transfers with `after` < version <= `upto`."""
+
+    account_id: str
+    after: int
+    upto: int
+    sums: list[DaySum]
+
+
+def new_sums(connection: Connection, account_id: str) -> NewSums | None:
+    """What keep_sums should be given; None where that is not worth a write."""
+    latest = row(connection, f"SELECT version FROM balances WHERE {_OF_ACCOUNT}", (account_id, account_id))
+    after, upto = _mark(connection, account_id), int(latest[0]) if latest else 0
+    if upto - after < KEEP_FROM:
+        return None
+    return NewSums(account_id, after, upto, _sums(connection, account_id, after, upto))
+
+
+def keep_sums(connection: Connection, new: NewSums) -> None:
+    """Add them to the kept sums; nothing where another has kept some of them meanwhile."""
+    found = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (new.account_id,))
+    if found is None or _mark(connection, new.account_id) != new.after:
+        return
+    key = (found[0], new.account_id)
+    for item in new.sums:
+        connection.execute(
+            "INSERT INTO transfer_days (bucket, account_id, day, kind, from_book, to_book, amount) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, day, kind, from_book, to_book) DO UPDATE "
+            "SET amount = transfer_days.amount + excluded.amount",
+            (*key, item.day, item.kind, item.from_book, item.to_book, item.amount),
+        )
+    connection.execute(
+        "INSERT INTO transfer_marks (bucket, account_id, version) VALUES (?, ?, ?) "
+        "ON CONFLICT (bucket, account_id) DO UPDATE SET version = excluded.version",
+        (*key, new.upto),
+    )
+
+
+def day_sums(connection: Connection, account_id: str) -> list[DaySum]:
+    """All of the account's transfers: the kept sums, then those above the mark. A day may be in both.
+
+    To be read in one snapshot with whatever must agree with it.
+    """
+    after = _mark(connection, account_id)
+    kept = rows(
+        connection,
+        f"SELECT day, kind, from_book, to_book, amount FROM transfer_days WHERE {_OF_ACCOUNT}",
+        (account_id, account_id),
+    )
+    return [DaySum(*fields) for fields in kept] + _sums(connection, account_id, after)
+
+
+def _mark(connection: Connection, account_id: str) -> int:
+    """The version up to which the account's transfers are summed."""
+    found = row(connection, f"SELECT version FROM transfer_marks WHERE {_OF_ACCOUNT}", (account_id, account_id))
+    return int(found[0]) if found else 0
+
+
+def _sums(connection: Connection, account_id: str, after: int, upto: int = 2**62) -> list[DaySum]:
+    found = rows(
+        connection,
+        f"SELECT at - at % {DAY_MS}, kind, from_book, to_book, sum(amount) FROM transfers "
+        f"WHERE {_OF_ACCOUNT} AND version > ? AND version <= ? GROUP BY 1, 2, 3, 4",
+        (account_id, account_id, after, upto),
+    )
+    return [DaySum(*fields) for fields in found]

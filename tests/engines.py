@@ -1,0 +1,224 @@
+"""Which engine a test's database is on: SQLite or PostgreSQL, decided here for all of them.
+
+`FAREBOX_TEST_ENGINE=postgres` runs the whole suite on PostgreSQL, `=sqlite` on SQLite. Without it, tests marked
+ON_BOTH_ENGINES run once on each, all others on SQLite. Tests about SQLite itself are marked SQLITE_ONLY.
+
+A database belongs to a folder: who opens the folder again finds what was written, as with a file in it. On PostgreSQL
+it is a copy of a template that is migrated once, on a server of this test process; it is dropped after the test whose
+folder it was.
+"""
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pytest
+
+from farebox.settings import Settings, load
+from farebox.storage.database import Database, migrate_now, opened_for_command
+from farebox.storage.postgres import bridge
+from farebox.storage.postgres.connecting import Session, connect
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import connect as connect_sqlite
+from farebox.storage.sqlite.database import SqliteDatabase
+from tests.postgres.server import PostgresServer, start_postgres
+
+T = TypeVar("T")
+
+ENGINES = ("sqlite", "postgres")
+CHOSEN = os.environ.get("FAREBOX_TEST_ENGINE", "")
+"""The engine of the whole run; empty: SQLite, and both where a test is marked so."""
+assert CHOSEN in ("", *ENGINES), f"FAREBOX_TEST_ENGINE is {CHOSEN!r}: it must be one of {', '.join(ENGINES)}"
+
+ON_BOTH_ENGINES = [pytest.mark.usefixtures("engine"), pytest.mark.both_engines]
+"""For `pytestmark` of a module, or of a parameter."""
+SQLITE_ONLY = pytest.mark.sqlite_only
+
+SECONDS = 60.0
+
+_now = {"engine": CHOSEN or "sqlite"}
+_urls: dict[Path, str] = {}
+
+
+def engines_of(marked: Callable[[str], object]) -> tuple[str, ...]:
+    """The engines that a test runs on. `marked` tells whether it has a marker of that name."""
+    if marked("sqlite_only"):
+        return ("sqlite",)
+    if CHOSEN:
+        return (CHOSEN,)
+    return ENGINES if marked("both_engines") else ("sqlite",)
+
+
+def engine_now() -> str:
+    """The engine of the test that runs."""
+    return _now["engine"]
+
+
+def use_engine(engine: str) -> None:
+    _now["engine"] = engine
+
+
+# Databases.
+
+
+def database_url(folder: Path) -> str:
+    """FAREBOX_DATABASE_URL of the folder's database; empty on SQLite, where it is the default."""
+    if engine_now() == "sqlite":
+        return ""
+    folder = folder.absolute()
+    if folder not in _urls:
+        _urls[folder] = new_database()
+    return _urls[folder]
+
+
+def settings_for(folder: Path, **more: object) -> Settings:
+    """Settings of a process with this data folder, on the engine of the test. What `more` says wins."""
+    return load({}, **{"data_dir": str(folder), "database_url": database_url(folder), **more})
+
+
+@functools.cache
+def postgres_server() -> PostgresServer:
+    """The server of this test process, started when it is first asked for; ended by `close_engines`."""
+    return start_postgres()
+
+
+@functools.cache
+def _template() -> str:
+    url = postgres_server().new_database()
+    with ThreadPoolExecutor(1) as thread:  # a loop may run in this one
+        thread.submit(migrate_now, load({}, database_url=url)).result()
+    return url
+
+
+def new_database() -> str:
+    """The URL of a new PostgreSQL database that is migrated."""
+    return postgres_server().new_database(like=_template())
+
+
+def forget_databases(folder: Path) -> None:
+    """Drop the databases of a folder and of those in it."""
+    for owner in [owner for owner in _urls if owner.is_relative_to(folder)]:
+        url = _urls.pop(owner)
+        _Outside.forget(url)
+        postgres_server().drop_database(url)
+
+
+def close_engines() -> None:
+    """End what was started here, with the test process."""
+    _Outside.close()
+    if postgres_server.cache_info().currsize:
+        postgres_server().close()
+        postgres_server.cache_clear()
+        _template.cache_clear()
+        _urls.clear()
+
+
+def backup(settings: Settings, to: Path) -> Callable[[], None]:
+    """Copy the database while nobody has it open; what it returns brings the copy back, as often as it is called."""
+    if settings.engine == "sqlite":
+        shutil.copy(settings.database_path, to)
+        return functools.partial(_put_back_file, to, settings.database_path)
+    _Outside.forget(settings.database_url)
+    _urls[to.absolute()] = saved = postgres_server().new_database(like=settings.database_url)
+    return functools.partial(_put_back_database, saved, settings.database_url)
+
+
+def _put_back_file(saved: Path, path: Path) -> None:
+    for old in path.parent.glob(path.name + "*"):
+        old.unlink()
+    shutil.copy(saved, path)
+
+
+def _put_back_database(saved: str, url: str) -> None:
+    _Outside.forget(url)
+    postgres_server().drop_database(url)
+    postgres_server().new_database(like=saved, name=urlsplit(url).path[1:])
+
+
+# Looking, and changing, from outside.
+
+
+@contextlib.contextmanager
+def looking(database: Database | Settings) -> Iterator[Connection]:
+    """What is committed, for a test that looks beside the server: works in any thread, and where a loop runs."""
+    if isinstance(database, PostgresDatabase) or (isinstance(database, Settings) and database.engine == "postgres"):
+        yield _Outside.of(database.url if isinstance(database, PostgresDatabase) else database.database_url)
+        return
+    path = database.path if isinstance(database, SqliteDatabase) else database.database_path  # type: ignore[union-attr]
+    connection = connect_sqlite(path, readonly=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def read_now(database: Database | Settings, read: Callable[[Connection], T]) -> T:
+    """`read`, done at once on what is committed."""
+    with looking(database) as connection:
+        return read(connection)
+
+
+def write_now(settings: Settings, write: Callable[[Connection], T]) -> T:
+    """`write`, done in a transaction of its own as a command does it: where no loop runs in this thread."""
+    with opened_for_command(settings, writing=True) as connection:
+        return write(connection)
+
+
+class _Outside:
+    """A connection to PostgreSQL on a loop and a thread of its own, kept for the next look."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _thread: threading.Thread
+    _open: dict[str, "_Outside"] = {}  # noqa: RUF012
+
+    def __init__(self, url: str) -> None:
+        self._changes = 0
+        self._one_at_a_time = threading.Lock()
+        self._session: Session = self._run(connect(url, timeout=SECONDS, name="farebox test"))
+
+    @classmethod
+    def of(cls, url: str) -> "_Outside":
+        if url not in cls._open or cls._open[url]._session.is_closed():
+            cls._open[url] = cls(url)
+        return cls._open[url]
+
+    @classmethod
+    def forget(cls, url: str) -> None:
+        if url in cls._open:
+            outside = cls._open.pop(url)
+            outside._run(outside._session.close())
+
+    @classmethod
+    def close(cls) -> None:
+        for url in list(cls._open):
+            cls.forget(url)
+        if cls._loop is not None:
+            cls._loop.call_soon_threadsafe(cls._loop.stop)
+            cls._thread.join()
+            cls._loop.close()
+            cls._loop = None
+
+    @classmethod
+    def _run(cls, work: Coroutine[Any, Any, T]) -> T:
+        if cls._loop is None:
+            cls._loop = asyncio.new_event_loop()
+            cls._thread = threading.Thread(target=cls._loop.run_forever, name="looks at PostgreSQL", daemon=True)
+            cls._thread.start()
+        return asyncio.run_coroutine_threadsafe(work, cls._loop).result(SECONDS)
+
+    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> bridge.FoundRows:
+        with self._one_at_a_time:
+            found, self._changes = self._run(bridge.execute(self._session, sql, values))
+        return found
+
+    def changes(self) -> int:
+        return self._changes

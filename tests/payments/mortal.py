@@ -1,0 +1,166 @@
+"""Databases in which a process can die: a point at each statement that writes, one before each commit, one after it.
+
+The point after a commit comes before anybody hears of it. To die is to stop there: nothing more reaches the database,
+and what was not committed is undone, as when the system closes a dead process's files and sockets.
+"""
+
+import asyncio
+import contextlib
+from typing import Any, ClassVar, Protocol
+from unittest import mock
+
+import asyncpg
+
+from farebox.settings import Settings
+from farebox.storage.database import Database, open_database
+from farebox.storage.sqlite.database import SqliteDatabase
+
+WRITES = ("INSERT", "UPDATE", "DELETE", "REPLAC")
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Life(Protocol):
+    dead: bool
+
+    def point(self, where: str) -> None:
+        """Raises Crash where this is the place to die, or the process is dead."""
+        ...
+
+
+class Mortal(Protocol):
+    database: Database
+
+    async def end(self) -> None: ...
+
+
+async def open_mortal(settings: Settings, life: Life) -> Mortal:
+    if settings.engine == "sqlite":
+        return _MortalSqlite(settings, life)
+    return await _MortalPostgres.open(settings, life)
+
+
+def _is_write(sql: str) -> bool:
+    return sql.lstrip()[:6].upper() in WRITES
+
+
+def _named(sql: str) -> str:
+    return " ".join(sql.split())[:60]
+
+
+class _MortalSqlite:
+    def __init__(self, settings: Settings, life: Life) -> None:
+        self._file = SqliteDatabase(settings.database_path)
+        self.database: Database = self._file
+        self._life = life
+        self._dirty = False
+        writer = self._file.writer
+        self._commit, self._deliver = writer._commit, writer._deliver
+        writer._connection.exec_trace = self._trace
+        writer._commit = self._committing  # type: ignore[method-assign]
+        writer._deliver = self._delivering  # type: ignore[method-assign]
+
+    def _trace(self, cursor: Any, sql: str, bindings: Any) -> bool:
+        if _is_write(sql):
+            self._dirty = True
+            self._life.point(_named(sql))
+        elif self._life.dead:
+            raise Crash(sql)
+        return True
+
+    def _committing(self, answers: Any) -> None:  # on the writer's thread: whoever dies here just stops
+        with contextlib.suppress(Crash):
+            if self._dirty:
+                self._life.point("before COMMIT")
+            self._commit(answers)
+
+    def _delivering(self, answers: Any) -> None:
+        was, self._dirty = self._dirty, False
+        with contextlib.suppress(Crash):
+            if was:
+                self._life.point("after COMMIT")
+            if not self._life.dead:
+                self._deliver(answers)
+
+    async def end(self) -> None:
+        writer = self._file.writer
+        writer._blocking.put(None)
+        writer._thread.join(10)
+        writer._connection.exec_trace = None
+        self._file._far_threads.shutdown()
+        for connection in (self._file._near, *self._file._far_opened, writer._connection):
+            connection.close()
+
+
+class _Watched(asyncpg.Connection):
+    """A connection of one life."""
+
+    owner: ClassVar["_MortalPostgres"]
+    __slots__ = ("dirty",)
+
+    async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str:
+        self._before(query)
+        status: str = await super().execute(query, *values, timeout=timeout)
+        self._after(query)
+        return status
+
+    async def fetch(self, query: str, *values: Any, timeout: float | None = None, record_class: Any = None) -> Any:
+        self._before(query)
+        found = await super().fetch(query, *values, timeout=timeout, record_class=record_class)
+        self._after(query)
+        return found
+
+    def _before(self, query: str) -> None:
+        life = self.owner.life
+        if _is_write(query):
+            self.dirty = True
+            life.point(_named(query))
+        elif query.startswith("COMMIT") and getattr(self, "dirty", False):
+            life.point("before COMMIT")
+        elif life.dead:
+            raise Crash(query)
+
+    def _after(self, query: str) -> None:
+        if getattr(self, "dirty", False) and not self.is_in_transaction():  # type: ignore[no-untyped-call]
+            self.dirty = False
+            if not query.startswith("ROLLBACK"):
+                self.owner.life.point("after COMMIT")
+
+
+class _MortalPostgres:
+    database: Database
+
+    def __init__(self, life: Life) -> None:
+        self.life = life
+        self._sessions: list[_Watched] = []
+        self._watched = type("Watched", (_Watched,), {"owner": self, "__slots__": ()})
+        self._connect = asyncpg.connect
+        self._patch = mock.patch.object(asyncpg, "connect", self._connecting)
+
+    @classmethod
+    async def open(cls, settings: Settings, life: Life) -> "_MortalPostgres":
+        made = cls(life)
+        made._patch.start()
+        made.database = await open_database(settings)
+        return made
+
+    async def _connecting(self, *arguments: Any, **named: Any) -> Any:
+        if named.get("server_settings", {}).get("application_name") == "farebox test":  # looks from outside
+            return await self._connect(*arguments, **named)  # type: ignore[no-untyped-call]
+        if self.life.dead:
+            raise Crash("connecting")
+        session = await self._connect(  # type: ignore[no-untyped-call]
+            *arguments, **named, connection_class=self._watched
+        )
+        self._sessions.append(session)
+        return session
+
+    async def end(self) -> None:
+        self._patch.stop()
+        if not self.life.dead:
+            await self.database.close()
+        for session in self._sessions:
+            session.terminate()  # type: ignore[no-untyped-call]
+        await asyncio.sleep(0)
