@@ -39,6 +39,7 @@ bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both eng
 	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases ns16,ns64 --accounts 10000
 	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases ns16,ns64 --accounts 10000 --engine postgres
 	$(BIN)/python -m bench.ledger
+	$(BIN)/python -m bench.ledger --engine postgres
 	$(BIN)/python -m bench.reads --seconds 3
 	$(BIN)/python -m bench.reads --seconds 3 --engine postgres
 	$(BIN)/python -m bench.tables

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench import machine
+from bench.engines import Engine
 from bench.fill import DAY_MS, DAYS, Made
 from bench.served import Broken, Farebox
 from farebox.money import NANOS_PER_CENT
@@ -106,15 +107,31 @@ def write_targets(path: Path, read: Read, accounts: Sequence[Made]) -> Path:
     return path
 
 
+class Answering(Protocol):
+    """What is asked: Farebox, or the bare handler."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def engine(self) -> Engine: ...
+
+
 def measure(
-    program: Path, port: int, pid: int, targets: Path, *, connections: int, seconds: float, warm: float
+    program: Path, served: Answering, targets: Path, *, connections: int, seconds: float, warm: float
 ) -> dict[str, Any]:
-    """One row: times of the answers, and the server's processor time."""
-    load(program, port, targets, connections=connections, seconds=warm)
-    cpu = machine.cpu_seconds(pid)
-    came = load(program, port, targets, connections=connections, seconds=seconds)
-    used = machine.cpu_seconds(pid) - cpu
-    failed = came["bad"] + came["unfinished"] + came["refused"]
-    per_1000 = round(used / max(came["ok"], 1) * 1000, 4)
-    pace = machine.pace_ms()
-    return {**came, "failed": failed, "cpu_s": round(used, 2), "cpu_s_per_1000": per_1000, "pace_ms": pace}
+    """One row: times of the answers, and the processor time of the server and of the database."""
+    load(program, served.port, targets, connections=connections, seconds=warm)
+    cpu, database_cpu = machine.cpu_seconds(served.pid), served.engine.cpu_seconds()
+    came = load(program, served.port, targets, connections=connections, seconds=seconds)
+    used, of_database = machine.cpu_seconds(served.pid) - cpu, served.engine.cpu_seconds() - database_cpu
+    thousands = max(came["ok"], 1) / 1000
+    return {
+        **came,
+        "failed": came["bad"] + came["unfinished"] + came["refused"],
+        "cpu_s": round(used, 2),
+        "cpu_s_per_1000": round(used / thousands, 4),
+        "database_cpu_s_per_1000": round(of_database / thousands, 4),
+        "pace_ms": machine.pace_ms(),
+    }

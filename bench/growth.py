@@ -11,6 +11,7 @@ The exit status is 0 where every figure was that of the books, every charge exac
 import argparse
 import http.client
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -23,8 +24,10 @@ from typing import Any
 
 from bench import ask, machine, plans
 from bench.build import NoCompiler, build
-from bench.fill import Made, Wanted, differs, fill
-from bench.run import CHAT, HERE, Bench, Case, failed, write
+from bench.engines import NAMES, SQLITE, Engine, started
+from bench.fill import OTHER, Made, Wanted, differs, fill
+from bench.record import shown, write
+from bench.run import CHAT, Bench, Case, failed
 from bench.served import Broken, Farebox, Mock, mock_upstream, serving
 
 USUAL_ACCOUNTS, USUAL_CALLS, USUAL_TOP_UPS = 100, 100, 12
@@ -35,7 +38,7 @@ CALLS_OF_A_TOP_UP = 100
 MANY = 2_000
 SAMPLE = 200
 
-USUAL, BUSY, OTHER = "usual", "busy", "other"
+USUAL, BUSY = "usual", "busy"
 CASES: tuple[tuple[str, str], ...] = (
     ("balance", "many"),
     ("usage", USUAL),
@@ -68,17 +71,22 @@ class Size:
         rest = self.calls - busy - USUAL_ACCOUNTS * USUAL_CALLS
         each, more = divmod(rest, others)
         usual = Wanted(USUAL, USUAL_CALLS, USUAL_TOP_UPS)
+        fewer, one_more = Wanted(OTHER, each, 1), Wanted(OTHER, each + 1, 1)
         return [
             Wanted(BUSY, busy, max(busy // CALLS_OF_A_TOP_UP, 1)),
             *(usual for _ in range(USUAL_ACCOUNTS)),
-            *(Wanted(OTHER, each + (number < more), 1) for number in range(others)),
+            *(one_more if number < more else fewer for number in range(others)),
         ]
 
 
 class Grown:
     """One size, filled: measures it, and traces its SQL."""
 
-    def __init__(self, size: Size, folder: Path, programs: dict[str, Path], mock: Mock, made: list[Made]) -> None:
+    def __init__(self, size: Size, folder: Path, programs: dict[str, Path], mock: Mock, engine: Engine) -> None:
+        begun = time.monotonic()
+        made = fill(folder, mock, size.wanted(), engine=engine, every=max(1, size.accounts // MANY))
+        self.filled_s = round(time.monotonic() - begun)
+        self._engine = engine
         self._size = size
         self._folder = folder
         self._programs = programs
@@ -90,14 +98,14 @@ class Grown:
         }
         self._sample = [one.account_id for one in made[:: max(1, len(made) // SAMPLE)]]
         self._sample += [one.account_id for group in (USUAL, BUSY) for one in self._groups[group]]
-        self.wrong = differs(folder, self._sample)
+        self.wrong = differs(folder, self._sample, engine)
 
     def measure(self, asked: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows of all cases, and what is to be said of the whole."""
         begun = time.monotonic()
-        with serving(self._folder, self._folder / "targets") as served:
-            started = time.monotonic() - begun
-            facts: dict[str, Any] = {"start_s": round(started, 2), "database_mb": served.database_mb()}
+        with serving(self._folder, self._folder / "targets", engine=self._engine) as served:
+            start_s = round(time.monotonic() - begun, 2)
+            facts: dict[str, Any] = {"start_s": start_s, "database_mb": served.database_mb(), "filled_s": self.filled_s}
             facts["memory_at_start_mb"] = machine.memory_mb(served.pid)["pss"]
             self.wrong += [
                 found
@@ -109,7 +117,7 @@ class Grown:
             paces = [row["pace_ms"] for row in measured]
             facts["pace_ms"] = [min(paces), max(paces)]
             facts["memory_mb"] = machine.memory_mb(served.pid)["pss"]
-        self.wrong += differs(self._folder, self._sample)
+        self.wrong += differs(self._folder, self._sample, self._engine)
         return measured, facts
 
     def _case(self, served: Farebox, what: str, group: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +133,7 @@ class Grown:
         else:
             targets = ask.write_targets(file, ask.READ[what], self._groups[group])
             program = self._programs["load"]
-            found = ask.measure(program, served.port, served.pid, targets, connections=1, seconds=seconds, warm=warm)
+            found = ask.measure(program, served, targets, connections=1, seconds=seconds, warm=warm)
         if found["failed"]:
             self.wrong.append(f"{what} of {group}: {found['failed']} answers failed")
         return {**found, "case": what, "of": group, "accounts": self._size.accounts, "calls": self._size.calls}
@@ -136,8 +144,10 @@ class Grown:
         file.write_text("".join(path.format(made.account_id, made.token) for made in accounts))
         return file
 
-    def trace(self) -> plans.Traced:
-        """What each request has SQLite do."""
+    def trace(self) -> plans.Traced | None:
+        """What each request has SQLite do; nothing on PostgreSQL, which does not count it."""
+        if self._engine is not SQLITE:
+            return None
         log = self._folder / "sql.log"
         with serving(self._folder, self._folder / "targets", under=("bench.traced", str(log))) as served:
             tracer = plans.Tracer(log)
@@ -162,28 +172,30 @@ def _call(served: Farebox, made: Made) -> None:
         raise Broken(f"a call was answered {answer.status}: {text[:500]!r}")
 
 
-def table(sizes: Sequence[Size], measured: list[list[dict[str, Any]]], traced: list[plans.Traced]) -> str:
+def table(sizes: Sequence[Size], measured: list[list[dict[str, Any]]]) -> str:
     """A line a case: its times and SQLite's steps at each size, and the largest size's over the smallest's."""
     heads = "".join(f"{f'{size.accounts:,} / {size.calls:,}':>36}" for size in sizes)
     columns = f"{'p50 ms':>9}{'p99 ms':>8}{'CPU ms':>8}{'SQL steps':>11}"
     ratio_heads = f"{'p50':>8}{'CPU':>7}{'steps':>8}"
     lines = [f"{'':<19}{heads}{'largest / smallest':>23}", f"{'case':<19}{columns * len(sizes)}{ratio_heads}"]
-    steps = [plans.totals(of) for of in traced]
     for number, first in enumerate(measured[0]):
         name = f"{first['case']} {first['of']}"
         cells, last = "", measured[-1][number]
-        for at, of in enumerate(measured):
+        for of in measured:
             row = of[number]
-            cells += f"{row['p50_ms']:>9.2f}{row['p99_ms']:>8.2f}{row['cpu_s_per_1000']:>8.3f}{steps[at][name][1]:>11,}"
+            cells += f"{row['p50_ms']:>9.2f}{row['p99_ms']:>8.2f}{row['cpu_s_per_1000']:>8.3f}{row['steps'] or '':>11}"
         p50, cpu = (last[key] / (first[key] or 1) for key in ("p50_ms", "cpu_s_per_1000"))
-        lines.append(f"{name:<19}{cells}{p50:>8.2f}{cpu:>7.2f}{steps[-1][name][1] / max(steps[0][name][1], 1):>8.2f}")
+        steps = f"{last['steps'] / first['steps']:>8.2f}" if first["steps"] else ""
+        lines.append(f"{name:<19}{cells}{p50:>8.2f}{cpu:>7.2f}{steps}")
     return "\n".join(lines)
 
 
 def main() -> int:
     asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
     sizes = [Size(accounts, calls) for accounts, calls in zip(asked.accounts, asked.calls, strict=True)]
-    measured, traced, facts, wrong, found = [], [], [], list[str](), list[dict[str, Any]]()
+    measured, facts, wrong, found = [], [], list[str](), list[dict[str, Any]]()
+    traced: list[plans.Traced | None] = []
     try:
         programs = build()
         for size in sizes:
@@ -191,32 +203,44 @@ def main() -> int:
             with ExitStack() as stack:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
                 mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-                grown = Grown(size, folder, programs, mock, fill(folder, mock, size.wanted()))
+                engine = stack.enter_context(started(asked.engine))
+                grown = Grown(size, folder, programs, mock, engine)
                 rows, fact = grown.measure(asked)
-                measured.append(rows)
-                facts.append({"size": str(size), **fact})
                 traced.append(grown.trace())
+                measured.append([{**row, "steps": _steps(traced[-1], row)} for row in rows])
+                facts.append({"size": str(size), "accounts": size.accounts, "calls": size.calls, **fact})
                 wrong += grown.wrong
-                if size == sizes[-1]:
+                if size == sizes[-1] and traced[0] and traced[-1]:
                     found = plans.compare(folder / "farebox.db", traced[0], traced[-1])
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print(table(sizes, measured, traced))
+    print(table(sizes, measured))
     _say(facts, found, wrong)
     every = [row for rows in measured for row in rows]
-    path = write("growth", every, sizes=facts, sql=found, wrong=wrong)
-    print(f"written: {path.relative_to(HERE.parent)}")
+    path = write(f"growth-{asked.engine}", every, engine=asked.engine, sizes=facts, sql=found, wrong=wrong)
+    print(f"written: {shown(path)}")
     return int(bool(wrong))
+
+
+def _steps(traced: plans.Traced | None, row: dict[str, Any]) -> int | None:
+    """SQLite's steps for one request of this case."""
+    return None if traced is None else plans.totals(traced)[f"{row['case']} {row['of']}"][1]
 
 
 def _say(facts: list[dict[str, Any]], found: list[dict[str, Any]], wrong: list[str]) -> None:
     for fact in facts:
         print(
-            f"{fact['size']}: database {fact['database_mb']:,.0f} MB, started in {fact['start_s']:.1f} s, "
+            f"{fact['size']}: filled in {fact['filled_s']} s, database {fact['database_mb']:,.0f} MB, "
+            f"started in {fact['start_s']:.1f} s, "
             f"PSS {fact['memory_at_start_mb']:.0f} MB at the start and {fact['memory_mb']:.0f} MB at the end, "
             f"pace {fact['pace_ms'][0]:.0f} to {fact['pace_ms'][1]:.0f} ms"
         )
+    print(
+        "\n" + ("\n".join(wrong) or "every figure is that of the books, every charge exact, the sample's audit clean")
+    )
+    if not found:
+        return
     grows = [item for item in found if item["grows"]]
     print(f"\nSQL whose work grows ({len(grows)}):")
     for item in grows:
@@ -225,13 +249,11 @@ def _say(facts: list[dict[str, Any]], found: list[dict[str, Any]], wrong: list[s
     for item in found:
         if not item["grows"]:
             print(f"{item['route']}: {item['steps'][1]:,} steps: {'; '.join(plans.scans(item['plan']))}")
-    print(
-        "\n" + ("\n".join(wrong) or "every figure is that of the books, every charge exact, the sample's audit clean")
-    )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
+    parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
     parser.add_argument("--accounts", type=_figures, default=[1_000, 100_000], help="of each size, smallest first")
     parser.add_argument("--calls", type=_figures, default=[100_000, 1_000_000], help="of each (default 100000,1000000)")
     parser.add_argument("--seconds", type=float, default=3, help="length of each case (default 3)")

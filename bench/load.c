@@ -1,9 +1,11 @@
 /* The callers of the bench: a closed loop of C connections that each send the next request when the answer is there.
  *
  *     load -p PORT [-b BODY_FILE] [-u PATH] [-H "Name: value"]... [-f TARGETS] [-c CONNECTIONS] [-t SECONDS] [-n REQUESTS]
+ *          [-r RAMP]
  *
  * With BODY_FILE it posts JSON, without one it gets.
  * TARGETS is a file with one `PATH<tab>Name: value` a line: requests go to each in turn, with that header (many accounts).
+ * Connections are opened over RAMP seconds (0: at once).
  * Starts requests for SECONDS, or until there were REQUESTS, and then waits DRAIN_SECONDS at most for those under way.
  * An answer is good when its status is 200, its length or its last chunk was seen and, where it is a stream of events,
  * `data: [DONE]` was its last. One line of JSON on stdout says what came; the exit status is 0 where every answer was good.
@@ -21,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 4096, HEAD_MAX = 32768, STATUS_MAX = 600, DRAIN_SECONDS = 15, TAIL = 16 };
+enum { CONNECTIONS_MAX = 16384, HEAD_MAX = 32768, STATUS_MAX = 600, DRAIN_SECONDS = 15, TAIL = 16 };
 
 enum state { IDLE, HEAD, BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_CRLF, TRAILER, TO_CLOSE };
 
@@ -313,17 +315,18 @@ static void report(int n_connections, double seconds) {
     printf("}}\n");
 }
 
-static void run(int n_connections, double seconds) {
+static void run(int n_connections, double seconds, double ramp) {
     struct epoll_event ready[256];
+    int opened = 0;
     long start = now_us(), stop = start + (long)(seconds * 1e6), give_up = stop + DRAIN_SECONDS * 1000000L;
     poller = epoll_create1(0);
-    for (int i = 0; i < n_connections; i++) {
-        connections[i].fd = -1;
-        send_next(&connections[i]);
-    }
-    for (long now = start; ended < started && now < give_up; now = now_us()) {
+    for (long now = start; (ended < started || (opened < n_connections && !stopping)) && now < give_up; now = now_us()) {
         if (now >= stop) stopping = 1;
-        int n = epoll_wait(poller, ready, 256, 50);
+        for (; opened < n_connections && now - start >= (long)(ramp * 1e6) * opened / n_connections; opened++) {
+            connections[opened].fd = -1;
+            send_next(&connections[opened]);
+        }
+        int n = epoll_wait(poller, ready, 256, opened < n_connections ? 1 : 50);
         for (int i = 0; i < n; i++) {
             struct connection *c = ready[i].data.ptr;
             if (c->fd >= 0) read_from(c);
@@ -336,8 +339,8 @@ int main(int argc, char **argv) {
     const char *path = "/v1/chat/completions", *body = NULL, *targets = NULL;
     char headers[8192] = "";
     int option, n_connections = 1;
-    double seconds = 10;
-    while ((option = getopt(argc, argv, "p:u:b:H:f:c:t:n:")) != -1) switch (option) {
+    double seconds = 10, ramp = 0;
+    while ((option = getopt(argc, argv, "p:u:b:H:f:c:t:n:r:")) != -1) switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'u': path = optarg; break;
         case 'b': body = optarg; break;
@@ -345,18 +348,20 @@ int main(int argc, char **argv) {
         case 'c': n_connections = atoi(optarg); break;
         case 't': seconds = atof(optarg); break;
         case 'n': most = atol(optarg); break;
+        case 'r': ramp = atof(optarg); break;
         case 'H':
             if (strlen(headers) + strlen(optarg) + 3 > sizeof headers) return 2;
             strcat(strcat(headers, optarg), "\r\n");
             break;
         default: return 2;
         }
-    if (!port || n_connections < 1 || n_connections > CONNECTIONS_MAX || seconds <= 0 || seconds > 3600) {
+    if (!port || n_connections < 1 || n_connections > CONNECTIONS_MAX || seconds <= 0 || seconds > 3600 ||
+        ramp < 0 || ramp > seconds) {
         fprintf(stderr, "load: see the comment at the head of load.c\n");
         return 2;
     }
     make_requests(path, headers, targets, body ? read_file(body) : (struct text){NULL, 0});
     if (!n_requests) return 2;
-    run(n_connections, seconds);
+    run(n_connections, seconds, ramp);
     return good && !bad && started == ended && !refused ? 0 : 1;
 }

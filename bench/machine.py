@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-PACKAGES = ("farebox", "granian", "pyreqwest", "uvloop", "apsw", "msgspec", "structlog")
+PACKAGES = ("farebox", "granian", "uvloop", "httptools", "apsw", "asyncpg", "msgspec", "structlog")
 _PROC = Path("/proc")
 
 
@@ -113,6 +113,19 @@ def syncs_per_second(folder: Path, seconds: float = 1) -> float:
             os.fdatasync(file.fileno())
             done += 1
     return done / (time.monotonic() - start)
+
+
+def busy(seconds: float = 1.0) -> float:
+    """The part of the processor time that this machine's programs take while this one does nothing: 0 to 1."""
+
+    def ticks() -> tuple[int, int]:
+        spent = [int(figure) for figure in _read(_PROC / "stat").splitlines()[0].split()[1:9]]
+        return sum(spent), spent[3] + spent[4]  # idle, and idle while the disk works
+
+    all_before, idle_before = ticks()
+    time.sleep(seconds)
+    all_now, idle_now = ticks()
+    return round(1 - (idle_now - idle_before) / max(all_now - all_before, 1), 2)
 
 
 def pace_ms() -> float:

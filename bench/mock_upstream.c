@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FDS = 8192, REQUEST_MAX = 1 << 22, EVENTS_MAX = 100000 };
+enum { MAX_FDS = 32768, REQUEST_MAX = 1 << 22, EVENTS_MAX = 100000 };
 
 /* --- bytes -------------------------------------------------------------------------------------------------------- */
 

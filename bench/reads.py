@@ -8,18 +8,21 @@ every answer came and the figures in them are those of the books.
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import ask, machine
 from bench.build import NoCompiler, build
+from bench.engines import NAMES, SQLITE, Engine, started
 from bench.fill import Made, Wanted, differs, fill
-from bench.run import HERE, write
+from bench.record import ROOT, shown, write
 from bench.served import Broken, Farebox, mock_upstream, serving
 
 CONNECTIONS = 16
@@ -27,18 +30,27 @@ TURNS = 2
 """Farebox, bare, Farebox, bare: of each the best turn counts."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """The bare handler (bench.bare). It has no database."""
+
+    pid: int
+    port: int
+    engine: Engine = SQLITE
+
+
 @contextlib.contextmanager
-def bare(folder: Path, answer: dict[str, Any], token: str) -> Iterator[tuple[int, int]]:
-    """The bare handler, which gives this answer to this token: its process id and its port."""
+def bare(folder: Path, answer: dict[str, Any], token: str) -> Iterator[Bare]:
+    """The bare handler, which gives this answer to this token."""
     (folder / "answer.json").write_text(json.dumps(answer))
     command = [sys.executable, "-m", "bench.bare", str(folder / "answer.json"), token]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         if not line:
             raise Broken("the bare handler did not start")
-        yield process.pid, json.loads(line)["port"]
+        yield Bare(process.pid, json.loads(line)["port"])
     finally:
         process.terminate()
         process.wait()
@@ -54,11 +66,11 @@ class Reads:
         self._asked = asked
         self.rows: list[dict[str, Any]] = []
 
-    def measure(self, name: str, pid: int, port: int, connections: int) -> dict[str, Any]:
+    def measure(self, name: str, asked_of: ask.Answering, connections: int) -> dict[str, Any]:
         read = ask.READ["balance" if name == "bare" else name]
         targets = ask.write_targets(self._served.folder / f"targets-{name}", read, [self._made])
         seconds, warm = self._asked.seconds, self._asked.warm
-        found = ask.measure(self._program, port, pid, targets, connections=connections, seconds=seconds, warm=warm)
+        found = ask.measure(self._program, asked_of, targets, connections=connections, seconds=seconds, warm=warm)
         each = round(found["body_bytes"] / max(found["ok"], 1))
         self.rows.append({"case": name, "answer_bytes": each, **found})
         print(line(self.rows[-1]), flush=True)
@@ -68,10 +80,9 @@ class Reads:
         """The balance, by turns with the bare handler; Farebox's figures over the bare one's."""
         served, best = self._served, {"rate": dict[str, float](), "cpu": dict[str, float]()}
         answer = ask.get(served, ask.READ["balance"], self._made)
-        with bare(served.folder, answer, self._made.token) as (bare_pid, bare_port):
+        with bare(served.folder, answer, self._made.token) as beside:
             for name in ("balance", "bare") * TURNS:
-                pid, port = (bare_pid, bare_port) if name == "bare" else (served.pid, served.port)
-                found = self.measure(name, pid, port, CONNECTIONS)
+                found = self.measure(name, beside if name == "bare" else served, CONNECTIONS)
                 best["rate"][name] = max(best["rate"].get(name, 0), found["per_second"])
                 best["cpu"][name] = min(best["cpu"].get(name, 1e9), found["cpu_s_per_1000"])
         return {what: round(of["balance"] / of["bare"], 2) for what, of in best.items()}
@@ -92,13 +103,15 @@ def line(row: dict[str, Any]) -> str:
 
 def main() -> int:
     asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
     try:
         programs = build()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
             mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            made = fill(folder, mock, [Wanted("read", asked.calls, asked.top_ups)])[0]
-            served = stack.enter_context(serving(folder, folder / "targets"))
+            engine = stack.enter_context(started(asked.engine))
+            made = fill(folder, mock, [Wanted("read", asked.calls, asked.top_ups)], engine=engine)[0]
+            served = stack.enter_context(serving(folder, folder / "targets", engine=engine))
             return _measure_all(Reads(programs["load"], served, made, asked), served, made)
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -111,18 +124,20 @@ def _measure_all(reads: Reads, served: Farebox, made: Made) -> int:
     print(HEADINGS, flush=True)
     ratio = reads.beside_bare()
     for read in ask.READS:
-        reads.measure(read.name, served.pid, served.port, 1)
-    wrong += differs(served.folder, [made.account_id])
+        reads.measure(read.name, served, 1)
+    wrong += differs(served.folder, [made.account_id], served.engine)
     facts = {"calls": made.wanted.calls, "top_ups": made.wanted.top_ups, "ratio_to_bare": ratio, "wrong": wrong}
-    path = write("reads", reads.rows, **facts, memory_mb=machine.memory_mb(served.pid))
+    engine = served.engine.name
+    path = write(f"reads-{engine}", reads.rows, **facts, engine=engine, memory_mb=machine.memory_mb(served.pid))
     print(f"balance beside bare: {ratio['rate']:.2f} of its requests/s, {ratio['cpu']:.2f} of its CPU")
     print("\n".join(wrong) or "every figure is that of the books")
-    print(f"written: {path.relative_to(HERE.parent)}")
+    print(f"written: {shown(path)}")
     return int(bool(wrong) or any(row["failed"] for row in reads.rows))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.reads", description=__doc__)
+    parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
     parser.add_argument("--seconds", type=float, default=5, help="length of each case (default 5)")
     parser.add_argument("--warm", type=float, default=1, help="seconds of warm-up before each case (default 1)")
     parser.add_argument("--calls", type=int, default=5_000, help="calls of the account's 90 days (default 5,000)")

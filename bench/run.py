@@ -1,17 +1,20 @@
 """`python -m bench.run`: what a billed call costs, served by a real Farebox, and whether every one was charged exactly.
 
 Each case warms up, loads the server with a closed loop of callers, and compares: the money that left the accounts with
-the calls that were answered. The exit status is 0 where nothing failed and every sum is exact.
+the calls that were answered. Case `streams` doubles the streams at once until one fails or waits too long for its first
+byte. The exit status is 0 where nothing failed and every sum is exact.
 """
 
 import argparse
 import json
 import os
-import shlex
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +22,13 @@ from typing import Any
 
 from bench import machine
 from bench.build import NoCompiler, build
-from bench.served import Broken, Farebox, Mock, farebox, mock_upstream
+from bench.engines import NAMES, Engine, started
+from bench.fill import Wanted, differs, fill
+from bench.record import shown, write
+from bench.served import Broken, Farebox, Mock, mock_upstream, serving, set_up, write_targets
 
-HERE = Path(__file__).parent
+__all__ = ["CASES", "CHAT", "EVENTS", "PLAIN_NANOS", "SETTLE_SECONDS", "STREAMED", "STREAM_NANOS", "Case", "write"]
+
 EVENTS = 100
 INPUT_NANOS, OUTPUT_NANOS = 150, 600
 """A token of gpt-4o-mini in the built-in price list."""
@@ -50,21 +57,35 @@ class Case:
     stream: bool = False
     gap_ms: int = 0
     """Time between the events of a stream; with 0 the provider sends it in one piece."""
+    beside_direct: bool = False
+    """Whether the provider is also asked directly, to see what the server adds."""
+    ramp_seconds: float = 0
+    """The callers begin one after another over so long."""
 
 
 CASES = {
     case.name: case
     for case in (
-        Case("ns1", 1),
+        Case("ns1", 1, beside_direct=True),
         Case("ns16", 16),
         Case("ns64", 64),
         Case("ns256", 256),
         Case("st1", 1, stream=True),
         Case("st16", 16, stream=True),
-        Case("paced", 32, stream=True, gap_ms=20),
+        Case("paced", 32, stream=True, gap_ms=20, beside_direct=True),
     )
 }
-USUAL = "ns1,ns16,ns64,st16,paced"
+STREAMS = "streams"
+"""Not one case but as many as it takes."""
+USUAL = "ns1,ns16,ns64,ns256,st16,paced"
+STREAMS_GAP_MS, STREAMS_RAMP_SECONDS = 100, 5.0
+STREAMS_FIRST, STREAMS_MOST = 64, 8192
+FIRST_BYTE_MAX_MS = 1000.0
+CHECKED_WHOLE, AUDITED = 1_000, 200
+"""Up to so many accounts all are audited, of more so many."""
+DIRECT_SECONDS = 2.0
+FILES_OF_A_STREAM = 3
+"""Open files of one process a stream, at most."""
 
 
 class Bench:
@@ -79,33 +100,36 @@ class Bench:
             (served.folder / f"{name}.json").write_text(json.dumps({**CHAT, **more}, separators=(",", ":")))
 
     def measure(self, case: Case, *, seconds: float, warm: float) -> dict[str, Any]:
-        self._mock.get(f"/control?latency=0&gap=0&events={EVENTS}")
-        self._load(case, warm)
+        """One row: rates, times, processor time, memory, and whether the sums are exact."""
+        served, engine, pid = self._served, self._served.engine, self._served.pid
+        if warm:
+            self._mock.get(f"/control?latency=0&gap=0&events={EVENTS}")
+            self._load(case, warm)
         self._mock.get(f"/control?latency=0&gap={case.gap_ms}&events={EVENTS}")
+        direct = self._added_to(case)
         time.sleep(SETTLE_SECONDS)
-        pid = self._served.pid
-        posted, _ = self._served.money()
-        cpu, threads, mock_cpu = (
-            machine.cpu_seconds(pid),
-            machine.thread_seconds(pid),
-            machine.cpu_seconds(self._mock.pid),
-        )
+        posted, _ = served.money()
+        before = machine.cpu_seconds(pid), engine.cpu_seconds(), machine.cpu_seconds(self._mock.pid)
+        threads = machine.thread_seconds(pid)
         came = self._load(case, seconds)
+        memory = machine.memory_mb(pid)
         time.sleep(SETTLE_SECONDS)
-        used = machine.cpu_seconds(pid) - cpu
-        left, held = self._served.money()
+        now = machine.cpu_seconds(pid), engine.cpu_seconds(), machine.cpu_seconds(self._mock.pid)
+        used, of_database, of_mock = (after - earlier for after, earlier in zip(now, before, strict=True))
+        left, held = served.money()
         expected = came["ok"] * (STREAM_NANOS if case.stream else PLAIN_NANOS)
         spent = {name: round(now - threads.get(name, 0), 2) for name, now in machine.thread_seconds(pid).items()}
         return {
             "case": asdict(case),
             **came,
-            "cpu_s": round(used, 2),
-            "cpu_s_per_1000": round(used / max(came["ok"], 1) * 1000, 4),
-            "cpu_s_per_100k_events": round(used / came["events"] * 100_000, 3) if came["events"] else None,
+            **{f"direct_{name}": direct[name] for name in ("p50_ms", "p99_ms", "first_p50_ms") if direct},
+            **_costs("", used, came),
+            **_costs("database_", of_database, came),
             "cpu_s_of_threads": dict(sorted(((n, s) for n, s in spent.items() if s), key=lambda item: -item[1])),
-            "mock_cpu_s": round(machine.cpu_seconds(self._mock.pid) - mock_cpu, 2),
-            "memory_mb": machine.memory_mb(pid),
-            "database_mb": self._served.database_mb(),
+            "mock_cpu_s": round(of_mock, 2),
+            "memory_mb": memory,
+            "database_memory_mb": engine.memory_mb(),
+            "database_mb": served.database_mb(),
             "expected_nanos": expected,
             "charged_nanos": posted - left,
             "held_nanos": held,
@@ -114,17 +138,48 @@ class Bench:
             "load_average": os.getloadavg()[0],
         }
 
-    def _load(self, case: Case, seconds: float) -> dict[str, Any]:
+    def streams_at_once(self) -> Iterator[dict[str, Any]]:
+        """Twice as many each time, until one fails, or the first bytes come too late."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        streams = STREAMS_FIRST
+        while streams <= STREAMS_MOST and streams * FILES_OF_A_STREAM < files:
+            gap, ramp = STREAMS_GAP_MS, STREAMS_RAMP_SECONDS
+            case = Case(f"s{streams}", streams, stream=True, gap_ms=gap, ramp_seconds=ramp)
+            row = self.measure(case, seconds=STREAMS_RAMP_SECONDS * 2, warm=0)
+            row["held_up"] = not failed(row) and row["first_p99_ms"] <= FIRST_BYTE_MAX_MS
+            yield row
+            if not row["held_up"]:
+                return
+            streams *= 2
+
+    def _added_to(self, case: Case) -> dict[str, Any] | None:
+        """What the same load sees of the provider itself."""
+        if not case.beside_direct:
+            return None
+        return self._load(case, DIRECT_SECONDS, direct=True)
+
+    def _load(self, case: Case, seconds: float, *, direct: bool = False) -> dict[str, Any]:
         served = self._served
         body = served.folder / ("stream.json" if case.stream else "plain.json")
-        command: list[str | Path] = [self._load_program, "-p", str(served.port), "-f", served.targets, "-b", body]
-        command += ["-c", str(case.connections), "-t", str(seconds)]
+        command: list[str | Path] = [self._load_program, "-b", body, "-c", str(case.connections)]
+        command += ["-p", str(self._mock.port)] if direct else ["-p", str(served.port), "-f", served.targets]
+        command += ["-t", str(seconds), "-r", str(case.ramp_seconds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if not done.stdout:
             raise Broken(f"the load client failed with {done.returncode}")
         came: dict[str, Any] = json.loads(done.stdout)
-        self.answers += came["ok"]
+        self.answers += 0 if direct else came["ok"]
         return came
+
+
+def _costs(whose: str, used: float, came: dict[str, Any]) -> dict[str, float | None]:
+    """Seconds of processor time, whole, per 1,000 answers and per 100,000 events."""
+    events = came["events"]
+    return {
+        f"{whose}cpu_s": round(used, 2),
+        f"{whose}cpu_s_per_1000": round(used / max(came["ok"], 1) * 1000, 4),
+        f"{whose}cpu_s_per_100k_events": round(used / events * 100_000, 3) if events else None,
+    }
 
 
 def failed(row: dict[str, Any]) -> bool:
@@ -132,85 +187,109 @@ def failed(row: dict[str, Any]) -> bool:
 
 
 HEADINGS = (
-    f"{'case':<7}{'calls/s':>9}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'first p50':>11}{'CPU s/1,000':>13}"
-    f"{'CPU s/100k ev':>15}{'events/s':>10}{'PSS MB':>8}{'pace ms':>9}{'failed':>8}  charged"
+    f"{'case':<7}{'calls/s':>9}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'first p50':>11}{'p99':>9}{'CPU s/1,000':>13}"
+    f"{'database':>10}{'CPU s/100k ev':>15}{'database':>10}{'events/s':>10}{'PSS MB':>8}{'pace ms':>9}{'failed':>8}"
+    "  charged"
 )
 
 
 def line(row: dict[str, Any]) -> str:
-    per_events = row["cpu_s_per_100k_events"]
     wrong = row["bad"] + row["unfinished"] + row["refused"]
     exact = (
         "exactly" if row["exact"] else f"{row['charged_nanos']} of {row['expected_nanos']}, held {row['held_nanos']}"
     )
+    events = (row["cpu_s_per_100k_events"], row["database_cpu_s_per_100k_events"])
+    of_events, of_database = ("" if figure is None else f"{figure:.2f}" for figure in events)
     return (
         f"{row['case']['name']:<7}{row['per_second']:>9,.0f}{row['p50_ms']:>9.2f}{row['p90_ms']:>9.2f}"
-        f"{row['p99_ms']:>9.2f}{row['first_p50_ms']:>11.2f}{row['cpu_s_per_1000']:>13.3f}"
-        f"{'' if per_events is None else f'{per_events:.2f}':>15}{row['events'] / row['seconds']:>10,.0f}"
-        f"{row['memory_mb']['pss']:>8.0f}{row['pace_ms']:>9.0f}{wrong:>8}  {exact}"
+        f"{row['p99_ms']:>9.2f}{row['first_p50_ms']:>11.2f}{row['first_p99_ms']:>9.2f}{row['cpu_s_per_1000']:>13.3f}"
+        f"{row['database_cpu_s_per_1000']:>10.3f}{of_events:>15}{of_database:>10}"
+        f"{row['events'] / row['seconds']:>10,.0f}{row['memory_mb']['pss']:>8.0f}{row['pace_ms']:>9.0f}"
+        f"{wrong:>8}  {exact}"
     )
-
-
-def write(name: str, rows: list[dict[str, Any]], **facts: object) -> Path:
-    """Store what was measured, with all that is needed to measure it again."""
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    path = HERE / "results" / f"{moment}-{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    command = shlex.join(["python", "-m", f"bench.{name}", *sys.argv[1:]])
-    found = {
-        "command": command,
-        "commit": machine.commit(),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-    }
-    path.write_text(json.dumps({**found, **facts, "rows": rows}, indent=1) + "\n")
-    return path
 
 
 def main() -> int:
     asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
     try:
         programs = build()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
             mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            served = stack.enter_context(farebox(folder, mock, accounts=asked.accounts, profile=asked.profile))
+            engine = stack.enter_context(started(asked.engine))
+            under = () if asked.profile is None else ("bench.profiled", str(asked.profile))
+            targets = _set_up(folder, mock, engine, asked.accounts)
+            served = stack.enter_context(serving(folder, targets, engine=engine, workers=asked.workers, under=under))
             return _measure_all(asked, Bench(programs, mock, served), served)
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
 
 
+def _set_up(folder: Path, mock: Mock, engine: Engine, accounts: int) -> Path:
+    """One account by the command line; many as bench.fill makes them, none with a history."""
+    if accounts == 1:
+        return set_up(folder, mock, engine)
+    made = fill(folder, mock, [Wanted("caller", 0, 1)] * accounts, engine=engine)
+    return write_targets(folder / "targets", [(one.account_id, one.token) for one in made])
+
+
 def _measure_all(asked: argparse.Namespace, bench: Bench, served: Farebox) -> int:
-    cases = [CASES[name] for name in asked.cases]
     syncs, system = machine.syncs_per_second(served.folder), machine.file_system(served.folder)
-    print(f"{len(cases)} cases of {asked.seconds:g} s, {asked.accounts} account(s), {os.cpu_count()} cores", flush=True)
-    print(f"{system}: {syncs:,.0f} durable small writes/s, one after another", flush=True)
+    print(f"{asked.engine}, {asked.accounts} account(s), {asked.workers} process(es), {os.cpu_count()} cores")
+    print(f"{system}: {syncs:,.0f} durable small writes/s, one after another")
     print(HEADINGS, flush=True)
-    rows = []
-    for case in cases:
-        rows.append(bench.measure(case, seconds=asked.seconds, warm=asked.warm))
-        print(line(rows[-1]), flush=True)
-    clean = served.check()
-    lines = served.lines_of_calls()
-    facts = {"accounts": asked.accounts, "file_system": system, "syncs_per_second": round(syncs), "books_clean": clean}
-    path = write("run", rows, **facts, answers=bench.answers, log_lines=lines, profiled=asked.profile is not None)
+    rows, wrong = [], 0
+    for row in _rows(asked, bench):
+        rows.append(row)
+        wrong += failed(row) and not row["case"]["ramp_seconds"]  # where streams break is what is asked
+        print(line(row), flush=True)
+    clean, lines = _books_are_clean(served, asked.accounts), served.lines_of_calls()
+    engine = served.engine
+    facts = {"engine": asked.engine, "engine_version": engine.version, "accounts": asked.accounts}
+    facts |= {"workers": asked.workers, "file_system": system, "syncs_per_second": round(syncs), "books_clean": clean}
+    name = asked.name or f"calls-{asked.engine}-{asked.accounts}" + (f"-{asked.workers}" if asked.workers > 1 else "")
+    path = write(name, rows, **facts, answers=bench.answers, log_lines=lines, profiled=asked.profile is not None)
     print(f"{bench.answers:,} answers, {lines:,} canonical log lines; books {'clean' if clean else 'NOT CLEAN'}")
-    print(f"written: {path.relative_to(HERE.parent)}")
-    return int(not clean or lines != bench.answers or any(failed(row) for row in rows))
+    print(f"written: {shown(path)}")
+    broke = any(row.get("held_up") is False for row in rows)  # then calls without an answer may have their line
+    return int(not clean or wrong > 0 or (lines < bench.answers if broke else lines != bench.answers))
+
+
+def _books_are_clean(served: Farebox, accounts: int) -> bool:
+    """What `farebox check` says; of very many accounts, what the audit says of a sample."""
+    if accounts <= CHECKED_WHOLE:
+        return served.check()
+    targets = served.targets.read_text().splitlines()[:: max(1, accounts // AUDITED)]
+    return not differs(served.folder, (line.split("/")[2] for line in targets), served.engine)
+
+
+def _rows(asked: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
+    for name in asked.cases:
+        if name == STREAMS:
+            yield from bench.streams_at_once()
+        else:
+            yield bench.measure(CASES[name], seconds=asked.seconds, warm=asked.warm)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
-    parser.add_argument("--cases", type=_cases, default=_cases(USUAL), help=f"of {', '.join(CASES)} (default {USUAL})")
+    names = ", ".join([*CASES, STREAMS])
+    parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
+    parser.add_argument("--workers", type=int, default=1, help="gateway processes, on postgres (default 1)")
+    parser.add_argument("--cases", type=_cases, default=_cases(USUAL), help=f"of {names} (default {USUAL})")
     parser.add_argument("--seconds", type=float, default=10, help="length of each case (default 10)")
     parser.add_argument("--warm", type=float, default=2, help="seconds of warm-up before each case (default 2)")
     parser.add_argument("--accounts", type=int, default=1, help="accounts that call in turn (default 1)")
+    parser.add_argument("--name", help="of the results (default calls-ENGINE-ACCOUNTS)")
     parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="run the server under cProfile, tables go there")
     asked = parser.parse_args()
-    if asked.accounts < 1 or not 0 < asked.seconds <= 600 or not 0 < asked.warm <= 60:
-        parser.error("--accounts is at least 1, --seconds up to 600, --warm up to 60")
+    if asked.accounts < 1 or asked.workers < 1 or not 0 < asked.seconds <= 600 or not 0 < asked.warm <= 60:
+        parser.error("--accounts and --workers are at least 1, --seconds up to 600, --warm up to 60")
+    if asked.workers > 1 and asked.engine == "sqlite":
+        parser.error("an SQLite database is served by one process")
     if asked.profile is not None:
         asked.profile = asked.profile.resolve()
         asked.profile.mkdir(parents=True, exist_ok=True)
@@ -219,9 +298,9 @@ def _arguments() -> argparse.Namespace:
 
 def _cases(text: str) -> list[str]:
     names = text.split(",")
-    unknown = [name for name in names if name not in CASES]
+    unknown = [name for name in names if name not in CASES and name != STREAMS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"no case {unknown[0]!r}: there are {', '.join(CASES)}")
+        raise argparse.ArgumentTypeError(f"no case {unknown[0]!r}: there are {', '.join([*CASES, STREAMS])}")
     return names
 
 

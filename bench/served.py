@@ -7,21 +7,16 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farebox.clock import RandomIds, SystemClock
+from bench.engines import SQLITE, Engine
 from farebox.model import Permission
-from farebox.settings import load, secret_key
-from farebox.storage.sqlite import open_file
-from farebox.usecases import administer
-from farebox.vault import Vault
 
 CREDIT_USD = 1_000_000
 PERMISSIONS = (Permission.RUN, Permission.READ)
@@ -71,6 +66,7 @@ class Farebox:
     folder: Path
     targets: Path
     """One line an account: the path of its calls, and the header with its token."""
+    engine: Engine = SQLITE
 
     @property
     def log(self) -> Path:
@@ -78,17 +74,15 @@ class Farebox:
 
     def money(self) -> tuple[int, int]:
         """Posted and held of all accounts together, in nano-dollars, as another process reads them."""
-        database = f"file:{self.folder / 'farebox.db'}?mode=ro"
-        with contextlib.closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
-            posted, held = connection.execute("SELECT sum(posted), sum(held) FROM balances").fetchone()
-        return posted, held
+        return self.engine.money(self.folder)
 
     def database_mb(self) -> float:
-        return round(sum(file.stat().st_size for file in self.folder.glob("farebox.db*")) / 2**20, 1)
+        return self.engine.size_mb(self.folder)
 
     def check(self) -> bool:
         """Whether `farebox check` finds the books clean."""
-        return subprocess.run([*_command(), "check"], env=_environment(self.folder), check=False).returncode == 0
+        environment = _environment(self.folder, self.engine)
+        return subprocess.run([*_command(), "check"], env=environment, check=False).returncode == 0
 
     def lines_of_calls(self) -> int:
         """Canonical lines in the server's log: one a call."""
@@ -97,22 +91,25 @@ class Farebox:
 
 
 @contextlib.contextmanager
-def farebox(folder: Path, mock: Mock, *, accounts: int, profile: Path | None = None) -> Iterator[Farebox]:
-    """Set up and serve until the block ends. With `profile`, under bench.profiled, whose tables go there."""
-    under = () if profile is None else ("bench.profiled", str(profile))
-    with serving(folder, set_up(folder, mock, accounts), under=under) as served:
+def farebox(folder: Path, mock: Mock, *, engine: Engine = SQLITE) -> Iterator[Farebox]:
+    """Set up with one account, and serve until the block ends."""
+    with serving(folder, set_up(folder, mock, engine), engine=engine) as served:
         yield served
 
 
 @contextlib.contextmanager
-def serving(folder: Path, targets: Path, *, under: Sequence[str] = ()) -> Iterator[Farebox]:
+def serving(
+    folder: Path, targets: Path, *, engine: Engine = SQLITE, workers: int = 1, under: Sequence[str] = ()
+) -> Iterator[Farebox]:
     """Serve a folder that is set up. `under`: a module of the bench that runs the command line, and its argument."""
     port = _free_port()
+    several = ["--workers", str(workers)] if workers > 1 else []
     command = [sys.executable, "-m", *under] if under else _command()
     with (folder / "server.log").open("wb") as log:
-        environment = _environment(folder, FAREBOX_PORT=str(port), FAREBOX_LOG_FORMAT="json", FAREBOX_LOG_LEVEL="info")
-        process = subprocess.Popen([*command, "serve"], stdout=log, stderr=log, env=environment, cwd=_ROOT)
-        served = Farebox(process.pid, port, folder, targets)
+        own = {"FAREBOX_PORT": str(port), "FAREBOX_LOG_FORMAT": "json", "FAREBOX_LOG_LEVEL": "info"}
+        environment = _environment(folder, engine, **own)
+        process = subprocess.Popen([*command, "serve", *several], stdout=log, stderr=log, env=environment, cwd=_ROOT)
+        served = Farebox(process.pid, port, folder, targets, engine)
         try:
             _await_answer(process, served)
             yield served
@@ -120,56 +117,42 @@ def serving(folder: Path, targets: Path, *, under: Sequence[str] = ()) -> Iterat
             _stop(process, served)
 
 
-def set_up(folder: Path, mock: Mock, accounts: int) -> Path:
-    """One account by the command line, as an operator makes it; further ones in one transaction, being many."""
-    run(folder, "init")
-    run(folder, "provider", "set", "openai", "--base-url", f"http://127.0.0.1:{mock.port}/v1", "--api-key", "sk-bench")
-    account = run(folder, "account", "create", "--name", "bench")["account_id"]
+def set_up(folder: Path, mock: Mock, engine: Engine = SQLITE) -> Path:
+    """A database with one account, made by the command line as an operator does it; the targets of its calls."""
+
+    def command(*words: str) -> dict[str, Any]:
+        return run(folder, *words, engine=engine)
+
+    command("init")
+    command("provider", "set", "openai", "--base-url", f"http://127.0.0.1:{mock.port}/v1", "--api-key", "sk-bench")
+    account = command("account", "create", "--name", "bench")["account_id"]
     permissions = [word for permission in PERMISSIONS for word in ("--permission", permission.value)]
-    token = run(folder, "token", "create", "--account", account, *permissions)["token"]
-    run(folder, "grant", "--account", account, "--amount", str(CREDIT_USD))
-    made = [(account, token), *_more_accounts(folder, accounts - 1)]
-    targets = folder / "targets"
-    lines = [
-        f"/v1/{account}/default/openai/chat/completions\tauthorization: Bearer {token}\n" for account, token in made
-    ]
-    targets.write_text("".join(lines))
-    return targets
+    token = command("token", "create", "--account", account, *permissions)["token"]
+    command("grant", "--account", account, "--amount", str(CREDIT_USD))
+    return write_targets(folder / "targets", [(account, token)])
 
 
-def _more_accounts(folder: Path, count: int) -> list[tuple[str, str]]:
-    if not count:
-        return []
-    clock = SystemClock()
-    ids, at = RandomIds(clock), clock.now_ms()
-    settings = load({}, data_dir=str(folder))
-    vault = Vault(secret_key(settings))
-    made = []
-    with contextlib.closing(open_file(settings.database_path)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        for number in range(count):
-            account = administer.create_account(connection, ids, name=f"bench {number}", at=at).account_id
-            token = administer.create_token(connection, ids, vault, account_id=account, permissions=PERMISSIONS, at=at)
-            administer.grant(connection, ids, account_id=account, amount=CREDIT_USD * 10**9, at=at)
-            made.append((account, token.secret))
-        connection.execute("COMMIT")
-    return made
+def write_targets(path: Path, accounts: Iterable[tuple[str, str]]) -> Path:
+    """A file for the load client: calls of these accounts (id, token) in turn."""
+    line = "/v1/{}/default/openai/chat/completions\tauthorization: Bearer {}\n"
+    path.write_text("".join(line.format(account, token) for account, token in accounts))
+    return path
 
 
 def _command() -> list[str]:
     return [str(Path(sys.executable).parent / "farebox")]
 
 
-def _environment(folder: Path, **settings: str) -> dict[str, str]:
+def _environment(folder: Path, engine: Engine, **settings: str) -> dict[str, str]:
     """This process's own, without what it says about another Farebox."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
-    return {**kept, "FAREBOX_DATA_DIR": str(folder), **settings}
+    return {**kept, "FAREBOX_DATA_DIR": str(folder), **engine.environment(), **settings}
 
 
-def run(folder: Path, *words: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [*_command(), *words, "--json"], env=_environment(folder), capture_output=True, text=True, check=False
-    )
+def run(folder: Path, *words: str, engine: Engine = SQLITE) -> dict[str, Any]:
+    """What a command answers. Raises Broken."""
+    environment = _environment(folder, engine)
+    done = subprocess.run([*_command(), *words, "--json"], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Broken(f"`farebox {' '.join(words[:2])}` failed: {done.stderr.strip()}")
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -1,0 +1,39 @@
+"""Stores what was measured as JSON, with the machine, the versions and how busy the machine was before. A later run of
+the same command replaces it. bench.stored reads it back."""
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.stored import RESULTS, ROOT, shown
+
+__all__ = ["ROOT", "shown", "write"]
+
+_BEGUN = (time.time(), time.monotonic())
+_BUSY_BEFORE = machine.busy()  # a second's look, when the bench begins
+
+
+def write(name: str, rows: list[dict[str, Any]], **facts: object) -> Path:
+    """Store what was measured, with all that is needed to measure it again."""
+    found = {
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_BEGUN[0])),
+        "took_s": round(time.monotonic() - _BEGUN[1]),
+        "busy_before": _BUSY_BEFORE,
+        "machine": machine.machine(),
+        "versions": machine.versions(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**found, **facts, "rows": rows}, indent=1) + "\n")
+    return path
+
+
+def _module() -> str:
+    """The module that was run, as one would name it to run it again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return "bench" if spec is None else spec.name.removesuffix(".__main__")

@@ -1,0 +1,336 @@
+"""`python -m bench.tables`: writes the figures of bench/results into README.md and docs/performance.md.
+
+A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; what is between them is replaced. Below each
+table stands the command that made it. With `--check` nothing is written, and the exit status is 1 where a page is not
+what the results say.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from bench import stored
+from bench.stored import of
+from bench.targets import reached, targets
+
+Result = dict[str, Any]
+
+PAGES = ("README.md", "docs/performance.md")
+_MARKED = re.compile(r"(<!-- bench:([a-z-]+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
+_ENGINE = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
+MISSING = "Not measured yet."
+
+CASES = {
+    "ns1": "plain, 1 caller",
+    "ns16": "plain, 16 callers",
+    "ns64": "plain, 64 callers",
+    "ns256": "plain, 256 callers",
+    "st1": "streams in one piece, 1 caller",
+    "st16": "streams in one piece, 16 callers",
+    "paced": "32 streams, an event each 20 ms",
+}
+READS = {
+    "balance": "`credit-balance`",
+    "bare": "bare handler",
+    "usage": "`usage-history`, 90 days by hour",
+    "invoices": "`invoice-history`",
+    "transfers": "statement of transfers, first page",
+    "statement": "usage statement of a month",
+    "logs": "logs, first page",
+}
+GROWN = {
+    "balance": "balance",
+    "admission": "admission (a whole plain call)",
+    "usage": "`usage-history`, 90 days by hour",
+    "invoices": "`invoice-history`",
+    "transfers": "statement of transfers",
+    "statement": "usage statement of a month",
+    "logs": "logs, first page",
+}
+
+# Cells ------------------------------------------------------------------------------------------------------------
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def pair(row: dict[str, Any], low: str = "p50_ms", high: str = "p99_ms") -> str:
+    if row.get(low) is None:
+        return ""
+    return f"{_short(row[low])} / {_short(row[high])}"
+
+
+def _short(ms: float) -> str:
+    return figure(ms, 0 if ms >= 100 else 1 if ms >= 10 else 2)
+
+
+def markdown(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    heads = list(headings)
+    rows = [heads, ["---"] * len(heads), *map(list, lines)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def note(result: Result) -> str:
+    """Where the figures come from, and whether they are worth anything."""
+    machine = result["machine"]
+    said = f"`{result['command']}`, {result['at'][:10]}: {machine['cores']} cores, {machine['processor']}"
+    if result.get("syncs_per_second"):
+        said += f"; the disk made {result['syncs_per_second']:,} small writes a second durable"
+    if result["busy_before"] > stored.BUSY:
+        said += (
+            f". **To be measured anew:** before it began other programs took {result['busy_before']:.0%} of the "
+            "processors"
+        )
+    return said + "."
+
+
+def with_notes(table: str, results: Iterable[Result]) -> str:
+    return "\n\n".join([table, *(note(result) for result in results)])
+
+
+# Tables -----------------------------------------------------------------------------------------------------------
+
+
+def _database(result: Result) -> str:
+    accounts, workers = result["accounts"], result["workers"]
+    said = f"{_ENGINE[result['engine']]}, {accounts:,} account{'s' if accounts > 1 else ''}"
+    return said + (f", {workers} processes" if workers > 1 else "")
+
+
+def calls() -> str:
+    lines = []
+    for result in (results := of("calls-")):
+        for row in result["rows"]:
+            name, direct = row["case"]["name"], row.get("direct_p50_ms")
+            if row["case"]["stream"]:
+                continue
+            added = None if direct is None else row["p50_ms"] - direct
+            database = figure(row["database_cpu_s_per_1000"], 3) if result["engine"] == "postgres" else ""
+            lines.append(
+                [
+                    _database(result), CASES[name], figure(row["cpu_s_per_1000"], 3), database,
+                    figure(row["per_second"], 0), pair(row), figure(added), figure(row["memory_mb"]["pss"], 0),
+                ]
+            )  # fmt: skip
+    heads = ("database", "case", "CPU s per 1,000", "of the database", "calls/s", "p50 / p99 ms", "added ms", "PSS MB")
+    return with_notes(markdown(heads, lines), results) if lines else MISSING
+
+
+def streams() -> str:
+    lines, used = [], []
+    for result in of("calls-"):
+        rows = [row for row in result["rows"] if row["case"]["stream"] and not row["case"]["ramp_seconds"]]
+        for row in rows:
+            direct = row.get("direct_first_p50_ms")
+            added = None if direct is None else row["first_p50_ms"] - direct
+            database = figure(row["database_cpu_s_per_100k_events"], 2) if result["engine"] == "postgres" else ""
+            lines.append(
+                [
+                    _database(result), CASES[row["case"]["name"]], figure(row["cpu_s_per_100k_events"]), database,
+                    figure(row["events"] / row["seconds"], 0), pair(row, "first_p50_ms", "first_p99_ms"), figure(added),
+                ]
+            )  # fmt: skip
+        used += [result] * bool(rows)
+    heads = ("database", "case", "CPU s per 100,000 events", "of the database", "events/s", "first byte p50 / p99 ms")
+    return with_notes(markdown((*heads, "added ms"), lines), used) if lines else MISSING
+
+
+def at_once() -> str:
+    lines, used = [], []
+    for result in of("calls-"):
+        rows = [row for row in result["rows"] if row["case"]["ramp_seconds"]]
+        for row in rows:
+            wrong = row["bad"] + row["unfinished"] + row["refused"]
+            held = "yes" if row["held_up"] else f"no: {wrong} failed" if wrong else "no: first byte after more than 1 s"
+            lines.append(
+                [
+                    _database(result), f"{row['connections']:,}", figure(row["events"] / row["seconds"], 0),
+                    pair(row, "first_p50_ms", "first_p99_ms"), figure(row["memory_mb"]["pss"], 0), held,
+                ]
+            )  # fmt: skip
+        used += [result] * bool(rows)
+    heads = ("database", "streams at once", "events/s", "first byte p50 / p99 ms", "PSS MB", "held up")
+    return with_notes(markdown(heads, lines), used) if lines else MISSING
+
+
+def ledger() -> str:
+    lines = []
+    for result in (results := of("ledger")):
+        for row in result["rows"]:
+            engine = row.get("engine", result.get("engine", "sqlite"))
+            lines.append(
+                [
+                    _ENGINE[engine], f"{row['tasks']:,}", f"{row['accounts']:,}", figure(row["pairs_per_second"], 0),
+                    figure(row["cpu_s_per_1000"], 3), figure(row.get("database_cpu_s_per_1000"), 3),
+                ]
+            )  # fmt: skip
+    heads = ("database", "pairs at once", "accounts", "pairs/s", "CPU s per 1,000", "of the database")
+    return with_notes(markdown(heads, lines), results) if lines else MISSING
+
+
+def reads() -> str:
+    lines, notes = [], []
+    for result in (results := of("reads-")):
+        best: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in result["rows"]:
+            key = (row["case"], row["connections"])
+            if key not in best or row["per_second"] > best[key]["per_second"]:
+                best[key] = row
+        for (name, callers), row in best.items():
+            lines.append(
+                [
+                    "" if name == "bare" else _ENGINE[result["engine"]], READS[name], str(callers),
+                    figure(row["per_second"], 0), pair(row), figure(row["cpu_s_per_1000"], 3),
+                    figure(row["database_cpu_s_per_1000"], 3) if result["engine"] == "postgres" else "",
+                ]
+            )  # fmt: skip
+        ratio = result["ratio_to_bare"]
+        notes.append(
+            f"On {_ENGINE[result['engine']]} the balance reaches {ratio['rate']:.2f} of the bare handler's requests."
+        )
+    heads = ("database", "read", "callers", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "of the database")
+    return with_notes("\n\n".join([markdown(heads, lines), " ".join(notes)]), results) if lines else MISSING
+
+
+def growth() -> str:
+    parts = []
+    for result in of("growth-"):
+        sizes = result["sizes"]
+        by_case: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in result["rows"]:
+            by_case.setdefault((row["case"], row["of"]), []).append(row)
+        heads = [_ENGINE[result["engine"]], "of"]
+        heads += [f"{size['accounts']:,} accounts, {size['calls']:,} calls" for size in sizes]
+        lines = []
+        for (case, whose), rows in by_case.items():
+            cells = [pair(row) + (f", {row['steps']:,} steps" if row["steps"] else "") for row in rows]
+            lines.append([GROWN[case], {"many": "all in turn"}.get(whose, f"{whose} account"), *cells])
+        lines.append(["size on disk", "", *(f"{size['database_mb']:,.0f} MB" for size in sizes)])
+        lines.append(["memory of the server", "", *(f"{size['memory_mb']:.0f} MB" for size in sizes)])
+        parts.append(with_notes(markdown(heads, lines), [result]))
+    return "\n\n".join(parts) or MISSING
+
+
+def soak() -> str:
+    lines = []
+    for result in (results := of("soak-")):
+        memory = [row["pss_mb"] for row in result["rows"]]
+        answers = ", ".join(f"{count:,} {name}" for name, count in result["answers"].items())
+        lines.append(
+            [
+                _ENGINE[result["engine"]], f"{len(memory)}", answers, figure(result["idle_mb"], 0),
+                figure(memory[0], 0), figure(memory[-1], 0), figure(result["growth"], 3),
+            ]
+        )  # fmt: skip
+    heads = ("database", "minutes", "answered", "idle MB", "first minute MB", "last minute MB", "last quarter / first")
+    return with_notes(markdown(heads, lines), results) if lines else MISSING
+
+
+def peers() -> str:
+    result = stored.read("peers")
+    if result is None:
+        return MISSING
+    lines = []
+    for turn in _turns(result):
+        calls, events = turn["rows"].get("ns16"), turn["rows"].get("paced")
+        ratio = result["ratios"].get(turn["name"], {})
+        version = "" if turn["name"].startswith("farebox") else f" {turn['version']}"
+        memory = max(sum(row["pss_mb"].values()) for row in turn["rows"].values())
+        lines.append(
+            [
+                turn["title"] + version, turn["bills"],
+                _cpu(calls, "cpu_s_per_1000", 3), _times(ratio.get("cpu_of_calls")),
+                _cpu(events, "cpu_s_per_100k_events", 1), _times(ratio.get("cpu_of_paced_events")),
+                pair(turn["rows"].get("ns1") or {}), figure(memory, 0),
+            ]
+        )  # fmt: skip
+    heads = (
+        "gateway", "bills", "CPU s per 1,000 calls", "times ours", "CPU s per 100,000 events", "times ours",
+        "1 caller, p50 / p99 ms", "PSS MB",
+    )  # fmt: skip
+    skipped = [f"Not measured: {name}: {why.splitlines()[0][:120]}" for name, why in result["skipped"].items()]
+    return "\n\n".join([markdown(heads, lines), *skipped, note(result)])
+
+
+def _turns(result: Result) -> list[dict[str, Any]]:
+    """One turn of each gateway; of our own, which has several, the one whose calls cost least."""
+    best: dict[str, dict[str, Any]] = {}
+    for turn in result["rows"]:
+        had = best.get(turn["name"])
+        if had is None or _cost(turn) < _cost(had):
+            best[turn["name"]] = turn
+    return list(best.values())
+
+
+def _cost(turn: dict[str, Any]) -> float:
+    calls = turn["rows"].get("ns16")
+    return sum(calls["cpu_s_per_1000"].values()) if calls else float("inf")
+
+
+def _cpu(row: dict[str, Any] | None, key: str, digits: int) -> str:
+    """Of the gateway's processes, and of its database's where it has one."""
+    if row is None or not row[key]:
+        return ""
+    return " + ".join(
+        f"{seconds:,.{digits}f}" + ("" if who == "gateway" else f" {who}") for who, seconds in row[key].items()
+    )
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:,.2f}" if ratio < 10 else f"{ratio:,.0f}"
+
+
+def aims() -> str:
+    lines = [
+        [
+            target.what,
+            target.aim,
+            target.measured,
+            {True: "yes", False: "no", None: ""}[reached(target)],
+            f"`{target.command}`",
+        ]
+        for target in targets()
+    ]
+    return markdown(("what", "aim", "measured", "reached", "command"), lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "aims": aims,
+    "calls": calls,
+    "streams": streams,
+    "at-once": at_once,
+    "ledger": ledger,
+    "reads": reads,
+    "growth": growth,
+    "soak": soak,
+    "peers": peers,
+}
+
+
+def written(page: str) -> str:
+    """The page with its tables as the results are now. Raises KeyError where it asks for a table that there is not."""
+    return _MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is out of date")
+    asked = parser.parse_args()
+    stale = []
+    for name in PAGES:
+        path = stored.ROOT / name
+        text = path.read_text()
+        new = written(text)
+        if new != text:
+            stale.append(name)
+            if not asked.check:
+                path.write_text(new)
+    print(f"{'out of date' if asked.check else 'written'}: {', '.join(stale) or 'nothing'}")
+    return int(asked.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

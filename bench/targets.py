@@ -1,0 +1,162 @@
+"""What is aimed at, and what the results say of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench import stored
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One aim. `figures` are what was measured, each with the least or the most that it may be; None: not measured."""
+
+    what: str
+    aim: str
+    command: str
+    figures: tuple[tuple[float | None, float], ...]
+    at_least: bool = False
+    unit: str = ""
+    digits: int = 2
+
+    @property
+    def measured(self) -> str:
+        said = ("not measured" if figure is None else f"{figure:,.{self.digits}f}" for figure, _ in self.figures)
+        return " / ".join(said) + (f" {self.unit}" if self.unit else "")
+
+
+def reached(target: Target) -> bool | None:
+    """Whether every figure is as aimed at; None where one is not known."""
+    if any(figure is None for figure, _ in target.figures):
+        return None
+    return all((figure or 0) >= aim if target.at_least else (figure or 0) <= aim for figure, aim in target.figures)
+
+
+def targets() -> list[Target]:
+    lite, post = "calls-sqlite-1", "calls-postgres-1"
+    run, both = "python -m bench.run", "python -m bench.run [--engine postgres]"
+    ledger = ("python -m bench.ledger", True, "", 0)
+    return [
+        Target(
+            "CPU s per 1,000 billed plain calls, 16 callers, SQLite", "0.12", run,
+            ((_case(lite, "ns16", "cpu_s_per_1000"), 0.12),), digits=3,
+        ),
+        Target(
+            "the same on PostgreSQL: gateway / database", "0.12 / 0.06", f"{run} --engine postgres",
+            ((_case(post, "ns16", "cpu_s_per_1000"), 0.12), (_case(post, "ns16", "database_cpu_s_per_1000"), 0.06)),
+            digits=3,
+        ),
+        Target(
+            "CPU s per 100,000 paced stream events, SQLite / PostgreSQL", "6", both,
+            tuple((_case(name, "paced", "cpu_s_per_100k_events"), 6.0) for name in (lite, post)),
+        ),
+        Target(
+            "durable pairs/s of the ledger, SQLite, one account / many", "20,000", ledger[0],
+            tuple((_pairs("sqlite", many=many), 20_000) for many in (False, True)), *ledger[1:],
+        ),
+        Target(
+            "durable pairs/s of the ledger, PostgreSQL, one account / many", "15,000", f"{ledger[0]} --engine postgres",
+            tuple((_pairs("postgres", many=many), 15_000) for many in (False, True)), *ledger[1:],
+        ),
+        Target(
+            "added by a billed call at 1 caller, SQLite, p50 / p99", "1.5 / 5 ms", run,
+            ((_added(lite, "p50_ms"), 1.5), (_added(lite, "p99_ms"), 5.0)), unit="ms",
+        ),
+        Target(
+            "the same on PostgreSQL", "3 / 8 ms", f"{run} --engine postgres",
+            ((_added(post, "p50_ms"), 3.0), (_added(post, "p99_ms"), 8.0)), unit="ms",
+        ),
+        Target(
+            "`credit-balance`, part of a bare handler's requests, SQLite / PostgreSQL", "0.5",
+            "python -m bench.reads [--engine postgres]",
+            tuple((_of_bare(engine), 0.5) for engine in ("sqlite", "postgres")), at_least=True,
+        ),
+        *_of_growth(),
+        Target(
+            "memory of a gateway process when idle, SQLite / PostgreSQL", "120 MB",
+            "python -m bench.soak [--engine postgres]",
+            tuple((_fact(f"soak-{engine}", "idle_mb"), 120) for engine in ("sqlite", "postgres")), unit="MB", digits=0,
+        ),
+        Target(
+            "memory under load, last quarter over first, SQLite / PostgreSQL", "1.05",
+            "python -m bench.soak [--engine postgres]",
+            tuple((_fact(f"soak-{engine}", "growth"), 1.05) for engine in ("sqlite", "postgres")), digits=3,
+        ),
+    ]  # fmt: skip
+
+
+def _of_growth() -> list[Target]:
+    command = "python -m bench.growth [--engine postgres] --accounts 1000,1000000 --calls 100000,10000000"
+    engines = ("growth-sqlite", "growth-postgres")
+    return [
+        Target(
+            f"{what}, largest size over smallest (p50), SQLite / PostgreSQL", "1.2", command,
+            tuple((_grown(name, case), 1.2) for name in engines), unit=_size(*engines),
+        )
+        for what, case in (("balance", "balance"), ("admission", "admission"))
+    ] + [
+        Target(
+            "`usage-history` of the busy account over 90 days by hour at the largest size, SQLite / PostgreSQL",
+            "50 ms", command, tuple((_slowest(name, "usage"), 50.0) for name in engines),
+            unit=f"ms {_size(*engines)}", digits=1,
+        )
+    ]  # fmt: skip
+
+
+# What the results say ---------------------------------------------------------------------------------------------
+
+
+def _rows(name: str, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    found = stored.read(name)
+    return [] if found is None else [row for row in found["rows"] if wanted(row)]
+
+
+def _fact(name: str, key: str) -> float | None:
+    found = stored.read(name)
+    return None if found is None else found[key]
+
+
+def _case(name: str, case: str, key: str) -> float | None:
+    rows = _rows(name, lambda row: row["case"]["name"] == case)
+    return rows[0][key] if rows else None
+
+
+def _added(name: str, key: str) -> float | None:
+    """What a call takes longer than the provider asked directly, in milliseconds."""
+    whole, direct = _case(name, "ns1", key), _case(name, "ns1", f"direct_{key}")
+    return None if whole is None or direct is None else whole - direct
+
+
+def _of_bare(engine: str) -> float | None:
+    found = stored.read(f"reads-{engine}")
+    return None if found is None else float(found["ratio_to_bare"]["rate"])
+
+
+def _pairs(engine: str, *, many: bool) -> float | None:
+    """The best of the rows with one account, or with many."""
+    names = [path.stem for path in stored.RESULTS.glob("ledger*.json")]
+    rows = [
+        row["pairs_per_second"]
+        for name in names
+        for found in [stored.read(name) or {}]
+        for row in found.get("rows", ())
+        if row.get("engine", found.get("engine", "sqlite")) == engine and (row["accounts"] > 1) == many
+    ]
+    return max(rows, default=None)
+
+
+def _grown(name: str, case: str) -> float | None:
+    rows = _rows(name, lambda row: row["case"] == case and row["of"] == "many")
+    return rows[-1]["p50_ms"] / rows[0]["p50_ms"] if len(rows) > 1 else None
+
+
+def _size(*names: str) -> str:
+    """Of the largest databases."""
+    sizes = [found["sizes"][-1] for name in names if (found := stored.read(name))]
+    said = dict.fromkeys(f"{size['accounts']:,} accounts, {size['calls']:,} calls" for size in sizes)
+    return f"({'; '.join(said)})" if said else ""
+
+
+def _slowest(name: str, case: str) -> float | None:
+    rows = _rows(name, lambda row: row["case"] == case and row["of"] == "busy")
+    return rows[-1]["p50_ms"] if rows else None
