@@ -53,7 +53,7 @@ def main() -> None:
     finally:
         loop.disable()
         for name, profile in (("loop", loop), ("writer", writer)):
-            if not profile.getstats():  # type: ignore[attr-defined]
+            if not profile.getstats():
                 continue
             with (folder / f"{name}.txt").open("w") as file:
                 statistics = pstats.Stats(profile, stream=file)

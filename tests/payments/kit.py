@@ -117,6 +117,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         await services.tasks.drain(10)
         await processor.close()
         await upstream.close()
+        await services.ledger.close()
         await database.close()
 
 

@@ -13,7 +13,7 @@ import uvloop
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.settings import Settings
 from farebox.storage import top_ups as store
-from farebox.usecases import auto_top_up, cards, top_up
+from farebox.usecases import auto_top_up, cards, reports, top_up
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import (
     CHARGES,
@@ -60,7 +60,7 @@ async def test_spending_below_the_threshold_buys_once_and_arms_again(shop: Shop)
     assert (shop.cents, shop.armed()) == (1_499, True)
     assert shop.notices() == ["top_up_paid"]
     assert (shop.rule.state, shop.rule.reason, shop.rule.error) == ("active", None, None)
-    assert not await top_up.first_success(shop.services, shop.account), "that is about purchases by hand"
+    assert not (await reports.credit(shop.services, shop.account)).bought_by_hand, "that is about purchases by hand"
 
 
 async def test_one_charge_closes_the_whole_gap(shop: Shop) -> None:

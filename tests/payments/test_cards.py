@@ -1,6 +1,7 @@
 """Saved cards: in order, one default, nobody else's; and the billing profile."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from farebox.errors import NOT_FOUND, PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, VALID
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
 from farebox.storage import customers as store
-from farebox.storage.customers import Profile
+from farebox.storage.customers import Profile, default_card
 from farebox.storage.sql import row
 from farebox.usecases import cards, payment_news
 from tests.payments.kit import Shop, open_shop
@@ -51,9 +52,9 @@ async def at_stripe(shop: Shop) -> list[str]:
 
 async def test_the_first_card_is_the_default(shop: Shop) -> None:
     assert await cards.cards(shop.services, shop.account) == []
-    assert await cards.default_card(shop.services, shop.account) is None
+    assert shop.read(partial(default_card, account_id=shop.account)) is None
     await save(shop)
-    card = await cards.default_card(shop.services, shop.account)
+    card = shop.read(partial(default_card, account_id=shop.account))
     assert card is not None
     assert (card.brand, card.last4, card.exp_month, card.exp_year) == ("visa", "4242", 12, 2034)
     assert await at_stripe(shop) == ["4242*"]
@@ -61,7 +62,7 @@ async def test_the_first_card_is_the_default(shop: Shop) -> None:
 
 async def test_a_card_saved_later_becomes_the_default_once(shop: Shop) -> None:
     await save(shop)
-    first = await cards.default_card(shop.services, shop.account)
+    first = shop.read(partial(default_card, account_id=shop.account))
     assert first is not None
     checkout_id = await save(shop, "5555555555554444")
     assert last4(await cards.cards(shop.services, shop.account)) == ["4444*", "4242"]
@@ -82,15 +83,15 @@ async def test_of_two_cards_neither_is_chosen_for_the_owner(shop: Shop) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     for token in ("pm_card_visa", "pm_card_mastercard"):
         await shop.stripe(f"payment_methods/{token}/attach", customer=customer)
-    assert await cards.default_card(shop.services, shop.account) is None
+    assert shop.read(partial(default_card, account_id=shop.account)) is None
     assert "*" not in "".join(last4(await cards.refresh(shop.services, shop.account)))
 
 
 async def test_the_same_card_again_takes_the_place_of_the_older_one(shop: Shop) -> None:
     await save(shop)
-    old = await cards.default_card(shop.services, shop.account)
+    old = shop.read(partial(default_card, account_id=shop.account))
     await save(shop)
-    new = await cards.default_card(shop.services, shop.account)
+    new = shop.read(partial(default_card, account_id=shop.account))
     assert old is not None
     assert new is not None
     assert old.card_id != new.card_id
@@ -116,7 +117,7 @@ async def test_removing_the_default_chooses_another_or_none(shop: Shop) -> None:
     assert last4(await cards.remove(shop.services, shop.account, first.card_id)) == ["4242*"]
     assert await at_stripe(shop) == ["4242*"]
     assert await cards.remove(shop.services, shop.account, second.card_id) == []
-    assert await cards.default_card(shop.services, shop.account) is None
+    assert shop.read(partial(default_card, account_id=shop.account)) is None
     assert await at_stripe(shop) == []
 
 
@@ -129,7 +130,7 @@ async def test_removing_another_card_leaves_the_default(shop: Shop) -> None:
 
 async def test_nobody_names_a_card_of_another_account(shop: Shop) -> None:
     await save(shop)
-    theirs = await cards.default_card(shop.services, shop.account)
+    theirs = shop.read(partial(default_card, account_id=shop.account))
     owner = shop.account
     assert theirs is not None
     await shop.open_account(card=None)

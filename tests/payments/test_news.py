@@ -4,6 +4,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from farebox.errors import BAD_SIGNATURE, PAYMENTS_OFF, Problem
 from farebox.payments.model import TopUp
 from farebox.payments.processor import Event, ProcessorInvoice
 from farebox.storage import processor_events as inbox
+from farebox.storage.customers import default_card
 from farebox.storage.findings import list_findings, open_findings
 from farebox.storage.processor_events import StoredEvent
 from farebox.usecases import cards, payment_news, top_up
@@ -302,7 +304,7 @@ async def test_a_page_that_was_finished_without_coming_back(shop: Shop) -> None:
     await work_off(shop)
     await shop.work(2)
     assert shop.cents == 2_500
-    default = await cards.default_card(shop.services, shop.account)
+    default = shop.read(partial(default_card, account_id=shop.account))
     assert default is not None
     assert default.last4 == "4444"
     await shop.agree()

@@ -22,7 +22,7 @@ from farebox.payments.model import TopUp
 from farebox.payments.purchase import Purchase
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
-from farebox.usecases import top_up
+from farebox.usecases import reports, top_up
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, SECOND, Shop, open_shop
 
 
@@ -51,7 +51,7 @@ async def test_a_purchase_is_paid_credited_documented_and_told(shop: Shop) -> No
     assert shop.cents == 5_000
     assert await shop.captured() == [5_000]
     assert shop.notices() == ["top_up_paid"]
-    assert await top_up.first_success(shop.services, shop.account)
+    assert (await reports.credit(shop.services, shop.account)).bought_by_hand
     listed, count = await top_up.history(shop.services, shop.account, "manual", 0, 10)
     assert ([item.top_up_id for item in listed], count) == ([bought.top_up_id], 1)
     assert await top_up.history(shop.services, shop.account, "auto", 0, 10) == ([], 0)

@@ -14,7 +14,7 @@ from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
 __all__ = [
-    "StaleLease", "auto_under_way", "charged_since", "claim", "due", "ever_paid", "find", "find_by_charge",
+    "StaleLease", "auto_under_way", "charged_since", "claim", "due", "find", "find_by_charge",
     "find_by_intent", "find_by_payment", "find_by_request", "history", "insert", "latest", "move", "note_charge",
     "nudge", "open_auto", "postpone", "rearm", "request_auto", "rule_of", "seize", "tie_payment", "voids_pending",
 ]  # fmt: skip
@@ -111,18 +111,6 @@ def voids_pending(connection: Connection, account_id: str) -> bool:
         connection,
         f"SELECT 1 FROM top_ups WHERE bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' "
         "AND state IN ('failed', 'canceled') AND payment_id IS NOT NULL AND next_at IS NOT NULL LIMIT 1",
-        (account_id, account_id),
-    )
-    return found is not None
-
-
-def ever_paid(connection: Connection, account_id: str, *, by_hand: bool) -> bool:
-    """Whether a purchase was ever paid; `by_hand`: one that the owner made."""
-    kinds = "('manual', 'checkout')" if by_hand else "('manual', 'checkout', 'auto')"
-    found = row(
-        connection,
-        f"SELECT 1 FROM top_ups WHERE bucket = {_BUCKET} AND account_id = ? AND state = 'paid' AND kind IN {kinds} "
-        "LIMIT 1",
         (account_id, account_id),
     )
     return found is not None

@@ -83,11 +83,6 @@ async def cards(services: Services, account_id: str) -> list[Card]:
     return await services.database.get(partial(store.cards_of, account_id=account_id))
 
 
-async def default_card(services: Services, account_id: str) -> Card | None:
-    """The card that is charged where none is named."""
-    return await services.database.get(partial(store.default_card, account_id=account_id))
-
-
 async def customer_of(services: Services, account_id: str) -> str:
     """The processor's name for the account; made there on first use, under a key, so that a repeat finds itself.
 

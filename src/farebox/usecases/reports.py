@@ -7,6 +7,7 @@ from functools import partial
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
 from farebox.storage.accounts import find_account, read_balance, read_owed
+from farebox.storage.credit import Credit, read_credit
 from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
 from farebox.storage.sql import Connection
 from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
@@ -34,6 +35,14 @@ class MonthUsage:
 async def balance(services: Services, account_id: str) -> Balance:
     """The account's money now. Raises Problem (ACCESS_DENIED) where there is no such account."""
     found = await services.database.get(lambda connection: read_balance(connection, account_id))
+    if found is None:
+        raise Problem(ACCESS_DENIED, "Authentication error")
+    return found
+
+
+async def credit(services: Services, account_id: str) -> Credit:
+    """What the account has, and how it buys more. Raises Problem (ACCESS_DENIED) where there is no such account."""
+    found = await services.database.get(lambda connection: read_credit(connection, account_id))
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
     return found

@@ -96,11 +96,6 @@ async def quote(services: Services, account_id: str, credit_cents: int) -> Purch
     )
 
 
-async def first_success(services: Services, account_id: str) -> bool:
-    """Whether the owner ever bought credit by hand."""
-    return await services.database.get(lambda connection: store.ever_paid(connection, account_id, by_hand=True))
-
-
 async def history(
     services: Services,
     account_id: str,

@@ -4,13 +4,13 @@ from typing import Literal
 
 import msgspec
 
-from farebox.http.control.topups import CURRENCY, TopupConfig, config_of
+from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.money import nanos_to_cents
 from farebox.payments.model import TopUp
-from farebox.usecases import cards, documents, reports, top_up
+from farebox.usecases import documents, reports, top_up
 from farebox.usecases.reports import DAY_MS, HOUR_MS
 
 
@@ -135,15 +135,22 @@ class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def credit_balance(request: Request, _: None) -> Answer:
-    services, account_id = request.services, request.account_id
-    money = await reports.balance(services, account_id)
-    card = await cards.default_card(services, account_id)
+    credit = await reports.credit(request.services, request.account_id)
+    config = TopupConfig()
+    if credit.amount_cents is not None:
+        config = TopupConfig(
+            amount=credit.amount_cents,
+            threshold=credit.threshold_cents,
+            disabledReason=disabled_reason(request, credit.rule_state, credit.rule_reason),
+            error=credit.rule_error,
+            lastFailedAt=credit.last_failed_at,
+        )
     shown = CreditBalance(
-        balance=nanos_to_cents(money.posted),
-        has_default_payment_method=card is not None,
-        payment_method=None if card is None else PaymentMethod(card.brand, card.last4),
-        topup_config=await config_of(request),
-        first_topup_success=await top_up.first_success(services, account_id),
+        balance=nanos_to_cents(credit.posted),
+        has_default_payment_method=credit.last4 is not None,
+        payment_method=None if credit.last4 is None else PaymentMethod(credit.brand, credit.last4),
+        topup_config=config,
+        first_topup_success=credit.bought_by_hand,
     )
     return ok(shown)
 

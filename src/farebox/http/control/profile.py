@@ -100,7 +100,7 @@ async def auto_topup(request: Request, _: None) -> Answer:
     rule = await auto_top_up.rule(request.services, request.account_id)
     if rule is None:
         return ok(AutoTopup())
-    reason = disabled_reason(request, rule)
+    reason = disabled_reason(request, rule.state, rule.reason)
     shown = AutoTopup(
         state=rule.state,
         amount_cents=rule.amount_cents,

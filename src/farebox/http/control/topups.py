@@ -8,7 +8,6 @@ from farebox.errors import CONFIG_BY_TOKEN, TOP_UP_FAILED, Problem
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.http.validation import invalid
-from farebox.payments.model import Rule
 from farebox.usecases import auto_top_up, top_up
 
 CURRENCY = "USD"
@@ -142,17 +141,17 @@ async def config_of(request: Request) -> TopupConfig:
     return TopupConfig(
         amount=rule.amount_cents,
         threshold=rule.threshold_cents,
-        disabledReason=disabled_reason(request, rule),
+        disabledReason=disabled_reason(request, rule.state, rule.reason),
         error=rule.error,
         lastFailedAt=rule.last_failed_at,
     )
 
 
-def disabled_reason(request: Request, rule: Rule) -> str | None:
+def disabled_reason(request: Request, state: str | None, reason: str | None) -> str | None:
     """A key of payments.states.DISABLED_REASONS, or None where auto top-up does its work."""
     if request.services.settings.auto_topup == "off":
         return "switched_off"
-    return None if rule.state == "active" else rule.reason
+    return None if state == "active" else reason
 
 
 async def config(request: Request, _: None) -> Answer:

@@ -1,0 +1,39 @@
+"""The store's one look at all that `credit-balance` tells: one statement, as it is the most asked of all reads."""
+
+import msgspec
+
+from farebox.storage.sql import Connection, row
+
+
+class Credit(msgspec.Struct, frozen=True):
+    """What an account has and how it buys more. Amounts in nano-dollars, those named …_cents in US cents."""
+
+    posted: int
+    brand: str | None
+    """Of the card that is charged where none is named; None where there is none."""
+    last4: str | None
+    amount_cents: int | None
+    """Of the auto top-up; None where it is switched off, as with the other fields of it."""
+    threshold_cents: int | None
+    rule_state: str | None
+    rule_reason: str | None
+    rule_error: str | None
+    last_failed_at: int | None
+    bought_by_hand: bool
+    """Whether credit was ever bought by hand."""
+
+
+def read_credit(connection: Connection, account_id: str) -> Credit | None:
+    """None where there is no such account."""
+    found = row(
+        connection,
+        "SELECT b.posted, c.brand, c.last4, r.amount_cents, r.threshold_cents, r.state, r.reason, r.error, "
+        "r.last_failed_at, EXISTS (SELECT 1 FROM top_ups t WHERE t.bucket = a.bucket AND t.account_id = a.account_id "
+        "AND t.state = 'paid' AND t.kind IN ('manual', 'checkout')) "
+        "FROM accounts a JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
+        "LEFT JOIN cards c ON c.bucket = a.bucket AND c.account_id = a.account_id AND c.is_default = 1 "
+        "LEFT JOIN top_up_rules r ON r.bucket = a.bucket AND r.account_id = a.account_id "
+        "WHERE a.account_id = ?",
+        (account_id,),
+    )
+    return None if found is None else Credit(*(*found[:-1], bool(found[-1])))
