@@ -217,7 +217,9 @@ class _Outside:
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> bridge.FoundRows:
         with self._one_at_a_time:
-            found, self._changes = self._run(bridge.execute(self._session, sql, values))
+            found, changed = self._run(bridge.execute(self._session, sql, values))
+        if changed is not None:
+            self._changes = changed
         return found
 
     def changes(self) -> int:

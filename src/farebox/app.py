@@ -79,7 +79,7 @@ async def serve_as_worker(around: Surroundings, *, orphaned: int, on_ready: Call
     logs.configure(around.settings)
     stop = stop_on_signals()
     asyncio.get_running_loop().add_reader(orphaned, stop.set)
-    async with gateway(around, clock=SystemClock()) as ready:
+    async with gateway(around, clock=SystemClock(), port_shared=True) as ready:
         on_ready(ready)
         await stop.wait()
         log.info("stopping", grace_seconds=GRACE_SECONDS, instance=ready.services.instance)
@@ -101,8 +101,11 @@ async def running(settings: Settings, *, demo: bool, clock: Clock | None = None)
 
 
 @asynccontextmanager
-async def gateway(around: Surroundings, *, clock: Clock) -> AsyncIterator[Ready]:
-    """One gateway process: everything started in order, and taken down in the opposite order on the way out."""
+async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = False) -> AsyncIterator[Ready]:
+    """One gateway process: everything started in order, and taken down in the opposite order on the way out.
+
+    `port_shared`: other processes of ours listen on the same port.
+    """
     settings = around.settings
     async with AsyncExitStack() as stack:
         ids = RandomIds(clock)
@@ -147,6 +150,7 @@ async def gateway(around: Surroundings, *, clock: Clock) -> AsyncIterator[Ready]
             settings.host,
             reserved=around.reserved,
             header_limit=settings.header_limit_bytes,
+            shared=port_shared,
         )
         stack.push_async_callback(server.close)
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)

@@ -27,6 +27,9 @@ def checked(usage: Mapping[str, object]) -> dict[str, Quantity]:
     """
     result: dict[str, Quantity] = {}
     for meter, value in usage.items():
+        if type(value) is int and 0 < value <= METER_MAX:  # nearly all of them
+            result[meter] = value
+            continue
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | Decimal):

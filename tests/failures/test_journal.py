@@ -271,8 +271,9 @@ async def test_what_cannot_be_posted_is_put_aside_and_holds_nothing_up(tmp_path:
     assert sorted(ledger.recorded) == ["four", "three"], "calls without a hold have a row all the same"
     assert journal.empty
     aside = (tmp_path / FOLDER / "refused.lines").read_bytes().splitlines()
-    assert len(aside) == 3
+    assert len(aside) == 4
     assert b'"log_id":"two"' in b"".join(aside)
+    assert b'"log_id":"three"' in b"".join(aside), "its hold had been acknowledged: a charge is missing"
     await journal.close()
 
 

@@ -1,6 +1,19 @@
+import asyncio
+from collections.abc import Callable, Mapping
+
 import pytest
+import uvloop
 
 from tests.support import Farebox
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The server is tested on uvloop, which Farebox runs on, and on the plain loop: their transports differ."""
+    if item.path.name.startswith("test_server_"):
+        return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ async def test_a_small_hold_behind_a_too_large_one_is_admitted(books: Books) -> 
 async def test_one_hold_many_times_in_a_batch(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("first", 1))
-    same = [hold("h", 40), settle("h", 30), hold("h", 40), hold("h", 41), release("h")]
+    same: list[Command] = [hold("h", 40), settle("h", 30), hold("h", 40), hold("h", 41), release("h")]
     answers = await asyncio.gather(*(books.do(each) for each in (*same, hold("i", 59))), return_exceptions=True)
     assert isinstance(answers.pop(3), Conflict)
     assert [answer.outcome for answer in answers if isinstance(answer, Verdict)] == [

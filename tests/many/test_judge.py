@@ -150,11 +150,29 @@ async def test_a_process_that_was_taken_for_dead_is_seen_again(world: World) -> 
     assert await world.instances() == {"judge", "frozen"}
 
 
-async def test_holds_of_a_process_without_a_row_are_ended_at_once_and_told_once(world: World) -> None:
+async def test_holds_of_a_process_without_a_row_are_ended_and_told_once(world: World) -> None:
     holds = [await world.hold("gone") for _ in range(20)]
     judges = [world.judge(f"judge {number}") for number in range(3)]
+    await world.pass_time(LOST_AFTER, *judges)
+    assert set((await world.states()).values()) == {"open"}, "it may be back, and not have been seen yet"
+    world.clock.seconds += STEP
     with structlog.testing.capture_logs() as logged:
         await asyncio.gather(*(judge.look() for judge in judges))
     assert await world.states() == dict.fromkeys(holds, "expired")
     told = [line["hold_id"] for line in logged if line["event"] == "call_in_doubt_resolved"]
     assert sorted(told) == sorted(holds)
+
+
+async def test_calls_of_a_process_that_is_back_and_not_yet_seen_are_left_alone(world: World) -> None:
+    """It was cut off, and its row taken away. Its next call may come before it has been seen again."""
+    judges = [world.judge("judge"), world.judge("rival")]
+    await world.seen("cut off")
+    lost = await world.hold("cut off")
+    await world.pass_time(LOST_AFTER + STEP, *judges)
+    assert await world.states() == {lost: "expired"}
+    assert await world.instances() == {"judge", "rival"}
+    begun = await world.hold("cut off")
+    await world.pass_time(STEP, *judges)
+    await world.seen("cut off")
+    await world.pass_time(2 * LOST_AFTER, *judges, alive=("cut off",))
+    assert await world.states() == {lost: "expired", begun: "open"}

@@ -54,6 +54,7 @@ async def open_services(path: Path, clock: HandClock, **settings: object) -> Asy
                 add_account(connection, name, f"{name.title()} & Co", clock.now)
 
     await database.write(add)
+    ledger = ledger_of(database)
     try:
         yield Services(
             settings=loaded,
@@ -61,7 +62,7 @@ async def open_services(path: Path, clock: HandClock, **settings: object) -> Asy
             ids=RandomIds(clock),
             vault=Vault(b"k" * 32),
             database=database,
-            ledger=ledger_of(database),
+            ledger=ledger,
             configuration=cast(Any, None),
             upstream=cast(Any, None),
             processor=None,
@@ -70,6 +71,7 @@ async def open_services(path: Path, clock: HandClock, **settings: object) -> Asy
             instance="test",
         )
     finally:
+        await ledger.close()
         await database.close()
 
 

@@ -274,6 +274,17 @@ def test_living_processes_on_postgres_are_refused(
     copied(rich.folder, postgres_url, url_of(tmp_path / "there.db"))
 
 
+def test_a_connected_process_is_refused_whatever_its_clock_says(rich: Rich, postgres_url: str, tmp_path: Path) -> None:
+    """Its row is old: its clock is behind, or it was frozen and may go on at any moment."""
+    copied(rich.folder, url_of(rich.database), postgres_url)
+    there = url_of(tmp_path / "there.db")
+    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
+        long_ago = "UPDATE instances SET seen_at = 0"
+        served.run(served.services.database.write(lambda connection: connection.execute(long_ago).fetchall()))
+        assert "connected to it: stop them first" in refused(rich.folder, postgres_url, there)
+    copied(rich.folder, postgres_url, there)
+
+
 def test_a_source_whose_books_do_not_balance_is_not_moved(rich: Rich, tmp_path: Path) -> None:
     with closing(sqlite3.connect(rich.database)) as connection:
         connection.execute("UPDATE lots SET remaining = remaining - 1 WHERE remaining > 0")

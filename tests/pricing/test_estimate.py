@@ -8,6 +8,7 @@ import pytest
 from genai_prices.data import providers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from farebox.pricing.ceilings import output_ceiling
 from farebox.pricing.charge import charge_of, cost_of
@@ -127,7 +128,7 @@ def test_the_affordable_output_is_the_most_that_fits(
     limit = min(output_ceiling(price), output_ceiling(price) if demand.output_max is None else demand.output_max)
 
     def amount(output: int) -> int:
-        return estimate(replace(demand, output_max=output), price, markup, exact_input_tokens=exact).amount
+        return estimate(structs.replace(demand, output_max=output), price, markup, exact_input_tokens=exact).amount
 
     assert 0 <= most <= limit
     assert most == 0 or amount(most) <= available
@@ -176,11 +177,11 @@ def test_a_tier_counts_once_its_start_can_be_passed() -> None:
     assert price is not None
     within = Demand("m", text_bytes=272_000 - 128, no_output=True)
     assert estimate(within, price, COST).amount == 272_000 * 2500
-    beyond = replace(within, text_bytes=within.text_bytes + 1)
+    beyond = structs.replace(within, text_bytes=within.text_bytes + 1)
     assert estimate(beyond, price, COST).amount == 272_001 * 5000
-    image = replace(within, images=(ImageInput(32, 32),))
+    image = structs.replace(within, images=(ImageInput(32, 32),))
     assert estimate(image, price, COST).amount == 272_002 * 5000
-    fixed = replace(within, fixed={"input_tokens": 1})
+    fixed = structs.replace(within, fixed={"input_tokens": 1})
     assert estimate(fixed, price, COST).amount == 272_001 * 5000
 
 

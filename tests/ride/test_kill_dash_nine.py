@@ -31,7 +31,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
 from farebox.usecases import administer
 from farebox.vault import Vault
-from tests.engines import looking, settings_for
+from tests.engines import looking, read_now, settings_for
 from tests.ride.kit import price_of
 from tests.ride.wire import Wire, WireAnswer, chat_body
 
@@ -41,6 +41,8 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().ra
 CLIENTS = 16
 ACCOUNTS = 3
 GRANTED = parse_usd("1000")
+GIVEN_UP_MS = 2_000
+"""PostgreSQL: a process that was not seen for so long has its holds ended. On SQLite the next start does it at once."""
 
 pytestmark = pytest.mark.slow
 
@@ -74,9 +76,12 @@ class House:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of its processes: nothing is set but where the database is."""
+        """Of its processes: nothing is set but where the database is, and how soon a dead process is given up."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
-        return inherited | {"FAREBOX_DATABASE_URL": self.settings.database_url}
+        return inherited | {
+            "FAREBOX_DATABASE_URL": self.settings.database_url,
+            "FAREBOX_INSTANCE_TIMEOUT_MS": str(GIVEN_UP_MS),
+        }
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(self.folder), *arguments]
@@ -211,8 +216,17 @@ async def kill_and_restart(house: House, chance: random.Random) -> Seen:
         await asyncio.sleep(0.3)
         load.stopped = True
         await asyncio.wait_for(calling, 30)
+        await nothing_in_doubt(house)
         check_online(house)
     return load.seen
+
+
+async def nothing_in_doubt(house: House) -> None:
+    """Wait until the last server has ended what the dead ones left open: on SQLite its start has."""
+    end = time.monotonic() + (0 if house.settings.engine == "sqlite" else 20)
+    while left := read_now(house.settings, lambda c: rows(c, "SELECT hold_id FROM holds WHERE state = 'open'")):
+        assert time.monotonic() < end, left
+        await asyncio.sleep(0.1)
 
 
 def check_online(house: House) -> None:
@@ -236,7 +250,6 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
 
     with looking(house.settings) as connection:
         assert list(audit(connection)) == []
-        assert rows(connection, "SELECT hold_id FROM holds WHERE state = 'open'") == []
         charges = _charges(connection)
         for log_id, (account, cost) in seen.complete.items():
             assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
@@ -244,10 +257,10 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
             assert receipt is not None
             assert receipt[0] == json.loads(receipt[1])["charge_nanos"] == cost
         _compare_balances(connection, house)
-        # The kills did hit calls in flight: there are holds that only the next start could end.
+        # The kills did hit calls in flight: there are holds that only a later process could end.
         left = row(
             connection,
-            "SELECT count(*) FROM holds h WHERE state = 'released' "
+            "SELECT count(*) FROM holds h WHERE state IN ('released', 'expired') "
             "AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.log_id = h.hold_id)",
         )
         assert left is not None

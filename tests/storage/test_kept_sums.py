@@ -11,9 +11,9 @@ from farebox.clock import RandomIds
 from farebox.ledger.commands import Grant
 from farebox.storage import log_totals, transfer_days
 from farebox.storage.calls import CallDetail, CallRow, forget_logs_above, insert_call
-from farebox.storage.sql import Connection, row
+from farebox.storage.sql import SNAPSHOT, Connection, row
 from farebox.usecases.documents import statement_reader
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, looking
 from tests.support import Customer, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -181,3 +181,21 @@ def test_a_statement_that_is_asked_for_keeps_its_sums(customer: Customer) -> Non
     assert closing == [customer.balance.posted] * 2
     marks = farebox.run(farebox.services.database.get(lambda c: row(c, "SELECT version FROM transfer_marks")))
     assert marks == (FEW + 2,)
+
+
+def test_a_statement_sees_one_moment(customer: Customer) -> None:
+    """Sums that are kept while it reads are neither missing from it nor in it twice."""
+    farebox, account_id = customer.farebox, customer.account_id
+    database = farebox.services.database
+    for number in range(FEW):
+        farebox.grant(customer.account_id, f"{number + 1}")
+    new = farebox.run(database.scan(lambda c: transfer_days.new_sums(c, account_id)))
+    assert new is not None
+    with looking(database) as reader:
+        reader.execute(SNAPSHOT)
+        assert row(reader, "SELECT count(*) FROM transfer_marks") == (0,)
+        farebox.run(database.write(lambda c: transfer_days.keep_sums(c, new)))
+        assert row(reader, "SELECT count(*) FROM transfer_days") == (0,)
+        assert sum(item.amount for item in transfer_days.day_sums(reader, account_id)) == customer.balance.posted
+        reader.execute("COMMIT")
+        assert row(reader, "SELECT count(*) FROM transfer_marks") == (1,)

@@ -5,9 +5,10 @@ carry a provider key is the caller's own: it is forwarded, and the account is no
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from farebox.errors import TOKEN_REJECTED, Problem
 from farebox.model import Permission
@@ -22,8 +23,7 @@ class Headers(Protocol):
     def get(self, name: str) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """What a request brought. `token` is the text of one of ours; None where it brought none."""
 
     token: str | None

@@ -7,8 +7,8 @@
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -77,8 +77,7 @@ _STEP_OPTIONS = {
 log = structlog.get_logger("farebox.calls")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What a URL of the data plane names."""
 
     account_id: str
@@ -288,6 +287,8 @@ async def _body(exchange: Exchange, watch: Watch, settings: Settings) -> bytes |
     try:
         with watch.waiting(settings.read_timeout_ms / 1000):
             return await exchange.body(settings.body_limit_bytes)
+    except ClientGone:
+        return None
     except Interrupted as interrupted:
         if interrupted.reason == "client_gone":
             return None
@@ -325,7 +326,6 @@ class HttpSink:
         self._request_id = request_id
         self._form: Form = form
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
-        self._answered = False
         self.call_known = False
 
     def of(self, call: Call) -> None:
@@ -339,19 +339,17 @@ class HttpSink:
         ]
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
-        self._answered = True
         self._exchange.answer(status, headers + self._headers, body)
 
     def start(self, status: int, headers: HeaderList) -> "HttpStream":
-        self._answered = True
         return HttpStream(self._exchange.start(status, headers + self._headers))
 
     def broken(self, message: str) -> bytes:
         return broken_event(message, self._form)
 
     def fail(self, problem: Problem) -> None:
-        """Answer with an error, unless an answer has begun."""
-        if not self._answered:
+        """Answer with an error. Where an answer has begun, the client sees that it breaks off."""
+        with contextlib.suppress(RuntimeError):
             self.answer(problem.kind.status, error_headers(problem), error_body(problem, self._form, self._request_id))
 
 

@@ -1,6 +1,6 @@
 """One HTTP exchange, whatever server carries it: head and body in; status, headers, bytes out."""
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Protocol, TypeAlias
 
 HeaderList: TypeAlias = list[tuple[str, str]]
@@ -11,7 +11,7 @@ class ClientGone(Exception):
 
 
 class RequestHeaders(Protocol):
-    """Names are lower case."""
+    """Names are lower case. A header that came more than once is one, its values joined by commas."""
 
     def get(self, name: str) -> str | None: ...
 
@@ -22,37 +22,40 @@ class AnswerStream(Protocol):
     """An answer whose head has been sent."""
 
     async def send(self, chunk: bytes) -> None:
-        """Raises ClientGone."""
+        """Waits while the client is slow to read. Raises ClientGone."""
         ...
 
 
 class Exchange(Protocol):
-    """Answer exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns."""
+    """Answer exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns.
+
+    Where the handler raises, or answers once more, after `start`, the client sees that the answer broke off.
+    """
 
     @property
     def method(self) -> str: ...
 
     @property
     def path(self) -> str:
-        """Percent-encoded, as it would be forwarded."""
+        """Percent-encoded, as it would be forwarded; what needs no encoding has none."""
         ...
 
     @property
     def query(self) -> str:
-        """Without the question mark."""
+        """Without the question mark, as it came."""
         ...
 
     @property
     def headers(self) -> RequestHeaders: ...
 
     async def body(self, limit: int) -> bytes:
-        """The whole request body. Raises errors.Problem (BODY_TOO_LARGE) above `limit` bytes."""
+        """The whole request body. Raises errors.Problem (BODY_TOO_LARGE) above `limit` bytes, and ClientGone."""
         ...
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None: ...
 
     def start(self, status: int, headers: HeaderList) -> AnswerStream: ...
 
-    async def gone(self) -> None:
-        """Returns when the client has closed the connection."""
+    def gone(self) -> Awaitable[None]:
+        """Done when the client has closed the connection. Each call makes an awaitable of its own."""
         ...

@@ -64,7 +64,7 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path="/healthz", handler=system.healthz, access=Access.PUBLIC, shape=Shape.RAW,
           result=system.Health, summary="Whether the process answers"),
     Route(method="GET", path="/readyz", handler=system.readyz, access=Access.PUBLIC, shape=Shape.RAW,
-          result=system.Readiness, summary="Whether the database takes writes"),
+          result=system.Readiness, summary="Whether the database takes writes, and whether the journal is empty"),
     Route(method="GET", path="/openapi.json", handler=openapi_json, access=Access.PUBLIC, shape=Shape.RAW,
           result=dict[str, Any], summary="This document"),
 

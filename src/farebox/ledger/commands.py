@@ -87,8 +87,7 @@ class Grant:
     """Why, for the statement; not part of what a repeat must match."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
     """Reserve the most a call can cost. Refused unless available covers it, and what the account's spending limit
     leaves. The id must not contain `/`."""
 
@@ -115,8 +114,7 @@ class Extend:
     expires_at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True, kw_only=True):
     """End a hold by charging `amount` and giving the rest back.
 
     An amount above the hold is an overrun: it is taken as far as the account's available money goes, the rest is
@@ -134,8 +132,7 @@ class Settle:
     """What for, for the statement; not part of what a repeat must match."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, kw_only=True):
     """End a hold without a charge."""
 
     account_id: str

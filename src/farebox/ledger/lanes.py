@@ -20,10 +20,14 @@ from farebox.ledger.ledger import JobLedger
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.postgres.dialect import storable
 from farebox.storage.postgres.lanes import Lane as Sender
 from farebox.storage.sql import DatabaseUnavailable
 
 BATCH_MAX = 256
+BATCH_BYTES = 4 * 2**20
+"""Of bodies in a batch, and then one call's more. A few hundred large calls in one statement would run into its
+time-out, with everybody's calls beside them."""
 BUCKETS_KEPT = 100_000
 """Accounts whose bucket is remembered."""
 
@@ -183,10 +187,19 @@ class _Lane:
     async def _run(self) -> None:
         try:
             while self._pending:
-                batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
-                await self._do(batch)
+                await self._do(self._next_batch())
         finally:
             self._work = None
+
+    def _next_batch(self) -> list[_Item]:
+        batch: list[_Item] = []
+        size = 0
+        while self._pending and len(batch) < BATCH_MAX and size < BATCH_BYTES:
+            item = self._pending.popleft()
+            batch.append(item)
+            if not isinstance(item.command, Hold):
+                size += sum(len(body) for body in item.values[-2:] if body is not None)
+        return batch
 
     async def _do(self, batch: list[_Item]) -> None:
         try:
@@ -258,7 +271,7 @@ def _written(row: CallRow) -> Values:
     return (
         row.gateway_id,
         row.provider,
-        row.model,
+        storable(row.model),  # a caller's own words
         int(row.success),
         row.status_code,
         row.duration,

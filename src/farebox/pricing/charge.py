@@ -37,6 +37,8 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
 
     A special meter without a price of its own is charged inside its general one and is not among them.
     """
+    if not usage:
+        return ()
     priced = {rate.meter for rate in price.rates}
     return tuple(
         meter

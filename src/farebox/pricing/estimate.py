@@ -10,7 +10,9 @@ Not in it is what a request lets the model do without end, such as searches: a f
 """
 
 import math
-from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
 
 from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix, output_ceiling
@@ -53,8 +55,7 @@ _FAMILIES = {
 """Every meter under whose rate a unit of this meter may be charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Inputs:
+class _Inputs(msgspec.Struct, frozen=True, gc=False):
     """Input tokens at most, by what they may be charged as."""
 
     text: int
@@ -71,8 +72,9 @@ def estimate(demand: Demand, price: ModelPrice, markup: Markup, *, exact_input_t
     """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
     takes the place of the bound by bytes, the allowances stay."""
     inputs = _inputs(demand, price, exact_input_tokens)
+    reach = _reach(demand, inputs)
     output = 0 if demand.no_output else _choices(demand) * _output_limit(demand, price)
-    numerator = _without_output(demand, price, inputs) + output * _output_rate(demand, price, inputs)
+    numerator = _without_output(demand, price, inputs, reach) + output * _dearest(price, _OUTPUT, reach)
     return Estimate(
         amount=ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
         input_tokens=inputs.total,
@@ -94,10 +96,11 @@ def affordable_output(demand: Demand, price: ModelPrice, markup: Markup, *, avai
     if not markup.parts_per_million:
         return limit
     budget = available * price.denominator * PER_MILLION // markup.parts_per_million
-    left = budget - _without_output(demand, price, inputs)
+    reach = _reach(demand, inputs)
+    left = budget - _without_output(demand, price, inputs, reach)
     if left < 0:
         return 0
-    each = _choices(demand) * _output_rate(demand, price, inputs)
+    each = _choices(demand) * _dearest(price, _OUTPUT, reach)
     return min(limit, left // each) if each else limit
 
 
@@ -113,20 +116,26 @@ def _output_limit(demand: Demand, price: ModelPrice) -> int:
 
 def _inputs(demand: Demand, price: ModelPrice, counted: int | None) -> _Inputs:
     text = demand.text_bytes if counted is None else min(counted, demand.text_bytes)
-    text += longest_prefix(CALL_TOKENS, family_name(price.model)) or 0
-    text += MESSAGE_TOKENS * demand.messages
+    text += _call_tokens(price.model) + MESSAGE_TOKENS * demand.messages
     if demand.tools:
         text += TOOLS_TOKENS + TOOL_TOKENS * demand.tools
     return _Inputs(
         text=text,
-        images=sum(image_tokens(price.model, image) for image in demand.images),
+        images=sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
         audio=audio_tokens(price.model, demand) if demand.audio_bytes else 0,
         other=other_tokens(price, demand),
     )
 
 
+@lru_cache(4096)
+def _call_tokens(model: str) -> int:
+    return longest_prefix(CALL_TOKENS, family_name(model)) or 0
+
+
 def _reach(demand: Demand, inputs: _Inputs) -> int:
     """The most input tokens that the answer can report, by which its tier is chosen."""
+    if not demand.fixed:
+        return inputs.total
     return inputs.total + sum(math.ceil(quantity) for meter, quantity in demand.fixed.items() if meter in _ANY)
 
 
@@ -135,24 +144,23 @@ def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
     highest = 0
     for rate in price.rates:
         if rate.meter in meters:
-            highest = max(highest, rate.base, *(number for start, number in rate.tiers if reach > start))
+            if rate.base > highest:
+                highest = rate.base
+            for start, number in rate.tiers:
+                if number > highest and reach > start:
+                    highest = number
     return highest
 
 
-def _output_rate(demand: Demand, price: ModelPrice, inputs: _Inputs) -> int:
-    return _dearest(price, _OUTPUT, _reach(demand, inputs))
-
-
-def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs) -> int:
+def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: int) -> int:
     """Numerator over the price's denominator: the input, the request itself, and what the request fixes."""
-    reach = _reach(demand, inputs)
     return (
         inputs.text * _dearest(price, _TEXT, reach)
         + inputs.images * (_dearest(price, _IMAGE, reach) if inputs.images else 0)
         + inputs.audio * (_dearest(price, _AUDIO, reach) if inputs.audio else 0)
         + inputs.other * (_dearest(price, _ANY, reach) if inputs.other else 0)
         + _dearest(price, _FAMILIES[REQUESTS], reach)
-        + _fixed(demand, price, reach)
+        + (_fixed(demand, price, reach) if demand.fixed or demand.audio_bytes else 0)
     )
 
 

@@ -4,7 +4,7 @@ A price is a table of integer rates. `rate / denominator` is nano-dollars per un
 price of the source becomes an integer over one common denominator of the model.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -45,7 +45,7 @@ class ModelPrice:
 class CostLine(msgspec.Struct, frozen=True, gc=False):
     """One meter of a receipt. `nanos_numerator / denominator of the cost` is its exact cost.
 
-    A Struct, as is Cost: made on every call, and seven times quicker to make than a frozen dataclass.
+    A Struct, as are all nouns that every call makes anew: seven times quicker to make than a frozen dataclass.
     """
 
     meter: str
@@ -72,8 +72,7 @@ class Markup:
     version: str = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """What a request asks for, as far as its cost goes; read by the wire format, priced by the estimate.
 
     Everything here is an upper bound taken from the request alone.
@@ -101,7 +100,7 @@ class Demand:
     """Whether the output can be limited by a parameter of this format."""
     no_output: bool = False
     """Embeddings, moderations: the answer has no generated tokens."""
-    fixed: dict[str, Quantity] = field(default_factory=dict)
+    fixed: dict[str, Quantity] = {}
     """Meters the request fixes outright, such as `input_characters` of speech or `output_image_tokens` of images."""
 
 
@@ -114,8 +113,7 @@ class ImageInput:
     detail: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True, gc=False):
     """The most a call can cost."""
 
     amount: int

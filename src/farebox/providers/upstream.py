@@ -1,7 +1,8 @@
 """Calling a provider: bytes there, bytes back. providers.http1 is the one implementation."""
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 
 class UpstreamFailed(Exception):
@@ -13,8 +14,7 @@ class UpstreamFailed(Exception):
         self.timeout = timeout
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """One request to a provider, ready to go."""
 
     method: str

@@ -7,7 +7,7 @@ says what it turns into for PostgreSQL.
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
-SNAPSHOT = "BEGIN /* ISOLATION LEVEL REPEATABLE READ */"
+SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
 """Begins a read of several statements that all see the same moment, as SQLite's transactions always do."""
 
 

@@ -1,9 +1,9 @@
 """The end of a call: what it costs, the end of its hold, its record; one commit, on every path."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from farebox.errors import Problem
-from farebox.ledger.commands import Outcome, Release, Settle, Verdict
+from farebox.ledger.commands import Conflict, Outcome, Release, Settle, Verdict
 from farebox.pricing.estimate import estimate
 from farebox.providers.formats.base import Observed
 from farebox.storage.journal import JournalUnwritable
@@ -26,7 +26,8 @@ async def settle_call(
     """End a call whose answer had begun, by what the answer showed. `cut` says why it broke off, or is None;
     `broken_status` is what the client is answered in that case, where not what the provider answered.
 
-    Returns the ledger's verdict, or None where nothing was held or the journal has the charge. Raises
+    Returns the ledger's verdict, or None where nothing was held, the journal has the charge, or the hold was charged as
+    that of a call in doubt. Raises
     DatabaseUnavailable where neither database nor journal takes it: the hold then stays open and is resolved by policy
     when it expires.
     """
@@ -118,7 +119,7 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
 
 async def _persist(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
     """Make the end of the call durable: in the database, and where that is away, in the journal. Returns the ledger's
-    verdict; UNKNOWN where there is no hold, and None where the journal has it.
+    verdict; UNKNOWN where there is no hold, and None where the journal has it, or the hold was charged as one in doubt.
 
     Raises DatabaseUnavailable where neither takes it.
     """
@@ -128,6 +129,9 @@ async def _persist(ride: Ride, command: Settle | Release | None, record: CallRec
         try:
             services.database.check()
             return await _in_database(services, command, record)
+        except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the answer is paid for
+            log.error("charge refused", log_id=ride.call.log_id, account=ride.call.account_id, why=str(conflict))
+            return None
         except DatabaseUnavailable as error:
             services.database.suspect(error)
             try:

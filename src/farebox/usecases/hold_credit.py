@@ -5,8 +5,9 @@ provider has a parameter for it); waiting a moment for money that other calls ho
 account's spending limit leaves counts like its money.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import msgspec
 from msgspec import structs
 
 from farebox.ledger.commands import Hold, Outcome, Verdict
@@ -24,8 +25,7 @@ HOLD_GRACE_MS = 60_000
 """How much longer than the longest call a hold lives."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A hold that was admitted."""
 
     estimate: Estimate
@@ -78,7 +78,7 @@ class _Offer:
         )
 
     def limited_to(self, output_tokens: int) -> Estimate:
-        limited = replace(self.demand, output_max=output_tokens)
+        limited = structs.replace(self.demand, output_max=output_tokens)
         return estimate(limited, self.price, self.markup, exact_input_tokens=self.counted_tokens)
 
 

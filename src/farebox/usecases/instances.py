@@ -23,6 +23,8 @@ from farebox.usecases.services import Services
 
 LEASE_MS = 60_000
 """Longer than it takes to end what a process left open; whoever takes longer is joined by another, without harm."""
+NO_ROW = -1
+"""Stands for what an owner of holds has written that has no row."""
 SEEN_TIMES = 6
 """How often a process is seen in the time after which it would be taken for dead."""
 
@@ -78,8 +80,10 @@ class Judge:
         services = self._services
         await _note_seen(services)
         owners, instances = await services.database.get(_owners_and_instances)
-        gone = self._gone(instances)
-        lost = {owner for owner in owners if owner not in instances or owner in gone} - {services.instance}
+        # Without a row there is also one that was taken for dead, is back, and takes calls again before it is seen.
+        silent = self._silent({**dict.fromkeys(owners, NO_ROW), **instances})
+        lost = silent.intersection(owners) - {services.instance}
+        gone = {name: seen_at for name, seen_at in instances.items() if name in silent}
         if lost or gone:
             await alone(
                 services,
@@ -90,8 +94,8 @@ class Judge:
                 job=partial(_end_lost, lost=lost, gone=gone),
             )
 
-    def _gone(self, instances: Mapping[str, int]) -> dict[str, int]:
-        """Those that have not been seen for too long, and what they had written last."""
+    def _silent(self, known: Mapping[str, int]) -> set[str]:
+        """Those that have not been seen for too long; `known` is what each had written last."""
         now = self._services.clock.monotonic()
         if now - self._looked_at > self._lost_after / 2:
             self._seen.clear()  # we have been away ourselves, or the database: nobody's silence counts
@@ -99,9 +103,9 @@ class Judge:
         before = self._seen
         self._seen = {
             name: before[name] if name in before and before[name][0] == seen_at else (seen_at, now)
-            for name, seen_at in instances.items()
+            for name, seen_at in known.items()
         }
-        return {name: seen_at for name, (seen_at, since) in self._seen.items() if now - since >= self._lost_after}
+        return {name for name, (_, since) in self._seen.items() if now - since >= self._lost_after}
 
 
 def _owners_and_instances(connection: Connection) -> tuple[list[str], dict[str, int]]:

@@ -96,7 +96,10 @@ class Journal:
                 raise answer
         for (line, entry), answer in zip(entries, answers, strict=True):
             if isinstance(answer, BaseException):
-                await self._refuse(line, entry, answer)
+                why = str(answer) if isinstance(answer, Conflict) else f"{type(answer).__name__}: {answer}"
+                await self._refuse(line, entry, why)
+            elif answer.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
+                await self._refuse(line, entry, "the database does not have its hold: is it another database?")
             else:
                 self._waiters.wake(entry.call.account_id)
                 overrun = answer.amount > entry.receipt.hold_nanos
@@ -128,8 +131,7 @@ class Journal:
             await self._files.refuse(line)
             return None
 
-    async def _refuse(self, line: bytes, entry: Entry, error: BaseException) -> None:
-        why = str(error) if isinstance(error, Conflict) else f"{type(error).__name__}: {error}"
+    async def _refuse(self, line: bytes, entry: Entry, why: str) -> None:
         log.error(
             "journal entry refused",
             log_id=entry.call.log_id,

@@ -1,7 +1,9 @@
 """What an answer costs: the provider's figures where they can be believed, else what was seen to be delivered."""
 
-from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+import msgspec
+from msgspec.structs import replace
 
 from farebox.money import ceil_div
 from farebox.pricing.charge import charge_of, cost_of
@@ -18,8 +20,7 @@ BELIEVABLE = 10
 the bound is not believed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
+class Priced(msgspec.Struct, frozen=True):
     """An answer's price, and how it was come by."""
 
     source: UsageSource

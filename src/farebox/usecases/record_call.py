@@ -1,7 +1,5 @@
 """The record of a call: its log row, its receipt and its canonical log line, made from what happened."""
 
-from dataclasses import dataclass
-
 import msgspec
 import structlog
 
@@ -17,8 +15,7 @@ from farebox.usecases.price_answer import Priced
 log = structlog.get_logger("farebox.calls")
 
 
-@dataclass(slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, kw_only=True):
     """How a call ended, as far as its record needs it."""
 
     outcome: str
@@ -35,8 +32,7 @@ class Ended:
     error: str = ""
 
 
-@dataclass(slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct):
     """Written in the commit that ends the hold (ledger.commands.Record), so that no charge is without its receipt."""
 
     call: Call

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from farebox.errors import UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Verdict
@@ -87,6 +88,7 @@ class _Relay:
         self._reader = reader
         self._events = events
         self._withheld: list[bytes] = []
+        self._sending = False
         self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
 
     @property
@@ -134,6 +136,8 @@ class _Relay:
             with self._ride.watch.waiting(self._silence_seconds):
                 await take()
         except Interrupted as interrupted:
+            if self._sending and interrupted.reason == "silence":
+                return CLIENT_GONE  # it has stopped reading: the provider was not even asked for more
             return REASONS[interrupted.reason]
         except Gone:
             return CLIENT_GONE
@@ -164,14 +168,19 @@ class _Relay:
             passed = chunk if reader is None else reader.feed(chunk)
             if not (self._events and reader is not None):
                 for earlier in self._withheld:
-                    await stream.send(earlier)
+                    await self._send(stream, earlier)
                 self._withheld = [passed] if passed else []
             elif reader.finished:
                 if not self._withheld:
                     self._ride.watch.waiting(DRAIN_SECONDS)
                 self._withheld.append(passed)
             elif passed:
-                await stream.send(passed)
+                await self._send(stream, passed)
+
+    async def _send(self, stream: SinkStream, chunk: bytes) -> None:
+        self._sending = True
+        await stream.send(chunk)
+        self._sending = False
 
     def _close(self) -> tuple[bytes, Observed]:
         return (b"", Observed(complete=True)) if self._reader is None else self._reader.close()

@@ -1,7 +1,8 @@
 """The state of one call under way, shared by the steps that serve it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.usecases.call import Call, Sink
@@ -18,8 +19,7 @@ REASONS = {
 """watch.Reason in the words of receipts and logs."""
 
 
-@dataclass(slots=True)
-class Ride:
+class Ride(msgspec.Struct):
     """Filled in from top to bottom as the call goes on."""
 
     services: Services
@@ -35,7 +35,7 @@ class Ride:
     status: int = 0
     answer_type: str = ""
     first_byte_ms: int | None = None
-    kept: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = []
     """The answer so far, for the log; None of it once it is larger than a log keeps."""
     size: int = 0
 

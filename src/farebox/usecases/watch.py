@@ -9,8 +9,6 @@ from types import TracebackType
 from typing import Literal
 
 Reason = Literal["client_gone", "silence", "too_long"]
-GONE_AFTER_SECONDS = 0.05
-"""Watching the client's connection costs a task; most short calls are over before it would start."""
 
 
 class Interrupted(Exception):
@@ -28,15 +26,14 @@ class Watch:
     def __init__(self, gone: Callable[[], Awaitable[None]], longest_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._gone = gone
         self._last = self._loop.time()
         self._deadline = self._last + longest_seconds
         self._silence = longest_seconds
         self._waiting = False
         self._is_gone = False
         self._reason: Reason | None = None
-        self._watcher: asyncio.Future[None] | None = None
-        self._gone_timer = self._loop.call_later(GONE_AFTER_SECONDS, self._watch_client)
+        self._watcher = asyncio.ensure_future(gone())
+        self._watcher.add_done_callback(self._client_gone)
         self._timer: asyncio.TimerHandle | None = None
 
     def waiting(self, silence_seconds: float) -> "Watch":
@@ -51,12 +48,10 @@ class Watch:
 
     def close(self) -> None:
         """Stop watching."""
-        self._gone_timer.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.remove_done_callback(self._client_gone)
-            self._watcher.cancel()
+        self._watcher.remove_done_callback(self._client_gone)
+        self._watcher.cancel()
 
     def __enter__(self) -> "Watch":
         if self._is_gone:
@@ -93,10 +88,6 @@ class Watch:
             self._interrupt("silence")
         else:
             self._wake_at(min(self._deadline, self._last + self._silence))
-
-    def _watch_client(self) -> None:
-        self._watcher = asyncio.ensure_future(self._gone())
-        self._watcher.add_done_callback(self._client_gone)
 
     def _client_gone(self, watcher: "asyncio.Future[None]") -> None:
         if not watcher.cancelled():

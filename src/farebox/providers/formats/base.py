@@ -1,8 +1,9 @@
 """What every wire format offers: read a request, adjust the few fields billing needs, read the usage of an answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from farebox.pricing.model import Demand
 from farebox.usage import Quantity
@@ -12,8 +13,7 @@ class InvalidRequest(ValueError):
     """The body cannot be read as this format's request; the message says what is wrong, for the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(msgspec.Struct, frozen=True):
     """A request as far as billing reads it."""
 
     model: str
@@ -21,14 +21,13 @@ class ParsedRequest:
     demand: Demand
     asked_usage: bool = True
     """Whether the client itself asked for the usage of a stream (formats that must be asked)."""
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = {}
     """What selects another price of the model: `service_tier`, `speed`, as asked for."""
     unmetered: str | None = None
     """Why this request cannot be metered although its path can; None where it can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True):
     """What an answer showed while it passed."""
 
     usage: Mapping[str, Quantity] | None = None
@@ -39,7 +38,7 @@ class Observed:
     delivered_bytes: int = 0
     """UTF-8 bytes of generated text (reasoning and tool arguments included) that passed: bounds the tokens of a cut
     stream."""
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = {}
     """What the provider says it applied, of what selects another price; see ParsedRequest.context."""
     problem: str | None = None
     """Why the figures are not to be believed, or that none came; None where all is well."""

@@ -1,10 +1,11 @@
 """Cohere's own API, version 2: chat, embed, rerank."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies

@@ -1,9 +1,10 @@
 """Google's embedContent and batchEmbedContents."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies

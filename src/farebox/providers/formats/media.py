@@ -8,8 +8,10 @@ import base64
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from farebox.pricing.model import Demand, ImageInput
 from farebox.providers.formats import bodies

@@ -44,7 +44,7 @@ class Reading:
     __slots__ = ("_required", "_rows")
 
     def __init__(self, *rows: Row, required: tuple[str, ...] = ()) -> None:
-        self._rows = tuple((meter, tuple(tuple(place.split(".")) for place in places)) for meter, *places in rows)
+        self._rows = tuple((meter, tuple(_steps(place) for place in places)) for meter, *places in rows)
         self._required = required
 
     def read(self, usage: Mapping[str, object]) -> dict[str, Quantity]:
@@ -54,9 +54,11 @@ class Reading:
         """
         found: dict[str, Quantity] = {}
         for meter, places in self._rows:
-            for place in places:
-                reported = usage.get(place[0]) if len(place) == 1 else _at(usage, place)
-                value = None if reported is None else _quantity(meter, reported)
+            for first, further in places:
+                reported = usage.get(first)
+                if further and reported is not None:
+                    reported = _at(reported, further)
+                value = reported if type(reported) is int else _quantity(meter, reported)
                 if value is not None:
                     found[meter] = found.get(meter, 0) + value
                     break
@@ -81,8 +83,13 @@ def consistent(figures: Mapping[str, object]) -> dict[str, Quantity]:
     return usage
 
 
-def _at(value: object, place: tuple[str, ...]) -> object:
-    for step in place:
+def _steps(place: str) -> tuple[str, tuple[str, ...]]:
+    first, *further = place.split(".")
+    return first, tuple(further)
+
+
+def _at(value: object, steps: tuple[str, ...]) -> object:
+    for step in steps:
         if step.startswith("["):
             value = _entry(value, step[1:-1])
         elif isinstance(value, dict):

@@ -1,8 +1,9 @@
 """The two readers of answers: one for event streams, one for whole bodies. What an answer means, formats tell them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from farebox.providers.formats.base import Observed
 from farebox.providers.formats.meters import Reading, consistent
@@ -13,8 +14,7 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A whole body above this size passes, but is not read."""
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(msgspec.Struct):
     """What a format has seen of one answer so far. Formats write it, readers turn it into an Observed."""
 
     hide_usage: bool = False
@@ -23,10 +23,10 @@ class Seen:
     """How many choices the request asked for."""
     usage: dict[str, object] | None = None
     """The provider's usage object as it stands."""
-    counted: dict[str, Quantity] = field(default_factory=dict)
+    counted: dict[str, Quantity] = {}
     """Meters that the answer shows beside its usage object, such as searches made; they count only together with it."""
     model: str | None = None
-    context: dict[str, str] = field(default_factory=dict)
+    context: dict[str, str] = {}
     """Observed.context."""
     delivered: int = 0
     ended: int = 0
@@ -150,7 +150,9 @@ def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
     problem: str | None = None
     try:
         if seen.usage:
-            usage = consistent({**reading.read(seen.usage), **seen.counted})
+            usage = reading.read(seen.usage)
+            if seen.counted:
+                usage = consistent({**usage, **seen.counted})
     except AbsurdUsage as absurd:
         usage, problem = None, str(absurd)
     if usage is not None and seen.complete and not seen.failed and seen.delivered and not _bills_output(usage):

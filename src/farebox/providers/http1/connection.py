@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -104,6 +105,7 @@ class Connection(asyncio.Protocol):
         self._length: int | None = None
         self._chunked = False
         self._peek: socket.socket | None = None
+        self._news = select.poll()
 
     # --- for the pool ---
 
@@ -115,13 +117,7 @@ class Connection(asyncio.Protocol):
         """
         if self._lost or self._answer is not None or self._peek is None:
             return False
-        try:
-            self._peek.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False  # closed, or saying something that nobody asked for
+        return not self._news.poll(0)  # else closed, or saying something that nobody asked for
 
     async def exchange(self, request: bytes, body: bytes, *, to_head: bool) -> Answer:
         """Send the request and wait for the answer's head. Raises UpstreamFailed.
@@ -178,6 +174,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._peek = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._news.register(self._peek, select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:  # nobody asked: a server that closes in these words, or one that is confused

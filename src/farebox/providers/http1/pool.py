@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +25,7 @@ PROXY_HEAD_MAX = 16 * 2**10
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+_end_of_base = re.compile("[/?#]").search
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,36 +253,36 @@ def _proxy_credentials(proxy: str) -> bytes:
 
 def _split(url: str) -> tuple[str, str]:
     """`https://host/path?query` into `https://host` and `/path?query`."""
-    start = url.find("://") + 3
-    for index in range(start, len(url)):
-        if url[index] in "/?#":
-            rest = url[index:].split("#", 1)[0]
-            return url[:index], rest if rest.startswith("/") else "/" + rest
-    return url, "/"
+    found = _end_of_base(url, url.find("://") + 3)
+    if found is None:
+        return url, "/"
+    rest = url[found.start() :].partition("#")[0]
+    return url[: found.start()], rest if rest.startswith("/") else "/" + rest
 
 
 def _head(request: UpstreamRequest, origin: _Origin, target: str) -> bytes:
     """The request's head. Raises UpstreamFailed where a part of it cannot be sent."""
     if request.method not in _METHODS:
         raise UpstreamFailed(f"{request.method} is no method that can be sent", sent=False)
+    lines = [f"{name}: {value}\r\n" for name, value in request.headers if _is_name(name)]
+    text = "".join(lines)
+    if len(lines) < len(request.headers) or not text.count("\n") == text.count("\r") == len(lines) or "\0" in text:
+        raise UpstreamFailed("a header cannot be sent", sent=False)
+    if request.body or request.method in _BODY_EXPECTED:
+        text += f"content-length: {len(request.body)}\r\n"
     try:
-        lines = [
-            request.method.encode() + b" " + origin.absolute + target.encode("ascii") + b" HTTP/1.1",
-            b"host: " + origin.host_header,
-        ]
-        for name, value in request.headers:
-            line = f"{name}: {value}".encode("latin-1")
-            if b"\r" in line or b"\n" in line or b"\0" in line or not name or ":" in name or " " in name:
-                raise UpstreamFailed("a header cannot be sent", sent=False)
-            lines.append(line)
+        headers, where = text.encode("latin-1"), origin.absolute + target.encode("ascii")
     except UnicodeEncodeError as error:
         raise UpstreamFailed("the provider's URL or a header cannot be sent", sent=False) from error
-    if b" " in lines[0][len(request.method) + 1 : -9] or b"\r" in lines[0] or b"\n" in lines[0]:
+    if b" " in where or b"\r" in where or b"\n" in where:
         raise UpstreamFailed("the provider's URL cannot be sent", sent=False)
-    if request.body or request.method in _BODY_EXPECTED:
-        lines.append(b"content-length: " + str(len(request.body)).encode())
-    if origin.absolute and origin.proxy:
-        credentials = _proxy_credentials(origin.proxy)
-        if credentials:
-            lines.append(credentials.rstrip())
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    credentials = _proxy_credentials(origin.proxy) if origin.absolute and origin.proxy else b""
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
+        request.method.encode(), where, origin.host_header, headers, credentials,
+    )  # fmt: skip
+
+
+@lru_cache(1024)
+def _is_name(name: str) -> bool:
+    """Whether a header may be called so; line breaks are looked for in the whole of the head."""
+    return bool(name) and ":" not in name and " " not in name

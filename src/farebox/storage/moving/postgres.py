@@ -9,6 +9,7 @@ from farebox.storage.moving.ends import MARK, Progress, Row, mark, select
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import Session, connect, named
 from farebox.storage.postgres.dialect import translated
+from farebox.storage.postgres.health import WATCH
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.tables import Table, tables
@@ -63,10 +64,18 @@ class PostgresSource:
         try:
             self._guard.run(migrate(self._guard.session))
             self._guard.execute(f"SELECT pg_advisory_lock({TURN})")
+            self._refuse_served()
             self._connected = _Connected(url)
         except BaseException:
             self._guard.close()
             raise
+
+    def _refuse_served(self) -> None:
+        """Whoever serves has a watch, also one whose clock is wrong, or that is frozen: its calls take no turns."""
+        served = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = ?"
+        ((count,),) = self._guard.execute(served, (WATCH,)).fetchall()
+        if count:
+            raise DatabaseUnavailable(f"{count} processes that serve the source are connected to it: stop them first")
 
     @property
     def connection(self) -> Connection:

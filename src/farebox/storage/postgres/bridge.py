@@ -72,20 +72,22 @@ class BridgedConnection:
         self._changes = 0
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:
-        found, self._changes = _await(execute(self._session, sql, values))
+        found, changed = _await(execute(self._session, sql, values))
+        if changed is not None:
+            self._changes = changed
         return found
 
     def changes(self) -> int:
         return self._changes
 
 
-async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int]:
-    """Execute a statement of a store; its rows, and how many it changed."""
+async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int | None]:
+    """Execute a statement of a store; its rows, and how many it changed: None where it is not one that changes rows."""
     text = translated(sql)
     values = tuple(map(storable, values))
     if has_rows(sql):
         rows = [tuple(record) for record in await session.fetch(text, *values)]
-        return FoundRows(rows), len(rows)
+        return FoundRows(rows), len(rows) if " RETURNING " in sql else None
     status = await session.execute(text, *values)
     count = status.rpartition(" ")[2]
-    return NO_ROWS, int(count) if count.isdigit() else 0
+    return NO_ROWS, int(count) if count.isdigit() else None

@@ -52,7 +52,9 @@ class CommandConnection:
         self._loop.close()
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:
-        found, self._changes = self._run(execute(self._session, sql, values))
+        found, changed = self._run(execute(self._session, sql, values))
+        if changed is not None:
+            self._changes = changed
         return found
 
     def changes(self) -> int:

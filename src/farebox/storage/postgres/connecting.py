@@ -23,6 +23,9 @@ _LET_GO = {
 }
 """The server ends a connection whose client was cut off, and with it the turn and the locks that it had."""
 
+_ISOLATION = {"default_transaction_isolation": "read committed"}
+"""Whatever the server, the database or the role has: what waited for a lock must see what was committed meanwhile."""
+
 _CITUS = {"citus.override_table_visibility": "off"}
 """On Citus asyncpg's look-up of types takes seconds with it. PostgreSQL without Citus takes no notice."""
 
@@ -80,7 +83,7 @@ async def _connect(url: str, timeout: float, name: str) -> Session:
         statement_cache_size=STATEMENTS_KEPT,
         max_cached_statement_lifetime=0,
         target_session_attrs="primary",
-        server_settings={"application_name": name, "timezone": "UTC", "jit": "off", **_LET_GO, **_CITUS},
+        server_settings={"application_name": name, "timezone": "UTC", "jit": "off", **_LET_GO, **_ISOLATION, **_CITUS},
     )
     return session
 

@@ -164,8 +164,8 @@ class PostgresDatabase:
             task.exception()  # its caller has it, or has gone
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
-        for _ in range(TRIES):
-            async with self._writers.one() as session:
+        async with self._writers.one() as session:  # kept until it is done: jobs are done in the order they came in
+            for _ in range(TRIES):
                 await session.execute(_BEGIN)
                 try:
                     result = await bridge.run(job, session)

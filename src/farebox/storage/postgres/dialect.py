@@ -17,13 +17,11 @@ _INSTR = re.compile(r"\binstr\(")
 _ALONE = re.compile(r"(?:/\* sqlite: \*/.*?)?/\* postgres: (.*?) \*/", re.DOTALL)
 _TEXT = re.compile(r"\bTEXT\b")
 _COMMENT = re.compile(r"--[^\n]*")
-_SNAPSHOT = re.compile(r"^BEGIN /\* (ISOLATION [^*]*?) \*/")
 
 
 @lru_cache(maxsize=4096)
 def translated(sql: str) -> str:
     """One statement of a store."""
-    sql = _SNAPSHOT.sub(r"BEGIN \1", sql)
     sql = _ALONE.sub(r"\1", _LOCK.sub(r"\1", _INDEXED_BY.sub("", sql)))
     sql = _INSTR.sub("strpos(", sql)
     count = 0

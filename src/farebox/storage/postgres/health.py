@@ -23,6 +23,9 @@ LOOK_EVERY_SECONDS = 1.0
 PROOF_SECONDS = 2.0
 """Longest wait for the commit that proves that the database is back."""
 
+WATCH = "farebox watch"
+"""The name of the watch's connection: each process that serves has one."""
+
 _ALIVE = "SELECT 1 AS streaming"
 _STREAMING = (
     "SELECT count(*) AS streaming FROM pg_stat_replication "
@@ -99,7 +102,7 @@ class Health:
     async def _look(self) -> None:
         """Ask the primary. Raises DatabaseUnavailable where that cannot be done."""
         if self._session is None or self._session.is_closed():
-            self._session = await connect(self._url, timeout=self._timeout, name="farebox watch")
+            self._session = await connect(self._url, timeout=self._timeout, name=WATCH)
         with named():
             query = _STREAMING if self._standby == "require" else _ALIVE
             if await self._session.fetchval(query) == 0:

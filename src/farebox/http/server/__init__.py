@@ -1,0 +1,126 @@
+"""The HTTP/1.1 server, on the event loop itself: httptools parses, nothing stands between it and the handlers.
+
+What it leaves out, a proxy in front does: TLS, HTTP/2, compression, files.
+"""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+from farebox.clock import SystemClock
+from farebox.http.server.connection import Connection
+from farebox.http.server.heads import Dates
+from farebox.http.server.state import Handler, Limits, ServerState
+
+__all__ = ["AddressInUse", "Handler", "Limits", "RunningServer", "reserve", "serve"]
+
+BACKLOG = 1024
+CLOSE_SECONDS = 2.0
+CANCEL_SECONDS = 1.0
+
+
+class RunningServer:
+    """A server that listens; `await close()` stops it and waits for what is in flight."""
+
+    def __init__(self, state: ServerState, listener: asyncio.AbstractServer, host: str, port: int) -> None:
+        self._state = state
+        self._listener = listener
+        self.host = host
+        self.port = port
+
+    async def close(self) -> None:
+        """Take no further connections, finish what is in flight, close the rest; after CLOSE_SECONDS break it off: a
+        client that does not read its answer must not keep the program alive."""
+        state = self._state
+        state.closing = True
+        self._listener.close()
+        for connection in tuple(state.connections):
+            connection.finish()
+        if state.connections:
+            state.emptied = state.loop.create_future()
+            await asyncio.wait([state.emptied], timeout=CLOSE_SECONDS)
+        late = {connection.task for connection in state.connections if connection.task is not None}
+        for connection in tuple(state.connections):
+            connection.abort()
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_SECONDS)
+        if state.sweeper is not None:
+            state.sweeper.cancel()
+
+
+class AddressInUse(RuntimeError):
+    """The port is taken; the message says how to take another."""
+
+
+async def serve(
+    handler: Handler,
+    host: str,
+    port: int = 0,
+    *,
+    reserved: socket.socket | None = None,
+    header_limit: int = 65_536,
+    shared: bool = False,
+    limits: Limits | None = None,
+) -> RunningServer:
+    """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
+
+    Port 0 takes a free one. `shared`: other processes of ours listen on the same port, and the system deals the
+    connections out. Raises AddressInUse.
+    """
+    loop = asyncio.get_running_loop()
+    if reserved is not None:
+        port = reserved.getsockname()[1]
+    try:
+        sock = _listening(host, port, reserved, shared=shared)
+    except OSError as error:
+        raise _taken(host, port, error) from error
+    limits = replace(limits or Limits(), header_bytes=header_limit)
+    state = ServerState(handler, loop, Dates(SystemClock()), limits)
+    port = sock.getsockname()[1]
+    listener = await loop.create_server(lambda: Connection(state), sock=sock, backlog=BACKLOG)
+    return RunningServer(state, listener, host, port)
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Bind the port, without listening on it, and keep it ours until the socket is closed; finds the number behind
+    port 0. Those who listen on it may share it, so that a port which is taken could go unseen: hence a first try that
+    shares with nobody. Raises AddressInUse."""
+    try:
+        with _bound(host, port, shared=False) as alone:
+            port = alone.getsockname()[1]
+        return _bound(host, port, shared=True)
+    except OSError as error:
+        raise _taken(host, port, error) from error
+
+
+def _listening(host: str, port: int, reserved: socket.socket | None, *, shared: bool) -> socket.socket:
+    sock = _bound(host, port, shared=shared) if reserved is None or shared else reserved
+    try:
+        if not shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)  # of two that start at once, one listens
+        sock.listen(BACKLOG)  # here, since uvloop keeps a failure to itself
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections inherit this
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _taken(host: str, port: int, error: OSError) -> AddressInUse:
+    return AddressInUse(
+        f"cannot listen on {host}:{port} ({error.strerror}): choose another with --port or FAREBOX_PORT"
+    )

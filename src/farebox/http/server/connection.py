@@ -1,0 +1,306 @@
+"""One connection of a client: requests go to the handler one after another, answers out in the same order."""
+
+import asyncio
+import json
+import math
+import socket
+import struct
+from typing import cast
+
+import structlog
+
+from farebox.http.exchange import ClientGone
+from farebox.http.server.exchange import Http1Exchange
+from farebox.http.server.heads import Dates, status_line
+from farebox.http.server.reader import RequestReader
+from farebox.http.server.state import ServerState
+
+PAUSE_ABOVE = 256 * 2**10
+"""Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
+Until it is read again, its going away is not noticed either."""
+WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
+"""Bytes of answers that wait to be taken: above the one a stream waits, below the other it goes on."""
+PROGRESS_BYTES = 16 * 2**10
+"""What a client must take of a waiting answer in `Limits.write_seconds`."""
+
+log = structlog.get_logger("farebox.http")
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection. `deadline` is when `expire` is to be called, on the loop's clock."""
+
+    __slots__ = (
+        "_ahead",
+        "_current",
+        "_in_head",
+        "_leaving",
+        "_lost",
+        "_paused",
+        "_reader",
+        "_transport",
+        "_unsent",
+        "_waiters",
+        "deadline",
+        "stalled",
+        "state",
+        "task",
+    )
+
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
+        self.deadline = math.inf
+        self.stalled = False
+        """The client does not read its answer."""
+        self.task: asyncio.Task[None] | None = None
+        """The handler's."""
+        self._transport = cast(asyncio.Transport, None)
+        self._reader = RequestReader(self)
+        self._current: Http1Exchange | None = None
+        """The exchange that the handler has."""
+        self._in_head = False
+        """The deadline is that of a head which has begun."""
+        self._ahead = 0
+        """Bytes that came without anybody asking for them."""
+        self._paused = False
+        self._leaving = False
+        """Nothing further is answered."""
+        self._lost = False
+        """The client has gone."""
+        self._unsent = 0
+        """Bytes that waited to be sent when this was last looked at."""
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+        state = self.state
+        if state.closing or len(state.connections) >= state.limits.connections:
+            self._reader.deaf = True
+            self._transport.write(_refused(503, "Too many connections.", state.dates))
+            self._transport.close()
+            return
+        self.deadline = state.loop.time() + state.limits.head_seconds
+        state.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader.deaf:
+            return
+        current = self._current
+        unasked = self.stalled if current is None else current.complete or not current.asked
+        self._reader.feed(data)
+        if unasked:
+            self._ahead += len(data)
+            if self._ahead > PAUSE_ABOVE and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        elif current is None:
+            self._advance()
+
+    def eof_received(self) -> bool:
+        """A client that is done sending is gone: so does one look that closes its connection."""
+        self._lose()
+        self._leave(linger=False)
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lose()
+        self._leaving = True
+        self.state.discard(self)
+
+    def pause_writing(self) -> None:
+        self.stalled = True
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = self.state.loop.time() + self.state.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        self.stalled = False
+        self._wake()
+        if self._leaving:
+            return
+        self.deadline = math.inf
+        if self._current is None:
+            self._advance()
+
+    # --- one exchange after another ---
+
+    def _advance(self) -> None:
+        """Nothing is being handled: begin with what waits, or wait for the client."""
+        state, reader = self.state, self._reader
+        if reader.waiting:
+            exchange = self._current = reader.waiting.popleft()
+            self._in_head = False
+            self.deadline = math.inf
+            self.task = state.loop.create_task(self._handle(exchange))
+            if exchange.complete and not reader.waiting:
+                self._read_on()
+        elif reader.refusal is not None:
+            self._answer(*reader.refusal)
+        elif state.closing or reader.deaf:
+            self._leave(linger=False)
+        else:
+            self._read_on()
+            self._await_request()
+
+    def _await_request(self) -> None:
+        now, limits = self.state.loop.time(), self.state.limits
+        if not self._reader.unread:
+            self._in_head = False
+            self.deadline = now + limits.idle_seconds
+        elif not self._in_head:
+            self._in_head = True
+            self.deadline = now + limits.head_seconds
+
+    async def _handle(self, exchange: Http1Exchange) -> None:
+        failed = True
+        try:
+            await self.state.handler(exchange)
+            failed = False
+        except ClientGone:
+            exchange.broken = True
+        except Exception:
+            log.exception("handler failed", method=exchange.method)
+        except BaseException:
+            exchange.broken = True
+            raise
+        finally:
+            self._done(exchange, failed=failed)
+
+    def _done(self, exchange: Http1Exchange, *, failed: bool) -> None:
+        self._current = self.task = None
+        if self._lost or self._leaving:
+            return
+        if not exchange.answered:
+            refusal = self._reader.refusal
+            if exchange.lost and refusal is not None:  # its body could not be read
+                self._answer(*refusal)
+            elif exchange.broken:
+                self._reset()
+            else:
+                self._answer(500, "Internal error.")
+        elif failed or not exchange.end():
+            self._break(exchange)
+        elif not exchange.keep_alive:
+            self._leave(linger=not exchange.complete)
+        elif not self.stalled:
+            self._advance()
+
+    def _break(self, exchange: Http1Exchange) -> None:
+        """Let the client see that the answer broke off."""
+        if exchange.endless:
+            self._reset()
+        else:
+            exchange.send_head()
+            self._leave(linger=False)
+
+    def _answer(self, status: int, message: str) -> None:
+        """The server's own word, and its last on this connection."""
+        self.write(_refused(status, message, self.state.dates))
+        self._leave(linger=True)
+
+    # --- for the exchange ---
+
+    def wanted(self, exchange: Http1Exchange) -> None:
+        """The handler wants the body."""
+        self._read_on()
+        if exchange.expects:
+            exchange.expects = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def write(self, *data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        if len(data) == 1:
+            self._transport.write(data[0])
+        else:
+            self._transport.writelines(data)
+
+    async def drained(self) -> None:
+        """Wait until the client has read, or has gone."""
+        waiter: asyncio.Future[None] = self.state.loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    # --- reading, writing, leaving ---
+
+    def _read_on(self) -> None:
+        self._ahead = 0
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _lose(self) -> None:
+        """The client has gone."""
+        self._lost = True
+        if self._current is not None:
+            self._current.lose()
+        self._reader.close()
+        self._wake()
+
+    def _leave(self, *, linger: bool) -> None:
+        """Close when all is sent; with `linger` go on receiving for a while, since a connection that is closed with
+        something unread is reset, and what the client has not read by then is lost."""
+        self._leaving = self._reader.deaf = True
+        if self._transport.is_closing():
+            return
+        limits = self.state.limits
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = self.state.loop.time() + (limits.linger_seconds if linger else limits.write_seconds)
+        if not linger:
+            self._transport.close()
+            return
+        self._read_on()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has closed meanwhile, and the loop has not seen it yet
+            self._transport.abort()
+
+    def _reset(self) -> None:
+        """Close at once, and not as if all was said."""
+        self._leaving = True
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    # --- for the server ---
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        if self.stalled or self._leaving:
+            unsent = self._transport.get_write_buffer_size()
+            if 0 < unsent <= self._unsent - PROGRESS_BYTES:
+                self._unsent = unsent
+                self.deadline = now + self.state.limits.write_seconds
+            else:
+                self._transport.abort()
+        elif self._reader.unread:
+            self._answer(408, "The request's head did not arrive in time.")
+        else:
+            self._leave(linger=False)
+
+    def finish(self) -> None:
+        """Close as soon as the exchange in progress is over."""
+        if self._leaving and not self._transport.get_write_buffer_size():
+            self._transport.abort()
+        elif self._current is None and not self._leaving and not self.stalled:
+            self._leave(linger=False)
+
+    def abort(self) -> None:
+        """Close now."""
+        self._transport.abort()
+
+
+def _refused(status: int, message: str, dates: Dates) -> bytes:
+    body = json.dumps({"error": {"message": message}}).encode()
+    return (
+        f"{status_line(status)}content-type: application/json\r\n{dates.line()}content-length: {len(body)}\r\n"
+        "connection: close\r\n\r\n"
+    ).encode() + body

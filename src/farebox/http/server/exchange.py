@@ -1,0 +1,258 @@
+"""One request and its answer, on a connection of ours. See http.exchange for what a handler may expect."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Literal
+
+from farebox.errors import BODY_TOO_LARGE, Problem
+from farebox.http.exchange import ClientGone, HeaderList
+from farebox.http.server.heads import header_lines, status_line
+
+if TYPE_CHECKING:
+    from farebox.http.server.connection import Connection
+
+JOINED_MAX = 64 * 2**10
+"""Bytes of a body that are copied behind its head, to be one piece."""
+_BODILESS = (204, 304)
+
+Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
+"""How the end of the answer is seen; empty: it has not begun."""
+
+
+class Http1Exchange:
+    """An exchange carried by a Connection, which tells it what arrives and when it is lost."""
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_framing",
+        "_head",
+        "_left",
+        "_limit",
+        "_received",
+        "_waiter",
+        "_watchers",
+        "asked",
+        "broken",
+        "complete",
+        "expects",
+        "headers",
+        "keep_alive",
+        "length",
+        "lost",
+        "method",
+        "old",
+        "path",
+        "query",
+    )
+
+    def __init__(
+        self, connection: "Connection", method: str, path: str, query: str, headers: dict[str, str], length: int | None
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.length = length
+        """Of the body; None where it comes in chunks."""
+        self.keep_alive = True
+        """Whether another request may follow on the connection."""
+        self.old = False
+        """HTTP/1.0."""
+        self.expects = False
+        """The client waits for a word from us before it sends the body."""
+        self.asked = False
+        """The handler wants the body."""
+        self.complete = False
+        """The body has arrived."""
+        self.lost = False
+        """The client has gone, or what it sends cannot be read any further."""
+        self.broken = False
+        """The answer cannot be finished."""
+        self._connection = connection
+        self._chunks: list[bytes | bytearray] = []
+        self._received = 0
+        self._limit = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._watchers: list[asyncio.Future[None]] | None = None
+        self._framing: Framing = ""
+        self._head = b""
+        """The head of a stream that nothing has been sent of."""
+        self._left = 0
+
+    # --- for the handler ---
+
+    async def body(self, limit: int) -> bytes:
+        if (self.length or 0) > limit:
+            raise _too_large(limit)
+        self.asked = True
+        self._limit = limit
+        if not self.complete and not self.lost:
+            self._connection.wanted(self)
+        while not self.complete and not self.lost and self._received <= limit:
+            self._waiter = self._connection.state.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.lost:
+            raise ClientGone
+        if self._received > limit:
+            raise _too_large(limit)
+        chunks, self._chunks = self._chunks, []
+        return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+
+    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        if self._framing:
+            self.broken = True
+            raise RuntimeError("the exchange has an answer already")
+        if self.lost:
+            return
+        lines, length, dated = header_lines(headers)
+        if self.method == "HEAD" or status in _BODILESS:
+            length = length if length is not None else len(body) or None
+            size = "" if length is None or status == 204 else f"content-length: {length}\r\n"
+            body = b""
+        else:
+            size = f"content-length: {len(body)}\r\n"
+        head = self._compose(status, lines, size, dated=dated)
+        self._framing = "whole"
+        if len(body) <= JOINED_MAX:
+            self._write(head + body)
+        else:
+            self._write(head, body)
+
+    def start(self, status: int, headers: HeaderList) -> "Http1Exchange":
+        if self._framing:
+            self.broken = True
+            raise RuntimeError("the exchange has an answer already")
+        if self.lost:
+            return self
+        lines, length, dated = header_lines(headers)
+        framing: Framing = "chunked"
+        size = "transfer-encoding: chunked\r\n"
+        if length is not None:
+            framing, size = "length", f"content-length: {length}\r\n"
+        elif self.old:
+            framing, size = "until_close", ""
+            self.keep_alive = False
+        if self.method == "HEAD" or status in _BODILESS:
+            framing, size = "none", size if status != 204 else ""
+        self._head = self._compose(status, lines, size, dated=dated)
+        self._framing = framing
+        self._left = length or 0
+        self._connection.state.loop.call_soon(self.send_head)  # with the first chunk, where that comes at once
+        return self
+
+    async def send(self, chunk: bytes) -> None:
+        if self.lost:
+            raise ClientGone
+        data = self._head + self._framed(chunk)
+        self._head = b""
+        if data:
+            self._write(data)
+        if self._connection.stalled:
+            await self._connection.drained()
+            if self.lost:
+                raise ClientGone
+
+    def gone(self) -> Awaitable[None]:
+        watcher: asyncio.Future[None] = self._connection.state.loop.create_future()
+        if self.lost:
+            watcher.set_result(None)
+        elif self._watchers is None:
+            self._watchers = [watcher]
+        else:
+            self._watchers.append(watcher)
+        return watcher
+
+    # --- for the connection ---
+
+    @property
+    def answered(self) -> bool:
+        """The answer has begun."""
+        return self._framing != ""
+
+    @property
+    def endless(self) -> bool:
+        """Only the end of the connection shows the end of the answer."""
+        return self._framing == "until_close"
+
+    def add(self, data: bytes) -> None:
+        """A piece of the body. Above the limit nothing is kept."""
+        self._received += len(data)
+        if self.asked and self._received > self._limit:
+            self._chunks.clear()
+            self._wake()
+        elif self.length is not None:
+            self._chunks.append(data)
+        elif self._chunks:
+            self._chunks[0] += data
+        else:
+            self._chunks.append(bytearray(data))  # as objects, the smallest chunks would take many times their bytes
+
+    def completed(self) -> None:
+        """The body has arrived."""
+        self.complete = True
+        self._wake()
+
+    def lose(self) -> None:
+        """The client has gone, or cannot be understood any longer."""
+        self.lost = True
+        self._chunks.clear()
+        self._wake()
+        for watcher in self._watchers or ():
+            if not watcher.done():
+                watcher.set_result(None)
+        self._watchers = None
+
+    def end(self) -> bool:
+        """The handler has returned: finish the answer. Whether it is whole."""
+        if self.broken or (self._framing == "length" and self._left):
+            return False
+        if self._framing == "chunked":
+            self._write(self._head + b"0\r\n\r\n")
+            self._head = b""
+        self.send_head()
+        return True
+
+    def send_head(self) -> None:
+        """The head of a stream that has sent nothing yet."""
+        head, self._head = self._head, b""
+        if head:
+            self._write(head)
+
+    # --- inside ---
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _compose(self, status: int, lines: str, size: str, *, dated: bool) -> bytes:
+        """The head. A body that has not arrived is not waited for: the connection ends with the answer."""
+        state = self._connection.state
+        if not self.keep_alive or not self.complete or state.closing:
+            self.keep_alive = False
+            size += "connection: close\r\n"
+        elif self.old:
+            size += "connection: keep-alive\r\n"
+        date = "" if dated else state.dates.line()
+        return f"{status_line(status)}{lines}{date}{size}\r\n".encode("latin-1")
+
+    def _framed(self, chunk: bytes) -> bytes:
+        if self._framing == "chunked":
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""  # an empty one would be the end
+        if self._framing == "length":
+            self._left -= len(chunk)
+            if self._left < 0:
+                self.broken = True
+                raise ValueError("the answer is longer than its content-length")
+        return b"" if self._framing == "none" else chunk
+
+    def _write(self, *data: bytes) -> None:
+        if not self.lost:
+            self._connection.write(*data)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")

@@ -1,0 +1,123 @@
+"""Heads: what a request line asks for, and the head of an answer. Text only; nothing here touches a connection."""
+
+import re
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Literal
+from urllib.parse import quote, unquote_to_bytes
+
+from farebox.clock import Clock
+from farebox.http.exchange import HeaderList
+
+PATH_SAFE = "/:@!$&'()*+,;=-._~"
+"""What stands in a path as it is; everything else is percent-encoded."""
+_is_plain_path = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=\-._~]*").fullmatch
+_origin_of = re.compile(r"https?://[^/?#@]+(?=[/?]|$)", re.IGNORECASE).match
+is_host = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?").fullmatch
+"""Whether a Host header has the form of one (RFC 9110, 7.2)."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_is_token = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch
+_NAMES_MAX = 1024
+
+Kind = Literal["plain", "length", "date", "ours"]
+_OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer"})
+_kinds: dict[str, Kind] = {}
+"""Names of headers that answers had, by their spelling."""
+
+
+def split_target(target: bytes, method: str) -> tuple[str, str]:
+    """Path and query of a request's target. Raises ValueError where it has no form that is served.
+
+    What needs no percent-encoding in a path is decoded, the rest encoded in one way, so that every spelling of a path
+    is the same path to all who look at it afterwards.
+    """
+    text = target.decode("ascii")  # the parser takes nothing else
+    if text[:1] != "/":
+        if text == "*" and method == "OPTIONS":
+            return "*", ""
+        origin = _origin_of(text)
+        if origin is None:
+            raise ValueError("the target is neither a path nor an http URL")
+        text = text[origin.end() :]
+    path, _, query = text.partition("?")
+    if "#" in text:
+        raise ValueError("the target has a fragment")
+    if not _is_plain_path(path):
+        path = quote(unquote_to_bytes(path), safe=PATH_SAFE)
+    return path or "/", query
+
+
+def add_header(headers: dict[str, str], name: str, value: str) -> None:
+    """Put a header that came to the others; one that came before is joined with it (RFC 9110, 5.3)."""
+    earlier = headers.get(name)
+    headers[name] = value if earlier is None else f"{earlier}{'; ' if name == 'cookie' else ', '}{value}"
+
+
+class Dates:
+    """The Date header's line, made anew each second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._second = -1
+        self._line = ""
+
+    def line(self) -> str:
+        second = self._clock.now_ms() // 1000
+        if second != self._second:
+            self._second = second
+            self._line = f"date: {formatdate(second, usegmt=True)}\r\n"
+        return self._line
+
+
+def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
+    """The lines of an answer's headers without its content-length, which stands apart, and whether there is a date.
+
+    Raises ValueError where one cannot be sent as it is: a line break in a value would be further headers, or an answer
+    of somebody else's.
+    """
+    lines: list[str] = []
+    length, dated = None, False
+    for name, value in headers:
+        kind = _kinds.get(name) or _learn(name)
+        if kind == "length":
+            length = _length(value)
+            continue
+        if kind == "date":
+            dated = True
+        elif kind == "ours":
+            raise ValueError(f"the header {name} is the server's to send")
+        lines.append(f"{name}: {value}\r\n")
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        raise ValueError("a header's value has a line break")
+    return text, length, dated
+
+
+def status_line(status: int) -> str:
+    """Raises ValueError where it is no status of a final answer."""
+    if not 200 <= status <= 999:
+        raise ValueError(f"{status} is no status of an answer")
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+
+
+def _learn(name: str) -> Kind:
+    if not _is_token(name):
+        raise ValueError("a header's name cannot be sent")
+    lower = name.lower()
+    kind: Kind = "plain"
+    if lower == "content-length":
+        kind = "length"
+    elif lower == "date":
+        kind = "date"
+    elif lower in _OURS:
+        kind = "ours"
+    if len(_kinds) < _NAMES_MAX:
+        _kinds[name] = kind
+    return kind
+
+
+def _length(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError("the content-length is no number")
+    return int(value)

@@ -1,0 +1,219 @@
+"""Reading requests from the bytes of one connection.
+
+llhttp parses, in its strict mode: bare line feeds, folded lines, a space before a colon, two lengths, or a length and
+chunks together are errors. What it lets pass and could be read in two ways is refused here.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httptools
+
+from farebox.http.server.exchange import Http1Exchange
+from farebox.http.server.heads import add_header, is_host, split_target
+
+if TYPE_CHECKING:
+    from farebox.http.server.connection import Connection
+
+PIPELINED_MAX = 64
+"""Requests that wait for the one before them."""
+
+_ONCE = frozenset({"host", "content-length", "transfer-encoding"})
+_NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
+_names: dict[bytes, str] = {}
+"""Names of headers that requests had, by their spelling."""
+
+
+class RequestReader:
+    """Makes exchanges of what arrives. The parser calls its `on_…` methods."""
+
+    __slots__ = (
+        "_arriving",
+        "_connection",
+        "_head_bytes",
+        "_head_lines",
+        "_headers",
+        "_limits",
+        "_parser",
+        "_target",
+        "_upgrading",
+        "deaf",
+        "refusal",
+        "unread",
+        "waiting",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self.waiting: deque[Http1Exchange] = deque()
+        """Exchanges whose head has come; the body of the last may be on its way."""
+        self.refusal: tuple[int, str] | None = None
+        """Status and message that are answered when those before are answered."""
+        self.deaf = False
+        """What comes further is thrown away."""
+        self.unread = 0
+        """Bytes since the parser last made something of them: an unfinished head, trailers, extensions of chunks."""
+        self._connection = connection
+        self._limits = connection.state.limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._head_bytes = self._head_lines = 0
+        self._arriving: Http1Exchange | None = None
+        """The exchange whose body is on its way."""
+        self._upgrading = False
+
+    def feed(self, data: bytes) -> None:
+        self.unread += len(data)
+        while data and not self.deaf:
+            try:
+                self._parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._resume_after_upgrade(data[upgrade.args[0] :])
+            except httptools.HttpParserInvalidMethodError:
+                self.refuse(501, "The request's method is not known.")
+            except httptools.HttpParserError as error:
+                status = 505 if "HTTP version" in str(error) else 400
+                self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
+        if self.unread > self._limits.header_bytes + self._limits.target_bytes:
+            self.refuse(431, "The request's head is too large.")
+
+    def refuse(self, status: int, message: str) -> None:
+        """Have it answered so when those before are answered, and read nothing further."""
+        if self.deaf:
+            return
+        self.deaf = True
+        self.refusal = (status, message)
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
+            arriving.lose()
+            if self.waiting and self.waiting[-1] is arriving:
+                self.waiting.pop()
+
+    def close(self) -> None:
+        """The connection is lost."""
+        self.deaf = True
+        for exchange in self.waiting:
+            exchange.lose()
+        self.waiting.clear()
+        self._arriving = None
+        self._parser = None  # type: ignore[assignment]  # it refers to this
+
+    # --- httptools ---
+
+    def on_message_begin(self) -> None:
+        self.unread = 1  # so that a head which begins behind a whole request is one that has begun
+
+    def on_url(self, target: bytes) -> None:
+        if self._arriving is not None:  # see _resume_after_upgrade
+            return
+        self._target += target
+        if len(self._target) > self._limits.target_bytes:
+            self._fail(414, "The request's target is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._arriving is not None:  # a trailer
+            return
+        headers, limits = self._headers, self._limits
+        self._head_lines += 1
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > limits.header_bytes or self._head_lines > limits.headers:
+            self._fail(431, "The request's head is too large.")
+        key = _names.get(name) or _learn(name)
+        text = value.decode("latin-1").rstrip(" \t")
+        if key not in headers:
+            headers[key] = text
+        elif key in _ONCE:
+            self._fail(400, f"The request has two headers {key}.")
+        else:
+            add_header(headers, key, text)
+
+    def on_headers_complete(self) -> None:
+        if self._arriving is not None:
+            return
+        parser, headers = self._parser, self._headers
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        length = self._judge(method, version, headers)
+        try:
+            path, query = split_target(self._target, method)
+        except ValueError as error:
+            self._fail(400, f"The request cannot be served: {error}.")
+        exchange = Http1Exchange(self._connection, method, path, query, headers, length)
+        exchange.keep_alive = parser.should_keep_alive()
+        exchange.old = version == "1.0"
+        exchange.expects = "expect" in headers and not exchange.old
+        self._upgrading = "upgrade" in headers and parser.should_upgrade()
+        if len(self.waiting) >= PIPELINED_MAX:
+            self._fail(503, "Too many requests without waiting for an answer.")
+        self._arriving = exchange
+        self.waiting.append(exchange)
+        self._target, self._headers = b"", {}
+        self._head_bytes = self._head_lines = self.unread = 0
+
+    def on_body(self, data: bytes) -> None:
+        self.unread = 0
+        if self._arriving is not None:
+            self._arriving.add(data)
+
+    def on_message_complete(self) -> None:
+        exchange = self._arriving
+        if exchange is None or self._upgrading:
+            return
+        self._arriving = None
+        self.unread = 0
+        exchange.completed()
+        if not exchange.keep_alive:
+            self.deaf = True  # the client has said that it is its last
+
+    # --- inside ---
+
+    def _resume_after_upgrade(self, rest: bytes) -> bytes:
+        """A client may offer another protocol (Java's offers HTTP/2 with every first request), a server may go on as if
+        it had not. The parser takes the end of such a head for the end of HTTP: a new one reads on, from the start of
+        the body, which it is told the length of. Returns what is to be read."""
+        self._upgrading = False
+        self._parser = httptools.HttpRequestParser(self)
+        exchange = self._arriving
+        if exchange is None:
+            return b""
+        if exchange.length == 0:
+            self.on_message_complete()
+            return rest
+        framing = "transfer-encoding: chunked" if exchange.length is None else f"content-length: {exchange.length}"
+        self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
+        return rest
+
+    def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
+        """The length of the body, None for chunks. Raises HttpParserError where the request is not to be served."""
+        if version not in ("1.1", "1.0"):
+            self._fail(505, "Use HTTP/1.1.")
+        if method == "CONNECT":
+            self._fail(501, "This is no proxy.")
+        host = headers.get("host")
+        if host is None:
+            if version == "1.1":
+                self._fail(400, "The request has no Host header.")
+        elif not is_host(host):
+            self._fail(400, "The request's Host header is malformed.")
+        if "expect" in headers and headers["expect"].lower() != "100-continue":
+            self._fail(417, "The request expects what is not known here.")
+        coding = headers.get("transfer-encoding")
+        if coding is None:
+            return int(headers.get("content-length") or 0)
+        if version == "1.0" or "content-length" in headers:
+            self._fail(400, "The request's length is ambiguous.")
+        if coding.lower() != "chunked":
+            self._fail(501, "The transfer coding is not known.")
+        return None
+
+    def _fail(self, status: int, message: str) -> None:
+        """Within a callback of the parser: end the parsing."""
+        self.refuse(status, message)
+        raise httptools.HttpParserError(message)
+
+
+def _learn(name: bytes) -> str:
+    key = name.decode("ascii").lower()
+    if len(_names) < _NAMES_MAX and len(name) <= _NAME_BYTES_MAX:
+        _names[name] = key
+    return key

@@ -1,0 +1,73 @@
+"""What the connections of one server share: the handler, the limits, the clock of their deadlines."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from farebox.http.exchange import Exchange
+from farebox.http.server.heads import Dates
+
+if TYPE_CHECKING:
+    from farebox.http.server.connection import Connection
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take of the server."""
+
+    header_bytes: int = 64 * 2**10
+    """All headers of a request together."""
+    headers: int = 100
+    target_bytes: int = 16 * 2**10
+    connections: int = 10_000
+    head_seconds: float = 30.0
+    """From a request's first byte to the end of its head."""
+    idle_seconds: float = 75.0
+    """Between two requests."""
+    write_seconds: float = 30.0
+    """In which a client that lets an answer wait takes some of it."""
+    linger_seconds: float = 10.0
+    """How long what a client still sends is thrown away, so that it can read why it was refused."""
+
+    @property
+    def shortest_seconds(self) -> float:
+        return min(self.head_seconds, self.idle_seconds, self.write_seconds, self.linger_seconds)
+
+
+@dataclass(slots=True, eq=False)
+class ServerState:
+    handler: Handler
+    loop: asyncio.AbstractEventLoop
+    dates: Dates
+    limits: Limits
+    connections: "set[Connection]" = field(default_factory=set)
+    closing: bool = False
+    emptied: "asyncio.Future[None] | None" = None
+    """Done when the last connection is gone."""
+    sweeper: asyncio.TimerHandle | None = None
+
+    def add(self, connection: "Connection") -> None:
+        self.connections.add(connection)
+        if self.sweeper is None:
+            self._sweep_later()
+
+    def discard(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        if not self.connections and self.emptied is not None and not self.emptied.done():
+            self.emptied.set_result(None)
+
+    def _sweep_later(self) -> None:
+        self.sweeper = self.loop.call_later(min(1.0, self.limits.shortest_seconds / 4), self._sweep)
+
+    def _sweep(self) -> None:
+        """One timer for all deadlines: one for each request would cost more than looking at each connection."""
+        self.sweeper = None
+        now = self.loop.time()
+        for connection in tuple(self.connections):
+            if connection.deadline < now:
+                connection.expire(now)
+        if self.connections:
+            self._sweep_later()

@@ -1,0 +1,44 @@
+"""A process that was taken for dead while its call went on, and whose hold was charged in full (FAREBOX_IN_DOUBT)."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from farebox.ledger.commands import Outcome, Settle
+from farebox.ledger.recovery import left_open
+from tests.engines import ON_BOTH_ENGINES
+from tests.ride.gate import MODEL, SLUG, gated
+from tests.ride.kit import differences, eventually
+from tests.ride.wire import chat_body, start
+from tests.support import Farebox, running_farebox
+
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("farebox")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_its_caller_gets_the_answer_and_is_charged_once(farebox: Farebox, *, stream: bool) -> None:
+    customer = farebox.funded("5")
+    services = farebox.services
+    with gated(farebox) as gate:
+        wire = await start(customer, chat_body(model=f"{SLUG}/{MODEL}", max_tokens=50, stream=stream))
+        await eventually(lambda: gate.waiting == 1, "the call is under way")
+        (hold,) = await asyncio.to_thread(farebox.run, services.database.scan(lambda c: left_open(c, "")))
+        charge = Settle(
+            account_id=hold.account_id, hold_id=hold.hold_id, amount=hold.amount, at=services.clock.now_ms()
+        )
+        verdict = await asyncio.to_thread(farebox.run, services.ledger.do(charge))
+        assert verdict.outcome is Outcome.DONE
+        gate.open()
+        answer = await asyncio.wait_for(wire.answer(), 10)
+    assert answer.status == 200
+    assert b"[DONE]" in answer.body if stream else b"through" in answer.body
+    assert "farebox-charge-usd" not in answer.headers, "what it was charged is not what this answer costs"
+    assert (customer.balance.posted, customer.balance.held) == (verdict.posted, 0)
+    assert differences(farebox) == []

@@ -1,0 +1,208 @@
+"""Deadlines, how many connections, starting and stopping."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.server import AddressInUse, reserve, serve
+from tests.http.serving import Asked, Peer, request, serving, until
+
+GET = request()
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nHost: h\r\n", GET + b"GET /", b"\r\n"])
+async def test_a_head_that_does_not_arrive_is_answered_408(sent: bytes) -> None:
+    async with serving(Asked().echo, head_seconds=0.15) as served:
+        peer = await served.open(sent)
+        if sent.startswith(GET):
+            assert (await peer.answer()).status == 200
+        assert (await peer.answer()).status == 408
+        assert await peer.closed()
+
+
+async def test_a_head_that_trickles_gains_no_time() -> None:
+    async with serving(Asked().echo, head_seconds=0.3) as served:
+        peer = await served.open(b"GET / HTTP/1.1\r\nHost: h\r\n")
+        answered = asyncio.ensure_future(peer.answer())
+        for number in range(2000):
+            peer.send(b"a: %d\r\n" % number)
+            await asyncio.sleep(0.01)
+            if answered.done():
+                break
+        assert answered.result().status == 408
+        assert number < 99, "as many headers as are taken"
+
+
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
+    async def handler(exchange: Exchange) -> None:
+        await asyncio.sleep(0.6)
+        exchange.answer(200, [], b"")
+
+    async with serving(handler, idle_seconds=0.15, head_seconds=0.15) as served:
+        peers = [await served.open(), await served.open(GET)]
+        assert await peers[0].closed(), "it never asked"
+        assert (await peers[1].answer()).status == 200
+        assert await peers[1].closed()
+
+
+async def test_a_refused_client_that_goes_on_sending_is_cut() -> None:
+    async with serving(Asked().echo, linger_seconds=0.2) as served:
+        peer = await served.open(b"nonsense\r\n\r\n")
+
+        async def go_on() -> None:
+            while True:
+                peer.send(b"x" * 10_000)
+                await peer.writer.drain()
+                await asyncio.sleep(0.002)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(go_on(), 5)
+
+
+async def test_so_many_connections_and_no_more() -> None:
+    async with serving(Asked().echo, connections=3) as served:
+        peers = [await served.open(GET) for _ in range(3)]
+        for peer in peers:
+            assert (await peer.answer()).status == 200
+        answer = await served.ask(b"")
+        assert (answer.status, answer.headers["connection"]) == (503, "close")
+        peers[0].writer.close()
+        await until(lambda: len(served.server._state.connections) == 2)
+        assert (await served.ask(GET)).status == 200
+
+
+async def test_nothing_is_kept_of_connections_that_are_gone() -> None:
+    async with serving(Asked().echo) as served:
+        for number in range(30):
+            peer = await served.open(GET if number % 3 else b"GET", b"x" * (number % 2))
+            if number % 3:
+                await peer.answer()
+            peer.writer.transport.abort()
+        await until(lambda: not served.server._state.connections)
+
+
+async def test_small_packets_leave_at_once() -> None:
+    """Without waiting for the client to acknowledge those before (Nagle's algorithm)."""
+    found: list[int] = []
+
+    async def handler(exchange: Exchange) -> None:
+        [connection] = served.server._state.connections
+        sock = connection._transport.get_extra_info("socket")
+        found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        exchange.answer(200, [], b"")
+
+    async with serving(handler) as served:
+        await served.ask(GET)
+        assert found[0]
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
+    go, asked = asyncio.Event(), Asked()
+
+    async def handler(exchange: Exchange) -> None:
+        asked.exchanges.append(exchange)
+        await go.wait()
+        exchange.answer(200, [], b"finished")
+
+    async with serving(handler) as served:
+        idle, busy = await served.open(), await served.open(GET + GET)
+        half = await served.open(b"GET / HTTP/1.1\r\n")
+        await until(lambda: asked.exchanges)
+        closing = asyncio.ensure_future(served.server.close())
+        assert await idle.closed()
+        assert await half.closed()
+        with pytest.raises(ConnectionRefusedError):
+            await served.open()
+        assert not closing.done()
+        go.set()
+        answer = await busy.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"finished", "close")
+        assert await busy.closed()
+        await asyncio.wait_for(closing, 5)
+        assert len(asked.exchanges) == 1, "what waited behind it was not begun"
+
+
+async def test_a_stop_does_not_wait_for_ever() -> None:
+    begun, gone = [], []
+
+    async def handler(exchange: Exchange) -> None:
+        begun.append(exchange)
+        try:
+            stream = exchange.start(200, [])
+            while exchange.path == "/flood":
+                await stream.send(b"x" * 65_536)
+            await asyncio.Event().wait()
+        except (ClientGone, asyncio.CancelledError) as error:
+            gone.append(error)
+            raise
+
+    async with serving(handler) as served:
+        peers = [await served.open(request("GET", path)) for path in ("/flood", "/hang")]
+        await until(lambda: len(begun) == 2)
+        await asyncio.wait_for(served.server.close(), 5)
+        assert len(gone) == 2
+        for peer in peers:
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await peer.answer()
+
+
+async def test_a_port_belongs_to_one_server() -> None:
+    reserved = reserve("127.0.0.1", 0)
+    port = reserved.getsockname()[1]
+    first = await serve(Asked().echo, "127.0.0.1", reserved=reserved)
+    assert first.port == port
+    with pytest.raises(AddressInUse, match="choose another"):
+        reserve("127.0.0.1", port)
+    for shared in (False, True):
+        with pytest.raises(AddressInUse, match="choose another"):
+            await serve(Asked().echo, "127.0.0.1", port, shared=shared)
+    await first.close()
+    again = await serve(Asked().echo, "127.0.0.1", port)
+    await again.close()
+
+
+async def test_of_two_that_start_at_once_one_listens() -> None:
+    one = reserve("127.0.0.1", 0)
+    with reserve("127.0.0.1", one.getsockname()[1]) as other:
+        first = await serve(Asked().echo, "127.0.0.1", reserved=one)
+        with pytest.raises(AddressInUse, match="choose another"):
+            await serve(Asked().echo, "127.0.0.1", reserved=other)
+        await first.close()
+
+
+async def test_a_port_may_be_shared() -> None:
+    """By processes that say so, on a port that another one keeps."""
+    asked = [Asked(), Asked()]
+    with reserve("127.0.0.1", 0) as reserved:
+        servers = [await serve(one.echo, "127.0.0.1", reserved=reserved, shared=True) for one in asked]
+        assert servers[0].port == servers[1].port == reserved.getsockname()[1]
+        for _ in range(200):
+            peer = Peer(*await asyncio.open_connection("127.0.0.1", servers[0].port))
+            peer.send(GET)
+            assert (await peer.answer()).status == 200
+            peer.writer.close()
+            await peer.writer.wait_closed()
+            if all(one.exchanges for one in asked):
+                break
+        assert all(one.exchanges for one in asked)
+        for server in servers:
+            await server.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", servers[0].port)
+
+
+async def test_a_connection_that_is_reset_before_it_is_looked_at() -> None:
+    async with serving(Asked().echo) as served:
+        for _ in range(20):
+            sock = socket.create_connection(("127.0.0.1", served.server.port))
+            sock.sendall(GET + b"nonsense\r\n\r\n")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        assert (await served.ask(GET)).status == 200
+        await until(lambda: len(served.server._state.connections) <= 1)

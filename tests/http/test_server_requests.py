@@ -1,0 +1,481 @@
+"""What the server makes of requests: as they should be, and as they should not."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from farebox.errors import Problem
+from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.server.connection import PAUSE_ABOVE
+from farebox.http.server.reader import PIPELINED_MAX
+from tests.http.serving import Asked, Peer, request, serving, until
+
+GET = request()
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_a_request_is_understood_and_the_connection_stays() -> None:
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        peer = await served.open()
+        for number in range(3):
+            peer.send(request("POST", f"/a/{number}?b=c%20d&e", b"body", X_One="1", content_type="text/plain"))
+            answer = await peer.answer()
+            assert answer.status == 200
+            assert answer.json() == {
+                "method": "POST",
+                "path": f"/a/{number}",
+                "query": "b=c%20d&e",
+                "headers": {"host": "h", "x-one": "1", "content-type": "text/plain", "content-length": "4"},
+                "body": "body",
+            }
+            assert "connection" not in answer.headers
+            assert "server" not in answer.headers
+
+
+async def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        requests = [request("POST", f"/{number}", b"x" * number) for number in range(1, 21)]
+        peer = await served.open(b"".join(requests))
+        for number in range(1, 21):
+            told = (await peer.answer()).json()
+            assert (told["path"], told["body"]) == (f"/{number}", "x" * number)
+        assert asked.most_busy == 1
+
+
+async def test_so_many_requests_wait_and_no_more() -> None:
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        peer = await served.open(GET * (PIPELINED_MAX + 50))
+        for _ in range(PIPELINED_MAX):
+            assert (await peer.answer()).status == 200
+        assert (await peer.answer()).status == 503
+        assert await peer.closed()
+
+
+@pytest.mark.parametrize(
+    ("sent", "closes", "said"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", True, "close"),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Keep-Alive, Close\r\n\r\n", True, "close"),
+        (b"GET / HTTP/1.0\r\n\r\n", True, "close"),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False, "keep-alive"),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", False, None),
+    ],
+)
+async def test_who_closes(sent: bytes, closes: bool, said: str | None) -> None:
+    async with serving(Asked().echo) as served:
+        peer = await served.open(sent)
+        answer = await peer.answer()
+        assert (answer.status, answer.headers.get("connection")) == (200, said)
+        peer.send(sent)
+        if closes:
+            assert await peer.closed()
+        else:
+            assert (await peer.answer()).status == 200
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000, 1 << 20])
+async def test_bodies_by_length_and_by_chunks(size: int) -> None:
+    asked = Asked()
+    body = bytes(range(256)) * (size // 256 + 1)
+    body = body[:size]
+    async with serving(asked.echo) as served:
+        assert (await served.ask(request("POST", "/", body))).status == 200
+        pieces = [body[at : at + 30_000] for at in range(0, size, 30_000)]
+        chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        peer = await served.open(CHUNKED, chunks, b"0\r\nTrailer: x\r\nHost: evil\r\n\r\n", GET)
+        told = await peer.answer()
+        assert told.status == 200
+        assert told.json()["headers"] == {"host": "h", "transfer-encoding": "chunked"}
+        assert (await peer.answer()).status == 200
+        assert asked.bodies == [body, body, b""]
+
+
+async def test_the_smallest_chunks_do_not_take_many_times_their_bytes() -> None:
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        assert (await served.ask(CHUNKED + b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n")).status == 200
+        assert asked.bodies == [b"x" * 50_000]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_a_body_above_the_limit(chunked: bool) -> None:
+    async def handler(exchange: Exchange) -> None:
+        try:
+            await exchange.body(1000)
+        except Problem as problem:
+            exchange.answer(problem.kind.status, [], b"no")
+
+    body = b"x" * (8 << 20)
+    sent = CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else request("POST", "/", body)
+    async with serving(handler) as served:
+        peer = await served.open(sent)
+        answer = await peer.answer()
+        assert (answer.status, answer.body, answer.headers["connection"]) == (413, b"no", "close")
+        assert await peer.closed()
+
+
+async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
+    go, size = asyncio.Event(), 64 << 20
+    got = []
+
+    async def handler(exchange: Exchange) -> None:
+        await go.wait()
+        got.append(await exchange.body(1 << 30))
+        exchange.answer(200, [], b"")
+
+    async with serving(handler) as served:
+        peer = await served.open(f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode())
+        sent, piece = 0, b"x" * (1 << 16)
+
+        async def flood() -> None:
+            nonlocal sent
+            while sent < size:
+                peer.send(piece)
+                sent += len(piece)
+                await peer.writer.drain()
+
+        flooding = asyncio.ensure_future(flood())
+        before = -1
+        while sent != before:  # until the sender stands still
+            before = sent
+            await asyncio.sleep(0.05)
+        assert sent < size / 2
+        go.set()
+        await flooding
+        assert (await peer.answer()).status == 200
+        assert len(got[0]) == size
+
+
+async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_answer_arrives() -> None:
+    async def handler(exchange: Exchange) -> None:
+        exchange.answer(401, [], b"who are you?")
+
+    body = b"x" * (16 << 20)
+    async with serving(handler) as served:
+        small = await served.open(request("POST", "/", b"small"), GET)
+        answers = [await small.answer(), await small.answer()]
+        assert [answer.headers.get("connection") for answer in answers] == [None, None], "it had arrived"
+        peer = await served.open(request("POST", "/", body), GET)
+        answer = await peer.answer()
+        assert (answer.status, answer.body, answer.headers["connection"]) == (401, b"who are you?", "close")
+        assert await peer.closed()
+
+
+async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> None:
+    async def handler(exchange: Exchange) -> None:
+        if exchange.path == "/wanted":
+            assert await exchange.body(100) == b"body"
+        exchange.answer(200, [], b"done")
+
+    expecting = {"Expect": "100-continue", "Content_Length": "4"}
+    async with serving(handler) as served:
+        peer = await served.open(request("POST", "/wanted", **expecting))
+        assert (await peer.answer()).status == 100
+        peer.send(b"body")
+        assert (await peer.answer()).body == b"done"
+        peer.send(request("POST", "/wanted", **expecting), b"body")  # did not wait
+        first = await peer.answer()
+        assert first.status == 200 or (first.status, (await peer.answer()).body) == (100, b"done")
+        peer = await served.open(request("POST", "/", **expecting))
+        answer = await peer.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        peer.send(b"GET /")  # what came now could be the body, or the next request
+        assert await peer.closed()
+        assert (await served.ask(request("POST", "/wanted", Expect="miracles"))).status == 417
+
+
+REFUSED = [
+    (400, b"GET / HTTP/1.1\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+    (400, b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\nHost: h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\n\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\n\tfolded: x\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\n Host: h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost : h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\0c\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\nA\0: b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\n: b\r\n\r\n"),
+    (400, b"GET / HTTP/1.1\r\nHost: h\r\nA\r\n\r\n"),
+    (400, b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET /\0 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET /\xc3\xa4 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET a HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET * HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET ftp://h/a HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET http:///a HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET http://me@h/a HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"GET / HTTP/1.1 \r\nHost: h\r\n\r\n"),
+    (400, b"GET / http/1.1\r\nHost: h\r\n\r\n"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x1\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1 1\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\na"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551616\r\n\r\na"),
+    (400, b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    (400, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
+    (501, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    (501, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    (501, b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"3\nabc\r\n0\r\n\r\n"),
+    (400, CHUNKED + b" 3\r\nabc\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"-3\r\nabc\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"3;a\nb\r\nabc\r\n0\r\n\r\n"),
+    (400, CHUNKED + b"10000000000000000\r\nabc\r\n0\r\n\r\n"),
+    (501, b"CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (501, b"NOSUCH / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (501, b"get / HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (501, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+    (505, b"GET /\r\n\r\n"),
+    (505, b"GET / HTTP/0.9\r\n\r\n"),
+    (505, b"GET / HTTP/1.2\r\nHost: h\r\n\r\n"),
+    (505, b"GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
+    (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    (414, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (431, b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * 70_000 + b"\r\n\r\n"),
+    (431, b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * 200_000),
+    (431, b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: a\r\n" * 100 + b"\r\n"),
+    (431, b"\r\n" * 400_000),
+    (431, CHUNKED + b"1\r\na\r\n0\r\nA: " + b"a" * 400_000),
+    (431, CHUNKED + b"1;" + b"a" * 400_000),
+]
+
+
+@pytest.mark.parametrize(("status", "sent"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
+@pytest.mark.parametrize("before", [b"", GET], ids=["alone", "after"])
+async def test_refused(status: int, sent: bytes, before: bytes) -> None:
+    """Once, shortly, and the connection ends: nothing after it is looked at."""
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        peer = await served.open(before + sent, GET)
+        if before:
+            assert (await peer.answer()).status == 200
+        answer = await peer.answer()
+        assert answer.status == status, answer.body
+        assert answer.headers["connection"] == "close"
+        assert answer.json()["error"]["message"]
+        assert len(answer.body) < 200
+        assert await peer.end() == b""
+        assert len(asked.bodies) == bool(before), "no handler has it"
+
+
+async def test_as_many_headers_as_are_taken() -> None:
+    asked = Asked()
+    async with serving(asked.echo, headers=10, header_limit=1000) as served:
+        headers = {f"a_{number}": "x" for number in range(9)}
+        assert (await served.ask(request(**headers))).status == 200
+        assert (await served.ask(request(**headers, b="x"))).status == 431
+        assert (await served.ask(request(a="x" * 900))).status == 200
+        assert (await served.ask(request(a="x" * 1000))).status == 431
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/", "/", ""),
+        ("/a/b;p?x=1?y", "/a/b;p", "x=1?y"),
+        ("http://other.example:81/a?x", "/a", "x"),
+        ("HTTPS://other.example", "/", ""),
+        ("http://other.example?x=1", "/", "x=1"),
+        ("/%61%3A%2f%2E%2e", "/a:/..", ""),
+        ("/a%20b%c3%a4%00", "/a%20b%C3%A4%00", ""),
+        ("/%ff", "/%FF", ""),
+        ("/%zz%2", "/%25zz%252", ""),
+        ("/%252F", "/%252F", ""),
+        ('/{"a"|b}', "/%7B%22a%22%7Cb%7D", ""),
+        ("//a//b/../c", "//a//b/../c", ""),
+        ("/?%41={b}", "/", "%41={b}"),
+    ],
+)
+async def test_targets(target: str, path: str, query: str) -> None:
+    """Every spelling of a path is one path; the query is passed as it came."""
+    async with serving(Asked().echo) as served:
+        told = (await served.ask(request("GET", target))).json()
+        assert (told["path"], told["query"]) == (path, query)
+
+
+async def test_a_target_that_is_the_server_itself() -> None:
+    async with serving(Asked().echo) as served:
+        assert (await served.ask(request("OPTIONS", "*"))).json()["path"] == "*"
+
+
+async def test_headers_that_come_twice_are_one() -> None:
+    async with serving(Asked().echo) as served:
+        sent = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: 1 \r\nCookie: a=1\r\nx-a:\t2\t\r\nCookie: b=2\r\nX-L: \xe4\r\n\r\n"
+        told = (await served.ask(sent)).json()["headers"]
+        assert told == {"host": "h", "x-a": "1, 2", "cookie": "a=1; b=2", "x-l": "ä"}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
+async def test_methods_are_the_handlers_to_judge(method: str) -> None:
+    async with serving(Asked().echo) as served:
+        assert (await served.ask(request(method))).json()["method"] == method
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split: bool) -> None:
+    """The body stays the body: it is not the other protocol's, and no further request either."""
+    asked = Asked()
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAMAAABk"}
+    hidden = request("POST", "/hidden", b"x")
+    sent = [
+        request("POST", "/a", hidden, **offer),
+        request("GET", "/b", **offer),
+        request("POST", "/c", Transfer_Encoding="chunked", **offer) + b"3\r\nabc\r\n0\r\nT: x\r\n\r\n",
+        request("GET", "/d", Connection="Upgrade", Upgrade="websocket"),
+        request("POST", "/e", b"x", Connection="Upgrade, close", Upgrade="h2c"),
+    ]
+    async with serving(asked.echo) as served:
+        peer = await served.open()
+        pieces = [bytes([byte]) for byte in b"".join(sent)] if split else [b"".join(sent)]
+        for piece in pieces:
+            peer.send(piece)
+            await asyncio.sleep(0)
+        told = [(await peer.answer()).json() for _ in sent]
+        assert [one["path"] for one in told] == ["/a", "/b", "/c", "/d", "/e"]
+        assert [one["body"] for one in told] == [hidden.decode(), "", "abc", "", "x"]
+        assert await peer.closed()
+        refused = await served.ask(
+            request("GET", "/", Connection="Upgrade", Upgrade="h2c") + b"\0\0\0 not HTTP\r\n\r\n"
+        )
+        assert refused.status == 200
+
+
+async def test_what_follows_an_offer_is_read_as_http() -> None:
+    async with serving(Asked().echo) as served:
+        peer = await served.open(request("GET", "/", Connection="Upgrade", Upgrade="h2c"), b"\0\0\0 not HTTP\r\n\r\n")
+        assert [(await peer.answer()).status for _ in range(2)] == [200, 501]
+        assert await peer.closed()
+
+
+# --- going away -------------------------------------------------------------------------------------------------------
+
+
+def reset(peer: Peer) -> None:
+    sock: socket.socket = peer.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.writer.transport.abort()
+
+
+def close(peer: Peer) -> None:
+    peer.writer.close()
+
+
+def half_close(peer: Peer) -> None:
+    peer.writer.write_eof()
+
+
+@pytest.mark.parametrize("leave", [reset, close, half_close])
+async def test_a_client_that_leaves_is_noticed(leave: object) -> None:
+    seen = []
+
+    async def handler(exchange: Exchange) -> None:
+        first, second = exchange.gone(), exchange.gone()
+        asyncio.ensure_future(first).cancel()
+        seen.append("waits")
+        await second
+        await exchange.gone()
+        exchange.answer(200, [], b"nobody reads this")
+        with pytest.raises(ClientGone):
+            await exchange.start(200, []).send(b"x")
+        seen.append("gone")
+
+    async with serving(handler) as served:
+        peer = await served.open(request("POST", "/", b"body"))
+        await until(lambda: seen == ["waits"])
+        assert callable(leave)
+        leave(peer)
+        await until(lambda: seen == ["waits", "gone"])
+
+
+@pytest.mark.parametrize("leave", [reset, close, half_close])
+async def test_a_client_that_leaves_in_mid_body(leave: object) -> None:
+    seen = []
+
+    async def handler(exchange: Exchange) -> None:
+        seen.append("waits")
+        try:
+            await exchange.body(100)
+        except ClientGone:
+            seen.append("gone")
+            raise
+
+    async with serving(handler) as served:
+        peer = await served.open(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf")
+        await until(lambda: seen == ["waits"])
+        assert callable(leave)
+        leave(peer)
+        await until(lambda: seen == ["waits", "gone"])
+
+
+async def test_a_client_that_leaves_does_not_start_what_it_asked_for_further() -> None:
+    asked, go = Asked(), asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        asked.exchanges.append(exchange)
+        await go.wait()
+        exchange.answer(200, [], b"")
+
+    async with serving(handler) as served:
+        peer = await served.open(GET * 3)
+        await until(lambda: asked.exchanges)
+        reset(peer)
+        await asked.exchanges[0].gone()
+        go.set()
+        await until(lambda: not served.server._state.connections)
+        assert len(asked.exchanges) == 1
+
+
+async def test_requests_beyond_a_mark_are_not_even_read() -> None:
+    """A client that goes on sending while its first request is being served."""
+    go, size = asyncio.Event(), 0
+
+    async def handler(exchange: Exchange) -> None:
+        await go.wait()
+        exchange.answer(200, [], b"")
+
+    async with serving(handler) as served:
+        piece = request("POST", "/", b"x" * 60_000)
+        peer = await served.open(GET)
+
+        async def flood() -> None:
+            nonlocal size
+            while size < 100 * PAUSE_ABOVE:
+                peer.send(piece)
+                size += len(piece)
+                await peer.writer.drain()
+
+        flooding = asyncio.ensure_future(flood())
+        before = -1
+        while size != before:
+            before = size
+            await asyncio.sleep(0.05)
+        assert size < 80 * PAUSE_ABOVE
+        flooding.cancel()
+        go.set()
+        assert (await peer.answer()).status == 200
+        assert (await peer.answer()).status == 200
