@@ -58,11 +58,8 @@ class RandomIds:
         if not self._pool:
             self._pool = secrets.token_bytes(_POOL_BYTES)  # a system call for many ids
         chance, self._pool = self._pool[:10], self._pool[10:]
-        value = (self._clock.now_ms() & (2**48 - 1)) << 80 | int.from_bytes(chance)
-        value = (value & ~(0xF << 76)) | (7 << 76)
-        value = (value & ~(0x3 << 62)) | (2 << 62)
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        moment, text, variant = f"{self._clock.now_ms():012x}", chance.hex(), "89ab"[chance[1] & 3]
+        return f"{moment[:8]}-{moment[8:]}-7{text[:3]}-{variant}{text[4:7]}-{text[8:]}"
 
     def account_id(self) -> str:
         """32 hexadecimal characters, the shape of a Cloudflare account id."""

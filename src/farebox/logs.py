@@ -53,4 +53,6 @@ class _Timestamp:
 
 
 def _as_json(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
-    return _encode({key: value for key, value in event.items() if value is not None})
+    for key in [key for key, value in event.items() if value is None]:
+        del event[key]
+    return _encode(event)

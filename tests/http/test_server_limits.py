@@ -1,6 +1,7 @@
 """Deadlines, how many connections, starting and stopping."""
 
 import asyncio
+import resource
 import socket
 import struct
 
@@ -72,6 +73,22 @@ async def test_so_many_connections_and_no_more() -> None:
         peers[0].writer.close()
         await until(lambda: len(served.server._state.connections) == 2)
         assert (await served.ask(GET)).status == 200
+
+
+async def test_connections_leave_half_of_the_files_for_all_else() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        server = await serve(Asked().echo, "127.0.0.1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    peers = [Peer(*await asyncio.open_connection("127.0.0.1", server.port)) for _ in range(101)]
+    assert (await peers[-1].answer()).status == 503
+    peers[0].send(GET)
+    assert (await peers[0].answer()).status == 200
+    for peer in peers:
+        peer.writer.close()
+    await server.close()
 
 
 async def test_nothing_is_kept_of_connections_that_are_gone() -> None:

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from farebox.ledger.audit import Difference, audit
 from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
+from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.ledger import JobLedger, Ledger, ledger_of
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
@@ -176,3 +179,25 @@ class CallOf:
             receipt=None,
             logged=True,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """The record of a call, with other columns than CallOf's."""
+
+    log_id: str
+    columns: dict[str, Any]
+    account_id: str = ANN
+    at: int = START
+
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        insert_call(connection, bucket, self.row(verdict))
+
+    def row(self, verdict: Verdict) -> CallRow:
+        return replace(CallOf(self.account_id, self.log_id, self.at).row(verdict), **self.columns)
+
+
+def left_to_jobs(books: Books) -> int:
+    """How many items the lanes have left to jobs so far."""
+    assert isinstance(books.ledger, LaneLedger)
+    return books.ledger.slow

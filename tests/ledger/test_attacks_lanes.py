@@ -1,25 +1,20 @@
-"""Attacks on the lanes: what a customer, an operator's settings or an unlucky order can do to a batch; and small cases
-of the function that random batches seldom meet."""
+"""Attacks on the lanes: what a customer, an operator's settings or an unlucky order can do to a batch."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncpg.exceptions import DeadlockDetectedError
-from msgspec.structs import replace
 
-from farebox.ledger.commands import Command, Hold, Outcome, Release, Verdict
-from farebox.ledger.lanes import BATCH_BYTES, LaneLedger
-from farebox.storage.calls import CallRow, insert_call
+from farebox.ledger.lanes import BATCH_BYTES
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.sql import Connection
 from tests import engines
-from tests.ledger.kit import ANN, BOB, START, Books, CallOf, grant, hold, open_books, settle, take_back, top_up
+from tests.ledger.kit import ANN, BOB, Books, Odd, hold, left_to_jobs, open_books, settle
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
 
@@ -31,27 +26,6 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
         yield opened
 
 
-def slow(books: Books) -> int:
-    assert isinstance(books.ledger, LaneLedger)
-    return books.ledger.slow
-
-
-@dataclass
-class Odd:
-    """A call's record with other columns than usual."""
-
-    log_id: str
-    columns: dict[str, Any]
-    account_id: str = ANN
-    at: int = START
-
-    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict))
-
-    def row(self, verdict: Verdict) -> CallRow:
-        return replace(CallOf(self.account_id, self.log_id, self.at).row(verdict), **self.columns)
-
-
 # --- what a customer can send -----------------------------------------------------------------------------------------
 
 
@@ -61,7 +35,7 @@ async def test_a_model_name_with_a_nul_does_not_make_its_batch_slow(books: Books
     await books.do(hold("a", 10))
     await books.ledger.record(ANN, Odd("refused", {"model": "x\0y"}))
     await books.do(settle("a", 5, record=Odd("a", {"model": "x\0y"})))
-    assert slow(books) == 0
+    assert left_to_jobs(books) == 0
     assert await books.sql("SELECT DISTINCT model FROM calls UNION ALL SELECT model FROM usage_hours") == [
         ("x\ufffdy",), ("x\ufffdy",),
     ]  # fmt: skip
@@ -73,7 +47,7 @@ async def test_many_large_calls_are_several_batches(books: Books, monkeypatch: p
     send = Lane.send
 
     async def measured(self: Lane, arguments: Any, *, bucket: int) -> Any:
-        sizes.append(sum(len(body or b"") for column in arguments[20:22] for body in column))
+        sizes.append(sum(len(body or b"") for column in arguments[20:22] for body in column or ()))
         return await send(self, arguments, bucket=bucket)
 
     monkeypatch.setattr(Lane, "send", measured)
@@ -124,300 +98,3 @@ async def test_a_job_that_was_undone_is_not_overtaken(books: Books) -> None:
 
     await asyncio.gather(books.database.write(first), books.database.write(second))
     assert order == ["first", "first", "first", "second"]
-
-
-# --- small cases of the function --------------------------------------------------------------------------------------
-
-
-async def charge(books: Books, name: str, amount: int, *, account_id: str = ANN) -> Verdict:
-    assert (await books.do(hold(name, amount, account_id=account_id))).ok
-    return await books.do(settle(name, amount, account_id=account_id))
-
-
-async def test_a_balance_below_its_mark_and_not_told_of_is_told_of(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.set(low_below=200)  # the mark was raised above the balance
-    await charge(books, "a", 10)
-    assert len(await books.sql("SELECT 1 FROM notices")) == 1
-    before = slow(books)
-    await charge(books, "b", 10)
-    assert slow(books) == before, "it has been told"
-
-
-async def test_a_balance_above_its_mark_is_told_of_when_it_falls_whatever_was_told(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.set(low_below=95, low_told=1)
-    await charge(books, "a", 10)
-    assert len(await books.sql("SELECT 1 FROM notices")) == 1
-
-
-async def test_a_refusal_below_the_mark_asks_for_credit(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.set(top_up_below=101)
-    assert (await books.do(hold("a", 100))).ok
-    assert (await books.do(hold("b", 50))).outcome is Outcome.HELD_ELSEWHERE
-    assert slow(books) == 0, "that is not for want of credit"
-    assert (await books.do(hold("b", 101))).outcome is Outcome.REFUSED
-    assert slow(books) == 1
-    assert await books.sql("SELECT top_up_below FROM balances WHERE account_id = ?", (ANN,)) == [(None,)]
-
-
-async def test_below_its_mark_a_charge_of_nothing_needs_no_job(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.do(hold("a", 1))
-    await books.set(low_below=200)
-    assert (await books.do(settle("a", 0))).ok
-    assert slow(books) == 0
-
-
-@pytest.mark.parametrize(("low", "mark"), [(70, 40), (40, 70), (90, 40), (40, 90)])
-async def test_whichever_of_two_marks_is_crossed_is_noticed(books: Books, low: int, mark: int) -> None:
-    await books.fund(ANN, 100)
-    await books.set(low_below=low, top_up_below=mark)
-    for name in range(4):
-        before = slow(books)
-        [(posted,)] = await books.sql("SELECT posted FROM balances WHERE account_id = ?", (ANN,))
-        await charge(books, f"c{name}", 10)
-        crosses = any(posted - 10 < at <= posted for at in (low, mark))
-        assert slow(books) - before == int(crosses), (posted, low, mark)
-    await charge(books, "to the mark exactly", 1)
-    [(told, armed)] = await books.sql("SELECT low_told, top_up_below FROM balances WHERE account_id = ?", (ANN,))
-    assert (told, armed) == (int(low > 59), mark if mark <= 59 else None)
-
-
-async def test_exactly_to_a_mark_is_not_below_it(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.set(low_below=60, top_up_below=60)
-    await charge(books, "a", 40)
-    assert slow(books) == 0
-    assert (await books.do(hold("b", 61))).outcome is Outcome.REFUSED
-    assert slow(books) == 0, "only below its mark would a refusal ask for credit"
-
-
-async def test_what_expires_first_decides_whether_a_hold_is_slow(books: Books) -> None:
-    for number, expires in enumerate((START + 50, START + 10, None, START + 90)):
-        await books.do(grant(f"g{number}", 10, expires_at=expires, priority=number))
-    await books.do(hold("a", 1, at=START + 9))
-    assert slow(books) == 0
-    await books.do(hold("b", 1, at=START + 10))
-    assert slow(books) == 1
-    assert await books.lots() == {"grant:g0": 10, "grant:g2": 10, "grant:g3": 10}
-
-
-async def test_lots_are_drawn_in_their_order_across_a_batch(books: Books) -> None:
-    """Every rule of the order decides between two of them, and charges of one batch go on where the last one ended."""
-    await books.do(top_up("aa", 10, at=START + 2))
-    await books.do(top_up("zz", 10, at=START + 1))
-    await books.do(top_up("b", 10))
-    await books.do(top_up("a", 10))
-    await books.do(top_up("expires", 10, expires_at=START + 90))
-    await books.do(top_up("sooner", 10, expires_at=START + 80))
-    await books.do(grant("g", 10))
-    await books.do(top_up("first", 10, priority=1))
-    await books.do(grant("last", 10, priority=90))
-    names = [f"h{number}" for number in range(6)]
-    await asyncio.gather(*(books.do(hold(name, 15)) for name in names))
-    await asyncio.gather(*(books.do(settle(name, 15)) for name in names))
-    assert slow(books) == 0
-    charges = "SELECT transfer_id, lot_id, amount FROM transfers WHERE kind = 'charge' ORDER BY version"
-    assert await books.sql(charges) == [
-        ("charge:h0", "top_up:first", 10), ("charge:h0/2", "grant:g", 5),
-        ("charge:h1", "grant:g", 5), ("charge:h1/2", "top_up:sooner", 10),
-        ("charge:h2", "top_up:expires", 10), ("charge:h2/2", "top_up:a", 5),
-        ("charge:h3", "top_up:a", 5), ("charge:h3/2", "top_up:b", 10),
-        ("charge:h4", "top_up:zz", 10), ("charge:h4/2", "top_up:aa", 5),
-        ("charge:h5", "top_up:aa", 5), ("charge:h5/2", "grant:last", 10),
-    ]  # fmt: skip
-
-
-async def test_just_what_is_posted_is_held_elsewhere_and_more_is_refused(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.do(hold("a", 1))
-    assert (await books.do(hold("b", 100))).outcome is Outcome.HELD_ELSEWHERE
-    assert (await books.do(hold("b", 101))).outcome is Outcome.REFUSED
-    assert (await books.do(hold("b", 99))).ok
-    assert slow(books) == 0
-
-
-async def test_a_charge_of_four_lots_has_four_parts(books: Books) -> None:
-    for number in range(4):
-        await books.do(top_up(f"p{number}", 10, at=START + number))
-    await charge(books, "a", 35)
-    assert [move[0] for move in (await books.moves())[4:]] == ["charge:a", "charge:a/2", "charge:a/3", "charge:a/4"]
-
-
-async def test_two_accounts_may_have_a_hold_of_one_name(books: Books) -> None:
-    for account in (ANN, BOB):
-        await books.do(top_up("p", 100, account_id=account))
-    await asyncio.gather(*(books.do(hold("same", 10, account_id=account)) for account in (ANN, BOB)))
-    both: list[Command] = [settle("same", 4), settle("same", 7, account_id=BOB)]
-    assert [verdict.posted for verdict in await asyncio.gather(*map(books.do, both))] == [96, 93]
-    await asyncio.gather(*(books.do(hold("again", 10, account_id=account)) for account in (ANN, BOB)))
-    await books.do(settle("again", 10))
-    held = "SELECT account_id, posted, held FROM balances ORDER BY 1"
-    assert await books.sql(held) == [(ANN, 86, 0), (BOB, 93, 10)]
-    await asyncio.gather(*(books.do(hold("third", 10, account_id=account)) for account in (ANN, BOB)))
-    await books.do(Release(account_id=ANN, hold_id="third", at=START))
-    assert await books.sql(held) == [(ANN, 86, 0), (BOB, 93, 20)]
-    assert await books.sql("SELECT account_id FROM holds WHERE hold_id = 'third' AND state = 'open'") == [(BOB,)]
-    assert slow(books) == 0
-
-
-async def test_unknown_accounts_do_not_shift_the_places_of_others(books: Books) -> None:
-    """Sorted, the one that is not there comes first, in the middle and last."""
-    assert isinstance(books.ledger, LaneLedger)
-    for account in (ANN, BOB):
-        await books.do(top_up("p", 100, account_id=account))
-    for nobody in ("aaa", "anz", "zzz"):
-        books.ledger._buckets[nobody] = 0  # as where a database was put back to before it was made
-    await books.do(hold("warm", 1))
-    names = ["zzz", BOB, "anz", ANN, "aaa"]
-    verdicts = await asyncio.gather(*(books.do(hold("h", 10, account_id=name)) for name in names))
-    assert [verdict.outcome for verdict in verdicts] == [
-        Outcome.UNKNOWN, Outcome.DONE, Outcome.UNKNOWN, Outcome.DONE, Outcome.UNKNOWN,
-    ]  # fmt: skip
-    ends = await asyncio.gather(*(books.do(settle("h", 3, account_id=name)) for name in names))
-    assert [verdict.posted for verdict in ends] == [0, 97, 0, 97, 0]
-
-
-async def test_usage_is_summed_by_hour_provider_and_model(books: Books) -> None:
-    """Several of one hour in a batch, on top of what the hour has, and across hours; charges of nothing not at all."""
-    await books.fund(ANN, 1000)
-    rows = [("m1", 0, 5), ("m1", 0, 7), ("m2", 0, 1), ("m1", 3_600_000, 2), ("m1", 1, 0), ("m1", 3_599_999, 4)]
-    for turn in range(2):
-        names = [f"t{turn}-{number}" for number in range(len(rows))]
-        await asyncio.gather(*(books.do(hold(name, 10)) for name in names))
-        hour = START - START % 3_600_000
-        records = [
-            Odd(name, {"model": model, "tokens_out": 2}, at=hour + at)
-            for name, (model, at, _) in zip(names, rows, strict=True)
-        ]
-        ends = [
-            settle(name, amount, record=record)
-            for name, (_, _, amount), record in zip(names, rows, records, strict=True)
-        ]
-        await asyncio.gather(*map(books.do, ends))
-    assert slow(books) == 0
-    assert await books.sql(
-        "SELECT hour - ?, provider, model, calls, charge, tokens_in, tokens_out FROM usage_hours ORDER BY 1, 3", (hour,)
-    ) == [
-        (0, "demo", "m1", 6, 32, 18, 12), (0, "demo", "m2", 2, 2, 6, 4), (3_600_000, "demo", "m1", 2, 4, 6, 4),
-    ]  # fmt: skip
-
-
-async def test_bodies_are_kept_as_they_came(books: Books) -> None:
-    await books.fund(ANN, 100)
-    kept = {
-        "both": (b"ask", b"\x00\xff"), "ask": (b"ask", None), "answer": (None, b"answer"), "none": (None, None),
-        "empty": (b"", None),
-    }  # fmt: skip
-    for name in kept:
-        await books.do(hold(name, 10))
-    ends: list[Command] = [
-        settle(name, 1, record=Odd(name, {"request_body": ask, "response_body": answer}))
-        for name, (ask, answer) in kept.items()
-    ]
-    await asyncio.gather(*map(books.do, ends))
-    found = {
-        name: (ask, answer)
-        for name, ask, answer in await books.sql("SELECT log_id, request, response FROM call_bodies")
-    }
-    assert found == {name: bodies for name, bodies in kept.items() if bodies != (None, None)}
-    assert slow(books) == 0
-
-
-async def test_what_is_owed_is_in_the_verdicts(books: Books) -> None:
-    await books.do(top_up("p", 100))
-    await charge(books, "a", 90)
-    await books.do(take_back("refund:r", 60, payment_id="p"))  # ten are there, fifty are owed
-    await books.do(grant("g", 100))
-    before = slow(books)
-    assert await books.do(hold("b", 10)) == Verdict(Outcome.DONE, 100, 10, 10, owed=50)
-    assert await books.do(hold("c", 200)) == Verdict(Outcome.REFUSED, 100, 10, owed=50)
-    assert await books.do(settle("b", 10)) == Verdict(Outcome.DONE, 90, 0, 10, owed=50)
-    assert slow(books) == before
-
-
-# --- the spending limit -----------------------------------------------------------------------------------------------
-
-
-async def test_a_limit_is_reached_exactly_with_what_is_held(books: Books) -> None:
-    await books.fund(ANN, 1000)
-    await books.limit(100)
-    await charge(books, "a", 40)  # opens the window
-    await books.do(hold("b", 30))
-    before = slow(books)
-    assert await books.do(hold("c", 31)) == Verdict(Outcome.HELD_ELSEWHERE, 960, 30, limit=100, spent=40)
-    assert await books.do(hold("c", 60)) == Verdict(Outcome.HELD_ELSEWHERE, 960, 30, limit=100, spent=40)
-    assert await books.do(hold("c", 61)) == Verdict(Outcome.LIMITED, 960, 30, limit=100, spent=40)
-    assert (await books.do(hold("c", 30))).ok
-    assert (await books.do(hold("nothing", 0))).ok
-    assert slow(books) == before
-
-
-async def test_money_is_asked_for_under_a_limit_too(books: Books) -> None:
-    await books.fund(ANN, 50)
-    await books.limit(1000)
-    await books.do(hold("a", 20))
-    before = slow(books)
-    assert await books.do(hold("b", 31)) == Verdict(Outcome.HELD_ELSEWHERE, 50, 20, limit=1000, spent=0)
-    assert await books.do(hold("b", 51)) == Verdict(Outcome.REFUSED, 50, 20, limit=1000, spent=0)
-    assert slow(books) == before
-
-
-async def test_a_limit_counts_by_the_hour_in_which_a_call_began(books: Books) -> None:
-    """A call that began before midnight and is held after it counts in yesterday's window; and so does its charge."""
-    await books.fund(ANN, 1000)
-    await books.limit(100)
-    midnight = START - START % 86_400_000 + 86_400_000
-    await books.do(hold("today", 10, at=midnight, expires_at=midnight + 10**7))  # opens today's window
-    before = slow(books)
-    late = Hold(
-        account_id=ANN, hold_id="late", amount=10, at=midnight + 1, expires_at=midnight + 10**7, counted_at=midnight - 1
-    )
-    assert (await books.do(late)).ok
-    assert slow(books) == before + 1, "of another window: a job counts it"
-    await books.do(
-        Settle(account_id=ANN, hold_id="late", amount=7, at=midnight + 2, record=Odd("late", {}, at=midnight - 1))
-    )
-    await books.do(
-        Settle(account_id=ANN, hold_id="today", amount=5, at=midnight + 2, record=Odd("today", {}, at=midnight))
-    )
-    assert await books.sql("SELECT limit_from, limit_spent FROM balances WHERE account_id = ?", (ANN,)) == [
-        (midnight, 5)
-    ]
-    assert slow(books) == before + 1
-    old = hold("before", 1, at=midnight - 1, expires_at=midnight + 10**7)
-    assert (await books.do(old)).ok
-    assert slow(books) == before + 2, "neither an older window nor a newer one is counted by the function"
-
-
-# --- batches that are sent again --------------------------------------------------------------------------------------
-
-
-async def test_what_is_sent_again_carefully_takes_effect_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer to a batch is lost; whatever is in it is sent a second time."""
-    await books.fund(ANN, 100)
-    for name in ("settled", "released", "bare"):
-        await books.do(hold(name, 10))
-    send, careful = Lane.send, True
-
-    async def twice(self: Lane, arguments: Any, *, bucket: int) -> Any:
-        await send(self, arguments, bucket=bucket)
-        assert self._call is not None
-        return await self._call(bucket, careful, *arguments)
-
-    monkeypatch.setattr(Lane, "send", twice)
-    items: list[Command] = [settle("settled", 4, record=CallOf(ANN, "settled")), settle("bare", 3), hold("new", 20)]
-    verdicts = await asyncio.gather(*map(books.do, items), books.ledger.record(ANN, CallOf(ANN, "alone")))
-    assert [verdict.outcome for verdict in verdicts if verdict is not None] == [Outcome.REPEATED] * 3
-    assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(93, 30)]
-    assert await books.sql("SELECT log_id FROM calls ORDER BY 1") == [("alone",), ("settled",)]
-
-
-async def test_a_refused_repeat_of_an_open_hold_is_a_repeat(books: Books) -> None:
-    await books.fund(ANN, 100)
-    await books.do(hold("a", 100))
-    assert (await books.do(hold("a", 100))).outcome is Outcome.REPEATED
-    await books.do(settle("a", 100))
-    assert (await books.do(hold("a", 100))).outcome is Outcome.REPEATED, "that there is no money now changes nothing"

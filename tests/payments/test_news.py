@@ -20,13 +20,10 @@ from farebox.storage.customers import default_card
 from farebox.storage.findings import list_findings, open_findings
 from farebox.storage.processor_events import StoredEvent
 from farebox.usecases import cards, payment_news, top_up
-from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import agree
 from tests.payments.kit import CHARGES, HOUR, WEBHOOK_SECRET, Shop, open_shop
 from tests.payments.stripe_kit import FORM
 from tests.support import Farebox
-
-pytestmark = ON_BOTH_ENGINES
 
 DAY = 24 * HOUR
 

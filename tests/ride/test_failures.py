@@ -19,7 +19,6 @@ import pytest
 from farebox.demo.delivery import GARBAGE
 from farebox.money import parse_usd
 from farebox.providers.formats.readers import BodyReader, EventReader
-from tests.engines import ON_BOTH_ENGINES
 from tests.ride.gate import gated
 from tests.ride.kit import (
     differences,
@@ -36,7 +35,7 @@ from tests.ride.kit import (
 from tests.ride.wire import Wire, WireAnswer, chat_body, post, start
 from tests.support import Customer, Farebox, running_farebox
 
-pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
+pytestmark = pytest.mark.slow
 
 FIVE = parse_usd("5")
 NATIVE = "demo/chat/completions"

@@ -65,7 +65,7 @@ _NEXT_STEP = (
     NOT_METERED,
 )
 """What is wrong with one step only, so that the next may do better."""
-_COMPAT_PATHS = frozenset({"chat/completions", "embeddings"})
+_COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
 _STEP_OPTIONS = {
     "requestTimeout": "cf-aig-request-timeout",
     "maxAttempts": "cf-aig-max-attempts",
@@ -249,7 +249,7 @@ def _check_database(services: Services) -> None:
 def _call(services: Services, asked: Asked) -> Call:
     if asked.slug not in ("compat", "rest"):
         return native_call(services, asked)
-    paths = _REST_PATHS if asked.slug == "rest" else {path: path for path in _COMPAT_PATHS}
+    paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
     if asked.method != "POST" or asked.path not in paths:
         raise Problem(NO_ROUTE, f"There is no {asked.method} {asked.path[:100]} here.")
     return compat_call(services, replace(asked, path=paths[asked.path]))

@@ -5,7 +5,6 @@ the same id with the same content is answered as the first was, the same id with
 A refusal changes nothing and is not remembered: the same command may be sent again later and then be admitted.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -61,8 +60,7 @@ class CallWritten(Record, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopUp:
+class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     """Credit bought by a payment that was captured. What the account owes is paid from it at once."""
 
     account_id: str
@@ -73,8 +71,7 @@ class TopUp:
     expires_at: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Money given by the operator."""
 
     account_id: str
@@ -103,8 +100,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     hold in the window of that time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extend:
+class Extend(msgspec.Struct, frozen=True, kw_only=True):
     """Raise an open hold to a new total and a later expiry; neither ever shrinks."""
 
     account_id: str
@@ -141,8 +137,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     record: Record | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expire:
+class Expire(msgspec.Struct, frozen=True, kw_only=True):
     """Take back what is due: the account's open holds and its lots whose expiry has passed at `at`.
 
     A lot gives only what is left of it and of the available money; what open holds keep is taken by a later Expire.
@@ -152,8 +147,7 @@ class Expire:
     at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correct:
+class Correct(msgspec.Struct, frozen=True, kw_only=True):
     """Mend an earlier charge: a positive amount is given back as credit, a negative one is charged.
 
     Refused where a negative amount exceeds what is available. What is given back pays first what the account owes. A
@@ -167,8 +161,7 @@ class Correct:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeBack:
+class TakeBack(msgspec.Struct, frozen=True, kw_only=True):
     """Take back the credit that a payment bought, because the payment was refunded or is disputed.
 
     First what is left of the payment's own lot, then other bought credit in spending order; never grants, and never
@@ -183,8 +176,7 @@ class TakeBack:
     at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True, kw_only=True):
     """Undo a TakeBack, in full or in part: the refund failed, or the dispute was won. Fills a lot that does not expire,
     and pays what is owed from it first.
 

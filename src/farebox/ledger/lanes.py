@@ -303,7 +303,7 @@ def _sorted(batch: Iterable[_Item]) -> tuple[list[_Item], list[_Item], list[_Ite
     return ends, holds, slow
 
 
-def _arguments(ends: Sequence[_Item], holds: Sequence[_Item]) -> list[Sequence[Any]]:
+def _arguments(ends: Sequence[_Item], holds: Sequence[_Item]) -> list[Sequence[Any] | None]:
     """From p_accounts on."""
     accounts = sorted({item.account_id for item in (*ends, *holds)})  # by code point: the order of COLLATE "C"
     places = {account_id: place for place, account_id in enumerate(accounts, 1)}
@@ -314,10 +314,16 @@ def _arguments(ends: Sequence[_Item], holds: Sequence[_Item]) -> list[Sequence[A
     ]
 
 
-def _columns(items: Sequence[_Item], places: dict[str, int], width: int) -> list[Sequence[Any]]:
+def _columns(items: Sequence[_Item], places: dict[str, int], width: int) -> list[Sequence[Any] | None]:
     if not items:
-        return [()] * width
-    return [[places[item.account_id] for item in items], *zip(*(item.values for item in items), strict=True)]
+        return [None] * width
+    columns = zip(*(item.values for item in items), strict=True)
+    return [[places[item.account_id] for item in items], *(_some(column) for column in columns)]
+
+
+def _some(column: Values) -> Values | None:
+    """None where it has no value at all: an array of nulls costs both sides as much as any other."""
+    return None if column.count(None) == len(column) else column
 
 
 def _deliver(items: Sequence[_Item], ends: int, answer: list[int]) -> list[_Item]:

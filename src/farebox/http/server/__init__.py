@@ -4,6 +4,7 @@ What it leaves out, a proxy in front does: TLS, HTTP/2, compression, files.
 """
 
 import asyncio
+import resource
 import socket
 from dataclasses import replace
 
@@ -37,7 +38,7 @@ class RunningServer:
         for connection in tuple(state.connections):
             connection.finish()
         if state.connections:
-            state.emptied = state.loop.create_future()
+            state.emptied = state.emptied or state.loop.create_future()
             await asyncio.wait([state.emptied], timeout=CLOSE_SECONDS)
         late = {connection.task for connection in state.connections if connection.task is not None}
         for connection in tuple(state.connections):
@@ -76,7 +77,8 @@ async def serve(
         sock = _listening(host, port, reserved, shared=shared)
     except OSError as error:
         raise _taken(host, port, error) from error
-    limits = replace(limits or Limits(), header_bytes=header_limit)
+    limits = limits or Limits()
+    limits = replace(limits, header_bytes=header_limit, connections=_connections_max(limits.connections))
     state = ServerState(handler, loop, Dates(SystemClock()), limits)
     port = sock.getsockname()[1]
     listener = await loop.create_server(lambda: Connection(state), sock=sock, backlog=BACKLOG)
@@ -93,6 +95,13 @@ def reserve(host: str, port: int) -> socket.socket:
         return _bound(host, port, shared=True)
     except OSError as error:
         raise _taken(host, port, error) from error
+
+
+def _connections_max(wanted: int) -> int:
+    """At most half of the files that the process may open: a call has a connection to its provider too, and clients
+    that only hold theirs open must not keep the server from all else."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else min(wanted, files // 2)
 
 
 def _listening(host: str, port: int, reserved: socket.socket | None, *, shared: bool) -> socket.socket:

@@ -174,7 +174,7 @@ def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
 
 def _bills_output(usage: Mapping[str, Quantity]) -> bool:
     """Whether the figures pay for generated text: by its tokens, or by the seconds of audio it was made from."""
-    return any(meter == "output_tokens" or meter.endswith("_seconds") for meter in usage)
+    return "output_tokens" in usage or any(meter.endswith("_seconds") for meter in usage)
 
 
 def weight(value: object) -> int:

@@ -43,7 +43,9 @@ class _Connected:
             return self._loop.run_until_complete(work)
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:
-        found, self._changes = self.run(execute(self.session, sql, values))
+        found, changed = self.run(execute(self.session, sql, values))
+        if changed is not None:
+            self._changes = changed
         return found
 
     def changes(self) -> int:

@@ -42,8 +42,9 @@ END $$;
 --
 -- p_accounts is sorted and names each account once; e_account and h_account are places in it, from 1. Ends: e_kind is
 -- 1 settle, 2 release, 3 a call's row without a hold. c_gateway is null where no call's row is to be written; the row's
--- log id is the hold's id. p_careful looks first for holds and calls that exist already; without it, such a one makes
--- the whole batch fail by its unique key.
+-- log id is the hold's id. An array that would have nothing but nulls in it, or nothing at all, is null: on both sides
+-- each costs something, however short it is. p_careful looks first for holds and calls that exist already; without it,
+-- such a one makes the whole batch fail by its unique key.
 --
 -- Returns four numbers for each item, the ends first: outcome (0 slow, 1 done, 2 refused, 3 held elsewhere, 4 limited,
 -- 5 unknown), posted, held, owed; then three for each refusal of an account that has a spending limit: the number of
@@ -65,8 +66,8 @@ CREATE FUNCTION ledger_batch(
 ) RETURNS bigint[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
-    ends CONSTANT int := cardinality(e_account);
-    news CONSTANT int := cardinality(h_account);
+    ends CONSTANT int := coalesce(cardinality(e_account), 0);
+    news CONSTANT int := coalesce(cardinality(h_account), 0);
     accounts CONSTANT int := cardinality(p_accounts);
     answer bigint[] := array_fill(0::bigint, ARRAY[4 * (ends + news)]);
     limits bigint[];
@@ -292,7 +293,8 @@ BEGIN
 
     FOR j IN 1 .. accounts LOOP
         IF a_changed[j] THEN
-            UPDATE balances SET posted = a_posted[j], held = a_held[j], version = a_version[j],
+            -- `0 +`: a bare subscript in the list of an UPDATE has crashed Citus, with all sessions of the node.
+            UPDATE balances SET posted = 0 + a_posted[j], held = 0 + a_held[j], version = 0 + a_version[j],
                 limit_spent = coalesce(a_spent[j], limit_spent)
             WHERE bucket = p_bucket AND account_id = p_accounts[j];
         END IF;
@@ -300,7 +302,7 @@ BEGIN
     IF charges > 0 THEN
         FOR k IN 1 .. cardinality(l_id) LOOP
             IF l_drawn[k] THEN
-                UPDATE lots SET remaining = l_left[k]
+                UPDATE lots SET remaining = 0 + l_left[k]
                 WHERE bucket = p_bucket AND account_id = p_accounts[l_account[k]] AND lot_id = l_id[k];
             END IF;
         END LOOP;
