@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import tracemalloc
 
 import pytest
 
@@ -96,10 +97,20 @@ async def test_bodies_by_length_and_by_chunks(size: int) -> None:
 
 
 async def test_the_smallest_chunks_do_not_take_many_times_their_bytes() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
-        assert (await served.ask(CHUNKED + b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n")).status == 200
-        assert asked.bodies == [b"x" * 50_000]
+    count, kept = 100_000, []
+
+    async def handler(exchange: Exchange) -> None:
+        tracemalloc.start()
+        assert await exchange.body(1 << 20) == b"xy" * count
+        kept.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        exchange.answer(200, [], b"")
+
+    async with serving(handler) as served:
+        peer = await served.open(CHUNKED)
+        peer.send(b"2\r\nxy\r\n" * count + b"0\r\n\r\n")
+        assert (await peer.answer()).status == 200
+        assert kept[0] < 20 * count, "bytes, of which the client's own writing is a part"
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
@@ -117,6 +128,18 @@ async def test_a_body_above_the_limit(chunked: bool) -> None:
         answer = await peer.answer()
         assert (answer.status, answer.body, answer.headers["connection"]) == (413, b"no", "close")
         assert await peer.closed()
+
+
+async def test_a_body_that_is_too_large_is_not_waited_for() -> None:
+    async def handler(exchange: Exchange) -> None:
+        try:
+            await exchange.body(1000)
+        except Problem as problem:
+            exchange.answer(problem.kind.status, [], b"no")
+
+    async with serving(handler) as served:
+        assert (await served.ask(request("POST", "/", Content_Length="10000000000"))).status == 413
+        assert (await served.ask(CHUNKED + b"7d0\r\n" + b"x" * 2000 + b"\r\n")).status == 413
 
 
 async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
@@ -156,7 +179,15 @@ async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_answer_a
         exchange.answer(401, [], b"who are you?")
 
     body = b"x" * (16 << 20)
+
+    def stubborn(port: int) -> bytes:
+        """Reads nothing until it has sent all, and is not stopped from doing so."""
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            sock.sendall(request("POST", "/", body))
+            return sock.recv(1 << 16)
+
     async with serving(handler) as served:
+        assert b"401 Unauthorized" in await asyncio.to_thread(stubborn, served.server.port)
         small = await served.open(request("POST", "/", b"small"), GET)
         answers = [await small.answer(), await small.answer()]
         assert [answer.headers.get("connection") for answer in answers] == [None, None], "it had arrived"
@@ -187,6 +218,9 @@ async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> No
         peer.send(b"GET /")  # what came now could be the body, or the next request
         assert await peer.closed()
         assert (await served.ask(request("POST", "/wanted", Expect="miracles"))).status == 417
+        old = await served.open(b"POST /wanted HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        old.send(b"body")
+        assert (await old.answer()).status == 200, "HTTP/1.0 does not know the word"
 
 
 REFUSED = [
@@ -281,6 +315,8 @@ async def test_refused(status: int, sent: bytes, before: bytes) -> None:
         assert len(answer.body) < 200
         assert await peer.end() == b""
         assert len(asked.bodies) == bool(before), "no handler has it"
+        if len(sent) < 1000:
+            assert len(asked.exchanges) == bool(before), "nor had a part of it"
 
 
 async def test_as_many_headers_as_are_taken() -> None:
@@ -448,6 +484,29 @@ async def test_a_client_that_leaves_does_not_start_what_it_asked_for_further() -
         go.set()
         await until(lambda: not served.server._state.connections)
         assert len(asked.exchanges) == 1
+
+
+async def test_a_client_that_was_not_read_for_a_while_and_leaves() -> None:
+    go, seen = asyncio.Event(), list[str]()
+
+    async def handler(exchange: Exchange) -> None:
+        seen.append(exchange.path)
+        await (exchange.gone() if exchange.path == "/last" else go.wait())
+        seen.append("done")
+        exchange.answer(200, [], b"")
+
+    async with serving(handler) as served:
+        peer = await served.open(GET)
+        await until(lambda: seen == ["/"])
+        last = request("GET", "/last")
+        big = request("POST", "/big", b"x" * (PAUSE_ABOVE - 200))  # what brings it above the mark is its last packet
+        peer.send(big + b"\r\n" * ((PAUSE_ABOVE - len(big) + 2) // 2) + last)
+        [connection] = served.server._state.connections
+        await until(lambda: connection._paused)
+        go.set()
+        await until(lambda: seen[-1] == "/last")
+        close(peer)
+        await until(lambda: seen[-1] == "done")
 
 
 async def test_requests_beyond_a_mark_are_not_even_read() -> None:

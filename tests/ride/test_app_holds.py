@@ -185,7 +185,8 @@ def test_it_is_refused_like_a_call(holds: Holds) -> None:
 def test_while_credit_is_being_bought_it_is_told_so(holds: Holds) -> None:
     sql = (
         "INSERT INTO top_ups (bucket, account_id, top_up_id, kind, state, credit_cents, fee_cents, tax_cents, lines, "
-        "created_at, updated_at) SELECT bucket, account_id, 'auto-1', 'auto', 'processing', 1000, 0, 0, '{}', 1, 1 "
+        "created_at, updated_at, next_at) "
+        f"SELECT bucket, account_id, 'auto-1', 'auto', 'processing', 1000, 0, 0, '{{}}', 1, 1, {2**60} "
         "FROM accounts WHERE account_id = ?"
     )
     values = (holds.customer.account_id,)

@@ -203,6 +203,7 @@ class _Lane:
 
     async def _do(self, batch: list[_Item]) -> None:
         try:
+            self._database.check()  # it may have gone while these waited: they were not sent, and need not wait for it
             ends, holds, slow = _sorted(batch)
             answer = await self._sender.send(_arguments(ends, holds), bucket=self._bucket) if ends or holds else []
             left = set(batch) if answer is None else {*slow, *_deliver((*ends, *holds), len(ends), answer)}

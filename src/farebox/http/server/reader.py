@@ -93,8 +93,6 @@ class RequestReader:
     def close(self) -> None:
         """The connection is lost."""
         self.deaf = True
-        for exchange in self.waiting:
-            exchange.lose()
         self.waiting.clear()
         self._arriving = None
         self._parser = None  # type: ignore[assignment]  # it refers to this
