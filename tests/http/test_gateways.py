@@ -4,11 +4,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
 from tests.support import Customer, Farebox
-
-pytestmark = ON_BOTH_ENGINES
 
 
 class Gateways:

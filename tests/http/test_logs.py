@@ -7,11 +7,8 @@ import pytest
 from farebox.http.control.log_query import LogsQuery, log_query
 from farebox.http.validation import InvalidInput
 from farebox.storage.reports import Condition
-from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
-
-pytestmark = ON_BOTH_ENGINES
 
 
 def logs(customer: Customer, path: str = "", **query: Any) -> httpx.Response:

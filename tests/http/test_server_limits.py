@@ -150,6 +150,9 @@ async def test_a_stop_does_not_wait_for_ever() -> None:
 
     async def handler(exchange: Exchange) -> None:
         begun.append(exchange)
+        if exchange.path == "/whole":
+            exchange.answer(200, [], b"x" * (64 << 20))
+            return
         try:
             stream = exchange.start(200, [])
             while exchange.path == "/flood":
@@ -160,9 +163,10 @@ async def test_a_stop_does_not_wait_for_ever() -> None:
             raise
 
     async with serving(handler) as served:
-        peers = [await served.open(request("GET", path)) for path in ("/flood", "/hang")]
-        await until(lambda: len(begun) == 2)
+        peers = [await served.open(request("GET", path)) for path in ("/flood", "/hang", "/whole")]
+        await until(lambda: len(begun) == 3)
         await asyncio.wait_for(served.server.close(), 5)
+        await until(lambda: not served.server._state.connections)
         assert len(gone) == 2
         for peer in peers:
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):

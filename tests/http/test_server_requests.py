@@ -10,6 +10,7 @@ import pytest
 from farebox.errors import Problem
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server.connection import PAUSE_ABOVE
+from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.reader import PIPELINED_MAX
 from tests.http.serving import Asked, Peer, request, serving, until
 
@@ -131,7 +132,10 @@ async def test_a_body_above_the_limit(chunked: bool) -> None:
 
 
 async def test_a_body_that_is_too_large_is_not_waited_for() -> None:
+    begun = []
+
     async def handler(exchange: Exchange) -> None:
+        begun.append(exchange)
         try:
             await exchange.body(1000)
         except Problem as problem:
@@ -139,7 +143,10 @@ async def test_a_body_that_is_too_large_is_not_waited_for() -> None:
 
     async with serving(handler) as served:
         assert (await served.ask(request("POST", "/", Content_Length="10000000000"))).status == 413
-        assert (await served.ask(CHUNKED + b"7d0\r\n" + b"x" * 2000 + b"\r\n")).status == 413
+        peer = await served.open(CHUNKED)
+        await until(lambda: len(begun) == 2)
+        peer.send(b"7d0\r\n" + b"x" * 2000 + b"\r\n")
+        assert (await peer.answer()).status == 413
 
 
 async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
@@ -198,7 +205,10 @@ async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_answer_a
 
 
 async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> None:
+    begun = []
+
     async def handler(exchange: Exchange) -> None:
+        begun.append(exchange)
         if exchange.path == "/wanted":
             assert await exchange.body(100) == b"body"
         exchange.answer(200, [], b"done")
@@ -219,8 +229,21 @@ async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> No
         assert await peer.closed()
         assert (await served.ask(request("POST", "/wanted", Expect="miracles"))).status == 417
         old = await served.open(b"POST /wanted HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        await until(lambda: begun[-1].path == "/wanted" and exchange_of(begun).old and exchange_of(begun).asked)
         old.send(b"body")
         assert (await old.answer()).status == 200, "HTTP/1.0 does not know the word"
+
+
+def exchange_of(begun: list[Exchange]) -> Http1Exchange:
+    exchange = begun[-1]
+    assert isinstance(exchange, Http1Exchange)
+    return exchange
+
+
+async def test_two_hosts_are_named() -> None:
+    async with serving(Asked().echo) as served:
+        answer = await served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n")
+        assert answer.json() == {"error": {"message": "The request has two headers host."}}
 
 
 REFUSED = [

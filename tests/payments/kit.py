@@ -39,7 +39,7 @@ Json = dict[str, Any]
 START = 1_795_348_800_000  # 2026-11-22 12:00 UTC
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 WEBHOOK_SECRET = "whsec_of_the_tests"
-TIMEOUT_SECONDS = 0.4
+TIMEOUT_SECONDS = 0.8
 """Of the adapter: long enough for an answer, short enough to wait for one that does not come."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 ROUNDS_MAX = 1_000

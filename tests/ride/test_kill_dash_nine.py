@@ -1,7 +1,7 @@
 """`kill -9` at any moment under load, dozens of times; afterwards every answer that a client has seen complete is
 charged once, nothing is charged twice, every hold has ended and the books balance.
 
-FAREBOX_TEST_KILLS says how many times (24), FAREBOX_TEST_SEED which random moments; FAREBOX_TEST_LONG=1 makes it 200.
+FAREBOX_TEST_KILLS says how many times (12), FAREBOX_TEST_SEED which random moments; FAREBOX_TEST_LONG=1 makes it 200.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from tests.ride.kit import price_of
 from tests.ride.wire import Wire, WireAnswer, chat_body
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
-KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "24"))
+KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "12"))
 SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 CLIENTS = 16
 ACCOUNTS = 3

@@ -238,6 +238,8 @@ class Connection(asyncio.Protocol):
 
     def _lose(self) -> None:
         """The client has gone."""
+        if self._lost:
+            return
         self._lost = True
         if self._current is not None:
             self._current.lose()

@@ -95,7 +95,7 @@ class RequestReader:
         self.deaf = True
         self.waiting.clear()
         self._arriving = None
-        self._parser = None  # type: ignore[assignment]  # it refers to this
+        del self._parser, self._connection  # both refer to this: it need not wait for the collector
 
     # --- httptools ---
 
