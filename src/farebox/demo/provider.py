@@ -192,23 +192,8 @@ async def start_provider(host: str = "127.0.0.1", port: int = 0, clock: Clock | 
 
     Raises AddressInUse where the port is taken.
     """
-    clock = clock or SystemClock()
-    app = DemoProvider(clock)
-    provider = RunningProvider(app, await serve(app.handle, host, port))
-    await _until_listening(host, provider.port, clock)
-    return provider
-
-
-async def _until_listening(host: str, port: int, clock: Clock) -> None:
-    """The server opens its socket in a thread of its own, some time after its start."""
-    for _ in range(1000):
-        with contextlib.suppress(ConnectionRefusedError):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            await writer.wait_closed()
-            return
-        await clock.sleep(0.002)
-    raise TimeoutError(f"the demo provider does not listen on {host}:{port}")
+    app = DemoProvider(clock or SystemClock())
+    return RunningProvider(app, await serve(app.handle, host, port))
 
 
 async def _serve_until_stopped(host: str, port: int) -> None:

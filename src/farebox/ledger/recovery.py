@@ -66,24 +66,12 @@ class Expired:
 
 def left_open(connection: Connection, owner: str) -> list[OpenHold]:
     """Open holds of any process but `owner`; those without an owner have nobody who could have died."""
-    found = rows(
-        connection,
-        "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
-        "WHERE state = 'open' AND owner != '' AND owner != ? ORDER BY bucket, account_id, expires_at, hold_id",
-        (owner,),
-    )
-    return [OpenHold(*fields) for fields in found]
+    return _open_holds(connection, "owner != '' AND owner != ?", owner)
 
 
 def expired_holds(connection: Connection, at: int) -> list[OpenHold]:
     """Open holds whose time is up at `at`."""
-    found = rows(
-        connection,
-        "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
-        "WHERE state = 'open' AND expires_at <= ? ORDER BY bucket, account_id, expires_at, hold_id",
-        (at,),
-    )
-    return [OpenHold(*fields) for fields in found]
+    return _open_holds(connection, "expires_at <= ?", at)
 
 
 def expired_accounts(connection: Connection, at: int) -> list[str]:
@@ -152,11 +140,15 @@ def owners_of_holds(connection: Connection) -> list[str]:
 
 def holds_of(connection: Connection, owner: str) -> list[OpenHold]:
     """Open holds that this process was to resolve."""
+    return _open_holds(connection, "owner = ?", owner)
+
+
+def _open_holds(connection: Connection, which: str, value: str | int) -> list[OpenHold]:
     found = rows(
         connection,
         "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
-        "WHERE state = 'open' AND owner = ? ORDER BY bucket, account_id, expires_at, hold_id",
-        (owner,),
+        f"WHERE state = 'open' AND {which} ORDER BY bucket, account_id, expires_at, hold_id",
+        (value,),
     )
     return [OpenHold(*fields) for fields in found]
 

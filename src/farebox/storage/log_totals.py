@@ -3,7 +3,8 @@
 A total is kept up to a log id, and the calls above are counted. Ids begin with the time at which their call began, so
 below an id of some time ago no new ones appear, and a call takes no part in the keeping. What is taken out of a log is
 taken off its total in the same transaction. A call that is recorded even later than that (its charge lay in a journal
-while the database was away for long) is missing from the total until all are counted again, which is once a day.
+while the database was away for long) is missing from the total until all are counted again: at a read, where the last
+time is more than a day ago and KEEP_FROM calls have come since the mark.
 """
 
 from dataclasses import dataclass
