@@ -16,7 +16,7 @@ import pytest
 from tests.many.conftest import NewHouse
 from tests.many.kit import Caller, House, Server, eventually, is_alive, send
 from tests.ride.kit import price_of
-from tests.ride.wire import Wire, WireAnswer, chat_body
+from tests.ride.wire import Wire, WireAnswer, chat_body, usage_of
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "3"))
@@ -81,20 +81,11 @@ class Load:
             return
         if log_id in self.complete or log_id in self.begun:
             self.repeated.append(log_id)
-        usage = _usage(answer)
+        usage = usage_of(answer)
         if usage is None:
             self.begun.add(log_id)
         else:
             self.complete[log_id] = (caller.account_id, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
-
-
-def _usage(answer: WireAnswer) -> dict[str, int] | None:
-    """What a complete answer says it used; None where it is not complete. A stream is complete with its `[DONE]`."""
-    stream = answer.headers["content-type"].startswith("text/event-stream")
-    if not (answer.body.endswith(b"data: [DONE]\n\n") if stream else answer.whole):
-        return None
-    usage: dict[str, int] = (answer.events[-2] if stream else answer.json())["usage"]
-    return usage
 
 
 async def kill_workers(server: Server, load: Load, chance: random.Random) -> None:

@@ -33,7 +33,7 @@ from farebox.usecases import administer
 from farebox.vault import Vault
 from tests.engines import looking, read_now, settings_for
 from tests.ride.kit import price_of
-from tests.ride.wire import Wire, WireAnswer, chat_body
+from tests.ride.wire import Wire, WireAnswer, chat_body, usage_of
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "12"))
@@ -182,21 +182,11 @@ class Load:
             return
         if log_id in seen.complete or log_id in seen.begun:
             seen.repeated.append(log_id)
-        usage = _usage(answer)
+        usage = usage_of(answer)
         if usage is None:
             seen.begun.add(log_id)
         else:
             seen.complete[log_id] = (account, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
-
-
-def _usage(answer: WireAnswer) -> dict[str, int] | None:
-    """What a complete answer says it used; None where it is not complete. A stream is complete with its `[DONE]`:
-    that is all that its reader waits for."""
-    stream = answer.headers["content-type"].startswith("text/event-stream")
-    if not (answer.body.endswith(b"data: [DONE]\n\n") if stream else answer.whole):
-        return None
-    usage: dict[str, int] = (answer.events[-2] if stream else answer.json())["usage"]
-    return usage
 
 
 async def kill_and_restart(house: House, chance: random.Random) -> Seen:

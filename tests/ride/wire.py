@@ -144,3 +144,13 @@ async def post(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str
     """Send a request and take its answer."""
     wire = await start(customer, body, path, demo=demo, **headers)
     return await wire.answer()
+
+
+def usage_of(answer: WireAnswer) -> dict[str, int] | None:
+    """What a complete answer says it used; None where it is not complete. A stream is complete with its `[DONE]`:
+    that is all that its reader waits for."""
+    stream = answer.headers["content-type"].startswith("text/event-stream")
+    if not (answer.body.endswith(b"data: [DONE]\n\n") if stream else answer.whole):
+        return None
+    usage: dict[str, int] = (answer.events[-2] if stream else answer.json())["usage"]
+    return usage
