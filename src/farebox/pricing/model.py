@@ -101,7 +101,27 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     no_output: bool = False
     """Embeddings, moderations: the answer has no generated tokens."""
     fixed: dict[str, Quantity] = {}
-    """Meters the request fixes outright, such as `input_characters` of speech or `output_image_tokens` of images."""
+    """Meters the request fixes outright, such as `input_characters` of speech or `output_image_tokens` of images: what
+    an answer without usage is charged."""
+    allowed: dict[str, Quantity] = {}
+    """Meters the request merely allows, at most, such as the searches of a declared tool: held, and charged only where
+    the answer shows them."""
+    unseen: tuple["Unseen", ...] = ()
+    """Input whose size the request does not tell."""
+    further_models: tuple[str, ...] = ()
+    """Other models that the request lets the provider run and bill beside its own (fallbacks, advisors)."""
+
+
+class Unseen(msgspec.Struct, frozen=True, gc=False):
+    """Input tokens that come from outside the request's own bytes."""
+
+    kind: str
+    """What brings them: `file`, `url`, `response`, `conversation`, `prompt`, `cache`, `pdf`, `video`, `web_search`,
+    `web_fetch`, `mcp`, `file_search`, `code_execution`…: the name by which it is configured, learned and reported."""
+    ref: str = ""
+    """The provider's id of it, where it has one whose size may be known from an earlier answer."""
+    uses: int | None = 1
+    """How often at most the request lets it bring something in; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

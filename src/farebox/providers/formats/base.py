@@ -1,6 +1,7 @@
 """What every wire format offers: read a request, adjust the few fields billing needs, read the usage of an answer."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Protocol
 
 import msgspec
@@ -27,6 +28,14 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """Why this request cannot be metered although its path can; None where it can."""
 
 
+class FurtherUsage(msgspec.Struct, frozen=True):
+    """Usage that the answer bills beside its own, such as a pass of another model."""
+
+    model: str
+    """The model whose prices it has; empty for the call's own."""
+    usage: Mapping[str, Quantity]
+
+
 class Observed(msgspec.Struct, frozen=True):
     """What an answer showed while it passed."""
 
@@ -46,6 +55,18 @@ class Observed(msgspec.Struct, frozen=True):
     """Whether the answer reached its own end (terminal event, whole JSON document)."""
     failed: bool = False
     """Whether the answer is the provider's report of a failure, inside a 200 stream or body."""
+    text: str = ""
+    """The generated text that passed, as far as it is kept for counting; empty where usage made counting needless."""
+    finish_seen: bool = False
+    """Whether every choice has named its finish reason: whatever was generated has been delivered."""
+    further: tuple[FurtherUsage, ...] = ()
+    """Billed beside `usage`."""
+    stated_usd: Decimal | None = None
+    """What the provider itself says that the call costs, where its documentation calls that the price."""
+    notes: tuple[str, ...] = ()
+    """Doubts about parts of the figures, for the receipt."""
+    reference: str = ""
+    """The id under which a later request may refer to this answer (`resp_…`)."""
 
 
 class AnswerReader(Protocol):
