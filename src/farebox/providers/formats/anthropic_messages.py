@@ -6,11 +6,12 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.tools import Declared
 
 SEARCHES_MAX: Final = 10
 """Searches to hold for where a request declares the search tool without `max_uses`."""
@@ -31,11 +32,6 @@ READING: Final = Reading(
 )
 
 
-class _Tool(msgspec.Struct):
-    type: Any = None
-    max_uses: bodies.Tokens | None = None
-
-
 class _Thinking(msgspec.Struct):
     type: Any = None
 
@@ -51,7 +47,7 @@ class _Head(msgspec.Struct):
     messages: list[_Asked]
     max_tokens: bodies.Tokens | None = None
     stream: bool | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Declared] | None = None
     thinking: _Thinking | None = None
     container: Any = None
     mcp_servers: list[Any] | None = None
@@ -99,24 +95,26 @@ class AnthropicMessages(bodies.JsonBody):
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
-        searches = [tool for tool in head.tools or () if str(tool.type).startswith("web_search")]
-        most = sum(SEARCHES_MAX if tool.max_uses is None else tool.max_uses for tool in searches)
+        contents = [message.content for message in head.messages]
+        declared = tools.of_messages(head.tools, head.mcp_servers, contents)
         demand = Demand(
             model=head.model,
             text_bytes=len(body),
             messages=len(head.messages),
-            tools=len(head.tools or ()),
+            tools=sum(tool.raw != "mcp_servers" for tool in declared),
             remote_inputs=int(head.container is not None) + len(head.mcp_servers or ()),
             output_max=head.max_tokens,
             # A budget for thinking must stay below the limit: lowering the limit would break such a request.
             clampable=head.thinking is None or head.thinking.type != "enabled",
-            fixed={"web_searches": most} if searches else {},
+            fixed=tools.counted(declared, SEARCHES_MAX),
         )
-        demand = with_attachments(demand, [message.content for message in head.messages])
+        demand = with_attachments(demand, contents)
         if exact:
             demand = with_text(demand, body, "messages", "content")
         context = {"speed": "fast"} if head.speed == "fast" else {}
-        return ParsedRequest(head.model, head.stream is True, demand, context=context)
+        return ParsedRequest(
+            head.model, head.stream is True, demand, context=context, unmetered=tools.unmetered(declared)
+        )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `max_tokens`."""

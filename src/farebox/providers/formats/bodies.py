@@ -12,6 +12,7 @@ Choices: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 _Head = TypeVar("_Head")
+_Converted = TypeVar("_Converted")
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _AS_JSON: Final = frozenset({"input", "args", "response"})
 _ANY: Final = msgspec.json.Decoder()
@@ -47,6 +48,14 @@ def decode(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
         raise InvalidRequest("The body is nested too deeply.") from deep
     except ValueError as broken:
         raise InvalidRequest(f"The body is not JSON: {broken}.") from broken
+
+
+def convert(value: object, to: type[_Converted]) -> _Converted:
+    """A decoded value as one of a narrower type. Raises InvalidRequest, with words for the caller."""
+    try:
+        return msgspec.convert(value, to)
+    except msgspec.ValidationError as wrong:
+        raise InvalidRequest(f"{wrong}.") from wrong
 
 
 def fields(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:

@@ -8,11 +8,12 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.tools import Declared
 
 CHAT: Final = Reading(
     # What is billed leaves out the template's own tokens; `tokens` is all the model read, and stands in.
@@ -38,7 +39,7 @@ class _ChatHead(msgspec.Struct):
     messages: list[_Asked]
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
-    tools: list[msgspec.Raw] | None = None
+    tools: list[Declared] | None = None
 
 
 class _Content(msgspec.Struct):
@@ -121,7 +122,8 @@ class CohereChat(bodies.JsonBody):
         demand = with_attachments(demand, [message.content for message in head.messages])
         if exact:
             demand = with_text(demand, body, "messages", "content")
-        return ParsedRequest(head.model, head.stream is True, demand)
+        unmetered = tools.unmetered(tools.of_chat(head.tools))
+        return ParsedRequest(head.model, head.stream is True, demand, unmetered=unmetered)
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `max_tokens`."""

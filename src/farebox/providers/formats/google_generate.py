@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
@@ -18,12 +18,6 @@ SEARCHES_MAX: Final = 10
 """Searches to hold for where a request allows grounding by search."""
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)(?:models|tunedModels)/(?P<model>[A-Za-z0-9._-]+):(?P<method>[A-Za-z]+)$")
-_SEARCH_TOOLS: Final = frozenset({"googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval"})
-_COUNTED_TOOLS: Final = _SEARCH_TOOLS | {
-    *("functionDeclarations", "function_declarations", "codeExecution", "code_execution"),
-    *("urlContext", "url_context", "computerUse", "computer_use"),
-}
-"""Tools that cost tokens and searches only. Others, such as maps, cost by the use, which the answer does not tell."""
 _PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
 
 
@@ -69,7 +63,8 @@ class _Head(msgspec.Struct):
     contents: list[_Asked]
     generationConfig: _Config | None = None
     generation_config: _Config | None = None
-    tools: list[dict[str, msgspec.Raw]] | None = None
+    tools: list[dict[str, msgspec.Raw]] | dict[str, msgspec.Raw] | None = None
+    """A list, or one tool that stands alone."""
     cachedContent: Any = None
     cached_content: Any = None
 
@@ -128,23 +123,25 @@ class GoogleGenerate(bodies.JsonBody):
             raise InvalidRequest("The path names no model: use `models/<model>:generateContent`.")
         model, stream = place["model"], place["method"] == "streamGenerateContent"
         head = bodies.decode(_HEAD, body)
+        listed = [head.tools] if isinstance(head.tools, dict) else head.tools or []
+        declared = tools.of_generate(listed)
         configs = [config for config in (head.generationConfig, head.generation_config) if config is not None]
         limits = [limit for c in configs for limit in (c.maxOutputTokens, c.max_output_tokens) if limit is not None]
         demand = Demand(
             model=model,
             text_bytes=len(body),
             messages=len(head.contents),
-            tools=len(head.tools or ()),
+            tools=len(listed),
             remote_inputs=int(head.cachedContent is not None or head.cached_content is not None),
             choices=max((count or 1 for c in configs for count in (c.candidateCount, c.candidate_count)), default=1),
             output_max=max(limits, default=None),
             clampable=True,
-            fixed={"web_searches": SEARCHES_MAX} if _searches(head) else {},
+            fixed=tools.counted(declared, SEARCHES_MAX, shared=True),
         )
         demand = with_attachments(demand, [content.parts for content in head.contents])
         if exact:
             demand = with_text(demand, body, "contents", "parts")
-        return ParsedRequest(model, stream, demand, unmetered=_unmetered(head))
+        return ParsedRequest(model, stream, demand, unmetered=tools.unmetered(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `generationConfig.maxOutputTokens`, in whichever spelling the request uses, or in both."""
@@ -175,18 +172,6 @@ class GoogleGenerate(bodies.JsonBody):
 
         seen = Seen(choices=parsed.demand.choices)
         return EventReader(take_event, READING, seen) if streaming else BodyReader(take_body, READING, seen)
-
-
-def _searches(head: _Head) -> bool:
-    return any(name in tool for tool in head.tools or () for name in _SEARCH_TOOLS)
-
-
-def _unmetered(head: _Head) -> str | None:
-    for tool in head.tools or ():
-        for name in tool:
-            if name not in _COUNTED_TOOLS:
-                return f"what the tool `{name[:40]}` costs is not in the answer"
-    return None
 
 
 def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:

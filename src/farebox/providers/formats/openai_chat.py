@@ -11,11 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
 
@@ -65,10 +66,6 @@ class _Asked(msgspec.Struct):
     content: Any = None
 
 
-class _Tool(msgspec.Struct):
-    type: Any = None
-
-
 class _Head(msgspec.Struct):
     model: bodies.Name
     messages: list[_Asked] | None = None
@@ -79,7 +76,7 @@ class _Head(msgspec.Struct):
     max_completion_tokens: bodies.Tokens | None = None
     n: bodies.Choices | None = None
     best_of: bodies.Choices | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Declared] | None = None
     functions: list[msgspec.Raw] | None = None
     service_tier: Any = None
     models: Any = None
@@ -198,10 +195,7 @@ class OpenAIChat(bodies.JsonBody):
         for field in _UNCOUNTED:
             if getattr(head, field) not in (None, []) and not (self.searches and field == "web_search_options"):
                 return f"what `{field}` costs is not in the answer"
-        for tool in head.tools or ():
-            if tool.type not in (None, "function", "custom"):
-                return f"what the tool {str(tool.type)[:40]!r} costs is not in the answer"
-        return None
+        return tools.unmetered(tools.of_chat(head.tools))
 
     def _messages(self, head: _Head) -> int:
         if self.legacy:

@@ -6,29 +6,17 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.tools import Declared
 
 SEARCHES_MAX: Final = 10
 """Searches to hold for where a request allows a search tool without saying how often."""
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-
-_COUNTED_TOOLS: Final = (
-    "function",
-    "custom",
-    "web_search",
-    "file_search",
-    "computer",
-    "mcp",
-    "local_shell",
-    "apply_patch",
-)
-"""What the types begin with of tools that cost tokens only, or by calls that the answer lists. Others run at the
-provider (`image_generation`, `code_interpreter`, `x_search`) for a price that the answer does not tell."""
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -41,17 +29,13 @@ READING: Final = Reading(
 )
 
 
-class _Tool(msgspec.Struct):
-    type: Any = None
-
-
 class _Head(msgspec.Struct):
     model: bodies.Name
     input: list[Any] | str | None = None
     stream: bool | None = None
     max_output_tokens: bodies.Tokens | None = None
     max_tool_calls: bodies.Tokens | None = None
-    tools: list[_Tool] | None = None
+    tools: list[Declared] | None = None
     previous_response_id: Any = None
     conversation: Any = None
     prompt: Any = None
@@ -98,17 +82,18 @@ class OpenAIResponses(bodies.JsonBody):
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
+        declared = tools.of_responses(head.tools, head.input, head.max_tool_calls)
         # What these refer to is read as input, and its length is not in the request.
         kept = [head.previous_response_id, head.conversation, head.prompt]
         demand = Demand(
             model=head.model,
             text_bytes=len(body),
             messages=len(head.input) if isinstance(head.input, list) else 1,
-            tools=len(head.tools or ()),
+            tools=len(declared),
             remote_inputs=sum(reference is not None for reference in kept),
             output_max=head.max_output_tokens,
             clampable=True,
-            fixed=_searches(head),
+            fixed=tools.counted(declared, SEARCHES_MAX, shared=True),
         )
         demand = with_attachments(demand, [head.input])
         if exact:
@@ -118,7 +103,7 @@ class OpenAIResponses(bodies.JsonBody):
             head.stream is True,
             demand,
             context=bodies.tier(head.service_tier),
-            unmetered=_unmetered(head),
+            unmetered=_unmetered(head) or tools.unmetered(declared),
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
@@ -135,22 +120,7 @@ def _unmetered(head: _Head) -> str | None:
         return "a background response is answered before its usage is known"
     if head.models or head.plugins:
         return "what another of the `models`, or one of the `plugins`, costs is not in the answer"
-    for tool in head.tools or ():
-        if tool.type is not None and not str(tool.type).startswith(_COUNTED_TOOLS):
-            return f"what the tool {str(tool.type)[:40]!r} costs is not in the answer"
     return None
-
-
-def _searches(head: _Head) -> dict[str, Any]:
-    """Upper bounds for searches, where a tool for them is declared."""
-    kinds = [str(tool.type) for tool in head.tools or ()]
-    most = SEARCHES_MAX if head.max_tool_calls is None else head.max_tool_calls
-    fixed = {}
-    if any(kind.startswith("web_search") for kind in kinds):
-        fixed["web_searches"] = most
-    if "file_search" in kinds:
-        fixed["storage_searches"] = most
-    return fixed
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:

@@ -7,11 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.tools import Declared
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)run/(?P<model>@[a-z]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)$")
 READING: Final = Reading(
@@ -38,7 +39,7 @@ class _Head(msgspec.Struct):
     prompt: Any = None
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
-    tools: list[msgspec.Raw] | None = None
+    tools: list[Declared] | None = None
 
 
 class _Result(msgspec.Struct):
@@ -85,7 +86,8 @@ class WorkersAIRun(bodies.JsonBody):
         demand = with_attachments(demand, [message.content for message in head.messages or ()])
         if exact:
             demand = with_text(demand, body, "messages", "content")
-        return ParsedRequest(demand.model, head.stream is True, demand)
+        unmetered = tools.unmetered(tools.of_chat(head.tools))
+        return ParsedRequest(demand.model, head.stream is True, demand, unmetered=unmetered)
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `max_tokens`."""

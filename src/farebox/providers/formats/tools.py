@@ -1,0 +1,259 @@
+"""A request's tools, wherever it declares them, and what each of them costs.
+
+One table a wire format is the allow-list: a tool in it costs tokens only, or is counted in the answer. Any other runs
+at the provider for a price that the answer does not tell, so the request that declares it is not sent on the
+operator's key. The kind of a tool is its `type` without the date at its end (`web_search_20260209` is a `web_search`).
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from farebox.providers.formats import bodies
+from farebox.usage import Quantity
+
+
+class Declared(msgspec.Struct):
+    """A tool as OpenAI's and Anthropic's forms declare it, as far as its cost goes."""
+
+    type: Any = None
+    max_uses: Any = None
+    model: Any = None
+    environment: Any = None
+    tools: Any = None
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """How a kind of tool costs."""
+
+    hosted: bool = False
+    """Whether the provider runs it, so that what it brings in is read, and billed, as input."""
+    meter: str = ""
+    """The meter of its uses, which the answer tells; empty for a tool that costs tokens only."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool that the request declares."""
+
+    kind: str
+    """What it is, whichever form declares it: `function`, `web_search`, `web_fetch`, `url_context`, `mcp`,
+    `file_search`, `code_execution`, `advisor`…"""
+    raw: str
+    """Its name in the request."""
+    hosted: bool = False
+    """See Rule."""
+    meter: str = ""
+    """See Rule."""
+    uses: int | None = None
+    """How often at most it may run in this call; None where the request does not say."""
+    model: str = ""
+    """The model that it runs, where it names one."""
+    unmetered: str | None = None
+    """Why its cost cannot be told; None where it can."""
+
+
+_CLIENT: Final = Rule()
+_HOSTED: Final = Rule(hosted=True)
+_WEB_SEARCH: Final = Rule(hosted=True, meter="web_searches")
+
+CHAT: Final[Mapping[str, Rule]] = {"function": _CLIENT, "custom": _CLIENT}
+"""OpenAI's chat completions and those that speak them, Cohere, Workers AI."""
+
+RESPONSES: Final[Mapping[str, Rule]] = {
+    **CHAT,
+    "namespace": _CLIENT,  # its own tools are looked at one by one
+    "tool_search": _CLIENT,  # finds tools that the request declares, wherever it runs
+    "local_shell": _CLIENT,
+    "shell": _CLIENT,  # in the caller's own environment: see `_hosted_shell`
+    "apply_patch": _CLIENT,
+    "computer": _CLIENT,
+    "computer_use": _CLIENT,
+    "computer_use_preview": _CLIENT,
+    "web_search": _WEB_SEARCH,
+    "web_search_preview": _WEB_SEARCH,
+    "file_search": Rule(hosted=True, meter="storage_searches"),
+    "mcp": _HOSTED,
+}
+
+MESSAGES: Final[Mapping[str, Rule]] = {
+    "custom": _CLIENT,
+    "bash": _CLIENT,
+    "text_editor": _CLIENT,
+    "memory": _CLIENT,
+    "computer": _CLIENT,
+    "computer_toolset": _CLIENT,
+    "browser_toolset": _CLIENT,
+    "tool_search_tool_bm25": _CLIENT,
+    "tool_search_tool_regex": _CLIENT,
+    "web_search": _WEB_SEARCH,
+    "web_fetch": _HOSTED,
+    "mcp_toolset": _HOSTED,
+    "advisor": _HOSTED,
+    "code_execution": _HOSTED,  # only beside a tool that makes it free: see `_charged_code`
+}
+
+GENERATE: Final[Mapping[str, Rule]] = {
+    "function_declarations": _CLIENT,
+    "computer_use": _CLIENT,
+    "google_search": _WEB_SEARCH,
+    "google_search_retrieval": _WEB_SEARCH,
+    "code_execution": _HOSTED,
+    "url_context": _HOSTED,
+    "file_search": _HOSTED,  # searching is free, and what it finds is input like any other
+    "mcp_servers": _HOSTED,
+}
+"""Google's, by the field of a tool, in either of its spellings."""
+
+_KINDS: Final[Mapping[str, str]] = {
+    "web_search_preview": "web_search",
+    "google_search": "web_search",
+    "google_search_retrieval": "web_search",
+    "computer_use": "computer",
+    "computer_use_preview": "computer",
+    "computer_toolset": "computer",
+    "function_declarations": "function",
+    "custom": "function",
+    "mcp_toolset": "mcp",
+    "mcp_servers": "mcp",
+    "tool_search_tool_bm25": "tool_search",
+    "tool_search_tool_regex": "tool_search",
+}
+"""Names of one kind in several forms."""
+
+_DATE: Final = re.compile(r"[_-](?P<year>\d{4})[_-]?(?P<rest>\d{2}[_-]?\d{2})$")
+_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_LISTINGS: Final = frozenset({"mcp_list_tools"})
+"""Input items whose `tools` are a server's answer, not declarations."""
+_FREE_CODE_FROM: Final = "20260209"
+"""From this version on, Anthropic's search and fetch include the running of code."""
+
+
+def of_chat(tools: Iterable[Declared] | None) -> tuple[Tool, ...]:
+    """The tools of a chat completion, or of another form that knows functions only."""
+    return tuple(_tool(CHAT, tool) for tool in tools or ())
+
+
+def of_responses(tools: Iterable[Declared] | None, items: object, most: int | None) -> tuple[Tool, ...]:
+    """The tools of OpenAI's Responses, those that ride in input items (`additional_tools`, `tool_search_output`)
+    and those inside namespaces included. `most`: the request's `max_tool_calls`. Raises InvalidRequest."""
+    found = [tool for outer in tools or () for tool in _spread(outer)]
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("tools") and item.get("type") not in _LISTINGS:
+            found.extend(tool for outer in _declared(item["tools"]) for tool in _spread(outer))
+    # Calls of an MCP server are not among those that `max_tool_calls` is documented to count.
+    return tuple(_tool(RESPONSES, tool, _hosted_shell(tool), None if tool.type == "mcp" else most) for tool in found)
+
+
+def of_messages(tools: Iterable[Declared] | None, servers: object, contents: Iterable[object]) -> tuple[Tool, ...]:
+    """The tools of Anthropic's Messages: `tools`, `mcp_servers`, and those that a message adds (`tool_addition`).
+
+    Raises InvalidRequest.
+    """
+    found = list(tools or ())
+    found.extend(_declared(list(_additions(contents))))
+    charged = _charged_code(found)
+    known = [_tool(MESSAGES, tool, charged if _name(tool) == "code_execution" else None) for tool in found]
+    if isinstance(servers, list) and not any(tool.kind == "mcp" for tool in known):
+        known.extend(Tool("mcp", "mcp_servers", hosted=True) for _ in servers)
+    return tuple(known)
+
+
+def of_generate(tools: Iterable[Mapping[str, msgspec.Raw]]) -> tuple[Tool, ...]:
+    """The tools of Google's generateContent."""
+    return tuple(
+        _by_rule(GENERATE, _HUMP.sub("_", field).lower(), field)
+        for tool in tools
+        for field, value in tool.items()
+        if bodies.given(value)
+    )
+
+
+def unmetered(tools: Iterable[Tool]) -> str | None:
+    """Why the cost of one of these tools cannot be told; None where all can be metered."""
+    return next((tool.unmetered for tool in tools if tool.unmetered), None)
+
+
+def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[str, Quantity]:
+    """The most that the answer may count of each meter. `each`: uses of a tool that does not say how many; `shared`:
+    the tools of one meter share their bound, rather than having one each."""
+    most: dict[str, Quantity] = {}
+    for tool in tools:
+        if tool.meter:
+            uses = each if tool.uses is None else tool.uses
+            most[tool.meter] = max(most.get(tool.meter, 0), uses) if shared else most.get(tool.meter, 0) + uses
+    return most
+
+
+def _tool(rules: Mapping[str, Rule], tool: Declared, charged: str | None = None, most: int | None = None) -> Tool:
+    raw = "custom" if tool.type is None else str(tool.type)  # a function of the caller's own
+    model = tool.model if isinstance(tool.model, str) else ""
+    own = tool.max_uses if isinstance(tool.max_uses, int) and tool.max_uses >= 0 else None
+    return _by_rule(rules, _DATE.sub("", raw), raw, charged, most if own is None else own, model)
+
+
+def _by_rule(
+    rules: Mapping[str, Rule],
+    name: str,
+    raw: str,
+    charged: str | None = None,
+    uses: int | None = None,
+    model: str = "",
+) -> Tool:
+    rule = rules.get(name)
+    if rule is None:
+        charged = f"what the tool {raw[:40]!r} costs is not in the answer"
+    rule = rule or _CLIENT
+    return Tool(
+        _KINDS.get(name, name),
+        raw,
+        rule.hosted,
+        rule.meter,
+        uses if rule.hosted else None,
+        model,
+        charged,
+    )
+
+
+def _spread(tool: Declared) -> Iterator[Declared]:
+    """A tool, and those inside it where it is a namespace."""
+    yield tool
+    if tool.type == "namespace" and tool.tools:
+        for inner in _declared(tool.tools):
+            yield from _spread(inner)
+
+
+def _declared(tools: object) -> list[Declared]:
+    return bodies.convert(tools, list[Declared])
+
+
+def _additions(contents: Iterable[object]) -> Iterator[object]:
+    """Definitions inside messages. An addition may also refer to a tool declared elsewhere, which is no definition."""
+    for content in contents:
+        for block in content if isinstance(content, list) else ():
+            if isinstance(block, dict) and block.get("type") == "tool_addition":
+                added = block.get("tool")
+                if isinstance(added, dict) and added.get("definition"):
+                    yield added["definition"]
+
+
+def _name(tool: Declared) -> str:
+    return _DATE.sub("", str(tool.type))
+
+
+def _hosted_shell(tool: Declared) -> str | None:
+    """A shell costs nothing where the caller runs its commands; in a container of the provider it costs by the time."""
+    local = isinstance(tool.environment, dict) and tool.environment.get("type") == "local"
+    if tool.type != "shell" or local:
+        return None
+    return 'what a hosted shell costs is not in the answer: use a `shell` with `"environment": {"type": "local"}`'
+
+
+def _charged_code(tools: list[Declared]) -> str | None:
+    """Code execution costs by the time a container runs, but is free beside newer search and fetch tools."""
+    for tool in tools:
+        dated = _DATE.search(str(tool.type))
+        if _name(tool) in ("web_search", "web_fetch") and dated and dated["year"] + dated["rest"] >= _FREE_CODE_FROM:
+            return None
+    return "what the tool `code_execution` costs is not in the answer, unless a newer web search or fetch is beside it"
