@@ -32,6 +32,7 @@ from farebox.surroundings import (
     stop_on_signals,
     surrounded,
 )
+from farebox.usecases import operator_alarms
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.instances import present
 from farebox.usecases.journal import Journal
@@ -142,6 +143,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         await journal.take_over()  # charges that were kept come before anything is decided about their holds
         await stack.enter_async_context(present(services))
         stack.push_async_callback(ledger.close)
+        stack.push_async_callback(operator_alarms.keep_last, services)
         stack.push_async_callback(journal.close)
         stack.push_async_callback(services.tasks.drain, GRACE_SECONDS)
         data_plane = DataPlane(services)

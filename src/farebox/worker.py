@@ -13,7 +13,7 @@ from farebox.limits.sharing import exchange, forget_old
 from farebox.storage.calls import forget_logs_above, forget_logs_before, gateways_with_logs
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases import auto_top_up, messages, payment_news, reconcile, refund, top_up
+from farebox.usecases import auto_top_up, messages, operator_alarms, payment_news, reconcile, refund, top_up
 from farebox.usecases.instances import Judge
 from farebox.usecases.leases import alone
 from farebox.usecases.services import Services
@@ -24,6 +24,7 @@ WATCH_SECONDS = 0.4
 EXPIRE_EVERY_SECONDS = 5.0
 MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is taken up, and news of the processor is acted on."""
+ALARMS_EVERY_SECONDS = 1.0
 SWEEP_EVERY_SECONDS = 30.0
 ALONE_EVERY_SECONDS = 60.0
 """How often it is asked whether a job that one process does for all is due."""
@@ -57,6 +58,7 @@ async def run_periodic_jobs(services: Services) -> None:
         _every(services, MONEY_EVERY_SECONDS, payment_news.work),
         _every(services, MONEY_EVERY_SECONDS, refund.work),
         _every(services, MONEY_EVERY_SECONDS, messages.work),
+        _every(services, ALARMS_EVERY_SECONDS, operator_alarms.work, name="operator_alarms"),
         _every(services, SWEEP_EVERY_SECONDS, auto_top_up.sweep),
         _every(services, ALONE_EVERY_SECONDS, _do_alone),
         _every(services, JOURNAL_SECONDS, _post_journal),

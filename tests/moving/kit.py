@@ -24,7 +24,7 @@ from farebox.storage.accounts import add_account
 from farebox.storage.sql import rows
 from farebox.storage.sqlite import connect, open_file
 from farebox.storage.tables import Table, tables
-from farebox.usecases import refund
+from farebox.usecases import operator_alarms, refund
 from tests.payments.kit import HOUR, open_shop
 from tests.postgres.server import PostgresServer
 from tests.support import running_farebox
@@ -63,7 +63,7 @@ class Rich:
 
 
 def rich_installation(folder: Path) -> Rich:
-    """Calls through a real server; then purchases, refunds, a dispute, an auto top-up and an open hold."""
+    """Calls through a real server; then purchases, refunds, a dispute, an auto top-up, an open hold and an alarm."""
     with running_farebox(folder, secret_key=SECRET_KEY) as farebox:
         customer = farebox.funded("5")
         answers = [customer.chat(f"Call number {number} — übermäßig \U0001f695") for number in range(6)]
@@ -88,6 +88,8 @@ async def _shop(folder: Path) -> None:
         at = shop.clock.at
         held = Hold(account_id=shop.account, hold_id="app:left-open", amount=5, at=at, expires_at=at + HOUR)
         assert (await shop.services.ledger.do(held)).ok
+        operator_alarms.raise_alarm(shop.services, "overrun", "openai/acme-1", written_off_nanos=5)
+        await operator_alarms.work(shop.services)
 
 
 def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> Told:

@@ -70,7 +70,16 @@ def test_every_table_can_be_copied() -> None:
 def test_to_postgres_and_back(rich: Rich, postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
     before = of_file(rich.database)
     empty = {name for name, found in before.items() if not found}
-    assert {"top_ups", "refunds", "documents", "calls", "call_bodies", "holds", "top_up_rules"}.isdisjoint(empty)
+    assert {
+        "top_ups",
+        "refunds",
+        "documents",
+        "calls",
+        "call_bodies",
+        "holds",
+        "top_up_rules",
+        "operator_alarms",
+    }.isdisjoint(empty)
     said = copied(rich.folder, url_of(rich.database), postgres_url)
     assert "secret.key" in said
     assert "journal" in said

@@ -19,6 +19,7 @@ from farebox.cli import (
     providers,
     refunds,
     serving,
+    status,
     taxes,
 )
 from farebox.cli.session import Session, Stopped, session_of
@@ -52,7 +53,7 @@ Settings come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: 
 _ORDER = (
     "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
     "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
-    "markup", "receipt", "check", "copy", "fake-stripe", "version",
+    "markup", "receipt", "status", "check", "copy", "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -87,8 +88,8 @@ def start(
 
 
 for family in (
-    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, books, copying,
-    fake_stripe,
+    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, books, status,
+    copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -17,6 +17,7 @@ messages = typer.Typer(no_args_is_help=True, help="Messages to account owners an
 
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its id, from `farebox webhook list`.")]
 _OPERATOR = "(every account)"
+_YOURS = "(you)"
 
 
 def register(app: typer.Typer) -> None:
@@ -152,7 +153,7 @@ def list_messages(
     rows: list[Row] = [
         {
             "message_id": told.notice.notice_id,
-            "account_id": told.notice.account_id,
+            "account_id": told.notice.account_id or (None if as_json else _YOURS),
             "kind": told.notice.kind,
             "created_at": moment_text(told.notice.created_at),
             "content": told.notice.content,
@@ -170,7 +171,9 @@ def list_messages(
 def replay_message(
     context: typer.Context,
     message_id: Annotated[str | None, typer.Argument(metavar="MESSAGE", help="From `farebox messages list`.")] = None,
-    account_id: Annotated[str | None, typer.Option("--account", metavar="ID", help="Whose message it is.")] = None,
+    account_id: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="Whose message it is; your own, if left out.")
+    ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All deliveries that were given up.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -181,9 +184,11 @@ def replay_message(
     \b
     Examples:
       farebox messages replay top_up_paid:auto-3 --account acme
+      farebox messages replay provider_key_trouble:openai:20786
       farebox messages replay --failed
       farebox messages replay --failed --account acme
     """
+    from farebox.storage.buckets import OPERATOR
     from farebox.usecases.messages import replay_given_up, replay_notice
 
     if (message_id is None) == (not failed):
@@ -193,14 +198,16 @@ def replay_message(
     with session.writing() as connection:
         if message_id is None:
             count = replay_given_up(connection, at, account_id)
-        elif account_id is None:
-            raise typer.BadParameter("say whose message it is", param_hint="--account")
         else:
-            told = replay_notice(connection, session.settings, account_id, message_id, at)
+            told = replay_notice(connection, session.settings, account_id or OPERATOR, message_id, at)
             if told is None:
-                raise Stopped(f"account {account_id!r} has no message {message_id!r}: see `farebox messages list`")
+                raise Stopped(f"{_whose(account_id)} no message {message_id!r}: see `farebox messages list`")
             count = told
     show({"deliveries": count}, as_json=as_json, text=f"{count} deliveries are due again.")
+
+
+def _whose(account_id: str | None) -> str:
+    return f"account {account_id!r} has" if account_id else "you (no --account was named) have"
 
 
 def _endpoint_row(endpoint: "Endpoint") -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.storage.notices import ALARM_KINDS
 
 SUBJECTS: dict[str, str] = {
     "low_balance": "Your balance is low",
@@ -17,10 +18,15 @@ SUBJECTS: dict[str, str] = {
     "dispute_opened": "A payment is disputed",
     "dispute_closed": "A dispute was decided",
     "refunded": "Money was paid back to your card",
+    "provider_key_trouble": "A provider refuses your key",
+    "usage_disbelieved": "A provider stated an impossible usage",
+    "cost_differs": "A provider's cost is not what your prices come to",
+    "tier_unknown": "A service tier has no price",
+    "overrun": "A call cost more than was held for it",
 }
 """Kind of notice → subject. Every kind of storage.notices has one (a test checks it)."""
 
-_TEXTS: dict[str, str] = {
+TEXTS: dict[str, str] = {
     "low_balance": "The balance of your account fell below its low-balance mark. Calls are refused when it is used up.",
     "top_up_paid": "Credit was bought for your account; it is there now.",
     "top_up_failed": "A charge for credit failed. Nothing was charged.",
@@ -39,23 +45,46 @@ _TEXTS: dict[str, str] = {
     "dispute_opened": "A payment for credit is disputed at the bank. Its credit was taken back for the time being.",
     "dispute_closed": "The dispute about a payment for credit was decided.",
     "refunded": "Money was paid back to the card that it came from, and its credit was taken back.",
+    "provider_key_trouble": (
+        "A provider refused your key, or your account there has no credit. Calls to it on your key are answered 503 "
+        "until that is mended: look at the key and the credit at the provider, and set a new key with `farebox "
+        "provider set`."
+    ),
+    "usage_disbelieved": (
+        "A provider stated a usage that no such call can have. The call was charged by a rule instead: look at its "
+        "receipt with `farebox receipt`, and at the provider's own bill."
+    ),
+    "cost_differs": (
+        "A provider stated another cost than the price list comes to. Look at the receipt with `farebox receipt`, and "
+        "set the price with `farebox price set` where the list is wrong."
+    ),
+    "tier_unknown": (
+        "A provider applied a service tier, or another variant, that the price list does not know. Look at the receipt "
+        "with `farebox receipt`, and set its price with `farebox price set`."
+    ),
+    "overrun": (
+        "A call cost more than was held for it, and the account did not have the rest: that is your loss. Look at the "
+        "receipt with `farebox receipt`."
+    ),
 }
+"""What it says first. `farebox status` says it of an alarm, too."""
 
-OPERATOR_KINDS = frozenset({"auto_top_up_suspended", "dispute_opened", "dispute_closed"})
-"""What is also told to the seller's e-mail address."""
+OPERATOR_KINDS = frozenset({"auto_top_up_suspended", "dispute_opened", "dispute_closed", *ALARM_KINDS})
+"""What is told to the seller's e-mail address: the alarms, and of what the owners are told, this."""
 
 _VALUE_MAX = 500
 
 
 def subject(kind: str, account_id: str) -> str:
-    return f"{SUBJECTS[kind]} (account {account_id})"
+    return f"{SUBJECTS[kind]} (account {account_id})" if account_id else SUBJECTS[kind]
 
 
 def body(kind: str, account_id: str, content: Mapping[str, object], seller: str) -> str:
     """Plain text: what happened, then the notice's content line by line."""
-    facts = [f"Account: {account_id}", *(_fact(name, value) for name, value in content.items() if value is not None)]
+    facts = [f"Account: {account_id}"] if account_id else []
+    facts += [_fact(name, value) for name, value in content.items() if value is not None]
     signature = f"\n-- \n{_flat(seller)}\n" if seller else ""
-    return f"{_TEXTS[kind]}\n\n" + "\n".join(facts) + "\n" + signature
+    return f"{TEXTS[kind]}\n\n" + "\n".join(facts) + "\n" + signature
 
 
 def _fact(name: str, value: object) -> str:

@@ -9,12 +9,17 @@ import zlib
 from functools import lru_cache
 from itertools import count
 
+OPERATOR = ""
+"""Whose rows are the operator's own, in the tables of accounts: those of no account. They are in bucket 0."""
+
 _HASHES = 2**32
 _LOWEST = -(2**31)
 
 
 def bucket_of(account_id: str, buckets: int) -> int:
     """The bucket of a new account, where accounts are spread over so many."""
+    if account_id == OPERATOR:
+        return 0
     return bucket_numbers(buckets)[zlib.crc32(account_id.encode()) % buckets]
 
 

@@ -23,8 +23,18 @@ KINDS: dict[str, str] = {
     "dispute_opened": "A payment is disputed; its credit was taken back.",
     "dispute_closed": "A dispute was won or lost.",
     "refunded": "Money was paid back to the card.",
+    "provider_key_trouble": "A provider refused the operator's key, or its account with the provider has no credit.",
+    "usage_disbelieved": "A provider stated a usage that is impossible; the call was charged by a rule instead.",
+    "cost_differs": "A provider stated a cost that is not what the price list comes to.",
+    "tier_unknown": "A provider applied a service tier, or another variant, that the price list does not know.",
+    "overrun": "A call cost more than was held for it, and the account did not have the rest.",
 }
 """Kind of notice → what it tells. Documented in docs/messages.md."""
+
+ALARM_KINDS = ("provider_key_trouble", "usage_disbelieved", "cost_differs", "tier_unknown", "overrun")
+"""Told to the operator alone: such a notice belongs to no account (storage.buckets.OPERATOR)."""
+
+_BUCKET = "coalesce((SELECT bucket FROM accounts WHERE account_id = ?), 0)"
 
 
 def add_notice(
@@ -84,8 +94,7 @@ def take_up(connection: Connection, notice: Notice) -> bool:
 def find_notice(connection: Connection, account_id: str, notice_id: str) -> Notice | None:
     found = row(
         connection,
-        f"SELECT {_COLUMNS} FROM notices WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        "AND account_id = ? AND notice_id = ?",
+        f"SELECT {_COLUMNS} FROM notices WHERE bucket = {_BUCKET} AND account_id = ? AND notice_id = ?",
         (account_id, account_id, notice_id),
     )
     return None if found is None else _notice(found)
@@ -93,7 +102,7 @@ def find_notice(connection: Connection, account_id: str, notice_id: str) -> Noti
 
 def list_notices(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[Notice], int]:
     """The account's notices from the newest on, and how many there are in all."""
-    where = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
+    where = f"bucket = {_BUCKET} AND account_id = ?"
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM notices WHERE {where} ORDER BY created_at DESC, notice_id DESC LIMIT ? OFFSET ?",

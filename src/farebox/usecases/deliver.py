@@ -171,7 +171,7 @@ def payload(notice: Notice) -> bytes:
             "type": notice.kind,
             "id": message_id(notice.account_id, notice.notice_id),
             "timestamp": f"{at:%Y-%m-%dT%H:%M:%S}.{notice.created_at % 1000:03d}Z",
-            "account_id": notice.account_id,
+            "account_id": notice.account_id or None,
             "notice_id": notice.notice_id,
             "data": notice.content,
         }

@@ -17,7 +17,7 @@ from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
 from farebox.settings import Settings
 from farebox.storage import webhook_endpoints
 from farebox.storage.deliveries import give_up_target
-from farebox.storage.notices import KINDS
+from farebox.storage.notices import ALARM_KINDS, KINDS
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpoint
 from farebox.usecases.administer import Refused, require_account
@@ -59,9 +59,10 @@ def add_endpoint(
     """Have messages of these kinds (none named: all) sent to the URL; without an account, those of every account."""
     if account_id is not None:
         require_account(connection, account_id)
-    unknown = sorted(set(kinds) - set(KINDS))
+    known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]
+    unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise EndpointRefused("kinds", f"there is no kind of message {unknown[0]!r}: use {', '.join(KINDS)}")
+        raise EndpointRefused("kinds", f"there is no kind of message {unknown[0]!r}: use {', '.join(known)}")
     try:
         check_url(url, private=settings.webhook_private == "allow")
     except AddressRefused as error:

@@ -8,6 +8,7 @@ from functools import partial
 from farebox.errors import NOT_FOUND, Problem
 from farebox.messages import letters
 from farebox.settings import Settings
+from farebox.storage.buckets import OPERATOR
 from farebox.storage.deliveries import (
     MAIL,
     Delivery,
@@ -51,11 +52,14 @@ def fan_out(connection: Connection, settings: Settings, at: int) -> int:
 
 
 def _targets(connection: Connection, settings: Settings, notice: Notice) -> list[str]:
-    """Endpoints of the account and of the operator that want the kind; e-mail to the owner, and to the seller."""
-    endpoints = endpoints_of(connection, notice.account_id) + endpoints_of(connection, None)
+    """Endpoints of the account and of the operator that want the kind; e-mail to the owner, and to the seller. What is
+    the operator's own goes to no account."""
+    own = notice.account_id == OPERATOR
+    endpoints = [] if own else endpoints_of(connection, notice.account_id)
+    endpoints += endpoints_of(connection, None)
     targets = [endpoint.endpoint_id for endpoint in endpoints if endpoint.wants(notice.kind)]
     if settings.smtp_url:
-        addresses = [read_customer(connection, notice.account_id).email]
+        addresses = [] if own else [read_customer(connection, notice.account_id).email]
         if notice.kind in letters.OPERATOR_KINDS:
             addresses.append(settings.seller_email)
         targets += dict.fromkeys(f"{MAIL}{address}" for address in addresses if address)

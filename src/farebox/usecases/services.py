@@ -11,6 +11,7 @@ from farebox.settings import Settings
 from farebox.storage.database import Database
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.journal import Journal
+from farebox.usecases.operator_alarms import Alarms
 from farebox.usecases.tasks import Tasks
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
@@ -39,6 +40,8 @@ class Services:
     """Charges that go on when their caller has gone."""
     journal: Journal | None = None
     """Where the ends of calls are kept while the database is away; None where no calls are served."""
+    alarms: Alarms = field(default_factory=Alarms)
+    """Operator alarms that are not durable yet."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts what is dear and therefore rationed (http.sparing)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)

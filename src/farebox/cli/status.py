@@ -1,0 +1,94 @@
+"""`farebox status`: what the operator should look into."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farebox.cli.output import Row, print_table, show
+from farebox.cli.session import session_of
+from farebox.cli.values import AsJson, moment_text
+
+if TYPE_CHECKING:
+    from farebox.storage.operator_alarms import Alarm
+
+
+def register(app: typer.Typer) -> None:
+    app.command("status")(status)
+
+
+def status(
+    context: typer.Context,
+    resolve: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Close the open alarms of this kind; `all`: of every kind.")
+    ] = None,
+    about: Annotated[str | None, typer.Option(metavar="TEXT", help="With --resolve: only those about this.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what you should look into: open alarms, and what to do about each kind.
+
+    An alarm stays open until you close it with --resolve; raised again, it opens again. docs/messages.md lists the
+    kinds.
+
+    \b
+    Examples:
+      farebox status
+      farebox status --resolve provider_key_trouble --about openai
+      farebox status --resolve all
+    """
+    from farebox.storage.findings import open_findings
+    from farebox.storage.notices import ALARM_KINDS
+    from farebox.storage.operator_alarms import open_alarms, resolve_alarms
+
+    session = session_of(context)
+    if resolve is not None and resolve not in (*ALARM_KINDS, "all"):
+        raise typer.BadParameter(f"{resolve!r} is none of {', '.join(ALARM_KINDS)}, all", param_hint="--resolve")
+    if about is not None and resolve is None:
+        raise typer.BadParameter("it goes with --resolve", param_hint="--about")
+    if resolve is not None:
+        with session.writing() as connection:
+            kind = None if resolve == "all" else resolve
+            count = resolve_alarms(connection, session.clock.now_ms(), kind=kind, about=about)
+        text = f"{count} {'alarm is' if count == 1 else 'alarms are'} closed."
+        show({"resolved": count}, as_json=as_json, text=text)
+        return
+    with session.reading() as connection:
+        alarms, findings = open_alarms(connection), len(open_findings(connection))
+    if as_json:
+        show({"alarms": [_row(alarm) for alarm in alarms], "findings": findings}, as_json=True, text="")
+    else:
+        _print(alarms, findings)
+
+
+def _print(alarms: "list[Alarm]", findings: int) -> None:
+    from farebox.messages.letters import TEXTS
+
+    if findings:
+        differ = "1 payment differs" if findings == 1 else f"{findings} payments differ"
+        typer.echo(f"{differ} from the processor's books: see `farebox payments findings`.")
+    if not alarms:
+        typer.echo("No alarm is open.")
+        return
+    lines = [
+        [
+            moment_text(alarm.last_at), alarm.kind, alarm.about, str(alarm.times),
+            ", ".join(f"{name}={value}" for name, value in alarm.content.items()),
+        ]
+        for alarm in alarms
+    ]  # fmt: skip
+    print_table(["LAST", "ALARM", "ABOUT", "TIMES", "THE LAST TIME"], lines, numbers=["TIMES"])
+    for kind in dict.fromkeys(alarm.kind for alarm in alarms):
+        typer.echo(f"\n{kind}: {TEXTS[kind]}\nThen: farebox status --resolve {kind}")
+
+
+def _row(alarm: "Alarm") -> Row:
+    from farebox.messages.letters import TEXTS
+
+    return {
+        "kind": alarm.kind,
+        "about": alarm.about,
+        "times": alarm.times,
+        "first_at": moment_text(alarm.first_at),
+        "last_at": moment_text(alarm.last_at),
+        "content": alarm.content,
+        "remedy": TEXTS[alarm.kind],
+    }
