@@ -34,7 +34,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RELEASE = version("genai-prices")
 NOW_MS = 1_790_000_000_000
 EVERY_PROVIDER = {provider.id: provider.id for provider in providers}
-METERS = [meter for meter in UNITS.units if meter != "requests"]
+METERS = [meter for meter in UNITS.units if meter not in ("requests", "cache_write_12h_tokens")]
+"""Those that genai-prices knows."""
 TICK = timedelta(milliseconds=1)
 
 

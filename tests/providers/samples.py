@@ -286,7 +286,7 @@ SAMPLES = [
         "grok",
         "v1/chat/completions",
         CHAT,
-        stream(chunk({"content": "x"}, "stop"), chunk(None, usage=USAGE), "[DONE]"),
+        stream(chunk({"content": "x"}, "stop"), chunk(None, usage={**USAGE, "total_tokens": 170}), "[DONE]"),
         {**METERS, "output_tokens": 70},
         "m-2024",
         1,

@@ -1,14 +1,15 @@
 """Decimal prices per price key become integer rates per meter, over one denominator.
 
-What the meters are, and which contains which, is the unit registry of genai-prices. A general meter's quantity holds
-its special ones' (`input_tokens` counts cached tokens); each unit is charged once, at the most special price it has.
+What the meters are, and which contains which, is the unit registry of genai-prices, with the few units that it lacks.
+A general meter's quantity holds its special ones' (`input_tokens` counts cached tokens); each unit is charged once, at
+the most special price it has.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from genai_prices.data_units import unit_data
 from genai_prices.types import TieredPrices
@@ -18,7 +19,17 @@ from genai_prices.validation import validate_priced_units
 from farebox.money import NANOS_PER_USD
 from farebox.pricing.model import Rate
 
-UNITS = UnitRegistry(unit_data)
+_CACHE_WRITE = {"family": "tokens", "direction": "input", "token_type": "cache_write"}
+_OURS: dict[str, dict[str, Any]] = {
+    "cache_write_12h_tokens": {
+        "per": 1_000_000,
+        "price_key": "cache_write_12h_mtok",
+        "dimensions": {**_CACHE_WRITE, "cache_ttl": "12h"},
+    },
+}
+"""Units that providers bill by and genai-prices does not know: what OpenAI keeps in its cache for twelve hours."""
+
+UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"
 """The meter that is one for every call, whatever the usage says."""
 

@@ -14,6 +14,8 @@ Row: TypeAlias = tuple[str, ...]
 """Meter, then one or more places such as `prompt_tokens_details.cached_tokens`. A step in brackets, as in
 `promptTokensDetails.[AUDIO].tokenCount`, takes the first list entry whose `modality` is that word."""
 
+_Places: TypeAlias = tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]
+
 _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
     ("input_tokens", ("input_text_tokens",)),
@@ -21,7 +23,7 @@ _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("input_tokens", ("input_image_tokens",)),
     ("input_tokens", ("input_video_tokens",)),
     ("input_tokens", ("input_tool_tokens",)),
-    ("cache_write_tokens", ("cache_write_5m_tokens", "cache_write_1h_tokens")),
+    ("cache_write_tokens", ("cache_write_5m_tokens", "cache_write_1h_tokens", "cache_write_12h_tokens")),
     ("cache_read_tokens", ("cache_text_read_tokens",)),
     ("cache_read_tokens", ("cache_audio_read_tokens",)),
     ("cache_read_tokens", ("cache_image_read_tokens",)),
@@ -41,10 +43,14 @@ _SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
 class Reading:
     """How the usage object of one answer format reads."""
 
-    __slots__ = ("_required", "_rows")
+    __slots__ = ("_beside", "_required", "_rows", "rows")
 
-    def __init__(self, *rows: Row, required: tuple[str, ...] = ()) -> None:
-        self._rows = tuple((meter, tuple(_steps(place) for place in places)) for meter, *places in rows)
+    def __init__(self, *rows: Row, required: tuple[str, ...] = (), beside: tuple[Row, ...] = ()) -> None:
+        """`beside` are further rows of figures that a provider leaves out of the general meter they belong to. Where
+        the usage states a `total_tokens` that the general meters make up alone, they are inside it after all."""
+        self.rows = (*rows, *beside)
+        self._rows = _places(rows)
+        self._beside = _places(beside)
         self._required = required
 
     def read(self, usage: Mapping[str, object]) -> dict[str, Quantity]:
@@ -53,19 +59,34 @@ class Reading:
         Raises AbsurdUsage where a figure cannot be right or a required one is missing.
         """
         found: dict[str, Quantity] = {}
-        for meter, places in self._rows:
-            for first, further in places:
-                reported = usage.get(first)
-                if further and reported is not None:
-                    reported = _at(reported, further)
-                value = reported if type(reported) is int else _quantity(meter, reported)
-                if value is not None:
-                    found[meter] = found.get(meter, 0) + value
-                    break
+        _collect(found, self._rows, usage)
+        if self._beside and not _made_up(usage.get("total_tokens"), found):
+            _collect(found, self._beside, usage)
         for meter in self._required:
             if meter not in found:
                 raise AbsurdUsage(f"the usage lacks {meter}")
         return consistent(found)
+
+
+def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
+    return tuple((meter, tuple(_steps(place) for place in places)) for meter, *places in rows)
+
+
+def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> None:
+    for meter, places in rows:
+        for first, further in places:
+            reported = usage.get(first)
+            if further and reported is not None:
+                reported = _at(reported, further)
+            value = reported if type(reported) is int else _quantity(meter, reported)
+            if value is not None:
+                found[meter] = found.get(meter, 0) + value
+                break
+
+
+def _made_up(total: object, found: Mapping[str, Quantity]) -> bool:
+    """Whether input and output are all that the total counts."""
+    return type(total) is int and total > 0 and total <= found.get("input_tokens", 0) + found.get("output_tokens", 0)
 
 
 def consistent(figures: Mapping[str, object]) -> dict[str, Quantity]:
@@ -109,6 +130,8 @@ def _quantity(meter: str, value: object) -> Quantity | None:
     if value is None or isinstance(value, dict | list):
         return None
     if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Decimal) and value == value.to_integral_value():
         return int(value)
     if isinstance(value, float) and meter.endswith("_seconds"):
         return Decimal(repr(value))

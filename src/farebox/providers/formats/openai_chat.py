@@ -21,24 +21,35 @@ from farebox.providers.formats.tools import Declared
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
 
 _REQUIRED: Final = ("input_tokens", "output_tokens")
+_CACHED: Final = (
+    *("prompt_tokens_details.cached_tokens", "prompt_token_details.cached_tokens", "prompt_cache_hit_tokens"),
+    *("num_cached_tokens", "cached_tokens", "cached_prompt_text_tokens"),
+)
+"""One figure in the spellings of OpenAI (and most), Mistral's newer and DeepSeek's older answers, Mistral's older ones,
+Anthropic's compatible form (and Together, Moonshot), and xAI's older ones. The first that is there counts."""
 _ROWS: Final[tuple[Row, ...]] = (
     ("input_tokens", "prompt_tokens"),
-    ("cache_read_tokens", "prompt_tokens_details.cached_tokens", "prompt_cache_hit_tokens", "cached_tokens"),
+    ("cache_read_tokens", *_CACHED),
     ("cache_write_tokens", "prompt_tokens_details.cache_write_tokens"),
-    ("input_audio_tokens", "prompt_tokens_details.audio_tokens"),
+    ("cache_write_12h_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens"),
+    ("input_audio_tokens", "prompt_tokens_details.audio_tokens", "prompt_token_details.audio_tokens"),
     ("output_tokens", "completion_tokens"),
     ("output_audio_tokens", "completion_tokens_details.audio_tokens"),
     ("output_reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
 )
 OPENAI: Final = Reading(*_ROWS, required=_REQUIRED)
-"""OpenAI itself and those that count as it does. `prompt_cache_hit_tokens` is DeepSeek's older spelling."""
+"""OpenAI itself and those that count as it does."""
 MISTRAL: Final = Reading(
     *_ROWS,
     ("audio_seconds", "prompt_audio_seconds"),
     ("input_audio_seconds", "prompt_audio_seconds"),
     required=_REQUIRED,
+    beside=(("input_tokens", "prompt_tokens_details.audio_tokens", "prompt_token_details.audio_tokens"),),
 )
-XAI: Final = Reading(*_ROWS, ("output_tokens", "completion_tokens_details.reasoning_tokens"), required=_REQUIRED)
+"""Mistral leaves the tokens of audio out of `prompt_tokens`."""
+XAI: Final = Reading(
+    *_ROWS, required=_REQUIRED, beside=(("output_tokens", "completion_tokens_details.reasoning_tokens"),)
+)
 """xAI leaves reasoning out of `completion_tokens`."""
 PERPLEXITY: Final = Reading(
     ("input_tokens", "prompt_tokens"),

@@ -22,6 +22,7 @@ READING: Final = Reading(
     ("input_tokens", "input_tokens"),
     ("cache_read_tokens", "input_tokens_details.cached_tokens", "input_tokens_details.cache_read_input_tokens"),
     ("cache_write_tokens", "input_tokens_details.cache_write_tokens"),
+    ("cache_write_12h_tokens", "input_tokens_details.cache_write_tokens_details.ttl_12h_tokens"),
     ("output_tokens", "output_tokens"),
     ("output_reasoning_tokens", "output_tokens_details.reasoning_tokens"),
     ("web_searches", "tool_calls_details.search_web.invocation"),
