@@ -11,6 +11,7 @@ import httpx
 import structlog
 import uvloop
 
+from farebox.clock import Clock
 from farebox.ledger.commands import Grant
 from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
@@ -144,9 +145,16 @@ class Customer:
         return receipt
 
 
-@contextlib.contextmanager
-def running_farebox(data_dir: Path, **settings: object) -> Iterator[Farebox]:
+def running_farebox(data_dir: Path, **settings: object) -> contextlib.AbstractContextManager[Farebox]:
     """Serve on a free port until the block ends."""
+    return running_on(uvloop.new_event_loop, None, data_dir, **settings)
+
+
+@contextlib.contextmanager
+def running_on(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], clock: Clock | None, data_dir: Path, **settings: object
+) -> Iterator[Farebox]:
+    """`running_farebox` on a loop of the test's own, and with its clock where it has one."""
     loaded = settings_for(data_dir, log_level="error", **settings)
     # Port 0 is not offered to operators, as their clients could not find it; tests take a free one.
     chosen = Settings(**{**{name: getattr(loaded, name) for name in Settings.__slots__}, "port": 0})
@@ -159,14 +167,15 @@ def running_farebox(data_dir: Path, **settings: object) -> Iterator[Farebox]:
         stop = asyncio.Event()
         box["stop"] = lambda: box["loop"].call_soon_threadsafe(stop.set)
         box["loop"] = asyncio.get_running_loop()
-        async with running(chosen, demo=True) as served:
+        async with running(chosen, demo=True, clock=clock) as served:
             box["farebox"] = Farebox(served, box["loop"])
             ready.set()
             await stop.wait()
 
     def work() -> None:
         try:
-            uvloop.run(serve())
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(serve())
         except BaseException as error:
             box["error"] = error
             ready.set()

@@ -1,0 +1,76 @@
+"""A client that takes nothing for granted: it keeps every byte of an answer, and reads them with the standard library's
+parser when the connection ends."""
+
+import asyncio
+import http.client
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass
+class Answer:
+    """What a client got."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    broke: bool
+    """The connection ended before the answer did."""
+
+
+async def fetch(
+    method: str, url: str, headers: Mapping[str, str], body: bytes = b"", enough: Callable[[bytes], bool] | None = None
+) -> Answer:
+    """One request on a connection of its own. `enough` tells, of the bytes so far, when the client hangs up."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    target = place.path + (f"?{place.query}" if place.query else "")
+    lines = [f"{method} {target} HTTP/1.1", f"host: {place.netloc}", "connection: close"]
+    lines += [f"content-length: {len(body)}", *[f"{name}: {value}" for name, value in headers.items()]]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    got = bytearray()
+    try:
+        while data := await reader.read(2**20):
+            got += data
+            if enough is not None and enough(bytes(got)):
+                break
+    except ConnectionResetError:
+        pass
+    writer.transport.abort()
+    return _read(method, bytes(got))
+
+
+def _read(method: str, raw: bytes) -> Answer:
+    response = http.client.HTTPResponse(_Bytes(raw), method=method)  # type: ignore[arg-type]
+    try:
+        response.begin()
+    except http.client.HTTPException:
+        return Answer(0, {}, raw, broke=True)
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    try:
+        return Answer(response.status, headers, response.read(), broke=False)
+    except http.client.IncompleteRead:
+        return Answer(response.status, headers, _unchunked(raw), broke=True)
+
+
+def _unchunked(raw: bytes) -> bytes:
+    """The body of a chunked answer that broke off, as far as it goes."""
+    _, _, rest = raw.partition(b"\r\n\r\n")
+    body = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+    return body
+
+
+class _Bytes:
+    """What HTTPResponse takes for a socket."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._raw)

@@ -1,0 +1,51 @@
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import pytest
+
+from farebox.providers.catalogue import PROVIDERS
+from tests.metering.cases import Case, load
+from tests.metering.drive import MOMENT, Bench
+from tests.metering.pace import PacedLoop, Pauses, PinnedClock
+from tests.metering.upstream import ScriptedUpstream
+from tests.ride.kit import set_provider
+from tests.support import running_on
+
+Outcome = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="session")
+def bench(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One server for the folder, with the scripted upstream in the place of every provider."""
+    clock = PinnedClock(int(datetime.fromisoformat(MOMENT).timestamp() * 1000))
+    folder = tmp_path_factory.mktemp("metering")
+    with running_on(PacedLoop, clock, folder) as farebox:
+
+        async def start() -> tuple[Pauses, ScriptedUpstream, str]:
+            pauses = Pauses()
+            upstream = ScriptedUpstream(pauses)
+            return pauses, upstream, await upstream.start()
+
+        pauses, upstream, url = farebox.run(start())
+        for provider in PROVIDERS:
+            if provider.slug != "demo":
+                set_provider(farebox, provider.slug, base_url=url)
+        yield Bench(farebox, upstream, pauses, clock)
+        farebox.run(upstream.close())
+
+
+@pytest.fixture(scope="session")
+def outcome(bench: Bench) -> Outcome:
+    """What was wrong with a case, by its id. The cases of a file are driven together, when the first is asked for."""
+    files: dict[str, list[Case]] = {}
+    for case in load():
+        files.setdefault(case.file, []).append(case)
+    found: dict[str, list[str]] = {}
+
+    def of(case_id: str) -> list[str]:
+        if case_id not in found:
+            file = next(file for file, cases in files.items() if case_id in {case.id for case in cases})
+            found.update(bench.drive(files[file]))
+        return found[case_id]
+
+    return of

@@ -1,0 +1,249 @@
+"""Drives rows of the table through a running Farebox, and says what is not as the row has it."""
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from farebox.ledger.commands import Grant
+from farebox.model import AccessToken, Permission
+from farebox.money import parse_usd
+from farebox.storage.accounts import add_account, add_token, read_balance
+from farebox.vault import TOKEN_PREFIX
+from tests.engines import looking
+from tests.metering.cases import Case
+from tests.metering.client import Answer, fetch
+from tests.metering.pace import Pauses, PinnedClock
+from tests.metering.upstream import CHUNKINGS, RUN_HEADER, Run, ScriptedUpstream
+from tests.support import Farebox
+
+DEFAULT_USD = "1000"
+MOMENT = "2026-11-29T12:00:00Z"
+"""When the rows' calls are made, unless a row says otherwise. A Sunday at noon: nobody's peak hours."""
+TOGETHER = 24
+SECONDS = 60.0
+GIVE_UP_SECONDS = 5.0
+
+
+@dataclass
+class Bench:
+    """A server with the scripted upstream behind it, and what the runs share."""
+
+    farebox: Farebox
+    upstream: ScriptedUpstream
+    pauses: Pauses
+    clock: PinnedClock
+
+    def drive(self, cases: Iterable[Case]) -> dict[str, list[str]]:
+        """Every run of these cases; by the case's id what was wrong with it, each line naming its chunking."""
+        return self.farebox.run(_drive(self, list(cases)), SECONDS * 5)
+
+
+async def _drive(bench: Bench, cases: list[Case]) -> dict[str, list[str]]:
+    wrong: dict[str, list[str]] = {case.id: [] for case in cases}
+    for moment in {case.moment or MOMENT for case in cases}:
+        bench.clock.pin(int(datetime.fromisoformat(moment).timestamp() * 1000))
+        of_moment = [case for case in cases if (case.moment or MOMENT) == moment]
+        for chunking in CHUNKINGS:
+            runs = [Run(case, chunking) for case in of_moment if chunking in chunkings_of(case)]
+            accounts = await _open_accounts(bench, [run.case.balance_usd or DEFAULT_USD for run in runs])
+            gate = asyncio.Semaphore(len(runs) if chunking == "paused" else TOGETHER)
+            tasks = [
+                asyncio.ensure_future(_one(bench, run, account, gate))
+                for run, account in zip(runs, accounts, strict=True)
+            ]
+            if tasks:
+                await asyncio.wait(tasks, timeout=SECONDS)
+            for run, task in zip(runs, tasks, strict=True):
+                found = task.result() if task.done() else ["did not end"]
+                wrong[run.case.id] += [f"[{chunking}] {line}" for line in found]
+    return wrong
+
+
+def chunkings_of(case: Case) -> tuple[str, ...]:
+    """The chunkings that a case is driven in."""
+    if case.only:
+        return tuple(case.only)
+    if case.refused or case.leaves_after is not None:
+        return ("events",)
+    return CHUNKINGS if case.streamed else CHUNKINGS[:4]
+
+
+async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, str]]:
+    """Accounts with so much credit, each with the secret of a token."""
+    services = bench.farebox.services
+    at = services.clock.now_ms()
+    accounts = [(services.ids.account_id(), TOKEN_PREFIX + services.ids.secret()) for _ in credits]
+
+    def add(connection: Any) -> None:
+        for account_id, secret in accounts:
+            add_account(connection, account_id, "row", at)
+            token = AccessToken(services.ids.log_id(), account_id, "row", frozenset(Permission), at, None, None)
+            add_token(connection, token, services.vault.hash_token(secret))
+
+    await services.database.write(add)
+    grants = [
+        Grant(account_id=account_id, grant_id=services.ids.log_id(), amount=parse_usd(usd), at=at)
+        for (account_id, _), usd in zip(accounts, credits, strict=True)
+    ]
+    await asyncio.gather(*[services.ledger.do(grant) for grant in grants])
+    return accounts
+
+
+async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.Semaphore) -> list[str]:
+    """What is wrong with a run."""
+    bench.upstream.runs[run.id] = run
+    async with gate:
+        bench.pauses.begin()
+        try:
+            answer = await _call(bench, run, account)
+        except OSError as error:
+            return [f"the client sees {error!r}"]
+        finally:
+            bench.pauses.end()
+            del bench.upstream.runs[run.id]
+        receipt = await _receipt(bench, answer, account)
+    found = _refusal(run, answer) if run.case.refused else _answer(run, answer)
+    return [*found, *_money(bench, run, answer, receipt, account[0])]
+
+
+async def _call(bench: Bench, run: Run, account: tuple[str, str]) -> Answer:
+    account_id, secret = account
+    case = run.case
+    body, content_type = case.request_body()
+    place = f"{bench.farebox.url}/v1/{account_id}/default/{case.provider}/{case.path}"
+    headers = {
+        "authorization": f"Bearer {secret}",
+        "content-type": content_type,
+        "accept-encoding": "identity",
+        RUN_HEADER: run.id,
+        **(case.request_headers or {}),
+    }
+    last = case.events[case.leaves_after - 1].strip() if case.leaves_after else b""
+    answer = await fetch(case.method or "POST", place, headers, body, (lambda got: last in got) if last else None)
+    run.left.set()
+    return answer
+
+
+async def _receipt(bench: Bench, answer: Answer, account: tuple[str, str]) -> dict[str, Any] | None:
+    """The call's receipt; where the client hung up, it may take a moment."""
+    log_id = answer.headers.get("cf-aig-log-id")
+    if log_id is None:
+        return None
+    url = f"{bench.farebox.url}/client/v4/accounts/{account[0]}/farebox/receipts/{log_id}"
+    for _ in range(int(GIVE_UP_SECONDS / 0.02)):
+        found = await fetch("GET", url, {"authorization": f"Bearer {account[1]}"})
+        if found.status == 200:
+            receipt: dict[str, Any] = json.loads(found.body)["result"]
+            return receipt
+        await asyncio.sleep(0.02)
+    return None
+
+
+def _refusal(run: Run, answer: Answer) -> list[str]:
+    wanted = run.case.refusal
+    found = []
+    if answer.status != wanted["status"]:
+        found.append(f"status {answer.status}, right is {wanted['status']}: {answer.body[:200]!r}")
+    if (code := wanted.get("code", "").encode()) not in answer.body:
+        found.append(f"the refusal does not say {code!r}: {answer.body[:300]!r}")
+    if run.requests:
+        found.append("the refused call reached the provider")
+    return found
+
+
+def _answer(run: Run, answer: Answer) -> list[str]:
+    case, found = run.case, []
+    if not run.requests:
+        return [f"nothing reached the provider: {answer.status} {answer.body[:300]!r}"]
+    path, _, body = run.requests[-1]
+    if len(run.requests) > 1:
+        found.append(f"the provider was called {len(run.requests)} times")
+    if answer.status != (case.status or 200):
+        found.append(f"status {answer.status}, right is {case.status or 200}: {answer.body[:200]!r}")
+    forwarded = case.forwarded or {}
+    if "path" in forwarded and path != forwarded["path"]:
+        found.append(f"the provider was called at {path}, right is {forwarded['path']}")
+    found += [
+        f"{text!r} was not forwarded: {body[:300]!r}" for text in forwarded.get("has", ()) if text not in str(body)
+    ]
+    if case.leaves_after is not None:
+        return found
+    got, wanted = _decoded(answer), case.received
+    if case.cut and not got.startswith(wanted):
+        found.append(f"of {len(wanted)} bytes the client got {len(got)}, and not those: {_first(got, wanted)}")
+    elif not case.cut and got != wanted:
+        found.append(f"of {len(wanted)} bytes the client got {len(got)}: {_first(got, wanted)}")
+    if answer.broke and not case.cut:
+        found.append("the client saw the answer break off")
+    return found
+
+
+def _decoded(answer: Answer) -> bytes:
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding == "gzip":
+        return gzip.decompress(answer.body)
+    if encoding == "deflate":
+        return zlib.decompress(answer.body)
+    return answer.body
+
+
+def _first(got: bytes, wanted: bytes) -> str:
+    same = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
+    return f"at byte {same} {got[same : same + 60]!r} instead of {wanted[same : same + 60]!r}"
+
+
+def _money(bench: Bench, run: Run, answer: Answer, receipt: dict[str, Any] | None, account_id: str) -> list[str]:
+    case, found = run.case, []
+    right = 0 if case.refused else case.charge
+    with looking(bench.farebox.services.settings) as connection:
+        balance = read_balance(connection, account_id)
+    assert balance is not None
+    paid = parse_usd(case.balance_usd or DEFAULT_USD) - balance.posted
+    if paid != right:
+        found.append(f"charged {paid:,}, right is {right:,} ({case.why})")
+    if balance.held:
+        found.append(f"{balance.held:,} are still held")
+    if receipt is None:
+        return found if case.refused else [*found, "there is no receipt"]
+    if receipt["charge_nanos"] != paid:
+        found.append(f"the receipt says {receipt['charge_nanos']:,}, paid was {paid:,}")
+    if case.refused:
+        return found
+    return found + _told(case, answer, receipt)
+
+
+def _told(case: Case, answer: Answer, receipt: dict[str, Any]) -> list[str]:
+    """What the receipt has to say."""
+    found = []
+    if case.source is not None and receipt["usage_source"] != case.source:
+        found.append(f"the receipt's source is {receipt['usage_source']}, right is {case.source}")
+    for key in ("policy", "notes"):
+        said = str(receipt.get(key) or "")
+        found += [
+            f"the receipt's {key} do not say {text!r}: {said}" for text in _texts(case.row.get(key)) if text not in said
+        ]
+        if case.row.get(key, "unsaid") in (None, []) and receipt.get(key):
+            found.append(f"the receipt's {key} say {said}")
+    lines = {line["meter"]: line["quantity"] for line in receipt.get("lines", ())}
+    for meter, quantity in (case.lines or {}).items():
+        if lines.get(meter) != str(quantity):
+            found.append(f"the receipt has {lines.get(meter)} {meter}, right is {quantity}: {lines}")
+    held, limit = receipt.get("hold_nanos", 0), answer.headers.get("farebox-output-limit")
+    if receipt.get("written_off_nanos"):
+        found.append(f"{receipt['written_off_nanos']:,} written off")
+    if held < receipt["charge_nanos"] and case.hold != "below":
+        found.append(f"held {held:,}, charged {receipt['charge_nanos']:,}")
+    if case.hold == "clamped" and limit is None:
+        found.append("the output was not clamped")
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,52 @@
+"""The table: what providers send, what the client must get of it, and what is right to charge; end to end.
+
+A row is an object in `cases/*.json`. Texts are invented. To add one, write it with the right charge and the arithmetic
+of it, worked out from the public price, never from what Farebox says. Fields:
+
+- `name`; `kind`: the kind of mistake that it guards against, as `A1`; `pending`: why the row fails today. A row that is
+  marked so and passes is a failure: whoever mends it removes the mark.
+- `provider`, `path`: the URL behind the gateway's; `method` (POST); `request`: JSON, or `multipart`: fields, a file as
+  `{"filename": …, "content": …}`; `request_headers`; `balance_usd` (1000); `moment` (drive.MOMENT).
+- the provider's answer: `status` (200), `headers`, and one of `sse` (a list of events: objects as JSON, texts such as
+  `[DONE]` as they are, `{"raw": "…"}` with its own line ends; `named` adds `event:` lines, `eol` is the line end),
+  `body` (JSON or text), `raw` (the same, or bytes by a macro). `encode`: `gzip`, `deflate`. `cut`: the connection
+  breaks after it. `leaves_after`: the client hangs up after so many events.
+- what is right: `charge` in nano-dollars and `why`; `source`, `policy`, `notes`: what the receipt's fields are or
+  contain (`[]`: empty); `lines`: quantities by meter; `hold`: `covers` (always looked at), `clamped`, or `below` where
+  a hold may be less than the charge; `lacks`: numbers of events that the client does not get because it did not ask for
+  usage; `forwarded`: `path`, and `has`, texts in the body that reaches the provider; or `refusal`: `status` and `code`.
+- `only`: the chunkings to drive, instead of all: whole, events, bytes, random, paused (2.5 s between events, on a clock
+  that is advanced). `tools`: what the row's call may bring in, for test_overruns.
+
+Macros for long values: cases.expand.
+"""
+
+import pytest
+
+from tests.engines import ON_BOTH_ENGINES
+from tests.metering.cases import Case, load
+from tests.metering.conftest import Outcome
+from tests.metering.drive import Bench
+from tests.ride.kit import differences
+
+pytestmark = ON_BOTH_ENGINES
+
+
+def _rows() -> list[object]:
+    def marks(case: Case) -> list[pytest.MarkDecorator]:
+        if not case.pending:
+            return []
+        return [pytest.mark.xfail(reason=case.pending, strict=True, raises=pytest.fail.Exception)]
+
+    return [pytest.param(case, id=case.id, marks=marks(case)) for case in load()]
+
+
+@pytest.mark.parametrize("case", _rows())
+def test_row(case: Case, outcome: Outcome) -> None:
+    wrong = outcome(case.id)
+    if wrong:
+        pytest.fail("\n".join([f"{case.id} ({case.kind}):", *wrong]), pytrace=False)
+
+
+def test_the_books_balance_after_all_rows(bench: Bench) -> None:
+    assert differences(bench.farebox) == []
