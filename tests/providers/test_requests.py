@@ -103,6 +103,42 @@ def test_what_is_only_referred_to_counts_as_remote() -> None:
     assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.remote_inputs == 1
 
 
+def test_what_a_response_leaves_to_a_stored_prompt_is_priced_by_its_name() -> None:
+    prompt = {"id": "pmpt_6812ab", "version": "2", "variables": {"city": "Rome"}}
+    assert parse("openai", "responses", body(prompt=prompt)).model == "prompt:pmpt_6812ab"
+    assert parse("openai", "responses", body(prompt=prompt, model="m")).demand.model == "m"
+    assert parse("perplexity-ai", "v1/agent", body(preset="low", input="x")).demand.model == "preset:low"
+    nameless: list[dict[str, Any]] = [
+        {"prompt": {"id": 7}},
+        {"prompt": {"id": "gpt-4o mini"}},
+        {"prompt": {}},
+        {"input": "x"},
+    ]
+    for unnamed in nameless:
+        with pytest.raises(InvalidRequest, match="`model`"):
+            parse("openai", "responses", body(**unnamed))
+
+
+def test_google_lets_a_model_be_named_with_its_folder() -> None:
+    named = {"model": "models/gemini-2.5-flash", "input": "x", "messages": []}
+    for path in ("v1beta/openai/chat/completions", "v1beta/openai/embeddings"):
+        parsed = parse("google-ai-studio", path, body(**named))
+        assert (parsed.model, parsed.demand.model) == ("gemini-2.5-flash", "gemini-2.5-flash")
+    assert parse("openai", "chat/completions", body(**named)).model == "models/gemini-2.5-flash"
+
+
+def test_a_deferred_completion_is_not_metered() -> None:
+    asked = body(model="grok-4", messages=[], deferred=True)
+    assert "deferred" in (parse("grok", "chat/completions", asked).unmetered or "")
+    assert parse("grok", "chat/completions", body(model="grok-4", messages=[], deferred=False)).unmetered is None
+
+
+def test_a_compaction_takes_no_limit() -> None:
+    asked = body(model="m", input=[{"type": "message", "role": "user", "content": "x"}], previous_response_id="r")
+    demand = parse("openai", "responses/compact", asked).demand
+    assert (demand.clampable, demand.remote_inputs) == (False, 1)
+
+
 def test_searches_are_bounded() -> None:
     tool: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
     for declared, searches in ((tool, 10), ({**tool, "max_uses": 3}, 3), ({"name": "mine"}, None)):

@@ -10,7 +10,7 @@ from farebox.http.auth import authenticate, authorize
 from farebox.http.envelope import Answer, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.request import Request, parse_query, whole_body
-from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
+from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown, tidy_path
 from farebox.http.routes import ROUTES
 from farebox.http.sparing import spend
 from farebox.http.validation import read, read_body
@@ -90,6 +90,7 @@ _ACCOUNTS = "/client/v4/accounts/"
 
 def _of_data_plane(path: str) -> bool:
     """`/v1/…`, and `/client/v4/accounts/{account_id}/ai/…`."""
+    path = tidy_path(path)
     if path.startswith(_ACCOUNTS):
         return path.startswith("/ai/", path.find("/", len(_ACCOUNTS)))
     return path.startswith("/v1/")

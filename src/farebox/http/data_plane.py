@@ -39,7 +39,7 @@ from farebox.http.credentials import StepHeaders, authorize_run, read_credential
 from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList, RequestHeaders
 from farebox.http.model_list import model_list
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers
-from farebox.http.router import shown
+from farebox.http.router import shown, tidy_path
 from farebox.http.understand import Asked, compat_call, native_call
 from farebox.settings import Settings
 from farebox.storage.sql import DatabaseUnavailable
@@ -53,8 +53,13 @@ SETTLE_SECONDS = 5.0
 RETRY_SECONDS = 2
 """When to try again after the database was away."""
 REST_PREFIX = "/client/v4/accounts/"
-_REST_PATHS = {"chat/completions": "chat/completions", "responses": "responses", "messages": "v1/messages"}
-_REST_PATHS["v1/messages"] = "v1/messages"  # where the Anthropic SDK ends up when its base URL ends in /ai/v1
+_COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
+_REST_PATHS = _COMPAT_PATHS | {
+    "responses": "responses",
+    "responses/compact": "responses/compact",
+    "messages": "v1/messages",
+}
+"""Paths of the common forms, without the `v1/` that SDKs put before them where their base URL lacks it, or has it."""
 _NEXT_STEP = (
     UPSTREAM_UNREACHABLE,
     UPSTREAM_TIMEOUT,
@@ -65,7 +70,7 @@ _NEXT_STEP = (
     NOT_METERED,
 )
 """What is wrong with one step only, so that the next may do better."""
-_COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
+_MODEL_LISTS = ("models", "v1/models")
 _STEP_OPTIONS = {
     "requestTimeout": "cf-aig-request-timeout",
     "maxAttempts": "cf-aig-max-attempts",
@@ -165,7 +170,7 @@ class DataPlane:
         credentials = read_credentials(exchange.headers, exchange.query)
         own_key = credentials.own_key and target.slug not in ("rest", "")
         gateway = await self._gateway(target, credentials.token, own_key=own_key)
-        if exchange.method == "GET" and target.slug in ("compat", "rest") and target.path == "models":
+        if exchange.method == "GET" and target.slug in ("compat", "rest") and target.path in _MODEL_LISTS:
             exchange.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
             return
         self._count(target, gateway)
@@ -250,21 +255,22 @@ def _call(services: Services, asked: Asked) -> Call:
     if asked.slug not in ("compat", "rest"):
         return native_call(services, asked)
     paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
-    if asked.method != "POST" or asked.path not in paths:
+    path = paths.get(asked.path.removeprefix("v1/"))
+    if asked.method != "POST" or path is None:
         raise Problem(NO_ROUTE, f"There is no {asked.method} {asked.path[:100]} here.")
-    return compat_call(services, replace(asked, path=paths[asked.path]))
+    return compat_call(services, replace(asked, path=path))
 
 
 def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Call:
     """A step has headers and a key of its own; our token and options come with the request."""
     options = _options(asked.headers) | _configured(step)
     headers = StepHeaders({**options, "content-type": "application/json", **step.headers})
-    endpoint, _, query = step.endpoint.lstrip("/").partition("?")
+    endpoint, _, query = step.endpoint.partition("?")
     of_step = replace(
         asked,
         log_id=asked.log_id if number == 0 else services.ids.log_id(),
         slug=step.provider,
-        path=endpoint,
+        path=tidy_path(endpoint).lstrip("/"),
         query=query,
         headers=headers,
         body=bytes(step.query),
@@ -307,7 +313,7 @@ def _steps(body: bytes) -> list[Step]:
 
 def _target(exchange: Exchange) -> Target | None:
     """What the URL names; None where it is no URL of the data plane."""
-    path = exchange.path
+    path = tidy_path(exchange.path)
     if path.startswith(REST_PREFIX):
         account_id, _, rest = path.removeprefix(REST_PREFIX).partition("/ai/v1/")
         gateway_id = exchange.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY

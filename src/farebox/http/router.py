@@ -93,6 +93,7 @@ class _Node:
 
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SLASHES = re.compile("/{2,}")
 _SHOWN_MAX = 32
 
 
@@ -159,3 +160,10 @@ def shown(path: str) -> str:
     """A path as it may be repeated in answers and logs: whatever is long enough to be a secret is left out."""
     segments = path[:1024].split("/")[:16]
     return "/".join("…" if len(segment) > _SHOWN_MAX or segment.startswith("fbx_") else segment for segment in segments)
+
+
+def tidy_path(path: str) -> str:
+    """A path without the doubled and trailing slashes that base URLs bring along."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path[:-1] if len(path) > 1 and path.endswith("/") else path

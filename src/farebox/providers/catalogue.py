@@ -20,6 +20,7 @@ from farebox.providers.formats.openai_chat import MISTRAL, PERPLEXITY, XAI, Open
 from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
+from farebox.providers.formats.tools import RESEARCH
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
 
 CALLER_KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
@@ -115,6 +116,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         (
             _post(r"chat/completions", _CHAT),
             _post(r"responses", _RESPONSES),
+            _post(r"responses/compact", OpenAIResponses(name="openai_responses_compact", compacts=True)),
             _post(r"embeddings", _EMBEDDINGS),
             _post(r"completions", _COMPLETIONS),
             _post(r"images/(generations|edits)", _IMAGES),
@@ -146,8 +148,8 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "https://generativelanguage.googleapis.com",
         (
             *_GOOGLE_ROUTES,
-            _post(r"v1beta/openai/chat/completions", OpenAIChat(total_counts=True)),
-            _post(r"v1beta/openai/embeddings", _EMBEDDINGS),
+            _post(r"v1beta/openai/chat/completions", OpenAIChat(total_counts=True, prefix="models/")),
+            _post(r"v1beta/openai/embeddings", OpenAIEmbeddings(prefix="models/")),
             _get(r"v1beta/openai/models"),
             _get(_GOOGLE_VERSION + r"(models|tunedModels)(/[\w.-]+)?"),
         ),
@@ -231,10 +233,16 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "https://api.perplexity.ai",
         # Its streams tell cumulative usage in every chunk.
         (
+            # Sonar, which Perplexity ended in September 2026 in favour of its Agent API.
             _post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, asks=False, new_limit=False, searches=True)),
+            _post(r"v1/(agent|responses)", OpenAIResponses(rules=RESEARCH)),
+            _get(r"v1/models"),
             _MODELS,
         ),
-        _NO_V1,
+        (
+            _move(r"^(v1/)?(?=(agent|responses)(/|$))", "v1/"),
+            _move(r"^v1/(?=chat/)", ""),
+        ),
         aliases=("perplexity",),
     ),
     Provider(
@@ -257,8 +265,8 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "https://api.cohere.ai",
         (
             _post(r"v2/chat", CohereChat()),
-            _post(r"v2/embed", CohereEmbed()),
-            _post(r"v2/rerank", CohereRerank()),
+            _post(r"v[12]/embed", CohereEmbed()),
+            _post(r"v[12]/rerank", CohereRerank()),
             _post(r"compatibility/v1/chat/completions", _CHAT),
             _post(r"compatibility/v1/embeddings", _EMBEDDINGS),
             _get(r"v1/models(/[\w.-]+)?"),

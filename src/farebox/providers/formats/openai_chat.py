@@ -94,6 +94,7 @@ class _Head(msgspec.Struct):
     plugins: Any = None
     search_parameters: Any = None
     web_search_options: Any = None
+    deferred: Any = None
 
 
 class _Function(msgspec.Struct):
@@ -151,15 +152,18 @@ class OpenAIChat(bodies.JsonBody):
     total_counts: bool = False
     """Whether only `total_tokens` includes reasoning (Google's compatible endpoint)."""
     legacy: bool = False
+    prefix: str = ""
+    """What the provider lets a model's name begin with, and its price list does not (Google's `models/`)."""
     searches: bool = False
     """Whether the usage tells the searches, so that they may be asked for."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
+        model = head.model.removeprefix(self.prefix)
         limits = [limit for limit in (head.max_tokens, head.max_completion_tokens) if limit is not None]
         demand = Demand(
-            model=head.model,
+            model=model,
             text_bytes=len(body),
             messages=self._messages(head),
             tools=len(head.tools or ()) + len(head.functions or ()),
@@ -174,7 +178,7 @@ class OpenAIChat(bodies.JsonBody):
         told = head.stream_options is not None and head.stream_options.include_usage is True
         asked_usage = told or not stream or not self.asks
         context = bodies.tier(head.service_tier)
-        return ParsedRequest(head.model, stream, demand, asked_usage, context, self._unmetered(head))
+        return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit the request names, or the one its model knows."""
@@ -203,6 +207,8 @@ class OpenAIChat(bodies.JsonBody):
         return BodyReader(take_body, self.reading)
 
     def _unmetered(self, head: _Head) -> str | None:
+        if head.deferred not in (None, False):
+            return "a deferred completion is answered before its usage is known"
         for field in _UNCOUNTED:
             if getattr(head, field) not in (None, []) and not (self.searches and field == "web_search_options"):
                 return f"what `{field}` costs is not in the answer"

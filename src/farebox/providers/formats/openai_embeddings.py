@@ -34,19 +34,22 @@ class OpenAIEmbeddings(bodies.JsonBody):
     """`embeddings`. Input given as tokens takes at least two bytes of the body for each of them."""
 
     name: str = "openai_embeddings"
+    prefix: str = ""
+    """As that of OpenAIChat."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
+        model = head.model.removeprefix(self.prefix)
         inputs = bodies.tree(head.input) if exact and isinstance(head.input, list) else head.input
         demand = Demand(
-            model=head.model,
+            model=model,
             text_bytes=len(body),
             text="\n".join(bodies.strings(inputs)) if exact else "",
             messages=len(head.input) if isinstance(head.input, list) else 1,
             no_output=True,
         )
-        return ParsedRequest(head.model, stream=False, demand=demand)
+        return ParsedRequest(model, stream=False, demand=demand)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""

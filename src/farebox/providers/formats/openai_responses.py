@@ -1,13 +1,15 @@
 """OpenAI's Responses API."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, tools
-from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
@@ -17,6 +19,8 @@ SEARCHES_MAX: Final = 10
 """Searches to hold for where a request allows a search tool without saying how often."""
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9_]{1,128}")
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -30,8 +34,12 @@ READING: Final = Reading(
 )
 
 
+class _Prompt(msgspec.Struct):
+    id: Any = None
+
+
 class _Head(msgspec.Struct):
-    model: bodies.Name
+    model: bodies.Name | None = None
     input: list[Any] | str | None = None
     stream: bool | None = None
     max_output_tokens: bodies.Tokens | None = None
@@ -39,7 +47,8 @@ class _Head(msgspec.Struct):
     tools: list[Declared] | None = None
     previous_response_id: Any = None
     conversation: Any = None
-    prompt: Any = None
+    prompt: _Prompt | None = None
+    preset: Any = None
     background: Any = None
     service_tier: Any = None
     models: Any = None
@@ -79,28 +88,32 @@ class OpenAIResponses(bodies.JsonBody):
     """`responses`. Its streams always tell their usage."""
 
     name: str = "openai_responses"
+    rules: Mapping[str, tools.Rule] = field(default_factory=lambda: tools.RESPONSES)
+    compacts: bool = False
+    """`responses/compact`: makes a shorter input of a long one, and takes no limit for it."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
-        declared = tools.of_responses(head.tools, head.input, head.max_tool_calls)
+        model = _model(head)
+        declared = tools.of_responses(head.tools, head.input, head.max_tool_calls, self.rules)
         # What these refer to is read as input, and its length is not in the request.
         kept = [head.previous_response_id, head.conversation, head.prompt]
         demand = Demand(
-            model=head.model,
+            model=model,
             text_bytes=len(body),
             messages=len(head.input) if isinstance(head.input, list) else 1,
             tools=len(declared),
             remote_inputs=sum(reference is not None for reference in kept),
             output_max=head.max_output_tokens,
-            clampable=True,
+            clampable=not self.compacts,
             fixed=tools.counted(declared, SEARCHES_MAX, shared=True),
         )
         demand = with_attachments(demand, [head.input])
         if exact:
             demand = with_text(demand, body, "input", "")
         return ParsedRequest(
-            head.model,
+            model,
             head.stream is True,
             demand,
             context=bodies.tier(head.service_tier),
@@ -114,6 +127,18 @@ class OpenAIResponses(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
         return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+
+
+def _model(head: _Head) -> str:
+    """The model, or the name under which the operator can price what chooses it: `prompt:ID` of a prompt stored at
+    OpenAI, `preset:NAME` of Perplexity's. Raises InvalidRequest."""
+    if head.model is not None:
+        return head.model
+    stored = head.prompt.id if head.prompt is not None else None
+    for kind, named in (("prompt", stored), ("preset", head.preset)):
+        if isinstance(named, str) and _REFERENCE.fullmatch(named):
+            return f"{kind}:{named}"
+    raise InvalidRequest("Object missing required field `model`.")
 
 
 def _unmetered(head: _Head) -> str | None:

@@ -77,6 +77,14 @@ RESPONSES: Final[Mapping[str, Rule]] = {
     "mcp": _HOSTED,
 }
 
+RESEARCH: Final[Mapping[str, Rule]] = {
+    **CHAT,
+    "web_search": _WEB_SEARCH,
+    "fetch_url": _HOSTED,
+    "mcp": _HOSTED,
+}
+"""Perplexity's, in the form of Responses."""
+
 MESSAGES: Final[Mapping[str, Rule]] = {
     "custom": _CLIENT,
     "bash": _CLIENT,
@@ -115,6 +123,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "computer_toolset": "computer",
     "function_declarations": "function",
     "custom": "function",
+    "fetch_url": "web_fetch",
     "mcp_toolset": "mcp",
     "mcp_servers": "mcp",
     "tool_search_tool_bm25": "tool_search",
@@ -135,7 +144,9 @@ def of_chat(tools: Iterable[Declared] | None) -> tuple[Tool, ...]:
     return tuple(_tool(CHAT, tool) for tool in tools or ())
 
 
-def of_responses(tools: Iterable[Declared] | None, items: object, most: int | None) -> tuple[Tool, ...]:
+def of_responses(
+    tools: Iterable[Declared] | None, items: object, most: int | None, rules: Mapping[str, Rule] = RESPONSES
+) -> tuple[Tool, ...]:
     """The tools of OpenAI's Responses, those that ride in input items (`additional_tools`, `tool_search_output`)
     and those inside namespaces included. `most`: the request's `max_tool_calls`. Raises InvalidRequest."""
     found = [tool for outer in tools or () for tool in _spread(outer)]
@@ -143,7 +154,7 @@ def of_responses(tools: Iterable[Declared] | None, items: object, most: int | No
         if isinstance(item, dict) and item.get("tools") and item.get("type") not in _LISTINGS:
             found.extend(tool for outer in _declared(item["tools"]) for tool in _spread(outer))
     # Calls of an MCP server are not among those that `max_tool_calls` is documented to count.
-    return tuple(_tool(RESPONSES, tool, _hosted_shell(tool), None if tool.type == "mcp" else most) for tool in found)
+    return tuple(_tool(rules, tool, _hosted_shell(tool), None if tool.type == "mcp" else most) for tool in found)
 
 
 def of_messages(tools: Iterable[Declared] | None, servers: object, contents: Iterable[object]) -> tuple[Tool, ...]:
