@@ -164,7 +164,7 @@ def test_rates_of_audio_and_images_are_met_only_by_audio_and_images() -> None:
     price = priced(input_mtok="1", input_audio_mtok="40", input_image_mtok="5", input_video_mtok="3")
     text = estimate(Demand("m", text_bytes=872), price, COST).amount
     assert text == 1000 * 1000
-    audio = estimate(Demand("m", text_bytes=872, audio_bytes=7500), price, COST).amount
+    audio = estimate(Demand("m", text_bytes=872, audio_seconds_max=10), price, COST).amount
     assert audio - text == 10 * 50 * 40_000
     image = estimate(Demand("m", text_bytes=872, images=(ImageInput(),)), price, COST).amount
     assert image - text == 16_384 * 5000
@@ -217,12 +217,12 @@ def test_requests_and_fixed_meters_are_in_it() -> None:
     assert estimate(Demand("m", fixed={"nothing_known": 5}), price, COST).amount == 5_000_000
 
 
-def test_audio_of_unknown_length_is_bounded_by_its_bytes() -> None:
+def test_audio_is_held_for_the_longest_that_it_can_play() -> None:
     price = LIST.find("groq", "whisper-large-v3", NOW)
     assert price is not None
-    long = estimate(Demand("m", audio_bytes=750_000), price, COST).amount
+    long = estimate(Demand("m", audio_seconds=7, audio_seconds_max=1000), price, COST).amount
     assert long == pytest.approx(1000 * 111_000_000 / 3600, abs=1)
-    for demand in (Demand("m", audio_bytes=100), Demand("m", fixed={"audio_seconds": 1})):
+    for demand in (Demand("m", audio_seconds_max=1), Demand("m", fixed={"audio_seconds": 1})):
         short = estimate(demand, price, COST).amount
         assert short == charge_of(cost_of(price, {"audio_seconds": 2}), COST), "ten seconds at least"
 

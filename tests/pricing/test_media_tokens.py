@@ -4,8 +4,8 @@ import pytest
 from genai_prices.data import providers
 
 from farebox.pricing.ceilings import OUTPUT_UNKNOWN, output_ceiling
-from farebox.pricing.media import audio_seconds, audio_tokens, image_tokens
-from farebox.pricing.model import Demand, ImageInput, ModelPrice
+from farebox.pricing.media import audio_tokens, image_tokens
+from farebox.pricing.model import ImageInput, ModelPrice
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,10 @@ def test_images_are_never_below_what_was_measured(size: tuple[int, int]) -> None
         assert image_tokens(model, ImageInput(*size)) >= measured
 
 
-def test_audio_is_bounded_by_its_bytes() -> None:
-    assert audio_seconds(Demand("m", audio_bytes=751)) == 2
-    assert audio_tokens("gpt-audio", Demand("m", audio_bytes=7500)) == 100
-    assert audio_tokens("gemini-2.5-flash", Demand("m", audio_bytes=7500)) == 320
-    assert audio_tokens("voxtral-small", Demand("m", audio_bytes=7500)) == 500
+def test_audio_is_counted_by_its_seconds() -> None:
+    assert audio_tokens("gpt-audio", 10) == 100
+    assert audio_tokens("gemini-2.5-flash", 10) == 320
+    assert audio_tokens("voxtral-small", 10) == 500
 
 
 def priced(model: str, context_window: int | None = None, output_max: int | None = None) -> ModelPrice:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from farebox.pricing.model import Demand, ImageInput
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
-from farebox.providers.formats.media import audio_seconds_max, image_size
+from farebox.providers.formats.media import image_size
 from tests.providers.samples import SAMPLES, WHOLE, body, wire_format
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 640, 480) + b"\x08\x02\0\0\0" + bytes(3000)
@@ -276,12 +277,22 @@ def test_image_size_of_rubbish(data: bytes, start: bytes) -> None:
     assert width is None or width > 0
 
 
-def test_longest_playing_time() -> None:
-    wav = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0" + struct.pack("<II", 16_000, 32_000)
-    assert audio_seconds_max(wav, 320_044) == 11
-    assert audio_seconds_max(b"ID3", 60_000) == 60
-    lying = wav[:28] + struct.pack("<I", 2**32 - 1)
-    assert audio_seconds_max(lying, 60_000) == 60
+def test_inline_audio_has_the_length_that_its_bytes_tell() -> None:
+    encoded = base64.b64encode((Path(__file__).parent / "audio" / "lame.mp3").read_bytes()).decode()
+
+    def lengths(mime: str, data: str) -> tuple[int, int]:
+        part = {"inlineData": {"mimeType": mime, "data": data}}
+        demand = parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand
+        return demand.audio_seconds, demand.audio_seconds_max
+
+    assert lengths("audio/mp3", encoded) == (3, 3)
+    part = {"type": "input_audio", "input_audio": {"data": encoded, "format": "mp3"}}
+    assert chat(messages=user(part, part)).demand.audio_seconds == 5
+    samples = base64.b64encode(bytes(96_000)).decode()
+    assert lengths("audio/L16;codec=pcm;rate=24000", samples) == (2, 2)
+    assert lengths("audio/pcm", samples) == (3, 3)
+    broken = encoded[:400] + "=" + encoded[400:]
+    assert lengths("audio/mp3", broken) == (3, 15), "not as base64 should be: whoever is laxer may read all of it"
 
 
 # Text for exact counting
@@ -539,17 +550,25 @@ def two_models(after_boundary: str, disposition: str) -> bytes:
 
 def test_a_transcription() -> None:
     wire = wire_format("openai", "audio/transcriptions")
-    sound = b"ID3--X\r\n" + bytes(5000)
+    sound = b"--X\r\n" + bytes(5000)
     request = form(("model", b"whisper-1", ""), ("file", sound, "a.mp3"), ("prompt", b"Names: Ada", ""))
     parsed = wire.parse("", FORM, request, exact=True)
     assert parsed.model == "whisper-1"
     assert parsed.demand.audio_bytes == len(sound)
     assert parsed.demand.text_bytes == len(request) - len(sound)
-    assert parsed.demand.fixed == {"audio_seconds": 6, "input_audio_seconds": 6}
+    assert parsed.demand.fixed == {"audio_seconds": 2, "input_audio_seconds": 2}
+    assert (parsed.demand.audio_seconds, parsed.demand.audio_seconds_max) == (2, 7)
     assert parsed.demand.text == "Names: Ada"
     assert wire.parse("", 'multipart/form-data; boundary="XX"; charset=x', request).model == "whisper-1"
     assert wire.parse("", FORM, wire.replace_model(request, "whisper-2")).model == "whisper-2"
     assert wire.replace_model(request, "whisper-1") == request
+
+
+def test_audio_elsewhere_is_held_for_as_long_as_the_provider_takes_it_or_not_metered() -> None:
+    request = form(("model", b"voxtral-mini-latest", ""), ("file_url", b"https://example.com/a.mp3", ""))
+    there = wire_format("mistral", "audio/transcriptions").parse("", FORM, request)
+    assert (there.unmetered, there.demand.audio_seconds_max, there.demand.fixed) == (None, 10_800, {})
+    assert "not in the form" in (wire_format("groq", "audio/transcriptions").parse("", FORM, request).unmetered or "")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import msgspec
 from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix, output_ceiling
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.media import audio_seconds, audio_tokens, image_tokens, other_tokens
+from farebox.pricing.media import audio_tokens, image_tokens, other_tokens
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.rates import REQUESTS, UNITS, ancestors
 
@@ -122,7 +122,7 @@ def _inputs(demand: Demand, price: ModelPrice, counted: int | None) -> _Inputs:
     return _Inputs(
         text=text,
         images=sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
-        audio=audio_tokens(price.model, demand) if demand.audio_bytes else 0,
+        audio=audio_tokens(price.model, demand.audio_seconds_max) if demand.audio_seconds_max else 0,
         other=other_tokens(price, demand),
     )
 
@@ -160,14 +160,16 @@ def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: i
         + inputs.audio * (_dearest(price, _AUDIO, reach) if inputs.audio else 0)
         + inputs.other * (_dearest(price, _ANY, reach) if inputs.other else 0)
         + _dearest(price, _FAMILIES[REQUESTS], reach)
-        + (_fixed(demand, price, reach) if demand.fixed or demand.audio_bytes else 0)
+        + (_fixed(demand, price, reach) if demand.fixed or demand.allowed or demand.audio_seconds_max else 0)
     )
 
 
 def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
     quantities = {meter: math.ceil(quantity) for meter, quantity in demand.fixed.items() if quantity}
-    if demand.audio_bytes and _DURATIONS.isdisjoint(quantities):
-        quantities["audio_seconds"] = audio_seconds(demand)
+    for meter, quantity in demand.allowed.items():
+        quantities[meter] = max(quantities.get(meter, 0), math.ceil(quantity))
+    if demand.audio_seconds_max:
+        quantities["audio_seconds"] = max(quantities.get("audio_seconds", 0), demand.audio_seconds_max)
     total = 0
     for meter, quantity in quantities.items():
         if meter == REQUESTS or not ancestors(meter).isdisjoint(quantities):

@@ -12,9 +12,6 @@ from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix
 from farebox.pricing.model import Demand, ImageInput, ModelPrice
 
-AUDIO_BYTES_PER_SECOND_MIN = 750
-"""6 kbit/s, the lowest rate of Opus. Assumed, for a lossless file of silence has no lower bound."""
-
 AUDIO_TOKENS_PER_SECOND: Mapping[str, int] = MappingProxyType({"": 50, "gpt-": 10, "gemini": 32})
 """By the beginning of the model's name; an unknown model takes the most of the known open ones."""
 
@@ -39,15 +36,9 @@ def image_tokens(model: str, image: ImageInput) -> int:
     return (rule or _unknown_model)(image)
 
 
-def audio_seconds(demand: Demand) -> int:
-    """The most seconds that the request's audio can last."""
-    return ceil_div(demand.audio_bytes, AUDIO_BYTES_PER_SECOND_MIN)
-
-
-def audio_tokens(model: str, demand: Demand) -> int:
-    """The most tokens that the model makes of the request's audio."""
-    per_second = longest_prefix(AUDIO_TOKENS_PER_SECOND, family_name(model)) or 0
-    return ceil_div(demand.audio_bytes * per_second, AUDIO_BYTES_PER_SECOND_MIN)
+def audio_tokens(model: str, seconds: int) -> int:
+    """The most tokens that the model makes of so many seconds of audio."""
+    return seconds * (longest_prefix(AUDIO_TOKENS_PER_SECOND, family_name(model)) or 0)
 
 
 def other_tokens(price: ModelPrice, demand: Demand) -> int:

@@ -88,6 +88,10 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     images: tuple["ImageInput", ...] = ()
     audio_bytes: int = 0
     """Bytes of audio input, encoded."""
+    audio_seconds: int = 0
+    """How long the audio input plays, rounded up, as its bytes tell."""
+    audio_seconds_max: int = 0
+    """No audio of these bytes plays longer. The same where every frame was counted."""
     files_bytes: int = 0
     """Bytes of other attached files (PDF…)."""
     remote_inputs: int = 0

@@ -188,7 +188,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
                 OpenAIChat(name="openai_completions", reading=MISTRAL, asks=False, new_limit=False, legacy=True),
             ),
             _post(r"embeddings", _EMBEDDINGS),
-            _post(r"audio/transcriptions", OpenAITranscript()),
+            _post(r"audio/transcriptions", OpenAITranscript(remote_seconds=3 * 3600)),
             _MODELS,
         ),
         _NO_V1,

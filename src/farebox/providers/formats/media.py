@@ -6,19 +6,21 @@ looks like one elsewhere, in a tool's schema for example, stays text.
 
 import base64
 import math
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from farebox.pricing.model import Demand, ImageInput
+from farebox.providers.audio.length import AudioLength, audio_length, bare_length, unknown_length
 from farebox.providers.formats import bodies
 
 _SNIFF_CHARS: Final = 96 * 1024  # enough to pass the EXIF block of nearly every JPEG
-_SLOWEST_BYTES_PER_SECOND: Final = 1000  # 8 kbit/s: below what MP3, AAC and common Opus streams use for speech
-_FASTEST_BYTES_PER_SECOND: Final = 192_000 * 8 * 4
+_BARE_SAMPLES: Final = re.compile(r"audio/(?:l16|pcm)\b(?:.*\brate=(\d{4,5})\b)?")
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -28,6 +30,8 @@ class Attachments:
 
     images: list[ImageInput] = field(default_factory=list)
     audio_bytes: int = 0
+    audio_seconds: Decimal = Decimal(0)
+    audio_seconds_max: Decimal = Decimal(0)
     files_bytes: int = 0
     remote: int = 0
     """Inputs by reference whose size is unknown. A remote image is an image without a size instead."""
@@ -108,6 +112,9 @@ class Attachments:
             self.images.append(ImageInput(width, height, str(detail or "auto")))
         elif mime.startswith("audio/"):
             self.audio_bytes += size
+            length = _audio_length(mime, value)
+            self.audio_seconds += length.seconds
+            self.audio_seconds_max += length.most
         else:
             self.files_bytes += size
 
@@ -128,6 +135,8 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
         text_bytes=max(demand.text_bytes - found.encoded, 0),
         images=tuple(found.images),
         audio_bytes=found.audio_bytes,
+        audio_seconds=math.ceil(found.audio_seconds),
+        audio_seconds_max=math.ceil(found.audio_seconds_max),
         files_bytes=found.files_bytes,
         remote_inputs=demand.remote_inputs + found.remote,
     )
@@ -156,6 +165,18 @@ _HOLDERS: Final = {
 """Keys of OpenAI-shaped parts, and where their object form keeps the payload."""
 _NESTED: Final = frozenset({"content", "output", "functionResponse", "function_response"})
 """Keys of parts that hold parts again, such as the content of a tool's result."""
+
+
+def _audio_length(mime: str, value: str) -> AudioLength:
+    """The length of encoded audio. What does not decode as it should is bounded by its size: the provider may decode
+    it in another way."""
+    start = value.find(",") + 1 if value.startswith("data:") else 0
+    data = _decoded(value[start:])
+    size = (len(value) - start) * 3 // 4
+    if len(data) < size - 8:
+        return unknown_length(size)
+    bare = _BARE_SAMPLES.search(mime.lower())
+    return bare_length(size, int(bare[1] or 16_000)) if bare else audio_length(data)
 
 
 def _decoded(text: str) -> bytes:
@@ -201,14 +222,3 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             return width, height
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
-
-
-def audio_seconds_max(head: bytes, size: int) -> int:
-    """The longest that an audio file of `size` bytes can play, in whole seconds. Exact for WAV, whose header says how
-    many bytes a second takes; other codecs are bounded by the lowest bit rate in use."""
-    rate = 0
-    if head.startswith(b"RIFF") and head[8:16] == b"WAVEfmt " and len(head) >= 32:
-        rate = int.from_bytes(head[28:32], "little")
-    if not 0 < rate <= _FASTEST_BYTES_PER_SECOND:
-        rate = _SLOWEST_BYTES_PER_SECOND
-    return math.ceil(size / rate)

@@ -1,5 +1,6 @@
 """OpenAI's audio: speech from text, and text from speech."""
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -7,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies, media, multipart
+from farebox.providers.audio.length import audio_length
+from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
@@ -88,6 +90,9 @@ class OpenAITranscript(bodies.JsonBody):
     """`audio/transcriptions` and `audio/translations`. Answers in `text`, `srt` or `vtt` tell no usage."""
 
     name: str = "openai_transcript"
+    remote_seconds: int = 0
+    """How long audio can play that the request names by URL or file id, as the provider limits it; 0 where a request
+    is not metered that names some."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -97,19 +102,22 @@ class OpenAITranscript(bodies.JsonBody):
             raise InvalidRequest("The form lacks the field `model`.")
         files = [part for part in fields if part.is_file]
         size = sum(part.end - part.start for part in files)
-        seconds = sum(
-            media.audio_seconds_max(body[part.start : min(part.start + 64, part.end)], part.end - part.start)
-            for part in files
-        )
+        lengths = [audio_length(body[part.start : part.end]) for part in files]
+        seconds = math.ceil(sum(length.seconds for length in lengths))
         demand = Demand(
             model=model,
             text_bytes=len(body) - size,
             text=(multipart.value(fields, body, "prompt") or "") if exact else "",
             audio_bytes=size,
-            remote_inputs=int(not files),
-            fixed={"audio_seconds": seconds, "input_audio_seconds": seconds},
+            audio_seconds=seconds,
+            audio_seconds_max=math.ceil(sum(length.most for length in lengths)) if files else self.remote_seconds,
+            fixed={"audio_seconds": seconds, "input_audio_seconds": seconds} if files else {},
         )
-        return ParsedRequest(model, multipart.value(fields, body, "stream") == "true", demand)
+        stream = multipart.value(fields, body, "stream") == "true"
+        unmetered = (
+            None if files or self.remote_seconds else "how long audio plays that is not in the form is not known"
+        )
+        return ParsedRequest(model, stream, demand, unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set the field `model`."""

@@ -1,0 +1,89 @@
+"""How long an audio file plays.
+
+The header of a file is the caller's to write, and money hangs on the length. So frames are counted: a header is
+believed where it says a little less than the frames do (encoders' padding, which decoders cut off), never where it says
+much less. The libraries that read lengths (tinytag, mutagen) believe the header; those that decode are far larger, and
+a decoder in C would read bytes of strangers.
+"""
+
+from collections.abc import Callable, Mapping
+from decimal import ROUND_UP, Decimal
+from types import MappingProxyType
+
+import msgspec
+
+from farebox.providers.audio import matroska, mp4, ogg, pcm
+from farebox.providers.audio.frames import adts_length, flac_length, mpeg_length
+from farebox.providers.audio.measure import SLOWEST, USUAL, Measure
+
+_MILLISECOND = Decimal("0.001")
+_ID3 = b"ID3"
+_NOTHING = Measure(0.0, 0.0)
+
+
+class AudioLength(msgspec.Struct, frozen=True, gc=False):
+    """How long some audio plays."""
+
+    seconds: Decimal
+    """As a decoder will find it, to the millisecond."""
+    most: Decimal
+    """No file of these bytes plays longer. The same where every frame was counted."""
+
+
+def audio_length(data: bytes) -> AudioLength:
+    """The length of a file: MP3, AAC, FLAC, Ogg, MP4, WebM, WAV or AIFF. Of another one, bounds by usual bit rates."""
+    return _rounded(_measure(data))
+
+
+def unknown_length(size: int) -> AudioLength:
+    """The length of so many bytes that cannot be read: what they usually play for, and the longest that they can."""
+    return _rounded(Measure(size / USUAL, size / SLOWEST))
+
+
+def bare_length(size: int, rate: int) -> AudioLength:
+    """The length of samples of 16 bits without any header, so many a second."""
+    return _rounded(Measure(size / 2 / rate, size / 2 / rate))
+
+
+def _measure(data: bytes) -> Measure:
+    start = _after_id3(data)
+    if start >= len(data):
+        return _NOTHING
+    reader = _READERS.get(data[start : start + 4]) or (mp4.length if data[start + 4 : start + 8] == b"ftyp" else None)
+    if reader is not None:
+        found = reader(data, start)
+    elif data[start] == 0xFF and data[start + 1 : start + 2] and data[start + 1] & 0xF6 == 0xF0:
+        found = adts_length(data, start)
+    else:
+        found = mpeg_length(data, start)
+    return found if found is not None else Measure((len(data) - start) / USUAL, (len(data) - start) / SLOWEST)
+
+
+def _after_id3(data: bytes) -> int:
+    """Where the tags at a file's beginning end: players skip them by the size they name."""
+    at = 0
+    while data[at : at + 3] == _ID3 and len(data) >= at + 10:
+        sizes = data[at + 6 : at + 10]
+        at += 10 + (sizes[0] << 21 | sizes[1] << 14 | sizes[2] << 7 | sizes[3]) + (10 if data[at + 5] & 0x10 else 0)
+    return at
+
+
+def _rounded(found: Measure) -> AudioLength:
+    seconds = max(0.0, min(found.seconds, found.most))
+    return AudioLength(_milliseconds(seconds), _milliseconds(max(0.0, found.most)))
+
+
+def _milliseconds(seconds: float) -> Decimal:
+    return Decimal(round(seconds, 6)).quantize(_MILLISECOND, ROUND_UP)
+
+
+_READERS: Mapping[bytes, Callable[[bytes, int], Measure | None]] = MappingProxyType(
+    {
+        b"fLaC": flac_length,
+        b"OggS": ogg.length,
+        b"RIFF": pcm.wav_length,
+        b"RF64": pcm.wav_length,
+        b"FORM": pcm.aiff_length,
+        b"\x1a\x45\xdf\xa3": matroska.length,
+    }
+)

@@ -1,0 +1,111 @@
+"""Matroska and WebM. What a browser records has no duration: blocks are counted, or their times read."""
+
+import struct
+from typing import Final
+
+from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believed, within
+from farebox.providers.audio.ogg import OPUS_LONGEST, opus_seconds
+
+_SEGMENT: Final = 0x18538067
+_INFO: Final = 0x1549A966
+_SCALE: Final = 0x2AD7B1
+_DURATION: Final = 0x4489
+_TRACKS: Final = 0x1654AE6B
+_TRACK: Final = 0xAE
+_NUMBER: Final = 0xD7
+_KIND: Final = 0x83
+_CODEC: Final = 0x86
+_CLUSTER: Final = 0x1F43B675
+_TIME: Final = 0xE7
+_GROUP: Final = 0xA0
+_BLOCK: Final = 0xA1
+_SIMPLE: Final = 0xA3
+_HOLDERS: Final = frozenset({_SEGMENT, _INFO, _TRACKS, _TRACK, _CLUSTER, _GROUP})
+_SOUND: Final = 2
+
+
+class _File:
+    """What the elements have shown so far."""
+
+    __slots__ = ("codecs", "duration", "latest", "number", "opus", "scale", "sound", "time")
+
+    def __init__(self) -> None:
+        self.scale = 1_000_000
+        self.duration = 0.0
+        self.number = 0
+        self.sound: set[int] = set()
+        self.codecs: dict[int, bytes] = {}
+        self.time = 0
+        self.latest = 0
+        self.opus: dict[int, float] = {}
+        """Seconds in packets of Opus, by track."""
+
+
+def length(data: bytes, start: int) -> Measure | None:
+    """None where there is no track of sound."""
+    file = _File()
+    at, steps = start, 0
+    while at < len(data) and steps < STEPS_MAX:
+        steps += 1
+        name, at = _name(data, at)
+        size, at = _size(data, at)
+        if name in _HOLDERS or size is None:
+            continue
+        _take(data, name, at, min(size, len(data) - at), file)
+        at += size
+    if not file.sound:
+        return None
+    seconds = file.duration * file.scale / 1e9 or None
+    rest = max(0, len(data) - at)
+    if all(file.codecs.get(track) == b"A_OPUS" for track in file.sound):
+        counted = max(file.opus.values(), default=0.0)
+        return Measure(believed(seconds, counted) + rest / SLOWEST, counted + rest * OPUS_LONGEST)
+    return within(seconds or file.latest * file.scale / 1e9, len(data) - start)
+
+
+def _take(data: bytes, name: int, at: int, size: int, file: _File) -> None:
+    if name in (_SIMPLE, _BLOCK):
+        _block(data, at, file)
+    elif name == _SCALE:
+        file.scale = _whole(data, at, size) or 1_000_000
+    elif name == _DURATION and size in (4, 8):
+        (file.duration,) = struct.unpack_from(">f" if size == 4 else ">d", data, at)
+    elif name == _NUMBER:
+        file.number = _whole(data, at, size)
+    elif name == _KIND and _whole(data, at, size) == _SOUND:
+        file.sound.add(file.number)
+    elif name == _CODEC:
+        file.codecs[file.number] = data[at : at + size].rstrip(b"\0")
+    elif name == _TIME:
+        file.time = _whole(data, at, size)
+
+
+def _block(data: bytes, at: int, file: _File) -> None:
+    track, at = _size(data, at)
+    if track not in file.sound or at + 5 > len(data):
+        return
+    file.latest = max(file.latest, file.time + int.from_bytes(data[at : at + 2], "big", signed=True))
+    if data[at + 2] & 0x06:  # several packets in one block
+        seconds = (data[at + 3] + 1) * OPUS_LONGEST
+    else:
+        seconds = opus_seconds(data[at + 3], data[at + 4])
+    file.opus[track] = file.opus.get(track, 0.0) + seconds
+
+
+def _name(data: bytes, at: int) -> tuple[int, int]:
+    width = 9 - data[at].bit_length() if data[at] else 1
+    return int.from_bytes(data[at : at + width], "big"), at + width
+
+
+def _size(data: bytes, at: int) -> tuple[int | None, int]:
+    """A number of variable width and where it ends; None where it stands for "unknown"."""
+    if at >= len(data) or not data[at]:
+        return None, at + 1
+    width = 9 - data[at].bit_length()
+    most = (1 << 7 * width) - 1
+    value = int.from_bytes(data[at : at + width], "big") & most
+    return None if value == most else value, at + width
+
+
+def _whole(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + min(size, 8)], "big")

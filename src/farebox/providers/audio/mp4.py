@@ -1,0 +1,108 @@
+"""MP4 and its kin (M4A, MOV), whole or in fragments."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from farebox.providers.audio.measure import Measure, believed, within
+from farebox.providers.audio.ogg import OPUS_LONGEST
+
+_HOLDERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_BOXES_MAX: Final = 20_000
+_RATES: Final = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
+
+
+@dataclass(slots=True)
+class _Track:
+    number: int = 0
+    sound: bool = False
+    duration: int = 0
+    """In the film's own time scale; what an edit list cuts off is not in it."""
+    packets: int = 0
+    per_packet: float | None = None
+    """Seconds at most; None where the codec does not tell."""
+
+
+def length(data: bytes, start: int) -> Measure | None:
+    """The length of the longest track of sound; None where there is none."""
+    tracks: list[_Track] = []
+    scale, current = 0, _Track()
+    for name, at, end in _boxes(data, start):
+        if name == b"mvhd":
+            scale = _number(data, at + (20 if data[at : at + 1] == b"\x01" else 12))
+        elif name == b"trak":
+            current = _Track()
+            tracks.append(current)
+        elif name == b"tfhd":
+            number = _number(data, at + 4)
+            current = next((track for track in tracks if track.number == number), _Track())
+        elif name == b"trun":
+            current.packets += _number(data, at + 4)
+        else:
+            _describe(data, name, at, end, current)
+    sounds = [track for track in tracks if track.sound]
+    if not sounds:
+        return None
+    return max((_length(track, scale, len(data) - start) for track in sounds), key=lambda measure: measure.most)
+
+
+def _length(track: _Track, scale: int, size: int) -> Measure:
+    declared = track.duration / scale if scale else None
+    if track.per_packet is None:
+        return within(declared, size)
+    counted = min(track.packets, size) * track.per_packet
+    return Measure(believed(declared, counted), counted)
+
+
+def _describe(data: bytes, name: bytes, at: int, end: int, track: _Track) -> None:
+    if name == b"tkhd":
+        long = data[at : at + 1] == b"\x01"
+        track.number = _number(data, at + (20 if long else 12))
+        track.duration = int.from_bytes(data[at + (28 if long else 20) : at + (36 if long else 24)], "big")
+    elif name == b"hdlr":
+        track.sound = track.sound or data[at + 8 : at + 12] == b"soun"
+    elif name in (b"stsz", b"stz2"):
+        track.packets += _number(data, at + 8)
+    elif name == b"stsd":
+        track.per_packet = _per_packet(data[at + 8 : min(end, at + 4096)])
+
+
+def _per_packet(entry: bytes) -> float | None:
+    """How long a packet plays, by the description of its codec."""
+    if entry[4:8] == b"Opus":
+        return OPUS_LONGEST
+    at = entry.find(b"esds")
+    if entry[4:8] != b"mp4a" or at < 0:
+        return None
+    at += 8
+    for tag, skip in ((3, 3), (4, 13), (5, 0)):  # the stream, its decoder, what the decoder must know
+        if entry[at : at + 1] != bytes([tag]):
+            return None
+        at += 1
+        while at < len(entry) and entry[at] & 0x80:
+            at += 1
+        at += 1 + skip
+        if tag == 4 and entry[at - 13 : at - 12] not in (b"\x40", b"\x66", b"\x67", b"\x68"):
+            return None  # not AAC
+    known = int.from_bytes(entry[at : at + 5], "big")
+    index = known >> 31 & 15
+    rate = known >> 7 & 0xFFFFFF if index == 15 else _RATES[index] if index < len(_RATES) else 0
+    return 1024 / rate if rate else None
+
+
+def _boxes(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, beginning and end of each box's content, holders first and then what they hold."""
+    at = start
+    for _ in range(_BOXES_MAX):
+        if at + 8 > len(data):
+            return
+        size, name, head = _number(data, at), data[at + 4 : at + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        end = min(at + size, len(data)) if size >= head else len(data)
+        yield name, at + head, end
+        at = at + head if name in _HOLDERS else end
+
+
+def _number(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big")
