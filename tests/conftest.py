@@ -1,6 +1,10 @@
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from tests import engines
 from tests.postgres.server import PostgresServer
@@ -13,6 +17,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "sqlite_only: is about SQLite itself, and runs on it whatever FAREBOX_TEST_ENGINE says",
     ):
         config.addinivalue_line("markers", line)
+    if not hasattr(config, "workerinput"):  # workers, and servers that tests start, inherit it
+        _trust_nobody(config)
+
+
+def _trust_nobody(config: pytest.Config) -> None:
+    """One authority, of nobody, instead of the system's hundred and more: every HTTP client that is made loads them
+    all, which takes 20 ms, and what the tests talk to over TLS they trust by name."""
+    folder = tempfile.TemporaryDirectory(prefix="farebox-trust-")
+    config.add_cleanup(folder.cleanup)
+    file = Path(folder.name) / "authority.pem"
+    trustme.CA().cert_pem.write_to_path(str(file))
+    os.environ["SSL_CERT_FILE"] = str(file)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

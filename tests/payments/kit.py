@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import stripe
 
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import start_fake_stripe
@@ -32,6 +31,7 @@ from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
 from tests.engines import read_now, settings_for
 from tests.payments.books import agreed, silent_stops
+from tests.payments.stripe_kit import local_client
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -94,7 +94,7 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         settings.stripe_secret_key,
         webhook_secret=WEBHOOK_SECRET,
         api_base=settings.stripe_api_base,
-        http_client=stripe.HTTPXClient(timeout=TIMEOUT_SECONDS),
+        http_client=local_client(TIMEOUT_SECONDS),
     )
     upstream = PooledUpstream(connect_seconds=1)
     services = Services(

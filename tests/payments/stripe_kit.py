@@ -17,6 +17,11 @@ TIMEOUT = 0.5
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 
 
+def local_client(timeout: float) -> stripe.HTTPXClient:
+    """For a fake, over plain HTTP: loading Stripe's certificates takes long, and nothing here would use them."""
+    return stripe.HTTPXClient(timeout=timeout, verify_ssl_certs=False)
+
+
 class Stripe:
     """A fake Stripe, our adapter in front of it, and the SDK beside that for what owners and operators do."""
 
@@ -24,7 +29,7 @@ class Stripe:
         self.url = fake.url
         self.processor = processor
         self.control = control
-        self.sdk_http = stripe.HTTPXClient(timeout=10)
+        self.sdk_http = local_client(10)
         self.sdk = stripe.StripeClient(
             KEY, base_addresses={"api": fake.url}, http_client=self.sdk_http, max_network_retries=0
         ).v1
@@ -62,7 +67,7 @@ class Stripe:
 @asynccontextmanager
 async def running_stripe(timeout: float = TIMEOUT) -> AsyncIterator[Stripe]:
     async with await start_fake_stripe() as fake, httpx.AsyncClient(base_url=fake.url, timeout=10) as control:
-        http_client = stripe.HTTPXClient(timeout=timeout)
+        http_client = local_client(timeout)
         processor = StripeProcessor(KEY, webhook_secret=WEBHOOK_SECRET, api_base=fake.url, http_client=http_client)
         kit = Stripe(fake, processor, control)
         await kit.sdk.customers.list_async({"limit": 1})  # loads what both sides load on first use: it takes long

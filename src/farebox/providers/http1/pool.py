@@ -6,7 +6,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -206,6 +206,7 @@ class PooledUpstream:
         return origin
 
 
+@cache  # loading them takes some 20 ms
 def _trusting_the_usual() -> ssl.SSLContext:
     """Certificates are checked against the system's authorities and, as small systems have none, against certifi's."""
     context = ssl.create_default_context()
