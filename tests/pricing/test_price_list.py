@@ -36,6 +36,11 @@ NOW_MS = 1_790_000_000_000
 EVERY_PROVIDER = {provider.id: provider.id for provider in providers}
 METERS = [meter for meter in UNITS.units if meter not in ("requests", "cache_write_12h_tokens")]
 """Those that genai-prices knows."""
+PARTS = {
+    meter: [part for part in METERS if part == meter or meter in UNITS.ancestor_usage_keys(part)] for meter in METERS
+}
+"""A meter and all that it contains."""
+SECONDS = {meter for meter in METERS if UNITS.units[meter].dimensions["family"] == "durations"}
 TICK = timedelta(milliseconds=1)
 
 
@@ -94,18 +99,12 @@ def random_usage(random: Random, priced: list[str], input_tokens: int | None) ->
     a price are used too. With `input_tokens`, exactly so many."""
     used = set(random.sample(METERS, 4)) | {meter for meter in priced if random.random() < 0.8}
     own: dict[str, Quantity] = dict.fromkeys(METERS, 0)
-    for meter in sorted(used & set(METERS)):
-        seconds = UNITS.units[meter].dimensions["family"] == "durations"
+    for meter in sorted(used & own.keys()):
         count = random.randint(0, 10 ** random.randint(0, 6))
-        own[meter] = Decimal(count) / 1000 if seconds and random.random() < 0.5 else count
-    usage = {
-        meter: sum(own[part] for part in METERS if part == meter or meter in UNITS.ancestor_usage_keys(part))
-        for meter in METERS
-    }
+        own[meter] = Decimal(count) / 1000 if meter in SECONDS and random.random() < 0.5 else count
+    usage = {meter: sum(map(own.__getitem__, parts)) for meter, parts in PARTS.items()}
     if input_tokens is not None:
-        parts = [part for part in METERS if "input_tokens" in UNITS.ancestor_usage_keys(part)]
-        for part in parts:
-            usage[part] = 0
+        usage |= dict.fromkeys(PARTS["input_tokens"], 0)
         usage["input_tokens"] = input_tokens
         if "cache_read_tokens" in priced:
             usage["cache_read_tokens"] = random.randint(0, input_tokens)
