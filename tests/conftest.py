@@ -1,4 +1,5 @@
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "sqlite_only: is about SQLite itself, and runs on it whatever FAREBOX_TEST_ENGINE says",
     ):
         config.addinivalue_line("markers", line)
+    # Containers often forbid to keep bytecode; each process that a test starts would then compile all of Farebox.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not hasattr(config, "workerinput"):  # workers, and servers that tests start, inherit it
         _trust_nobody(config)
 

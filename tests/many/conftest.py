@@ -11,7 +11,7 @@ from tests.postgres.server import PostgresServer
 NewHouse = Callable[..., House]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_house(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewHouse]:
     """Makes a house of its own, with these settings."""
     made: list[str] = []
@@ -27,13 +27,13 @@ def new_house(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
         postgres.drop_database(url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(new_house: NewHouse) -> House:
     """Holds are waited for a tenth of a second only."""
     return new_house(hold_wait_ms="100")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(house: House) -> Iterator[Server]:
     """Three processes that serve `house`."""
     with house.serving() as running:
