@@ -28,6 +28,7 @@ from farebox.pricing.charge import cost_of
 from farebox.pricing.compiler import LIST_IDS, PriceList
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.rates import UNITS, InvalidPrice, compile_rates
+from farebox.pricing.supplement import Supplement, shipped
 from farebox.usage import Quantity
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,6 +43,8 @@ PARTS = {
 """A meter and all that it contains."""
 SECONDS = {meter for meter in METERS if UNITS.units[meter].dimensions["family"] == "durations"}
 TICK = timedelta(milliseconds=1)
+NO_SUPPLEMENT = Supplement(b'{"date": "2026-11-29"}')
+"""What is compared here is the list alone."""
 
 
 def ms(moment: datetime) -> int:
@@ -136,9 +139,11 @@ def assert_same(price: ModelPrice, usage: dict[str, Quantity], expected: Fractio
 
 
 def check_model(provider: Provider, info: ModelInfo, random: Random) -> None:
-    compiled = PriceList({provider.id: provider.id}, [provider])
+    compiled = PriceList({provider.id: provider.id}, [provider], NO_SUPPLEMENT)
     versions: dict[str, ModelPrice] = {}
     for at in moments(info):
+        if provider.id == "deepseek" and at.weekday() > 4:
+            continue  # its peak prices hold on working days only, which the list cannot say
         for context in contexts(info):
             listed = info.get_prices(at, context)
             keys = [key for key, value in vars(listed).items() if value is not None]
@@ -186,7 +191,7 @@ def refs(provider: Provider) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", providers, ids=lambda provider: provider.id)
 def test_a_model_ref_finds_the_model_that_the_list_finds(provider: Provider) -> None:
-    compiled = PriceList(EVERY_PROVIDER)
+    compiled = PriceList(EVERY_PROVIDER, supplement=NO_SUPPLEMENT)
     for ref in refs(provider):
         info = provider.find_model(ref, all_providers=providers)
         price = compiled.find(provider.id, ref, NOW_MS)
@@ -214,10 +219,12 @@ def test_versions_tell_start_date_daily_interval_and_variant() -> None:
     peak = ms(datetime(2026, 10, 20, 7, 30, tzinfo=UTC))
     price = book.find("deepseek", "deepseek-flash", peak)
     assert price is not None
-    assert price.version == f"genai-prices/{RELEASE}/deepseek/deepseek-flash/06:00-10:00Z"
+    assert price.version == f"genai-prices/{RELEASE}/deepseek/deepseek-flash/06:00-10:00Z,Mon-Fri"
     price = book.find("openai", "gpt-5.6-sol", peak, {"service_tier": "flex", "user": "x"})
     assert price is not None
-    assert price.version == f"genai-prices/{RELEASE}/openai/gpt-5.6-sol/2026-08-21/service_tier=flex/2026-10-12"
+    version = f"genai-prices/{RELEASE}/openai/gpt-5.6-sol/2026-08-21/service_tier=flex/2026-10-12"
+    assert price.version == f"{version}+supplement/{shipped().date}"
+    assert price.unknown == ("user=x",)
 
 
 def test_a_name_of_absurd_length_is_nobodys() -> None:

@@ -1,13 +1,15 @@
-"""The price list of genai-prices, compiled into integer tables when a model is first asked for.
+"""The price list of genai-prices with our supplement, compiled into integer tables when a model is first asked for.
 
-The result equals genai-prices' own calculation to the last digit (tests/pricing/test_compiler.py, over every model).
-Its `calc_price` takes 195 µs a call; a lookup here about one. Its network updater is not used: the prices are those of
-the installed release, which the price version names.
+What comes from the list equals genai-prices' own calculation to the last digit (tests/pricing/test_price_list.py, over
+every model). Its `calc_price` takes 195 µs a call; a lookup here about one. Its network updater is not used: the prices
+are those of the installed release, which the price version names.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
+from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import version as release_of
 from types import MappingProxyType
@@ -17,10 +19,24 @@ from genai_prices.types import ModelInfo, Provider, StartDateConstraint, TimeOfD
 from genai_prices.types import ModelPrice as ListedPrice
 
 from farebox.pricing.model import ModelPrice
-from farebox.pricing.rates import Price, compile_rates
+from farebox.pricing.rates import UNITS, Price, compile_rates
+from farebox.pricing.supplement import (
+    AdditionEntry,
+    Matched,
+    PriceEntry,
+    Supplement,
+    multiple,
+    prices_of,
+    shipped,
+)
 
 Context = Mapping[str, str]
-"""What of the request, or of the answer, selects another price: `service_tier`, `processing`, `speed`…"""
+"""What of the request, or of the answer, selects another price: `service_tier`, `inference_geo`, `speed`…"""
+
+STANDARD = frozenset(
+    {"", "default", "standard", "standard_only", "auto", "on_demand", "global", "not_available", "unspecified"}
+)
+"""Values of a context that are the standard price, in the words of the providers."""
 
 LIST_IDS: Mapping[str, str] = MappingProxyType(
     {
@@ -45,6 +61,14 @@ MODEL_REF_MAX = 256
 
 _CACHED_REFS = 4096
 _DAY_MS = 86_400_000
+_THURSDAY = 3
+"""The weekday of the first day of the epoch, where Monday is 0."""
+_WORKING_DAYS_ONLY: Mapping[str, tuple[time, ...]] = MappingProxyType({"deepseek": (time(1), time(6))})
+"""Daily intervals of the list, by their start in UTC, that hold from Monday to Friday only. The list cannot say so, and
+its own notes do: DeepSeek bills its peak prices on working days (since 2026-08-23). The days of Beijing, by which it
+goes, are those of UTC in these hours."""
+_SNAPSHOT = re.compile(r"-20\d\d-\d\d-\d\d$")
+"""A dated name of OpenAI's: the model of the name without the date, where the list does not say otherwise."""
 _WHISPER_SECONDS_MIN = 10
 _WHISPER = ("whisper-large-v3", "whisper-large-v3-turbo")
 
@@ -52,21 +76,30 @@ _WHISPER = ("whisper-large-v3", "whisper-large-v3-turbo")
 class PriceList:
     """Finds what a model of the list costs. Thread-safe; keeps the compiled prices for as long as it lives."""
 
-    def __init__(self, list_ids: Mapping[str, str] = LIST_IDS, providers: Sequence[Provider] | None = None) -> None:
-        """`list_ids` as LIST_IDS; `providers` defaults to the data of the installed genai-prices."""
+    def __init__(
+        self,
+        list_ids: Mapping[str, str] = LIST_IDS,
+        providers: Sequence[Provider] | None = None,
+        supplement: Supplement | None = None,
+    ) -> None:
+        """`list_ids` as LIST_IDS; `providers` defaults to the data of the installed genai-prices, `supplement` to the
+        shipped one."""
+        self.supplement = shipped() if supplement is None else supplement
         self._providers = list(list_data.providers if providers is None else providers)
         self._by_id = {provider.id: provider for provider in self._providers}
         self._list_ids = list_ids
         self._source = f"genai-prices/{release_of('genai-prices')}"
-        self._models: dict[tuple[str, int], _ListedModel] = {}
+        self._models: dict[tuple[object, ...], _ListedModel] = {}
+        self._dearest: dict[str, Decimal] = {}
         # Bounded, because callers choose the model names: a match rule accepts endlessly many.
         self._lookup = lru_cache(_CACHED_REFS)(self._match)
 
     def find(self, provider: str, model: str, at_ms: int, context: Context | None = None) -> ModelPrice | None:
         """The price of the model that genai-prices finds for this name, at this moment.
 
-        `context` selects a variant (`{"service_tier": "flex"}`); without one, or with one that the list does not know,
-        the standard price applies. None where the list knows no such model, or no price for it: unpriced, not free.
+        `context` selects a variant (`{"service_tier": "flex"}`). What of it neither list nor supplement knows stands in
+        `unknown` of the price, which is then the standard one. None where both know no such model, or no price for it:
+        unpriced, not free.
         """
         if len(model) > MODEL_REF_MAX:
             return None
@@ -74,21 +107,57 @@ class PriceList:
         return listed.at(at_ms, context) if listed is not None else None
 
     def models(self, provider: str) -> list[str]:
-        """Names of the provider's models, as the list has them; priced or not."""
+        """Names of the provider's models, as list and supplement have them; priced or not."""
         listed = self._by_id.get(self._list_ids.get(provider, ""))
-        return [model.id for model in listed.models] if listed is not None else []
+        names = [model.id for model in listed.models] if listed is not None else []
+        return names + [name for name in self.supplement.models(provider) if not name.endswith("*")]
+
+    def dearest_factor(self, provider: str) -> Decimal:
+        """The most that any tier, geography or speed of this provider costs, of all its models, as a multiple of the
+        standard price; at least 1."""
+        if provider not in self._dearest:
+            self._dearest[provider] = self._dearest_of(provider)
+        return self._dearest[provider]
+
+    def _dearest_of(self, provider: str) -> Decimal:
+        dearest = Decimal(1)
+        listed = self._by_id.get(self._list_ids.get(provider, ""))
+        for info in listed.models if listed is not None else ():
+            standards = [info.prices] if isinstance(info.prices, ListedPrice) else [one.prices for one in info.prices]
+            for variant in info.price_variants or ():
+                dearest = max(dearest, _ratio(_prices(standards[-1]), _prices(variant.prices)))
+        return max([dearest, *(Decimal(entry.factor) for entry in self.supplement.variants(provider))])
 
     def _match(self, provider: str, model: str) -> "_ListedModel | None":
+        name = model.removeprefix("models/") if provider == "google-ai-studio" else model
+        found = self._named(provider, name)
+        if found is None and provider == "openai" and _SNAPSHOT.search(name):
+            found = self._named(provider, _SNAPSHOT.sub("", name))
+        return found
+
+    def _named(self, provider: str, model: str) -> "_ListedModel | None":
         listed = self._by_id.get(self._list_ids.get(provider, ""))
-        if listed is None:
+        info = listed.find_model(model, all_providers=self._providers) if listed is not None else None
+        ours = self.supplement.match(provider, model)
+        if listed is not None and info is not None:
+            key: tuple[object, ...] = (provider, id(info), *map(id, ours.additions), *map(id, ours.variants))
+            if key not in self._models:
+                self._models[key] = _ListedModel.of_list(
+                    provider, listed, info, f"{self._source}/{listed.id}/{info.id}", self._supplement_version, ours
+                )
+            return self._models[key]
+        if ours.price is None:
             return None
-        info = listed.find_model(model, all_providers=self._providers)
-        if info is None:
-            return None
-        key = provider, id(info)
+        key = (provider, ours.name, id(ours.price), *map(id, ours.additions), *map(id, ours.variants))
         if key not in self._models:
-            self._models[key] = _ListedModel(provider, listed, info, f"{self._source}/{listed.id}/{info.id}")
+            self._models[key] = _ListedModel.of_supplement(
+                provider, ours.name.removesuffix("*"), ours.price, self._supplement_version, ours
+            )
         return self._models[key]
+
+    @property
+    def _supplement_version(self) -> str:
+        return f"supplement/{self.supplement.date}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +168,40 @@ class _When:
     active: Callable[[int], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """Prices that take the place of the standard ones, where all of `when` is in the context."""
+
+    moment: _When
+    when: Mapping[str, str]
+    prices: Mapping[str, Price]
+
+
 class _ListedModel:
     """One model with all its conditional prices and variants; compiles each combination once, when it first applies."""
 
-    def __init__(self, slug: str, provider: Provider, info: ModelInfo, version: str) -> None:
-        self._shell = ModelPrice(
+    def __init__(
+        self,
+        shell: ModelPrice,
+        standard: list[tuple[_When, Mapping[str, Price]]],
+        variants: list[_Variant],
+        ours: Matched,
+        our_version: str,
+    ) -> None:
+        self._shell = shell
+        self._standard = standard
+        self._variants = variants
+        self._additions = ours.additions
+        self._factors = ours.variants
+        self._our_version = our_version
+        self._compiled: dict[tuple[int, tuple[int, ...], tuple[int, ...]], ModelPrice | None] = {}
+
+    @classmethod
+    def of_list(
+        cls, slug: str, provider: Provider, info: ModelInfo, version: str, our_version: str, ours: Matched
+    ) -> "_ListedModel":
+        """A model of genai-prices."""
+        shell = ModelPrice(
             provider=slug,
             model=info.id,
             version=version,
@@ -113,17 +211,54 @@ class _ListedModel:
             audio_seconds_min=_WHISPER_SECONDS_MIN if provider.id == "groq" and info.id in _WHISPER else 0,
         )
         if isinstance(info.prices, ListedPrice):
-            self._standard = [(_ALWAYS, info.prices)]
+            standard = [(_ALWAYS, _prices(info.prices))]
         else:
-            self._standard = [(_when(conditional.constraint), conditional.prices) for conditional in info.prices]
+            standard = [(_when(slug, one.constraint), _prices(one.prices)) for one in info.prices]
         # The list lends a model to other providers (Claude on Google) at its standard price only.
         own = any(info is model for model in provider.models)
-        self._variants = [(_when(variant.constraint), variant) for variant in info.price_variants or ()] if own else []
-        self._compiled: dict[tuple[int, tuple[int, ...]], ModelPrice | None] = {}
+        variants = [
+            _Variant(_when(slug, variant.constraint), variant.when, _prices(variant.prices))
+            for variant in (info.price_variants or () if own else ())
+        ]
+        return cls(shell, list(standard), variants, ours, our_version)
+
+    @classmethod
+    def of_supplement(cls, slug: str, model: str, entry: PriceEntry, our_version: str, ours: Matched) -> "_ListedModel":
+        """A model that only the supplement has."""
+        shell = ModelPrice(
+            provider=slug,
+            model=model,
+            version=f"{our_version}/{slug}/{model}",
+            denominator=1,
+            rates=(),
+            context_window=entry.context_window,
+            output_max=entry.output_max,
+        )
+        return cls(shell, [(_ALWAYS, prices_of(entry.rates))], [], ours, our_version)
 
     def at(self, at_ms: int, context: Context | None) -> ModelPrice | None:
         """The price at that moment; None where the list gives none."""
-        key = self._applying(at_ms), self._varying(at_ms, context) if context else ()
+        if not context:
+            return self._price((self._applying(at_ms), (), ()))
+        varying = tuple(
+            index
+            for index, variant in enumerate(self._variants)
+            if variant.moment.active(at_ms) and _holds(variant.when, context)
+        )
+        known = {key for index in varying for key in self._variants[index].when}
+        factors = tuple(
+            index
+            for index, entry in enumerate(self._factors)
+            if _holds(entry.when, context) and known.isdisjoint(entry.when)
+        )
+        known.update(key for index in factors for key in self._factors[index].when)
+        price = self._price((self._applying(at_ms), varying, factors))
+        unknown = tuple(
+            f"{key}={value}" for key, value in context.items() if key not in known and value not in STANDARD
+        )
+        return replace(price, unknown=unknown) if price is not None and unknown else price
+
+    def _price(self, key: tuple[int, tuple[int, ...], tuple[int, ...]]) -> ModelPrice | None:
         try:
             return self._compiled[key]
         except KeyError:
@@ -137,27 +272,64 @@ class _ListedModel:
                 return index
         return 0
 
-    def _varying(self, at_ms: int, context: Context) -> tuple[int, ...]:
-        return tuple(
-            index
-            for index, (when, variant) in enumerate(self._variants)
-            if when.active(at_ms) and all(context.get(key) == value for key, value in variant.when.items())
-        )
-
-    def _compile(self, applying: int, varying: tuple[int, ...]) -> ModelPrice | None:
-        when, standard = self._standard[applying]
+    def _compile(self, applying: int, varying: tuple[int, ...], factors: tuple[int, ...]) -> ModelPrice | None:
+        moment, standard = self._standard[applying]
         overrides: dict[str, Price] = {}
-        label = when.label
+        label = moment.label
         for index in varying:
-            when, variant = self._variants[index]
-            label += "/" + ",".join(f"{key}={value}" for key, value in variant.when.items()) + when.label
+            variant = self._variants[index]
+            label += "/" + ",".join(f"{key}={value}" for key, value in variant.when.items()) + variant.moment.label
             # Each price key takes the first variant that names it.
-            overrides = _prices(variant.prices) | overrides
-        prices = _prices(standard) | overrides
+            overrides = {**variant.prices, **overrides}
+        prices = {**standard, **overrides}
         if not prices:
             return None
+        added = _added(prices, self._additions)
+        if added and not self._shell.version.startswith(self._our_version):
+            label += f"+{self._our_version}"
+        prices |= added
+        for index in factors:
+            entry = self._factors[index]
+            label += f"/{self._our_version}/" + ",".join(f"{key}={value}" for key, value in entry.when.items())
+            prices = {
+                key: multiple(price, Decimal(entry.factor)) if _of_tokens(key) else price
+                for key, price in prices.items()
+            }
         denominator, rates = compile_rates(prices)
         return replace(self._shell, version=self._shell.version + label, denominator=denominator, rates=rates)
+
+
+def _added(prices: Mapping[str, Price], additions: Sequence[AdditionEntry]) -> dict[str, Price]:
+    """Meters that the supplement adds to what the list has."""
+    added: dict[str, Price] = {}
+    for entry in additions:
+        added |= {key: price for key, price in prices_of(entry.rates).items() if key not in prices}
+        for key, times in entry.times.items():
+            if key not in prices and times.of in prices:
+                added[key] = multiple(prices[times.of], Decimal(times.times))
+    return added
+
+
+def _holds(when: Mapping[str, str], context: Context) -> bool:
+    return all(context.get(key) == value for key, value in when.items())
+
+
+def _of_tokens(key: str) -> bool:
+    return UNITS.unit_for_price_key(key).dimensions.get("family") == "tokens"
+
+
+def _ratio(standard: Mapping[str, Price], variant: Mapping[str, Price]) -> Decimal:
+    """The most that any price of tokens is of the standard one."""
+    ratios = [Decimal(0)]
+    for key, price in variant.items():
+        usual = standard.get(key)
+        if usual is not None and _of_tokens(key) and _base(usual):
+            ratios.append(_base(price) / _base(usual))
+    return max(ratios)
+
+
+def _base(price: Price) -> Decimal:
+    return price if isinstance(price, Decimal) else price.base
 
 
 def _prices(listed: ListedPrice) -> dict[str, Price]:
@@ -167,7 +339,7 @@ def _prices(listed: ListedPrice) -> dict[str, Price]:
 _ALWAYS = _When("", lambda _: True)
 
 
-def _when(constraint: StartDateConstraint | TimeOfDateConstraint | None) -> _When:
+def _when(slug: str, constraint: StartDateConstraint | TimeOfDateConstraint | None) -> _When:
     """The condition on UTC milliseconds. Starts at UTC midnight; a daily interval may pass midnight."""
     if constraint is None:
         return _ALWAYS
@@ -179,7 +351,13 @@ def _when(constraint: StartDateConstraint | TimeOfDateConstraint | None) -> _Whe
     label = f"/{_clock(start)}-{_clock(end)}Z"
     if end < start:
         return _When(label, lambda at_ms: not end <= at_ms % _DAY_MS < start)
+    if constraint.start_time.replace(tzinfo=None) in _WORKING_DAYS_ONLY.get(slug, ()):
+        return _When(f"{label},Mon-Fri", lambda at_ms: start <= at_ms % _DAY_MS < end and _working_day(at_ms))
     return _When(label, lambda at_ms: start <= at_ms % _DAY_MS < end)
+
+
+def _working_day(at_ms: int) -> bool:
+    return (at_ms // _DAY_MS + _THURSDAY) % 7 < 5
 
 
 def _ms_of_day(moment: time) -> int:

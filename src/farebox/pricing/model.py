@@ -4,7 +4,7 @@ A price is a table of integer rates. `rate / denominator` is nano-dollars per un
 price of the source becomes an integer over one common denominator of the model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -40,6 +40,10 @@ class ModelPrice:
     """Most output tokens the model produces in one answer, where known."""
     audio_seconds_min: int = 0
     """Audio is billed as at least so many seconds, where there is any (Groq's transcription)."""
+    bounded: bool = False
+    """Whether this is no price, but the most that the call is let cost: what it does cost, the answer states."""
+    unknown: tuple[str, ...] = field(default=(), compare=False)
+    """What was asked of the price (`service_tier=turbo`) that nobody knows the price of: this is the standard one."""
 
 
 class CostLine(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +57,9 @@ class CostLine(msgspec.Struct, frozen=True, gc=False):
     """Units charged at this line's rate, after what special meters took out."""
     rate: int
     nanos_numerator: int
+    model: str = ""
+    """The model whose price this is, and that price's version, where it is not the call's own."""
+    version: str = ""
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +69,8 @@ class Cost(msgspec.Struct, frozen=True, gc=False):
     denominator: int
     """The price's own; times a power of ten where a quantity has decimals (seconds of audio)."""
     lines: tuple[CostLine, ...]
+    rates_over: int = 0
+    """What the lines' rates are over; 0: the price's denominator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +121,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     the answer shows them."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size the request does not tell."""
-    further_models: tuple[str, ...] = ()
-    """Other models that the request lets the provider run and bill beside its own (fallbacks, advisors)."""
+    further_models: tuple["FurtherModel", ...] = ()
+    """What the request lets the provider run and bill beside the model's own answer."""
 
 
 class Unseen(msgspec.Struct, frozen=True, gc=False):
@@ -126,6 +135,17 @@ class Unseen(msgspec.Struct, frozen=True, gc=False):
     """The provider's id of it, where it has one whose size may be known from an earlier answer."""
     uses: int | None = 1
     """How often at most the request lets it bring something in; None where it does not say."""
+
+
+class FurtherModel(msgspec.Struct, frozen=True, gc=False):
+    """A pass of a model beside the answer: a fallback, an advisor, the summing up of a long conversation."""
+
+    model: str
+    """Empty for the call's own."""
+    uses: int = 1
+    """How often at most."""
+    output_max: int | None = None
+    """Output tokens of each; None where the request does not say."""
 
 
 @dataclass(frozen=True, slots=True)

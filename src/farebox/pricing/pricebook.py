@@ -10,7 +10,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
-from farebox.pricing.compiler import MODEL_REF_MAX, Context, PriceList
+from farebox.pricing.bill import dearest_ratio, scaled
+from farebox.pricing.compiler import MODEL_REF_MAX, STANDARD, Context, PriceList
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.pricing.rates import InvalidPrice, compile_rates
 
@@ -99,15 +100,32 @@ class PriceBook:
         """The price of a model for an account at a moment (milliseconds since the Unix epoch).
 
         The operator's own price goes before the list's: the account's before everybody's, then the most exact model
-        name, then the latest that is valid. `context` as in PriceList.find; own prices have no variants. None means
-        unpriced: the caller refuses.
+        name, then the latest that is valid. `context` as in PriceList.find; of an own price, a tier costs as many times
+        more or less as it does by the list. None means unpriced: the caller refuses.
         """
         if len(model) > MODEL_REF_MAX:
             return None
         row = self._prices.find(account_id, provider, model, at_ms)
         if row is not None:
-            return self._named(row.price_id, model)
+            price = self._named(row.price_id, model)
+            return self._of_tier(price, provider, model, at_ms, context) if context else price
         return self._list.find(provider, model, at_ms, context)
+
+    def dearest_factor(self, provider: str) -> Decimal:
+        """As PriceList.dearest_factor."""
+        return self._list.dearest_factor(provider)
+
+    def _of_tier(self, own: ModelPrice, provider: str, model: str, at_ms: int, context: Context) -> ModelPrice:
+        """The operator's price where the provider applies `context`."""
+        special = {key: value for key, value in context.items() if value not in STANDARD}
+        if not special:
+            return own
+        standard = self._list.find(provider, model, at_ms)
+        varied = self._list.find(provider, model, at_ms, special)
+        if standard is None or varied is None or varied.unknown:
+            return replace(own, unknown=tuple(f"{key}={value}" for key, value in special.items()))
+        factor = dearest_ratio(standard, varied)
+        return own if factor == 1 else scaled(own, factor, ",".join(f"{key}={special[key]}" for key in special))
 
     def markup(self, account_id: str, provider: str, model: str, at_ms: int) -> Markup:
         """The markup on a model's cost: the account's row before everybody's, then the most exact model name, then

@@ -19,7 +19,7 @@ UsageSource: TypeAlias = Literal["provider", "counted", "estimate", "none"]
 """Where the figures come from: the provider's answer, our count of what passed, the hold's estimate, or nowhere."""
 
 
-class ReceiptLine(msgspec.Struct, frozen=True):
+class ReceiptLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One meter: quantity × rate = cost."""
 
     meter: str
@@ -27,6 +27,9 @@ class ReceiptLine(msgspec.Struct, frozen=True):
     """Units charged at this rate: those of a more special meter with its own price are on that meter's line."""
     nanos_per_unit: str
     cost_nanos: str
+    model: str = ""
+    """The model whose price this is, where it is not the call's own; and that price's version."""
+    price_version: str = ""
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +66,10 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     unpriced_meters: tuple[str, ...] = ()
     """Meters in the usage for which the model has no price: they cost nothing."""
     notes: tuple[str, ...] = ()
+    stated_usd: str | None = None
+    """What the provider itself says that the call costs, where it does."""
+    computed_nanos: str | None = None
+    """The cost by our prices, exact, where the provider states one too."""
 
 
 def make_receipt(
@@ -83,6 +90,8 @@ def make_receipt(
     written_off_nanos: int = 0,
     policy: str | None = None,
     notes: tuple[str, ...] = (),
+    stated_usd: str | None = None,
+    computed_nanos: str | None = None,
 ) -> Receipt:
     """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
     markup = markup if markup is not None else Markup()
@@ -108,6 +117,8 @@ def make_receipt(
         policy=policy,
         unpriced_meters=unpriced_meters(price, usage) if price is not None and usage is not None else (),
         notes=notes,
+        stated_usd=stated_usd,
+        computed_nanos=computed_nanos,
     )
 
 
@@ -139,8 +150,10 @@ def _lines(price: ModelPrice | None, cost: Cost | None) -> tuple[ReceiptLine, ..
         ReceiptLine(
             meter=line.meter,
             quantity=_quantity_text(line.quantity),
-            nanos_per_unit=exact_text(line.rate, price.denominator),
+            nanos_per_unit=exact_text(line.rate, cost.rates_over or price.denominator),
             cost_nanos=exact_text(line.nanos_numerator, cost.denominator),
+            model=line.model,
+            price_version=line.version,
         )
         for line in cost.lines
     )

@@ -1,0 +1,93 @@
+"""What is made of several prices: the cost of a call that ran several models, and prices made of other prices."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
+from math import lcm
+
+from msgspec.structs import replace as with_fields
+
+from farebox.money import NANOS_PER_USD
+from farebox.pricing.model import Cost, CostLine, ModelPrice, Rate
+from farebox.pricing.rates import REQUESTS, UNITS
+
+STATED = "stated_cost"
+"""The meter of a receipt's line that is what the provider itself says the call costs; its unit is a dollar."""
+
+
+def combined(parts: Sequence[tuple[ModelPrice, Cost]]) -> Cost:
+    """One exact cost of several models' costs, so that the charge is rounded once. The lines of other models than the
+    first part's carry their model's name and price version."""
+    own = parts[0][0]
+    if len(parts) == 1:
+        return parts[0][1]
+    denominator = lcm(*(cost.denominator for _, cost in parts))
+    rates_over = lcm(*(price.denominator for price, _ in parts))
+    lines: list[CostLine] = []
+    for price, cost in parts:
+        other = {} if price.version == own.version else {"model": price.model, "version": price.version}
+        lines += [
+            with_fields(
+                line,
+                rate=line.rate * (rates_over // price.denominator),
+                nanos_numerator=line.nanos_numerator * (denominator // cost.denominator),
+                **other,
+            )
+            for line in cost.lines
+        ]
+    return Cost(sum(line.nanos_numerator for line in lines), denominator, tuple(lines), rates_over)
+
+
+def stated_cost(usd: Decimal) -> Cost:
+    """The exact cost of what a provider states in dollars."""
+    nanos = Fraction(usd) * NANOS_PER_USD
+    line = CostLine(STATED, usd, NANOS_PER_USD * nanos.denominator, nanos.numerator)
+    return Cost(nanos.numerator, nanos.denominator, (line,), nanos.denominator)
+
+
+def dearest_ratio(standard: ModelPrice, varied: ModelPrice) -> Fraction:
+    """The most that a price of tokens is of the standard one."""
+    usual = {rate.meter: rate.base for rate in standard.rates}
+    ratios = [
+        Fraction(rate.base * standard.denominator, usual[rate.meter] * varied.denominator)
+        for rate in varied.rates
+        if _of_tokens(rate.meter) and usual.get(rate.meter)
+    ]
+    return max(ratios, default=Fraction(1))
+
+
+def scaled(price: ModelPrice, factor: Fraction, label: str) -> ModelPrice:
+    """The price with each rate of a token times a factor; what costs by the use stays. Its version gets the label."""
+    times = {True: factor.numerator, False: factor.denominator}
+    rates = tuple(_multiplied(rate, times[_of_tokens(rate.meter)]) for rate in price.rates)
+    return replace(
+        price,
+        version=f"{price.version}/{label}",
+        denominator=price.denominator * factor.denominator,
+        rates=rates,
+        unknown=(),
+    )
+
+
+def with_fee(price: ModelPrice, nanos: int) -> ModelPrice:
+    """The price with so many nano-dollars more for each call: what a hold is estimated by, where something beside the
+    model's own tokens may be billed."""
+    fee = nanos * price.denominator
+    rates = tuple(_dearer(rate, fee) if rate.meter == REQUESTS else rate for rate in price.rates)
+    if all(rate.meter != REQUESTS for rate in rates):
+        rates = (*rates, Rate(REQUESTS, fee))
+    return replace(price, rates=rates)
+
+
+def _multiplied(rate: Rate, times: int) -> Rate:
+    return replace(rate, base=rate.base * times, tiers=tuple((start, number * times) for start, number in rate.tiers))
+
+
+def _dearer(rate: Rate, more: int) -> Rate:
+    return replace(rate, base=rate.base + more, tiers=tuple((start, number + more) for start, number in rate.tiers))
+
+
+def _of_tokens(meter: str) -> bool:
+    unit = UNITS.units.get(meter)
+    return unit is not None and unit.dimensions.get("family") == "tokens"

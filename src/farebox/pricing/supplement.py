@@ -1,0 +1,213 @@
+"""The supplement: dated prices from public sources for what genai-prices lacks.
+
+Models that it does not list, meters that it has no unit or no price for, and what tiers, geographies and speeds cost
+that it does not know. `supplement.json` is shipped with the package; an operator may put another in its place (`farebox
+price supplement --load FILE`). The operator's own prices go before it, and so does the list wherever it has a price.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+from genai_prices.types import Tier, TieredPrices
+
+from farebox.pricing.rates import InvalidPrice, Price, compile_rates
+
+FACTOR_MAX: Final = 1_000
+
+
+class Tiered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A price that is another one for calls of more input tokens."""
+
+    base: str
+    above: dict[int, str]
+    """Input tokens → the price of all units of a call that has more of them."""
+
+
+RateText: TypeAlias = str | Tiered
+"""US dollars per the price key's number of units, as decimal text."""
+
+
+class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A price told as a multiple of another price of the same model."""
+
+    of: str
+    times: str
+
+
+class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What models cost that the list does not have."""
+
+    provider: str
+    models: tuple[str, ...]
+    """Names, or beginnings of names and `*`."""
+    rates: dict[str, RateText]
+    source: str
+    date: str
+    """When the source said so."""
+    context_window: int | None = None
+    output_max: int | None = None
+
+
+class AdditionEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Meters that the list's price of a model lacks."""
+
+    provider: str
+    models: tuple[str, ...]
+    source: str
+    date: str
+    rates: dict[str, RateText] = {}
+    times: dict[str, Times] = {}
+
+
+class VariantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a tier, a geography or a speed costs: every price of a token times a factor."""
+
+    provider: str
+    models: tuple[str, ...]
+    when: dict[str, str]
+    factor: str
+    source: str
+    date: str
+
+
+Entry: TypeAlias = PriceEntry | AdditionEntry | VariantEntry
+E = TypeVar("E", PriceEntry, AdditionEntry, VariantEntry)
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    date: str
+    prices: tuple[PriceEntry, ...] = ()
+    additions: tuple[AdditionEntry, ...] = ()
+    variants: tuple[VariantEntry, ...] = ()
+
+
+class InvalidSupplement(ValueError):
+    """The file cannot be charged by; the message says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What the supplement has for one name of one provider's model."""
+
+    price: PriceEntry | None
+    name: str
+    """The name, or the beginning of one, by which `price` was found."""
+    additions: tuple[AdditionEntry, ...]
+    variants: tuple[VariantEntry, ...]
+
+
+class Supplement:
+    """The entries of one file. Never changes."""
+
+    def __init__(self, text: bytes) -> None:
+        """Raises InvalidSupplement."""
+        try:
+            self._file = msgspec.json.decode(text, type=_File)
+        except ValueError as error:
+            raise InvalidSupplement(f"the supplement cannot be read: {error}") from error
+        self.text = text
+        self.date = self._file.date
+        self._check()
+
+    def entries(self) -> Iterable[Entry]:
+        """All of them, as the file has them."""
+        return (*self._file.prices, *self._file.additions, *self._file.variants)
+
+    def match(self, provider: str, model: str) -> Matched:
+        """What applies to a model's name."""
+        file, name = self._file, model.lower()
+        prices = _named(file.prices, provider, name)
+        return Matched(
+            prices[0][1] if prices else None,
+            prices[0][0] if prices else "",
+            tuple(entry for _, entry in _named(file.additions, provider, name)),
+            tuple(entry for _, entry in _named(file.variants, provider, name)),
+        )
+
+    def rates(self, provider: str, model: str) -> dict[str, Price] | None:
+        """Price key → price of a model that has one here."""
+        entry = self.match(provider, model).price
+        return None if entry is None else prices_of(entry.rates)
+
+    def variants(self, provider: str) -> list[VariantEntry]:
+        """What tiers, geographies and speeds of a provider cost, of all its models."""
+        return [entry for entry in self._file.variants if entry.provider == provider]
+
+    def models(self, provider: str) -> list[str]:
+        """Names of the models that have a price here."""
+        return [name for entry in self._file.prices if entry.provider == provider for name in entry.models]
+
+    def _check(self) -> None:
+        for entry in self.entries():
+            where = f"{entry.provider} {', '.join(entry.models)}"
+            try:
+                if isinstance(entry, PriceEntry):
+                    compile_rates(prices_of(entry.rates))
+                elif isinstance(entry, AdditionEntry):
+                    prices_of(entry.rates)
+                    for times in entry.times.values():
+                        _number(times.times)
+                elif not 0 < _number(entry.factor) <= FACTOR_MAX:
+                    raise InvalidPrice(f"a factor of {entry.factor}")
+            except InvalidPrice as error:
+                raise InvalidSupplement(f"{where}: {error}") from error
+
+
+@cache
+def shipped() -> Supplement:
+    """The supplement that came with this release."""
+    return Supplement(files("farebox.pricing").joinpath("supplement.json").read_bytes())
+
+
+def prices_of(rates: Mapping[str, RateText]) -> dict[str, Price]:
+    """Price keys with their prices as numbers. Raises InvalidPrice."""
+    return {key: _price(rate) for key, rate in rates.items()}
+
+
+def multiple(price: Price, times: Decimal) -> Price:
+    """The price so many times, in each of its tiers."""
+    if isinstance(price, Decimal):
+        return price * times
+    return TieredPrices(base=price.base * times, tiers=[Tier(tier.start, tier.price * times) for tier in price.tiers])
+
+
+def _price(rate: RateText) -> Price:
+    if isinstance(rate, str):
+        return _number(rate)
+    return TieredPrices(
+        base=_number(rate.base), tiers=[Tier(start, _number(usd)) for start, usd in sorted(rate.above.items())]
+    )
+
+
+def _number(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except ArithmeticError:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise InvalidPrice(f"{text!r} is no amount: write it as 12.34")
+    return number
+
+
+def _named(entries: Iterable[E], provider: str, name: str) -> list[tuple[str, E]]:
+    """Entries for a name, each with what of it matched; the longest first, whole names before beginnings."""
+    found: list[tuple[str, E]] = []
+    for entry in entries:
+        if entry.provider == provider:
+            fitting = [pattern for pattern in entry.models if _fits(pattern.lower(), name)]
+            if fitting:
+                found.append((max(fitting, key=_exactness), entry))
+    return sorted(found, key=lambda pair: _exactness(pair[0]), reverse=True)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+
+
+def _exactness(pattern: str) -> tuple[bool, int]:
+    return not pattern.endswith("*"), len(pattern)
