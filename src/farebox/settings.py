@@ -118,6 +118,20 @@ class Settings:
     low_balance_cents: int = _setting(
         200, "A balance below this is told to the owner, in US cents; 0: never. An account may have its own.", 0, 10**8
     )
+    openrouter_prompt_usd: int = _setting(
+        5,
+        "Most USD per million prompt tokens that a model of OpenRouter without a list price may cost, unless the "
+        "request's `provider.max_price` says otherwise. It is sent with the request.",
+        0,
+        10_000,
+    )
+    openrouter_completion_usd: int = _setting(25, "The same, per million completion tokens.", 0, 10_000)
+    stated_cost_percent: int = _setting(
+        10,
+        "Operator alarm where a provider's stated cost differs from the cost by our prices by more percent than this.",
+        1,
+        1_000,
+    )
     seller_name: str = _setting("", "Who sells the credit, for invoices.")
     seller_address: str = _setting("", "Address of the seller, for invoices; `|` separates its lines.")
     seller_country: str = _setting("", "Country of the seller, two letters.")

@@ -10,11 +10,26 @@ from tests.providers.samples import body, chunk, read, stream, wire_format
 
 ASKED = [
     ("openai", "chat/completions", {"messages": []}, {"service_tier": "priority"}, {"service_tier": "priority"}),
-    ("openai", "chat/completions", {"messages": []}, {"service_tier": "auto"}, {}),
+    ("openai", "chat/completions", {"messages": []}, {"service_tier": "auto"}, {"service_tier": "auto"}),
     ("openai", "chat/completions", {"messages": []}, {"service_tier": None}, {}),
     ("openai", "responses", {"input": "x"}, {"service_tier": "flex"}, {"service_tier": "flex"}),
     ("anthropic", "v1/messages", {"messages": [], "max_tokens": 9}, {"speed": "fast"}, {"speed": "fast"}),
-    ("anthropic", "v1/messages", {"messages": [], "max_tokens": 9}, {"speed": "standard"}, {}),
+    ("anthropic", "v1/messages", {"messages": [], "max_tokens": 9}, {"speed": "standard"}, {"speed": "standard"}),
+    ("anthropic", "v1/messages", {"messages": [], "max_tokens": 9}, {"inference_geo": "us"}, {"inference_geo": "us"}),
+    (
+        "google-ai-studio",
+        "v1beta/models/gemini-3.5-flash:generateContent",
+        {"contents": []},
+        {"serviceTier": "SERVICE_TIER_PRIORITY"},
+        {"service_tier": "priority"},
+    ),
+    (
+        "google-ai-studio",
+        "v1beta/models/gemini-3.5-flash:generateContent",
+        {"contents": []},
+        {"service_tier": "flex"},
+        {"service_tier": "flex"},
+    ),
 ]
 
 
@@ -65,11 +80,35 @@ def test_what_a_chat_stream_tells() -> None:
             {"usage": {"input_tokens": 1, "output_tokens": 1, "speed": "fast"}},
             {"speed": "fast"},
         ),
+        (
+            "anthropic",
+            "v1/messages",
+            {"usage": {"input_tokens": 1, "output_tokens": 1, "inference_geo": "us", "service_tier": "standard"}},
+            {"inference_geo": "us"},
+        ),
+        (
+            "anthropic",
+            "v1/messages",
+            {"usage": {"input_tokens": 1, "output_tokens": 1, "service_tier": "priority"}},
+            {"service_tier": "priority"},
+        ),
+        (
+            "google-ai-studio",
+            "v1beta/models/gemini-3.5-flash:generateContent",
+            {"usageMetadata": {"promptTokenCount": 1, "serviceTier": "PRIORITY"}},
+            {"service_tier": "priority"},
+        ),
+        (
+            "google-ai-studio",
+            "v1beta/models/gemini-3.5-flash:generateContent",
+            {"usageMetadata": {"promptTokenCount": 1}, "service_tier": "flex"},
+            {"service_tier": "flex"},
+        ),
         ("openai", "chat/completions", {"choices": [], "usage": USAGE, "service_tier": 7}, {}),
     ],
 )
 def test_what_a_body_tells(slug: str, path: str, answer: dict[str, Any], context: dict[str, str]) -> None:
-    parsed = parse(slug, path, messages=[], max_tokens=9)
+    parsed = parse(slug, path, messages=[], contents=[], max_tokens=9)
     reader = wire_format(slug, path).reader(parsed, streaming=False, hide_usage=False)
     _, seen = read(reader, [json.dumps(answer).encode()])
     assert seen.context == context

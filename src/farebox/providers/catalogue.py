@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from farebox.providers.formats import openai_chat, openai_embeddings, openai_responses
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.base import InvalidRequest, WireFormat
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
@@ -213,7 +214,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "https://api.x.ai/v1",
         (
             _post(r"chat/completions", OpenAIChat(reading=XAI)),
-            _post(r"responses", _RESPONSES),
+            _post(r"responses", OpenAIResponses(reading=openai_responses.XAI)),
             _post(r"embeddings", _EMBEDDINGS),
             _MODELS,
         ),
@@ -235,7 +236,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         (
             # Sonar, which Perplexity ended in September 2026 in favour of its Agent API.
             _post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, asks=False, new_limit=False, searches=True)),
-            _post(r"v1/(agent|responses)", OpenAIResponses(rules=RESEARCH)),
+            _post(r"v1/(agent|responses)", OpenAIResponses(reading=openai_responses.PERPLEXITY, rules=RESEARCH)),
             _get(r"v1/models"),
             _MODELS,
         ),
@@ -250,10 +251,10 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "OpenRouter",
         "https://openrouter.ai/api/v1",
         (
-            _post(r"chat/completions", _CHAT),
-            _post(r"completions", _COMPLETIONS),
-            _post(r"responses", _RESPONSES),
-            _post(r"embeddings", _EMBEDDINGS),
+            _post(r"chat/completions", OpenAIChat(reading=openai_chat.OPENROUTER)),
+            _post(r"completions", OpenAIChat(name="openai_completions", reading=openai_chat.OPENROUTER, legacy=True)),
+            _post(r"responses", OpenAIResponses(reading=openai_responses.OPENROUTER)),
+            _post(r"embeddings", OpenAIEmbeddings(reading=openai_embeddings.OPENROUTER)),
             _MODELS,
         ),
         (_move(r"^(api/)?v1/(?=.)", ""),),

@@ -13,11 +13,11 @@ from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Priced, pri
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
 from farebox.usecases.ride import CLIENT_GONE, Ride
 from farebox.usecases.services import Services
+from farebox.usecases.stated_cost import by_stated_cost
+from farebox.usecases.tiers import applied_price, with_further
 
 CLIENT_CLOSED_STATUS = 499
 PERSIST_ATTEMPTS = 5
-_STANDARD = ("default", "standard", "auto")
-"""Tiers and speeds that are the standard price."""
 
 
 async def settle_call(
@@ -75,19 +75,16 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
     assert ride.call.parsed is not None
     assert ride.price is not None
     assert ride.markup is not None
-    parsed = ride.call.parsed
-    demand = parsed.demand
-    applied = {**parsed.context, **observed.context}
-    standard = ride.price
-    if applied:
-        ride.price = ride.price_for(applied) or standard
+    demand = ride.call.parsed.demand
+    ride.price, doubts = applied_price(ride, observed)
     bound = ride.bound or estimate(demand, ride.price, ride.markup)
     policy = ride.services.settings.cut_stream
     priced = price_answer(observed, demand, ride.price, ride.markup, bound, cut=cut, cut_policy=policy)
-    unlisted = [f"{key}={value}" for key, value in applied.items() if value not in _STANDARD]
-    if unlisted and ride.price.version == standard.version:
-        note = f"the price list has no price for {', '.join(unlisted)}: charged at the standard price"
-        priced = replace(priced, notes=(*priced.notes, note))
+    priced = replace(priced, notes=(*priced.notes, *observed.notes, *doubts))
+    if observed.further:
+        priced = with_further(ride, priced, observed, ride.price)
+    if cut is None and not observed.failed:
+        priced = by_stated_cost(ride, priced, observed, ride.price, ride.markup)
     if priced.notes:
         log.warning("usage in question", log_id=ride.call.log_id, provider=ride.call.provider, notes=list(priced.notes))
     return priced

@@ -29,6 +29,10 @@ class Priced(msgspec.Struct, frozen=True):
     charge: int
     policy: str | None = None
     notes: tuple[str, ...] = ()
+    stated_usd: str | None = None
+    """What the provider states that the call costs."""
+    computed_nanos: str | None = None
+    """The cost by our prices, where it states one."""
 
 
 NOTHING = Priced("none", {}, None, 0)

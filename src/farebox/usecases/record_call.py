@@ -94,6 +94,8 @@ class CallRecord(msgspec.Struct):
             written_off_nanos=verdict.written_off,
             policy=self.priced.policy,
             notes=(*self.priced.notes, *notes_of(verdict)),
+            stated_usd=self.priced.stated_usd,
+            computed_nanos=self.priced.computed_nanos,
         )
 
     def say(self, charge: int) -> None:

@@ -8,6 +8,7 @@ from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.usecases.call import Call, Sink
 from farebox.usecases.hold_credit import Held
 from farebox.usecases.services import Services
+from farebox.usecases.unlisted import OPENROUTER, plain_model, price_without_list, with_variant
 from farebox.usecases.watch import Watch
 
 CLIENT_GONE = "the client went away"
@@ -43,11 +44,20 @@ class Ride(msgspec.Struct):
     def bound(self) -> Estimate | None:
         return None if self.held is None else self.held.estimate
 
-    def price_for(self, context: Mapping[str, str]) -> ModelPrice | None:
-        """The price of the call's model where the provider applies `context` (a service tier, a speed)."""
+    def price_for(self, context: Mapping[str, str], model: str = "") -> ModelPrice | None:
+        """The price of the call's model, or of another, where the provider applies `context` (a service tier…)."""
         assert self.call.parsed is not None
         call, prices = self.call, self.services.configuration.prices
-        return prices.find(call.account_id, call.provider, self.call.parsed.model, call.started_at, context or None)
+        model = model or self.call.parsed.model
+        found = prices.find(call.account_id, call.provider, model, call.started_at, context or None)
+        if found is not None or call.provider != OPENROUTER:
+            return found
+        plain = plain_model(model)
+        if plain != model:
+            found = prices.find(call.account_id, call.provider, plain, call.started_at, context or None)
+        if found is not None:
+            return with_variant(found, model)
+        return price_without_list(model, call.body, self.services.settings)
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock.monotonic() - self.started) * 1000)

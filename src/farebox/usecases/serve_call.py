@@ -10,8 +10,6 @@ import structlog
 
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
 from farebox.pricing.charge import unpriced_meters
-from farebox.pricing.estimate import estimate
-from farebox.pricing.model import Markup, ModelPrice
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
 from farebox.storage.sql import DatabaseUnavailable
@@ -21,6 +19,8 @@ from farebox.usecases.hold_credit import hold_credit
 from farebox.usecases.relay_answer import relay_answer
 from farebox.usecases.ride import REASONS, Ride
 from farebox.usecases.services import Services
+from farebox.usecases.tiers import asked_price, hold_price
+from farebox.usecases.unlisted import with_max_price
 from farebox.usecases.watch import Interrupted, Watch
 
 RETRY_DELAY_MAX_MS = 60_000
@@ -97,20 +97,10 @@ async def _price_and_hold(ride: Ride) -> None:
             f"The request allows searches, and {model!r} of {call.provider} has no price for {', '.join(unpriced)}, so "
             "it is not called on the operator's key.",
         )
-    asked_for = ride.price_for(call.parsed.context) or ride.price
+    price = hold_price(ride, asked_price(ride))
     ride.hold_asked = True
     with ride.watch.waiting(services.settings.call_timeout_ms / 1000):
-        ride.held = await hold_credit(services, call, _dearer(ride, ride.price, asked_for), ride.markup)
-
-
-def _dearer(ride: Ride, standard: ModelPrice, asked_for: ModelPrice) -> ModelPrice:
-    """Of the standard price and that of the tier asked for, the one with the larger estimate: the provider decides
-    which of them it applies."""
-    assert ride.call.parsed is not None
-    if asked_for is standard:
-        return standard
-    demand, markup = ride.call.parsed.demand, Markup()
-    return max(standard, asked_for, key=lambda price: estimate(demand, price, markup).amount)
+        ride.held = await hold_credit(services, call, price, ride.markup)
 
 
 async def _reach(ride: Ride) -> UpstreamAnswer:
@@ -152,10 +142,12 @@ async def _send(ride: Ride, request: UpstreamRequest) -> UpstreamAnswer:
 
 def _body(ride: Ride) -> bytes:
     limit = None if ride.held is None else ride.held.output_limit
-    if limit is None:
-        return ride.call.body
-    assert ride.call.format is not None
-    return ride.call.format.limit_output(ride.call.body, limit)
+    body = ride.call.body
+    if limit is not None:
+        assert ride.call.format is not None
+        body = ride.call.format.limit_output(body, limit)
+    bounded = ride.held is not None and ride.price is not None and ride.price.bounded
+    return with_max_price(body, ride.services.settings) if bounded else body
 
 
 def _retry_seconds(call: Call, attempt: int) -> float:

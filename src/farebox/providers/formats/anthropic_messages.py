@@ -5,9 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand
+from farebox.pricing.model import Demand, FurtherModel
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.iterations import ADVICE_MAX, further_models, sums_up, unnamed_fallback
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
@@ -29,6 +30,7 @@ READING: Final = Reading(
     ("output_reasoning_tokens", "output_tokens_details.thinking_tokens"),
     ("output_tokens", "output_tokens"),
     required=("input_tokens", "output_tokens"),
+    passes=True,
 )
 
 
@@ -52,6 +54,11 @@ class _Head(msgspec.Struct):
     container: Any = None
     mcp_servers: list[Any] | None = None
     speed: Any = None
+    service_tier: Any = None
+    inference_geo: Any = None
+    fallbacks: Any = None
+    context_management: Any = None
+    compaction: Any = None
 
 
 class _Block(msgspec.Struct):
@@ -63,6 +70,7 @@ class _Block(msgspec.Struct):
     partial_json: Any = None
     name: Any = None
     input: Any = None
+    stop_reason: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -71,6 +79,7 @@ class _Message(msgspec.Struct):
     content: list[_Block] = msgspec.field(default_factory=list)
     type: Any = None
     error: Any = None
+    stop_reason: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -107,13 +116,26 @@ class AnthropicMessages(bodies.JsonBody):
             # A budget for thinking must stay below the limit: lowering the limit would break such a request.
             clampable=head.thinking is None or head.thinking.type != "enabled",
             fixed=tools.counted(declared, SEARCHES_MAX),
+            further_models=further_models(
+                [
+                    FurtherModel(tool.model, ADVICE_MAX if tool.uses is None else tool.uses)
+                    for tool in declared
+                    if tool.model
+                ],
+                head.fallbacks,
+                head.max_tokens,
+                summed_up=head.compaction is not None or sums_up(head.context_management),
+            ),
         )
         demand = with_attachments(demand, contents)
         if exact:
             demand = with_text(demand, body, "messages", "content")
-        context = {"speed": "fast"} if head.speed == "fast" else {}
         return ParsedRequest(
-            head.model, head.stream is True, demand, context=context, unmetered=tools.unmetered(declared)
+            head.model,
+            head.stream is True,
+            demand,
+            context=bodies.asked(speed=head.speed, service_tier=head.service_tier, inference_geo=head.inference_geo),
+            unmetered=tools.unmetered(declared) or unnamed_fallback(head.fallbacks),
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
@@ -135,7 +157,8 @@ def _take_event(seen: Seen, data: bytes) -> bool:
         if event.message is not None:
             _update(seen, event.message)
     elif kind == "message_delta":
-        seen.update(event.usage)
+        _applied(seen, event.usage)
+        seen.refused = seen.refused or (event.delta is not None and event.delta.stop_reason == "refusal")
     elif kind == "content_block_start":
         if event.content_block is not None:
             seen.delivered += _said(event.content_block)
@@ -151,13 +174,21 @@ def _take_body(seen: Seen, body: bytes) -> None:
     _update(seen, message)
     seen.delivered = sum(_said(block) for block in message.content)
     seen.complete = True
+    seen.refused = message.stop_reason == "refusal"
     seen.failed = message.type == "error" or message.error is not None
 
 
 def _update(seen: Seen, message: _Message) -> None:
-    seen.update(message.usage, message.model)
-    if isinstance(message.usage, dict):
-        seen.applied("speed", message.usage.get("speed"))
+    _applied(seen, message.usage, message.model)
+
+
+def _applied(seen: Seen, usage: object, model: object = None) -> None:
+    seen.update(usage, model)
+    if isinstance(usage, dict):
+        seen.applied("speed", usage.get("speed"))
+        seen.applied("inference_geo", usage.get("inference_geo"))
+        if usage.get("service_tier") != "standard":  # nearly all of them, and nobody can ask for another
+            seen.applied("service_tier", usage.get("service_tier"))
 
 
 def _said(block: _Block) -> int:

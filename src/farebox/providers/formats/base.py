@@ -61,6 +61,8 @@ class Observed(msgspec.Struct, frozen=True):
     """Whether every choice has named its finish reason: whatever was generated has been delivered."""
     further: tuple[FurtherUsage, ...] = ()
     """Billed beside `usage`."""
+    billed_model: str = ""
+    """The model whose prices `usage` has, where the provider let another one answer; empty for the call's own."""
     stated_usd: Decimal | None = None
     """What the provider itself says that the call costs, where its documentation calls that the price."""
     notes: tuple[str, ...] = ()

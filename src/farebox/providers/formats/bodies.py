@@ -74,9 +74,15 @@ def changed(body: bytes, **values: object) -> bytes:
     return msgspec.json.encode(top)
 
 
-def tier(asked: object) -> dict[str, str]:
-    """ParsedRequest.context of a `service_tier`; `auto` leaves the choice to the provider, whose answer tells it."""
-    return {"service_tier": asked} if isinstance(asked, str) and asked not in ("", "auto") else {}
+def asked(**fields: object) -> dict[str, str]:
+    """ParsedRequest.context of the fields that select another price, in the words in which prices know their values:
+    `SERVICE_TIER_FLEX` is `flex`. `auto` leaves the choice to the provider, whose answer tells it."""
+    return {key: plain(value) for key, value in fields.items() if isinstance(value, str) and value}
+
+
+def plain(value: str) -> str:
+    """A value of such a field, however a provider writes it."""
+    return value.lower().removeprefix("service_tier_")
 
 
 def given(raw: msgspec.Raw | None) -> bool:

@@ -67,6 +67,8 @@ class _Head(msgspec.Struct):
     """A list, or one tool that stands alone."""
     cachedContent: Any = None
     cached_content: Any = None
+    serviceTier: Any = None
+    service_tier: Any = None
 
 
 class _Part(msgspec.Struct):
@@ -99,6 +101,8 @@ class _Answer(msgspec.Struct):
     candidates: list[_Candidate] | None = None
     usageMetadata: Any = None
     modelVersion: Any = None
+    serviceTier: Any = None
+    service_tier: Any = None
     promptFeedback: _Feedback | None = None
     error: Any = None
 
@@ -141,7 +145,8 @@ class GoogleGenerate(bodies.JsonBody):
         demand = with_attachments(demand, [content.parts for content in head.contents])
         if exact:
             demand = with_text(demand, body, "contents", "parts")
-        return ParsedRequest(model, stream, demand, unmetered=tools.unmetered(declared))
+        context = bodies.asked(service_tier=head.serviceTier or head.service_tier)
+        return ParsedRequest(model, stream, demand, context=context, unmetered=tools.unmetered(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `generationConfig.maxOutputTokens`, in whichever spelling the request uses, or in both."""
@@ -176,6 +181,9 @@ class GoogleGenerate(bodies.JsonBody):
 
 def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
     seen.update(answer.usageMetadata, answer.modelVersion)
+    usage = answer.usageMetadata if isinstance(answer.usageMetadata, dict) else {}
+    for tier in (answer.serviceTier, answer.service_tier, usage.get("serviceTier"), usage.get("service_tier")):
+        seen.applied("service_tier", tier)
     for candidate in answer.candidates or ():
         for part in (candidate.content and candidate.content.parts) or ():
             seen.delivered += weight(part.text) + weight(part.functionCall) + weight(part.executableCode)

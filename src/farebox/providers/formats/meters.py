@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, TypeAlias
 
+from farebox.providers.formats.iterations import ONE_PASS, Iterations, iterations
+from farebox.providers.formats.stated import ImplausibleCost, StatedCost
 from farebox.usage import AbsurdUsage, Quantity, checked
 
 Row: TypeAlias = tuple[str, ...]
@@ -43,15 +45,40 @@ _SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
 class Reading:
     """How the usage object of one answer format reads."""
 
-    __slots__ = ("_beside", "_required", "_rows", "rows")
+    __slots__ = ("_beside", "_passes", "_required", "_rows", "_stated", "rows")
 
-    def __init__(self, *rows: Row, required: tuple[str, ...] = (), beside: tuple[Row, ...] = ()) -> None:
+    def __init__(
+        self,
+        *rows: Row,
+        required: tuple[str, ...] = (),
+        beside: tuple[Row, ...] = (),
+        stated: StatedCost | None = None,
+        passes: bool = False,
+    ) -> None:
         """`beside` are further rows of figures that a provider leaves out of the general meter they belong to. Where
-        the usage states a `total_tokens` that the general meters make up alone, they are inside it after all."""
+        the usage states a `total_tokens` that the general meters make up alone, they are inside it after all.
+
+        `stated` finds the cost that the provider itself states, where its documentation calls that what it bills;
+        `passes`: whether the usage lists what is billed beside it, pass by pass."""
+        self._stated = stated
+        self._passes = passes
         self.rows = (*rows, *beside)
         self._rows = _places(rows)
         self._beside = _places(beside)
         self._required = required
+
+    def stated_usd(self, usage: Mapping[str, object]) -> tuple[Decimal | None, tuple[str, ...]]:
+        """The cost that the provider states, and notes on a figure that cannot be one."""
+        if self._stated is None:
+            return None, ()
+        try:
+            return self._stated(usage), ()
+        except ImplausibleCost as wrong:
+            return None, (f"the cost that the provider states is disregarded: {wrong}",)
+
+    def passes(self, usage: Mapping[str, object]) -> Iterations:
+        """What is billed beside the figures themselves."""
+        return iterations(usage, self.read) if self._passes else ONE_PASS
 
     def read(self, usage: Mapping[str, object]) -> dict[str, Quantity]:
         """The meters of a usage object, without zeros.
@@ -66,6 +93,15 @@ class Reading:
             if meter not in found:
                 raise AbsurdUsage(f"the usage lacks {meter}")
         return consistent(found)
+
+
+def _plain(value: Decimal) -> bool:
+    """Whether it is a number of a size that can be computed with."""
+    return value.is_finite() and -30 < value.adjusted() < 30
+
+
+def _whole(value: Decimal) -> bool:
+    return value == value.to_integral_value()
 
 
 def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
@@ -131,7 +167,9 @@ def _quantity(meter: str, value: object) -> Quantity | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, Decimal) and value == value.to_integral_value():
+    if isinstance(value, Decimal) and not (_plain(value) and (meter.endswith("_seconds") or _whole(value))):
+        raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")
+    if isinstance(value, Decimal) and _whole(value):
         return int(value)
     if isinstance(value, float) and meter.endswith("_seconds"):
         return Decimal(repr(value))

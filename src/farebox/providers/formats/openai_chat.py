@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies, tools
+from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
@@ -39,6 +39,7 @@ _ROWS: Final[tuple[Row, ...]] = (
 )
 OPENAI: Final = Reading(*_ROWS, required=_REQUIRED)
 """OpenAI itself and those that count as it does."""
+OPENROUTER: Final = Reading(*_ROWS, required=_REQUIRED, stated=stated.openrouter)
 MISTRAL: Final = Reading(
     *_ROWS,
     ("audio_seconds", "prompt_audio_seconds"),
@@ -48,7 +49,10 @@ MISTRAL: Final = Reading(
 )
 """Mistral leaves the tokens of audio out of `prompt_tokens`."""
 XAI: Final = Reading(
-    *_ROWS, required=_REQUIRED, beside=(("output_tokens", "completion_tokens_details.reasoning_tokens"),)
+    *_ROWS,
+    required=_REQUIRED,
+    beside=(("output_tokens", "completion_tokens_details.reasoning_tokens"),),
+    stated=stated.xai,
 )
 """xAI leaves reasoning out of `completion_tokens`."""
 PERPLEXITY: Final = Reading(
@@ -60,6 +64,7 @@ PERPLEXITY: Final = Reading(
     ("output_citation_tokens", "citation_tokens"),
     ("web_searches", "num_search_queries"),
     required=_REQUIRED,
+    stated=stated.perplexity,
 )
 
 
@@ -135,7 +140,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(_Answer, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +182,7 @@ class OpenAIChat(bodies.JsonBody):
         stream = head.stream is True
         told = head.stream_options is not None and head.stream_options.include_usage is True
         asked_usage = told or not stream or not self.asks
-        context = bodies.tier(head.service_tier)
+        context = bodies.asked(service_tier=head.service_tier)
         return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:

@@ -6,12 +6,14 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, stated
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 
-READING: Final = Reading(("input_tokens", "prompt_tokens", "total_tokens"), required=("input_tokens",))
+_ROW: Final = ("input_tokens", "prompt_tokens", "total_tokens")
+READING: Final = Reading(_ROW, required=("input_tokens",))
+OPENROUTER: Final = Reading(_ROW, required=("input_tokens",), stated=stated.openrouter)
 
 
 class _Head(msgspec.Struct):
@@ -26,7 +28,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(_Answer, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class OpenAIEmbeddings(bodies.JsonBody):
     """`embeddings`. Input given as tokens takes at least two bytes of the body for each of them."""
 
     name: str = "openai_embeddings"
+    reading: Reading = READING
     prefix: str = ""
     """As that of OpenAIChat."""
 
@@ -53,7 +56,7 @@ class OpenAIEmbeddings(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
-        return BodyReader(_take_body, READING)
+        return BodyReader(_take_body, self.reading)
 
 
 def _take_body(seen: Seen, body: bytes) -> None:

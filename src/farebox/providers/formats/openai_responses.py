@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.model import Demand
-from farebox.providers.formats import bodies, tools
+from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
@@ -32,6 +32,10 @@ READING: Final = Reading(
     ("web_searches", "tool_calls_details.search_web.invocation"),
     required=("input_tokens", "output_tokens"),
 )
+OPENROUTER: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.openrouter)
+XAI: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.xai)
+PERPLEXITY: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.perplexity)
+"""The same figures, and what these providers state that a call costs."""
 
 
 class _Prompt(msgspec.Struct):
@@ -68,6 +72,7 @@ class _Response(msgspec.Struct):
     status: Any = None
     error: Any = None
     service_tier: Any = None
+    tool_usage: Any = None
     output: list[_Item] = msgspec.field(default_factory=list)
 
 
@@ -79,8 +84,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_RESPONSE: Final = msgspec.json.Decoder(_Response)
+_EVENT: Final = msgspec.json.Decoder(_Event, float_hook=stated.exact_number)
+_RESPONSE: Final = msgspec.json.Decoder(_Response, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class OpenAIResponses(bodies.JsonBody):
     """`responses`. Its streams always tell their usage."""
 
     name: str = "openai_responses"
+    reading: Reading = READING
     rules: Mapping[str, tools.Rule] = field(default_factory=lambda: tools.RESPONSES)
     compacts: bool = False
     """`responses/compact`: makes a shorter input of a long one, and takes no limit for it."""
@@ -116,7 +122,7 @@ class OpenAIResponses(bodies.JsonBody):
             model,
             head.stream is True,
             demand,
-            context=bodies.tier(head.service_tier),
+            context=bodies.asked(service_tier=head.service_tier),
             unmetered=_unmetered(head) or tools.unmetered(declared),
         )
 
@@ -126,7 +132,7 @@ class OpenAIResponses(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
-        return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+        return EventReader(_take_event, self.reading) if streaming else BodyReader(_take_body, self.reading)
 
 
 def _model(head: _Head) -> str:
@@ -164,6 +170,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
             if event.response.output:
                 seen.counted.clear()  # counted again from the whole list
                 _count(seen, event.response.output)
+            _billable(seen, event.response.tool_usage)
             seen.end(failed=event.type == "response.failed")
     return True
 
@@ -173,12 +180,21 @@ def _take_body(seen: Seen, body: bytes) -> None:
     seen.update(response.usage, response.model)
     seen.applied("service_tier", response.service_tier)
     _count(seen, response.output)
+    _billable(seen, response.tool_usage)
     for item in response.output:
         seen.delivered += weight(item.arguments)
         for part in item.content if isinstance(item.content, list) else ():
             seen.delivered += weight(part.get("text")) if isinstance(part, dict) else 0
     seen.complete = True
     seen.failed = response.error is not None
+
+
+def _billable(seen: Seen, tool_usage: object) -> None:
+    """The searches that are billed, where the answer tells them: not every search that it lists is."""
+    searches = tool_usage.get("web_search") if isinstance(tool_usage, dict) else None
+    number = searches.get("num_requests") if isinstance(searches, dict) else None
+    if type(number) is int and number >= 0:
+        seen.counted["web_searches"] = number
 
 
 def _count(seen: Seen, items: list[_Item]) -> None:

@@ -1,11 +1,14 @@
 """The two readers of answers: one for event streams, one for whole bodies. What an answer means, formats tell them."""
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from farebox.providers.formats.base import Observed
+from farebox.providers.formats.bodies import plain
+from farebox.providers.formats.iterations import ONE_PASS
 from farebox.providers.formats.meters import Reading, consistent
 from farebox.providers.sse import EventSplitter, data_of
 from farebox.usage import AbsurdUsage, Quantity
@@ -36,6 +39,8 @@ class Seen(msgspec.Struct):
     finished: bool = False
     unreadable: int = 0
     """Events, or bodies, that could not be read."""
+    refused: bool = False
+    """The model declined to answer. Where it had not begun to, that is not billed."""
 
     def end(self, *, failed: bool = False) -> None:
         """The terminal event has been seen."""
@@ -45,7 +50,7 @@ class Seen(msgspec.Struct):
     def applied(self, key: str, value: object) -> None:
         """The provider names what it applied: `service_tier`, `speed`."""
         if isinstance(value, str) and value:
-            self.context[key] = value
+            self.context[key] = plain(value)
 
     def update(self, usage: object, model: object = None) -> None:
         """Take newer figures. Usage that comes in several events is cumulative: the newest figure of each kind holds,
@@ -157,6 +162,14 @@ def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
         usage, problem = None, str(absurd)
     if usage is not None and seen.complete and not seen.failed and seen.delivered and not _bills_output(usage):
         usage, problem = None, "text was delivered, but no output tokens are reported"
+    stated_usd: Decimal | None = None
+    doubts: tuple[str, ...] = ()
+    passes = ONE_PASS
+    if seen.usage and usage is not None:
+        stated_usd, doubts = reading.stated_usd(seen.usage)
+        passes = reading.passes(seen.usage)
+        if seen.refused and not usage.get("output_tokens"):
+            usage, doubts = {}, (*doubts, "the model declined before it said anything: the provider bills nothing")
     if usage is None and problem is None:
         notes = [f"{seen.unreadable} unreadable"] if seen.unreadable else []
         notes += [f"{oversize} too large to read"] if oversize else []
@@ -169,6 +182,10 @@ def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
         problem=problem,
         complete=seen.complete,
         failed=seen.failed,
+        further=passes.further,
+        billed_model=passes.model,
+        stated_usd=stated_usd,
+        notes=(*doubts, *passes.notes),
     )
 
 

@@ -1,0 +1,72 @@
+"""What providers themselves say that a call costs, where their documentation calls that figure what they bill.
+
+Each function takes a usage object, and returns US dollars; None where it states no cost. They raise ImplausibleCost
+where the figure cannot be one. Sources are in docs/metering.md.
+"""
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+USD_MAX: Final = 10_000
+"""No single call costs more; a larger figure is not believed."""
+StatedCost: TypeAlias = Callable[[Mapping[str, object]], Decimal | None]
+
+_DIGITS_MAX: Final = 30
+_TICKS_PER_USD_EXPONENT: Final = 10
+
+
+class ImplausibleCost(ValueError):
+    """A stated cost that cannot be: no number, negative, or absurdly large."""
+
+
+def exact_number(text: str) -> Decimal:
+    """A number of JSON as it is written, never through a binary fraction. NaN where it is beyond a Decimal."""
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return Decimal("NaN")
+
+
+def openrouter(usage: Mapping[str, object]) -> Decimal | None:
+    """`cost` is in credits, and a credit is a dollar. Where the upstream was called with a key of the operator's own
+    (`is_byok`), what that one bills comes on top; where it is not told, `cost` is only a part and is disregarded."""
+    cost = _usd(usage.get("cost"))
+    if cost is None or usage.get("is_byok") is not True:
+        return cost
+    details = usage.get("cost_details")
+    upstream = _usd(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    if upstream is None:
+        raise ImplausibleCost("the cost is that of routing only, since the upstream was called with a key of its own")
+    return cost + upstream
+
+
+def xai(usage: Mapping[str, object]) -> Decimal | None:
+    """`cost_in_usd_ticks`: ten thousand million ticks are a dollar."""
+    ticks = usage.get("cost_in_usd_ticks")
+    if ticks is None:
+        return None
+    if not isinstance(ticks, int) or isinstance(ticks, bool) or not 0 <= ticks <= USD_MAX * 10**_TICKS_PER_USD_EXPONENT:
+        raise ImplausibleCost(f"a cost of {str(ticks)[:40]} ticks")
+    return Decimal(ticks).scaleb(-_TICKS_PER_USD_EXPONENT)
+
+
+def perplexity(usage: Mapping[str, object]) -> Decimal | None:
+    """`cost.total_cost`, in dollars, of everything: tokens and searches."""
+    cost = usage.get("cost")
+    return _usd(cost.get("total_cost")) if isinstance(cost, dict) else None
+
+
+def _usd(value: object) -> Decimal | None:
+    if value is None:
+        return None
+    if isinstance(value, float):  # a reader that did not keep the text: its shortest form is what was written
+        value = Decimal(repr(value))
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ImplausibleCost(f"a cost of {str(value)[:40]!r}")
+    cost = Decimal(value)
+    if not cost.is_finite() or not 0 <= cost <= USD_MAX:
+        raise ImplausibleCost(f"a cost of {str(value)[:40]} USD")
+    if len(cost.as_tuple().digits) > _DIGITS_MAX or cost.adjusted() < -_DIGITS_MAX:
+        raise ImplausibleCost("a cost of more digits than any price has")
+    return cost
