@@ -1,10 +1,18 @@
-"""The program's own log: structured lines on standard error, as JSON or as text for people."""
+"""The program's own log: structured lines on standard error, as JSON or as text for people.
 
+A line is an observer, never a part of what it tells of: one that cannot be written, or cannot be made, is dropped and
+counted. No call of a logger raises, and none waits long for whoever reads the log.
+"""
+
+import contextlib
+import json
 import logging
+import os
+import select
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import structlog
@@ -12,27 +20,136 @@ import structlog
 from farebox.clock import SystemClock
 from farebox.settings import Settings
 
+_PIECE = 4096
+"""What a pipe takes whole, or not at all, when it is ready for some (PIPE_BUF of Linux)."""
+_WAIT_MS = 50
+"""How long a reader that is slow is waited for, once; then lines are dropped until it has room again."""
+
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class Dropped:
+    """Lines of this process's log that were let go of."""
+
+    lines = 0
 
 
 def configure(settings: Settings, *, cached: bool = True) -> None:
     """Set up structlog. `cached`: for the life of the process; else it can be set up anew, as after one command."""
-    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and terminal)
     common: list[Any] = [structlog.processors.add_log_level, _Timestamp(), structlog.processors.format_exc_info]
     if as_text:
-        colors = sys.stderr.isatty()
-        processors = [*common, structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False)]
-        factory: Any = structlog.PrintLoggerFactory(sys.stderr)
+        processors = [*common, structlog.dev.ConsoleRenderer(colors=terminal, sort_keys=False)]
     else:
         processors = [*common, _as_json]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+    sink = Sink(sys.stderr, said=lambda lost: _said(processors, lost), kept=cached)
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=factory,
+        wrapper_class=_unfailing(structlog.make_filtering_bound_logger(settings.log_level)),
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=cached,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    logging.raiseExceptions = False  # it would write to standard error, and raise where that is closed
+    logging.basicConfig(level=logging.WARNING, stream=sink)
+
+
+class Sink:
+    """Where lines go: a text stream, whose descriptor is written to directly where it has one.
+
+    What a stream could not take stays in its buffer, to be written half, or to fail again; a descriptor takes a line or
+    does not.
+    """
+
+    def __init__(self, stream: IO[str] | None, *, said: Callable[[int], bytes], kept: bool) -> None:
+        """`said` makes the line that says how many were lost. `kept`: the descriptor is ours, whoever closes his."""
+        self._stream = stream
+        self._said = said
+        self._fd = _descriptor(stream)
+        if self._fd is not None and kept:
+            self._fd = os.dup(self._fd)
+        self._poll = select.poll()
+        if self._fd is not None:
+            self._poll.register(self._fd, select.POLLOUT)
+        self._lost = 0
+        """Lines that were dropped since one was written."""
+        self._cut = False
+        """The last line was written in part."""
+
+    def line(self, text: str | bytes) -> None:
+        """Write one line, or drop it."""
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+        try:
+            if self._lost:
+                self._put(self._said(self._lost) + b"\n")
+                self._lost = 0
+            self._put(data + b"\n")
+        except (OSError, ValueError):  # a stream that is closed raises ValueError
+            self._lost += 1
+            Dropped.lines += 1
+
+    msg = debug = info = warning = error = critical = exception = fatal = log = line
+    """What structlog calls."""
+
+    def write(self, text: str) -> None:
+        """What the standard library's logging calls, with the line's end."""
+        self.line(text.rstrip("\n"))
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def _put(self, data: bytes) -> None:
+        """Raises OSError, ValueError: it was not written, or not all of it."""
+        if self._fd is None:
+            if self._stream is None:
+                raise ValueError("there is no standard error")
+            self._stream.write(data.decode("utf-8", "backslashreplace"))
+            self._stream.flush()
+            return
+        data = b"\n" + data if self._cut else data
+        wait, written = 0 if self._lost else _WAIT_MS, 0
+        while written < len(data):
+            if not self._poll.poll(wait):
+                self._cut = self._cut or written > 0
+                raise BlockingIOError("nobody reads the log")
+            try:
+                written += os.write(self._fd, data[written : written + _PIECE])
+            except OSError:
+                self._cut = self._cut or written > 0
+                raise
+        self._cut = False
+
+
+def _descriptor(stream: IO[str] | None) -> int | None:
+    if stream is None:
+        return None
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # it is no file of the system's, or closed
+        return None
+
+
+def _unfailing(base: type[Any]) -> type[Any]:
+    """The logger class, with nothing that it may raise: what cannot be made into a line is dropped."""
+
+    class Unfailing(base):  # type: ignore[misc] # structlog makes the class while the program runs
+        def _proxy_to_logger(self, method_name: str, event: str | None = None, **values: Any) -> Any:
+            try:
+                return super()._proxy_to_logger(method_name, event, **values)
+            except Exception:  # noqa: BLE001 - whatever it is: the log is not what the caller is about
+                Dropped.lines += 1
+                return None
+
+    return Unfailing
+
+
+def _said(processors: list[Any], lost: int) -> bytes:
+    """The line that says how many were lost."""
+    event: Any = {"event": "log lines dropped", "lines": lost}
+    with contextlib.suppress(Exception):
+        for processor in processors:
+            event = processor(None, "warning", event)
+    return event if isinstance(event, bytes) else str(event).encode("utf-8", "backslashreplace")
 
 
 class _Timestamp:
@@ -55,4 +172,7 @@ class _Timestamp:
 def _as_json(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
     for key in [key for key, value in event.items() if value is None]:
         del event[key]
-    return _encode(event)
+    try:
+        return _encode(event)
+    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # half a character pair, a number too large
+        return json.dumps(event, default=repr).encode()

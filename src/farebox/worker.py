@@ -1,6 +1,7 @@
 """Periodic jobs of a server: what is due is expired, changed configuration is noticed, old logs go."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -75,18 +76,20 @@ async def _every(
     services: Services, seconds: float, job: Callable[[Services], Awaitable[object]], *, name: str = ""
 ) -> None:
     name = name or job.__name__
-    away = False
+    told = False
+    """That the database is away: once an outage, not twice a second."""
     while True:
         await services.clock.sleep(seconds)
-        try:
-            await job(services)
-            away = False
-        except DatabaseUnavailable as error:
-            if not away:  # once an outage, not twice a second
-                log.warning("periodic job waits for the database", job=name, why=str(error))
-            away = True
-        except Exception:
-            log.exception("periodic job failed", job=name)
+        with contextlib.suppress(Exception):  # nor does a job end because telling of its failure failed
+            try:
+                await job(services)
+                told = False
+            except DatabaseUnavailable as error:
+                told, before = True, told
+                if not before:
+                    log.warning("periodic job waits for the database", job=name, why=str(error))
+            except Exception:
+                log.exception("periodic job failed", job=name)
 
 
 async def _notice_changes(services: Services) -> None:

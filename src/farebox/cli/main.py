@@ -1,5 +1,6 @@
 """The command line's entry point: the tree of commands, and what every failure looks like."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -96,6 +97,7 @@ for family in (
 
 def run() -> None:
     """What `farebox` calls. Ends the process with the exit status."""
+    _keep_standard_descriptors()
     session = Session()
     try:
         app(prog_name="farebox", obj=session)
@@ -104,6 +106,15 @@ def run() -> None:
             raise
         typer.echo(f"farebox: {explained(error)}", err=True)
         sys.exit(1)
+
+
+def _keep_standard_descriptors() -> None:
+    """Where a standard stream is closed, its number must not become a file of ours, into which messages are written."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def explained(error: Exception) -> str:

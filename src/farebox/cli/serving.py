@@ -1,6 +1,6 @@
 """`farebox serve`, `init`, `migrate`, `version`: the service itself."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +69,8 @@ def serve(
     def ready(info: "Ready | Surroundings") -> None:
         cleanup.callback(beside.forget, settings)
         beside.tell(settings, info)
-        _announce(settings, info, greeting, as_json=as_json)
+        with suppress(OSError, ValueError):  # nobody reads what we say: that is no reason not to serve
+            _announce(settings, info, greeting, as_json=as_json)
 
     import uvloop
 

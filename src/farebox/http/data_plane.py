@@ -40,6 +40,7 @@ from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList
 from farebox.http.model_list import model_list
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers
 from farebox.http.router import shown, tidy_path
+from farebox.http.server.heads import sendable
 from farebox.http.understand import Asked, compat_call, native_call
 from farebox.settings import Settings
 from farebox.storage.sql import DatabaseUnavailable
@@ -133,15 +134,15 @@ class DataPlane:
         try:
             await self._serve(exchange, target, sink, watch, request_id)
         except Problem as problem:
+            sink.fail(problem)
             if not sink.call_known:  # one that became a call has its own line and row
                 log.info("refused", request_id=request_id, path=shown(exchange.path), error=problem.kind.name)
-            sink.fail(problem)
         except DatabaseUnavailable as error:
-            log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
             sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
+            log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
         except Exception:
-            log.exception("call failed", request_id=request_id)
             sink.fail(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
+            log.exception("call failed", request_id=request_id)
         finally:
             watch.close()
             self._in_flight.discard(task)
@@ -345,7 +346,10 @@ class HttpSink:
         ]
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
-        self._exchange.answer(status, headers + self._headers, body)
+        try:
+            self._exchange.answer(status, headers + self._headers, body)
+        except ValueError:  # the answer has been paid for: it goes out without the header that cannot be sent
+            self._exchange.answer(status, sendable(headers) + self._headers, body)
 
     def start(self, status: int, headers: HeaderList) -> "HttpStream":
         return HttpStream(self._exchange.start(status, headers + self._headers))

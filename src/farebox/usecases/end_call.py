@@ -9,6 +9,7 @@ from farebox.providers.formats.base import Observed
 from farebox.storage.journal import JournalUnwritable
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import entry_of
+from farebox.usecases.observers import looking_on
 from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Priced, price_answer
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
 from farebox.usecases.ride import CLIENT_GONE, Ride
@@ -86,7 +87,10 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
     if cut is None and not observed.failed:
         priced = by_stated_cost(ride, priced, observed, ride.price, ride.markup)
     if priced.notes:
-        log.warning("usage in question", log_id=ride.call.log_id, provider=ride.call.provider, notes=list(priced.notes))
+        with looking_on("the log"):
+            log.warning(
+                "usage in question", log_id=ride.call.log_id, provider=ride.call.provider, notes=list(priced.notes)
+            )
     return priced
 
 
@@ -100,18 +104,21 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
     elif ride.hold_asked:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await _persist(ride, command, record, now)
+    # It is durable: from here on nothing may raise, or the client would be told to try again, and pay again.
     if verdict is None:
-        record.say(priced.charge if ended.outcome == "charged" else 0)
+        with looking_on("the log"):
+            record.say(priced.charge if ended.outcome == "charged" else 0)
         return None
-    if command is None or verdict.outcome is Outcome.UNKNOWN:
-        if isinstance(command, Settle):  # its hold had been acknowledged
-            warn_if_unusual(call.log_id, verdict, overrun=False)
-        record.say(0)
-        return None
-    services.waiters.wake(call.account_id)
-    warn_if_unusual(call.log_id, verdict, overrun=ride.bound is not None and verdict.amount > ride.bound.amount)
-    record.say(verdict.amount)
-    return verdict
+    held = command is not None and verdict.outcome is not Outcome.UNKNOWN
+    if held:
+        with looking_on("those who wait"):
+            services.waiters.wake(call.account_id)
+    with looking_on("the log"):
+        if held or isinstance(command, Settle):  # a hold that is unknown had been acknowledged
+            overrun = held and ride.bound is not None and verdict.amount > ride.bound.amount
+            warn_if_unusual(call.log_id, verdict, overrun=overrun)
+        record.say(verdict.amount if held else 0)
+    return verdict if held else None
 
 
 async def _persist(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
@@ -127,7 +134,8 @@ async def _persist(ride: Ride, command: Settle | Release | None, record: CallRec
             services.database.check()
             return await _in_database(services, command, record)
         except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the answer is paid for
-            log.error("charge refused", log_id=ride.call.log_id, account=ride.call.account_id, why=str(conflict))
+            with looking_on("the log"):
+                log.error("charge refused", log_id=ride.call.log_id, account=ride.call.account_id, why=str(conflict))
             return None
         except DatabaseUnavailable as error:
             services.database.suspect(error)

@@ -16,6 +16,7 @@ from farebox.storage.database import Database
 from farebox.storage.journal import JournalFile, JournalFiles, unsealed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import Entry, decode, encode
+from farebox.usecases.observers import looking_on
 from farebox.usecases.record_call import warn_if_unusual
 from farebox.usecases.waiting import Waiters
 
@@ -44,7 +45,8 @@ class Journal:
     async def add(self, entry: Entry) -> None:
         """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
         await self._files.add(encode(entry))
-        log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
+        with looking_on("the log"):
+            log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
 
     async def post(self) -> None:
         """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept."""
@@ -101,9 +103,10 @@ class Journal:
             elif answer.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
                 await self._refuse(line, entry, "the database does not have its hold: is it another database?")
             else:
-                self._waiters.wake(entry.call.account_id)
-                overrun = answer.amount > entry.receipt.hold_nanos
-                warn_if_unusual(entry.call.log_id, answer, overrun=overrun)
+                with looking_on("those who wait, and the log"):
+                    self._waiters.wake(entry.call.account_id)
+                    overrun = answer.amount > entry.receipt.hold_nanos
+                    warn_if_unusual(entry.call.log_id, answer, overrun=overrun)
         return len(entries)
 
     async def _send(self, entry: Entry) -> Verdict:

@@ -1,5 +1,6 @@
 """Heads: what a request line asks for, and the head of an answer. Text only; nothing here touches a connection."""
 
+import contextlib
 import re
 from email.utils import formatdate
 from http import HTTPStatus
@@ -92,6 +93,16 @@ def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header's value has a line break")
     return text, length, dated
+
+
+def sendable(headers: HeaderList) -> HeaderList:
+    """Those of the headers that can be sent."""
+    kept = []
+    for header in headers:
+        with contextlib.suppress(ValueError):
+            header_lines([header])[0].encode("latin-1")
+            kept.append(header)
+    return kept
 
 
 def status_line(status: int) -> str:

@@ -93,8 +93,9 @@ class Health:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - whatever it is: a watch that ended would never see it mended
+                with contextlib.suppress(Exception):  # nor does it end because telling of it failed
+                    self._mark_away(f"{type(error).__name__}: {error}")
                 self._drop()
-                self._mark_away(f"{type(error).__name__}: {error}")
             self._look_now.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY_SECONDS)
@@ -113,9 +114,10 @@ class Health:
         self._mark_well()
 
     def _drop(self) -> None:
-        if self._session is not None:
-            self._session.terminate()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(Exception):  # it is let go of, in whatever state it is
+                session.terminate()
 
     def _mark_away(self, why: str) -> None:
         if self._away is None and not self._standby_missing:
@@ -138,11 +140,12 @@ class Health:
         if self._away is None and not self._standby_missing:
             return
         seconds = round(asyncio.get_running_loop().time() - self._since, 3)
-        if self._said:
+        said, why = self._said, self._away
+        self._away, self._standby_missing, self._said = None, False, False
+        if said:
             log.warning("database back", seconds=seconds)
         else:
-            log.info("database failed and works", why=self._away, seconds=seconds)
-        self._away, self._standby_missing, self._said = None, False, False
+            log.info("database failed and works", why=why, seconds=seconds)
 
 
 async def check_fitness(session: Session, standby: Standby) -> None:
