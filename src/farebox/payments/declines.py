@@ -3,6 +3,7 @@
 Pure tables and arithmetic; times are milliseconds. README.md beside this file gives the reasons.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -87,6 +88,7 @@ AUTHENTICATION: Final[Mapping[str, str]] = {
 }
 
 GENERAL: Final = "The card was declined."
+_TELLS_OF_THE_CARD: Final = re.compile(r"lost|stolen|pick_?up|fraud", re.IGNORECASE)
 
 HARD_ADVICE: Final = frozenset({"do_not_try_again", "confirm_card_data", "03", "21"})
 """The processor's word, or Mastercard's merchant advice code: never again with these details."""
@@ -140,6 +142,11 @@ def public_code(code: str | None) -> str | None:
         return None
     told = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)
     return code if told else "generic_decline"
+
+
+def public_failure(reason: str | None) -> str | None:
+    """Why a refund failed, as far as it may leave the house."""
+    return "declined" if reason is not None and _TELLS_OF_THE_CARD.search(reason) else reason
 
 
 def wait_after(declines_of_top_up: int, advice: str | None = None) -> int:

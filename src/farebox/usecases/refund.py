@@ -21,6 +21,7 @@ from farebox.errors import (
 )
 from farebox.ledger.rows import read_balance
 from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.payments.declines import public_failure
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
 from farebox.storage import refunds as store
@@ -217,7 +218,7 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
         return refund
     except ProcessorRefused as error:
         log.warning("refund refused", refund=refund.refund_id, code=error.code, error=str(error))
-        news = News(state="failed", processor_id=None, error=str(error))
+        news = News(state="failed", processor_id=None, error=public_failure(str(error)))
     else:
         news = news_of(found)
     return (await _apply(services, refund, news))[0]

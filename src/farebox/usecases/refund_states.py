@@ -3,6 +3,7 @@
 import msgspec
 import structlog
 
+from farebox.payments.declines import public_failure
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import ProcessorRefund
 from farebox.payments.states import REFUND_STATES
@@ -40,7 +41,7 @@ _STATES = {
 
 def news_of(found: ProcessorRefund) -> News:
     state = _STATES[found.state]
-    error = (found.failure or found.state) if state == "failed" else None
+    error = (public_failure(found.failure) or found.state) if state == "failed" else None
     return News(state=state, processor_id=found.refund_id, error=error)
 
 
@@ -86,7 +87,7 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
         amount_cents=amount,
         credit_cents=0 if failed else credit_for(top_up, claims, amount),
         reason="made at the payment processor",
-        error=found.failure,
+        error=public_failure(found.failure),
         next_at=None if failed else at + POLL_MS[0],
         created_at=at,
         updated_at=at,

@@ -10,7 +10,7 @@ from farebox.ledger.commands import Conflict, Outcome
 from farebox.ledger.commands import TopUp as CreditCommand
 from farebox.ledger.posting import apply
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.declines import DAY, HOUR, TRIES_MAX, classify, safe_text, wait_after
+from farebox.payments.declines import DAY, HOUR, TRIES_MAX, classify, public_code, safe_text, wait_after
 from farebox.payments.guards import FAILURES_IN_A_ROW
 from farebox.payments.metadata import named_top_up
 from farebox.payments.model import TopUp
@@ -314,6 +314,12 @@ def close(connection: Connection, top_up: TopUp, state: str, at: int, *, code: s
     )
     set_mark(connection, top_up.account_id)
     return closed
+
+
+def told_code(top_up: TopUp) -> str | None:
+    """Why it was declined, as far as that is told: a word of ours, or what the bank lets its owner know."""
+    code = top_up.decline_code
+    return code if code in (REFUSED, NOT_OURS) else public_code(code)
 
 
 def set_mark(connection: Connection, account_id: str) -> None:

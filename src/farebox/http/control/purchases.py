@@ -11,6 +11,7 @@ from farebox.http.envelope import Answer, ok, page
 from farebox.http.request import Request
 from farebox.payments import model
 from farebox.usecases import disputes, documents, refund, top_up
+from farebox.usecases.top_up_outcomes import told_code
 
 
 class Purchase(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,7 @@ async def _purchase(request: Request, bought: model.TopUp) -> Purchase:
         brand=bought.brand,
         last4=bought.last4,
         attempts=bought.attempt,
-        decline_code=bought.decline_code,
+        decline_code=told_code(bought),
         error=bought.error,
         action_url=bought.action_url,
         invoice_pdf=await documents.document_link(request.services, request.account_id, bought.payment_id or "")
