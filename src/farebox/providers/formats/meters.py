@@ -175,4 +175,6 @@ def _quantity(meter: str, value: object) -> Quantity | None:
         return Decimal(repr(value))
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        return int(value)  # some proxies write counts as text
     raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")
