@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from farebox.errors import UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
+from farebox.providers.decoding import Unknown, decoded
 from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.readers import UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.storage.sql import DatabaseUnavailable
@@ -57,11 +59,16 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
 
     Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
     """
+    unread = ""
+    try:
+        answer = decoded(answer)
+    except Unknown as encoding:
+        unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
     headers, length = _passed(answer.headers)
     declared = next((value for name, value in headers if name == "content-type"), "")
     ride.answer_type = declared.partition(";")[0].strip().lower()
     events = ride.answer_type == "text/event-stream"
-    relay = _Relay(ride, answer, _reader(ride, events=events), events=events)
+    relay = _Relay(ride, answer, _reader(ride, unread, events=events), events=events)
     asked_for_stream = ride.call.parsed is not None and ride.call.parsed.stream and ride.status < 400
     if length is not None and not events and not (ride.call.parsed and not ride.call.parsed.asked_usage):
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
@@ -85,10 +92,12 @@ def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int 
     return passed, length
 
 
-def _reader(ride: Ride, *, events: bool) -> AnswerReader | None:
+def _reader(ride: Ride, unread: str, *, events: bool) -> AnswerReader | None:
     call = ride.call
     if call.format is None or call.parsed is None or ride.status >= 400:
         return None
+    if unread:
+        return UnreadReader(unread)
     wire, parsed = call.format, call.parsed
 
     def make(events: bool) -> AnswerReader:

@@ -54,9 +54,10 @@ class EventReader:
         if self._long is not None and lines:
             piece = lines.pop(0)
             self._long.feed(piece)
-            self._pass_long(piece, passed)
             if lines or not cutter.long:
-                self._end_long(passed)
+                self._end_long(piece, passed)
+            else:
+                self._pass_long(piece, passed)
         begun = lines.pop() if cutter.long and lines else b""
         for line in lines:
             if self._event or self._kept or self._data or self._dropping:
@@ -99,7 +100,7 @@ class EventReader:
         end: list[bytes] = []
         rest = self._cutter.rest()
         if self._long is not None:
-            self._end_long(end)
+            self._end_long(b"", end)
         elif rest:
             self._line(rest, end)
         if self._data and self._taken(b"\n".join(self._data)) is False:  # what is cut off is nobody's text
@@ -139,7 +140,8 @@ class EventReader:
 
     def _data_line(self, line: bytes, data: bytes, passed: list[bytes]) -> None:
         self._let_go(passed)
-        self._dropping = self._dropped = self._empty = False
+        self._dropping = self._dropped = False
+        self._empty = self._empty and data in (b"", b"[DONE]")
         self._event.append(line)
         if self._data and self._separated:  # more of an event in several lines
             self._data.append(data)
@@ -252,10 +254,10 @@ class EventReader:
         (self._kept if self._seen.finished else passed).append(self._tail + piece[:-1])
         self._tail = piece[-1:]
 
-    def _end_long(self, passed: list[bytes]) -> None:
+    def _end_long(self, piece: bytes, passed: list[bytes]) -> None:
         skimmer, self._long = self._long, None
         assert skimmer is not None
-        self._event.append(self._tail)
+        self._event.append(self._tail + piece)
         self._tail = b""
         data = skimmer.skeleton()
         if data is None:

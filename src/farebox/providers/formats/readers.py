@@ -192,6 +192,27 @@ class BodyReader:
             self._skimmer.feed(body)
 
 
+class UnreadReader:
+    """Passes what nobody here can read, such as an unknown encoding."""
+
+    events = finished = holding = all_ended = False
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._size += len(chunk)
+        return chunk
+
+    def release(self) -> bytes:
+        return b""
+
+    def close(self) -> tuple[bytes, Observed]:
+        seen = Observed(delivered_bytes=self._size, problem=self._problem, complete=True, empty=not self._size)
+        return b"", seen
+
+
 def observed(seen: Seen, reading: Reading, *, empty: bool = False) -> Observed:
     """The account of an answer, with the provider's figures only if they can be right."""
     usage: Mapping[str, Quantity] | None = None
