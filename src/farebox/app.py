@@ -20,8 +20,9 @@ from farebox.http.server import serve as listen
 from farebox.ledger.ledger import ledger_of
 from farebox.limits.rate import RateLimiter
 from farebox.payments.processor import Processor
+from farebox.pricing.unseen import Rules, parse_rules
 from farebox.providers.http1.pool import PooledUpstream, Proxies
-from farebox.settings import Settings, proxies, secret_key
+from farebox.settings import Settings, SettingsError, proxies, secret_key
 from farebox.storage.config import installation_id
 from farebox.storage.database import open_database
 from farebox.surroundings import (
@@ -137,6 +138,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             waiters=waiters,
             base_url=around.base_url,
             instance=instance,
+            unseen_rules=_unseen_rules(settings),
             journal=journal,
             gateway_rates=RateLimiter(shared=shared),
         )
@@ -162,6 +164,14 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
         yield Ready(services, around.base_url, server.port, around.demo_url, around.fake_stripe_url)
+
+
+def _unseen_rules(settings: Settings) -> Rules:
+    """Raises SettingsError."""
+    try:
+        return parse_rules(settings.unseen_input, settings.unseen_prior_tokens)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_UNSEEN_INPUT: {error}") from error
 
 
 def processor_of(settings: Settings, installation: str) -> Processor | None:

@@ -83,8 +83,22 @@ class Settings:
     )
     cut_stream: Literal["delivered", "hold", "free"] = _setting(
         "delivered",
-        "What a stream costs that ended before its usage came: `delivered` counts what passed, `hold` charges the "
+        "What a stream costs that ended before its usage came: `delivered` counts what is not told, `hold` charges the "
         "whole hold, `free` nothing.",
+    )
+    unseen_input: str = _setting(
+        "",
+        "What is held for input that requests do not show, as `KIND=RULE,…` over the defaults: `window`, `learned` or "
+        "`refuse` (docs/operating.md).",
+    )
+    unseen_percentile: int = _setting(
+        99, "How many of a hundred earlier uses of a `learned` tool brought in no more than what is held.", 50, 100
+    )
+    unseen_prior_tokens: int = _setting(
+        32_000, "Tokens that are held for each use of a `learned` tool at least.", 0, 10**6
+    )
+    overrun_alarm_cents: int = _setting(
+        1_000, "Written off by one process in a day, in US cents: above it the operator is told; 0: never.", 0, 10**8
     )
     log_days: int = _setting(30, "Days that log rows and bodies are kept. Receipts and transfers stay.", 1, 36_500)
     log_body_limit_bytes: int = _setting(

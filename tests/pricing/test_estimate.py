@@ -15,7 +15,7 @@ from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import LIST_IDS, PriceList
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.media import image_tokens
-from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice
+from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice, Unseen
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.pricing.rates import UNITS
 from farebox.usage import Quantity
@@ -121,7 +121,7 @@ def test_the_affordable_output_is_the_most_that_fits(
 ) -> None:
     bound = estimate(demand, price, markup, exact_input_tokens=exact)
     available = int(bound.amount * share)
-    most = affordable_output(demand, price, markup, available=available, input_tokens=bound.input_tokens)
+    most = affordable_output(demand, price, markup, available=available, exact_input_tokens=exact)
     if demand.no_output:
         assert most == 0
         return
@@ -168,8 +168,8 @@ def test_rates_of_audio_and_images_are_met_only_by_audio_and_images() -> None:
     assert audio - text == 10 * 50 * 40_000
     image = estimate(Demand("m", text_bytes=872, images=(ImageInput(),)), price, COST).amount
     assert image - text == 16_384 * 5000
-    remote = estimate(Demand("m", text_bytes=872, remote_inputs=1), price, COST).amount
-    assert remote - text == 50_000 * 40_000
+    unseen = estimate(Demand("m", text_bytes=872, unseen=(Unseen("file"),)), price, COST).amount
+    assert unseen - text == (1_048_576 - 1000) * 40_000
 
 
 def test_a_tier_counts_once_its_start_can_be_passed() -> None:
@@ -227,25 +227,13 @@ def test_audio_is_held_for_the_longest_that_it_can_play() -> None:
         assert short == charge_of(cost_of(price, {"audio_seconds": 2}), COST), "ten seconds at least"
 
 
-def test_files_and_remote_inputs_stay_within_the_window() -> None:
-    price = replace(priced(input_mtok="1", output_mtok="1"), context_window=200_000)
-
-    def tokens(**inputs: int) -> int:
-        return estimate(Demand("m", no_output=True, **inputs), price, COST).input_tokens - 128  # type: ignore[arg-type]
-
-    assert tokens(files_bytes=5) == 10_000
-    assert tokens(files_bytes=30_000) == 30_000
-    assert tokens(files_bytes=30_000, remote_inputs=2) == 130_000
-    assert tokens(files_bytes=5_000_000) == tokens(remote_inputs=100) == 200_000
-
-
 def test_nothing_is_affordable_without_money_and_everything_for_free() -> None:
     price = priced(input_mtok="1", output_mtok="2")
     demand = Demand("m", text_bytes=872)
-    assert affordable_output(demand, price, COST, available=999_999, input_tokens=1000) == 0
-    assert affordable_output(demand, price, COST, available=-5, input_tokens=0) == 0
-    assert affordable_output(demand, price, COST, available=1_000_000, input_tokens=1000) == 0
-    assert affordable_output(demand, price, COST, available=1_002_000, input_tokens=1000) == 1
-    assert affordable_output(demand, price, Markup(0), available=0, input_tokens=1000) == 100
+    assert affordable_output(demand, price, COST, available=999_999) == 0
+    assert affordable_output(demand, price, COST, available=-5) == 0
+    assert affordable_output(demand, price, COST, available=1_000_000) == 0
+    assert affordable_output(demand, price, COST, available=1_002_000) == 1
+    assert affordable_output(demand, price, Markup(0), available=0) == 100
     free = priced(input_mtok="0", output_mtok="0")
-    assert affordable_output(demand, free, COST, available=0, input_tokens=1000) == 100
+    assert affordable_output(demand, free, COST, available=0) == 100

@@ -1,16 +1,14 @@
 """Reading answers: every format, cut into chunks anywhere, cut off anywhere, and filled with rubbish."""
 
 import json
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from farebox.providers.formats.base import AnswerReader, Observed, WireFormat
+from farebox.providers.formats.base import Observed, WireFormat
 from tests.providers.samples import (
     BY_SLUG,
     CHAT,
@@ -23,24 +21,13 @@ from tests.providers.samples import (
     chat_body,
     chunk,
     gemini,
+    read,
     stream,
     wire_format,
 )
-from tests.providers.samples import read as read_all
 
 streamed = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 every = pytest.mark.parametrize("sample", SAMPLES + WHOLE, ids=[f"{s.id}-{s.streaming}" for s in SAMPLES + WHOLE])
-
-
-def read(reader: AnswerReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
-    """What passed, and what was seen of usage and failures."""
-    passed, seen = read_all(reader, chunks)
-    return passed, told(seen)
-
-
-def told(seen: Observed) -> Observed:
-    """Without what has tests of its own."""
-    return replace(seen, finish_seen=False, reference="", text="")
 
 
 def expected(sample: Sample) -> Observed:
@@ -72,25 +59,18 @@ def test_the_last_event_may_lack_its_empty_line(sample: Sample) -> None:
     assert read(sample.reader(), [answer]) == (answer, expected(sample))
 
 
-ENDED_BY_THE_BODY = ("perplexity", "gemini", "images")
-"""Samples whose protocol has no terminal event."""
-
-
 @streamed
-def test_only_the_last_event_is_kept_back(sample: Sample) -> None:
-    """The terminal event until the end; without one, that which may be the last until something follows."""
-    events = [event + b"\n\n" for event in sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")[:-1]]
+def test_finished_comes_with_the_terminal_event_and_not_before(sample: Sample) -> None:
+    events = sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")[:-1]
     reader = sample.reader()
-    passed = [reader.feed(event) for event in events]
-    if sample.id in ENDED_BY_THE_BODY:
-        assert (reader.finished, reader.holding) == (False, True)
-    else:
-        assert (reader.finished, reader.holding) == (True, False)
-    assert b"".join(passed) == b"".join(events[:-1])
-    tail, seen = reader.close()
-    assert tail == events[-1]
-    assert told(seen) == expected(sample)
-    assert seen.finish_seen
+    states = []
+    for event in events:
+        reader.feed(event + b"\n\n")
+        states.append(reader.finished)
+    first = states.index(True)
+    assert not any(states[:first])
+    assert first >= len(events) - 2  # at most [DONE] follows
+    assert reader.close()[1] == expected(sample)
 
 
 @streamed
@@ -98,13 +78,13 @@ def test_a_stream_cut_anywhere_is_passed_and_not_taken_for_complete(sample: Samp
     answer = sample.answer
     full = read(sample.reader(), [answer])[1]
     for cut in range(len(answer)):
-        passed, seen = read_all(sample.reader(), [answer[:cut]])
+        passed, seen = read(sample.reader(), [answer[:cut]])
         assert passed == answer[:cut]
         assert seen.delivered_bytes <= full.delivered_bytes
         assert not seen.failed
         assert (seen.usage is None) == (seen.problem is not None)
         if seen.complete:
-            assert seen.finish_seen or seen.empty
+            assert seen.usage == sample.usage, cut
         else:
             assert len(answer) - cut > 2
 
@@ -220,9 +200,11 @@ def test_empty_choices_without_usage_are_passed() -> None:
 def test_a_failure_inside_a_stream(slug: str, path: str, request_body: bytes, event: dict[str, Any]) -> None:
     wire = wire_format(slug, path)
     parsed = wire.parse(path, "application/json", request_body)
+    reader = wire.reader(parsed, streaming=True, hide_usage=True)
     answer = stream(event)
-    passed, seen = read(wire.reader(parsed, streaming=True, hide_usage=True), [answer])
-    assert passed == answer
+    assert reader.feed(answer) == answer
+    assert reader.finished
+    seen = reader.close()[1]
     assert seen == Observed(None, None, 0, problem="no usage", complete=True, failed=True)
 
 
@@ -233,29 +215,22 @@ def test_a_failure_in_a_whole_body() -> None:
     assert (seen.usage, seen.failed) == (None, True)
 
 
-def test_a_blocked_prompt_has_nothing_to_wait_for() -> None:
+def test_a_blocked_prompt_ends_a_gemini_stream() -> None:
     sample = next(s for s in SAMPLES if s.id == "gemini")
     reader = sample.reader()
-    event = stream({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}})
-    assert reader.feed(event) == b""
-    assert reader.holding
-    tail, seen = reader.close()
-    assert (tail, seen.usage, seen.complete) == (event, {"input_tokens": 9}, True)
+    reader.feed(stream({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 9}}))
+    assert reader.finished
+    assert reader.close()[1].usage == {"input_tokens": 9}
 
 
 def test_several_choices_end_when_all_have_ended() -> None:
     wire = wire_format("google-ai-studio", "v1/models/m:streamGenerateContent")
     request = body(contents=[], generationConfig={"candidateCount": 2})
     reader = wire.reader(wire.parse("v1/models/m:streamGenerateContent", "", request), streaming=True, hide_usage=False)
-    first, second = stream(gemini("a", "STOP")), gemini("b", "STOP")
-    assert reader.feed(first) == first
-    assert reader.feed(first) == first, "the same once more"
-    second["candidates"][0]["index"] = 1
-    states = [(reader.all_ended, reader.holding)]
-    assert reader.feed(stream(second)) == b""
-    states.append((reader.all_ended, reader.holding))
-    assert states == [(False, False), (True, True)]
+    reader.feed(stream(gemini("a", "STOP")))
     assert not reader.finished
+    reader.feed(stream(gemini("b", "STOP")))
+    assert reader.finished
 
 
 def test_grounding_is_counted_by_prompt_up_to_gemini_2_and_by_search_from_3_on() -> None:
@@ -289,23 +264,55 @@ def chat_usage(usage: Any) -> Observed:
         ({"prompt_tokens": 1.5}, "input_tokens"),
         ({"prompt_tokens": 1e300}, "input_tokens"),
         ({"prompt_tokens": "many"}, "input_tokens"),
-        ({"prompt_tokens": "-1"}, "input_tokens"),
         ({"prompt_tokens": True}, "input_tokens"),
-        ({"prompt_tokens": None}, "lacks input_tokens"),
-        ({"completion_tokens": None}, "lacks output_tokens"),
-        ({"completion_tokens": 0, "completion_tokens_details": None}, "no output tokens"),
-        ({"prompt_tokens_details": {"cached_tokens": 101}}, "cache_read_tokens"),
-        ({"prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 60}}, "cache_read_tokens"),
-        ({"completion_tokens_details": {"reasoning_tokens": 51}}, "output_reasoning_tokens"),
         ({"completion_tokens_details": {"reasoning_tokens": -1}}, "output_reasoning_tokens"),
     ],
 )
 def test_figures_that_cannot_be_right_are_not_believed(change: dict[str, Any], word: str) -> None:
     seen = chat_usage({**USAGE, **change})
     assert seen.usage is None
+    assert seen.disbelieved
     assert seen.problem is not None
     assert word in seen.problem
     assert (seen.complete, seen.delivered_bytes) == (True, 7)
+
+
+def test_digits_in_a_string_are_a_count() -> None:
+    assert chat_usage({"prompt_tokens": "9", "completion_tokens": 2}).usage == {"input_tokens": 9, "output_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ({"prompt_tokens": None}, ("input_tokens",)),
+        ({"completion_tokens": None, "completion_tokens_details": None}, ("output_tokens",)),
+        ({"completion_tokens": 0, "completion_tokens_details": None}, ("output_tokens",)),
+        (dict.fromkeys(USAGE, None) | {"prompt_tokens": 0, "completion_tokens": 0}, ("input_tokens", "output_tokens")),
+    ],
+)
+def test_what_a_usage_lacks_is_to_be_counted(change: dict[str, Any], missing: tuple[str, ...]) -> None:
+    seen = chat_usage({**USAGE, **change})
+    assert (seen.disbelieved, seen.problem) == (False, None)
+    assert set(seen.missing) == set(missing)
+    assert seen.usage is not None
+    told = {"input_tokens", "output_tokens"} - set(missing)
+    assert all(seen.usage[meter] for meter in told)
+
+
+@pytest.mark.parametrize(
+    ("change", "part", "left"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 101}}, "cache_read_tokens", 100),
+        ({"prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 60}}, "cache_write_tokens", 40),
+        ({"prompt_tokens_details": {"audio_tokens": 101}}, "input_audio_tokens", 100),
+        ({"completion_tokens_details": {"reasoning_tokens": 51}}, "output_reasoning_tokens", 50),
+    ],
+)
+def test_a_part_above_its_whole_is_cut_to_it_and_noted(change: dict[str, Any], part: str, left: int) -> None:
+    seen = chat_usage({**USAGE, **change})
+    assert seen.usage is not None
+    assert (seen.usage["input_tokens"], seen.usage["output_tokens"], seen.usage[part]) == (100, 50, left)
+    assert part in seen.notes[0]
 
 
 def test_true_is_not_one() -> None:
@@ -408,15 +415,12 @@ def test_deep_nesting_never_raises(depth: int) -> None:
 def test_rubbish_in_the_middle_does_not_lose_the_usage() -> None:
     for sample in SAMPLES:
         events = sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")
-        rubbish = (b"{rubbish", b'"\xff\xfe"')
-        answer = b"\n\n".join([events[0], *(b"data: " + data for data in rubbish), *events[1:]])
-        seen = replace(expected(sample), delivered_bytes=sample.delivered + sum(map(len, rubbish)))
-        assert read(sample.reader(), [answer]) == (answer, seen), sample.id
+        answer = b"\n\n".join([events[0], b"data: {rubbish", b'data: "\xff\xfe"', *events[1:]])
+        assert read(sample.reader(), [answer]) == (answer, expected(sample)), sample.id
 
 
 def test_a_body_above_the_bound_passes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farebox.providers.formats.readers.KEPT_WHOLE", 10)
-    monkeypatch.setattr("farebox.providers.skimmer.SKELETON_BYTES_MAX", 20)
+    monkeypatch.setattr("farebox.providers.formats.readers.BODY_BYTES_MAX", 20)
     sample = WHOLE[0]
     passed, seen = read(sample.reader(), [sample.answer[:15], sample.answer[15:]])
     assert passed == sample.answer

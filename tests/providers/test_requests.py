@@ -93,15 +93,61 @@ def test_other_formats() -> None:
     )
 
 
-def test_what_is_only_referred_to_counts_as_remote() -> None:
-    assert parse("openai", "responses", body(model="m", input="x", previous_response_id="r")).demand.remote_inputs == 1
-    assert parse("openai", "responses", body(model="m", prompt={"id": "p"})).demand.remote_inputs == 1
-    assert parse("google-ai-studio", GEMINI, body(contents=[], cachedContent="c/1")).demand.remote_inputs == 1
-    assert chat(messages=user({"type": "file", "file": {"file_id": "f"}})).demand.remote_inputs == 1
-    block = {"type": "document", "source": {"type": "url", "url": "https://x"}}
-    assert parse("anthropic", "v1/messages", body(model="m", messages=user(block))).demand.remote_inputs == 1
-    part = {"fileData": {"fileUri": "https://x"}}
-    assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.remote_inputs == 1
+def kinds(demand: Demand) -> list[tuple[str, int | None]]:
+    return [(unseen.kind, unseen.uses) for unseen in demand.unseen]
+
+
+GEMINI_FILE = {"fileData": {"fileUri": "https://x"}}
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "fields", "wanted"),
+    [
+        ("openai", "responses", {"previous_response_id": "r"}, [("response", 1)]),
+        ("openai", "responses", {"prompt": {"id": "p"}}, [("prompt", 1)]),
+        ("openai", "responses", {"conversation": "c"}, [("conversation", 1)]),
+        ("openai", "responses", {"input": [{"type": "item_reference", "id": "i"}]}, [("item", 1)]),
+        ("openai", "responses", {"input": [{"id": "i"}]}, [("item", 1)]),
+        ("openai", "responses", {"input": [{"type": None, "id": "i"}]}, [("item", 1)]),
+        ("openai", "responses", {"input": user({"type": "input_file", "file_id": "f"})}, [("file", 1)]),
+        ("openai", "responses", {"input": user({"type": "input_file", "file_url": "https://x"})}, [("url", 1)]),
+        ("openai", "responses", {"tools": [{"type": "mcp"}], "max_tool_calls": 4}, [("mcp", None)]),
+        ("openai", "responses", {"tools": [{"type": "file_search"}], "max_tool_calls": 4}, [("file_search", 4)]),
+        ("openai", "responses", {"tools": [{"type": "web_search_preview"}]}, [("web_search", None)]),
+        ("openai", "responses", {"tools": [{"type": "function", "name": "f"}]}, []),
+        ("openai", "chat/completions", {"messages": user({"type": "file", "file": {"file_id": "f"}})}, [("file", 1)]),
+        ("openai", "chat/completions", {"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, [("audio", 1)]),
+        ("openai", "chat/completions", {"messages": [], "model": "gpt-5-search-api"}, [("web_search", None)]),
+        ("mistral", "v1/chat/completions", {"messages": user({"document_url": "https://x"})}, [("url", 1)]),
+        ("mistral", "v1/chat/completions", {"messages": user({"input_audio": "https://x"})}, [("audio", 1)]),
+        ("openrouter", "chat/completions", {"messages": user({"video_url": {"url": "https://x"}})}, [("video", 1)]),
+        (
+            "google-ai-studio",
+            "v1beta/openai/chat/completions",
+            {"messages": [], "extra_body": {"google": {"cached_content": "c"}}},
+            [("cache", 1)],
+        ),
+        ("google-ai-studio", GEMINI, {"cachedContent": "c/1"}, [("cache", 1)]),
+        ("google-ai-studio", GEMINI, {"contents": [{"parts": [GEMINI_FILE]}]}, [("file", 1)]),
+        ("google-ai-studio", GEMINI, {"systemInstruction": {"parts": [GEMINI_FILE]}}, [("file", 1)]),
+        ("google-ai-studio", GEMINI, {"tools": [{"urlContext": {}}]}, [("url_context", 1)]),
+        ("google-ai-studio", GEMINI, {"tools": {"codeExecution": {}}}, [("code_execution", 1)]),
+        ("anthropic", "v1/messages", {"container": "c"}, [("container", 1)]),
+        ("anthropic", "v1/messages", {"mcp_servers": [{"url": "a"}, {"url": "b"}]}, [("mcp", None)]),
+        (
+            "anthropic",
+            "v1/messages",
+            {"tools": [{"type": "web_fetch_20250910", "max_uses": 2}]},
+            [("web_fetch", 2)],
+        ),
+        ("perplexity-ai", "chat/completions", {"messages": [], "model": "sonar-deep-research"}, [("web_search", None)]),
+    ],
+)
+def test_what_a_request_does_not_show(
+    slug: str, path: str, fields: dict[str, Any], wanted: list[tuple[str, int | None]]
+) -> None:
+    request = {"model": "m", "messages": [], "contents": [], "input": "x"} | fields
+    assert kinds(parse(slug, path, body(**request)).demand) == wanted
 
 
 def test_what_a_response_leaves_to_a_stored_prompt_is_priced_by_its_name() -> None:
@@ -137,19 +183,19 @@ def test_a_deferred_completion_is_not_metered() -> None:
 def test_a_compaction_takes_no_limit() -> None:
     asked = body(model="m", input=[{"type": "message", "role": "user", "content": "x"}], previous_response_id="r")
     demand = parse("openai", "responses/compact", asked).demand
-    assert (demand.clampable, demand.remote_inputs) == (False, 1)
+    assert (demand.clampable, kinds(demand)) == (False, [("response", 1)])
 
 
 def test_searches_are_bounded() -> None:
     tool: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
     for declared, searches in ((tool, 10), ({**tool, "max_uses": 3}, 3), ({"name": "mine"}, None)):
         request = body(model="m", messages=[], tools=[declared])
-        assert parse("anthropic", "v1/messages", request).demand.fixed.get("web_searches") == searches
+        assert parse("anthropic", "v1/messages", request).demand.allowed.get("web_searches") == searches
     tools = [{"type": "web_search_preview"}, {"type": "file_search"}]
-    fixed = parse("openai", "responses", body(model="m", input="x", tools=tools, max_tool_calls=4)).demand.fixed
-    assert fixed == {"web_searches": 4, "storage_searches": 4}
+    allowed = parse("openai", "responses", body(model="m", input="x", tools=tools, max_tool_calls=4)).demand.allowed
+    assert allowed == {"web_searches": 4, "storage_searches": 4}
     request = body(contents=[], tools=[{"google_search": {}}])
-    assert parse("google-ai-studio", GEMINI, request).demand.fixed == {"web_searches": 10}
+    assert parse("google-ai-studio", GEMINI, request).demand.allowed == {"web_searches": 10}
 
 
 def test_a_thinking_budget_forbids_to_lower_the_limit() -> None:
@@ -200,7 +246,7 @@ def test_an_image_is_not_held_as_text(slug: str, path: str, key: str, part: dict
     assert len("What is this?") < parsed.demand.text_bytes < 400
     assert "What is this?" in parsed.demand.text
     assert PNG64[:50] not in parsed.demand.text
-    assert parsed.demand.files_bytes == parsed.demand.audio_bytes == parsed.demand.remote_inputs == 0
+    assert parsed.demand.files_bytes == parsed.demand.audio_bytes == len(parsed.demand.unseen) == 0
 
 
 @pytest.mark.parametrize(("slug", "path", "key", "part"), ATTACHED)
@@ -219,7 +265,7 @@ def test_details_and_remote_images() -> None:
     assert chat(messages=user(part)).demand.images == (ImageInput(None, None, "low"),)
     item = {"type": "input_image", "file_id": "f", "detail": "high"}
     demand = parse("openai", "responses", body(model="m", input=user(item))).demand
-    assert (demand.images, demand.remote_inputs) == ((ImageInput(None, None, "high"),), 0)
+    assert (demand.images, demand.unseen) == ((ImageInput(None, None, "high"),), ())
     screenshot = {"type": "computer_screenshot", "image_url": "data:image/png;base64," + PNG64}
     shot = {"type": "computer_call_output", "output": screenshot}
     assert parse("openai", "responses", body(model="m", input=[shot])).demand.images == (ImageInput(640, 480),)
@@ -236,12 +282,20 @@ def test_audio_and_files_are_counted_apart() -> None:
     pdf = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + HUNDRED_K}}
     demand = chat(messages=user(audio, pdf)).demand
     assert demand.audio_bytes == 75_000
-    assert 75_000 <= demand.files_bytes <= 75_030
+    assert kinds(demand) == [("file", 1)]
     assert demand.text_bytes < 400
-    item = {"type": "input_file", "file_data": "data:application/pdf;base64," + HUNDRED_K}
-    assert 75_000 <= parse("openai", "responses", body(model="m", input=user(item))).demand.files_bytes <= 75_030
+    item = {"type": "input_file", "file_data": "data:application/pdf;base64,JVBERi0" + HUNDRED_K}
+    assert kinds(parse("openai", "responses", body(model="m", input=user(item))).demand) == [("pdf", 1)]
     block = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": HUNDRED_K}}
-    assert parse("anthropic", "v1/messages", body(model="m", messages=user(block))).demand.files_bytes == 75_000
+    assert kinds(parse("anthropic", "v1/messages", body(model="m", messages=user(block))).demand) == [("file", 1)]
+    part = {"inlineData": {"mimeType": "video/mp4", "data": HUNDRED_K}}
+    assert kinds(parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand) == [("video", 1)]
+    hidden = {"type": "image_url", "image_url": {"url": "data:application/pdf;base64,JVBERi0" + HUNDRED_K}}
+    assert kinds(chat(messages=user(hidden)).demand) == [("pdf", 1)]
+    part = {"inlineData": {"mimeType": "text/plain", "data": HUNDRED_K}}
+    demand = parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand
+    assert (demand.files_bytes, demand.unseen) == (75_000, ())
+    assert demand.text_bytes < 400
     part = {"inlineData": {"mimeType": "audio/mp3", "data": HUNDRED_K}}
     assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.audio_bytes == 75_000
 

@@ -94,7 +94,7 @@ UNMETERED = [
 def test_tools_that_cost_tokens_only_are_let_through(slug: str, path: str, fields: dict[str, Any]) -> None:
     parsed = parse(slug, path, model="m", **fields)
     assert parsed.unmetered is None
-    assert not parsed.demand.fixed
+    assert not parsed.demand.allowed
 
 
 @pytest.mark.parametrize(("slug", "path", "fields", "word"), UNMETERED)
@@ -106,15 +106,15 @@ def test_tools_of_unknown_cost_are_named_wherever_they_ride(
 
 def test_searches_are_found_wherever_they_ride() -> None:
     items = riding("additional_tools", {"type": "web_search", "search_context_size": "high"})
-    assert parse("openai", "responses", model="m", input=items).demand.fixed == {"web_searches": 10}
+    assert parse("openai", "responses", model="m", input=items).demand.allowed == {"web_searches": 10}
     added = {
         "type": "tool_addition",
         "tool": {"type": "tool_definition", "definition": {"type": "web_search_20260318"}},
     }
     reference = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "f"}}
     asked = [{"role": "system", "content": [added, reference]}]
-    assert parse("anthropic", "v1/messages", model="m", messages=asked).demand.fixed == {"web_searches": 10}
-    assert parse("google-ai-studio", GEMINI, contents=[], tools={"google_search": {}}).demand.fixed == {
+    assert parse("anthropic", "v1/messages", model="m", messages=asked).demand.allowed == {"web_searches": 10}
+    assert parse("google-ai-studio", GEMINI, contents=[], tools={"google_search": {}}).demand.allowed == {
         "web_searches": 10
     }
 

@@ -15,11 +15,14 @@ import anthropic
 import httpx
 import openai
 import pytest
+import quicktok  # type: ignore[import-untyped]
 
 from farebox.demo.delivery import GARBAGE
 from farebox.money import parse_usd
-from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.readers import BodyReader
+from farebox.providers.formats.openai_chat import OpenAIChat
+from farebox.providers.formats.readers import BodyReader, EventReader
+from farebox.storage.operator_alarms import open_alarms
+from tests.engines import looking
 from tests.ride.gate import gated
 from tests.ride.kit import (
     differences,
@@ -69,8 +72,18 @@ def native_body(text: str = "Hello there", **fields: Any) -> bytes:
 
 
 def counted(body: bytes, delivered: int) -> int:
-    """The charge where the provider's figures are missing: a token for four bytes of what was sent and delivered."""
-    return price_of(math.ceil(len(body) / 4), math.ceil(delivered / 4))
+    """The charge where the provider's figures are missing: the request's text by a tokenizer, four more tokens for each
+    message, and a token for four bytes of what was delivered."""
+    demand = OpenAIChat().parse("chat/completions", "application/json", body, exact=True).demand
+    tokens = quicktok.get_encoding("o200k_base").count(demand.text)
+    return price_of(tokens + 4 * demand.messages, math.ceil(delivered / 4))
+
+
+def alarmed(farebox: Farebox, kind: str) -> bool:
+    """Whether the operator is told of such a thing; the alarm may be on its way into the database."""
+    with looking(farebox.services.settings) as connection:
+        stored = open_alarms(connection)
+    return kind in {alarm.kind for alarm in [*farebox.services.alarms._waiting.values(), *stored]}
 
 
 def said(answer: WireAnswer) -> str:
@@ -133,35 +146,63 @@ def test_sdks_see_the_providers_own_errors(customer: Customer) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("lie", ["none", "negative", "absurd", "float"])
-async def test_usage_that_cannot_be_right_is_counted_anew(customer: Customer, lie: str, stream: bool) -> None:
+async def test_usage_that_does_not_come_is_counted(customer: Customer, stream: bool) -> None:
     body = native_body(stream=stream, max_tokens=100)
-    answer = await post(customer, body, NATIVE, demo=f"usage={lie}")
+    answer = await post(customer, body, NATIVE, demo="usage=none")
     assert answer.status == 200
     text = said(answer) if stream else answer.json()["choices"][0]["message"]["content"]
     row = ended(customer, answer.log_id, counted(body, len(text.encode())))
     assert row["receipt"]["usage_source"] == "counted"
-    assert row["receipt"]["policy"] == "usage absent or not believed: counted from what was delivered"
+    assert row["receipt"]["policy"] == "the answer told no usage: counted from what was sent and delivered"
     assert row["receipt"]["notes"], "it never passes silently"
     if stream:
         assert answer.events[-1] == "[DONE]"
 
 
-async def test_counts_written_as_text_are_counts(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, demo="usage=string tokens=9")
-    row = ended(customer, answer.log_id, price_of(2, 9))
-    assert row["receipt"]["usage_source"] == "provider"
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("lie", ["negative", "absurd", "float"])
+async def test_usage_that_cannot_be_costs_the_hold(customer: Customer, lie: str, stream: bool) -> None:
+    answer = await post(customer, native_body(stream=stream, max_tokens=100), NATIVE, demo=f"usage={lie}")
+    assert answer.status == 200
+    row = ended(customer, answer.log_id, customer.receipt(answer.log_id)["hold_nanos"])
+    assert row["receipt"]["usage_source"] == "estimate"
+    assert row["receipt"]["policy"] == "the provider's usage is impossible: the hold is charged"
+    assert "not believed" in row["receipt"]["notes"][-1]
+    until(lambda: alarmed(customer.farebox, "usage_disbelieved"))
+    if stream:
+        assert answer.events[-1] == "[DONE]"
 
 
-async def test_usage_far_beyond_what_the_request_allows_is_not_believed(farebox: Farebox, customer: Customer) -> None:
-    """Not absurd by itself, but a thousand times what was asked for: a broken provider must not empty an account."""
+async def test_usage_far_beyond_what_the_model_can_is_not_believed(farebox: Farebox, customer: Customer) -> None:
+    """Not absurd by itself, but no model writes so much in one answer."""
     with liar(farebox, {"prompt_tokens": 3, "completion_tokens": 90_000_000, "total_tokens": 90_000_003}) as path:
         body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
         answer = await post(customer, body, path)
     assert answer.status == 200
-    row = ended(customer, answer.log_id, counted(body, len("So it is.")))
-    assert row["receipt"]["usage_source"] == "counted"
+    row = ended(customer, answer.log_id, customer.receipt(answer.log_id)["hold_nanos"])
+    assert row["receipt"]["usage_source"] == "estimate"
     assert "not believed" in row["receipt"]["notes"][0]
+
+
+async def test_a_usage_of_zeros_is_free_only_where_nothing_was_said(farebox: Farebox, customer: Customer) -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
+    with liar(farebox, zeros, says="") as path:
+        answer = await post(customer, body, path)
+    row = ended(customer, answer.log_id, 0)
+    assert row["receipt"]["policy"] == "the provider reports that nothing was used: free"
+    with liar(farebox, zeros) as path:
+        answer = await post(customer, body, path)
+    assert FIVE - customer.balance.posted == counted(body, len("So it is."))
+    assert customer.receipt(answer.log_id)["usage_source"] == "counted"
+
+
+async def test_an_empty_answer_is_free(farebox: Farebox, customer: Customer) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
+    with raw_provider(farebox, lambda connection: connection.sendall(head)) as path:
+        answer = await call_raw(customer, path)
+    row = ended(customer, answer.log_id, 0)
+    assert row["receipt"]["policy"] == "the answer was empty: free"
 
 
 async def test_an_overrun_is_taken_and_never_below_zero(farebox: Farebox) -> None:
@@ -402,9 +443,9 @@ def raw_provider(farebox: Farebox, serve: Callable[[socket.socket], None], slug:
 
 
 @contextlib.contextmanager
-def liar(farebox: Farebox, usage: dict[str, int]) -> Iterator[str]:
+def liar(farebox: Farebox, usage: dict[str, int], says: str = "So it is.") -> Iterator[str]:
     """A provider that says the same few words and reports this usage."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": "So it is."}, "finish_reason": "stop"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": says}, "finish_reason": "stop"}
     body = json.dumps({"object": "chat.completion", "model": "liar-1", "choices": [choice], "usage": usage}).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
     whole = head + b"content-length: %d\r\n\r\n" % len(body) + body

@@ -249,7 +249,7 @@ def test_an_advisor_is_billed_at_its_own_prices(customer: Customer, upstream: Up
         start = {"type": "message_start", "message": {"model": "claude-haiku-4-5", "usage": tokens(1_200, 1)}}
         text = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Good day."}}
         end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
-        events = [start, text, end, {"type": "message_stop"}]
+        events: list[dict[str, Any]] = [start, text, end, {"type": "message_stop"}]
         upstream.answer = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events).encode()
     asked = chat("claude-haiku-4-5", tools=[ADVISOR], system="word " * 2000, stream=streamed)
     receipt = charged(customer, "anthropic/v1/messages", asked)

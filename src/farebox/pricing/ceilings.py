@@ -70,6 +70,47 @@ OUTPUT_MAX: Mapping[str, int] = MappingProxyType(
     }
 )
 
+HIDDEN_REASONING: Mapping[str, bool] = MappingProxyType(
+    {
+        "o1": True,
+        "o3": True,
+        "o4": True,
+        "codex-mini": True,
+        "gpt-5": True,
+        "gpt-5-chat": False,
+        "gpt-6": True,
+        "grok-4": True,
+        "grok-4-fast-non-reasoning": False,
+        "grok-4-1-fast-non-reasoning": False,
+        "grok-code": True,
+        "gemini-2.5": True,
+        "gemini-2.5-flash-lite": False,
+        "gemini-3": True,
+        "gemini-4": True,
+        "sonar-reasoning": True,
+        "sonar-deep-research": True,
+    }
+)
+"""By how names begin; whose answers bill reasoning that is not in their text. Source: the providers' model pages."""
+
+UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
+    {
+        "o1": "old",
+        "o3": "old",
+        "o4": "old",
+        "grok-3-mini": "always",
+        "grok-4": "always",
+        "grok-4-fast-non-reasoning": "",
+        "grok-4-1-fast-non-reasoning": "",
+        "grok-code": "always",
+        "sonar-reasoning": "always",
+        "sonar-deep-research": "always",
+    }
+)
+"""Whose reasoning a request's output limit does not bound: `always`, or where the limit has the `old` name. OpenAI's
+API reference gives `max_completion_tokens` as the limit that includes reasoning; xAI and Perplexity limit the visible
+answer only."""
+
 _T = TypeVar("_T")
 
 
@@ -81,6 +122,22 @@ def output_ceiling(price: ModelPrice) -> int:
     if listed is not None:
         return listed
     return price.context_window or OUTPUT_UNKNOWN
+
+
+def ceiling_known(price: ModelPrice) -> bool:
+    """Whether the ceiling is more than an assumption."""
+    return price.output_max is not None or _listed(price.model) is not None
+
+
+def hides_reasoning(model: str) -> bool:
+    """Whether the model reasons without showing it, or showing a summary."""
+    return longest_prefix(HIDDEN_REASONING, family_name(model)) or False
+
+
+def ignores_limit(model: str, *, old_field: bool) -> bool:
+    """Whether the model's reasoning goes on above the request's output limit. `old_field`: the limit is only in
+    `max_tokens`, which OpenAI's reasoning models do not take for their reasoning."""
+    return longest_prefix(UNLIMITED_REASONING, family_name(model)) in ({"always", "old"} if old_field else {"always"})
 
 
 def family_name(model: str) -> str:

@@ -2,24 +2,24 @@
 
 Input: a byte of text is one token at most, for byte-level tokenizers and for those that fall back to bytes (a
 tokenizer that normalizes may, for a few rare characters, exceed it; the overrun is then dealt with as any other).
-To that come the allowances below, and what images, audio and files may become (`media`). Every token is taken at the
-dearest rate that it can meet: as new input, as a cache write, at the highest tier within reach.
-
-Not in it is what a request lets the model do without end, such as searches: a format that knows a limit puts it into
-`Demand.fixed`.
+To that come the allowances below, what images and audio may become (`media`), and input that the request does not show
+(`unseen`). Every token is taken at the dearest rate that it can meet: as new input, as a cache write, at the highest
+tier within reach.
 """
 
 import math
 from functools import lru_cache
 
 import msgspec
+from msgspec import structs
 
 from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix, output_ceiling
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.media import audio_tokens, image_tokens, other_tokens
+from farebox.pricing.media import UNSEEN_AUDIO_SECONDS, audio_tokens, image_tokens
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.rates import REQUESTS, UNITS, ancestors
+from farebox.pricing.unseen import Outside, outside_of
 
 MESSAGE_TOKENS = 8
 """Allowed for each message: role, separators."""
@@ -61,37 +61,50 @@ class _Inputs(msgspec.Struct, frozen=True, gc=False):
     text: int
     images: int
     audio: int
-    other: int
+    unseen: int
 
     @property
     def total(self) -> int:
-        return self.text + self.images + self.audio + self.other
+        return self.text + self.images + self.audio + self.unseen
 
 
-def estimate(demand: Demand, price: ModelPrice, markup: Markup, *, exact_input_tokens: int | None = None) -> Estimate:
+def estimate(
+    demand: Demand,
+    price: ModelPrice,
+    markup: Markup,
+    *,
+    exact_input_tokens: int | None = None,
+    outside: Outside | None = None,
+) -> Estimate:
     """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
-    takes the place of the bound by bytes, the allowances stay."""
-    inputs = _inputs(demand, price, exact_input_tokens)
+    takes the place of the bound by bytes, the allowances stay. `outside` is what is held for unseen input; by default
+    that of the default rules, with nothing learned."""
+    inputs = _inputs(demand, price, exact_input_tokens, outside)
     reach = _reach(demand, inputs)
     output = 0 if demand.no_output else _choices(demand) * _output_limit(demand, price)
     numerator = _without_output(demand, price, inputs, reach) + output * _dearest(price, _OUTPUT, reach)
     return Estimate(
         amount=ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
         input_tokens=inputs.total,
-        output_tokens=output,
+        output_tokens=output + math.ceil(demand.fixed.get("output_tokens", 0)) if demand.fixed else output,
         exact=exact_input_tokens is not None,
     )
 
 
-def affordable_output(demand: Demand, price: ModelPrice, markup: Markup, *, available: int, input_tokens: int) -> int:
+def affordable_output(
+    demand: Demand,
+    price: ModelPrice,
+    markup: Markup,
+    *,
+    available: int,
+    exact_input_tokens: int | None = None,
+    outside: Outside | None = None,
+) -> int:
     """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none does.
-
-    `input_tokens` as in the Estimate that did not fit. Never more than the request asks for and the model can.
-    """
+    Never more than the request asks for and the model can."""
     if demand.no_output:
         return 0
-    media = _inputs(demand, price, 0)
-    inputs = _Inputs(max(0, input_tokens - (media.total - media.text)), media.images, media.audio, media.other)
+    inputs = _inputs(demand, price, exact_input_tokens, outside)
     limit = _output_limit(demand, price)
     if not markup.parts_per_million:
         return limit
@@ -114,17 +127,21 @@ def _output_limit(demand: Demand, price: ModelPrice) -> int:
     return ceiling if demand.output_max is None else min(demand.output_max, ceiling)
 
 
-def _inputs(demand: Demand, price: ModelPrice, counted: int | None) -> _Inputs:
+def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Outside | None) -> _Inputs:
     text = demand.text_bytes if counted is None else min(counted, demand.text_bytes)
     text += _call_tokens(price.model) + MESSAGE_TOKENS * demand.messages
     if demand.tools:
         text += TOOLS_TOKENS + TOOL_TOKENS * demand.tools
-    return _Inputs(
-        text=text,
+    inputs = _Inputs(
+        text=text + demand.files_bytes,
         images=sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
         audio=audio_tokens(price.model, demand.audio_seconds_max) if demand.audio_seconds_max else 0,
-        other=other_tokens(price, demand),
+        unseen=0,
     )
+    if not demand.unseen:
+        return inputs
+    outside = outside_of(demand) if outside is None else outside
+    return structs.replace(inputs, unseen=outside.tokens(price, inputs.total))
 
 
 @lru_cache(4096)
@@ -153,15 +170,19 @@ def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
 
 
 def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: int) -> int:
-    """Numerator over the price's denominator: the input, the request itself, and what the request fixes."""
+    """Numerator over the price's denominator: the input, the request itself, what it fixes and what it allows."""
     return (
         inputs.text * _dearest(price, _TEXT, reach)
         + inputs.images * (_dearest(price, _IMAGE, reach) if inputs.images else 0)
         + inputs.audio * (_dearest(price, _AUDIO, reach) if inputs.audio else 0)
-        + inputs.other * (_dearest(price, _ANY, reach) if inputs.other else 0)
+        + inputs.unseen * (_dearest(price, _ANY, reach) if inputs.unseen else 0)
         + _dearest(price, _FAMILIES[REQUESTS], reach)
-        + (_fixed(demand, price, reach) if demand.fixed or demand.allowed or demand.audio_seconds_max else 0)
+        + (_fixed(demand, price, reach) if _has_meters(demand) else 0)
     )
+
+
+def _has_meters(demand: Demand) -> bool:
+    return bool(demand.fixed or demand.allowed or demand.audio_seconds_max or demand.unseen)
 
 
 def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
@@ -170,6 +191,8 @@ def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
         quantities[meter] = max(quantities.get(meter, 0), math.ceil(quantity))
     if demand.audio_seconds_max:
         quantities["audio_seconds"] = max(quantities.get("audio_seconds", 0), demand.audio_seconds_max)
+    elif any(unseen.kind == "audio" for unseen in demand.unseen):
+        quantities["audio_seconds"] = UNSEEN_AUDIO_SECONDS
     total = 0
     for meter, quantity in quantities.items():
         if meter == REQUESTS or not ancestors(meter).isdisjoint(quantities):

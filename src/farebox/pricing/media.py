@@ -10,19 +10,13 @@ from typing import TypeAlias
 
 from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix
-from farebox.pricing.model import Demand, ImageInput, ModelPrice
+from farebox.pricing.model import ImageInput
 
 AUDIO_TOKENS_PER_SECOND: Mapping[str, int] = MappingProxyType({"": 50, "gpt-": 10, "gemini": 32})
 """By the beginning of the model's name; an unknown model takes the most of the known open ones."""
 
-FILE_TOKENS_MIN = 10_000
-"""Allowance for all attached files together where they are small: compressed text may be more tokens than bytes."""
-
-REMOTE_TOKENS = 50_000
-"""Allowance for each input given by URL or file id: some thirty pages, each as text and as an image."""
-
-WINDOW_UNKNOWN = 1_000_000
-"""Files and remote inputs cannot be more than the model reads at all."""
+UNSEEN_AUDIO_SECONDS = 4 * 3600
+"""Of a recording given by URL or id, where the model is billed by the second: no provider takes a longer one."""
 
 _IMAGE_SIDE_MAX = 100_000
 """Pixels; a larger figure from the request is not believed. No provider takes a tenth of it."""
@@ -39,17 +33,6 @@ def image_tokens(model: str, image: ImageInput) -> int:
 def audio_tokens(model: str, seconds: int) -> int:
     """The most tokens that the model makes of so many seconds of audio."""
     return seconds * (longest_prefix(AUDIO_TOKENS_PER_SECOND, family_name(model)) or 0)
-
-
-def other_tokens(price: ModelPrice, demand: Demand) -> int:
-    """The tokens allowed for files and remote inputs: one for each byte of a file, but not beyond the window.
-
-    An allowance, not a proven bound: what is behind an URL, or inside a compressed file, the request does not tell.
-    """
-    if not demand.files_bytes and not demand.remote_inputs:
-        return 0
-    files = max(demand.files_bytes, FILE_TOKENS_MIN) if demand.files_bytes else 0
-    return min(files + REMOTE_TOKENS * demand.remote_inputs, price.context_window or WINDOW_UNKNOWN)
 
 
 def _size(image: ImageInput) -> tuple[int, int] | None:

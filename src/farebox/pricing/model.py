@@ -102,9 +102,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     audio_seconds_max: int = 0
     """No audio of these bytes plays longer. The same where every frame was counted."""
     files_bytes: int = 0
-    """Bytes of other attached files (PDF…)."""
-    remote_inputs: int = 0
-    """Inputs given by URL or file id, whose size the request does not tell."""
+    """Bytes of attached plain-text documents: text that is not in `text`, a token at most for each byte."""
     choices: int = 1
     """`n`, `candidateCount`, `best_of`."""
     output_max: int | None = None
@@ -121,6 +119,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     the answer shows them."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size the request does not tell."""
+    hides_reasoning: bool = False
+    """Whether the request asks for reasoning of which the answer shows a summary at most."""
     further_models: tuple["FurtherModel", ...] = ()
     """What the request lets the provider run and bill beside the model's own answer."""
 

@@ -1,7 +1,7 @@
 """Exact token counts, for models whose tokenizer is published: the second try of a balance too small for the bound.
 
-For every other model there is no count: a count by another model's tokenizer may be too low, and the bound by bytes
-stays.
+For every other model there is no exact count: a count by another model's tokenizer may be too low for a hold, and the
+bound by bytes stays. Only where a provider does not tell its usage such a count is charged (`approximate_tokens`).
 """
 
 import re
@@ -23,6 +23,9 @@ _ENCODINGS = tuple(
 )
 
 
+APPROXIMATE = "o200k_base"
+
+
 class _Tokenizer(Protocol):
     def count(self, text: str) -> int: ...
 
@@ -40,6 +43,18 @@ def count_tokens(provider: str, model: str, text: str) -> int | None:
         return _load(encoding).count(text)
     except TypeError:  # a lone surrogate, which is no text that could be sent
         return None
+
+
+def approximate_tokens(provider: str, model: str, text: str) -> int:
+    """Tokens of the text, for a charge where the provider tells none: by the model's own tokenizer, else by
+    o200k_base, which for other models is an approximation."""
+    known = count_tokens(provider, model, text)
+    if known is not None:
+        return known
+    try:
+        return _load(APPROXIMATE).count(text)
+    except TypeError:  # a lone surrogate
+        return _load(APPROXIMATE).count(text.encode("utf-8", "replace").decode())
 
 
 def _encoding(provider: str, model: str) -> str | None:

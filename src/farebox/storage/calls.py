@@ -34,6 +34,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     response_size: int = 0
     custom_cost: bool = False
     first_byte_ms: int | None = None
+    unseen: tuple[str, ...] = ()
+    """The kinds of input that the request did not show."""
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,10 @@ HELD_RETRY_SECONDS = 1
 TOP_UP_RETRY_SECONDS = 2
 
 
-async def credit_refusal(services: Services, account_id: str, verdict: Verdict, asked: int) -> Problem:
-    """The answer where a hold of `asked` nano-dollars was refused.
+async def credit_refusal(
+    services: Services, account_id: str, verdict: Verdict, asked: int, *, why: str = ""
+) -> Problem:
+    """The answer where a hold of `asked` nano-dollars was refused; `why` says what makes it so large, where that helps.
 
     NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: it has, and is buying more at this moment, perhaps because
     of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED.
@@ -38,5 +40,5 @@ async def credit_refusal(services: Services, account_id: str, verdict: Verdict, 
     return Problem(
         NO_CREDIT,
         f"Insufficient credits: this call can cost up to {format_usd(asked)} USD and the account has "
-        f"{format_usd(verdict.posted)} USD. Add credit to the account, or send your own provider key.",
+        f"{format_usd(verdict.posted)} USD.{why} Add credit to the account, or send your own provider key.",
     )

@@ -4,13 +4,16 @@ from msgspec.structs import replace
 
 from farebox.errors import Problem
 from farebox.ledger.commands import Conflict, Outcome, Release, Settle, Verdict
+from farebox.money import NANOS_PER_CENT
 from farebox.pricing.estimate import estimate
 from farebox.providers.formats.base import Observed
 from farebox.storage.journal import JournalUnwritable
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import entry_of
+from farebox.usecases.learned import learn
 from farebox.usecases.observers import looking_on
-from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Priced, price_answer
+from farebox.usecases.operator_alarms import raise_alarm
+from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Ending, Priced, price_answer
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
 from farebox.usecases.ride import CLIENT_GONE, Ride
 from farebox.usecases.services import Services
@@ -50,7 +53,27 @@ async def settle_call(
         priced = _price(ride, observed, cut)
         if ride.held is not None and (priced.charge or cut is None):
             ended.outcome = "charged"
+            with looking_on("what is learned"):
+                _learn(ride, observed, priced)
     return await _end(ride, ended, priced)
+
+
+def _learn(ride: Ride, observed: Observed, priced: Priced) -> None:
+    call = ride.call
+    assert call.parsed is not None
+    if priced.disbelieved:
+        raise_alarm(
+            ride.services,
+            "usage_disbelieved",
+            f"{call.provider}/{call.model}",
+            why=priced.disbelieved,
+            log_id=call.log_id,
+            charged_nanos=priced.charge,
+        )
+    elif priced.source == "provider":
+        learn(
+            ride.services.learned, call.account_id, call.provider, call.parsed.demand, priced.usage, observed.reference
+        )
 
 
 def _status(ride: Ride, cut: str | None, broken_status: int | None) -> int:
@@ -79,9 +102,8 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
     demand = ride.call.parsed.demand
     ride.price, doubts = applied_price(ride, observed)
     bound = ride.bound or estimate(demand, ride.price, ride.markup)
-    policy = ride.services.settings.cut_stream
-    priced = price_answer(observed, demand, ride.price, ride.markup, bound, cut=cut, cut_policy=policy)
-    priced = replace(priced, notes=(*priced.notes, *observed.notes, *doubts))
+    priced = price_answer(observed, demand, ride.price, ride.markup, bound, _ending(ride, cut))
+    priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
         priced = with_further(ride, priced, observed, ride.price)
     if cut is None and not observed.failed:
@@ -92,6 +114,23 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
                 "usage in question", log_id=ride.call.log_id, provider=ride.call.provider, notes=list(priced.notes)
             )
     return priced
+
+
+def _ending(ride: Ride, cut: str | None) -> Ending:
+    call = ride.call
+
+    def text() -> str:
+        assert call.format is not None
+        return call.format.parse(call.path, call.content_type, call.body, exact=True).demand.text
+
+    return Ending(
+        text,
+        cut=cut,
+        by_client=cut == CLIENT_GONE,
+        seconds=ride.elapsed_ms() / 1000,
+        size=ride.size,
+        policy=ride.services.settings.cut_stream,
+    )
 
 
 async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
@@ -118,7 +157,26 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
             overrun = held and ride.bound is not None and verdict.amount > ride.bound.amount
             warn_if_unusual(call.log_id, verdict, overrun=overrun)
         record.say(verdict.amount if held else 0)
+    if held and verdict.written_off:
+        with looking_on("overruns"):
+            _count_write_off(ride, verdict.written_off, now)
     return verdict if held else None
+
+
+def _count_write_off(ride: Ride, amount: int, now: int) -> None:
+    services, call = ride.services, ride.call
+    limit = services.settings.overrun_alarm_cents * NANOS_PER_CENT
+    day = services.learned.write_off(amount, now)
+    if limit and day > limit:
+        raise_alarm(
+            services,
+            "overrun",
+            "written off today",
+            written_off_nanos=day,
+            latest_log_id=call.log_id,
+            provider=call.provider,
+            model=call.model,
+        )
 
 
 async def _persist(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:

@@ -1,19 +1,22 @@
 """Hold the most a call can cost; where that is more than there is, find what the money does allow.
 
-In this order: the byte bound; an exact count of the input; a limit on the output that the balance affords (where the
-provider has a parameter for it); waiting a moment for money that other calls hold; and only then a refusal. What an
-account's spending limit leaves counts like its money.
+In this order: the byte bound; an exact count of the input; fewer uses of tools whose needs are learned; a limit on the
+output that the balance affords (where the provider has a parameter for it); waiting a moment for money that other calls
+hold; and only then a refusal. What an account's spending limit leaves counts like its money.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import msgspec
 from msgspec import structs
 
+from farebox.errors import NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.tokens import count_tokens
+from farebox.pricing.unseen import Outside, Rules, modest, outside_of, refused
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call
 from farebox.usecases.credit_refusal import credit_refusal
@@ -38,60 +41,128 @@ async def hold_credit(services: Services, call: Call, price: ModelPrice, markup:
     """Put the hold of a call on its account.
 
     Raises Problem: NO_CREDIT where the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
-    where other calls hold it for the moment, SPEND_LIMITED. Raises DatabaseUnavailable.
+    where other calls hold it for the moment, SPEND_LIMITED; NOT_METERED for what the operator does not pay for. Raises
+    DatabaseUnavailable.
     """
     assert call.parsed is not None
-    demand = call.parsed.demand
-    wanted = estimate(demand, price, markup)
+    offer = _Offer(call.parsed.demand, price, markup, _outside(services, call))
+    _check_paid_for(services, offer.demand)
+    wanted = offer.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict)
     tokens = _count_input(call, price)
     if tokens is not None:
-        wanted = estimate(demand, price, markup, exact_input_tokens=tokens)
-    offer = _Offer(demand, price, markup, wanted, tokens)
+        offer = replace(offer, counted_tokens=tokens)
+        wanted = offer.estimate()
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
     while True:
-        held = await _second_try(services, call, offer)
+        held = await _second_try(services, call, offer, wanted)
         if isinstance(held, Held):
             return held
         left = deadline - services.clock.monotonic()
         may_wait = held.outcome is Outcome.HELD_ELSEWHERE and left > 0
         if not may_wait or not await services.waiters.wait(call.account_id, left):
-            raise await credit_refusal(services, call.account_id, held, wanted.amount)
+            least = offer.modest(services.unseen_rules) or offer
+            raise await credit_refusal(
+                services, call.account_id, held, least.estimate().amount, why=offer.why(wanted.input_tokens)
+            )
+
+
+def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:
+    """What is held for the unseen input of the call, by the operator's rules and what was learned."""
+    learned, percentile = services.learned, services.settings.unseen_percentile
+    account, provider = call.account_id, call.provider
+
+    def outside(demand: Demand) -> Outside:
+        return outside_of(
+            demand,
+            services.unseen_rules,
+            known=lambda unseen: learned.size(account, provider, unseen.ref),
+            learned=lambda kind: learned.per_use(provider, kind, percentile),
+        )
+
+    return outside
+
+
+def _check_paid_for(services: Services, demand: Demand) -> None:
+    kinds = refused(demand, services.unseen_rules) if demand.unseen else ()
+    if kinds:
+        raise Problem(
+            NOT_METERED,
+            f"The request brings in input that cannot be seen from here ({', '.join(kinds)}), which the operator's key "
+            "does not pay for. Send the input itself, or your own provider key.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What the second try works with."""
+    """What holds are made of."""
 
     demand: Demand
     price: ModelPrice
     markup: Markup
-    wanted: Estimate
-    counted_tokens: int | None
+    outside: Callable[[Demand], Outside]
+    counted_tokens: int | None = None
+
+    def estimate(self, output_tokens: int | None = None) -> Estimate:
+        """The most that the call can cost, with so many output tokens per choice where they are limited."""
+        demand = self.demand
+        if output_tokens is not None:
+            demand = structs.replace(demand, output_max=output_tokens)
+        return estimate(
+            demand, self.price, self.markup, exact_input_tokens=self.counted_tokens, outside=self.outside(demand)
+        )
 
     def output_within(self, available: int) -> int:
         """Output tokens per choice that so much money affords."""
         return affordable_output(
-            self.demand, self.price, self.markup, available=available, input_tokens=self.wanted.input_tokens
+            self.demand,
+            self.price,
+            self.markup,
+            available=available,
+            exact_input_tokens=self.counted_tokens,
+            outside=self.outside(self.demand),
         )
 
-    def limited_to(self, output_tokens: int) -> Estimate:
-        limited = structs.replace(self.demand, output_max=output_tokens)
-        return estimate(limited, self.price, self.markup, exact_input_tokens=self.counted_tokens)
+    def modest(self, rules: Rules) -> "_Offer | None":
+        """The same with one use of each tool whose needs are learned, where it is allowed more."""
+        fewer = modest(self.demand, rules)
+        return None if fewer is None else replace(self, demand=fewer)
+
+    def why(self, tokens: int) -> str:
+        """What makes the hold large, where that is input which is not in the request; and what to do about it."""
+        kinds = ", ".join(dict.fromkeys(unseen.kind for unseen in self.demand.unseen))
+        if not kinds:
+            return ""
+        return (
+            f" What it may read cannot be seen from here ({kinds}), so up to {tokens} input tokens are held for it: "
+            "send the input itself instead, or allow the tools fewer uses (max_uses, max_tool_calls)."
+        )
 
 
-async def _second_try(services: Services, call: Call, offer: _Offer) -> Held | Verdict:
+async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Estimate) -> Held | Verdict:
     """A hold of what is wanted, else of what the balance affords; the ledger's refusal where neither is to be had."""
-    verdict = await _try(services, call, offer.wanted)
+    verdict = await _try(services, call, wanted)
     if verdict.ok:
-        return Held(offer.wanted, verdict)
-    if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED) or not offer.demand.clampable:
+        return Held(wanted, verdict)
+    if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
+        return verdict
+    fewer = offer.modest(services.unseen_rules)
+    if fewer is not None:
+        least = fewer.estimate().amount
+        if least <= verdict.affordable:  # all there is, for the uses that it affords
+            clamped = structs.replace(wanted, amount=min(wanted.amount, verdict.affordable))
+            answer = await _try(services, call, clamped)
+            return Held(clamped, answer) if answer.ok else _later(answer)
+        if least <= verdict.affordable_in_time:
+            return _later(verdict)
+        offer = fewer
+    if not offer.demand.clampable:
         return verdict
     limit = offer.output_within(verdict.affordable)
     if limit >= OUTPUT_MIN:
-        limited = offer.limited_to(limit)
+        limited = offer.estimate(limit)
         answer = await _try(services, call, limited)
         return Held(limited, answer, limit) if answer.ok else _later(answer)
     if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:

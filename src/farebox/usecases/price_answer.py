@@ -1,23 +1,28 @@
-"""What an answer costs: the provider's figures where they can be believed, else what was seen to be delivered."""
+"""What an answer costs: the provider's figures unless they cannot be, else what was seen to be delivered (ADR 18)."""
 
-from types import MappingProxyType
+from collections.abc import Callable
+from typing import Literal, cast
 
 import msgspec
 from msgspec.structs import replace
 
 from farebox.money import ceil_div
+from farebox.pricing.belief import check_possible
+from farebox.pricing.ceilings import hides_reasoning
 from farebox.pricing.charge import charge_of, cost_of
+from farebox.pricing.count import count_request, count_text
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import UsageSource
 from farebox.providers.formats.base import Observed
-from farebox.usage import AbsurdUsage, Usage
+from farebox.usage import AbsurdUsage, Quantity, Usage
 
-BYTES_PER_TOKEN = 4
-"""Counting what was delivered, where the provider does not say: one token for every four bytes of text, rounded up."""
 REPORTED_FAILURE = "the provider reported a failure within the answer"
-BELIEVABLE = 10
-"""The estimate bounds what the request itself can use. A provider's own tools may add to it; more than so many times
-the bound is not believed."""
+REASONING_TOKENS_PER_SECOND = 100
+"""At which hidden reasoning is counted where the client hung up before its usage came: about what the models that
+hide it generate."""
+
+CAPPED = "what is counted is charged up to the hold"
+CutPolicy = Literal["delivered", "hold", "free"]
 
 
 class Priced(msgspec.Struct, frozen=True):
@@ -33,81 +38,186 @@ class Priced(msgspec.Struct, frozen=True):
     """What the provider states that the call costs."""
     computed_nanos: str | None = None
     """The cost by our prices, where it states one."""
+    disbelieved: str = ""
+    """Why the provider's figures cannot be, where they cannot: the operator is told."""
 
 
 NOTHING = Priced("none", {}, None, 0)
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """How an answer ended, and the request's text, should it have to be counted."""
+
+    request_text: Callable[[], str]
+    cut: str | None = None
+    """Why the answer did not reach its end; None where it did."""
+    by_client: bool = False
+    """Whether it was the client that hung up."""
+    seconds: float = 0.0
+    """How long the call took."""
+    size: int = 0
+    """Bytes of the answer."""
+    policy: CutPolicy = "delivered"
+
+
 def price_answer(
-    observed: Observed,
-    demand: Demand,
-    price: ModelPrice,
-    markup: Markup,
-    bound: Estimate,
-    *,
-    cut: str | None,
-    cut_policy: str,
+    observed: Observed, demand: Demand, price: ModelPrice, markup: Markup, bound: Estimate, ending: Ending
 ) -> Priced:
-    """Price what an answer showed. `cut` says why the answer did not reach its end, or is None.
+    """Price what an answer showed.
 
-    Policy: the provider's usage where a whole answer carries it and it is believable; for a whole answer without it, a
-    count of what was delivered, never above the hold; for a cut answer nothing where nothing was delivered, else
-    `cut_policy`: `delivered`, `hold` or `free`.
+    A whole answer: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
+    what was sent and delivered is counted, and what the request fixes. A cut answer: by `ending.policy`; what the
+    provider told before the cut stands, the rest is counted from what was delivered.
     """
-    notes = (observed.problem,) if observed.problem else ()
-    whole = cut is None and not observed.failed
-    if whole and observed.usage is not None:
+    counter = _Counter(observed, demand, price, markup, bound, ending)
+    if ending.cut is None and not observed.failed:
+        return counter.whole()
+    return counter.cut(ending.cut or REPORTED_FAILURE)
+
+
+class _Counter(msgspec.Struct, frozen=True):
+    observed: Observed
+    demand: Demand
+    price: ModelPrice
+    markup: Markup
+    bound: Estimate
+    ending: Ending
+
+    def whole(self) -> Priced:
+        """A whole answer's price."""
+        observed = self.observed
+        notes = (*self._problem(), *observed.notes)
+        if observed.disbelieved:
+            return self._disbelieved(observed.problem or "", notes)
+        if observed.usage is None:
+            if not self.ending.size or not (observed.complete or observed.delivered_bytes):
+                return replace(NOTHING, policy="the answer was empty: free", notes=notes)
+            counted = self._counted({}, ("input_tokens",), notes, output=self._output(), fixed=True)
+            return replace(counted, policy="the answer told no usage: counted from what was sent and delivered")
+        missing = observed.missing
+        if not observed.usage and not missing:
+            policy = "the provider reports that nothing was used: free"
+            return Priced("provider", {}, Cost(0, self.price.denominator, ()), 0, policy, notes)
         try:
-            return _reported(observed.usage, price, markup, bound, notes)
+            check_possible(observed.usage, self.demand, self.price, self.bound)
         except AbsurdUsage as error:
-            notes = (f"the provider's usage is not believed: {error}",)
-            observed = replace(observed, usage=None)
-    if whole:
-        counted = _counted(observed, demand, price, markup, bound, notes, fixed=demand.fixed)
-        return replace(counted, policy="usage absent or not believed: counted from what was delivered")
-    reason = cut or REPORTED_FAILURE
-    if cut_policy == "free":
-        return replace(NOTHING, policy=f"{reason}: cut answers are free", notes=notes)
-    if not observed.delivered_bytes:
-        return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
-    if cut_policy == "hold":
-        return Priced("estimate", {}, None, bound.amount, f"{reason}: cut answers cost their hold", notes)
-    return replace(
-        _counted(observed, demand, price, markup, bound, notes), policy=f"{reason}: counted from what was delivered"
-    )
+            return self._disbelieved(str(error), notes)
+        if not missing:
+            return self._charged("provider", observed.usage, notes)
+        output = self._told_and_counted(observed.usage) if "output_tokens" in missing else None
+        counted = self._counted(observed.usage, missing, notes, output=output)
+        return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
+
+    def cut(self, reason: str) -> Priced:
+        """The price of an answer that did not reach its end, or that is a failure."""
+        observed, ending = self.observed, self.ending
+        notes = (*self._problem(), *observed.notes)
+        told = {} if observed.usage is None else dict(observed.usage)
+        if ending.policy == "free":
+            return replace(NOTHING, policy=f"{reason}: cut answers are free", notes=notes)
+        hidden = self._hidden_reasoning() if ending.by_client else 0
+        if not observed.delivered_bytes and not (ending.by_client and (told or hidden)):
+            return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
+        if ending.policy == "hold":
+            return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut answers cost their hold", notes)
+        output = self._told_and_counted(told)
+        policy = f"{reason}: counted from what was delivered"
+        if hidden > output:
+            output, policy = hidden, f"{reason}: counted from its time, because the model reasons unseen"
+        missing = () if "input_tokens" in told and "input_tokens" not in observed.missing else ("input_tokens",)
+        return replace(self._counted(told, missing, notes, output=output), policy=policy)
+
+    def _told_and_counted(self, told: Usage) -> int:
+        """Output tokens: what was told, or what was delivered where that is more; both where only parts were told."""
+        output = cast(int, told.get("output_tokens", 0))
+        if "output_tokens" in self.observed.missing:
+            return output + self._output()
+        return max(output, self._output())
+
+    def _problem(self) -> tuple[str, ...]:
+        return (self.observed.problem,) if self.observed.problem else ()
+
+    def _disbelieved(self, why: str, notes: tuple[str, ...]) -> Priced:
+        policy = "the provider's usage is impossible: the hold is charged"
+        notes = tuple(dict.fromkeys((*notes, f"the provider's usage is not believed: {why}")))
+        return Priced("estimate", {}, None, self.bound.amount, policy, notes, disbelieved=why or "impossible")
+
+    def _charged(self, source: UsageSource, usage: Usage, notes: tuple[str, ...]) -> Priced:
+        usage, cost, doubts = cost_of_fitted(self.price, usage)
+        return Priced(source, usage, cost, charge_of(cost, self.markup), None, (*notes, *doubts))
+
+    def _counted(
+        self,
+        told: Usage,
+        missing: tuple[str, ...],
+        notes: tuple[str, ...],
+        *,
+        output: int | None = None,
+        fixed: bool = False,
+    ) -> Priced:
+        """What was told; the input, where it is missing, as counted from the request; and so many output tokens. With
+        `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
+        usage: dict[str, Quantity] = dict(told)
+        if "input_tokens" in missing:
+            counted = count_request(self.demand, self.price, self.ending.request_text)
+            for meter, quantity in counted.items():
+                usage[meter] = max(quantity, usage.get(meter, 0))
+            whole = counted.get("input_tokens", 0) + usage.get("input_tool_tokens", 0)
+            usage["input_tokens"] = min(max(whole, told.get("input_tokens", 0)), self.bound.input_tokens)
+        if output is not None:
+            usage["output_tokens"] = output
+        if fixed:
+            for meter, quantity in self.demand.fixed.items():
+                usage[meter] = max(quantity, usage.get(meter, 0))
+        priced = self._charged("counted", {meter: count for meter, count in usage.items() if count}, notes)
+        most = self.bound.amount
+        if priced.charge <= most:
+            return priced
+        if told:  # what the provider told stands, whatever it comes to
+            most = max(most, charge_of(cost_of_fitted(self.price, told)[1], self.markup))
+        return replace(priced, charge=min(priced.charge, most), notes=(*priced.notes, CAPPED))
+
+    def _output(self) -> int:
+        """Tokens of what was delivered; of what was not kept as text, one for every four bytes."""
+        observed = self.observed
+        kept = len(observed.text.encode("utf-8", "surrogatepass"))
+        rest = ceil_div(max(observed.delivered_bytes - kept, 0), 4)
+        return rest + (count_text(self.price, observed.text) if observed.text else 0)
+
+    def _hidden_reasoning(self) -> int:
+        """Output tokens that the time of the call allows for, where the model reasons without showing it."""
+        if not (self.demand.hides_reasoning or hides_reasoning(self.price.model)):
+            return 0
+        return int(self.ending.seconds * REASONING_TOKENS_PER_SECOND)
 
 
-def _reported(usage: Usage, price: ModelPrice, markup: Markup, bound: Estimate, notes: tuple[str, ...]) -> Priced:
-    for meter, most in (("input_tokens", bound.input_tokens), ("output_tokens", bound.output_tokens)):
-        if usage.get(meter, 0) > BELIEVABLE * max(most, 1000):
-            raise AbsurdUsage(f"{meter} is {usage[meter]}, and the request allows {most}")
-    cost = cost_of(price, usage)
-    return Priced("provider", usage, cost, charge_of(cost, markup), None, notes)
-
-
-def _counted(
-    observed: Observed,
-    demand: Demand,
-    price: ModelPrice,
-    markup: Markup,
-    bound: Estimate,
-    notes: tuple[str, ...],
-    fixed: Usage = MappingProxyType({}),
-) -> Priced:
-    """A count of what was seen, or what the provider reported before the cut where that is more; never above the
-    hold. `fixed`: what the request alone decides, for answers that are whole."""
-    reported = observed.usage or {}
-    usage = {
-        **fixed,
-        "input_tokens": max(ceil_div(demand.text_bytes, BYTES_PER_TOKEN), int(reported.get("input_tokens", 0))),
-        "output_tokens": max(
-            ceil_div(observed.delivered_bytes, BYTES_PER_TOKEN), int(reported.get("output_tokens", 0))
-        ),
-    }
-    usage["input_tokens"] = min(usage["input_tokens"], bound.input_tokens)
-    usage["output_tokens"] = min(usage["output_tokens"], bound.output_tokens)
+def cost_of_fitted(price: ModelPrice, usage: Usage) -> tuple[Usage, Cost, tuple[str, ...]]:
+    """The cost of the usage. Parts of a meter may overlap so that together they exceed it, such as cached tokens and
+    audio tokens where the cached ones are audio: the one with the lowest rate is cut to what fits, with a note."""
     try:
-        cost = cost_of(price, {meter: quantity for meter, quantity in usage.items() if quantity})
-    except AbsurdUsage as error:  # what the request fixes does not fit what was counted: the bound is all there is
-        return Priced("estimate", {}, None, bound.amount, None, (*notes, str(error)))
-    return Priced("counted", usage, cost, min(charge_of(cost, markup), bound.amount), None, notes)
+        return usage, cost_of(price, usage), ()
+    except AbsurdUsage:
+        pass
+    parts = [
+        rate for rate in price.rates if rate.meter in usage and rate.meter not in ("input_tokens", "output_tokens")
+    ]
+    for rate in sorted(parts, key=lambda rate: rate.base):
+        fitting, cost = _largest(price, usage, rate.meter)
+        if cost is not None:
+            return fitting, cost, (f"{rate.meter} overlaps other parts: cut to what they leave",)
+        usage = fitting
+    return usage, Cost(0, price.denominator, ()), ("the usage does not fit its price",)
+
+
+def _largest(price: ModelPrice, usage: Usage, meter: str) -> tuple[Usage, Cost | None]:
+    """The usage with as much of the meter as fits, and its cost; without the meter and None where nothing does."""
+    low, high = -1, int(usage[meter])
+    best: tuple[Usage, Cost | None] = ({key: count for key, count in usage.items() if key != meter}, None)
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = {**usage, meter: middle}
+        try:
+            best, low = (tried, cost_of(price, tried)), middle
+        except AbsurdUsage:
+            high = middle - 1
+    return best

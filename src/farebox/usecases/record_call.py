@@ -138,7 +138,15 @@ class CallRecord(msgspec.Struct):
             request_size=len(call.body),
             response_size=ended.answer_size,
             first_byte_ms=ended.first_byte_ms,
+            unseen=_unseen(call),
         )
+
+
+def _unseen(call: Call) -> tuple[str, ...]:
+    """The kinds, by name."""
+    if call.parsed is None or not call.parsed.demand.unseen:
+        return ()
+    return tuple(sorted({unseen.kind for unseen in call.parsed.demand.unseen}))
 
 
 def warn_if_unusual(log_id: str, verdict: Verdict, *, overrun: bool) -> None:

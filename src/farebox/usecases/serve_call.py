@@ -90,7 +90,8 @@ async def _price_and_hold(ride: Ride) -> None:
             f"The model {model!r} of {call.provider} has no price, so it cannot be charged. The operator can set one: "
             f"farebox price set {call.provider} {model} --input USD --output USD (per million tokens).",
         )
-    unpriced = [meter for meter in unpriced_meters(ride.price, call.parsed.demand.fixed) if meter.endswith("_searches")]
+    wanted = {**call.parsed.demand.fixed, **call.parsed.demand.allowed}
+    unpriced = [meter for meter in unpriced_meters(ride.price, wanted) if meter.endswith("_searches")]
     if unpriced:  # of other meters, a request fixes several of which the provider charges by one
         raise Problem(
             NOT_METERED,

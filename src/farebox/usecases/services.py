@@ -6,11 +6,13 @@ from farebox.clock import Clock, Ids
 from farebox.ledger.ledger import Ledger
 from farebox.limits.rate import RateLimiter
 from farebox.payments.processor import Processor
+from farebox.pricing.unseen import Rules
 from farebox.providers.upstream import Upstream
 from farebox.settings import Settings
 from farebox.storage.database import Database
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.journal import Journal
+from farebox.usecases.learned import Learned
 from farebox.usecases.operator_alarms import Alarms
 from farebox.usecases.tasks import Tasks
 from farebox.usecases.waiting import Waiters
@@ -38,6 +40,10 @@ class Services:
     """Name of this run of the process: the owner of the holds it makes."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that go on when their caller has gone."""
+    learned: Learned = field(default_factory=Learned)
+    """Sizes of input that requests do not show, from the answers that passed."""
+    unseen_rules: Rules = field(default_factory=Rules)
+    """What is held for such input, by kind."""
     journal: Journal | None = None
     """Where the ends of calls are kept while the database is away; None where no calls are served."""
     alarms: Alarms = field(default_factory=Alarms)

@@ -1,6 +1,5 @@
 """Google's generateContent and streamGenerateContent."""
 
-import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -8,17 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand
+from farebox.pricing.model import Demand, Unseen
+from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
-from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
-from farebox.providers.formats.readers import BodyReader, Seen
-
-SEARCHES_MAX: Final = 10
-"""Searches to hold for where a request allows grounding by search."""
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)(?:models|tunedModels)/(?P<model>[A-Za-z0-9._-]+):(?P<method>[A-Za-z]+)$")
 _PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
@@ -43,7 +38,7 @@ READING: Final = Reading(
     *_modalities("candidatesTokensDetails", "output_{}_tokens"),
     *_modalities("toolUsePromptTokensDetails", "input_{}_tokens"),
     *_modalities("toolUsePromptTokensDetails", "input_{}_tool_tokens"),
-    required=("input_tokens",),
+    required=("input_tokens", "output_tokens"),
 )
 
 
@@ -72,6 +67,8 @@ class _Head(msgspec.Struct):
     cached_content: Any = None
     serviceTier: Any = None
     service_tier: Any = None
+    systemInstruction: _Asked | None = None
+    system_instruction: _Asked | None = None
 
 
 class _Part(msgspec.Struct):
@@ -91,7 +88,6 @@ class _Grounding(msgspec.Struct):
 class _Candidate(msgspec.Struct):
     content: _Content | None = None
     finishReason: Any = None
-    index: Any = None
     groundingMetadata: _Grounding | None = None
 
 
@@ -112,8 +108,8 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer)
-_ANSWERS: Final = Answers[list[_Answer] | _Answer](list[_Answer] | _Answer)
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWERS: Final = msgspec.json.Decoder(list[_Answer] | _Answer)
 _BETWEEN: Final = re.compile(r"[\s,]*")
 _CUT_JSON: Final = json.JSONDecoder()
 
@@ -135,18 +131,20 @@ class GoogleGenerate(bodies.JsonBody):
         declared = tools.of_generate(listed)
         configs = [config for config in (head.generationConfig, head.generation_config) if config is not None]
         limits = [limit for c in configs for limit in (c.maxOutputTokens, c.max_output_tokens) if limit is not None]
+        cached = (Unseen("cache"),) if head.cachedContent is not None or head.cached_content is not None else ()
         demand = Demand(
             model=model,
             text_bytes=len(body),
             messages=len(head.contents),
             tools=len(listed),
-            remote_inputs=int(head.cachedContent is not None or head.cached_content is not None),
+            unseen=(*cached, *tools.unseen(declared, uses=1)),  # in all one window holds the prompt and what comes in
             choices=max((count or 1 for c in configs for count in (c.candidateCount, c.candidate_count)), default=1),
             output_max=max(limits, default=None),
             clampable=True,
-            fixed=tools.counted(declared, SEARCHES_MAX, shared=True),
+            allowed=tools.counted(declared, TOOL_USES, shared=True),
         )
-        demand = with_attachments(demand, [content.parts for content in head.contents])
+        system = [content for content in (head.systemInstruction, head.system_instruction) if content is not None]
+        demand = with_attachments(demand, [content.parts for content in (*head.contents, *system)])
         if exact:
             demand = with_text(demand, body, "contents", "parts")
         context = bodies.asked(service_tier=head.serviceTier or head.service_tier)
@@ -190,24 +188,22 @@ def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
         seen.applied("service_tier", tier)
     for candidate in answer.candidates or ():
         for part in (candidate.content and candidate.content.parts) or ():
-            for said in (part.text, part.functionCall, part.executableCode):
-                if said is not None:
-                    seen.say(said)
+            seen.delivered += weight(part.text) + weight(part.functionCall) + weight(part.executableCode)
         queries = len((candidate.groundingMetadata and candidate.groundingMetadata.webSearchQueries) or ())
         if queries:
             seen.counted["web_searches"] = 1 if per_prompt else max(seen.counted.get("web_searches", 0), queries)
-        if candidate.finishReason:
-            seen.choice_ended(candidate.index)
-    if answer.promptFeedback and answer.promptFeedback.blockReason:
-        seen.ended.update(range(seen.choices))  # there will be no candidates
-    seen.failed = seen.failed or bool(answer.error)
+        seen.ended += candidate.finishReason is not None
+    if answer.error is not None:
+        seen.end(failed=True)
+    elif seen.ended >= seen.choices or (answer.promptFeedback and answer.promptFeedback.blockReason is not None):
+        seen.end()
 
 
 def _take_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
     """A whole answer, or the array form of a stream; of an array cut short, as many events as are whole."""
     try:
         answers = _ANSWERS.decode(body)
-    except ValueError:
+    except msgspec.DecodeError:
         if not body.lstrip().startswith(b"["):
             raise
         _take_cut_array(seen, body.decode("utf-8", "replace"), per_prompt)
@@ -225,8 +221,7 @@ def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
             entry, at = _CUT_JSON.raw_decode(text, at)
         except ValueError:
             break
-        with contextlib.suppress(ValueError):
-            _take(seen, _ANSWER.convert(entry), per_prompt)
+        _take(seen, msgspec.convert(entry, _Answer), per_prompt)
     seen.unreadable += 1
     seen.complete = False
-    seen.say(text[at:])
+    seen.delivered += weight(text[at:])

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from farebox.pricing.model import Demand, ImageInput
+from farebox.pricing.model import Demand, ImageInput, Unseen
 from farebox.providers.audio.length import AudioLength, audio_length, bare_length, unknown_length
 from farebox.providers.formats import bodies
 
@@ -33,8 +33,10 @@ class Attachments:
     audio_seconds: Decimal = Decimal(0)
     audio_seconds_max: Decimal = Decimal(0)
     files_bytes: int = 0
-    remote: int = 0
-    """Inputs by reference whose size is unknown. A remote image is an image without a size instead."""
+    """Of plain-text documents."""
+    unseen: dict[str, None] = field(default_factory=dict)
+    """The kinds of input whose size the request does not tell: given by reference, or compressed. A remote image is an
+    image without a size instead."""
     encoded: int = 0
     """Bytes of the body that the payloads took."""
 
@@ -56,20 +58,20 @@ class Attachments:
             elif key in ("inlineData", "inline_data") and isinstance(value, dict):
                 mime = value.get("mimeType", value.get("mime_type"))
                 self._bytes(str(mime), value, "data")
-            elif key in ("fileData", "file_id", "file_url") or (key == "file_data" and isinstance(value, dict)):
-                self._remote(part, value)
+            elif key in _REFERENCES or (key == "file_data" and isinstance(value, dict)):
+                self._remote(part, value, _REFERENCES.get(key, "file"))
             elif key == "file_data":
                 self._payload("file", part, "file_data", detail)
             elif key in _NESTED:
                 self.take_all(value.get("parts") if isinstance(value, dict) and "parts" in value else value)
 
-    def _remote(self, part: dict[str, Any], value: object) -> None:
+    def _remote(self, part: dict[str, Any], value: object, kind: str) -> None:
         if value is None:
             return
         if part.get("type") in ("input_image", "image", "computer_screenshot"):
             self.images.append(ImageInput(detail=str(part.get("detail") or "auto")))
         else:
-            self.remote += 1
+            self.unseen[kind] = None
 
     def _source(self, part: dict[str, Any], source: dict[str, Any]) -> None:
         """Anthropic's image and document blocks."""
@@ -80,22 +82,24 @@ class Attachments:
         elif kind == "content":
             self.take_all(source.get("content"))
         elif kind in ("url", "file"):
-            self._remote(part, kind)
+            self._remote(part, kind, str(kind))
 
     def _payload(self, key: str, holder: dict[str, Any], slot: str, detail: object) -> None:
         """OpenAI's parts: a data URL, bare base64, or an ordinary URL."""
         value = holder.get(slot)
-        kind = "image/" if "image" in key else "audio/" if "audio" in key else "file/"
+        kind = "image/" if "image" in key else "audio/" if "audio" in key else "video/" if "video" in key else ""
         if not isinstance(value, str):
-            if kind == "file/" and holder.get("file_id"):
-                self.remote += 1
+            if holder.get("file_id"):
+                self._remote(holder, value or "", kind.rstrip("/") or "file")
         elif value.startswith("data:") and ";base64," in value[:256]:
-            self._bytes(kind, holder, slot, detail)
+            said = value[5:256].partition(";")[0].strip().lower()
+            # What a model reads goes by the data's own type: some take documents where others take pictures.
+            self._bytes(kind if said in ("", _ANY_TYPE) else said, holder, slot, detail)
         elif value.startswith(("http:", "https:", "gs:")):
             if kind == "image/":
                 self.images.append(ImageInput(detail=str(detail or "auto")))
             else:
-                self.remote += 1
+                self.unseen[kind.rstrip("/") or "url"] = None
         elif kind != "image/" and value:
             self._bytes(kind, holder, slot)
 
@@ -105,9 +109,9 @@ class Attachments:
             return
         holder[slot] = ""
         self.encoded += len(value)  # a data URL's own beginning is not read by the model either
-        size = len(value) * 3 // 4
+        start = value.find(",") + 1 if value.startswith("data:") else 0
+        size = (len(value) - start) * 3 // 4
         if mime.startswith("image/"):
-            start = value.find(",") + 1 if value.startswith("data:") else 0
             width, height = image_size(_decoded(value[start : start + _SNIFF_CHARS]))
             self.images.append(ImageInput(width, height, str(detail or "auto")))
         elif mime.startswith("audio/"):
@@ -115,8 +119,12 @@ class Attachments:
             length = _audio_length(mime, value)
             self.audio_seconds += length.seconds
             self.audio_seconds_max += length.most
-        else:
+        elif mime.startswith(_PLAIN_TEXT):
             self.files_bytes += size
+        elif mime.startswith("video/"):
+            self.unseen["video"] = None
+        else:
+            self.unseen["pdf" if value.startswith(_PDF, start) else "file"] = None
 
 
 def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
@@ -128,7 +136,7 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
     found = Attachments()
     for content in containers:
         found.take_all(content)
-    if not (found.encoded or found.images or found.remote):
+    if not (found.encoded or found.images or found.unseen):
         return demand
     return replace(
         demand,
@@ -138,16 +146,15 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
         audio_seconds=math.ceil(found.audio_seconds),
         audio_seconds_max=math.ceil(found.audio_seconds_max),
         files_bytes=found.files_bytes,
-        remote_inputs=demand.remote_inputs + found.remote,
+        unseen=(*demand.unseen, *(Unseen(kind) for kind in found.unseen)),
     )
 
 
 def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
     """The demand with its text: that of the field `key`, whose entries hold their parts under `inside` (where they hold
-    any), and every other field of the body but the model's name."""
-    others = bodies.fields(body)
+    any), and every other field of the body but those that no model reads."""
+    others = {name: value for name, value in bodies.fields(body).items() if name not in _UNREAD}
     raw = others.pop(key, None)
-    others.pop("model", None)
     content = bodies.tree([raw] if raw is not None else [])
     found = Attachments()
     for entry in content[0] if content and isinstance(content[0], list) else ():
@@ -155,11 +162,23 @@ def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
     return replace(demand, text=bodies.texts(content, others))
 
 
+_ANY_TYPE: Final = "application/octet-stream"
+_PDF: Final = "JVBERi0"
+"""`%PDF-` in base64."""
+_PLAIN_TEXT: Final = ("text/", "application/json", "application/xml", "application/x-ndjson", "application/javascript")
+"""Types whose bytes bound their tokens. Every other document is compressed, or may be: its size says nothing."""
+_REFERENCES: Final = {"fileData": "file", "file_id": "file", "file_url": "url"}
+"""Keys of parts that refer to something elsewhere."""
+_UNREAD: Final = frozenset(
+    {"model", "stream_options", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key"}
+)
+"""Fields of a request that speak to the provider, not to the model."""
 _HOLDERS: Final = {
     "image_url": "url",
     "input_audio": "data",
     "audio_url": "url",
     "video_url": "url",
+    "document_url": "url",
     "file": "file_data",
 }
 """Keys of OpenAI-shaped parts, and where their object form keeps the payload."""

@@ -4,9 +4,12 @@ A row is a meter and the places where a provider writes it: the first place that
 rows of one meter are added up. Rows follow the extractors of genai-prices, so that a figure means what its price means.
 """
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, TypeAlias
+
+import msgspec
 
 from farebox.providers.formats.iterations import ONE_PASS, Iterations, iterations
 from farebox.providers.formats.stated import ImplausibleCost, StatedCost
@@ -15,8 +18,9 @@ from farebox.usage import AbsurdUsage, Quantity, checked
 Row: TypeAlias = tuple[str, ...]
 """Meter, then one or more places such as `prompt_tokens_details.cached_tokens`. A step in brackets, as in
 `promptTokensDetails.[AUDIO].tokenCount`, takes the first list entry whose `modality` is that word."""
+_Place: TypeAlias = tuple[str, tuple[str, ...]]
 
-_Places: TypeAlias = tuple[str, tuple[tuple[str, tuple[str, ...]], ...]]
+_Places: TypeAlias = tuple[str, tuple[_Place, ...]]
 
 _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
@@ -39,7 +43,20 @@ _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 """What contains what. Parts on one line exclude each other, so their sum is compared."""
 
 
+_DIGITS: Final = re.compile(r"[0-9]{1,12}")
+"""A count that a provider writes as text is still a count."""
 _SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What a usage object says."""
+
+    usage: dict[str, Quantity]
+    """Without zeros."""
+    missing: tuple[str, ...] = ()
+    """Required meters that the object does not tell; `usage` may have parts of them."""
+    notes: tuple[str, ...] = ()
+    """Parts that were doubtful and what became of them."""
 
 
 class Reading:
@@ -55,8 +72,9 @@ class Reading:
         stated: StatedCost | None = None,
         passes: bool = False,
     ) -> None:
-        """`beside` are further rows of figures that a provider leaves out of the general meter they belong to. Where
-        the usage states a `total_tokens` that the general meters make up alone, they are inside it after all.
+        """`required` names meters that are missing where the first of their rows finds nothing. `beside` are further
+        rows of figures that a provider leaves out of the general meter they belong to. Where the usage states a
+        `total_tokens` that the general meters make up alone, they are inside it after all.
 
         `stated` finds the cost that the provider itself states, where its documentation calls that what it bills;
         `passes`: whether the usage lists what is billed beside it, pass by pass."""
@@ -78,21 +96,20 @@ class Reading:
 
     def passes(self, usage: Mapping[str, object]) -> Iterations:
         """What is billed beside the figures themselves."""
-        return iterations(usage, self.read) if self._passes else ONE_PASS
+        return iterations(usage, self._figures) if self._passes else ONE_PASS
 
-    def read(self, usage: Mapping[str, object]) -> dict[str, Quantity]:
-        """The meters of a usage object, without zeros.
+    def _figures(self, usage: Mapping[str, object]) -> Mapping[str, Quantity]:
+        figures = self.read(usage)
+        return {} if figures is None else figures.usage
 
-        Raises AbsurdUsage where a figure cannot be right or a required one is missing.
-        """
+    def read(self, usage: Mapping[str, object]) -> Figures | None:
+        """The figures of a usage object; None where it has none. Raises AbsurdUsage where one cannot be right."""
         found: dict[str, Quantity] = {}
-        _collect(found, self._rows, usage)
+        told = _collect(found, self._rows, usage)
         if self._beside and not _made_up(usage.get("total_tokens"), found):
             _collect(found, self._beside, usage)
-        for meter in self._required:
-            if meter not in found:
-                raise AbsurdUsage(f"the usage lacks {meter}")
-        return consistent(found)
+        missing = tuple(meter for meter in self._required if not told.get(meter))
+        return consistent(found, missing) if found else None
 
 
 def _plain(value: Decimal) -> bool:
@@ -108,16 +125,15 @@ def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
     return tuple((meter, tuple(_steps(place) for place in places)) for meter, *places in rows)
 
 
-def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> None:
+def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> dict[str, bool]:
+    """Add up what the rows find. Returns of each meter whether the first of its rows found something."""
+    told: dict[str, bool] = {}
     for meter, places in rows:
-        for first, further in places:
-            reported = usage.get(first)
-            if further and reported is not None:
-                reported = _at(reported, further)
-            value = reported if type(reported) is int else _quantity(meter, reported)
-            if value is not None:
-                found[meter] = found.get(meter, 0) + value
-                break
+        value = _first(usage, meter, places)
+        if value is not None:
+            found[meter] = found.get(meter, 0) + value
+        told.setdefault(meter, value is not None)
+    return told
 
 
 def _made_up(total: object, found: Mapping[str, Quantity]) -> bool:
@@ -125,22 +141,50 @@ def _made_up(total: object, found: Mapping[str, Quantity]) -> bool:
     return type(total) is int and total > 0 and total <= found.get("input_tokens", 0) + found.get("output_tokens", 0)
 
 
-def consistent(figures: Mapping[str, object]) -> dict[str, Quantity]:
-    """The figures without zeros, after the sanity check of each and of parts against their wholes.
+def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> Figures:
+    """The figures without zeros, after the sanity check of each.
 
-    Raises AbsurdUsage.
+    A part above its whole makes the part doubtful, not the whole: it is cut to what the whole leaves it, with a note.
+    Of a whole that is missing, the parts are the least.
+
+    Raises AbsurdUsage where a figure cannot be right.
     """
     usage = checked(figures)
     if _SPECIAL.isdisjoint(usage):
-        return usage
+        return Figures(usage, missing)
+    notes: list[str] = []
     for whole, parts in _PARTS:
         total = sum(usage.get(part, 0) for part in parts)
-        if total and total > usage.get(whole, 0):
-            raise AbsurdUsage(f"{' + '.join(parts)} is {total}, above {whole} {usage.get(whole, 0)}")
-    return usage
+        if not total or total <= usage.get(whole, 0):
+            continue
+        if whole in missing:
+            usage[whole] = total
+            continue
+        notes.append(f"{' + '.join(parts)} was {total}, above {whole} {usage.get(whole, 0)}: cut to it")
+        left = usage.get(whole, 0)
+        for part in parts:
+            kept = min(usage.pop(part, 0), left)
+            left -= kept
+            if kept:
+                usage[part] = kept
+    return Figures(usage, missing, tuple(notes))
 
 
-def _steps(place: str) -> tuple[str, tuple[str, ...]]:
+def _first(usage: Mapping[str, object], meter: str, places: tuple[_Place, ...]) -> Quantity | None:
+    """The first of the places that holds a number."""
+    for first, further in places:
+        reported = usage.get(first)
+        if further and reported is not None:
+            reported = _at(reported, further)
+        value = reported if type(reported) is int else _quantity(meter, reported)
+        if value is not None:
+            if value < 0:  # it must not hide in a sum
+                raise AbsurdUsage(f"{meter} is {value}, below zero")
+            return value
+    return None
+
+
+def _steps(place: str) -> _Place:
     first, *further = place.split(".")
     return first, tuple(further)
 
@@ -175,6 +219,6 @@ def _quantity(meter: str, value: object) -> Quantity | None:
         return Decimal(repr(value))
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
-        return int(value)  # some proxies write counts as text
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
     raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")

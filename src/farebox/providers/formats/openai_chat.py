@@ -10,17 +10,21 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand
+from farebox.pricing.ceilings import family_name, ignores_limit
+from farebox.pricing.model import Demand, Unseen
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
-from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
-from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
+
+_SEARCHING: Final = re.compile(r"gpt-[5-9].*-search")
+"""Models that search without a tool, and bill what they find as input."""
+_RESEARCH_SEARCHES: Final = 50
+"""Searches held for a research of Perplexity's; its examples make about 20."""
 
 _REQUIRED: Final = ("input_tokens", "output_tokens")
 _CACHED: Final = (
@@ -82,6 +86,7 @@ class _Asked(msgspec.Struct):
     """A message of the request."""
 
     content: Any = None
+    audio: Any = None
 
 
 class _Head(msgspec.Struct):
@@ -102,6 +107,7 @@ class _Head(msgspec.Struct):
     search_parameters: Any = None
     web_search_options: Any = None
     deferred: Any = None
+    extra_body: Any = None
 
 
 class _Function(msgspec.Struct):
@@ -128,7 +134,6 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     text: Any = None
     finish_reason: Any = None
-    index: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -143,7 +148,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer, float_hook=stated.exact_number)
+_ANSWER: Final = msgspec.json.Decoder(_Answer, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +175,18 @@ class OpenAIChat(bodies.JsonBody):
         head = bodies.decode(_HEAD, body)
         model = head.model.removeprefix(self.prefix)
         limits = [limit for limit in (head.max_tokens, head.max_completion_tokens) if limit is not None]
+        old_field = self.new_limit and head.max_completion_tokens is None
+        unlimited = bool(limits) and ignores_limit(head.model, old_field=old_field)
         demand = Demand(
             model=model,
             text_bytes=len(body),
             messages=self._messages(head),
             tools=len(head.tools or ()) + len(head.functions or ()),
             choices=max(head.n or 1, head.best_of or 1) * (_prompts(head.prompt) if self.legacy else 1),
-            output_max=max(limits, default=None),
-            clampable=True,
+            output_max=None if unlimited else max(limits, default=None),
+            clampable=not unlimited,
+            allowed={"web_searches": _RESEARCH_SEARCHES} if self._researches(head.model) else {},
+            unseen=self._unseen(head),
         )
         demand = with_attachments(demand, [message.content for message in head.messages or ()])
         if exact:
@@ -214,6 +223,20 @@ class OpenAIChat(bodies.JsonBody):
             return EventReader(take_event, self.reading, Seen(hide_usage, parsed.demand.choices))
         return BodyReader(take_body, self.reading)
 
+    def _researches(self, model: str) -> bool:
+        return self.searches and family_name(model).startswith("sonar-deep-research")
+
+    def _unseen(self, head: _Head) -> tuple[Unseen, ...]:
+        """Speech of earlier answers that is referred to by its id, caches, and what searching models bring in."""
+        found = []
+        if any(isinstance(message.audio, dict) and message.audio.get("id") for message in head.messages or ()):
+            found.append(Unseen("audio"))
+        if _SEARCHING.match(family_name(head.model)) or self._researches(head.model):
+            found.append(Unseen("web_search", uses=None))
+        if isinstance(head.extra_body, dict) and b"cached_content" in msgspec.json.encode(head.extra_body):
+            found.append(Unseen("cache"))
+        return tuple(found)
+
     def _unmetered(self, head: _Head) -> str | None:
         if head.deferred not in (None, False):
             return "a deferred completion is answered before its usage is known"
@@ -239,58 +262,61 @@ def _prompts(prompt: object) -> int:
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
-    """Nothing in a chunk ends the stream: usage comes first, in the middle or in every chunk of some providers, and so
-    do finish reasons. `[DONE]` does, or the end of the body."""
+    if data == b"[DONE]":
+        seen.end()
+        return True
     chunk = _ANSWER.decode(data)
     _take(seen, chunk)
-    if chunk.usage is None or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
-        return True
-    return not seen.hide_usage
+    if _failed(chunk):
+        seen.end(failed=True)
+    elif isinstance(chunk.usage, dict) and not chunk.choices:
+        seen.end()
+        return not seen.hide_usage
+    elif seen.ended >= seen.choices and seen.usage is not None:
+        seen.end()  # Perplexity sends no [DONE]: with every choice ended and usage told, nothing else can matter
+    return True
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    _take(seen, _ANSWER.decode(body))
+    answer = _ANSWER.decode(body)
+    _take(seen, answer)
     seen.complete = True
+    seen.failed = _failed(answer)
 
 
 def _failed(answer: _Answer) -> bool:
-    """Some providers send an empty error beside every good answer."""
-    return bool(answer.error) or (isinstance(answer.x_groq, dict) and bool(answer.x_groq.get("error")))
+    return answer.error is not None or (isinstance(answer.x_groq, dict) and answer.x_groq.get("error") is not None)
 
 
 def _take(seen: Seen, answer: _Answer) -> None:
     usage = answer.usage
-    if answer.x_groq is not None or answer.error is not None:
-        seen.failed = seen.failed or _failed(answer)
-        if usage is None and isinstance(answer.x_groq, dict):
-            usage = answer.x_groq.get("usage")
+    if usage is None and isinstance(answer.x_groq, dict):
+        usage = answer.x_groq.get("usage")
     if usage is not None or seen.model is None:
         seen.update(usage, answer.model)
         seen.applied("service_tier", answer.service_tier)
     for choice in answer.choices or ():
         said = choice.delta or choice.message
         if said is not None:
-            _say(seen, said)
+            seen.delivered += _said(said)
         if choice.text is not None:
-            seen.say(choice.text)
-        if choice.finish_reason:
-            seen.choice_ended(choice.index)
+            seen.delivered += weight(choice.text)
+        if choice.finish_reason is not None:
+            seen.ended += 1
 
 
-def _say(seen: Seen, message: _Message) -> None:
-    """What a message or delta says: content, reasoning, refusal, and arguments of tools."""
-    if message.content:
-        seen.say(message.content)
+def _said(message: _Message) -> int:
+    """UTF-8 bytes of what a message or delta says: content, reasoning, refusal, and arguments of tools."""
+    said = weight(message.content) if message.content is not None else 0
     for other in (message.reasoning_content, message.reasoning, message.refusal, message.audio):
         if other is not None:
-            seen.say(other)
+            said += weight(other)
     for call in message.tool_calls or ():
         if call.function is not None:
-            seen.say(call.function.name)
-            seen.say(call.function.arguments)
+            said += weight(call.function.name) + weight(call.function.arguments)
     if message.function_call is not None:
-        seen.say(message.function_call.name)
-        seen.say(message.function_call.arguments)
+        said += weight(message.function_call.name) + weight(message.function_call.arguments)
+    return said
 
 
 def _take_google_event(seen: Seen, data: bytes) -> bool:

@@ -8,7 +8,6 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, stated
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
-from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -29,7 +28,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer, float_hook=stated.exact_number)
+_ANSWER: Final = msgspec.json.Decoder(_Answer, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +63,4 @@ def _take_body(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.usage, answer.model)
     seen.complete = True
-    seen.failed = bool(answer.error)
+    seen.failed = answer.error is not None

@@ -1,24 +1,20 @@
 """OpenAI's Responses API."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand
+from farebox.pricing.model import Demand, Unseen
+from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
-from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
 from farebox.providers.formats.tools import Declared
-
-SEARCHES_MAX: Final = 10
-"""Searches to hold for where a request allows a search tool without saying how often."""
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
@@ -69,7 +65,6 @@ class _Item(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
-    id: Any = None
     model: Any = None
     usage: Any = None
     status: Any = None
@@ -87,8 +82,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_EVENT: Final = Answers[_Event](_Event, float_hook=stated.exact_number)
-_RESPONSE: Final = Answers[_Response](_Response, float_hook=stated.exact_number)
+_EVENT: Final = msgspec.json.Decoder(_Event, float_hook=stated.exact_number)
+_RESPONSE: Final = msgspec.json.Decoder(_Response, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +101,15 @@ class OpenAIResponses(bodies.JsonBody):
         head = bodies.decode(_HEAD, body)
         model = _model(head)
         declared = tools.of_responses(head.tools, head.input, head.max_tool_calls, self.rules)
-        # What these refer to is read as input, and its length is not in the request.
-        kept = [head.previous_response_id, head.conversation, head.prompt]
         demand = Demand(
             model=model,
             text_bytes=len(body),
             messages=len(head.input) if isinstance(head.input, list) else 1,
             tools=len(declared),
-            remote_inputs=sum(reference is not None for reference in kept),
+            unseen=(*_references(head), *tools.unseen(declared)),
             output_max=head.max_output_tokens,
             clampable=not self.compacts,
-            fixed=tools.counted(declared, SEARCHES_MAX, shared=True),
+            allowed=tools.counted(declared, TOOL_USES, shared=True),
         )
         demand = with_attachments(demand, [head.input])
         if exact:
@@ -158,46 +151,55 @@ def _unmetered(head: _Head) -> str | None:
     return None
 
 
+def _references(head: _Head) -> Iterator[Unseen]:
+    """What is read as input, is kept at the provider, and has a length that the request does not tell."""
+    if head.previous_response_id is not None:
+        yield Unseen("response", str(head.previous_response_id))
+    if head.conversation is not None:
+        yield Unseen("conversation")
+    if head.prompt is not None:
+        yield Unseen("prompt")
+    if isinstance(head.input, list) and any(map(_is_reference, head.input)):
+        yield Unseen("item")
+
+
+def _is_reference(item: object) -> bool:
+    """An item that is no more than the id of one kept at the provider."""
+    return isinstance(item, dict) and (item.get("type") == "item_reference" or not item.keys() - {"id", "type"})
+
+
 def _take_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.type.endswith(".delta"):
-        seen.say(event.delta)
+        seen.delivered += weight(event.delta)
     elif event.type == "error":
         seen.end(failed=True)
     elif event.type == "response.output_item.done" and event.item is not None:
         _count(seen, [event.item])
     elif event.response is not None:
-        _update(seen, event.response)
+        seen.update(event.response.usage, event.response.model)
+        seen.applied("service_tier", event.response.service_tier)
         if event.type in _TERMINAL:
             if event.response.output:
                 seen.counted.clear()  # counted again from the whole list
                 _count(seen, event.response.output)
             _billable(seen, event.response.tool_usage)
             seen.end(failed=event.type == "response.failed")
-    elif event.type in _TERMINAL:
-        seen.end(failed=event.type == "response.failed")
     return True
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
-    _update(seen, response)
+    seen.update(response.usage, response.model)
+    seen.applied("service_tier", response.service_tier)
     _count(seen, response.output)
     _billable(seen, response.tool_usage)
     for item in response.output:
-        seen.say(item.arguments)
+        seen.delivered += weight(item.arguments)
         for part in item.content if isinstance(item.content, list) else ():
-            if isinstance(part, dict):
-                seen.say(part.get("text"))
+            seen.delivered += weight(part.get("text")) if isinstance(part, dict) else 0
     seen.complete = True
-    seen.failed = bool(response.error)
-
-
-def _update(seen: Seen, response: _Response) -> None:
-    seen.update(response.usage, response.model)
-    seen.applied("service_tier", response.service_tier)
-    if isinstance(response.id, str):
-        seen.reference = response.id
+    seen.failed = response.error is not None
 
 
 def _billable(seen: Seen, tool_usage: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from farebox.pricing.model import Unseen
 from farebox.providers.formats import bodies
 from farebox.usage import Quantity
 
@@ -195,6 +196,16 @@ def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[s
             uses = each if tool.uses is None else tool.uses
             most[tool.meter] = max(most.get(tool.meter, 0), uses) if shared else most.get(tool.meter, 0) + uses
     return most
+
+
+def unseen(tools: Iterable[Tool], *, uses: int | None = None) -> tuple[Unseen, ...]:
+    """What the tools bring in that run at the provider. `uses`: of a tool that does not say how many."""
+    found = (
+        Unseen(tool.kind, uses=uses if tool.uses is None else tool.uses)
+        for tool in tools
+        if tool.hosted or tool.kind == "tool_search"
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _tool(rules: Mapping[str, Rule], tool: Declared, charged: str | None = None, most: int | None = None) -> Tool:

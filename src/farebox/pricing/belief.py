@@ -1,0 +1,40 @@
+"""Which usage can be. What a provider reports is believed however large it is, unless no such call can have used it.
+
+The bound has nothing to do with the hold: a true figure above the hold is an overrun, not a lie.
+"""
+
+from farebox.pricing.ceilings import ceiling_known, output_ceiling
+from farebox.pricing.model import Demand, Estimate, ModelPrice
+from farebox.pricing.unseen import passes_max
+from farebox.pricing.window import WINDOW_UNKNOWN, context_window
+from farebox.usage import AbsurdUsage, Usage
+
+UNKNOWN_MARGIN = 4
+"""Where window or ceiling of a model are assumed rather than known, they are believed to be so many times larger."""
+
+
+def check_possible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estimate) -> None:
+    """Raises AbsurdUsage where a call of this request cannot have used so much: more input than the context window
+    holds in each pass that the request allows, or more output than the model generates in each.
+
+    A request whose tools may run without end has no bound but that of every figure (`usage.METER_MAX`)."""
+    read, written = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    if read <= bound.input_tokens and written <= bound.output_tokens:
+        return  # nearly all of them
+    passes = passes_max(demand)
+    if passes is None:
+        return
+    most = passes * max(_window(price), bound.input_tokens)
+    if read > most:
+        raise AbsurdUsage(f"input_tokens is {read}, and the request can take {most} at most")
+    most = max(bound.output_tokens, passes * max(1, demand.choices) * _ceiling(price))
+    if written > most:
+        raise AbsurdUsage(f"output_tokens is {written}, and the request can take {most} at most")
+
+
+def _window(price: ModelPrice) -> int:
+    return UNKNOWN_MARGIN * WINDOW_UNKNOWN if price.context_window is None else context_window(price)
+
+
+def _ceiling(price: ModelPrice) -> int:
+    return output_ceiling(price) if ceiling_known(price) else UNKNOWN_MARGIN * output_ceiling(price)

@@ -1,0 +1,34 @@
+"""What is counted where a provider does not tell its usage: for charges, never for holds."""
+
+from collections.abc import Callable
+
+from farebox.money import ceil_div
+from farebox.pricing.media import audio_tokens, image_tokens
+from farebox.pricing.model import Demand, ModelPrice
+from farebox.pricing.tokens import approximate_tokens
+from farebox.usage import Quantity
+
+MESSAGE_TOKENS = 4
+"""Role and separators of a message, as OpenAI's chat template has them."""
+TEXT_BYTES_PER_TOKEN = 4
+"""Of attached plain text, which is not decoded to be counted."""
+
+
+def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str]) -> dict[str, Quantity]:
+    """The input of a request in meters: its text by a tokenizer, images and audio by their rules. Input that the
+    request does not show is not counted."""
+    tokens = count_text(price, text()) if demand.text_bytes else 0
+    tokens += MESSAGE_TOKENS * demand.messages + ceil_div(demand.files_bytes, TEXT_BYTES_PER_TOKEN)
+    images = sum(image_tokens(price.model, image) for image in demand.images)
+    audio = audio_tokens(price.model, demand.audio_seconds)
+    counted: dict[str, Quantity] = {"input_tokens": tokens + images + audio}
+    if images:
+        counted["input_image_tokens"] = images
+    if audio:
+        counted["input_audio_tokens"] = audio
+    return counted
+
+
+def count_text(price: ModelPrice, text: str) -> int:
+    """Tokens of the text by the model's tokenizer; where that is not published by o200k_base, as an approximation."""
+    return approximate_tokens(price.provider, price.model, text)

@@ -1,0 +1,169 @@
+"""Input that a request does not show: what is held for it.
+
+By its kind one of three rules applies; the operator may change which (`FAREBOX_UNSEEN_INPUT`).
+
+- `window`: all that the model can read, less what was sent. A tool that runs at the provider makes it read again after
+  each use, so it counts once more for each use that the request allows.
+- `learned`: what this kind brought in lately at this provider (`usecases.learned`), for each use. What it brings in
+  beyond that is an overrun, which the operator accepts; where the balance is short, one use is held at least.
+- `refuse`: not on the operator's key.
+
+An id that an earlier answer gave has a known size, whatever the rule.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias, cast, get_args
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.pricing.model import Demand, ModelPrice, Unseen
+from farebox.pricing.window import context_window
+
+Rule: TypeAlias = Literal["window", "learned", "refuse"]
+
+TOOL_USES = 10
+"""Assumed where a request allows a tool without saying how often: Anthropic's servers pause a turn after ten."""
+
+PRIOR_TOKENS = 32_000
+"""What a use of a learned kind brings in at least, by assumption: the most that was seen of ordinary searches."""
+
+KINDS: Mapping[str, Rule] = MappingProxyType(
+    {
+        "file": "window",
+        "url": "window",
+        "pdf": "window",
+        "video": "window",
+        "audio": "window",
+        "response": "window",
+        "conversation": "window",
+        "item": "window",
+        "prompt": "window",
+        "cache": "window",
+        "container": "window",
+        "web_search": "learned",
+        "web_fetch": "window",
+        "url_context": "window",
+        "mcp": "window",
+        "file_search": "window",
+        "code_execution": "window",
+    }
+)
+"""Every kind, and its rule unless the operator sets another."""
+
+TOOLS = frozenset({"web_search", "web_fetch", "url_context", "mcp", "file_search", "code_execution"})
+"""Kinds that come in by uses, each followed by another pass of the model."""
+
+_PASSES = TOOLS | {"tool_search", "advisor"}
+"""Kinds after whose uses the model reads again; of some what it reads is in the request, or another model's."""
+
+FEES = MappingProxyType({"web_search": "web_searches", "file_search": "storage_searches"})
+"""The meters by which uses of a tool are charged, beside the tokens that they bring in."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The operator's rules."""
+
+    of: Mapping[str, Rule] = KINDS
+    prior: int = PRIOR_TOKENS
+
+    def rule(self, kind: str) -> Rule:
+        """The rule of a kind."""
+        return self.of.get(kind, "window")
+
+
+class Outside(msgspec.Struct, frozen=True, gc=False):
+    """How much is held for what a request does not show."""
+
+    windows: int = 0
+    """How often the whole context window is read."""
+    known: int = 0
+    """Tokens of ids whose size is known; they fit into the windows, where there are any."""
+    learned: int = 0
+    """Tokens that uses of learned kinds bring in."""
+
+    def tokens(self, price: ModelPrice, seen: int) -> int:
+        """Input tokens beside the `seen` ones of the request itself."""
+        window = context_window(price)
+        if self.windows:
+            return max(0, self.windows * window - seen) + self.learned
+        return min(self.known, window) + self.learned
+
+
+NOTHING = Outside()
+
+
+def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
+    """Rules from `kind=rule,kind=rule` over the defaults. Raises ValueError saying what is wrong."""
+    of = dict(KINDS)
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        kind, _, rule = (word.strip() for word in part.partition("="))
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is no kind of unseen input: use {', '.join(KINDS)}")
+        if rule not in get_args(Rule):
+            raise ValueError(f"{rule!r} is no rule for {kind}: use {', '.join(get_args(Rule))}")
+        if rule == "learned" and kind not in TOOLS:
+            raise ValueError(f"{kind} cannot be learned, only tools can: {', '.join(sorted(TOOLS))}")
+        of[kind] = cast(Rule, rule)
+    return Rules(MappingProxyType(of), prior)
+
+
+def outside_of(
+    demand: Demand,
+    rules: Rules = Rules(),  # noqa: B008  # frozen
+    known: Callable[[Unseen], int | None] = lambda _: None,
+    learned: Callable[[str], int] = lambda _: 0,
+) -> Outside:
+    """What is held for the unseen input of a request. `known` tells the tokens behind an id where they are known,
+    `learned` what a use of a kind brought in lately."""
+    if not demand.unseen:
+        return NOTHING
+    windows = known_tokens = learned_tokens = 0
+    for unseen in demand.unseen:
+        if unseen.kind not in KINDS:
+            continue
+        size = known(unseen) if unseen.ref else None
+        if size is not None:
+            known_tokens += size
+        elif unseen.kind not in TOOLS:
+            windows = max(windows, 1)
+        elif rules.rule(unseen.kind) == "learned":
+            learned_tokens += max(rules.prior, learned(unseen.kind)) * _uses(unseen)
+        elif _uses(unseen):
+            windows = max(windows, 1) + _uses(unseen)
+    return Outside(windows, known_tokens, learned_tokens)
+
+
+def modest(demand: Demand, rules: Rules) -> Demand | None:
+    """The demand with one use of each learned kind: what must be held at least. None where that changes nothing."""
+    fewer = {unseen.kind for unseen in demand.unseen if rules.rule(unseen.kind) == "learned" and _uses(unseen) > 1}
+    if not fewer:
+        return None
+    fees = {FEES[kind] for kind in fewer if kind in FEES}
+    return replace(
+        demand,
+        unseen=tuple(replace(unseen, uses=1) if unseen.kind in fewer else unseen for unseen in demand.unseen),
+        allowed={meter: min(quantity, 1) if meter in fees else quantity for meter, quantity in demand.allowed.items()},
+    )
+
+
+def passes_max(demand: Demand) -> int | None:
+    """How often at most the model reads its input for one answer: once, and again after each use of a tool. None where
+    the request sets no bound."""
+    passes = 1
+    for unseen in demand.unseen:
+        if unseen.kind in _PASSES:
+            if unseen.uses is None:
+                return None
+            passes += unseen.uses
+    return passes
+
+
+def refused(demand: Demand, rules: Rules) -> tuple[str, ...]:
+    """The kinds of the request that the operator does not pay for."""
+    return tuple(dict.fromkeys(unseen.kind for unseen in demand.unseen if rules.rule(unseen.kind) == "refuse"))
+
+
+def _uses(unseen: Unseen) -> int:
+    return TOOL_USES if unseen.uses is None else unseen.uses

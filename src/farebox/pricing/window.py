@@ -1,0 +1,21 @@
+"""How much a model reads at once: the most that input which the request does not show can come to."""
+
+from farebox.pricing.model import ModelPrice
+
+WINDOW_UNKNOWN = 1_048_576
+"""Assumed where the price list has none."""
+
+WINDOW_ROUNDING = 105
+"""Percent. Price lists round windows: 1,000,000 for 1,047,576."""
+
+
+def context_window(price: ModelPrice) -> int:
+    """Tokens that the model reads at most, for one answer. Where a dearer tier begins at the listed window or above it,
+    the model has a larger one too (Claude Sonnet 4.5: 200,000, and 1,000,000 on request)."""
+    listed = price.context_window
+    if listed is None:
+        return WINDOW_UNKNOWN
+    window = listed * WINDOW_ROUNDING // 100
+    if any(start >= listed for rate in price.rates for start, _ in rate.tiers):
+        return max(window, WINDOW_UNKNOWN)
+    return window

@@ -1,0 +1,80 @@
+"""What this process learned from answers that passed through it: the size of what ids stand for, and how much the uses
+of tools bring in. In memory and bounded; after a restart, or in another process, the rules for the unknown apply.
+"""
+
+from collections import OrderedDict, deque
+
+from farebox.money import ceil_div
+from farebox.pricing.model import Demand
+from farebox.pricing.unseen import FEES, TOOLS
+from farebox.usage import Usage
+
+SIZES_KEPT = 50_000
+USES_KEPT = 1_000
+"""Observations of one tool at one provider: the latest."""
+BYTES_PER_TOKEN = 4
+"""Of the request's own text, roughly: what is above it is taken for what tools brought in."""
+DAY_MS = 86_400_000
+
+
+class Learned:
+    """One for each process."""
+
+    def __init__(self) -> None:
+        self._sizes: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._uses: dict[tuple[str, str], deque[int]] = {}
+        self._sorted: dict[tuple[str, str], list[int]] = {}
+        self._day = -1
+        self._written_off = 0
+
+    def keep_size(self, account_id: str, provider: str, reference: str, tokens: int) -> None:
+        """An answer can be referred to from now on: input and output of its call together are what it stands for."""
+        key = (account_id, provider, reference)
+        self._sizes[key] = tokens
+        self._sizes.move_to_end(key)
+        if len(self._sizes) > SIZES_KEPT:
+            self._sizes.popitem(last=False)
+
+    def size(self, account_id: str, provider: str, reference: str) -> int | None:
+        """Tokens that the reference stands for; None where it did not pass through here for this account."""
+        key = (account_id, provider, reference)
+        tokens = self._sizes.get(key)
+        if tokens is not None:
+            self._sizes.move_to_end(key)
+        return tokens
+
+    def learn_use(self, provider: str, kind: str, tokens: int) -> None:
+        """A call's uses of a tool brought in so many tokens each."""
+        self._uses.setdefault((provider, kind), deque(maxlen=USES_KEPT)).append(tokens)
+        self._sorted.pop((provider, kind), None)
+
+    def per_use(self, provider: str, kind: str, percentile: int) -> int:
+        """So much, or less, one use brought in, in that percentage of the calls observed; 0 where there were none."""
+        seen = self._uses.get((provider, kind))
+        if not seen:
+            return 0
+        ordered = self._sorted.get((provider, kind))
+        if ordered is None:
+            ordered = self._sorted[provider, kind] = sorted(seen)
+        return ordered[min(len(ordered) - 1, len(ordered) * percentile // 100)]
+
+    def write_off(self, amount: int, at: int) -> int:
+        """Nano-dollars of this call's cost were written off; returns what was in all, on the day of `at`."""
+        if at // DAY_MS != self._day:
+            self._day, self._written_off = at // DAY_MS, 0
+        self._written_off += amount
+        return self._written_off
+
+
+def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:
+    """Take from a whole answer, and the provider's own figures, what later holds can be made of."""
+    read = int(usage.get("input_tokens", 0))
+    if reference:
+        learned.keep_size(account_id, provider, reference, read + int(usage.get("output_tokens", 0)))
+    if len(demand.unseen) != 1:
+        return  # what brought in what, nobody can tell
+    kind = demand.unseen[0].kind
+    uses = int(usage.get(FEES[kind], 0)) if kind in FEES else 1
+    if kind in TOOLS and uses:
+        beside = max(0, read - demand.text_bytes // BYTES_PER_TOKEN)
+        learned.learn_use(provider, kind, ceil_div(beside, uses))
