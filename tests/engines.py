@@ -3,9 +3,9 @@
 `FAREBOX_TEST_ENGINE=postgres` runs the whole suite on PostgreSQL, `=sqlite` on SQLite. Without it, tests marked
 ON_BOTH_ENGINES run once on each, all others on SQLite. Tests about SQLite itself are marked SQLITE_ONLY.
 
-A database belongs to a folder: who opens the folder again finds what was written, as with a file in it. On PostgreSQL
-it is a copy of a template that is migrated once, on a server of this test process; it is dropped after the test whose
-folder it was.
+A database belongs to a folder: who opens the folder again finds what was written, as with a file in it. It is a copy
+of a template that is migrated once in this test process: of a file, or on PostgreSQL of a database, which is dropped
+after the test whose folder it was.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from farebox.storage.postgres.connecting import Session, connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection
 from farebox.storage.sqlite import connect as connect_sqlite
+from farebox.storage.sqlite import open_file
 from farebox.storage.sqlite.database import SqliteDatabase
 from tests.postgres.server import PostgresServer, start_postgres
 
@@ -82,7 +84,25 @@ def database_url(folder: Path) -> str:
 
 def settings_for(folder: Path, **more: object) -> Settings:
     """Settings of a process with this data folder, on the engine of the test. What `more` says wins."""
-    return load({}, **{"data_dir": str(folder), "database_url": database_url(folder), **more})
+    settings = load({}, **{"data_dir": str(folder), "database_url": database_url(folder), **more})
+    if settings.engine == "sqlite":
+        lay_out(settings.database_path)
+    return settings
+
+
+def lay_out(path: Path) -> None:
+    """A migrated file, where there is none yet."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_bytes(_template_file())
+
+
+@functools.cache
+def _template_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "template.db"
+        open_file(path).close()
+        return path.read_bytes()
 
 
 @functools.cache

@@ -89,7 +89,10 @@ class Books:
 
 def database_at(path: Path) -> Database:
     """The file; on PostgreSQL, one database that all books of this test process have in turn (see `emptied`)."""
-    return SqliteDatabase(path) if engines.engine_now() == "sqlite" else PostgresDatabase(_shared(), timeout=SECONDS)
+    if engines.engine_now() == "postgres":
+        return PostgresDatabase(_shared(), timeout=SECONDS)
+    engines.lay_out(path)
+    return SqliteDatabase(path)
 
 
 @functools.cache

@@ -41,6 +41,8 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().ra
 CLIENTS = 16
 ACCOUNTS = 3
 GRANTED = parse_usd("1000")
+LIFE_ANSWERS = 20
+"""Complete answers of a life that is more than a start, on average at least: also on a busy machine there is load."""
 GIVEN_UP_MS = 2_000
 """PostgreSQL: a process that was not seen for so long has its holds ended. On SQLite the next start does it at once."""
 
@@ -147,6 +149,14 @@ class Load:
     async def run(self) -> None:
         await asyncio.gather(*(self._client() for _ in range(CLIENTS)))
 
+    async def more(self, count: int, calling: "asyncio.Future[None]") -> None:
+        """Wait until so many more answers are complete."""
+        wanted, end = len(self.seen.complete) + count, time.monotonic() + 60
+        while len(self.seen.complete) < wanted:
+            assert not calling.done()
+            assert time.monotonic() < end, "nobody is answered"
+            await asyncio.sleep(0.005)
+
     async def _client(self) -> None:
         while not self.stopped:
             account, token = self._chance.choice(self._house.customers)
@@ -199,7 +209,8 @@ async def kill_and_restart(house: House, chance: random.Random) -> Seen:
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
             else:
                 await listening(house, process)
-                await asyncio.sleep(chance.uniform(0.02, 0.7))
+                await load.more(chance.randrange(1, 2 * LIFE_ANSWERS), calling)
+                await asyncio.sleep(chance.uniform(0.0, 0.3))
             assert not calling.done()
     with served(house) as process:
         await listening(house, process)
