@@ -545,9 +545,11 @@ def test_a_revoked_token_stops_working_within_a_second(farebox: Farebox, custome
     # As the command line does it: only the database is told.
     assert farebox.run(services.database.write(lambda connection: revoke_token(connection, token.token_id, at)))
     revoked = time.monotonic()
+    called = revoked
     while call(customer, "demo/chat/completions", CHAT, bearer(customer.token)).status_code == 200:
-        assert time.monotonic() - revoked < 1, "it still works"
+        assert called - revoked < 1, "it still works"
         time.sleep(0.05)
+        called = time.monotonic()
     assert code(call(customer, "demo/chat/completions", CHAT, bearer(customer.token))) == (401, 2009)
 
 
