@@ -10,6 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import brotli
+import zstandard
+
 FOLDER = Path(__file__).parent / "cases"
 _KNOWN = frozenset(
     {
@@ -138,5 +141,8 @@ def _multipart(parts: dict[str, Any]) -> tuple[bytes, str]:
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, mtime=0),
     "deflate": zlib.compress,
+    "br": lambda data: bytes(brotli.compress(data, quality=5)),
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
+    "gzip, br": lambda data: bytes(brotli.compress(gzip.compress(data, mtime=0), quality=5)),
 }
 """By the name that `encode` of a row has."""

@@ -9,8 +9,8 @@ of it, worked out from the public price, never from what Farebox says. Fields:
   `{"filename": …, "content": …}`; `request_headers`; `balance_usd` (1000); `moment` (drive.MOMENT).
 - the provider's answer: `status` (200), `headers`, and one of `sse` (a list of events: objects as JSON, texts such as
   `[DONE]` as they are, `{"raw": "…"}` with its own line ends; `named` adds `event:` lines, `eol` is the line end),
-  `body` (JSON or text), `raw` (the same, or bytes by a macro). `encode`: `gzip`, `deflate`. `cut`: the connection
-  breaks after it. `leaves_after`: the client hangs up after so many events.
+  `body` (JSON or text), `raw` (the same, or bytes by a macro). `encode`: as cases.ENCODERS has it. `cut`: the
+  connection breaks after it. `leaves_after`: the client hangs up after so many events.
 - what is right: `charge` in nano-dollars and `why`; `source`, `policy`, `notes`: what the receipt's fields are or
   contain (`[]`: empty); `lines`: quantities by meter; `hold`: `covers` (always looked at), `clamped`, or `below` where
   a hold may be less than the charge; `lacks`: numbers of events that the client does not get because it did not ask for

@@ -3,33 +3,37 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farebox.providers.sse import EventSplitter, data_of
+from farebox.providers.sse import LineCutter
 
 
-def split(chunks: list[bytes], limit: int = 100) -> tuple[bytes, list[bytes]]:
-    """All bytes that come out in order, and the events among them."""
-    splitter = EventSplitter(limit)
-    out, events = b"", []
+def cut(chunks: list[bytes], limit: int = 100) -> tuple[bytes, list[bytes]]:
+    """All bytes that come out in order, and the lines as they were returned; the LF of a CRLF that came in two chunks
+    is put back to its line."""
+    cutter = LineCutter(limit)
+    out = b""
+    lines: list[bytes] = []
     for chunk in chunks:
-        unread, whole = splitter.push(chunk)
-        out += unread + b"".join(whole)
-        events += whole
-    return out + splitter.rest(), events
+        late, whole = cutter.push(chunk)
+        out += late + b"".join(whole)
+        if late:
+            lines[-1] += late
+        lines += whole
+    return out + cutter.rest(), lines
 
 
-def test_cuts_at_empty_lines_of_either_kind() -> None:
-    stream = b"data: 1\n\n: note\r\n\r\nevent: x\ndata: 2\n\r\ndata: 3"
-    assert split([stream])[1] == [b"data: 1\n\n", b": note\r\n\r\n", b"event: x\ndata: 2\n\r\n"]
+def test_lines_of_every_kind() -> None:
+    stream = b"data: 1\n\n: note\r\n\r\nevent: x\rdata: 2\r\r\n\ndata: 3"
+    lines = [b"data: 1\n", b"\n", b": note\r\n", b"\r\n", b"event: x\r", b"data: 2\r", b"\r\n", b"\n"]
+    assert cut([stream]) == (stream, lines)
 
 
-def test_every_place_to_cut_a_chunk_gives_the_same_events() -> None:
-    stream = b"data: 1\n\ndata: a\r\ndata: b\r\n\r\n: c\n\ndata: 2\n\r\n\n\ndata: 3\n\n"
-    whole = split([stream])[1]
+def test_every_place_to_cut_a_chunk_gives_the_same_lines() -> None:
+    stream = b"data: 1\n\ndata: a\r\ndata: b\r\n\r\n: c\r\rdata: 2\n\r\n\n\ndata: 3\r"
+    whole = cut([stream])[1]
     for i in range(len(stream)):
         for j in range(i, len(stream)):
-            out, events = split([stream[:i], stream[i:j], stream[j:]])
-            assert (out, events) == (stream, whole)
-    assert split([bytes([byte]) for byte in stream]) == (stream, whole)
+            assert cut([stream[:i], stream[i:j], stream[j:]]) == (stream, whole)
+    assert cut([bytes([byte]) for byte in stream]) == (stream, whole)
 
 
 @given(
@@ -37,45 +41,35 @@ def test_every_place_to_cut_a_chunk_gives_the_same_events() -> None:
     st.integers(1, 50),
 )
 def test_no_byte_is_lost_or_added_whatever_comes(chunks: list[bytes], limit: int) -> None:
-    assert split(chunks, limit)[0] == b"".join(chunks)
+    assert cut(chunks, limit)[0] == b"".join(chunks)
 
 
-def test_an_oversize_event_passes_unread_and_reading_goes_on_after_it() -> None:
+def test_a_long_line_comes_in_pieces_and_the_next_is_whole_again() -> None:
     stream = b"data: 1\n\ndata: " + b"x" * 500 + b"\r\n\r\ndata: 2\n\n"
     for size in (1, 2, 3, 7, 64):
-        splitter = EventSplitter(100)
-        events, kept = [], 0
+        cutter = LineCutter(100)
+        whole: list[bytes] = []
+        kept, long = 0, b""
         for at in range(0, len(stream), size):
-            events += splitter.push(stream[at : at + size])[1]
-            kept = max(kept, len(splitter._pending))
-        assert events == [b"data: 1\n\n", b"data: 2\n\n"]
-        assert splitter.oversize == 1
+            was_long = cutter.long
+            lines = cutter.push(stream[at : at + size])[1]
+            kept = max(kept, len(cutter._partial))
+            if was_long and lines:
+                long += lines.pop(0)
+            if cutter.long and lines:
+                long += lines.pop()
+            whole += lines
+        assert whole[:2] == [b"data: 1\n", b"\n"]
+        assert whole[-2:] == [b"data: 2\n", b"\n"]
+        assert long.rstrip() == b"data: " + b"x" * 500
         assert kept <= 100
 
 
-def test_an_oversize_event_may_end_just_where_it_became_oversize() -> None:
-    for length in range(90, 110):
-        for end in (b"\n\n", b"\r\n\r\n"):
-            stream = b"x" * length + end + b"data: 2\n\n"
-            out, events = split([stream[at : at + 1] for at in range(len(stream))])
-            assert (out, events[-1]) == (stream, b"data: 2\n\n")
-
-
-def test_a_large_event_is_searched_once_only() -> None:
-    """Ten thousand small chunks of one event: searching all of it again for each of them would take minutes."""
-    splitter = EventSplitter()
+def test_a_line_is_searched_once_only() -> None:
+    """A hundred thousand small chunks of one line: searching all of it again for each of them would take minutes."""
+    cutter = LineCutter(10**9)
     start = time.process_time()
-    for _ in range(10_000):
-        splitter.push(b"x\n" * 350)
+    for _ in range(100_000):
+        cutter.push(b"x" * 70)
         assert time.process_time() - start < 5
-    assert splitter.push(b"\n")[1] == [b"x\n" * 3_500_000 + b"\n"]
-
-
-def test_data_of_an_event() -> None:
-    assert data_of(b'data: {"a":1}\n\n') == b'{"a":1}'
-    assert data_of(b'data:{"a":1}\r\n\r\n') == b'{"a":1}'
-    assert data_of(b'event: x\ndata: {"a":\ndata: 1}\nid: 7\n\n') == b'{"a":\n1}'
-    assert data_of(b'data: {"a":\r\ndata: 1}\r\n\r\n') == b'{"a":\n1}'
-    assert data_of(b'\xef\xbb\xbfdata: {"a":1}\n\n') == b'{"a":1}'
-    assert data_of(b": comment\n\n") == b""
-    assert data_of(b"event: ping\n\n") == b""
+    assert cutter.push(b"\n")[1] == [b"x" * 7_000_000 + b"\n"]

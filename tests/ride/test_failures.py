@@ -19,8 +19,9 @@ import quicktok  # type: ignore[import-untyped]
 
 from farebox.demo.delivery import GARBAGE
 from farebox.money import parse_usd
+from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.openai_chat import OpenAIChat
-from farebox.providers.formats.readers import BodyReader, EventReader
+from farebox.providers.formats.readers import BodyReader
 from farebox.storage.operator_alarms import open_alarms
 from tests.engines import looking
 from tests.ride.gate import gated
@@ -165,6 +166,12 @@ async def test_usage_that_does_not_come_is_counted(customer: Customer, stream: b
     assert row["receipt"]["notes"], "it never passes silently"
     if stream:
         assert answer.events[-1] == "[DONE]"
+
+
+async def test_counts_written_as_text_are_counts(customer: Customer) -> None:
+    answer = await post(customer, native_body(), NATIVE, demo="usage=string tokens=9")
+    row = ended(customer, answer.log_id, price_of(2, 9))
+    assert row["receipt"]["usage_source"] == "provider"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])

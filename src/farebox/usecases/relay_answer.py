@@ -9,7 +9,10 @@ from msgspec.structs import replace
 from farebox.errors import UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
+from farebox.providers.decoding import Unknown, decoded
 from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.readers import UnreadReader
+from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Gone, SinkStream
@@ -19,10 +22,16 @@ from farebox.usecases.watch import Interrupted
 
 WHOLE_BODY_MAX = 8 * 2**20
 """A body up to this size is collected, so that its charge can be told in a header; a larger one streams."""
-COLLECTED_MAX = 64 * 2**20
-"""What a body that does not tell its length may grow to."""
+HOLD_SECONDS = 0.1
+"""How long an event is kept back that may be the last, where only the end of the body tells."""
 DRAIN_SECONDS = 2.0
-"""How long an answer whose terminal event has come may take to close."""
+"""How long an answer whose terminal event has come may be silent before its connection is given up."""
+DRAIN_SECONDS_MAX = 10.0
+"""How long it may take to close, however much it still says."""
+READ_ON_SECONDS = 5.0
+"""How long an answer is read on whose client has left, if all that can follow is its usage."""
+AFTER_END_MAX = 2**20
+"""Bytes that are read of an answer beyond its end, or after its client has left."""
 
 _NOT_PASSED = frozenset(
     {
@@ -41,6 +50,8 @@ _NOT_PASSED = frozenset(
     }
 )
 """Answer headers that speak of the provider's connection, or of its host, rather than of the answer."""
+_NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
+"""Content types whose first bytes are not looked at, unless the request asked for a stream."""
 
 
 async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
@@ -48,17 +59,26 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
 
     Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
     """
+    unread = ""
+    try:
+        answer = decoded(answer)
+    except Unknown as encoding:
+        unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
     headers, length = _passed(answer.headers)
-    ride.answer_type = next((value for name, value in headers if name == "content-type"), "").split(";")[0].strip()
+    declared = next((value for name, value in headers if name == "content-type"), "")
+    ride.answer_type = declared.partition(";")[0].strip().lower()
     events = ride.answer_type == "text/event-stream"
-    relay = _Relay(ride, answer, _reader(ride, events=events), events=events)
-    streamed = events or (ride.call.parsed is not None and ride.call.parsed.stream and ride.status < 400)
-    if not streamed and (length is None or length <= WHOLE_BODY_MAX):
-        await relay.whole(headers)
-    else:
-        if length is not None and not events:
-            headers.append(("content-length", str(length)))  # so that a client notices a body that breaks off
-        await relay.as_it_comes(headers)
+    relay = _Relay(ride, answer, _reader(ride, unread, events=events), events=events)
+    asked_for_stream = ride.call.parsed is not None and ride.call.parsed.stream and ride.status < 400
+    if length is not None and not events and not (ride.call.parsed and not ride.call.parsed.asked_usage):
+        relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
+    try:
+        if events or asked_for_stream or (length is not None and length > WHOLE_BODY_MAX):
+            await relay.as_it_comes(headers)
+        else:
+            await relay.whole(headers)
+    finally:
+        await answer.close()
 
 
 def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
@@ -72,11 +92,20 @@ def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int 
     return passed, length
 
 
-def _reader(ride: Ride, *, events: bool) -> AnswerReader | None:
+def _reader(ride: Ride, unread: str, *, events: bool) -> AnswerReader | None:
     call = ride.call
     if call.format is None or call.parsed is None or ride.status >= 400:
         return None
-    return call.format.reader(call.parsed, streaming=events, hide_usage=not call.parsed.asked_usage)
+    if unread:
+        return UnreadReader(unread)
+    wire, parsed = call.format, call.parsed
+
+    def make(events: bool) -> AnswerReader:
+        return wire.reader(parsed, streaming=events, hide_usage=not parsed.asked_usage)
+
+    if ride.answer_type.startswith(_NEVER_EVENTS) and not parsed.stream:
+        return make(events)
+    return Sniffer(make, declared=events)
 
 
 class _Relay:
@@ -86,38 +115,53 @@ class _Relay:
         self._ride = ride
         self._answer = answer
         self._reader = reader
-        self._events = events
-        self._withheld: list[bytes] = []
+        self._declared_events = events
+        self._collected: list[bytes] = []
+        self._collected_bytes = 0
+        self._goes_on = False
         self._sending = False
         self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
+        self.length: list[tuple[str, str]] = []
+        """The header that tells the body's length, where it is known."""
+
+    @property
+    def _events(self) -> bool:
+        return self._declared_events if self._reader is None else self._reader.events
 
     @property
     def _finished(self) -> bool:
         return self._reader is not None and self._reader.finished
 
     async def whole(self, headers: list[tuple[str, str]]) -> None:
-        """Collect the body, settle, and answer in one piece with the charge in a header."""
+        """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
+        large, or to be events, is passed on as it comes after all."""
         ride = self._ride
         cut = await self._read(self._collect)
-        tail, observed = self._close()
+        if self._goes_on:
+            await self.as_it_comes(headers)
+            return
+        tail, observed = self._close(cut)
         if cut is not None:
-            observed = replace(observed, delivered_bytes=0)  # nobody has been given any of it
+            observed = replace(observed, delivered_bytes=0, text="")  # nobody has been given any of it
         verdict = await settle_call(ride, observed, cut, broken_status=UPSTREAM_INVALID.status)
         if cut == CLIENT_GONE:
             return
         if cut is not None:
             raise Problem(UPSTREAM_INVALID, f"The answer of {ride.call.provider} broke off: {cut}.")
-        ride.sink.answer(ride.status, headers + _money(ride, verdict), b"".join((*self._withheld, tail)))
+        ride.sink.answer(ride.status, headers + _money(ride, verdict), b"".join((*self._collected, tail)))
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         ride = self._ride
-        stream = ride.sink.start(ride.status, headers + _money(ride, None))
+        length = [] if self._events else self.length
+        stream = ride.sink.start(ride.status, headers + length + _money(ride, None))
         cut = await self._read(lambda: self._forward(stream))
-        tail, observed = self._close()
-        if self._finished and cut != CLIENT_GONE:
+        if cut == CLIENT_GONE:
+            cut = await self._read_on()
+        if self._finished:
             cut = None  # the terminal event has come: a connection that then closes badly has cut nothing
-        end = [*self._withheld, tail]
+        tail, observed = self._close(cut)
+        end = [tail]
         try:
             await settle_call(ride, observed, cut)
         except DatabaseUnavailable:
@@ -144,46 +188,101 @@ class _Relay:
         except UpstreamFailed as failure:
             return f"the provider's connection failed ({failure})"
         except asyncio.CancelledError:
-            _, observed = self._close()
-            await settle_call(self._ride, observed, "the server stopped")
+            await self._stopped()
             raise
-        finally:
-            await self._answer.close()
         return None
 
+    async def _stopped(self) -> None:
+        cut = "the server stopped"
+        _, observed = self._close(cut)
+        await settle_call(self._ride, observed, cut)
+
+    async def _read_on(self) -> str | None:
+        """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for:
+        otherwise whoever hangs up in time would not pay for what cannot be seen. Returns why the call is cut, or
+        None."""
+        reader = self._reader
+        if reader is None or not reader.all_ended or reader.finished:
+            return CLIENT_GONE
+        left = AFTER_END_MAX
+        try:
+            async with asyncio.timeout(READ_ON_SECONDS):
+                while left > 0 and not reader.finished:
+                    chunk = await self._answer.chunk()
+                    if chunk is None:
+                        return None
+                    left -= len(chunk)
+                    self._ride.keep(chunk)
+                    reader.feed(chunk)
+        except (TimeoutError, UpstreamFailed):
+            return CLIENT_GONE
+        except asyncio.CancelledError:
+            await self._stopped()
+            raise
+        return None if self._finished else CLIENT_GONE
+
     async def _collect(self) -> None:
+        reader = self._reader
         while (chunk := await self._answer.chunk()) is not None:
             self._ride.watch.progress()
             self._ride.keep(chunk)
-            if self._ride.size > COLLECTED_MAX:
-                raise UpstreamFailed(f"the answer is larger than {COLLECTED_MAX} bytes", sent=True)
-            self._withheld.append(chunk if self._reader is None else self._reader.feed(chunk))
+            passed = chunk if reader is None else reader.feed(chunk)
+            self._collected.append(passed)
+            self._collected_bytes += len(passed)
+            if self._collected_bytes > WHOLE_BODY_MAX or self._events:
+                self._goes_on = True
+                return
 
     async def _forward(self, stream: SinkStream) -> None:
-        """Events pass at once until the terminal one; other bodies one chunk late, as any chunk may be the last."""
-        reader, progress, keep = self._reader, self._ride.watch.progress, self._ride.keep
-        while (chunk := await self._answer.chunk()) is not None:
-            progress()
+        """Pass on what the reader passes."""
+        reader, watch, keep = self._reader, self._ride.watch, self._ride.keep
+        collected, self._collected = self._collected, []
+        for earlier in collected:
+            await self._send(stream, earlier)
+        while (chunk := await self._next(stream)) is not None:
+            watch.progress()
             keep(chunk)
             passed = chunk if reader is None else reader.feed(chunk)
-            if not (self._events and reader is not None):
-                for earlier in self._withheld:
-                    await self._send(stream, earlier)
-                self._withheld = [passed] if passed else []
-            elif reader.finished:
-                if not self._withheld:
-                    self._ride.watch.waiting(DRAIN_SECONDS)
-                self._withheld.append(passed)
-            elif passed:
+            if passed:
                 await self._send(stream, passed)
+            if reader is not None and reader.finished:
+                await self._drain(reader)
+                return
+
+    async def _next(self, stream: SinkStream) -> bytes | None:
+        """The next chunk. An event that is held passes on where nothing follows it at once."""
+        reader = self._reader
+        if reader is not None and reader.holding:
+            try:
+                async with asyncio.timeout(HOLD_SECONDS):
+                    return await self._answer.chunk()
+            except TimeoutError:
+                await self._send(stream, reader.release())
+        return await self._answer.chunk()
+
+    async def _drain(self, reader: AnswerReader) -> None:
+        """The terminal event has come. What follows belongs to the end of the answer, which the reader keeps."""
+        loop = asyncio.get_running_loop()
+        until, left = loop.time() + DRAIN_SECONDS_MAX, AFTER_END_MAX
+        watch = self._ride.watch.waiting(DRAIN_SECONDS)
+        while left > 0 and loop.time() < until and (chunk := await self._answer.chunk()) is not None:
+            watch.progress()
+            self._ride.keep(chunk)
+            reader.feed(chunk)
+            left -= len(chunk)
 
     async def _send(self, stream: SinkStream, chunk: bytes) -> None:
         self._sending = True
         await stream.send(chunk)
         self._sending = False
 
-    def _close(self) -> tuple[bytes, Observed]:
-        return (b"", Observed(complete=True)) if self._reader is None else self._reader.close()
+    def _close(self, cut: str | None) -> tuple[bytes, Observed]:
+        if self._reader is None:
+            return b"", Observed(complete=True)
+        tail, observed = self._reader.close()
+        if cut is not None and observed.complete:
+            observed = replace(observed, complete=False)  # every choice had ended, but not the stream
+        return tail, observed
 
 
 def _money(ride: Ride, verdict: Verdict | None) -> list[tuple[str, str]]:

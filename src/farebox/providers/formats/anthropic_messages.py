@@ -9,10 +9,12 @@ from farebox.pricing.model import Demand, FurtherModel, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.iterations import ADVICE_MAX, further_models, sums_up, unnamed_fallback
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 READING: Final = Reading(
@@ -89,8 +91,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_MESSAGE: Final = msgspec.json.Decoder(_Message)
+_EVENT: Final = Answers[_Event](_Event)
+_MESSAGE: Final = Answers[_Message](_Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ class AnthropicMessages(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
-        return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+        return (
+            EventReader(_take_event, READING, Seen(has_terminal=True)) if streaming else BodyReader(_take_body, READING)
+        )
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
@@ -151,16 +155,18 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     kind = event.type
     if kind == "content_block_delta":
         if event.delta is not None:
-            seen.delivered += _said(event.delta)
+            _say(seen, event.delta)
     elif kind == "message_start":
         if event.message is not None:
             _update(seen, event.message)
     elif kind == "message_delta":
         _applied(seen, event.usage)
         seen.refused = seen.refused or (event.delta is not None and event.delta.stop_reason == "refusal")
+        if event.delta is not None and event.delta.stop_reason:
+            seen.choice_ended(0)
     elif kind == "content_block_start":
         if event.content_block is not None:
-            seen.delivered += _said(event.content_block)
+            _say(seen, event.content_block)
     elif kind == "message_stop":
         seen.end()
     elif kind == "error":
@@ -171,10 +177,11 @@ def _take_event(seen: Seen, data: bytes) -> bool:
 def _take_body(seen: Seen, body: bytes) -> None:
     message = _MESSAGE.decode(body)
     _update(seen, message)
-    seen.delivered = sum(_said(block) for block in message.content)
+    for block in message.content:
+        _say(seen, block)
     seen.complete = True
     seen.refused = message.stop_reason == "refusal"
-    seen.failed = message.type == "error" or message.error is not None
+    seen.failed = message.type == "error" or bool(message.error)
 
 
 def _update(seen: Seen, message: _Message) -> None:
@@ -190,9 +197,11 @@ def _applied(seen: Seen, usage: object, model: object = None) -> None:
             seen.applied("service_tier", usage.get("service_tier"))
 
 
-def _said(block: _Block) -> int:
-    """UTF-8 bytes that the model itself generated in a block: text, thinking, and the input of tools."""
-    said = weight(block.text) + weight(block.thinking) + weight(block.partial_json)
+def _say(seen: Seen, block: _Block) -> None:
+    """What the model itself generated in a block: text, thinking, and the input of tools."""
+    for said in (block.text, block.thinking, block.partial_json):
+        if said is not None:
+            seen.say(said)
     if block.type in ("tool_use", "server_tool_use", "mcp_tool_use"):
-        said += weight(block.name) + (weight(block.input) if block.input else 0)
-    return said
+        seen.say(block.name)
+        seen.say(block.input or None)

@@ -73,21 +73,43 @@ class Observed(msgspec.Struct, frozen=True):
     """Whether the figures that came cannot be; `problem` says why."""
     reference: str = ""
     """The id under which a later request may refer to this answer (`resp_…`)."""
+    empty: bool = False
+    """Whether nothing came at all: no event, and no byte but white space and comments."""
 
 
 class AnswerReader(Protocol):
     """Reads one answer while it passes. One per call; not reused."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the answer and return the bytes to pass on: the same, less what the client did not
-        ask for (the usage event that Farebox added). May keep back an unfinished event until the next call."""
+        """Take the next bytes of the answer and return the bytes to pass on now: the same, less what the client did not
+        ask for (the usage event that Farebox added), and less what is kept back: an unfinished line, the last event."""
+        ...
+
+    @property
+    def events(self) -> bool:
+        """Whether the answer is a stream of events."""
         ...
 
     @property
     def finished(self) -> bool:
-        """Of a stream: True once the terminal event has been taken. What `feed` returned with it, and returns later,
-        is the end of the answer and is passed on only after the charge is durable. A whole body shows its end only by
-        ending: False until `close`."""
+        """Of a stream: True once its own protocol has ended it. That event, and what `feed` is given later, is passed
+        on only after the charge is durable: `close` returns it. A whole body, or a stream whose protocol has no
+        terminal event, shows its end only by ending: False until `close`."""
+        ...
+
+    @property
+    def holding(self) -> bool:
+        """Whether an event is kept back that may be the last of a stream without a terminal event. Whoever has waited
+        for a moment and got nothing further calls `release`."""
+        ...
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether every choice has named its finish reason, so that little but usage can follow."""
+        ...
+
+    def release(self) -> bytes:
+        """The event that is held, to be passed on after all."""
         ...
 
     def close(self) -> tuple[bytes, Observed]:

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 CHAT: Final = Reading(
@@ -98,8 +100,8 @@ class _RerankHead(msgspec.Struct):
 _CHAT_HEAD: Final = msgspec.json.Decoder(_ChatHead)
 _EMBED_HEAD: Final = msgspec.json.Decoder(_EmbedHead)
 _RERANK_HEAD: Final = msgspec.json.Decoder(_RerankHead)
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_EVENT: Final = Answers[_Event](_Event)
+_ANSWER: Final = Answers[_Answer](_Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.delta is not None:
         if event.delta.message is not None:
-            seen.delivered += _said(event.delta.message)
+            _say(seen, event.delta.message)
         if event.type == "message-end":
             seen.update(event.delta.usage)
             seen.end(failed=event.delta.finish_reason == "ERROR")
@@ -190,24 +192,27 @@ def _take_chat(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.usage)
     if isinstance(answer.message, _Message):
-        seen.delivered = _said(answer.message)
+        _say(seen, answer.message)
     seen.complete = True
-    seen.failed = isinstance(answer.message, str) or answer.finish_reason == "ERROR"
+    seen.failed = bool(answer.message and isinstance(answer.message, str)) or answer.finish_reason == "ERROR"
 
 
 def _take_meta(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.meta)
     seen.complete = True
-    seen.failed = answer.message is not None
+    seen.failed = bool(answer.message)
 
 
-def _said(message: _Message) -> int:
+def _say(seen: Seen, message: _Message) -> None:
     contents = message.content if isinstance(message.content, list) else [message.content]
     calls = message.tool_calls if isinstance(message.tool_calls, list) else [message.tool_calls]
-    said = weight(message.tool_plan)
-    said += sum(weight(content.text) + weight(content.thinking) for content in contents if content is not None)
+    seen.say(message.tool_plan)
+    for content in contents:
+        if content is not None:
+            seen.say(content.text)
+            seen.say(content.thinking)
     for call in calls:
         if call is not None and call.function is not None:
-            said += weight(call.function.name) + weight(call.function.arguments)
-    return said
+            seen.say(call.function.name)
+            seen.say(call.function.arguments)

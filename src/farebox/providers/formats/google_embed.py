@@ -10,6 +10,7 @@ from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.google_generate import MODEL_PATH, READING
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -29,7 +30,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = Answers[_Answer](_Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +67,4 @@ def _take_body(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.usageMetadata)
     seen.complete = True
-    seen.failed = answer.error is not None
+    seen.failed = bool(answer.error)

@@ -1,5 +1,6 @@
 """Google's generateContent and streamGenerateContent."""
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from farebox.pricing.model import Demand, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)(?:models|tunedModels)/(?P<model>[A-Za-z0-9._-]+):(?P<method>[A-Za-z]+)$")
 _PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
@@ -88,6 +91,7 @@ class _Grounding(msgspec.Struct):
 class _Candidate(msgspec.Struct):
     content: _Content | None = None
     finishReason: Any = None
+    index: Any = None
     groundingMetadata: _Grounding | None = None
 
 
@@ -108,8 +112,8 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
-_ANSWERS: Final = msgspec.json.Decoder(list[_Answer] | _Answer)
+_ANSWER: Final = Answers[_Answer](_Answer)
+_ANSWERS: Final = Answers[list[_Answer] | _Answer](list[_Answer] | _Answer)
 _BETWEEN: Final = re.compile(r"[\s,]*")
 _CUT_JSON: Final = json.JSONDecoder()
 
@@ -188,22 +192,24 @@ def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
         seen.applied("service_tier", tier)
     for candidate in answer.candidates or ():
         for part in (candidate.content and candidate.content.parts) or ():
-            seen.delivered += weight(part.text) + weight(part.functionCall) + weight(part.executableCode)
+            for said in (part.text, part.functionCall, part.executableCode):
+                if said is not None:
+                    seen.say(said)
         queries = len((candidate.groundingMetadata and candidate.groundingMetadata.webSearchQueries) or ())
         if queries:
             seen.counted["web_searches"] = 1 if per_prompt else max(seen.counted.get("web_searches", 0), queries)
-        seen.ended += candidate.finishReason is not None
-    if answer.error is not None:
-        seen.end(failed=True)
-    elif seen.ended >= seen.choices or (answer.promptFeedback and answer.promptFeedback.blockReason is not None):
-        seen.end()
+        if candidate.finishReason:
+            seen.choice_ended(candidate.index)
+    if answer.promptFeedback and answer.promptFeedback.blockReason:
+        seen.ended.update(range(seen.choices))  # there will be no candidates
+    seen.failed = seen.failed or bool(answer.error)
 
 
 def _take_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
     """A whole answer, or the array form of a stream; of an array cut short, as many events as are whole."""
     try:
         answers = _ANSWERS.decode(body)
-    except msgspec.DecodeError:
+    except ValueError:
         if not body.lstrip().startswith(b"["):
             raise
         _take_cut_array(seen, body.decode("utf-8", "replace"), per_prompt)
@@ -221,7 +227,8 @@ def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
             entry, at = _CUT_JSON.raw_decode(text, at)
         except ValueError:
             break
-        _take(seen, msgspec.convert(entry, _Answer), per_prompt)
+        with contextlib.suppress(ValueError):
+            _take(seen, _ANSWER.convert(entry), per_prompt)
     seen.unreadable += 1
     seen.complete = False
-    seen.delivered += weight(text[at:])
+    seen.say(text[at:])

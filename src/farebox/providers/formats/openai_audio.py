@@ -11,8 +11,10 @@ from farebox.pricing.model import Demand
 from farebox.providers.audio.length import audio_length
 from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 
 SPEECH: Final = Reading(
     ("input_characters", "input_characters"),
@@ -52,7 +54,7 @@ class _Answer(msgspec.Struct):
 
 
 _SPEECH_HEAD: Final = msgspec.json.Decoder(_SpeechHead)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = Answers[_Answer](_Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,11 @@ class OpenAITranscript(bodies.JsonBody):
 def _take_event(seen: Seen, data: bytes) -> bool:
     event = _ANSWER.decode(data)
     if event.type == "transcript.text.delta":
-        seen.delivered += weight(event.delta)
+        seen.say(event.delta)
     elif event.type in ("transcript.text.done", "speech.audio.done"):
         seen.update(event.usage, event.model)
         seen.end()
-    elif event.type == "error" or event.error is not None:
+    elif event.type == "error" or event.error:
         seen.end(failed=True)
     return True
 
@@ -153,8 +155,8 @@ def _take_transcript(seen: Seen, body: bytes) -> None:
     seen.update(answer.usage, answer.model)
     if seen.usage is None and answer.duration is not None:
         seen.update({"seconds": _seconds(answer.duration)})
-    seen.delivered = weight(answer.text)
-    seen.failed = answer.error is not None
+    seen.say(answer.text)
+    seen.failed = bool(answer.error)
 
 
 def _seconds(duration: object) -> Decimal | None:

@@ -14,9 +14,11 @@ from farebox.pricing.ceilings import family_name, ignores_limit
 from farebox.pricing.model import Demand, Unseen
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -134,6 +136,7 @@ class _Choice(msgspec.Struct):
     message: _Message | None = None
     text: Any = None
     finish_reason: Any = None
+    index: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -148,7 +151,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer, float_hook=stated.exact_number)
+_ANSWER: Final = Answers[_Answer](_Answer, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,61 +265,58 @@ def _prompts(prompt: object) -> int:
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
-    if data == b"[DONE]":
-        seen.end()
-        return True
+    """Nothing in a chunk ends the stream: usage comes first, in the middle or in every chunk of some providers, and so
+    do finish reasons. `[DONE]` does, or the end of the body."""
     chunk = _ANSWER.decode(data)
     _take(seen, chunk)
-    if _failed(chunk):
-        seen.end(failed=True)
-    elif isinstance(chunk.usage, dict) and not chunk.choices:
-        seen.end()
-        return not seen.hide_usage
-    elif seen.ended >= seen.choices and seen.usage is not None:
-        seen.end()  # Perplexity sends no [DONE]: with every choice ended and usage told, nothing else can matter
-    return True
+    if chunk.usage is None or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
+        return True
+    return not seen.hide_usage
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    _take(seen, answer)
+    _take(seen, _ANSWER.decode(body))
     seen.complete = True
-    seen.failed = _failed(answer)
 
 
 def _failed(answer: _Answer) -> bool:
-    return answer.error is not None or (isinstance(answer.x_groq, dict) and answer.x_groq.get("error") is not None)
+    """Some providers send an empty error beside every good answer."""
+    return bool(answer.error) or (isinstance(answer.x_groq, dict) and bool(answer.x_groq.get("error")))
 
 
 def _take(seen: Seen, answer: _Answer) -> None:
     usage = answer.usage
-    if usage is None and isinstance(answer.x_groq, dict):
-        usage = answer.x_groq.get("usage")
+    if answer.x_groq is not None or answer.error is not None:
+        seen.failed = seen.failed or _failed(answer)
+        if usage is None and isinstance(answer.x_groq, dict):
+            usage = answer.x_groq.get("usage")
     if usage is not None or seen.model is None:
         seen.update(usage, answer.model)
         seen.applied("service_tier", answer.service_tier)
     for choice in answer.choices or ():
         said = choice.delta or choice.message
         if said is not None:
-            seen.delivered += _said(said)
+            _say(seen, said)
         if choice.text is not None:
-            seen.delivered += weight(choice.text)
-        if choice.finish_reason is not None:
-            seen.ended += 1
+            seen.say(choice.text)
+        if choice.finish_reason:
+            seen.choice_ended(choice.index)
 
 
-def _said(message: _Message) -> int:
-    """UTF-8 bytes of what a message or delta says: content, reasoning, refusal, and arguments of tools."""
-    said = weight(message.content) if message.content is not None else 0
+def _say(seen: Seen, message: _Message) -> None:
+    """What a message or delta says: content, reasoning, refusal, and arguments of tools."""
+    if message.content:
+        seen.say(message.content)
     for other in (message.reasoning_content, message.reasoning, message.refusal, message.audio):
         if other is not None:
-            said += weight(other)
+            seen.say(other)
     for call in message.tool_calls or ():
         if call.function is not None:
-            said += weight(call.function.name) + weight(call.function.arguments)
+            seen.say(call.function.name)
+            seen.say(call.function.arguments)
     if message.function_call is not None:
-        said += weight(message.function_call.name) + weight(message.function_call.arguments)
-    return said
+        seen.say(message.function_call.name)
+        seen.say(message.function_call.arguments)
 
 
 def _take_google_event(seen: Seen, data: bytes) -> bool:

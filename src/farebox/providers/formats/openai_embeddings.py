@@ -8,6 +8,7 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, stated
 from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -28,7 +29,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer, float_hook=stated.exact_number)
+_ANSWER: Final = Answers[_Answer](_Answer, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +64,4 @@ def _take_body(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.usage, answer.model)
     seen.complete = True
-    seen.failed = answer.error is not None
+    seen.failed = bool(answer.error)

@@ -10,8 +10,10 @@ import msgspec
 from farebox.pricing.model import Demand, ImageInput
 from farebox.providers.formats import bodies, media, multipart
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen
+from farebox.providers.formats.readers import BodyReader, Seen
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -56,7 +58,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = Answers[_Answer](_Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +149,11 @@ def _output_tokens(head: _Head) -> int:
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
-    if data == b"[DONE]":
-        seen.end()
-        return True
     event = _ANSWER.decode(data)
     if event.type in _GENERATED:
         seen.update(event.usage, event.model)
-        seen.ended += 1
-        if seen.ended >= seen.choices:
-            seen.end()
-    elif event.type == "error" or event.error is not None:
+        seen.choice_ended(len(seen.ended))
+    elif event.type == "error" or event.error:
         seen.end(failed=True)
     return True
 
@@ -165,4 +162,4 @@ def _take_body(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.usage, answer.model)
     seen.complete = True
-    seen.failed = answer.error is not None
+    seen.failed = bool(answer.error)

@@ -11,9 +11,11 @@ from farebox.pricing.model import Demand, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -65,6 +67,7 @@ class _Item(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
+    id: Any = None
     model: Any = None
     usage: Any = None
     status: Any = None
@@ -82,8 +85,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_EVENT: Final = msgspec.json.Decoder(_Event, float_hook=stated.exact_number)
-_RESPONSE: Final = msgspec.json.Decoder(_Response, float_hook=stated.exact_number)
+_EVENT: Final = Answers[_Event](_Event, float_hook=stated.exact_number)
+_RESPONSE: Final = Answers[_Response](_Response, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,35 +174,43 @@ def _is_reference(item: object) -> bool:
 def _take_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.type.endswith(".delta"):
-        seen.delivered += weight(event.delta)
+        seen.say(event.delta)
     elif event.type == "error":
         seen.end(failed=True)
     elif event.type == "response.output_item.done" and event.item is not None:
         _count(seen, [event.item])
     elif event.response is not None:
-        seen.update(event.response.usage, event.response.model)
-        seen.applied("service_tier", event.response.service_tier)
+        _update(seen, event.response)
         if event.type in _TERMINAL:
             if event.response.output:
                 seen.counted.clear()  # counted again from the whole list
                 _count(seen, event.response.output)
             _billable(seen, event.response.tool_usage)
             seen.end(failed=event.type == "response.failed")
+    elif event.type in _TERMINAL:
+        seen.end(failed=event.type == "response.failed")
     return True
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
-    seen.update(response.usage, response.model)
-    seen.applied("service_tier", response.service_tier)
+    _update(seen, response)
     _count(seen, response.output)
     _billable(seen, response.tool_usage)
     for item in response.output:
-        seen.delivered += weight(item.arguments)
+        seen.say(item.arguments)
         for part in item.content if isinstance(item.content, list) else ():
-            seen.delivered += weight(part.get("text")) if isinstance(part, dict) else 0
+            if isinstance(part, dict):
+                seen.say(part.get("text"))
     seen.complete = True
-    seen.failed = response.error is not None
+    seen.failed = bool(response.error)
+
+
+def _update(seen: Seen, response: _Response) -> None:
+    seen.update(response.usage, response.model)
+    seen.applied("service_tier", response.service_tier)
+    if isinstance(response.id, str):
+        seen.reference = response.id
 
 
 def _billable(seen: Seen, tool_usage: object) -> None:

@@ -1,8 +1,9 @@
-"""The two readers of answers: one for event streams, one for whole bodies. What an answer means, formats tell them."""
+"""What was seen of an answer, and the reader of whole bodies. What an answer means, formats tell the readers."""
 
-from collections.abc import Callable, Mapping
+import io
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -10,11 +11,16 @@ from farebox.providers.formats.base import Observed
 from farebox.providers.formats.bodies import plain
 from farebox.providers.formats.iterations import ONE_PASS
 from farebox.providers.formats.meters import Figures, Reading, consistent
-from farebox.providers.sse import EventSplitter, data_of
+from farebox.providers.skimmer import Skimmer
+from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.usage import AbsurdUsage, Quantity
 
-BODY_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A whole body above this size passes, but is not read."""
+KEPT_WHOLE: Final = 64 * 1024
+"""A body up to this size is kept as it is; of a larger one that is JSON, what skimmer.Skimmer leaves."""
+RAW_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A body that is no JSON is kept up to this size."""
+TEXT_MAX: Final = 2**20
+"""Characters of generated text that are kept for counting; of what is beyond, only the bytes are counted."""
 
 
 class Seen(msgspec.Struct):
@@ -32,20 +38,52 @@ class Seen(msgspec.Struct):
     context: dict[str, str] = {}
     """Observed.context."""
     delivered: int = 0
-    ended: int = 0
-    """Choices that have named a finish reason."""
+    """UTF-8 bytes of generated text that are not in `text`."""
+    text: Any = msgspec.field(default_factory=io.StringIO)
+    """Generated text as it came."""
+    kept: int = 0
+    """Characters in `text`."""
+    has_terminal: bool = False
+    """Whether a stream without its terminal event is not whole, although every choice has ended."""
+    ended: set[int] = set()
+    """Choices that have named a finish reason, by their index."""
     complete: bool = False
     failed: bool = False
     finished: bool = False
+    """The event has come that ends the stream by its own protocol."""
     unreadable: int = 0
     """Events, or bodies, that could not be read."""
     refused: bool = False
     """The model declined to answer. Where it had not begun to, that is not billed."""
+    oversize: int = 0
+    """Events, or bodies, of which even the skeleton was too large to be read."""
+    reference: str = ""
+    """Observed.reference."""
+
+    def say(self, value: object) -> None:
+        """The model has said this: a string, or an object with strings and numbers."""
+        if type(value) is str:
+            if self.kept < TEXT_MAX:
+                self.kept += self.text.write(value)
+            else:
+                self.delivered += weight(value)
+        elif value is not None:
+            for piece in _pieces(value):
+                self.say(piece)
 
     def end(self, *, failed: bool = False) -> None:
         """The terminal event has been seen."""
         self.finished = self.complete = True
         self.failed = self.failed or failed
+
+    def choice_ended(self, index: object) -> None:
+        """A choice has named its finish reason; some providers do so again and again."""
+        self.ended.add(index if isinstance(index, int) else 0)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether whatever is generated has been. Some providers say so before it is true: it ends nothing."""
+        return self.finished or len(self.ended) >= self.choices
 
     def applied(self, key: str, value: object) -> None:
         """The provider names what it applied: `service_tier`, `speed`."""
@@ -72,87 +110,115 @@ def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, o
     return merged
 
 
-class EventReader:
-    """Reads a stream of server-sent events. `take` reads one event's data and says whether to pass the event on."""
-
-    __slots__ = ("_reading", "_seen", "_splitter", "_take")
-
-    def __init__(self, take: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:
-        self._take = take
-        self._reading = reading
-        self._seen = seen or Seen()
-        self._splitter = EventSplitter()
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Pass whole events on; an unfinished one waits, since its end may show that it is to be dropped."""
-        unread, events = self._splitter.push(chunk)
-        passed = [event for event in events if self._passes(event)]
-        return unread + b"".join(passed) if unread else b"".join(passed)
-
-    @property
-    def finished(self) -> bool:
-        return self._seen.finished
-
-    def close(self) -> tuple[bytes, Observed]:
-        rest = self._splitter.rest()
-        if rest and not self._passes(rest):  # the last event may lack its empty line
-            rest = b""
-        seen = self._seen
-        return rest, observed(seen, self._reading, self._splitter.oversize)
-
-    def _passes(self, event: bytes) -> bool:
-        data = data_of(event)
-        if not data:
-            return True
-        try:
-            return self._take(self._seen, data)
-        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-            self._seen.unreadable += 1
-            return True
-
-
 class BodyReader:
-    """Reads an answer that is one document. The bytes pass unchanged; `take` reads the document at its end."""
+    """Reads an answer that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
+    is only the last byte, without which nobody has a document."""
 
-    __slots__ = ("_body", "_reading", "_seen", "_size", "_take")
+    __slots__ = ("_body", "_last", "_reading", "_seen", "_size", "_skimmer", "_take")
 
     def __init__(self, take: Callable[[Seen, bytes], None], reading: Reading, seen: Seen | None = None) -> None:
         self._take = take
         self._reading = reading
         self._seen = seen or Seen()
         self._body: list[bytes] = []
+        self._skimmer: Skimmer | None = None
+        self._last = b""
         self._size = 0
 
     def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes, and return what passes on."""
         self._size += len(chunk)
-        if self._size <= BODY_BYTES_MAX:
+        if self._skimmer is not None:
+            self._skimmer.feed(chunk)
+        elif self._size <= RAW_BYTES_MAX:
             self._body.append(chunk)
+            if self._size > KEPT_WHOLE:
+                self._skim()
         else:
             self._body.clear()
-        return chunk
+        end = len(chunk.rstrip()) - 1
+        if end < 0:  # only white space, which may follow the end
+            self._last += chunk
+            return b""
+        passed = self._last + chunk[:end]
+        self._last = chunk[end:]
+        return passed
 
     @property
     def finished(self) -> bool:
         """Always False: a document shows its end only by ending."""
         return False
 
+    @property
+    def holding(self) -> bool:
+        return False
+
+    @property
+    def all_ended(self) -> bool:
+        return False
+
+    @property
+    def events(self) -> bool:
+        return False
+
+    def release(self) -> bytes:
+        return b""
+
     def close(self) -> tuple[bytes, Observed]:
         seen = self._seen
-        oversize = self._size > BODY_BYTES_MAX
-        if not oversize:
+        body = b"".join(self._body) if self._skimmer is None else self._skimmer.skeleton()
+        empty = not self._size or (body is not None and self._size == len(body) and not body.strip())
+        if empty:
+            seen.complete = True
+        elif body is None or not body:
+            seen.oversize += 1
+        else:
             try:
-                self._take(seen, b"".join(self._body))
+                self._take(seen, body)
             except (ValueError, RecursionError):
                 seen.unreadable += 1
-        if not seen.complete and not seen.delivered:
-            seen.delivered = self._size  # a document cut short holds no more text than bytes
-        return b"", observed(seen, self._reading, int(oversize))
+        if not seen.complete and not seen.delivered and not seen.kept:
+            # What could not be read holds no more text than bytes.
+            seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
+        return self._last, observed(seen, self._reading, empty=empty)
+
+    def _skim(self) -> None:
+        """From now on only a skeleton is kept, if this is JSON."""
+        body = b"".join(self._body)
+        self._body = [body]
+        if body.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"["):
+            self._body.clear()
+            self._skimmer = Skimmer()
+            self._skimmer.feed(body)
 
 
-def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
+class UnreadReader:
+    """Passes what nobody here can read, such as an unknown encoding."""
+
+    events = finished = holding = all_ended = False
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._size += len(chunk)
+        return chunk
+
+    def release(self) -> bytes:
+        return b""
+
+    def close(self) -> tuple[bytes, Observed]:
+        seen = Observed(delivered_bytes=self._size, problem=self._problem, complete=True, empty=not self._size)
+        return b"", seen
+
+
+def observed(seen: Seen, reading: Reading, *, empty: bool = False) -> Observed:
     """The account of an answer, with the provider's figures only if they can be right."""
     figures: Figures | None = None
     problem: str | None = None
+    text: str = seen.text.getvalue()
+    delivered = seen.delivered + weight(text)
     try:
         if seen.usage:
             figures = reading.read(seen.usage)
@@ -171,14 +237,14 @@ def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
             declined = "the model declined before it said anything: the provider bills nothing"
             figures = Figures({}, notes=(declined,))
     if figures is None and problem is None:
-        notes = [f"{seen.unreadable} unreadable"] if seen.unreadable else []
-        notes += [f"{oversize} too large to read"] if oversize else []
-        problem = f"no usage ({', '.join(notes)})" if notes else "no usage"
+        problem = _no_usage(seen, empty)
+    missing = () if figures is None else _missing(seen, figures, delivered)
+    needed = figures is None or bool(missing) or not seen.complete or seen.failed
     return Observed(
         usage=None if figures is None else figures.usage,
         model=seen.model,
         context=seen.context,
-        delivered_bytes=seen.delivered,
+        delivered_bytes=delivered,
         problem=problem,
         complete=seen.complete,
         failed=seen.failed,
@@ -186,15 +252,27 @@ def observed(seen: Seen, reading: Reading, oversize: int = 0) -> Observed:
         billed_model=passes.model,
         stated_usd=stated_usd,
         notes=(*(() if figures is None else figures.notes), *doubts, *passes.notes),
-        missing=() if figures is None else _missing(seen, figures),
+        missing=missing,
         disbelieved=disbelieved,
+        text=text.encode("utf-8", "replace").decode() if needed else "",
+        finish_seen=seen.all_ended,
+        reference=seen.reference,
+        empty=empty,
     )
 
 
-def _missing(seen: Seen, figures: Figures) -> tuple[str, ...]:
+def _no_usage(seen: Seen, empty: bool) -> str:
+    if empty:
+        return "no usage (an empty answer)"
+    notes = [f"{seen.unreadable} unreadable"] if seen.unreadable else []
+    notes += [f"{seen.oversize} too large to read"] if seen.oversize else []
+    return f"no usage ({', '.join(notes)})" if notes else "no usage"
+
+
+def _missing(seen: Seen, figures: Figures, delivered: int) -> tuple[str, ...]:
     """The meters to be counted: those that the usage does not tell, and where text was delivered, those of which it
     says zero although it cannot be. Output that is not told where none was delivered is none."""
-    if not seen.delivered:
+    if not delivered:
         return tuple(meter for meter in figures.missing if meter != "output_tokens")
     if not seen.complete or seen.failed or _bills_output(figures.usage):
         return figures.missing
@@ -207,20 +285,21 @@ def _bills_output(usage: Mapping[str, Quantity]) -> bool:
     return "output_tokens" in usage or any(meter.endswith("_seconds") for meter in usage)
 
 
-def weight(value: object) -> int:
-    """UTF-8 bytes of the text in a piece of an answer: a string, or every string and number inside a container."""
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-    total = 0
+def weight(text: str) -> int:
+    """UTF-8 bytes of a text."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """Every string and number inside a container, in order."""
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
-            total += len(item.encode("utf-8", "surrogatepass"))
+            yield item
         elif isinstance(item, dict):
-            stack.extend(item.values())
+            stack.extend(reversed(item.values()))
         elif isinstance(item, list):
-            stack.extend(item)
+            stack.extend(reversed(item))
         elif item is not None:
-            total += len(str(item))
-    return total
+            yield str(item)

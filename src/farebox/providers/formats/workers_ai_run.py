@@ -9,9 +9,11 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.event_reader import EventReader
+from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, EventReader, Seen, weight
+from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)run/(?P<model>@[a-z]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)$")
@@ -60,7 +62,7 @@ class _Answer(_Result):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = Answers[_Answer](_Answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,9 @@ class WorkersAIRun(bodies.JsonBody):
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
-    if data == b"[DONE]":
-        seen.end()
-        return True
     event = _ANSWER.decode(data)
     _take(seen, event)
-    if event.errors:
-        seen.end(failed=True)
+    seen.failed = seen.failed or bool(event.errors)
     return True
 
 
@@ -122,8 +120,11 @@ def _take_body(seen: Seen, body: bytes) -> None:
 
 def _take(seen: Seen, result: _Result) -> None:
     seen.update(result.usage, result.model)
-    seen.delivered += weight(result.response) + weight(result.tool_calls)
+    seen.say(result.response)
+    seen.say(result.tool_calls)
     for choice in result.choices if isinstance(result.choices, list) else ():
-        said = (choice.get("delta") or choice.get("message")) if isinstance(choice, dict) else None
-        seen.delivered += weight(said)
-    seen.delivered += weight(result.output)
+        if isinstance(choice, dict):
+            seen.say(choice.get("delta") or choice.get("message"))
+            if choice.get("finish_reason"):
+                seen.choice_ended(choice.get("index"))
+    seen.say(result.output)

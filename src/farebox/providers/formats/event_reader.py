@@ -1,0 +1,268 @@
+"""The reader of event streams."""
+
+from collections.abc import Callable
+
+from farebox.providers.formats.base import Observed
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import Seen, observed
+from farebox.providers.skimmer import Skimmer
+from farebox.providers.sse import BYTE_ORDER_MARK, LineCutter, is_blank
+
+
+class EventReader:
+    """Reads a stream of server-sent events. `take` reads one event's data and says whether to pass the event on.
+
+    An event is what an empty line ends, or a line of data that is whole JSON by itself: some providers separate their
+    events by one line end only. Every line passes as soon as it is read. What is kept back is the last event: that
+    which ends the stream by its own protocol and what follows it, or, for a moment (see `release`), one that may be
+    the last.
+    """
+
+    __slots__ = (
+        *("_cutter", "_data", "_dropped", "_dropping", "_empty", "_event", "_kept", "_kept_closed", "_long"),
+        *("_reading", "_seen", "_separated", "_tail", "_take"),
+    )
+
+    def __init__(self, take: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:
+        self._take = take
+        self._reading = reading
+        self._seen = seen or Seen()
+        self._cutter = LineCutter()
+        self._event: list[bytes] = []
+        """Lines of the event under way that have not passed, since it may have to be dropped or kept back."""
+        self._data: list[bytes] = []
+        """Data of the event under way that is not whole yet."""
+        self._separated = False
+        """An empty line has come: this stream has them."""
+        self._dropping = False
+        """An event has been dropped: the empty line that ends it goes the same way."""
+        self._dropped = False
+        """So has the last line."""
+        self._kept: list[bytes] = []
+        self._kept_closed = False
+        self._long: Skimmer | None = None
+        self._tail = b""
+        self._empty = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes, and return what passes on."""
+        passed: list[bytes] = []
+        cutter = self._cutter
+        late, lines = cutter.push(chunk)
+        if late:
+            self._late(late, passed)
+        if self._long is not None and lines:
+            piece = lines.pop(0)
+            self._long.feed(piece)
+            if lines or not cutter.long:
+                self._end_long(piece, passed)
+            else:
+                self._pass_long(piece, passed)
+        begun = lines.pop() if cutter.long and lines else b""
+        for line in lines:
+            if self._event or self._kept or self._data or self._dropping:
+                self._line(line, passed)
+            elif line == b"\n":  # this and the next are nearly all lines there are
+                self._separated = True
+                passed.append(line)
+            elif line.startswith(b"data: {"):
+                self._json_line(line, passed)
+            else:
+                self._line(line, passed)
+        if begun:
+            self._begin_long(begun, passed)
+        return b"".join(passed)
+
+    @property
+    def finished(self) -> bool:
+        return self._seen.finished
+
+    @property
+    def holding(self) -> bool:
+        """Whether an event is kept back only because it may be the last."""
+        return bool(self._kept) and not self._seen.finished
+
+    @property
+    def all_ended(self) -> bool:
+        return self._seen.all_ended
+
+    @property
+    def events(self) -> bool:
+        return True
+
+    def release(self) -> bytes:
+        """It was not the last, or nobody can wait to know: what is held passes on."""
+        kept = b"".join(self._kept)
+        self._kept.clear()
+        return kept
+
+    def close(self) -> tuple[bytes, Observed]:
+        end: list[bytes] = []
+        rest = self._cutter.rest()
+        if self._long is not None:
+            self._end_long(b"", end)
+        elif rest:
+            self._line(rest, end)
+        if self._data and self._taken(b"\n".join(self._data)) is False:  # what is cut off is nobody's text
+            self._event.clear()
+        end += self._kept
+        end += self._event
+        seen = self._seen
+        if seen.failed or self._empty or (seen.all_ended and not seen.has_terminal):
+            seen.complete = True  # the end of the body ends a stream that has no other end
+        return b"".join(end), observed(seen, self._reading, empty=self._empty)
+
+    # --- lines ---
+
+    def _json_line(self, line: bytes, passed: list[bytes]) -> None:
+        """What `_line` does, quickly, where nothing is under way."""
+        seen = self._seen
+        try:
+            keep = self._take(seen, line[6:])
+        except (ValueError, RecursionError):
+            self._line(line, passed)
+            return
+        self._empty = self._dropped = False
+        if keep and not seen.finished and (seen.usage is None or not seen.all_ended):
+            passed.append(line)
+        else:
+            self._event.append(line)
+            self._read(keep, passed)
+
+    def _line(self, line: bytes, passed: list[bytes]) -> None:
+        bare = line.removeprefix(BYTE_ORDER_MARK) if self._empty else line
+        if bare.startswith(b"data:"):
+            self._data_line(line, bare[5:].strip(), passed)
+        elif is_blank(line):
+            self._blank(line, passed)
+        else:
+            self._field_line(line, passed)
+
+    def _data_line(self, line: bytes, data: bytes, passed: list[bytes]) -> None:
+        self._let_go(passed)
+        self._dropping = self._dropped = False
+        self._empty = self._empty and data in (b"", b"[DONE]")
+        self._event.append(line)
+        if self._data and self._separated:  # more of an event in several lines
+            self._data.append(data)
+        elif data == b"[DONE]" or (data[:1] in (b"{", b"[") and data[-1:] in (b"}", b"]")):
+            keep = self._taken(data)
+            if keep is None:
+                self._data.append(data)
+                return
+            if self._data:  # of an event before, whose end nothing has shown
+                self._lost(sum(map(len, self._data)))
+                self._data.clear()
+            self._read(keep, passed)
+        else:
+            self._data.append(data)
+
+    def _field_line(self, line: bytes, passed: list[bytes]) -> None:
+        """A comment, or a field other than data."""
+        self._let_go(passed)
+        self._dropping = self._dropped = False
+        self._event.append(line)
+        if line.startswith(b":") and len(self._event) == 1:  # comments keep connections alive
+            self._flush(passed)
+
+    def _blank(self, line: bytes, passed: list[bytes]) -> None:
+        self._separated = True
+        self._dropped = self._dropping
+        if self._dropping:
+            self._dropping = False
+        elif self._kept and not self._kept_closed and not self._event:
+            self._kept.append(line)
+            self._kept_closed = True
+        else:
+            self._let_go(passed)
+            self._event.append(line)
+            keep = self._end_data()
+            self._read(keep, passed) if keep is not None else self._flush(passed)
+            self._dropped, self._dropping = self._dropping, False
+
+    def _late(self, late: bytes, passed: list[bytes]) -> None:
+        """The LF of a line whose CR has been treated."""
+        if self._dropping or self._dropped:
+            return
+        (self._event or self._kept or passed).append(late)
+
+    # --- events ---
+
+    def _taken(self, data: bytes) -> bool | None:
+        """Read an event's data; None where that is not possible."""
+        if data == b"[DONE]":
+            self._seen.end()
+            return True
+        try:
+            return self._take(self._seen, data)
+        except (ValueError, RecursionError):
+            return None
+
+    def _end_data(self) -> bool | None:
+        """The event under way has ended, and its data, which came in several lines or is not JSON, is read. None where
+        there is none."""
+        data = b"\n".join(self._data)
+        self._data.clear()
+        if not data:
+            return None
+        keep = self._taken(data)
+        if keep is None:
+            self._lost(len(data))
+            return True
+        return keep
+
+    def _read(self, keep: bool, passed: list[bytes]) -> None:
+        """The event's data has been taken: pass its lines, keep them back, or drop them."""
+        if not keep:
+            self._dropping = True
+        elif self._seen.finished or (self._seen.usage is not None and self._seen.all_ended):
+            self._kept += self._event
+            self._kept_closed = is_blank(self._event[-1])
+        else:
+            passed += self._event
+        self._event.clear()
+
+    def _flush(self, passed: list[bytes]) -> None:
+        if self._seen.finished:
+            self._kept += self._event
+        else:
+            passed += self._event
+        self._event.clear()
+
+    def _let_go(self, passed: list[bytes]) -> None:
+        """Something follows, so that what is held was not the last."""
+        if self._kept and not self._seen.finished:
+            passed += self._kept
+            self._kept.clear()
+
+    def _lost(self, size: int) -> None:
+        self._seen.unreadable += 1
+        self._seen.delivered += size  # it may have been text
+
+    # --- lines that are too long to be kept ---
+
+    def _begin_long(self, piece: bytes, passed: list[bytes]) -> None:
+        self._let_go(passed)
+        self._flush(passed)
+        self._dropping = self._dropped = self._empty = False
+        self._long = Skimmer()
+        self._long.feed(piece.removeprefix(BYTE_ORDER_MARK).removeprefix(b"data:"))
+        self._pass_long(piece, passed)
+
+    def _pass_long(self, piece: bytes, passed: list[bytes]) -> None:
+        """All but the last byte: without it nobody has the event."""
+        (self._kept if self._seen.finished else passed).append(self._tail + piece[:-1])
+        self._tail = piece[-1:]
+
+    def _end_long(self, piece: bytes, passed: list[bytes]) -> None:
+        skimmer, self._long = self._long, None
+        assert skimmer is not None
+        self._event.append(self._tail + piece)
+        self._tail = b""
+        data = skimmer.skeleton()
+        if data is None:
+            self._seen.oversize += 1
+            self._seen.delivered += skimmer.size - skimmer.dropped
+        elif self._taken(data.strip()) is None:
+            self._lost(skimmer.size - skimmer.dropped)
+        self._read(True, passed)

@@ -1,0 +1,78 @@
+"""Whether an answer is a stream of events or a document, found out from its first bytes."""
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.sse import BYTE_ORDER_MARK
+
+
+class Sniffer:
+    """A reader that looks at an answer's first bytes: some are events or a document whatever their content type says.
+    `make` makes the reader, of events or not."""
+
+    __slots__ = ("_declared", "_head", "_make", "_reader")
+
+    def __init__(self, make: Callable[[bool], AnswerReader], *, declared: bool) -> None:
+        self._make = make
+        self._declared = declared
+        self._head = b""
+        self._reader: AnswerReader | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes, and return what passes on."""
+        if self._reader is not None:
+            return self._reader.feed(chunk)
+        head = self._head + chunk
+        begun = head.lstrip(b" \t\r\n")
+        space = head[: len(head) - len(begun)]
+        kind = _kind(begun)
+        if kind == "unknown yet":
+            self._head = begun
+            return space  # it keeps a connection alive
+        self._head = b""
+        self._reader = self._make(self._declared if kind == "other" else kind == "events")
+        return space + self._reader.feed(begun)
+
+    @property
+    def finished(self) -> bool:
+        return self._reader is not None and self._reader.finished
+
+    @property
+    def holding(self) -> bool:
+        return self._reader is not None and self._reader.holding
+
+    @property
+    def all_ended(self) -> bool:
+        return self._reader is not None and self._reader.all_ended
+
+    @property
+    def events(self) -> bool:
+        """Whether these are events, as far as is known by now."""
+        return self._declared if self._reader is None else self._reader.events
+
+    def release(self) -> bytes:
+        return b"" if self._reader is None else self._reader.release()
+
+    def close(self) -> tuple[bytes, Observed]:
+        if self._reader is not None:
+            return self._reader.close()
+        reader = self._make(self._declared)
+        first = reader.feed(self._head) if self._head else b""
+        last, seen = reader.close()
+        return first + last, seen
+
+
+_MARKS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
+
+
+def _kind(head: bytes) -> Literal["events", "document", "other", "unknown yet"]:
+    """What an answer is that begins so."""
+    bare = head.removeprefix(BYTE_ORDER_MARK)
+    if not bare or BYTE_ORDER_MARK.startswith(head):
+        return "unknown yet"
+    if bare[:1] in (b"{", b"["):
+        return "document"
+    if bare.startswith(_MARKS):
+        return "events"
+    return "unknown yet" if any(mark.startswith(bare) for mark in _MARKS) else "other"

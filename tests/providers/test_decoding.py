@@ -1,0 +1,102 @@
+"""Answers that come compressed."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable
+
+import brotli
+import pytest
+import zstandard
+
+from farebox.providers import decoding
+from farebox.providers.upstream import UpstreamFailed
+
+PLAIN = b"data: " + b"So it is. " * 500 + b"\n\ndata: [DONE]\n\n"
+
+
+class Source:
+    """An answer in these chunks."""
+
+    status = 200
+
+    def __init__(self, encoding: str, chunks: list[bytes]) -> None:
+        self.headers = [("Content-Encoding", encoding), ("Content-Length", "9"), ("content-type", "text/plain")]
+        self._chunks = chunks
+
+    async def chunk(self) -> bytes | None:
+        return self._chunks.pop(0) if self._chunks else None
+
+    async def close(self) -> None: ...
+
+
+def raw_deflate(data: bytes) -> bytes:
+    encoder = zlib.compressobj(wbits=-15)
+    return encoder.compress(data) + encoder.flush()
+
+
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": lambda data: gzip.compress(data[:100]) + gzip.compress(data[100:]),
+    "deflate": zlib.compress,
+    "Deflate": raw_deflate,
+    "br": lambda data: brotli.compress(data, quality=5),
+    "zstd": zstandard.ZstdCompressor().compress,
+    "gzip, br": lambda data: brotli.compress(gzip.compress(data)),
+    "zstd, identity": lambda data: (
+        zstandard.ZstdCompressor().compress(data[:100]) + zstandard.ZstdCompressor().compress(data[100:])
+    ),
+}
+
+
+async def decode(encoding: str, chunks: list[bytes]) -> bytes:
+    answer = decoding.decoded(Source(encoding, chunks))
+    assert [name for name, _ in answer.headers] == ["content-type"]
+    out = []
+    while (chunk := await answer.chunk()) is not None:
+        assert 0 < len(chunk) <= 64 * decoding.STEP_BYTES_MAX
+        out.append(chunk)
+    return b"".join(out)
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_every_encoding_in_one_piece_and_byte_by_byte(encoding: str) -> None:
+    encoded = ENCODERS[encoding](PLAIN)
+    assert await decode(encoding, [encoded]) == PLAIN
+    assert await decode(encoding, [bytes([byte]) for byte in encoded]) == PLAIN
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+async def test_what_breaks_off_or_is_not_so_encoded_fails(encoding: str) -> None:
+    encoded = ENCODERS[encoding](os.urandom(1000))
+    with pytest.raises(UpstreamFailed):
+        await decode(encoding, [encoded[:-5]])
+    with pytest.raises(UpstreamFailed):
+        await decode(encoding, [b"data: hello, this is what it is\n\n" * 10])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip"])
+async def test_a_bomb_is_stopped(encoding: str) -> None:
+    zeros = bytes(48 * 2**20)
+    encoded = ENCODERS[encoding](zeros) if encoding in ENCODERS else gzip.compress(gzip.compress(zeros))
+    with pytest.raises(UpstreamFailed, match="grows to more than"):
+        await decode(encoding, [encoded])
+
+
+async def test_an_answer_without_a_body_is_none() -> None:
+    assert await decode("gzip", []) == b""
+
+
+async def test_events_are_decoded_as_they_come() -> None:
+    encoder = zlib.compressobj(wbits=31)
+    first = encoder.compress(b"data: 1\n\n") + encoder.flush(zlib.Z_SYNC_FLUSH)
+    answer = decoding.decoded(Source("gzip", [first, encoder.compress(b"data: 2\n\n") + encoder.flush()]))
+    assert await answer.chunk() == b"data: 1\n\n"
+    assert await answer.chunk() == b"data: 2\n\n"
+    assert await answer.chunk() is None
+
+
+@pytest.mark.parametrize("encoding", ["snappy", "gzip, aws-chunked", "gzip, gzip, gzip, gzip"])
+def test_an_unknown_encoding(encoding: str) -> None:
+    with pytest.raises(decoding.Unknown):
+        decoding.decoded(Source(encoding, []))

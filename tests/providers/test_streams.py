@@ -1,0 +1,313 @@
+"""Streams as providers really send them: in any framing and chunking, with huge events and unreadable ones."""
+
+import base64
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.sniffer import Sniffer
+from farebox.providers.skimmer import Skimmer
+from tests.providers.samples import CHAT, SAMPLES, WHOLE, Sample, body, chat_body, chunk, gemini, stream, wire_format
+
+PLAIN = {"prompt_tokens": 10, "completion_tokens": 2}
+PATH = "v1beta/models/gemini-2.5-flash:streamGenerateContent"
+
+
+def chat(*, hide_usage: bool = False, n: int = 1) -> AnswerReader:
+    wire = wire_format("openai", "chat/completions")
+    request = body(model="m", messages=[{"role": "user", "content": "hi"}], stream=True, n=n)
+    return wire.reader(wire.parse("", "", request), streaming=True, hide_usage=hide_usage)
+
+
+def google() -> AnswerReader:
+    wire = wire_format("google-ai-studio", PATH)
+    return wire.reader(wire.parse(PATH, "", body(contents=[])), streaming=True, hide_usage=False)
+
+
+def chunkings(answer: bytes) -> Iterator[list[bytes]]:
+    """One piece, byte by byte, line by line, and at random."""
+    yield [answer]
+    if len(answer) < 100_000:
+        yield [bytes([byte]) for byte in answer]
+    yield answer.splitlines(keepends=True)
+    chance = random.Random(7)
+    places = sorted(chance.sample(range(1, len(answer)), min(9, len(answer) - 1)))
+    yield [answer[i:j] for i, j in zip([0, *places], [*places, len(answer)], strict=True)]
+
+
+def drive(reader: AnswerReader, chunks: list[bytes], *, paused: bool = False) -> tuple[bytes, Observed]:
+    """What passed and what was seen; with `paused`, what is held passes after each chunk."""
+    passed = []
+    for piece in chunks:
+        passed.append(reader.feed(piece))
+        if paused and reader.holding:
+            passed.append(reader.release())
+    rest, seen = reader.close()
+    return b"".join((*passed, rest)), seen
+
+
+def same(make: Any, answer: bytes, wanted: bytes | None = None) -> Observed:
+    """What was seen, after checking that every chunking gives the same, with pauses and without."""
+    found: list[Observed] = []
+    for chunks in chunkings(answer):
+        for paused in (False, True):
+            passed, seen = drive(make(), chunks, paused=paused)
+            assert passed == (answer if wanted is None else wanted), (len(chunks), paused)
+            found.append(seen)
+    assert all(seen == found[0] for seen in found)
+    return found[0]
+
+
+# Where a stream ends
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [chunk(None, usage=PLAIN), chunk({"content": "a"}), chunk({"content": "b"}, "stop"), "[DONE]"],
+        [chunk({"content": "a"}), chunk(None, usage=PLAIN), chunk({"content": "b"}, "stop"), "[DONE]"],
+        [chunk({"content": "a"}, "stop", usage=PLAIN), chunk({"content": "b"}, "stop", usage=PLAIN), "[DONE]"],
+        [chunk({"content": "a"}, "", usage=PLAIN), chunk({"content": "b"}, "", usage=PLAIN), "[DONE]"],
+        [chunk({"content": "a"}, "stop", usage=PLAIN), chunk({"content": "b"})],
+        [chunk({"content": "a"}, error={}), chunk({"content": "b"}, "stop", usage=PLAIN, error=None), "[DONE]"],
+        [chunk({"content": "a"}, error=""), "[DONE]", chunk({"content": "b"}, usage=PLAIN)],
+    ],
+)
+def test_nothing_is_lost_before_or_after_the_end(events: list[Any]) -> None:
+    seen = same(chat, stream(*events))
+    assert (seen.usage, seen.failed, seen.delivered_bytes) == ({"input_tokens": 10, "output_tokens": 2}, False, 2)
+
+
+def test_a_choice_that_ends_twice_is_one() -> None:
+    events = [chunk({"content": "a"}, "stop", usage=PLAIN), chunk({"content": "b"}, "stop")]
+    reader = chat(n=2)
+    reader.feed(stream(*events))
+    assert (reader.all_ended, reader.holding) == (False, False)
+
+
+def test_google_may_say_stop_whenever_it_likes() -> None:
+    events = [gemini(text, "STOP") for text in ("", "a", "b", "")]
+    reader = google()
+    passed = [reader.feed(stream(event)) for event in events]
+    assert passed == [b"", *(stream(event) for event in events[:-1])], "one event behind, and no more"
+    seen = same(google, stream(*events))
+    assert (seen.delivered_bytes, seen.complete, seen.finish_seen) == (2, True, True)
+
+
+def test_what_is_held_passes_when_something_follows_or_nobody_waits() -> None:
+    reader, last = google(), stream(gemini("a", "STOP"))
+    assert reader.feed(last[:-1]) == b""
+    assert reader.feed(last[-1:]) == b"", "its empty line belongs to it"
+    assert reader.feed(b"d") == b"", "not an event yet"
+    assert reader.release() == last
+    assert reader.holding is False
+    assert reader.close()[0] == b"d"
+
+
+def test_done_after_a_terminal_event_passes_too() -> None:
+    sample = next(sample for sample in SAMPLES if sample.id == "responses")
+    answer = sample.answer + b"data: [DONE]\n\n"
+    reader = sample.reader()
+    assert sample.answer.startswith(reader.feed(answer))
+    assert reader.finished
+    assert same(sample.reader, answer).reference == "resp_1"
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.id for sample in SAMPLES])
+def test_every_choice_has_ended_only_at_the_end(sample: Sample) -> None:
+    middle = sample.answer[: len(sample.answer) // 3]
+    assert drive(sample.reader(), [middle])[1].finish_seen is False
+    assert drive(sample.reader(), [sample.answer])[1].finish_seen is True
+
+
+# Framing
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.id for sample in SAMPLES])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("apart", [1, 2, 3])
+def test_line_ends_and_empty_lines_do_not_matter(sample: Sample, end: bytes, apart: int) -> None:
+    events = sample.answer.replace(b"\r\n", b"\n").split(b"\n\n")[:-1]
+    answer = b"".join(event.replace(b"\n", end) + end * apart for event in events)
+    seen = same(sample.reader, answer)
+    assert (seen.usage, seen.delivered_bytes, seen.complete) == (sample.usage, sample.delivered, True)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n", b"\r\n", b"\r"])
+def test_hidden_usage_goes_with_its_empty_line(end: bytes) -> None:
+    events = [chunk({"content": "a"}, "stop"), chunk(None, usage=PLAIN)]
+    first, hidden, done = (b"data: " + json.dumps(event).encode() + end for event in (*events, "[DONE]"))
+    done = b"data: [DONE]" + end
+    seen = same(lambda: chat(hide_usage=True), first + hidden + done, first + done)
+    assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
+
+
+def test_an_event_in_several_lines() -> None:
+    text = json.dumps(chunk({"content": "a"}, "stop", usage=PLAIN), indent=1).replace("\n", "\ndata: ")
+    answer = f": hello\n\ndata: {text}\n\n".encode()
+    assert same(chat, answer).usage == {"input_tokens": 10, "output_tokens": 2}
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": {"p": NaN}}]}',
+        '{"choices": [{"index": 0, "delta": {"content": "\\ud83d"}}]}',
+        '{"choices": [{"index": 0, "delta": []}]}',
+        '{"choices": [null, {"delta": {"content": null, "tool_calls": {}}}], "usage": []}',
+        '{"choices": null, "usage": null}',
+        '{"choices": "none"}',
+        '{"choices": [{"index": "0", "delta": {"content": "\udcff"}}]}',
+        "{half",
+        '"text"',
+        "[1, 2]",
+        "7",
+    ],
+)
+def test_an_odd_event_costs_its_own_reading_only(odd: str) -> None:
+    answer = stream(chunk({"content": "a"})) + f"data: {odd}\n\n".encode("utf-8", "surrogateescape")
+    seen = same(chat, answer + stream(chunk({"content": "b"}, "stop", usage=PLAIN), "[DONE]"))
+    assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
+    assert seen.delivered_bytes >= 2
+
+
+def test_without_usage_the_text_is_kept_and_unreadable_events_weigh_their_bytes() -> None:
+    events = stream(chunk({"content": "Grü"}), "{half", chunk({"content": "ße"}, "stop"), "[DONE]")
+    seen = same(chat, events)
+    assert (seen.text, seen.delivered_bytes) == ("Grüße", 7 + 5)
+    assert seen.problem == "no usage (1 unreadable)"
+    assert same(chat, stream(chunk({"content": "x"}, "stop", usage=PLAIN), "[DONE]")).text == "", "nobody needs it"
+
+
+def test_a_body_that_strict_readers_refuse_is_read() -> None:
+    wire = wire_format("openai", "chat/completions")
+    for old, new in ((b'"Gr', b'"\\ud800'), (b'"c1"', b"NaN"), (b'"stop"', b'"\xff"'), (b"[{", b"[null,{")):
+        answer = chat_body(PLAIN).replace(old, new, 1)
+        reader = wire.reader(wire.parse("", "", CHAT), streaming=False, hide_usage=False)
+        assert drive(reader, [answer])[1].usage == {"input_tokens": 10, "output_tokens": 2}
+
+
+@pytest.mark.parametrize("answer", [b"", b"\n\n", b": nothing\n\n", b"data: [DONE]\n\n"])
+def test_a_stream_without_an_event_is_empty(answer: bytes) -> None:
+    seen = drive(chat(), [answer])[1]
+    assert (seen.empty, seen.complete, seen.usage, seen.delivered_bytes) == (True, True, None, 0)
+    assert drive(chat(), [stream(chunk({}))])[1].empty is False
+
+
+def test_a_body_of_white_space_is_empty() -> None:
+    for sample in WHOLE:
+        for answer in (b"", b" \n "):
+            passed, seen = drive(sample.reader(), [answer] if answer else [])
+            assert (passed, seen.empty, seen.complete) == (answer, True, True)
+        assert drive(sample.reader(), [sample.answer])[1].empty is False
+
+
+# What is large
+
+PICTURE = base64.b64encode(random.Random(3).randbytes(3 * 2**20)).decode()
+
+
+def large(**more: Any) -> dict[str, Any]:
+    event = gemini("see", "STOP", usageMetadata={"promptTokenCount": 7, "candidatesTokenCount": 1290}, **more)
+    event["candidates"][0]["content"]["parts"].append({"inlineData": {"mimeType": "image/png", "data": PICTURE}})
+    return event
+
+
+def test_a_huge_event_passes_as_it_comes_and_is_read() -> None:
+    answer = stream(gemini("a"), large(), gemini("b", "STOP"))
+    reader = google()
+    kept = most = 0
+    for at in range(0, len(answer), 65536):
+        piece = answer[at : at + 65536]
+        kept += len(piece) - len(reader.feed(piece))
+        most = max(most, kept)
+    assert most <= 2 * 65536
+    seen = same(google, answer)
+    assert (seen.usage, seen.delivered_bytes) == ({"input_tokens": 1000, "output_tokens": 1290}, 5)
+
+
+def test_a_huge_terminal_event_is_kept_back_by_its_last_byte() -> None:
+    reader = google()
+    answer = stream(large())
+    passed = b"".join([reader.feed(answer[at : at + 65536]) for at in range(0, len(answer), 65536)])
+    assert reader.holding
+    assert 0 < len(answer) - len(passed) <= 65536
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(passed.removeprefix(b"data: "))
+
+
+def test_a_huge_body_is_read() -> None:
+    wire = wire_format("google-ai-studio", PATH)
+    for answer in (json.dumps(large()).encode(), json.dumps([gemini("a"), large()], indent=1).encode()):
+        reader = wire.reader(wire.parse(PATH, "", body(contents=[])), streaming=False, hide_usage=False)
+        passed, seen = drive(reader, [answer[at : at + 65536] for at in range(0, len(answer), 65536)])
+        assert passed == answer
+        assert seen.usage is not None
+        assert seen.usage["output_tokens"] == 1290
+
+
+def test_vectors_do_not_hide_the_usage() -> None:
+    sample = next(sample for sample in WHOLE if sample.id == "embeddings")
+    chance = random.Random(5)
+    data = [
+        {"object": "embedding", "index": i, "embedding": [chance.uniform(-1, 1) for _ in range(999)]} for i in range(99)
+    ]
+    answer = body(object="list", data=data, model="e", usage={"prompt_tokens": 9})
+    passed, seen = drive(sample.reader(), [answer[at : at + 5000] for at in range(0, len(answer), 5000)])
+    assert (passed, seen.usage) == (answer, {"input_tokens": 9})
+
+
+def test_a_skeleton_is_the_document_without_its_bulk() -> None:
+    text = 'Say "so\\" ' * 9000
+    document = {
+        "a": text,
+        "b": PICTURE[:200_000],
+        "c": [1.5] * 9000,
+        "d": ["\\", '"', "[1, 2"],
+        "e": {"f": PICTURE[:9]},
+    }
+    raw = json.dumps(document).encode()
+    for size in (7, 4096, 65_536, len(raw)):
+        skimmer = Skimmer()
+        for at in range(0, len(raw), size):
+            skimmer.feed(raw[at : at + size])
+        assert json.loads(skimmer.skeleton() or b"") == {**document, "b": "", "c": []}
+    small = Skimmer(limit=1000)
+    small.feed(raw)
+    assert small.skeleton() is None
+
+
+# Content types that are wrong
+
+
+def sniffed(sample: Sample, *, declared: bool) -> Sniffer:
+    return Sniffer(
+        lambda events: sample.format.reader(sample.parsed, streaming=events, hide_usage=False), declared=declared
+    )
+
+
+@pytest.mark.parametrize("before", [b"", b" \n", b"\xef\xbb\xbf", b": hello\n\n"])
+def test_first_bytes_tell_what_an_answer_is(before: bytes) -> None:
+    for sample in SAMPLES + WHOLE:
+        if sample.id == "speech" or (before.startswith(b":") and not sample.streaming):
+            continue
+        for declared in (True, False):
+            for chunks in chunkings(before + sample.answer):
+                reader = sniffed(sample, declared=declared)
+                passed, seen = drive(reader, chunks)
+                assert passed == before + sample.answer
+                assert (seen.usage, reader.events) == (sample.usage, sample.streaming), sample.id
+
+
+def test_what_says_nothing_is_what_it_is_declared() -> None:
+    sample = next(sample for sample in WHOLE if sample.id == "speech")
+    passed, seen = drive(sniffed(sample, declared=False), [sample.answer])
+    assert (passed, seen.usage) == (sample.answer, sample.usage)
+    assert drive(sniffed(SAMPLES[0], declared=True), [b"dat"])[0] == b"dat"
