@@ -6,6 +6,7 @@ The upstream here answers what the test tells it to; whatever stands between it 
 import json
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,6 +14,10 @@ import httpx
 import pytest
 
 from farebox.money import parse_usd
+from farebox.storage.calls import models_since, stated_since
+from farebox.storage.config import add_supplement
+from farebox.usecases.audit_prices import against_stated, called
+from tests.engines import looking
 from tests.ride.kit import forget, set_price, set_provider
 from tests.support import Customer, Farebox, running_farebox
 
@@ -406,3 +411,40 @@ def test_the_operator_hears_of_costs_that_differ(farebox: Farebox, customer: Cus
     charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o"))
     found = [alarm for alarm in farebox.services.alarms.take() if alarm.kind == "cost_differs"]
     assert "openrouter/openai/gpt-4o" in {alarm.about for alarm in found}
+
+
+def test_the_audit_has_the_median_of_stated_costs(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
+    for cost in (0.000021, 0.000042, 0.00063):
+        upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": cost})
+        charged(customer, "openrouter/chat/completions", chat("anthropic/claude-haiku-4.5"))
+    now = farebox.services.clock.now_ms()
+    with looking(farebox.services.settings) as connection:
+        calls = called(models_since(connection, now - 3_600_000), stated_since(connection, now - 3_600_000))
+    found = against_stated(farebox.services.configuration.prices, calls, now)
+    ours = {one.model: one for one in found}["anthropic/claude-haiku-4.5"]
+    assert ours.theirs == Decimal("0.000042") / Decimal("0.00015")
+    assert ours.in_use
+    assert abs(ours.percent) > 5
+
+
+def test_a_loaded_supplement_is_charged_by_at_once(farebox: Farebox, upstream: Upstream) -> None:
+    customer = farebox.funded("10")
+    ours = {"provider": "openai", "models": ["acme-9*"], "rates": {"input_mtok": "3", "output_mtok": "6"}}
+    text = json.dumps(
+        {"date": "2027-01-31", "prices": [{**ours, "source": "https://example.com", "date": "2027-01-30"}]}
+    )
+    assert call(customer, "openai/chat/completions", chat("acme-9-large")).status_code == 400
+    services = farebox.services
+    for loaded in (text, ""):
+        farebox.run(
+            services.database.write(
+                lambda connection, loaded=loaded: add_supplement(connection, loaded, services.clock.now_ms())
+            )
+        )
+        forget(farebox)
+        if loaded:
+            upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10})
+            receipt = charged(customer, "openai/chat/completions", chat("acme-9-large"))
+            assert receipt["charge_nanos"] == 100 * 3_000 + 10 * 6_000
+            assert receipt["price_version"].startswith("supplement/2027-01-31/")
+    assert call(customer, "openai/chat/completions", chat("acme-9-large")).status_code == 400

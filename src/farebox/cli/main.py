@@ -16,6 +16,7 @@ from farebox.cli import (
     messages,
     money,
     payments,
+    price_sources,
     prices,
     providers,
     refunds,
@@ -89,8 +90,8 @@ def start(
 
 
 for family in (
-    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, books, status,
-    copying, fake_stripe,
+    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, price_sources, books,
+    status, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -19,7 +19,7 @@ from genai_prices.types import ModelInfo, Provider, StartDateConstraint, TimeOfD
 from genai_prices.types import ModelPrice as ListedPrice
 
 from farebox.pricing.model import ModelPrice
-from farebox.pricing.rates import UNITS, Price, compile_rates
+from farebox.pricing.rates import UNITS, Price, ancestors, compile_rates
 from farebox.pricing.supplement import (
     AdditionEntry,
     Matched,
@@ -300,14 +300,19 @@ class _ListedModel:
 
 
 def _added(prices: Mapping[str, Price], additions: Sequence[AdditionEntry]) -> dict[str, Price]:
-    """Meters that the supplement adds to what the list has."""
-    added: dict[str, Price] = {}
+    """Meters that the supplement adds to what the list has; those only whose general meters have a price."""
+    wanted: dict[str, Price] = {}
     for entry in additions:
-        added |= {key: price for key, price in prices_of(entry.rates).items() if key not in prices}
+        wanted |= prices_of(entry.rates)
         for key, times in entry.times.items():
-            if key not in prices and times.of in prices:
-                added[key] = multiple(prices[times.of], Decimal(times.times))
-    return added
+            if times.of in prices:
+                wanted[key] = multiple(prices[times.of], Decimal(times.times))
+    priced = {UNITS.unit_for_price_key(key).usage_key for key in prices}
+    return {
+        key: price
+        for key, price in wanted.items()
+        if key not in prices and ancestors(UNITS.unit_for_price_key(key).usage_key) <= priced
+    }
 
 
 def _holds(when: Mapping[str, str], context: Context) -> bool:

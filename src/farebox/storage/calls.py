@@ -1,6 +1,6 @@
 """The store of calls: one row a call, which is its log row and its receipt; and the hourly sums that reports read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -188,3 +188,19 @@ def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *
         connection.execute("DELETE FROM call_bodies WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
     log_totals.take_off(connection, gateway, [log_id for _, _, log_id in old])
     return len(old)
+
+
+def models_since(connection: Connection, since: int) -> set[tuple[str, str]]:
+    """Provider and model of every call that was charged in the hours since then."""
+    found = rows(connection, "SELECT DISTINCT provider, model FROM usage_hours WHERE hour >= ?", (since,))
+    return {(str(provider), str(model)) for provider, model in found}
+
+
+def stated_since(connection: Connection, since: int) -> Iterator[tuple[str, bytes]]:
+    """Provider and receipt of every call since then whose provider stated its cost. Reads through all calls."""
+    found = connection.execute(
+        "SELECT provider, receipt FROM calls WHERE created_at >= ? AND receipt LIKE ?",
+        (since, '%"stated_usd"%'),
+    )
+    for provider, receipt in found:
+        yield str(provider), str(receipt).encode()

@@ -127,3 +127,19 @@ def installation_id(connection: Connection, new_id: str) -> str:
     found = row(connection, "SELECT installation_id FROM installation")
     assert found is not None
     return str(found[0])
+
+
+def add_supplement(connection: Connection, text: str, at: int) -> None:
+    """Put a supplement of prices in place of the one before; an empty text is the shipped one."""
+    connection.execute(
+        "INSERT INTO price_supplements (loaded_at, text) VALUES (?, ?) "
+        "ON CONFLICT (loaded_at) DO UPDATE SET text = excluded.text",
+        (at, text),
+    )
+    bump_config_version(connection)
+
+
+def find_supplement(connection: Connection) -> str:
+    """The supplement that counts; empty where it is the shipped one."""
+    found = row(connection, "SELECT text FROM price_supplements ORDER BY loaded_at DESC LIMIT 1")
+    return "" if found is None else str(found[0])

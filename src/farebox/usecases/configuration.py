@@ -1,22 +1,35 @@
 """What the hot path needs to know of the configuration, cached; a change by any process is seen within a second."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from farebox.clock import Clock
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.model import AccessToken, Caller, Permission
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
+from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
 from farebox.providers.catalogue import PROVIDERS, Provider
 from farebox.storage.accounts import find_token, find_user
-from farebox.storage.config import config_version, list_markups, list_prices, list_providers
+from farebox.storage.config import (
+    MarkupRow,
+    PriceRow,
+    config_version,
+    find_supplement,
+    list_markups,
+    list_prices,
+    list_providers,
+)
 from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
+
+log = structlog.get_logger("farebox.configuration")
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -49,6 +62,8 @@ class Configuration:
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
+        self._supplement = ""
+        """The loaded supplement that `_price_list` has; empty: the shipped one."""
         self.prices = PriceBook(price_list=self._price_list)
 
     @classmethod
@@ -139,26 +154,52 @@ class Configuration:
                     continue
                 base_url, key = self._demo_url, "demo"
             self._providers[slug] = ProviderAccess(provider, base_url, key)
-        self.prices = PriceBook(
-            [
-                OwnPrice(
-                    price_id=row.price_id,
-                    provider=row.provider,
-                    model=row.model,
-                    account_id=row.account_id,
-                    rates=row.rates,
-                    valid_from=row.valid_from,
-                    output_max=row.output_max,
-                )
-                for row in await self._database.get(list_prices)
-            ],
-            [
-                OwnMarkup(row.markup_id, row.account_id, row.provider, row.model, row.parts_per_million, row.valid_from)
-                for row in await self._database.get(list_markups)
-            ],
-            price_list=self._price_list,
+        text = await self._database.get(find_supplement)
+        if text != self._supplement:
+            self._price_list, self._supplement = PriceList(supplement=_supplement(text)), text
+        self.prices = price_book(
+            await self._database.get(list_prices),
+            await self._database.get(list_markups),
+            self._price_list,
             demo=self._demo_url is not None,
         )
+
+
+def price_book(
+    prices: Iterable[PriceRow], markups: Iterable[MarkupRow], price_list: PriceList, *, demo: bool = False
+) -> PriceBook:
+    """What the operator has set, over the list."""
+    return PriceBook(
+        [
+            OwnPrice(
+                price_id=row.price_id,
+                provider=row.provider,
+                model=row.model,
+                account_id=row.account_id,
+                rates=row.rates,
+                valid_from=row.valid_from,
+                output_max=row.output_max,
+            )
+            for row in prices
+        ],
+        [
+            OwnMarkup(row.markup_id, row.account_id, row.provider, row.model, row.parts_per_million, row.valid_from)
+            for row in markups
+        ],
+        price_list=price_list,
+        demo=demo,
+    )
+
+
+def _supplement(text: str) -> Supplement:
+    """The loaded one. It was checked when it was loaded; a release that reads it differently goes on with its own."""
+    if not text:
+        return shipped()
+    try:
+        return Supplement(text.encode())
+    except InvalidSupplement as error:
+        log.exception("the loaded price supplement is not understood", why=str(error))
+        return shipped()
 
 
 def _remember(cache: dict[K, V], key: K, value: V) -> None:

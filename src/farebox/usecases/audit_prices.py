@@ -1,0 +1,169 @@
+"""Prices one can trust: what we charge by, beside what others publish and what providers state."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import median
+from typing import Final
+
+import msgspec
+
+from farebox.money import NANOS_PER_USD
+from farebox.pricing.compiler import LIST_IDS, PriceList
+from farebox.pricing.litellm_map import LiteLLMMap
+from farebox.pricing.model import ModelPrice
+from farebox.pricing.pricebook import PriceBook
+from farebox.pricing.rates import UNITS, Price
+from farebox.pricing.receipt import Receipt
+
+SHOWN_PERCENT: Final = Decimal(1)
+"""A smaller difference is not shown: lists round."""
+_RECEIPT: Final = msgspec.json.Decoder(Receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One price that two sources do not agree on, in US dollars for the price key's unit."""
+
+    provider: str
+    model: str
+    key: str
+    """A price key, with `>N` behind it for calls of more than N input tokens; or `stated cost`."""
+    ours: Decimal
+    theirs: Decimal
+    version: str
+    """Of our price."""
+    source: str
+    """Of theirs."""
+    date: str
+    """Since when ours is in force, as far as its source says."""
+    in_use: bool
+    """Whether the model was called in the days that were looked at."""
+
+    @property
+    def percent(self) -> Decimal:
+        """By how much theirs is above ours; below, where it is negative."""
+        if not self.ours:
+            return Decimal("Infinity") if self.theirs else Decimal(0)
+        return (self.theirs - self.ours) * 100 / self.ours
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What was called lately: models, and how much each provider's stated cost was of our own computation."""
+
+    models: frozenset[tuple[str, str]]
+    ratios: Mapping[tuple[str, str], list[Decimal]]
+
+
+def called(in_use: set[tuple[str, str]], stated: Iterable[tuple[str, bytes]]) -> Called:
+    """Of models that were charged, and of providers with receipts that state a cost."""
+    models = set(in_use)
+    ratios: dict[tuple[str, str], list[Decimal]] = {}
+    for provider, text in stated:
+        receipt = _RECEIPT.decode(text)
+        models.add((provider, receipt.model))
+        if receipt.stated_usd is not None and receipt.computed_nanos is not None:
+            computed = _decimal(receipt.computed_nanos)
+            if computed:
+                stated = Decimal(receipt.stated_usd) * NANOS_PER_USD
+                ratios.setdefault((provider, receipt.priced_model or receipt.model), []).append(stated / computed)
+    return Called(frozenset(models), ratios)
+
+
+def against_map(book: PriceBook, theirs: LiteLLMMap, calls: Called, at_ms: int) -> list[Difference]:
+    """What our prices and LiteLLM's map do not agree on."""
+    found: list[Difference] = []
+    for provider, model in sorted(theirs):
+        ours = book.find("", provider, model, at_ms)
+        rates = theirs.rates(provider, model)
+        if ours is not None and rates is not None:
+            source = " ".join(filter(None, (theirs.version, theirs.source(provider, model))))
+            found += _compared(ours, rates, model, source, (provider, model) in calls.models)
+    return found
+
+
+def against_supplement(price_list: PriceList, calls: Called, at_ms: int) -> list[Difference]:
+    """What the supplement says of models for which the list has a price of its own, which goes before it."""
+    supplement = price_list.supplement
+    version = f"supplement/{supplement.date}"
+    found: list[Difference] = []
+    for provider in LIST_IDS:
+        for model in supplement.models(provider):
+            ours = price_list.find(provider, model, at_ms)
+            rates = supplement.rates(provider, model)
+            if ours is not None and rates is not None and not ours.version.startswith(version):
+                found += _compared(ours, rates, model, version, (provider, model) in calls.models)
+    return found
+
+
+def against_stated(book: PriceBook, calls: Called, at_ms: int) -> list[Difference]:
+    """Models whose providers state another cost than we compute, by the median of the calls."""
+    found: list[Difference] = []
+    for (provider, model), ratios in sorted(calls.ratios.items()):
+        price = book.find("", provider, model, at_ms)
+        version = price.version if price is not None else ""
+        source = f"{provider}'s own figure, median of {len(ratios)} calls"
+        one = Difference(
+            provider, model, "stated cost", Decimal(1), median(ratios), version, source, _date_of(version), True
+        )
+        if abs(one.percent) > SHOWN_PERCENT:
+            found.append(one)
+    return found
+
+
+def newest_first(differences: Iterable[Difference]) -> list[Difference]:
+    """The latest prices first, then the largest differences."""
+    by_size = sorted(differences, key=lambda one: (-abs(one.percent), one.provider, one.model, one.key))
+    return sorted(by_size, key=lambda one: one.date, reverse=True)
+
+
+def _compared(ours: ModelPrice, theirs: Mapping[str, Price], model: str, source: str, in_use: bool) -> list[Difference]:
+    mine = _amounts(ours)
+    found = []
+    for key, usd in _flat(theirs).items():
+        if key in mine:
+            one = Difference(
+                ours.provider, model, key, mine[key], usd, ours.version, source, _date_of(ours.version), in_use
+            )
+            if abs(one.percent) > SHOWN_PERCENT:
+                found.append(one)
+    return found
+
+
+def _amounts(price: ModelPrice) -> dict[str, Decimal]:
+    """US dollars by price key, and by price key and tier."""
+    amounts = {}
+    for rate in price.rates:
+        unit = UNITS.units[rate.meter]
+        for start, number in ((0, rate.base), *rate.tiers):
+            usd = Decimal(number) * unit.per / price.denominator / NANOS_PER_USD
+            amounts[_key(unit.price_key, start)] = usd
+    return amounts
+
+
+def _flat(rates: Mapping[str, Price]) -> dict[str, Decimal]:
+    flat: dict[str, Decimal] = {}
+    for key, price in rates.items():
+        if isinstance(price, Decimal):
+            flat[key] = price
+            continue
+        flat[key] = price.base
+        flat |= {_key(key, tier.start): tier.price for tier in price.tiers}
+    return flat
+
+
+def _key(key: str, start: int) -> str:
+    # Lists that count a boundary in write one token less for it.
+    return f"{key} >{start + 1 if start % 10 == 9 else start}" if start else key
+
+
+def _date_of(version: str) -> str:
+    """The latest date in a price's version; empty where it has none."""
+    parts = [part for part in version.replace("+", "/").split("/") if len(part) == 10 and part[4] == part[7] == "-"]
+    return max(parts, default="")
+
+
+def _decimal(text: str) -> Decimal:
+    numerator, _, denominator = text.partition("/")
+    return Decimal(numerator) / Decimal(denominator or 1)

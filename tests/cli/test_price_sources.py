@@ -1,0 +1,60 @@
+"""`farebox price supplement` and `farebox price audit`."""
+
+import json
+from pathlib import Path
+
+from farebox.pricing.supplement import shipped
+from tests.cli.conftest import Cli
+
+OURS = {
+    "date": "2027-01-31",
+    "prices": [
+        {
+            "provider": "openai",
+            "models": ["acme-9"],
+            "rates": {"input_mtok": "3"},
+            "source": "https://example.com/prices",
+            "date": "2027-01-30",
+        }
+    ],
+}
+
+
+def test_the_supplement_is_listed_loaded_and_put_back(cli: Cli, tmp_path: Path) -> None:
+    cli("init")
+    listed = cli("price", "supplement")
+    assert (listed.status, "ultrafast: 6 times" in listed.out) == (0, True)
+    assert shipped().date in listed.out
+    file = tmp_path / "ours.json"
+    file.write_text(json.dumps(OURS))
+    assert "acme-9" in cli("price", "supplement", "--load", str(file)).out
+    assert cli("price", "supplement", "--json").json == OURS
+    assert "acme-9" not in cli("price", "supplement", "--shipped").out
+
+
+def test_a_file_that_is_no_supplement_is_refused(cli: Cli, tmp_path: Path) -> None:
+    cli("init")
+    file = tmp_path / "broken.json"
+    for text in ("{", '{"date": "x", "prices": [{"provider": "openai"}]}'):
+        file.write_text(text)
+        refused = cli("price", "supplement", "--load", str(file))
+        assert (refused.status, refused.out) == (1, "")
+    assert cli("price", "supplement", "--load", str(tmp_path / "none.json")).status == 1
+    assert cli("price", "supplement", "--load", str(file), "--shipped").status == 2
+
+
+def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
+    cli("init")
+    cli("price", "set", "openai", "acme-1", "--input", "1", "--output", "2")
+    entry = {"litellm_provider": "openai", "mode": "chat", "output_cost_per_token": 2e-06}
+    dearer = {**entry, "input_cost_per_token": 1.5e-06, "input_cost_per_token_above_200k_tokens": 3e-06}
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({"acme-1": dearer, "gpt-4o-mini": {**entry, "output_cost_per_token": 6e-07}}))
+    found = cli("price", "audit", "--litellm", str(file), "--json")
+    assert found.status == 0, "nobody called it"
+    assert [(row["model"], row["price"], row["ours"], row["theirs"], row["percent"]) for row in found.json] == [
+        ("acme-1", "input_mtok", "1", "1.5", "+50.0 %")
+    ]
+    assert found.json[0]["version"].startswith("own/")
+    file.write_text("[]")
+    assert cli("price", "audit", "--litellm", str(file)).status == 1

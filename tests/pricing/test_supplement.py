@@ -1,0 +1,191 @@
+"""The supplement over the list: models, meters and tiers that genai-prices lacks, to the nano-dollar."""
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import pytest
+
+from farebox.pricing.bill import combined, dearest_ratio, scaled, stated_cost, with_fee
+from farebox.pricing.charge import charge_of, cost_of
+from farebox.pricing.compiler import LIST_IDS, PriceList
+from farebox.pricing.model import Markup, ModelPrice
+from farebox.pricing.pricebook import OwnPrice, PriceBook
+from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
+from farebox.usage import Usage
+
+AT = int(datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp() * 1000)
+PRICES = PriceList()
+
+
+def price(provider: str, model: str, **context: str) -> ModelPrice:
+    found = PRICES.find(provider, model, AT, context)
+    assert found is not None, (provider, model)
+    return found
+
+
+def nanos(found: ModelPrice, **usage: int) -> int:
+    return charge_of(cost_of(found, usage), Markup())
+
+
+def test_everything_shipped_compiles() -> None:
+    supplement = shipped()
+    assert supplement.date == "2026-11-29"
+    for provider in LIST_IDS:
+        for model in PRICES.models(provider):
+            found = PRICES.find(provider, model, AT)
+            for entry in supplement.match(provider, model).variants if found is not None else ():
+                varied = PRICES.find(provider, model, AT, entry.when)
+                assert varied is not None
+                assert varied.unknown == ()
+    assert all(entry.source.startswith("https://") for entry in supplement.entries())
+
+
+TEN_AND_ONE = {"input_tokens": 10_000, "output_tokens": 1_000}
+TIERS = [
+    ("openai", "gpt-6-astra", {"service_tier": "ultrafast"}, 900_000_000),
+    ("openai", "gpt-6.1-sol", {"service_tier": "ultrafast"}, 180_000_000),
+    ("openai", "gpt-6-astra", {"service_tier": "priority"}, 300_000_000),
+    ("google-ai-studio", "gemini-3.5-flash", {"service_tier": "priority"}, 43_200_000),
+    ("google-ai-studio", "gemini-3.5-flash", {"service_tier": "flex"}, 12_000_000),
+    ("anthropic", "claude-opus-4-6", {"inference_geo": "us"}, 82_500_000),
+    ("anthropic", "claude-opus-5", {"inference_geo": "us", "speed": "fast"}, 165_000_000),
+    ("anthropic", "claude-opus-4-6", {"service_tier": "priority"}, 75_000_000),
+]
+
+
+@pytest.mark.parametrize(("provider", "model", "context", "expected"), TIERS)
+def test_a_tier(provider: str, model: str, context: dict[str, str], expected: int) -> None:
+    found = price(provider, model, **context)
+    assert nanos(found, **TEN_AND_ONE) == expected
+    assert found.unknown == ()
+
+
+def test_what_is_charged_by_the_use_has_no_tier() -> None:
+    usage = {"input_tokens": 1_000, "output_tokens": 0, "web_searches": 1}
+    assert nanos(price("anthropic", "claude-opus-4-6", inference_geo="us"), **usage) == 5_500_000 + 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("context", "unknown"),
+    [
+        ({"service_tier": "turbo"}, ("service_tier=turbo",)),
+        ({"service_tier": "flex", "inference_geo": "eu"}, ("inference_geo=eu",)),
+        ({"service_tier": "default"}, ()),
+    ],
+)
+def test_what_nobody_knows_is_said(context: dict[str, str], unknown: tuple[str, ...]) -> None:
+    assert price("openai", "gpt-6-astra", **context).unknown == unknown
+    older = price("anthropic", "claude-opus-4-1", inference_geo="us")
+    assert older.unknown == ("inference_geo=us",), "from Opus 4.6 on"
+
+
+@pytest.mark.parametrize(("tokens", "rate"), [(272_000, 25_000), (272_001, 50_000)])
+@pytest.mark.parametrize(("tier", "times"), [("default", 2), ("flex", 1), ("priority", 4), ("ultrafast", 12)])
+def test_twelve_hours_are_two_and_a_half_times_the_input(tokens: int, rate: int, tier: str, times: int) -> None:
+    usage = {"input_tokens": tokens, "cache_write_tokens": tokens, "cache_write_12h_tokens": tokens}
+    assert nanos(price("openai", "gpt-6-astra", service_tier=tier), **usage) == tokens * rate * times // 2
+
+
+def test_the_tier_of_xai_begins_at_its_number() -> None:
+    for model in ("grok-4.3", "grok-build-latest"):
+        dear, cheap = (cost_of(price("grok", model), {"input_tokens": tokens}) for tokens in (200_000, 199_999))
+        assert Fraction(dear.numerator, 200_000) == 2 * Fraction(cheap.numerator, 199_999)
+
+
+@pytest.mark.parametrize(("day", "peak"), [(27, True), (28, False), (29, False), (30, True)])
+def test_deepseeks_peak_hours_are_those_of_working_days(day: int, peak: bool) -> None:
+    """The 28th and 29th of November 2026 are a Saturday and a Sunday."""
+    for hour, minute, within in ((1, 0, True), (3, 59, True), (4, 0, False), (6, 0, True), (10, 0, False)):
+        at = int(datetime(2026, 11, day, hour, minute, tzinfo=UTC).timestamp() * 1000)
+        found = PRICES.find("deepseek", "deepseek-v4-pro", at)
+        assert found is not None
+        assert nanos(found, input_tokens=1000) == (1_320_000 if peak and within else 660_000)
+
+
+NAMES = [
+    ("cohere", "rerank-v3.5", {"rerank_searches": 1}, 2_000_000),
+    ("cohere", "command-a-vision-07-2025", {"input_tokens": 1000, "output_tokens": 1000}, 12_500_000),
+    ("openai", "gpt-5-search-api-2025-10-14", {"input_tokens": 1000}, 11_250_000),
+    ("openai", "gpt-4o-mini-search-preview", {"input_tokens": 1000}, 25_150_000),
+    ("openai", "gpt-4o-mini", {"input_tokens": 1000}, 150_000),
+    ("openai", "gpt-5.5-pro-2031-01-31", {"input_tokens": 1000}, 30_000_000),
+    ("google-ai-studio", "models/gemini-3.5-flash", {"input_tokens": 1000}, 1_500_000),
+    ("mistral", "mistral-large-3", {"input_tokens": 1000}, 500_000),
+]
+
+
+@pytest.mark.parametrize(("provider", "model", "usage", "expected"), NAMES)
+def test_names_that_the_list_lacks(provider: str, model: str, usage: Usage, expected: int) -> None:
+    assert charge_of(cost_of(price(provider, model), usage), Markup()) == expected
+
+
+def test_the_version_says_where_it_comes_from() -> None:
+    date = shipped().date
+    assert price("cohere", "rerank-v3.5").version == f"supplement/{date}/cohere/rerank-v3.5"
+    assert price("openai", "gpt-6-astra", service_tier="ultrafast").version.endswith(
+        f"/supplement/{date}/service_tier=ultrafast"
+    )
+
+
+def test_the_dearest_of_a_provider() -> None:
+    assert PRICES.dearest_factor("openai") == 6
+    assert PRICES.dearest_factor("google-ai-studio") == Fraction(9, 5)
+    assert PRICES.dearest_factor("no-such") == 1
+
+
+def test_a_tier_of_an_own_price_is_as_many_times_dearer() -> None:
+    own = OwnPrice("p1", "openai", "gpt-6-astra", None, {"input_mtok": "1", "output_mtok": "2"}, 0)
+    private = OwnPrice("p2", "openai", "acme-1", None, {"input_mtok": "1"}, 0)
+    book = PriceBook([own, private], price_list=PRICES)
+
+    def found(model: str, **context: str) -> ModelPrice:
+        price = book.find("a", "openai", model, AT, context)
+        assert price is not None
+        return price
+
+    assert nanos(found("gpt-6-astra", service_tier="ultrafast"), **TEN_AND_ONE) == 6 * 12_000_000
+    assert nanos(found("gpt-6-astra", service_tier="flex"), **TEN_AND_ONE) == 6_000_000
+    assert nanos(found("gpt-6-astra", service_tier="default"), **TEN_AND_ONE) == 12_000_000
+    assert found("acme-1", service_tier="flex").unknown == ("service_tier=flex",)
+
+
+def test_several_models_are_one_cost_rounded_once() -> None:
+    one, other = price("openai", "gpt-5-nano"), price("anthropic", "claude-opus-4-6")
+    parts = [(one, cost_of(one, {"input_tokens": 1})), (other, cost_of(other, {"input_tokens": 1}))]
+    cost = combined(parts)
+    assert Fraction(cost.numerator, cost.denominator) == 50 + 5_000
+    assert charge_of(cost, Markup(333_333)) == -(-5_050 * 333_333 // 10**6)
+    assert [line.model for line in cost.lines] == ["", "claude-opus-4-6"]
+    assert [Fraction(line.rate, cost.rates_over) for line in cost.lines] == [50, 5_000]
+
+
+def test_a_stated_cost_is_exact() -> None:
+    from decimal import Decimal
+
+    cost = stated_cost(Decimal("0.00012345678901234567"))
+    assert Fraction(cost.numerator, cost.denominator) == Fraction("123456.78901234567")
+    assert charge_of(cost, Markup()) == 123_457
+
+
+def test_prices_made_of_others() -> None:
+    found = price("openai", "gpt-5-nano")
+    assert nanos(with_fee(found, 7), input_tokens=1) == 57
+    dearer = scaled(found, Fraction(9, 5), "x")
+    assert nanos(dearer, input_tokens=1) == 90
+    assert dearest_ratio(found, dearer) == Fraction(9, 5)
+
+
+BROKEN = [
+    b"{",
+    b'{"date": "x", "prices": [{"provider": "openai"}]}',
+    b'{"date": "x", "more": 1}',
+    b'{"date":"x","prices":[{"provider":"a","models":["m"],"rates":{"nope":"1"},"source":"s","date":"d"}]}',
+    b'{"date":"x","prices":[{"provider":"a","models":["m"],"rates":{"input_mtok":"-1"},"source":"s","date":"d"}]}',
+    b'{"date":"x","variants":[{"provider":"a","models":["m"],"when":{"k":"v"},"factor":"0","source":"s","date":"d"}]}',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_supplement_that_cannot_be_charged_by_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidSupplement):
+        Supplement(text)
