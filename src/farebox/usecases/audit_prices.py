@@ -66,8 +66,8 @@ def called(in_use: set[tuple[str, str]], stated: Iterable[tuple[str, bytes]]) ->
         if receipt.stated_usd is not None and receipt.computed_nanos is not None:
             computed = _decimal(receipt.computed_nanos)
             if computed:
-                stated = Decimal(receipt.stated_usd) * NANOS_PER_USD
-                ratios.setdefault((provider, receipt.priced_model or receipt.model), []).append(stated / computed)
+                nanos = Decimal(receipt.stated_usd) * NANOS_PER_USD
+                ratios.setdefault((provider, receipt.priced_model or receipt.model), []).append(nanos / computed)
     return Called(frozenset(models), ratios)
 
 

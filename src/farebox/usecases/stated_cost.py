@@ -37,10 +37,10 @@ def by_stated_cost(ride: Ride, priced: Priced, observed: Observed, price: ModelP
     if price.version.startswith(OWN):
         note = f"the provider states a cost of {usd:f} USD; the operator's own price goes before it"
         return replace(priced, notes=(*priced.notes, note))
-    note = "charged by the cost that the provider states"
-    return replace(
-        priced, source="provider", cost=cost, charge=charge_of(cost, markup), policy=None, notes=(*priced.notes, note)
-    )
+    notes = priced.notes
+    if computed is not None and cost.numerator * computed.denominator != computed.numerator * cost.denominator:
+        notes = (*notes, f"charged by the cost that the provider states; by our prices it is {priced.computed_nanos} n")
+    return replace(priced, source="provider", cost=cost, charge=charge_of(cost, markup), policy=None, notes=notes)
 
 
 def _compare(ride: Ride, stated: int, computed: int, price: ModelPrice) -> None:
