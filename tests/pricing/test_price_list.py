@@ -35,7 +35,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RELEASE = version("genai-prices")
 NOW_MS = 1_790_000_000_000
 EVERY_PROVIDER = {provider.id: provider.id for provider in providers}
-METERS = [meter for meter in UNITS.units if meter not in ("requests", "cache_write_12h_tokens")]
+METERS = [meter for meter in UNITS.units if meter not in ("requests", "cache_write_12h_tokens", "standard_images")]
 """Those that genai-prices knows."""
 PARTS = {
     meter: [part for part in METERS if part == meter or meter in UNITS.ancestor_usage_keys(part)] for meter in METERS

@@ -221,6 +221,26 @@ def test_search_models_cost_by_the_request_too(customer: Customer, upstream: Ups
     assert receipt["charge_nanos"] == fee * 1_000_000 + 100 * price[0] + 75 * price[1]
 
 
+DALLE = [
+    ("dall-e-3", {}, 40_000_000),
+    ("dall-e-3", {"size": "1792x1024", "n": 2}, 160_000_000),
+    ("dall-e-3", {"size": "1024x1024", "quality": "hd"}, 80_000_000),
+    ("dall-e-3", {"size": "1024x1792", "quality": "hd"}, 120_000_000),
+    ("dall-e-2", {"size": "256x256", "n": 3}, 48_000_000),
+    ("dall-e-2", {"size": "512x512"}, 18_000_000),
+]
+
+
+@pytest.mark.parametrize(("model", "more", "nanos"), DALLE)
+def test_pictures_by_size_and_quality(
+    customer: Customer, upstream: Upstream, model: str, more: dict[str, Any], nanos: int
+) -> None:
+    upstream.answer = {"created": 1, "data": [{"url": "https://example.com/1.png"}] * more.get("n", 1)}
+    receipt = charged(customer, "openai/images/generations", {"model": model, "prompt": "A harbour", **more})
+    assert receipt["charge_nanos"] == nanos
+    assert receipt["hold_nanos"] >= nanos
+
+
 # --- passes of other models -------------------------------------------------------------------------------------------
 
 

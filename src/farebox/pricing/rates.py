@@ -26,8 +26,14 @@ _OURS: dict[str, dict[str, Any]] = {
         "price_key": "cache_write_12h_mtok",
         "dimensions": {**_CACHE_WRITE, "cache_ttl": "12h"},
     },
+    "standard_images": {
+        "per": 1_000,
+        "price_key": "standard_images_kcount",
+        "dimensions": {"family": "images", "direction": "output"},
+    },
 }
-"""Units that providers bill by and genai-prices does not know: what OpenAI keeps in its cache for twelve hours."""
+"""Units that providers bill by and genai-prices does not know: what OpenAI keeps in its cache for twelve hours, and
+pictures of DALL·E, each counted as so many of the standard size and quality."""
 
 UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"

@@ -293,6 +293,8 @@ def _take(seen: Seen, answer: _Answer) -> None:
     if usage is not None or seen.model is None:
         seen.update(usage, answer.model)
         seen.applied("service_tier", answer.service_tier)
+        if isinstance(usage, dict):
+            seen.applied("service_tier", usage.get("service_tier"))  # Mistral's place for it
     for choice in answer.choices or ():
         said = choice.delta or choice.message
         if said is not None:

@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +16,7 @@ from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.usage import Quantity
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -30,6 +33,11 @@ _SQUARE_TOKENS: Final = {"low": 272, "medium": 1056, "high": 4160}
 """Output tokens of a 1024×1024 picture by quality; they grow with its area."""
 _LARGEST_NAMED: Final = (1536, 1024)  # the largest that `auto` picks
 _PARTIAL_TOKENS: Final = 100
+_STANDARD_IMAGES: Final[Mapping[str, Mapping[str, Quantity]]] = {
+    "dall-e-2": {"256x256": Decimal("0.8"), "512x512": Decimal("0.9"), "1024x1024": 1},
+    "dall-e-3": {"1024x1024": 1, "1024x1792": 2, "1792x1024": 2},
+}
+"""What a picture of DALL·E costs by its size, in pictures of a standard square; `hd` costs one more."""
 _SIZE: Final = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 _GENERATED: Final = frozenset({"image_generation.completed", "image_edit.completed"})
 
@@ -79,7 +87,6 @@ class OpenAIImages(bodies.JsonBody):
         found = media.Attachments(images=images)
         for reference in head.images:
             found.take_all({"type": "input_image", "image_url": reference.image_url, "file_id": reference.file_id})
-        tokens = _output_tokens(head)
         demand = Demand(
             model=head.model,
             text_bytes=len(body) - files_bytes - found.encoded,
@@ -88,7 +95,7 @@ class OpenAIImages(bodies.JsonBody):
             images=tuple(found.images),
             choices=head.n or 1,
             no_output=True,
-            fixed={"output_tokens": tokens, "output_image_tokens": tokens},
+            fixed=_fixed(head),
         )
         return ParsedRequest(head.model, head.stream is True, demand)
 
@@ -136,6 +143,18 @@ def _count(text: str | None, name: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 6:
         raise InvalidRequest(f"Expected `int` >= 0 - at `{name}`.")
     return int(text)
+
+
+def _fixed(head: _Head) -> dict[str, Quantity]:
+    """What the pictures are billed by: tokens, or with DALL·E, whose answers tell no usage, size and quality."""
+    sizes = next((sizes for model, sizes in _STANDARD_IMAGES.items() if head.model.startswith(model)), None)
+    if sizes is None:
+        tokens = _output_tokens(head)
+        return {"output_tokens": tokens, "output_image_tokens": tokens}
+    each = sizes.get(head.size or "1024x1024", max(sizes.values()))
+    if head.quality == "hd":
+        each += 1
+    return {"standard_images": (head.n or 1) * each}
 
 
 def _output_tokens(head: _Head) -> int:
