@@ -40,6 +40,7 @@ class Provider:
 @contextlib.contextmanager
 def provider(farebox: Farebox, handle: Handler) -> Iterator[Callable[[], None]]:
     """In the place of Cerebras and Google. Yields what tells the handler to go on."""
+
     async def begin() -> tuple[Provider, RunningServer]:
         made = Provider()
 

@@ -80,12 +80,13 @@ def native_body(text: str = "Hello there", **fields: Any) -> bytes:
     return chat_body(text, **fields).replace(b"demo/demo-1", b"demo-1")
 
 
-def counted(body: bytes, delivered: int) -> int:
+def counted(body: bytes, delivered: str | bytes) -> int:
     """The charge where the provider's figures are missing: the request's text by a tokenizer, four more tokens for each
-    message, and a token for four bytes of what was delivered."""
+    message, and the text that was delivered by the tokenizer, or a token for four bytes of what was not read."""
     demand = OpenAIChat().parse("chat/completions", "application/json", body, exact=True).demand
-    tokens = quicktok.get_encoding("o200k_base").count(demand.text)
-    return price_of(tokens + 4 * demand.messages, math.ceil(delivered / 4))
+    tokenizer = quicktok.get_encoding("o200k_base")
+    output = tokenizer.count(delivered) if isinstance(delivered, str) else math.ceil(len(delivered) / 4)
+    return price_of(tokenizer.count(demand.text) + 4 * demand.messages, output)
 
 
 def alarmed(farebox: Farebox, kind: str) -> bool:
@@ -160,7 +161,7 @@ async def test_usage_that_does_not_come_is_counted(customer: Customer, stream: b
     answer = await post(customer, body, NATIVE, demo="usage=none")
     assert answer.status == 200
     text = said(answer) if stream else answer.json()["choices"][0]["message"]["content"]
-    row = ended(customer, answer.log_id, counted(body, len(text.encode())))
+    row = ended(customer, answer.log_id, counted(body, text))
     assert row["receipt"]["usage_source"] == "counted"
     assert row["receipt"]["policy"] == "the answer told no usage: counted from what was sent and delivered"
     assert row["receipt"]["notes"], "it never passes silently"
@@ -208,7 +209,7 @@ async def test_a_usage_of_zeros_is_free_only_where_nothing_was_said(farebox: Far
     assert row["receipt"]["policy"] == "the provider reports that nothing was used: free"
     with liar(farebox, zeros) as path:
         answer = await post(customer, body, path)
-    assert FIVE - customer.balance.posted == counted(body, len("So it is."))
+    assert FIVE - customer.balance.posted == counted(body, "So it is.")
     assert customer.receipt(answer.log_id)["usage_source"] == "counted"
 
 
@@ -248,7 +249,7 @@ async def test_garbage_as_a_whole_answer(customer: Customer) -> None:
     answer = await post(customer, body, NATIVE, demo="garbage=1")
     assert answer.status == 200
     assert answer.body == GARBAGE, "bytes are passed on as they came"
-    row = ended(customer, answer.log_id, counted(body, len(GARBAGE)))
+    row = ended(customer, answer.log_id, counted(body, GARBAGE))
     assert row["receipt"]["usage_source"] == "counted"
     assert "unreadable" in row["receipt"]["notes"][0]
 
@@ -265,7 +266,7 @@ async def test_a_stream_that_never_tells_its_usage(customer: Customer) -> None:
     body = native_body(stream=True)
     answer = await post(customer, body, NATIVE, demo="nousage_stream=1")
     assert answer.events[-1] == "[DONE]"
-    row = ended(customer, answer.log_id, counted(body, len(said(answer).encode())))
+    row = ended(customer, answer.log_id, counted(body, said(answer)))
     assert row["receipt"]["usage_source"] == "counted"
 
 
@@ -274,7 +275,7 @@ async def test_a_stream_that_ends_without_its_terminal_event(customer: Customer)
     answer = await post(customer, body, NATIVE, demo="end=4")
     assert answer.whole
     assert len(said(answer).split()) == 3
-    ended(customer, answer.log_id, counted(body, len(said(answer).encode())))
+    ended(customer, answer.log_id, counted(body, said(answer)))
 
 
 async def test_a_failure_inside_a_stream_is_passed_on_and_charged_by_what_came_before(customer: Customer) -> None:
@@ -282,7 +283,7 @@ async def test_a_failure_inside_a_stream_is_passed_on_and_charged_by_what_came_b
     answer = await post(customer, body, NATIVE, demo="error_event=1")
     assert answer.events[-1]["error"]["message"] == "The demo provider was told to fail here."
     assert len(said(answer).split()) == 2
-    row = ended(customer, answer.log_id, counted(body, len(said(answer).encode())))
+    row = ended(customer, answer.log_id, counted(body, said(answer)))
     assert row["success"] is False
     assert "reported a failure" in row["receipt"]["policy"]
 
@@ -316,7 +317,7 @@ async def test_a_stream_that_is_cut_is_charged_by_what_was_delivered(customer: C
     assert "[DONE]" not in answer.events
     text = said(answer)
     assert len(text.split()) == events - 1
-    row = ended(customer, answer.log_id, counted(body, len(text.encode())) if text else 0)
+    row = ended(customer, answer.log_id, counted(body, text) if text else 0)
     assert row["success"] is False
     assert "connection failed" in row["farebox"]["error"]
     assert row["receipt"]["policy"].endswith(
@@ -385,7 +386,7 @@ async def test_a_stream_that_goes_on_for_ever_is_cut(customer: Customer) -> None
     assert "longer than is allowed" in answer.events[-1]["error"]["message"]
     text = said(answer)
     assert 3 < len(text.split()) < 20
-    ended(customer, answer.log_id, counted(body, len(text.encode())))
+    ended(customer, answer.log_id, counted(body, text))
 
 
 async def test_a_whole_body_that_comes_byte_by_byte_is_whole(customer: Customer) -> None:
@@ -600,9 +601,9 @@ async def test_a_client_that_leaves_in_mid_stream_pays_what_was_delivered(
     body = native_body("Go on there", stream=True)
     row = await _leave_mid_stream(customer, leave, body)
     charge = row["farebox"]["charge_nanos"]
-    words = "You said: “Go on there".encode()
+    words = "You said: “Go on there"
     # At least what the client has seen; a word or two may have been under way.
-    assert counted(body, len(words)) <= charge <= counted(body, len(words) + 60)
+    assert counted(body, words) <= charge <= counted(body, words + " and so on" * 5)
     row = ended(customer, row["id"], charge)
     assert row["receipt"]["usage_source"] == "counted"
     assert row["receipt"]["policy"] == "the client went away: counted from what was delivered"

@@ -128,7 +128,6 @@ def _ending(ride: Ride, cut: str | None) -> Ending:
         cut=cut,
         by_client=cut == CLIENT_GONE,
         seconds=ride.elapsed_ms() / 1000,
-        size=ride.size,
         policy=ride.services.settings.cut_stream,
     )
 

@@ -55,8 +55,6 @@ class Ending(msgspec.Struct, frozen=True):
     """Whether it was the client that hung up."""
     seconds: float = 0.0
     """How long the call took."""
-    size: int = 0
-    """Bytes of the answer."""
     policy: CutPolicy = "delivered"
 
 
@@ -90,7 +88,7 @@ class _Counter(msgspec.Struct, frozen=True):
         if observed.disbelieved:
             return self._disbelieved(observed.problem or "", notes)
         if observed.usage is None:
-            if not self.ending.size or not (observed.complete or observed.delivered_bytes):
+            if observed.empty or not (observed.complete or observed.delivered_bytes):
                 return replace(NOTHING, policy="the answer was empty: free", notes=notes)
             counted = self._counted({}, ("input_tokens",), notes, output=self._output(), fixed=True)
             return replace(counted, policy="the answer told no usage: counted from what was sent and delivered")
