@@ -28,6 +28,7 @@ class Problem(Exception):
         retry_after: int | None = None,
         path: tuple[str | int, ...] | None = None,
         chain: tuple[tuple[int, str], ...] = (),
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -38,6 +39,8 @@ class Problem(Exception):
         """Where in the request body the fault is, for validation errors."""
         self.chain = chain
         """Cloudflare's `error_chain`: more (code, message) pairs under this one."""
+        self.reason = reason
+        """More of it for the call's log row."""
 
 
 # The gateway (data plane)
@@ -76,6 +79,9 @@ UPSTREAM_INVALID = ErrorKind(
     502,
     2911,
     "The provider's answer broke off. The receipt says what was charged.",
+)
+PROVIDER_UNAVAILABLE = ErrorKind(
+    "provider_unavailable", 503, 2915, "Try again later, use another provider, or send your own provider key."
 )
 SHUTTING_DOWN = ErrorKind("shutting_down", 503, 2912, "Try again: the server is restarting.")
 DATABASE_UNAVAILABLE = ErrorKind(

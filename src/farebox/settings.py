@@ -77,6 +77,13 @@ class Settings:
     first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to answer.", 1, 3_600_000)
     read_timeout_ms: int = _setting(120_000, "Longest silence within a provider's answer.", 1, 3_600_000)
     call_timeout_ms: int = _setting(1_800_000, "Longest whole call; its hold expires a minute later.", 1, 86_400_000)
+    key_trouble_retry_seconds: int = _setting(
+        30,
+        "`Retry-After` of the 503 where a provider refuses the operator's key or its account has no credit; 0: clients "
+        "are told not to try again.",
+        0,
+        3_600,
+    )
     in_doubt: Literal["release", "charge"] = _setting(
         "release",
         "What happens to calls that a crash interrupted: `release` gives the hold back, `charge` takes all of it.",

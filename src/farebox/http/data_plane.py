@@ -25,6 +25,7 @@ from farebox.errors import (
     NO_ROUTE,
     NOT_METERED,
     OWN_KEY_REQUIRED,
+    PROVIDER_UNAVAILABLE,
     PROVIDER_UNKNOWN,
     RATE_LIMITED,
     SHUTTING_DOWN,
@@ -62,6 +63,7 @@ _REST_PATHS = _COMPAT_PATHS | {
 }
 """Paths of the common forms, without the `v1/` that SDKs put before them where their base URL lacks it, or has it."""
 _NEXT_STEP = (
+    PROVIDER_UNAVAILABLE,
     UPSTREAM_UNREACHABLE,
     UPSTREAM_TIMEOUT,
     UPSTREAM_INVALID,

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from farebox.errors import SPEND_LIMITED, ErrorKind, Problem
+from farebox.errors import PROVIDER_UNAVAILABLE, SPEND_LIMITED, ErrorKind, Problem
 
 Form: TypeAlias = Literal["openai", "anthropic", "google"]
 
@@ -37,6 +37,8 @@ _FINAL = {402, 400, 401, 403, 404, 413}
 """Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it while a spending limit's
 window lasts, whose status alone does not say so."""
 
+_FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE)
+
 
 def error_body(problem: Problem, form: Form, request_id: str) -> bytes:
     """The whole body."""
@@ -62,7 +64,7 @@ def error_headers(problem: Problem) -> list[tuple[str, str]]:
     headers = [("content-type", "application/json")]
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
-    if problem.kind.status in _FINAL or (problem.kind is SPEND_LIMITED and problem.retry_after is None):
+    if problem.kind.status in _FINAL or (problem.kind in _FINAL_WITHOUT_TIME and problem.retry_after is None):
         headers.append(("x-should-retry", "false"))
     return headers
 

@@ -48,8 +48,9 @@ _DROPPED = frozenset(
     }
 )
 _DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
-_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method")
-"""Google's switches for the whole API, such as a mask that cuts the usage out of the answer."""
+_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization", "openai-project")
+"""Google's switches for the whole API, such as a mask that cuts the usage out of the answer; and which organization or
+project of the operator's a call is for."""
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
 """The same in a query; also whatever begins with `$`, and forms of the answer (`alt`) that are not JSON."""
 _ANSWER_FORMS = ("json", "sse")

@@ -90,9 +90,13 @@ async def end_without_charge(ride: Ride, outcome: str, problem: Problem | None =
         duration_ms=ride.elapsed_ms(),
         first_byte_ms=ride.first_byte_ms,
         request_body=ride.kept_request(),
-        error=problem.kind.name if problem else error,
+        error=_named(problem) if problem else error,
     )
     await _end(ride, ended, NOTHING)
+
+
+def _named(problem: Problem) -> str:
+    return f"{problem.kind.name} ({problem.reason})" if problem.reason else problem.kind.name
 
 
 def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:

@@ -39,6 +39,8 @@ class Ride(msgspec.Struct):
     kept: list[bytes] = []
     """The answer so far, for the log; None of it once it is larger than a log keeps."""
     size: int = 0
+    body_withheld: bool = False
+    """Of the answer, nothing is kept for the log: it says what is the operator's own."""
 
     @property
     def bound(self) -> Estimate | None:
@@ -72,7 +74,7 @@ class Ride(msgspec.Struct):
             self.kept.clear()
 
     def kept_body(self) -> bytes | None:
-        return b"".join(self.kept) if self.kept else None
+        return b"".join(self.kept) if self.kept and not self.body_withheld else None
 
     def kept_request(self) -> bytes | None:
         """The request's body, where the log keeps it."""

@@ -16,6 +16,7 @@ from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call, Sink
 from farebox.usecases.end_call import end_without_charge
 from farebox.usecases.hold_credit import hold_credit
+from farebox.usecases.operator_key import checked
 from farebox.usecases.relay_answer import relay_answer
 from farebox.usecases.ride import REASONS, Ride
 from farebox.usecases.services import Services
@@ -38,7 +39,7 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
     ride = Ride(services, call, sink, watch, services.clock.monotonic())
     try:
         await _price_and_hold(ride)
-        answer = await _reach(ride)
+        answer = await checked(ride, await _reach(ride))
     except Problem as problem:
         ride.hold_asked = ride.held is not None
         await end_without_charge(ride, "refused", problem)

@@ -1,0 +1,166 @@
+"""Trouble with the key: whether a provider's error is about the key it was called with, or about the request.
+
+Shapes as documented by the providers or seen in public reports of their users (docs/operating.md names them). A code, a
+type or a reason decides, wherever the error has it; a message only where a provider has nothing better, and only by how
+it begins, since what a request named may be quoted further on.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+Reason = Literal["key_refused", "no_credit"]
+
+
+class Trouble(NamedTuple):
+    """What is wrong with the key, or with the account that it is of."""
+
+    reason: Reason
+    code: str
+    """The provider's own word for it, as far as it is one."""
+    message: str
+
+
+_KEY: Final = frozenset(
+    [
+        "access_terminated",
+        "account_deactivated",
+        "account_state_invalid",
+        "api_key_expired",
+        "api_key_http_referrer_blocked",
+        "api_key_invalid",
+        "api_key_ip_address_blocked",
+        "api_key_service_blocked",
+        "authentication_error",
+        "consumer_invalid",
+        "consumer_suspended",
+        "incorrect_api_key",
+        "invalid_api_key",
+        "invalid_authentication",
+        "invalid_organization",
+        "mismatched_organization",
+        "organization_restricted",
+        "service_disabled",
+        "unauthenticated",
+        "wrong_api_key",
+    ]
+)
+_CREDIT: Final = frozenset(
+    [
+        "billing_disabled",
+        "billing_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "blocked_api_access",
+        "credit_balance_exhausted",
+        "enforced_spend_limit_reached",
+        "insufficient_balance",
+        "insufficient_credits",
+        "insufficient_quota",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "payment_required",
+        "payment_required_error",
+        "personal-team-blocked:spending-limit",
+        "project_spend_limit_exceeded",
+    ]
+)
+_NEURONS: Final = "4006"
+"""Workers AI: the day's free allocation is used up."""
+_KEY_MESSAGE: Final = re.compile(
+    r"(incorrect|invalid|no) api[ _-]?key|api[ _-]?key (not valid|expired|not found|is (invalid|disabled))"
+    r"|your api key was reported as leaked|permission denied: consumer"
+    r"|(this )?organization has been (disabled|restricted)|your account is not active|invalid x-api-key"
+    r"|authentication fails|invalid api token"
+    r"|method doesn't allow unregistered callers",
+    re.IGNORECASE,
+)
+_CREDIT_MESSAGE: Final = re.compile(
+    r"your credit balance is too low|you have reached your specified (workspace )?api usage limits"
+    r"|your (prepay|prepaid|prepayment) credits? (is|are) depleted|your project has exceeded its \w+ spending cap"
+    r"|your team \S+ has either used all available credits|your newly created team doesn't have any credits"
+    r"|you have run out of credits|billing hard limit|insufficient (balance|credits)"
+    r"|this request requires more credits|more credits are required|key limit exceeded \(|key limit exceeded\. manage"
+    r"|inactive subscription or usage limit|(aierror: )?you have used up your daily free allocation"
+    r"|you are using a trial key",
+    re.IGNORECASE,
+)
+_WORD: Final = re.compile(r"[\w.:-]{1,80}").fullmatch
+_DEEPEST: Final = 4
+
+
+def trouble_of(status: int, body: bytes) -> Trouble | None:
+    """What the error says of the key; None where it is about the request, or about nothing that is known. `status` is
+    that of the answer, or 200 where the error is in the body of a good one."""
+    words, numbers, messages = _read(body)
+    code = next((word for word in words if word.lower() in _CREDIT or word.lower() in _KEY), "")
+    message = messages[0] if messages else ""
+    if code:
+        return Trouble("no_credit" if code.lower() in _CREDIT else "key_refused", code, message)
+    code = next(filter(_WORD, words), "")
+    if any(map(_CREDIT_MESSAGE.match, messages)) or _NEURONS in numbers:
+        return Trouble("no_credit", code, message)
+    if any(map(_KEY_MESSAGE.match, messages)):
+        return Trouble("key_refused", code, message)
+    stated = {str(status), *numbers} if status < 400 else {str(status)}
+    if "402" in stated:
+        return Trouble("no_credit", code, message)
+    return Trouble("key_refused", code, message) if "401" in stated else None
+
+
+def _read(body: bytes) -> tuple[list[str], list[str], list[str]]:
+    """Of an error's body: codes, types and reasons; codes that are numbers; messages."""
+    words: list[str] = []
+    numbers: list[str] = []
+    messages: list[str] = []
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return words, numbers, messages
+    for name, value in _fields(document, _DEEPEST):
+        if isinstance(value, int) and not isinstance(value, bool):
+            if name == "code":
+                numbers.append(str(value))
+        elif name in ("code", "type", "status", "reason", "error_code"):
+            (numbers if value.isdigit() else words).append(value)
+        else:
+            messages.append(value.strip())
+    return words, numbers, messages
+
+
+def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """The fields of an error that tell what it is, in whichever nesting a provider has them."""
+    if isinstance(found, list) and depth:
+        for item in found[:8]:
+            yield from _fields(item, depth - 1)
+    if not isinstance(found, dict) or not depth:
+        return
+    for name in ("code", "type", "status", "reason", "error_code", "message", "error", "detail"):
+        value = found.get(name)
+        if isinstance(value, str) or (name == "code" and isinstance(value, int)):
+            yield name, value
+    for name in ("error", "errors", "details", "response"):
+        yield from _fields(found.get(name), depth - 1)
+
+
+_MASKED: Final = re.compile(rb"([\w-]*)(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
+_SHOWN_MIN: Final = 3
+_OF_THE_ACCOUNT: Final = re.compile(rb"\b(org-|proj_|project_number:|projects/)[A-Za-z0-9]{6,}")
+_GONE: Final = b"[removed]"
+
+
+def scrubbed(body: bytes, key: str) -> bytes:
+    """The body without the key, whole or masked as providers print it (`sk-…abcd`), and without the names of the
+    account's organization and project."""
+
+    def masked(found: "re.Match[bytes]") -> bytes:
+        head, tail = found.group(1), found.group(2)
+        of_key = whole.startswith(head) and whole.endswith(tail) and len(head) + len(tail) >= _SHOWN_MIN
+        return _GONE if of_key else found.group()
+
+    whole = key.encode()
+    if whole:
+        body = _MASKED.sub(masked, body.replace(whole, _GONE))
+    return _OF_THE_ACCOUNT.sub(rb"\g<1>" + _GONE, body)

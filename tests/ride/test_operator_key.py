@@ -1,0 +1,193 @@
+"""Trouble on the operator's key stays with the operator: tenants get our own 503, the operator an alarm."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.errors import PROVIDER_UNAVAILABLE, Problem
+from farebox.http.exchange import Exchange
+from farebox.http.provider_errors import error_headers
+from farebox.http.server import RunningServer, serve
+from farebox.money import parse_usd
+from farebox.storage.operator_alarms import Alarm, open_alarms, resolve_alarms
+from tests.engines import ON_BOTH_ENGINES, read_now
+from tests.ride.kit import differences, log_row, log_rows, set_price, set_provider, until
+from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+SLUG, MODEL = "cerebras", "acme-1"
+KEY = "sk-operators-0123456789-tail"
+MASKED = "sk-op***********************tail"
+FIVE = parse_usd("5")
+
+
+class Provider:
+    """Answers every request as the test says; on the server's loop."""
+
+    def __init__(self, farebox: Farebox) -> None:
+        self.status = 200
+        self.kind = "application/json"
+        self.pieces: list[bytes] = []
+        self.seen: list[dict[str, str]] = []
+        self.server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
+        self.url = f"http://{self.server.host}:{self.server.port}"
+
+    def says(self, status: int, document: object, **headers: str) -> None:
+        self.status, self.kind = status, "application/json"
+        self.pieces = [json.dumps(document, ensure_ascii=False).encode()]
+
+    def streams(self, *events: object) -> None:
+        self.status, self.kind = 200, "text/event-stream"
+        self.pieces = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+
+    async def _handle(self, exchange: Exchange) -> None:
+        await exchange.body(2**20)
+        self.seen.append(dict(exchange.headers.items()))
+        stream = exchange.start(self.status, [("content-type", self.kind)])
+        for piece in self.pieces:
+            await stream.send(piece)
+
+
+@pytest.fixture
+def provider(farebox: Farebox) -> Iterator[Provider]:
+    made = Provider(farebox)
+    set_provider(farebox, SLUG, base_url=made.url, api_key=KEY)
+    set_price(farebox, SLUG, MODEL)
+    farebox.run(farebox.services.database.write(lambda c: resolve_alarms(c, 1)))
+    yield made
+    farebox.run(made.server.close())
+
+
+def call(customer: Customer, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    return httpx.post(
+        f"{customer.gateway_url}/{SLUG}/chat/completions",
+        json={"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 10, **body},
+        headers=customer.headers if headers is None else headers,
+        timeout=30,
+    )
+
+
+def alarms(farebox: Farebox) -> list[Alarm]:
+    return [alarm for alarm in read_now(farebox.services.database, open_alarms) if alarm.about == SLUG]
+
+
+def alarmed(farebox: Farebox) -> Alarm:
+    until(lambda: alarms(farebox), "the alarm is kept")
+    (alarm,) = alarms(farebox)
+    return alarm
+
+
+def stored_body(customer: Customer, log_id: str) -> str:
+    url = f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}/response"
+    return httpx.get(url, headers=customer.headers, timeout=30).text
+
+
+TROUBLE = [
+    (401, "key_refused", {"error": {"message": f"Incorrect API key provided: {MASKED}.", "code": "invalid_api_key"}}),
+    (400, "key_refused", {"code": "x", "error": f"Incorrect API key provided: {MASKED}."}),
+    (402, "no_credit", {"error": {"message": "Insufficient Balance", "type": "unknown_error"}}),
+    (403, "key_refused", {"error": {"message": f"Permission denied: Consumer 'api_key:{KEY}' has been suspended."}}),
+    (429, "no_credit", {"error": {"message": "No quota.", "type": "insufficient_quota", "code": "insufficient_quota"}}),
+    (500, "no_credit", {"error": {"message": "No quota.", "code": "credit_balance_exhausted"}}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("status", "reason", "document"), TROUBLE)
+def test_a_tenant_is_told_in_our_words(
+    customer: Customer, provider: Provider, status: int, reason: str, document: Any, stream: bool
+) -> None:
+    provider.says(status, document)
+    answer = call(customer, stream=stream)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert answer.headers["retry-after"] == "30"
+    assert "x-should-retry" not in answer.headers
+    for secret in (KEY, MASKED, "tail", "quota", "Balance", "api_key"):
+        assert secret not in answer.text
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    assert (row["status_code"], row["success"]) == (503, False)
+    assert row["farebox"]["error"] == f"provider_unavailable ({reason}, answered {status})"
+    assert "tail" not in json.dumps(row) + stored_body(customer, answer.headers["cf-aig-log-id"])
+    alarm = alarmed(customer.farebox)
+    assert (alarm.kind, alarm.content["reason"], alarm.content["status"]) == ("provider_key_trouble", reason, status)
+    assert "tail" not in str(alarm.content)
+    assert differences(customer.farebox) == []
+
+
+def test_a_path_that_costs_nothing_is_no_exception(customer: Customer, provider: Provider) -> None:
+    provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
+    answer = httpx.get(f"{customer.gateway_url}/{SLUG}/models", headers=customer.headers, timeout=30)
+    assert answer.status_code == 503
+    assert "tail" not in answer.text
+    assert alarmed(customer.farebox).content["status"] == 401
+
+
+@pytest.mark.parametrize(("status", "reason", "document"), TROUBLE)
+def test_the_callers_own_key_is_the_callers_own_matter(
+    customer: Customer, provider: Provider, status: int, reason: str, document: Any
+) -> None:
+    provider.says(status, document)
+    own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    answer = call(customer, own)
+    assert (answer.status_code, answer.content) == (status, provider.pieces[0])
+    assert "retry-after" not in answer.headers
+    assert alarms(customer.farebox) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [
+        (400, {"error": {"message": "max_tokens is too large", "code": "invalid_request_error"}}),
+        (403, {"error": {"message": "Your input was flagged", "code": 403, "metadata": {"reasons": ["violence"]}}}),
+        (403, {"error": {"message": "There is no access to the model", "code": "model_not_found"}}),
+        (429, {"error": {"message": "Rate limit reached, 20 a minute", "code": "rate_limit_exceeded"}}),
+        (500, {"error": {"message": "Sorry"}}),
+    ],
+)
+def test_what_is_about_the_request_passes_as_it_is(
+    customer: Customer, provider: Provider, status: int, document: Any
+) -> None:
+    provider.says(status, document)
+    answer = call(customer)
+    assert (answer.status_code, answer.content) == (status, provider.pieces[0])
+    assert stored_body(customer, answer.headers["cf-aig-log-id"]).encode() == provider.pieces[0]
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    assert alarms(customer.farebox) == []
+
+
+def test_but_without_the_key(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not use the model"}})
+    answer = call(customer)
+    said = "Key [removed] ([removed]) of org-[removed] may not use the model"
+    assert (answer.status_code, answer.json()) == (403, {"error": {"message": said}})
+    assert "tail" not in stored_body(customer, answer.headers["cf-aig-log-id"])
+
+
+def test_the_next_step_takes_over(customer: Customer, provider: Provider) -> None:
+    provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
+    query = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 10}
+    steps = [
+        {"provider": SLUG, "endpoint": "chat/completions", "query": {"model": MODEL, **query}},
+        {"provider": "demo", "endpoint": "chat/completions", "query": {"model": "demo-1", **query}},
+    ]
+    answer = httpx.post(customer.gateway_url, json=steps, headers=customer.headers, timeout=30)
+    assert (answer.status_code, answer.headers["cf-aig-step"]) == (200, "1")
+    assert alarmed(customer.farebox).content["status"] == 401
+    assert [row["success"] for row in log_rows(customer)] == [True, False]
+    assert customer.balance.held == 0
+
+
+def test_which_organization_pays_is_not_the_tenants_to_say(customer: Customer, provider: Provider) -> None:
+    provider.says(500, {"error": {"message": "Sorry"}})
+    call(customer, customer.headers | {"openai-organization": "org-other", "openai-project": "proj_other"})
+    assert not {"openai-organization", "openai-project"} & set(provider.seen[-1])
+
+
+def test_whether_to_try_again_is_the_operators_to_say() -> None:
+    assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."))
+    assert error_headers(Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30))[1:] == [("retry-after", "30")]
