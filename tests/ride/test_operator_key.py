@@ -1,5 +1,6 @@
 """Trouble on the operator's key stays with the operator: tenants get our own 503, the operator an alarm."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -31,12 +32,14 @@ class Provider:
     def __init__(self, farebox: Farebox) -> None:
         self.status = 200
         self.kind = "application/json"
+        self.encoding = ""
+        self.headers: list[tuple[str, str]] = []
         self.pieces: list[bytes] = []
         self.seen: list[dict[str, str]] = []
         self.server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
         self.url = f"http://{self.server.host}:{self.server.port}"
 
-    def says(self, status: int, document: object, **headers: str) -> None:
+    def says(self, status: int, document: object) -> None:
         self.status, self.kind = status, "application/json"
         self.pieces = [json.dumps(document, ensure_ascii=False).encode()]
 
@@ -47,7 +50,9 @@ class Provider:
     async def _handle(self, exchange: Exchange) -> None:
         await exchange.body(2**20)
         self.seen.append(dict(exchange.headers.items()))
-        stream = exchange.start(self.status, [("content-type", self.kind)])
+        headers = [("content-type", self.kind), *self.headers]
+        headers += [("content-encoding", self.encoding)] if self.encoding else []
+        stream = exchange.start(self.status, headers)
         for piece in self.pieces:
             await stream.send(piece)
 
@@ -191,3 +196,73 @@ def test_which_organization_pays_is_not_the_tenants_to_say(customer: Customer, p
 def test_whether_to_try_again_is_the_operators_to_say() -> None:
     assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."))
     assert error_headers(Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30))[1:] == [("retry-after", "30")]
+
+
+def chunk(**more: Any) -> dict[str, Any]:
+    return {"id": "1", "object": "chat.completion.chunk", "model": MODEL, **more}
+
+
+WORD = chunk(choices=[{"index": 0, "delta": {"content": "word "}, "finish_reason": None}])
+NO_MONEY = {"code": 402, "message": f"Insufficient credits of {MASKED}"}
+
+
+def test_a_good_answer_that_reports_it_is_no_better(customer: Customer, provider: Provider) -> None:
+    provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
+    answer = call(customer)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    assert row["farebox"]["error"] == "provider_unavailable (no_credit, answered 200)"
+    assert alarmed(customer.farebox).content["reason"] == "no_credit"
+
+
+def test_other_failures_in_a_good_answer_pass(customer: Customer, provider: Provider) -> None:
+    provider.says(200, {"error": {"code": 502, "message": "The provider is down"}})
+    answer = call(customer)
+    assert (answer.status_code, answer.content) == (200, provider.pieces[0])
+    assert customer.balance.held == 0
+    assert alarms(customer.farebox) == []
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider, before: int) -> None:
+    provider.streams(*[WORD] * before, chunk(choices=[], error=NO_MONEY))
+    answer = call(customer, stream=True)
+    assert answer.status_code == 200
+    *words, last = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert words == [WORD] * before
+    assert last["error"]["message"].startswith("cerebras takes no calls from this service")
+    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert customer.balance.held == 0
+    assert alarmed(customer.farebox).content["reason"] == "no_credit"
+    assert differences(customer.farebox) == []
+
+
+def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
+    provider.streams(WORD, chunk(choices=[], error=NO_MONEY))
+    own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    assert call(customer, own, stream=True).content == b"".join(provider.pieces)
+    assert alarms(customer.farebox) == []
+
+
+def test_an_error_that_comes_compressed_is_read(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": f"Permission denied: Consumer 'api_key:{KEY}' has been suspended."}})
+    provider.pieces, provider.encoding = [gzip.compress(provider.pieces[0])], "gzip"
+    answer = call(customer)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+
+
+def test_an_error_that_cannot_be_read_passes_without_its_body(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": f"Key {KEY}"}})
+    provider.encoding = "compress"
+    answer = call(customer)
+    assert (answer.status_code, answer.content) == (403, b"")
+
+
+def test_the_account_is_not_named_in_headers(customer: Customer, provider: Provider) -> None:
+    provider.says(429, {"error": {"message": "Rate limit", "code": "rate_limit_exceeded"}})
+    provider.headers = [("openai-organization", "acme"), ("x-ratelimit-limit-requests", "20")]
+    answer = call(customer)
+    assert answer.headers.get("openai-organization") is None
+    assert answer.headers["x-ratelimit-limit-requests"] == "20"

@@ -8,11 +8,14 @@ import re
 from typing import Final
 
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
+from farebox.providers.decoding import Unknown, decoded
 from farebox.providers.trouble import Trouble, scrubbed, trouble_of
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.ride import Ride
 
+HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", "openai-project"})
+"""Headers of answers that name the operator's account."""
 ERROR_MAX: Final = 2**20
 """What is read and passed on of an error's body."""
 _EVENT: Final = re.compile(rb".+?(?:\r?\n\r?\n|\r\r|\Z)", re.DOTALL)
@@ -42,7 +45,10 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
     if answer.status < 400 or call.own_key:
         return answer
     try:
+        answer = decoded(answer)
         body = await _body(ride, answer)
+    except Unknown:
+        body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
         if answer.status not in (401, 402):
             raise Problem(UPSTREAM_INVALID, f"The answer of {call.provider} broke off.") from failure
@@ -88,10 +94,12 @@ def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
     )
 
 
-def checked_body(ride: Ride, body: bytes) -> Problem | None:
-    """The same for a failure that a good answer reports as its body: the problem, where it is one of the key."""
-    trouble = None if ride.call.own_key else trouble_of(200, body)
-    return None if trouble is None else unavailable(ride, ride.status, trouble)
+def checked_body(ride: Ride, body: bytes) -> bytes | Problem:
+    """The same for a failure that a good answer reports as its body: what may be passed on, or the problem."""
+    if ride.call.own_key:
+        return body
+    trouble = trouble_of(200, body)
+    return scrubbed(body, ride.call.access.api_key or "") if trouble is None else unavailable(ride, 200, trouble)
 
 
 def cleaned(ride: Ride, chunk: bytes) -> bytes:
@@ -108,4 +116,4 @@ def _cleaned(ride: Ride, event: bytes) -> bytes:
     if trouble is None:
         return event
     ride.body_withheld = True
-    return ride.sink.broken(unavailable(ride, ride.status, trouble).message)
+    return ride.sink.broken(unavailable(ride, 200, trouble).message)

@@ -15,8 +15,9 @@ from farebox.providers.formats.readers import UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.storage.sql import DatabaseUnavailable
+from farebox.usecases import operator_key
 from farebox.usecases.call import Gone, SinkStream
-from farebox.usecases.end_call import settle_call
+from farebox.usecases.end_call import end_without_charge, settle_call
 from farebox.usecases.ride import CLIENT_GONE, REASONS, Ride
 from farebox.usecases.watch import Interrupted
 
@@ -65,6 +66,8 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
     except Unknown as encoding:
         unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
     headers, length = _passed(answer.headers)
+    if not ride.call.own_key:
+        headers = [header for header in headers if header[0] not in operator_key.HEADERS]
     declared = next((value for name, value in headers if name == "content-type"), "")
     ride.answer_type = declared.partition(";")[0].strip().lower()
     events = ride.answer_type == "text/event-stream"
@@ -143,12 +146,24 @@ class _Relay:
         tail, observed = self._close(cut)
         if cut is not None:
             observed = replace(observed, delivered_bytes=0, text="")  # nobody has been given any of it
+        body = b"".join((*self._collected, tail))
+        if observed.failed and cut is None:
+            body = await self._checked(body)
         verdict = await settle_call(ride, observed, cut, broken_status=UPSTREAM_INVALID.status)
         if cut == CLIENT_GONE:
             return
         if cut is not None:
             raise Problem(UPSTREAM_INVALID, f"The answer of {ride.call.provider} broke off: {cut}.")
-        ride.sink.answer(ride.status, headers + _money(ride, verdict), b"".join((*self._collected, tail)))
+        ride.sink.answer(ride.status, headers + _money(ride, verdict), body)
+
+    async def _checked(self, body: bytes) -> bytes:
+        """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
+        found = operator_key.checked_body(self._ride, body)
+        if isinstance(found, Problem):
+            self._ride.hold_asked = self._ride.held is not None
+            await end_without_charge(self._ride, "refused", found)
+            raise found
+        return found
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
@@ -161,7 +176,7 @@ class _Relay:
         if self._finished:
             cut = None  # the terminal event has come: a connection that then closes badly has cut nothing
         tail, observed = self._close(cut)
-        end = [tail]
+        end = [self._own_words(tail)]
         try:
             await settle_call(ride, observed, cut)
         except DatabaseUnavailable:
@@ -273,8 +288,11 @@ class _Relay:
 
     async def _send(self, stream: SinkStream, chunk: bytes) -> None:
         self._sending = True
-        await stream.send(chunk)
+        await stream.send(self._own_words(chunk))
         self._sending = False
+
+    def _own_words(self, chunk: bytes) -> bytes:
+        return operator_key.cleaned(self._ride, chunk) if self._events else chunk
 
     def _close(self, cut: str | None) -> tuple[bytes, Observed]:
         if self._reader is None:
