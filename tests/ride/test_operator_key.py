@@ -14,6 +14,7 @@ from farebox.http.provider_errors import error_headers
 from farebox.http.server import RunningServer, serve
 from farebox.money import parse_usd
 from farebox.storage.operator_alarms import Alarm, open_alarms, resolve_alarms
+from farebox.usecases import operator_alarms
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.ride.kit import differences, log_row, log_rows, set_price, set_provider, until
 from tests.support import Customer, Farebox
@@ -81,6 +82,7 @@ def alarms(farebox: Farebox) -> list[Alarm]:
 
 
 def alarmed(farebox: Farebox) -> Alarm:
+    farebox.run(operator_alarms.work(farebox.services))  # as its periodic job does
     until(lambda: alarms(farebox), "the alarm is kept")
     (alarm,) = alarms(farebox)
     return alarm
