@@ -491,5 +491,14 @@ def test_sound_of_models_billed_by_tokens_tells_nothing() -> None:
     assert (seen.usage, seen.problem) == (None, "no usage")
 
 
+def test_workers_ai_tells_how_long_a_recording_was() -> None:
+    wire = wire_format("workers-ai", "run/@cf/openai/whisper")
+    parsed = wire.parse("run/@cf/openai/whisper", "", b"ID3" + bytes(5000))
+    answer = body(result={"text": "hi", "transcription_info": {"duration": 4.5}}, success=True)
+    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+    assert seen.usage == {"audio_seconds": Decimal("4.5"), "input_audio_seconds": Decimal("4.5")}
+    assert read(wire.reader(parsed, streaming=False, hide_usage=False), [body(result={"text": "hi"})])[1].usage is None
+
+
 def test_the_slugs_in_use_are_real() -> None:
     assert {sample.slug for sample in SAMPLES} <= set(BY_SLUG)

@@ -69,7 +69,11 @@ def flac(frames: int, *, said: int, rate: int = 16_000, block: int = 4096) -> by
     information = struct.pack(">HH", block, block) + bytes(6) + described.to_bytes(8, "big") + bytes(16)
     out = [b"fLaC\x80\0\0\x22" + information]
     for number in range(frames):
-        head = b"\xff\xf8" + bytes([12 << 4 | 5, 8]) + (bytes([number]) if number < 128 else chr(number).encode())
+        head = (
+            b"\xff\xf8"
+            + bytes([12 << 4 | {8_000: 4, 16_000: 5}[rate], 8])
+            + (bytes([number]) if number < 128 else chr(number).encode())
+        )
         out.append(head + bytes([_crc8(head)]) + bytes(3 + 2))
     return b"".join(out)
 

@@ -254,6 +254,33 @@ ROWS = [
             "web_searches": 4,
         },
     ),
+    chat(
+        "pictures are inside prompt and completion",
+        "openrouter",
+        {
+            "prompt_tokens": 300,
+            "completion_tokens": 1300,
+            "total_tokens": 1600,
+            "prompt_tokens_details": {"image_tokens": 258},
+            "completion_tokens_details": {"image_tokens": 1290},
+        },
+        {"input_tokens": 300, "input_image_tokens": 258, "output_tokens": 1300, "output_image_tokens": 1290},
+    ),
+    Row(
+        "embeddings of pictures have another name for their details",
+        "google-ai-studio",
+        "v1beta/models/gemini-embedding-2:embedContent",
+        body(content={"parts": [{"text": "hi"}]}),
+        {
+            "promptTokenCount": 260,
+            "promptTokenDetails": [
+                {"modality": "TEXT", "tokenCount": 2},
+                {"modality": "IMAGE", "tokenCount": 258},
+            ],
+        },
+        {"input_tokens": 260, "input_text_tokens": 2, "input_image_tokens": 258},
+        holder="usageMetadata",
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import struct
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.pricing.model import Demand, ImageInput
+from farebox.pricing.model import Demand, FurtherModel, ImageInput
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
 from farebox.providers.formats.media import image_size
 from tests.providers.samples import SAMPLES, WHOLE, body, wire_format
@@ -676,6 +677,71 @@ def test_image_generation_is_bounded_by_size_and_quality() -> None:
     assert tokens() == tokens(size="auto", quality="auto") == 6240
     assert tokens(size="256x256", quality="low") == 272
     assert tokens(stream=True, partial_images=2) == 6440
+
+
+def test_pictures_of_later_models_take_what_their_published_prices_come_to() -> None:
+    def tokens(model: str, usd: str, size: str, quality: str) -> None:
+        """At 30 USD a million tokens."""
+        demand = parse("openai", "images/generations", body(model=model, prompt="x", size=size, quality=quality)).demand
+        published = Decimal(usd) / 30 * 1_000_000
+        assert published <= demand.fixed["output_tokens"] <= published * Decimal("1.5")
+
+    tokens("gpt-image-2", "0.211", "1024x1024", "high")
+    tokens("gpt-image-2-2026-04-21", "0.053", "1024x1024", "medium")
+    tokens("gpt-image-2", "0.222", "2560x1440", "high")
+    tokens("gpt-image-2", "0.401", "3840x2160", "high")
+    tokens("gpt-image-2.5-flare", "0.00588", "1024x1024", "low")
+    tokens("gpt-image-2.5-flare", "0.09366", "1024x1024", "xhigh")
+    tokens("gpt-image-2.5-sunburst", "0.40026", "3840x2160", "max")
+
+
+def test_what_an_image_request_leaves_open_is_held_at_the_most() -> None:
+    def demand(**fields: Any) -> Demand:
+        return parse("openai", "images/generations", body(model="gpt-image-2.5-flare", prompt="x", **fields)).demand
+
+    assert demand(size="1024x1024").fixed["output_tokens"] == 1760
+    assert demand(size="1024x1024").allowed["output_tokens"] == 7040
+    assert demand(size="1024x1024", quality="medium").allowed == {}
+    animation = demand(size="1024x1024", quality="medium", output_format="gif", frame_count=4)
+    assert (animation.fixed["output_tokens"], animation.allowed["output_tokens"]) == (440, 4 * 440)
+    assert demand(size="1024x1024", quality="medium", output_format="gif").allowed["output_tokens"] == 9 * 440
+
+
+def test_the_model_that_writes_an_svg_is_billed_beside_the_picture() -> None:
+    request = {"model": "gpt-image-2.6-flare", "prompt": "x", "output_format": "svg"}
+    named = parse("openai", "images/generations", body(**request, svg={"model": "gpt-6-sol"}))
+    assert (named.demand.further_models, named.unmetered) == ((FurtherModel("gpt-6-sol"),), None)
+    assert "svg.model" in (parse("openai", "images/generations", body(**request)).unmetered or "")
+    form_of_it = form(
+        ("model", b"gpt-image-2.6-flare", ""), ("output_format", b"svg", ""), ("svg[model]", b"gpt-6-sol", "")
+    )
+    assert wire_format("openai", "images/edits").parse("", FORM, form_of_it).demand.further_models == (
+        FurtherModel("gpt-6-sol"),
+    )
+
+
+def test_workers_ai_hears_recordings_in_three_forms() -> None:
+    sound = (Path(__file__).parent / "audio" / "lame.mp3").read_bytes()
+    path = "run/@cf/openai/whisper"
+    for request in (sound, body(audio=list(sound)), body(audio=base64.b64encode(sound).decode())):
+        demand = parse("workers-ai", path, request).demand
+        assert (demand.audio_seconds, demand.audio_seconds_max, demand.no_output) == (3, 3, True)
+    with pytest.raises(InvalidRequest, match="audio"):
+        parse("workers-ai", path, body(audio=[256]))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"queueRequest": True},
+        {"options": {"queueRequest": True}},
+        {"requests": [{"prompt": "x"}] * 50},
+        {"request_id": "somebody's"},
+    ],
+)
+def test_queued_work_is_not_metered(more: dict[str, Any]) -> None:
+    assert "queued" in (parse("workers-ai", "run/@cf/a/b", body(prompt="x", **more)).unmetered or "")
+    assert parse("workers-ai", "run/@cf/a/b", body(prompt="x", queueRequest=False)).unmetered is None
 
 
 def test_image_edits_as_a_form() -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -456,11 +457,7 @@ def test_a_loaded_supplement_is_charged_by_at_once(farebox: Farebox, upstream: U
     assert call(customer, "openai/chat/completions", chat("acme-9-large")).status_code == 400
     services = farebox.services
     for loaded in (text, ""):
-        farebox.run(
-            services.database.write(
-                lambda connection, loaded=loaded: add_supplement(connection, loaded, services.clock.now_ms())
-            )
-        )
+        farebox.run(services.database.write(partial(add_supplement, text=loaded, at=services.clock.now_ms())))
         forget(farebox)
         if loaded:
             upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10})

@@ -22,6 +22,7 @@ from farebox.providers.catalogue import (
     upstream_path,
 )
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
+from farebox.providers.formats.workers_ai_run import QUEUED
 from farebox.usecases.call import Call
 from farebox.usecases.configuration import ProviderAccess
 from farebox.usecases.services import Services
@@ -53,6 +54,8 @@ _OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization",
 project of the operator's a call is for."""
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
 """The same in a query; also whatever begins with `$`, and forms of the answer (`alt`) that are not JSON."""
+_QUEUED_QUERY = "queueRequest"
+"""Asks Workers AI to answer later, where nobody reads what it cost."""
 _ANSWER_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
 _METADATA_MAX = 5
@@ -131,6 +134,8 @@ def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, m
             f"Farebox cannot tell what {asked.method} {path[:200]} of {access.provider.name} costs, so it is not "
             "called on the operator's key.",
         )
+    if not asked.own_key and _queued(asked.query):
+        raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
     content_type = asked.headers.get("content-type") or ""
     format_ = None if isinstance(metering, Plain) else metering
     parsed = None
@@ -208,6 +213,14 @@ def _url(access: ProviderAccess, path: str, asked: Asked) -> str:
             kept = [(name, value) for name, value in pairs if _may_ask(name, value)]
         query = urlencode(kept, quote_via=quote)
     return f"{access.base_url}/{path}?{query}" if query else f"{access.base_url}/{path}"
+
+
+def _queued(query: str) -> bool:
+    """Whether the query has the answer put off."""
+    if _QUEUED_QUERY.lower() not in query.lower():
+        return False
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return any(name.lower() == _QUEUED_QUERY.lower() and value.lower() not in ("false", "0") for name, value in pairs)
 
 
 def _may_ask(name: str, value: str) -> bool:

@@ -89,7 +89,7 @@ def _further(ride: Ride, demand: Demand, own: ModelPrice, index: int) -> int:
             f"is asked. The operator can set one: farebox price set {ride.call.provider} {further.model} --input USD "
             "--output USD (per million tokens).",
         )
-    alone = replace(demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max)
+    alone = replace(demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False)
     return further.uses * estimate(alone, price, _COST_ONLY).amount
 
 

@@ -116,7 +116,7 @@ class Attachments:
             self.images.append(ImageInput(width, height, str(detail or "auto")))
         elif mime.startswith("audio/"):
             self.audio_bytes += size
-            length = _audio_length(mime, value)
+            length = encoded_length(mime, value)
             self.audio_seconds += length.seconds
             self.audio_seconds_max += length.most
         elif mime.startswith(_PLAIN_TEXT):
@@ -186,7 +186,7 @@ _NESTED: Final = frozenset({"content", "output", "functionResponse", "function_r
 """Keys of parts that hold parts again, such as the content of a tool's result."""
 
 
-def _audio_length(mime: str, value: str) -> AudioLength:
+def encoded_length(mime: str, value: str) -> AudioLength:
     """The length of encoded audio. What does not decode as it should is bounded by its size: the provider may decode
     it in another way."""
     start = value.find(",") + 1 if value.startswith("data:") else 0

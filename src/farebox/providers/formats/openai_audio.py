@@ -127,7 +127,9 @@ class OpenAITranscript(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
-        return EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT)
+        return (
+            EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT, plain=True)
+        )
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:

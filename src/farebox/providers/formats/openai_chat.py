@@ -41,8 +41,10 @@ _ROWS: Final[tuple[Row, ...]] = (
     ("cache_write_tokens", "prompt_tokens_details.cache_write_tokens"),
     ("cache_write_12h_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens"),
     ("input_audio_tokens", "prompt_tokens_details.audio_tokens", "prompt_token_details.audio_tokens"),
+    ("input_image_tokens", "prompt_tokens_details.image_tokens"),
     ("output_tokens", "completion_tokens"),
     ("output_audio_tokens", "completion_tokens_details.audio_tokens"),
+    ("output_image_tokens", "completion_tokens_details.image_tokens"),
     ("output_reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
 )
 OPENAI: Final = Reading(*_ROWS, required=_REQUIRED)

@@ -9,14 +9,15 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.pricing.model import Demand, ImageInput
+from farebox.pricing.ceilings import family_name, longest_prefix
+from farebox.pricing.model import Demand, FurtherModel, ImageInput
 from farebox.providers.formats import bodies, media, multipart
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import AnswerReader, FurtherUsage, InvalidRequest, ParsedRequest
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
-from farebox.usage import Quantity
+from farebox.usage import AbsurdUsage, Quantity
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -28,9 +29,16 @@ READING: Final = Reading(
     required=("input_tokens", "output_tokens"),
 )
 
+AUTHOR: Final = Reading(
+    ("input_tokens", "input_tokens"),
+    ("output_tokens", "output_tokens"),
+    ("output_reasoning_tokens", "reasoning_tokens"),
+    required=("input_tokens", "output_tokens"),
+    beside=(("output_tokens", "reasoning_tokens"),),
+)
+"""`svg_usage`: of the text model that writes an SVG."""
+
 _SQUARE: Final = 1024 * 1024
-_SQUARE_TOKENS: Final = {"low": 272, "medium": 1056, "high": 4160}
-"""Output tokens of a 1024×1024 picture by quality; they grow with its area."""
 _LARGEST_NAMED: Final = (1536, 1024)  # the largest that `auto` picks
 _PARTIAL_TOKENS: Final = 100
 _STANDARD_IMAGES: Final[Mapping[str, Mapping[str, Quantity]]] = {
@@ -38,6 +46,37 @@ _STANDARD_IMAGES: Final[Mapping[str, Mapping[str, Quantity]]] = {
     "dall-e-3": {"1024x1024": 1, "1024x1792": 2, "1792x1024": 2},
 }
 """What a picture of DALL·E costs by its size, in pictures of a standard square; `hd` costs one more."""
+_FRAMES: Final = 9
+"""Pictures of an animation whose request does not say how many."""
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    """Output tokens of a picture of 1024×1024, by quality."""
+
+    low: int
+    medium: int
+    high: int
+    xhigh: int
+    max: int
+    growth: float
+    """By how much of itself the figure grows with each further 1024×1024 pixels."""
+
+    def of(self, quality: str | None, otherwise: str) -> int:
+        """The figure of a quality; of `otherwise` where the request leaves it open."""
+        named = quality if quality in ("low", "medium", "high", "xhigh", "max") else otherwise
+        return int(getattr(self, named))
+
+
+_TOKENS: Final = {
+    "": _Tokens(800, 1800, 7040, 7040, 7040, 1.0),
+    "chatgpt-image": _Tokens(272, 1056, 4160, 4160, 4160, 1.0),
+    "gpt-image-1": _Tokens(272, 1056, 4160, 4160, 4160, 1.0),
+    "gpt-image-2": _Tokens(200, 1770, 7040, 7040, 7040, 1 / 7),
+    "gpt-image-2.5": _Tokens(200, 440, 1760, 3130, 7040, 1 / 7),
+    "gpt-image-2.6": _Tokens(800, 1760, 1760, 3130, 7040, 1 / 7),
+}
+"""By how the model's name begins. OpenAI's image guide has the figures of gpt-image-1; those of the later ones are what
+published prices per picture come to at 30 USD a million tokens (gpt-image-2 high: 0.211 USD; 0.401 at 3840×2160)."""
 _SIZE: Final = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 _GENERATED: Final = frozenset({"image_generation.completed", "image_edit.completed"})
 
@@ -45,6 +84,10 @@ _GENERATED: Final = frozenset({"image_generation.completed", "image_edit.complet
 class _Reference(msgspec.Struct):
     image_url: Any = None
     file_id: Any = None
+
+
+class _Svg(msgspec.Struct):
+    model: str | None = None
 
 
 class _Head(msgspec.Struct):
@@ -55,6 +98,9 @@ class _Head(msgspec.Struct):
     quality: str | None = None
     stream: bool | None = None
     partial_images: bodies.Tokens | None = None
+    output_format: str | None = None
+    frame_count: bodies.Tokens | None = None
+    svg: _Svg | None = None
     images: list[_Reference] = msgspec.field(default_factory=list)
 
 
@@ -63,6 +109,7 @@ class _Answer(msgspec.Struct):
     usage: Any = None
     model: Any = None
     error: Any = None
+    svg_usage: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
@@ -73,7 +120,8 @@ _ANSWER: Final = Answers[_Answer](_Answer)
 class OpenAIImages(bodies.JsonBody):
     """`images/generations`, and `images/edits` as a form or as JSON.
 
-    Models that are billed by tokens tell their usage. `demand.fixed` bounds their output by size and quality.
+    Models that are billed by tokens tell their usage. `demand.fixed` is what pictures of the size and quality take, and
+    `demand.allowed` the most that they may. The model that writes an SVG from a picture is billed beside it.
     """
 
     name: str = "openai_images"
@@ -87,6 +135,8 @@ class OpenAIImages(bodies.JsonBody):
         found = media.Attachments(images=images)
         for reference in head.images:
             found.take_all({"type": "input_image", "image_url": reference.image_url, "file_id": reference.file_id})
+        fixed, allowed = _billed(head)
+        author = head.svg.model if head.svg is not None and head.svg.model else ""
         demand = Demand(
             model=head.model,
             text_bytes=len(body) - files_bytes - found.encoded,
@@ -95,9 +145,13 @@ class OpenAIImages(bodies.JsonBody):
             images=tuple(found.images),
             choices=head.n or 1,
             no_output=True,
-            fixed=_fixed(head),
+            fixed=fixed,
+            allowed=allowed,
+            further_models=(FurtherModel(author),) if author else (),
         )
-        return ParsedRequest(head.model, head.stream is True, demand)
+        unnamed = head.output_format == "svg" and not author
+        unmetered = "which model writes the SVG is not said: name it in `svg.model`" if unnamed else None
+        return ParsedRequest(head.model, head.stream is True, demand, unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set `model`, in JSON or in a form."""
@@ -112,10 +166,14 @@ class OpenAIImages(bodies.JsonBody):
 def _form(content_type: str, body: bytes) -> tuple[_Head, list[ImageInput], int]:
     """The fields of a form, its pictures, and the bytes those take."""
     fields = multipart.parts(content_type, body)
-    given = {name: multipart.value(fields, body, name) for name in ("model", "prompt", "size", "quality")}
+    given = {
+        name: multipart.value(fields, body, name) for name in ("model", "prompt", "size", "quality", "output_format")
+    }
     if not given["model"]:
         raise InvalidRequest("The form lacks the field `model`.")
-    counts = {name: _count(multipart.value(fields, body, name), name) for name in ("n", "partial_images")}
+    counts = {
+        name: _count(multipart.value(fields, body, name), name) for name in ("n", "partial_images", "frame_count")
+    }
     if counts["n"] is not None and not 1 <= counts["n"] <= 128:
         raise InvalidRequest("Expected `int` from 1 to 128 - at `n`.")
     images = []
@@ -133,6 +191,9 @@ def _form(content_type: str, body: bytes) -> tuple[_Head, list[ImageInput], int]
         quality=given["quality"],
         stream=multipart.value(fields, body, "stream") == "true",
         partial_images=counts["partial_images"],
+        output_format=given["output_format"],
+        frame_count=counts["frame_count"],
+        svg=_Svg(multipart.value(fields, body, "svg[model]")),
     )
     return head, images, size
 
@@ -145,26 +206,30 @@ def _count(text: str | None, name: str) -> int | None:
     return int(text)
 
 
-def _fixed(head: _Head) -> dict[str, Quantity]:
-    """What the pictures are billed by: tokens, or with DALL·E, whose answers tell no usage, size and quality."""
+def _billed(head: _Head) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
+    """What the pictures are billed by, and the most that they may be: tokens, or with DALL·E, whose answers tell no
+    usage, size and quality."""
     sizes = next((sizes for model, sizes in _STANDARD_IMAGES.items() if head.model.startswith(model)), None)
     if sizes is None:
-        tokens = _output_tokens(head)
-        return {"output_tokens": tokens, "output_image_tokens": tokens}
+        tokens = _output_tokens(head, "high")
+        most = _output_tokens(head, "max") * ((head.frame_count or _FRAMES) if head.output_format == "gif" else 1)
+        allowed: dict[str, Quantity] = {"output_tokens": most, "output_image_tokens": most} if most > tokens else {}
+        return {"output_tokens": tokens, "output_image_tokens": tokens}, allowed
     each = sizes.get(head.size or "1024x1024", max(sizes.values()))
     if head.quality == "hd":
         each += 1
-    return {"standard_images": (head.n or 1) * each}
+    return {"standard_images": (head.n or 1) * each}, {}
 
 
-def _output_tokens(head: _Head) -> int:
-    """The most output tokens that a request's pictures can take."""
+def _output_tokens(head: _Head, otherwise: str) -> int:
+    """The output tokens of a request's pictures; in the quality `otherwise` where the request leaves that open."""
     size = _SIZE.fullmatch(head.size or "")
     width, height = (int(size[1]), int(size[2])) if size else _LARGEST_NAMED
-    each = _SQUARE_TOKENS.get(head.quality or "", max(_SQUARE_TOKENS.values()))
+    table = longest_prefix(_TOKENS, family_name(head.model)) or _TOKENS[""]
     # Smaller pictures are not cheaper in proportion.
-    area = max(width * height, _SQUARE)
-    return (head.n or 1) * (math.ceil(each * area / _SQUARE) + _PARTIAL_TOKENS * (head.partial_images or 0))
+    further = max(width * height, _SQUARE) / _SQUARE - 1
+    each = math.ceil(table.of(head.quality, otherwise) * (1 + table.growth * further))
+    return (head.n or 1) * (each + _PARTIAL_TOKENS * (head.partial_images or 0))
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
@@ -180,5 +245,18 @@ def _take_event(seen: Seen, data: bytes) -> bool:
 def _take_body(seen: Seen, body: bytes) -> None:
     answer = _ANSWER.decode(body)
     seen.update(answer.usage, answer.model)
+    if isinstance(answer.svg_usage, dict):
+        _take_author(seen, answer.svg_usage)
     seen.complete = True
     seen.failed = bool(answer.error)
+
+
+def _take_author(seen: Seen, usage: dict[str, object]) -> None:
+    model = usage.get("model")
+    try:
+        figures = AUTHOR.read(usage)
+    except AbsurdUsage as absurd:
+        seen.doubts.append(f"the usage of the SVG's author is not believed: {absurd}")
+        return
+    if figures is not None:
+        seen.further.append(FurtherUsage(model if isinstance(model, str) else "", figures.usage))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.providers.formats.base import Observed
+from farebox.providers.formats.base import FurtherUsage, Observed
 from farebox.providers.formats.bodies import plain
 from farebox.providers.formats.iterations import ONE_PASS
 from farebox.providers.formats.meters import Figures, Reading, consistent
@@ -19,6 +19,8 @@ KEPT_WHOLE: Final = 64 * 1024
 """A body up to this size is kept as it is; of a larger one that is JSON, what skimmer.Skimmer leaves."""
 RAW_BYTES_MAX: Final = 8 * 1024 * 1024
 """A body that is no JSON is kept up to this size."""
+PLAIN_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A body of sound is kept up to this size: 23 minutes of samples."""
 TEXT_MAX: Final = 2**20
 """Characters of generated text that are kept for counting; of what is beyond, only the bytes are counted."""
 
@@ -59,6 +61,10 @@ class Seen(msgspec.Struct):
     """Events, or bodies, of which even the skeleton was too large to be read."""
     reference: str = ""
     """Observed.reference."""
+    further: list[FurtherUsage] = []
+    """Observed.further, as far as the answer tells it outside its usage object."""
+    doubts: list[str] = []
+    """Observed.notes, of the same."""
 
     def say(self, value: object) -> None:
         """The model has said this: a string, or an object with strings and numbers."""
@@ -114,9 +120,13 @@ class BodyReader:
     """Reads an answer that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
     is only the last byte, without which nobody has a document."""
 
-    __slots__ = ("_body", "_last", "_reading", "_seen", "_size", "_skimmer", "_take")
+    __slots__ = ("_body", "_last", "_plain", "_reading", "_seen", "_size", "_skimmer", "_take")
 
-    def __init__(self, take: Callable[[Seen, bytes], None], reading: Reading, seen: Seen | None = None) -> None:
+    def __init__(
+        self, take: Callable[[Seen, bytes], None], reading: Reading, seen: Seen | None = None, *, plain: bool = False
+    ) -> None:
+        """`plain`: the answer need not be JSON. It is kept up to a larger size, and white space is one too."""
+        self._plain = plain
         self._take = take
         self._reading = reading
         self._seen = seen or Seen()
@@ -130,9 +140,9 @@ class BodyReader:
         self._size += len(chunk)
         if self._skimmer is not None:
             self._skimmer.feed(chunk)
-        elif self._size <= RAW_BYTES_MAX:
+        elif self._size <= (PLAIN_BYTES_MAX if self._plain else RAW_BYTES_MAX):
             self._body.append(chunk)
-            if self._size > KEPT_WHOLE:
+            if self._size > KEPT_WHOLE and not self._plain:
                 self._skim()
         else:
             self._body.clear()
@@ -167,7 +177,8 @@ class BodyReader:
     def close(self) -> tuple[bytes, Observed]:
         seen = self._seen
         body = b"".join(self._body) if self._skimmer is None else self._skimmer.skeleton()
-        empty = not self._size or (body is not None and self._size == len(body) and not body.strip())
+        blank = body is not None and self._size == len(body) and not body.strip()
+        empty = not self._size or (blank and not self._plain)
         if empty:
             seen.complete = True
         elif body is None or not body:
@@ -248,10 +259,10 @@ def observed(seen: Seen, reading: Reading, *, empty: bool = False) -> Observed:
         problem=problem,
         complete=seen.complete,
         failed=seen.failed,
-        further=passes.further,
+        further=(*passes.further, *seen.further),
         billed_model=passes.model,
         stated_usd=stated_usd,
-        notes=(*(() if figures is None else figures.notes), *doubts, *passes.notes),
+        notes=(*(() if figures is None else figures.notes), *doubts, *passes.notes, *seen.doubts),
         missing=missing,
         disbelieved=disbelieved,
         text=text.encode("utf-8", "replace").decode() if needed else "",

@@ -1,17 +1,20 @@
 """Workers AI's own form: `run/@cf/author/model`, the model named by the path."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
+from farebox.providers.audio.length import AudioLength, audio_length
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
-from farebox.providers.formats.media import with_attachments, with_text
+from farebox.providers.formats.media import encoded_length, with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
@@ -28,6 +31,10 @@ READING: Final = Reading(
     ),
     required=("input_tokens",),
 )
+HEARD: Final = Reading(("audio_seconds", "seconds"), ("input_audio_seconds", "seconds"))
+"""Of a recording that was transcribed."""
+QUEUED: Final = "a queued request is answered before its usage is known"
+_JSON: Final = frozenset({b"{", b" ", b"\n", b"\r", b"\t", b""})
 
 
 class _Asked(msgspec.Struct):
@@ -42,6 +49,11 @@ class _Head(msgspec.Struct):
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
     tools: list[Declared] | None = None
+    audio: Any = None
+    queueRequest: Any = None
+    requests: Any = None
+    request_id: Any = None
+    options: Any = None
 
 
 class _Result(msgspec.Struct):
@@ -53,6 +65,7 @@ class _Result(msgspec.Struct):
     tool_calls: Any = None
     usage: Any = None
     model: Any = None
+    transcription_info: Any = None
 
 
 class _Answer(_Result):
@@ -76,6 +89,9 @@ class WorkersAIRun(bodies.JsonBody):
         place = MODEL_PATH.search(path)
         if place is None:
             raise InvalidRequest("The path names no model: use `run/@cf/<author>/<model>`.")
+        if body[:1] not in _JSON:  # a recording, as it is
+            length = audio_length(body)
+            return ParsedRequest(place["model"], stream=False, demand=_heard(Demand(place["model"]), length))
         head = bodies.decode(_HEAD, body)
         demand = Demand(
             model=place["model"],
@@ -88,7 +104,10 @@ class WorkersAIRun(bodies.JsonBody):
         demand = with_attachments(demand, [message.content for message in head.messages or ()])
         if exact:
             demand = with_text(demand, body, "messages", "content")
-        unmetered = tools.unmetered(tools.of_chat(head.tools))
+        if head.audio is not None:
+            length, encoded = _recording(head.audio)
+            demand = _heard(replace(demand, text_bytes=max(0, demand.text_bytes - encoded)), length)
+        unmetered = QUEUED if _queued(head) else tools.unmetered(tools.of_chat(head.tools))
         return ParsedRequest(demand.model, head.stream is True, demand, unmetered=unmetered)
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
@@ -101,7 +120,28 @@ class WorkersAIRun(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
-        return EventReader(_take_event, READING) if streaming else BodyReader(_take_body, READING)
+        if streaming:
+            return EventReader(_take_event, READING)
+        return BodyReader(_take_body, HEARD if parsed.demand.audio_seconds_max else READING)
+
+
+def _queued(head: _Head) -> bool:
+    later = head.queueRequest or (isinstance(head.options, dict) and head.options.get("queueRequest"))
+    return bool(later) or head.requests is not None or head.request_id is not None
+
+
+def _recording(audio: object) -> tuple[AudioLength, int]:
+    """The length of a recording that JSON holds, as base64 or as a list of its bytes, and the bytes that it takes."""
+    if isinstance(audio, str):
+        return encoded_length("audio/", audio), len(audio)
+    if isinstance(audio, list) and all(type(byte) is int and 0 <= byte < 256 for byte in audio):
+        return audio_length(bytes(audio)), 2 * len(audio)
+    raise InvalidRequest("Expected base64, or a list of bytes - at `$.audio`.")
+
+
+def _heard(demand: Demand, length: AudioLength) -> Demand:
+    seconds, most = math.ceil(length.seconds), math.ceil(length.most)
+    return replace(demand, audio_seconds=seconds, audio_seconds_max=most, no_output=True, clampable=False)
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
@@ -120,6 +160,8 @@ def _take_body(seen: Seen, body: bytes) -> None:
 
 def _take(seen: Seen, result: _Result) -> None:
     seen.update(result.usage, result.model)
+    if isinstance(result.transcription_info, dict):
+        seen.update({"seconds": result.transcription_info.get("duration")})
     seen.say(result.response)
     seen.say(result.tool_calls)
     for choice in result.choices if isinstance(result.choices, list) else ():
