@@ -312,6 +312,15 @@ def test_a_fallback_beside_the_top_level_figures_is_added(customer: Customer, up
     assert receipt["charge_nanos"] == 2_000 * 10_000 + 30 * 50_000 + 2_030 * 5_000 + 100 * 25_000
 
 
+def test_a_pass_that_cannot_be_costs_the_hold(customer: Customer, upstream: Upstream) -> None:
+    passes = [entry("compaction", 900_000_000, 1), entry("message", 50, 16)]
+    upstream.answer = message_answer("claude-opus-4-6", tokens(50, 16, iterations=passes))
+    edits = {"edits": [{"type": "compact_20260112"}]}
+    receipt = charged(customer, "anthropic/v1/messages", chat("claude-opus-4-6", context_management=edits))
+    assert receipt["charge_nanos"] == receipt["hold_nanos"]
+    assert any("not believed" in note for note in receipt["notes"])
+
+
 def test_a_model_that_declines_before_a_word_is_free(customer: Customer, upstream: Upstream) -> None:
     upstream.answer = message_answer("claude-fable-5", tokens(400, 0), content=[], stop_reason="refusal")
     receipt = charged(customer, "anthropic/v1/messages", chat("claude-fable-5"))

@@ -13,7 +13,7 @@ from farebox.cli.values import AsJson, percent_text
 from farebox.money import format_usd
 
 if TYPE_CHECKING:
-    from farebox.pricing.receipt import Receipt
+    from farebox.pricing.receipt import Receipt, ReceiptLine
 
 
 def register(app: typer.Typer) -> None:
@@ -66,12 +66,13 @@ def _print_receipt(found: "Receipt") -> None:
     _print_facts(facts)
     if found.lines:
         headings = ["METER", "QUANTITY", "NANO-USD EACH", "NANO-USD"]
-        lines = [[line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos] for line in found.lines]
+        lines = [[_meter(line), line.quantity, line.nanos_per_unit, line.cost_nanos] for line in found.lines]
         typer.echo()
         print_table(headings, lines, numbers=headings[1:])
         typer.echo()
     sums = {
         "Cost": f"{found.cost_nanos} nano-USD",
+        "By our price": f"{found.computed_nanos} nano-USD" if found.computed_nanos else None,
         "Markup": f"{percent_text(found.markup_parts_per_million)} % ({found.markup_version})",
         "Rounding": f"{found.rounding_nanos} nano-USD",
         "Written off": f"{format_usd(found.written_off_nanos)} USD" if found.written_off_nanos else None,
@@ -80,6 +81,10 @@ def _print_receipt(found: "Receipt") -> None:
         "Note": "\n             ".join(found.notes),
     }
     _print_facts(sums)
+
+
+def _meter(line: "ReceiptLine") -> str:
+    return f"{line.meter} ({line.model})" if line.model else line.meter
 
 
 def _print_facts(facts: dict[str, str | None]) -> None:

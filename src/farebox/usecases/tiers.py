@@ -13,11 +13,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
+from farebox.pricing.belief import check_possible
 from farebox.pricing.bill import combined, scaled, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import STANDARD
 from farebox.pricing.estimate import estimate
-from farebox.pricing.model import Demand, Markup, ModelPrice
+from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.providers.formats.base import Observed
 from farebox.usage import AbsurdUsage, Usage
 from farebox.usecases.operator_alarms import raise_alarm
@@ -31,6 +32,7 @@ BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("op
 """Cheaper tiers that a provider keeps to, or answers with an error; where the answer names no tier, others are believed
 to be the standard one."""
 _COST_ONLY: Final = Markup()
+_NO_BOUND: Final = Estimate(0, 0, 0)
 _LONG_CACHE: Final = "cache_write_12h_tokens"
 
 
@@ -99,13 +101,18 @@ def applied_price(ride: Ride, observed: Observed) -> tuple[ModelPrice, tuple[str
     assert ride.price is not None
     asked, model = ride.call.parsed.context, observed.billed_model
     applied = {**asked, **observed.context}
-    price = (ride.price_for(applied, model) or ride.price) if applied or model else ride.price
+    found = ride.price_for(applied, model) if applied or model else ride.price
+    price = ride.price if found is None else found
+    notes = (
+        () if found is not None else (f"the model {model!r}, which answered, has no price: charged as the one asked",)
+    )
     tier = asked.get("service_tier", "")
     told = "service_tier" in observed.context
     if tier and tier not in STANDARD and not told and (ride.call.provider, tier) not in BOUND:
         standard = ride.price_for({**applied, "service_tier": "default"}, model)
         price = price if standard is None else _dearer(ride, price, standard)
-    return known_price(ride, price, observed.usage or {})
+    price, doubts = known_price(ride, price, observed.usage or {})
+    return price, (*notes, *doubts)
 
 
 def known_price(ride: Ride, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
@@ -137,7 +144,7 @@ def with_further(ride: Ride, priced: Priced, observed: Observed, own: ModelPrice
     if priced.cost is None:
         return priced
     context = {**ride.call.parsed.context, **observed.context}
-    parts, notes = [(own, priced.cost)], list(priced.notes)
+    parts, notes, disbelieved = [(own, priced.cost)], list(priced.notes), ""
     for passed in observed.further:
         price = ride.price_for(context, passed.model) if passed.model else own
         if price is None:
@@ -148,13 +155,17 @@ def with_further(ride: Ride, priced: Priced, observed: Observed, own: ModelPrice
         price, doubts = known_price(ride, price, passed.usage)
         notes += doubts
         try:
+            check_possible(passed.usage, Demand(price.model), price, _NO_BOUND)
             parts.append((price, cost_of(price, passed.usage)))
         except AbsurdUsage as absurd:
+            disbelieved = str(absurd)
             notes.append(f"a pass of the model {passed.model or own.model!r} is not believed: {absurd}")
     cost = combined(parts)
-    before = charge_of(priced.cost, ride.markup)
-    charge = priced.charge + charge_of(cost, ride.markup) - before
-    return replace(priced, cost=cost, charge=charge, notes=tuple(notes))
+    charge = priced.charge + charge_of(cost, ride.markup) - charge_of(priced.cost, ride.markup)
+    if disbelieved:
+        charge = max(charge, 0 if ride.bound is None else ride.bound.amount)
+        notes.append("what is not believed is charged at the hold, where that is more")
+    return replace(priced, cost=cost, charge=charge, notes=tuple(notes), disbelieved=priced.disbelieved or disbelieved)
 
 
 def _dearer(ride: Ride, one: ModelPrice, other: ModelPrice) -> ModelPrice:
