@@ -152,6 +152,25 @@ def test_an_event_in_several_lines() -> None:
     assert same(chat, answer).usage == {"input_tokens": 10, "output_tokens": 2}
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\n", b"\r"])
+def test_long_lines_read_the_same_whole_and_in_pieces(end: bytes) -> None:
+    odd = [
+        b"data: " + b"x" * 70_000,
+        b"id: " + b"7" * 70_000,
+        b"data: {half",
+        b'data: {"a": "' + b"QUJD" * 30_000 + b'"}',
+    ]
+    events = [chunk({"content": "a"}), chunk({"content": "b " * 40_000}), chunk({}, "stop", usage=PLAIN)]
+    lines = [
+        part
+        for event, extra in zip([*events, "[DONE]"], odd, strict=True)
+        for part in (extra, b"data: " + (event.encode() if isinstance(event, str) else json.dumps(event).encode()))
+    ]
+    seen = same(chat, b"".join(line + end for line in lines))
+    assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
+    assert seen.delivered_bytes == 1 + 80_000 + 70_001 + len("{half"), "what is unreadable weighs its bytes"
+
+
 # What cannot be read
 
 

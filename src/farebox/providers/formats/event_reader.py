@@ -1,12 +1,16 @@
 """The reader of event streams."""
 
 from collections.abc import Callable
+from typing import Final
 
 from farebox.providers.formats.base import Observed
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import Seen, observed
 from farebox.providers.skimmer import Skimmer
-from farebox.providers.sse import BYTE_ORDER_MARK, LineCutter, is_blank
+from farebox.providers.sse import BYTE_ORDER_MARK, LINE_BYTES_MAX, LineCutter, is_blank
+
+EVENT_BYTES_MAX: Final = 2**20
+"""An event in several lines of data above this size is not read."""
 
 
 class EventReader:
@@ -19,8 +23,19 @@ class EventReader:
     """
 
     __slots__ = (
-        *("_cutter", "_data", "_dropped", "_dropping", "_empty", "_event", "_kept", "_kept_closed", "_long"),
-        *("_reading", "_seen", "_separated", "_tail", "_take"),
+        *(
+            "_cutter",
+            "_data",
+            "_dropped",
+            "_dropping",
+            "_empty",
+            "_event",
+            "_kept",
+            "_kept_closed",
+            "_long",
+            "_long_data",
+        ),
+        *("_reading", "_seen", "_separated", "_tail", "_take", "_waiting"),
     )
 
     def __init__(self, take: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:
@@ -32,6 +47,8 @@ class EventReader:
         """Lines of the event under way that have not passed, since it may have to be dropped or kept back."""
         self._data: list[bytes] = []
         """Data of the event under way that is not whole yet."""
+        self._waiting = 0
+        """Bytes of its lines."""
         self._separated = False
         """An empty line has come: this stream has them."""
         self._dropping = False
@@ -41,6 +58,7 @@ class EventReader:
         self._kept: list[bytes] = []
         self._kept_closed = False
         self._long: Skimmer | None = None
+        self._long_data = False
         self._tail = b""
         self._empty = True
 
@@ -71,6 +89,7 @@ class EventReader:
                 self._line(line, passed)
         if begun:
             self._begin_long(begun, passed)
+            self._pass_long(begun, passed)
         return b"".join(passed)
 
     @property
@@ -110,13 +129,16 @@ class EventReader:
         seen = self._seen
         if seen.failed or self._empty or (seen.all_ended and not seen.has_terminal):
             seen.complete = True  # the end of the body ends a stream that has no other end
-        return b"".join(end), observed(seen, self._reading, empty=self._empty)
+        return b"".join(end), observed(seen, self._reading, whole=seen.finished, empty=self._empty)
 
     # --- lines ---
 
     def _json_line(self, line: bytes, passed: list[bytes]) -> None:
         """What `_line` does, quickly, where nothing is under way."""
         seen = self._seen
+        if len(line) > LINE_BYTES_MAX:
+            self._long_line(line, passed)
+            return
         try:
             keep = self._take(seen, line[6:])
         except (ValueError, RecursionError):
@@ -139,23 +161,24 @@ class EventReader:
             self._field_line(line, passed)
 
     def _data_line(self, line: bytes, data: bytes, passed: list[bytes]) -> None:
+        if len(line) > LINE_BYTES_MAX:
+            self._long_line(line, passed)
+            return
         self._let_go(passed)
         self._dropping = self._dropped = False
         self._empty = self._empty and data in (b"", b"[DONE]")
+        whole = data == b"[DONE]" or (data[:1] in (b"{", b"[") and data[-1:] in (b"}", b"]"))
+        keep = self._taken(data) if whole and not (self._data and self._separated) else None
+        if keep is None:  # a part of an event in several lines, or nothing that can be read
+            self._event.append(line)
+            self._data.append(data)
+            self._waiting += len(line)
+            if self._waiting > EVENT_BYTES_MAX:
+                self._give_up(passed)
+            return
+        self._give_up(passed)  # an event before, whose end nothing has shown
         self._event.append(line)
-        if self._data and self._separated:  # more of an event in several lines
-            self._data.append(data)
-        elif data == b"[DONE]" or (data[:1] in (b"{", b"[") and data[-1:] in (b"}", b"]")):
-            keep = self._taken(data)
-            if keep is None:
-                self._data.append(data)
-                return
-            if self._data:  # of an event before, whose end nothing has shown
-                self._lost(sum(map(len, self._data)))
-                self._data.clear()
-            self._read(keep, passed)
-        else:
-            self._data.append(data)
+        self._read(keep, passed)
 
     def _field_line(self, line: bytes, passed: list[bytes]) -> None:
         """A comment, or a field other than data."""
@@ -203,6 +226,7 @@ class EventReader:
         there is none."""
         data = b"\n".join(self._data)
         self._data.clear()
+        self._waiting = 0
         if not data:
             return None
         keep = self._taken(data)
@@ -235,19 +259,36 @@ class EventReader:
             passed += self._kept
             self._kept.clear()
 
+    def _give_up(self, passed: list[bytes]) -> None:
+        """The lines that wait for the end of their event pass unread."""
+        if self._data:
+            self._lost(sum(map(len, self._data)))
+            self._data.clear()
+            self._waiting = 0
+            self._flush(passed)
+
     def _lost(self, size: int) -> None:
         self._seen.unreadable += 1
         self._seen.delivered += size  # it may have been text
 
     # --- lines that are too long to be kept ---
 
+    def _long_line(self, line: bytes, passed: list[bytes]) -> None:
+        """One that has come whole: it is read as if it had come in pieces."""
+        self._begin_long(line, passed)
+        self._end_long(line, passed)
+
     def _begin_long(self, piece: bytes, passed: list[bytes]) -> None:
         self._let_go(passed)
+        self._dropping = self._dropped = False
+        bare = piece.removeprefix(BYTE_ORDER_MARK) if self._empty else piece
+        self._long_data = bare.startswith(b"data:")
+        if self._long_data:
+            self._give_up(passed)
         self._flush(passed)
-        self._dropping = self._dropped = self._empty = False
+        self._empty = self._empty and not self._long_data
         self._long = Skimmer()
-        self._long.feed(piece.removeprefix(BYTE_ORDER_MARK).removeprefix(b"data:"))
-        self._pass_long(piece, passed)
+        self._long.feed(bare.removeprefix(b"data:"))
 
     def _pass_long(self, piece: bytes, passed: list[bytes]) -> None:
         """All but the last byte: without it nobody has the event."""
@@ -259,10 +300,15 @@ class EventReader:
         assert skimmer is not None
         self._event.append(self._tail + piece)
         self._tail = b""
+        if not self._long_data:
+            self._flush(passed)
+            return
         data = skimmer.skeleton()
+        line_end = len(piece) - len(piece.rstrip(b"\r\n"))
+        size = skimmer.size - skimmer.dropped - line_end
         if data is None:
             self._seen.oversize += 1
-            self._seen.delivered += skimmer.size - skimmer.dropped
+            self._seen.delivered += size
         elif self._taken(data.strip()) is None:
-            self._lost(skimmer.size - skimmer.dropped)
+            self._lost(size)
         self._read(True, passed)

@@ -191,7 +191,7 @@ class BodyReader:
         if not seen.complete and not seen.delivered and not seen.kept:
             # What could not be read holds no more text than bytes.
             seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
-        return self._last, observed(seen, self._reading, empty=empty)
+        return self._last, observed(seen, self._reading, whole=seen.complete, empty=empty)
 
     def _skim(self) -> None:
         """From now on only a skeleton is kept, if this is JSON."""
@@ -211,21 +211,26 @@ class UnreadReader:
     def __init__(self, problem: str) -> None:
         self._problem = problem
         self._size = 0
+        self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
+        """All but the last byte."""
         self._size += len(chunk)
-        return chunk
+        passed = self._last + chunk[:-1]
+        self._last = chunk[-1:]
+        return passed
 
     def release(self) -> bytes:
         return b""
 
     def close(self) -> tuple[bytes, Observed]:
         seen = Observed(delivered_bytes=self._size, problem=self._problem, complete=True, empty=not self._size)
-        return b"", seen
+        return self._last, seen
 
 
-def observed(seen: Seen, reading: Reading, *, empty: bool = False) -> Observed:
-    """The account of an answer, with the provider's figures only if they can be right."""
+def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Observed:
+    """The account of an answer, with the provider's figures only if they can be right. `whole`: it has shown its own
+    end, so that its text need not be counted where its usage is told."""
     figures: Figures | None = None
     problem: str | None = None
     text: str = seen.text.getvalue()
@@ -250,7 +255,7 @@ def observed(seen: Seen, reading: Reading, *, empty: bool = False) -> Observed:
     if figures is None and problem is None:
         problem = _no_usage(seen, empty)
     missing = () if figures is None else _missing(seen, figures, delivered)
-    needed = figures is None or bool(missing) or not seen.complete or seen.failed
+    needed = figures is None or bool(missing) or not whole or seen.failed
     return Observed(
         usage=None if figures is None else figures.usage,
         model=seen.model,
