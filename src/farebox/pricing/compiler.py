@@ -194,6 +194,8 @@ class _ListedModel:
         self._additions = ours.additions
         self._factors = ours.variants
         self._our_version = our_version
+        self._plain = not any(variant.prices and STANDARD.issuperset(variant.when.values()) for variant in variants)
+        """Whether the standard price is the same however it is named."""
         self._compiled: dict[tuple[int, tuple[int, ...], tuple[int, ...]], ModelPrice | None] = {}
 
     @classmethod
@@ -238,7 +240,7 @@ class _ListedModel:
 
     def at(self, at_ms: int, context: Context | None) -> ModelPrice | None:
         """The price at that moment; None where the list gives none."""
-        if not context:
+        if not context or (self._plain and STANDARD.issuperset(context.values())):  # nearly every call
             return self._price((self._applying(at_ms), (), ()))
         varying = tuple(
             index
