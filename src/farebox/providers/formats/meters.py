@@ -43,6 +43,7 @@ _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 """What contains what. Parts on one line exclude each other, so their sum is compared."""
 
 
+_TOTALS: Final = ("total_tokens", "totalTokenCount")
 _DIGITS: Final = re.compile(r"[0-9]{1,12}")
 """A count that a provider writes as text is still a count."""
 _SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
@@ -109,7 +110,10 @@ class Reading:
         if self._beside and not _made_up(usage.get("total_tokens"), found):
             _collect(found, self._beside, usage)
         missing = tuple(meter for meter in self._required if not told.get(meter))
-        return consistent(found, missing) if found else None
+        if not found:
+            return None
+        figures = consistent(found, missing)
+        return _completed(figures, usage) if len(missing) == 1 else figures
 
 
 def _plain(value: Decimal) -> bool:
@@ -119,6 +123,20 @@ def _plain(value: Decimal) -> bool:
 
 def _whole(value: Decimal) -> bool:
     return value == value.to_integral_value()
+
+
+def _completed(figures: Figures, usage: Mapping[str, object]) -> Figures:
+    """The figures with the one that is missing, where the stated total tells it."""
+    other = {"input_tokens": "output_tokens", "output_tokens": "input_tokens"}.get(figures.missing[0])
+    total = next((value for key in _TOTALS if type(value := usage.get(key)) is int), None)
+    if other is None or total is None:
+        return figures
+    (meter,) = figures.missing
+    left = total - int(figures.usage.get(other, 0))
+    if left <= 0 or left < figures.usage.get(meter, 0):
+        return figures
+    note = f"{meter} is not told: it is what the total leaves"
+    return Figures(checked({**figures.usage, meter: left}), (), (*figures.notes, note))
 
 
 def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
