@@ -15,6 +15,7 @@ from farebox.cli import (
     fake_stripe,
     messages,
     money,
+    overruns,
     payments,
     price_sources,
     prices,
@@ -55,7 +56,7 @@ Settings come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: 
 _ORDER = (
     "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
     "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
-    "markup", "receipt", "status", "check", "copy", "fake-stripe", "version",
+    "markup", "receipt", "overruns", "status", "check", "copy", "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def start(
 
 for family in (
     serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, price_sources, books,
-    status, copying, fake_stripe,
+    overruns, status, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -163,17 +163,14 @@ class _Counter(msgspec.Struct, frozen=True):
             whole = counted.get("input_tokens", 0) + usage.get("input_tool_tokens", 0)
             usage["input_tokens"] = min(max(whole, told.get("input_tokens", 0)), self.bound.input_tokens)
         if output is not None:
-            usage["output_tokens"] = output
+            usage["output_tokens"] = min(output, max(self.bound.output_tokens, int(told.get("output_tokens", 0))))
         if fixed:
             for meter, quantity in self.demand.fixed.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
         priced = self._charged("counted", {meter: count for meter, count in usage.items() if count}, notes)
-        most = self.bound.amount
-        if priced.charge <= most:
+        if told or priced.charge <= self.bound.amount:  # what the provider told stands, whatever it comes to
             return priced
-        if told:  # what the provider told stands, whatever it comes to
-            most = max(most, charge_of(cost_of_fitted(self.price, told)[1], self.markup))
-        return replace(priced, charge=min(priced.charge, most), notes=(*priced.notes, CAPPED))
+        return replace(priced, charge=self.bound.amount, notes=(*priced.notes, CAPPED))
 
     def _output(self) -> int:
         """Tokens of what was delivered; of what was not kept as text, one for every four bytes."""

@@ -1,0 +1,60 @@
+"""A report on holds: how far they covered what calls cost, by day, provider, model and kind of unseen input.
+
+May take long: it reads every call of the days. Runs through Database.scan, or at the command line.
+"""
+
+import msgspec
+
+from farebox.storage.log_totals import id_at
+from farebox.storage.sql import Connection, rows
+
+DAY_MS = 86_400_000
+
+
+class Covered(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one day with one model that brought in the same kinds of unseen input. Amounts in nano-dollars."""
+
+    day: int
+    """Its beginning, in milliseconds since the epoch (UTC)."""
+    provider: str
+    model: str
+    kinds: tuple[str, ...]
+    calls: int
+    held: int
+    charged: int
+    above: int
+    """What was charged above the holds."""
+    written_off: int
+    """What was neither held nor there."""
+
+
+def covered(connection: Connection, since: int) -> list[Covered]:
+    """Calls since that time that brought in unseen input, or cost more than was held; newest day first."""
+    found = rows(
+        connection,
+        "SELECT day, provider, model, kinds, count(*), sum(held), sum(charge), "
+        "sum(CASE WHEN charge > held THEN charge - held ELSE 0 END), sum(written_off) FROM ("
+        f"SELECT c.created_at - c.created_at % {DAY_MS} AS day, c.provider, c.model, c.charge, "
+        f"coalesce({_text('c.detail', 'unseen')}, '') AS kinds, {_amount('hold_nanos')} AS held, "
+        f"{_amount('written_off_nanos')} AS written_off "
+        "FROM accounts a CROSS JOIN calls c WHERE c.bucket = a.bucket AND c.account_id = a.account_id "
+        "AND c.log_id >= ? AND c.receipt IS NOT NULL) AS call "
+        "WHERE held > 0 AND (kinds <> '' OR charge > held OR written_off > 0) "
+        "GROUP BY day, provider, model, kinds ORDER BY day DESC, sum(written_off) DESC, provider, model, kinds",
+        (id_at(since),),
+    )
+    return [
+        Covered(
+            day=day, provider=provider, model=model, kinds=tuple(msgspec.json.decode(kinds)) if kinds else (),
+            calls=calls, held=int(held), charged=int(charged), above=int(above), written_off=int(written_off),
+        )
+        for day, provider, model, kinds, calls, held, charged, above, written_off in found
+    ]  # fmt: skip
+
+
+def _text(column: str, name: str) -> str:
+    return f"CAST({column} /* postgres: ::json */ ->> '{name}' AS TEXT)"
+
+
+def _amount(name: str) -> str:
+    return f"CAST(coalesce({_text('c.receipt', name)}, '0') AS BIGINT)"

@@ -1,0 +1,210 @@
+"""What an answer costs: believed unless impossible, completed by counting, never paid for by hanging up."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import quicktok  # type: ignore[import-untyped]
+
+from farebox.pricing.compiler import PriceList
+from farebox.pricing.estimate import estimate
+from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice, Unseen
+from farebox.pricing.pricebook import OwnPrice, PriceBook
+from farebox.providers.formats.base import Observed
+from farebox.usecases.price_answer import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_answer
+
+NOW = 1_795_000_000_000
+LIST = PriceList()
+COST = Markup()
+TEXT = "Describe the harbour of Lundby in the evening, with all its cranes."
+SAID = "The cranes stand still, and the water carries their lights."
+
+
+def count(text: str) -> int:
+    return int(quicktok.get_encoding("o200k_base").count(text))
+
+
+def priced_as(model: str = "m", **rates: str) -> ModelPrice:
+    rates = rates or {"input_mtok": "1", "cache_read_mtok": "0.1", "output_mtok": "2"}
+    found = PriceBook([OwnPrice("p", "x", "*", None, rates, 0)], price_list=LIST).find("a", "x", model, NOW)
+    assert found is not None
+    return replace(found, context_window=100_000, output_max=1_000)
+
+
+def price(
+    observed: Observed, demand: Demand | None = None, model: ModelPrice | None = None, **ending: Any
+) -> tuple[Priced, int]:
+    """What it costs, and what was held."""
+    demand = demand or Demand("m", text_bytes=len(TEXT), messages=1, output_max=100)
+    model = model or priced_as()
+    bound = estimate(demand, model, COST)
+    end = Ending(lambda: TEXT, **{"size": 1, **ending})
+    return price_answer(observed, demand, model, COST, bound, end), bound.amount
+
+
+def whole(usage: dict[str, Any] | None, **more: Any) -> Observed:
+    return Observed(usage=usage, complete=True, **{"delivered_bytes": len(SAID), "text": SAID, **more})
+
+
+@pytest.mark.parametrize(
+    ("usage", "unseen"),
+    [
+        ({"input_tokens": 105_000, "output_tokens": 1_000}, ()),
+        ({"input_tokens": 105_000, "output_tokens": 1}, (Unseen("file"),)),
+        ({"input_tokens": 4 * 105_000, "output_tokens": 4 * 1_000}, (Unseen("web_search", uses=3),)),
+        ({"input_tokens": 10**8, "output_tokens": 10**8}, (Unseen("mcp", uses=None),)),
+        ({"input_tokens": 10**8, "output_tokens": 1}, (Unseen("tool_search", uses=None),)),
+    ],
+)
+def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
+    demand = Demand("m", text_bytes=10, output_max=100, unseen=unseen)
+    answer, _ = price(whole(usage), demand)
+    assert (answer.source, answer.usage) == ("provider", usage)
+    assert answer.charge == usage["input_tokens"] * 1000 + usage["output_tokens"] * 2000
+
+
+@pytest.mark.parametrize(
+    ("usage", "unseen"),
+    [
+        ({"input_tokens": 105_001, "output_tokens": 1}, ()),
+        ({"input_tokens": 1, "output_tokens": 1_001}, ()),
+        ({"input_tokens": 105_001, "output_tokens": 1}, (Unseen("file"),)),
+        ({"input_tokens": 4 * 105_000 + 1, "output_tokens": 1}, (Unseen("web_search", uses=3),)),
+        ({"input_tokens": 1, "output_tokens": 4_001}, (Unseen("web_search", uses=3),)),
+    ],
+)
+def test_impossible_usage_costs_the_hold(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
+    answer, held = price(whole(usage), Demand("m", text_bytes=10, output_max=100, unseen=unseen))
+    assert (answer.source, answer.charge) == ("estimate", held)
+    assert answer.disbelieved
+    answer, held = price(whole(None, disbelieved=True, problem="input_tokens is -1"))
+    assert (answer.source, answer.charge, answer.disbelieved) == ("estimate", held, "input_tokens is -1")
+
+
+def test_what_is_only_assumed_of_a_model_is_believed_further() -> None:
+    unknown = replace(priced_as(), context_window=None, output_max=None)
+    usage = {"input_tokens": 4_000_000, "output_tokens": 500_000}
+    assert price(whole(usage), model=unknown)[0].source == "provider"
+    assert price(whole({"input_tokens": 5_000_000}), model=unknown)[0].source == "estimate"
+
+
+def test_pictures_of_any_number_are_believed() -> None:
+    model = priced_as(input_mtok="5", output_mtok="40")
+    tokens = 10 * 6_240
+    demand = Demand(
+        "m", text_bytes=50, choices=10, no_output=True, fixed={"output_tokens": tokens, "output_image_tokens": tokens}
+    )
+    answer, held = price(whole({"input_tokens": 20, "output_tokens": tokens}), demand, model)
+    assert answer.charge == 20 * 5_000 + tokens * 40_000 <= held
+    answer, held = price(whole(None, delivered_bytes=0, text=""), demand, model)
+    assert answer.usage["output_tokens"] == tokens, "what the request fixes"
+
+
+def test_without_usage_what_was_sent_and_delivered_is_counted() -> None:
+    demand = Demand("m", text_bytes=len(TEXT), messages=2, output_max=100, allowed={"web_searches": 10})
+    model = priced_as(input_mtok="1", output_mtok="2", web_searches_kcount="10")
+    answer, held = price(whole(None), demand, model)
+    assert answer.usage == {"input_tokens": count(TEXT) + 8, "output_tokens": count(SAID)}
+    assert answer.charge == (count(TEXT) + 8) * 1000 + count(SAID) * 2000
+    assert held > answer.charge + 100_000_000, "the searches are held, not charged"
+
+
+def test_pictures_and_speech_of_the_request_are_counted_too() -> None:
+    demand = Demand("m", text_bytes=len(TEXT), images=(ImageInput(280, 280),), output_max=100)
+    assert price(whole(None), demand)[0].usage["input_image_tokens"] == 6_500
+    speech = Demand("m", text_bytes=9, no_output=True, fixed={"input_characters": 9, "output_tokens": 36})
+    model = priced_as(input_mtok="1", output_mtok="12")
+    assert price(whole(None, delivered_bytes=0, text=""), speech, model)[0].usage["output_tokens"] == 36
+
+
+def test_a_count_is_charged_up_to_the_hold() -> None:
+    demand = Demand("m", text_bytes=len(TEXT), output_max=1)
+    answer, held = price(whole(None, text="many words " * 5_000, delivered_bytes=55_000), demand)
+    assert (answer.usage["output_tokens"], answer.charge <= held) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("usage", "missing", "wanted"),
+    [
+        ({"output_tokens": 7}, ("input_tokens",), {"input_tokens": count(TEXT) + 4, "output_tokens": 7}),
+        ({"input_tokens": 7}, ("output_tokens",), {"input_tokens": 7, "output_tokens": count(SAID)}),
+        (
+            {"input_tokens": 300, "input_tool_tokens": 300, "output_tokens": 7},
+            ("input_tokens",),
+            {"input_tokens": count(TEXT) + 4 + 300, "input_tool_tokens": 300, "output_tokens": 7},
+        ),
+        (
+            {"input_tokens": 7, "output_tokens": 90, "output_reasoning_tokens": 90},
+            ("output_tokens",),
+            {"input_tokens": 7, "output_tokens": 90 + count(SAID), "output_reasoning_tokens": 90},
+        ),
+        ({}, ("input_tokens", "output_tokens"), {"input_tokens": count(TEXT) + 4, "output_tokens": count(SAID)}),
+    ],
+)
+def test_what_a_usage_lacks_is_counted(usage: dict[str, Any], missing: tuple[str, ...], wanted: dict[str, Any]) -> None:
+    answer, _ = price(whole(usage, missing=missing), Demand("m", text_bytes=1_000, messages=1, output_max=500))
+    assert (answer.source, answer.usage) == ("counted", wanted)
+
+
+def test_nothing_is_free() -> None:
+    assert price(whole({}, delivered_bytes=0, text=""))[0].charge == 0
+    assert price(Observed(), size=0)[0].policy == "the answer was empty: free"
+    assert price(Observed(problem="no usage"))[0].charge == 0
+
+
+def test_a_cut_stream_keeps_what_was_told() -> None:
+    told = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
+    observed = Observed(usage=told, delivered_bytes=len(SAID), text=SAID)
+    answer, held = price(observed, cut="the provider fell silent")
+    assert answer.usage == {**told, "output_tokens": count(SAID)}
+    assert answer.charge == 50_000 * 100 + count(SAID) * 2000 > held, "what was told stands"
+    answer, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), cut="the provider fell silent")
+    assert answer.usage == {"input_tokens": count(TEXT) + 4, "output_tokens": count(SAID)}
+
+
+def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
+    observed = Observed(delivered_bytes=len(SAID), text=SAID)
+    demand = Demand("o3", text_bytes=len(TEXT), output_max=90_000)
+    model = replace(priced_as("o3"), output_max=100_000)
+    left: dict[str, Any] = {"cut": "the client went away", "by_client": True, "seconds": 30.0}
+    assert price(observed, demand, model, **left)[0].usage["output_tokens"] == 30 * REASONING_TOKENS_PER_SECOND
+    other = {**left, "by_client": False}
+    assert price(observed, demand, model, **other)[0].usage["output_tokens"] == count(SAID)
+    assert price(observed, demand, priced_as("gpt-4o"), **left)[0].usage["output_tokens"] == count(SAID)
+    thinking = Demand("m", text_bytes=len(TEXT), output_max=90_000, hides_reasoning=True)
+    assert price(observed, thinking, replace(model, model="m"), **left)[0].usage["output_tokens"] == 3_000
+    assert price(Observed(), demand, model, **left)[0].usage["output_tokens"] == 3_000, "before it said anything"
+    assert price(Observed(), demand, priced_as("gpt-4o"), **left)[0].charge == 0
+    answer, held = price(observed, demand, model, **{**left, "seconds": 10_000.0})
+    assert (answer.usage["output_tokens"], answer.charge <= held) == (90_000, True)
+
+
+def test_a_client_that_leaves_pays_what_was_told() -> None:
+    told = {"input_tokens": 900, "output_tokens": 1}
+    answer, _ = price(Observed(usage=told), cut="the client went away", by_client=True)
+    assert answer.usage == told
+    assert price(Observed(usage=told), cut="the provider fell silent")[0].charge == 0
+
+
+@pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])
+def test_the_operator_may_decide_otherwise(policy: str, free: bool) -> None:
+    observed = Observed(usage={"input_tokens": 9, "output_tokens": 9}, delivered_bytes=9, text="123456789")
+    answer, held = price(observed, cut="the client went away", by_client=True, policy=policy)
+    assert answer.charge == (0 if free else held)
+
+
+def test_parts_that_overlap_are_cut_to_what_fits() -> None:
+    model = priced_as(
+        input_mtok="1", input_audio_mtok="10", cache_read_mtok="0.1", cache_audio_read_mtok="0.5", output_mtok="2"
+    )
+    usage = {"input_tokens": 10, "cache_read_tokens": 8, "input_audio_tokens": 5, "output_tokens": 1}
+    answer, _ = price(whole(usage), model=model)
+    assert answer.charge == 5 * 10_000 + 5 * 100 + 2_000
+    assert "cache_read_tokens overlaps" in answer.notes[0]
+
+
+def test_seconds_are_no_tokens() -> None:
+    model = priced_as(audio_hours="0.36", input_audio_hours="0.36")
+    demand = Demand("m", text_bytes=10, audio_seconds=9, audio_seconds_max=9, fixed={"audio_seconds": 9})
+    assert price(whole({"audio_seconds": Decimal("8.5")}), demand, model)[0].charge == 850_000
