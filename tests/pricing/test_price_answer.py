@@ -39,7 +39,7 @@ def price(
     demand = demand or Demand("m", text_bytes=len(TEXT), messages=1, output_max=100)
     model = model or priced_as()
     bound = estimate(demand, model, COST)
-    end = Ending(lambda: TEXT, **{"size": 1, **ending})
+    end = Ending(lambda: TEXT, **ending)
     return price_answer(observed, demand, model, COST, bound, end), bound.amount
 
 
@@ -149,7 +149,7 @@ def test_what_a_usage_lacks_is_counted(usage: dict[str, Any], missing: tuple[str
 
 def test_nothing_is_free() -> None:
     assert price(whole({}, delivered_bytes=0, text=""))[0].charge == 0
-    assert price(Observed(), size=0)[0].policy == "the answer was empty: free"
+    assert price(Observed(empty=True))[0].policy == "the answer was empty: free"
     assert price(Observed(problem="no usage"))[0].charge == 0
 
 

@@ -310,8 +310,8 @@ def test_digits_in_a_string_are_a_count() -> None:
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
-        ({"prompt_tokens": None}, ("input_tokens",)),
-        ({"completion_tokens": None, "completion_tokens_details": None}, ("output_tokens",)),
+        ({"prompt_tokens": None, "total_tokens": None}, ("input_tokens",)),
+        ({"completion_tokens": None, "completion_tokens_details": None, "total_tokens": None}, ("output_tokens",)),
         ({"completion_tokens": 0, "completion_tokens_details": None}, ("output_tokens",)),
         (dict.fromkeys(USAGE, None) | {"prompt_tokens": 0, "completion_tokens": 0}, ("input_tokens", "output_tokens")),
     ],
@@ -323,6 +323,14 @@ def test_what_a_usage_lacks_is_to_be_counted(change: dict[str, Any], missing: tu
     assert seen.usage is not None
     told = {"input_tokens", "output_tokens"} - set(missing)
     assert all(seen.usage[meter] for meter in told)
+
+
+def test_what_the_total_tells_is_not_counted() -> None:
+    for meter in ("prompt_tokens", "completion_tokens"):
+        seen = chat_usage({**USAGE, meter: None, "total_tokens": 150})
+        assert seen.usage is not None
+        assert (seen.usage["input_tokens"], seen.usage["output_tokens"], seen.missing) == (100, 50, ())
+        assert "the total" in seen.notes[0]
 
 
 @pytest.mark.parametrize(
