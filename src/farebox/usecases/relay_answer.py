@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from farebox.errors import UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
-from farebox.providers.decoding import Unknown, decoded
+from farebox.decoding import UnknownCoding
+from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import AnswerReader, Observed
 from farebox.providers.formats.readers import UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
@@ -63,7 +64,7 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
     unread = ""
     try:
         answer = decoded(answer)
-    except Unknown as encoding:
+    except UnknownCoding as encoding:
         unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
     headers, length = _passed(answer.headers)
     if not ride.call.own_key:

@@ -1,0 +1,72 @@
+"""Undoing content codings, whole and in pieces, within a bound."""
+
+import gzip
+import zlib
+from collections.abc import Callable
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farebox.decoding import BrokenCoding, Decoder, TooLarge, UnknownCoding, codings, decode
+
+zstd: Callable[[bytes], bytes] = zstandard.ZstdCompressor().compress
+
+
+def raw_deflate(body: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(body) + compressor.flush()
+
+
+CODERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "zstd": ("zstd", zstd),
+    "zstd, two frames": ("zstd", lambda body: zstd(body[:5]) + zstd(body[5:])),
+    "gzip": ("gzip", gzip.compress),
+    "gzip, two members": ("gzip", lambda body: gzip.compress(body[:5]) + gzip.compress(body[5:])),
+    "brotli": ("BR", brotli.compress),
+    "deflate": ("deflate", zlib.compress),
+    "deflate without its frame": ("deflate", raw_deflate),
+    "gzip in zstd": ("gzip, zstd", lambda body: zstd(gzip.compress(body))),
+    "nothing": ("identity", bytes),
+}
+
+
+@pytest.mark.parametrize("name", CODERS)
+@settings(max_examples=40, deadline=None)
+@given(parts=st.lists(st.binary(max_size=400)), times=st.integers(1, 400), size=st.integers(1, 700))
+def test_what_was_coded_comes_back_however_it_is_cut(name: str, parts: list[bytes], times: int, size: int) -> None:
+    coding, code = CODERS[name]
+    body = b"".join(parts) * times
+    coded = code(body)
+    assert decode(coded, coding, len(body) + len(coded)) == body
+    decoder = Decoder(coding, len(body) + len(coded))
+    assert b"".join(decoder.feed(coded[at : at + size]) for at in range(0, len(coded), size)) == body
+    decoder.close()
+
+
+@pytest.mark.parametrize("name", [name for name in CODERS if name != "nothing"])
+def test_what_is_not_whole_is_broken(name: str) -> None:
+    coding, code = CODERS[name]
+    coded = code(b"Good morning, Acme. " * 50)
+    for broken in (coded[:-1], coded[: len(coded) // 2], coded + b"x", b"\xff" + coded):
+        with pytest.raises(BrokenCoding):
+            decode(broken, coding, 10_000)
+    assert decode(b"", coding, 0) == b""
+
+
+@pytest.mark.parametrize("name", [name for name in CODERS if name != "nothing"])
+def test_no_more_comes_out_than_may(name: str) -> None:
+    coding, code = CODERS[name]
+    coded = code(bytes(3_000_000))
+    assert len(decode(coded, coding, 3_000_000)) == 3_000_000
+    with pytest.raises(TooLarge):
+        decode(coded, coding, 2_999_999)
+
+
+def test_codings_that_are_not_known() -> None:
+    for coding in ("compress", "aws-chunked", "gzip, nothing", "gzip, gzip, gzip"):
+        with pytest.raises(UnknownCoding):
+            decode(b"x", coding, 10)
+    assert codings(" GZip , identity,, br") == ["gzip", "br"]
