@@ -61,6 +61,10 @@ TOKEN_REJECTED = ErrorKind(
 )
 NO_CREDIT = ErrorKind("no_credit", 402, 2021, "Add credit to the account, or send your own provider key.")
 BODY_LATE = ErrorKind("body_late", 408, 2914, "Send the whole request body within FAREBOX_READ_TIMEOUT_MS.")
+CODING_UNKNOWN = ErrorKind(
+    "coding_unknown", 415, 2917, "Send the body uncompressed, or in a content coding that `Accept-Encoding` names."
+)
+NO_WEBSOCKET = ErrorKind("no_websocket", 426, 2916, "Use plain HTTP: streams come as server-sent events.")
 BODY_TOO_LARGE = ErrorKind("body_too_large", 413, 2906, "Send a smaller body, or raise FAREBOX_BODY_LIMIT_BYTES.")
 RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
 SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to pass, or raise the spend limit.")

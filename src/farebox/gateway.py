@@ -10,6 +10,10 @@ import msgspec
 
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
 DEFAULT_GATEWAY = "default"
+Origin = Annotated[
+    str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
+]
+"""An origin as a browser sends it: scheme, host and, where it is not the scheme's own, port; in lower case."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +24,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_invalidate_on_update: bool = False
     cache_ttl: Annotated[int, msgspec.Meta(ge=0)] | None = 0
     collect_logs: bool = True
+    cors_origins: Annotated[tuple[Origin, ...], msgspec.Meta(max_length=32)] = ()
+    """Pages of which origins may call; `*`: of any. Farebox's own field; left out where it is empty."""
     dlp: Any = None
     guardrails: Any = None
     log_classification: bool = False

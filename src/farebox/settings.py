@@ -107,6 +107,10 @@ class Settings:
     overrun_alarm_cents: int = _setting(
         1_000, "Written off by one process in a day, in US cents: above it the operator is told; 0: never.", 0, 10**8
     )
+    no_credit_status: Literal["auto", "402", "429"] = _setting(
+        "auto",
+        "The status of `no_credit`: `auto` is 429 for Codex, which goes on asking after a 402, and 402 for all others.",
+    )
     log_days: int = _setting(30, "Days that log rows and bodies are kept. Receipts and transfers stay.", 1, 36_500)
     log_body_limit_bytes: int = _setting(
         1_000_000, "Largest request or answer that is kept with its log row.", 0, 10_000_000

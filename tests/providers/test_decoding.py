@@ -9,6 +9,7 @@ import brotli
 import pytest
 import zstandard
 
+from farebox.decoding import PIECE_BYTES_MAX, UnknownCoding
 from farebox.providers import decoding
 from farebox.providers.upstream import UpstreamFailed
 
@@ -54,7 +55,7 @@ async def decode(encoding: str, chunks: list[bytes]) -> bytes:
     assert [name for name, _ in answer.headers] == ["content-type"]
     out = []
     while (chunk := await answer.chunk()) is not None:
-        assert 0 < len(chunk) <= 64 * decoding.STEP_BYTES_MAX
+        assert 0 < len(chunk) <= 64 * PIECE_BYTES_MAX
         out.append(chunk)
     return b"".join(out)
 
@@ -98,5 +99,5 @@ async def test_events_are_decoded_as_they_come() -> None:
 
 @pytest.mark.parametrize("encoding", ["snappy", "gzip, aws-chunked", "gzip, gzip, gzip, gzip"])
 def test_an_unknown_encoding(encoding: str) -> None:
-    with pytest.raises(decoding.Unknown):
+    with pytest.raises(UnknownCoding):
         decoding.decoded(Source(encoding, []))

@@ -196,8 +196,8 @@ def test_which_organization_pays_is_not_the_tenants_to_say(customer: Customer, p
 
 
 def test_whether_to_try_again_is_the_operators_to_say() -> None:
-    assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."))
-    assert error_headers(Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30))[1:] == [("retry-after", "30")]
+    assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."), "openai")
+    assert error_headers(Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30), "openai")[1:] == [("retry-after", "30")]
 
 
 def chunk(**more: Any) -> dict[str, Any]:

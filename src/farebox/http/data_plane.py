@@ -1,4 +1,4 @@
-"""The data plane: the URLs of model calls, and the sink that writes their answers.
+"""The data plane: the URLs of model calls.
 
 /v1/{account}/{gateway}/{provider}/…           a provider's own paths
 /v1/{account}/{gateway}/compat/…               OpenAI form, `provider/model`
@@ -7,7 +7,7 @@
 """
 
 import asyncio
-import contextlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +16,13 @@ import structlog
 from msgspec.structs import replace
 
 from farebox.errors import (
-    BODY_LATE,
     DATABASE_UNAVAILABLE,
     GATEWAY_UNKNOWN,
     INTERNAL,
     INVALID_REQUEST,
     MODEL_UNPRICED,
     NO_ROUTE,
+    NO_WEBSOCKET,
     NOT_METERED,
     OWN_KEY_REQUIRED,
     PROVIDER_UNAVAILABLE,
@@ -36,21 +36,24 @@ from farebox.errors import (
     Problem,
 )
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.http import cross_origin
+from farebox.http.call_body import body_of
 from farebox.http.credentials import StepHeaders, authorize_run, read_credentials
-from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList, RequestHeaders
+from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
-from farebox.http.provider_errors import Form, broken_event, error_body, error_headers
+from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
-from farebox.http.server.heads import sendable
+from farebox.http.sink import HttpSink
 from farebox.http.understand import Asked, compat_call, native_call
-from farebox.settings import Settings
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases.call import Call, Gone
+from farebox.usecases.call import Call
 from farebox.usecases.serve_call import serve_call
 from farebox.usecases.services import Services
-from farebox.usecases.watch import Interrupted, Watch
+from farebox.usecases.watch import Watch
 
 STEPS_MAX = 10
+_CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
+"""What user agent and `originator` of Codex begin with, in all its forms."""
 SETTLE_SECONDS = 5.0
 RETRY_SECONDS = 2
 """When to try again after the database was away."""
@@ -103,6 +106,14 @@ class Target(msgspec.Struct, frozen=True):
             return "google"
         return "openai"
 
+    def form_for(self, headers: RequestHeaders) -> Form:
+        """The same, where the client itself matters too."""
+        form = self.form
+        if form == "openai" and self.path.endswith(("responses", "responses/compact")):
+            named = (headers.get("originator") or "", headers.get("user-agent") or "")
+            form = "codex" if any(_CODEX.match(name) for name in named) else form
+        return form
+
 
 class Step(msgspec.Struct, frozen=True):
     """One step of a universal request."""
@@ -127,8 +138,8 @@ class DataPlane:
         """Answer one exchange, whatever happens."""
         request_id = self._services.ids.log_id()
         target = _target(exchange)
-        form: Form = "openai" if target is None else target.form
-        sink = HttpSink(exchange, request_id, form)
+        form: Form = "openai" if target is None else target.form_for(exchange.headers)
+        sink = HttpSink(exchange, request_id, form, self._services.settings.no_credit_status)
         task = asyncio.current_task()
         assert task is not None
         self._in_flight.add(task)
@@ -160,7 +171,7 @@ class DataPlane:
                 await asyncio.wait(late, timeout=SETTLE_SECONDS)
 
     async def _serve(
-        self, exchange: Exchange, target: Target | None, sink: "HttpSink", watch: Watch, request_id: str
+        self, exchange: Exchange, target: Target | None, sink: HttpSink, watch: Watch, request_id: str
     ) -> None:
         services = self._services
         if self._draining:
@@ -170,14 +181,18 @@ class DataPlane:
         _check_database(services)
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
+        if exchange.method == "GET" and "websocket" in (exchange.headers.get("upgrade") or "").lower():
+            raise Problem(NO_WEBSOCKET, "There are no WebSockets here: use HTTP, where streams come as events.")
+        if await self._cross_origin(exchange, target, sink):
+            return
         credentials = read_credentials(exchange.headers, exchange.query)
         own_key = credentials.own_key and target.slug not in ("rest", "")
         gateway = await self._gateway(target, credentials.token, own_key=own_key)
         if exchange.method == "GET" and target.slug in ("compat", "rest") and target.path in _MODEL_LISTS:
-            exchange.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
+            sink.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
             return
         self._count(target, gateway)
-        body = await _body(exchange, watch, services.settings)
+        body = await body_of(exchange, watch, services.settings, any_coding=own_key)
         if body is None:
             return
         asked = Asked(
@@ -190,8 +205,9 @@ class DataPlane:
             query=exchange.query,
             method=exchange.method,
             headers=exchange.headers,
-            body=body,
+            body=body.content,
             own_key=own_key,
+            coded=body.coded,
         )
         if target.slug == "":
             await self._universal(asked, sink, watch)
@@ -214,6 +230,21 @@ class DataPlane:
             raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
         return gateway
 
+    async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
+        """Where a page of an origin that the gateway lets in is calling, let it read the answers. Whether this was the
+        browser's question in advance, and has been answered."""
+        origin = exchange.headers.get("origin")
+        if origin is None:
+            return False
+        gateway = await self._services.configuration.gateway(target.account_id, target.gateway_id, create=False)
+        if gateway is None or not cross_origin.allowed(gateway.cors_origins, origin):
+            return False
+        sink.add(cross_origin.readable(origin))
+        if exchange.method != "OPTIONS" or exchange.headers.get("access-control-request-method") is None:
+            return False
+        sink.answer(204, cross_origin.preflight(exchange.headers), b"")
+        return True
+
     def _count(self, target: Target, gateway: GatewayConfig) -> None:
         limit, seconds = gateway.rate_limiting_limit, gateway.rate_limiting_interval
         if not limit or not seconds:
@@ -228,7 +259,7 @@ class DataPlane:
         if wait is not None:
             raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
 
-    async def _universal(self, asked: Asked, sink: "HttpSink", watch: Watch) -> None:
+    async def _universal(self, asked: Asked, sink: HttpSink, watch: Watch) -> None:
         """Try the steps in order; the first that the provider answers without an error is the answer."""
         if asked.method != "POST":
             raise Problem(NO_ROUTE, "The universal endpoint takes POST.")
@@ -291,19 +322,6 @@ def _configured(step: Step) -> dict[str, str]:
     return {header: str(step.config[name]) for name, header in _STEP_OPTIONS.items() if name in step.config}
 
 
-async def _body(exchange: Exchange, watch: Watch, settings: Settings) -> bytes | None:
-    """The request body; None where the client has gone. Raises Problem: BODY_TOO_LARGE, BODY_LATE."""
-    try:
-        with watch.waiting(settings.read_timeout_ms / 1000):
-            return await exchange.body(settings.body_limit_bytes)
-    except ClientGone:
-        return None
-    except Interrupted as interrupted:
-        if interrupted.reason == "client_gone":
-            return None
-        raise Problem(BODY_LATE, "The request body did not arrive in time.") from interrupted
-
-
 def _steps(body: bytes) -> list[Step]:
     try:
         steps = msgspec.json.decode(body, type=list[Step])
@@ -325,54 +343,3 @@ def _target(exchange: Exchange) -> Target | None:
     if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:
         return None
     return Target(parts[2], parts[3], parts[4] if len(parts) > 4 else "", parts[5] if len(parts) > 5 else "")
-
-
-class HttpSink:
-    """Writes an answer into the exchange, with the headers that name the call."""
-
-    def __init__(self, exchange: Exchange, request_id: str, form: Form) -> None:
-        self._exchange = exchange
-        self._request_id = request_id
-        self._form: Form = form
-        self._headers: HeaderList = [("cf-aig-request-id", request_id)]
-        self.call_known = False
-
-    def of(self, call: Call) -> None:
-        """The call that is being answered from now on."""
-        self.call_known = True
-        self._headers = [
-            ("cf-aig-log-id", call.log_id),
-            ("cf-aig-request-id", self._request_id),
-            ("cf-aig-event-id", call.event_id or self._request_id),
-            ("cf-aig-step", str(call.step)),
-        ]
-
-    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
-        try:
-            self._exchange.answer(status, headers + self._headers, body)
-        except ValueError:  # the answer has been paid for: it goes out without the header that cannot be sent
-            self._exchange.answer(status, sendable(headers) + self._headers, body)
-
-    def start(self, status: int, headers: HeaderList) -> "HttpStream":
-        return HttpStream(self._exchange.start(status, headers + self._headers))
-
-    def broken(self, message: str) -> bytes:
-        return broken_event(message, self._form)
-
-    def fail(self, problem: Problem) -> None:
-        """Answer with an error. Where an answer has begun, the client sees that it breaks off."""
-        with contextlib.suppress(RuntimeError):
-            self.answer(problem.kind.status, error_headers(problem), error_body(problem, self._form, self._request_id))
-
-
-class HttpStream:
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: AnswerStream) -> None:
-        self._stream = stream
-
-    async def send(self, chunk: bytes) -> None:
-        try:
-            await self._stream.send(chunk)
-        except ClientGone as error:
-            raise Gone from error

@@ -40,6 +40,7 @@ _DROPPED = frozenset(
         "expect",
         "accept-encoding",
         "cookie",
+        "origin",
         "forwarded",
         "via",
         "x-real-ip",
@@ -77,6 +78,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     own_key: bool
     step: int = 0
+    coded: bool = False
+    """The body is in a content coding that the provider may know."""
 
 
 class _Named(msgspec.Struct):
@@ -157,7 +160,7 @@ def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, m
         method=asked.method,
         url=_url(access, path, asked),
         path=path,
-        headers=_forwarded(asked.headers, access.provider, path, key),
+        headers=_forwarded(asked, access.provider, path, key),
         body=body,
         content_type=content_type,
         started_at=services.clock.now_ms(),
@@ -230,11 +233,13 @@ def _may_ask(name: str, value: str) -> bool:
     return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")
 
 
-def _forwarded(headers: RequestHeaders, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
+def _forwarded(asked: Asked, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
     """The headers for the provider. With `key`, the operator's, no credential of the caller's goes along."""
     forwarded = []
-    for name, value in headers.items():
+    for name, value in asked.headers.items():
         if name in _DROPPED or name.startswith(_DROPPED_PREFIXES):
+            continue
+        if name == "content-encoding" and not asked.coded:
             continue
         if name in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
             continue

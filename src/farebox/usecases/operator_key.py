@@ -7,8 +7,9 @@ Any other error passes, without the key. With a key of the caller's own nothing 
 import re
 from typing import Final
 
+from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
-from farebox.providers.decoding import Unknown, decoded
+from farebox.providers.decoding import decoded
 from farebox.providers.trouble import Trouble, scrubbed, trouble_of
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.usecases.operator_alarms import raise_alarm
@@ -47,7 +48,7 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
     try:
         answer = decoded(answer)
         body = await _body(ride, answer)
-    except Unknown:
+    except UnknownCoding:
         body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
         if answer.status not in (401, 402):

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
+from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
-from farebox.decoding import UnknownCoding
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import AnswerReader, Observed
 from farebox.providers.formats.readers import UnreadReader
@@ -91,7 +91,7 @@ def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int 
         name = name.lower()
         if name == "content-length" and value.isdigit():
             length = int(value)
-        if name not in _NOT_PASSED:
+        if name not in _NOT_PASSED and not name.startswith("access-control-"):  # who may read it, the gateway says
             passed.append((name, value))
     return passed, length
 

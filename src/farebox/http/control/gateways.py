@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union
 import msgspec
 
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
-from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig
+from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
 from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Answer, ok, page
 from farebox.http.request import Request
@@ -55,6 +55,7 @@ class Gateway(GatewayConfig, frozen=True, kw_only=True):
     created_at: str
     modified_at: str
     dlp: Any | msgspec.UnsetType = msgspec.UNSET
+    cors_origins: tuple[Origin, ...] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
 
 
 _Ignored = Annotated[Any, msgspec.Meta(extra_json_schema={"readOnly": True})]
@@ -114,8 +115,9 @@ async def create(request: Request, body: Any) -> Answer:
 
 
 async def replace(request: Request, body: Any) -> Answer:
-    config = GatewayConfig(**_given(body))
-    return await _update(request, lambda _: config)
+    """What is not Cloudflare's stays as it is where it is not sent: its SDKs know nothing of it."""
+    given = _given(body)
+    return await _update(request, lambda stored: GatewayConfig(**{"cors_origins": stored.cors_origins, **given}))
 
 
 async def change(request: Request, body: Any) -> Answer:
@@ -200,6 +202,8 @@ def _wire(row: GatewayRow) -> Gateway:
     config = msgspec.structs.asdict(msgspec.json.decode(row.config, type=GatewayConfig))
     if config["dlp"] is None:
         del config["dlp"]  # the one field that Cloudflare's schema does not allow to be null
+    if not config["cors_origins"]:
+        del config["cors_origins"]
     return Gateway(
         **config,
         id=row.gateway_id,

@@ -236,6 +236,8 @@ class Http1Exchange:
             size += "connection: close\r\n"
         elif self.old:
             size += "connection: keep-alive\r\n"
+        if status == 426:
+            size += "upgrade: HTTP/1.1\r\nconnection: upgrade\r\n"  # what it asks for has to be said
         date = "" if dated else state.dates.line()
         return f"{status_line(status)}{lines}{date}{size}\r\n".encode("latin-1")
 
