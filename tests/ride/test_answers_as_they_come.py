@@ -12,12 +12,9 @@ import pytest
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
 from farebox.usecases import relay_answer
-from tests.engines import ON_BOTH_ENGINES
 from tests.ride.kit import eventually, log_rows, price_of, set_price, set_provider, within
 from tests.ride.wire import Wire, WireAnswer, chat_body, post, start
 from tests.support import Customer, Farebox
-
-pytestmark = ON_BOTH_ENGINES
 
 CHAT = "cerebras/chat/completions"
 GOOGLE = "google-ai-studio/v1beta/models/raw-1:streamGenerateContent?alt=sse"
