@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+from farebox.clock import SystemClock
 from farebox.pricing.supplement import shipped
+from farebox.storage.calls import add_usage
+from farebox.storage.sqlite import connect
 from tests.cli.conftest import Cli
 
 OURS = {
@@ -58,3 +61,17 @@ def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
     assert found.json[0]["version"].startswith("own/")
     file.write_text("[]")
     assert cli("price", "audit", "--litellm", str(file)).status == 1
+
+
+def test_the_audit_fails_where_a_model_in_use_differs(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
+    cli("init")
+    cli("account", "create", "--name", "Acme", "--id", "acme")
+    cli("price", "set", "openai", "acme-1", "--input", "1", "--output", "2")
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({"acme-1": {"litellm_provider": "openai", "input_cost_per_token": 1.06e-06}}))
+    connection = connect(data_dir / "farebox.db")
+    add_usage(connection, 0, "acme", SystemClock().now_ms(), "openai", "acme-1", 5)
+    connection.close()
+    found = cli("price", "audit", "--litellm", str(file), "--json")
+    assert (found.status, json.loads(found.out)[0]["in_use"]) == (1, True)
+    assert cli("price", "audit", "--litellm", str(file), "--limit", "6").status == 0
