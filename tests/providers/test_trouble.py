@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farebox.providers.trouble import scrubbed, trouble_of
@@ -207,9 +207,15 @@ def test_it_is_about_the_request(name: str, status: int, document: Any) -> None:
         max_leaves=20,
     ),
 )
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_body_can_be_read(status: int, document: Any) -> None:
     trouble_of(status, json.dumps(document).encode())
     trouble_of(status, json.dumps(document).encode()[:-1])
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"error":' * 200_000, b"\xff", b'{"code": 1e400}', b'"x"', b"402"])
+def test_nonsense_is_not_about_the_key(body: bytes) -> None:
+    assert trouble_of(400, body) is None
 
 
 @pytest.mark.parametrize(
@@ -231,6 +237,10 @@ def test_any_body_can_be_read(status: int, document: Any) -> None:
 )
 def test_the_key_is_removed(said: str, left: str) -> None:
     assert scrubbed(said.encode(), KEY).decode() == left
+
+
+def test_a_word_is_no_key() -> None:
+    assert scrubbed(b"the demo provider", "demo") == b"the demo provider"
 
 
 @given(st.binary())

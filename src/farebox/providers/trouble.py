@@ -117,7 +117,7 @@ def _read(body: bytes) -> tuple[list[str], list[str], list[str]]:
     messages: list[str] = []
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return words, numbers, messages
     for name, value in _fields(document, _DEEPEST):
         if isinstance(value, int) and not isinstance(value, bool):
@@ -146,6 +146,8 @@ def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 _MASKED: Final = re.compile(rb"([\w-]*)(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
+_KEY_MIN: Final = 8
+"""What is shorter is no provider's key, but a word such as the demo's."""
 _SHOWN_MIN: Final = 3
 _OF_THE_ACCOUNT: Final = re.compile(rb"\b(org-|proj_|project_number:|projects/)[A-Za-z0-9]{6,}")
 _GONE: Final = b"[removed]"
@@ -161,6 +163,6 @@ def scrubbed(body: bytes, key: str) -> bytes:
         return _GONE if of_key else found.group()
 
     whole = key.encode()
-    if whole:
+    if len(whole) >= _KEY_MIN:
         body = _MASKED.sub(masked, body.replace(whole, _GONE))
     return _OF_THE_ACCOUNT.sub(rb"\g<1>" + _GONE, body)
