@@ -1,15 +1,18 @@
 """Grants, corrections, balances, receipts and the check on the command line."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from farebox.clock import SystemClock
 from farebox.pricing.receipt import Receipt, ReceiptLine
 from farebox.settings import load
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.database import opened_for_command
+from farebox.storage.log_totals import id_at
 from tests.cli.conftest import Cli
 
 
@@ -132,3 +135,30 @@ def test_a_receipt_explains_a_charge(cli: Cli, acme: str, data_dir: Path) -> Non
     ):  # fmt: skip
         assert fact in words
     assert cli("receipt", "log-2").status == 1
+
+
+def test_overruns_compare_holds_with_charges(cli: Cli, acme: str) -> None:
+    assert "covered" in cli("overruns").out
+    now = SystemClock().now_ms()
+    shared: dict[str, Any] = {"account_id": acme, "gateway_id": "default", "provider": "anthropic", "model": "claude-x"}
+    with opened_for_command(load()) as connection:
+        account = find_account(connection, acme)
+        assert account is not None
+        for number, (charge, lost) in enumerate(((3_000_000, 500_000_000), (900_000, 0), (800_000, 0))):
+            log_id = f"{id_at(now)}-7000-8000-00000000000{number}"
+            receipt = Receipt(
+                **shared, log_id=log_id, outcome="charged", usage_source="provider", charge_nanos=charge,
+                hold_nanos=1_000_000, written_off_nanos=lost,
+            )  # fmt: skip
+            call = CallRow(
+                **shared, log_id=log_id, created_at=now, success=True, status_code=200, duration=5, tokens_in=10,
+                tokens_out=0, cost=charge, charge=charge, receipt=msgspec.json.encode(receipt), logged=True,
+                detail=CallDetail(unseen=("mcp", "web_search") if number < 2 else ()),
+            )  # fmt: skip
+            insert_call(connection, account.bucket, call)
+    (row,) = cli("overruns", "--days", "1", "--json").json
+    assert row["kinds"] == ["mcp", "web_search"]
+    assert (row["provider"], row["model"], row["calls"]) == ("anthropic", "claude-x", 2)
+    assert (row["held_usd"], row["charged_usd"], row["above_hold_usd"]) == ("0.002", "0.0039", "0.002")
+    assert row["written_off_usd"] == "0.50"
+    assert "mcp, web_search" in cli("overruns").out

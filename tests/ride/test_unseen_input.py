@@ -86,8 +86,10 @@ def test_twelve_calls_that_go_on_from_an_unknown_answer_are_refused(farebox: Far
 
 
 def test_the_size_of_an_answer_that_passed_is_known(farebox: Farebox, upstream: Upstream) -> None:
-    customer = farebox.funded("0.70")
-    farebox.services.learned.keep_size(customer.account_id, "openai", "resp_known", 300_100)
+    customer = farebox.funded("1.3008")
+    upstream.answer = response(300_000, 100, "resp_known")
+    assert responses(customer).status_code == 200
+    assert customer.balance.posted == parse_usd("0.70")
     upstream.answer = response(300_200, 100, "resp_next")
     answers = together(customer, 12, previous_response_id="resp_known")
     codes = sorted(answer.status_code for answer in answers)
@@ -101,8 +103,8 @@ def test_the_size_of_an_answer_that_passed_is_known(farebox: Farebox, upstream: 
 
 def test_somebody_elses_answer_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
     one, other = farebox.funded("1"), farebox.funded("1")
-    farebox.services.learned.keep_size(one.account_id, "openai", "resp_private", 110)
-    upstream.answer = response(200, 10)
+    upstream.answer = response(100, 10, "resp_private")
+    assert responses(one).status_code == 200
     assert responses(other, previous_response_id="resp_private").status_code == 402
     assert responses(one, previous_response_id="resp_private").status_code == 200
 
