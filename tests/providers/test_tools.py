@@ -139,6 +139,13 @@ def test_what_runs_at_the_provider_says_how_often_at_most() -> None:
     ]
 
 
+def test_a_preset_brings_search_along() -> None:
+    demand = parse("perplexity-ai", "v1/agent", model="perplexity/sonar", input="x", preset="low").demand
+    assert demand.allowed == {"web_searches": 10}
+    assert {unseen.kind for unseen in demand.unseen} == {"web_search", "web_fetch"}
+    assert not parse("perplexity-ai", "v1/agent", model="perplexity/sonar", input="x").demand.allowed
+
+
 def test_an_mcp_server_counts_once() -> None:
     server = {"type": "url", "name": "acme", "url": "https://acme.example/mcp"}
     assert [tool.raw for tool in messages([], [server])] == ["mcp_servers"]

@@ -32,6 +32,8 @@ READING: Final = Reading(
     ("web_searches", "tool_calls_details.search_web.invocation"),
     required=("input_tokens", "output_tokens"),
 )
+_PRESET: Final = (Declared(type="web_search"), Declared(type="fetch_url"))
+"""What a preset of Perplexity's brings along without a word of it in the request."""
 OPENROUTER: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.openrouter)
 XAI: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.xai)
 PERPLEXITY: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.perplexity)
@@ -103,7 +105,8 @@ class OpenAIResponses(bodies.JsonBody):
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
         model = _model(head)
-        declared = tools.of_responses(head.tools, head.input, head.max_tool_calls, self.rules)
+        given = [*(head.tools or ()), *(_PRESET if head.preset is not None else ())]
+        declared = tools.of_responses(given, head.input, head.max_tool_calls, self.rules)
         demand = Demand(
             model=model,
             text_bytes=len(body),
