@@ -5,13 +5,13 @@ import pytest
 
 from farebox.providers.catalogue import PROVIDERS
 from tests.metering.cases import Case, load
-from tests.metering.drive import MOMENT, Bench
+from tests.metering.drive import MOMENT, Bench, Outcome
 from tests.metering.pace import PacedLoop, Pauses, PinnedClock
 from tests.metering.upstream import ScriptedUpstream
 from tests.ride.kit import set_provider
 from tests.support import running_on
 
-Outcome = Callable[[str], list[str]]
+Outcomes = Callable[[Case], list[Outcome]]
 
 
 @pytest.fixture(scope="session")
@@ -35,17 +35,16 @@ def bench(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
 
 
 @pytest.fixture(scope="session")
-def outcome(bench: Bench) -> Outcome:
-    """What was wrong with a case, by its id. The cases of a file are driven together, when the first is asked for."""
+def outcomes(bench: Bench) -> Outcomes:
+    """The runs of a case, by its id. The cases of a file are driven together, when the first is asked for."""
     files: dict[str, list[Case]] = {}
     for case in load():
         files.setdefault(case.file, []).append(case)
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Outcome]] = {}
 
-    def of(case_id: str) -> list[str]:
-        if case_id not in found:
-            file = next(file for file, cases in files.items() if case_id in {case.id for case in cases})
-            found.update(bench.drive(files[file]))
-        return found[case_id]
+    def of(case: Case) -> list[Outcome]:
+        if case.id not in found:
+            found.update(bench.drive(files[case.file]))
+        return found[case.id]
 
     return of

@@ -30,6 +30,23 @@ GIVE_UP_SECONDS = 5.0
 
 
 @dataclass
+class Outcome:
+    """What became of a run."""
+
+    chunking: str
+    status: int
+    wrong: list[str]
+    """What is not as the row has it."""
+    held: int = 0
+    charged: int = 0
+    written_off: int = 0
+    limit: int | None = None
+    """Output tokens that the call was clamped to."""
+    reached: bool = False
+    """Whether the provider was called."""
+
+
+@dataclass
 class Bench:
     """A server with the scripted upstream behind it, and what the runs share."""
 
@@ -38,13 +55,17 @@ class Bench:
     pauses: Pauses
     clock: PinnedClock
 
-    def drive(self, cases: Iterable[Case]) -> dict[str, list[str]]:
-        """Every run of these cases; by the case's id what was wrong with it, each line naming its chunking."""
+    def drive(self, cases: Iterable[Case]) -> dict[str, list[Outcome]]:
+        """Every run of these cases, by the case's id."""
         return self.farebox.run(_drive(self, list(cases)), SECONDS * 5)
 
+    def together(self, case: Case, times: int, usd: str) -> list[Outcome]:
+        """The case so often at once, on one account with this credit."""
+        return self.farebox.run(_together(self, case, times, usd), SECONDS)
 
-async def _drive(bench: Bench, cases: list[Case]) -> dict[str, list[str]]:
-    wrong: dict[str, list[str]] = {case.id: [] for case in cases}
+
+async def _drive(bench: Bench, cases: list[Case]) -> dict[str, list[Outcome]]:
+    outcomes: dict[str, list[Outcome]] = {case.id: [] for case in cases}
     for moment in {case.moment or MOMENT for case in cases}:
         bench.clock.pin(int(datetime.fromisoformat(moment).timestamp() * 1000))
         of_moment = [case for case in cases if (case.moment or MOMENT) == moment]
@@ -59,9 +80,16 @@ async def _drive(bench: Bench, cases: list[Case]) -> dict[str, list[str]]:
             if tasks:
                 await asyncio.wait(tasks, timeout=SECONDS)
             for run, task in zip(runs, tasks, strict=True):
-                found = task.result() if task.done() else ["did not end"]
-                wrong[run.case.id] += [f"[{chunking}] {line}" for line in found]
-    return wrong
+                outcomes[run.case.id].append(task.result() if task.done() else Outcome(chunking, 0, ["did not end"]))
+    return outcomes
+
+
+async def _together(bench: Bench, case: Case, times: int, usd: str) -> list[Outcome]:
+    bench.clock.pin(int(datetime.fromisoformat(case.moment or MOMENT).timestamp() * 1000))
+    account = (await _open_accounts(bench, [usd]))[0]
+    gate = asyncio.Semaphore(times)
+    runs = [_one(bench, Run(case, f"whole/{number}"), account, gate) for number in range(times)]
+    return list(await asyncio.gather(*runs))
 
 
 def chunkings_of(case: Case) -> tuple[str, ...]:
@@ -94,21 +122,31 @@ async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, st
     return accounts
 
 
-async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.Semaphore) -> list[str]:
-    """What is wrong with a run."""
+async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.Semaphore) -> Outcome:
     bench.upstream.runs[run.id] = run
     async with gate:
         bench.pauses.begin()
         try:
             answer = await _call(bench, run, account)
         except OSError as error:
-            return [f"the client sees {error!r}"]
+            return Outcome(run.chunking, 0, [f"the client sees {error!r}"])
         finally:
             bench.pauses.end()
             del bench.upstream.runs[run.id]
         receipt = await _receipt(bench, answer, account)
-    found = _refusal(run, answer) if run.case.refused else _answer(run, answer)
-    return [*found, *_money(bench, run, answer, receipt, account[0])]
+    wrong = _refusal(run, answer) if run.case.refused else _answer(run, answer)
+    limit = answer.headers.get("farebox-output-limit")
+    told = receipt or {}
+    return Outcome(
+        run.chunking,
+        answer.status,
+        [*wrong, *_money(bench, run, answer, receipt, account[0])],
+        told.get("hold_nanos", 0),
+        told.get("charge_nanos", 0),
+        told.get("written_off_nanos", 0),
+        None if limit is None else int(limit),
+        bool(run.requests),
+    )
 
 
 async def _call(bench: Bench, run: Run, account: tuple[str, str]) -> Answer:
@@ -200,12 +238,16 @@ def _first(got: bytes, wanted: bytes) -> str:
 def _money(bench: Bench, run: Run, answer: Answer, receipt: dict[str, Any] | None, account_id: str) -> list[str]:
     case, found = run.case, []
     right = 0 if case.refused else case.charge
+    if right == "hold":
+        right = (receipt or {}).get("hold_nanos", 0)
+        found += [] if right else ["nothing was held"]
     with looking(bench.farebox.services.settings) as connection:
         balance = read_balance(connection, account_id)
     assert balance is not None
+    low, high = right if isinstance(right, list) else (right, right)
     paid = parse_usd(case.balance_usd or DEFAULT_USD) - balance.posted
-    if paid != right:
-        found.append(f"charged {paid:,}, right is {right:,} ({case.why})")
+    if not low <= paid <= high:
+        found.append(f"charged {paid:,}, right is {low:,}{f' to {high:,}' * (low != high)} ({case.why})")
     if balance.held:
         found.append(f"{balance.held:,} are still held")
     if receipt is None:

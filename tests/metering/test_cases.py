@@ -11,10 +11,11 @@ of it, worked out from the public price, never from what Farebox says. Fields:
   `[DONE]` as they are, `{"raw": "…"}` with its own line ends; `named` adds `event:` lines, `eol` is the line end),
   `body` (JSON or text), `raw` (the same, or bytes by a macro). `encode`: as cases.ENCODERS has it. `cut`: the
   connection breaks after it. `leaves_after`: the client hangs up after so many events.
-- what is right: `charge` in nano-dollars and `why`; `source`, `policy`, `notes`: what the receipt's fields are or
-  contain (`[]`: empty); `lines`: quantities by meter; `hold`: `covers` (always looked at), `clamped`, or `below` where
-  a hold may be less than the charge; `lacks`: numbers of events that the client does not get because it did not ask for
-  usage; `forwarded`: `path`, and `has`, texts in the body that reaches the provider; or `refusal`: `status` and `code`.
+- what is right: `charge` in nano-dollars, or `hold`, or the lowest and highest of a rule where nobody can tell; `why`;
+  `source`, `policy`, `notes`: what the receipt's fields are or contain (`[]`: empty); `lines`: quantities by meter;
+  `hold`: `covers` (always looked at), `clamped`, or `below` where a hold may be less than the charge; `lacks`: numbers
+  of events that the client does not get because it did not ask for usage; `forwarded`: `path`, and `has`, texts in the
+  body that reaches the provider; or `refusal`: `status` and `code`.
 - `only`: the chunkings to drive, instead of all: whole, events, bytes, random, paused (2.5 s between events, on a clock
   that is advanced). `tools`: what the row's call may bring in, for test_overruns.
 
@@ -25,7 +26,7 @@ import pytest
 
 from tests.engines import ON_BOTH_ENGINES
 from tests.metering.cases import Case, load
-from tests.metering.conftest import Outcome
+from tests.metering.conftest import Outcomes
 from tests.metering.drive import Bench
 from tests.ride.kit import differences
 
@@ -42,8 +43,8 @@ def _rows() -> list[object]:
 
 
 @pytest.mark.parametrize("case", _rows())
-def test_row(case: Case, outcome: Outcome) -> None:
-    wrong = outcome(case.id)
+def test_row(case: Case, outcomes: Outcomes) -> None:
+    wrong = [f"[{outcome.chunking}] {line}" for outcome in outcomes(case) for line in outcome.wrong]
     if wrong:
         pytest.fail("\n".join([f"{case.id} ({case.kind}):", *wrong]), pytrace=False)
 

@@ -137,7 +137,9 @@ def outside_of(
 
 def modest(demand: Demand, rules: Rules) -> Demand | None:
     """The demand with one use of each learned kind: what must be held at least. None where that changes nothing."""
-    fewer = {unseen.kind for unseen in demand.unseen if rules.rule(unseen.kind) == "learned" and _uses(unseen) > 1}
+    several = {kind for kind, meter in FEES.items() if demand.allowed.get(meter, 0) > 1}
+    learned = [unseen for unseen in demand.unseen if rules.rule(unseen.kind) == "learned"]
+    fewer = {unseen.kind for unseen in learned if _uses(unseen) > 1 or unseen.kind in several}
     if not fewer:
         return None
     fees = {FEES[kind] for kind in fewer if kind in FEES}
