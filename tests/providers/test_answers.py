@@ -1,5 +1,6 @@
 """Reading answers: every format, cut into chunks anywhere, cut off anywhere, and filled with rubbish."""
 
+import base64
 import json
 from collections.abc import Iterable
 from decimal import Decimal
@@ -27,6 +28,7 @@ from tests.providers.samples import (
     wire_format,
 )
 from tests.providers.samples import read as read_all
+from tests.providers.test_audio_length import mp3_of_zeros
 
 streamed = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES])
 every = pytest.mark.parametrize("sample", SAMPLES + WHOLE, ids=[f"{s.id}-{s.streaming}" for s in SAMPLES + WHOLE])
@@ -497,6 +499,38 @@ def test_sound_of_models_billed_by_tokens_tells_nothing() -> None:
     parsed = wire.parse("", "", body(model="gpt-4o-mini-tts", input="hello"))
     seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [b"\xff\xfb"])[1]
     assert (seen.usage, seen.problem) == (None, "no usage")
+
+
+def test_subtitles_tell_how_long_the_recording_was_at_least() -> None:
+    srt = "1\n00:00:00,000 --> 00:00:02,000\nGood\n\n2\n00:59:00,000 --> 01:00:01,250\nday.\n"
+    assert transcript(srt.encode()).heard_seconds == Decimal("3601.25")
+    assert transcript(b"WEBVTT\n\n00:00.000 --> 00:02.500\nGood day.\n").heard_seconds == Decimal("2.5")
+    assert transcript(b"Good --> day").heard_seconds == 0
+
+
+def test_sound_tells_how_long_it_plays() -> None:
+    def sound(answer: bytes, **more: str) -> Observed:
+        wire = wire_format("openai", "audio/speech")
+        parsed = wire.parse("", "", body(model="gpt-4o-mini-tts", input="hello", **more))
+        return read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+
+    assert sound(mp3_of_zeros(250)).sound_seconds == 6
+    assert sound(bytes(96_000), response_format="pcm").sound_seconds == 2
+    assert sound(mp3_of_zeros(100_000)).sound_seconds == 2400, "larger than what is kept of text"
+
+
+def test_a_cut_stream_of_sound_tells_how_long_it_played() -> None:
+    wire = wire_format("openai", "audio/speech")
+    parsed = wire.parse(
+        "", "", body(model="gpt-4o-mini-tts", input="hello", stream_format="sse", response_format="pcm")
+    )
+    event = stream({"type": "speech.audio.delta", "audio": base64.b64encode(bytes(48_000)).decode()})
+    assert read(wire.reader(parsed, streaming=True, hide_usage=False), [event, event])[1].sound_seconds == 2
+    wire = wire_format("openai", "chat/completions")
+    audio = {"data": base64.b64encode(bytes(48_000)).decode(), "transcript": "Hi"}
+    chunk = stream({"choices": [{"index": 0, "delta": {"audio": audio}}]})
+    seen = read(wire.reader(wire.parse("", "", CHAT), streaming=True, hide_usage=False), [chunk])[1]
+    assert (float(seen.sound_seconds), seen.delivered_bytes) == (1.0, 2)
 
 
 def test_workers_ai_tells_how_long_a_recording_was() -> None:

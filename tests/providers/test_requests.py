@@ -247,7 +247,7 @@ def test_an_image_is_not_held_as_text(slug: str, path: str, key: str, part: dict
     assert len("What is this?") < parsed.demand.text_bytes < 400
     assert "What is this?" in parsed.demand.text
     assert PNG64[:50] not in parsed.demand.text
-    assert parsed.demand.files_bytes == parsed.demand.audio_bytes == len(parsed.demand.unseen) == 0
+    assert parsed.demand.files_bytes == parsed.demand.audio_seconds == len(parsed.demand.unseen) == 0
 
 
 @pytest.mark.parametrize(("slug", "path", "key", "part"), ATTACHED)
@@ -282,7 +282,7 @@ def test_audio_and_files_are_counted_apart() -> None:
     audio = {"type": "input_audio", "input_audio": {"data": HUNDRED_K, "format": "wav"}}
     pdf = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + HUNDRED_K}}
     demand = chat(messages=user(audio, pdf)).demand
-    assert demand.audio_bytes == 75_000
+    assert demand.audio_seconds == 19
     assert kinds(demand) == [("file", 1)]
     assert demand.text_bytes < 400
     item = {"type": "input_file", "file_data": "data:application/pdf;base64,JVBERi0" + HUNDRED_K}
@@ -298,7 +298,7 @@ def test_audio_and_files_are_counted_apart() -> None:
     assert (demand.files_bytes, demand.unseen) == (75_000, ())
     assert demand.text_bytes < 400
     part = {"inlineData": {"mimeType": "audio/mp3", "data": HUNDRED_K}}
-    assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.audio_bytes == 75_000
+    assert parse("google-ai-studio", GEMINI, body(contents=[{"parts": [part]}])).demand.audio_seconds == 19
 
 
 def test_text_in_a_data_url_that_is_not_base64_stays_text() -> None:
@@ -609,9 +609,7 @@ def test_a_transcription() -> None:
     request = form(("model", b"whisper-1", ""), ("file", sound, "a.mp3"), ("prompt", b"Names: Ada", ""))
     parsed = wire.parse("", FORM, request, exact=True)
     assert parsed.model == "whisper-1"
-    assert parsed.demand.audio_bytes == len(sound)
     assert parsed.demand.text_bytes == len(request) - len(sound)
-    assert parsed.demand.fixed == {"audio_seconds": 2, "input_audio_seconds": 2}
     assert (parsed.demand.audio_seconds, parsed.demand.audio_seconds_max) == (2, 7)
     assert parsed.demand.text == "Names: Ada"
     assert wire.parse("", 'multipart/form-data; boundary="XX"; charset=x', request).model == "whisper-1"
@@ -622,7 +620,7 @@ def test_a_transcription() -> None:
 def test_audio_elsewhere_is_held_for_as_long_as_the_provider_takes_it_or_not_metered() -> None:
     request = form(("model", b"voxtral-mini-latest", ""), ("file_url", b"https://example.com/a.mp3", ""))
     there = wire_format("mistral", "audio/transcriptions").parse("", FORM, request)
-    assert (there.unmetered, there.demand.audio_seconds_max, there.demand.fixed) == (None, 10_800, {})
+    assert (there.unmetered, there.demand.audio_seconds_max) == (None, 10_800)
     assert "not in the form" in (wire_format("groq", "audio/transcriptions").parse("", FORM, request).unmetered or "")
 
 
@@ -768,8 +766,15 @@ def test_image_edits_as_a_form() -> None:
 
 def test_speech_counts_characters_not_bytes() -> None:
     demand = parse("openai", "audio/speech", body(model="tts-1", input="Grüße")).demand
-    assert demand.fixed["input_characters"] == 5
+    assert demand.fixed == {"input_characters": 5}
     assert demand.no_output
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("Grüße dir", 36), ("07:45 %", 16 * 6 + 4), ("こんにちは", 80)])
+def test_speech_is_held_for_what_its_text_can_take(text: str, tokens: int) -> None:
+    """A digit is a word, an ideograph a syllable; 250 tokens are pauses."""
+    demand = parse("openai", "audio/speech", body(model="gpt-4o-mini-tts", input=text)).demand
+    assert demand.allowed == {"output_tokens": 250 + tokens, "output_audio_tokens": 250 + tokens}
 
 
 def test_rerank_searches() -> None:

@@ -120,6 +120,58 @@ def test_workers_ai_says_how_long_a_recording_was(customer: Customer, upstream: 
     assert receipt["charge_nanos"] == 18_750  # 0.027 USD an hour
 
 
+def test_what_cannot_be_measured_is_charged_by_the_last_subtitle(customer: Customer, upstream: Upstream) -> None:
+    """Vorbis in WebM is bounded by its bytes only, and has no other length than what the header says."""
+    upstream.says(b"WEBVTT\n\n00:00.000 --> 00:02.300\nGood day.\n", "text/vtt")
+    assert transcribed(customer, content("vorbis.webm"), response_format="vtt")["charge_nanos"] == 300_000
+    assert transcribed(customer, content("recorded.webm"), response_format="vtt")["charge_nanos"] == 300_000
+
+
+def test_audio_tokens_are_counted_where_none_are_told(customer: Customer, upstream: Upstream) -> None:
+    upstream.says(b"Good day.\n", "text/plain")
+    receipt = transcribed(customer, mp3_of_zeros(2500), model="gpt-4o-transcribe")
+    lines = {line["meter"]: line["quantity"] for line in receipt["lines"]}
+    assert lines["input_audio_tokens"] == "600"
+    assert 600 * 6_000 < receipt["charge_nanos"] < 600 * 6_000 + 200_000
+
+
+# Speech
+
+
+def test_speech_without_usage_is_charged_for_how_long_it_plays(customer: Customer, upstream: Upstream) -> None:
+    """6.4 seconds are 134 tokens at 12,000; the text has a few at 600."""
+    upstream.says(mp3_of_zeros(267), "audio/mpeg")
+    text = "The tide turns at noon, and the ferry to Lundby leaves ten minutes after it, wind permitting. " * 2
+    request = {"model": "gpt-4o-mini-tts", "input": text, "voice": "alloy"}
+    receipt = charged(customer, "openai/audio/speech", json=request)
+    assert receipt["usage_source"] == "counted"
+    assert 134 * 12_000 < receipt["charge_nanos"] < 134 * 12_000 + 40_000
+    upstream.says(bytes(48_000 * 6), "audio/pcm")
+    receipt = charged(customer, "openai/audio/speech", json={**request, "response_format": "pcm"})
+    assert 125 * 12_000 < receipt["charge_nanos"] < 125 * 12_000 + 40_000
+
+
+def test_speech_in_events_is_charged_by_its_usage(customer: Customer, upstream: Upstream) -> None:
+    upstream.says(
+        b'data: {"type":"speech.audio.delta","audio":"AAAA"}\n\n'
+        b'data: {"type":"speech.audio.done","usage":{"input_tokens":14,"output_tokens":101,"total_tokens":115}}\n\n',
+        "text/event-stream",
+    )
+    request = {"model": "gpt-4o-mini-tts", "input": "Good day", "voice": "alloy", "stream_format": "sse"}
+    assert charged(customer, "openai/audio/speech", json=request)["charge_nanos"] == 14 * 600 + 101 * 12_000
+
+
+def test_speech_by_characters_is_charged_by_them_and_an_empty_answer_is_free(
+    customer: Customer, upstream: Upstream
+) -> None:
+    request = {"model": "tts-1", "input": "Grüße aus Lundby", "voice": "alloy"}
+    upstream.says(mp3_of_zeros(100), "audio/mpeg")
+    receipt = charged(customer, "openai/audio/speech", json=request)
+    assert (receipt["charge_nanos"], receipt["usage_source"]) == (16 * 15_000, "provider")
+    upstream.says(b"", "audio/mpeg")
+    assert charged(customer, "openai/audio/speech", json=request)["charge_nanos"] == 0
+
+
 # Pictures
 
 

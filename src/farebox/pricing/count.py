@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from farebox.money import ceil_div
-from farebox.pricing.media import audio_tokens, image_tokens
+from farebox.pricing.media import audio_usage, image_tokens
 from farebox.pricing.model import Demand, ModelPrice
 from farebox.pricing.tokens import approximate_tokens
 from farebox.usage import Quantity
@@ -20,12 +20,10 @@ def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str]) ->
     tokens = count_text(price, text()) if demand.text_bytes else 0
     tokens += MESSAGE_TOKENS * demand.messages + ceil_div(demand.files_bytes, TEXT_BYTES_PER_TOKEN)
     images = sum(image_tokens(price.model, image) for image in demand.images)
-    audio = audio_tokens(price.model, demand.audio_seconds)
-    counted: dict[str, Quantity] = {"input_tokens": tokens + images + audio}
+    counted = audio_usage(price, demand.audio_seconds) if demand.audio_seconds else {}
+    counted["input_tokens"] = tokens + images + counted.get("input_audio_tokens", 0)
     if images:
         counted["input_image_tokens"] = images
-    if audio:
-        counted["input_audio_tokens"] = audio
     return counted
 
 

@@ -4,19 +4,25 @@ Sources: the vision, audio and document pages of OpenAI, Anthropic and Google, a
 published measurements of billed calls. A model is known by how its name begins, whoever serves it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
 from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix
-from farebox.pricing.model import ImageInput
+from farebox.pricing.model import ImageInput, ModelPrice
+from farebox.usage import Quantity
 
 AUDIO_TOKENS_PER_SECOND: Mapping[str, int] = MappingProxyType({"": 50, "gpt-": 10, "gemini": 32})
 """By the beginning of the model's name; an unknown model takes the most of the known open ones."""
 
 UNSEEN_AUDIO_SECONDS = 4 * 3600
 """Of a recording given by URL or id, where the model is billed by the second: no provider takes a longer one."""
+
+SPEECH_TOKENS_PER_MINUTE: Mapping[str, int] = MappingProxyType({"": 1_500, "gpt-": 1_250})
+"""Of generated sound. OpenAI gives 0.015 USD a minute for what costs 12 USD a million tokens (a published bill for 268
+seconds comes to 1,207 a minute); Google gives 25 a second, and of the others nothing is known."""
 
 _IMAGE_SIDE_MAX = 100_000
 """Pixels; a larger figure from the request is not believed. No provider takes a tenth of it."""
@@ -28,6 +34,18 @@ def image_tokens(model: str, image: ImageInput) -> int:
     """The most tokens that the model makes of the image; the model's largest image where the size is unknown."""
     rule = longest_prefix(IMAGE_RULES, family_name(model))
     return (rule or _unknown_model)(image)
+
+
+def audio_usage(price: ModelPrice, seconds: int) -> dict[str, Quantity]:
+    """What so much audio input is billed as: its seconds where the model has a price for them, else tokens."""
+    if any(rate.meter in ("audio_seconds", "input_audio_seconds") for rate in price.rates):
+        return {"audio_seconds": seconds, "input_audio_seconds": seconds}
+    return {"input_audio_tokens": audio_tokens(price.model, seconds)}
+
+
+def speech_tokens(model: str, seconds: Quantity) -> int:
+    """The tokens that so many seconds of generated sound are."""
+    return math.ceil(seconds * (longest_prefix(SPEECH_TOKENS_PER_MINUTE, family_name(model)) or 0) / 60)
 
 
 def audio_tokens(model: str, seconds: int) -> int:

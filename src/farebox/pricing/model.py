@@ -95,8 +95,6 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     messages: int = 0
     tools: int = 0
     images: tuple["ImageInput", ...] = ()
-    audio_bytes: int = 0
-    """Bytes of audio input, encoded."""
     audio_seconds: int = 0
     """How long the audio input plays, rounded up, as its bytes tell."""
     audio_seconds_max: int = 0

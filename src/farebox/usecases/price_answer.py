@@ -1,5 +1,6 @@
 """What an answer costs: the provider's figures unless they cannot be, else what was seen to be delivered (ADR 18)."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, cast
 
@@ -9,8 +10,9 @@ from msgspec.structs import replace
 from farebox.money import ceil_div
 from farebox.pricing.belief import check_possible
 from farebox.pricing.ceilings import hides_reasoning
-from farebox.pricing.charge import charge_of, cost_of
+from farebox.pricing.charge import charge_of, cost_of, unpriced_meters
 from farebox.pricing.count import count_request, count_text
+from farebox.pricing.media import speech_tokens
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import UsageSource
 from farebox.providers.formats.base import Observed
@@ -114,7 +116,7 @@ class _Counter(msgspec.Struct, frozen=True):
         if ending.policy == "free":
             return replace(NOTHING, policy=f"{reason}: cut answers are free", notes=notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
-        if not observed.delivered_bytes and not (ending.by_client and (told or hidden)):
+        if not (observed.delivered_bytes or observed.sound_seconds) and not (ending.by_client and (told or hidden)):
             return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
         if ending.policy == "hold":
             return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut answers cost their hold", notes)
@@ -157,16 +159,23 @@ class _Counter(msgspec.Struct, frozen=True):
         `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
         usage: dict[str, Quantity] = dict(told)
         if "input_tokens" in missing:
-            counted = count_request(self.demand, self.price, self.ending.request_text)
+            counted = count_request(self._heard(), self.price, self.ending.request_text)
             for meter, quantity in counted.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
             whole = counted.get("input_tokens", 0) + usage.get("input_tool_tokens", 0)
             usage["input_tokens"] = min(max(whole, told.get("input_tokens", 0)), self.bound.input_tokens)
         if output is not None:
-            usage["output_tokens"] = min(output, max(self.bound.output_tokens, int(told.get("output_tokens", 0))))
+            allowed = math.ceil(self.demand.allowed.get("output_tokens", 0))
+            most = max(self.bound.output_tokens, allowed, int(told.get("output_tokens", 0)))
+            usage["output_tokens"] = min(output, most)
+            if sound := min(self._sound(), most):
+                usage["output_audio_tokens"] = max(sound, usage.get("output_audio_tokens", 0))
         if fixed:
             for meter, quantity in self.demand.fixed.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
+        for meter in unpriced_meters(self.price, usage):
+            if meter not in told:  # counted for nobody
+                del usage[meter]
         priced = self._charged("counted", {meter: count for meter, count in usage.items() if count}, notes)
         if told or priced.charge <= self.bound.amount:  # what the provider told stands, whatever it comes to
             return priced
@@ -177,7 +186,19 @@ class _Counter(msgspec.Struct, frozen=True):
         observed = self.observed
         kept = len(observed.text.encode("utf-8", "surrogatepass"))
         rest = ceil_div(max(observed.delivered_bytes - kept, 0), 4)
-        return rest + (count_text(self.price, observed.text) if observed.text else 0)
+        return rest + self._sound() + (count_text(self.price, observed.text) if observed.text else 0)
+
+    def _sound(self) -> int:
+        """Tokens of the sound that was delivered."""
+        seconds = self.observed.sound_seconds
+        return speech_tokens(self.price.model, seconds) if seconds else 0
+
+    def _heard(self) -> Demand:
+        """The request; its audio, where its own bytes do not tell how long it plays, as long as the answer says."""
+        demand, heard = self.demand, math.ceil(self.observed.heard_seconds)
+        if not heard or demand.audio_seconds == demand.audio_seconds_max:
+            return demand
+        return replace(demand, audio_seconds=min(heard, demand.audio_seconds_max))
 
     def _hidden_reasoning(self) -> int:
         """Output tokens that the time of the call allows for, where the model reasons without showing it."""

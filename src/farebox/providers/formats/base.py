@@ -26,6 +26,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """What selects another price of the model: `service_tier`, `speed`, as asked for."""
     unmetered: str | None = None
     """Why this request cannot be metered although its path can; None where it can."""
+    answer_form: str = ""
+    """The form in which the request asks for an answer that does not show its form itself."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):
@@ -59,6 +61,10 @@ class Observed(msgspec.Struct, frozen=True):
     """The generated text that passed, as far as it is kept for counting; empty where usage made counting needless."""
     finish_seen: bool = False
     """Whether every choice has named its finish reason: whatever was generated has been delivered."""
+    sound_seconds: Decimal = Decimal(0)
+    """How long the sound plays that passed, as its own bytes tell; zero where usage made counting needless."""
+    heard_seconds: Decimal = Decimal(0)
+    """How long the request's audio plays at least, as the answer's timestamps tell."""
     further: tuple[FurtherUsage, ...] = ()
     """Billed beside `usage`."""
     billed_model: str = ""

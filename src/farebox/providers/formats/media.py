@@ -29,7 +29,6 @@ class Attachments:
     """What was found in a request's content. Payloads found are cut out of the tree they were found in."""
 
     images: list[ImageInput] = field(default_factory=list)
-    audio_bytes: int = 0
     audio_seconds: Decimal = Decimal(0)
     audio_seconds_max: Decimal = Decimal(0)
     files_bytes: int = 0
@@ -115,7 +114,6 @@ class Attachments:
             width, height = image_size(_decoded(value[start : start + _SNIFF_CHARS]))
             self.images.append(ImageInput(width, height, str(detail or "auto")))
         elif mime.startswith("audio/"):
-            self.audio_bytes += size
             length = encoded_length(mime, value)
             self.audio_seconds += length.seconds
             self.audio_seconds_max += length.most
@@ -142,7 +140,6 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
         demand,
         text_bytes=max(demand.text_bytes - found.encoded, 0),
         images=tuple(found.images),
-        audio_bytes=found.audio_bytes,
         audio_seconds=math.ceil(found.audio_seconds),
         audio_seconds_max=math.ceil(found.audio_seconds_max),
         files_bytes=found.files_bytes,

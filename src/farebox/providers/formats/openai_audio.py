@@ -1,14 +1,16 @@
 """OpenAI's audio: speech from text, and text from speech."""
 
 import math
+import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
 
+from farebox.pricing.ceilings import family_name
 from farebox.pricing.model import Demand
-from farebox.providers.audio.length import audio_length
+from farebox.providers.audio.length import audio_length, bare_length
 from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.event_reader import EventReader
@@ -30,8 +32,20 @@ TRANSCRIPT: Final = Reading(
     ("output_tokens", "output_tokens", "completion_tokens"),
 )
 
-_TOKENS_PER_CHARACTER: Final = 4
-"""Of generated speech, generously: about 20 tokens a second, and nobody takes a fifth of a second for a character."""
+_TOKENS_PER_LETTER: Final = 4
+"""Of generated speech, at most: about 20 tokens a second, and nobody takes a fifth of a second for a letter."""
+_TOKENS_PER_SIGN: Final = 16
+"""The same for a digit, a sign or an ideograph, which is a word or a syllable."""
+_PAUSES: Final = 250
+"""Tokens of silence before, between and after the words."""
+_LETTERS_END: Final = "\u2e80"
+"""What is beyond is written without an alphabet."""
+_BYTES_PER_SECOND: Final = {"mp3": 16_000, "opus": 8_000, "aac": 8_000, "flac": 24_000}
+"""Of sound in events, which is counted only where a stream is cut; of bare samples and WAV 48,000."""
+_SAMPLE_RATE: Final = 24_000
+_SOUND_BYTES_MAX: Final = 64 * 1024 * 1024
+"""23 minutes of samples."""
+_CUE: Final = re.compile(r"--> *(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})")
 
 
 class _SpeechHead(msgspec.Struct):
@@ -39,6 +53,7 @@ class _SpeechHead(msgspec.Struct):
     input: str
     instructions: str | None = None
     stream_format: str | None = None
+    response_format: str | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -46,6 +61,7 @@ class _Answer(msgspec.Struct):
 
     type: Any = None
     delta: Any = None
+    audio: Any = None
     text: Any = None
     usage: Any = None
     duration: Any = None
@@ -59,32 +75,52 @@ _ANSWER: Final = Answers[_Answer](_Answer)
 
 @dataclass(frozen=True, slots=True)
 class OpenAISpeech(bodies.JsonBody):
-    """`audio/speech`. The answer is sound and tells nothing: models billed by the character are metered by the request,
-    models billed by tokens only where the client asked for events (`stream_format: sse`)."""
+    """`audio/speech`. The answer is sound and tells nothing, unless the client asked for events (`stream_format: sse`):
+    models billed by the character are metered by the request, others by how long the sound plays."""
 
     name: str = "openai_speech"
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_SPEECH_HEAD, body)
-        tokens = _TOKENS_PER_CHARACTER * len(head.input)
+        tokens = _speech_tokens_max(head.input)
         demand = Demand(
             model=head.model,
             text_bytes=len(body),
             text=f"{head.input}\n{head.instructions or ''}" if exact else "",
             messages=1,
             no_output=True,
-            fixed={"input_characters": len(head.input), "output_tokens": tokens, "output_audio_tokens": tokens},
+            fixed={"input_characters": len(head.input)},
+            allowed={"output_tokens": tokens, "output_audio_tokens": tokens},
         )
-        return ParsedRequest(head.model, head.stream_format == "sse", demand)
+        form = head.response_format or "mp3"
+        return ParsedRequest(head.model, head.stream_format == "sse", demand, answer_form=form)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
         if streaming:
-            return EventReader(_take_event, SPEECH)
-        by_tokens = parsed.model.rpartition("/")[2].startswith("gpt-")
-        usage: dict[str, object] = {"input_characters": parsed.demand.fixed["input_characters"]}
-        return BodyReader(_take_sound, SPEECH, Seen(usage=None if by_tokens else usage))
+            rate = _BYTES_PER_SECOND.get(parsed.answer_form, 2 * _SAMPLE_RATE)
+
+            def take_event(seen: Seen, data: bytes) -> bool:
+                return _take_event(seen, data, rate)
+
+            return EventReader(take_event, SPEECH)
+        by_tokens = family_name(parsed.model).startswith("gpt-")
+
+        def take_sound(seen: Seen, body: bytes) -> None:
+            seen.complete = True
+            bare = parsed.answer_form == "pcm"
+            seen.sound_seconds = (bare_length(len(body), _SAMPLE_RATE) if bare else audio_length(body)).seconds
+            if not by_tokens:
+                seen.update({"input_characters": parsed.demand.fixed["input_characters"]})
+
+        return BodyReader(take_sound, SPEECH, raw_max=_SOUND_BYTES_MAX)
+
+
+def _speech_tokens_max(text: str) -> int:
+    """The most tokens of sound that a text can take."""
+    letters = sum(character < _LETTERS_END and (character.isalpha() or character.isspace()) for character in text)
+    return _PAUSES + _TOKENS_PER_LETTER * letters + _TOKENS_PER_SIGN * (len(text) - letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +146,8 @@ class OpenAITranscript(bodies.JsonBody):
             model=model,
             text_bytes=len(body) - size,
             text=(multipart.value(fields, body, "prompt") or "") if exact else "",
-            audio_bytes=size,
             audio_seconds=seconds,
             audio_seconds_max=math.ceil(sum(length.most for length in lengths)) if files else self.remote_seconds,
-            fixed={"audio_seconds": seconds, "input_audio_seconds": seconds} if files else {},
         )
         stream = multipart.value(fields, body, "stream") == "true"
         unmetered = (
@@ -128,13 +162,16 @@ class OpenAITranscript(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
         return (
-            EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT, plain=True)
+            EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT, blank=True)
         )
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _take_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RATE) -> bool:
     event = _ANSWER.decode(data)
-    if event.type == "transcript.text.delta":
+    if event.type == "speech.audio.delta":
+        if isinstance(event.audio, str):
+            seen.sound_seconds += Decimal(len(event.audio) * 3 // 4) / bytes_per_second
+    elif event.type == "transcript.text.delta":
         seen.say(event.delta)
     elif event.type in ("transcript.text.done", "speech.audio.done"):
         seen.update(event.usage, event.model)
@@ -144,14 +181,16 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     return True
 
 
-def _take_sound(seen: Seen, body: bytes) -> None:
-    seen.complete = bool(body)
-
-
 def _take_transcript(seen: Seen, body: bytes) -> None:
     if not body.lstrip().startswith(b"{"):
-        seen.complete = bool(body)
-        return  # plain text or subtitles
+        text = body.decode("utf-8", "replace")  # plain text or subtitles
+        seen.complete = True
+        seen.say(text)
+        cues = _CUE.findall(text)
+        if cues:
+            hours, minutes, seconds, thousandths = (int(part or 0) for part in cues[-1])
+            seen.heard_seconds = Decimal(f"{hours * 3600 + minutes * 60 + seconds}.{thousandths:03}")
+        return
     answer = _ANSWER.decode(body)
     seen.complete = True
     seen.update(answer.usage, answer.model)

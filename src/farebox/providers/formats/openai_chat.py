@@ -6,6 +6,7 @@ the output limit the provider knows.
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +79,8 @@ PERPLEXITY: Final = Reading(
 )
 
 
+_SOUND_BYTES_PER_SECOND: Final = 48_000
+"""24,000 samples of 16 bits: the only sound that OpenAI streams."""
 _UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options")
 """Fields that make a provider answer with another model, or search, for a price that no usage object tells."""
 
@@ -311,9 +314,11 @@ def _say(seen: Seen, message: _Message) -> None:
     """What a message or delta says: content, reasoning, refusal, and arguments of tools."""
     if message.content:
         seen.say(message.content)
-    for other in (message.reasoning_content, message.reasoning, message.refusal, message.audio):
+    for other in (message.reasoning_content, message.reasoning, message.refusal):
         if other is not None:
             seen.say(other)
+    if isinstance(message.audio, dict):
+        _hear(seen, message.audio)
     for call in message.tool_calls or ():
         if call.function is not None:
             seen.say(call.function.name)
@@ -321,6 +326,14 @@ def _say(seen: Seen, message: _Message) -> None:
     if message.function_call is not None:
         seen.say(message.function_call.name)
         seen.say(message.function_call.arguments)
+
+
+def _hear(seen: Seen, audio: dict[str, Any]) -> None:
+    """Sound in an answer: its transcript is text; its samples, as streams have them, count by the time they play."""
+    seen.say(audio.get("transcript"))
+    data = audio.get("data")
+    if isinstance(data, str):
+        seen.sound_seconds += Decimal(len(data) * 3 // 4) / _SOUND_BYTES_PER_SECOND
 
 
 def _take_google_event(seen: Seen, data: bytes) -> bool:

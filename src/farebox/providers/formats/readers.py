@@ -19,8 +19,6 @@ KEPT_WHOLE: Final = 64 * 1024
 """A body up to this size is kept as it is; of a larger one that is JSON, what skimmer.Skimmer leaves."""
 RAW_BYTES_MAX: Final = 8 * 1024 * 1024
 """A body that is no JSON is kept up to this size."""
-PLAIN_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A body of sound is kept up to this size: 23 minutes of samples."""
 TEXT_MAX: Final = 2**20
 """Characters of generated text that are kept for counting; of what is beyond, only the bytes are counted."""
 
@@ -61,6 +59,10 @@ class Seen(msgspec.Struct):
     """Events, or bodies, of which even the skeleton was too large to be read."""
     reference: str = ""
     """Observed.reference."""
+    sound_seconds: Decimal = Decimal(0)
+    """Observed.sound_seconds."""
+    heard_seconds: Decimal = Decimal(0)
+    """Observed.heard_seconds."""
     further: list[FurtherUsage] = []
     """Observed.further, as far as the answer tells it outside its usage object."""
     doubts: list[str] = []
@@ -120,13 +122,20 @@ class BodyReader:
     """Reads an answer that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
     is only the last byte, without which nobody has a document."""
 
-    __slots__ = ("_body", "_last", "_plain", "_reading", "_seen", "_size", "_skimmer", "_take")
+    __slots__ = ("_blank", "_body", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
 
     def __init__(
-        self, take: Callable[[Seen, bytes], None], reading: Reading, seen: Seen | None = None, *, plain: bool = False
+        self,
+        take: Callable[[Seen, bytes], None],
+        reading: Reading,
+        seen: Seen | None = None,
+        *,
+        raw_max: int = RAW_BYTES_MAX,
+        blank: bool = False,
     ) -> None:
-        """`plain`: the answer need not be JSON. It is kept up to a larger size, and white space is one too."""
-        self._plain = plain
+        """`raw_max`: up to which size a body is kept that is no JSON; `blank`: whether white space is an answer too."""
+        self._raw_max = raw_max
+        self._blank = blank
         self._take = take
         self._reading = reading
         self._seen = seen or Seen()
@@ -140,9 +149,9 @@ class BodyReader:
         self._size += len(chunk)
         if self._skimmer is not None:
             self._skimmer.feed(chunk)
-        elif self._size <= (PLAIN_BYTES_MAX if self._plain else RAW_BYTES_MAX):
+        elif self._size <= self._raw_max:
             self._body.append(chunk)
-            if self._size > KEPT_WHOLE and not self._plain:
+            if self._size > KEPT_WHOLE >= self._size - len(chunk):
                 self._skim()
         else:
             self._body.clear()
@@ -178,7 +187,7 @@ class BodyReader:
         seen = self._seen
         body = b"".join(self._body) if self._skimmer is None else self._skimmer.skeleton()
         blank = body is not None and self._size == len(body) and not body.strip()
-        empty = not self._size or (blank and not self._plain)
+        empty = not self._size or (blank and not self._blank)
         if empty:
             seen.complete = True
         elif body is None or not body:
@@ -264,6 +273,8 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
         problem=problem,
         complete=seen.complete,
         failed=seen.failed,
+        sound_seconds=seen.sound_seconds if needed else Decimal(0),
+        heard_seconds=seen.heard_seconds,
         further=(*passes.further, *seen.further),
         billed_model=passes.model,
         stated_usd=stated_usd,
