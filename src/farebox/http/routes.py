@@ -64,7 +64,8 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path="/healthz", handler=system.healthz, access=Access.PUBLIC, shape=Shape.RAW,
           result=system.Health, summary="Whether the process answers"),
     Route(method="GET", path="/readyz", handler=system.readyz, access=Access.PUBLIC, shape=Shape.RAW,
-          result=system.Readiness, summary="Whether the database takes writes, and whether the journal is empty"),
+          result=system.Readiness, summary="Whether the database takes writes, whether the journal is empty, and how "
+          "many log lines and alarms this process dropped"),
     Route(method="GET", path="/openapi.json", handler=openapi_json, access=Access.PUBLIC, shape=Shape.RAW,
           result=dict[str, Any], summary="This document"),
 
