@@ -187,6 +187,26 @@ def test_a_compaction_takes_no_limit() -> None:
     assert (demand.clampable, kinds(demand)) == (False, [("response", 1)])
 
 
+@pytest.mark.parametrize(
+    ("slug", "fields", "bounded"),
+    [
+        ("openai", {"model": "o3", "max_tokens": 1}, False),
+        ("openai", {"model": "o3", "max_completion_tokens": 1}, True),
+        ("openai", {"model": "o3"}, True),
+        ("openai", {"model": "gpt-4o", "max_tokens": 1}, True),
+        ("grok", {"model": "grok-4", "max_tokens": 1}, False),
+        ("grok", {"model": "grok-4"}, False),
+        ("grok", {"model": "grok-3", "max_tokens": 1}, True),
+        ("perplexity-ai", {"model": "sonar-reasoning-pro", "max_tokens": 1}, False),
+        ("mistral", {"model": "o3", "max_tokens": 1}, True),
+    ],
+)
+def test_a_limit_that_hidden_reasoning_ignores_bounds_nothing(slug: str, fields: dict[str, Any], bounded: bool) -> None:
+    demand = parse(slug, "chat/completions", body(messages=[], **fields)).demand
+    assert demand.clampable == bounded
+    assert bounded or demand.output_max is None
+
+
 def test_searches_are_bounded() -> None:
     tool: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
     for declared, searches in ((tool, 10), ({**tool, "max_uses": 3}, 3), ({"name": "mine"}, None)):

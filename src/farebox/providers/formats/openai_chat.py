@@ -183,8 +183,8 @@ class OpenAIChat(bodies.JsonBody):
         head = bodies.decode(_HEAD, body)
         model = head.model.removeprefix(self.prefix)
         limits = [limit for limit in (head.max_tokens, head.max_completion_tokens) if limit is not None]
-        old_field = self.new_limit and head.max_completion_tokens is None
-        unlimited = bool(limits) and ignores_limit(head.model, old_field=old_field)
+        old_field = self.new_limit and head.max_tokens is not None and head.max_completion_tokens is None
+        unlimited = ignores_limit(head.model, old_field=old_field)
         demand = Demand(
             model=model,
             text_bytes=len(body),
