@@ -35,6 +35,7 @@ SELECT create_reference_table('users');
 SELECT create_reference_table('memberships');
 SELECT create_reference_table('providers');
 SELECT create_reference_table('prices');
+SELECT create_reference_table('price_supplements');
 SELECT create_reference_table('markups');
 SELECT create_reference_table('config_version');
 SELECT create_reference_table('installation');
