@@ -145,7 +145,7 @@ def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
         yield from _fields(found.get(name), depth - 1)
 
 
-_MASKED: Final = re.compile(rb"([\w-]*)(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
+_MASKED: Final = re.compile(rb"((?<![\w-])[\w-]++)?+(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
 _KEY_MIN: Final = 8
 """What is shorter is no provider's key, but a word such as the demo's."""
 _SHOWN_MIN: Final = 3
@@ -158,7 +158,7 @@ def scrubbed(body: bytes, key: str) -> bytes:
     account's organization and project."""
 
     def masked(found: "re.Match[bytes]") -> bytes:
-        head, tail = found.group(1), found.group(2)
+        head, tail = found.group(1) or b"", found.group(2)
         of_key = whole.startswith(head) and whole.endswith(tail) and len(head) + len(tail) >= _SHOWN_MIN
         return _GONE if of_key else found.group()
 
