@@ -15,6 +15,10 @@ KNOWN: Final = "zstd, br, gzip, deflate"
 CODINGS_MAX: Final = 3
 """Codings that may be stacked."""
 PIECE_BYTES_MAX: Final = 2**20
+MEMBERS_FREE: Final = 100
+MEMBER_BYTES: Final = 2**10
+"""What each further member of gzip, or frame of zstd, counts as beside what it holds: even empty ones take work."""
+_GZIP_SLICE: Final = 2**12  # what follows a member is copied at its end
 _ZSTD_WINDOW: Final = 2**23  # the most that RFC 9659 lets a sender use
 _ZSTD_SLICE: Final = 512  # a block of 128 KiB takes four bytes at least, and comes out as a whole
 
@@ -41,22 +45,45 @@ class _Stage(Protocol):
         """Whether the bytes may end here."""
         ...
 
+    @property
+    def members(self) -> int:
+        """How many members or frames have begun."""
+        ...
+
 
 class Decoder:
-    """Undoes the codings of one body as it comes."""
+    """Undoes the codings of one body as it comes. What lies between two codings is bounded as the body itself is: much
+    of it may come out as nothing at all."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """`names`: see `codings`. Raises UnknownCoding."""
         if len(names) > CODINGS_MAX or not all(name in _STAGES for name in names):
             raise UnknownCoding(", ".join(names)[:60])
         self._stages = [_STAGES[name]() for name in reversed(names)]
+        self._given = [0] * len(names)
+        """Bytes that have come out of each stage."""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """What the next bytes decode to, decoded as it is asked for. Raises BrokenCoding."""
+    def feed(self, data: bytes, limit: int) -> Iterator[bytes]:
+        """What the next bytes decode to, decoded as it is asked for. `limit`: how many bytes may have come out by now.
+
+        Raises BrokenCoding, TooLarge.
+        """
         try:
-            yield from _through(self._stages, data)
+            yield from self._through(0, data, limit)
         except (zlib.error, brotli.error, zstandard.ZstdError) as error:
             raise BrokenCoding(str(error)) from error
+
+    def _through(self, number: int, data: bytes, limit: int) -> Iterator[bytes]:
+        if number == len(self._stages):
+            yield data
+            return
+        stage = self._stages[number]
+        most = limit if number == len(self._stages) - 1 else 2 * limit + MEMBER_BYTES  # coded again, a little more
+        for piece in stage.feed(data):
+            self._given[number] += len(piece)
+            if self._given[number] + max(0, stage.members - MEMBERS_FREE) * MEMBER_BYTES > most:
+                raise TooLarge(f"the body decodes to more than {limit} bytes")
+            yield from self._through(number + 1, piece, limit)
 
     def close(self) -> None:
         """The body has ended. Raises BrokenCoding where it is not whole."""
@@ -75,14 +102,9 @@ def decode(body: bytes, names: Sequence[str], limit: int) -> bytes:
     decoder = Decoder(names)
     if not body:
         return body
-    pieces, size = [], 0
-    for piece in decoder.feed(body):
-        size += len(piece)
-        if size > limit:
-            raise TooLarge(f"the body decodes to more than {limit} bytes")
-        pieces.append(piece)
+    whole = b"".join(decoder.feed(body, limit))
     decoder.close()
-    return b"".join(pieces)
+    return whole
 
 
 class _Zlib:
@@ -90,6 +112,7 @@ class _Zlib:
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
+        self.members = 1
         self._head = b""
         self._inner: Any = zlib.decompressobj(31) if gzip else None
 
@@ -101,12 +124,17 @@ class _Zlib:
             data, self._head = self._head, b""
             framed = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
             self._inner = zlib.decompressobj(15 if framed else -15)
+        for start in range(0, len(data), _GZIP_SLICE):
+            yield from self._slice(data[start : start + _GZIP_SLICE])
+
+    def _slice(self, data: bytes) -> Iterator[bytes]:
         piece = b""
         while data or piece:
             if data and self._inner.eof:
                 if not self._gzip or not data.strip(b"\0"):
                     return
                 self._inner = zlib.decompressobj(31)
+                self.members += 1
             piece = self._inner.decompress(data, PIECE_BYTES_MAX)
             yield piece
             data = self._inner.unused_data if self._inner.eof else self._inner.unconsumed_tail
@@ -117,6 +145,8 @@ class _Zlib:
 
 
 class _Brotli:
+    members = 1
+
     def __init__(self) -> None:
         self._inner = brotli.Decompressor()
 
@@ -137,6 +167,7 @@ class _Zstd:
     def __init__(self) -> None:
         self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         self._inner: ZstdDecompressionObj = self._context.decompressobj()
+        self.members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTD_SLICE):
@@ -144,20 +175,13 @@ class _Zstd:
             while coded:
                 if self._inner.eof:
                     self._inner = self._context.decompressobj()
+                    self.members += 1
                 yield self._inner.decompress(coded)
                 coded = self._inner.unused_data
 
     @property
     def whole(self) -> bool:
         return self._inner.eof
-
-
-def _through(stages: Sequence[_Stage], data: bytes) -> Iterator[bytes]:
-    if not stages:
-        yield data
-        return
-    for piece in stages[0].feed(data):
-        yield from _through(stages[1:], piece)
 
 
 _STAGES: Final[dict[str, Callable[[], _Stage]]] = {

@@ -1,6 +1,7 @@
 """Undoing content codings, whole and in pieces, within a bound."""
 
 import gzip
+import os
 import zlib
 from collections.abc import Callable
 
@@ -42,7 +43,7 @@ def test_what_was_coded_comes_back_however_it_is_cut(name: str, parts: list[byte
     coded = code(body)
     assert decode(coded, codings(coding), len(body)) == body
     decoder = Decoder(codings(coding))
-    pieces = (piece for at in range(0, len(coded), size) for piece in decoder.feed(coded[at : at + size]))
+    pieces = (piece for at in range(0, len(coded), size) for piece in decoder.feed(coded[at : at + size], len(body)))
     assert b"".join(pieces) == body
     decoder.close()
 
@@ -67,6 +68,26 @@ def test_no_more_comes_out_than_may(name: str) -> None:
     assert len(decode(coded, codings(coding), 3_000_000)) == 3_000_000
     with pytest.raises(TooLarge):
         decode(coded, codings(coding), 2_999_999)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "gzip, gzip", "br, gzip", "gzip, gzip, gzip"])
+def test_work_is_bounded_where_nothing_comes_out(coding: str) -> None:
+    """Members and frames that hold nothing, and what lies between two codings."""
+    empty = zstd(b"") if coding == "zstd" else gzip.compress(b"")
+    coded = empty * 200_000
+    if coding == "br, gzip":
+        # A brotli stream whose meta-block of 16 MiB is to be skipped: all of it is there, and nothing comes out.
+        coded = b"\xec\xff\xff\x7f" + bytes(2**24) + b"\x03"
+    for _ in codings(coding)[1:]:
+        coded = gzip.compress(coded, 1)
+    with pytest.raises(TooLarge):
+        decode(coded, codings(coding), 2**20)
+
+
+@pytest.mark.parametrize(("coding", "code"), [("gzip", gzip.compress), ("zstd", zstd)])
+def test_members_that_hold_something_are_no_matter(coding: str, code: Callable[[bytes], bytes]) -> None:
+    part = os.urandom(2**12)
+    assert decode(code(part) * 1000, [coding], 2**23) == part * 1000
 
 
 def test_codings_that_are_not_known() -> None:

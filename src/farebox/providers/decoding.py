@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from farebox.decoding import BrokenCoding, Decoder, codings
+from farebox.decoding import BrokenCoding, Decoder, TooLarge, codings
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 
 RATIO_MAX: Final = 200
@@ -28,7 +28,7 @@ class _Decoded:
         self._answer = answer
         self._decoder = decoder
         self._pieces: Iterator[bytes] = iter(())
-        self._taken = self._given = 0
+        self._taken = 0
 
     async def chunk(self) -> bytes | None:
         """The next bytes. Raises UpstreamFailed, also where they are not what they are said to be, or a bomb."""
@@ -37,10 +37,10 @@ class _Decoded:
                 piece = next(self._pieces, None)
             except BrokenCoding as error:
                 raise UpstreamFailed("the answer could not be decoded", sent=True) from error
+            except TooLarge as error:
+                words = f"the answer grows to more than {RATIO_MAX} times its size"
+                raise UpstreamFailed(words, sent=True) from error
             if piece:
-                self._given += len(piece)
-                if self._given > max(FREE_BYTES, RATIO_MAX * self._taken):
-                    raise UpstreamFailed(f"the answer grows to more than {RATIO_MAX} times its size", sent=True)
                 return piece
             if piece is None and not await self._more():
                 return None
@@ -52,7 +52,7 @@ class _Decoded:
         data = await self._answer.chunk()
         if data is not None:
             self._taken += len(data)
-            self._pieces = self._decoder.feed(data)
+            self._pieces = self._decoder.feed(data, max(FREE_BYTES, RATIO_MAX * self._taken))
             return True
         if self._taken:
             try:
