@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import quicktok  # type: ignore[import-untyped]
+from msgspec.structs import replace as replace_demand
 
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import estimate
-from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice, Unseen
+from farebox.pricing.model import Demand, FurtherModel, ImageInput, Markup, ModelPrice, Unseen
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.providers.formats.base import Observed
 from farebox.usecases.price_answer import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_answer
@@ -185,6 +186,24 @@ def test_a_client_that_leaves_pays_what_was_told() -> None:
     answer, _ = price(Observed(usage=told), cut="the client went away", by_client=True)
     assert answer.usage == told
     assert price(Observed(usage=told), cut="the provider fell silent")[0].charge == 0
+
+
+def test_hanging_up_does_not_hide_what_was_read() -> None:
+    left: dict[str, Any] = {"cut": "the client went away", "by_client": True}
+    told = Observed(usage={"input_tokens": 900}, delivered_bytes=len(SAID), text=SAID)
+    asked = Demand("m", text_bytes=len(TEXT), output_max=100)
+    for unseen, observed, is_held in (
+        (Unseen("response"), Observed(delivered_bytes=len(SAID), text=SAID), True),
+        (Unseen("response"), told, False),
+        (Unseen("response"), Observed(empty=True), False),
+        (Unseen("web_search", uses=2), told, True),
+        (Unseen("web_search", uses=0), told, False),
+    ):
+        answer, held = price(observed, replace_demand(asked, unseen=(unseen,)), **left)
+        assert (answer.charge == held) == is_held, unseen
+    advised = replace_demand(asked, further_models=(FurtherModel("b"),))
+    assert price(told, advised, **left)[0].source == "estimate"
+    assert price(told, advised, cut="the provider fell silent")[0].source == "counted"
 
 
 @pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])

@@ -117,6 +117,12 @@ GEMINI_FILE = {"fileData": {"fileUri": "https://x"}}
         ("openai", "responses", {"tools": [{"type": "web_search_preview"}]}, [("web_search", None)]),
         ("openai", "responses", {"tools": [{"type": "function", "name": "f"}]}, []),
         ("openai", "chat/completions", {"messages": user({"type": "file", "file": {"file_id": "f"}})}, [("file", 1)]),
+        (
+            "openai",
+            "chat/completions",
+            {"messages": user({"type": "file", "file": {"file_id": "f", "file_data": ""}})},
+            [("file", 1)],
+        ),
         ("openai", "chat/completions", {"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, [("audio", 1)]),
         ("openai", "chat/completions", {"messages": [], "model": "gpt-5-search-api"}, [("web_search", None)]),
         ("mistral", "v1/chat/completions", {"messages": user({"document_url": "https://x"})}, [("url", 1)]),
@@ -126,6 +132,12 @@ GEMINI_FILE = {"fileData": {"fileUri": "https://x"}}
             "google-ai-studio",
             "v1beta/openai/chat/completions",
             {"messages": [], "extra_body": {"google": {"cached_content": "c"}}},
+            [("cache", 1)],
+        ),
+        (
+            "google-ai-studio",
+            "v1beta/openai/chat/completions",
+            {"messages": [], "extra_body": {"google": {"cachedContent": "c"}}},
             [("cache", 1)],
         ),
         ("google-ai-studio", GEMINI, {"cachedContent": "c/1"}, [("cache", 1)]),
@@ -149,6 +161,36 @@ def test_what_a_request_does_not_show(
 ) -> None:
     request = {"model": "m", "messages": [], "contents": [], "input": "x"} | fields
     assert kinds(parse(slug, path, body(**request)).demand) == wanted
+
+
+@pytest.mark.parametrize("data", [b"%PDF-1.7\n", b"\n%PDF-1.4\n", b"harbour " * 100 + b"%PDF-1.4\n"])
+def test_a_pdf_is_one_whatever_it_is_called(data: bytes) -> None:
+    encoded = base64.b64encode(data + bytes(range(256)) * 40).decode()
+    document = {"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": encoded}}
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}
+    inline = [{"parts": [{"inlineData": {"mimeType": mime, "data": encoded}}]} for mime in ("text/plain", "audio/wav")]
+    for slug, path, fields in (
+        ("anthropic", "v1/messages", {"messages": user(document)}),
+        ("openai", "chat/completions", {"messages": user(picture)}),
+        *(("google-ai-studio", GEMINI, {"contents": [content]}) for content in inline),
+    ):
+        assert kinds(parse(slug, path, body(model="m", **fields)).demand) == [("pdf", 1)], slug
+    archive = base64.b64encode(b"PK\x03\x04" + b"x" * 4000).decode()
+    part = {"type": "file", "file": {"filename": "a.txt", "file_data": f"data:text/plain;base64,{archive}"}}
+    assert kinds(parse("openai", "chat/completions", body(model="m", messages=user(part))).demand) == [("file", 1)]
+
+
+@pytest.mark.parametrize("url", ["HTTPS://x/a.png", " https://x/a.png", "file-7q"])
+def test_a_picture_elsewhere_is_a_picture_however_its_address_is_written(url: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    demand = parse("openai", "chat/completions", body(model="gpt-4o", messages=user(part))).demand
+    assert demand.images == (ImageInput(None, None, "auto"),)
+
+
+def test_each_content_of_a_batch_may_fill_a_window() -> None:
+    request = {"requests": [{"content": {"parts": [GEMINI_FILE]}}] * 3}
+    path = "v1beta/models/gemini-embedding-2:batchEmbedContents"
+    assert kinds(parse("google-ai-studio", path, body(**request)).demand) == [("file", 3)]
 
 
 def test_what_a_response_leaves_to_a_stored_prompt_is_priced_by_its_name() -> None:

@@ -127,7 +127,7 @@ def outside_of(
         if size is not None:
             known_tokens += size
         elif unseen.kind not in TOOLS:
-            windows = max(windows, 1)
+            windows = max(windows, _uses(unseen))
         elif rules.rule(unseen.kind) == "learned":
             learned_tokens += max(rules.prior, learned(unseen.kind)) * _uses(unseen)
         elif _uses(unseen):
@@ -160,6 +160,17 @@ def passes_max(demand: Demand) -> int | None:
                 return None
             passes += unseen.uses
     return passes
+
+
+def untold(demand: Demand, *, input_told: bool) -> bool:
+    """Whether only the end of an answer tells what it costs beside its text: what a request does not show, what tools
+    bring in and further models take. `input_told`: whether the provider has told the input by now."""
+    if demand.further_models:
+        return True
+    return any(
+        unseen.kind in KINDS and (not input_told or (unseen.kind in TOOLS and unseen.uses != 0))
+        for unseen in demand.unseen
+    )
 
 
 def refused(demand: Demand, rules: Rules) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from farebox.pricing.count import count_request, count_text
 from farebox.pricing.media import speech_tokens
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import UsageSource
+from farebox.pricing.unseen import untold
 from farebox.providers.formats.base import Observed
 from farebox.usage import AbsurdUsage, Quantity, Usage
 
@@ -115,6 +116,10 @@ class _Counter(msgspec.Struct, frozen=True):
         told = {} if observed.usage is None else dict(observed.usage)
         if ending.policy == "free":
             return replace(NOTHING, policy=f"{reason}: cut answers are free", notes=notes)
+        input_told = "input_tokens" in told and "input_tokens" not in observed.missing
+        if ending.by_client and not observed.empty and untold(self.demand, input_told=input_told):
+            policy = f"{reason}, and what the answer read was not told in time: the hold is charged"
+            return Priced("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
         if not (observed.delivered_bytes or observed.sound_seconds) and not (ending.by_client and (told or hidden)):
             return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
@@ -124,7 +129,7 @@ class _Counter(msgspec.Struct, frozen=True):
         policy = f"{reason}: counted from what was delivered"
         if hidden > output:
             output, policy = hidden, f"{reason}: counted from its time, because the model reasons unseen"
-        missing = () if "input_tokens" in told and "input_tokens" not in observed.missing else ("input_tokens",)
+        missing = () if input_told else ("input_tokens",)
         return replace(self._counted(told, missing, notes, output=output), policy=policy)
 
     def _told_and_counted(self, told: Usage) -> int:

@@ -10,6 +10,7 @@ from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
+from farebox.pricing.unseen import untold
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import AnswerReader, Observed
 from farebox.providers.formats.readers import UnreadReader
@@ -32,6 +33,9 @@ DRAIN_SECONDS_MAX = 10.0
 """How long it may take to close, however much it still says."""
 READ_ON_SECONDS = 5.0
 """How long an answer is read on whose client has left, if all that can follow is its usage."""
+UNTOLD_SECONDS = 120.0
+"""The same, if only its end tells what it read: input that the request does not show."""
+UNTOLD_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of an answer beyond its end, or after its client has left."""
 
@@ -146,7 +150,7 @@ class _Relay:
             return
         tail, observed = self._close(cut)
         if cut is not None:
-            observed = replace(observed, delivered_bytes=0, text="")  # nobody has been given any of it
+            observed = replace(observed, delivered_bytes=0, text="", empty=True)  # nobody has been given any of it
         body = b"".join((*self._collected, tail))
         if observed.failed and cut is None:
             body = await self._checked(body)
@@ -214,15 +218,19 @@ class _Relay:
         await settle_call(self._ride, observed, cut)
 
     async def _read_on(self) -> str | None:
-        """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for:
-        otherwise whoever hangs up in time would not pay for what cannot be seen. Returns why the call is cut, or
-        None."""
-        reader = self._reader
-        if reader is None or not reader.all_ended or reader.finished:
+        """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for;
+        where only the end tells what the answer read, so is that: otherwise whoever hangs up in time would not pay for
+        what cannot be seen. Returns why the call is cut, or None."""
+        reader, parsed = self._reader, self._ride.call.parsed
+        if reader is None or reader.finished or parsed is None:
             return CLIENT_GONE
-        left = AFTER_END_MAX
+        charged = self._ride.held is not None and self._ride.services.settings.cut_stream != "free"
+        hidden = charged and untold(parsed.demand, input_told=reader.input_told)
+        if not hidden and not reader.all_ended:
+            return CLIENT_GONE
+        left, seconds = (UNTOLD_BYTES_MAX, UNTOLD_SECONDS) if hidden else (AFTER_END_MAX, READ_ON_SECONDS)
         try:
-            async with asyncio.timeout(READ_ON_SECONDS):
+            async with asyncio.timeout(seconds):
                 while left > 0 and not reader.finished:
                     chunk = await self._answer.chunk()
                     if chunk is None:
@@ -230,8 +238,10 @@ class _Relay:
                     left -= len(chunk)
                     self._ride.keep(chunk)
                     reader.feed(chunk)
-        except (TimeoutError, UpstreamFailed):
+        except TimeoutError:
             return CLIENT_GONE
+        except UpstreamFailed as failure:
+            return f"the provider's connection failed ({failure})" if hidden else CLIENT_GONE
         except asyncio.CancelledError:
             await self._stopped()
             raise

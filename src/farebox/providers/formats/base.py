@@ -114,6 +114,11 @@ class AnswerReader(Protocol):
         """Whether every choice has named its finish reason, so that little but usage can follow."""
         ...
 
+    @property
+    def input_told(self) -> bool:
+        """Whether the usage told so far tells the input."""
+        ...
+
     def release(self) -> bytes:
         """The event that is held, to be passed on after all."""
         ...

@@ -106,6 +106,10 @@ class EventReader:
         return self._seen.all_ended
 
     @property
+    def input_told(self) -> bool:
+        return self._reading.tells_input(self._seen.usage)
+
+    @property
     def events(self) -> bool:
         return True
 

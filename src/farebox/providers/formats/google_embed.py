@@ -50,6 +50,8 @@ class GoogleEmbed(bodies.JsonBody):
             raise InvalidRequest("Expected `object` - at `$.content`.")
         demand = Demand(model=place["model"], text_bytes=len(body), messages=len(contents), no_output=True)
         demand = with_attachments(demand, [content.get("parts") for content in contents])
+        # Each content is read by itself, in a window of its own.
+        demand = replace(demand, unseen=tuple(replace(one, uses=len(contents)) for one in demand.unseen))
         if exact:
             demand = replace(demand, text="\n".join(bodies.strings(contents)))
         return ParsedRequest(demand.model, stream=False, demand=demand)

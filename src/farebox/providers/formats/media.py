@@ -51,6 +51,8 @@ class Attachments:
         for key, value in list(part.items()):
             if key in _HOLDERS:
                 holder, slot = (value, _HOLDERS[key]) if isinstance(value, dict) else (part, key)
+                if holder is value and value.get("file_id"):
+                    self._refer(_kind(key))
                 self._payload(key, holder, slot, holder.get("detail", detail))
             elif key == "source" and isinstance(value, dict):
                 self._source(part, value)
@@ -72,6 +74,13 @@ class Attachments:
         else:
             self.unseen[kind] = None
 
+    def _refer(self, kind: str) -> None:
+        """Something is given by reference. A picture has a most by itself."""
+        if kind == "image/":
+            self.images.append(ImageInput())
+        else:
+            self.unseen[kind.rstrip("/") or "file"] = None
+
     def _source(self, part: dict[str, Any], source: dict[str, Any]) -> None:
         """Anthropic's image and document blocks."""
         kind = source.get("type")
@@ -86,21 +95,22 @@ class Attachments:
     def _payload(self, key: str, holder: dict[str, Any], slot: str, detail: object) -> None:
         """OpenAI's parts: a data URL, bare base64, or an ordinary URL."""
         value = holder.get(slot)
-        kind = "image/" if "image" in key else "audio/" if "audio" in key else "video/" if "video" in key else ""
         if not isinstance(value, str):
-            if holder.get("file_id"):
-                self._remote(holder, value or "", kind.rstrip("/") or "file")
-        elif value.startswith("data:") and ";base64," in value[:256]:
-            said = value[5:256].partition(";")[0].strip().lower()
+            return
+        kind, scheme = _kind(key), value[:8].lstrip().lower()
+        if scheme.startswith("data:") and ";base64," in value[:256]:
+            said = value.partition(":")[2][:256].partition(";")[0].strip().lower()
             # What a model reads goes by the data's own type: some take documents where others take pictures.
             self._bytes(kind if said in ("", _ANY_TYPE) else said, holder, slot, detail)
-        elif value.startswith(("http:", "https:", "gs:")):
+        elif scheme.startswith(("http:", "https:", "gs:")):
             if kind == "image/":
                 self.images.append(ImageInput(detail=str(detail or "auto")))
             else:
                 self.unseen[kind.rstrip("/") or "url"] = None
         elif kind != "image/" and value:
             self._bytes(kind, holder, slot)
+        elif value and len(value) <= _ID_CHARS_MAX:  # an id, or an address in a way of writing not known here
+            self.images.append(ImageInput(detail=str(detail or "auto")))
 
     def _bytes(self, mime: str, holder: dict[str, Any], slot: str, detail: object = None) -> None:
         value = holder.get(slot)
@@ -108,21 +118,24 @@ class Attachments:
             return
         holder[slot] = ""
         self.encoded += len(value)  # a data URL's own beginning is not read by the model either
-        start = value.find(",") + 1 if value.startswith("data:") else 0
+        start = value.find(",") + 1 if value[:8].lstrip().lower().startswith("data:") else 0
         size = (len(value) - start) * 3 // 4
-        if mime.startswith("image/"):
+        head = _decoded(value[start : start + _HEAD_CHARS])
+        if _PDF in head:  # whatever its type is said to be: what reads files goes by their names or their bytes
+            self.unseen["pdf"] = None
+        elif mime.startswith("image/"):
             width, height = image_size(_decoded(value[start : start + _SNIFF_CHARS]))
             self.images.append(ImageInput(width, height, str(detail or "auto")))
         elif mime.startswith("audio/"):
             length = encoded_length(mime, value)
             self.audio_seconds += length.seconds
             self.audio_seconds_max += length.most
-        elif mime.startswith(_PLAIN_TEXT):
+        elif mime.startswith(_PLAIN_TEXT) and not head.startswith(_COMPRESSED):
             self.files_bytes += size
         elif mime.startswith("video/"):
             self.unseen["video"] = None
         else:
-            self.unseen["pdf" if value.startswith(_PDF, start) else "file"] = None
+            self.unseen["file"] = None
 
 
 def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
@@ -160,8 +173,12 @@ def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
 
 
 _ANY_TYPE: Final = "application/octet-stream"
-_PDF: Final = "JVBERi0"
-"""`%PDF-` in base64."""
+_PDF: Final = b"%PDF-"
+_COMPRESSED: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
+"""How documents of Office, new and old, and gzip begin."""
+_HEAD_CHARS: Final = 1368
+"""Of base64: the first 1,024 bytes, in which readers of PDF look for its mark."""
+_ID_CHARS_MAX: Final = 4096
 _PLAIN_TEXT: Final = ("text/", "application/json", "application/xml", "application/x-ndjson", "application/javascript")
 """Types whose bytes bound their tokens. Every other document is compressed, or may be: its size says nothing."""
 _REFERENCES: Final = {"fileData": "file", "file_id": "file", "file_url": "url"}
@@ -181,6 +198,11 @@ _HOLDERS: Final = {
 """Keys of OpenAI-shaped parts, and where their object form keeps the payload."""
 _NESTED: Final = frozenset({"content", "output", "functionResponse", "function_response"})
 """Keys of parts that hold parts again, such as the content of a tool's result."""
+
+
+def _kind(key: str) -> str:
+    """The kind of attachment that a key of _HOLDERS holds."""
+    return "image/" if "image" in key else "audio/" if "audio" in key else "video/" if "video" in key else ""
 
 
 def encoded_length(mime: str, value: str) -> AudioLength:

@@ -103,6 +103,14 @@ class Reading:
         figures = self.read(usage)
         return {} if figures is None else figures.usage
 
+    def tells_input(self, usage: Mapping[str, object] | None) -> bool:
+        """Whether a usage object, as it stands, tells the input."""
+        try:
+            figures = self.read(usage) if usage else None
+        except AbsurdUsage:
+            return False
+        return figures is not None and "input_tokens" in figures.usage and "input_tokens" not in figures.missing
+
     def read(self, usage: Mapping[str, object]) -> Figures | None:
         """The figures of a usage object; None where it has none. Raises AbsurdUsage where one cannot be right."""
         found: dict[str, Quantity] = {}

@@ -115,6 +115,7 @@ class _Head(msgspec.Struct):
     web_search_options: Any = None
     deferred: Any = None
     extra_body: Any = None
+    google: Any = None
 
 
 class _Function(msgspec.Struct):
@@ -241,7 +242,8 @@ class OpenAIChat(bodies.JsonBody):
             found.append(Unseen("audio"))
         if _SEARCHING.match(family_name(head.model)) or self._researches(head.model):
             found.append(Unseen("web_search", uses=None))
-        if isinstance(head.extra_body, dict) and b"cached_content" in msgspec.json.encode(head.extra_body):
+        google = msgspec.json.encode([head.extra_body, head.google])
+        if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
             found.append(Unseen("cache"))
         return tuple(found)
 

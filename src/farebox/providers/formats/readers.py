@@ -177,6 +177,10 @@ class BodyReader:
         return False
 
     @property
+    def input_told(self) -> bool:
+        return False
+
+    @property
     def events(self) -> bool:
         return False
 
@@ -215,7 +219,7 @@ class BodyReader:
 class UnreadReader:
     """Passes what nobody here can read, such as an unknown encoding."""
 
-    events = finished = holding = all_ended = False
+    events = finished = holding = all_ended = input_told = False
 
     def __init__(self, problem: str) -> None:
         self._problem = problem

@@ -47,6 +47,10 @@ class Sniffer:
         return self._reader is not None and self._reader.all_ended
 
     @property
+    def input_told(self) -> bool:
+        return self._reader is not None and self._reader.input_told
+
+    @property
     def events(self) -> bool:
         """Whether these are events, as far as is known by now."""
         return self._declared if self._reader is None else self._reader.events
