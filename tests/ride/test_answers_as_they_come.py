@@ -223,6 +223,36 @@ async def test_a_provider_that_never_closes_does_not_keep_the_end(
     assert paid(customer) == price_of(3, 900)
 
 
+async def test_nor_where_events_come_unasked(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_answer, "DRAIN_SECONDS", 0.1)
+
+    async def handle(self: Provider, exchange: Exchange) -> None:
+        stream = exchange.start(200, JSON)
+        await stream.send(said("So it is.", "stop") + event({"choices": [], "usage": USAGE}) + event("[DONE]"))
+        await exchange.gone()
+
+    with provider(customer.farebox, handle):
+        answer = await call(customer, whole())
+    assert answer.whole
+    assert b"[DONE]" in answer.body
+    assert paid(customer) == price_of(3, 900)
+
+
+async def test_a_list_that_breaks_off_breaks_off_for_the_client(customer: Customer) -> None:
+    """No event can tell it."""
+    entry = google("one").removeprefix(b"data: ").strip()
+
+    async def handle(self: Provider, exchange: Exchange) -> None:
+        stream = exchange.start(200, JSON)
+        await stream.send(b"[" + entry)
+        raise ConnectionError
+
+    with provider(customer.farebox, handle):
+        answer = await call(customer, google_body(), GOOGLE.removesuffix("?alt=sse"))
+    assert (answer.body, answer.whole) == (b"[" + entry, False)
+    assert paid(customer) == price_of(3, 5)
+
+
 # Encodings
 
 

@@ -241,6 +241,24 @@ def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider,
     assert differences(customer.farebox) == []
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_nor_is_one_object_in_the_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
+    provider.says(200, {"error": NO_MONEY})
+    provider.kind = kind
+    answer = call(customer, stream=True)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert "tail" not in answer.text
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+
+
+def test_nor_are_events_under_another_type_with_their_length(customer: Customer, provider: Provider) -> None:
+    provider.streams({"error": NO_MONEY})
+    provider.kind, provider.headers = "application/json", [("content-length", str(len(provider.pieces[0])))]
+    answer = call(customer, stream=True, stream_options={"include_usage": True})
+    assert "cerebras takes no calls from this service" in answer.text
+    assert "tail" not in answer.text
+
+
 def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
     provider.streams(WORD, chunk(choices=[], error=NO_MONEY))
     own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}

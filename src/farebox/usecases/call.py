@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from farebox.errors import Problem
 from farebox.gateway import GatewayConfig
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.usecases.configuration import ProviderAccess
@@ -73,4 +74,8 @@ class Sink(Protocol):
 
     def broken(self, message: str) -> bytes:
         """What to send where an event stream breaks off: an error event in the provider's form."""
+        ...
+
+    def fail(self, problem: Problem) -> None:
+        """Answer with an error. Where an answer has begun, the client sees that it breaks off."""
         ...

@@ -78,13 +78,13 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
     events = ride.answer_type == "text/event-stream"
     relay = _Relay(ride, answer, _reader(ride, unread, events=events), events=events)
     asked_for_stream = ride.call.parsed is not None and ride.call.parsed.stream and ride.status < 400
-    if length is not None and not events and not (ride.call.parsed and not ride.call.parsed.asked_usage):
+    if length is not None and not events and not asked_for_stream:
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
     try:
-        if events or asked_for_stream or (length is not None and length > WHOLE_BODY_MAX):
+        if events or (length is not None and length > WHOLE_BODY_MAX and not asked_for_stream):
             await relay.as_it_comes(headers)
         else:
-            await relay.whole(headers)
+            await relay.whole(headers, asked_for_stream=asked_for_stream)
     finally:
         await answer.close()
 
@@ -126,7 +126,7 @@ class _Relay:
         self._declared_events = events
         self._collected: list[bytes] = []
         self._collected_bytes = 0
-        self._goes_on = False
+        self._goes_on = self._asked_for_stream = False
         self._sending = False
         self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
@@ -140,10 +140,12 @@ class _Relay:
     def _finished(self) -> bool:
         return self._reader is not None and self._reader.finished
 
-    async def whole(self, headers: list[tuple[str, str]]) -> None:
+    async def whole(self, headers: list[tuple[str, str]], *, asked_for_stream: bool) -> None:
         """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
-        large, or to be events, is passed on as it comes after all."""
+        large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
+        one object: that is an answer in one piece, and often an error."""
         ride = self._ride
+        self._asked_for_stream = asked_for_stream
         cut = await self._read(self._collect)
         if self._goes_on:
             await self.as_it_comes(headers)
@@ -158,7 +160,7 @@ class _Relay:
         if cut == CLIENT_GONE:
             return
         if cut is not None:
-            raise Problem(UPSTREAM_INVALID, f"The answer of {ride.call.provider} broke off: {cut}.")
+            raise self._broken(cut)
         ride.sink.answer(ride.status, headers + _money(ride, verdict), body)
 
     async def _checked(self, body: bytes) -> bytes:
@@ -187,12 +189,18 @@ class _Relay:
         except DatabaseUnavailable:
             cut = "the charge could not be written"
             end = []
-        if cut is not None and self._events:
-            end.append(ride.sink.broken(f"The answer of {ride.call.provider} broke off: {cut}."))
+        broken = None if cut is None else self._broken(cut)
+        if broken is not None and self._events:
+            end.append(ride.sink.broken(broken.message))
         with contextlib.suppress(Gone):  # it was charged by what was delivered: nobody is left to tell
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
+        if broken is not None and not self._events:
+            ride.sink.fail(broken)  # no event can tell: the client sees the connection break
+
+    def _broken(self, cut: str) -> Problem:
+        return Problem(UPSTREAM_INVALID, f"The answer of {self._ride.call.provider} broke off: {cut}.")
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
         """Read the answer through `take`; return why it did not get to its end, or None."""
@@ -255,9 +263,17 @@ class _Relay:
             passed = chunk if reader is None else reader.feed(chunk)
             self._collected.append(passed)
             self._collected_bytes += len(passed)
-            if self._collected_bytes > WHOLE_BODY_MAX or self._events:
+            if self._collected_bytes > WHOLE_BODY_MAX or self._events or self._to_be_streamed:
                 self._goes_on = True
                 return
+
+    @property
+    def _to_be_streamed(self) -> bool:
+        """Whether a stream was asked for and this is, as far as has come, not one object."""
+        if not self._asked_for_stream:
+            return False
+        begun = next(filter(None, self._collected), b"")
+        return begun[:1] not in (b"", b"{")
 
     async def _forward(self, stream: SinkStream) -> None:
         """Pass on what the reader passes."""
@@ -265,6 +281,9 @@ class _Relay:
         collected, self._collected = self._collected, []
         for earlier in collected:
             await self._send(stream, earlier)
+        if reader is not None and reader.finished:
+            await self._drain(reader)
+            return
         while (chunk := await self._next(stream)) is not None:
             watch.progress()
             keep(chunk)
