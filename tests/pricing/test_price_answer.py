@@ -164,6 +164,23 @@ def test_a_cut_stream_keeps_what_was_told() -> None:
     assert answer.usage == {"input_tokens": count(TEXT) + 4, "output_tokens": count(SAID)}
 
 
+def test_figures_from_the_way_do_not_price_an_answer_that_just_stops() -> None:
+    said: dict[str, Any] = {"delivered_bytes": len(SAID), "text": SAID}
+    told = {"input_tokens": 9, "output_tokens": 1}
+    answer, _ = price(Observed(usage=told, **said))
+    assert answer.usage == {"input_tokens": 9, "output_tokens": count(SAID)}
+    assert answer.policy == "the answer ended early: counted from what was delivered"
+    near = {"input_tokens": 9, "output_tokens": count(SAID) - 3}
+    assert price(Observed(usage=near, **said))[0].usage == near, "the provider's word, not our tokenizer's"
+    assert price(whole(told))[0].usage == told
+
+
+def test_a_part_of_a_picture_or_of_speech_is_not_free() -> None:
+    for seen, tokens in ((Observed(pictured=40), 40), (Observed(sound_seconds=Decimal(2)), 50)):
+        for cut in (None, "the client went away"):
+            assert price(seen, cut=cut)[0].usage["output_tokens"] == tokens
+
+
 def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
     observed = Observed(delivered_bytes=len(SAID), text=SAID)
     demand = Demand("o3", text_bytes=len(TEXT), output_max=90_000)

@@ -303,6 +303,73 @@ def test_a_skeleton_is_the_document_without_its_bulk() -> None:
     assert small.skeleton() is None
 
 
+# Errors
+
+
+def reader_of(sample_id: str) -> AnswerReader:
+    return next(sample for sample in SAMPLES if sample.id == sample_id).reader()
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (chat, b'event: error\ndata: {"message": "Too busy", "code": 503}\n\n'),
+        (chat, b"event:error\ndata: Too busy\n\n"),
+        (chat, stream({"object": "error", "message": "Too busy"})),
+        (google, b'event: error\ndata: {"code": 503}\n\n'),
+        (lambda: reader_of("responses"), stream({"error": {"message": "Too busy"}})),
+        (lambda: reader_of("cohere"), stream({"message": "Too busy"})),
+        (lambda: reader_of("workers ai"), stream({"error": "Too busy"})),
+    ],
+)
+def test_errors_are_failures_in_every_form(make: Any, error: bytes) -> None:
+    for end in (b"", stream("[DONE]")):
+        seen = same(make, error + end)
+        assert (seen.failed, seen.delivered_bytes) == (True, 0)
+
+
+def test_an_event_that_is_not_called_an_error_is_none() -> None:
+    seen = same(chat, b"event: error\nevent: ping\n" + stream(chunk({"content": "a"}, "stop", usage=PLAIN), "[DONE]"))
+    assert (seen.failed, seen.delivered_bytes) == (False, 1)
+
+
+# Sound, pictures, and lists
+
+
+def test_sound_is_no_text() -> None:
+    second = base64.b64encode(bytes(48_000)).decode()
+    seen = same(lambda: reader_of("responses"), stream({"type": "response.output_audio.delta", "delta": second}))
+    assert (seen.sound_seconds, seen.delivered_bytes) == (1, 0)
+
+
+def test_a_part_of_a_picture_counts_until_the_picture_has_come() -> None:
+    wire = wire_format("openai", "images/generations")
+    parsed = wire.parse("", "", body(model="gpt-image-1", prompt="A pier", stream=True, quality="low"))
+    tokens = parsed.demand.fixed["output_tokens"]
+    part, done = ({"type": f"image_generation.{what}", "b64_json": "QUJD"} for what in ("partial_image", "completed"))
+    reader = lambda: wire.reader(parsed, streaming=True, hide_usage=False)  # noqa: E731
+    assert same(reader, stream(part)).pictured == tokens // 4
+    assert same(reader, stream(part, part, {**done, "usage": {"input_tokens": 9, "output_tokens": 9}})).pictured == 0
+
+
+def test_entries_of_a_list_pass_when_they_are_whole() -> None:
+    wire = wire_format("google-ai-studio", PATH)
+    reader = wire.reader(wire.parse(PATH, "", body(contents=[])), streaming=False, hide_usage=False)
+    entries = [json.dumps(gemini(text)).encode() for text in "ab"]
+    assert [reader.feed(b"[" + entries[0]), reader.feed(b",\r\n" + entries[1])] == [
+        b"[" + entries[0],
+        b",\r\n" + entries[1],
+    ]
+    assert reader.feed(b"\n]\n") == b"\n"
+    assert reader.close()[0] == b"]\n"
+
+
+def test_fields_without_an_event_are_not_kept_for_ever() -> None:
+    reader, line = chat(), b"event: ping\n"
+    passed = sum(len(reader.feed(line * 1000)) for _ in range(200))
+    assert passed > 200_000 * len(line) - 2**21
+
+
 # Content types that are wrong
 
 

@@ -91,7 +91,7 @@ class _Counter(msgspec.Struct, frozen=True):
         if observed.disbelieved:
             return self._disbelieved(observed.problem or "", notes)
         if observed.usage is None:
-            if observed.empty or not (observed.complete or observed.delivered_bytes):
+            if observed.empty or not (observed.complete or self._delivered):
                 return replace(NOTHING, policy="the answer was empty: free", notes=notes)
             counted = self._counted({}, ("input_tokens",), notes, output=self._output(), fixed=True)
             return replace(counted, policy="the answer told no usage: counted from what was sent and delivered")
@@ -103,8 +103,11 @@ class _Counter(msgspec.Struct, frozen=True):
             check_possible(observed.usage, self.demand, self.price, self.bound)
         except AbsurdUsage as error:
             return self._disbelieved(str(error), notes)
-        if not missing:
+        if not missing and not self._lags(observed.usage):
             return self._charged("provider", observed.usage, notes)
+        if not missing:
+            counted = self._counted(observed.usage, (), notes, output=self._output())
+            return replace(counted, policy="the answer ended early: counted from what was delivered")
         output = self._told_and_counted(observed.usage) if "output_tokens" in missing else None
         counted = self._counted(observed.usage, missing, notes, output=output)
         return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
@@ -121,7 +124,7 @@ class _Counter(msgspec.Struct, frozen=True):
             policy = f"{reason}, and what the answer read was not told in time: the hold is charged"
             return Priced("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
-        if not (observed.delivered_bytes or observed.sound_seconds) and not (ending.by_client and (told or hidden)):
+        if not self._delivered and not (ending.by_client and (told or hidden)):
             return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
         if ending.policy == "hold":
             return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut answers cost their hold", notes)
@@ -131,6 +134,16 @@ class _Counter(msgspec.Struct, frozen=True):
             output, policy = hidden, f"{reason}: counted from its time, because the model reasons unseen"
         missing = () if input_told else ("input_tokens",)
         return replace(self._counted(told, missing, notes, output=output), policy=policy)
+
+    @property
+    def _delivered(self) -> bool:
+        """Whether anything that is generated has been."""
+        return bool(self.observed.delivered_bytes or self.observed.sound_seconds or self.observed.pictured)
+
+    def _lags(self, told: Usage) -> bool:
+        """Whether these are figures from the way, of an answer that just stops: much more has been delivered since."""
+        output = told.get("output_tokens")
+        return not self.observed.complete and output is not None and self._output() > 2 * output
 
     def _told_and_counted(self, told: Usage) -> int:
         """Output tokens: what was told, or what was delivered where that is more; both where only parts were told."""
@@ -191,7 +204,9 @@ class _Counter(msgspec.Struct, frozen=True):
         observed = self.observed
         kept = len(observed.text.encode("utf-8", "surrogatepass"))
         rest = ceil_div(max(observed.delivered_bytes - kept, 0), 4)
-        return rest + self._sound() + (count_text(self.price, observed.text) if observed.text else 0)
+        return (
+            rest + self._sound() + observed.pictured + (count_text(self.price, observed.text) if observed.text else 0)
+        )
 
     def _sound(self) -> int:
         """Tokens of the sound that was delivered."""

@@ -65,6 +65,8 @@ class Observed(msgspec.Struct, frozen=True):
     """How long the sound plays that passed, as its own bytes tell; zero where usage made counting needless."""
     heard_seconds: Decimal = Decimal(0)
     """How long the request's audio plays at least, as the answer's timestamps tell."""
+    pictured: int = 0
+    """Tokens of a picture that passed in part only."""
     further: tuple[FurtherUsage, ...] = ()
     """Billed beside `usage`."""
     billed_model: str = ""

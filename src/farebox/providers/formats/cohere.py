@@ -75,6 +75,7 @@ class _Delta(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: Any = None
     delta: _Delta | None = None
+    message: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -185,6 +186,8 @@ def _take_event(seen: Seen, data: bytes) -> bool:
         if event.type == "message-end":
             seen.update(event.delta.usage)
             seen.end(failed=event.delta.finish_reason == "ERROR")
+    elif event.message and not event.type:
+        seen.failed = True
     return True
 
 

@@ -32,6 +32,7 @@ class EventReader:
             "_event",
             "_kept",
             "_kept_closed",
+            "_named_error",
             "_long",
             "_long_data",
         ),
@@ -57,6 +58,8 @@ class EventReader:
         """So has the last line."""
         self._kept: list[bytes] = []
         self._kept_closed = False
+        self._named_error = False
+        """The event under way is called an error."""
         self._long: Skimmer | None = None
         self._long_data = False
         self._tail = b""
@@ -170,6 +173,8 @@ class EventReader:
             return
         self._let_go(passed)
         self._dropping = self._dropped = False
+        if self._named_error:
+            self._named_error, self._seen.failed = False, True
         self._empty = self._empty and data in (b"", b"[DONE]")
         whole = data == b"[DONE]" or (data[:1] in (b"{", b"[") and data[-1:] in (b"}", b"]"))
         keep = self._taken(data) if whole and not (self._data and self._separated) else None
@@ -189,7 +194,11 @@ class EventReader:
         self._let_go(passed)
         self._dropping = self._dropped = False
         self._event.append(line)
-        if line.startswith(b":") and len(self._event) == 1:  # comments keep connections alive
+        if line.startswith(b"event:"):
+            self._named_error = line[6:].strip() == b"error"
+        self._waiting += len(line)
+        alone = line.startswith(b":") and len(self._event) == 1  # comments keep connections alive
+        if alone or (self._waiting > EVENT_BYTES_MAX and not self._data):
             self._flush(passed)
 
     def _blank(self, line: bytes, passed: list[bytes]) -> None:
@@ -249,6 +258,7 @@ class EventReader:
         else:
             passed += self._event
         self._event.clear()
+        self._waiting = 0
 
     def _flush(self, passed: list[bytes]) -> None:
         if self._seen.finished:
@@ -256,6 +266,7 @@ class EventReader:
         else:
             passed += self._event
         self._event.clear()
+        self._waiting = 0
 
     def _let_go(self, passed: list[bytes]) -> None:
         """Something follows, so that what is held was not the last."""
@@ -273,7 +284,8 @@ class EventReader:
 
     def _lost(self, size: int) -> None:
         self._seen.unreadable += 1
-        self._seen.delivered += size  # it may have been text
+        if not self._seen.failed:
+            self._seen.delivered += size  # it may have been text
 
     # --- lines that are too long to be kept ---
 

@@ -169,8 +169,7 @@ class OpenAITranscript(bodies.JsonBody):
 def _take_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RATE) -> bool:
     event = _ANSWER.decode(data)
     if event.type == "speech.audio.delta":
-        if isinstance(event.audio, str):
-            seen.sound_seconds += Decimal(len(event.audio) * 3 // 4) / bytes_per_second
+        seen.hear(event.audio, bytes_per_second)
     elif event.type == "transcript.text.delta":
         seen.say(event.delta)
     elif event.type in ("transcript.text.done", "speech.audio.done"):

@@ -6,7 +6,6 @@ the output limit the provider knows.
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +18,7 @@ from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
-from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -79,8 +78,6 @@ PERPLEXITY: Final = Reading(
 )
 
 
-_SOUND_BYTES_PER_SECOND: Final = 48_000
-"""24,000 samples of 16 bits: the only sound that OpenAI streams."""
 _UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options")
 """Fields that make a provider answer with another model, or search, for a price that no usage object tells."""
 
@@ -153,6 +150,7 @@ class _Answer(msgspec.Struct):
     x_groq: Any = None
     model: Any = None
     error: Any = None
+    object: Any = None
     service_tier: Any = None
 
 
@@ -287,13 +285,17 @@ def _take_body(seen: Seen, body: bytes) -> None:
 
 
 def _failed(answer: _Answer) -> bool:
-    """Some providers send an empty error beside every good answer."""
-    return bool(answer.error) or (isinstance(answer.x_groq, dict) and bool(answer.x_groq.get("error")))
+    """Some providers send an empty error beside every good answer; others an error that is not inside of anything."""
+    return (
+        bool(answer.error)
+        or answer.object == "error"
+        or (isinstance(answer.x_groq, dict) and bool(answer.x_groq.get("error")))
+    )
 
 
 def _take(seen: Seen, answer: _Answer) -> None:
     usage = answer.usage
-    if answer.x_groq is not None or answer.error is not None:
+    if answer.x_groq is not None or answer.error is not None or answer.object == "error":
         seen.failed = seen.failed or _failed(answer)
         if usage is None and isinstance(answer.x_groq, dict):
             usage = answer.x_groq.get("usage")
@@ -333,9 +335,7 @@ def _say(seen: Seen, message: _Message) -> None:
 def _hear(seen: Seen, audio: dict[str, Any]) -> None:
     """Sound in an answer: its transcript is text; its samples, as streams have them, count by the time they play."""
     seen.say(audio.get("transcript"))
-    data = audio.get("data")
-    if isinstance(data, str):
-        seen.sound_seconds += Decimal(len(data) * 3 // 4) / _SOUND_BYTES_PER_SECOND
+    seen.hear(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 
 
 def _take_google_event(seen: Seen, data: bytes) -> bool:

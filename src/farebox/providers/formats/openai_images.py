@@ -78,6 +78,9 @@ _TOKENS: Final = {
 """By how the model's name begins. OpenAI's image guide has the figures of gpt-image-1; those of the later ones are what
 published prices per picture come to at 30 USD a million tokens (gpt-image-2 high: 0.211 USD; 0.401 at 3840×2160)."""
 _SIZE: Final = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
+_PARTIAL: Final = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
+_PARTIAL_MAX: Final = 3
+"""How many a request may ask for; each shows that a further part of the picture's tokens has been generated."""
 _GENERATED: Final = frozenset({"image_generation.completed", "image_edit.completed"})
 
 
@@ -160,7 +163,14 @@ class OpenAIImages(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
         seen = Seen(choices=parsed.demand.choices)
-        return EventReader(_take_event, READING, seen) if streaming else BodyReader(_take_body, READING, seen)
+        if not streaming:
+            return BodyReader(_take_body, READING, seen)
+        tokens = int(parsed.demand.fixed.get("output_tokens", 0))
+
+        def take_event(seen: Seen, data: bytes) -> bool:
+            return _take_event(seen, data, tokens)
+
+        return EventReader(take_event, READING, seen)
 
 
 def _form(content_type: str, body: bytes) -> tuple[_Head, list[ImageInput], int]:
@@ -232,11 +242,15 @@ def _output_tokens(head: _Head, otherwise: str) -> int:
     return (head.n or 1) * (each + _PARTIAL_TOKENS * (head.partial_images or 0))
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _take_event(seen: Seen, data: bytes, tokens: int) -> bool:
+    """`tokens`: what the request's pictures take."""
     event = _ANSWER.decode(data)
     if event.type in _GENERATED:
         seen.update(event.usage, event.model)
         seen.choice_ended(len(seen.ended))
+        seen.pictured = 0
+    elif event.type in _PARTIAL:
+        seen.pictured += tokens // (_PARTIAL_MAX + 1)
     elif event.type == "error" or event.error:
         seen.end(failed=True)
     return True

@@ -15,7 +15,7 @@ from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
-from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -84,6 +84,7 @@ class _Event(msgspec.Struct):
     delta: Any = None
     item: _Item | None = None
     response: _Response | None = None
+    error: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
@@ -176,7 +177,9 @@ def _is_reference(item: object) -> bool:
 
 def _take_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
-    if event.type.endswith(".delta"):
+    if event.type.endswith("audio.delta"):
+        seen.hear(event.delta, SAMPLES_BYTES_PER_SECOND)
+    elif event.type.endswith(".delta"):
         seen.say(event.delta)
     elif event.type == "error":
         seen.end(failed=True)
@@ -192,6 +195,8 @@ def _take_event(seen: Seen, data: bytes) -> bool:
             seen.end(failed=event.type == "response.failed")
     elif event.type in _TERMINAL:
         seen.end(failed=event.type == "response.failed")
+    elif event.error and not event.type:
+        seen.failed = True
     return True
 
 

@@ -22,6 +22,9 @@ RAW_BYTES_MAX: Final = 8 * 1024 * 1024
 TEXT_MAX: Final = 2**20
 """Characters of generated text that are kept for counting; of what is beyond, only the bytes are counted."""
 
+SAMPLES_BYTES_PER_SECOND: Final = 48_000
+"""24,000 samples of 16 bits: the only sound that OpenAI streams, outside of its speech endpoint."""
+
 
 class Seen(msgspec.Struct):
     """What a format has seen of one answer so far. Formats write it, readers turn it into an Observed."""
@@ -63,6 +66,8 @@ class Seen(msgspec.Struct):
     """Observed.sound_seconds."""
     heard_seconds: Decimal = Decimal(0)
     """Observed.heard_seconds."""
+    pictured: int = 0
+    """Observed.pictured."""
     further: list[FurtherUsage] = []
     """Observed.further, as far as the answer tells it outside its usage object."""
     doubts: list[str] = []
@@ -78,6 +83,11 @@ class Seen(msgspec.Struct):
         elif value is not None:
             for piece in _pieces(value):
                 self.say(piece)
+
+    def hear(self, encoded: object, bytes_per_second: int) -> None:
+        """This sound, in base64, was in the answer."""
+        if isinstance(encoded, str):
+            self.sound_seconds += Decimal(len(encoded) * 3 // 4) / bytes_per_second
 
     def end(self, *, failed: bool = False) -> None:
         """The terminal event has been seen."""
@@ -120,9 +130,9 @@ def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, o
 
 class BodyReader:
     """Reads an answer that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
-    is only the last byte, without which nobody has a document."""
+    is only the last byte, if it may be the end, without which nobody has a document."""
 
-    __slots__ = ("_blank", "_body", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
+    __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
 
     def __init__(
         self,
@@ -143,6 +153,7 @@ class BodyReader:
         self._skimmer: Skimmer | None = None
         self._last = b""
         self._size = 0
+        self._is_list = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes, and return what passes on."""
@@ -155,10 +166,15 @@ class BodyReader:
                 self._skim()
         else:
             self._body.clear()
+        if self._size == len(chunk):
+            self._is_list = chunk[:1] == b"["
         end = len(chunk.rstrip()) - 1
         if end < 0:  # only white space, which may follow the end
             self._last += chunk
             return b""
+        if self._is_list and chunk[end : end + 1] != b"]":  # more follows, and this may be a whole entry by now
+            passed, self._last = self._last + chunk, b""
+            return passed
         passed = self._last + chunk[:end]
         self._last = chunk[end:]
         return passed
@@ -279,6 +295,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
         failed=seen.failed,
         sound_seconds=seen.sound_seconds if needed else Decimal(0),
         heard_seconds=seen.heard_seconds,
+        pictured=seen.pictured,
         further=(*passes.further, *seen.further),
         billed_model=passes.model,
         stated_usd=stated_usd,

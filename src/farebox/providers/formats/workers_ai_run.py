@@ -72,6 +72,7 @@ class _Answer(_Result):
     result: _Result | None = None
     success: Any = None
     errors: Any = None
+    error: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
@@ -147,7 +148,7 @@ def _heard(demand: Demand, length: AudioLength) -> Demand:
 def _take_event(seen: Seen, data: bytes) -> bool:
     event = _ANSWER.decode(data)
     _take(seen, event)
-    seen.failed = seen.failed or bool(event.errors)
+    seen.failed = seen.failed or bool(event.errors or event.error)
     return True
 
 
