@@ -165,7 +165,7 @@ def _differences(session: Session, litellm: Path | None, days: int) -> "tuple[li
         calls = called(models_since(connection, since), stated_since(connection, since))
     found = against_supplement(price_list, calls, now) + against_stated(book, calls, now)
     try:
-        theirs = read_map(None if litellm is None else str(litellm))
+        theirs = read_map(None if litellm is None else str(litellm), now)
     except UnreadableMap as error:
         if litellm is not None:
             raise Stopped(str(error)) from error

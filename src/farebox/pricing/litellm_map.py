@@ -7,6 +7,7 @@ It is read from the installed package, or from a file; nothing is fetched.
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -68,10 +69,11 @@ class UnreadableMap(ValueError):
 
 
 class LiteLLMMap:
-    """The prices of a map, by our provider and the provider's model name."""
+    """The prices of a map at one time, by our provider and the provider's model name."""
 
-    def __init__(self, entries: Mapping[str, Any], version: str) -> None:
+    def __init__(self, entries: Mapping[str, Any], version: str, at_ms: int) -> None:
         self.version = version
+        at = datetime.fromtimestamp(at_ms / 1000, UTC)
         self._rates: dict[tuple[str, str], dict[str, Price]] = {}
         self._sources: dict[tuple[str, str], str] = {}
         for name, entry in entries.items():
@@ -80,7 +82,7 @@ class LiteLLMMap:
                 continue
             whose, slash, rest = name.partition("/")
             model = rest if slash and PROVIDERS.get(whose) == slug else name
-            rates = rates_of(entry)
+            rates = _rates(_in_force(entry, at))
             if rates:
                 self._rates[slug, model] = rates
                 self._sources[slug, model] = str(entry.get("source") or "")
@@ -97,16 +99,36 @@ class LiteLLMMap:
         return self._sources.get((provider, model), "")
 
 
-def rates_of(entry: Mapping[str, Any], suffix: str = "") -> dict[str, Price]:
-    """The standard prices of one entry; with a `suffix` such as `_flex`, those of that tier."""
+def _in_force(entry: Mapping[str, Any], at: datetime) -> Mapping[str, Any]:
+    """The entry with its off-peak prices, where they hold at this time: the others are those of the peak hours."""
+    off_peak = entry.get("off_peak_pricing")
+    if not isinstance(off_peak, dict) or not isinstance(windows := off_peak.get("windows"), list):
+        return entry
+    return {**entry, **off_peak} if any(isinstance(one, dict) and _holds(one, at) for one in windows) else entry
+
+
+def _holds(window: Mapping[str, Any], at: datetime) -> bool:
+    """Whether a window such as `{"hours_utc": ["10:00-00:00"], "weekdays": [1, 2]}` is open; Monday is 1."""
+    days, spans = window.get("weekdays"), window.get("hours_utc", ())
+    if isinstance(days, list) and at.isoweekday() not in days:
+        return False
+    return any(_within(span, f"{at:%H:%M}") for span in ([spans] if isinstance(spans, str) else spans))
+
+
+def _within(span: str, now: str) -> bool:
+    begin, _, end = span.partition("-")
+    return begin <= now < end if begin < end else now >= begin or now < end
+
+
+def _rates(entry: Mapping[str, Any]) -> dict[str, Price]:
+    """The standard prices of one entry."""
     base: dict[str, Decimal] = {}
     tiers: dict[str, list[Tier]] = {}
     for field, usd in entry.items():
-        if not isinstance(usd, int | Decimal) or isinstance(usd, bool) or not field.endswith(suffix):
+        if not isinstance(usd, int | Decimal) or isinstance(usd, bool):
             continue
-        plain = field.removesuffix(suffix) if suffix else field
-        above = _ABOVE.search(plain)
-        for key, units in _FIELDS.get(_ABOVE.sub("", plain), ()):
+        above = _ABOVE.search(field)
+        for key, units in _FIELDS.get(_ABOVE.sub("", field), ()):
             if above is None:
                 base[key] = Decimal(usd) * units
             else:
@@ -120,8 +142,8 @@ def rates_of(entry: Mapping[str, Any], suffix: str = "") -> dict[str, Price]:
     return rates
 
 
-def read_map(path: str | None = None) -> LiteLLMMap:
-    """The map of a file, or of the installed package. Raises UnreadableMap."""
+def read_map(path: str | None, at_ms: int) -> LiteLLMMap:
+    """The map of a file, or of the installed package, with the prices of that time. Raises UnreadableMap."""
     try:
         if path is None:
             package = distribution("litellm")
@@ -135,9 +157,9 @@ def read_map(path: str | None = None) -> LiteLLMMap:
             found, version = Path(path), f"litellm/{Path(path).name}"
         entries = json.loads(found.read_text("utf-8"), parse_float=Decimal)
     except PackageNotFoundError as error:
-        raise UnreadableMap("litellm is not installed: give its map with --litellm FILE") from error
+        raise UnreadableMap("litellm is not installed, and --litellm names no file") from error
     except (OSError, StopIteration, ValueError) as error:
         raise UnreadableMap(f"LiteLLM's price map cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise UnreadableMap("LiteLLM's price map is an object of models")
-    return LiteLLMMap(entries, version)
+    return LiteLLMMap(entries, version, at_ms)
