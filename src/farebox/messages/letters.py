@@ -59,12 +59,13 @@ TEXTS: dict[str, str] = {
         "set the price with `farebox price set` where the list is wrong."
     ),
     "tier_unknown": (
-        "A provider applied a service tier, or another variant, that the price list does not know. Look at the receipt "
-        "with `farebox receipt`, and set its price with `farebox price set`."
+        "A provider applied a service tier, or another variant, that no price list knows, and the call was charged at "
+        "the dearest factor known of that provider. Find out what it costs, and add it to the supplement with `farebox "
+        "price supplement --load`."
     ),
     "overrun": (
-        "A call cost more than was held for it, and the account did not have the rest: that is your loss. Look at the "
-        "receipt with `farebox receipt`."
+        "Calls cost more than was held for them, and their accounts did not have the rest: what was written off today "
+        "is your loss. See with `farebox overruns` what brought it in, and set a rule for it in FAREBOX_UNSEEN_INPUT."
     ),
 }
 """What it says first. `farebox status` says it of an alarm, too."""
