@@ -19,10 +19,11 @@ def overruns(
     days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="So many days back, today included.")] = 7,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what was held with what calls cost, where they brought in input that requests do not show.
+    """Show how far holds covered what calls cost.
 
-    By day, provider, model and kind of input; also calls without such input that cost more than was held. What was
-    written off is your loss: a rule of FAREBOX_UNSEEN_INPUT may prevent it.
+    Lists, by day, provider, model and kind, the calls with input that requests do not show (files, earlier answers,
+    searches), and all others that cost more than was held. What was written off is your loss: a rule in
+    FAREBOX_UNSEEN_INPUT may prevent it (docs/operating.md).
 
     \b
     Examples:

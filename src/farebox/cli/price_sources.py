@@ -30,11 +30,11 @@ def supplement(
     shipped: Annotated[bool, typer.Option("--shipped", help="Go back to the one that came with this release.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the supplement: dated prices from public sources for what the built-in price list lacks.
+    """List the supplement: dated prices for what the built-in list lacks.
 
     It has models that the list does not know, what tiers, geographies and speeds cost, and meters that the list has no
-    price for. Your own prices go before it, and the list wherever it has a price. With --load a file of the same form
-    takes its place, for every process at once; --json prints the form.
+    price for, each from a public source. Your own prices go before it, and the list wherever it has a price. With
+    --load a file of the same form takes its place, for every process at once; --json prints the form.
 
     \b
     Examples:
@@ -119,11 +119,11 @@ def audit(
     ] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the prices with what others publish, and with what providers state that calls cost.
+    """Compare prices with those that others publish and providers state.
 
-    Beside LiteLLM's price map (`pip install litellm`, or its file), the supplement is compared, and for providers that
-    state what a call costs the median of that and our own computation. Shown is what differs by more than 1 %, the
-    latest prices first. Exits with 1 where a model that was called differs by more than --limit.
+    They are compared with LiteLLM's price map (that of the installed package, or a file), with the supplement, and with
+    the costs that providers stated in their answers, by the median. Shown is what differs by more than 1 %, the latest
+    prices first. Exits with 1 where a model that was called differs by more than --limit.
 
     \b
     Examples:
