@@ -4,8 +4,9 @@
 # Guess: as with the standard library's logging, whose handlers swallow OSError, a call such as log.info("…") returns
 #        whatever happens to the stream; losing a line is the worst that a full disk does to a program.
 # Seen:  with PrintLogger, the default, and BytesLogger, the quick one, log.info raises OSError (ENOSPC) where the disk is
-#        full, BrokenPipeError where the reader has gone, and ValueError where the stream is closed. A request that was served is answered 500 by its own log line.
-#        What could not be written stays in the stream's buffer: the next call raises again.
+#        full, BrokenPipeError where the reader has gone, and ValueError where the stream is closed. A request that was
+#        served is answered 500 by its own log line. What could not be written stays in the stream's buffer: the next
+#        call raises again.
 # A program that must not fail for its log gives structlog a logger of its own that catches these.
 #
 # Installs structlog into a temporary folder and runs it there. Exits non-zero where the behaviour has changed.
