@@ -286,3 +286,53 @@ def test_the_account_is_not_named_in_headers(customer: Customer, provider: Provi
     answer = call(customer)
     assert answer.headers.get("openai-organization") is None
     assert answer.headers["x-ratelimit-limit-requests"] == "20"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", ""])
+def test_nor_is_one_in_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
+    provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
+    provider.kind = kind
+    answer = call(customer, stream=True)
+    events = kind == "text/event-stream"  # so that its head has been passed on before the first byte came
+    assert answer.status_code == (200 if events else 503)
+    assert "cerebras takes no calls from this service" in answer.text
+    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert alarmed(customer.farebox).content["reason"] == "no_credit"
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    assert differences(customer.farebox) == []
+
+
+def test_an_answer_in_place_of_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
+    said = {"message": {"content": f"org-AbCdEf0123 has {MASKED}"}}
+    for kind in ("application/json", "text/event-stream"):
+        provider.says(200, {"choices": [said], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
+        provider.kind = kind
+        assert call(customer, stream=True).content == provider.pieces[0]
+
+
+@pytest.mark.parametrize("ends", ["\n\n", "\r\n\r\n", "\r\r", "\n"])
+@pytest.mark.parametrize("named", [False, True], ids=["data only", "named"])
+def test_an_error_in_a_stream_however_its_lines_end(
+    customer: Customer, provider: Provider, ends: str, named: bool
+) -> None:
+    end = ends[: max(1, len(ends) // 2)]
+    for error, told in (
+        (NO_MONEY, "takes no calls"),
+        ({"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not", "code": "no"}, "[removed]"),
+    ):
+        name = f"event: error{end}" if named else ""
+        whole = f"data: {json.dumps(WORD)}{ends}{name}data: {json.dumps({'error': error})}{ends}".encode()
+        provider.status, provider.kind = 200, "text/event-stream"
+        for provider.pieces in ([whole], [whole[at : at + 1] for at in range(len(whole))]):
+            answer = call(customer, stream=True)
+            assert answer.status_code == 200
+            assert "word " in answer.text
+            assert told in answer.text
+            assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+
+
+def test_headers_of_an_error_pass_without_the_key(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": "The model is not for you", "code": "model_not_found"}})
+    provider.headers = [("x-said", f"{KEY} and {MASKED}"), ("x-other", "well")]
+    answer = call(customer)
+    assert (answer.headers["x-said"], answer.headers["x-other"]) == ("[removed] and [removed]", "well")

@@ -110,16 +110,31 @@ def trouble_of(status: int, body: bytes) -> Trouble | None:
     return Trouble("key_refused", code, message) if "401" in stated else None
 
 
+def reports_error(event: bytes) -> bool:
+    """Whether an event of a stream is about an error, rather than one that only quotes the word."""
+    document = _decoded(event)
+    inner = document.get("response") if isinstance(document, dict) else None
+    return any(isinstance(part, dict) and bool(part.get("error")) for part in (document, inner))
+
+
+def is_json(data: bytes) -> bool:
+    """Whether this is one JSON document."""
+    return _decoded(data) is not None
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _read(body: bytes) -> tuple[list[str], list[str], list[str]]:
     """Of an error's body: codes, types and reasons; codes that are numbers; messages."""
     words: list[str] = []
     numbers: list[str] = []
     messages: list[str] = []
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return words, numbers, messages
-    for name, value in _fields(document, _DEEPEST):
+    for name, value in _fields(_decoded(body), _DEEPEST):
         if isinstance(value, int) and not isinstance(value, bool):
             if name == "code":
                 numbers.append(str(value))

@@ -10,7 +10,8 @@ from typing import Final
 from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.providers.decoding import decoded
-from farebox.providers.trouble import Trouble, scrubbed, trouble_of
+from farebox.providers.sse import BYTE_ORDER_MARK
+from farebox.providers.trouble import Trouble, is_json, reports_error, scrubbed, trouble_of
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.ride import Ride
@@ -19,8 +20,8 @@ HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", 
 """Headers of answers that name the operator's account."""
 ERROR_MAX: Final = 2**20
 """What is read and passed on of an error's body."""
-_EVENT: Final = re.compile(rb".+?(?:\r?\n\r?\n|\r\r|\Z)", re.DOTALL)
-_DATA: Final = re.compile(rb"^data:[ ]?(.*?)\r?$", re.MULTILINE)
+_ERROR: Final = re.compile(rb'"error(?!"\s*:\s*null)').search
+_EVENT_END: Final = re.compile(rb"(\n\r?\n|\r\r|\r\n\r)")
 
 
 class ReadError:
@@ -59,8 +60,13 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
     trouble = trouble_of(answer.status, body)
     if trouble is not None:
         raise unavailable(ride, answer.status, trouble)
-    headers = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
-    return ReadError(answer.status, headers, scrubbed(body, call.access.api_key or ""))
+    key = call.access.api_key or ""
+    headers = [
+        (name, scrubbed(value.encode("latin-1"), key).decode("latin-1"))
+        for name, value in answer.headers
+        if name.lower() != "content-length"
+    ]
+    return ReadError(answer.status, headers, scrubbed(body, key))
 
 
 async def _body(ride: Ride, answer: UpstreamAnswer) -> bytes:
@@ -100,21 +106,38 @@ def checked_body(ride: Ride, body: bytes) -> bytes | Problem:
     if ride.call.own_key:
         return body
     trouble = trouble_of(200, body)
-    return scrubbed(body, ride.call.access.api_key or "") if trouble is None else unavailable(ride, 200, trouble)
+    if trouble is not None:
+        ride.body_withheld = True
+        return unavailable(ride, 200, trouble)
+    return _without_key(ride, body)
+
+
+def _without_key(ride: Ride, body: bytes) -> bytes:
+    """Of an answer that is already kept for the log as it came: where anything is removed, the log has none of it."""
+    found = scrubbed(body, ride.call.access.api_key or "")
+    ride.body_withheld = ride.body_withheld or found != body
+    return found
 
 
 def cleaned(ride: Ride, chunk: bytes) -> bytes:
-    """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words."""
-    if ride.call.own_key or b'"error' not in chunk:
+    """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words, another
+    error passes without the key."""
+    if ride.call.own_key or not _ERROR(chunk):
         return chunk
-    return b"".join(_cleaned(ride, found.group()) for found in _EVENT.finditer(chunk))
+    parts = _EVENT_END.split(chunk)  # events and their ends in turn
+    return b"".join(part if number % 2 else _cleaned(ride, part) for number, part in enumerate(parts))
 
 
 def _cleaned(ride: Ride, event: bytes) -> bytes:
-    if b'"error' not in event:
+    if not _ERROR(event):
         return event
-    trouble = trouble_of(200, b"\n".join(_DATA.findall(event)))
-    if trouble is None:
-        return event
-    ride.body_withheld = True
-    return ride.sink.broken(unavailable(ride, 200, trouble).message)
+    lines = event.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True)
+    data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+    if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
+        return b"".join(_cleaned(ride, line) for line in lines)
+    whole = b"\n".join(data)
+    trouble = trouble_of(200, whole)
+    if trouble is not None:
+        ride.body_withheld = True
+        return ride.sink.broken(unavailable(ride, 200, trouble).message)
+    return _without_key(ride, event) if reports_error(whole) else event

@@ -183,7 +183,7 @@ class _Relay:
         if self._finished:
             cut = None  # the terminal event has come: a connection that then closes badly has cut nothing
         tail, observed = self._close(cut)
-        end = [self._own_words(tail)]
+        end = [self._end(tail, failed=observed.failed)]
         try:
             await settle_call(ride, observed, cut)
         except DatabaseUnavailable:
@@ -317,12 +317,30 @@ class _Relay:
             left -= len(chunk)
 
     async def _send(self, stream: SinkStream, chunk: bytes) -> None:
+        if self._misdeclared and self._collected_bytes < operator_key.ERROR_MAX:
+            self._collected.append(chunk)
+            self._collected_bytes += len(chunk)
+            return
+        collected, self._collected = self._collected, []
         self._sending = True
-        await stream.send(self._own_words(chunk))
+        await stream.send(b"".join((*collected, self._own_words(chunk))))
         self._sending = False
+
+    @property
+    def _misdeclared(self) -> bool:
+        """A document that calls itself events: most likely an error, which is looked at as a whole."""
+        return self._declared_events and not self._events and not self._ride.call.own_key
 
     def _own_words(self, chunk: bytes) -> bytes:
         return operator_key.cleaned(self._ride, chunk) if self._events else chunk
+
+    def _end(self, tail: bytes, *, failed: bool) -> bytes:
+        """The last bytes, as they may be passed on."""
+        body = b"".join((*self._collected, tail))
+        if not (self._misdeclared and failed):
+            return self._own_words(body)
+        found = operator_key.checked_body(self._ride, body)
+        return self._ride.sink.broken(found.message) if isinstance(found, Problem) else found
 
     def _close(self, cut: str | None) -> tuple[bytes, Observed]:
         if self._reader is None:
