@@ -5,15 +5,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from farebox.providers.catalogue import PROVIDERS, format_of, upstream_path
+from farebox.providers.catalogue import PROVIDERS, Metering, format_of, upstream_path
 from farebox.providers.formats.base import AnswerReader, Observed, ParsedRequest, WireFormat
 
 BY_SLUG = {provider.slug: provider for provider in PROVIDERS}
 
 
+def metering(slug: str, method: str, path: str) -> Metering:
+    """How a call to this path is metered, in any spelling."""
+    provider = BY_SLUG[slug]
+    return format_of(provider, method, upstream_path(provider, path))
+
+
 def wire_format(slug: str, path: str) -> WireFormat:
     """The wire format of a POST to this path; it must have one."""
-    found = format_of(BY_SLUG[slug], "POST", path)
+    found = metering(slug, "POST", path)
     assert hasattr(found, "parse"), f"{slug} {path} is {found}"
     return found  # type: ignore[return-value]
 

@@ -7,13 +7,12 @@ from farebox.providers.catalogue import (
     PROVIDERS,
     UNMETERED,
     compat_model,
-    format_of,
     key_header,
     provider_of,
     upstream_path,
 )
 from farebox.providers.formats.base import InvalidRequest
-from tests.providers.samples import BY_SLUG, wire_format
+from tests.providers.samples import BY_SLUG, metering, wire_format
 
 CALLS = [
     # What SDKs were recorded to send, the canonical path, and the format.
@@ -86,7 +85,7 @@ def test_calls_find_their_format(slug: str, sent: str, canonical: str, name: str
     assert upstream_path(provider, sent) == canonical
     assert upstream_path(provider, canonical) == canonical
     assert wire_format(slug, sent).name == name
-    assert format_of(provider, "GET", sent) is UNMETERED
+    assert metering(slug, "GET", sent) is UNMETERED
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_calls_find_their_format(slug: str, sent: str, canonical: str, name: str
     ],
 )
 def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
-    assert format_of(BY_SLUG[slug], method, path) is FREE
+    assert metering(slug, method, path) is FREE
 
 
 @pytest.mark.parametrize(
@@ -127,6 +126,8 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
         ("openai", "GET", "models/..%2ffiles"),
         ("openai", "POST", "x/../chat/completions"),
         ("openai", "POST", ""),
+        ("openai", "POST", "v1/v1/chat/completions"),  # what is judged is what is sent
+        ("openrouter", "GET", "api/v1/v1/models"),
         ("anthropic", "POST", "v1/messages/batches"),
         ("google-ai-studio", "POST", "v1beta/models/imagen:predict"),
         ("google-ai-studio", "POST", "v1beta/models/a/b:generateContent"),
@@ -136,7 +137,7 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
     ],
 )
 def test_what_is_not_known_is_not_metered(slug: str, method: str, path: str) -> None:
-    assert format_of(BY_SLUG[slug], method, path) is UNMETERED
+    assert metering(slug, method, path) is UNMETERED
 
 
 def test_the_table_is_consistent() -> None:

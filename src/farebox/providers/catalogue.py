@@ -340,12 +340,11 @@ def upstream_path(provider: Provider, path: str) -> str:
 
 
 def format_of(provider: Provider, method: str, path: str) -> Metering:
-    """How a call is metered. `path` may be any spelling `upstream_path` knows."""
-    canonical = upstream_path(provider, path)
-    if ".." in canonical:  # an HTTP client would resolve it, to a path that no route has judged
+    """How a call is metered. `path` is the canonical one, as it is sent: see `upstream_path`."""
+    if ".." in path:  # an HTTP client would resolve it, to a path that no route has judged
         return UNMETERED
     for verb, pattern, metering in provider.routes:
-        if verb == method and pattern.fullmatch(canonical):
+        if verb == method and pattern.fullmatch(path):
             return metering
     return UNMETERED
 
