@@ -25,6 +25,7 @@ PROXY_HEAD_MAX = 16 * 2**10
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+_is_token = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch
 _end_of_base = re.compile("[/?#]").search
 
 
@@ -285,5 +286,5 @@ def _head(request: UpstreamRequest, origin: _Origin, target: str) -> bytes:
 
 @lru_cache(1024)
 def _is_name(name: str) -> bool:
-    """Whether a header may be called so; line breaks are looked for in the whole of the head."""
-    return bool(name) and ":" not in name and " " not in name
+    """Whether a header may be called so (RFC 9110, 5.6.2); other names are not understood alike by all servers."""
+    return _is_token(name) is not None
