@@ -26,9 +26,10 @@ ENCODED = {
     "tone.flac": ("2.5", "2.5"),
     "tone.wav": ("2.5", "2.5"),
     "adpcm.wav": ("2.561", "2.561"),
+    "silence.m4a": ("2.5", "2.561"),
 }
 """By LAME 3.100, FLAC 1.4.2, opusenc 0.2, oggenc 1.4.2 and ffmpeg 5.1.9: a tone of 300 Hz. The last two are ffmpeg's
-own times: what a browser records says none, and Vorbis in WebM is not counted by its packets."""
+own times: what a browser records says none, and Vorbis in WebM is not counted by its packets. The silence is ALAC."""
 
 
 def content(name: str) -> bytes:
@@ -104,6 +105,53 @@ def test_a_header_cannot_undercut_what_its_frames_play() -> None:
     wav = bytearray(content("tone.wav"))
     wav[28:32] = (2**31).to_bytes(4, "little")
     assert seconds(bytes(wav)) == 2.5, "the bytes a second that it says"
+
+
+def wav(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(name + struct.pack("<I", len(data)) + data for name, data in chunks)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body
+
+
+def described(kind: int, rate: int = 8_000, channels: int = 1, bits: int = 8, more: bytes = b"") -> tuple[bytes, bytes]:
+    return b"fmt ", struct.pack("<HHIIHH", kind, channels, rate, rate, 1, bits) + more
+
+
+A_SECOND = (b"data", b"\xff" * 8_000)
+U_LAW, EXTENDED = 7, 0xFFFE
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (described(U_LAW, bits=65_535), A_SECOND),
+        (described(EXTENDED, bits=4096, more=struct.pack("<HHIH", 22, 8, 4, U_LAW) + bytes(14)), A_SECOND),
+        (described(U_LAW), described(1, 192_000, 8, 32), A_SECOND),
+        (described(1, 192_000, 8, 32), described(U_LAW), A_SECOND),
+        (described(U_LAW), (b"data", b"\xff\xff"), A_SECOND),
+        (described(0x55, bits=0), (b"data", mp3_of_zeros(42))),
+    ],
+    ids=["bits of a sample", "bits in an extended header", "first header", "second header", "two chunks", "MP3 inside"],
+)
+def test_a_wav_plays_what_is_in_it_whatever_its_header_says(chunks: tuple[tuple[bytes, bytes], ...]) -> None:
+    """ffmpeg 5.1.9 decodes a second of each, but for the fourth; another decoder may take that one's second header."""
+    assert seconds(wav(*chunks)) == pytest.approx(1, abs=0.01)
+
+
+def test_alac_is_counted_whatever_its_header_says() -> None:
+    silence = content("silence.m4a")
+    lying = silence.replace(silence[silence.index(b"tkhd") + 24 : silence.index(b"tkhd") + 28], bytes(3) + b"\x01")
+    assert lying != silence
+    assert seconds(lying) == pytest.approx(2.5, abs=0.1)
+
+
+def test_what_was_not_counted_says_so() -> None:
+    for name in ENCODED:
+        assert audio_length(content(name)).sure == (name != "vorbis.webm")
+    assert not audio_length(b"wvpk" + bytes(5_000)).sure
+    assert not audio_length(b"OggS" + mp3_of_zeros(40)).sure
+    aac = content("tone.m4a")
+    at = aac.index(b"\x05\x80\x80\x80\x05\x14") + 5
+    assert not audio_length(aac[:at] + b"\xfc" + aac[at + 1 :]).sure, "a codec that has more samples in a packet"
 
 
 def test_a_wav_that_was_written_as_a_stream_has_no_size() -> None:

@@ -848,3 +848,16 @@ def test_rerank_searches() -> None:
     assert searches("a") == 1
     assert searches(*["a"] * 101) == 2
     assert searches("long" * 30_000) == 3
+
+
+@pytest.mark.parametrize(
+    ("slug", "answer", "metered"),
+    [("openai", "json", True), ("openai", "text", False), ("groq", "json", False), ("groq", "verbose_json", True)],
+)
+def test_audio_that_cannot_be_counted_needs_an_answer_that_tells_its_length(
+    slug: str, answer: str, metered: bool
+) -> None:
+    for audio in (b"wvpk" + bytes(5_000), b"OggS" + bytes(5_000)):
+        request = form(("model", b"whisper-1", ""), ("response_format", answer.encode(), ""), ("file", audio, "a.flac"))
+        parsed = wire_format(slug, "audio/transcriptions").parse("", FORM, request)
+        assert (parsed.unmetered is None) == metered

@@ -173,7 +173,12 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
             _post(r"chat/completions", OpenAIChat(asks=False)),
             _post(r"responses", _RESPONSES),
             _post(r"embeddings", _EMBEDDINGS),
-            *_AUDIO,
+            _AUDIO[0],
+            # Its plain JSON tells no more than the text.
+            _post(
+                r"audio/(transcriptions|translations)",
+                OpenAITranscript(tells=frozenset({"verbose_json", "srt", "vtt"})),
+            ),
             _MODELS,
         ),
         (_move(r"^(openai/)?v1/(?=.)", ""),),

@@ -14,7 +14,7 @@ import msgspec
 
 from farebox.providers.audio import matroska, mp4, ogg, pcm
 from farebox.providers.audio.frames import adts_length, flac_length, mpeg_length
-from farebox.providers.audio.measure import SLOWEST, USUAL, Measure
+from farebox.providers.audio.measure import Measure, within
 
 _MILLISECOND = Decimal("0.001")
 _ID3 = b"ID3"
@@ -28,6 +28,8 @@ class AudioLength(msgspec.Struct, frozen=True, gc=False):
     """As a decoder will find it, to the millisecond."""
     most: Decimal
     """No file of these bytes plays longer. The same where every frame was counted."""
+    sure: bool = True
+    """Whether it was counted, rather than told by a header or guessed by the size."""
 
 
 def audio_length(data: bytes) -> AudioLength:
@@ -37,7 +39,7 @@ def audio_length(data: bytes) -> AudioLength:
 
 def unknown_length(size: int) -> AudioLength:
     """The length of so many bytes that cannot be read: what they usually play for, and the longest that they can."""
-    return _rounded(Measure(size / USUAL, size / SLOWEST))
+    return _rounded(within(None, size))
 
 
 def bare_length(size: int, rate: int) -> AudioLength:
@@ -56,7 +58,7 @@ def _measure(data: bytes) -> Measure:
         found = adts_length(data, start)
     else:
         found = mpeg_length(data, start)
-    return found if found is not None else Measure((len(data) - start) / USUAL, (len(data) - start) / SLOWEST)
+    return found if found is not None else within(None, len(data) - start)
 
 
 def _after_id3(data: bytes) -> int:
@@ -70,7 +72,7 @@ def _after_id3(data: bytes) -> int:
 
 def _rounded(found: Measure) -> AudioLength:
     seconds = max(0.0, min(found.seconds, found.most))
-    return AudioLength(_milliseconds(seconds), _milliseconds(max(0.0, found.most)))
+    return AudioLength(_milliseconds(seconds), _milliseconds(max(0.0, found.most)), found.sure)
 
 
 def _milliseconds(seconds: float) -> Decimal:

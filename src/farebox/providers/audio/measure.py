@@ -19,6 +19,9 @@ class Measure(NamedTuple):
 
     seconds: float
     most: float
+    sure: bool = True
+    """Whether it was counted, rather than told by a header or guessed by the size: a codec without loss writes an hour
+    of silence into a few bytes."""
 
 
 def believed(declared: float | None, counted: float) -> float:
@@ -31,4 +34,4 @@ def believed(declared: float | None, counted: float) -> float:
 def within(declared: float | None, size: int) -> Measure:
     """A length that nothing but the header tells, between what so many bytes can hold."""
     least, most = size / FASTEST, size / SLOWEST
-    return Measure(min(max(declared, least), most) if declared else size / USUAL, most)
+    return Measure(min(max(declared, least), most) if declared else size / USUAL, most, sure=False)

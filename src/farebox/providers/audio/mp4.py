@@ -8,6 +8,9 @@ from farebox.providers.audio.measure import Measure, believed, within
 from farebox.providers.audio.ogg import OPUS_LONGEST
 
 _HOLDERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_AAC: Final = frozenset({1, 2, 3, 4, 5, 17, 29})
+"""Object types whose packets have 1,024 samples at most, at the rate that follows."""
+_ALAC_MOST: Final = 65_536
 _BOXES_MAX: Final = 20_000
 _RATES: Final = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
@@ -71,6 +74,10 @@ def _per_packet(entry: bytes) -> float | None:
     """How long a packet plays, by the description of its codec."""
     if entry[4:8] == b"Opus":
         return OPUS_LONGEST
+    if entry[4:8] == b"alac":
+        at = entry.find(b"alac", 12)
+        most, rate = (_number(entry, at + 8), _number(entry, at + 28)) if at >= 0 else (0, 0)
+        return most / rate if 0 < most <= _ALAC_MOST and rate else None
     at = entry.find(b"esds")
     if entry[4:8] != b"mp4a" or at < 0:
         return None
@@ -85,6 +92,8 @@ def _per_packet(entry: bytes) -> float | None:
         if tag == 4 and entry[at - 13 : at - 12] not in (b"\x40", b"\x66", b"\x67", b"\x68"):
             return None  # not AAC
     known = int.from_bytes(entry[at : at + 5], "big")
+    if known >> 35 & 31 not in _AAC:
+        return None
     index = known >> 31 & 15
     rate = known >> 7 & 0xFFFFFF if index == 15 else _RATES[index] if index < len(_RATES) else 0
     return 1024 / rate if rate else None

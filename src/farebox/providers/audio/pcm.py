@@ -2,30 +2,49 @@
 
 from collections.abc import Iterator
 
+from farebox.providers.audio.frames import mpeg_length
 from farebox.providers.audio.measure import Measure, within
 
-_PCM = frozenset({1, 2, 3, 6, 7, 0x11, 0xFFFE})
-"""Formats of WAV whose samples all take the same bits: whole numbers, fractions, A-law, µ-law; nearly, ADPCM."""
+_BITS = {2: 4, 6: 8, 7: 8, 0x11: 4}
+"""Of a sample, by the format of WAV, whatever the header says: ADPCM (nearly), A-law, µ-law."""
+_PCM = frozenset({1, 3})
+"""Whole numbers and fractions, which have the bits that the header says."""
+_EXTENSIBLE = 0xFFFE
+_MPEG = frozenset({0x50, 0x55})
 _AIFF_PCM = frozenset({b"NONE", b"sowt", b"twos", b"raw ", b"fl32", b"fl64", b"FL32", b"FL64", b"in24", b"in32"})
 
 
 def wav_length(data: bytes, start: int) -> Measure | None:
-    """WAV; None where it is cut before its samples. At most, everything behind the header is samples."""
-    layout = b""
-    for name, at, size in _chunks(data, start, big=False):
+    """WAV; None where it is cut before its samples, or they are in a format not known here. At most, everything behind
+    the header is samples. Of several descriptions the one counts by which it plays longest."""
+    layouts: list[bytes] = []
+    first = size = 0
+    for name, at, length in _chunks(data, start, big=False):
         if name == b"fmt ":
-            layout = data[at : at + 16]
-        elif name == b"data" and len(layout) == 16:
+            layouts.append(data[at : at + min(length, 40)])
+        elif name == b"data":
+            first = first or at
             rest = len(data) - at
-            if size > rest or not size:  # written while it was not known yet
-                size = rest
-            rate = int.from_bytes(layout[4:8], "little")
-            each = int.from_bytes(layout[2:4], "little") * int.from_bytes(layout[14:16], "little") / 8
-            if int.from_bytes(layout[:2], "little") in _PCM and rate and each:
-                return Measure(size / (rate * each), rest / (rate * each))
-            stated = int.from_bytes(layout[8:12], "little")
-            return within(size / stated if stated else None, rest)
-    return None
+            size += length if 0 < length <= rest else rest  # written while it was not known yet
+    found = [_samples(data, layout, first, size) for layout in layouts if len(layout) >= 16 and first]
+    known = [measure for measure in found if measure is not None]
+    return max(known, default=None) if len(known) == len(found) else None
+
+
+def _samples(data: bytes, layout: bytes, at: int, size: int) -> Measure | None:
+    """The length of so many bytes of samples that are described so; None where that is not known."""
+    kind, channels = int.from_bytes(layout[:2], "little"), int.from_bytes(layout[2:4], "little")
+    rate, bits = int.from_bytes(layout[4:8], "little"), int.from_bytes(layout[14:16], "little")
+    if kind == _EXTENSIBLE and len(layout) >= 26:
+        kind = int.from_bytes(layout[24:26], "little")
+    if kind in _MPEG:
+        return mpeg_length(data, at)
+    if kind in _BITS:
+        bits = _BITS[kind]
+    elif kind not in _PCM or not 0 < bits <= 64:
+        return None
+    each = rate * channels * bits / 8
+    return Measure(size / each, (len(data) - at) / each) if each else None
 
 
 def aiff_length(data: bytes, start: int) -> Measure | None:

@@ -45,6 +45,10 @@ _BYTES_PER_SECOND: Final = {"mp3": 16_000, "opus": 8_000, "aac": 8_000, "flac": 
 _SAMPLE_RATE: Final = 24_000
 _SOUND_BYTES_MAX: Final = 64 * 1024 * 1024
 """23 minutes of samples."""
+_UNTOLD: Final = (
+    "how long audio of this kind plays cannot be counted, and this form of the answer does not tell it: "
+    'ask for "response_format": "verbose_json"'
+)
 _CUE: Final = re.compile(r"--> *(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})")
 
 
@@ -131,6 +135,8 @@ class OpenAITranscript(bodies.JsonBody):
     remote_seconds: int = 0
     """How long audio can play that the request names by URL or file id, as the provider limits it; 0 where a request
     is not metered that names some."""
+    tells: frozenset[str] = frozenset({"json", "verbose_json", "diarized_json", "srt", "vtt"})
+    """Forms of the answer that tell how long was heard."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -150,9 +156,12 @@ class OpenAITranscript(bodies.JsonBody):
             audio_seconds_max=math.ceil(sum(length.most for length in lengths)) if files else self.remote_seconds,
         )
         stream = multipart.value(fields, body, "stream") == "true"
-        unmetered = (
-            None if files or self.remote_seconds else "how long audio plays that is not in the form is not known"
-        )
+        unmetered = None
+        if not files and not self.remote_seconds:
+            unmetered = "how long audio plays that is not in the form is not known"
+        elif not all(length.sure for length in lengths):
+            form = multipart.value(fields, body, "response_format") or "json"
+            unmetered = None if form in self.tells else _UNTOLD
         return ParsedRequest(model, stream, demand, unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
