@@ -143,6 +143,29 @@ async def test_what_cannot_be_written_waits(services: Services) -> None:
     assert await alarms(services) == [("overrun", "a", 1, {"n": 1})]
 
 
+async def test_what_a_tenant_may_have_written_keeps_no_alarm_back(services: Services) -> None:
+    """PostgreSQL takes no NUL, no database half a character pair, and a terminal obeys what it is shown."""
+    raise_alarm(services, "tier_unknown", "openai/acme-1: \0\ud800\x1b[2J", why="a\0b\nc", n=1)
+    raise_alarm(services, "provider_key_trouble", "openai", status=401)
+    await operator_alarms.work(services)
+    assert await alarms(services) == [
+        ("provider_key_trouble", "openai", 1, {"status": 401}),
+        ("tier_unknown", "openai/acme-1: \ufffd\ufffd\ufffd[2J", 1, {"why": "a\ufffdb\ufffdc", "n": 1}),
+    ]
+
+
+async def test_many_matters_of_one_kind_leave_room_for_others(services: Services, clock: HandClock) -> None:
+    for day in range(2):
+        clock.now += day * DAY_MS
+        for number in range(5 * MATTERS_MAX):
+            raise_alarm(services, "tier_unknown", f"openai/acme-1: tier {number}")
+        raise_alarm(services, "provider_key_trouble", "openai", status=401)
+        assert services.alarms.dropped == (day + 1) * 4 * MATTERS_MAX
+    await operator_alarms.work(services)
+    kinds = [kind for kind, *_ in await alarms(services)]
+    assert (kinds.count("tier_unknown"), kinds.count("provider_key_trouble")) == (MATTERS_MAX, 1)
+
+
 async def test_it_is_bounded_and_never_raises(services: Services, clock: HandClock) -> None:
     for number in range(MATTERS_MAX + 5):
         raise_alarm(services, "usage_disbelieved", f"openai/{number}")

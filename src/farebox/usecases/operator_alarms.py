@@ -5,6 +5,7 @@ periodic job makes the alarms durable: a row for each matter (`farebox status` s
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,8 +20,9 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 if TYPE_CHECKING:
     from farebox.usecases.services import Services
 
-MATTERS_MAX = 1_000
-"""Different matters that one process takes in a day: what alarms are about may be named by a tenant's request."""
+MATTERS_MAX = 200
+"""Different matters of one kind that one process takes in a day. What alarms are about may be named by a tenant's
+request, and a tenant who names much must not keep alarms of another kind from the operator."""
 TEXT_MAX = 300
 DAY_MS = 86_400_000
 
@@ -36,17 +38,20 @@ class Alarms:
         self._waiting: dict[tuple[str, str], Alarm] = {}
         self._day = -1
         self._today: set[tuple[str, str]] = set()
+        self._kinds: Counter[str] = Counter()
 
     def add(self, kind: str, about: str, content: Mapping[str, str | int], at: int) -> bool:
         """Whether it is the first of its kind about this today, in this process."""
         if at // DAY_MS != self._day:
             self._day = at // DAY_MS
             self._today = set(self._waiting)
+            self._kinds = Counter(kind for kind, _ in self._today)
         matter = (kind, about)
         first = matter not in self._today
-        if first and len(self._today) >= MATTERS_MAX:
+        if first and self._kinds[kind] >= MATTERS_MAX:
             self.dropped += 1
             return False
+        self._kinds[kind] += first
         self._today.add(matter)
         before = self._waiting.get(matter)
         self._waiting[matter] = Alarm(
@@ -77,11 +82,17 @@ def raise_alarm(services: "Services", kind: str, about: str, **content: str | in
     """
     try:
         assert kind in ALARM_KINDS, f"{kind} is no kind of alarm"
-        shown = {name: value if isinstance(value, int) else str(value)[:TEXT_MAX] for name, value in content.items()}
-        if services.alarms.add(kind, about[:TEXT_MAX], shown, services.clock.now_ms()):
-            log.error("operator alarm", kind=kind, about=about[:TEXT_MAX], content=shown)
+        about = _text(about)
+        shown = {name: value if isinstance(value, int) else _text(str(value)) for name, value in content.items()}
+        if services.alarms.add(kind, about, shown, services.clock.now_ms()):
+            log.error("operator alarm", kind=kind, about=about, content=shown)
     except Exception:  # noqa: BLE001 - an alarm is raised where a charge has been posted: whatever it is, it ends here
         services.alarms.dropped += 1
+
+
+def _text(text: str) -> str:
+    """What databases, logs and terminals take, whoever wrote it: one alarm that cannot be kept would keep back all."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:TEXT_MAX])
 
 
 async def work(services: "Services") -> None:
