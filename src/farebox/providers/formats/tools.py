@@ -155,7 +155,7 @@ def of_responses(
         if isinstance(item, dict) and item.get("tools") and item.get("type") not in _LISTINGS:
             found.extend(tool for outer in _declared(item["tools"]) for tool in _spread(outer))
     # Calls of an MCP server are not among those that `max_tool_calls` is documented to count.
-    return tuple(_tool(rules, tool, _hosted_shell(tool), None if tool.type == "mcp" else most) for tool in found)
+    return tuple(_tool(rules, tool, _hosted_shell(tool), None if _name(tool) == "mcp" else most) for tool in found)
 
 
 def of_messages(tools: Iterable[Declared] | None, servers: object, contents: Iterable[object]) -> tuple[Tool, ...]:
@@ -241,7 +241,7 @@ def _by_rule(
 def _spread(tool: Declared) -> Iterator[Declared]:
     """A tool, and those inside it where it is a namespace."""
     yield tool
-    if tool.type == "namespace" and tool.tools:
+    if _name(tool) == "namespace" and tool.tools:
         for inner in _declared(tool.tools):
             yield from _spread(inner)
 
@@ -267,7 +267,7 @@ def _name(tool: Declared) -> str:
 def _hosted_shell(tool: Declared) -> str | None:
     """A shell costs nothing where the caller runs its commands; in a container of the provider it costs by the time."""
     local = isinstance(tool.environment, dict) and tool.environment.get("type") == "local"
-    if tool.type != "shell" or local:
+    if _name(tool) != "shell" or local:
         return None
     return 'what a hosted shell costs is not in the answer: use a `shell` with `"environment": {"type": "local"}`'
 
