@@ -333,6 +333,15 @@ def test_an_event_that_is_not_called_an_error_is_none() -> None:
     assert (seen.failed, seen.delivered_bytes) == (False, 1)
 
 
+def test_text_that_is_no_event_is_text() -> None:
+    seen = same(chat, b"\xef\xbb\xbf \nGood evening\nto you")
+    assert (seen.empty, seen.delivered_bytes, seen.problem) == (
+        False,
+        len("Good eveningto you"),
+        "no usage (2 unreadable)",
+    )
+
+
 # Sound, pictures, and lists
 
 

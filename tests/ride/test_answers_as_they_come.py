@@ -36,7 +36,7 @@ class Provider:
 
 @contextlib.contextmanager
 def provider(farebox: Farebox, handle: Handler) -> Iterator[Callable[[], None]]:
-    """In the place of Cerebras and Google. Yields what tells the handler to go on."""
+    """In the place of Cerebras, Google and Groq. Yields what tells the handler to go on."""
 
     async def begin() -> tuple[Provider, RunningServer]:
         made = Provider()
@@ -51,7 +51,7 @@ def provider(farebox: Farebox, handle: Handler) -> Iterator[Callable[[], None]]:
         return made, await serve(one, "127.0.0.1", 0)
 
     made, server = farebox.run(begin())
-    for slug in ("cerebras", "google-ai-studio"):
+    for slug in ("cerebras", "google-ai-studio", "groq"):
         set_provider(farebox, slug, base_url=f"http://{server.host}:{server.port}")
         set_price(farebox, slug, "raw-1")
 
@@ -238,6 +238,19 @@ async def test_nor_where_events_come_unasked(customer: Customer, monkeypatch: py
     assert paid(customer) == price_of(3, 900)
 
 
+async def test_sound_of_which_nobody_got_any_is_free(customer: Customer) -> None:
+    async def handle(self: Provider, exchange: Exchange) -> None:
+        stream = exchange.start(200, [("content-type", "audio/pcm")])
+        await stream.send(bytes(96_000))
+        raise ConnectionError
+
+    with provider(customer.farebox, handle):
+        set_price(customer.farebox, "groq", "gpt-4o-mini-tts")  # by how long it plays
+        request = json.dumps({"model": "gpt-4o-mini-tts", "input": "Good evening", "response_format": "pcm"}).encode()
+        answer = await call(customer, request, "groq/audio/speech")
+    assert (answer.status, paid(customer), customer.balance.held) == (502, 0, 0)
+
+
 async def test_a_list_that_breaks_off_breaks_off_for_the_client(customer: Customer) -> None:
     """No event can tell it."""
     entry = google("one").removeprefix(b"data: ").strip()
@@ -268,6 +281,20 @@ async def test_an_unknown_encoding_passes_unread_with_a_note(customer: Customer)
     receipt = customer.receipt(answer.log_id)
     assert receipt["usage_source"] == "counted"
     assert "encoded as 'snappy'" in receipt["notes"][0]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_plain_text_under_an_unknown_encoding_is_read(customer: Customer, stream: bool) -> None:
+    document = {"choices": [{"message": {"content": "So it is."}, "finish_reason": "stop"}], "usage": USAGE}
+    body = event({"choices": [], "usage": USAGE}) + event("[DONE]") if stream else json.dumps(document).encode()
+
+    async def handle(self: Provider, exchange: Exchange) -> None:
+        exchange.answer(200, [*(EVENTS if stream else JSON), ("content-encoding", "utf-8")], body)
+
+    with provider(customer.farebox, handle):
+        answer = await call(customer, streamed() if stream else whole())
+    assert answer.body == body
+    assert paid(customer) == price_of(3, 900)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

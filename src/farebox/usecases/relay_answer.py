@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 
 from msgspec.structs import replace
 
@@ -104,13 +105,13 @@ def _reader(ride: Ride, unread: str, *, events: bool) -> AnswerReader | None:
     call = ride.call
     if call.format is None or call.parsed is None or ride.status >= 400:
         return None
-    if unread:
-        return UnreadReader(unread)
     wire, parsed = call.format, call.parsed
 
     def make(events: bool) -> AnswerReader:
         return wire.reader(parsed, streaming=events, hide_usage=not parsed.asked_usage)
 
+    if unread:  # some say `utf-8` there
+        return Sniffer(make, declared=events, other=UnreadReader(unread))
     if ride.answer_type.startswith(_NEVER_EVENTS) and not parsed.stream:
         return make(events)
     return Sniffer(make, declared=events)
@@ -126,7 +127,7 @@ class _Relay:
         self._declared_events = events
         self._collected: list[bytes] = []
         self._collected_bytes = 0
-        self._goes_on = self._asked_for_stream = False
+        self._goes_on = self._asked_for_stream = self._begun = False
         self._sending = False
         self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
@@ -151,8 +152,6 @@ class _Relay:
             await self.as_it_comes(headers)
             return
         tail, observed = self._close(cut)
-        if cut is not None:
-            observed = replace(observed, delivered_bytes=0, text="", empty=True)  # nobody has been given any of it
         body = b"".join((*self._collected, tail))
         if observed.failed and cut is None:
             body = await self._checked(body)
@@ -175,6 +174,7 @@ class _Relay:
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         ride = self._ride
+        self._begun = True
         length = [] if self._events else self.length
         stream = ride.sink.start(ride.status, headers + length + _money(ride, None))
         cut = await self._read(lambda: self._forward(stream))
@@ -348,6 +348,8 @@ class _Relay:
         tail, observed = self._reader.close()
         if cut is not None and observed.complete:
             observed = replace(observed, complete=False)  # every choice had ended, but not the stream
+        if cut is not None and not self._begun:  # nobody has been given any of it
+            observed = replace(observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), pictured=0, empty=True)
         return tail, observed
 
 

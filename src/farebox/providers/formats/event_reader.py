@@ -11,6 +11,8 @@ from farebox.providers.sse import BYTE_ORDER_MARK, LINE_BYTES_MAX, LineCutter, i
 
 EVENT_BYTES_MAX: Final = 2**20
 """An event in several lines of data above this size is not read."""
+_FIELDS: Final = (b":", b"event", b"id", b"retry", b"data")
+"""What lines begin with; others are no events, but some text."""
 
 
 class EventReader:
@@ -197,9 +199,17 @@ class EventReader:
         if line.startswith(b"event:"):
             self._named_error = line[6:].strip() == b"error"
         self._waiting += len(line)
+        if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
+            self._text_line(line)
         alone = line.startswith(b":") and len(self._event) == 1  # comments keep connections alive
         if alone or (self._waiting > EVENT_BYTES_MAX and not self._data):
             self._flush(passed)
+
+    def _text_line(self, line: bytes) -> None:
+        """No field, nor the beginning of one that was cut off."""
+        if text := line.removeprefix(BYTE_ORDER_MARK).strip():
+            self._empty = False
+            self._lost(len(text))
 
     def _blank(self, line: bytes, passed: list[bytes]) -> None:
         self._separated = True

@@ -9,12 +9,16 @@ from farebox.providers.sse import BYTE_ORDER_MARK
 
 class Sniffer:
     """A reader that looks at an answer's first bytes: some are events or a document whatever their content type says.
-    `make` makes the reader, of events or not."""
+    `make` makes the reader, of events or not. `other` reads what is neither by its first bytes; without it, that is
+    what it is declared to be."""
 
-    __slots__ = ("_declared", "_head", "_make", "_reader")
+    __slots__ = ("_declared", "_head", "_make", "_other", "_reader")
 
-    def __init__(self, make: Callable[[bool], AnswerReader], *, declared: bool) -> None:
+    def __init__(
+        self, make: Callable[[bool], AnswerReader], *, declared: bool, other: AnswerReader | None = None
+    ) -> None:
         self._make = make
+        self._other = other
         self._declared = declared
         self._head = b""
         self._reader: AnswerReader | None = None
@@ -31,7 +35,7 @@ class Sniffer:
             self._head = begun
             return space  # it keeps a connection alive
         self._head = b""
-        self._reader = self._make(self._declared if kind == "other" else kind == "events")
+        self._reader = self._undecided() if kind == "other" else self._make(kind == "events")
         return space + self._reader.feed(begun)
 
     @property
@@ -61,10 +65,13 @@ class Sniffer:
     def close(self) -> tuple[bytes, Observed]:
         if self._reader is not None:
             return self._reader.close()
-        reader = self._make(self._declared)
+        reader = self._undecided()
         first = reader.feed(self._head) if self._head else b""
         last, seen = reader.close()
         return first + last, seen
+
+    def _undecided(self) -> AnswerReader:
+        return self._other or self._make(self._declared)
 
 
 _MARKS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
