@@ -23,7 +23,9 @@ from farebox.settings import Settings
 _PIECE = 4096
 """What a pipe takes whole, or not at all, when it is ready for some (PIPE_BUF of Linux)."""
 _WAIT_MS = 50
-"""How long a reader that is slow is waited for, once; then lines are dropped until it has room again."""
+"""How long a reader that is slow is waited for; where it still has no room, lines are dropped until it has."""
+_PATIENCE_SECONDS = 1.0
+"""How often: a reader who takes a little at a time would else set the pace of every call."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -71,6 +73,8 @@ class Sink:
         self._poll = select.poll()
         if self._fd is not None:
             self._poll.register(self._fd, select.POLLOUT)
+        self._clock = SystemClock()
+        self._impatient_until = float("-inf")
         self._lost = 0
         """Lines that were dropped since one was written."""
         self._cut = False
@@ -107,9 +111,9 @@ class Sink:
             self._stream.flush()
             return
         data = b"\n" + data if self._cut else data
-        wait, written = 0 if self._lost else _WAIT_MS, 0
+        written = 0
         while written < len(data):
-            if not self._poll.poll(wait):
+            if not self._ready():
                 self._cut = self._cut or written > 0
                 raise BlockingIOError("nobody reads the log")
             try:
@@ -118,6 +122,16 @@ class Sink:
                 self._cut = self._cut or written > 0
                 raise
         self._cut = False
+
+    def _ready(self) -> bool:
+        """Whether the descriptor takes a piece, now or soon."""
+        if self._poll.poll(0):
+            return True
+        now = self._clock.monotonic()
+        if self._lost or now < self._impatient_until:
+            return False
+        self._impatient_until = now + _PATIENCE_SECONDS
+        return bool(self._poll.poll(_WAIT_MS))
 
 
 def _descriptor(stream: IO[str] | None) -> int | None:

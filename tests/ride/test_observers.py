@@ -1,11 +1,14 @@
 """Nothing between the commit of a charge and the last byte of its answer may raise, whatever looks on breaks."""
 
 import asyncio
+import os
 import sys
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
+from farebox import logs
 from farebox.http.exchange import HeaderList
 from farebox.http.server.heads import header_lines, sendable
 from farebox.storage.sql import DatabaseUnavailable
@@ -105,6 +108,28 @@ async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer,
 def test_what_looks_on_ends_no_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError), looking_on("a test"):
         raise asyncio.CancelledError
+
+
+def test_a_reader_that_takes_a_little_at_a_time_is_not_waited_for_at_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would set the pace of all calls."""
+
+    class Poll:
+        waits: ClassVar[list[int]] = []
+
+        def poll(self, wait: int) -> bool:
+            """Room is there for whoever waits."""
+            self.waits.append(wait)
+            return wait > 0
+
+    reading, writing = os.pipe()
+    with open(reading, "rb", 0) as read, open(writing, "w") as stream:
+        sink = logs.Sink(stream, said=lambda lost: b"%d lost" % lost, kept=False)
+        monkeypatch.setattr(sink, "_poll", Poll())
+        monkeypatch.setattr(sink, "_clock", SimpleNamespace(monotonic=lambda: 0.0))
+        for number in range(5):
+            sink.line(f"line {number}")
+        assert [wait for wait in Poll.waits if wait] == [logs._WAIT_MS]
+        assert read.read(100) == b"line 0\n"
 
 
 def test_headers_that_cannot_be_sent_are_left_out() -> None:
