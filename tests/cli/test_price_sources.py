@@ -59,6 +59,10 @@ def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
         ("acme-1", "input_mtok", "1", "1.5", "+50.0 %")
     ]
     assert found.json[0]["version"].startswith("own/")
+    sound = {**entry, "output_cost_per_audio_token": 8e-05, "cache_creation_input_token_cost": 0}
+    file.write_text(json.dumps({"acme-1": sound}))
+    (row,) = cli("price", "audit", "--litellm", str(file), "--json").json
+    assert (row["price"], row["ours"], row["theirs"]) == ("output_audio_mtok", "2", "80"), "charged as any other output"
     file.write_text("[]")
     assert cli("price", "audit", "--litellm", str(file)).status == 1
 

@@ -189,3 +189,23 @@ BROKEN = [
 def test_a_supplement_that_cannot_be_charged_by_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidSupplement):
         Supplement(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("gpt-4o-audio-preview-2024-12-17", 1_000 * 40_000 + 100 * 2_500 + 50 * 80_000 + 80 * 10_000),
+        ("gpt-4o-mini-audio-preview", 1_000 * 10_000 + 100 * 150 + 50 * 20_000 + 80 * 600),
+    ],
+)
+def test_sound_costs_more_than_words(model: str, expected: int) -> None:
+    heard: dict[str, int] = {"input_tokens": 1_100, "input_audio_tokens": 1_000}
+    said: dict[str, int] = {"output_tokens": 130, "output_audio_tokens": 50}
+    assert nanos(price("openai", model), **heard, **said) == expected
+
+
+def test_what_mistral_had_cached_costs_a_tenth() -> None:
+    for model in ("mistral-large-latest", "codestral-latest", "magistral-small-latest"):
+        found = price("mistral", model)
+        cached, all_new = (nanos(found, input_tokens=1_000, **more) for more in ({"cache_read_tokens": 1_000}, {}))
+        assert 10 * cached == all_new, model

@@ -13,11 +13,12 @@ from farebox.pricing.compiler import LIST_IDS, PriceList
 from farebox.pricing.litellm_map import LiteLLMMap
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.pricebook import PriceBook
-from farebox.pricing.rates import UNITS, Price
+from farebox.pricing.rates import UNITS, Price, ancestors
 from farebox.pricing.receipt import Receipt
 
 SHOWN_PERCENT: Final = Decimal(1)
 """A smaller difference is not shown: lists round."""
+_METERS: Final = {unit.price_key: meter for meter, unit in UNITS.units.items()}
 _RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
 
@@ -122,9 +123,10 @@ def _compared(ours: ModelPrice, theirs: Mapping[str, Price], model: str, source:
     mine = _amounts(ours)
     found = []
     for key, usd in _flat(theirs).items():
-        if key in mine:
+        amount = mine.get(key) if key in mine or not usd else _general(mine, key)  # zero: not billed apart
+        if amount is not None:
             one = Difference(
-                ours.provider, model, key, mine[key], usd, ours.version, source, _date_of(ours.version), in_use
+                ours.provider, model, key, amount, usd, ours.version, source, _date_of(ours.version), in_use
             )
             if abs(one.percent) > SHOWN_PERCENT:
                 found.append(one)
@@ -140,6 +142,14 @@ def _amounts(price: ModelPrice) -> dict[str, Decimal]:
             usd = Decimal(number) * unit.per / price.denominator / NANOS_PER_USD
             amounts[_key(unit.price_key, start)] = usd
     return amounts
+
+
+def _general(mine: Mapping[str, Decimal], key: str) -> Decimal | None:
+    """The price that a special meter without one of its own is charged at: that of the closest meter it is part of."""
+    meter = _METERS.get(key)
+    wider = [] if meter is None else [name for name in ancestors(meter) if UNITS.units[name].price_key in mine]
+    closest = max(wider, key=lambda name: len(ancestors(name)), default=None)
+    return None if closest is None else mine[UNITS.units[closest].price_key]
 
 
 def _flat(rates: Mapping[str, Price]) -> dict[str, Decimal]:
