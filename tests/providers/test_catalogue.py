@@ -58,6 +58,10 @@ CALLS = [
     ("perplexity-ai", "responses", "v1/responses", "openai_responses"),
     ("openrouter", "api/v1/chat/completions", "chat/completions", "openai_chat"),
     ("openrouter", "v1/chat/completions", "chat/completions", "openai_chat"),
+    ("openrouter", "api/v1/v1/chat/completions", "chat/completions", "openai_chat"),
+    ("mistral", "v1/v1/chat/completions", "chat/completions", "openai_chat"),
+    ("groq", "openai/v1/v1/chat/completions", "chat/completions", "openai_chat"),
+    ("anthropic", "v1/v1/messages", "v1/messages", "anthropic_messages"),
     ("cohere", "v2/chat", "v2/chat", "cohere_chat"),
     ("cohere", "v2/rerank", "v2/rerank", "cohere_rerank"),
     ("cohere", "v1/rerank", "v1/rerank", "cohere_rerank"),
@@ -126,8 +130,8 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
         ("openai", "GET", "models/..%2ffiles"),
         ("openai", "POST", "x/../chat/completions"),
         ("openai", "POST", ""),
-        ("openai", "POST", "v1/v1/chat/completions"),  # what is judged is what is sent
-        ("openrouter", "GET", "api/v1/v1/models"),
+        ("openrouter", "POST", "api/v1/api/v1/chat/completions"),  # what is judged is what is sent
+        ("openrouter", "GET", "api/v1/api/v1/models"),
         ("anthropic", "POST", "v1/messages/batches"),
         ("google-ai-studio", "POST", "v1beta/models/imagen:predict"),
         ("google-ai-studio", "POST", "v1beta/models/a/b:generateContent"),

@@ -96,7 +96,8 @@ _MESSAGES: Final = AnthropicMessages()
 _GENERATE: Final = GoogleGenerate()
 
 _MODELS: Final = _get(r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?")
-_NO_V1: Final = (_move(r"^v1/(?=.)", ""),)
+_NO_V1: Final = (_move(r"^(v1/)+(?=.)", ""),)
+"""Twice, where both a base URL and the SDK that it is given to have it."""
 _AUDIO: Final = (
     _post(r"audio/speech", OpenAISpeech()),
     _post(r"audio/(transcriptions|translations)", OpenAITranscript()),
@@ -137,7 +138,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
             _post(r"v1/chat/completions", _CHAT),
             _get(r"v1/models(/[\w.-]+)?"),
         ),
-        (_move(r"^(?=(messages|models|chat|complete|files)\b)", "v1/"),),
+        (_move(r"^(v1/)*(?=(messages|models|chat|complete|files)\b)", "v1/"),),
         key_header="x-api-key",
         bearer_paths=re.compile(r"v1/chat/completions"),
         headers=(("anthropic-version", "2023-06-01"),),
@@ -181,7 +182,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
             ),
             _MODELS,
         ),
-        (_move(r"^(openai/)?v1/(?=.)", ""),),
+        (_move(r"^(openai/)?(v1/)+(?=.)", ""),),
     ),
     Provider(
         "mistral",
@@ -262,7 +263,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
             _post(r"embeddings", OpenAIEmbeddings(reading=openai_embeddings.OPENROUTER)),
             _MODELS,
         ),
-        (_move(r"^(api/)?v1/(?=.)", ""),),
+        (_move(r"^(api/)?(v1/)+(?=.)", ""),),
         embeddings_path="embeddings",
     ),
     Provider(
