@@ -10,6 +10,7 @@ import structlog
 
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
 from farebox.pricing.charge import unpriced_meters
+from farebox.pricing.model import ModelPrice
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
 from farebox.storage.sql import DatabaseUnavailable
@@ -20,6 +21,7 @@ from farebox.usecases.operator_key import checked
 from farebox.usecases.relay_answer import relay_answer
 from farebox.usecases.ride import REASONS, Ride
 from farebox.usecases.services import Services
+from farebox.usecases.stated_cost import OWN
 from farebox.usecases.tiers import asked_price, hold_price
 from farebox.usecases.unlisted import with_max_price
 from farebox.usecases.watch import Interrupted, Watch
@@ -99,10 +101,25 @@ async def _price_and_hold(ride: Ride) -> None:
             f"The request allows searches, and {model!r} of {call.provider} has no price for {', '.join(unpriced)}, so "
             "it is not called on the operator's key.",
         )
+    _check_priced_by_the_token(ride, ride.price)
     price = hold_price(ride, asked_price(ride))
     ride.hold_asked = True
     with ride.watch.waiting(services.settings.call_timeout_ms / 1000):
         ride.held = await hold_credit(services, call, price, ride.markup)
+
+
+def _check_priced_by_the_token(ride: Ride, price: ModelPrice) -> None:
+    """A model that is priced by the second, character or page may write text too, at its maker: that would be free.
+    Raises Problem."""
+    assert ride.call.parsed is not None
+    demand = ride.call.parsed.demand
+    by_other = demand.no_output or demand.audio_seconds_max or price.version.startswith(OWN)
+    if not by_other and unpriced_meters(price, {"input_tokens": 1}):
+        raise Problem(
+            NOT_METERED,
+            f"{demand.model!r} of {ride.call.provider} has no price for tokens, so it is not asked for text on the "
+            "operator's key.",
+        )
 
 
 async def _reach(ride: Ride) -> UpstreamAnswer:
