@@ -128,6 +128,19 @@ def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_br
     assert grown > 5 * 89_000 * 2000
 
 
+def test_what_one_tenant_searches_for_does_not_raise_the_holds_of_others(farebox: Farebox, upstream: Upstream) -> None:
+    upstream.answer = found(20_000, 2)
+    for _ in range(3):
+        assert search(farebox.funded("5")).status_code == 200
+    greedy, modest = farebox.funded("10"), farebox.funded("5")
+    upstream.answer = found(900_000, 1)
+    assert search(greedy).status_code == 200
+    upstream.answer = found(20_000, 2)
+    holds = [customer.receipt(search(customer).headers["cf-aig-log-id"])["hold_nanos"] for customer in (modest, greedy)]
+    assert holds[0] < 5 * 33_000 * 2000 + 60_000_000
+    assert holds[1] > 5 * 890_000 * 1000
+
+
 def test_what_the_operator_does_not_pay_for_is_refused(farebox: Farebox) -> None:
     customer = farebox.funded("100")
     mcp = {"type": "mcp", "server_label": "acme", "server_url": "https://acme.example/mcp"}

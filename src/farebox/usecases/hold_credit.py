@@ -79,7 +79,7 @@ def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:
             demand,
             services.unseen_rules,
             known=lambda unseen: learned.size(account, provider, unseen.ref),
-            learned=lambda kind: learned.per_use(provider, kind, percentile),
+            learned=lambda kind: learned.per_use(account, provider, kind, percentile),
         )
 
     return outside

@@ -2,6 +2,7 @@
 of tools bring in. In memory and bounded; after a restart, or in another process, the rules for the unknown apply.
 """
 
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 
 from farebox.money import ceil_div
@@ -10,11 +11,34 @@ from farebox.pricing.unseen import FEES, TOOLS
 from farebox.usage import Usage
 
 SIZES_KEPT = 50_000
-USES_KEPT = 1_000
-"""Observations of one tool at one provider: the latest."""
+USES_KEPT = 200
+"""Observations of one account's uses of one tool at one provider: the latest."""
+ACCOUNTS_KEPT = 500
+ACCOUNTS_MIN = 3
+"""From so many accounts on, what is usual with them counts for all."""
 BYTES_PER_TOKEN = 4
 """Of the request's own text, roughly: what is above it is taken for what tools brought in."""
 DAY_MS = 86_400_000
+
+
+class _Uses:
+    """What an account's uses of a tool brought in."""
+
+    __slots__ = ("_latest", "_ordered")
+
+    def __init__(self) -> None:
+        self._latest: deque[int] = deque()
+        self._ordered: list[int] = []
+
+    def add(self, tokens: int) -> None:
+        self._latest.append(tokens)
+        insort(self._ordered, tokens)
+        if len(self._latest) > USES_KEPT:
+            del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
+
+    def level(self, percentile: int) -> int:
+        """What so many of a hundred uses do not exceed."""
+        return self._ordered[min(len(self._ordered) - 1, len(self._ordered) * percentile // 100)]
 
 
 class Learned:
@@ -22,8 +46,7 @@ class Learned:
 
     def __init__(self) -> None:
         self._sizes: OrderedDict[tuple[str, str, str], int] = OrderedDict()
-        self._uses: dict[tuple[str, str], deque[int]] = {}
-        self._sorted: dict[tuple[str, str], list[int]] = {}
+        self._uses: dict[tuple[str, str], OrderedDict[str, _Uses]] = {}
         self._day = -1
         self._written_off = 0
 
@@ -43,20 +66,25 @@ class Learned:
             self._sizes.move_to_end(key)
         return tokens
 
-    def learn_use(self, provider: str, kind: str, tokens: int) -> None:
+    def learn_use(self, account_id: str, provider: str, kind: str, tokens: int) -> None:
         """A call's uses of a tool brought in so many tokens each."""
-        self._uses.setdefault((provider, kind), deque(maxlen=USES_KEPT)).append(tokens)
-        self._sorted.pop((provider, kind), None)
+        accounts = self._uses.setdefault((provider, kind), OrderedDict())
+        accounts.setdefault(account_id, _Uses()).add(tokens)
+        accounts.move_to_end(account_id)
+        if len(accounts) > ACCOUNTS_KEPT:
+            accounts.popitem(last=False)
 
-    def per_use(self, provider: str, kind: str, percentile: int) -> int:
-        """So much, or less, one use brought in, in that percentage of the calls observed; 0 where there were none."""
-        seen = self._uses.get((provider, kind))
-        if not seen:
+    def per_use(self, account_id: str, provider: str, kind: str, percentile: int) -> int:
+        """So much, or less, one use brought in, in that percentage of the account's own calls, and of the calls of an
+        account in the middle of all: what a few others bring in does not raise anybody's holds. 0 where there were
+        none."""
+        accounts = self._uses.get((provider, kind))
+        if not accounts:
             return 0
-        ordered = self._sorted.get((provider, kind))
-        if ordered is None:
-            ordered = self._sorted[provider, kind] = sorted(seen)
-        return ordered[min(len(ordered) - 1, len(ordered) * percentile // 100)]
+        own = accounts.get(account_id)
+        levels = sorted(uses.level(percentile) for uses in accounts.values())
+        usual = levels[(len(levels) - 1) // 2] if len(levels) >= ACCOUNTS_MIN else 0
+        return max(usual, own.level(percentile) if own else 0)
 
     def write_off(self, amount: int, at: int) -> int:
         """Nano-dollars of this call's cost were written off; returns what was in all, on the day of `at`."""
@@ -77,4 +105,4 @@ def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usag
     uses = int(usage.get(FEES[kind], 0)) if kind in FEES else 1
     if kind in TOOLS and uses:
         beside = max(0, read - demand.text_bytes // BYTES_PER_TOKEN)
-        learned.learn_use(provider, kind, ceil_div(beside, uses))
+        learned.learn_use(account_id, provider, kind, ceil_div(beside, uses))
