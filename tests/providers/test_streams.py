@@ -146,6 +146,11 @@ def test_hidden_usage_goes_with_its_empty_line(end: bytes) -> None:
     assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
 
 
+def test_an_event_without_figures_is_not_hidden() -> None:
+    answer = stream(chunk(None, usage={}, prompt_filter_results=[]), chunk({"content": "a"}, "stop"), "[DONE]")
+    same(lambda: chat(hide_usage=True), answer)
+
+
 def test_an_event_in_several_lines() -> None:
     text = json.dumps(chunk({"content": "a"}, "stop", usage=PLAIN), indent=1).replace("\n", "\ndata: ")
     answer = f": hello\n\ndata: {text}\n\n".encode()

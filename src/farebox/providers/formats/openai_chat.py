@@ -274,7 +274,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     do finish reasons. `[DONE]` does, or the end of the body."""
     chunk = _ANSWER.decode(data)
     _take(seen, chunk)
-    if chunk.usage is None or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
+    if not chunk.usage or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
         return True
     return not seen.hide_usage
 
