@@ -308,6 +308,21 @@ def test_a_skeleton_is_the_document_without_its_bulk() -> None:
     assert small.skeleton() is None
 
 
+@pytest.mark.parametrize("comma", [",", ",\n        "])
+def test_what_a_token_might_have_been_is_bulk(comma: str) -> None:
+    """An answer of some thousand tokens has more of it than is kept."""
+    others = [{"token": token, "logprob": -1.5, "bytes": [91, 34]} for token in ("[", ' "]', "\\", '{"a": [', "e")]
+    tokens = [{"token": "[", "logprob": -0.1, "bytes": [91], "top_logprobs": others * 4}] * 9_000
+    choice = {"index": 0, "message": {"content": "a"}, "logprobs": {"content": tokens}, "finish_reason": "stop"}
+    raw = json.dumps({"choices": [choice], "usage": PLAIN}, separators=(comma, ": ")).encode()
+    assert len(raw) > 9 * 2**20
+    sample = next(sample for sample in WHOLE if sample.format.name == "openai_chat")
+    for size in (5_000, 300_000):
+        reader = sample.format.reader(sample.parsed, streaming=False, hide_usage=False)
+        passed, seen = drive(reader, [raw[at : at + size] for at in range(0, len(raw), size)])
+        assert (passed == raw, seen.usage) == (True, {"input_tokens": 10, "output_tokens": 2})
+
+
 # Errors
 
 

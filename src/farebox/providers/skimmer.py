@@ -1,7 +1,8 @@
 """JSON without its bulk: what billing reads of a document that is too large to be kept.
 
-Pictures, sound and vectors make an answer large; usage, model and text never do. So the contents of long strings that
-are encoded data, and the numbers of long arrays, are dropped while the bytes pass, and the rest is still JSON. Bytes
+Pictures, sound, vectors and the probabilities of tokens make an answer large; usage, model and text never do. So the
+contents of long strings that are encoded data, the numbers of long arrays, and what else a token might have been
+(`top_logprobs`) are dropped while the bytes pass, and the rest is still JSON. Bytes
 are searched, never looked at one by one: the cost is that of copying them.
 """
 
@@ -17,13 +18,18 @@ _ENCODED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 """The characters of base64 in both alphabets and of hexadecimal digits, and how JSON may escape them."""
 _LONG_NUMBERS: Final = re.compile(rb"\[[-+.0-9eE,\s]{512,}")
 _NUMBERS: Final = re.compile(rb"[-+.0-9eE,\s]*")
+_LOGPROBS_BYTES: Final = 1024 * 1024
+"""How much is kept before alternatives to tokens are looked for."""
+_LOGPROBS: Final = re.compile(
+    rb'"top_logprobs"\s*+:\s*+\[(?:[^\[\]"]++|"(?:[^"\\]++|\\.)*+"|\[[^\[\]"]*+\])*+\]', re.DOTALL
+)
 
 
 class Skimmer:
     """Takes one JSON document in pieces cut anywhere."""
 
     __slots__ = (
-        *("_dropping", "_escaped", "_in_string", "_is_text", "_limit", "_numbers", "_out", "_over", "_start"),
+        *("_dropping", "_escaped", "_in_string", "_is_text", "_limit", "_next", "_numbers", "_out", "_over", "_start"),
         *("dropped", "size"),
     )
 
@@ -31,6 +37,7 @@ class Skimmer:
         self._limit = limit or SKELETON_BYTES_MAX
         self._out = bytearray()
         self._in_string = self._is_text = self._dropping = self._escaped = self._numbers = self._over = False
+        self._next = _LOGPROBS_BYTES
         self._start = 0
         """Where in `_out` the string under way begins."""
         self.size = 0
@@ -43,6 +50,8 @@ class Skimmer:
         for at in range(0, len(piece), STRING_BYTES_MAX):  # so that no long string is whole within one slice
             if not self._over:
                 self._take(piece[at : at + STRING_BYTES_MAX])
+                if len(self._out) > self._next and not self._in_string:
+                    self._drop_logprobs()
                 if len(self._out) > self._limit:
                     self._over = True
                     self._out.clear()
@@ -50,6 +59,12 @@ class Skimmer:
     def skeleton(self) -> bytes | None:
         """The document without its bulk; None where that is still too large."""
         return None if self._over else bytes(self._out)
+
+    def _drop_logprobs(self) -> None:
+        size = len(self._out)
+        self._out = bytearray(_LOGPROBS.sub(b'"top_logprobs":[]', self._out))
+        self.dropped += size - len(self._out)
+        self._next = len(self._out) + _LOGPROBS_BYTES
 
     def _take(self, piece: bytes) -> None:
         if self._in_string:
