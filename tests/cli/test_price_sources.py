@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from farebox.clock import SystemClock
 from farebox.pricing.supplement import shipped
@@ -9,7 +10,7 @@ from farebox.storage.calls import add_usage
 from farebox.storage.sqlite import connect
 from tests.cli.conftest import Cli
 
-OURS = {
+OURS: dict[str, Any] = {
     "date": "2027-01-31",
     "prices": [
         {
@@ -38,7 +39,22 @@ def test_the_supplement_is_listed_loaded_and_put_back(cli: Cli, tmp_path: Path) 
 def test_a_file_that_is_no_supplement_is_refused(cli: Cli, tmp_path: Path) -> None:
     cli("init")
     file = tmp_path / "broken.json"
-    for text in ("{", '{"date": "x", "prices": [{"provider": "openai"}]}'):
+    (entry,) = OURS["prices"]
+    wrong: list[dict[str, Any]] = [
+        {"rates": {}},
+        {"models": []},
+        {"models": [""]},
+        {"date": "yesterday"},
+        {"output_max": -1},
+        {"context_window": 0},
+        {"rates": {"input_mtok": "1e400"}},
+        {"rates": {"input_mtok": "1e-40"}},
+        {"rates": {"input_mtok": {"base": "1", "above": {"-5": "2"}}}},
+    ]
+    files = [json.dumps({"date": "2027-01-31", "prices": [entry | one]}) for one in wrong]
+    always = {"provider": "openai", "models": ["*"], "when": {}, "factor": "2", "source": "s", "date": "2027-01-31"}
+    files.append(json.dumps({"date": "2027-01-31", "variants": [always]}))
+    for text in ("{", '{"date": "x", "prices": [{"provider": "openai"}]}', *files):
         file.write_text(text)
         refused = cli("price", "supplement", "--load", str(file))
         assert (refused.status, refused.out) == (1, "")
@@ -63,8 +79,12 @@ def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
     file.write_text(json.dumps({"acme-1": sound}))
     (row,) = cli("price", "audit", "--litellm", str(file), "--json").json
     assert (row["price"], row["ours"], row["theirs"]) == ("output_audio_mtok", "2", "80"), "charged as any other output"
-    file.write_text("[]")
-    assert cli("price", "audit", "--litellm", str(file)).status == 1
+    odd = {"windows": [7, {"hours_utc": 5}, {"hours_utc": [5]}]}
+    file.write_text(json.dumps({"acme-1": {**entry, "input_cost_per_token": -1, "off_peak_pricing": odd}}))
+    assert cli("price", "audit", "--litellm", str(file), "--json").json == []
+    for text in ("[]", "[" * 100_000):
+        file.write_text(text)
+        assert cli("price", "audit", "--litellm", str(file)).status == 1
 
 
 def test_the_audit_fails_where_a_model_in_use_differs(cli: Cli, data_dir: Path, tmp_path: Path) -> None:

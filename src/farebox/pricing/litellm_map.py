@@ -60,6 +60,8 @@ _FIELDS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = MappingProxyType(
     }
 )
 """A field of the map → price keys, and how many of the map's units one of theirs is."""
+_USD_MAX: Final = 1_000
+"""For one unit; what is above, or below zero, is no price."""
 _ABOVE: Final = re.compile(r"_above_(\d+)k_tokens$")
 _FILES: Final = ("model_prices_and_context_window_backup.json", "model_prices_and_context_window.json")
 
@@ -112,7 +114,8 @@ def _holds(window: Mapping[str, Any], at: datetime) -> bool:
     days, spans = window.get("weekdays"), window.get("hours_utc", ())
     if isinstance(days, list) and at.isoweekday() not in days:
         return False
-    return any(_within(span, f"{at:%H:%M}") for span in ([spans] if isinstance(spans, str) else spans))
+    listed = [spans] if isinstance(spans, str) else spans if isinstance(spans, list) else ()
+    return any(isinstance(span, str) and _within(span, f"{at:%H:%M}") for span in listed)
 
 
 def _within(span: str, now: str) -> bool:
@@ -125,7 +128,7 @@ def _rates(entry: Mapping[str, Any]) -> dict[str, Price]:
     base: dict[str, Decimal] = {}
     tiers: dict[str, list[Tier]] = {}
     for field, usd in entry.items():
-        if not isinstance(usd, int | Decimal) or isinstance(usd, bool):
+        if not isinstance(usd, int | Decimal) or isinstance(usd, bool) or not 0 <= usd <= _USD_MAX:
             continue
         above = _ABOVE.search(field)
         for key, units in _FIELDS.get(_ABOVE.sub("", field), ()):
@@ -158,7 +161,7 @@ def read_map(path: str | None, at_ms: int) -> LiteLLMMap:
         entries = json.loads(found.read_text("utf-8"), parse_float=Decimal)
     except PackageNotFoundError as error:
         raise UnreadableMap("litellm is not installed, and --litellm names no file") from error
-    except (OSError, StopIteration, ValueError) as error:
+    except (OSError, StopIteration, ValueError, RecursionError) as error:
         raise UnreadableMap(f"LiteLLM's price map cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise UnreadableMap("LiteLLM's price map is an object of models")

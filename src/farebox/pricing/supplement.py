@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from genai_prices.types import Tier, TieredPrices
@@ -18,13 +18,18 @@ from genai_prices.types import Tier, TieredPrices
 from farebox.pricing.rates import InvalidPrice, Price, compile_rates
 
 FACTOR_MAX: Final = 1_000
+_USD_MAX: Final = 10**6
+_DECIMALS_MAX: Final = 18
+_Day: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+_Names: TypeAlias = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
+_Tokens: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=10**9)]
 
 
 class Tiered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A price that is another one for calls of more input tokens."""
 
     base: str
-    above: dict[int, str]
+    above: dict[_Tokens, str]
     """Input tokens → the price of all units of a call that has more of them."""
 
 
@@ -43,23 +48,23 @@ class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """What models cost that the list does not have."""
 
     provider: str
-    models: tuple[str, ...]
+    models: _Names
     """Names, or beginnings of names and `*`."""
-    rates: dict[str, RateText]
+    rates: Annotated[dict[str, RateText], msgspec.Meta(min_length=1)]
     source: str
-    date: str
+    date: _Day
     """When the source said so."""
-    context_window: int | None = None
-    output_max: int | None = None
+    context_window: _Tokens | None = None
+    output_max: _Tokens | None = None
 
 
 class AdditionEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Meters that the list's price of a model lacks."""
 
     provider: str
-    models: tuple[str, ...]
+    models: _Names
     source: str
-    date: str
+    date: _Day
     rates: dict[str, RateText] = {}
     times: dict[str, Times] = {}
 
@@ -68,11 +73,11 @@ class VariantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """What a tier, a geography or a speed costs: every price of a token times a factor."""
 
     provider: str
-    models: tuple[str, ...]
-    when: dict[str, str]
+    models: _Names
+    when: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
     factor: str
     source: str
-    date: str
+    date: _Day
 
 
 Entry: TypeAlias = PriceEntry | AdditionEntry | VariantEntry
@@ -80,7 +85,7 @@ E = TypeVar("E", PriceEntry, AdditionEntry, VariantEntry)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    date: str
+    date: _Day
     prices: tuple[PriceEntry, ...] = ()
     additions: tuple[AdditionEntry, ...] = ()
     variants: tuple[VariantEntry, ...] = ()
@@ -191,6 +196,8 @@ def _number(text: str) -> Decimal:
         number = Decimal("NaN")
     if not number.is_finite() or number < 0:
         raise InvalidPrice(f"{text!r} is no amount: write it as 12.34")
+    if number > _USD_MAX or number.as_tuple().exponent < -_DECIMALS_MAX:  # type: ignore[operator]  # it is finite
+        raise InvalidPrice(f"{text[:40]!r} is no price: above a million dollars, or of more than 18 decimals")
     return number
 
 
