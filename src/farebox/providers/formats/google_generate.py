@@ -13,7 +13,7 @@ from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import Answers, whole
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -229,7 +229,7 @@ def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
         except ValueError:
             break
         with contextlib.suppress(ValueError):
-            _take(seen, _ANSWER.convert(entry), per_prompt)
+            _take(seen, _ANSWER.convert(whole(entry)), per_prompt)
     seen.unreadable += 1
     seen.complete = False
     seen.say(text[at:])

@@ -5,6 +5,7 @@ that are no UTF-8 cost the field they stand in, not the usage beside it.
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
@@ -14,6 +15,8 @@ from msgspec import inspect
 T = TypeVar("T")
 
 _MISFIT: Final = object()
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]").search
+"""An escape that may be half a pair."""
 
 
 class Answers(Generic[T]):
@@ -46,7 +49,19 @@ class Answers(Generic[T]):
 
 def parsed(data: bytes, float_hook: Callable[[str], Any] | None = None) -> object:
     """Plain objects, of JSON in the widest sense. Raises ValueError, RecursionError."""
-    return json.loads(data.decode("utf-8-sig", "replace"), strict=False, parse_float=float_hook)
+    found = json.loads(data.decode("utf-8-sig", "replace"), strict=False, parse_float=float_hook)
+    return whole(found) if _HALF(data) else found
+
+
+def whole(value: object) -> object:
+    """The same without halves of surrogate pairs, which no database, log or answer of ours takes."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    if isinstance(value, dict):
+        return {whole(name): whole(item) for name, item in value.items()}
+    return value
 
 
 def _fitted(value: object, kind: inspect.Type) -> object:
