@@ -238,6 +238,22 @@ async def test_nor_where_events_come_unasked(customer: Customer, monkeypatch: py
     assert paid(customer) == price_of(3, 900)
 
 
+async def test_objects_line_by_line_pass_as_they_come(customer: Customer) -> None:
+    async def handle(self: Provider, exchange: Exchange) -> None:
+        stream = exchange.start(200, JSON)
+        for number in (b"1", b"2"):
+            await stream.send(b'{"line": ' + number + b"}\n")
+            await asyncio.sleep(0.01)
+        await self.told.wait()
+
+    with provider(customer.farebox, handle) as tell:
+        wire = await start(customer, streamed(), CHAT)
+        await within(5, wire.head())
+        await within(5, wire.until(b'{"line": 1'))
+        tell()
+        assert (await within(5, wire.answer())).body == b'{"line": 1}\n{"line": 2}\n'
+
+
 async def test_sound_of_which_nobody_got_any_is_free(customer: Customer) -> None:
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, [("content-type", "audio/pcm")])

@@ -269,11 +269,12 @@ class _Relay:
 
     @property
     def _to_be_streamed(self) -> bool:
-        """Whether a stream was asked for and this is, as far as has come, not one object."""
+        """Whether a stream was asked for and this is, as far as has come, not one object. Some stream objects line by
+        line."""
         if not self._asked_for_stream:
             return False
         begun = next(filter(None, self._collected), b"")
-        return begun[:1] not in (b"", b"{")
+        return begun[:1] not in (b"", b"{") or b"}\n{" in self._collected[-1]
 
     async def _forward(self, stream: SinkStream) -> None:
         """Pass on what the reader passes."""
