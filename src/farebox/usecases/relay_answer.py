@@ -236,7 +236,10 @@ class _Relay:
         hidden = charged and untold(parsed.demand, input_told=reader.input_told)
         if not hidden and not reader.all_ended:
             return CLIENT_GONE
-        left, seconds = (UNTOLD_BYTES_MAX, UNTOLD_SECONDS) if hidden else (AFTER_END_MAX, READ_ON_SECONDS)
+        left, seconds = AFTER_END_MAX, READ_ON_SECONDS
+        if hidden:  # within the call's time, because its hold ends soon after
+            rest = (self._ride.services.settings.call_timeout_ms - self._ride.elapsed_ms()) / 1000
+            left, seconds = UNTOLD_BYTES_MAX, max(READ_ON_SECONDS, min(UNTOLD_SECONDS, rest))
         try:
             async with asyncio.timeout(seconds):
                 while left > 0 and not reader.finished:

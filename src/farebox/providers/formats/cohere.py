@@ -23,7 +23,11 @@ CHAT: Final = Reading(
     ("output_tokens", "billed_units.output_tokens", "tokens.output_tokens"),
     required=("input_tokens", "output_tokens"),
 )
-EMBED: Final = Reading(("input_tokens", "billed_units.input_tokens"), required=("input_tokens",))
+EMBED: Final = Reading(
+    ("input_tokens", "billed_units.input_tokens"),
+    ("input_image_tokens", "billed_units.image_tokens"),
+    required=("input_tokens",),
+)
 RERANK: Final = Reading(("rerank_searches", "billed_units.search_units"), required=("rerank_searches",))
 
 _RERANK_DOCUMENTS: Final = 100
@@ -156,7 +160,7 @@ class CohereEmbed(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
         """A reader for the answer."""
-        return BodyReader(_take_meta, EMBED)
+        return BodyReader(_take_embed, EMBED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,20 @@ def _take_meta(seen: Seen, body: bytes) -> None:
     seen.update(answer.meta)
     seen.complete = True
     seen.failed = bool(answer.message)
+
+
+def _take_embed(seen: Seen, body: bytes) -> None:
+    """Tokens of pictures stand beside those of text, or inside; what the parts come to is the least of the whole."""
+    _take_meta(seen, body)
+    billed = (seen.usage or {}).get("billed_units")
+    if isinstance(billed, dict):
+        images, text, told = (_count(billed.get(f"{key}_tokens")) for key in ("image", "text", "input"))
+        if images + text > told:
+            billed["input_tokens"] = images + text
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**12 else 0
 
 
 def _say(seen: Seen, message: _Message) -> None:
