@@ -109,6 +109,16 @@ def test_somebody_elses_answer_is_not_known(farebox: Farebox, upstream: Upstream
     assert responses(one, previous_response_id="resp_private").status_code == 200
 
 
+def test_an_answer_that_was_read_in_part_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
+    """A model with a small window cuts a long conversation; a model with a large one would go on from all of it."""
+    customer = farebox.funded("1.90")
+    upstream.answer = response(100_000, 10, "resp_cut")
+    assert responses(customer, truncation="auto").status_code == 200
+    assert responses(customer, previous_response_id="resp_cut").status_code == 402
+    assert responses(customer, truncation="disabled").status_code == 200
+    assert responses(customer, previous_response_id="resp_cut").status_code == 200
+
+
 def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_bring_in(
     farebox: Farebox, upstream: Upstream
 ) -> None:

@@ -117,6 +117,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     the answer shows them."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size the request does not tell."""
+    cuts_input: bool = False
+    """Whether the provider may leave out what does not fit: then the usage tells less than what is kept there."""
     hides_reasoning: bool = False
     """Whether the request asks for reasoning of which the answer shows a summary at most."""
     further_models: tuple["FurtherModel", ...] = ()

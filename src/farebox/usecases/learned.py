@@ -97,7 +97,7 @@ class Learned:
 def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:
     """Take from a whole answer, and the provider's own figures, what later holds can be made of."""
     read = int(usage.get("input_tokens", 0))
-    if reference:
+    if reference and not demand.cuts_input:
         learned.keep_size(account_id, provider, reference, read + int(usage.get("output_tokens", 0)))
     if len(demand.unseen) != 1:
         return  # what brought in what, nobody can tell

@@ -56,6 +56,7 @@ class _Head(msgspec.Struct):
     prompt: _Prompt | None = None
     preset: Any = None
     background: Any = None
+    truncation: Any = None
     service_tier: Any = None
     models: Any = None
     plugins: Any = None
@@ -116,6 +117,7 @@ class OpenAIResponses(bodies.JsonBody):
             unseen=(*_references(head), *tools.unseen(declared)),
             output_max=head.max_output_tokens,
             clampable=not self.compacts,
+            cuts_input=head.truncation not in (None, "disabled"),
             allowed=tools.counted(declared, TOOL_USES, shared=True),
         )
         demand = with_attachments(demand, [head.input])
