@@ -783,6 +783,29 @@ async def test_what_is_no_list_of_steps_is_refused(customer: Customer, body: byt
     assert (answer.status, answer.code) == (400, 2901)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_step_names_no_header_that_cannot_be_sent(customer: Customer, stream: bool) -> None:
+    """JSON takes it, and `cf-aig-event-id` goes into the answer, which has been paid for by then."""
+    before = customer.farebox.demo_stats()["requests"]
+    for name, value in (
+        ("cf-aig-event-id", "a\r\nb"),
+        ("CF-AIG-Event-Id", "\u20ac"),
+        ("user-agent", "a\0b"),
+        ("transfer-encoding\t", "chunked"),
+    ):
+        wrong = step("tokens=3", stream=stream)
+        wrong["headers"][name] = value
+        answer = await universal(customer, wrong)
+        assert (answer.status, answer.code) == (400, 2901), name
+    assert customer.farebox.demo_stats()["requests"] == before
+    assert customer.balance.held == 0
+    right = step("tokens=3", stream=stream)
+    right["headers"] |= {"cf-aig-event-id": "Acme 1", "cf-aig-metadata": '{"price": "\u20ac"}'}
+    answer = await universal(customer, right)
+    assert (answer.status, answer.whole) == (200, True)
+    assert log_row(customer, answer.log_id)["metadata"] == {"price": "\u20ac"}
+
+
 async def test_too_many_steps(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
     answer = await universal(customer, *(step("status=500") for _ in range(11)))

@@ -4,18 +4,22 @@ A token of ours is known by its prefix wherever it is sent, and is never forward
 carry a provider key is the caller's own: it is forwarded, and the account is not charged.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from farebox.errors import TOKEN_REJECTED, Problem
+from farebox.errors import INVALID_REQUEST, TOKEN_REJECTED, Problem
 from farebox.model import Permission
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.usecases.configuration import Configuration
 from farebox.vault import TOKEN_PREFIX
 
+_is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch
+_is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110, 5.5
+_METADATA = "cf-aig-metadata"  # JSON that stays here
 GATEWAY_TOKEN_HEADER = "cf-aig-authorization"  # noqa: S105 - a header's name
 
 
@@ -88,6 +92,10 @@ class StepHeaders:
     """The headers of one step of a universal request."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
+        """Raises Problem (INVALID_REQUEST): JSON takes what no header may be, and some of these go into the answer."""
+        for name, value in headers.items():
+            if not (_is_name(name) and (_is_value(value) or name.lower() == _METADATA)):
+                raise Problem(INVALID_REQUEST, f"A step's header {name[:64]!r} or its value cannot be sent over HTTP.")
         self._headers = {name.lower(): value for name, value in headers.items()}
 
     def get(self, name: str) -> str | None:

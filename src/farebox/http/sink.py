@@ -40,10 +40,14 @@ class HttpSink:
         try:
             self._exchange.answer(status, headers + ours, body)
         except ValueError:  # the answer has been paid for: it goes out without the header that cannot be sent
-            self._exchange.answer(status, sendable(headers) + ours, body)
+            self._exchange.answer(status, sendable(headers + ours), body)
 
     def start(self, status: int, headers: HeaderList) -> "HttpStream":
-        return HttpStream(self._exchange.start(status, headers + self._headers + self._always))
+        every = headers + self._headers + self._always
+        try:
+            return HttpStream(self._exchange.start(status, every))
+        except ValueError:
+            return HttpStream(self._exchange.start(status, sendable(every)))
 
     def broken(self, message: str) -> bytes:
         return broken_event(message, self._form)
