@@ -331,6 +331,16 @@ def test_an_error_in_a_stream_however_its_lines_end(
             assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
 
 
+@pytest.mark.parametrize("begun", [1, 12, len(KEY) - 1])
+def test_nor_does_an_error_that_is_cut_end_in_the_key(customer: Customer, provider: Provider, begun: int) -> None:
+    """What comes before it may be quoted from the request, so that its place is the tenant's to choose."""
+    provider.says(500, {})
+    provider.pieces = [b"z" * (2**20 - begun) + KEY.encode() + b" more"]
+    answer = call(customer)
+    assert answer.status_code == 500
+    assert answer.content.strip(b"z") == b""
+
+
 def test_headers_of_an_error_pass_without_the_key(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": "The model is not for you", "code": "model_not_found"}})
     provider.headers = [("x-said", f"{KEY} and {MASKED}"), ("x-other", "well")]

@@ -20,6 +20,7 @@ HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", 
 """Headers of answers that name the operator's account."""
 ERROR_MAX: Final = 2**20
 """What is read and passed on of an error's body."""
+_CUT_OFF: Final = 256
 _ERROR: Final = re.compile(rb'"error(?!"\s*:\s*null)').search
 _EVENT_END: Final = re.compile(rb"(\n\r?\n|\r\r|\r\n\r)")
 
@@ -66,7 +67,10 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
         for name, value in answer.headers
         if name.lower() != "content-length"
     ]
-    return ReadError(answer.status, headers, scrubbed(body, key))
+    passed = scrubbed(body, key)
+    if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
+        passed = passed[: -max(len(key), _CUT_OFF)]
+    return ReadError(answer.status, headers, passed)
 
 
 async def _body(ride: Ride, answer: UpstreamAnswer) -> bytes:
