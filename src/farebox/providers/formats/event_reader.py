@@ -167,7 +167,7 @@ class EventReader:
         elif is_blank(line):
             self._blank(line, passed)
         else:
-            self._field_line(line, passed)
+            self._field_line(line, bare, passed)
 
     def _data_line(self, line: bytes, data: bytes, passed: list[bytes]) -> None:
         if len(line) > LINE_BYTES_MAX:
@@ -191,23 +191,23 @@ class EventReader:
         self._event.append(line)
         self._read(keep, passed)
 
-    def _field_line(self, line: bytes, passed: list[bytes]) -> None:
-        """A comment, or a field other than data."""
+    def _field_line(self, line: bytes, bare: bytes, passed: list[bytes]) -> None:
+        """A comment, or a field other than data; `bare`: without a byte order mark."""
         self._let_go(passed)
         self._dropping = self._dropped = False
         self._event.append(line)
-        if line.startswith(b"event:"):
-            self._named_error = line[6:].strip() == b"error"
+        if bare.startswith(b"event:"):
+            self._named_error = bare[6:].strip() == b"error"
         self._waiting += len(line)
-        if not line.startswith(_FIELDS) and not any(field.startswith(line) for field in _FIELDS):
-            self._text_line(line)
-        alone = line.startswith(b":") and len(self._event) == 1  # comments keep connections alive
+        if not bare.startswith(_FIELDS) and not any(field.startswith(bare) for field in _FIELDS):
+            self._text_line(bare)
+        alone = bare.startswith(b":") and len(self._event) == 1  # comments keep connections alive
         if alone or (self._waiting > EVENT_BYTES_MAX and not self._data):
             self._flush(passed)
 
     def _text_line(self, line: bytes) -> None:
         """No field, nor the beginning of one that was cut off."""
-        if text := line.removeprefix(BYTE_ORDER_MARK).strip():
+        if text := line.strip():
             self._empty = False
             self._lost(len(text))
 
