@@ -318,7 +318,7 @@ async def test_a_storm_of_lanes_and_jobs_has_no_deadlock(books: Books) -> None:
 async def test_a_batch_whose_connection_is_cut_is_neither_lost_nor_doubled(books: Books) -> None:
     """The connection dies again and again, wherever the batch is; every command is answered, and took effect once."""
     await books.fund(ANN, 1_000_000)
-    answered, cuts = 0, 0
+    answered, cuts, calls = 0, 0, 0
 
     async def until_answered(command: Command) -> Verdict:
         nonlocal answered, cuts
@@ -333,7 +333,11 @@ async def test_a_batch_whose_connection_is_cut_is_neither_lost_nor_doubled(books
             return verdict
 
     async def caller(number: int) -> None:
-        for turn in range(10):
+        nonlocal calls
+        for turn in range(200):
+            if turn >= 10 and cuts > 3:  # on a busy machine a connection is seldom back when it is to be cut again
+                return
+            calls += 1
             name = f"{number}-{turn}"
             assert (await until_answered(hold(name, 20))).ok
             assert (await until_answered(settle(name, 7, record=CallOf(ANN, name)))).amount == 7
@@ -341,9 +345,9 @@ async def test_a_batch_whose_connection_is_cut_is_neither_lost_nor_doubled(books
     await asyncio.gather(*(caller(number) for number in range(16)))
     assert cuts > 3
     assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [
-        (1_000_000 - 16 * 10 * 7, 0)
+        (1_000_000 - calls * 7, 0)
     ]
-    assert await books.sql("SELECT count(*), sum(charge) FROM calls") == [(16 * 10, 16 * 10 * 7)]
+    assert await books.sql("SELECT count(*), sum(charge) FROM calls") == [(calls, calls * 7)]
 
 
 CUT = (
