@@ -129,11 +129,13 @@ def ceiling_known(price: ModelPrice) -> bool:
     return price.output_max is not None or _listed(price.model) is not None
 
 
+@lru_cache(4096)
 def hides_reasoning(model: str) -> bool:
     """Whether the model reasons without showing it, or showing a summary."""
     return longest_prefix(HIDDEN_REASONING, family_name(model)) or False
 
 
+@lru_cache(4096)
 def ignores_limit(model: str, *, old_field: bool) -> bool:
     """Whether the model's reasoning goes on above the request's output limit. `old_field`: the limit is only in
     `max_tokens`, which OpenAI's reasoning models do not take for their reasoning."""

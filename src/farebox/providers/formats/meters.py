@@ -155,9 +155,12 @@ def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mappi
     """Add up what the rows find. Returns of each meter whether the first of its rows found something."""
     told: dict[str, bool] = {}
     for meter, places in rows:
-        value = _first(usage, meter, places)
-        if value is not None:
-            found[meter] = found.get(meter, 0) + value
+        value = None
+        for first, further in places:
+            reported = usage.get(first)
+            if reported is not None and (value := _number(meter, reported, further)) is not None:
+                found[meter] = found.get(meter, 0) + value
+                break
         told.setdefault(meter, value is not None)
     return told
 
@@ -196,18 +199,14 @@ def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> 
     return Figures(usage, missing, tuple(notes))
 
 
-def _first(usage: Mapping[str, object], meter: str, places: tuple[_Place, ...]) -> Quantity | None:
-    """The first of the places that holds a number."""
-    for first, further in places:
-        reported = usage.get(first)
-        if further and reported is not None:
-            reported = _at(reported, further)
-        value = reported if type(reported) is int else _quantity(meter, reported)
-        if value is not None:
-            if value < 0:  # it must not hide in a sum
-                raise AbsurdUsage(f"{meter} is {value}, below zero")
-            return value
-    return None
+def _number(meter: str, reported: object, further: tuple[str, ...]) -> Quantity | None:
+    """The number at this place; None where there is none. Raises AbsurdUsage."""
+    if further:
+        reported = _at(reported, further)
+    value = reported if type(reported) is int else _quantity(meter, reported)
+    if value is not None and value < 0:  # it must not hide in a sum
+        raise AbsurdUsage(f"{meter} is {value}, below zero")
+    return value
 
 
 def _steps(place: str) -> _Place:

@@ -240,9 +240,10 @@ class OpenAIChat(bodies.JsonBody):
             found.append(Unseen("audio"))
         if _SEARCHING.match(family_name(head.model)) or self._researches(head.model):
             found.append(Unseen("web_search", uses=None))
-        google = msgspec.json.encode([head.extra_body, head.google])
-        if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
-            found.append(Unseen("cache"))
+        if head.extra_body is not None or head.google is not None:
+            google = msgspec.json.encode([head.extra_body, head.google])
+            if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
+                found.append(Unseen("cache"))
         return tuple(found)
 
     def _unmetered(self, head: _Head) -> str | None:
