@@ -93,7 +93,9 @@ class Decoder:
 
 def codings(header: str | None) -> list[str]:
     """What a `Content-Encoding` names, in the order in which it was applied."""
-    names = [name.strip().lower() for name in (header or "").split(",")]
+    if not header:
+        return []
+    names = [name.strip().lower() for name in header.split(",")]
     return [name for name in names if name not in ("", "identity")]
 
 

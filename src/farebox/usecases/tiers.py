@@ -74,7 +74,10 @@ def hold_price(ride: Ride, asked: ModelPrice) -> ModelPrice:
 
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
     """Nothing is kept for 12 hours unless the request asks for it, and that would be the dearest input there is."""
-    if all(rate.meter != _LONG_CACHE for rate in price.rates):
+    for rate in price.rates:
+        if rate.meter == _LONG_CACHE:
+            break
+    else:
         return price
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
 

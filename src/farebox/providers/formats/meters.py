@@ -20,7 +20,7 @@ Row: TypeAlias = tuple[str, ...]
 `promptTokensDetails.[AUDIO].tokenCount`, takes the first list entry whose `modality` is that word."""
 _Place: TypeAlias = tuple[str, tuple[str, ...]]
 
-_Places: TypeAlias = tuple[str, tuple[_Place, ...]]
+_Places: TypeAlias = tuple[str, tuple[_Place, ...], bool]
 
 _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("input_tokens", ("cache_read_tokens", "cache_write_tokens")),
@@ -117,7 +117,7 @@ class Reading:
         told = _collect(found, self._rows, usage)
         if self._beside and not _made_up(usage.get("total_tokens"), found):
             _collect(found, self._beside, usage)
-        missing = tuple(meter for meter in self._required if not told.get(meter))
+        missing = tuple([meter for meter in self._required if meter not in told])
         if not found:
             return None
         figures = consistent(found, missing)
@@ -148,20 +148,22 @@ def _completed(figures: Figures, usage: Mapping[str, object]) -> Figures:
 
 
 def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
-    return tuple((meter, tuple(_steps(place) for place in places)) for meter, *places in rows)
+    """The rows, and of each whether it is the first of its meter."""
+    firsts = {row[0]: row for row in reversed(rows)}
+    return tuple((row[0], tuple(_steps(place) for place in row[1:]), firsts[row[0]] is row) for row in rows)
 
 
-def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> dict[str, bool]:
-    """Add up what the rows find. Returns of each meter whether the first of its rows found something."""
-    told: dict[str, bool] = {}
-    for meter, places in rows:
-        value = None
-        for first, further in places:
-            reported = usage.get(first)
+def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> set[str]:
+    """Add up what the rows find. Returns the meters of which the first row found something."""
+    told = set()
+    for meter, places, is_first in rows:
+        for key, further in places:
+            reported = usage.get(key)
             if reported is not None and (value := _number(meter, reported, further)) is not None:
                 found[meter] = found.get(meter, 0) + value
+                if is_first:
+                    told.add(meter)
                 break
-        told.setdefault(meter, value is not None)
     return told
 
 
