@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def overruns(
     context: typer.Context,
-    days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="So many days back, today included.")] = 7,
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="Show the last N days, including today.")] = 7,
     as_json: AsJson = False,
 ) -> None:
     """Show how far holds covered what calls cost.
