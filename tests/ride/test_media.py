@@ -3,9 +3,7 @@
 The upstream here answers what the test tells it to; whatever stands between it and the receipt is real.
 """
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -13,51 +11,14 @@ import pytest
 
 from tests.providers.test_audio_length import content, flac, mp3_of_zeros
 from tests.ride.kit import set_provider
+from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox, running_farebox
-
-
-class Upstream(ThreadingHTTPServer):
-    """Answers every POST with `answer`."""
-
-    answer = b""
-    content_type = "application/json"
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def says(self, answer: bytes, content_type: str = "application/json") -> None:
-        self.answer, self.content_type = answer, content_type
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        upstream = self.server
-        assert isinstance(upstream, Upstream)
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", upstream.content_type)
-        self.send_header("content-length", str(len(upstream.answer)))
-        self.end_headers()
-        self.wfile.write(upstream.answer)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with Upstream() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with serving() as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,9 @@ The upstream here answers what the test tells it to; whatever stands between it 
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -20,54 +18,17 @@ from farebox.storage.config import add_supplement
 from farebox.usecases.audit_prices import against_stated, called
 from tests.engines import looking
 from tests.ride.kit import forget, set_price, set_provider
+from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox, running_farebox
 
 MESSAGE = {"role": "user", "content": "Hello there"}
 SLUGS = ("openai", "anthropic", "google-ai-studio", "openrouter", "grok", "perplexity-ai")
 
 
-class Upstream(ThreadingHTTPServer):
-    """Answers every POST with `answer`, and keeps what it was asked."""
-
-    answer: Any = None
-    asked: list[Any]
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        upstream = self.server
-        assert isinstance(upstream, Upstream)
-        upstream.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        text = upstream.answer if isinstance(upstream.answer, bytes) else json.dumps(upstream.answer).encode()
-        self.send_response(200)
-        streamed = text.startswith((b"data:", b"event:"))
-        self.send_header("content-type", "text/event-stream" if streamed else "application/json")
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with Upstream() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with serving() as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

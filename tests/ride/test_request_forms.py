@@ -16,7 +16,7 @@ from farebox.errors import CREDIT_HELD, RATE_LIMITED, SPEND_LIMITED, Problem
 from farebox.http.call_body import EXPANSION_MAX
 from farebox.http.provider_errors import error_body, error_headers, error_status
 from tests.ride.kit import differences, log_row, price_of, set_gateway, set_price, set_provider
-from tests.ride.upstream import Upstream, upstream
+from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox, running_farebox
 
 CHAT = {"model": "gpt-5.4", "messages": [{"role": "user", "content": "Good morning, Acme"}]}
@@ -36,7 +36,7 @@ def raw_deflate(body: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with upstream() as told:
+    with serving() as told:
         yield told
 
 

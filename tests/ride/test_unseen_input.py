@@ -1,6 +1,5 @@
 """Input that a request does not show: held as far as it can come in, so that no tenant can order what it cannot pay."""
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +12,8 @@ from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.overruns import covered
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.ride.kit import differences, set_provider, until
-from tests.ride.test_provider_prices import Upstream, message_answer, tokens
+from tests.ride.test_provider_prices import message_answer, tokens
+from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -24,12 +24,8 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 5}
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with Upstream() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with serving() as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

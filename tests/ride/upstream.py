@@ -26,14 +26,26 @@ class Upstream:
     """Answers every request with `answer`."""
 
     url: str = ""
-    answer: dict[str, Any] = field(default_factory=dict)
+    answer: Any = field(default_factory=dict)
+    """Bytes as they are, anything else as JSON."""
+    content_type: str = ""
+    """Left empty: events or JSON, as the answer begins."""
     headers: dict[str, str] = field(default_factory=dict)
     """Further headers of the answer."""
     sent: list[Sent] = field(default_factory=list)
 
+    def says(self, answer: bytes, content_type: str = "") -> None:
+        """What is answered from now on."""
+        self.answer, self.content_type = answer, content_type
+
+    @property
+    def asked(self) -> list[Any]:
+        """The requests that came, read as JSON."""
+        return [request.json() for request in self.sent]
+
 
 @contextmanager
-def upstream() -> Iterator[Upstream]:
+def serving() -> Iterator[Upstream]:
     """Listens on a free port until the block ends."""
     told = Upstream()
 
@@ -44,9 +56,11 @@ def upstream() -> Iterator[Upstream]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             told.sent.append(Sent(self.path, headers, body))
-            answer = json.dumps(told.answer).encode()
+            answer = told.answer if isinstance(told.answer, bytes) else json.dumps(told.answer).encode()
+            events = answer.startswith((b"data:", b"event:"))
+            content_type = told.content_type or ("text/event-stream" if events else "application/json")
             self.send_response(200)
-            for name, value in {"content-type": "application/json", **told.headers}.items():
+            for name, value in {"content-type": content_type, **told.headers}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
