@@ -129,9 +129,10 @@ async def test_closed_it_opens_again_when_it_comes_back(services: Services, cloc
     assert await sql(services, "SELECT first_at FROM operator_alarms WHERE resolved_at IS NULL") == [(START + 5,)]
 
 
-async def test_what_cannot_be_written_waits(services: Services) -> None:
+async def test_what_cannot_be_written_waits_together_with_what_comes_meanwhile(services: Services) -> None:
     class Away:
         async def write(self, job: object) -> None:
+            raise_alarm(services, "overrun", "a", n=2)
             raise DatabaseUnavailable("away")
 
     away = replace(services, database=cast(Any, Away()))
@@ -140,7 +141,7 @@ async def test_what_cannot_be_written_waits(services: Services) -> None:
         await operator_alarms.work(away)
     await operator_alarms.keep_last(away)
     await operator_alarms.keep_last(services)
-    assert await alarms(services) == [("overrun", "a", 1, {"n": 1})]
+    assert await alarms(services) == [("overrun", "a", 3, {"n": 2})]
 
 
 async def test_what_a_tenant_may_have_written_keeps_no_alarm_back(services: Services) -> None:

@@ -23,6 +23,10 @@ class Rate:
     """Priced meters whose quantity is contained in this one's and is charged at their own rate instead."""
 
 
+OWN = "own/"
+"""What the version of a price that the operator set begins with."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
     """What one model costs at one moment."""
@@ -44,6 +48,11 @@ class ModelPrice:
     """Whether this is no price, but the most that the call is let cost: what it does cost, the answer states."""
     unknown: tuple[str, ...] = field(default=(), compare=False)
     """What was asked of the price (`service_tier=turbo`) that nobody knows the price of: this is the standard one."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the operator set it, rather than a list."""
+        return self.version.startswith(OWN)
 
 
 class CostLine(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from farebox.pricing.bill import dearest_ratio, scaled
 from farebox.pricing.compiler import MODEL_REF_MAX, STANDARD, Context, PriceList
-from farebox.pricing.model import Markup, ModelPrice
+from farebox.pricing.model import OWN, Markup, ModelPrice
 from farebox.pricing.rates import InvalidPrice, compile_rates
 
 _USD = re.compile(r"\d{1,9}(\.\d{1,18})?")
@@ -157,7 +157,7 @@ def check_price(row: OwnPrice) -> ModelPrice:
     return ModelPrice(
         provider=row.provider,
         model=row.model,
-        version=f"own/{row.price_id}",
+        version=f"{OWN}{row.price_id}",
         denominator=denominator,
         rates=rates,
         context_window=row.context_window,

@@ -44,40 +44,37 @@ class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     times: str
 
 
-class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What models cost that the list does not have."""
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """What every entry says: of which models, and who said so."""
 
     provider: str
     models: _Names
     """Names, or beginnings of names and `*`."""
-    rates: Annotated[dict[str, RateText], msgspec.Meta(min_length=1)]
     source: str
     date: _Day
     """When the source said so."""
+
+
+class PriceEntry(_Entry, frozen=True, kw_only=True):
+    """What models cost that the list does not have."""
+
+    rates: Annotated[dict[str, RateText], msgspec.Meta(min_length=1)]
     context_window: _Tokens | None = None
     output_max: _Tokens | None = None
 
 
-class AdditionEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class AdditionEntry(_Entry, frozen=True, kw_only=True):
     """Meters that the list's price of a model lacks."""
 
-    provider: str
-    models: _Names
-    source: str
-    date: _Day
     rates: dict[str, RateText] = {}
     times: dict[str, Times] = {}
 
 
-class VariantEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class VariantEntry(_Entry, frozen=True, kw_only=True):
     """What a tier, a geography or a speed costs: every price of a token times a factor."""
 
-    provider: str
-    models: _Names
     when: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
     factor: str
-    source: str
-    date: _Day
 
 
 Entry: TypeAlias = PriceEntry | AdditionEntry | VariantEntry

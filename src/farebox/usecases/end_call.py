@@ -169,7 +169,7 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
 def _count_write_off(ride: Ride, amount: int, now: int) -> None:
     services, call = ride.services, ride.call
     limit = services.settings.overrun_alarm_cents * NANOS_PER_CENT
-    day = services.learned.write_off(amount, now)
+    day = services.alarms.count_write_off(amount, now)
     if limit and day > limit:
         raise_alarm(
             services,

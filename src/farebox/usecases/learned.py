@@ -18,7 +18,6 @@ ACCOUNTS_MIN = 3
 """From so many accounts on, what is usual with them counts for all."""
 BYTES_PER_TOKEN = 4
 """Of the request's own text, roughly: what is above it is taken for what tools brought in."""
-DAY_MS = 86_400_000
 
 
 class _Uses:
@@ -47,8 +46,6 @@ class Learned:
     def __init__(self) -> None:
         self._sizes: OrderedDict[tuple[str, str, str], int] = OrderedDict()
         self._uses: dict[tuple[str, str], OrderedDict[str, _Uses]] = {}
-        self._day = -1
-        self._written_off = 0
 
     def keep_size(self, account_id: str, provider: str, reference: str, tokens: int) -> None:
         """An answer can be referred to from now on: input and output of its call together are what it stands for."""
@@ -85,13 +82,6 @@ class Learned:
         levels = sorted(uses.level(percentile) for uses in accounts.values())
         usual = levels[(len(levels) - 1) // 2] if len(levels) >= ACCOUNTS_MIN else 0
         return max(usual, own.level(percentile) if own else 0)
-
-    def write_off(self, amount: int, at: int) -> int:
-        """Nano-dollars of this call's cost were written off; returns what was in all, on the day of `at`."""
-        if at // DAY_MS != self._day:
-            self._day, self._written_off = at // DAY_MS, 0
-        self._written_off += amount
-        return self._written_off
 
 
 def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:

@@ -7,6 +7,7 @@ periodic job makes the alarms durable: a row for each matter (`farebox status` s
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,13 +40,11 @@ class Alarms:
         self._day = -1
         self._today: set[tuple[str, str]] = set()
         self._kinds: Counter[str] = Counter()
+        self._written_off = 0
 
     def add(self, kind: str, about: str, content: Mapping[str, str | int], at: int) -> bool:
         """Whether it is the first of its kind about this today, in this process."""
-        if at // DAY_MS != self._day:
-            self._day = at // DAY_MS
-            self._today = set(self._waiting)
-            self._kinds = Counter(kind for kind, _ in self._today)
+        self._begin_day(at // DAY_MS)
         matter = (kind, about)
         first = matter not in self._today
         if first and self._kinds[kind] >= MATTERS_MAX:
@@ -64,15 +63,32 @@ class Alarms:
         )
         return first
 
+    def count_write_off(self, amount: int, at: int) -> int:
+        """Nano-dollars of a call's cost were written off. Returns the sum of that day, in this process."""
+        self._begin_day(at // DAY_MS)
+        self._written_off += amount
+        return self._written_off
+
     def take(self) -> list[Alarm]:
         """What waits; it is the caller's now."""
         waiting, self._waiting = self._waiting, {}
         return list(waiting.values())
 
     def give_back(self, alarms: list[Alarm]) -> None:
-        """They could not be written: let them wait on, under what came meanwhile."""
+        """They could not be written: let them wait on, together with what came meanwhile."""
         for alarm in alarms:
-            self._waiting.setdefault((alarm.kind, alarm.about), alarm)
+            matter = (alarm.kind, alarm.about)
+            newer = self._waiting.get(matter)
+            self._waiting[matter] = (
+                alarm if newer is None else replace(newer, times=alarm.times + newer.times, first_at=alarm.first_at)
+            )
+
+    def _begin_day(self, day: int) -> None:
+        if day != self._day:
+            self._day = day
+            self._today = set(self._waiting)
+            self._kinds = Counter(kind for kind, _ in self._today)
+            self._written_off = 0
 
 
 def raise_alarm(services: "Services", kind: str, about: str, **content: str | int) -> None:

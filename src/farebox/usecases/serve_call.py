@@ -21,7 +21,6 @@ from farebox.usecases.operator_key import checked
 from farebox.usecases.relay_answer import relay_answer
 from farebox.usecases.ride import REASONS, Ride
 from farebox.usecases.services import Services
-from farebox.usecases.stated_cost import OWN
 from farebox.usecases.tiers import asked_price, hold_price
 from farebox.usecases.unlisted import with_max_price
 from farebox.usecases.watch import Interrupted, Watch
@@ -113,7 +112,7 @@ def _check_priced_by_the_token(ride: Ride, price: ModelPrice) -> None:
     Raises Problem."""
     assert ride.call.parsed is not None
     demand = ride.call.parsed.demand
-    by_other = demand.no_output or demand.audio_seconds_max or price.version.startswith(OWN)
+    by_other = demand.no_output or demand.audio_seconds_max or price.is_own
     if not by_other and unpriced_meters(price, {"input_tokens": 1}):
         raise Problem(
             NOT_METERED,

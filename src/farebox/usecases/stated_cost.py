@@ -11,9 +11,6 @@ from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.price_answer import Priced
 from farebox.usecases.ride import Ride
 
-OWN = "own/"
-"""What the version of a price begins with that the operator set: it goes before what a provider states."""
-
 
 def by_stated_cost(ride: Ride, priced: Priced, observed: Observed, price: ModelPrice, markup: Markup) -> Priced:
     """The charge of a whole answer, by what the provider states that it costs, if it states that."""
@@ -34,7 +31,7 @@ def by_stated_cost(ride: Ride, priced: Priced, observed: Observed, price: ModelP
     cost = stated_cost(usd)
     if computed is not None:
         _compare(ride, cost.numerator * computed.denominator, computed.numerator * cost.denominator, price)
-    if price.version.startswith(OWN):
+    if price.is_own:
         note = f"the provider states a cost of {usd:f} USD; the operator's own price goes before it"
         return replace(priced, notes=(*priced.notes, note))
     notes = priced.notes
