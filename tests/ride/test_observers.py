@@ -12,7 +12,7 @@ from farebox import logs
 from farebox.http.exchange import HeaderList
 from farebox.http.server.heads import header_lines, sendable
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases.observers import looking_on
+from farebox.usecases.observers import best_effort
 from farebox.usecases.waiting import Waiters
 from farebox.worker import _every
 from tests.engines import ON_BOTH_ENGINES
@@ -106,7 +106,7 @@ async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer,
 
 
 def test_what_looks_on_ends_no_cancellation() -> None:
-    with pytest.raises(asyncio.CancelledError), looking_on("a test"):
+    with pytest.raises(asyncio.CancelledError), best_effort("a test"):
         raise asyncio.CancelledError
 
 

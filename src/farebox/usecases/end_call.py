@@ -11,7 +11,7 @@ from farebox.storage.journal import JournalUnwritable
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import entry_of
 from farebox.usecases.learned import learn
-from farebox.usecases.observers import looking_on
+from farebox.usecases.observers import best_effort
 from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Ending, Priced, price_answer
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
@@ -53,7 +53,7 @@ async def settle_call(
         priced = _price(ride, observed, cut)
         if ride.held is not None and (priced.charge or cut is None):
             ended.outcome = "charged"
-            with looking_on("what is learned"):
+            with best_effort("what is learned"):
                 _learn(ride, observed, priced)
     return await _end(ride, ended, priced)
 
@@ -113,7 +113,7 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
     if cut is None and not observed.failed:
         priced = by_stated_cost(ride, priced, observed, ride.price, ride.markup)
     if priced.notes:
-        with looking_on("the log"):
+        with best_effort("the log"):
             log.warning(
                 "usage in question", log_id=ride.call.log_id, provider=ride.call.provider, notes=list(priced.notes)
             )
@@ -148,20 +148,20 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
     verdict = await _persist(ride, command, record, now)
     # It is durable: from here on nothing may raise, or the client would be told to try again, and pay again.
     if verdict is None:
-        with looking_on("the log"):
+        with best_effort("the log"):
             record.say(priced.charge if ended.outcome == "charged" else 0)
         return None
     held = command is not None and verdict.outcome is not Outcome.UNKNOWN
     if held:
-        with looking_on("those who wait"):
+        with best_effort("those who wait"):
             services.waiters.wake(call.account_id)
-    with looking_on("the log"):
+    with best_effort("the log"):
         if held or isinstance(command, Settle):  # a hold that is unknown had been acknowledged
             overrun = held and ride.bound is not None and verdict.amount > ride.bound.amount
             warn_if_unusual(call.log_id, verdict, overrun=overrun)
         record.say(verdict.amount if held else 0)
     if held and verdict.written_off:
-        with looking_on("overruns"):
+        with best_effort("overruns"):
             _count_write_off(ride, verdict.written_off, now)
     return verdict if held else None
 
@@ -195,7 +195,7 @@ async def _persist(ride: Ride, command: Settle | Release | None, record: CallRec
             services.database.check()
             return await _in_database(services, command, record)
         except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the answer is paid for
-            with looking_on("the log"):
+            with best_effort("the log"):
                 log.error("charge refused", log_id=ride.call.log_id, account=ride.call.account_id, why=str(conflict))
             return None
         except DatabaseUnavailable as error:

@@ -16,7 +16,7 @@ from farebox.storage.database import Database
 from farebox.storage.journal import JournalFile, JournalFiles, unsealed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import Entry, decode, encode
-from farebox.usecases.observers import looking_on
+from farebox.usecases.observers import best_effort
 from farebox.usecases.record_call import warn_if_unusual
 from farebox.usecases.waiting import Waiters
 
@@ -45,7 +45,7 @@ class Journal:
     async def add(self, entry: Entry) -> None:
         """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
         await self._files.add(encode(entry))
-        with looking_on("the log"):
+        with best_effort("the log"):
             log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
 
     async def post(self) -> None:
@@ -103,7 +103,7 @@ class Journal:
             elif answer.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
                 await self._refuse(line, entry, "the database does not have its hold: is it another database?")
             else:
-                with looking_on("those who wait, and the log"):
+                with best_effort("those who wait, and the log"):
                     self._waiters.wake(entry.call.account_id)
                     overrun = answer.amount > entry.receipt.hold_nanos
                     warn_if_unusual(entry.call.log_id, answer, overrun=overrun)

@@ -1,4 +1,4 @@
-"""What looks on: log lines, alarms, whoever waits. Once a charge is durable, none of them may turn it into an error."""
+"""Observers: log lines, alarms, waiting calls. Once a charge is durable, none of them may turn it into an error."""
 
 import contextlib
 from types import TracebackType
@@ -8,10 +8,10 @@ import structlog
 log = structlog.get_logger("farebox.calls")
 
 
-class looking_on:
-    """The block is an observer's: what it raises ends here, and is told in the log where that can be done.
+class best_effort:
+    """A block that must not fail the call: an exception in it is logged, if possible, and goes no further.
 
-    A class of its own, because a generator of contextlib's costs several times as much, and every call has three.
+    A class rather than a generator of contextlib's, which costs several times as much: every call has three.
     """
 
     __slots__ = ("_what",)

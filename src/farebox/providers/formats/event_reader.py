@@ -25,20 +25,23 @@ class EventReader:
     """
 
     __slots__ = (
-        *(
-            "_cutter",
-            "_data",
-            "_dropped",
-            "_dropping",
-            "_empty",
-            "_event",
-            "_kept",
-            "_kept_closed",
-            "_named_error",
-            "_long",
-            "_long_data",
-        ),
-        *("_reading", "_seen", "_separated", "_tail", "_take", "_waiting"),
+        "_cutter",
+        "_data",
+        "_dropped",
+        "_dropping",
+        "_empty",
+        "_event",
+        "_kept",
+        "_kept_closed",
+        "_long",
+        "_long_data",
+        "_named_error",
+        "_reading",
+        "_seen",
+        "_separated",
+        "_tail",
+        "_take",
+        "_waiting",
     )
 
     def __init__(self, take: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:

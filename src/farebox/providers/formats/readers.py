@@ -134,6 +134,9 @@ class BodyReader:
 
     __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
 
+    events = finished = holding = all_ended = input_told = False
+    """A document shows its end, and what it tells, only by ending."""
+
     def __init__(
         self,
         take: Callable[[Seen, bytes], None],
@@ -178,27 +181,6 @@ class BodyReader:
         passed = self._last + chunk[:end]
         self._last = chunk[end:]
         return passed
-
-    @property
-    def finished(self) -> bool:
-        """Always False: a document shows its end only by ending."""
-        return False
-
-    @property
-    def holding(self) -> bool:
-        return False
-
-    @property
-    def all_ended(self) -> bool:
-        return False
-
-    @property
-    def input_told(self) -> bool:
-        return False
-
-    @property
-    def events(self) -> bool:
-        return False
 
     def release(self) -> bytes:
         return b""
