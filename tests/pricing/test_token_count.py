@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farebox.pricing.count import COUNTED_BYTES_MAX, count_request
+from farebox.pricing.model import Demand
+from farebox.pricing.pricebook import PriceBook
 from farebox.pricing.tokens import count_tokens
 
 
@@ -62,3 +65,17 @@ def test_no_text_has_more_tokens_than_bytes(text: str) -> None:
         count = count_tokens("openai", model, text)
         assert count is not None
         assert count <= len(text.encode())
+
+
+def test_a_large_request_is_not_tokenized_for_its_charge() -> None:
+    """Counting it would keep the event loop from other calls; it is taken as four bytes a token."""
+    price = PriceBook().find("acct", "openai", "gpt-4o-mini", 1_800_000_000_000)
+    assert price is not None
+
+    def text() -> str:
+        raise AssertionError("it is read once more")
+
+    large = Demand("gpt-4o-mini", text_bytes=COUNTED_BYTES_MAX + 4)
+    assert count_request(large, price, text) == {"input_tokens": COUNTED_BYTES_MAX // 4 + 1}
+    small = Demand("gpt-4o-mini", text_bytes=COUNTED_BYTES_MAX)
+    assert count_request(small, price, lambda: "Good evening to you") == {"input_tokens": 4}

@@ -11,13 +11,18 @@ from farebox.usage import Quantity
 MESSAGE_TOKENS = 4
 """Role and separators of a message, as OpenAI's chat template has them."""
 TEXT_BYTES_PER_TOKEN = 4
-"""Of attached plain text, which is not decoded to be counted."""
+"""Of attached plain text, which is not decoded to be counted, and of a request too large to be."""
+COUNTED_BYTES_MAX = 2**20
+"""A request with more text is not tokenized: that would keep the event loop from everybody else."""
 
 
 def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str]) -> dict[str, Quantity]:
     """The input of a request in meters: its text by a tokenizer, images and audio by their rules. Input that the
     request does not show is not counted."""
-    tokens = count_text(price, text()) if demand.text_bytes else 0
+    if demand.text_bytes > COUNTED_BYTES_MAX:
+        tokens = ceil_div(demand.text_bytes, TEXT_BYTES_PER_TOKEN)
+    else:
+        tokens = count_text(price, text()) if demand.text_bytes else 0
     tokens += MESSAGE_TOKENS * demand.messages + ceil_div(demand.files_bytes, TEXT_BYTES_PER_TOKEN)
     images = sum(image_tokens(price.model, image) for image in demand.images)
     counted = audio_usage(price, demand.audio_seconds) if demand.audio_seconds else {}
