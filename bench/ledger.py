@@ -46,7 +46,8 @@ async def measure(
 ) -> dict[str, Any]:
     """One row: a new database, so many accounts in turn, so many tasks."""
     async with _database(folder, server, f"ledger-{tasks}-{accounts}.db") as database:
-        ledger, ids = ledger_of(database), RandomIds(SystemClock())
+        ids = RandomIds(SystemClock())
+        ledger = ledger_of(database, ids.log_id())
         names = [f"account-{number}" for number in range(accounts)]
         await database.write(lambda connection: _open(connection, names))
         turn = itertools.cycle(names)

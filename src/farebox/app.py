@@ -120,9 +120,9 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             stack.push_async_callback(processor.close)
         upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=Proxies(*proxies()))
         stack.push_async_callback(upstream.close)
-        ledger = ledger_of(database)
         shared = database.engine == "postgres"
         instance = ids.log_id()
+        ledger = ledger_of(database, instance)
         waiters = Waiters(look_seconds=LOOK_SECONDS if shared else None)
         journal = Journal(settings.data_dir, instance, database=database, ledger=ledger, waiters=waiters)
         services = Services(

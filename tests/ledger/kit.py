@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import Difference, audit
 from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
 from farebox.ledger.lanes import LaneLedger
@@ -39,7 +40,8 @@ class Books:
     def __init__(self, path: Path, *, jobs: bool = False) -> None:
         self.path = path
         self.database: Database = database_at(path)
-        self.ledger: Ledger = JobLedger(self.database) if jobs else ledger_of(self.database)
+        name = RandomIds(SystemClock()).log_id()
+        self.ledger: Ledger = JobLedger(self.database) if jobs else ledger_of(self.database, name)
 
     async def close(self) -> None:
         await self.ledger.close()
@@ -90,13 +92,13 @@ class Books:
 def database_at(path: Path) -> Database:
     """The file; on PostgreSQL, one database that all books of this test process have in turn (see `emptied`)."""
     if engines.engine_now() == "postgres":
-        return PostgresDatabase(_shared(), timeout=SECONDS)
+        return PostgresDatabase(shared_database(), timeout=SECONDS)
     engines.lay_out(path)
     return SqliteDatabase(path)
 
 
 @functools.cache
-def _shared() -> str:
+def shared_database() -> str:
     return engines.new_database()
 
 

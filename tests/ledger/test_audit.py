@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 from farebox.ledger.audit import WHAT, Difference, audit
 from farebox.ledger.commands import Correct, Expire, Hold, Release, Settle, Verdict
 from farebox.ledger.posting import apply
+from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account
 from farebox.storage.app_holds import add_app_hold, settle_app_hold
 from farebox.storage.calls import HOUR_MS, add_usage
+from farebox.storage.postgres.command import CommandConnection
 from farebox.storage.sql import Connection
-from farebox.storage.sqlite import SqliteConnection, connect
+from farebox.storage.sqlite import connect
+from tests import engines
+from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY, looking, settings_for, write_now
 from tests.ledger.kit import (
     ANN,
     BOB,
@@ -28,9 +33,12 @@ from tests.ledger.kit import (
     hold,
     open_books,
     settle,
+    shared_database,
     take_back,
     top_up,
 )
+
+pytestmark = ON_BOTH_ENGINES
 
 
 async def _make_sound(path: Path) -> None:
@@ -72,20 +80,61 @@ class UsageOf:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("audit") / "sound.db"
-    asyncio.run(_make_sound(path))
-    connect(path).close()  # takes the write-ahead log into the file, which can then be copied alone
-    return path
+def sound(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """On PostgreSQL with nothing left that guards it: what a test spoils there is rolled back."""
+    folder = tmp_path_factory.mktemp("audit")
+    if engine == "sqlite":
+        settings = settings_for(folder)
+        asyncio.run(_make_sound(settings.database_path))
+        connect(settings.database_path).close()  # takes the write-ahead log in; the file can then be copied alone
+    else:
+        asyncio.run(_make_sound(folder))
+        engines.backup(load({}, database_url=shared_database()), folder)
+        settings = settings_for(folder)
+        write_now(settings, _unguard)
+    yield settings
+    engines.forget_databases(folder)
+
+
+def _unguard(connection: Connection) -> None:
+    checks = "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0"
+    for table, name in connection.execute(checks).fetchall():
+        if "." not in table:
+            connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    connection.execute("DROP INDEX transfers_by_id")
+
+
+class Spoilt:
+    """A connection to books that a test spoils: all in one transaction on PostgreSQL."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.in_snapshot = False
+
+    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> Any:
+        if sql.startswith("BEGIN") or sql == "ROLLBACK":
+            self.in_snapshot = sql != "ROLLBACK"
+            return None
+        return self._connection.execute(sql, values)
+
+    def changes(self) -> int:
+        count: int = self._connection.changes()
+        return count
 
 
 @pytest.fixture
-def rows(sound: Path, tmp_path: Path) -> Iterator[SqliteConnection]:
-    """A copy to spoil, with nothing left that guards it."""
-    connection = connect(Path(shutil.copy(sound, tmp_path / "spoilt.db")))
-    connection.execute("PRAGMA ignore_check_constraints = ON; DROP INDEX transfers_by_id")
-    yield connection
-    connection.close()
+def rows(sound: Settings, tmp_path: Path) -> Iterator[Spoilt]:
+    """Books to spoil, with nothing left that guards them."""
+    if sound.engine == "sqlite":
+        connection = connect(Path(shutil.copy(sound.database_path, tmp_path / "spoilt.db")))
+        connection.execute("PRAGMA ignore_check_constraints = ON; DROP INDEX transfers_by_id")
+        yield Spoilt(connection)
+        connection.close()
+    else:
+        command = CommandConnection(sound.database_url)
+        command.execute("BEGIN")
+        yield Spoilt(command)
+        command.close()
 
 
 _Fault = tuple[str, str | None, Any, Any]
@@ -361,9 +410,45 @@ def test_progress_counts_accounts(rows: Connection) -> None:
     assert told == [(n, 7) for n in range(1, 8)]
 
 
-def test_an_account_is_read_in_one_snapshot(sound: Path, tmp_path: Path) -> None:
-    """A charge is posted beside each step of the audit; it never sees half of one."""
-    path = Path(shutil.copy(sound, tmp_path / "live.db"))
+def charge(connection: Connection, name: str) -> None:
+    assert apply(connection, Hold(account_id=BOB, hold_id=name, amount=1, at=START, expires_at=LATER)).ok
+    record = CallOf(BOB, name)
+    assert apply(connection, Settle(account_id=BOB, hold_id=name, amount=1, at=START, record=record)).ok
+
+
+class Beside:
+    """A connection beside which a charge is posted before each statement."""
+
+    def __init__(self, reader: Connection, settings: Settings) -> None:
+        self._reader = reader
+        self._settings = settings
+        self.charged = 0
+
+    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> Any:
+        self.charged += 1
+        write_now(self._settings, partial(charge, name=f"live{self.charged}"))
+        return self._reader.execute(sql, values)
+
+    def changes(self) -> int:
+        return self._reader.changes()
+
+
+def test_an_account_is_read_in_one_snapshot(sound: Settings, tmp_path: Path) -> None:
+    """A charge is posted before each statement of the audit; it never sees half of one."""
+    live = tmp_path / "live"
+    live.mkdir()
+    engines.backup(sound, live / "farebox.db" if sound.engine == "sqlite" else live)
+    settings = settings_for(live)
+    with looking(settings) as reader:
+        beside = Beside(reader, settings)
+        assert list(audit(beside)) == []
+    assert beside.charged > 20
+
+
+@SQLITE_ONLY
+def test_a_snapshot_begins_with_its_first_statement(sound: Settings, tmp_path: Path) -> None:
+    """A charge is posted beside each step of the audit, within its statements too."""
+    path = Path(shutil.copy(sound.database_path, tmp_path / "live.db"))
     writer, reader = connect(path), connect(path, readonly=True)
     charged = 0
 
@@ -373,9 +458,7 @@ def test_an_account_is_read_in_one_snapshot(sound: Path, tmp_path: Path) -> None
             charged += 1
             name = f"live{charged}"
             writer.execute("BEGIN IMMEDIATE")
-            assert apply(writer, Hold(account_id=BOB, hold_id=name, amount=1, at=START, expires_at=LATER)).ok
-            record = CallOf(BOB, name)
-            assert apply(writer, Settle(account_id=BOB, hold_id=name, amount=1, at=START, record=record)).ok
+            charge(writer, name)
             writer.execute("COMMIT")
         return False
 
@@ -387,10 +470,10 @@ def test_an_account_is_read_in_one_snapshot(sound: Path, tmp_path: Path) -> None
     writer.close()
 
 
-def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: SqliteConnection) -> None:
+def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Spoilt) -> None:
     rows.execute(f"{B} posted = posted + 1")
     differences = audit(rows)
     assert next(differences).what == "balance_posted"
-    assert rows.in_transaction
+    assert rows.in_snapshot
     differences.close()
-    assert not rows.in_transaction
+    assert not rows.in_snapshot

@@ -345,10 +345,10 @@ async def test_what_is_sent_again_carefully_takes_effect_once(books: Books, monk
         await books.do(hold(name, 10))
     send, careful = Lane.send, True
 
-    async def twice(self: Lane, arguments: Any, *, bucket: int) -> Any:
-        await send(self, arguments, bucket=bucket)
+    async def twice(self: Lane, arguments: Any) -> Any:
+        await send(self, arguments)
         assert self._call is not None
-        return await self._call(bucket, careful, *arguments)
+        return await self._call(self._bucket, careful, self._instance, self._epoch, *arguments)
 
     monkeypatch.setattr(Lane, "send", twice)
     items: list[Command] = [settle("settled", 4, record=CallOf(ANN, "settled")), settle("bare", 3), hold("new", 20)]

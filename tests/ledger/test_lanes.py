@@ -193,7 +193,7 @@ class Watched(LaneLedger):
     """Lanes that say what they left to jobs, in that order."""
 
     def __init__(self, database: PostgresDatabase) -> None:
-        super().__init__(database)
+        super().__init__(database, "watched")
         self.left: list[int] = []
 
     def do_slowly(self, item: Any) -> None:
@@ -284,7 +284,7 @@ def _all_at_once(connection: Connection, commands: Sequence[Command]) -> list[Ve
 
 async def test_three_ledgers_admit_exactly_what_there_is(books: Books) -> None:
     await books.fund(ANN, 37 * 7 + 6)
-    ledgers = [LaneLedger(server(books)) for _ in range(3)]
+    ledgers = [LaneLedger(server(books), f"process {number}") for number in range(3)]
     verdicts = await asyncio.gather(*(ledgers[n % 3].do(hold(f"h{n}", 7)) for n in range(600)))
     assert sum(verdict.ok for verdict in verdicts) == 37
     assert {verdict.outcome for verdict in verdicts} == {Outcome.DONE, Outcome.HELD_ELSEWHERE}
@@ -297,7 +297,7 @@ async def test_a_storm_of_lanes_and_jobs_has_no_deadlock(books: Books) -> None:
     for name in names:
         await books.database.write(partial(add_account, account_id=name, name=name, at=START))
         await books.fund(name, 10_000)
-    ledgers = [LaneLedger(server(books)) for _ in range(3)]
+    ledgers = [LaneLedger(server(books), f"process {number}") for number in range(3)]
 
     async def caller(number: int) -> None:
         draw, ledger = random.Random(number), ledgers[number % 3]

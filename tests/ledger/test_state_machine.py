@@ -398,7 +398,7 @@ class Watched(LaneLedger):
     """Lanes that say what they left to jobs, in that order."""
 
     def __init__(self, database: PostgresDatabase) -> None:
-        super().__init__(database)
+        super().__init__(database, "beside the model")
         self.left_to_jobs: list[Command | None] = []
 
     def do_slowly(self, item: Any) -> None:

@@ -20,6 +20,7 @@ from farebox.storage.instances import list_instances, note_seen
 from farebox.storage.sql import Connection, rows
 from farebox.usecases.instances import Judge
 from farebox.usecases.services import Services
+from tests import engines
 
 START = 1_790_000_000_000
 LOST_AFTER = 30
@@ -92,15 +93,17 @@ class World:
 
 
 @pytest.fixture
-async def world(postgres_url: str) -> AsyncIterator[World]:
-    database = await open_database(load({}, database_url=postgres_url))
-    ledger = ledger_of(database)
+async def world() -> AsyncIterator[World]:
+    url = engines.new_database()
+    database = await open_database(load({}, database_url=url))
+    ledger = ledger_of(database, "world")
     clock = SteppedClock()
     await database.write(lambda connection: add_account(connection, "a", "A", START))
     await ledger.do(Grant(account_id="a", grant_id="g", amount=10_000, at=START))
     yield World(database, ledger, clock, RandomIds(SystemClock()))
     await ledger.close()
     await database.close()
+    engines.postgres_server().drop_database(url)
 
 
 async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world: World) -> None:

@@ -54,7 +54,7 @@ async def open_services(path: Path, clock: HandClock, **settings: object) -> Asy
                 add_account(connection, name, f"{name.title()} & Co", clock.now)
 
     await database.write(add)
-    ledger = ledger_of(database)
+    ledger = ledger_of(database, "test")
     try:
         yield Services(
             settings=loaded,

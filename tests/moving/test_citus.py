@@ -67,7 +67,7 @@ def test_every_table_has_one_place() -> None:
 
 
 def test_tables_of_accounts_lie_together_by_bucket() -> None:
-    assert {table.name for table in tables() if table.in_buckets} - DIRECTORY == DISTRIBUTED
+    assert {table.name for table in tables() if "bucket" in table.columns} - DIRECTORY == DISTRIBUTED
     placed = [text for text in statements(16) if "create_distributed_table" in text]
     assert placed[0] == "SELECT create_distributed_table('balances', 'bucket', shard_count => 16)"
     assert all(text.endswith("colocate_with => 'balances')") for text in placed[1:])
@@ -187,7 +187,7 @@ async def logged(tmp_path: Path) -> AsyncIterator[tuple[PostgresServer, Postgres
 async def test_a_batch_is_one_statement_outside_a_transaction(logged: tuple[PostgresServer, PostgresDatabase]) -> None:
     server, database = logged
     accounts = await _accounts(database, buckets=4)
-    ledger = ledger_of(database)
+    ledger = ledger_of(database, RandomIds(SystemClock()).log_id())
     before = server.log.stat().st_size
     await _calls(ledger, accounts, each=8)
     await ledger.close()
@@ -212,7 +212,7 @@ async def _accounts(database: Database, *, buckets: int) -> list[tuple[str, int]
         name = ids.account_id()
         account = await database.write(partial(add_account, account_id=name, name=name, at=at, buckets=buckets))
         grant = Grant(account_id=name, grant_id=ids.log_id(), amount=5 * AMOUNT, at=at)
-        ledger = ledger_of(database)
+        ledger = ledger_of(database, RandomIds(SystemClock()).log_id())
         assert (await ledger.do(grant)).ok
         await ledger.close()
         assert await database.get(partial(find_account, account_id=name)) == account
@@ -266,7 +266,7 @@ async def test_on_a_cluster_tables_lie_as_they_should_and_no_batch_is_prepared(c
     database = await PostgresDatabase.open(cluster, timeout=30)
     accounts = await _accounts(database, buckets=8)
     before = await _two_phase_commits()
-    ledger = ledger_of(database)
+    ledger = ledger_of(database, RandomIds(SystemClock()).log_id())
     admitted = await _calls(ledger, accounts, each=8)
     await ledger.close()
     await database.close()

@@ -97,19 +97,20 @@ async def open_services(settings: Settings, clock: TestClock, instance: str = ""
         http_client=local_client(TIMEOUT_SECONDS),
     )
     upstream = PooledUpstream(connect_seconds=1)
+    name = instance or ids.log_id()
     services = Services(
         settings=settings,
         clock=clock,
         ids=ids,
         vault=vault,
         database=database,
-        ledger=ledger_of(database),
+        ledger=ledger_of(database, name),
         configuration=await Configuration.load(database, vault, clock),
         upstream=upstream,
         processor=processor,
         waiters=Waiters(),
         base_url="http://127.0.0.1:1",
-        instance=instance or ids.log_id(),
+        instance=name,
     )
     try:
         yield services

@@ -244,13 +244,14 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
     process.mortal = await open_mortal(world.settings, process)
     ids = RandomIds(world.clock)
     vault = Vault(bytes(32))
+    name = ids.log_id()
     process.services = Services(
         settings=world.settings,
         clock=world.clock,
         ids=ids,
         vault=vault,
         database=process.mortal.database,
-        ledger=ledger_of(process.mortal.database),
+        ledger=ledger_of(process.mortal.database, name),
         configuration=Configuration(process.mortal.database, vault, world.clock),
         upstream=process.upstream,
         processor=StripeProcessor(
@@ -258,7 +259,7 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
         ),
         waiters=Waiters(),
         base_url="http://127.0.0.1:8787",
-        instance=ids.log_id(),
+        instance=name,
     )
 
     return process

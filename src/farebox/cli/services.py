@@ -58,7 +58,8 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     async with AsyncExitStack() as stack:
         database = await open_database(settings)
         stack.push_async_callback(database.close)
-        ledger = ledger_of(database)
+        instance = session.ids.log_id()
+        ledger = ledger_of(database, instance)
         stack.push_async_callback(ledger.close)
         named = partial(installation_id, new_id=session.ids.account_id()[:12])
         processor = processor_of(settings, await database.write(named))
@@ -78,5 +79,5 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
             processor=processor,
             waiters=Waiters(),
             base_url=base_url,
-            instance=session.ids.log_id(),
+            instance=instance,
         )

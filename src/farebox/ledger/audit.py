@@ -191,7 +191,7 @@ def _repeated(connection: Connection, key: _Key) -> Iterator[Difference]:
 def _lots(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
     """Compare each lot with the transfer that filled it and with what the replay left of it."""
     found = connection.execute(
-        "SELECT lot_id, book, amount, remaining, (SELECT t.amount FROM transfers t WHERE t.bucket = lots.bucket "
+        "SELECT lot_id, book, amount, remaining, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = lots.bucket "
         "AND t.account_id = lots.account_id AND t.transfer_id = lots.lot_id AND t.to_book = lots.book) "
         f"FROM lots WHERE {_MINE}",
         key,
@@ -252,12 +252,12 @@ _HOLDS_THAT_DIFFER = f"""
 SELECT * FROM (
     SELECT hold_id, state, asked, amount, charge, written_off,
         CASE state WHEN 'settled' THEN
-            coalesce((SELECT t.amount FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id), 0)
+            coalesce((SELECT max(t.amount) FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id), 0)
             + coalesce((SELECT sum(t.amount) FROM transfers t WHERE {_OF_HOLD} > 'charge:' || h.hold_id || '/'
                 AND t.transfer_id < 'charge:' || h.hold_id || '0'), 0)
         END AS charged,
         CASE state WHEN 'settled' THEN
-            coalesce((SELECT t.amount FROM transfers t WHERE {_OF_HOLD} = 'write_off:' || h.hold_id), 0)
+            coalesce((SELECT max(t.amount) FROM transfers t WHERE {_OF_HOLD} = 'write_off:' || h.hold_id), 0)
         END AS absorbed
     FROM holds h WHERE {_MINE}
 ) replayed WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
@@ -321,7 +321,7 @@ def _calls(connection: Connection, key: _Key) -> Iterator[Difference]:
 
 
 _CHARGED_WITHOUT_A_CALL = f"""
-SELECT coalesce(a.settled_at, (SELECT t.at FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id)) AS at,
+SELECT coalesce(a.settled_at, (SELECT max(t.at) FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id)) AS at,
     coalesce(a.provider, 'unrecorded') AS provider, coalesce(a.model, '') AS model, h.charge - h.written_off AS charge
 FROM holds h LEFT JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id
 WHERE h.bucket = ? AND h.account_id = ? AND h.state = 'settled' AND h.charge > h.written_off AND NOT EXISTS (

@@ -8,17 +8,25 @@ Order. Ends go before holds within a batch, and jobs are slower than batches, so
 carried out in another order than they were sent in. One that is sent after another's verdict always comes after it. A
 command that does not find what an earlier one should have left there (a release whose hold is in the same batch, or is
 a job by now) is slow too, and jobs keep their order: so it comes after the other.
+
+Fence. A batch may wait in the database after its sender has gone, and be carried out later. So each names its process
+and the epoch of its connection; under another epoch than the one that is registered no hold is made (`fenced`). A
+process that finds itself fenced, as it was taken for dead, connects anew and sends those holds again.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
+
+import structlog
 
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
 from farebox.ledger.ledger import JobLedger
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
+from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.dialect import storable
 from farebox.storage.postgres.lanes import Lane as Sender
@@ -32,18 +40,21 @@ BUCKETS_KEPT = 100_000
 """Accounts whose bucket is remembered."""
 
 _SETTLE, _RELEASE, _ALONE = 1, 2, 3
-_OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcome.LIMITED, Outcome.UNKNOWN)
+_FENCED = 6
+_OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcome.LIMITED, Outcome.UNKNOWN, None)
 _END_COLUMNS, _HOLD_COLUMNS = 21, 7
 _NO_ROW = (None, UNRECORDED, "", *(None,) * 11)
 """Stands for the row of a call where none is written; what is charged is counted under a provider and a model."""
 
 Values: TypeAlias = tuple[Any, ...]
 
+log = structlog.get_logger("farebox.ledger")
+
 
 class _Item:
     """A command on its way, or the row of a call for which nothing was held."""
 
-    __slots__ = ("account_id", "command", "future", "key", "record", "values")
+    __slots__ = ("account_id", "command", "fenced", "future", "key", "record", "values")
 
     def __init__(
         self,
@@ -63,12 +74,16 @@ class _Item:
         self.values = values
         """For the function, but for the place of the account."""
         self.future = future
+        self.fenced = False
+        """Whether it was sent before, and fenced."""
 
 
 class LaneLedger:
-    """The ledger that serves calls on PostgreSQL. Make it inside the running loop."""
+    """The ledger that serves calls on PostgreSQL, for the process of this name; no other ledger may have the same. Make
+    it inside the running loop."""
 
-    def __init__(self, database: PostgresDatabase) -> None:
+    def __init__(self, database: PostgresDatabase, instance: str) -> None:
+        self.instance = instance
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._jobs = JobLedger(database)
@@ -166,6 +181,11 @@ class LaneLedger:
             await lane.close()
         while self._slow:
             await asyncio.wait(self._slow)
+        if self._lanes:
+            try:
+                await self._database.write(partial(fence, instance_id=self.instance))
+            except DatabaseUnavailable as error:  # then others find that it has gone
+                log.warning("database unavailable", why=str(error))
 
 
 class _Lane:
@@ -175,7 +195,7 @@ class _Lane:
         self._ledger = ledger
         self._bucket = bucket
         self._database = database
-        self._sender = Sender(database.url, timeout=database.timeout)
+        self._sender = Sender(database.url, instance=ledger.instance, bucket=bucket, timeout=database.timeout)
         self._pending: deque[_Item] = deque()
         self._work: asyncio.Task[None] | None = None
 
@@ -205,8 +225,12 @@ class _Lane:
         try:
             self._database.check()  # it may have gone while these waited: they were not sent, and need not wait for it
             ends, holds, slow = _sorted(batch)
-            answer = await self._sender.send(_arguments(ends, holds), bucket=self._bucket) if ends or holds else []
+            answer = await self._sender.send(_arguments(ends, holds)) if ends or holds else []
             left = set(batch) if answer is None else {*slow, *_deliver((*ends, *holds), len(ends), answer)}
+            if answer is not None and _FENCED in answer[4 * len(ends) : 4 * len(ends) + 1]:
+                again = left.union(holds)  # an end that found no hold is to come after it
+                left.clear()
+                self._send_again([item for item in batch if item in again])
         except BaseException as error:
             if isinstance(error, DatabaseUnavailable):
                 self._database.suspect(error)
@@ -219,6 +243,16 @@ class _Lane:
             for item in batch:
                 if item in left:
                     self._ledger.do_slowly(item)
+
+    def _send_again(self, items: list[_Item]) -> None:
+        """Under a new epoch, ahead of all others. Raises DatabaseUnavailable where one was fenced before."""
+        log.warning("lane fenced", bucket=self._bucket, items=len(items))
+        self._sender.close()  # it registers when it connects
+        if any(item.fenced for item in items):
+            raise DatabaseUnavailable("another process takes this one for dead, again and again")
+        for item in reversed(items):
+            item.fenced = True
+            self._pending.appendleft(item)
 
     async def close(self) -> None:
         while self._work is not None:

@@ -50,15 +50,16 @@ class JobLedger:
         """Nothing to do: what was sent is the database's to finish."""
 
 
-def ledger_of(database: Database) -> Ledger:
-    """The ledger that serves calls on this database. Call it inside the running loop."""
+def ledger_of(database: Database, instance: str) -> Ledger:
+    """The ledger that serves calls on this database, for the process of this name, which no other ledger has. Call it
+    inside the running loop."""
     if database.engine == "sqlite":
         return JobLedger(database)
     from farebox.ledger.lanes import LaneLedger
     from farebox.storage.postgres.database import PostgresDatabase
 
     assert isinstance(database, PostgresDatabase)
-    return LaneLedger(database)
+    return LaneLedger(database, instance)
 
 
 def _apply(command: Command, connection: Connection) -> Verdict:

@@ -1,6 +1,6 @@
 """The store of instances: the processes that serve this database. Their calls' holds name them as owners."""
 
-from farebox.storage.sql import Connection, rows
+from farebox.storage.sql import Connection, row, rows
 
 
 def note_seen(connection: Connection, instance_id: str, at: int) -> None:
@@ -15,6 +15,22 @@ def note_seen(connection: Connection, instance_id: str, at: int) -> None:
 def list_instances(connection: Connection) -> dict[str, int]:
     """When each was last seen, by its own clock."""
     return dict(rows(connection, "SELECT instance_id, seen_at FROM instances"))
+
+
+def fence(connection: Connection, instance_id: str) -> bool:
+    """Take from the process the right to make holds in batches; one that lives takes it again by connecting anew.
+
+    False, and nothing done, where a batch of it is under way: it may yet commit. Once this has committed, none can
+    that was sent before. Jobs have turns of their own: none is under way beside this one.
+    """
+    found = rows(connection, "SELECT bucket FROM lanes WHERE instance_id = ?", (instance_id,))
+    buckets = [bucket for (bucket,) in found]
+    free = "SELECT 1 FROM lanes WHERE bucket = ? AND instance_id = ? /* FOR UPDATE SKIP LOCKED */"
+    if any(row(connection, free, (bucket, instance_id)) is None for bucket in buckets):
+        return False
+    for bucket in buckets:  # one by one: so says Citus
+        connection.execute("DELETE FROM lanes WHERE bucket = ? AND instance_id = ?", (bucket, instance_id))
+    return True
 
 
 def remove_instance(connection: Connection, instance_id: str, seen_at: int | None = None) -> None:

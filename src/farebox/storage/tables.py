@@ -22,7 +22,7 @@ class Table:
     @property
     def in_buckets(self) -> bool:
         """Whether its rows say the bucket of their account."""
-        return "bucket" in self.columns
+        return "bucket" in self.columns and "account_id" in self.columns
 
 
 @lru_cache

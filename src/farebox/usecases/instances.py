@@ -15,8 +15,8 @@ from functools import partial
 
 import structlog
 
-from farebox.ledger.recovery import holds_of, owners_of_holds, resolve_left_open, resolve_lost
-from farebox.storage.instances import list_instances, note_seen, remove_instance
+from farebox.ledger.recovery import OpenHold, holds_of, owners_of_holds, resolve_left_open, resolve_lost
+from farebox.storage.instances import fence, list_instances, note_seen, remove_instance
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.usecases.leases import alone
 from farebox.usecases.services import Services
@@ -116,15 +116,25 @@ def _owners_and_instances(connection: Connection) -> tuple[list[str], dict[str, 
 
 async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, int]) -> None:
     """End what they left open, then forget them."""
-    for owner in sorted(lost):
+    for name in sorted({*lost, *gone}):
+        holds = await services.database.write(partial(_fenced, instance_id=name))
+        if holds is None:
+            log.warning("instance_lost_has_batch", instance=name, until="it is looked at again when that has ended")
+            continue
         await resolve_lost(
             services.ledger,
             services.database,
-            await services.database.scan(partial(holds_of, owner=owner)),
+            holds,
             policy=services.settings.in_doubt,
             at=services.clock.now_ms(),
             log=log,
         )
-    for name, seen_at in gone.items():
-        log.warning("instance_lost", instance=name)
-        await services.database.write(partial(remove_instance, instance_id=name, seen_at=seen_at))
+        if name in gone:
+            log.warning("instance_lost", instance=name)
+            await services.database.write(partial(remove_instance, instance_id=name, seen_at=gone[name]))
+
+
+def _fenced(connection: Connection, instance_id: str) -> list[OpenHold] | None:
+    """Declare a process dead: all the holds that it has left open, and it can make no more. None where a batch of it is
+    under way. A process that lives connects anew, and what it then holds is not among these."""
+    return holds_of(connection, instance_id) if fence(connection, instance_id) else None

@@ -9,6 +9,7 @@ SELECT create_distributed_table('transfers', 'bucket', colocate_with => 'balance
 SELECT create_distributed_table('lots', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('holds', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('app_holds', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('lanes', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('gateways', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('calls', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('call_bodies', 'bucket', colocate_with => 'balances');

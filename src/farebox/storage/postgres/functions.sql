@@ -46,8 +46,12 @@ END $$;
 -- each costs something, however short it is. p_careful looks first for holds and calls that exist already; without it,
 -- such a one makes the whole batch fail by its unique key.
 --
+-- p_instance and p_epoch say whose batch it is (table `lanes`). Where they do not stand there together, the sender was
+-- taken for dead or has connected again since: its ends are done, its holds are not, and are answered `fenced`. The row
+-- is locked until the batch has committed, so that whoever takes it away knows that no batch of it comes after.
+--
 -- Returns four numbers for each item, the ends first: outcome (0 slow, 1 done, 2 refused, 3 held elsewhere, 4 limited,
--- 5 unknown), posted, held, owed; then three for each refusal of an account that has a spending limit: the number of
+-- 5 unknown, 6 fenced), posted, held, owed; then three for each refusal of an account that has a spending limit: the number of
 -- the hold, the limit, what was spent.
 --
 -- Every statement is about one table, one bucket and, where it looks for rows, one account: whatever the statistics say,
@@ -56,7 +60,7 @@ END $$;
 -- and jobs cannot deadlock. Must run by itself, outside any transaction block: Citus then runs all of it on the node
 -- that has the bucket, and commits there.
 CREATE FUNCTION ledger_batch(
-    p_bucket int, p_careful boolean, p_accounts text[],
+    p_bucket int, p_careful boolean, p_instance text, p_epoch bigint, p_accounts text[],
     e_account int[], e_kind int[], e_hold text[], e_amount bigint[], e_at bigint[], e_counted bigint[], e_note text[],
     c_gateway text[], c_provider text[], c_model text[], c_success int[], c_status int[], c_duration bigint[],
     c_tokens_in bigint[], c_tokens_out bigint[], c_cost bigint[], c_detail text[], c_receipt text[], c_logged int[],
@@ -108,6 +112,7 @@ DECLARE
     charges int := 0;
     h_new boolean[] := array_fill(false, ARRAY[news]);
     holds_new int := 0;
+    fenced boolean := false;
     r record;
     i int;
     j int;
@@ -120,6 +125,11 @@ DECLARE
     amount_ bigint;
     outcome int;
 BEGIN
+    IF news > 0 THEN
+        PERFORM FROM lanes WHERE bucket = p_bucket AND instance_id = p_instance AND epoch = p_epoch FOR SHARE;
+        fenced := NOT FOUND;
+    END IF;
+
     FOR j IN 1 .. accounts LOOP
         SELECT * INTO r FROM balances WHERE bucket = p_bucket AND account_id = p_accounts[j] FOR UPDATE;
         CONTINUE WHEN r.account_id IS NULL;
@@ -251,7 +261,9 @@ BEGIN
         j := h_account[i];
         amount_ := h_amount[i];
         outcome := 0;
-        IF a_posted[j] IS NULL THEN
+        IF fenced THEN
+            outcome := 6;
+        ELSIF a_posted[j] IS NULL THEN
             outcome := 5;
         ELSIF a_due[j] <= h_at[i] OR (p_careful AND EXISTS (
             SELECT FROM holds WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = h_hold[i]))

@@ -9,11 +9,18 @@ from asyncpg import exceptions as of
 from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
 from farebox.storage.sql import DatabaseUnavailable
 
-PARAMETERS = 31
+PARAMETERS = 33
 TRIES = 10
 """How often a batch is sent that another transaction made impossible."""
 _STATEMENT_SHARE = 0.9
 """Of our own time-out: the server gives up first, so that we seldom have to leave a batch in doubt."""
+
+
+_REGISTER = (
+    "INSERT INTO lanes (bucket, instance_id, epoch) VALUES ($1, $2, $3) "
+    "ON CONFLICT (bucket, instance_id) DO UPDATE SET epoch = excluded.epoch"
+)
+"""Waits for a batch that the former connection has left under way. From here on it has been done, or makes no hold."""
 
 log = structlog.get_logger("farebox.storage")
 
@@ -21,13 +28,16 @@ log = structlog.get_logger("farebox.storage")
 class Lane:
     """Sends batches, one after another, and connects again where that is needed."""
 
-    def __init__(self, url: str, *, timeout: float) -> None:
+    def __init__(self, url: str, *, instance: str, bucket: int, timeout: float) -> None:
         self._url = url
+        self._instance = instance
+        self._bucket = bucket
+        self._epoch = 0
         self._timeout = timeout
         self._session: Session | None = None
         self._call: Callable[..., Any] | None = None
 
-    async def send(self, arguments: Sequence[Any], *, bucket: int) -> list[int] | None:
+    async def send(self, arguments: Sequence[Any]) -> list[int] | None:
         """What the function answers, once that is durable; None where the batch broke a rule of the schema as a whole,
         and nothing of it was done.
 
@@ -39,7 +49,7 @@ class Lane:
             try:
                 with named():
                     call = self._call or await self._connect()
-                    answer: list[int] = await call(bucket, careful, *arguments)
+                    answer: list[int] = await call(self._bucket, careful, self._instance, self._epoch, *arguments)
             except TRY_AGAIN as error:
                 log.info("batch tried again", why=str(error))
             except DatabaseUnavailable:
@@ -53,7 +63,7 @@ class Lane:
                     return None
                 careful = True
             except of.PostgresError:
-                log.exception("batch failed", bucket=bucket)
+                log.exception("batch failed", bucket=self._bucket)
                 return None
             except BaseException:  # whatever the statement is doing, its answer is not for the next batch
                 self.close()
@@ -66,6 +76,8 @@ class Lane:
         session = await connect(self._url, timeout=self._timeout, name="farebox lane")
         self._session = session
         await session.execute(f"SET statement_timeout = {int(self._timeout * _STATEMENT_SHARE * 1000)}")
+        self._epoch = await session.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        await session.execute(_REGISTER, self._bucket, self._instance, self._epoch)
         values = ", ".join(f"${number}" for number in range(1, PARAMETERS + 1))
         statement = await session.prepare(f"SELECT ledger_batch({values})")
         self._call = statement.fetchval

@@ -1,0 +1,229 @@
+"""A batch that PostgreSQL carries out when its gateway is dead, and has been declared so: no hold stays behind."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from farebox.ledger.commands import Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.lanes import LaneLedger
+from farebox.storage.instances import fence
+from farebox.storage.postgres.connecting import Session, connect
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.postgres.lanes import Lane
+from farebox.storage.sql import DatabaseUnavailable, rows
+from tests import engines
+from tests.many.test_judge import LOST_AFTER, STEP, World, world
+
+__all__ = ["world"]
+
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
+
+OF_THE_LANE = "application_name = 'farebox lane' AND datname = current_database()"
+
+
+class Gateway:
+    """Another process on the database: its ledger, and its end."""
+
+    name = "gateway"
+
+    def __init__(self, world: World) -> None:
+        assert isinstance(world.database, PostgresDatabase)
+        self._world = world
+        self.url = world.database.url
+        self.database = PostgresDatabase(self.url, timeout=30)
+        self.ledger = LaneLedger(self.database, self.name)
+
+    @property
+    def lane(self) -> Lane:
+        return self.ledger._lanes[0]._sender
+
+    async def close(self) -> None:
+        await self.ledger.close()
+        await self.database.close()
+
+    async def hold(self, hold_id: str, owner: str | None = None) -> Verdict:
+        at = self._world.clock.now_ms()
+        owner = self.name if owner is None else owner
+        command = Hold(account_id="a", hold_id=hold_id, amount=100, at=at, expires_at=at + 10**7, owner=owner)
+        return await self.ledger.do(command)
+
+    async def send_hold(self, hold_id: str) -> "asyncio.Task[Verdict]":
+        """A hold whose batch has left."""
+        call, left = self.lane._call, asyncio.Event()
+        assert call is not None
+
+        def calling(*arguments: Any) -> Any:
+            left.set()  # and is written before anybody else has a turn
+            return call(*arguments)
+
+        self.lane._call = calling
+        sent = asyncio.ensure_future(self.hold(hold_id))
+        await left.wait()
+        return sent
+
+    def cut_off(self) -> None:
+        assert self.lane._session is not None
+        self.lane._session._transport.abort()
+
+    def die(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As by SIGKILL: its connection is gone without a word, and it makes no other."""
+
+        async def never(_: Lane) -> Any:
+            raise DatabaseUnavailable("it is dead")
+
+        monkeypatch.setattr(Lane, "_connect", never)
+        self.cut_off()
+
+
+@pytest.fixture
+async def gateway(world: World) -> AsyncIterator[Gateway]:
+    made = Gateway(world)
+    yield made
+    await made.close()
+
+
+@asynccontextmanager
+async def watching(gateway: Gateway) -> AsyncIterator[Session]:
+    session = await connect(gateway.url, timeout=30, name="third")
+    try:
+        yield session
+    finally:
+        session.terminate()
+
+
+async def until(session: Session, sql: str) -> None:
+    """Wait until the query finds a row."""
+    while not await session.fetch(sql):  # noqa: ASYNC110 - a server tells of it to those who ask
+        await asyncio.sleep(0.01)
+
+
+async def opened(world: World) -> list[str]:
+    return [name for name, state in (await world.states()).items() if state == "open"]
+
+
+async def test_one_that_begins_after_the_declaration_makes_no_hold(
+    world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = world.judge()
+    await world.seen("gateway")
+    assert (await gateway.hold("before")).ok
+    await judge.look()
+    async with watching(gateway) as third:
+        backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")
+        os.kill(backend, signal.SIGSTOP)  # the batch arrives, and is not looked at yet
+        sent = await gateway.send_hold("late")
+        gateway.die(monkeypatch)
+        with suppress(DatabaseUnavailable):
+            await sent
+        await world.pass_time(LOST_AFTER, judge)
+        assert await world.states() == {"before": "expired"}
+        assert await world.instances() == {"judge"}
+        os.kill(backend, signal.SIGCONT)
+        await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend})")
+    assert await world.states() == {"before": "expired"}
+    assert await world.database.get(partial(rows, sql="SELECT held FROM balances")) == [(0,)]
+
+
+async def test_one_that_waits_for_a_lock_is_waited_for(
+    world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = world.judge()
+    await world.seen("gateway")
+    assert (await gateway.hold("before")).ok
+    await judge.look()
+    async with watching(gateway) as third, third.transaction():
+        await third.execute("SELECT FROM balances WHERE account_id = 'a' FOR UPDATE")
+        sent = await gateway.send_hold("late")
+        waiting = f"SELECT 1 FROM pg_stat_activity WHERE {OF_THE_LANE} AND wait_event_type = 'Lock'"
+        async with watching(gateway) as other:
+            await until(other, waiting)
+        gateway.die(monkeypatch)
+        with suppress(DatabaseUnavailable):
+            await sent
+        await world.pass_time(LOST_AFTER, judge)
+        assert await world.instances() == {"judge", "gateway"}, "what it will have left is not known yet"
+    async with watching(gateway) as third:
+        await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {OF_THE_LANE})")
+    assert sorted(await opened(world)) == ["before", "late"]
+    await world.pass_time(STEP, judge)
+    assert await opened(world) == []
+    assert await world.instances() == {"judge"}
+
+
+async def test_one_that_was_only_taken_for_dead_holds_again_and_charges(world: World, gateway: Gateway) -> None:
+    judge = world.judge()
+    await world.seen("gateway")
+    for name in ("expires", "charged"):
+        assert (await gateway.hold(name)).ok
+    at = world.clock.now_ms()
+    await world.pass_time(LOST_AFTER + STEP, judge)
+    assert set((await world.states()).values()) == {"expired"}
+    # Side by side: its charges are posted though it is fenced, and its holds go out again under a new epoch.
+    answers = await asyncio.gather(
+        gateway.ledger.do(Settle(account_id="a", hold_id="charged", amount=60, at=at)),
+        gateway.hold("again"),
+        gateway.ledger.do(Release(account_id="a", hold_id="again", at=at)),
+        gateway.hold("app:1", owner=""),
+    )
+    assert [answer.outcome for answer in answers] == [Outcome.DONE] * 4
+    assert answers[0].late
+    assert (await gateway.hold("after")).ok
+    await world.seen("gateway")
+    await world.pass_time(2 * LOST_AFTER, judge, alive=("gateway",))
+    assert await world.states() == {
+        "expires": "expired", "charged": "settled", "again": "released", "app:1": "open", "after": "open",
+    }  # fmt: skip
+
+
+async def test_an_open_hold_of_a_fenced_process_is_charged_at_once(world: World, gateway: Gateway) -> None:
+    assert (await gateway.hold("h")).ok
+    assert await world.database.write(partial(fence, instance_id="gateway"))
+    verdict = await gateway.ledger.do(Settle(account_id="a", hold_id="h", amount=60, at=world.clock.now_ms()))
+    assert (verdict.outcome, verdict.amount, verdict.late, gateway.ledger.slow) == (Outcome.DONE, 60, False, 0)
+
+
+async def test_one_that_is_fenced_again_and_again_is_refused(
+    world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not go on forever."""
+    assert (await gateway.hold("h")).ok
+    send = Lane.send
+
+    async def fenced(self: Lane, arguments: Any) -> Any:
+        if self._call is None:
+            await self._connect()
+        self._epoch += 1
+        return await send(self, arguments)
+
+    monkeypatch.setattr(Lane, "send", fenced)
+    with pytest.raises(DatabaseUnavailable, match="again and again"):
+        await gateway.hold("i")
+    monkeypatch.undo()
+    assert (await gateway.hold("j")).ok
+
+
+async def test_a_former_connection_of_the_same_process_makes_no_hold(
+    world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network was cut; the batch is in doubt, and its hold is given back over a new connection. Whatever the server
+    finds on the old one afterwards makes no hold that nobody knows of."""
+    assert (await gateway.hold("before")).ok
+    async with watching(gateway) as third:
+        backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")
+        os.kill(backend, signal.SIGSTOP)
+        sent = await gateway.send_hold("in doubt")
+        with monkeypatch.context() as patch:
+            gateway.die(patch)
+            with suppress(DatabaseUnavailable):
+                await sent
+        given_back = await gateway.ledger.do(Release(account_id="a", hold_id="in doubt", at=world.clock.now_ms()))
+        os.kill(backend, signal.SIGCONT)
+        await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend})")
+    assert given_back.outcome is Outcome.UNKNOWN
+    assert await world.states() == {"before": "open"}
