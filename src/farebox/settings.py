@@ -76,6 +76,13 @@ class Settings:
     connect_timeout_ms: int = _setting(10_000, "Time to connect to a provider.", 1, 300_000)
     first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to answer.", 1, 3_600_000)
     read_timeout_ms: int = _setting(120_000, "Longest silence within a provider's answer.", 1, 3_600_000)
+    stream_comment_ms: int = _setting(
+        10_000,
+        "Silence in an event stream after which a comment is sent, so that no proxy takes it for dead; 0: never. Forms "
+        "whose SDKs cannot take comments get none (docs/proxies.md).",
+        0,
+        3_600_000,
+    )
     call_timeout_ms: int = _setting(1_800_000, "Longest whole call; its hold expires a minute later.", 1, 86_400_000)
     key_trouble_retry_seconds: int = _setting(
         30,

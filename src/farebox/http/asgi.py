@@ -69,6 +69,9 @@ class AsgiExchange:
     async def send(self, chunk: bytes) -> None:
         await self._pass(chunk if self.method != "HEAD" else b"", more=True)
 
+    def offer(self, chunk: bytes) -> None:
+        """Nothing goes to an ASGI server without waiting."""
+
     async def gone(self) -> None:
         self.listener = self.listener or asyncio.ensure_future(self._listen())
         await asyncio.shield(self.listener)

@@ -139,11 +139,18 @@ class DataPlane:
         request_id = self._services.ids.log_id()
         target = _target(exchange)
         form: Form = "openai" if target is None else target.form_for(exchange.headers)
-        sink = HttpSink(exchange, request_id, form, self._services.settings.no_credit_status)
+        settings = self._services.settings
+        sink = HttpSink(
+            exchange,
+            request_id,
+            form,
+            no_credit=settings.no_credit_status,
+            comment_seconds=settings.stream_comment_ms / 1000,
+        )
         task = asyncio.current_task()
         assert task is not None
         self._in_flight.add(task)
-        watch = Watch(exchange.gone, self._services.settings.call_timeout_ms / 1000)
+        watch = Watch(exchange.gone, settings.call_timeout_ms / 1000)
         try:
             await self._serve(exchange, target, sink, watch, request_id)
         except Problem as problem:
@@ -158,6 +165,7 @@ class DataPlane:
             log.exception("call failed", request_id=request_id)
         finally:
             watch.close()
+            sink.close()
             self._in_flight.discard(task)
 
     async def drain(self, grace_seconds: float) -> None:

@@ -110,5 +110,8 @@ def _items(problem: Problem) -> list[ErrorItem]:
 
 
 def send_headers(answer: Answer, request_id: str) -> HeaderList:
-    """The headers of an answer of the control plane."""
-    return [("content-type", answer.content_type), ("cf-ray", request_id), *answer.headers]
+    """The headers of an answer of the control plane. Unless it says otherwise, it is for nobody but the caller."""
+    headers = [("content-type", answer.content_type), ("cf-ray", request_id), *answer.headers]
+    if not any(name == "cache-control" for name, _ in answer.headers):
+        headers.append(("cache-control", "no-store"))
+    return headers

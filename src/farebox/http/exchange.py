@@ -25,6 +25,10 @@ class AnswerStream(Protocol):
         """Waits while the client is slow to read. Raises ClientGone."""
         ...
 
+    def offer(self, chunk: bytes) -> None:
+        """Send it if that takes no waiting: where the client is slow to read, or gone, it is dropped."""
+        ...
+
 
 class Exchange(Protocol):
     """Answer exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns.

@@ -4,22 +4,40 @@ import contextlib
 
 from farebox.errors import Problem
 from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList
+from farebox.http.keep_alive import KeepAlive, takes_comments
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers, error_status
 from farebox.http.server.heads import sendable
 from farebox.usecases.call import Call, Gone
+
+PRIVATE = ("cache-control", "no-store")
+"""On every answer: whatever stands between us and the caller, what a call says is the caller's alone."""
+_UNDELAYED: HeaderList = [
+    ("cache-control", "no-store, no-transform"),  # to compress it, a proxy would collect it
+    ("x-accel-buffering", "no"),  # nginx collects 32 KiB otherwise; others have learned the word from it
+]
 
 
 class HttpSink:
     """Writes an answer into the exchange, with the headers that name the call."""
 
-    def __init__(self, exchange: Exchange, request_id: str, form: Form, no_credit: str) -> None:
+    def __init__(
+        self, exchange: Exchange, request_id: str, form: Form, *, no_credit: str, comment_seconds: float
+    ) -> None:
+        """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never."""
         self._exchange = exchange
         self._no_credit = no_credit
+        self._comment_seconds = comment_seconds
+        self._call: Call | None = None
+        self._keep_alive: KeepAlive | None = None
         self._always: HeaderList = []
         self._request_id = request_id
         self._form: Form = form
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
-        self.call_known = False
+
+    @property
+    def call_known(self) -> bool:
+        """Whether the request has become a call."""
+        return self._call is not None
 
     def add(self, headers: HeaderList) -> None:
         """Headers of every answer from now on."""
@@ -27,7 +45,7 @@ class HttpSink:
 
     def of(self, call: Call) -> None:
         """The call that is being answered from now on."""
-        self.call_known = True
+        self._call = call
         self._headers = [
             ("cf-aig-log-id", call.log_id),
             ("cf-aig-request-id", self._request_id),
@@ -36,18 +54,27 @@ class HttpSink:
         ]
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
-        ours = self._headers + self._always
+        ours = [*self._headers, *self._always, PRIVATE]
         try:
             self._exchange.answer(status, headers + ours, body)
         except ValueError:  # the answer has been paid for: it goes out without the header that cannot be sent
             self._exchange.answer(status, sendable(headers + ours), body)
 
     def start(self, status: int, headers: HeaderList) -> "HttpStream":
-        every = headers + self._headers + self._always
+        whole = any(name == "content-length" for name, _ in headers)
+        every = headers + self._headers + self._always + ([PRIVATE] if whole else _UNDELAYED)
         try:
-            return HttpStream(self._exchange.start(status, every))
+            stream = self._exchange.start(status, every)
         except ValueError:
-            return HttpStream(self._exchange.start(status, sendable(every)))
+            stream = self._exchange.start(status, sendable(every))
+        if self._comment_seconds and self._call is not None and takes_comments(self._call, status, headers):
+            self._keep_alive = KeepAlive(stream, self._comment_seconds)
+        return HttpStream(stream, self._keep_alive)
+
+    def close(self) -> None:
+        """The answer is at its end."""
+        if self._keep_alive is not None:
+            self._keep_alive.close()
 
     def broken(self, message: str) -> bytes:
         return broken_event(message, self._form)
@@ -61,12 +88,15 @@ class HttpSink:
 
 
 class HttpStream:
-    __slots__ = ("_stream",)
+    __slots__ = ("_keep_alive", "_stream")
 
-    def __init__(self, stream: AnswerStream) -> None:
+    def __init__(self, stream: AnswerStream, keep_alive: KeepAlive | None) -> None:
         self._stream = stream
+        self._keep_alive = keep_alive
 
     async def send(self, chunk: bytes) -> None:
+        if self._keep_alive is not None:
+            chunk = self._keep_alive.passing(chunk)
         try:
             await self._stream.send(chunk)
         except ClientGone as error:

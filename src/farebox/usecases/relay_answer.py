@@ -54,9 +54,25 @@ _NOT_PASSED = frozenset(
         "set-cookie",
         "alt-svc",
         "strict-transport-security",
+        "cache-control",
+        "cdn-cache-control",
+        "clear-site-data",
+        "expires",
+        "pragma",
+        "surrogate-control",
+        "x-accel-buffering",
+        "x-accel-charset",
+        "x-accel-expires",
+        "x-accel-limit-rate",
+        "x-accel-redirect",
+        "x-lighttpd-send-file",
+        "x-reproxy-url",
+        "x-sendfile",
+        "x-sendfile2",
     }
 )
-"""Answer headers that speak of the provider's connection, or of its host, rather than of the answer."""
+"""Answer headers that speak of the provider's connection, or of its host, rather than of the answer; and orders to the
+caches, browsers and proxies on the way: `x-accel-redirect` would have an nginx before us send one of its own files."""
 _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
 """Content types whose first bytes are not looked at, unless the request asked for a stream."""
 

@@ -156,6 +156,10 @@ class Http1Exchange:
             if self.lost:
                 raise ClientGone
 
+    def offer(self, chunk: bytes) -> None:
+        if not self.lost and not self._head and not self._connection.stalled:
+            self._write(self._framed(chunk))
+
     def gone(self) -> Awaitable[None]:
         watcher: asyncio.Future[None] = self._connection.state.loop.create_future()
         if self.lost:

@@ -1,0 +1,80 @@
+"""Comments in the silences of an event stream, so that no proxy between us and the client takes it for dead.
+
+A comment is a line that begins with a colon (WHATWG HTML, 9.2.6). Clients skip it, but not all: Google's SDK for Python
+raises on one (google-genai 3.6.1), LiteLLM ends a stream of Gemini's there without a word (1.110.2). So none is sent
+in a form whose SDKs have not been seen to take them before the first event, between events and before the last.
+"""
+
+import asyncio
+
+from farebox.http.exchange import AnswerStream, HeaderList
+from farebox.providers.sse import BYTE_ORDER_MARK
+from farebox.usecases.call import Call
+
+COMMENT = b": keep-alive\n\n"
+"""With an empty line of its own: there are clients that cut a stream at empty lines and look how each piece begins."""
+
+_TAKEN = frozenset(
+    {
+        "anthropic_messages",
+        "cohere_chat",
+        "openai_chat",
+        "openai_images",
+        "openai_responses",
+        "openai_speech",
+        "openai_transcript",
+        "workers_ai_run",
+    }
+)
+"""Formats whose SDKs take comments (docs/proxies.md has the versions)."""
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_TAIL = 4
+
+
+def takes_comments(call: Call, status: int, headers: HeaderList) -> bool:
+    """Whether comments may stand in this answer."""
+    if status != 200 or call.format is None or call.format.name not in _TAKEN:
+        return False
+    if call.parsed is None or not call.parsed.stream:
+        return False  # it calls itself events, and nobody asked for any
+    kinds = {name: value for name, value in headers if name in ("content-type", "content-encoding", "content-length")}
+    return kinds.keys() == {"content-type"} and kinds["content-type"].lower().startswith("text/event-stream")
+
+
+class KeepAlive:
+    """Sends a comment after each `seconds` of silence, where what was sent ends with an event. One timer a stream, that
+    sets itself anew: one for each chunk would cost more than the chunk."""
+
+    __slots__ = ("_last", "_loop", "_seconds", "_spoken", "_stream", "_tail", "_timer")
+
+    def __init__(self, stream: AnswerStream, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stream = stream
+        self._seconds = seconds
+        self._last = self._loop.time()
+        self._tail: bytes | None = None
+        """The end of what the provider has sent; None before its first byte."""
+        self._spoken = False
+        """A comment has been sent."""
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def passing(self, chunk: bytes) -> bytes:
+        """What is to be sent of the provider's next bytes."""
+        self._last = self._loop.time()
+        if self._tail is None and self._spoken:
+            chunk = chunk.removeprefix(BYTE_ORDER_MARK)  # clients skip one at the very start only
+        self._tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else ((self._tail or b"") + chunk)[-_TAIL:]
+        return chunk
+
+    def close(self) -> None:
+        """No further comment: the stream is at its end."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now >= self._last + self._seconds:
+            self._last = now
+            if self._tail is None or self._tail.endswith(_EVENT_ENDS):
+                self._spoken = True
+                self._stream.offer(COMMENT)
+        self._timer = self._loop.call_at(self._last + self._seconds, self._look)

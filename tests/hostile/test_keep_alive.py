@@ -1,0 +1,233 @@
+"""Comments in silent event streams: where they stand, and where they never do."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from anthropic import Anthropic
+from google import genai
+from openai import OpenAI
+
+from farebox.http.keep_alive import COMMENT
+from tests.engines import ON_BOTH_ENGINES
+from tests.hostile.stepwise import CHAT, COMPAT, END, Stepwise, asking, stepwise, words
+from tests.ride.kit import log_row, until
+from tests.support import Customer, Farebox, running_farebox
+
+
+@pytest.fixture(scope="module")
+def hasty(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """A server that finds a fiftieth of a second long."""
+    with running_farebox(tmp_path_factory.mktemp("hasty"), stream_comment_ms=20) as served:
+        yield served
+
+
+@pytest.fixture
+def customer(hasty: Farebox) -> Customer:
+    return hasty.funded("5")
+
+
+@pytest.fixture
+def provider(hasty: Farebox) -> Iterator[Stepwise]:
+    with stepwise(hasty) as told:
+        yield told
+
+
+class TestOnBothEngines:
+    pytestmark = ON_BOTH_ENGINES
+
+    def test_a_silent_stream_is_kept_alive_and_charged_as_ever(self, customer: Customer, provider: Stepwise) -> None:
+        with asking(customer, COMPAT, CHAT) as reading:
+            reading.until(COMMENT)  # before the first event
+            provider.say(words("one"))
+            reading.until(COMMENT, 3)
+            provider.say(words(" two"), *END)
+            provider.end()
+            body = reading.rest()
+        assert body.replace(COMMENT, b"").startswith(words("one") + words(" two"))
+        assert body.endswith(END[-1])
+        row = log_row(customer, reading.answer.headers["cf-aig-log-id"])
+        assert (row["success"], row["tokens_in"], row["tokens_out"]) == (True, 3, 2)
+        assert COMMENT.decode() not in json.dumps(row)
+
+    def test_who_goes_away_in_a_silence_is_noticed(self, customer: Customer, provider: Stepwise) -> None:
+        with asking(customer, COMPAT, CHAT) as reading:
+            provider.say(words("one"))
+            reading.until(b"one")
+            reading.until(COMMENT, 2)
+        until(lambda: provider.left, "the provider's being left")
+        log_id = reading.answer.headers["cf-aig-log-id"]
+        until(lambda: not log_row(customer, log_id)["success"], "the end of the call")
+
+
+GOOGLE = "google-ai-studio/v1beta/models/m:streamGenerateContent"
+OPENAI, ASKED = "openai/chat/completions", CHAT | {"model": "m"}
+QUESTION = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "body", "content_type", "first"),
+    [
+        ("openai", "openai/chat/completions", CHAT | {"model": "m"}, "text/event-stream", words("one")[:-1]),
+        (
+            "openai",
+            "openai/chat/completions",
+            CHAT | {"model": "m"},
+            "text/event-stream",
+            words("one")[:-1] + b"event: x\n",
+        ),
+        ("google-ai-studio", f"{GOOGLE}?alt=sse", QUESTION, "text/event-stream", b'data: {"candidates": []}\r\n\r\n'),
+        ("google-ai-studio", GOOGLE, QUESTION, "application/json", b'[{"candidates": []}\n\n'),
+        ("openai", OPENAI, ASKED, "application/x-ndjson", b'{"a": 1}\n{"b": 2}\n\n\n'),
+    ],
+    ids=["within an event", "after a line that may begin one", "Google's events", "a JSON array", "lines of JSON"],
+)
+def test_no_comment_stands_where_it_may_not(
+    hasty: Farebox,
+    customer: Customer,
+    provider: Stepwise,
+    slug: str,
+    path: str,
+    body: dict[str, Any],
+    content_type: str,
+    first: bytes,
+) -> None:
+    """Another stream is the clock: once it has been silent twice as long as it takes, so has this one."""
+    with stepwise(hasty, slug) as other:
+        other.headers = [("content-type", content_type)]
+        other.say(first)
+        with asking(customer, path, body) as quiet, asking(customer, COMPAT, CHAT) as clock:
+            quiet.until(first[:8])
+            clock.until(COMMENT, 4)
+            other.say(b"\ndata: 1\n\n")
+            other.end()
+            after_first = quiet.rest().partition(first[:8])[2]
+            assert b"keep-alive" not in after_first.partition(b"data: 1")[0]  # after which is a place for one
+
+
+class Sdk(NamedTuple):
+    """How the official client of a provider asks for a stream, and what it makes of one."""
+
+    slug: str
+    events: tuple[bytes, ...]
+    read: Callable[[Customer], Iterator[str]]
+    """The pieces of text."""
+
+
+def _openai(customer: Customer) -> Iterator[str]:
+    client = OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0)
+    for chunk in client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True):
+        if chunk.choices and chunk.choices[0].delta.content:
+            yield chunk.choices[0].delta.content
+
+
+def _anthropic(customer: Customer) -> Iterator[str]:
+    client = Anthropic(base_url=f"{customer.gateway_url}/anthropic", api_key=customer.token, max_retries=0)
+    with client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as stream:
+        yield from stream.text_stream
+
+
+def _google(customer: Customer) -> Iterator[str]:
+    options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio")
+    client = genai.Client(api_key=customer.token, http_options=options)
+    for chunk in client.models.generate_content_stream(model="m", contents="x"):
+        if chunk.text:
+            yield chunk.text
+
+
+def _named(**data: Any) -> bytes:
+    return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def _candidate(text: str, **more: Any) -> bytes:
+    candidate = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0, **more}
+    usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
+    return f"data: {json.dumps({'candidates': [candidate], 'usageMetadata': usage})}\r\n\r\n".encode()
+
+
+_MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [],
+    "stop_reason": None,
+}
+SDKS = [
+    Sdk("openai", (words("one"), words(" two"), b"".join(END)), _openai),
+    Sdk(
+        "anthropic",
+        (
+            _named(type="message_start", message={**_MESSAGE, "usage": {"input_tokens": 3, "output_tokens": 1}})
+            + _named(type="content_block_start", index=0, content_block={"type": "text", "text": ""})
+            + _named(type="content_block_delta", index=0, delta={"type": "text_delta", "text": "one"}),
+            _named(type="content_block_delta", index=0, delta={"type": "text_delta", "text": " two"}),
+            _named(type="content_block_stop", index=0)
+            + _named(type="message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2})
+            + _named(type="message_stop"),
+        ),
+        _anthropic,
+    ),
+    Sdk("google-ai-studio", (_candidate("one"), _candidate(" two", finishReason="STOP")), _google),
+]
+
+
+@pytest.mark.parametrize("sdk", SDKS, ids=[sdk.slug for sdk in SDKS])
+def test_sdks_read_a_stream_with_silences(hasty: Farebox, customer: Customer, provider: Stepwise, sdk: Sdk) -> None:
+    """OpenAI's and Anthropic's are sent comments; Google's, which would raise on one, is not."""
+    with stepwise(hasty, sdk.slug) as other, asking(customer, COMPAT, CHAT) as clock, ThreadPoolExecutor(1) as threads:
+        said = threads.submit(lambda: list(sdk.read(customer)))
+        until(lambda: other.bodies or said.done(), "the request")
+        for event in sdk.events:
+            clock.until(COMMENT, clock.got.count(COMMENT) + 3)
+            other.say(event)
+        other.end()
+        assert said.result(60) == ["one", " two"]
+
+
+def test_zero_sends_none(tmp_path: Path, hasty: Farebox, customer: Customer, provider: Stepwise) -> None:
+    with (
+        running_farebox(tmp_path, stream_comment_ms=0) as served,
+        stepwise(served) as other,
+        asking(served.funded("5"), COMPAT, CHAT) as quiet,
+        asking(customer, COMPAT, CHAT) as clock,
+    ):
+        other.say(words("one"))
+        quiet.until(b"one")
+        clock.until(COMMENT, 4)
+        other.say(*END)
+        other.end()
+        assert COMMENT not in quiet.rest()
+
+
+def test_nothing_keeps_answers_on_the_way(farebox: Farebox) -> None:
+    """Neither caches nor proxies that collect; and a provider gives them no orders."""
+    customer = farebox.funded("5")
+    orders = [("cache-control", "public, max-age=60"), ("expires", "0"), ("x-accel-redirect", "/private")]
+    with stepwise(farebox) as provider:
+        provider.headers = [("content-type", "text/event-stream"), *orders, ("x-request-id", "r1")]
+        with asking(customer, COMPAT, CHAT) as reading:
+            provider.say(*END)
+            provider.end()
+            reading.rest()
+        told = reading.answer.headers
+        assert told.get_list("cache-control") == ["no-store, no-transform"]
+        assert (told["x-accel-buffering"], told["x-request-id"]) == ("no", "r1")
+        assert not {"expires", "x-accel-redirect"} & set(told)
+
+        provider.headers = [("content-type", "application/json"), *orders]
+        provider.say(b"{}")
+        provider.end()
+        whole = httpx.post(f"{customer.gateway_url}/{COMPAT}", json=CHAT | {"stream": False}, headers=customer.headers)
+        assert (whole.headers.get_list("cache-control"), whole.status_code) == (["no-store"], 200)
+        assert not {"expires", "x-accel-redirect", "x-accel-buffering"} & set(whole.headers)
+    refused = httpx.post(f"{customer.gateway_url}/compat/chat/completions", json=CHAT)
+    answers = [refused, httpx.get(f"{customer.api_url}/farebox/billing-profile", headers=customer.headers)]
+    answers += [httpx.get(f"{customer.farebox.url}{path}") for path in ("/readyz", "/client/v4/accounts", "/nowhere")]
+    answers.append(httpx.get(f"{customer.farebox.url}/billing"))
+    assert {answer.status_code for answer in answers} == {200, 400, 401, 403, 404}
+    assert {tuple(answer.headers.get_list("cache-control")) for answer in answers} == {("no-store",)}
