@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +19,11 @@ from farebox.http.data_plane import DataPlane
 from farebox.http.server import serve as listen
 from farebox.ledger.ledger import ledger_of
 from farebox.limits.rate import RateLimiter
+from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
 from farebox.providers.http1.pool import PooledUpstream, Proxies
+from farebox.providers.reading import Refused, parse_refusals
 from farebox.settings import Settings, SettingsError, proxies, secret_key
 from farebox.storage.config import installation_id
 from farebox.storage.database import open_database
@@ -120,6 +122,8 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             stack.push_async_callback(processor.close)
         upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=Proxies(*proxies()))
         stack.push_async_callback(upstream.close)
+        helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes)
+        stack.push_async_callback(helpers.close)
         shared = database.engine == "postgres"
         instance = ids.log_id()
         ledger = ledger_of(database, instance)
@@ -140,6 +144,8 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             instance=instance,
             unseen_rules=_unseen_rules(settings),
             journal=journal,
+            helpers=helpers,
+            refusals=_refusals(settings),
             gateway_rates=RateLimiter(shared=shared),
         )
         await journal.take_over()  # charges that were kept come before anything is decided about their holds
@@ -172,6 +178,14 @@ def _unseen_rules(settings: Settings) -> Rules:
         return parse_rules(settings.unseen_input, settings.unseen_prior_tokens)
     except ValueError as error:
         raise SettingsError(f"FAREBOX_UNSEEN_INPUT: {error}") from error
+
+
+def _refusals(settings: Settings) -> Mapping[str, Refused]:
+    """Raises SettingsError."""
+    try:
+        return parse_refusals(settings.refused_fields, settings.refused_tools)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_REFUSED_FIELDS, FAREBOX_REFUSED_TOOLS: {error}") from error
 
 
 def processor_of(settings: Settings, installation: str) -> Processor | None:

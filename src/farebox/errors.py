@@ -66,6 +66,16 @@ CODING_UNKNOWN = ErrorKind(
 )
 NO_WEBSOCKET = ErrorKind("no_websocket", 426, 2916, "Use plain HTTP: streams come as server-sent events.")
 BODY_TOO_LARGE = ErrorKind("body_too_large", 413, 2906, "Send a smaller body, or raise FAREBOX_BODY_LIMIT_BYTES.")
+BODY_TOO_COMPLEX = ErrorKind(
+    "body_too_complex", 400, 2940, "Send fewer messages, parts, tools or levels: docs/limits.md has the numbers."
+)
+READERS_BUSY = ErrorKind("readers_busy", 503, 2941, "Try again: large bodies are read one after another.")
+REQUEST_REFUSED = ErrorKind(
+    "request_refused", 400, 2942, "Leave out what the message names, or send your own provider key with this call."
+)
+ESTIMATE_CAPPED = ErrorKind(
+    "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer uses of tools."
+)
 RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
 SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to pass, or raise the spend limit.")
 CREDIT_HELD = ErrorKind(

@@ -70,6 +70,28 @@ class Settings:
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
     header_limit_bytes: int = _setting(64 * 2**10, "Largest request head, all headers together.", 4096, 2**20)
     calls_max: int = _setting(2000, "Model calls in flight at once; further ones are answered 503.", 1, 10**6)
+    helper_processes: int = _setting(
+        2,
+        "Most processes beside each gateway process that take large request bodies apart and count tokens; begun when "
+        "there is work, ended after a minute without.",
+        1,
+        64,
+    )
+    estimate_max_cents: int = _setting(
+        0,
+        "The most that one call on the operator's key may cost by its estimate, in US cents: its output is limited to "
+        "that, else it is refused (`estimate_capped`); 0: no cap.",
+        0,
+        10**8,
+    )
+    refused_fields: str = _setting(
+        "",
+        "Fields of requests that are refused on the operator's key, as `PROVIDER:FIELD,…`, for example "
+        "`openai:service_tier`; `*` for every provider.",
+    )
+    refused_tools: str = _setting(
+        "", "The same for tools, by type or kind, for example `anthropic:web_search,openai:mcp`."
+    )
     hold_wait_ms: int = _setting(
         250, "How long a call waits for money that other calls' holds keep, before it is answered 429.", 0, 60_000
     )

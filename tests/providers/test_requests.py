@@ -49,7 +49,9 @@ def test_a_chat_request() -> None:
         stream=True,
     )
     demand = Demand("gpt-4o", len(request), messages=2, tools=1, choices=3, output_max=9, clampable=True)
-    assert parse("openai", "chat/completions", request) == ParsedRequest("gpt-4o", True, demand, asked_usage=False)
+    assert parse("openai", "chat/completions", request) == ParsedRequest(
+        "gpt-4o", True, demand, asked_usage=False, tools=("function",)
+    )
 
 
 def test_whether_a_stream_was_asked_for_its_usage() -> None:

@@ -8,8 +8,6 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 import structlog
@@ -19,7 +17,6 @@ from farebox.errors import (
     DATABASE_UNAVAILABLE,
     GATEWAY_UNKNOWN,
     INTERNAL,
-    INVALID_REQUEST,
     MODEL_UNPRICED,
     NO_ROUTE,
     NO_WEBSOCKET,
@@ -44,14 +41,15 @@ from farebox.http.model_list import model_list
 from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
 from farebox.http.sink import HttpSink
+from farebox.http.take_apart import take_apart
 from farebox.http.understand import Asked, compat_call, native_call
+from farebox.providers.reading import Step, read_steps
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call
 from farebox.usecases.serve_call import serve_call
 from farebox.usecases.services import Services
 from farebox.usecases.watch import Watch
 
-STEPS_MAX = 10
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""
 SETTLE_SECONDS = 5.0
@@ -113,17 +111,6 @@ class Target(msgspec.Struct, frozen=True):
             named = (headers.get("originator") or "", headers.get("user-agent") or "")
             form = "codex" if any(_CODEX.match(name) for name in named) else form
         return form
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One step of a universal request."""
-
-    provider: str
-    endpoint: str
-    query: msgspec.Raw = msgspec.Raw(b"{}")
-    """The provider's request body."""
-    headers: Mapping[str, str] = {}
-    config: Mapping[str, Any] = {}
 
 
 class DataPlane:
@@ -220,7 +207,7 @@ class DataPlane:
         if target.slug == "":
             await self._universal(asked, sink, watch)
         else:
-            call = _call(services, asked)
+            call = await _call(services, asked)
             sink.of(call)
             await serve_call(services, call, sink, watch)
 
@@ -271,11 +258,11 @@ class DataPlane:
         """Try the steps in order; the first that the provider answers without an error is the answer."""
         if asked.method != "POST":
             raise Problem(NO_ROUTE, "The universal endpoint takes POST.")
-        steps = _steps(asked.body)
+        steps = await take_apart(self._services, asked.account_id, read_steps, asked.body)
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
             try:
-                call = _step_call(self._services, asked, step, number)
+                call = await _step_call(self._services, asked, step, number)
                 sink.of(call)
                 if await serve_call(self._services, call, sink, watch, last=last):
                     return
@@ -293,17 +280,17 @@ def _check_database(services: Services) -> None:
         raise Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS) from error
 
 
-def _call(services: Services, asked: Asked) -> Call:
+async def _call(services: Services, asked: Asked) -> Call:
     if asked.slug not in ("compat", "rest"):
-        return native_call(services, asked)
+        return await native_call(services, asked)
     paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
     path = paths.get(asked.path.removeprefix("v1/"))
     if asked.method != "POST" or path is None:
         raise Problem(NO_ROUTE, f"There is no {asked.method} {asked.path[:100]} here.")
-    return compat_call(services, replace(asked, path=path))
+    return await compat_call(services, replace(asked, path=path))
 
 
-def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Call:
+async def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Call:
     """A step has headers and a key of its own; our token and options come with the request."""
     options = _options(asked.headers) | _configured(step)
     headers = StepHeaders({**options, "content-type": "application/json", **step.headers})
@@ -319,7 +306,9 @@ def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Cal
         own_key=read_credentials(headers, query).own_key,
         step=number,
     )
-    return _call(services, of_step) if step.provider == "compat" else native_call(services, of_step)
+    if step.provider == "compat":
+        return await _call(services, of_step)
+    return await native_call(services, of_step)
 
 
 def _options(headers: RequestHeaders) -> dict[str, str]:
@@ -328,16 +317,6 @@ def _options(headers: RequestHeaders) -> dict[str, str]:
 
 def _configured(step: Step) -> dict[str, str]:
     return {header: str(step.config[name]) for name, header in _STEP_OPTIONS.items() if name in step.config}
-
-
-def _steps(body: bytes) -> list[Step]:
-    try:
-        steps = msgspec.json.decode(body, type=list[Step])
-    except msgspec.DecodeError as error:
-        raise Problem(INVALID_REQUEST, f"The body is not a list of steps: {error}") from error
-    if not 1 <= len(steps) <= STEPS_MAX:
-        raise Problem(INVALID_REQUEST, f"Send 1 to {STEPS_MAX} steps.")
-    return steps
 
 
 def _target(exchange: Exchange) -> Target | None:

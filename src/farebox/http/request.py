@@ -13,6 +13,8 @@ from farebox.settings import Settings
 from farebox.usecases.services import Services
 
 _PARAMETERS_MAX = 500
+BODY_MAX = 64 * 1024
+"""Bytes of a body of the control plane: read on the event loop, whatever it is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,13 @@ def parse_query(query: str) -> list[tuple[str, str]]:
         raise invalid(f"At most {_PARAMETERS_MAX} query parameters are read", "query") from error
 
 
-async def whole_body(exchange: Exchange, settings: Settings, limit: int = 0) -> bytes:
-    """The request body, up to the setting's limit or to this one.
+async def whole_body(exchange: Exchange, settings: Settings, limit: int = BODY_MAX) -> bytes:
+    """The request body, up to this limit.
 
     Raises Problem: BODY_TOO_LARGE, or BODY_LATE where a client sends it too slowly.
     """
     try:
         async with asyncio.timeout(settings.read_timeout_ms / 1000):
-            return await exchange.body(limit or settings.body_limit_bytes)
+            return await exchange.body(limit)
     except TimeoutError as error:
         raise Problem(BODY_LATE, "The request body did not arrive in time") from error

@@ -4,25 +4,32 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 
-from farebox.errors import INVALID_REQUEST, NOT_METERED, OWN_KEY_REQUIRED, PROVIDER_UNKNOWN, Problem
+from farebox.errors import (
+    INVALID_REQUEST,
+    NOT_METERED,
+    OWN_KEY_REQUIRED,
+    PROVIDER_UNKNOWN,
+    REQUEST_REFUSED,
+    Problem,
+)
 from farebox.gateway import GatewayConfig
 from farebox.http.credentials import carries_ours, is_ours
 from farebox.http.exchange import RequestHeaders
+from farebox.http.take_apart import take_apart, unreadable
 from farebox.providers.catalogue import (
     CALLER_KEY_HEADERS,
     CALLER_KEY_QUERY,
     UNMETERED,
-    Metering,
     Plain,
     Provider,
-    compat_model,
     format_of,
     key_header,
     provider_of,
     upstream_path,
 )
-from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
+from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.workers_ai_run import QUEUED
+from farebox.providers.reading import Place, Read, read_call, read_common
 from farebox.usecases.call import Call
 from farebox.usecases.configuration import ProviderAccess
 from farebox.usecases.services import Services
@@ -82,43 +89,36 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The body is in a content coding that the provider may know."""
 
 
-class _Named(msgspec.Struct):
-    model: str
-
-
-def native_call(services: Services, asked: Asked) -> Call:
+async def native_call(services: Services, asked: Asked) -> Call:
     """A call of a provider's own path. Raises Problem."""
     access = _access(services, asked.slug)
     path = upstream_path(access.provider, asked.path)
-    return _call(services, asked, access, path, format_of(access.provider, asked.method, path), asked.body)
+    key = _key(asked, access, path)
+    slug = access.provider.slug
+    refused = None if asked.own_key else services.refusals.get(slug)
+    place = Place(slug, asked.method, path, _content_type(asked))
+    read = Read(None)
+    if not isinstance(format_of(access.provider, asked.method, path), Plain):
+        read = await take_apart(services, asked.account_id, read_call, asked.body, place, refused, asked.own_key)
+    return _call(services, asked, access, path, key, read)
 
 
-def compat_call(services: Services, asked: Asked) -> Call:
+async def compat_call(services: Services, asked: Asked) -> Call:
     """A call in a common form whose body names `provider/model`: chat/completions, embeddings, responses, messages.
 
     Raises Problem.
     """
-    try:
-        slug, model = compat_model(msgspec.json.decode(asked.body, type=_Named).model)
-    except msgspec.DecodeError as error:
-        raise Problem(INVALID_REQUEST, f"The body cannot be read: {error}") from error
-    except InvalidRequest as error:
-        raise Problem(INVALID_REQUEST, str(error)) from error
-    access = _access(services, slug)
-    path = _common_path(access.provider, asked.path)
-    metering = UNMETERED if path is None else format_of(access.provider, "POST", path)
-    if path is None or isinstance(metering, Plain):
+    place = Place("", asked.method, asked.path, _content_type(asked))
+    found = await take_apart(
+        services, asked.account_id, read_common, asked.body, place, services.refusals, asked.own_key
+    )
+    access = _access(services, found.slug)
+    if found.read is None:
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{asked.path}` in this form.")
-    return _call(services, asked, access, path, metering, metering.replace_model(asked.body, model))
-
-
-def _common_path(provider: Provider, path: str) -> str | None:
-    """The provider's own path for one of the common forms; None where it has none."""
-    if path == "chat/completions":
-        return provider.chat_path
-    if path == "embeddings":
-        return provider.embeddings_path
-    return upstream_path(provider, path)
+    key = _key(asked, access, found.path)
+    if isinstance(found.read, InvalidRequest):
+        raise unreadable(found.read)
+    return _call(services, asked, access, found.path, key, found.read)
 
 
 def _access(services: Services, slug: str) -> ProviderAccess:
@@ -129,23 +129,35 @@ def _access(services: Services, slug: str) -> ProviderAccess:
     return access
 
 
-def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, metering: Metering, body: bytes) -> Call:
-    key = None if asked.own_key else _operator_key(asked, access)
-    if metering is UNMETERED and not asked.own_key:
+def _key(asked: Asked, access: ProviderAccess, path: str) -> str | None:
+    """The operator's key; None where the caller's own pays. Raises Problem."""
+    if asked.own_key:
+        return None
+    key = _operator_key(asked, access)
+    if format_of(access.provider, asked.method, path) is UNMETERED:
         raise Problem(
             NOT_METERED,
             f"Farebox cannot tell what {asked.method} {path[:200]} of {access.provider.name} costs, so it is not "
             "called on the operator's key.",
         )
-    if not asked.own_key and _queued(asked.query):
+    if _queued(asked.query):
         raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
-    content_type = asked.headers.get("content-type") or ""
-    format_ = None if isinstance(metering, Plain) else metering
-    parsed = None
-    if format_ is not None:
-        parsed, body = _parse(format_, path, content_type, body, own_key=asked.own_key)
+    return key
+
+
+def _content_type(asked: Asked) -> str:
+    return asked.headers.get("content-type") or ""
+
+
+def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, key: str | None, read: Read) -> Call:
+    metering = format_of(access.provider, asked.method, path)
+    parsed = read.parsed
     if parsed is not None and parsed.unmetered and not asked.own_key:
         raise Problem(NOT_METERED, f"Not on the operator's key: {parsed.unmetered}.")
+    if read.refused:
+        raise Problem(
+            REQUEST_REFUSED, f"On the operator's key, {access.provider.name} is not asked for {read.refused}."
+        )
     gateway, header = asked.gateway, asked.headers.get
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
     return Call(
@@ -155,14 +167,15 @@ def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, m
         gateway=gateway,
         access=access,
         own_key=asked.own_key,
-        format=format_,
+        format=None if isinstance(metering, Plain) else metering,
         parsed=parsed,
         method=asked.method,
         url=_url(access, path, asked),
         path=path,
         headers=_forwarded(asked, access.provider, path, key),
-        body=body,
-        content_type=content_type,
+        body=asked.body if read.body is None else read.body,
+        outline=read.outline,
+        content_type=_content_type(asked),
         started_at=services.clock.now_ms(),
         request_timeout_ms=_number(header("cf-aig-request-timeout"), 1, 3_600_000),
         attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
@@ -188,22 +201,6 @@ def _operator_key(asked: Asked, access: ProviderAccess) -> str:
             f"`farebox provider set {access.provider.slug} --api-key KEY`.",
         )
     return access.api_key
-
-
-def _parse(
-    format_: WireFormat, path: str, content_type: str, body: bytes, *, own_key: bool
-) -> tuple[ParsedRequest | None, bytes]:
-    """The request as billing reads it, and the body to forward. With a key of the caller's own, a body that we cannot
-    read is the provider's to judge."""
-    try:
-        parsed = format_.parse(path, content_type, body)
-        if parsed.stream and not parsed.asked_usage:
-            body = format_.ask_usage(body)
-    except InvalidRequest as error:
-        if own_key:
-            return None, body
-        raise Problem(INVALID_REQUEST, str(error)) from error
-    return parsed, body
 
 
 def _url(access: ProviderAccess, path: str, asked: Asked) -> str:

@@ -13,13 +13,13 @@ MESSAGE_TOKENS = 4
 TEXT_BYTES_PER_TOKEN = 4
 """Of attached plain text, which is not decoded to be counted, and of a request too large to be."""
 COUNTED_BYTES_MAX = 2**20
-"""A request with more text is not tokenized: that would keep the event loop from everybody else."""
+"""A request with more text is not tokenized."""
 
 
-def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str]) -> dict[str, Quantity]:
+def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str] | None) -> dict[str, Quantity]:
     """The input of a request in meters: its text by a tokenizer, images and audio by their rules. Input that the
-    request does not show is not counted."""
-    if demand.text_bytes > COUNTED_BYTES_MAX:
+    request does not show is not counted. `text`: None where no tokenizer is to be had."""
+    if text is None or demand.text_bytes > COUNTED_BYTES_MAX:
         tokens = ceil_div(demand.text_bytes, TEXT_BYTES_PER_TOKEN)
     else:
         tokens = count_text(price, text()) if demand.text_bytes else 0

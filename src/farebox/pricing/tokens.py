@@ -30,6 +30,11 @@ class _Tokenizer(Protocol):
     def count(self, text: str) -> int: ...
 
 
+def has_tokenizer(provider: str, model: str) -> bool:
+    """Whether the model's own tokenizer is known."""
+    return _encoding(provider, model) is not None
+
+
 def count_tokens(provider: str, model: str, text: str) -> int | None:
     """Tokens of the text, special tokens in it counted as ordinary text; None where the tokenizer is not known.
 

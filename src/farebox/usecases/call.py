@@ -8,6 +8,8 @@ import msgspec
 from farebox.errors import Problem
 from farebox.gateway import GatewayConfig
 from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.outline import Outline
+from farebox.providers.reading import Place
 from farebox.usecases.configuration import ProviderAccess
 
 
@@ -33,6 +35,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     headers: list[tuple[str, str]]
     """What is forwarded; credentials included, ours never."""
     body: bytes
+    outline: Outline | None = None
+    """Of a large body, by which it is changed."""
     content_type: str
     started_at: int
     request_timeout_ms: int | None = None
@@ -49,6 +53,16 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def provider(self) -> str:
         return self.access.provider.slug
+
+    @property
+    def place(self) -> Place:
+        """Where it goes, as its body's readers know it."""
+        return Place(self.provider, self.method, self.path, self.content_type)
+
+    @property
+    def small_body(self) -> bytes:
+        """The body, or the outline of a large one: for its small fields."""
+        return self.body if self.outline is None else self.outline.small
 
     @property
     def model(self) -> str:

@@ -9,11 +9,12 @@ from farebox.pricing.estimate import estimate
 from farebox.providers.formats.base import Observed
 from farebox.storage.journal import JournalUnwritable
 from farebox.storage.sql import DatabaseUnavailable
+from farebox.usecases.counting import price_by_count
 from farebox.usecases.journal_entry import entry_of
 from farebox.usecases.learned import learn
 from farebox.usecases.observers import best_effort
 from farebox.usecases.operator_alarms import raise_alarm
-from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Ending, Priced, price_answer
+from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Ending, Priced
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
 from farebox.usecases.ride import CLIENT_GONE, Ride
 from farebox.usecases.services import Services
@@ -50,7 +51,7 @@ async def settle_call(
     )
     priced = NOTHING
     if ride.status < 300 and call.parsed is not None and ride.price is not None and ride.markup is not None:
-        priced = _price(ride, observed, cut)
+        priced = await _price(ride, observed, cut)
         if ride.held is not None and (priced.charge or cut is None):
             ended.outcome = "charged"
             with best_effort("what is learned"):
@@ -99,14 +100,15 @@ def _named(problem: Problem) -> str:
     return f"{problem.kind.name} ({problem.reason})" if problem.reason else problem.kind.name
 
 
-def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
+async def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
     assert ride.call.parsed is not None
     assert ride.price is not None
     assert ride.markup is not None
-    demand = ride.call.parsed.demand
     ride.price, doubts = applied_price(ride, observed)
-    bound = ride.bound or estimate(demand, ride.price, ride.markup)
-    priced = price_answer(observed, demand, ride.price, ride.markup, bound, _ending(ride, cut))
+    bound = ride.bound or estimate(ride.call.parsed.demand, ride.price, ride.markup)
+    priced = await price_by_count(
+        ride.services, ride.call, observed, ride.price, ride.markup, bound, _ending(ride, cut)
+    )
     priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
         priced = with_further(ride, priced, observed, ride.price)
@@ -121,14 +123,7 @@ def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
 
 
 def _ending(ride: Ride, cut: str | None) -> Ending:
-    call = ride.call
-
-    def text() -> str:
-        assert call.format is not None
-        return call.format.parse(call.path, call.content_type, call.body, exact=True).demand.text
-
     return Ending(
-        text,
         cut=cut,
         by_client=cut == CLIENT_GONE,
         seconds=ride.elapsed_ms() / 1000,

@@ -1,8 +1,10 @@
 """Hold the most a call can cost; where that is more than there is, find what the money does allow.
 
-In this order: the byte bound; an exact count of the input; fewer uses of tools whose needs are learned; a limit on the
-output that the balance affords (where the provider has a parameter for it); waiting a moment for money that other calls
-hold; and only then a refusal. What an account's spending limit leaves counts like its money.
+What the operator's cap on a call (`FAREBOX_ESTIMATE_MAX_CENTS`) leaves comes first: an exact count of the input, a
+limit on the output, and then a refusal. Within it, in this order: the byte bound; an exact count of the input; fewer
+uses of tools whose needs are learned; a limit on the output that the balance affords (where the provider has a
+parameter for it); waiting a moment for money that other calls hold; and only then a refusal. What an account's spending
+limit leaves counts like its money.
 """
 
 from collections.abc import Callable
@@ -11,14 +13,15 @@ from dataclasses import dataclass, replace
 import msgspec
 from msgspec import structs
 
-from farebox.errors import NOT_METERED, Problem
+from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
+from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.tokens import count_tokens
 from farebox.pricing.unseen import Outside, Rules, modest, outside_of, refused
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call
+from farebox.usecases.counting import count_input
 from farebox.usecases.credit_refusal import credit_refusal
 from farebox.usecases.services import Services
 
@@ -41,20 +44,19 @@ async def hold_credit(services: Services, call: Call, price: ModelPrice, markup:
     """Put the hold of a call on its account.
 
     Raises Problem: NO_CREDIT where the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
-    where other calls hold it for the moment, SPEND_LIMITED; NOT_METERED for what the operator does not pay for. Raises
-    DatabaseUnavailable.
+    where other calls hold it for the moment, SPEND_LIMITED; ESTIMATE_CAPPED; NOT_METERED for what the operator does
+    not pay for. Raises DatabaseUnavailable.
     """
     assert call.parsed is not None
     offer = _Offer(call.parsed.demand, price, markup, _outside(services, call))
     _check_paid_for(services, offer.demand)
+    offer = await _within_cap(services, call, offer)
     wanted = offer.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
-        return Held(wanted, verdict)
-    tokens = _count_input(call, price)
-    if tokens is not None:
-        offer = replace(offer, counted_tokens=tokens)
-        wanted = offer.estimate()
+        return Held(wanted, verdict, offer.limit)
+    offer = await _counted(services, call, offer)
+    wanted = offer.estimate()
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
     while True:
         held = await _second_try(services, call, offer, wanted)
@@ -104,6 +106,8 @@ class _Offer:
     markup: Markup
     outside: Callable[[Demand], Outside]
     counted_tokens: int | None = None
+    limit: int | None = None
+    """Output tokens per choice that the operator's cap on a call allows, where the request may take more."""
 
     def estimate(self, output_tokens: int | None = None) -> Estimate:
         """The most that the call can cost, with so many output tokens per choice where they are limited."""
@@ -145,7 +149,7 @@ async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Est
     """A hold of what is wanted, else of what the balance affords; the ledger's refusal where neither is to be had."""
     verdict = await _try(services, call, wanted)
     if verdict.ok:
-        return Held(wanted, verdict)
+        return Held(wanted, verdict, offer.limit)
     if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
         return verdict
     fewer = offer.modest(services.unseen_rules)
@@ -154,7 +158,7 @@ async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Est
         if least <= verdict.affordable:  # all there is, for the uses that it affords
             clamped = structs.replace(wanted, amount=min(wanted.amount, verdict.affordable))
             answer = await _try(services, call, clamped)
-            return Held(clamped, answer) if answer.ok else _later(answer)
+            return Held(clamped, answer, offer.limit) if answer.ok else _later(answer)
         if least <= verdict.affordable_in_time:
             return _later(verdict)
         offer = fewer
@@ -175,11 +179,31 @@ def _later(verdict: Verdict) -> Verdict:
     return structs.replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
 
 
-def _count_input(call: Call, price: ModelPrice) -> int | None:
-    """Tokens of the request's text by the model's own tokenizer; None where that is not known."""
-    assert call.format is not None
-    text = call.format.parse(call.path, call.content_type, call.body, exact=True).demand.text
-    return count_tokens(price.provider, price.model, text)
+async def _within_cap(services: Services, call: Call, offer: _Offer) -> _Offer:
+    """The offer, where it costs no more than the operator lets one call cost; counted, and then limited in its output,
+    where that is needed. Raises Problem (ESTIMATE_CAPPED)."""
+    cap = services.settings.estimate_max_cents * NANOS_PER_CENT
+    if not cap or offer.estimate().amount <= cap:
+        return offer
+    offer = await _counted(services, call, offer)
+    wanted = offer.estimate()
+    if wanted.amount <= cap:
+        return offer
+    limit = offer.output_within(cap) if offer.demand.clampable else 0
+    if limit >= OUTPUT_MIN:
+        return replace(offer, demand=structs.replace(offer.demand, output_max=limit), limit=limit)
+    raise Problem(
+        ESTIMATE_CAPPED,
+        f"The call may cost up to {format_usd(wanted.amount)} USD ({wanted.input_tokens} input and "
+        f"{wanted.output_tokens} output tokens), and no call may cost more than {format_usd(cap)} USD here."
+        + offer.why(wanted.input_tokens),
+    )
+
+
+async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
+    if offer.counted_tokens is not None:
+        return offer
+    return replace(offer, counted_tokens=await count_input(services, call, offer.price))
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:

@@ -11,7 +11,7 @@ from farebox.money import ceil_div
 from farebox.pricing.belief import check_possible
 from farebox.pricing.ceilings import hides_reasoning
 from farebox.pricing.charge import charge_of, cost_of, unpriced_meters
-from farebox.pricing.count import count_request, count_text
+from farebox.pricing.count import TEXT_BYTES_PER_TOKEN, count_request, count_text
 from farebox.pricing.media import speech_tokens
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import UsageSource
@@ -51,7 +51,7 @@ NOTHING = Priced("none", {}, None, 0)
 class Ending(msgspec.Struct, frozen=True):
     """How an answer ended, and the request's text, should it have to be counted."""
 
-    request_text: Callable[[], str]
+    request_text: Callable[[], str] = str
     cut: str | None = None
     """Why the answer did not reach its end; None where it did."""
     by_client: bool = False
@@ -59,6 +59,8 @@ class Ending(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     """How long the call took."""
     policy: CutPolicy = "delivered"
+    rough: bool = False
+    """Whether no tokenizer is to be had: every four bytes count as a token."""
 
 
 def price_answer(
@@ -177,7 +179,7 @@ class _Counter(msgspec.Struct, frozen=True):
         `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
         usage: dict[str, Quantity] = dict(told)
         if "input_tokens" in missing:
-            counted = count_request(self._heard(), self.price, self.ending.request_text)
+            counted = count_request(self._heard(), self.price, None if self.ending.rough else self.ending.request_text)
             for meter, quantity in counted.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
             whole = counted.get("input_tokens", 0) + usage.get("input_tool_tokens", 0)
@@ -203,10 +205,12 @@ class _Counter(msgspec.Struct, frozen=True):
         """Tokens of what was delivered; of what was not kept as text, one for every four bytes."""
         observed = self.observed
         kept = len(observed.text.encode("utf-8", "surrogatepass"))
-        rest = ceil_div(max(observed.delivered_bytes - kept, 0), 4)
-        return (
-            rest + self._sound() + observed.pictured + (count_text(self.price, observed.text) if observed.text else 0)
-        )
+        tokens = ceil_div(max(observed.delivered_bytes - kept, 0), TEXT_BYTES_PER_TOKEN)
+        if self.ending.rough:
+            tokens += ceil_div(kept, TEXT_BYTES_PER_TOKEN)
+        elif observed.text:
+            tokens += count_text(self.price, observed.text)
+        return tokens + self._sound() + observed.pictured
 
     def _sound(self) -> int:
         """Tokens of the sound that was delivered."""

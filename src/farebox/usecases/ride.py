@@ -59,7 +59,7 @@ class Ride(msgspec.Struct):
             found = prices.find(call.account_id, call.provider, plain, call.started_at, context or None)
         if found is not None:
             return with_variant(found, model)
-        return price_without_list(model, call.body, self.services.settings)
+        return price_without_list(model, call.small_body, self.services.settings)
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock.monotonic() - self.started) * 1000)

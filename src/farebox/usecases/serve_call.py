@@ -5,6 +5,7 @@ charge is durable: what a client has seen complete is charged, whatever happens 
 """
 
 import asyncio
+from functools import partial
 
 import structlog
 
@@ -12,6 +13,7 @@ from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREA
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import ModelPrice
 from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.outline import edited
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call, Sink
@@ -159,13 +161,15 @@ async def _send(ride: Ride, request: UpstreamRequest) -> UpstreamAnswer:
 
 
 def _body(ride: Ride) -> bytes:
-    limit = None if ride.held is None else ride.held.output_limit
-    body = ride.call.body
-    if limit is not None:
-        assert ride.call.format is not None
-        body = ride.call.format.limit_output(body, limit)
-    bounded = ride.held is not None and ride.price is not None and ride.price.bounded
-    return with_max_price(body, ride.services.settings) if bounded else body
+    """The request's body, limited to what is held for it. Raises InvalidRequest."""
+    call, held = ride.call, ride.held
+    body, outline = call.body, call.outline
+    if held is not None and held.output_limit is not None:
+        assert call.format is not None
+        body, outline = edited(body, outline, partial(call.format.limit_output, tokens=held.output_limit))
+    if held is not None and ride.price is not None and ride.price.bounded:
+        body, _ = edited(body, outline, partial(with_max_price, settings=ride.services.settings))
+    return body
 
 
 def _retry_seconds(call: Call, attempt: int) -> float:

@@ -1,12 +1,15 @@
 """The outside world in one struct: whatever a use-case needs and a test may replace."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farebox.clock import Clock, Ids
 from farebox.ledger.ledger import Ledger
 from farebox.limits.rate import RateLimiter
+from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules
+from farebox.providers.reading import Refused
 from farebox.providers.upstream import Upstream
 from farebox.settings import Settings
 from farebox.storage.database import Database
@@ -48,6 +51,10 @@ class Services:
     """Where the ends of calls are kept while the database is away; None where no calls are served."""
     alarms: Alarms = field(default_factory=Alarms)
     """Operator alarms that are not durable yet."""
+    helpers: Pool = field(default_factory=Pool)
+    """Processes in which is done what would keep the event loop from everybody."""
+    refusals: Mapping[str, Refused] = field(default_factory=dict)
+    """What the operator does not pay for, by provider."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts what is dear and therefore rationed (http.sparing)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)

@@ -137,6 +137,7 @@ class AnthropicMessages(bodies.JsonBody):
             demand,
             context=bodies.asked(speed=head.speed, service_tier=head.service_tier, inference_geo=head.inference_geo),
             unmetered=tools.unmetered(declared) or unnamed_fallback(head.fallbacks),
+            tools=tools.names(declared),
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:

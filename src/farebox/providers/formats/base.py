@@ -14,6 +14,10 @@ class InvalidRequest(ValueError):
     """The body cannot be read as this format's request; the message says what is wrong, for the caller."""
 
 
+class TooComplex(InvalidRequest):
+    """The body, or what it asks for, has more parts than are read (formats.bounds); the message says of what."""
+
+
 class ParsedRequest(msgspec.Struct, frozen=True):
     """A request as far as billing reads it."""
 
@@ -28,6 +32,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """Why this request cannot be metered although its path can; None where it can."""
     answer_form: str = ""
     """The form in which the request asks for an answer that does not show its form itself."""
+    tools: tuple[str, ...] = ()
+    """The tools that it declares, by their kind and by their own name, each once."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):

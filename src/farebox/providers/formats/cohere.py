@@ -129,8 +129,14 @@ class CohereChat(bodies.JsonBody):
         demand = with_attachments(demand, [message.content for message in head.messages])
         if exact:
             demand = with_text(demand, body, "messages", "content")
-        unmetered = tools.unmetered(tools.of_chat(head.tools))
-        return ParsedRequest(head.model, head.stream is True, demand, unmetered=unmetered)
+        declared = tools.of_chat(head.tools)
+        return ParsedRequest(
+            head.model,
+            head.stream is True,
+            demand,
+            unmetered=tools.unmetered(declared),
+            tools=tools.names(declared),
+        )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `max_tokens`."""

@@ -153,7 +153,8 @@ class GoogleGenerate(bodies.JsonBody):
         if exact:
             demand = with_text(demand, body, "contents", "parts")
         context = bodies.asked(service_tier=head.serviceTier or head.service_tier)
-        return ParsedRequest(model, stream, demand, context=context, unmetered=tools.unmetered(declared))
+        unmetered = tools.unmetered(declared)
+        return ParsedRequest(model, stream, demand, context=context, unmetered=unmetered, tools=tools.names(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `generationConfig.maxOutputTokens`, in whichever spelling the request uses, or in both."""

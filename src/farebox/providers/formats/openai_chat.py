@@ -202,7 +202,9 @@ class OpenAIChat(bodies.JsonBody):
         told = head.stream_options is not None and head.stream_options.include_usage is True
         asked_usage = told or not stream or not self.asks
         context = bodies.asked(service_tier=head.service_tier)
-        return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
+        declared = tools.of_chat(head.tools)
+        unmetered = self._unmetered(head) or tools.unmetered(declared)
+        return ParsedRequest(model, stream, demand, asked_usage, context, unmetered, tools=tools.names(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit the request names, or the one its model knows."""
@@ -252,7 +254,7 @@ class OpenAIChat(bodies.JsonBody):
         for field in _UNCOUNTED:
             if getattr(head, field) not in (None, []) and not (self.searches and field == "web_search_options"):
                 return f"what `{field}` costs is not in the answer"
-        return tools.unmetered(tools.of_chat(head.tools))
+        return None
 
     def _messages(self, head: _Head) -> int:
         if self.legacy:

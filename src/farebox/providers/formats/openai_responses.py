@@ -129,6 +129,7 @@ class OpenAIResponses(bodies.JsonBody):
             demand,
             context=bodies.asked(service_tier=head.service_tier),
             unmetered=_unmetered(head) or tools.unmetered(declared),
+            tools=tools.names(declared),
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:

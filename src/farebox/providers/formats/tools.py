@@ -182,6 +182,12 @@ def of_generate(tools: Iterable[Mapping[str, msgspec.Raw]]) -> tuple[Tool, ...]:
     )
 
 
+def names(tools: Iterable[Tool]) -> tuple[str, ...]:
+    """What the tools are called: by kind, and as the request has them, with and without their date."""
+    found = {name: None for tool in tools for name in (tool.kind, tool.raw, _DATE.sub("", tool.raw))}
+    return tuple(found)
+
+
 def unmetered(tools: Iterable[Tool]) -> str | None:
     """Why the cost of one of these tools cannot be told; None where all can be metered."""
     return next((tool.unmetered for tool in tools if tool.unmetered), None)

@@ -108,8 +108,11 @@ class WorkersAIRun(bodies.JsonBody):
         if head.audio is not None:
             length, encoded = _recording(head.audio)
             demand = _heard(replace(demand, text_bytes=max(0, demand.text_bytes - encoded)), length)
-        unmetered = QUEUED if _queued(head) else tools.unmetered(tools.of_chat(head.tools))
-        return ParsedRequest(demand.model, head.stream is True, demand, unmetered=unmetered)
+        declared = tools.of_chat(head.tools)
+        unmetered = QUEUED if _queued(head) else tools.unmetered(declared)
+        return ParsedRequest(
+            demand.model, head.stream is True, demand, unmetered=unmetered, tools=tools.names(declared)
+        )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `max_tokens`."""

@@ -1,0 +1,81 @@
+"""A helper process: takes one piece of work after another from its socket, until the gateway has gone.
+
+    python -m farebox.offload.helper SOCKET MEMORY_BYTES CPU_SECONDS
+
+It gives way to the gateway (nice), is the first that a machine without memory ends, and ends itself where a piece of
+work takes more memory or processor time than it may.
+"""
+
+import contextlib
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import traceback
+from typing import Final
+
+from farebox.offload.frames import receive, send
+
+NICE: Final = 5
+SPENT_BYTES: Final = 256 * 2**20
+"""A helper that stays larger is not used again: memory that was taken in small pieces is not always given back."""
+
+
+def main() -> None:
+    """Work until the other side of the socket is closed."""
+    descriptor, memory, seconds = map(int, sys.argv[1:4])
+    _give_way(memory)
+    with socket.socket(fileno=descriptor) as sock, contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            head, body = receive(sock)
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # without a handler, its signal ends the process
+            answer = _answer(head, body)
+            del head, body
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            send(sock, answer, b"")
+            if _spent():
+                return
+
+
+def _give_way(memory: int) -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):  # sent to all of a service: the gateway ends its helpers itself
+        signal.signal(name, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def _answer(head: bytes, body: bytes) -> bytes:
+    """What came of the work, pickled: how it ended ("done", "raised", "failed", "memory"), the result or what was
+    raised, and whether this helper is not to be used again."""
+    try:
+        function, raises, arguments = pickle.loads(head)  # noqa: S301 - from the gateway that started this process
+        try:
+            outcome, value = "done", function(body, *arguments)
+        except raises as error:
+            outcome, value = "raised", error
+        return pickle.dumps((outcome, value, _spent()), pickle.HIGHEST_PROTOCOL)
+    except MemoryError:
+        return pickle.dumps(("memory", None, True))
+    except Exception:  # noqa: BLE001 - the gateway logs it
+        return pickle.dumps(("failed", traceback.format_exc(limit=-5), True))
+
+
+def _spent() -> bool:
+    """Whether this process has become large. Its highest size is no measure: that of the gateway, of which it is a
+    copy before it becomes a program of its own, counts in it."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() > SPENT_BYTES
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The gateway's side: who is served next, by which helper, and what becomes of a helper that does not answer."""
+
+import asyncio
+import pickle
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+import structlog
+
+from farebox.offload.process import HelperDied, HelperOverran, HelperProcess
+
+MEMORY_BYTES: Final = 2**30
+"""Address space of a helper, beside eight times the largest body."""
+CPU_SECONDS: Final = 5
+"""Processor time of one piece of work."""
+IDLE_SECONDS: Final = 60.0
+"""After which a helper without work ends."""
+WAITING_MAX: Final = 256
+"""Pieces of work that wait in all, and those of one account."""
+WAITING_OF_ACCOUNT_MAX: Final = 64
+
+STOPPING: Final = "the server is stopping"
+
+T = TypeVar("T")
+
+log = structlog.get_logger("farebox.offload")
+
+
+class Busy(Exception):
+    """Too much waits already."""
+
+
+class TooMuch(Exception):
+    """The work took more time or memory than it may; the message says of what."""
+
+
+class Died(Exception):
+    """The helper ended for a reason of its own, or failed; the work was not done."""
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    account_id: str
+    head: bytes
+    body: bytes
+    future: "asyncio.Future[Any]"
+
+
+class Pool:
+    """A few helpers. Accounts are served in turn, and one account never has all of the helpers.
+
+    All methods run on the event loop; only the talk with a helper is on a thread, since it waits and copies.
+    """
+
+    def __init__(
+        self,
+        size: int = 2,
+        *,
+        body_bytes: int = 2**25,
+        cpu_seconds: int = CPU_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """`body_bytes`: of the largest body that is sent to a helper."""
+        self._size = size
+        self._memory = MEMORY_BYTES + 8 * body_bytes
+        self._cpu_seconds = cpu_seconds
+        self._idle_seconds = idle_seconds
+        self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()
+        """By account; the first is next."""
+        self._waiting_count = 0
+        self._running: Counter[str] = Counter()
+        """Work under way, by account."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._helpers: set[HelperProcess] = set()
+        self._idle: list[HelperProcess] = []
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @property
+    def alive(self) -> frozenset[HelperProcess]:
+        """The helpers there are."""
+        return frozenset(self._helpers)
+
+    async def run(
+        self,
+        account_id: str,
+        function: Callable[..., T],
+        body: bytes,
+        *args: object,
+        raises: tuple[type[Exception], ...] = (),
+        must: bool = False,
+    ) -> T:
+        """`function(body, *args)`, a function of a module, in a helper. `raises`: what it may raise, raised here again;
+        `must`: however many wait.
+
+        Raises Busy, TooMuch, Died.
+        """
+        if self._closed:
+            raise Died(STOPPING)
+        if not must and self._is_full(account_id):
+            raise Busy
+        head = pickle.dumps((function, raises, args), pickle.HIGHEST_PROTOCOL)
+        work = _Work(account_id, head, body, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(account_id, deque()).append(work)
+        self._waiting_count += 1
+        self._serve()
+        return cast(T, await work.future)
+
+    async def close(self) -> None:
+        """End all helpers. What is under way is broken off, and what waits is refused."""
+        self._closed = True
+        for queue in self._waiting.values():
+            for work in queue:
+                _fail(work, Died(STOPPING))
+        self._waiting.clear()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        for helper in self._helpers:
+            helper.break_off()
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        await self._end(self._idle)
+        if self._threads is not None:
+            self._threads.shutdown()
+
+    def _is_full(self, account_id: str) -> bool:
+        own = self._waiting.get(account_id, ())
+        return self._waiting_count >= WAITING_MAX or len(own) >= WAITING_OF_ACCOUNT_MAX
+
+    def _serve(self) -> None:
+        """Begin what can be begun."""
+        while self._running.total() < self._size and (work := self._next()) is not None:
+            self._running[work.account_id] += 1
+            self._spawn(self._do(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _next(self) -> _Work | None:
+        """The oldest work of the account whose turn it is."""
+        most = max(1, self._size - 1)
+        for account_id, queue in self._waiting.items():
+            while queue and queue[0].future.done():  # whoever asked has gone
+                queue.popleft()
+                self._waiting_count -= 1
+            if queue and self._running[account_id] < most:
+                work = queue.popleft()
+                self._waiting_count -= 1
+                self._waiting.move_to_end(account_id)
+                if not queue:
+                    del self._waiting[account_id]
+                return work
+        return None
+
+    async def _do(self, work: _Work) -> None:
+        helper: HelperProcess | None = None
+        try:
+            helper = self._idle.pop() if self._idle else await self._begun()
+            outcome, value, spent = await self._in_thread(helper.do, work.head, work.body)
+            if not spent:
+                self._idle.append(helper)
+                helper = None
+            _finish(work, outcome, value)
+        except HelperOverran as error:
+            _fail(work, TooMuch(str(error)))
+        except (HelperDied, OSError) as error:
+            if not self._closed:
+                log.warning("helper ended", why=str(error))
+            _fail(work, Died(str(error)))
+        finally:
+            _fail(work, Died("an error"))
+            self._done(work)
+        if helper is not None:
+            await self._end([helper])
+
+    def _done(self, work: _Work) -> None:
+        self._running[work.account_id] -= 1
+        if not self._running[work.account_id]:
+            del self._running[work.account_id]
+        if not self._closed:
+            self._serve()
+            self._expire_later()
+
+    async def _begun(self) -> HelperProcess:
+        helper = await self._in_thread(HelperProcess, self._memory, self._cpu_seconds)
+        self._helpers.add(helper)
+        if self._closed:
+            helper.break_off()
+        return helper
+
+    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(2 * self._size, "farebox-helper")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+    async def _end(self, helpers: list[HelperProcess]) -> None:
+        ending, helpers[:] = list(helpers), []
+        for helper in ending:
+            await self._in_thread(helper.end)
+            self._helpers.discard(helper)
+
+    def _expire_later(self) -> None:
+        """End the helpers when there has been no work for a while."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._expire)
+
+    def _expire(self) -> None:
+        if not self._running and self._idle:
+            self._spawn(self._end(self._idle))
+
+
+def _finish(work: _Work, outcome: str, value: Any) -> None:
+    if outcome == "memory":
+        _fail(work, TooMuch("memory"))
+    elif outcome == "raised":
+        _fail(work, value)
+    elif outcome == "failed":
+        log.error("helper failed", traceback=value)
+        _fail(work, Died("the work failed"))
+    elif not work.future.done():
+        work.future.set_result(value)
+
+
+def _fail(work: _Work, error: Exception) -> None:
+    if not work.future.done():
+        work.future.set_exception(error)

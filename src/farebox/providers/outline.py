@@ -1,0 +1,86 @@
+"""A large body without its large values, so that single fields can be changed without going through all of it again.
+
+The outline is the body's outermost object in which each large value is replaced by a string that stands for it, and
+that the body does not hold. What changes a small body (`bodies.changed`) changes an outline as well; `edited` then
+puts the values back, byte for byte.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import TooComplex
+from farebox.providers.formats.bounds import FIELDS_MAX
+
+INLINE_BYTES: Final = 1024
+"""A value up to this size stays as it is."""
+_CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "generation_config", "provider"})
+"""Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `usecases.unlisted`."""
+_CHANGED_BYTES_MAX: Final = 256 * 1024
+_NAMES_BYTES_MAX: Final = 64 * 1024
+
+
+class Outline(msgspec.Struct, frozen=True):
+    """An object's fields, and where in the body the large ones are."""
+
+    small: bytes
+    mark: bytes
+    """What the strings begin with that stand for values; their number follows."""
+    spans: tuple[tuple[int, int], ...]
+
+
+def outline_of(body: bytes) -> Outline:
+    """Raises InvalidRequest where the body is no object, and TooComplex where that would not be small."""
+    top = bodies.fields(body)
+    if len(top) > FIELDS_MAX:
+        raise TooComplex(f"The body has more than {FIELDS_MAX:,} fields at its outermost level.")
+    if sum(map(len, top)) > _NAMES_BYTES_MAX:
+        raise TooComplex(f"The names of the body's fields are longer than {_NAMES_BYTES_MAX:,} bytes together.")
+    mark, at = _mark(body), 0
+    spans: list[tuple[int, int]] = []
+    small: dict[str, msgspec.Raw | str] = {}
+    for name, raw in top.items():
+        value: msgspec.Raw | str = raw
+        size = len(bytes(raw))
+        if size > INLINE_BYTES and name in _CHANGED:
+            if size > _CHANGED_BYTES_MAX:
+                raise TooComplex(f"`{name}` is larger than {_CHANGED_BYTES_MAX:,} bytes.")
+        elif size > INLINE_BYTES:
+            start = body.find(bytes(raw), at)
+            start = start if start >= 0 else body.index(bytes(raw))  # of two fields of one name, the last counts
+            value, at = f"{mark}{len(spans)}~", start + size
+            spans.append((start, at))
+        small[name] = value
+    return Outline(msgspec.json.encode(small), mark.encode(), tuple(spans))
+
+
+def edited(body: bytes, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[bytes, Outline | None]:
+    """The body and its outline after a change; without an outline, the body itself is changed. What `change` raises."""
+    if outline is None:
+        return change(body), None
+    small = change(outline.small)
+    if small == outline.small:
+        return body, outline
+    parts: list[bytes | memoryview] = []
+    spans = list(outline.spans)
+    at = done = 0
+    view = memoryview(body)
+    for place in re.finditer(b'"' + re.escape(outline.mark) + rb'(\d+)~"', small):
+        start, end = outline.spans[int(place[1])]
+        parts += (small[done : place.start()], view[start:end])
+        at += place.start() - done
+        spans[int(place[1])] = (at, at + end - start)
+        at += end - start
+        done = place.end()
+    parts.append(small[done:])
+    return b"".join(parts), Outline(small, outline.mark, tuple(spans))
+
+
+def _mark(body: bytes) -> str:
+    number = 0
+    while f"~farebox:{number}:".encode() in body:
+        number += 1
+    return f"~farebox:{number}:"

@@ -1,0 +1,213 @@
+"""What is read of a model call's body, at once: the provider and model of the common forms, the request as billing
+knows it, what the operator refuses, and the body as it is forwarded.
+
+Functions of values alone: small bodies are read on the event loop, others in a helper process (farebox.offload).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from farebox.providers.catalogue import PROVIDERS, Plain, Provider, compat_model, format_of, provider_of, upstream_path
+from farebox.providers.formats import bodies, bounds, multipart
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex
+from farebox.providers.outline import Outline, edited, outline_of
+
+RAISES: Final = (InvalidRequest,)
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """What the operator does not pay for at a provider: fields of requests, and tools by their kind or name."""
+
+    fields: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a request goes: the provider's slug, its own path, and how it is called there."""
+
+    slug: str
+    method: str
+    path: str
+    content_type: str
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A body that was read."""
+
+    parsed: ParsedRequest | None
+    """None where it cannot be read, and need not be."""
+    body: bytes | None = None
+    """To be forwarded; None where it is what came."""
+    outline: Outline | None = None
+    """Of a large body."""
+    refused: str = ""
+    """What of it the operator refuses, for the caller; empty where nothing is."""
+
+
+class CommonRead(msgspec.Struct, frozen=True):
+    """A body of one of the common forms, which names its provider."""
+
+    slug: str
+    path: str = ""
+    """The provider's own."""
+    read: Read | InvalidRequest | None = None
+    """None where the provider has no such form."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of a universal request."""
+
+    provider: str
+    endpoint: str
+    query: msgspec.Raw = msgspec.Raw(b"{}")
+    """The provider's request body."""
+    headers: Mapping[str, str] = {}
+    config: Mapping[str, Any] = {}
+
+
+class _Named(msgspec.Struct):
+    model: str
+
+
+STEPS_MAX: Final = 10
+_STEP_BYTES_MAX: Final = 64 * 1024
+_STEP_HEADERS_MAX: Final = 200
+_NAMED: Final = msgspec.json.Decoder(_Named)
+_STEPS: Final = msgspec.json.Decoder(list[Step])
+
+
+def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None) -> Read:
+    """A call of a provider's own path; with `model`, that is put in the place of the body's. With a key of the caller's
+    own, a body that we cannot read is the provider's to judge. Raises InvalidRequest."""
+    provider = provider_of(place.slug)
+    metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
+    if isinstance(metering, Plain):
+        return Read(None)
+    came, outline = body, None
+    try:
+        outline = _bounded(body)
+        if model is not None:
+            body, outline = edited(body, outline, partial(metering.replace_model, model=model))
+        parsed = metering.parse(place.path, place.content_type, body)
+        _check_numbers(parsed)
+        said = "" if refused is None else _refused(body, outline, place, parsed, refused)
+        if parsed.stream and not parsed.asked_usage:
+            body, outline = edited(body, outline, metering.ask_usage)
+    except (InvalidRequest, RecursionError) as error:
+        if own_key:
+            return Read(None, None if body is came else body, outline)
+        if isinstance(error, RecursionError):
+            raise TooComplex("The body is nested too deeply.") from error
+        raise
+    return Read(parsed, None if body is came else body, outline, said)
+
+
+def read_common(body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool) -> CommonRead:
+    """A call in a common form; the path of `place` is that of the form. Raises InvalidRequest where the body does not
+    name a provider."""
+    bounds.check(body)
+    slug, model = compat_model(bodies.decode(_NAMED, body).model)
+    provider = provider_of(slug)
+    path = None if provider is None else common_path(provider, place.path)
+    if provider is None or path is None or isinstance(format_of(provider, place.method, path), Plain):
+        return CommonRead(slug)
+    there = Place(slug, place.method, path, place.content_type)
+    try:
+        return CommonRead(slug, path, read_call(body, there, None if own_key else refusals.get(slug), own_key, model))
+    except InvalidRequest as error:
+        return CommonRead(slug, path, error)
+
+
+def read_steps(body: bytes) -> list[Step]:
+    """The steps of a universal request. Raises InvalidRequest."""
+    bounds.check(body)
+    try:
+        steps = bodies.decode(_STEPS, body)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"The body is not a list of steps: {error}") from error
+    if not 1 <= len(steps) <= STEPS_MAX:
+        raise InvalidRequest(f"Send 1 to {STEPS_MAX} steps.")
+    for step in steps:
+        _check_step(step)
+    return steps
+
+
+def _check_step(step: Step) -> None:
+    """Raises InvalidRequest where what a step says beside its query is larger than a request's head may be."""
+    size = len(step.provider) + len(step.endpoint)
+    size += sum(len(name) + len(value) for name, value in step.headers.items()) + len(msgspec.json.encode(step.config))
+    if size > _STEP_BYTES_MAX or len(step.headers) > _STEP_HEADERS_MAX:
+        raise InvalidRequest(f"A step's headers are larger than {_STEP_BYTES_MAX:,} bytes, or too many.")
+
+
+def read_text(body: bytes, place: Place) -> str:
+    """The request's text, for counting. Raises InvalidRequest."""
+    provider = provider_of(place.slug)
+    metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
+    assert not isinstance(metering, Plain)
+    return metering.parse(place.path, place.content_type, body, exact=True).demand.text
+
+
+def parse_refusals(fields: str, tools: str) -> dict[str, Refused]:
+    """The operator's refusals by provider, from `PROVIDER:NAME,…`. Raises ValueError saying what is wrong."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for at, text in enumerate((fields, tools)):
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            slug, colon, name = (word.strip() for word in part.partition(":"))
+            provider = provider_of(slug)
+            if not colon or not name or (slug != "*" and provider is None):
+                raise ValueError(f"{part!r} does not name a provider and what is refused: write PROVIDER:NAME")
+            slugs = [one.slug for one in PROVIDERS] if provider is None else [provider.slug]
+            for each in slugs:
+                found.setdefault(each, (set(), set()))[at].add(name)
+    return {slug: Refused(frozenset(names), frozenset(kinds)) for slug, (names, kinds) in found.items()}
+
+
+def common_path(provider: Provider, path: str) -> str | None:
+    """The provider's own path for one of the common forms; None where it has none."""
+    if path == "chat/completions":
+        return provider.chat_path
+    if path == "embeddings":
+        return provider.embeddings_path
+    return upstream_path(provider, path)
+
+
+def _bounded(body: bytes) -> Outline | None:
+    """The outline of a large body. Raises InvalidRequest, TooComplex."""
+    bounds.check(body)
+    if len(body) <= bounds.AT_ONCE_BYTES or body[:256].lstrip()[:1] != b"{":
+        return None
+    return outline_of(body)
+
+
+def _check_numbers(parsed: ParsedRequest) -> None:
+    """Raises TooComplex where the request has more of something than is priced in a moment."""
+    demand = parsed.demand
+    for what, number, most in (
+        ("tools", demand.tools, bounds.TOOLS_MAX),
+        ("images", len(demand.images), bounds.IMAGES_MAX),
+        ("kinds of hosted tools and references", len(demand.unseen), bounds.UNSEEN_MAX),
+        ("further models", len(demand.further_models), bounds.FURTHER_MAX),
+    ):
+        if number > most:
+            raise TooComplex(f"The request has more than {most:,} {what}.")
+
+
+def _refused(body: bytes, outline: Outline | None, place: Place, parsed: ParsedRequest, refused: Refused) -> str:
+    """The first field or tool of the request that the operator does not pay for, for the caller; else empty."""
+    for tool in parsed.tools:
+        if tool in refused.tools:
+            return f"the tool `{tool}`"
+    if not refused.fields:
+        return ""
+    if place.content_type.lower().startswith("multipart/"):
+        names = {part.name for part in multipart.parts(place.content_type, body)}
+    elif body[:256].lstrip()[:1] == b"{":
+        names = {name for name, raw in bodies.fields(outline.small if outline else body).items() if bodies.given(raw)}
+    else:
+        return ""
+    found = sorted(names & refused.fields)
+    return f"the field `{found[0]}`" if found else ""

@@ -1,0 +1,233 @@
+"""Bodies that are large, or made of very many parts: read beside the event loop, whole where they are honest, refused
+with the limit's name where they are not."""
+
+import base64
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.errors import BODY_TOO_COMPLEX, READERS_BUSY
+from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX
+from tests.engines import ON_BOTH_ENGINES
+from tests.ride.kit import differences, set_price, set_provider
+from tests.ride.upstream import Upstream, serving
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+ANSWER = {"object": "chat.completion", "choices": [{"message": {"content": "Hi"}}], "usage": USAGE}
+STREAM = (
+    b'data: {"choices":[{"delta":{"content":"Hi"},"index":0,"finish_reason":"stop"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
+)
+MODEL = "gpt-5.4"
+GOOGLE = "gemini-9"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Upstream]:
+    with serving() as told:
+        yield told
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("large")) as served:
+        for slug, model in (("openai", MODEL), ("google-ai-studio", GOOGLE)):
+            set_provider(served, slug, base_url=provider.url)
+            set_price(served, slug, model)
+        set_provider(served, "openrouter", base_url=provider.url)
+        yield served
+
+
+@pytest.fixture
+def customer(farebox: Farebox, provider: Upstream) -> Customer:
+    provider.says(json.dumps(ANSWER).encode())
+    provider.sent.clear()
+    return farebox.funded("1000")
+
+
+def post(customer: Customer, body: bytes, path: str = "openai/v1/chat/completions") -> httpx.Response:
+    headers = customer.headers | {"content-type": "application/json"}
+    return httpx.post(f"{customer.gateway_url}/{path}".rstrip("/"), content=body, headers=headers, timeout=60)
+
+
+def chat(content: Any, **more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": content}], **more}
+
+
+def image(size: int) -> list[dict[str, Any]]:
+    data = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + b"\0\0\4\0\0\0\4\0" + os.urandom(size)).decode()
+    return [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}]
+
+
+HONEST: dict[str, dict[str, Any]] = {
+    "text of 10 MB, with brackets in it": chat('He said: "[{"\\' * 700_000),
+    "a picture of 20 MB": chat(image(15 * 2**20)),
+    "30,000 parts": chat([{"type": "text", "text": f"Part {number}"} for number in range(30_000)]),
+    "5,000 messages": {"model": MODEL, "messages": [{"role": "user", "content": "Go on"}] * 5_000},
+    "500 tools": chat(
+        "Hi",
+        tools=[
+            {"type": "function", "function": {"name": f"f{n}", "parameters": {"properties": {"a": {"type": "string"}}}}}
+            for n in range(500)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("body", HONEST.values(), ids=HONEST)
+def test_large_bodies_reach_the_provider_byte_for_byte(
+    customer: Customer, provider: Upstream, body: dict[str, Any]
+) -> None:
+    sent = json.dumps(body).encode()
+    answer = post(customer, sent)
+    assert answer.status_code == 200, answer.text
+    assert provider.sent[0].body == sent
+    assert customer.balance.posted < 1000 * 10**9
+    assert differences(customer.farebox) == []
+
+
+def test_single_fields_of_a_large_body_are_changed_and_nothing_else(customer: Customer, provider: Upstream) -> None:
+    """The model of the common form, the question for the usage of a stream, and a limit to what the money affords."""
+    provider.says(STREAM)
+    poor = customer.farebox.funded("0.202")
+    given = chat("word " * 40_000, stream=True, stream_options={"include_obfuscation": False}, seed=7)
+    answer = post(poor, json.dumps(given | {"model": f"openai/{MODEL}"}).encode(), "compat/chat/completions")
+    assert answer.status_code == 200, answer.text
+    [asked] = provider.asked
+    limit = asked.pop("max_completion_tokens")
+    assert 16 <= limit < 100_000
+    assert answer.headers["farebox-output-limit"] == str(limit)
+    assert asked == given | {"stream_options": {"include_obfuscation": False, "include_usage": True}}
+
+
+def test_a_nested_limit_of_a_large_body_is_set_beside_its_other_options(customer: Customer, provider: Upstream) -> None:
+    provider.says(json.dumps({"candidates": [], "usageMetadata": {"promptTokenCount": 1}}).encode())
+    poor = customer.farebox.funded("0.202")
+    given = {"contents": [{"parts": [{"text": "word " * 40_000}]}], "generationConfig": {"temperature": 0.5}}
+    answer = post(poor, json.dumps(given).encode(), f"google-ai-studio/v1beta/models/{GOOGLE}:generateContent")
+    assert answer.status_code == 200, answer.text
+    [asked] = provider.asked
+    limit = asked["generationConfig"].pop("maxOutputTokens")
+    assert answer.headers["farebox-output-limit"] == str(limit)
+    assert asked == given
+
+
+def test_openrouter_is_told_the_bound_of_a_large_request_too(customer: Customer, provider: Upstream) -> None:
+    given = chat("word " * 40_000, provider={"order": ["acme"], "max_price": {"prompt": 1}}) | {
+        "model": "acme/unlisted"
+    }
+    answer = post(customer, json.dumps(given).encode(), "openrouter/v1/chat/completions")
+    assert answer.status_code == 200, answer.text
+    [asked] = provider.asked
+    preferences = asked.pop("provider")
+    assert preferences["order"] == ["acme"]
+    assert (preferences["max_price"]["prompt"], preferences["max_price"]["completion"]) == (1, 25)
+    assert asked == {name: value for name, value in given.items() if name != "provider"}
+
+
+def test_steps_of_a_large_universal_request(customer: Customer, provider: Upstream) -> None:
+    query = chat("word " * 40_000)
+    steps = [
+        {"provider": "nobody", "endpoint": "chat/completions", "query": query},
+        {"provider": "openai", "endpoint": "chat/completions", "query": query},
+    ]
+    answer = post(customer, json.dumps(steps).encode(), "")
+    assert answer.status_code == 200, answer.text
+    assert provider.asked == [query]
+
+
+def nested(depth: int) -> bytes:
+    return b'{"model":"%s","messages":[{"role":"user","content":%s%s}]}' % (
+        MODEL.encode(),
+        b'[{"content":' * (depth // 2) + b'["]"',
+        b"]" + b"}]" * (depth // 2),
+    )
+
+
+def many(item: str, number: int, where: str = "content") -> bytes:
+    body = chat("Hi", **{where: "?"}) if where != "content" else chat("?")
+    return json.dumps(body).replace('"?"', f"[{','.join([item] * number)}]").encode()
+
+
+HOSTILE = {
+    "empty arrays": (many("[]", 7 * 10**6), f"{CONTAINERS_MAX:,} objects and arrays"),
+    "empty tools": (many("{}", 10**6, "tools"), f"{CONTAINERS_MAX:,} objects and arrays"),
+    "a few too many tools": (many('{"type":"function"}', 10_001, "tools"), "10,000 tools"),
+    "pictures": (many('{"file_id":"a","type":"input_image"}', 5_000), "4,096 images"),
+    "empty strings": (many('""', 3 * 10**6), "1,000,000 strings"),
+    "deep": (nested(100_000), "nested too deeply"),
+    "less deep, and small": (nested(600), "nested too deeply"),
+    "not much too deep": (nested(DEPTH_MAX), "nested too deeply"),
+    "fields": (
+        json.dumps(chat("Hi") | {f"f{number}": number for number in range(20_000)}).encode(),
+        "1,000 fields",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "limit"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_beyond_a_limit_is_refused_by_its_name(
+    customer: Customer, provider: Upstream, body: bytes, limit: str
+) -> None:
+    for path in ("openai/v1/chat/completions", "compat/chat/completions"):
+        answer = post(customer, body.replace(b'"gpt', b'"openai/gpt') if "compat" in path else body, path)
+        assert answer.status_code == 400, answer.text
+        assert error_of(answer)["code"] == BODY_TOO_COMPLEX.code
+        assert limit in error_of(answer)["message"]
+    assert not provider.sent
+    assert differences(customer.farebox) == []
+
+
+def test_depth_below_the_limit_is_served(customer: Customer) -> None:
+    assert post(customer, nested(DEPTH_MAX - 6)).status_code == 200
+
+
+def test_large_bodies_are_read_by_helpers_and_small_ones_are_not(customer: Customer, tmp_path: Path) -> None:
+    with running_farebox(tmp_path, helper_processes=2) as served:
+        account = served.funded("100")
+        assert account.chat("Hello").status_code == 200
+        assert not helpers_of(served)
+        assert account.chat("Hello " * 20_000).status_code == 200
+        pids = helpers_of(served)
+        assert len(pids) == 1
+        assert account.chat("Hello " * 20_000).status_code == 200
+        assert helpers_of(served) == pids
+    assert not alive(pids)
+
+
+def test_a_helper_that_is_killed_is_replaced(customer: Customer) -> None:
+    assert customer.chat("Hello " * 20_000).status_code == 200
+    for pid in helpers_of(customer.farebox):
+        os.kill(pid, signal.SIGKILL)
+    answers = [customer.chat("Hello " * 20_000) for _ in range(3)]
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert answers[-1].status_code == 200
+    for answer in answers:
+        if answer.status_code == 503:
+            assert error_of(answer)["code"] == READERS_BUSY.code
+    assert differences(customer.farebox) == []
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The one error of an answer in the gateway's own form."""
+    [error] = answer.json()["errors"] if "errors" in answer.json() else answer.json()["error"]
+    found: dict[str, Any] = error
+    return found
+
+
+def helpers_of(farebox: Farebox) -> list[int]:
+    """Process ids."""
+    return sorted(helper.pid for helper in farebox.services.helpers.alive)
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
