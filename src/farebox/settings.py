@@ -210,7 +210,10 @@ class Settings:
         """The database for people: without a password."""
         if self.engine == "sqlite":
             return str(self.database_path)
-        return re.sub(r"(//[^:/@]*):[^@]*@", r"\1@", self.database_url).partition("?")[0]
+        scheme, _, rest = self.database_url.partition("://")
+        credentials, at, place = rest.rpartition("@")  # whatever is before the last is not shown, but for a plain name
+        name = re.match(r"[^:/?#@]*", credentials)
+        return f"{scheme}://{name[0] if name else ''}{at}{place.partition('?')[0]}"
 
     @property
     def database_path(self) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farebox.storage.postgres.connecting import connect, one_a_host
+from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, StandbyMissing
 from tests.failures.kit import SEED, House, Load, begin, call, compare, new_house, served, settled, stop, until_async
@@ -161,22 +161,6 @@ async def test_one_failure_is_looked_into_at_once(postgres: PostgresServer, post
         await database.write(lambda connection: None)
     finally:
         await database.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "urls"),
-    [
-        ("postgresql://u:p@a:1/db", ["postgresql://u:p@a:1/db"]),
-        (
-            "postgresql://u:p,q@a:1,b/db?sslmode=require",
-            ["postgresql://u:p,q@a:1/db?sslmode=require", "postgresql://u:p,q@b/db?sslmode=require"],
-        ),
-        ("postgresql://a,b:2", ["postgresql://a", "postgresql://b:2"]),
-        ("postgresql://a/db?options=x,y", ["postgresql://a/db?options=x,y"]),
-    ],
-)
-def test_a_url_of_several_hosts_is_one_for_each(url: str, urls: list[str]) -> None:
-    assert one_a_host(url) == urls
 
 
 async def test_the_host_that_takes_writes_is_found_beside_one_that_never_answers(postgres: PostgresServer) -> None:

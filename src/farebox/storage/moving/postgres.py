@@ -74,7 +74,10 @@ class PostgresSource:
 
     def _refuse_served(self) -> None:
         """Whoever serves has a watch, also one whose clock is wrong, or that is frozen: its calls take no turns."""
-        served = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = ?"
+        served = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND strpos(application_name, ?) = 1"
+        )
         ((count,),) = self._guard.execute(served, (WATCH,)).fetchall()
         if count:
             raise DatabaseUnavailable(f"{count} processes that serve the source are connected to it: stop them first")

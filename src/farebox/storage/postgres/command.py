@@ -7,12 +7,14 @@ cannot wait for another of its thread.
 import asyncio
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import connect, named
 from farebox.storage.postgres.distributing import distribute
 from farebox.storage.postgres.migrations import TURN, migrate
+from farebox.storage.postgres.pooler import require_sessions
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ class CommandConnection:
         try:
             self._session = self._run(connect(url, timeout=SECONDS, name="farebox command"))
             try:
+                self._run(require_sessions(self._session, partial(connect, url, timeout=SECONDS)))
                 self.applied = self._run(migrate(self._session))
             except BaseException:
                 self._loop.call_soon_threadsafe(self._session.terminate)

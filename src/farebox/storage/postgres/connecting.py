@@ -1,7 +1,7 @@
 """Connections to PostgreSQL, and its failures by the name that the rest of the program knows."""
 
 import asyncio
-import re
+import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 from asyncpg import exceptions as of
 
+from farebox.storage.postgres.url import Target, parse
 from farebox.storage.sql import DatabaseUnavailable
 
 CONNECT_SECONDS = 5.0
@@ -29,6 +30,10 @@ _ISOLATION = {"default_transaction_isolation": "read committed"}
 _CITUS = {"citus.override_table_visibility": "off"}
 """On Citus asyncpg's look-up of types takes seconds with it. PostgreSQL without Citus takes no notice."""
 
+_SETTINGS = {"jit": "off", **_LET_GO, **_ISOLATION, **_CITUS}
+"""Set once connected, not as parameters of the start: a pooler refuses those that it does not know, or keeps them from
+the server where it was told to."""
+
 TRY_AGAIN = (of.SerializationError, of.DeadlockDetectedError)
 """The transaction was undone for another's sake; the same again may pass."""
 
@@ -46,6 +51,13 @@ _UNAVAILABLE = (
     of.TargetServerAttributeNotMatched,
 )
 
+POOLED = (
+    "a pooler that gives sessions out by the transaction is in the way to PostgreSQL, and Farebox needs sessions of "
+    "its own: set pool_mode = session for this database, or connect to PostgreSQL itself (docs/postgresql.md)"
+)
+_OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameError)
+"""One session's statements were looked for, or prepared again, in another."""
+
 Session = asyncpg.Connection
 
 
@@ -54,7 +66,11 @@ def named() -> Iterator[None]:
     """What PostgreSQL, or the way to it, refuses becomes DatabaseUnavailable; a wrong statement's error stays."""
     try:
         yield
+    except _OF_A_POOLER as error:
+        raise DatabaseUnavailable(POOLED) from error
     except _UNAVAILABLE as error:
+        if "statement pooling mode" in str(error):
+            raise DatabaseUnavailable(POOLED) from error
         raise DatabaseUnavailable(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 
@@ -62,29 +78,41 @@ async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session
     """A connection to the primary. `timeout` is the longest a statement may take, in seconds.
 
     A URL may name several hosts (`postgresql://a,b/farebox`): all are tried at once, because one that is gone may not
-    answer at all, and the one that takes writes is used. Raises DatabaseUnavailable.
+    answer at all, and the one that takes writes is used. Raises DatabaseUnavailable; SettingsError where the URL cannot
+    be read.
     """
-    urls = one_a_host(url)
+    target = parse(url)
     with named():
-        if len(urls) == 1:
-            session = await _connect(url, timeout, name)
+        if len(target.hosts) == 1:
+            session = await _connect(target, *target.hosts[0], timeout, name)
         else:
-            session = await _first([_connect(one, timeout, name) for one in urls])
+            session = await _first([_connect(target, host, port, timeout, name) for host, port in target.hosts])
         # Sums of bigint are numeric: whole numbers all the same.
         await session.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
     return session
 
 
-async def _connect(url: str, timeout: float, name: str) -> Session:
+async def _connect(target: Target, host: str | None, port: int | None, timeout: float, name: str) -> Session:
+    if target.application_name:
+        name = f"{name} {target.application_name}"
     session: Session = await asyncpg.connect(
-        url,
-        timeout=min(CONNECT_SECONDS, timeout),
+        host=host,
+        port=port,
+        **target.arguments,
+        timeout=min(target.connect_seconds or CONNECT_SECONDS, timeout),
         command_timeout=timeout,
         statement_cache_size=STATEMENTS_KEPT,
         max_cached_statement_lifetime=0,
         target_session_attrs="primary",
-        server_settings={"application_name": name, "timezone": "UTC", "jit": "off", **_LET_GO, **_ISOLATION, **_CITUS},
+        server_settings={"application_name": name, "timezone": "UTC", **target.startup},
     )
+    await session.execute("; ".join(f"SET {key} = '{value}'" for key, value in _SETTINGS.items()))
+    if target.search_path:
+        await session.fetchval("SELECT set_config('search_path', $1, false)", target.search_path)
+    way = session._transport.get_extra_info("socket")
+    if way.family != socket.AF_UNIX:
+        for option in target.socket_options:
+            way.setsockopt(*option)
     return session
 
 
@@ -109,15 +137,6 @@ async def _first(attempts: list[Coroutine[Any, Any, Session]]) -> Session:
     if not found:
         raise DatabaseUnavailable("no host takes writes: " + "; ".join(f"{failure}" for failure in failures))
     return found[0]
-
-
-_SEVERAL_HOSTS = re.compile(r"(\w+://(?:[^@/?]*@)?)([^/?]*,[^/?]*)(.*)")
-
-
-def one_a_host(url: str) -> list[str]:
-    """The URL as it is for each of the hosts that it names."""
-    parts = _SEVERAL_HOSTS.fullmatch(url)
-    return [url] if parts is None else [f"{parts[1]}{host}{parts[3]}" for host in parts[2].split(",")]
 
 
 def _number(text: str) -> int | float:

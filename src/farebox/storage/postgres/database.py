@@ -9,6 +9,7 @@ on from an account's balance, lots or holds locks its row first (ledger.rows.rea
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +18,7 @@ from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
+from farebox.storage.postgres.pooler import require_sessions
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 T = TypeVar("T")
@@ -128,6 +130,7 @@ class PostgresDatabase:
         session = await connect(url, timeout=SCAN_SECONDS)
         try:
             with named():
+                await require_sessions(session, partial(connect, url, timeout=timeout))
                 await check_fitness(session, standby)
                 await migrate(session)
         finally:

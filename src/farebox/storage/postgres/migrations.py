@@ -3,6 +3,8 @@
 import hashlib
 from importlib import resources
 
+from asyncpg.exceptions import DuplicateTableError
+
 from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.migrations import migrations
 from farebox.storage.postgres.connecting import Session
@@ -13,14 +15,44 @@ from farebox.storage.sql import SchemaMismatch
 TURN = 0x66617265
 """Advisory lock under which the schema is changed, and under which jobs take turns (see database)."""
 
+_VERSION_COLUMNS = {"version", "functions"}
+_VERSION_TABLES = (
+    "SELECT n.nspname::text, array_agg(a.attname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+    "WHERE c.relname = 'schema_version' AND n.nspname = ANY (current_schemas(false)) GROUP BY 1 "
+    "ORDER BY min(array_position(current_schemas(false), n.nspname))"
+)
+_IS_THERE = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1)"
+_SHARED = (
+    "the schema {own} has tables of another program: give Farebox a database of its own, or a schema: CREATE SCHEMA "
+    "farebox, and options=-c%20search_path=farebox in FAREBOX_DATABASE_URL"
+)
+
 _FUNCTIONS = ("functions.sql",)
 
 
-async def schema_version(session: Session) -> int:
-    """Number of the latest migration that was applied; 0 for an empty database."""
-    if await session.fetchval("SELECT to_regclass('schema_version')") is None:
-        return 0
-    return int(await session.fetchval("SELECT version FROM schema_version"))
+async def _found(session: Session) -> tuple[str, int]:
+    """The schema in which tables are made, and the number of the latest migration that was applied; 0 where none of
+    Farebox's tables are there. What lies in other schemas of the `search_path` is another program's.
+
+    Raises SchemaMismatch where the schema cannot be Farebox's, or is not the one that it has been in.
+    """
+    own = await session.fetchval("SELECT current_schema()")
+    if own is None:
+        raise SchemaMismatch("no schema of the search_path exists: CREATE SCHEMA it, owned by this role")
+    found = {schema: set(columns) for schema, columns in await session.fetch(_VERSION_TABLES)}
+    if own not in found:
+        for schema, columns in found.items():
+            if columns == _VERSION_COLUMNS:
+                raise SchemaMismatch(
+                    f"Farebox's tables are in the schema {schema}, and the search_path now begins with {own}: write "
+                    f"options=-c%20search_path={schema} into FAREBOX_DATABASE_URL, or for another installation "
+                    f"options=-c%20search_path={own}"
+                )
+        return own, 0
+    if found[own] != _VERSION_COLUMNS:
+        raise SchemaMismatch(_SHARED.format(own=own))
+    return own, int(await session.fetchval("SELECT version FROM schema_version"))
 
 
 async def migrate(session: Session, *, half_copied: bool = False) -> list[int]:
@@ -30,11 +62,11 @@ async def migrate(session: Session, *, half_copied: bool = False) -> list[int]:
     it is half copied and not expected to be.
     """
     numbered = migrations()
-    if not half_copied and await session.fetchval(f"SELECT to_regclass('{COPYING}')") is not None:
+    if not half_copied and await session.fetchval(_IS_THERE, COPYING):
         raise SchemaMismatch(HALF_COPIED)
     async with session.transaction():
         await session.execute(f"SELECT pg_advisory_xact_lock({TURN})")
-        version = await schema_version(session)
+        own, version = await _found(session)
         if version > numbered[-1][0]:
             raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")
         if version == 0:
@@ -43,13 +75,20 @@ async def migrate(session: Session, *, half_copied: bool = False) -> list[int]:
         applied = []
         for number, text in numbered:
             if number > version:
-                await session.execute(schema(text))
+                await _execute(session, schema(text), own)
                 await session.execute("UPDATE schema_version SET version = $1", number)
                 applied.append(number)
         await _define_functions(session, anew=bool(applied))
     if await is_distributed(session):
         await distribute(session, buckets=1)  # what the number is for has been placed long since
     return applied
+
+
+async def _execute(session: Session, text: str, own: str) -> None:
+    try:
+        await session.execute(text)
+    except DuplicateTableError as error:
+        raise SchemaMismatch(_SHARED.format(own=own)) from error
 
 
 async def _define_functions(session: Session, *, anew: bool) -> None:

@@ -1,0 +1,40 @@
+"""Whether a pooler is in the way to PostgreSQL that gives each transaction another session of the server.
+
+Statements are prepared, settings made and locks taken for a session: with such a pooler they meet others' sessions.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from farebox.storage.postgres.connecting import POOLED, Session
+from farebox.storage.sql import DatabaseUnavailable
+
+ROUNDS = 3
+
+
+async def require_sessions(session: Session, another: Callable[[], Awaitable[Session]]) -> None:
+    """Raises DatabaseUnavailable where the session is not one of the server's own for as long as it lasts.
+
+    Without a pooler the server's process is the one that it named when we connected: that is all that is asked then. A
+    pooler names one of its own. In transaction mode two clients that are connected at once then find themselves in one
+    process of the server, or one of them in several.
+    """
+    if await session.fetchval("SELECT pg_backend_pid()") == session.get_server_pid():
+        return
+    beside = await another()
+    try:
+        mine, others = set(), set()
+        for _ in range(ROUNDS):
+            for _ in range(2):  # twice: idle sessions may be given out in turn
+                mine.add(await _process(session))
+            async with beside.transaction():
+                others.add(await beside.fetchval("SELECT pg_backend_pid()"))
+                mine.add(await _process(session))
+    finally:
+        beside.terminate()
+    if len(mine) > 1 or len(others) > 1 or mine & others:
+        raise DatabaseUnavailable(POOLED)
+
+
+async def _process(session: Session) -> int:
+    async with session.transaction():
+        return int(await session.fetchval("SELECT pg_backend_pid()"))

@@ -1,0 +1,243 @@
+"""FAREBOX_DATABASE_URL of PostgreSQL: read as libpq reads it, for a driver that reads it otherwise.
+
+asyncpg takes a parameter that it does not know for a setting of the server, which then refuses the connection or keeps
+quiet. Here each parameter of libpq does what it does there, or is refused by name. Messages never show a value that may
+be, or be part of, a password.
+"""
+
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, unquote, urlencode
+
+from farebox.settings import SettingsError
+
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ALIKE = {"postgres": "postgresql"}
+
+_DRIVERS = frozenset({
+    "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version",
+    "ssl_max_protocol_version", "krbsrvname", "gsslib", "passfile",
+})  # fmt: skip
+"""What asyncpg understands as libpq does."""
+
+_ONE_OF: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "target_session_attrs": (
+        ("any", "read-write", "primary"),
+        "Farebox writes: leave it out, the host that takes writes is used",
+    ),
+    "channel_binding": (
+        ("disable", "prefer"),
+        "the driver has no channel binding: leave it out, and let sslmode=verify-full with sslrootcert see to it that "
+        "the server is the right one",
+    ),
+    "gssencmode": (("disable", "prefer"), "the driver does not encrypt by GSSAPI: use sslmode"),
+    "sslcompression": (("0",), "nobody compresses TLS any more: leave it out"),
+    "sslsni": (("1",), "the host's name is sent where there is TLS: leave it out"),
+    "load_balance_hosts": (("disable",), "all hosts are tried at once, and the one that takes writes is used"),
+    "client_encoding": (("auto", "utf8", "UTF8", "utf-8", "UTF-8"), "the driver speaks UTF-8: leave it out"),
+    "sslmode": (("disable", "allow", "prefer", "require", "verify-ca", "verify-full"), "write one of these"),
+}
+"""Parameter → the values that make no difference here, or are understood; and what to do about others."""
+
+_REFUSED: Mapping[str, str] = {
+    "service": "no service file is read: write host, user and database into the URL",
+    "hostaddr": "write the address as the host; sslmode=verify-full then needs it in the server's certificate",
+    "replication": "Farebox does not replicate: leave it out",
+    "require_auth": "the driver takes the method that the server asks for: leave it out, and settle it in pg_hba.conf",
+    "requirepeer": "the driver does not look at the server's user: leave it out",
+    "requiressl": "write sslmode=require",
+    "sslcrldir": "write sslcrl with a file",
+    "sslcertmode": "write sslcert, or leave it out",
+    "gssdelegation": "the driver does not delegate: leave it out",
+    "fallback_application_name": "write application_name",
+    "min_protocol_version": "the driver speaks version 3.0: leave it out",
+    "max_protocol_version": "the driver speaks version 3.0: leave it out",
+    "scram_client_key": "write the password, or a passfile",
+    "scram_server_key": "write the password, or a passfile",
+    "pgbouncer": "that is for another program: leave it out",
+    "schema": "write options=-c%20search_path=NAME",
+}
+
+_KEEPALIVE: Mapping[str, tuple[int, int]] = {
+    name: (level, getattr(socket, option))
+    for name, level, option in (
+        ("keepalives", socket.SOL_SOCKET, "SO_KEEPALIVE"),
+        ("keepalives_idle", socket.IPPROTO_TCP, "TCP_KEEPIDLE"),
+        ("keepalives_interval", socket.IPPROTO_TCP, "TCP_KEEPINTVL"),
+        ("keepalives_count", socket.IPPROTO_TCP, "TCP_KEEPCNT"),
+        ("tcp_user_timeout", socket.IPPROTO_TCP, "TCP_USER_TIMEOUT"),
+    )
+    if hasattr(socket, option)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL says."""
+
+    hosts: tuple[tuple[str | None, int | None], ...]
+    """Each is tried. A host that begins with `/` is the folder of a socket; None: the driver's default."""
+    arguments: Mapping[str, Any] = field(repr=False)
+    """Of asyncpg.connect, apart from host and port."""
+    startup: Mapping[str, str]
+    """Parameters of the start that go to the server as they are."""
+    search_path: str
+    """Empty: the server's own."""
+    application_name: str
+    connect_seconds: float | None
+    socket_options: tuple[tuple[int, int, int], ...]
+
+
+@lru_cache(maxsize=16)
+def parse(url: str) -> Target:
+    """Read the URL. Raises SettingsError where a part of it cannot be read or fulfilled; the message says which."""
+    scheme, _, rest = url.partition("://")
+    if _ALIKE.get(scheme, scheme) != "postgresql":
+        raise _wrong("it must begin with postgresql://")
+    if _BAD_PERCENT.search(rest):
+        raise _wrong("a % in it is not followed by two hexadecimal digits; one that stands for itself is written %25")
+    user, password, rest = _credentials(rest)
+    place, _, query = rest.partition("?")
+    hostlist, _, database = place.partition("/")
+    given = _parameters(query)
+    hosts = _hosts(hostlist, given)
+    arguments: dict[str, Any] = {
+        "user": given.pop("user", None) or unquote(user) or None,
+        "password": given.pop("password", None) or unquote(password) or None,
+        "database": given.pop("dbname", None) or unquote(database) or None,
+    }
+    startup = {"options": given.pop("options")} if "options" in given else {}
+    search_path = given.pop("search_path", "")
+    seconds = _whole(given, "connect_timeout")
+    socket_options = _socket_options(given)
+    name = given.pop("application_name", "")
+    _require_known(given)
+    arguments |= _secured(given)
+    connect_seconds = seconds if seconds and seconds > 0 else None
+    return Target(hosts, arguments, startup, search_path, name, connect_seconds, socket_options)
+
+
+def _wrong(why: str) -> SettingsError:
+    return SettingsError(f"FAREBOX_DATABASE_URL cannot be used: {why}")
+
+
+def _credentials(rest: str) -> tuple[str, str, str]:
+    """User and password, as they stand there, and what follows. As in libpq they end at the first @."""
+    at, slash = rest.find("@"), rest.find("/")
+    if at < 0 or 0 <= slash < at:
+        return "", "", rest
+    user, _, password = rest[:at].partition(":")
+    return user, password, rest[at + 1 :]
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """The last of each. A `+` stands for itself."""
+    given: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise _wrong("a parameter behind the ? is not of the form name=value")
+        given[unquote(name)] = unquote(value)
+    if given.get("ssl") == "true":  # as JDBC writes it, and libpq reads it
+        del given["ssl"]
+        given.setdefault("sslmode", "require")
+    return given
+
+
+def _hosts(hostlist: str, given: dict[str, str]) -> tuple[tuple[str | None, int | None], ...]:
+    """Hosts with their ports: of the parameters, else those before the path."""
+    found = [_host(part) for part in hostlist.split(",")]
+    if "host" in given:
+        found = [(host, None) for host in given.pop("host").split(",")]
+    ports = given.pop("port", "").split(",")
+    if ports != [""]:
+        if len(ports) not in (1, len(found)):
+            raise _wrong(f"it names {len(found)} hosts and {len(ports)} ports")
+        found = [(host, _port(port)) for (host, _), port in zip(found, ports * len(found), strict=False)]
+    return tuple((host or None, port) for host, port in found)
+
+
+def _host(part: str) -> tuple[str, int | None]:
+    if "@" in part:
+        raise _wrong("there are two @ in it; one that belongs to a user or password is written %40")
+    if part.startswith("["):
+        host, closed, port = part[1:].partition("]")
+        if not closed:
+            raise _wrong("the [ of an IPv6 address is not closed")
+        return unquote(host), _port(port.removeprefix(":"))
+    host, _, port = part.partition(":")
+    return unquote(host), _port(port)
+
+
+def _port(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+        raise _wrong("the port is no number; characters of a password such as / are written %2F and the like")
+    return int(text)
+
+
+def _require_known(given: Mapping[str, str]) -> None:
+    for name, value in given.items():
+        if name in _ONE_OF:
+            values, remedy = _ONE_OF[name]
+            if value not in values:
+                raise _wrong(f"{name} can be {', '.join(values)} only: {remedy}")
+        elif name in _REFUSED:
+            raise _wrong(f"{name} cannot be had: {_REFUSED[name]}")
+        elif name not in _DRIVERS and name != "sslrootcert":
+            shown = name if name.isidentifier() and len(name) < 64 else "one of them"
+            raise _wrong(
+                f"{shown} is no parameter of libpq; a setting of the server is written options=-c%20NAME=VALUE"
+            )
+
+
+def _whole(given: dict[str, str], name: str) -> int | None:
+    text = given.pop(name, None)
+    if text is None or not text.strip():
+        return None
+    if not re.fullmatch(r"\s*-?[0-9]{1,9}\s*", text):
+        raise _wrong(f"{name} must be a whole number")
+    return int(text)
+
+
+def _socket_options(given: dict[str, str]) -> tuple[tuple[int, int, int], ...]:
+    """Where a value is zero or less, the system's own stays; `keepalives=0` sends none."""
+    values = {name: _whole(given, name) for name in _KEEPALIVE}
+    is_on = values.pop("keepalives") != 0
+    options = [(*_KEEPALIVE["keepalives"], int(is_on))]
+    for name, value in values.items():
+        if value is not None and value > 0 and (is_on or name == "tcp_user_timeout"):
+            options.append((*_KEEPALIVE[name], value))
+    return tuple(options)
+
+
+def _secured(given: dict[str, str]) -> dict[str, Any]:
+    """What asyncpg is told of TLS and files."""
+    names = _DRIVERS | {"sslmode", "sslrootcert"}
+    told = {name: value for name, value in given.items() if name in names and value}
+    if told.get("sslrootcert") == "system":
+        return {"ssl": _by_the_system(told)}
+    # A URL again, for it takes these no other way.
+    return {"dsn": "postgresql://" + ("?" + urlencode(told, quote_via=quote) if told else "")}
+
+
+def _by_the_system(told: Mapping[str, str]) -> ssl.SSLContext:
+    """Certificates that the system trusts, of the host's very name: anything less would be in vain."""
+    if told.get("sslmode", "verify-full") != "verify-full":
+        raise _wrong("sslrootcert=system goes with sslmode=verify-full only")
+    others = sorted(told.keys() - {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"})
+    if others:
+        raise _wrong(f"{others[0]} does not go with sslrootcert=system: name a file of root certificates")
+    context = ssl.create_default_context()
+    if "sslcert" in told:
+        try:
+            context.load_cert_chain(told["sslcert"], told.get("sslkey"), told.get("sslpassword", ""))
+        except OSError as error:  # ssl.SSLError is one
+            raise _wrong(f"sslcert or sslkey cannot be read: {error.strerror or type(error).__name__}") from error
+    return context
