@@ -18,6 +18,8 @@ from farebox.http.application import Application
 from farebox.http.data_plane import DataPlane
 from farebox.http.server import serve as listen
 from farebox.ledger.ledger import ledger_of
+from farebox.limits.concurrent import CallsInFlight
+from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
@@ -146,6 +148,8 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             journal=journal,
             helpers=helpers,
             refusals=_refusals(settings),
+            held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
+            calls=CallsInFlight(settings.account_calls_max),
             gateway_rates=RateLimiter(shared=shared),
         )
         await journal.take_over()  # charges that were kept come before anything is decided about their holds
@@ -161,6 +165,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             reserved=around.reserved,
             header_limit=settings.header_limit_bytes,
             shared=port_shared,
+            budget=services.held,
         )
         stack.push_async_callback(server.close)
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)

@@ -84,6 +84,25 @@ CREDIT_HELD = ErrorKind(
 TOO_MANY_CALLS = ErrorKind(
     "too_many_calls", 503, 2908, "Try again: the server is at its limit of concurrent calls (FAREBOX_CALLS_MAX)."
 )
+ACCOUNT_CALLS_FULL = ErrorKind(
+    "account_calls_full",
+    429,
+    2918,
+    "Try again when calls of the account have ended, or ask the operator to raise FAREBOX_ACCOUNT_CALLS_MAX.",
+)
+ACCOUNT_BYTES_FULL = ErrorKind(
+    "account_bytes_full",
+    503,
+    2919,
+    "Try again when calls of the account have ended: send fewer large bodies at once, or ask the operator to raise "
+    "FAREBOX_ACCOUNT_HELD_BYTES_MAX.",
+)
+SERVER_BYTES_FULL = ErrorKind(
+    "server_bytes_full",
+    503,
+    2920,
+    "Try again in a moment; the operator can raise FAREBOX_HELD_BYTES_MAX where there is memory for it.",
+)
 UPSTREAM_UNREACHABLE = ErrorKind(
     "upstream_unreachable", 502, 2909, "Try again, or check the provider's base URL. Nothing was charged."
 )

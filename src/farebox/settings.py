@@ -92,6 +92,22 @@ class Settings:
     refused_tools: str = _setting(
         "", "The same for tools, by type or kind, for example `anthropic:web_search,openai:mcp`."
     )
+    account_calls_max: int = _setting(
+        1000, "Model calls of one account in flight at once, in each process; further ones are answered 429.", 1, 10**6
+    )
+    held_bytes_max: int = _setting(
+        512 * 2**20,
+        "Bytes of bodies, and of answers that wait, that a process keeps in memory for all accounts together; further "
+        "ones are answered 503.",
+        16 * 2**20,
+        2**40,
+    )
+    account_held_bytes_max: int = _setting(
+        256 * 2**20,
+        "The same for one account, which is never given more than half of what the others leave either.",
+        2**20,
+        2**40,
+    )
     hold_wait_ms: int = _setting(
         250, "How long a call waits for money that other calls' holds keep, before it is answered 429.", 0, 60_000
     )

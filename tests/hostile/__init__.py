@@ -1,0 +1,1 @@
+"""One tenant against all, and broken surroundings."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from farebox.http.exchange import Exchange
 from farebox.http.server import Limits, RunningServer, serve
+from farebox.limits.held import ByteBudget
 
 BODY_LIMIT = 1 << 20
 SECONDS = 10.0
@@ -121,9 +122,13 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    handler: Callable[[Exchange], Awaitable[None]], *, header_limit: int = 65_536, **limits: Any
+    handler: Callable[[Exchange], Awaitable[None]],
+    *,
+    header_limit: int = 65_536,
+    budget: ByteBudget | None = None,
+    **limits: Any,
 ) -> AsyncIterator[Served]:
-    server = await serve(handler, "127.0.0.1", 0, header_limit=header_limit, limits=Limits(**limits))
+    server = await serve(handler, "127.0.0.1", 0, header_limit=header_limit, limits=Limits(**limits), budget=budget)
     served = Served(server)
     try:
         yield served

@@ -9,6 +9,7 @@ from farebox.http.application import Application
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.request import BODY_MAX
 from farebox.http.routes import ROUTES
+from farebox.limits.held import Lease
 from farebox.storage.sql import DatabaseUnavailable
 from tests.http.support import errors, http, result
 from tests.support import Customer, Farebox
@@ -21,6 +22,9 @@ class OneExchange:
         self.method, self.path, self.query = method, path, ""
         self.headers: dict[str, str] = {}
         self.status, self.answered, self.sent = 0, b"", dict[str, str]()
+
+    def hold(self, lease: Lease) -> None:
+        """Nothing of it is counted."""
 
     async def body(self, limit: int) -> bytes:
         return b""

@@ -12,6 +12,7 @@ from farebox.errors import BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList
 from farebox.http.server.heads import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
+from farebox.limits.held import Lease
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -35,8 +36,19 @@ class AsgiExchange:
         self._begun = self._broken = False
         self._received = asyncio.Event()
         self.listener: asyncio.Task[None] | None = None
+        self.lease: Lease | None = None
+        length = self.headers.get("content-length", "0" if "transfer-encoding" not in self.headers else "")
+        self.length = int(length) if length.isdecimal() else None
+
+    def hold(self, lease: Lease) -> None:
+        self.lease = lease
 
     async def body(self, limit: int) -> bytes:
+        counted = self.length or 0
+        if counted > limit:
+            raise _too_large(limit)
+        if self.lease is not None:
+            self.lease.take(counted)
         body, more = bytearray(), not self._received.is_set()
         while more:
             message = await self._receive()
@@ -44,7 +56,10 @@ class AsgiExchange:
                 raise ClientGone
             body += message.get("body", b"")
             if len(body) > limit:
-                raise Problem(BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+                raise _too_large(limit)
+            if self.lease is not None and len(body) > counted:
+                self.lease.take(len(body) - counted)
+                counted = len(body)
             more = message.get("more_body", False)
         self._received.set()
         return bytes(body)
@@ -98,6 +113,10 @@ class AsgiExchange:
             raise ClientGone from error
 
 
+def _too_large(limit: int) -> Problem:
+    return Problem(BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+
+
 def asgi_app(handler: Handler) -> Callable[[Message, Receive, Send], Awaitable[None]]:
     """The handler as an ASGI application. What the handler raises, but ClientGone, is the server's to tell."""
 
@@ -118,5 +137,7 @@ def asgi_app(handler: Handler) -> Callable[[Message, Receive, Send], Awaitable[N
             finally:
                 if exchange.listener is not None:
                     exchange.listener.cancel()
+                if exchange.lease is not None:
+                    exchange.lease.close()
 
     return app

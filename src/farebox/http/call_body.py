@@ -1,14 +1,19 @@
 """The body of a model call: all of it, without the codings it was sent in, within bounds."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from farebox.decoding import KNOWN, BrokenCoding, TooLarge, UnknownCoding, codings, decode
+from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.http.exchange import ClientGone, Exchange
+from farebox.limits.held import Lease
+from farebox.providers.catalogue import Plain, format_of, provider_of, upstream_path
 from farebox.settings import Settings
+from farebox.usecases.large_body import LARGE_BODY, check_worth_reading
+from farebox.usecases.services import Services
 from farebox.usecases.watch import Interrupted, Watch
 
 EXPANSION_MAX: Final = 200
@@ -16,6 +21,8 @@ EXPANSION_MAX: Final = 200
 _ALWAYS: Final = 2**20
 _AT_ONCE: Final = 2**16
 """Up to so many bytes are decoded on the event loop."""
+_PIECE: Final = 2**22
+"""Bytes that are decoded before they are counted."""
 
 
 class CallBody(msgspec.Struct, frozen=True):
@@ -26,12 +33,34 @@ class CallBody(msgspec.Struct, frozen=True):
     """Whether it is still in a coding that is not known here."""
 
 
-async def body_of(exchange: Exchange, watch: Watch, settings: Settings, *, any_coding: bool) -> CallBody | None:
-    """The request body; None where the client has gone. With `any_coding`, one that is not known here is left to the
-    provider. Raises Problem: BODY_TOO_LARGE, BODY_LATE, CODING_UNKNOWN, INVALID_REQUEST."""
+async def check_credit(services: Services, exchange: Exchange, account_id: str, slug: str, path: str) -> None:
+    """Before a large body is read, of a call on the operator's key: see usecases.large_body. `slug`, `path`: what the
+    URL names. Raises Problem (NO_CREDIT)."""
+    if slug == "" or (exchange.length is not None and exchange.length <= LARGE_BODY):
+        return  # of a universal request, the steps may bring keys of their own
+    if slug in ("compat", "rest"):
+        await check_worth_reading(services, account_id, None)
+        return
+    provider = provider_of(slug)
+    if provider is None:
+        return
+    metering = format_of(provider, exchange.method, upstream_path(provider, path))
+    if not isinstance(metering, Plain):  # else it costs nothing, or is not taken
+        await check_worth_reading(services, account_id, provider.slug)
+
+
+async def body_of(
+    exchange: Exchange, watch: Watch, settings: Settings, lease: Lease, *, any_coding: bool
+) -> CallBody | None:
+    """The request body, counted on the lease; None where the client has gone. With `any_coding`, one that is not known
+    here is left to the provider.
+
+    Raises Problem: BODY_TOO_LARGE, BODY_LATE, CODING_UNKNOWN, INVALID_REQUEST, ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL.
+    """
+    limit = min(settings.body_limit_bytes, lease.largest)
     try:
         with watch.waiting(settings.read_timeout_ms / 1000):
-            body = await exchange.body(settings.body_limit_bytes)
+            body = await exchange.body(limit)
     except ClientGone:
         return None
     except Interrupted as interrupted:
@@ -43,7 +72,7 @@ async def body_of(exchange: Exchange, watch: Watch, settings: Settings, *, any_c
     if not names:
         return CallBody(body)
     try:
-        return CallBody(await _decoded(body, names, settings.body_limit_bytes))
+        return CallBody(await _decoded(body, names, limit, lease))
     except UnknownCoding as error:
         if any_coding:
             return CallBody(body, coded=True)
@@ -51,14 +80,34 @@ async def body_of(exchange: Exchange, watch: Watch, settings: Settings, *, any_c
         raise Problem(CODING_UNKNOWN, message) from error
 
 
-async def _decoded(body: bytes, names: list[str], limit: int) -> bytes:
-    """Raises UnknownCoding and Problem: BODY_TOO_LARGE, INVALID_REQUEST."""
+async def _decoded(body: bytes, names: list[str], limit: int, lease: Lease) -> bytes:
+    """What comes out is counted as it comes, and what went in no longer. Raises UnknownCoding and Problem."""
     limit = min(limit, max(len(body) * EXPANSION_MAX, _ALWAYS))
     try:
-        if len(body) <= _AT_ONCE:
-            return decode(body, names, limit)
-        return await asyncio.to_thread(decode, body, names, limit)
+        decoder = Decoder(names)
+        pieces: list[bytes] = []
+        coming = decoder.feed(body, limit) if body else iter(())
+        while piece := _more(coming) if len(body) <= _AT_ONCE else await asyncio.to_thread(_more, coming):
+            lease.take(len(piece))
+            pieces.append(piece)
+        if body:
+            decoder.close()
+        lease.shrink(lease.size - len(body))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     except BrokenCoding as error:
         raise Problem(INVALID_REQUEST, f"The body is not whole {', '.join(names)}: {error}.") from error
     except TooLarge as error:
         raise Problem(BODY_TOO_LARGE, f"Decoded, the body has more than {limit} bytes.") from error
+
+
+def _more(coming: Iterator[bytes]) -> bytes:
+    """The next pieces; empty at the end."""
+    pieces: list[bytes] = []
+    size = 0
+    for piece in coming:
+        if piece:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _PIECE:
+                break
+    return b"".join(pieces)

@@ -14,6 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from farebox.errors import (
+    ACCOUNT_CALLS_FULL,
     DATABASE_UNAVAILABLE,
     GATEWAY_UNKNOWN,
     INTERNAL,
@@ -34,7 +35,7 @@ from farebox.errors import (
 )
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http import cross_origin
-from farebox.http.call_body import body_of
+from farebox.http.call_body import body_of, check_credit
 from farebox.http.credentials import StepHeaders, authorize_run, read_credentials
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
@@ -187,7 +188,37 @@ class DataPlane:
             sink.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
             return
         self._count(target, gateway)
-        body = await body_of(exchange, watch, services.settings, any_coding=own_key)
+        account_id, calls = target.account_id, services.calls
+        if not calls.begin(account_id):
+            raise Problem(
+                ACCOUNT_CALLS_FULL,
+                f"The account has {calls.most} calls in flight, as many as it may. Nothing was charged.",
+                retry_after=1,
+            )
+        try:
+            await self._admitted(exchange, target, gateway, sink, watch, request_id, own_key=own_key)
+        finally:
+            calls.end(account_id)
+
+    async def _admitted(
+        self,
+        exchange: Exchange,
+        target: Target,
+        gateway: GatewayConfig,
+        sink: HttpSink,
+        watch: Watch,
+        request_id: str,
+        *,
+        own_key: bool,
+    ) -> None:
+        """A call that may be made: read its body and serve it."""
+        services = self._services
+        lease = services.held.lease(target.account_id)
+        exchange.hold(lease)
+        sink.lease = lease
+        if not own_key:
+            await check_credit(services, exchange, target.account_id, target.slug, target.path)
+        body = await body_of(exchange, watch, services.settings, lease, any_coding=own_key)
         if body is None:
             return
         asked = Asked(
@@ -208,6 +239,7 @@ class DataPlane:
             await self._universal(asked, sink, watch)
         else:
             call = await _call(services, asked)
+            del asked, body  # the call has it, or another in its place
             sink.of(call)
             await serve_call(services, call, sink, watch)
 

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Iterable
 from typing import Protocol, TypeAlias
 
+from farebox.limits.held import Lease
+
 HeaderList: TypeAlias = list[tuple[str, str]]
 
 
@@ -52,8 +54,20 @@ class Exchange(Protocol):
     @property
     def headers(self) -> RequestHeaders: ...
 
+    @property
+    def length(self) -> int | None:
+        """Of the body, as the head declares it; None where it comes in chunks."""
+        ...
+
+    def hold(self, lease: Lease) -> None:
+        """From now on, count what the exchange keeps in memory on this lease, and close it when the exchange is over:
+        when its answer has been taken, or its client has gone. Raises errors.Problem where the head has no room."""
+        ...
+
     async def body(self, limit: int) -> bytes:
-        """The whole request body. Raises errors.Problem (BODY_TOO_LARGE) above `limit` bytes, and ClientGone."""
+        """The whole request body. Raises errors.Problem (BODY_TOO_LARGE above `limit` bytes, BODY_LATE where the client
+        hardly sends, and where there is no room in the lease: ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL), and ClientGone.
+        A client that waits for a word before it sends the body is given it only where there is room."""
         ...
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None: ...

@@ -73,7 +73,8 @@ def parse_query(query: str) -> list[tuple[str, str]]:
 async def whole_body(exchange: Exchange, settings: Settings, limit: int = BODY_MAX) -> bytes:
     """The request body, up to this limit.
 
-    Raises Problem: BODY_TOO_LARGE, or BODY_LATE where a client sends it too slowly.
+    Raises Problem: BODY_TOO_LARGE, or BODY_LATE where a client sends it too slowly; ACCOUNT_BYTES_FULL and
+    SERVER_BYTES_FULL where there is no room for it.
     """
     try:
         async with asyncio.timeout(settings.read_timeout_ms / 1000):

@@ -7,6 +7,7 @@ from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList
 from farebox.http.keep_alive import KeepAlive, takes_comments
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers, error_status
 from farebox.http.server.heads import sendable
+from farebox.limits.held import Lease
 from farebox.usecases.call import Call, Gone
 
 PRIVATE = ("cache-control", "no-store")
@@ -33,6 +34,8 @@ class HttpSink:
         self._request_id = request_id
         self._form: Form = form
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
+        self.lease: Lease | None = None
+        """Counts what is kept of the answer."""
 
     @property
     def call_known(self) -> bool:
@@ -75,6 +78,13 @@ class HttpSink:
         """The answer is at its end."""
         if self._keep_alive is not None:
             self._keep_alive.close()
+
+    def keep(self, more: int) -> bool:
+        return self.lease is None or self.lease.room_for(more)
+
+    def release(self, less: int) -> None:
+        if self.lease is not None:
+            self.lease.shrink(self.lease.size - less)
 
     def broken(self, message: str) -> bytes:
         return broken_event(message, self._form)

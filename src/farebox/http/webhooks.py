@@ -4,8 +4,8 @@ from farebox.http.envelope import Answer, plain
 from farebox.http.request import Request
 from farebox.usecases import payment_news
 
-BODY_LIMIT = 2**20
-"""Bytes of a webhook; events are a few thousand. For the route's `raw_limit`."""
+BODY_LIMIT = 2**18
+"""Bytes of a webhook; events are a few thousand, and anybody may send one. For the route's `raw_limit`."""
 
 
 async def stripe(request: Request, _: None) -> Answer:

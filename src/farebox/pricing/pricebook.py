@@ -140,6 +140,16 @@ class PriceBook:
         names = own.union(self._list.models(provider))
         return sorted(name for name in names if self.find(account_id, provider, name, at_ms) is not None)
 
+    def may_be_free(self, account_id: str, provider: str | None) -> bool:
+        """Whether the operator lets the account have anything of this provider, or of any, for nothing."""
+        return any(
+            row.account_id in (None, account_id) and provider in (None, row.provider) and self._has_zero(row)
+            for row in self._own
+        )
+
+    def _has_zero(self, row: OwnPrice) -> bool:
+        return any(not rate.base for rate in self._compiled[row.price_id].rates)
+
     def _name(self, price_id: str, model: str) -> ModelPrice:
         """The price under the name that was asked for, by which the ceilings and image tables know the model."""
         return replace(self._compiled[price_id], model=model)

@@ -86,6 +86,14 @@ class Sink(Protocol):
 
     def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
 
+    def keep(self, more: int) -> bool:
+        """Whether so many more bytes of the answer may be kept in memory; then they are counted."""
+        ...
+
+    def release(self, less: int) -> None:
+        """So many of them are kept no longer."""
+        ...
+
     def broken(self, message: str) -> bytes:
         """What to send where an event stream breaks off: an error event in the provider's form."""
         ...

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from farebox.clock import Clock, Ids
 from farebox.ledger.ledger import Ledger
+from farebox.limits.concurrent import CallsInFlight
+from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
@@ -55,6 +57,10 @@ class Services:
     """Processes in which is done what would keep the event loop from everybody."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)
     """What the operator does not pay for, by provider."""
+    held: ByteBudget = field(default_factory=ByteBudget)
+    """Counts the bytes of bodies and answers that are kept in memory, by account."""
+    calls: CallsInFlight = field(default_factory=CallsInFlight)
+    """Counts the calls in flight of each account."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts what is dear and therefore rationed (http.sparing)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)

@@ -12,6 +12,7 @@ from farebox.clock import SystemClock
 from farebox.http.server.connection import Connection
 from farebox.http.server.heads import Dates
 from farebox.http.server.state import Handler, Limits, ServerState
+from farebox.limits.held import ByteBudget
 
 __all__ = ["AddressInUse", "Handler", "Limits", "RunningServer", "reserve", "serve"]
 
@@ -64,11 +65,12 @@ async def serve(
     header_limit: int = 65_536,
     shared: bool = False,
     limits: Limits | None = None,
+    budget: ByteBudget | None = None,
 ) -> RunningServer:
     """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
 
     Port 0 takes a free one. `shared`: other processes of ours listen on the same port, and the system deals the
-    connections out. Raises AddressInUse.
+    connections out. `budget` is that of the handler's leases. Raises AddressInUse.
     """
     loop = asyncio.get_running_loop()
     if reserved is not None:
@@ -79,7 +81,7 @@ async def serve(
         raise _taken(host, port, error) from error
     limits = limits or Limits()
     limits = replace(limits, header_bytes=header_limit, connections=_connections_max(limits.connections))
-    state = ServerState(handler, loop, Dates(SystemClock()), limits)
+    state = ServerState(handler, loop, Dates(SystemClock()), limits, budget or ByteBudget())
     port = sock.getsockname()[1]
     listener = await loop.create_server(lambda: Connection(state), sock=sock, backlog=BACKLOG)
     return RunningServer(state, listener, host, port)

@@ -12,8 +12,10 @@ import structlog
 from farebox.http.exchange import ClientGone
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.heads import Dates, status_line
+from farebox.http.server.kept import Kept
 from farebox.http.server.reader import RequestReader
 from farebox.http.server.state import ServerState
+from farebox.limits.held import Lease
 
 PAUSE_ABOVE = 256 * 2**10
 """Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
@@ -21,7 +23,9 @@ Until it is read again, its going away is not noticed either."""
 WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
 """Bytes of answers that wait to be taken: above the one a stream waits, below the other it goes on."""
 PROGRESS_BYTES = 16 * 2**10
-"""What a client must take of a waiting answer in `Limits.write_seconds`."""
+"""What a client must take of a waiting answer in `Limits.write_seconds`, or send of a body in `Limits.body_seconds`."""
+UNCLAIMED_FREE = 4 * 2**10
+"""Bytes of unfinished heads, and of what nobody has asked for, that are not counted: what most heads have."""
 
 log = structlog.get_logger("farebox.http")
 
@@ -33,8 +37,10 @@ class Connection(asyncio.Protocol):
         "_ahead",
         "_current",
         "_in_head",
+        "_kept",
         "_leaving",
         "_lost",
+        "_marked",
         "_paused",
         "_reader",
         "_transport",
@@ -68,6 +74,9 @@ class Connection(asyncio.Protocol):
         """The client has gone."""
         self._unsent = 0
         """Bytes that waited to be sent when this was last looked at."""
+        self._marked = 0
+        """Bytes of the body that had come when this was last looked at."""
+        self._kept = Kept(state.budget)
         self._waiters: list[asyncio.Future[None]] = []
 
     # --- asyncio.Protocol ---
@@ -97,6 +106,10 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
         elif current is None:
             self._advance()
+            if self._reader.waiting:
+                self._ahead += len(data)
+        if self._kept.counting or self._ahead + self._reader.pending > UNCLAIMED_FREE:
+            self._count_unclaimed()
 
     def eof_received(self) -> bool:
         """A client that is done sending is gone: so does one look that closes its connection."""
@@ -107,6 +120,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._lose()
         self._leaving = True
+        self._kept.close()
         self.state.discard(self)
 
     def pause_writing(self) -> None:
@@ -116,6 +130,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.stalled = False
+        self._kept.taken()
         self._wake()
         if self._leaving:
             return
@@ -169,8 +184,15 @@ class Connection(asyncio.Protocol):
 
     def _done(self, exchange: Http1Exchange, *, failed: bool) -> None:
         self._current = self.task = None
+        exchange.forget()
         if self._lost or self._leaving:
+            if exchange.lease is not None:
+                exchange.lease.close()
             return
+        self._end(exchange, failed=failed)
+        self._count_untaken(exchange.lease)
+
+    def _end(self, exchange: Http1Exchange, *, failed: bool) -> None:
         if not exchange.answered:
             refusal = self._reader.refusal
             if exchange.lost and refusal is not None:  # its body could not be read
@@ -194,6 +216,33 @@ class Connection(asyncio.Protocol):
             exchange.send_head()
             self._leave(linger=False)
 
+    def _count_untaken(self, lease: Lease | None) -> None:
+        """The exchange is over: of what it kept, only that part of its answer is left which the client has not taken.
+        Where there is no room for that, it is given up; it has had its time."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent <= WRITE_HIGH or self._lost:
+            if lease is not None:
+                lease.close()
+            return
+        if not self._kept.untaken(lease, unsent):
+            self._reset()
+
+    def _count_unclaimed(self) -> None:
+        """Count what came and belongs to no account yet; where there is no room for it, do without it."""
+        current = self._current
+        size = 0 if self._reader.deaf and current is None else self._ahead + self._reader.pending
+        body = current is not None and not current.complete
+        if self._kept.unclaimed(size, must=body):
+            return
+        if body:  # it will be asked for, or refused, at once
+            if not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        elif current is None and not self.stalled:
+            self._answer(503, "The server has no memory left for requests: try again in a moment.")
+        else:  # further requests of a client that waits for an answer, or does not read it
+            self._reset()
+
     def _answer(self, status: int, message: str) -> None:
         """The server's own word, and its last on this connection."""
         self.write(_refused(status, message, self.state.dates))
@@ -204,9 +253,16 @@ class Connection(asyncio.Protocol):
     def wanted(self, exchange: Http1Exchange) -> None:
         """The handler wants the body."""
         self._read_on()
+        self._marked = exchange.received
+        self.deadline = self.state.loop.time() + self.state.limits.body_seconds
         if exchange.expects:
             exchange.expects = False
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def arrived(self) -> None:
+        """The body is no longer waited for."""
+        if not (self._leaving or self.stalled):
+            self.deadline = math.inf
 
     def write(self, *data: bytes) -> None:
         if self._transport.is_closing():
@@ -226,6 +282,7 @@ class Connection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         self._ahead = 0
+        self._kept.claimed(self._reader.pending)
         if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
@@ -250,6 +307,7 @@ class Connection(asyncio.Protocol):
         """Close when all is sent; with `linger` go on receiving for a while, since a connection that is closed with
         something unread is reset, and what the client has not read by then is lost."""
         self._leaving = self._reader.deaf = True
+        self._kept.claimed(0)
         if self._transport.is_closing():
             return
         limits = self.state.limits
@@ -283,10 +341,21 @@ class Connection(asyncio.Protocol):
                 self.deadline = now + self.state.limits.write_seconds
             else:
                 self._transport.abort()
+        elif self._current is not None:
+            self._expect_body(self._current, now)
         elif self._reader.unread:
             self._answer(408, "The request's head did not arrive in time.")
         else:
             self._leave(linger=False)
+
+    def _expect_body(self, exchange: Http1Exchange, now: float) -> None:
+        """A body that is waited for must come on: a client that hardly sends keeps a place that others need."""
+        if exchange.complete or exchange.received >= self._marked + PROGRESS_BYTES:
+            self._marked = exchange.received
+            self.deadline = now + self.state.limits.body_seconds
+        else:
+            self.deadline = math.inf
+            exchange.late()
 
     def finish(self) -> None:
         """Close as soon as the exchange in progress is over."""

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Literal
 
-from farebox.errors import BODY_TOO_LARGE, Problem
+from farebox.errors import BODY_LATE, BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList
 from farebox.http.server.heads import header_lines, status_line
+from farebox.limits.held import Lease
 
 if TYPE_CHECKING:
     from farebox.http.server.connection import Connection
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 JOINED_MAX = 64 * 2**10
 """Bytes of a body that are copied behind its head, to be one piece."""
 _BODILESS = (204, 304)
+_HEAD_FREE = 4 * 2**10
+"""A head up to this size is not counted."""
+_STEP = 64 * 2**10
+"""Bytes by which a body that does not tell its length is counted ahead."""
 
 Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
 """How the end of the answer is seen; empty: it has not begun."""
@@ -25,10 +30,12 @@ class Http1Exchange:
     __slots__ = (
         "_chunks",
         "_connection",
+        "_counted",
         "_framing",
         "_head",
         "_left",
         "_limit",
+        "_problem",
         "_received",
         "_waiter",
         "_watchers",
@@ -36,8 +43,10 @@ class Http1Exchange:
         "broken",
         "complete",
         "expects",
+        "head_bytes",
         "headers",
         "keep_alive",
+        "lease",
         "length",
         "lost",
         "method",
@@ -69,9 +78,16 @@ class Http1Exchange:
         """The client has gone, or what it sends cannot be read any further."""
         self.broken = False
         """The answer cannot be finished."""
+        self.head_bytes = 0
+        self.lease: Lease | None = None
+        """Counts what is kept of the exchange; see `hold`."""
         self._connection = connection
         self._chunks: list[bytes | bytearray] = []
         self._received = 0
+        self._counted = 0
+        """Bytes of the body that the lease has counted."""
+        self._problem: Problem | None = None
+        """Why the body is not read any further."""
         self._limit = 0
         self._waiter: asyncio.Future[None] | None = None
         self._watchers: list[asyncio.Future[None]] | None = None
@@ -82,25 +98,49 @@ class Http1Exchange:
 
     # --- for the handler ---
 
+    def hold(self, lease: Lease) -> None:
+        self.lease = lease
+        if self.head_bytes > _HEAD_FREE:
+            lease.take(self.head_bytes)
+
     async def body(self, limit: int) -> bytes:
         if (self.length or 0) > limit:
             raise _too_large(limit)
+        self._reserve()
         self.asked = True
         self._limit = limit
         if not self.complete and not self.lost:
-            self._connection.wanted(self)
-        while not self.complete and not self.lost and self._received <= limit:
-            self._waiter = self._connection.state.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._arrival(limit)
         if self.lost:
             raise ClientGone
         if self._received > limit:
             raise _too_large(limit)
         chunks, self._chunks = self._chunks, []
+        if self.lease is not None and self._counted > self._received:
+            self.lease.shrink(self.lease.size - self._counted + self._received)
         return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+
+    def _reserve(self) -> None:
+        """Count the body that is declared, or has come. Raises Problem."""
+        if self.lease is not None:
+            self._counted = self._received if self.length is None else self.length
+            self.lease.take(self._counted)
+
+    async def _arrival(self, limit: int) -> None:
+        """Wait until the body is there, or will not be. Raises Problem."""
+        connection = self._connection
+        connection.wanted(self)
+        try:
+            while not self.complete and not self.lost and self._received <= limit and self._problem is None:
+                self._waiter = connection.state.loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+        finally:
+            connection.arrived()
+        if self._problem is not None and not self.lost:
+            raise self._problem
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self._framing:
@@ -185,7 +225,7 @@ class Http1Exchange:
     def add(self, data: bytes) -> None:
         """A piece of the body. Above the limit nothing is kept."""
         self._received += len(data)
-        if self.asked and self._received > self._limit:
+        if self.asked and (self._received > self._limit or not self._room()):
             self._chunks.clear()
             self._wake()
         elif self.length is not None:
@@ -194,6 +234,36 @@ class Http1Exchange:
             self._chunks[0] += data
         else:
             self._chunks.append(bytearray(data))  # as objects, the smallest chunks would take many times their bytes
+
+    def _room(self) -> bool:
+        """Whether what has come may be kept."""
+        if self._problem is not None:
+            return False
+        if self.lease is None or self._received <= self._counted:
+            return True
+        more = max(_STEP, self._received - self._counted)
+        try:
+            self.lease.take(more)
+        except Problem as problem:
+            self._problem = problem
+            return False
+        self._counted += more
+        return True
+
+    @property
+    def received(self) -> int:
+        """Bytes of the body that have come."""
+        return self._received
+
+    def late(self) -> None:
+        """The client hardly sends: its body is not waited for any longer."""
+        self._problem = Problem(BODY_LATE, "The request body came too slowly: send it faster, or in smaller requests.")
+        self._chunks.clear()
+        self._wake()
+
+    def forget(self) -> None:
+        """It is over: nothing that came is kept."""
+        self._chunks.clear()
 
     def completed(self) -> None:
         """The body has arrived."""

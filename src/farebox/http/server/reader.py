@@ -38,6 +38,7 @@ class RequestReader:
         "_target",
         "_upgrading",
         "deaf",
+        "pending",
         "refusal",
         "unread",
         "waiting",
@@ -52,6 +53,8 @@ class RequestReader:
         """What comes further is thrown away."""
         self.unread = 0
         """Bytes since the parser last made something of them: an unfinished head, trailers, extensions of chunks."""
+        self.pending = 0
+        """Bytes of an unfinished head, or of trailers, that are kept; at most a little more than there are."""
         self._connection = connection
         self._limits = connection.state.limits
         self._parser = httptools.HttpRequestParser(self)
@@ -63,7 +66,8 @@ class RequestReader:
         self._upgrading = False
 
     def feed(self, data: bytes) -> None:
-        self.unread += len(data)
+        size = len(data)
+        self.unread += size
         while data and not self.deaf:
             try:
                 self._parser.feed_data(data)
@@ -75,7 +79,12 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 status = 505 if "HTTP version" in str(error) else 400
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
-        if self.unread > self._limits.header_bytes + self._limits.target_bytes:
+        if not self.unread:
+            self.pending = 0
+            return
+        head_max = self._limits.header_bytes + self._limits.target_bytes
+        self.pending = min(self.pending + size, head_max)
+        if self.unread > head_max:
             self.refuse(431, "The request's head is too large.")
 
     def refuse(self, status: int, message: str) -> None:
@@ -143,6 +152,7 @@ class RequestReader:
         self._upgrading = "upgrade" in headers and parser.should_upgrade()
         if len(self.waiting) >= PIPELINED_MAX:
             self._fail(503, "Too many requests without waiting for an answer.")
+        exchange.head_bytes = self._head_bytes
         self._arriving = exchange
         self.waiting.append(exchange)
         self._target, self._headers = b"", {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from farebox.http.exchange import Exchange
 from farebox.http.server.heads import Dates
+from farebox.limits.held import ByteBudget
 
 if TYPE_CHECKING:
     from farebox.http.server.connection import Connection
@@ -29,12 +30,14 @@ class Limits:
     """Between two requests."""
     write_seconds: float = 30.0
     """In which a client that lets an answer wait takes some of it."""
+    body_seconds: float = 20.0
+    """In which a client whose body is waited for sends some of it."""
     linger_seconds: float = 10.0
     """How long what a client still sends is thrown away, so that it can read why it was refused."""
 
     @property
     def shortest_seconds(self) -> float:
-        return min(self.head_seconds, self.idle_seconds, self.write_seconds, self.linger_seconds)
+        return min(self.head_seconds, self.idle_seconds, self.write_seconds, self.body_seconds, self.linger_seconds)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +46,8 @@ class ServerState:
     loop: asyncio.AbstractEventLoop
     dates: Dates
     limits: Limits
+    budget: ByteBudget = field(default_factory=ByteBudget)
+    """Counts what connections keep that no account has asked for; handlers count the rest on it."""
     connections: "set[Connection]" = field(default_factory=set)
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None

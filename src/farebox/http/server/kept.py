@@ -1,0 +1,59 @@
+"""What a connection keeps in memory beside the exchange under way, counted on leases of its own."""
+
+from farebox.limits.held import ByteBudget, Lease
+
+
+class Kept:
+    """Counts of one connection."""
+
+    __slots__ = ("_budget", "_unclaimed", "_untaken")
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._unclaimed: Lease | None = None
+        """What came and belongs to no account yet."""
+        self._untaken: Lease | None = None
+        """An answer that waits to be taken, whose exchange is over."""
+
+    @property
+    def counting(self) -> bool:
+        """Whether what is unclaimed has been counted before."""
+        return self._unclaimed is not None
+
+    def unclaimed(self, size: int, *, must: bool = False) -> bool:
+        """So many bytes are unclaimed now; whether there is room for them. With `must` they count all the same."""
+        lease = self._unclaimed = self._unclaimed or self._budget.lease()
+        lease.shrink(size)
+        if lease.room_for(size - lease.size):
+            return True
+        if must:
+            lease.force(size - lease.size)
+        return False
+
+    def claimed(self, left: int) -> None:
+        """Of what was unclaimed, so many bytes are left."""
+        if self._unclaimed is not None:
+            self._unclaimed.shrink(left)
+
+    def untaken(self, lease: Lease | None, unsent: int) -> bool:
+        """An exchange is over, and so many bytes of its answer wait to be taken; whether there is room for them. The
+        lease is that of the exchange, if it had one."""
+        self.taken()
+        lease = lease or self._budget.lease()
+        lease.shrink(unsent)
+        if not lease.room_for(unsent - lease.size):
+            lease.close()
+            return False
+        self._untaken = lease
+        return True
+
+    def taken(self) -> None:
+        """The client has taken it."""
+        if self._untaken is not None:
+            self._untaken.close()
+            self._untaken = None
+
+    def close(self) -> None:
+        """Nothing is kept any longer."""
+        self.taken()
+        self.claimed(0)

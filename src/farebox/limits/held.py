@@ -1,0 +1,131 @@
+"""Bytes that exchanges keep in memory, counted by account and in all: bodies that come, and answers that wait.
+
+An account may hold so many, and never more than half of what the others leave: however many one sends, the next one
+finds room. What comes before anybody has said who they are (heads, bodies nobody asked for) is counted as one account
+of its own. A body that tells its length is counted whole before it is read, so that what is admitted can be finished.
+"""
+
+from typing import Final, Literal
+
+from farebox.errors import ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL, Problem
+
+MIB: Final = 2**20
+UNCLAIMED: Final = ""
+"""Stands for the account of what came and nobody has asked for yet: unfinished heads, and requests that wait."""
+STRANGERS: Final = "?"
+"""The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages."""
+UNCLAIMED_SHARE: Final = 8
+"""Each of the two may hold this part of the process's bytes."""
+_NOBODY = (UNCLAIMED, STRANGERS)
+RETRY_SECONDS: Final = 2
+
+Scope = Literal["account", "process"]
+
+
+class ByteBudget:
+    """What all exchanges of the process hold. `held_bytes`, `refused` and `by_account` may be read at any time."""
+
+    __slots__ = ("account_max", "by_account", "held_bytes", "process_max", "refused")
+
+    def __init__(self, process_max: int = 512 * MIB, account_max: int = 256 * MIB) -> None:
+        self.process_max = process_max
+        self.account_max = account_max
+        self.held_bytes = 0
+        self.by_account: dict[str, int] = {}
+        """Of accounts that hold any."""
+        self.refused: dict[Scope, int] = {"account": 0, "process": 0}
+        """How often there was no room, by whose budget was full."""
+
+    def lease(self, account_id: str = UNCLAIMED) -> "Lease":
+        """A lease of the account's, of nothing yet."""
+        return Lease(self, account_id)
+
+    def largest(self, account_id: str = UNCLAIMED) -> int:
+        """The most that one body of the account's may ever have."""
+        return min(self._own(account_id), self.process_max // 2)
+
+    def full(self, account_id: str, more: int) -> Scope | None:
+        """Whose budget has no room for so many more bytes; None where there is room."""
+        held = self.by_account.get(account_id, 0)
+        if held + more > self._own(account_id):
+            return "account"
+        left_by_others = self.process_max - (self.held_bytes - held)
+        return "process" if 2 * (held + more) > left_by_others else None
+
+    def _own(self, account_id: str) -> int:
+        return self.process_max // UNCLAIMED_SHARE if account_id in _NOBODY else self.account_max
+
+    def count(self, account_id: str, more: int) -> None:
+        """Bytes that are there, or are there no longer."""
+        self.held_bytes += more
+        held = self.by_account.get(account_id, 0) + more
+        if held:
+            self.by_account[account_id] = held
+        else:
+            self.by_account.pop(account_id, None)
+
+
+class Lease:
+    """What one exchange holds. Whoever made it closes it; nothing is counted afterwards."""
+
+    __slots__ = ("_budget", "_closed", "account_id", "size")
+
+    def __init__(self, budget: ByteBudget, account_id: str) -> None:
+        self._budget = budget
+        self._closed = False
+        self.account_id = account_id
+        self.size = 0
+        """Bytes it has."""
+
+    @property
+    def largest(self) -> int:
+        """The most that one body may ever have."""
+        return self._budget.largest(self.account_id)
+
+    def take(self, more: int) -> None:
+        """Count so many more. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL) where there is no room."""
+        full = self._budget.full(self.account_id, more)
+        if full is not None:
+            self._budget.refused[full] += 1
+            raise _problem(full, self.account_id, self._budget)
+        self.force(more)
+
+    def room_for(self, more: int) -> bool:
+        """Count so many more if there is room; whether there is."""
+        if self._budget.full(self.account_id, more) is not None:
+            return False
+        self.force(more)
+        return True
+
+    def force(self, more: int) -> None:
+        """Count what is there already."""
+        if not self._closed:
+            self.size += more
+            self._budget.count(self.account_id, more)
+
+    def shrink(self, size: int) -> None:
+        """Keep at most so many."""
+        if self.size > size:
+            self._budget.count(self.account_id, size - self.size)
+            self.size = size
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.shrink(0)
+        self._closed = True
+
+
+def _problem(full: Scope, account_id: str, budget: ByteBudget) -> Problem:
+    if full == "account" and account_id not in _NOBODY:
+        return Problem(
+            ACCOUNT_BYTES_FULL,
+            f"The bodies of this account's calls in flight fill its share of the server's memory "
+            f"({budget.account_max} bytes). Nothing was charged; try again when some have ended.",
+            retry_after=RETRY_SECONDS,
+        )
+    return Problem(
+        SERVER_BYTES_FULL,
+        "The bodies of calls in flight fill the memory that the server has for them, and this account has its fair "
+        "part of what is left. Nothing was charged; try again in a moment.",
+        retry_after=RETRY_SECONDS,
+    )

@@ -1,0 +1,148 @@
+"""What connections keep before anybody has said who they are, and after they were answered: counted, and bounded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farebox.errors import Problem
+from farebox.http.exchange import Exchange
+from farebox.http.server.connection import PROGRESS_BYTES
+from farebox.limits.held import UNCLAIMED, ByteBudget
+from tests.http.serving import Asked, Peer, Served, request, serving, until
+
+KIB = 2**10
+UNFINISHED = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 30 * KIB
+LARGE = 8 * 2**20
+
+
+@pytest.fixture
+async def budget() -> AsyncIterator[ByteBudget]:
+    """Of a mebibyte: an eighth is for what is unclaimed. All is given back at the end."""
+    budget = ByteBudget(1024 * KIB, 512 * KIB)
+    yield budget
+    await until(lambda: budget.held_bytes == 0)
+    assert budget.by_account == {}
+
+
+async def test_unfinished_heads_fill_no_more_than_their_share(budget: ByteBudget) -> None:
+    async with serving(Asked().echo, budget=budget) as served:
+        peers: list[Peer] = []
+        for number in range(1, 5):
+            peers.append(await served.open(UNFINISHED))
+            await until(lambda number=number: budget.held_bytes == number * len(UNFINISHED))  # type: ignore[misc]
+        late = await served.open(UNFINISHED)
+        assert (await late.answer()).status == 503
+        assert budget.by_account == {UNCLAIMED: 4 * len(UNFINISHED)}
+        assert (await served.ask(request())).status == 200, "an ordinary head needs no room"
+        peers[0].send(b"\r\n\r\n")
+        assert (await peers[0].answer()).status == 200
+        await until(lambda: budget.held_bytes == 3 * len(UNFINISHED))
+
+
+async def test_requests_that_wait_for_the_one_before_them(budget: ByteBudget) -> None:
+    opened = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        await opened.wait()
+        exchange.answer(200, [], b"")
+
+    ahead = b"".join(b"GET / HTTP/1.1\r\nHost: h\r\nA: %b\r\n\r\n" % (b"x" * 10 * KIB) for _ in range(10))
+    async with serving(handler, budget=budget) as served:
+        peer = await served.open(request() + ahead)
+        await until(lambda: budget.held_bytes > 0)
+        greedy = await served.open(request() + ahead)
+        assert await greedy.closed()
+        opened.set()
+        for _ in range(11):
+            assert (await peer.answer()).status == 200
+
+
+async def test_an_answer_that_is_not_taken_is_counted_until_it_is(budget: ByteBudget) -> None:
+    async def handler(exchange: Exchange) -> None:
+        lease = budget.lease("someone")
+        exchange.hold(lease)
+        if not lease.room_for(300 * KIB):
+            exchange.answer(503, [], b"")
+        else:
+            exchange.answer(200, [], bytes(LARGE))
+
+    budget.process_max, budget.account_max = 64 * LARGE, LARGE + 400 * KIB
+    async with serving(handler, budget=budget) as served:
+        slow = await served.open(request())
+        await until(lambda: budget.held_bytes > 64 * KIB)
+        held = budget.held_bytes
+        assert held <= LARGE + 1 * KIB, "what the handler kept is over"
+        greedy = await served.open(request())
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await greedy.answer()  # there is no room for a second one of its account
+        assert len((await slow.answer()).body) == LARGE
+        await until(lambda: budget.held_bytes == 0)
+
+
+async def test_a_body_that_is_waited_for_must_come_on(budget: ByteBudget) -> None:
+    exchanges: list[Exchange] = []
+    problems: list[str] = []
+
+    async def handler(exchange: Exchange) -> None:
+        exchanges.append(exchange)
+        exchange.hold(budget.lease("someone"))
+        try:
+            await exchange.body(2**20)
+        except Problem as problem:
+            problems.append(problem.kind.name)
+            exchange.answer(problem.kind.status, [], b"")
+
+    async with serving(handler, budget=budget) as served:
+        peer = await served.open(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
+        await until(lambda: budget.held_bytes == 200_000)
+        (connection,) = served.server._state.connections
+        now = connection.state.loop.time()
+        assert now < connection.deadline < now + 60
+        for come in (PROGRESS_BYTES, 2 * PROGRESS_BYTES):
+            peer.send(b"x" * PROGRESS_BYTES)
+            await until(lambda come=come: exchanges[0].received == come)  # type: ignore[misc,attr-defined]
+            connection.expire(connection.deadline + 1)  # as if its time were up
+            assert not problems
+        peer.send(b"x" * (PROGRESS_BYTES - 1))
+        await until(lambda: exchanges[0].received == 3 * PROGRESS_BYTES - 1)  # type: ignore[attr-defined]
+        connection.expire(connection.deadline + 1)
+        assert ((await peer.answer()).status, problems) == (408, ["body_late"])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["head", "body", "chunks", "ahead", "slow"]), st.integers(0, 90_000))))
+async def test_however_connections_end_all_is_given_back(steps: list[tuple[str, int]]) -> None:
+    budget = ByteBudget(512 * KIB, 256 * KIB)
+
+    async def handler(exchange: Exchange) -> None:
+        try:
+            exchange.hold(budget.lease("someone"))
+            body = await exchange.body(80_000)
+        except Problem as problem:
+            exchange.answer(problem.kind.status, [], b"")
+        else:
+            exchange.answer(200, [], body * 10)
+
+    async def one(served: Served, kind: str, size: int) -> None:
+        filling = b"x" * size
+        sent = {
+            "head": b"GET / HTTP/1.1\r\nHost: h\r\nA: " + filling[:60_000],
+            "body": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n" + filling,
+            "chunks": b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\nx%b\r\n"
+            % (size + 1, filling),
+            "ahead": request() * (1 + size // 10_000),
+            "slow": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (size, filling),
+        }[kind]
+        peer = await served.open(sent)
+        if size % 2:
+            peer.writer.transport.abort()
+        elif kind == "slow":
+            await peer.answer()
+
+    async with serving(handler, budget=budget) as served:
+        await asyncio.gather(*(one(served, kind, size) for kind, size in steps), return_exceptions=True)
+    await until(lambda: budget.held_bytes == 0)
+    assert budget.by_account == {}

@@ -1,0 +1,286 @@
+"""What one account may keep of the server: bytes of bodies, and calls in flight."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from farebox.http.request import BODY_MAX
+from farebox.payments.model import Rule
+from farebox.storage.accounts import find_account
+from farebox.storage.sql import Connection
+from farebox.storage.top_up_rules import save_rule
+from farebox.usecases import administer
+from farebox.usecases.large_body import LARGE_BODY
+from tests.engines import ON_BOTH_ENGINES
+from tests.ride.gate import SLUG, Gate, gated
+from tests.ride.kit import eventually, forget, set_price, until, within
+from tests.ride.wire import COMPAT, Wire, WireAnswer, chat_body
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+MIB = 2**20
+ACCOUNT_MAX = 4 * MIB
+CALLS_MAX = 3
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """Keeps 16 MiB for all, 4 MiB and three calls for one account."""
+    with running_farebox(
+        tmp_path_factory.mktemp("little"),
+        held_bytes_max=16 * MIB,
+        account_held_bytes_max=ACCOUNT_MAX,
+        body_limit_bytes=3 * MIB,
+        account_calls_max=CALLS_MAX,
+    ) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def _all_is_given_back(farebox: Farebox) -> Iterator[None]:
+    yield
+    until(lambda: farebox.services.held.held_bytes == 0, "everything given back")
+    assert farebox.services.held.by_account == {}
+    assert farebox.services.calls.by_account == {}
+
+
+@pytest.fixture
+def penniless(farebox: Farebox) -> Customer:
+    """An account without credit, and a token."""
+    account_id = farebox.create_account()
+    return Customer(farebox, account_id, farebox.create_token(account_id))
+
+
+@pytest.fixture
+def gate(farebox: Farebox) -> Iterator[Gate]:
+    with gated(farebox) as gate:
+        yield gate
+
+
+async def begin(customer: Customer, length: int | None, *sent: bytes, path: str = COMPAT, **headers: str) -> Wire:
+    """A request with the body's declared length (None: in chunks), of which so much is sent. Its path is one of calls,
+    or begins with a slash."""
+    wire = await Wire.open(customer.farebox.url)
+    named = {"content-type": "application/json", **customer.headers}
+    named |= {name.replace("_", "-"): value for name, value in headers.items()}
+    named |= {"transfer-encoding": "chunked"} if length is None else {"content-length": str(length)}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+    whole_path = path if path.startswith("/") else f"/v1/{customer.account_id}/default/{path}"
+    wire._writer.write(f"POST {whole_path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{lines}\r\n".encode())
+    for piece in sent:
+        wire._writer.write(piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece))
+    return wire
+
+
+async def holds(customer: Customer, size: int) -> None:
+    """Wait until the account holds so many bytes."""
+    held = customer.farebox.services.held
+    await eventually(lambda: held.by_account.get(customer.account_id, 0) == size, f"{size} bytes held")
+
+
+async def no_credit(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
+    """The request is refused for want of credit before its body is asked for."""
+    wire = await begin(customer, length, path=path, expect="100-continue", **headers)
+    answer = await within(10, wire.answer())
+    assert (answer.status, answer.code) == (402, 2021)
+    assert "was not read" in answer.json()["error"][0]["message"]
+
+
+async def is_asked_for(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
+    """The request's body is asked for."""
+    wire = await begin(customer, length, path=path, expect="100-continue", **headers)
+    await within(10, wire.head())
+    assert wire.status == 100
+    wire.hang_up()
+
+
+async def test_a_large_body_of_an_account_without_credit_is_refused_unread(penniless: Customer) -> None:
+    for length in (LARGE_BODY + 1, None):
+        await no_credit(penniless, length)
+        await no_credit(penniless, length, "demo/chat/completions")
+
+
+async def test_the_refusal_can_be_read_whatever_the_client_still_sends(penniless: Customer) -> None:
+    wire = await begin(penniless, 2 * MIB, b" " * 2 * MIB)  # all of it, before the answer is looked at
+    answer = await within(10, wire.answer())
+    assert (answer.status, answer.code) == (402, 2021)
+
+
+async def test_what_may_be_served_is_read(farebox: Farebox, penniless: Customer, customer: Customer) -> None:
+    await is_asked_for(customer, 2 * MIB)
+    await is_asked_for(penniless, LARGE_BODY)
+    await is_asked_for(penniless, 2 * MIB, "openai/chat/completions", authorization="Bearer sk-own", **own(penniless))
+    await is_asked_for(penniless, 2 * MIB, "openai/moderations")  # costs nothing
+    await is_asked_for(penniless, 2 * MIB, "")  # its steps may bring keys of their own
+
+
+def own(customer: Customer) -> dict[str, str]:
+    return {"cf_aig_authorization": f"Bearer {customer.token}"}
+
+
+async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, penniless: Customer) -> None:
+    services, account_id = farebox.services, penniless.account_id
+
+    def add_price(connection: Connection) -> None:
+        rates = {"input_mtok": "0", "output_mtok": "0"}
+        administer.set_price(
+            connection,
+            services.ids,
+            provider="demo",
+            model="gratis",
+            rates=rates,
+            account_id=account_id,
+            at=services.clock.now_ms() - 1000,
+        )
+
+    await no_credit(penniless, 2 * MIB)
+    await asyncio.to_thread(farebox.run, services.database.write(add_price))
+    await asyncio.to_thread(forget, farebox)
+    await is_asked_for(penniless, 2 * MIB)
+    text = "word " * (LARGE_BODY // 5 + 1)
+    answer = await asyncio.to_thread(penniless.chat, text, model="demo/gratis")
+    assert answer.status_code == 200, answer.text
+
+    other = await asyncio.to_thread(farebox.create_account)
+    buyer = Customer(farebox, other, await asyncio.to_thread(farebox.create_token, other))
+    await no_credit(buyer, 2 * MIB)
+
+    def add_rule(connection: Connection) -> None:
+        account = find_account(connection, other)
+        assert account is not None
+        save_rule(
+            connection,
+            account.bucket,
+            Rule(account_id=other, amount_cents=1000, threshold_cents=500, monthly_cap_cents=10_000),
+        )
+
+    await asyncio.to_thread(farebox.run, services.database.write(add_rule))
+    await is_asked_for(buyer, 2 * MIB)
+
+
+async def test_bodies_beyond_the_accounts_bytes_are_refused_before_they_are_read(customer: Customer) -> None:
+    first = await begin(customer, 3 * MIB, b"{")
+    await holds(customer, 3 * MIB)
+    second = await begin(customer, 2 * MIB, expect="100-continue")
+    answer = await within(10, second.answer())
+    assert (answer.status, answer.code) == (503, 2919)
+    assert "this account's calls" in answer.json()["error"][0]["message"]
+    assert answer.headers["retry-after"] == "2"
+    other = await asyncio.to_thread(customer.farebox.funded)
+    assert (await asyncio.to_thread(other.chat)).status_code == 200
+    first.hang_up()
+    await holds(customer, 0)
+    await is_asked_for(customer, 2 * MIB)
+
+
+async def test_a_body_in_chunks_is_counted_as_it_comes(customer: Customer) -> None:
+    first = await begin(customer, 3 * MIB, b"{")
+    await holds(customer, 3 * MIB)
+    second = await begin(customer, None, *[b" " * 65536] * 20)
+    answer = await within(10, second.answer())
+    assert (answer.status, answer.code) == (503, 2919)
+    first.hang_up()
+
+
+async def test_what_a_compressed_body_decodes_to_is_counted(customer: Customer) -> None:
+    first = await begin(customer, 2 * MIB, b"{")
+    await holds(customer, 2 * MIB)
+    filled = json.dumps({"model": "demo/demo-1", "messages": [], "filling": "farebox " * (5 * MIB // 16)}).encode()
+    bomb = gzip.compress(filled, 1)
+    second = await begin(customer, len(bomb), bomb, content_encoding="gzip")
+    answer = await within(10, second.answer())
+    assert (answer.status, answer.code) == (503, 2919)
+    first.hang_up()
+
+
+async def test_no_account_gets_more_than_half_of_what_the_others_leave(farebox: Farebox) -> None:
+    customers = [await asyncio.to_thread(farebox.funded) for _ in range(4)]
+    wires = []
+    for customer in customers[:3]:
+        wires += [await begin(customer, 2 * MIB, b"{") for _ in range(2)]
+        await holds(customer, 4 * MIB)
+    late = await begin(customers[3], 3 * MIB, expect="100-continue")
+    answer = await within(10, late.answer())
+    assert (answer.status, answer.code) == (503, 2920)
+    assert "fair part" in answer.json()["error"][0]["message"]
+    await is_asked_for(customers[3], MIB)
+    for wire in wires:
+        wire.hang_up()
+
+
+async def test_so_many_calls_of_an_account_and_no_more(farebox: Farebox, customer: Customer, gate: Gate) -> None:
+    gate.shut()
+    await asyncio.to_thread(set_price, farebox, SLUG, "*")
+    body = chat_body(model=f"{SLUG}/anything")
+    wires = [await begin(customer, len(body), body) for _ in range(CALLS_MAX)]
+    await eventually(lambda: gate.waiting == CALLS_MAX)
+    late = await begin(customer, 2 * MIB, expect="100-continue")
+    answer = await within(10, late.answer())
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, 2918, "1")
+    other = await asyncio.to_thread(farebox.funded)
+    assert (await asyncio.to_thread(other.chat)).status_code == 200
+    gate.open()
+    for wire in wires:
+        assert (await within(10, wire.answer())).status == 200
+    await eventually(lambda: not farebox.services.calls.by_account)
+    assert (await asyncio.to_thread(customer.chat)).status_code == 200
+
+
+def test_the_control_plane_takes_little_and_strangers_less(farebox: Farebox, customer: Customer) -> None:
+    async def refused(path: str, length: int, **headers: str) -> int:
+        wire = await begin(customer, length, path=path, expect="100-continue", **headers)
+        answer: WireAnswer = await within(10, wire.answer())
+        return answer.status
+
+    gateways = f"/client/v4/accounts/{customer.account_id}/ai-gateway/gateways"
+    assert asyncio.run(refused(gateways, BODY_MAX + 1)) == 413
+    assert asyncio.run(refused(gateways, 3 * MIB, authorization="Bearer fbx_nobody")) == 401
+    assert asyncio.run(refused(COMPAT, 3 * MIB, authorization="Bearer fbx_nobody")) == 401
+    assert asyncio.run(refused("/webhooks/stripe", MIB)) == 413
+    assert asyncio.run(refused("/billing/open", 20_000)) == 413
+    asyncio.run(is_asked_for(customer, BODY_MAX, gateways))
+
+
+ENDS = ["whole", "hang_up", "too_large", "bad_gzip", "bad_json", "unknown_path", "chunked_hang_up", "chunked_whole"]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(ENDS), st.integers(0, 1_500_000)), min_size=1, max_size=6))
+def test_however_exchanges_end_all_is_given_back(farebox: Farebox, steps: list[tuple[str, int]]) -> None:
+    customer = farebox.funded()
+
+    async def one(end: str, size: int) -> None:
+        body = chat_body("x" * size)
+        if end == "bad_gzip":
+            wire = await begin(
+                customer, size + 9, gzip.compress(body)[: size + 9].ljust(size + 9), content_encoding="gzip"
+            )
+        elif end == "too_large":
+            wire = await begin(customer, 3 * MIB + 1)
+        elif end == "unknown_path":
+            wire = await begin(customer, len(body), body, path="nobody/v1/nothing")
+        elif end.startswith("chunked"):
+            wire = await begin(customer, None, body, *([b""] if end == "chunked_whole" else []))
+        else:
+            broken = b"[" + body[1:] if end == "bad_json" else body
+            wire = await begin(customer, len(body), broken[: size // 2] if end == "hang_up" else broken)
+        if end.endswith("hang_up"):
+            await asyncio.sleep(0)
+            wire.hang_up()
+        else:
+            assert 200 <= (await within(20, wire.answer())).status < 600
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(one(end, size) for end, size in steps))
+
+    def closing() -> bool:
+        return farebox.services.held.held_bytes == 0 and not farebox.services.calls.by_account
+
+    asyncio.run(all_at_once())
+    until(closing, "all given back")
