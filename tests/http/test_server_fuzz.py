@@ -36,7 +36,8 @@ def complaints() -> Iterator[list[Any]]:
     found: list[Any] = []
 
     def keep(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        found.append(event)
+        if method != "info":  # a server of another test, in the same process, has jobs that tell what they did
+            found.append(event)
         return event
 
     before = structlog.get_config()["processors"]
