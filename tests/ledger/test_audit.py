@@ -315,6 +315,23 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
             ),
         ],
     ),
+    "write-off of nothing": (
+        "INSERT INTO transfers SELECT bucket, account_id, 10, 'write_off:stray', kind, from_book, to_book, 3, lot_id, "
+        f"at, note FROM transfers WHERE transfer_id = 'write_off:over'; {B} version = 10 WHERE account_id = 'ann'",
+        [("charge_unsettled", "write_off:stray", 0, 3)],
+    ),
+    "hour of nothing": (
+        "INSERT INTO usage_hours SELECT bucket, account_id, 0, 'demo', 'ghost', 1, 5, 2, 1 FROM accounts "
+        "WHERE account_id = 'ann'",
+        [
+            (
+                "usage_hour",
+                None,
+                "demo/ghost at 0: 0 calls, 0 nanos, 0 tokens",
+                "demo/ghost at 0: 1 calls, 5 nanos, 3 tokens",
+            )
+        ],
+    ),
     "uncounted charge": (
         "DELETE FROM usage_hours WHERE provider = 'unrecorded'",
         [
@@ -388,6 +405,26 @@ def test_a_planted_fault_is_the_difference_that_is_found(rows: Connection, name:
     found = list(audit(rows))
     assert [(each.what, each.transfer_id or each.hold_id, each.expected, each.found) for each in found] == faults
     assert {each.account_id for each in found} == {BOB if name in OF_BOB else ANN}
+
+
+_OF_NOBODY = {  # bucket, account and the rest of a row; table → what else is told of it
+    "balances": ("0, 'nobody', 0, 0, 0, 0", "bucket, account_id, posted, held, version, owed"),
+    "transfers": (
+        "0, 'nobody', 1, 'write_off:x', 'write_off', 'written_off', 'revenue', 1, NULL, 1",
+        "bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at",
+    ),
+    "lots": ("0, 'nobody', 'x', 'credit', 1, 1, 50, NULL, 1", None),
+    "usage_hours": ("0, 'nobody', 0, 'demo', 'demo-1', 1, 5, 0, 0", None),
+}
+
+
+@pytest.mark.parametrize("table", _OF_NOBODY)
+def test_rows_of_an_account_that_does_not_exist_are_found(rows: Connection, table: str) -> None:
+    values, columns = _OF_NOBODY[table]
+    rows.execute(f"INSERT INTO {table} {f'({columns})' if columns else ''} VALUES ({values})")
+    found = list(audit(rows))
+    assert {each.account_id for each in found} == {"nobody"}
+    assert "account_missing" in {each.what for each in found}
 
 
 def test_every_difference_that_can_be_told_is_planted_above() -> None:

@@ -13,7 +13,7 @@ import uvloop
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.settings import Settings
 from farebox.storage import top_ups as store
-from farebox.usecases import auto_top_up, cards, reports, top_up
+from farebox.usecases import auto_top_up, cards, refund, reports, top_up
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import (
     CHARGES,
@@ -69,6 +69,17 @@ async def test_one_charge_closes_the_whole_gap(shop: Shop) -> None:
     await shop.work()
     assert await shop.captured() == [4_000]
     assert shop.cents == 5_000
+
+
+async def test_what_is_owed_is_bought_for_in_the_same_charge(shop: Shop) -> None:
+    """New money pays what is owed first: a purchase of the gap alone would leave the balance where it was."""
+    bought = await shop.buy(5_000)
+    await shop.spend(6_000)
+    await refund.refund(shop.services, shop.account, top_up_id=bought.top_up_id, allow_spent=True)
+    await shop.set_rule(1_000, 500)
+    await shop.work()
+    assert await shop.captured() == [5_000, 6_000]
+    assert (shop.cents, shop.the_auto().state) == (1_000, "paid")
 
 
 async def test_it_lands_above_the_threshold_and_not_on_it(shop: Shop) -> None:

@@ -58,6 +58,25 @@ async def test_a_hard_decline_suspends_at_once(shop: Shop, behave: str) -> None:
         assert shop.rule.error == "The card was declined."
 
 
+@pytest.mark.parametrize("advice", ["do_not_try_again", "confirm_card_data"])
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
+    shop: Shop, advice: str, lost: bool
+) -> None:
+    """Stripe hands the network's advice on beside the code (`advice_code`, https://docs.stripe.com/declines/codes);
+    asking again all the same costs a fee at the network."""
+    card = await shop.save_card("pm_card_mastercard")
+    await shop.steer(f"cards/{card}", behave="do_not_honor", advice=advice)
+    await shop.set_rule()
+    if lost:  # the answer comes by looking at the invoice
+        await shop.fault(CHARGES, "timeout_after_commit")
+    await fire(shop)
+    await shop.let_pass(7 * DAY)
+    assert (shop.the_auto().state, shop.rule.state, shop.rule.reason) == ("failed", "suspended", "card_declined")
+    assert await shop.charges() == ["failed"]
+    assert shop.notices() == ["auto_top_up_suspended"]
+
+
 async def test_a_decline_whose_answer_was_lost_is_asked_for_again_and_not_of_the_bank(shop: Shop) -> None:
     """4.1: the same key brings the same answer. Under a new one the bank would be asked a second time."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from farebox.cli import payments as commands
 from farebox.cli.session import Session, Stopped
+from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice, ProcessorUnavailable
 from farebox.storage import processor_events as inbox
@@ -206,6 +207,37 @@ async def test_disputes_are_heard_of_and_compared(shop: Shop) -> None:
     assert shop.cents == 5_000
     await sql(shop, "UPDATE disputes SET state = 'lost'")
     assert await kinds(shop) == ["dispute_differs"]
+
+
+async def test_a_large_dispute_is_only_reported(shop: Shop) -> None:
+    bought = await shop.buy(LARGE)
+    made = await shop.steer("disputes", charge=(await at_stripe(shop, bought)).charge_id)
+    done = await run(shop)
+    (finding,) = done.findings
+    assert (finding.finding_id, finding.amount_cents) == (f"dispute_differs:{made['id']}", LARGE)
+    assert (done.applied, done.theirs.disputed, done.ours.disputed) == (0, LARGE, 0)
+    assert shop.cents == LARGE
+    (waiting,) = still_open(shop)
+    assert waiting.finding_id == finding.finding_id
+
+
+async def test_credit_in_two_transfers_is_not_once_what_was_paid(shop: Shop) -> None:
+    """Whatever splits a credit could as well have posted it twice."""
+    await shop.buy(5_000)
+    ((bucket, transfer_id, version),) = shop.read(
+        lambda c: list(c.execute("SELECT bucket, transfer_id, version FROM transfers WHERE kind = 'top_up'"))
+    )
+    half = 2_500 * NANOS_PER_CENT
+    await sql(shop, "UPDATE transfers SET amount = ? WHERE transfer_id = ?", half, transfer_id)
+    await sql(
+        shop,
+        "INSERT INTO transfers SELECT bucket, account_id, ?, transfer_id || '/2', kind, from_book, to_book, amount, "
+        "transfer_id || '/2', at, note FROM transfers WHERE bucket = ? AND transfer_id = ?",
+        version + 1,
+        bucket,
+        transfer_id,
+    )
+    assert await kinds(shop) == ["credit_differs"]
 
 
 async def test_what_was_bought_before_the_window_is_not_looked_at(shop: Shop) -> None:

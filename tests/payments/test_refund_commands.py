@@ -14,22 +14,27 @@ from farebox.cli import refunds
 from farebox.cli.session import Session, Stopped
 from farebox.usecases import top_up
 from tests.payments.books import compare
-from tests.payments.world import ACCOUNT, SECRET, World, living, new_account, open_world
+from tests.payments.world import ACCOUNT, DAY, SECRET, World, living, new_account, open_world
 
 Cli = Callable[..., Result]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def card() -> str:
+    return "pm_card_visa"
+
+
+@pytest.fixture
+def world(tmp_path: Path, card: str) -> Iterator[World]:
     """An account that bought 50 USD, and no server that runs."""
     with open_world(tmp_path) as world:
-        asyncio.run(_buy(world))
+        asyncio.run(_buy(world, card))
         yield world
         compare(world.settings, world.fake.http.get("/_fake/ledger"))
 
 
-async def _buy(world: World) -> None:
-    await new_account(world)
+async def _buy(world: World, card: str) -> None:
+    await new_account(world, card)
     async with living(world) as process:
         await top_up.buy(process.services, ACCOUNT, credit_cents=5000, request_key="order-1")
 
@@ -47,7 +52,9 @@ def cli(world: World, monkeypatch: pytest.MonkeyPatch) -> Cli:
         ("SECRET_KEY", base64.b64encode(bytes(32)).decode()),
     ):
         monkeypatch.setenv(f"FAREBOX_{name}", value)
-    return lambda *arguments: CliRunner().invoke(app, list(arguments), obj=Session())
+    session = Session()
+    session.clock = world.clock  # type: ignore[assignment] # the same time
+    return lambda *arguments: CliRunner().invoke(app, list(arguments), obj=session)
 
 
 def bought(cli: Cli) -> dict[str, object]:
@@ -72,6 +79,22 @@ def test_what_cannot_be_refunded_is_said_with_what_is_left(cli: Cli) -> None:
     answer = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "50.01")
     assert isinstance(answer.exception, Stopped)
     assert "50.00 USD" in str(answer.exception)
+
+
+@pytest.mark.parametrize("card", ["pm_card_refundFail"])
+def test_one_that_the_bank_sends_back_is_an_error(cli: Cli, world: World) -> None:
+    """A script that pays customers back must not take a refund that came back for one that was made."""
+    order = ("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "10", "--id", "a")
+    world.fake.steer("faults", match="POST /v1/refunds", kind="error_500_after_commit")
+    first = cli(*order)
+    assert (first.exit_code, "asks again" in first.stdout) == (0, True)
+    world.clock.at += DAY
+    world.fake.http.get("/_fake/clock")  # the bank's turn: it does what is due when it is asked something
+    again = cli(*order)
+    assert isinstance(again.exception, Stopped)
+    assert "failed" in str(again.exception)
+    assert "on the account again" in str(again.exception)
+    assert again.stdout == ""
 
 
 def test_a_fraction_of_a_cent_is_no_amount(cli: Cli) -> None:

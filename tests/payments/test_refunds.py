@@ -281,6 +281,19 @@ async def test_a_lost_answer_is_found_out(shop: Shop, kind: str) -> None:
     assert shop.sql("SELECT next_at FROM refunds") == [(None,)]
 
 
+@pytest.mark.parametrize("kind", ["error_500_after_commit", "reset_after_commit"])
+async def test_one_that_was_made_is_found_when_its_key_is_forgotten(shop: Shop, kind: str) -> None:
+    """Stripe keeps keys for a day at least (https://docs.stripe.com/api/idempotent_requests): a server that comes back
+    later must look for the refund by its metadata before it asks again."""
+    bought = await shop.buy()
+    shop.world.fake.steer("faults", match="POST /v1/refunds", kind=kind)
+    assert (await shop.refund(bought, 1000)).state == "requested"
+    shop.world.clock.at += 2 * DAY
+    await shop.settle()
+    assert shop.refunded_at_stripe == [1000]
+    assert shop.sql("SELECT state, next_at FROM refunds") == [("succeeded", None)]
+
+
 async def test_the_processor_down_for_days_is_waited_out(shop: Shop) -> None:
     bought = await shop.buy()
     shop.world.fake.steer("faults", match="POST /v1/refunds", kind="error_500_before", times=40)

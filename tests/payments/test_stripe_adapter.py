@@ -485,6 +485,7 @@ def test_a_signed_event_is_read(after: int) -> None:
         (EVENT, signed(EVENT), NOW + 301_000),
         (EVENT, signed(EVENT), NOW - 301_000),
         (EVENT, signed(EVENT).replace("t=", f"t={NOW // 1000 + 900},t="), NOW + 900_000),
+        (EVENT, f"{signed(EVENT)},t={NOW // 1000 + 900}", NOW + 900_000),  # an old event, replayed under a new time
         (EVENT, signed(EVENT).partition(",")[0], NOW),
         (EVENT, "", NOW),
         (EVENT, "t=,v1=", NOW),

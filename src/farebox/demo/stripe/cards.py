@@ -11,6 +11,8 @@ class Behaviour:
 
     decline: str | None = None
     """Decline code of every charge."""
+    advice: str | None = None
+    """`advice_code` of its declines, where the bank says another than is usual for the code."""
     attachable: bool = True
     """Whether it can be saved although it declines."""
     authenticate: str = "never"
@@ -49,7 +51,8 @@ class Decline:
 
 
 _DECLINED = "Your card was declined."
-_AGAIN, _NEVER, _CHECK = "try_again_later", "do_not_try_again", "confirm_card_data"
+ADVICE_CODES = ("try_again_later", "do_not_try_again", "confirm_card_data")
+_AGAIN, _NEVER, _CHECK = ADVICE_CODES
 
 DECLINES = {
     "generic_decline": Decline("card_declined", _DECLINED, _AGAIN, "01"),
@@ -211,17 +214,18 @@ def behaviour_of(method: Json) -> Behaviour:
         return behaviour
     if told == "authentication_required":
         return Behaviour(authenticate="always")
-    return Behaviour(decline=None if told == "ok" else told)
+    return Behaviour(decline=None if told == "ok" else told, advice=method.get("_advice"))
 
 
-def declined(decline_code: str) -> Decline:
-    """A code that is not in the table is a card_declined like any other."""
-    return DECLINES.get(decline_code) or Decline("card_declined", _DECLINED, _AGAIN, "05")
+def declined(decline_code: str, advice: str | None = None) -> Decline:
+    """A code that is not in the table is a card_declined like any other. With `advice`, the bank's own word on it."""
+    found = DECLINES.get(decline_code) or Decline("card_declined", _DECLINED, _AGAIN, "05")
+    return found if advice is None else replace(found, advice=advice)
 
 
-def card_error(decline_code: str, **fields: object) -> Json:
+def card_error(decline_code: str, advice: str | None = None, **fields: object) -> Json:
     """The error object of a decline."""
-    told = declined(decline_code)
+    told = declined(decline_code, advice)
     error: Json = {
         "type": "card_error",
         "code": told.code,

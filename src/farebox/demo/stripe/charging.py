@@ -50,7 +50,8 @@ def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool
 
 def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> Attempt:
     """A charge that the card's bank refused."""
-    behaviour, told = behaviour_of(method), declined(decline_code)
+    behaviour = behaviour_of(method)
+    told = declined(decline_code, behaviour.advice)
     charge = _charge(world, intent, method, behaviour, authenticated=False)
     blocked = decline_code == "fraudulent"
     charge.update(paid=False, status="failed", captured=False, failure_code=told.code, failure_message=told.message)
@@ -64,7 +65,7 @@ def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> 
     charge["outcome"].update(advice_code=told.advice, network_decline_code=told.network)
     world.store.add(charge)
     world.emit("charge.failed", charge)
-    return Attempt(charge, card_error(decline_code, charge=charge["id"]))
+    return Attempt(charge, card_error(decline_code, behaviour.advice, charge=charge["id"]))
 
 
 def capture(world: World, charge: Json, amount: int) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from farebox.demo.stripe import disputes, ledger
 from farebox.demo.stripe.api import Answer, Request
+from farebox.demo.stripe.cards import ADVICE_CODES
 from farebox.demo.stripe.errors import Json, StripeError, invalid
 from farebox.demo.stripe.events import DEFAULT_ENDPOINT, new_endpoint
 from farebox.demo.stripe.faults import BadFault
@@ -160,8 +161,11 @@ class Control:
         behave = values.get("behave")
         if not isinstance(behave, str) or not behave:
             raise invalid("behave must be a decline code, authentication_required or ok", param="behave")
-        method["_behave"] = behave
-        return {"id": named, "behave": behave}
+        advice = values.get("advice")
+        if advice is not None and advice not in ADVICE_CODES:
+            raise invalid(f"advice must be one of {', '.join(ADVICE_CODES)}", param="advice")
+        method["_behave"], method["_advice"] = behave, advice
+        return {"id": named, "behave": behave, "advice": advice}
 
     def _reset(self, values: Json, named: str) -> Json:
         fake = self._fake
