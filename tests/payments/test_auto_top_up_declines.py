@@ -59,22 +59,37 @@ async def test_a_hard_decline_suspends_at_once(shop: Shop, behave: str) -> None:
 
 
 @pytest.mark.parametrize("advice", ["do_not_try_again", "confirm_card_data"])
-@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("away", [None, 0, 2 * DAY])
 async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
-    shop: Shop, advice: str, lost: bool
+    shop: Shop, advice: str, away: int | None
 ) -> None:
     """Stripe hands the network's advice on beside the code (`advice_code`, https://docs.stripe.com/declines/codes);
     asking again all the same costs a fee at the network."""
     card = await shop.save_card("pm_card_mastercard")
     await shop.steer(f"cards/{card}", behave="do_not_honor", advice=advice)
     await shop.set_rule()
-    if lost:  # the answer comes by looking at the invoice
+    if away is not None:  # the answer is lost; after a day the invoice alone tells of it
         await shop.fault(CHARGES, "timeout_after_commit")
     await fire(shop)
+    await shop.work()
+    shop.clock.advance(away or 0)
     await shop.let_pass(7 * DAY)
     assert (shop.the_auto().state, shop.rule.state, shop.rule.reason) == ("failed", "suspended", "card_declined")
     assert await shop.charges() == ["failed"]
     assert shop.notices() == ["auto_top_up_suspended"]
+
+
+async def test_the_month_s_cap_is_looked_at_again_before_the_next_try(shop: Shop) -> None:
+    card = await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule(1_000, 4_500, monthly_cap_cents=4_000)
+    await shop.work()
+    assert (shop.the_auto().state, shop.the_auto().charge_cents) == ("declined", 4_000)
+    await shop.change(lambda c: c.execute("UPDATE top_up_rules SET monthly_cap_cents = 3999"))
+    await shop.steer(f"cards/{card}", behave="ok")
+    await shop.let_pass(HOUR + MINUTE)
+    assert (shop.the_auto().state, shop.the_auto().error) == ("canceled", "The month's cap is reached.")
+    assert (shop.rule.state, shop.rule.reason) == ("paused", "monthly_cap_reached")
+    assert await shop.captured() == []
 
 
 async def test_a_decline_whose_answer_was_lost_is_asked_for_again_and_not_of_the_bank(shop: Shop) -> None:

@@ -105,6 +105,10 @@ def test_mastercard_counts_declines_by_day_whatever_the_amount() -> None:
     assert check(found, NOW, "some other network") is not None
 
 
+def test_visa_counts_declines_of_the_same_amount_alone() -> None:
+    assert check([made(HOUR + DAY * n, amount_cents=999) for n in range(1, 16)], NOW, "visa") is None
+
+
 def test_by_hand_ten_declines_an_hour_are_the_most() -> None:
     found = [made(MINUTE * n, kind="manual", fingerprint=f"f{n}") for n in range(10)]
     told = guards.check_manual(found, brand="visa", fingerprint="new", charge_cents=1, at=NOW)

@@ -245,6 +245,17 @@ async def test_the_same_news_by_every_way_counts_once(shop: Shop) -> None:
     assert shop.balance.posted == 3300 * NANOS_PER_CENT
 
 
+async def test_another_refund_with_the_metadata_of_ours_is_another_one(shop: Shop) -> None:
+    """Made by hand at the processor, as a copy: its money goes back too, so its credit does."""
+    bought = await shop.buy()
+    made = await shop.refund(bought, 1000)
+    metadata = {"metadata[farebox_account]": ACCOUNT, "metadata[farebox_refund]": made.refund_id}
+    shop.world.fake.post("/v1/refunds", payment_intent=shop.intent(bought), amount=700, **metadata)
+    await shop.settle()
+    assert sorted(one.amount_cents for one in await refunds.refunds(shop.services, ACCOUNT)) == [700, 1000]
+    assert shop.balance.posted == 3300 * NANOS_PER_CENT
+
+
 async def test_old_news_after_new_changes_nothing(shop: Shop) -> None:
     bought = await shop.buy()
     intent = shop.intent(bought)
