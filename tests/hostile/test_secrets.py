@@ -133,7 +133,7 @@ async def test_a_token_that_is_revoked_while_it_is_read_is_not_remembered(databa
     token = AccessToken("t1", ACCOUNT, "test", frozenset(Permission), 1, None, None)
     await database.write(lambda c: add_token(c, token, vault.hash_token("fbx_secret")))
     interrupted = _Interrupted(database)
-    configuration = await Configuration.load(interrupted, vault, CLOCK)  # type: ignore[arg-type]
+    configuration = await Configuration.load(interrupted, vault, CLOCK)
 
     async def revoke() -> None:
         await database.write(lambda c: revoke_token(c, "t1", 2))
@@ -146,7 +146,7 @@ async def test_a_token_that_is_revoked_while_it_is_read_is_not_remembered(databa
 
 async def test_a_gateway_that_is_changed_while_it_is_read_is_read_again(database: Database, vault: Vault) -> None:
     interrupted = _Interrupted(database)
-    configuration = await Configuration.load(interrupted, vault, CLOCK)  # type: ignore[arg-type]
+    configuration = await Configuration.load(interrupted, vault, CLOCK)
 
     def put(*, authentication: bool) -> Callable[[Connection], None]:
         config = msgspec.json.encode(GatewayConfig(authentication=authentication))
