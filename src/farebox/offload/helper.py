@@ -18,7 +18,7 @@ from typing import Final
 
 from farebox.offload.frames import receive, send
 
-NICE: Final = 5
+NICE: Final = 10
 SPENT_BYTES: Final = 256 * 2**20
 """A helper that stays larger is not used again: memory that was taken in small pieces is not always given back."""
 

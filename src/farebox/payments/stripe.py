@@ -326,6 +326,8 @@ class StripeProcessor:
 
     def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
         """The signature is checked by the SDK, its time against `at`."""
+        if not signature.isascii():  # the SDK's comparison raises a TypeError
+            raise InvalidSignature("the webhook's signature is none")
         try:
             text = body.decode()
             stripe.WebhookSignature.verify_header(text, signature, self._webhook_secret)

@@ -178,9 +178,18 @@ def common_path(provider: Provider, path: str) -> str | None:
 def _bounded(body: bytes) -> Outline | None:
     """The outline of a large body. Raises InvalidRequest, TooComplex."""
     bounds.check(body)
-    if len(body) <= bounds.AT_ONCE_BYTES or body[:256].lstrip()[:1] != b"{":
+    if body[:256].lstrip()[:1] != b"{":
         return None
-    return outline_of(body)
+    _check_text(body)
+    return None if len(body) <= bounds.AT_ONCE_BYTES else outline_of(body)
+
+
+def _check_text(body: bytes) -> None:
+    """Raises InvalidRequest where JSON has bytes that are no text: decoders do not look into what they skip."""
+    try:
+        _ = body.isascii() or body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The body is not JSON: it is not UTF-8 at byte {error.start}.") from error
 
 
 def _check_numbers(parsed: ParsedRequest) -> None:

@@ -135,9 +135,8 @@ def _read(body: bytes) -> tuple[list[str], list[str], list[str]]:
     numbers: list[str] = []
     messages: list[str] = []
     for name, value in _fields(_decoded(body), _DEEPEST):
-        if isinstance(value, int) and not isinstance(value, bool):
-            if name == "code":
-                numbers.append(str(value))
+        if isinstance(value, int):
+            numbers.append(str(value))
         elif name in ("code", "type", "status", "reason", "error_code"):
             (numbers if value.isdigit() else words).append(value)
         else:
@@ -154,7 +153,7 @@ def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
         return
     for name in ("code", "type", "status", "reason", "error_code", "message", "error", "detail"):
         value = found.get(name)
-        if isinstance(value, str) or (name == "code" and isinstance(value, int)):
+        if isinstance(value, str) or (name == "code" and type(value) is int):
             yield name, value
     for name in ("error", "errors", "details", "response"):
         yield from _fields(found.get(name), depth - 1)

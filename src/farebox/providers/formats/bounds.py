@@ -23,7 +23,7 @@ FIELDS_MAX: Final = 1_000
 """Fields of the outermost object, or of a form."""
 
 AT_ONCE_BYTES: Final = 64 * 1024
-AT_ONCE_CONTAINERS: Final = 512
+AT_ONCE_CONTAINERS: Final = 256
 AT_ONCE_VALUES: Final = 8_192
 """What a body may have at most to be read on the event loop: half a millisecond's work, by measurement."""
 _OTHER_AT_ONCE_BYTES: Final = 16 * 1024

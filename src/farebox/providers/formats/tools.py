@@ -184,8 +184,8 @@ def of_generate(tools: Iterable[Mapping[str, msgspec.Raw]]) -> tuple[Tool, ...]:
 
 def names(tools: Iterable[Tool]) -> tuple[str, ...]:
     """What the tools are called: by kind, and as the request has them, with and without their date."""
-    found = {name: None for tool in tools for name in (tool.kind, tool.raw, _DATE.sub("", tool.raw))}
-    return tuple(found)
+    different = dict.fromkeys((tool.kind, tool.raw) for tool in tools)
+    return tuple(dict.fromkeys(name for kind, raw in different for name in (kind, raw, _DATE.sub("", raw))))
 
 
 def unmetered(tools: Iterable[Tool]) -> str | None:

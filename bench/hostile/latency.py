@@ -1,0 +1,186 @@
+"""What an account's calls take while another sends the worst bodies there are.
+
+    python -m bench.hostile.latency [--seconds 5] [--rounds 3] [--kinds arrays,tools]
+
+One gateway process on SQLite, the bench's mock provider, two accounts. The well-behaved one makes a small call every
+ten milliseconds over one connection, and its times are taken: alone, then beside the other, which sends one body over
+and over on eight connections; in turn, so that what else the machine does falls on both. The hostile client is a
+process of its own that has its bodies ready and runs at the lowest priority: with two cores it takes what the gateway,
+its helpers and the measuring client leave. It has a cent of credit.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.build import build
+from bench.hostile.bodies import BODIES
+from bench.served import Farebox, mock_upstream, run, serving, set_up
+
+CONNECTIONS = 8
+EVERY_SECONDS = 0.01
+SETTLE_SECONDS = 1.0
+"""After an attack has begun or ended, before times are taken again."""
+CALL = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+
+
+def target(folder: Path, name: str) -> tuple[str, str]:
+    """The path and the authorization of an account of its own with a cent."""
+    account = run(folder, "account", "create", "--name", name)["account_id"]
+    token = run(folder, "token", "create", "--account", account, "--permission", "AI Gateway Run")["token"]
+    run(folder, "grant", "--account", account, "--amount", "0.01")
+    return f"/v1/{account}/default/openai/chat/completions", f"Bearer {token}"
+
+
+def times(served: Farebox, seconds: float) -> list[float]:
+    """Of calls one after another, in milliseconds; the pace is kept where one takes longer."""
+    path, header = served.targets.read_text().splitlines()[0].split("\t")
+    headers = {"authorization": header.partition(": ")[2], "content-type": "application/json"}
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=120)
+    taken = []
+    with contextlib.closing(connection):
+        end = time.perf_counter() + seconds
+        while (begun := time.perf_counter()) < end:
+            connection.request("POST", path, CALL, headers)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"a call of the well-behaved account was answered {answer.status}")
+            taken.append((time.perf_counter() - begun) * 1000)
+            time.sleep(max(0.0, EVERY_SECONDS - (time.perf_counter() - begun)))
+    return taken
+
+
+@contextlib.contextmanager
+def attacked(served: Farebox, at: tuple[str, str], kind: str) -> Iterator[dict[str, int]]:
+    """Have the body sent on all connections meanwhile. Filled in at the end: how often each status was answered."""
+    told: dict[str, int] = {}
+    command = [sys.executable, "-m", "bench.hostile.latency", "--attack", kind, str(served.port), *at]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()  # it has its body
+        time.sleep(SETTLE_SECONDS)
+        yield told
+    finally:
+        told.update(json.loads(process.communicate("", timeout=120)[0].splitlines()[-1]))
+        time.sleep(SETTLE_SECONDS)
+
+
+def attack(kind: str, port: int, path: str, authorization: str) -> None:
+    """Until the standard input ends."""
+    os.nice(19)
+    body = BODIES[kind]()
+    if body.startswith(b"["):
+        path = path.partition("/openai/")[0]
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\ncontent-type: application/json\r\n"
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    statuses: Counter[str] = Counter()
+    threads = [
+        threading.Thread(target=_send_on, args=(request, port, statuses), daemon=True) for _ in range(CONNECTIONS)
+    ]
+    for thread in threads:
+        thread.start()
+    print("begun", flush=True)
+    sys.stdin.read()
+    print(json.dumps(statuses), flush=True)
+    os._exit(0)
+
+
+def _send_on(request: bytes, port: int, statuses: Counter[str]) -> None:
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
+            while True:
+                with contextlib.suppress(OSError):  # refused before all of it was read: the answer is there
+                    sock.sendall(request)
+                answer = http.client.HTTPResponse(sock)
+                try:
+                    answer.begin()
+                    answer.read()
+                except http.client.HTTPException:
+                    statuses["none"] += 1
+                    break
+                statuses[str(answer.status)] += 1
+                if answer.will_close:
+                    break
+
+
+def p(values: list[float], percent: int) -> float:
+    """A percentile."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def measure(
+    served: Farebox, at: tuple[str, str], kinds: list[str], seconds: float, rounds: int
+) -> list[dict[str, Any]]:
+    rows = []
+    for kind in kinds:
+        alone: list[float] = []
+        beside: list[float] = []
+        statuses: Counter[str] = Counter()
+        for _ in range(rounds):
+            alone += times(served, seconds)
+            with attacked(served, at, kind) as told:
+                beside += times(served, seconds)
+            statuses.update(told)
+        row = {"kind": kind, "answers": dict(statuses), "alone": alone, "beside": beside}
+        rows.append(row)
+        print(line(row), flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    alone, beside = row["alone"], row["beside"]
+    said = ", ".join(f"{count} × {status}" for status, count in sorted(row["answers"].items()))
+    ratio = p(beside, 99) / p(alone, 99)
+    return (
+        f"| {row['kind']} | {said} | {p(alone, 50):.1f} / {p(alone, 99):.1f} | {p(beside, 50):.1f} / "
+        f"{p(beside, 99):.1f} | {max(beside):.0f} | {ratio:.1f} |"
+    )
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile.latency", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", default="", help="parts of names, with commas")
+    parser.add_argument("--attack", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.attack:
+        kind, port, path, authorization = options.attack
+        attack(kind, int(port), path, authorization)
+        return
+    words = options.kinds.split(",")
+    kinds = [kind for kind in BODIES if any(word in kind for word in words)]
+    print(
+        f"{os.cpu_count()} cores; {machine.busy():.0%} of them taken by other programs; {machine.commit()}", flush=True
+    )
+    print("| the other account sends | answers | alone p50 / p99 ms | beside p50 / p99 ms | longest | p99 ratio |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    with tempfile.TemporaryDirectory() as name, mock_upstream(build()["mock_upstream"]) as mock:
+        folder = Path(name)
+        targets = set_up(folder, mock)
+        at = target(folder, "hostile")
+        with serving(folder, targets) as served:
+            times(served, 2)
+            measure(served, at, kinds, options.seconds, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
