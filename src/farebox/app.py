@@ -16,11 +16,13 @@ from farebox import logs
 from farebox.clock import Clock, RandomIds, SystemClock
 from farebox.http.application import Application
 from farebox.http.data_plane import DataPlane
+from farebox.http.metrics import at_own_port
 from farebox.http.server import serve as listen
 from farebox.ledger.ledger import ledger_of
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
+from farebox.metrics.metrics import Beat, Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
@@ -41,6 +43,7 @@ from farebox.usecases import operator_alarms
 from farebox.usecases.configuration import Configuration
 from farebox.usecases.instances import present
 from farebox.usecases.journal import Journal
+from farebox.usecases.samples import sample_services
 from farebox.usecases.services import Services
 from farebox.usecases.waiting import LOOK_SECONDS, Waiters
 from farebox.vault import Vault
@@ -116,7 +119,8 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
     async with AsyncExitStack() as stack:
         ids = RandomIds(clock)
         vault = Vault(secret_key(settings))
-        database = await open_database(settings)
+        metrics = Metrics(around.sheet, around.place)
+        database = await open_database(settings, metrics.activity())
         stack.push_async_callback(database.close)
         named = partial(installation_id, new_id=ids.account_id()[:12])
         processor = processor_of(settings, await database.write(named))
@@ -151,6 +155,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.account_calls_max),
             gateway_rates=RateLimiter(shared=shared),
+            metrics=metrics,
         )
         await journal.take_over()  # charges that were kept come before anything is decided about their holds
         await stack.enter_async_context(present(services))
@@ -168,6 +173,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             budget=services.held,
         )
         stack.push_async_callback(server.close)
+        await stack.enter_async_context(_measured(services, around, data_plane, port_shared=port_shared))
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
         await stack.enter_async_context(_background(run_periodic_jobs(services)))
         # What lives by now lives to the end, and calls make few cycles: look for them less often.
@@ -175,6 +181,21 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
         yield Ready(services, around.base_url, server.port, around.demo_url, around.fake_stripe_url)
+
+
+@asynccontextmanager
+async def _measured(
+    services: Services, around: Surroundings, data_plane: DataPlane, *, port_shared: bool
+) -> AsyncIterator[None]:
+    """Samples are taken, and the metrics shown at their own port, where they have one."""
+    sample_services(services, in_flight=lambda: data_plane.in_flight)
+    async with AsyncExitStack() as stack:
+        stack.callback(Beat(services.metrics).stop)
+        if around.metrics_reserved is not None:
+            host, port = around.settings.metrics_host, around.metrics_reserved
+            own = await listen(at_own_port(services), host, reserved=port, shared=port_shared)
+            stack.push_async_callback(own.close)
+        yield
 
 
 def _unseen_rules(settings: Settings) -> Rules:

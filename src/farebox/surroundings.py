@@ -7,12 +7,13 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
 
 from farebox.clock import Clock, RandomIds
+from farebox.counts import Sheet
+from farebox.http.metrics import check_settings, is_loopback
 from farebox.http.server import AddressInUse, reserve
 from farebox.settings import Settings
 
@@ -37,14 +38,21 @@ class Surroundings:
     fake_stripe_url: str | None
     reserved: socket.socket
     """Bound to the port, shared with those who serve; nothing listens on it."""
+    metrics_reserved: socket.socket | None = None
+    """The same, of the port of the metrics, where they have one."""
+    sheet: Sheet | None = None
+    """Where processes that serve together count; None: this one is alone."""
+    place: int = 0
+    """Which place of it is this process's."""
 
 
 @asynccontextmanager
 async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[Surroundings]:
     """Reserve the port; with `demo` start the demo provider and, where no Stripe key is set, the fake Stripe.
 
-    Raises AddressInUse.
+    Raises AddressInUse, SettingsError.
     """
+    check_settings(settings)
     async with AsyncExitStack() as stack:
         demo_url = None
         if demo:
@@ -56,10 +64,14 @@ async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIt
         reserved = reserve(settings.host, settings.port)
         stack.callback(reserved.close)
         base_url = settings.base_url if settings.port else f"http://{settings.host}:{reserved.getsockname()[1]}"
+        metrics_reserved = None
+        if settings.metrics_port:
+            metrics_reserved = reserve(settings.metrics_host, settings.metrics_port, setting="FAREBOX_METRICS_PORT")
+            stack.callback(metrics_reserved.close)
         fake_stripe_url = None
         if demo and not settings.stripe_secret_key:
             settings, fake_stripe_url = await _with_fake_stripe(settings, base_url, clock, stack)
-        yield Surroundings(settings, base_url, demo_url, fake_stripe_url, reserved)
+        yield Surroundings(settings, base_url, demo_url, fake_stripe_url, reserved, metrics_reserved)
 
 
 async def _with_fake_stripe(
@@ -120,8 +132,4 @@ def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_
 
 def _open_to_others(settings: Settings) -> bool:
     """Whether others than this machine are meant to reach the server."""
-    try:
-        here = settings.host == "localhost" or ip_address(settings.host).is_loopback
-    except ValueError:
-        here = False
-    return bool(settings.public_url) or not here
+    return bool(settings.public_url) or not is_loopback(settings.host)

@@ -3,6 +3,7 @@
 The tests beside it check that the pages are what it would write now.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -69,6 +70,13 @@ def cli_page() -> str:
     """docs/cli.md."""
     sections = [f"## {path}\n\n```text\n{text}\n```\n" for path, text in commands()]
     return _CLI_HEAD + "\n".join(sections)
+
+
+def example(page: str, name: str) -> str:
+    """An example file of a page of docs/, by the name in its first line."""
+    text = (ROOT / "docs" / page).read_text()
+    [found] = re.findall(rf"```yaml\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
+    return str(found)
 
 
 def commands() -> Iterator[tuple[str, str]]:

@@ -6,10 +6,14 @@ serves, or why it cannot. Its standard input ends when the process that started 
 
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from farebox.settings import Settings
+
+if TYPE_CHECKING:
+    from farebox.counts import Sheet
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -21,6 +25,14 @@ class Start(msgspec.Struct, frozen=True):
     fake_stripe_url: str | None
     reserved: int
     """File descriptor of the socket that is bound to the port."""
+    metrics_reserved: int | None
+    """That of the port of the metrics, where they have one."""
+    sheet: int
+    """That of the sheet on which all workers count; it has so many places, of this layout."""
+    places: int
+    layout: str
+    place: int
+    """Which one is this worker's."""
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -43,14 +55,31 @@ def main() -> None:
         from farebox.app import serve_as_worker
         from farebox.surroundings import Surroundings
 
-        reserved = socket.socket(fileno=start.reserved)
-        around = Surroundings(start.settings, start.base_url, start.demo_url, start.fake_stripe_url, reserved)
+        around = Surroundings(
+            start.settings,
+            start.base_url,
+            start.demo_url,
+            start.fake_stripe_url,
+            socket.socket(fileno=start.reserved),
+            None if start.metrics_reserved is None else socket.socket(fileno=start.metrics_reserved),
+            _sheet(start),
+            start.place,
+        )
         uvloop.run(serve_as_worker(around, orphaned=sys.stdin.fileno(), on_ready=lambda _: _say(Said())))
     except Exception as error:  # noqa: BLE001 - as in farebox.cli.main: whatever it is, it is told in one line
         from farebox.cli.main import explained
 
         _say(Said(error=explained(error)))
         sys.exit(1)
+
+
+def _sheet(start: Start) -> "Sheet | None":
+    """The sheet of all workers; None where it is another release's, installed since they were started: then this one
+    counts for itself, until all are started again."""
+    from farebox.counts import Sheet
+    from farebox.metrics.families import LAYOUT
+
+    return Sheet(LAYOUT, start.places, start.sheet) if start.layout == LAYOUT.digest else None
 
 
 def _say(said: Said) -> None:

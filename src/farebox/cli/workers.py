@@ -19,6 +19,8 @@ from farebox import logs
 from farebox.cli.session import Stopped
 from farebox.cli.worker import Said, Start
 from farebox.clock import SystemClock
+from farebox.counts import Sheet, new_file
+from farebox.metrics.families import LAYOUT, WORKER_DEATHS
 from farebox.settings import Settings
 from farebox.surroundings import GRACE_SECONDS, Surroundings, say_listening, stop_on_signals, surrounded
 
@@ -42,7 +44,9 @@ async def serve_with_workers(
     logs.configure(settings)
     stop = stop_on_signals()
     async with surrounded(settings, demo=demo, clock=SystemClock()) as around:
-        workers = [Worker(number, around) for number in range(1, count + 1)]
+        counts = new_file(LAYOUT, count)
+        sheet = Sheet(LAYOUT, count, counts)
+        workers = [Worker(number, around, counts, sheet) for number in range(1, count + 1)]
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, workers)
             starting = asyncio.gather(*(worker.start() for worker in workers))
@@ -76,20 +80,22 @@ async def _stop_all(workers: "list[Worker]") -> None:
 class Worker:
     """The place of one worker, and the process that has it now."""
 
-    def __init__(self, number: int, around: Surroundings) -> None:
+    def __init__(self, number: int, around: Surroundings, counts: int, sheet: Sheet) -> None:
+        """Numbers begin with 1. `counts` is the descriptor of the file that is mapped as `sheet`."""
         self._number = number
         self._around = around
+        self._counts = counts
+        self._places = sheet.places
+        self._place = sheet.place(number - 1)
         self._process: Process | None = None
         self._clock = SystemClock()
 
     async def start(self) -> None:
         """Start a process; returns when it serves. Raises Stopped where it cannot."""
-        around = self._around
-        start = Start(
-            around.settings, around.base_url, around.demo_url, around.fake_stripe_url, around.reserved.fileno()
-        )
+        start = self._start()
+        passed = [start.reserved, start.sheet, *([] if start.metrics_reserved is None else [start.metrics_reserved])]
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "farebox.cli.worker", stdin=PIPE, stdout=PIPE, pass_fds=[start.reserved],
+            sys.executable, "-m", "farebox.cli.worker", stdin=PIPE, stdout=PIPE, pass_fds=passed,
             start_new_session=True,  # Ctrl-C is for us, who pass it on
         )  # fmt: skip
         assert process.stdin is not None
@@ -103,6 +109,21 @@ class Worker:
             raise Stopped(said.error)
         log.info("worker_started", worker=self._number, pid=process.pid)
 
+    def _start(self) -> Start:
+        around = self._around
+        return Start(
+            around.settings,
+            around.base_url,
+            around.demo_url,
+            around.fake_stripe_url,
+            around.reserved.fileno(),
+            None if around.metrics_reserved is None else around.metrics_reserved.fileno(),
+            sheet=self._counts,
+            places=self._places,
+            layout=LAYOUT.digest,
+            place=self._number - 1,
+        )
+
     async def keep(self) -> None:
         """Start a process again whenever the one before has ended, until cancelled."""
         deaths = 0
@@ -111,6 +132,8 @@ class Worker:
             since = self._clock.monotonic()
             status = await self._process.wait()
             deaths = 0 if self._clock.monotonic() - since > STEADY_SECONDS else deaths
+            self._place.clear()
+            self._place.add(WORKER_DEATHS)
             log.error("worker_died", worker=self._number, pid=self._process.pid, status=status)
             deaths = await self._again(deaths)
 

@@ -44,6 +44,7 @@ from farebox.http.router import shown, tidy_path
 from farebox.http.sink import HttpSink
 from farebox.http.take_apart import take_apart
 from farebox.http.understand import Asked, compat_call, native_call
+from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call
@@ -144,9 +145,12 @@ class DataPlane:
         except Problem as problem:
             sink.fail(problem)
             if not sink.call_known:  # one that became a call has its own line and row
+                self._services.metrics.count(REFUSED, problem.kind.name)
                 log.info("refused", request_id=request_id, path=shown(exchange.path), error=problem.kind.name)
         except DatabaseUnavailable as error:
             sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
+            if not sink.call_known:
+                self._services.metrics.count(REFUSED, DATABASE_UNAVAILABLE.name)
             log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
         except Exception:
             sink.fail(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
@@ -155,6 +159,11 @@ class DataPlane:
             watch.close()
             sink.close()
             self._in_flight.discard(task)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        return len(self._in_flight)
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse further calls and wait for those in flight; those that take longer are cut and settled."""
@@ -220,6 +229,7 @@ class DataPlane:
             await check_credit(services, exchange, target.account_id, target.slug, target.path)
         body = await body_of(exchange, watch, services.settings, lease, any_coding=own_key)
         if body is None:
+            services.metrics.count(CLIENTS_GONE)
             return
         asked = Asked(
             log_id=request_id,

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from farebox.errors import CONFIG_BY_TOKEN
-from farebox.http import documents, openapi, sparing, webhooks
+from farebox.http import documents, metrics, openapi, sparing, webhooks
 from farebox.http.control import (
     accounts,
     billing,
@@ -66,6 +66,8 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path="/readyz", handler=system.readyz, access=Access.PUBLIC, shape=Shape.RAW,
           result=system.Readiness, summary="Whether the database takes writes, whether the journal is empty, and how "
           "many log lines and alarms this process dropped"),
+    Route(method="GET", path=metrics.PATH, handler=metrics.metrics, access=Access.TOKEN, shape=Shape.RAW, result=str,
+          content_type="text/plain", summary="Metrics for Prometheus, with the token that the operator has set"),
     Route(method="GET", path="/openapi.json", handler=openapi_json, access=Access.PUBLIC, shape=Shape.RAW,
           result=dict[str, Any], summary="This document"),
 

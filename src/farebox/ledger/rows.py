@@ -4,6 +4,7 @@ import msgspec
 
 from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
+from farebox.storage.activity import take_note
 from farebox.storage.sql import Connection, locks_rows, row
 
 
@@ -117,6 +118,7 @@ def transfer(
 ) -> None:
     """Write one transfer and move the balance by it."""
     assert (from_book, to_book) in TRANSFERS[kind], f"{kind} may not go from {from_book} to {to_book}"
+    take_note(connection, "money", kind, amount)
     balance.version += 1
     if to_book in OWN_BOOKS:
         balance.posted += amount

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from farebox.settings import Settings
+from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect, migrate, open_file, schema_version
 from farebox.storage.sqlite.database import SqliteDatabase
@@ -18,6 +19,11 @@ class Database(Protocol):
     @property
     def engine(self) -> str:
         """`sqlite` or `postgres`."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for their turn to be written."""
         ...
 
     async def get(self, read: Callable[[Connection], T]) -> T:
@@ -46,17 +52,20 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
-async def open_database(settings: Settings) -> Database:
-    """Open the database that the settings name, its schema brought up to date.
+async def open_database(settings: Settings, activity: Activity | None = None) -> Database:
+    """Open the database that the settings name, its schema brought up to date. What it does is counted in `activity`.
 
     Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote it.
     """
     if settings.engine == "sqlite":
-        return SqliteDatabase(settings.database_path)
+        return SqliteDatabase(settings.database_path, activity)
     from farebox.storage.postgres.database import PostgresDatabase
 
     return await PostgresDatabase.open(
-        settings.database_url, timeout=settings.database_timeout_ms / 1000, standby=settings.standby
+        settings.database_url,
+        timeout=settings.database_timeout_ms / 1000,
+        standby=settings.standby,
+        activity=activity,
     )
 
 

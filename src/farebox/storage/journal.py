@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from farebox.clock import SystemClock
+
 T = TypeVar("T")
 
 SUFFIX = ".jsonl"
@@ -43,6 +45,11 @@ class JournalFile:
     """Up to here its lines are whole and durable."""
     done: int = 0
     """Up to here they have been carried out."""
+    entries: int = 0
+    """Lines up to `size`."""
+    done_entries: int = 0
+    since_ms: int = 0
+    """When it was begun; where another process began it, when it was last written to."""
 
     def lines(self) -> list[bytes]:
         """Some of the lines that are to be done next, each with its end; empty after the last one."""
@@ -55,10 +62,26 @@ class JournalFile:
         whole = data.rfind(b"\n") + 1
         return [line + b"\n" for line in data[:whole].split(b"\n")[:-1]]
 
+    def carried_out(self, lines: list[bytes]) -> None:
+        """These lines, the next ones, have been carried out."""
+        self.done += sum(map(len, lines))
+        self.done_entries += len(lines)
+
     def drop(self) -> None:
         """Remove it: all of it has been done."""
         self.path.unlink(missing_ok=True)
         os.close(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much a journal keeps that is still to be done."""
+
+    entries: int
+    bytes: int
+    since_ms: int | None
+    """When the oldest file of it was begun; None where there is none."""
+    refused_bytes: int
 
 
 def sealed(content: bytes) -> bytes:
@@ -122,6 +145,20 @@ class JournalFiles:
     def empty(self) -> bool:
         return not (self._waiting or self._open or self._full)
 
+    @property
+    def depth(self) -> Depth:
+        files = [*self._full, *([self._open] if self._open else [])]
+        try:
+            refused = (self.folder / REFUSED).stat().st_size
+        except OSError:
+            refused = 0
+        return Depth(
+            entries=sum(file.entries - file.done_entries for file in files) + len(self._waiting),
+            bytes=sum(file.size - file.done for file in files) + sum(len(line) for line, _ in self._waiting),
+            since_ms=min((file.since_ms for file in files), default=None),
+            refused_bytes=refused,
+        )
+
     async def finish(self) -> None:
         """Wait for what is being written."""
         while self._at_work is not None:
@@ -173,6 +210,7 @@ class JournalFiles:
             self._retire(file)  # what its tail looks like now, nobody knows
             raise
         file.size = at
+        file.entries += data.count(b"\n")
 
     def _retire(self, file: JournalFile) -> None:
         """Write no more to a file; remove it where nothing whole is in it."""
@@ -198,7 +236,7 @@ class JournalFiles:
             os.close(fd)
             draft.unlink(missing_ok=True)
             raise
-        return JournalFile(path, fd, 0)
+        return JournalFile(path, fd, 0, since_ms=SystemClock().now_ms())
 
     def _sync_folder(self) -> None:
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -259,4 +297,12 @@ def _locked(path: Path) -> JournalFile | None:
     if stat.st_nlink == 0:  # its process finished it while we came for it
         os.close(fd)
         return None
-    return JournalFile(path, fd, stat.st_size)
+    return JournalFile(path, fd, stat.st_size, entries=_count_lines(fd), since_ms=stat.st_mtime_ns // 1_000_000)
+
+
+def _count_lines(fd: int) -> int:
+    count = at = 0
+    while data := os.pread(fd, READ_BYTES, at):
+        count += data.count(b"\n")
+        at += len(data)
+    return count

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-import apsw
-
 from farebox.storage.sql import rows
-from farebox.storage.sqlite import migrate
+from farebox.storage.sqlite import SqliteConnection, migrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Table:
 @lru_cache
 def tables() -> tuple[Table, ...]:
     """Every table of the schema, in order of name. Read from an empty database, so that none is forgotten."""
-    connection = apsw.Connection(":memory:")
+    connection = SqliteConnection(":memory:")
     migrate(connection)
     names = rows(
         connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY 1"
@@ -38,7 +36,7 @@ def tables() -> tuple[Table, ...]:
     return found
 
 
-def _table(connection: apsw.Connection, name: str) -> Table:
+def _table(connection: SqliteConnection, name: str) -> Table:
     described = rows(connection, "SELECT name, type, pk FROM pragma_table_info(?) ORDER BY cid", (name,))
     key = sorted((place, column) for column, _, place in described if place)
     return Table(

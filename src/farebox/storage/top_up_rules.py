@@ -7,6 +7,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
 from farebox.storage.accounts import find_account
+from farebox.storage.activity import take_note
 from farebox.storage.sql import Connection, row, rows
 
 _FIELDS = Rule.__struct_fields__
@@ -105,7 +106,10 @@ def request_auto(connection: Connection, bucket: int, account_id: str, at: int) 
         "ON CONFLICT DO NOTHING",
         (bucket, account_id, top_up_id, at, at, at),
     )
-    return top_up_id if connection.changes() == 1 else None
+    if connection.changes() == 0:
+        return None
+    take_note(connection, "top_up", "requested")
+    return top_up_id
 
 
 def fire(connection: Connection, bucket: int, account_id: str, at: int) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from farebox.payments.model import TopUp
 from farebox.payments.states import HOPEFUL_TOP_UPS, OPEN_TOP_UPS, TOP_UP_STATES
+from farebox.storage.activity import take_note
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
@@ -166,6 +167,7 @@ def due(connection: Connection, at: int, limit: int, *, requests_only: bool = Fa
 
 
 def insert(connection: Connection, bucket: int, top_up: TopUp) -> None:
+    take_note(connection, "top_up", top_up.state)
     values = [top_up.lines.decode() if name == "lines" else getattr(top_up, name) for name in _FIELDS]
     connection.execute(f"INSERT INTO top_ups (bucket, {_COLUMNS}) VALUES (?{', ?' * len(_FIELDS)})", (bucket, *values))
 
@@ -210,6 +212,7 @@ def move(
     assert state == top_up.state or state in allowed, f"a top-up cannot go from {top_up.state} to {state}"
     if state != top_up.state:
         changes["updated_at"] = at
+        take_note(connection, "top_up", state)
     return _write(connection, top_up, at, next_at, keep, {"state": state, **changes})
 
 

@@ -58,6 +58,8 @@ class Configuration:
         self._version = 0
         self._forgotten = 0
         """How often the caches were emptied: what was read before is not put into them afterwards."""
+        self.loads = 0
+        """How often all of it was read."""
         self._tokens: dict[str, AccessToken] = {}
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._providers: dict[str, ProviderAccess] = {}
@@ -79,6 +81,7 @@ class Configuration:
         """Drop what is cached; called after this process changed something."""
         version = await self._database.get(config_version)
         await self._load()
+        self.loads += 1
         self._version = version  # last: where reading fails, it is tried again
 
     async def notice_changes(self) -> None:

@@ -13,6 +13,7 @@ import structlog
 from farebox.messages import email, letters
 from farebox.messages.send import post
 from farebox.messages.sign import message_id, signed_headers
+from farebox.metrics.families import DELIVERIES
 from farebox.storage.deliveries import MAIL, Delivery, claim, due_deliveries, finish
 from farebox.storage.notices import Notice, find_notice
 from farebox.storage.sql import Connection
@@ -140,12 +141,13 @@ async def _attempt(services: Services, delivery: Delivery) -> None:
     else:
         ended = await _by_webhook(services, notice, delivery.target)
     now = services.clock.now_ms()
-    next_at, delivered_at = None, None
+    next_at, delivered_at, result = None, None, "failed"
     if not ended.error:
-        delivered_at = now
+        delivered_at, result = now, "delivered"
     elif not ended.for_good and delivery.attempts <= len(RETRIES_MS):
         next_at = now + RETRIES_MS[delivery.attempts - 1]
     else:
+        result = "given_up"
         log.warning(
             "message given up",
             account=delivery.account_id,
@@ -156,6 +158,7 @@ async def _attempt(services: Services, delivery: Delivery) -> None:
     await services.database.write(
         partial(finish, claimed=delivery, next_at=next_at, delivered_at=delivered_at, error=ended.error or None)
     )
+    services.metrics.count(DELIVERIES, "mail" if delivery.target.startswith(MAIL) else "webhook", result)
 
 
 def _shown(target: str) -> str:

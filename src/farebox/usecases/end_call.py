@@ -4,11 +4,13 @@ from msgspec.structs import replace
 
 from farebox.errors import Problem
 from farebox.ledger.commands import Conflict, Outcome, Release, Settle, Verdict
+from farebox.metrics.families import DISBELIEVED
 from farebox.money import NANOS_PER_CENT
 from farebox.pricing.estimate import estimate
 from farebox.providers.formats.base import Observed
 from farebox.storage.journal import JournalUnwritable
 from farebox.storage.sql import DatabaseUnavailable
+from farebox.usecases.causes import cause_of
 from farebox.usecases.counting import price_by_count
 from farebox.usecases.journal_entry import entry_of
 from farebox.usecases.learned import learn
@@ -63,6 +65,7 @@ def _learn(ride: Ride, observed: Observed, priced: Priced) -> None:
     call = ride.call
     assert call.parsed is not None
     if priced.disbelieved:
+        ride.services.metrics.count(DISBELIEVED, call.provider)
         raise_alarm(
             ride.services,
             "usage_disbelieved",
@@ -92,6 +95,7 @@ async def end_without_charge(ride: Ride, outcome: str, problem: Problem | None =
         first_byte_ms=ride.first_byte_ms,
         request_body=ride.kept_request(),
         error=_named(problem) if problem else error,
+        cause=problem.kind.name if problem else "",
     )
     await _end(ride, ended, NOTHING)
 
@@ -134,7 +138,7 @@ def _ending(ride: Ride, cut: str | None) -> Ending:
 async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
     call, services = ride.call, ride.services
     record = CallRecord(call, ended, priced, ride.price, ride.markup, ride.bound)
-    now = services.clock.now_ms()
+    now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None
     if ride.hold_asked and ended.outcome == "charged":
         command = Settle(account_id=call.account_id, hold_id=call.log_id, amount=priced.charge, at=now, record=record)
@@ -142,6 +146,14 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await _persist(ride, command, record, now)
     # It is durable: from here on nothing may raise, or the client would be told to try again, and pay again.
+    services.metrics.settle_took(services.clock.monotonic() - began)
+    services.metrics.call_ended(
+        call.provider,
+        ended.outcome,
+        cause=cause_of(ended),
+        duration_ms=ended.duration_ms,
+        first_byte_ms=ended.first_byte_ms,
+    )
     if verdict is None:
         with best_effort("the log"):
             record.say(priced.charge if ended.outcome == "charged" else 0)

@@ -209,7 +209,7 @@ async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
     """Raises DatabaseUnavailable: then there may be a hold, and whoever ends the call gives it back."""
     services.database.check()
-    now = services.clock.now_ms()
+    now, began = services.clock.now_ms(), services.clock.monotonic()
     hold = Hold(
         account_id=call.account_id,
         hold_id=call.log_id,
@@ -220,7 +220,9 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
         counted_at=call.started_at,
     )
     try:
-        return await services.ledger.do(hold)
+        verdict = await services.ledger.do(hold)
     except DatabaseUnavailable as error:
         services.database.suspect(error)
         raise
+    services.metrics.hold_took(services.clock.monotonic() - began)
+    return verdict

@@ -13,7 +13,7 @@ import structlog
 from farebox.ledger.commands import Conflict, Outcome, Settle, Verdict
 from farebox.ledger.ledger import Ledger
 from farebox.storage.database import Database
-from farebox.storage.journal import JournalFile, JournalFiles, unsealed
+from farebox.storage.journal import Depth, JournalFile, JournalFiles, unsealed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import Entry, decode, encode
 from farebox.usecases.observers import best_effort
@@ -36,15 +36,23 @@ class Journal:
         self._ledger = ledger
         self._waiters = waiters
         self._posting = asyncio.Lock()
+        self.added = 0
+        """Ends of calls that this process has kept."""
 
     @property
     def empty(self) -> bool:
         """Whether everything that this process knows of has been posted."""
         return self._files.empty
 
+    @property
+    def depth(self) -> Depth:
+        """How much is still to be posted, as far as this process knows."""
+        return self._files.depth
+
     async def add(self, entry: Entry) -> None:
         """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
         await self._files.add(encode(entry))
+        self.added += 1
         with best_effort("the log"):
             log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
 
@@ -85,7 +93,7 @@ class Journal:
         while lines := await self._files.lines(file):
             for some in (lines[at : at + AT_ONCE] for at in range(0, len(lines), AT_ONCE)):
                 posted += await self._post_lines(some, file.path.name)
-                file.done += sum(map(len, some))
+                file.carried_out(some)
         await self._files.drop(file)
         log.warning("journal posted", file=file.path.name, entries=posted)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from farebox.metrics.families import ALARMS
 from farebox.storage.buckets import OPERATOR
 from farebox.storage.notices import ALARM_KINDS, add_notice
 from farebox.storage.operator_alarms import Alarm, put_alarm
@@ -99,6 +100,7 @@ def raise_alarm(services: "Services", kind: str, about: str, **content: str | in
     try:
         assert kind in ALARM_KINDS, f"{kind} is no kind of alarm"
         about = _text(about)
+        services.metrics.count(ALARMS, kind)
         shown = {name: value if isinstance(value, int) else _text(str(value)) for name, value in content.items()}
         if services.alarms.add(kind, about, shown, services.clock.now_ms()):
             log.error("operator alarm", kind=kind, about=about, content=shown)

@@ -9,6 +9,7 @@ from typing import Final
 
 from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
+from farebox.metrics.families import KEY_TROUBLE
 from farebox.providers.decoding import decoded
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.providers.trouble import Trouble, is_json, reports_error, scrubbed, trouble_of
@@ -97,6 +98,7 @@ def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
         message=message,
         log_id=call.log_id,
     )
+    ride.services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
     return Problem(
         PROVIDER_UNAVAILABLE,
         f"{call.provider} takes no calls from this service at the moment. Nothing was charged.",

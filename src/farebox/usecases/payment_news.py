@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from farebox.errors import BAD_SIGNATURE, NOT_FOUND, Problem
+from farebox.metrics.families import WEBHOOKS
 from farebox.payments.metadata import named_top_up
 from farebox.payments.processor import (
     Checkout,
@@ -72,10 +73,12 @@ async def receive(services: Services, body: bytes, signature: str) -> None:
     try:
         event = processor.read_event(body, signature, at=at)
     except InvalidSignature as error:
+        services.metrics.count(WEBHOOKS, "refused")
         if services.rates.admit(("webhook refused", ""), REFUSALS_TOLD, 60, sliding=True, now_ms=at) is None:
             log.warning("webhook refused", reason=str(error))  # anybody can send one: not to fill the disk with it
         raise Problem(BAD_SIGNATURE, "The signature is not of this endpoint, or too old.") from error
     await services.database.write(partial(inbox.add_event, event=event, via="webhook", at=at))
+    services.metrics.count(WEBHOOKS, "stored")
 
 
 async def note_checkout(services: Services, checkout_id: str, *, account_id: str | None = None) -> Checkout:

@@ -30,6 +30,8 @@ class Ended(msgspec.Struct, kw_only=True):
     """Both bodies as far as the log keeps them."""
     model: str = ""
     error: str = ""
+    cause: str = ""
+    """The name of the error that was answered, where one was."""
 
 
 class CallRecord(msgspec.Struct):

@@ -8,6 +8,7 @@ from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
+from farebox.metrics.metrics import Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules
@@ -65,3 +66,5 @@ class Services:
     """Counts what is dear and therefore rationed (http.sparing)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """Counts what happens, for whoever watches over the server."""

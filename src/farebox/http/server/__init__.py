@@ -87,16 +87,16 @@ async def serve(
     return RunningServer(state, listener, host, port)
 
 
-def reserve(host: str, port: int) -> socket.socket:
+def reserve(host: str, port: int, *, setting: str = "") -> socket.socket:
     """Bind the port, without listening on it, and keep it ours until the socket is closed; finds the number behind
     port 0. Those who listen on it may share it, so that a port which is taken could go unseen: hence a first try that
-    shares with nobody. Raises AddressInUse."""
+    shares with nobody. Raises AddressInUse, which says how to take another port: by `--port`, or by this setting."""
     try:
         with _bound(host, port, shared=False) as alone:
             port = alone.getsockname()[1]
         return _bound(host, port, shared=True)
     except OSError as error:
-        raise _taken(host, port, error) from error
+        raise _taken(host, port, error, setting) from error
 
 
 def _connections_max(wanted: int) -> int:
@@ -131,7 +131,6 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     return sock
 
 
-def _taken(host: str, port: int, error: OSError) -> AddressInUse:
-    return AddressInUse(
-        f"cannot listen on {host}:{port} ({error.strerror}): choose another with --port or FAREBOX_PORT"
-    )
+def _taken(host: str, port: int, error: OSError, setting: str = "") -> AddressInUse:
+    how = setting or "--port or FAREBOX_PORT"
+    return AddressInUse(f"cannot listen on {host}:{port} ({error.strerror}): choose another with {how}")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from farebox.storage.activity import Notes
 from farebox.storage.postgres.connecting import Session
 from farebox.storage.postgres.dialect import has_rows, storable, translated
 from farebox.storage.sql import Connection
@@ -17,10 +18,11 @@ from farebox.storage.sql import Connection
 T = TypeVar("T")
 
 
-async def run(job: Callable[[Connection], T], session: Session) -> T:
-    """Run `job` on the session; the loop goes on with other things whenever a statement is under way."""
+async def run(job: Callable[[Connection], T], session: Session, notes: Notes | None = None) -> T:
+    """Run `job` on the session; the loop goes on with other things whenever a statement is under way. What the job
+    does is noted in `notes`."""
     inside = greenlet(job)
-    answer: Any = inside.switch(BridgedConnection(session))
+    answer: Any = inside.switch(BridgedConnection(session, notes))
     while not inside.dead:
         try:
             found = await answer
@@ -64,11 +66,12 @@ NO_ROWS = FoundRows([])
 class BridgedConnection:
     """storage.sql.Connection for a job inside `run`."""
 
-    __slots__ = ("_changes", "_session")
+    __slots__ = ("_changes", "_session", "notes")
     locks_rows = True
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, notes: Notes | None) -> None:
         self._session = session
+        self.notes = notes
         self._changes = 0
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from farebox.clock import SystemClock
+from farebox.storage.activity import Activity, Notes
 from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
 from farebox.storage.postgres.health import Health, Standby, check_fitness
@@ -114,8 +116,12 @@ class PostgresDatabase:
 
     engine = "postgres"
 
-    def __init__(self, url: str, *, timeout: float, standby: Standby = "ignore") -> None:
+    def __init__(
+        self, url: str, *, timeout: float, standby: Standby = "ignore", activity: Activity | None = None
+    ) -> None:
         self.url = url
+        self.activity = activity
+        self._monotonic = SystemClock().monotonic
         self.timeout = timeout
         """Longest wait for a statement, in seconds."""
         self.health = Health(url, timeout=timeout, standby=standby)
@@ -125,7 +131,9 @@ class PostgresDatabase:
         self._writing: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    async def open(cls, url: str, *, timeout: float, standby: Standby = "ignore") -> "PostgresDatabase":
+    async def open(
+        cls, url: str, *, timeout: float, standby: Standby = "ignore", activity: Activity | None = None
+    ) -> "PostgresDatabase":
         """Connect, bring the schema up to date and begin to watch. Raises DatabaseUnavailable, SchemaMismatch."""
         session = await connect(url, timeout=SCAN_SECONDS)
         try:
@@ -135,7 +143,7 @@ class PostgresDatabase:
                 await migrate(session)
         finally:
             session.terminate()
-        database = cls(url, timeout=timeout, standby=standby)
+        database = cls(url, timeout=timeout, standby=standby, activity=activity)
         database.health.watch()
         return database
 
@@ -169,9 +177,11 @@ class PostgresDatabase:
     async def _write(self, job: Callable[[Connection], T]) -> T:
         async with self._writers.one() as session:  # kept until it is done: jobs are done in the order they came in
             for _ in range(TRIES):
+                notes: Notes = {}
                 await session.execute(_BEGIN)
                 try:
-                    result = await bridge.run(job, session)
+                    result = await bridge.run(job, session, notes)
+                    began = self._monotonic()
                     await session.execute("COMMIT")
                 except TRY_AGAIN as error:
                     log.info("transaction tried again", why=str(error))
@@ -181,8 +191,15 @@ class PostgresDatabase:
                     if not session.is_closed():  # else there is nothing to undo
                         await session.execute("ROLLBACK")
                     raise
+                if self.activity is not None:
+                    self.activity.job(self._monotonic() - began, notes)
                 return result
         raise DatabaseUnavailable(f"the transaction was undone {TRIES} times for others' sake")
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for their turn, or have it."""
+        return len(self._writing)
 
     def check(self) -> None:
         """Raises DatabaseUnavailable where the database is away, or has no standby and needs one."""

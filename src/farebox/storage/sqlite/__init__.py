@@ -5,7 +5,6 @@ file (the command line beside a running server); `BEGIN IMMEDIATE` gives them tu
 """
 
 from pathlib import Path
-from typing import TypeAlias
 
 import apsw
 
@@ -13,7 +12,13 @@ from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.migrations import migrations
 from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
 
-SqliteConnection: TypeAlias = apsw.Connection
+
+class SqliteConnection(apsw.Connection):
+    """A connection that may take notes of what its transactions do."""
+
+    notes: dict[tuple[str, str], int] | None = None
+    """storage.activity.Notes; None: nobody counts."""
+
 
 BUSY_TIMEOUT_MS = 10_000
 
@@ -24,7 +29,7 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     try:
-        connection = apsw.Connection(str(path), flags=flags)
+        connection = SqliteConnection(str(path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         # Without this SQLite plans a statement anew each time other values are bound: a third of a command's time.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
 from farebox.storage.sqlite.writer import Writer
@@ -22,10 +23,10 @@ class SqliteDatabase:
 
     engine = "sqlite"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, activity: Activity | None = None) -> None:
         open_file(path).close()
         self.path = path
-        self.writer = Writer(path)
+        self.writer = Writer(path, activity)
         self._near = connect(path, readonly=True)
         self._far = threading.local()
         self._far_opened: list[SqliteConnection] = []
@@ -49,6 +50,11 @@ class SqliteDatabase:
     async def write(self, job: Callable[[Connection], T]) -> T:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
         return await self.writer.run(job)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for their turn."""
+        return self.writer.waiting
 
     def check(self) -> None:
         """Nothing is known beforehand of a file: whoever writes finds out."""

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import apsw
 
+from farebox.clock import SystemClock
+from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import BUSY_TIMEOUT_MS, connect
 
@@ -34,7 +36,9 @@ _Answer = tuple["asyncio.Future[Any]", Any, Exception | None]
 class Writer:
     """Runs jobs in order on one connection, many to a commit. Make it inside the running loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, activity: Activity | None = None) -> None:
+        self._activity = activity
+        self._monotonic = SystemClock().monotonic
         self._loop = asyncio.get_running_loop()
         self._connection = connect(path)
         self._connection.set_busy_timeout(0)  # the loop never waits for another process's turn; the thread does
@@ -61,6 +65,11 @@ class Writer:
             self._at_work = True
             self._loop.call_soon(self._begin)  # after everybody else who is ready now
         return await future
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for the next batch."""
+        return len(self._pending)
 
     async def close(self) -> None:
         """Commit what is queued, then stop."""
@@ -104,6 +113,7 @@ class Writer:
     def _run(self, batch: list[_Waiting]) -> None:
         """Run the jobs. Where one raises, all are undone and run again, each in a savepoint."""
         connection = self._connection
+        connection.notes = {} if self._activity else None
         try:
             try:
                 answers: list[_Answer] = [(future, job(connection), None) for job, future in batch]
@@ -111,6 +121,7 @@ class Writer:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
+                connection.notes = {} if self._activity else None
                 answers = [self._alone(job, future) for job, future in batch]
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
@@ -120,11 +131,15 @@ class Writer:
 
     def _commit(self, answers: list[_Answer]) -> None:
         """On the thread: wait for the disk. A commit that failed may yet be there, so nothing is tried again."""
+        began = self._monotonic()
         try:
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
             answers = [(future, None, _named(error)) for future, _, _ in answers]
+        else:
+            if self._activity is not None:  # nothing else counts by it while a batch is under way
+                self._activity.batch(len(answers), self._monotonic() - began, self._connection.notes or {})
         self._loop.call_soon_threadsafe(self._deliver, answers)
 
     def _deliver(self, answers: list[_Answer]) -> None:
@@ -144,6 +159,7 @@ class Writer:
     def _alone(self, job: Job, future: "asyncio.Future[Any]") -> _Answer:
         """Run one job so that it can be undone by itself. Raises where SQLite has undone the whole transaction."""
         connection = self._connection
+        notes = None if connection.notes is None else dict(connection.notes)
         connection.execute("SAVEPOINT job")
         try:
             result, failed = job(connection), None
@@ -151,6 +167,7 @@ class Writer:
             if not connection.in_transaction:
                 raise
             connection.execute("ROLLBACK TO job")
+            connection.notes = notes
             result, failed = None, _named(error)
         connection.execute("RELEASE job")
         return future, result, failed

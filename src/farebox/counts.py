@@ -1,0 +1,210 @@
+"""Counts: integers in plain memory, which a call raises in a fraction of a microsecond and others read when they like.
+
+A sheet has one place for each process that serves a port together with others, and the same columns in each. Its memory
+is a file without a name that all of them map, or, for a process alone, nothing but its own. So whichever process is
+asked reads what all have counted, a process that is killed leaves what it has counted, and the one that follows in its
+place counts on from there.
+
+Each integer is written by one process, eight bytes at an aligned address: a reader sees the old value or the new one.
+"""
+
+import mmap
+import os
+import tempfile
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+Combine = Literal["sum", "max"]
+
+OTHER = "other"
+"""The value of a label for whatever is none of the known ones."""
+MICROS = 1_000_000
+_WIDTH = 8
+_LIMIT = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and all the values that it can have; the last one stands for whatever is none of the others."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One metric. Its integers are `per_unit` times what is told, such as microseconds where seconds are told."""
+
+    name: str
+    help: str
+    kind: Kind = "counter"
+    labels: tuple[Label, ...] = ()
+    per_unit: int = 1
+    bounds: tuple[int, ...] = ()
+    """Of a histogram: upper bounds of its buckets, in its own integers."""
+    combine: Combine = "sum"
+    """Of a gauge: what the values of several processes are together."""
+
+    @property
+    def children(self) -> list[tuple[str, ...]]:
+        """Every combination of label values, in order."""
+        return list(product(*(label.values for label in self.labels)))
+
+    @property
+    def width(self) -> int:
+        """Integers of one child: for a histogram one a bucket, one for what is above them all, and the sum."""
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
+
+
+class Layout:
+    """Which column is whose. The first is the process's id, 0 where the place is empty."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self.families = tuple(families)
+        self.columns: dict[tuple[str, ...], int] = {}
+        at = 1
+        for family in self.families:
+            for values in family.children:
+                self.columns[(family.name, *values)] = at
+                at += family.width
+        self.width = at
+
+    def column(self, family: Family, values: tuple[str, ...]) -> int:
+        """The child's first column; a value that is not known is OTHER."""
+        found = self.columns.get((family.name, *values))
+        if found is None:
+            pairs = zip(family.labels, values, strict=True)
+            known = (value if value in label.values else label.values[-1] for label, value in pairs)
+            found = self.columns[(family.name, *known)]
+        return found
+
+    @property
+    def digest(self) -> str:
+        """Differs where the columns do: two releases must not share a sheet."""
+        shape = [(family.name, family.kind, family.bounds, family.children) for family in self.families]
+        return sha256(repr(shape).encode()).hexdigest()[:16]
+
+
+class Counter:
+    """Goes up."""
+
+    __slots__ = ("_at", "_cells")
+
+    def __init__(self, cells: "memoryview[int]", at: int) -> None:
+        self._cells = cells
+        self._at = at
+
+    def add(self, amount: int = 1) -> None:
+        self._cells[self._at] += amount
+
+    @property
+    def value(self) -> int:
+        return self._cells[self._at]
+
+
+class Histogram:
+    """Sorts what it is given into buckets."""
+
+    __slots__ = ("_at", "_bounds", "_cells")
+
+    def __init__(self, cells: "memoryview[int]", at: int, bounds: Sequence[int]) -> None:
+        self._cells = cells
+        self._at = at
+        self._bounds = bounds
+
+    def observe(self, value: int) -> None:
+        at, bounds, cells = self._at, self._bounds, self._cells
+        cells[at + bisect_left(bounds, value)] += 1
+        cells[at + len(bounds) + 1] += value
+
+    def observe_seconds(self, seconds: float) -> None:
+        """For one that is kept in microseconds."""
+        self.observe(int(seconds * MICROS) if seconds > 0 else 0)
+
+
+class Place:
+    """The integers of one process."""
+
+    def __init__(self, layout: Layout, cells: "memoryview[int]") -> None:
+        self.layout = layout
+        self.cells = cells
+        self._seen: dict[tuple[str, ...], int] = {}
+
+    def begin(self, pid: int) -> None:
+        """A process has the place from now on: what was only of the moment of the one before is gone."""
+        self.clear()
+        self.cells[0] = pid
+
+    def clear(self) -> None:
+        """Nobody has the place: the counters stay, what was only of the moment goes."""
+        self.cells[0] = 0
+        for family in self.layout.families:
+            if family.kind == "gauge":
+                for values in family.children:
+                    self.cells[self.layout.column(family, values)] = 0
+
+    def counter(self, family: Family, *values: str) -> Counter:
+        return Counter(self.cells, self.layout.column(family, values))
+
+    def histogram(self, family: Family, *values: str) -> Histogram:
+        return Histogram(self.cells, self.layout.column(family, values), family.bounds)
+
+    def add(self, family: Family, *values: str, amount: int = 1) -> None:
+        self.cells[self.layout.column(family, values)] += amount
+
+    def put(self, family: Family, *values: str, value: int) -> None:
+        """What a gauge says now."""
+        self.cells[self.layout.column(family, values)] = max(-_LIMIT, min(value, _LIMIT))
+
+    def follow(self, family: Family, *values: str, total: int) -> None:
+        """Count what a counter that is kept elsewhere in this process has gone up by since the last time."""
+        key = (family.name, *values)
+        risen = total - self._seen.get(key, 0)
+        self._seen[key] = total
+        if risen > 0:
+            self.add(family, *values, amount=risen)
+
+
+class Sheet:
+    """The memory of all the places."""
+
+    def __init__(self, layout: Layout, places: int, fd: int) -> None:
+        """Map the file; it may be closed afterwards. `places` is how many it was made for."""
+        self.layout = layout
+        self.places = places
+        size = places * layout.width * _WIDTH
+        self._cells = memoryview(mmap.mmap(fd, size)).cast("q")
+
+    def place(self, number: int) -> Place:
+        """Places are numbered from 0."""
+        width = self.layout.width
+        return Place(self.layout, self._cells[number * width : (number + 1) * width])
+
+    def all(self) -> list[Place]:
+        return [self.place(number) for number in range(self.places)]
+
+
+def new_file(layout: Layout, places: int) -> int:
+    """The descriptor of a file for a sheet: all zeros, in memory where the system has that, gone with its last user.
+
+    Every byte of it is written, so that a disk which fills up later does not matter.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("farebox-counts", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    rest = memoryview(bytes(places * layout.width * _WIDTH))
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+    return fd
+
+
+def private(layout: Layout) -> Place:
+    """A place in nobody else's sight."""
+    return Place(layout, memoryview(bytearray(layout.width * _WIDTH)).cast("q"))

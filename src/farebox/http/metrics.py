@@ -1,0 +1,98 @@
+"""`GET /metrics`: for Prometheus, at a port of its own, or at the main one for whoever has the operator's token.
+
+Where neither is set, there is no such page.
+"""
+
+import re
+from ipaddress import ip_address
+from typing import Any
+
+from farebox.errors import CREDENTIALS_REJECTED, METHOD_NOT_ALLOWED, Problem
+from farebox.http.envelope import Answer, failure
+from farebox.http.exchange import Exchange, RequestHeaders
+from farebox.http.request import Request
+from farebox.http.router import no_route, tidy_path
+from farebox.http.server.state import Handler
+from farebox.settings import Settings, SettingsError
+from farebox.usecases.services import Services
+from farebox.vault import same
+
+PATH = "/metrics"
+_is_token = re.compile(r"[!-~]{16,512}").fullmatch
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises SettingsError where somebody could see the metrics who was not chosen to."""
+    token, host = settings.metrics_token, settings.metrics_host
+    if token and not _is_token(token):
+        raise SettingsError(
+            "FAREBOX_METRICS_TOKEN must be 16 to 512 characters without spaces: make one with `openssl rand -hex 24`"
+        )
+    if settings.metrics_port and not token and not is_loopback(host):
+        raise SettingsError(
+            f"FAREBOX_METRICS_HOST is {host!r}, which others can reach: set FAREBOX_METRICS_TOKEN too, or leave the "
+            "address at 127.0.0.1"
+        )
+    if settings.metrics_port and settings.metrics_port == settings.port:
+        raise SettingsError("FAREBOX_METRICS_PORT is FAREBOX_PORT: give the metrics a port of their own")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def metrics(request: Request, _: Any) -> Answer:
+    """At the main port: with the token, and only where there is one."""
+    token = request.services.settings.metrics_token
+    if not token:
+        raise no_route(PATH)
+    _check(request.headers, token)
+    return await _page(request.services, request.headers)
+
+
+def at_own_port(services: Services) -> Handler:
+    """The handler of the port of its own. A token that is set is asked for there, too."""
+    token = services.settings.metrics_token
+
+    async def handle(exchange: Exchange) -> None:
+        try:
+            if tidy_path(exchange.path) != PATH:
+                raise no_route(exchange.path)
+            if exchange.method not in ("GET", "HEAD"):
+                raise Problem(METHOD_NOT_ALLOWED, "Metrics are there to GET.")
+            if token:
+                _check(exchange.headers, token)
+            answer = await _page(services, exchange.headers)
+        except Problem as problem:
+            answer = failure(problem)
+        exchange.answer(answer.status, [("content-type", answer.content_type), *answer.headers], answer.body)
+
+    return handle
+
+
+def _check(headers: RequestHeaders, token: str) -> None:
+    """Raises Problem (CREDENTIALS_REJECTED) unless the request brings the token: `Authorization: Bearer …`."""
+    scheme, _, brought = (headers.get("authorization") or "").partition(" ")
+    right = same(brought.strip().encode(), token.encode())
+    if scheme.lower() != "bearer" or not right:
+        raise Problem(CREDENTIALS_REJECTED, "The token is not that of the metrics (FAREBOX_METRICS_TOKEN)")
+
+
+async def _page(services: Services, headers: RequestHeaders) -> Answer:
+    from farebox.metrics.exposition import exposed  # with prometheus-client: where nobody asks, it is not loaded
+
+    counts, database = services.metrics, services.database
+    figures = await counts.figures.now(database, services.clock)
+    counts.sample()
+    body, content_type = exposed(
+        counts.places,
+        figures,
+        engine=database.engine,
+        now_ms=services.clock.now_ms(),
+        accept=headers.get("accept"),
+    )
+    return Answer(body, content_type=content_type)

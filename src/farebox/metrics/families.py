@@ -1,0 +1,231 @@
+"""Every metric, in one table. A new one is an entry here, a place that counts it, and a row in docs/metrics.md.
+
+A label has few values, all of them known here: nothing that a caller names (accounts, models, paths) is one. So the
+number of series is fixed, each is there from the start, and nothing of a tenant shows.
+"""
+
+from typing import Final
+
+from farebox import errors
+from farebox.counts import MICROS, OTHER, Family, Label, Layout
+from farebox.ledger.books import TRANSFERS
+from farebox.money import NANOS_PER_USD
+from farebox.payments.states import OPEN_TOP_UPS, TOP_UP_STATES
+from farebox.providers.catalogue import PROVIDERS
+from farebox.storage.notices import ALARM_KINDS
+
+RESULTS: Final = ("charged", "free", "own_key", "released", "refused")
+KINDS: Final = (
+    *sorted({kind.name for kind in vars(errors).values() if isinstance(kind, errors.ErrorKind)}),
+    OTHER,
+)
+CAUSES: Final = (
+    "client_gone",
+    "connection_failed",
+    "provider_4xx",
+    "provider_5xx",
+    "provider_failed",
+    "provider_silent",
+    "server_stopped",
+    "too_long",
+    *KINDS,
+)
+"""Why calls fail: what happened to their answers, or the kind of error that was answered instead of one."""
+
+_provider = Label("provider", (*(provider.slug for provider in PROVIDERS), OTHER))
+_SECONDS: Final = tuple(
+    int(seconds * MICROS)
+    for seconds in (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+)
+_CALL_MS: Final = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000)
+
+# Calls.
+CALLS = Family(
+    name="farebox_calls_total",
+    help="Model calls that ended, by provider and by what became of them.",
+    labels=(_provider, Label("result", RESULTS)),
+)
+CALL_ERRORS = Family(
+    name="farebox_call_errors_total",
+    help="Model calls that ended with an error, by its cause.",
+    labels=(Label("cause", CAUSES),),
+)
+REFUSED = Family(
+    name="farebox_refused_total",
+    help="Requests to the data plane that were refused before they were a call, by the error answered.",
+    labels=(Label("error", KINDS),),
+)
+CLIENTS_GONE = Family(name="farebox_clients_gone_total", help="Clients that went away before their call had ended.")
+CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls under way.", kind="gauge")
+CALL_SECONDS = Family(
+    name="farebox_call_seconds",
+    help="Duration of model calls, from the whole request to the end of the answer.",
+    kind="histogram",
+    per_unit=1000,
+    bounds=_CALL_MS,
+)
+FIRST_BYTE_SECONDS = Family(
+    name="farebox_first_byte_seconds",
+    help="Time until the provider began to answer, of the calls that it answered.",
+    kind="histogram",
+    per_unit=1000,
+    bounds=_CALL_MS,
+)
+HOLD_SECONDS = Family(
+    name="farebox_hold_seconds",
+    help="Time until the ledger's verdict on a hold was durable.",
+    kind="histogram",
+    per_unit=MICROS,
+    bounds=_SECONDS,
+)
+SETTLE_SECONDS = Family(
+    name="farebox_settle_seconds",
+    help="Time until the end of a call, with its charge, was durable in the database or in the journal.",
+    kind="histogram",
+    per_unit=MICROS,
+    bounds=_SECONDS,
+)
+DISBELIEVED = Family(
+    name="farebox_usage_disbelieved_total",
+    help="Answers whose usage was impossible, so that the whole hold was charged.",
+    labels=(_provider,),
+)
+KEY_TROUBLE = Family(
+    name="farebox_provider_key_trouble_total",
+    help="Answers by which a provider refused the operator's key, or said that its account has no credit.",
+    labels=(_provider, Label("reason", ("key_refused", "no_credit"))),
+)
+
+# Money.
+MONEY = Family(
+    name="farebox_money_usd_total",
+    help="US dollars that this server's commits moved between books, by kind of transfer.",
+    labels=(Label("kind", tuple(TRANSFERS)),),
+    per_unit=NANOS_PER_USD,
+)
+TOP_UPS = Family(
+    name="farebox_top_ups_total",
+    help="Purchases of credit that went into a state, each time that one did.",
+    labels=(Label("state", tuple(TOP_UP_STATES)),),
+)
+
+# What is written.
+BATCH_SIZE = Family(
+    name="farebox_batch_size",
+    help="Commands and jobs in one commit of the ledger's batches.",
+    kind="histogram",
+    bounds=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+COMMIT_SECONDS = Family(
+    name="farebox_commit_seconds",
+    help="Time that commits took: of batches, and on PostgreSQL of single jobs.",
+    kind="histogram",
+    labels=(Label("of", ("batch", "job")),),
+    per_unit=MICROS,
+    bounds=_SECONDS,
+)
+WRITE_QUEUE = Family(
+    name="farebox_write_queue_length", help="Commands and jobs that wait for their turn to be written.", kind="gauge"
+)
+JOURNALED = Family(
+    name="farebox_journaled_total", help="Ends of calls that were kept in the journal, for want of the database."
+)
+JOURNAL_ENTRIES = Family(
+    name="farebox_journal_entries", help="Lines of the journal that are still to be posted.", kind="gauge"
+)
+JOURNAL_BYTES = Family(
+    name="farebox_journal_bytes", help="Bytes of the journal that are still to be posted.", kind="gauge"
+)
+JOURNAL_AGE = Family(
+    name="farebox_journal_oldest_age_seconds",
+    help="Age of the oldest file of the journal that is still to be posted; 0 where there is none.",
+    kind="gauge",
+    per_unit=1000,
+    combine="max",
+)
+JOURNAL_REFUSED = Family(
+    name="farebox_journal_refused_bytes",
+    help="Bytes of journal lines that were put aside because they cannot be posted.",
+    kind="gauge",
+    combine="max",
+)
+
+# Around it.
+WEBHOOKS = Family(
+    name="farebox_processor_webhooks_total",
+    help="Webhooks of the payment processor that came in.",
+    labels=(Label("result", ("stored", "refused")),),
+)
+DELIVERIES = Family(
+    name="farebox_deliveries_total",
+    help="Attempts to deliver messages, by webhook or e-mail, and how they ended.",
+    labels=(Label("by", ("webhook", "mail")), Label("result", ("delivered", "failed", "given_up"))),
+)
+ALARMS = Family(
+    name="farebox_operator_alarms_total",
+    help="Operator alarms that were raised, each time.",
+    labels=(Label("kind", ALARM_KINDS),),
+)
+ALARMS_DROPPED = Family(name="farebox_operator_alarms_dropped_total", help="Operator alarms that were let go of.")
+LOG_DROPPED = Family(name="farebox_log_lines_dropped_total", help="Lines of the log that could not be written.")
+RELOADS = Family(
+    name="farebox_configuration_loads_total",
+    help="Times that a process read prices, providers and tokens anew: at its start, and after each change.",
+)
+LAG = Family(
+    name="farebox_event_loop_lag_seconds",
+    help="How late the event loop was for an appointment four times a second.",
+    kind="histogram",
+    per_unit=MICROS,
+    bounds=_SECONDS,
+)
+WORKER_DEATHS = Family(
+    name="farebox_worker_deaths_total", help="Gateway processes of `--workers` that ended and were started again."
+)
+
+COUNTED: Final = (
+    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CALLS_IN_FLIGHT, CALL_SECONDS, FIRST_BYTE_SECONDS, HOLD_SECONDS,
+    SETTLE_SECONDS, DISBELIEVED, KEY_TROUBLE, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, WRITE_QUEUE, JOURNALED,
+    JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, ALARMS_DROPPED,
+    LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
+)  # fmt: skip
+"""What processes count, each in its place of the sheet."""
+
+# What is read when it is asked for: of the database at most every few seconds.
+DATABASE_UP = Family(
+    name="farebox_database_up",
+    help="1 where the database answers; 0 where it does not, and then nothing else is told of it.",
+    kind="gauge",
+)
+OPEN_HOLDS = Family(name="farebox_open_holds", help="Holds that are open, of all processes.", kind="gauge")
+OPEN_HOLDS_USD = Family(
+    name="farebox_open_holds_usd", help="US dollars that open holds keep.", kind="gauge", per_unit=NANOS_PER_USD
+)
+OPEN_HOLDS_AGE = Family(
+    name="farebox_open_holds_oldest_age_seconds",
+    help="Age of the oldest open hold; 0 where there is none.",
+    kind="gauge",
+    per_unit=1000,
+)
+OPEN_TOP_UPS_NOW = Family(
+    name="farebox_open_top_ups",
+    help="Purchases of credit under way, by state.",
+    kind="gauge",
+    labels=(Label("state", OPEN_TOP_UPS),),
+)
+EVENTS_WAITING = Family(
+    name="farebox_processor_events_waiting", help="News of the payment processor to be acted on.", kind="gauge"
+)
+DELIVERIES_WAITING = Family(
+    name="farebox_deliveries_waiting", help="Messages that are still to be delivered, or tried again.", kind="gauge"
+)
+INSTANCES = Family(
+    name="farebox_instances", help="Gateway processes that the database knows of, on all machines.", kind="gauge"
+)
+IN_DATABASE: Final = (
+    OPEN_HOLDS, OPEN_HOLDS_USD, OPEN_HOLDS_AGE, OPEN_TOP_UPS_NOW, EVENTS_WAITING, DELIVERIES_WAITING, INSTANCES,
+)  # fmt: skip
+WORKERS = Family(name="farebox_workers", help="Gateway processes that serve this port.", kind="gauge")
+
+FAMILIES: Final = (*COUNTED, DATABASE_UP, *IN_DATABASE, WORKERS)
+LAYOUT: Final = Layout(COUNTED)

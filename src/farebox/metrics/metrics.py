@@ -1,0 +1,124 @@
+"""The metrics of one process: what the rest of the program counts by, and the samples that are taken now and then.
+
+Nothing here raises: whatever is wrong with a metric, the call goes on.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+
+from farebox.clock import SystemClock
+from farebox.counts import Family, Place, Sheet, private
+from farebox.metrics import families as of
+from farebox.metrics.families import LAYOUT
+from farebox.metrics.figures import KeptFigures
+from farebox.storage.activity import Activity
+
+BEAT_SECONDS = 0.25
+SAMPLE_EVERY_BEATS = 4
+
+
+class Metrics:
+    """Counts in one place of a sheet; without a sheet, in memory of its own."""
+
+    def __init__(self, sheet: Sheet | None = None, number: int = 0) -> None:
+        self.place = private(LAYOUT) if sheet is None else sheet.place(number)
+        self.places: list[Place] = [self.place] if sheet is None else sheet.all()
+        """Of all processes that serve the port."""
+        self.place.begin(os.getpid())
+        self.samplers: list[Callable[[Place], None]] = []
+        """Each puts into the place what is of the moment, or is counted elsewhere in the process."""
+        self.figures = KeptFigures()
+        self._calls = {values: self.place.counter(of.CALLS, *values) for values in of.CALLS.children}
+        self._call_seconds = self.place.histogram(of.CALL_SECONDS)
+        self._first_byte_seconds = self.place.histogram(of.FIRST_BYTE_SECONDS)
+        self._hold_seconds = self.place.histogram(of.HOLD_SECONDS)
+        self._settle_seconds = self.place.histogram(of.SETTLE_SECONDS)
+        self._lag = self.place.histogram(of.LAG)
+
+    def activity(self) -> Activity:
+        """What the database counts by."""
+        place = self.place
+        return Activity(
+            batch_size=place.histogram(of.BATCH_SIZE),
+            batch_seconds=place.histogram(of.COMMIT_SECONDS, "batch"),
+            job_seconds=place.histogram(of.COMMIT_SECONDS, "job"),
+            done={
+                **{("money", kind): place.counter(of.MONEY, kind) for (kind,) in of.MONEY.children},
+                **{("top_up", state): place.counter(of.TOP_UPS, state) for (state,) in of.TOP_UPS.children},
+            },
+        )
+
+    def count(self, family: Family, *values: str, amount: int = 1) -> None:
+        with contextlib.suppress(Exception):
+            self.place.add(family, *values, amount=amount)
+
+    def hold_took(self, seconds: float) -> None:
+        try:  # noqa: SIM105 - `suppress` takes longer than all of it
+            self._hold_seconds.observe_seconds(seconds)
+        except Exception:  # noqa: BLE001, S110
+            pass
+
+    def settle_took(self, seconds: float) -> None:
+        try:  # noqa: SIM105
+            self._settle_seconds.observe_seconds(seconds)
+        except Exception:  # noqa: BLE001, S110
+            pass
+
+    def call_ended(
+        self, provider: str, result: str, *, cause: str, duration_ms: int, first_byte_ms: int | None
+    ) -> None:
+        """`cause` is empty where the call ended well."""
+        try:
+            counter = self._calls.get((provider, result))
+            if counter is None:
+                self.place.add(of.CALLS, provider, result)
+            else:
+                counter.add()
+            self._call_seconds.observe(duration_ms)
+            if first_byte_ms is not None:
+                self._first_byte_seconds.observe(first_byte_ms)
+            if cause:
+                self.place.add(of.CALL_ERRORS, cause)
+                if cause == "client_gone":
+                    self.place.add(of.CLIENTS_GONE)
+        except Exception:  # noqa: BLE001, S110 - the call has been charged; the log is told by others
+            pass
+
+    def lagged(self, seconds: float) -> None:
+        with contextlib.suppress(Exception):
+            self._lag.observe_seconds(seconds)
+
+    def sample(self) -> None:
+        """Take every sample now."""
+        for sampler in self.samplers:
+            with contextlib.suppress(Exception):  # the others are none the worse for it
+                sampler(self.place)
+
+
+class Beat:
+    """Four times a second: how late the loop is for it, and once a second all samples.
+
+    Timers of the loop, and no task: there is nothing that an exception could end.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._monotonic = SystemClock().monotonic  # the time of uvloop has whole milliseconds
+        self._beats = 0
+        self._timer = self._loop.call_later(BEAT_SECONDS, self._beat, self._monotonic() + BEAT_SECONDS)
+
+    def _beat(self, due: float) -> None:
+        now = self._monotonic()
+        self._timer = self._loop.call_later(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
+        self._metrics.lagged(now - due)
+        self._beats += 1
+        if self._beats % SAMPLE_EVERY_BEATS == 0:
+            self._metrics.sample()
+
+    def stop(self) -> None:
+        """At the end of the process: with a last sample."""
+        self._timer.cancel()
+        self._metrics.sample()

@@ -1,0 +1,53 @@
+"""What a database does, counted: how large batches are, how long commits take, and what was done in them.
+
+A job notes what it does while it does it; the note counts when its transaction has been committed, and is forgotten
+where that is undone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from farebox.counts import Counter, Histogram
+from farebox.storage.sql import Connection
+
+Notes: TypeAlias = dict[tuple[str, str], int]
+"""(what, which one) → how much: `("money", kind of transfer)` in nano-dollars, `("top_up", state)` in top-ups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Where an engine counts. Without one it counts nothing."""
+
+    batch_size: Histogram
+    batch_seconds: Histogram
+    job_seconds: Histogram
+    done: Mapping[tuple[str, str], Counter]
+
+    def batch(self, size: int, seconds: float, notes: Notes) -> None:
+        """So many were committed together. Raises nothing, like `job`: what is committed has to be told."""
+        try:
+            self.batch_size.observe(size)
+            self.batch_seconds.observe_seconds(seconds)
+            self._count(notes)
+        except Exception:  # noqa: BLE001, S110
+            pass
+
+    def job(self, seconds: float, notes: Notes) -> None:
+        try:
+            self.job_seconds.observe_seconds(seconds)
+            self._count(notes)
+        except Exception:  # noqa: BLE001, S110
+            pass
+
+    def _count(self, notes: Notes) -> None:
+        for key, amount in notes.items():
+            self.done[key].add(amount)
+
+
+def take_note(connection: Connection, what: str, which: str, amount: int = 1) -> None:
+    """Note it where the connection takes notes: that of a server does."""
+    notes: Notes | None = getattr(connection, "notes", None)
+    if notes is not None:
+        key = (what, which)
+        notes[key] = notes.get(key, 0) + amount

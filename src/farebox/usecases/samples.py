@@ -1,0 +1,43 @@
+"""What metrics take samples of: the state of this process, as its parts tell it."""
+
+from collections.abc import Callable
+
+from farebox.counts import Place
+from farebox.ledger.ledger import Ledger
+from farebox.logs import Dropped
+from farebox.metrics import families as of
+from farebox.usecases.services import Services
+
+
+def sample_services(services: Services, *, in_flight: Callable[[], int]) -> None:
+    """Have the samples of these services taken."""
+    services.metrics.samplers += [
+        lambda place: place.put(of.CALLS_IN_FLIGHT, value=in_flight()),
+        lambda place: _journal(services, place),
+        lambda place: _queues(services, place),
+        lambda place: place.follow(of.RELOADS, total=services.configuration.loads),
+        lambda place: place.follow(of.LOG_DROPPED, total=Dropped.lines),
+        lambda place: place.follow(of.ALARMS_DROPPED, total=services.alarms.dropped),
+    ]
+
+
+def _queues(services: Services, place: Place) -> None:
+    place.put(of.WRITE_QUEUE, value=services.database.waiting + waiting_for(services.ledger))
+
+
+def waiting_for(ledger: Ledger) -> int:
+    """Commands in lanes; jobs wait in the database."""
+    waiting: int = getattr(ledger, "waiting", 0)
+    return waiting
+
+
+def _journal(services: Services, place: Place) -> None:
+    if services.journal is None:
+        return
+    depth = services.journal.depth
+    age = 0 if depth.since_ms is None else max(0, services.clock.now_ms() - depth.since_ms)
+    place.follow(of.JOURNALED, total=services.journal.added)
+    place.put(of.JOURNAL_ENTRIES, value=depth.entries)
+    place.put(of.JOURNAL_BYTES, value=depth.bytes)
+    place.put(of.JOURNAL_AGE, value=age)
+    place.put(of.JOURNAL_REFUSED, value=depth.refused_bytes)

@@ -1,0 +1,39 @@
+"""What a scrape of `/metrics` finds."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.http.support import http
+
+NANOS = 10**9
+TOKEN = "metrics-token-of-the-test"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def parsed(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+class Scrape:
+    """One answer of `/metrics`."""
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+        answer = http.get(f"{url}/metrics", headers=headers or {})
+        assert answer.status_code == 200, answer.text
+        self.text = answer.text
+        self.samples = parsed(answer.text)
+
+    def __call__(self, name: str, **labels: str) -> float:
+        return self.samples[name, frozenset(labels.items())]
+
+    def has(self, name: str) -> bool:
+        return any(known == name for known, _ in self.samples)
+
+    def usd(self, kind: str) -> int:
+        """Nano-dollars."""
+        return round(self("farebox_money_usd_total", kind=kind) * NANOS)
