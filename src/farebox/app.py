@@ -176,11 +176,15 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         await stack.enter_async_context(_measured(services, around, data_plane, port_shared=port_shared))
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
         await stack.enter_async_context(_background(run_periodic_jobs(services)))
-        # What lives by now lives to the end, and calls make few cycles: look for them less often.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_ALLOCATIONS)
+        _collect_less_often()
         yield Ready(services, around.base_url, server.port, around.demo_url, around.fake_stripe_url)
+
+
+def _collect_less_often() -> None:
+    """What lives by now lives to the end, and calls make few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
 
 
 @asynccontextmanager

@@ -65,18 +65,9 @@ class Settings:
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8787, "Port to listen on.", 1, 65535)
     public_url: str = _setting("", "Base URL that clients use, for links in answers; by default http://HOST:PORT.")
-    metrics_port: int = _setting(
-        0, "Port of its own for `GET /metrics` (docs/metrics.md), for all processes together; 0: none.", 0, 65535
-    )
-    metrics_host: str = _setting(
-        "127.0.0.1", "Address of that port. One that others can reach needs FAREBOX_METRICS_TOKEN."
-    )
-    metrics_token: str = _setting(
-        "",
-        "Token for `GET /metrics`, at least 16 characters: with it the page is at the main port too, and its own port "
-        "asks for it; empty: not at the main port.",
-        secret=True,
-    )
+    metrics_port: int = _setting(0, "Port of its own for `GET /metrics` (docs/metrics.md); 0: none.", 0, 65535)
+    metrics_host: str = _setting("127.0.0.1", "Its address. One that others can reach needs FAREBOX_METRICS_TOKEN.")
+    metrics_token: str = _setting("", "Token for `GET /metrics`, there and at the main port.", secret=True)
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least that is logged.")
     log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)

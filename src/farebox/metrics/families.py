@@ -57,6 +57,16 @@ REFUSED = Family(
 )
 CLIENTS_GONE = Family(name="farebox_clients_gone_total", help="Clients that went away before their call had ended.")
 CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls under way.", kind="gauge")
+HELD_BYTES = Family(
+    name="farebox_held_bytes",
+    help="Bytes of bodies and answers that exchanges under way keep in memory.",
+    kind="gauge",
+)
+HELD_REFUSED = Family(
+    name="farebox_held_bytes_refused_total",
+    help="Times that there was no room for more bytes, by whose budget was full.",
+    labels=(Label("budget", ("account", "process")),),
+)
 CALL_SECONDS = Family(
     name="farebox_call_seconds",
     help="Duration of model calls, from the whole request to the end of the answer.",
@@ -184,7 +194,8 @@ WORKER_DEATHS = Family(
 )
 
 COUNTED: Final = (
-    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CALLS_IN_FLIGHT, CALL_SECONDS, FIRST_BYTE_SECONDS, HOLD_SECONDS,
+    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
+    FIRST_BYTE_SECONDS, HOLD_SECONDS,
     SETTLE_SECONDS, DISBELIEVED, KEY_TROUBLE, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, WRITE_QUEUE, JOURNALED,
     JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, ALARMS_DROPPED,
     LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from farebox.counts import Place
 from farebox.ledger.ledger import Ledger
+from farebox.limits.held import ByteBudget
 from farebox.logs import Dropped
 from farebox.metrics import families as of
 from farebox.usecases.services import Services
@@ -13,12 +14,19 @@ def sample_services(services: Services, *, in_flight: Callable[[], int]) -> None
     """Have the samples of these services taken."""
     services.metrics.samplers += [
         lambda place: place.put(of.CALLS_IN_FLIGHT, value=in_flight()),
+        lambda place: _held(services.held, place),
         lambda place: _journal(services, place),
         lambda place: _queues(services, place),
         lambda place: place.follow(of.RELOADS, total=services.configuration.loads),
         lambda place: place.follow(of.LOG_DROPPED, total=Dropped.lines),
         lambda place: place.follow(of.ALARMS_DROPPED, total=services.alarms.dropped),
     ]
+
+
+def _held(budget: ByteBudget, place: Place) -> None:
+    place.put(of.HELD_BYTES, value=budget.held_bytes)
+    for whose, times in budget.refused.items():
+        place.follow(of.HELD_REFUSED, whose, total=times)
 
 
 def _queues(services: Services, place: Place) -> None:
