@@ -74,6 +74,14 @@ def named() -> Iterator[None]:
         raise DatabaseUnavailable(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 
+_ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.ConnectionDoesNotExistError)
+
+
+def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
+    """Whether the session is over, rather than the database out of reach, or too slow."""
+    return session.is_closed() or isinstance(error.__cause__, _ENDED)
+
+
 async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session:
     """A connection to the primary. `timeout` is the longest a statement may take, in seconds.
 

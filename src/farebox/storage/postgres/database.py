@@ -7,17 +7,18 @@ on from an account's balance, lots or holds locks its row first (ledger.rows.rea
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
 
 from farebox.clock import SystemClock
 from farebox.storage.activity import Activity, Notes
 from farebox.storage.postgres import bridge
-from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
+from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, has_ended, named
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
@@ -33,11 +34,18 @@ SCAN_SECONDS = 60.0
 TRIES = 10
 """How often a transaction is run that another one made impossible."""
 
-# The message is empty: it is there so that a job which found its work done already has something to commit, and so
-# waits for the standby like the commit that did the work.
-_BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({TURN}); SELECT pg_logical_emit_message(true, 'farebox', '')"
+_BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"
+_MARK = "SELECT pg_current_xact_id()::text, pg_postmaster_start_time(), pg_logical_emit_message(true, 'farebox', '')"
+"""The transaction's id, and of which server: an id means nothing to another one. The message is empty: it is there so
+that a job which found its work done already has something to commit, and so waits for the standby like the commit that
+did the work."""
+_BECAME = "SELECT pg_xact_status($1::text::xid8)"
 
 log = structlog.get_logger("farebox.storage")
+
+
+class SessionLost(DatabaseUnavailable):
+    """The connection has ended, which says nothing of the database: another may work."""
 
 
 class Sessions:
@@ -51,31 +59,43 @@ class Sessions:
         self._places = asyncio.Semaphore(size)
         self._closed = False
 
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[Session]:
-        """A connection of the user's own for a while. Raises DatabaseUnavailable; where the database is known to be
-        away, at once."""
+    async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Do `work` with a connection of its own; all over again with a new one, once, where the connection ends.
+
+        Raises DatabaseUnavailable; where the database is known to be away, at once.
+        """
         self._health.check_reads()
         await self._place()
         try:
             if self._closed:
                 raise DatabaseUnavailable("the database is closed")
             self._health.check_reads()  # it may have gone while others had all the places
-            session = self._open_one() or await self._connect()
+            with suppress(SessionLost):
+                return await self._run(work, self._open_one() or await self._connect())
             try:
-                with named():
-                    yield session
-            except DatabaseUnavailable as error:
-                session.terminate()  # whatever it was doing
+                return await self._run(work, await self._connect())
+            except SessionLost as error:
                 self._health.failed(error)
                 raise
-            except asyncio.CancelledError:
-                session.terminate()
-                raise
-            finally:
-                self._give_back(session)
         finally:
             self._places.release()
+
+    async def _run(self, work: Callable[[Session], Awaitable[T]], session: Session) -> T:
+        try:
+            with named():
+                return await work(session)
+        except DatabaseUnavailable as error:
+            lost = has_ended(session, error)
+            session.terminate()  # whatever it was doing
+            if lost:
+                raise SessionLost(str(error)) from error
+            self._health.failed(error)
+            raise
+        except asyncio.CancelledError:
+            session.terminate()
+            raise
+        finally:
+            self._give_back(session)
 
     async def _place(self) -> None:
         try:
@@ -109,6 +129,57 @@ class Sessions:
         for session in self._free:
             session.terminate()
         self._free.clear()
+
+
+class _Transaction(Generic[T]):
+    """A job and its transaction, which may be begun again on another connection when the first has ended."""
+
+    def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float]) -> None:
+        self._job = job
+        self._monotonic = monotonic
+        self.notes: Notes = {}
+        """What the job did, as it was committed."""
+        self.seconds = 0.0
+        """How long its commit took."""
+        self._sent: tuple[str, datetime] | None = None
+        """Of the transaction whose commit was sent and not answered."""
+        self._result: T | None = None
+
+    async def run(self, session: Session) -> T:
+        for _ in range(TRIES):
+            await session.execute(_BEGIN)
+            try:
+                transaction, server, _ = await session.fetchrow(_MARK)
+                if self._sent is None or not await self._was_committed(session, server):
+                    self.notes = {}
+                    self._result = await bridge.run(self._job, session, self.notes)
+                self._sent = transaction, server
+                began = self._monotonic()
+                await session.execute("COMMIT")
+                self.seconds = self._monotonic() - began
+            except TRY_AGAIN as error:
+                log.info("transaction tried again", why=str(error))
+                await session.execute("ROLLBACK")
+            except Exception:
+                if not session.is_closed():  # else there is nothing to undo
+                    await session.execute("ROLLBACK")
+                raise
+            else:
+                return cast(T, self._result)
+            self._sent = None
+        raise DatabaseUnavailable(f"the transaction was undone {TRIES} times for others' sake")
+
+    async def _was_committed(self, session: Session, server: datetime) -> bool:
+        """Whether the transaction went through whose commit was not answered. It is over: this one has its turn.
+
+        Raises DatabaseUnavailable where that cannot be known.
+        """
+        assert self._sent is not None
+        if server == self._sent[1]:
+            became = await session.fetchval(_BECAME, self._sent[0])
+            if became in ("committed", "aborted"):
+                return bool(became == "committed")
+        raise DatabaseUnavailable("whether the transaction was committed is unknown: it was another server's")
 
 
 class PostgresDatabase:
@@ -149,13 +220,11 @@ class PostgresDatabase:
 
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key."""
-        async with self._readers.one() as session:
-            return await bridge.run(read, session)
+        return await self._readers.run(partial(bridge.run, read))
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long: on connections of its own, so that short ones need not wait for it."""
-        async with self._scanners.one() as session:
-            return await bridge.run(read, session)
+        return await self._scanners.run(partial(bridge.run, read))
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """Run `job` in a transaction of its own; its result, once that is durable.
@@ -175,26 +244,11 @@ class PostgresDatabase:
             task.exception()  # its caller has it, or has gone
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
-        async with self._writers.one() as session:  # kept until it is done: jobs are done in the order they came in
-            for _ in range(TRIES):
-                notes: Notes = {}
-                await session.execute(_BEGIN)
-                try:
-                    result = await bridge.run(job, session, notes)
-                    began = self._monotonic()
-                    await session.execute("COMMIT")
-                except TRY_AGAIN as error:
-                    log.info("transaction tried again", why=str(error))
-                    await session.execute("ROLLBACK")
-                    continue
-                except Exception:
-                    if not session.is_closed():  # else there is nothing to undo
-                        await session.execute("ROLLBACK")
-                    raise
-                if self.activity is not None:
-                    self.activity.job(self._monotonic() - began, notes)
-                return result
-        raise DatabaseUnavailable(f"the transaction was undone {TRIES} times for others' sake")
+        transaction = _Transaction(job, self._monotonic)
+        result = await self._writers.run(transaction.run)  # one place: jobs are done in the order they came in
+        if self.activity is not None:
+            self.activity.job(transaction.seconds, transaction.notes)
+        return result
 
     @property
     def waiting(self) -> int:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import structlog
 
-from farebox.storage.postgres.connecting import Session, connect, named
+from farebox.storage.postgres.connecting import Session, connect, has_ended, named
 from farebox.storage.sql import DatabaseUnavailable, StandbyMissing
 
 Standby = Literal["ignore", "require"]
@@ -102,15 +102,26 @@ class Health:
 
     async def _look(self) -> None:
         """Ask the primary. Raises DatabaseUnavailable where that cannot be done."""
-        if self._session is None or self._session.is_closed():
-            self._session = await connect(self._url, timeout=self._timeout, name=WATCH)
+        if self._session is not None:
+            try:
+                await self._ask(self._session)
+            except DatabaseUnavailable as error:
+                if not has_ended(self._session, error):
+                    raise
+                self._drop()  # that says nothing of the database
+            else:
+                return
+        self._session = await connect(self._url, timeout=self._timeout, name=WATCH)
+        await self._ask(self._session)
+
+    async def _ask(self, session: Session) -> None:
         with named():
             query = _STREAMING if self._standby == "require" else _ALIVE
-            if await self._session.fetchval(query) == 0:
+            if await session.fetchval(query) == 0:
                 self._mark_standby_missing()
                 return
             if self._away is not None or self._standby_missing:
-                await self._session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
+                await session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
         self._mark_well()
 
     def _drop(self) -> None:

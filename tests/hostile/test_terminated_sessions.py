@@ -1,0 +1,174 @@
+"""An administrator, or a pooler, ends Farebox's sessions while calls go on: where a new connection works at once, no
+caller notices, and nothing is done twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.storage.accounts import add_account
+from farebox.storage.postgres.connecting import Session, connect
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.sql import Connection, DatabaseUnavailable, rows
+from tests import engines
+from tests.ride.kit import differences
+from tests.support import Farebox, running_farebox
+
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="sessions are PostgreSQL's")
+
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name NOT LIKE 'third%'"
+)
+CALLERS = 6
+
+
+@pytest.fixture
+def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    engines.use_engine("postgres")
+    with running_farebox(tmp_path_factory.mktemp("farebox")) as served:
+        yield served
+
+
+async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) -> None:
+    customer = await asyncio.to_thread(farebox.funded, "5")
+    third = await connect(farebox.services.settings.database_url, timeout=10, name="third")
+    answers: list[httpx.Response] = []
+    stopped = asyncio.Event()
+
+    async def call(client: httpx.AsyncClient, number: int) -> None:
+        while not stopped.is_set():
+            body = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+            answers.append(await client.post(f"{customer.gateway_url}/compat/chat/completions", json=body))
+            if number == 0:  # reads of reports, and what is written as a job
+                answers.append(await client.get(f"{customer.api_url}/ai-gateway/gateways"))
+
+    async with httpx.AsyncClient(headers=customer.headers, timeout=30) as client:
+        calling = [asyncio.ensure_future(call(client, number)) for number in range(CALLERS)]
+        for _ in range(6):
+            seen = len(answers)
+            while len(answers) < seen + 3 * CALLERS:  # noqa: ASYNC110 - all have been served since
+                await asyncio.sleep(0.005)
+            await third.fetch(CUT)
+        stopped.set()
+        await asyncio.gather(*calling)
+    third.terminate()
+    assert {answer.status_code for answer in answers} == {200}
+    balance = await asyncio.to_thread(lambda: customer.balance)
+    assert balance.held == 0
+    assert await asyncio.to_thread(differences, farebox) == []
+
+
+# --- where a job was when it happened ---------------------------------------------------------------------------------
+
+
+class World:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.database = PostgresDatabase(url, timeout=20)
+        self.runs = 0
+
+    def job(self, connection: Connection) -> int:
+        self.runs += 1
+        add_account(connection, f"a{self.runs}", "", 1)
+        return self.runs
+
+    async def accounts(self) -> list[str]:
+        found = await self.database.get(lambda connection: rows(connection, "SELECT account_id FROM accounts"))
+        return [account_id for (account_id,) in found]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    url = engines.new_database()
+    made = World(url)
+    yield made
+    await made.database.close()
+    engines.postgres_server().drop_database(url)
+
+
+async def cut(world: World) -> None:
+    third = await connect(world.url, timeout=10, name="third")
+    await third.fetch(CUT)
+    await third.close()
+
+
+async def test_a_read_is_done_again(world: World) -> None:
+    assert await world.accounts() == []
+    await cut(world)
+    assert await world.accounts() == []
+    tried = 0
+
+    def ends_itself(connection: Connection) -> int:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return tried
+
+    assert await world.database.get(ends_itself) == 2
+    tried = 0
+    assert await world.database.scan(ends_itself) == 2
+
+
+async def test_a_job_whose_session_ends_before_its_commit_is_run_again(world: World) -> None:
+    def job(connection: Connection) -> int:
+        result = world.job(connection)
+        if result == 1:
+            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return result
+
+    assert await world.database.write(job) == 2
+    assert await world.accounts() == ["a2"]
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_commit_without_an_answer_is_looked_up_and_not_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_done: bool
+) -> None:
+    execute: Any = Session.execute
+    lost = 0
+
+    async def losing(self: Session, query: str, *values: object, **more: object) -> object:
+        nonlocal lost
+        if query == "COMMIT" and not lost:
+            lost += 1
+            if is_done:
+                await execute(self, query)
+            self.terminate()
+            raise ConnectionResetError("the answer was lost")
+        return await execute(self, query, *values, **more)
+
+    monkeypatch.setattr(Session, "execute", losing)
+    assert await world.database.write(world.job) == (1 if is_done else 2)
+    assert lost == 1
+    assert await world.accounts() == (["a1"] if is_done else ["a2"])
+
+
+async def test_a_commit_without_an_answer_of_another_server_stays_unknown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a fail-over: the other server has given the transaction's number to another, or has not come to it yet."""
+    execute: Any = Session.execute
+    fetchrow: Any = Session.fetchrow
+    servers = 0
+
+    async def losing(self: Session, query: str, *values: object, **more: object) -> object:
+        if query == "COMMIT":
+            self.terminate()
+            raise ConnectionResetError("the answer was lost")
+        return await execute(self, query, *values, **more)
+
+    async def another(self: Session, query: str, *values: object, **more: object) -> object:
+        nonlocal servers
+        servers += 1
+        found = await fetchrow(self, query, *values, **more)
+        return found[0], servers, None
+
+    monkeypatch.setattr(Session, "execute", losing)
+    monkeypatch.setattr(Session, "fetchrow", another)
+    with pytest.raises(DatabaseUnavailable, match="unknown"):
+        await world.database.write(world.job)
+    assert (world.runs, servers) == (1, 2)
