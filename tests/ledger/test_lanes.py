@@ -16,11 +16,13 @@ from farebox.ledger.posting import apply
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import HOUR_MS
+from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.postgres.migrations import TURN
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from tests import engines
-from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf, grant, hold, open_books, settle, top_up
+from tests.ledger.kit import ANN, BOB, EVE, SECONDS, START, Books, CallOf, grant, hold, open_books, settle, top_up
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
 
@@ -151,6 +153,56 @@ async def test_a_closed_ledger_has_finished_and_takes_no_more(books: Books) -> N
     assert all(verdict.ok for verdict in await asyncio.gather(*sent))
     with pytest.raises(DatabaseUnavailable):
         await books.do(hold("late", 1))
+
+
+async def test_a_closed_ledger_has_waited_for_jobs_that_its_batches_left(books: Books) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("first", 1))
+    third = await connect(server(books).url, timeout=SECONDS, name="third")
+    async with third.transaction():
+        await third.execute(f"SELECT pg_advisory_xact_lock({TURN})")  # no job has a turn
+        repeated = asyncio.ensure_future(books.do(hold("first", 1)))
+        closing = asyncio.ensure_future(closed(books, repeated))
+        while not await third.fetchval(FOR_A_TURN):  # noqa: ASYNC110 - a server tells of it to those who ask
+            await asyncio.sleep(0.01)
+        await third.fetchval("SELECT 1")
+        assert not closing.done()
+    third.terminate()
+    assert await closing, "the job had not ended"
+    assert (await repeated).outcome is Outcome.REPEATED
+
+
+FOR_A_TURN = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory' "
+    "AND application_name = 'farebox'"
+)
+
+
+async def closed(books: Books, sent: "asyncio.Future[Verdict]") -> bool:
+    """Close the ledger; whether what was sent has been answered by then."""
+    await asyncio.sleep(0)  # it is sent
+    await books.ledger.close()
+    return sent.done()
+
+
+async def test_what_breaks_a_batch_breaks_nobody_elses_command(books: Books) -> None:
+    """The lots of an account hold less than is posted: that must never be, and its charge fails; others' do not."""
+    await books.fund(ANN, 100)
+    await books.fund(BOB, 100)
+    for account in (ANN, BOB):
+        await books.do(hold(f"of {account}", 10, account_id=account))
+    await books.database.write(lambda c: c.execute("UPDATE lots SET remaining = 3 WHERE account_id = ?", (ANN,)))
+    before = lanes(books).slow
+    answers = await asyncio.gather(
+        *(books.do(settle(f"of {account}", 10, account_id=account)) for account in (ANN, BOB)),
+        books.do(hold("another", 5, account_id=BOB)),
+        return_exceptions=True,
+    )
+    assert lanes(books).slow == before + 3
+    assert isinstance(answers[0], Exception)
+    assert not isinstance(answers[0], DatabaseUnavailable), "the database is well"
+    assert [answer.outcome for answer in answers[1:] if isinstance(answer, Verdict)] == [Outcome.DONE] * 2
+    await books.database.write(lambda c: c.execute("UPDATE lots SET remaining = 100 WHERE account_id = ?", (ANN,)))
 
 
 # --- the same as jobs do it -------------------------------------------------------------------------------------------

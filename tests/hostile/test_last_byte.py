@@ -1,0 +1,55 @@
+"""The last byte of an answer waits for the commit of its charge, on PostgreSQL: who holds up one holds up the other."""
+
+import asyncio
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from farebox.storage.postgres.connecting import connect
+from tests import engines
+from tests.ride.gate import MODEL, SLUG, gated
+from tests.ride.kit import differences, eventually
+from tests.ride.wire import chat_body, start
+from tests.support import Farebox, running_farebox
+
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite it is tests/ride that sees to it")
+
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+    "AND application_name = 'farebox lane'"
+)
+
+
+@pytest.fixture(scope="module")
+def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    engines.use_engine("postgres")
+    with running_farebox(tmp_path_factory.mktemp("farebox")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nobody_has_the_whole_answer_before_it_is_charged(farebox: Farebox, *, stream: bool) -> None:
+    customer = farebox.funded("5")
+    third = await connect(farebox.services.settings.database_url, timeout=10, name="third")
+    with gated(farebox) as gate:
+        wire = await start(customer, chat_body(model=f"{SLUG}/{MODEL}", max_tokens=50, stream=stream))
+        await eventually(lambda: gate.waiting == 1, "the call is under way")
+        async with third.transaction():
+            await third.execute("SELECT FROM balances WHERE account_id = $1 FOR UPDATE", customer.account_id)
+            answering = asyncio.ensure_future(wire.answer())
+            gate.open()
+            while not await third.fetchval(WAITING):  # noqa: ASYNC110 - the charge's batch
+                await asyncio.sleep(0.01)
+            async with httpx.AsyncClient() as client:  # who comes later is answered: what was to be sent has been
+                for _ in range(5):
+                    assert (await client.get(f"{farebox.url}/healthz")).status_code == 200
+            assert not answering.done()
+            assert b"data: [DONE]\n\n" not in wire._raw, "the last event lacks a byte"
+            assert customer.balance.posted == 5 * 10**9
+        answer = await asyncio.wait_for(answering, 10)
+    third.terminate()
+    assert answer.status == 200
+    assert answer.whole
+    assert customer.balance.posted < 5 * 10**9
+    assert differences(farebox) == []
