@@ -7,8 +7,8 @@ from typing import Any
 from farebox.clock import SystemClock
 from farebox.pricing.supplement import shipped
 from farebox.storage.calls import add_usage
-from farebox.storage.sqlite import connect
 from tests.cli.conftest import Cli
+from tests.engines import settings_for, write_now
 
 OURS: dict[str, Any] = {
     "date": "2027-01-31",
@@ -93,9 +93,8 @@ def test_the_audit_fails_where_a_model_in_use_differs(cli: Cli, data_dir: Path, 
     cli("price", "set", "openai", "acme-1", "--input", "1", "--output", "2")
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"acme-1": {"litellm_provider": "openai", "input_cost_per_token": 1.06e-06}}))
-    connection = connect(data_dir / "farebox.db")
-    add_usage(connection, 0, "acme", SystemClock().now_ms(), "openai", "acme-1", 5)
-    connection.close()
+    at = SystemClock().now_ms()
+    write_now(settings_for(data_dir), lambda c: add_usage(c, 0, "acme", at, "openai", "acme-1", 5))
     found = cli("price", "audit", "--litellm", str(file), "--json")
     assert (found.status, json.loads(found.out)[0]["in_use"]) == (1, True)
     assert cli("price", "audit", "--litellm", str(file), "--limit", "6").status == 0
