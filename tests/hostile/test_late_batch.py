@@ -188,6 +188,14 @@ async def test_an_open_hold_of_a_fenced_process_is_charged_at_once(world: World,
     assert (verdict.outcome, verdict.amount, verdict.late, gateway.ledger.slow) == (Outcome.DONE, 60, False, 0)
 
 
+async def test_one_that_stops_leaves_no_right_behind(world: World, gateway: Gateway) -> None:
+    assert (await gateway.hold("h")).ok
+    registered = partial(rows, sql="SELECT instance_id FROM lanes WHERE instance_id = 'gateway'")
+    assert await world.database.get(registered) == [("gateway",)]
+    await gateway.ledger.close()
+    assert await world.database.get(registered) == []
+
+
 async def test_one_that_is_fenced_again_and_again_is_refused(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ async def test_a_small_hold_behind_a_too_large_one_is_admitted(books: Books) -> 
 async def test_one_hold_many_times_in_a_batch(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("first", 1))
+    before = lanes(books).slow
     same: list[Command] = [hold("h", 40), settle("h", 30), hold("h", 40), hold("h", 41), release("h")]
     answers = await asyncio.gather(*(books.do(each) for each in (*same, hold("i", 59))), return_exceptions=True)
     assert isinstance(answers.pop(3), Conflict)
@@ -119,6 +120,7 @@ async def test_one_hold_many_times_in_a_batch(books: Books) -> None:
         Outcome.DONE, Outcome.DONE, Outcome.REPEATED, Outcome.NOT_OPEN, Outcome.DONE,
     ]  # fmt: skip
     assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(70, 60)]
+    assert lanes(books).slow == before + 4, "the first, and who has nothing to do with it, need no job"
 
 
 async def test_a_repeat_does_not_disturb_its_batch(books: Books) -> None:

@@ -64,6 +64,8 @@ class Lane:
                 careful = True
             except of.PostgresError:
                 log.exception("batch failed", bucket=self._bucket)
+                if self._call is None:  # it was the way that could not be made ready
+                    self.close()
                 return None
             except BaseException:  # whatever the statement is doing, its answer is not for the next batch
                 self.close()
