@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -111,6 +112,17 @@ async def test_a_read_is_done_again(world: World) -> None:
     assert await world.database.get(ends_itself) == 2
     tried = 0
     assert await world.database.scan(ends_itself) == 2
+
+
+async def test_what_a_statement_raises_is_for_its_job_to_expect(world: World) -> None:
+    def job(connection: Connection) -> str:
+        try:
+            connection.execute("SELECT 1 / 0")
+        except asyncpg.DivisionByZeroError:
+            return "expected"
+        return "nothing was raised"
+
+    assert await world.database.get(job) == "expected"
 
 
 async def test_a_job_whose_session_ends_before_its_commit_is_run_again(world: World) -> None:
