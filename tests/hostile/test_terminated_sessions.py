@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from farebox.storage.accounts import add_account
+from farebox.storage.postgres import health
 from farebox.storage.postgres.connecting import Session, connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
@@ -184,3 +185,20 @@ async def test_a_commit_without_an_answer_of_another_server_stays_unknown(
     with pytest.raises(DatabaseUnavailable, match="unknown"):
         await world.database.write(world.job)
     assert (world.runs, servers) == (1, 2)
+
+
+async def test_the_database_is_back_when_a_commit_has_gone_through_and_not_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading alone would do while its disk is full, or a standby that commits wait for is missing."""
+    watched = world.database.health
+    watched._watching = asyncio.ensure_future(asyncio.sleep(0))  # it looks when the test says so
+    watched.failed(DatabaseUnavailable("a commit failed"))
+    with monkeypatch.context() as patch:
+        patch.setattr(health, "_PROOF", "SELECT 1 / 0")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await watched._look()
+        with pytest.raises(DatabaseUnavailable, match="a commit failed"):
+            world.database.check()
+    await watched._look()
+    world.database.check()
