@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from farebox.clock import Ids, RandomIds, SystemClock
+from farebox.ledger import recovery
 from farebox.ledger.commands import Grant, Hold, Outcome, Settle
 from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.settings import load
@@ -18,6 +19,7 @@ from farebox.storage.accounts import add_account
 from farebox.storage.database import Database, open_database
 from farebox.storage.instances import list_instances, note_seen
 from farebox.storage.sql import Connection, rows
+from farebox.usecases import instances
 from farebox.usecases.instances import Judge
 from farebox.usecases.services import Services
 from tests import engines
@@ -126,6 +128,32 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
     verdict = await world.ledger.do(Settle(account_id="a", hold_id=lost, amount=60, at=world.clock.now_ms()))
     assert (verdict.outcome, verdict.late, verdict.amount) == (Outcome.DONE, True, 60)
     assert await world.instances() == {"judge", "living", "silent"}
+
+
+async def test_only_holds_of_the_very_process_are_ended(world: World) -> None:
+    names = ("silenc", "silent", "silent2", "zoe")
+    for name in names:
+        await world.seen(name)
+    holds = {name: await world.hold(name) for name in names}
+    await world.pass_time(LOST_AFTER + STEP, world.judge(), alive=("silenc", "silent2", "zoe"))
+    states = await world.states()
+    assert {name for name in names if states[holds[name]] == "expired"} == {"silent"}
+
+
+async def test_a_process_that_is_seen_while_its_calls_are_ended_keeps_its_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.seen("back")
+    resolve = recovery.resolve_lost
+
+    async def meanwhile(*parts: Any, **more: Any) -> Any:
+        world.clock.seconds += 0.001
+        await world.seen("back")
+        return await resolve(*parts, **more)
+
+    monkeypatch.setattr(instances, "resolve_lost", meanwhile)
+    await world.pass_time(LOST_AFTER + STEP, world.judge())
+    assert await world.instances() == {"judge", "back"}
 
 
 async def test_a_judge_that_was_away_begins_anew(world: World) -> None:
