@@ -40,6 +40,7 @@ class Farebox:
     def __init__(self, ready: "Ready", loop: asyncio.AbstractEventLoop) -> None:
         self.services = ready.services
         self.url = ready.base_url
+        self.port = ready.port
         self.demo_url = ready.demo_url or ""
         self.stripe_url = ready.fake_stripe_url or ""
         """The fake Stripe, with /_fake/… to steer it."""

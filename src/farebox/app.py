@@ -15,6 +15,7 @@ import structlog
 from farebox import logs
 from farebox.clock import Clock, RandomIds, SystemClock
 from farebox.http.application import Application
+from farebox.http.client_address import Clients
 from farebox.http.data_plane import DataPlane
 from farebox.http.metrics import at_own_port
 from farebox.http.server import serve as listen
@@ -171,6 +172,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             header_limit=settings.header_limit_bytes,
             shared=port_shared,
             budget=services.held,
+            prefaced=Clients(settings).trusts if settings.proxy_protocol == "on" else None,
         )
         stack.push_async_callback(server.close)
         await stack.enter_async_context(_measured(services, around, data_plane, port_shared=port_shared))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from farebox.clock import random_bytes
+from farebox.standing import check_standing
 
 PREFIX = "FAREBOX_"
 SECRET_BYTES = 32
@@ -64,7 +65,16 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8787, "Port to listen on.", 1, 65535)
-    public_url: str = _setting("", "Base URL that clients use, for links in answers; by default http://HOST:PORT.")
+    public_url: str = _setting(
+        "", "Base URL that clients use, for links in answers; it may have a path. By default http://HOST:PORT."
+    )
+    trusted_proxies: str = _setting(
+        "", "Addresses and networks of the proxies in front, such as `127.0.0.1,10.0.0.0/8`, which are believed."
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = _setting(
+        "x-forwarded-for", "The header in which trusted proxies tell the client's address; the other one is not read."
+    )
+    proxy_protocol: Literal["off", "on"] = _setting("off", "`on`: trusted proxies use the PROXY protocol, 1 or 2.")
     metrics_port: int = _setting(0, "Port of its own for `GET /metrics` (docs/metrics.md); 0: none.", 0, 65535)
     metrics_host: str = _setting("127.0.0.1", "Its address. One that others can reach needs FAREBOX_METRICS_TOKEN.")
     metrics_token: str = _setting("", "Token for `GET /metrics`, there and at the main port.", secret=True)
@@ -277,6 +287,10 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
             f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
             "postgresql://USER:PASSWORD@HOST:PORT/NAME"
         )
+    try:
+        check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     _check_money_in(settings)
     return settings
 

@@ -63,7 +63,11 @@ async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIt
             demo_url = f"http://127.0.0.1:{demo_server.port}"
         reserved = reserve(settings.host, settings.port)
         stack.callback(reserved.close)
-        base_url = settings.base_url if settings.port else f"http://{settings.host}:{reserved.getsockname()[1]}"
+        base_url = (
+            settings.base_url
+            if settings.port or settings.public_url
+            else f"http://{settings.host}:{reserved.getsockname()[1]}"
+        )
         metrics_reserved = None
         if settings.metrics_port:
             metrics_reserved = reserve(settings.metrics_host, settings.metrics_port, setting="FAREBOX_METRICS_PORT")

@@ -43,12 +43,14 @@ class Proxy:
         return next(filter(None, (shutil.which(name, path=search) for name in self.programs)), None)
 
     @contextlib.contextmanager
-    def running(self, farebox_url: str, folder: Path) -> Iterator[str]:
-        """Its URL, with this Farebox behind it."""
+    def running(
+        self, farebox_url: str, folder: Path, *, port: int = 0, edit: Callable[[str], str] = str
+    ) -> Iterator[str]:
+        """Its URL, with this Farebox behind it. `edit` changes what the page says."""
         assert self.path is not None
         folder.mkdir(parents=True, exist_ok=True)
-        port = _free_port()
-        blocks = [_moved(block, port, farebox_url) for block in blocks_of(self.title)]
+        port = port or free_port()
+        blocks = [edit(_moved(block, port, farebox_url)) for block in blocks_of(self.title)]
         command = self.lay_out(self.path, blocks, folder)
         environment = dict(os.environ, HOME=str(folder), XDG_DATA_HOME=str(folder), XDG_CONFIG_HOME=str(folder))
         with (folder / "output").open("wb") as output:
@@ -90,7 +92,7 @@ def _moved(block: str, port: int, farebox_url: str) -> str:
     return re.sub(r"(?<!\d)8787(?!\d)", str(address.port), block)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -98,13 +100,13 @@ def _free_port() -> int:
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, output: Path) -> None:
-    """Until it answers from Farebox."""
+    """Until Farebox answers through it, or something does."""
     end = time.monotonic() + START_SECONDS
     while True:
         assert process.poll() is None, output.read_text()[-3000:]
         assert time.monotonic() < end, output.read_text()[-3000:]
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/healthz", timeout=5).status_code == 200:
+            if httpx.get(f"{url}/healthz", timeout=5).status_code in (200, 404):
                 return
         time.sleep(0.02)
 

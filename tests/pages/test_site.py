@@ -14,11 +14,11 @@ import pytest
 from farebox.http.pages import overview, visit
 from farebox.http.pages.routes import PAGES
 from farebox.http.pages.view import TRANSFERS_READ
+from farebox.http.request import Request
 from farebox.http.router import Route
 from farebox.storage.statement import TransferRow
 from farebox.usecases import cards, owner_sessions
 from farebox.usecases.owner_sessions import Session
-from farebox.usecases.services import Services
 from tests.support import Farebox, running_farebox
 
 SEALED = [route for route in PAGES if route.method == "POST" and route.path != "/billing/open"]
@@ -181,10 +181,18 @@ def test_no_other_site_signs_an_owner_in(farebox: Farebox, site: str) -> None:
 
 
 def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> None:
-    with running_farebox(tmp_path) as farebox, httpx.Client(base_url=farebox.url) as stranger:
+    with (
+        running_farebox(tmp_path, trusted_proxies="127.0.0.1") as farebox,
+        httpx.Client(base_url=farebox.url) as stranger,
+    ):
         asked = f"{farebox.stripe_url}/_fake/requests"
         before = len(httpx.get(asked).json()["requests"])
-        pages = [stranger.get(f"/billing/done?checkout=cs_test_{number:020d}") for number in range(70)]
+        pages = [
+            stranger.get(
+                f"/billing/done?checkout=cs_test_{number:020d}", headers={"x-forwarded-for": f"192.0.2.{number % 4}"}
+            )
+            for number in range(70)
+        ]
         assert [page.status_code for page in pages] == [404] * 60 + [200] * 10
         assert "not looked at just now" in pages[-1].text
         assert len(httpx.get(asked).json()["requests"]) - before == 60
@@ -335,8 +343,8 @@ def test_style_and_icon_are_served(farebox: Farebox) -> None:
 
 @pytest.mark.parametrize(("base_url", "secure"), [("https://ai.example", True), ("http://127.0.0.1:8787", False)])
 def test_over_https_the_cookie_goes_nowhere_else(base_url: str, secure: bool) -> None:
-    services = cast(Services, SimpleNamespace(base_url=base_url))
-    _, cookie = visit.session_cookie(services, Session("acme", "secret"))
+    request = cast(Request, SimpleNamespace(services=SimpleNamespace(base_url=base_url), encrypted=False))
+    _, cookie = visit.session_cookie(request, Session("acme", "secret"))
     assert cookie.endswith("; Secure") is secure
-    _, gone = visit.session_cookie(services, None)
+    _, gone = visit.session_cookie(request, None)
     assert gone.startswith("farebox_session=; Path=/billing; Max-Age=0;")

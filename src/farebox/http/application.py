@@ -7,8 +7,10 @@ import structlog
 
 from farebox.errors import DATABASE_UNAVAILABLE, INTERNAL, Problem
 from farebox.http.auth import authenticate, authorize
+from farebox.http.client_address import Clients
 from farebox.http.envelope import Answer, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.public_path import below, rooted
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown, tidy_path
 from farebox.http.routes import ROUTES
@@ -16,11 +18,14 @@ from farebox.http.sparing import spend
 from farebox.http.validation import read, read_body
 from farebox.limits.held import STRANGERS
 from farebox.model import Caller
+from farebox.standing import path_of
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.services import Services
 
 log = structlog.get_logger("farebox.http")
 
+METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+"""All that there are at some URL."""
 RETRY_SECONDS = 1
 """When to try again after the database did not take a write."""
 
@@ -30,6 +35,8 @@ class Application:
 
     def __init__(self, services: Services, data_plane: Callable[[Exchange], Awaitable[None]]) -> None:
         self._services = services
+        self._clients = Clients(services.settings)
+        self._root = path_of(services.settings.public_url)
         self._data_plane = data_plane
         self._router = Router(ROUTES)
         self._process = services.ids.account_id()[:8]
@@ -37,6 +44,13 @@ class Application:
 
     async def __call__(self, exchange: Exchange) -> None:
         request_id = f"{self._process}{next(self._requests):08x}-FBX"
+        if self._clients.behind_proxies:
+            self._clients.look_behind(exchange)
+        if self._root:
+            exchange.path = below(self._root, exchange.path)
+        if exchange.path == "*":  # only OPTIONS asks for it: what the server can do
+            exchange.answer(204, [("allow", METHODS)], b"")
+            return
         try:
             if _of_data_plane(exchange.path):
                 await self._data_plane(exchange)
@@ -55,11 +69,12 @@ class Application:
     async def _control_plane(self, exchange: Exchange, request_id: str) -> Answer:
         route, parameters = self._router.find(exchange.method, exchange.path)
         try:
-            return await self._handle(route, exchange, parameters)
+            answer = await self._handle(route, exchange, parameters)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
-            return route.on_problem(_problem_of(error, exchange, request_id))
+            answer = route.on_problem(_problem_of(error, exchange, request_id))
+        return rooted(answer, self._root) if self._root else answer
 
     async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Answer:
         caller = await self._admit(route, exchange, parameters)
@@ -68,7 +83,16 @@ class Application:
         body = b""
         if route.raw_limit:
             body = await whole_body(exchange, self._services.settings, route.raw_limit)
-        request = Request(self._services, exchange.headers, parameters, exchange.query, caller, body)
+        request = Request(
+            self._services,
+            exchange.headers,
+            parameters,
+            exchange.query,
+            caller,
+            body,
+            client=exchange.client,
+            encrypted=exchange.encrypted,
+        )
         if route.takes is None:
             return await route.handler(request, None)
         if route.takes_body:

@@ -25,6 +25,8 @@ class AsgiExchange:
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path = quote(scope["path"], safe=PATH_SAFE)  # the server has decoded it
+        self.client: str = (scope.get("client") or ("",))[0]
+        self.encrypted = scope.get("scheme") == "https"
         self.query: str = scope["query_string"].decode("latin-1")
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:

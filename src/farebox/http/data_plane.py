@@ -145,8 +145,9 @@ class DataPlane:
         except Problem as problem:
             sink.fail(problem)
             if not sink.call_known:  # one that became a call has its own line and row
-                self._services.metrics.count(REFUSED, problem.kind.name)
-                log.info("refused", request_id=request_id, path=shown(exchange.path), error=problem.kind.name)
+                path, why = shown(exchange.path), problem.kind.name
+                self._services.metrics.count(REFUSED, why)
+                log.info("refused", request_id=request_id, path=path, error=why, client=exchange.client)
         except DatabaseUnavailable as error:
             sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
             if not sink.call_known:
@@ -193,7 +194,7 @@ class DataPlane:
         credentials = read_credentials(exchange.headers, exchange.query)
         own_key = credentials.own_key and target.slug not in ("rest", "")
         gateway = await self._gateway(target, credentials.token, own_key=own_key)
-        if exchange.method == "GET" and target.slug in ("compat", "rest") and target.path in _MODEL_LISTS:
+        if exchange.method in ("GET", "HEAD") and target.slug in ("compat", "rest") and target.path in _MODEL_LISTS:
             sink.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
             return
         self._count(target, gateway)
@@ -244,6 +245,7 @@ class DataPlane:
             body=body.content,
             own_key=own_key,
             coded=body.coded,
+            client=exchange.client,
         )
         if target.slug == "":
             await self._universal(asked, sink, watch)

@@ -41,10 +41,14 @@ class Exchange(Protocol):
     @property
     def method(self) -> str: ...
 
-    @property
-    def path(self) -> str:
-        """Percent-encoded, as it would be forwarded; what needs no encoding has none."""
-        ...
+    path: str
+    """Percent-encoded, as it would be forwarded; what needs no encoding has none. Whoever serves below a path takes it
+    off."""
+
+    client: str
+    """The address of the client; of whoever is connected, where nobody knows better. Empty where it is not known."""
+    encrypted: bool
+    """The client is known to have come over TLS, to a proxy in front."""
 
     @property
     def query(self) -> str:

@@ -28,6 +28,10 @@ class Request:
     """None on routes that anyone may call, and where the handler itself judges the credentials."""
     body: bytes = b""
     """As it came; only on routes with a `raw_limit`."""
+    client: str = ""
+    """The address of the client, as far as it is known."""
+    encrypted: bool = False
+    """The client came over TLS."""
 
     @property
     def account_id(self) -> str:

@@ -5,6 +5,7 @@ Counted in this process; a restart begins anew.
 """
 
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 
 from farebox.errors import RATE_LIMITED, Problem
 from farebox.usecases.services import Services
@@ -29,9 +30,19 @@ DOCUMENTS = Budget("documents", 30, 60)
 TESTS = Budget("messages by hand", 20, 60)
 STRANGERS = Budget("visits without a session", 60, 60)
 """Of all who come back from the processor's page without a session, together."""
+STRANGER = Budget("visits without a session from your address", 20, 60)
+"""Of one address, so that it does not use up what is for all. An IPv6 network of 64 bits counts as one address."""
 
 EVERYBODY = ""
 """Whose budget it is where it is not an account's."""
+
+
+def stranger(client: str) -> str:
+    """Whose budget an address has."""
+    try:
+        return client if ip_address(client).version == 4 else str(ip_network(f"{client}/64", strict=False))
+    except ValueError:  # it is not known
+        return client
 
 
 def spend(services: Services, budget: Budget, account_id: str) -> None:

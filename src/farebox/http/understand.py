@@ -87,6 +87,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     coded: bool = False
     """The body is in a content coding that the provider may know."""
+    client: str = ""
+    """The address of the caller."""
 
 
 async def native_call(services: Services, asked: Asked) -> Call:
@@ -187,6 +189,7 @@ def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, k
         metadata=_metadata(header("cf-aig-metadata")),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
+        client=asked.client,
     )
 
 

@@ -49,6 +49,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str | int | float | bool] | None = None
     event_id: str = ""
     user_agent: str = ""
+    client: str = ""
+    """The caller's address, for the log line."""
 
     @property
     def provider(self) -> str:

@@ -62,6 +62,8 @@ class Configuration:
         """How often all of it was read."""
         self._tokens: dict[str, AccessToken] = {}
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
+        self._no_gateways: dict[tuple[str, str], None] = {}
+        """What was asked for and is not there: browsers ask, and anybody may."""
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -113,14 +115,19 @@ class Configuration:
         """The gateway's configuration, or None. `default` comes into being on first use, where `create`."""
         key = (account_id, gateway_id)
         config = self._gateways.get(key)
+        makes = create and gateway_id == DEFAULT_GATEWAY
+        if config is None and key in self._no_gateways and not makes:
+            return None
         if config is None:
             forgotten = self._forgotten
             row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
             if row is not None:
                 config = msgspec.json.decode(row.config, type=GatewayConfig)
-            elif create and gateway_id == DEFAULT_GATEWAY:
+            elif makes:
                 config = await self._make_default(account_id)
             else:
+                if forgotten == self._forgotten:
+                    _remember(self._no_gateways, key, None)
                 return None
             if forgotten == self._forgotten:
                 _remember(self._gateways, key, config)
@@ -146,6 +153,7 @@ class Configuration:
         self._forgotten += 1
         self._tokens.clear()
         self._gateways.clear()
+        self._no_gateways.clear()
         rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:
             slug = provider.slug

@@ -110,6 +110,7 @@ class CallRecord(msgspec.Struct):
             gateway=call.gateway_id,
             provider=call.provider,
             model=ended.model or call.model,
+            client=call.client or None,
             path=call.path,
             status=ended.status,
             outcome=ended.outcome,

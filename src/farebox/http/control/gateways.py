@@ -142,7 +142,7 @@ async def url(request: Request, _: None) -> Answer:
         raise Problem(NOT_FOUND, "Not Found")
     if provider != "compat" and request.services.configuration.provider(provider) is None:
         raise Problem(PROVIDER_UNKNOWN, "There is no such provider")
-    return ok(f"{request.services.settings.base_url}/v1/{account_id}/{gateway_id}/{provider}")
+    return ok(f"{request.services.base_url}/v1/{account_id}/{gateway_id}/{provider}")
 
 
 async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayConfig]) -> Answer:

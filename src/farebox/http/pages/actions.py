@@ -205,7 +205,7 @@ async def end_limit(visit: Visit, form: Form) -> Answer | str:
 @action
 async def sign_out(visit: Visit, form: Form) -> Answer | str:
     await owner_sessions.end(visit.services, visit.session)
-    return see_other("/billing/signed-out", session_cookie(visit.services, None))
+    return see_other("/billing/signed-out", session_cookie(visit.request, None))
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------

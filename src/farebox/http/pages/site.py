@@ -4,6 +4,8 @@ import re
 from functools import partial
 from importlib.resources import files
 
+import structlog
+
 from farebox.errors import NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Answer
 from farebox.http.pages import buying, layout, overview
@@ -22,10 +24,12 @@ from farebox.http.pages.visit import (
     visit_of,
 )
 from farebox.http.request import Request
-from farebox.http.sparing import EVERYBODY, LOOKS, STRANGERS, spend
+from farebox.http.sparing import EVERYBODY, LOOKS, STRANGER, STRANGERS, spend, stranger
 from farebox.payments.processor import Checkout
 from farebox.storage.accounts import find_account
 from farebox.usecases import owner_sessions, payment_news, top_up
+
+log = structlog.get_logger("farebox.http")
 
 _STYLE = files(__package__).joinpath("style.css").read_bytes()
 _ICON = files(__package__).joinpath("icon.svg").read_bytes()
@@ -65,7 +69,8 @@ async def open_link(request: Request, _: None) -> Answer:
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(VALIDATION_FAILED, "The form was not sent from here: open the link itself")
     session = await owner_sessions.open_link(request.services, request.form().get("link", ""))
-    return see_other("/billing", session_cookie(request.services, session))
+    log.info("billing page opened", account=session.account_id, client=request.client)
+    return see_other("/billing", session_cookie(request, session))
 
 
 async def billing(request: Request, _: None) -> Answer:
@@ -114,6 +119,7 @@ async def done(request: Request, _: None) -> Answer:
     session = await session_of(request)
     try:
         if session is None:
+            spend(request.services, STRANGER, stranger(request.client))
             spend(request.services, STRANGERS, EVERYBODY)
         else:
             spend(request.services, LOOKS, session.account_id)

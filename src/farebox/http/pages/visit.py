@@ -112,11 +112,11 @@ def problem_page(problem: Problem) -> Answer:
 # --- cookies ----------------------------------------------------------------------------------------------------------
 
 
-def session_cookie(services: Services, session: Session | None) -> tuple[str, str]:
+def session_cookie(request: Request, session: Session | None) -> tuple[str, str]:
     """The header that keeps the session in the browser, or takes it away."""
     if session is None:
-        return _cookie(services, SESSION_COOKIE, "", 0)
-    return _cookie(services, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
+        return _cookie(request, SESSION_COOKIE, "", 0)
+    return _cookie(request, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
 
 
 def note_cookie(visit: Visit, note: Said) -> tuple[str, str]:
@@ -124,11 +124,11 @@ def note_cookie(visit: Visit, note: Said) -> tuple[str, str]:
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
     seal = owner_sessions.seal(visit.services, visit.session, text)
     packed = base64.urlsafe_b64encode(f"{seal}{text}".encode()).decode().rstrip("=")
-    return _cookie(visit.services, NOTE_COOKIE, packed, _NOTE_SECONDS)
+    return _cookie(visit.request, NOTE_COOKIE, packed, _NOTE_SECONDS)
 
 
 def no_note_cookie(visit: Visit) -> tuple[str, str]:
-    return _cookie(visit.services, NOTE_COOKIE, "", 0)
+    return _cookie(visit.request, NOTE_COOKIE, "", 0)
 
 
 _SEAL_CHARACTERS = 64
@@ -149,6 +149,6 @@ def note_of(visit: Visit) -> Said | None:
     return Said(*json.loads(text))
 
 
-def _cookie(services: Services, name: str, value: str, seconds: int) -> tuple[str, str]:
-    secure = "; Secure" if services.base_url.startswith("https://") else ""
+def _cookie(request: Request, name: str, value: str, seconds: int) -> tuple[str, str]:
+    secure = "; Secure" if request.encrypted or request.services.base_url.startswith("https://") else ""
     return "set-cookie", f"{name}={value}; Path=/billing; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

@@ -6,6 +6,7 @@ What it leaves out, a proxy in front does: TLS, HTTP/2, compression, files.
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 
 from farebox.clock import SystemClock
@@ -66,11 +67,13 @@ async def serve(
     shared: bool = False,
     limits: Limits | None = None,
     budget: ByteBudget | None = None,
+    prefaced: Callable[[str], bool] | None = None,
 ) -> RunningServer:
     """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
 
     Port 0 takes a free one. `shared`: other processes of ours listen on the same port, and the system deals the
-    connections out. `budget` is that of the handler's leases. Raises AddressInUse.
+    connections out. `budget` is that of the handler's leases. `prefaced`: whether whoever connects from this
+    address begins with a header of the PROXY protocol; None: nobody. Raises AddressInUse.
     """
     loop = asyncio.get_running_loop()
     if reserved is not None:
@@ -81,7 +84,7 @@ async def serve(
         raise _taken(host, port, error) from error
     limits = limits or Limits()
     limits = replace(limits, header_bytes=header_limit, connections=_connections_max(limits.connections))
-    state = ServerState(handler, loop, Dates(SystemClock()), limits, budget or ByteBudget())
+    state = ServerState(handler, loop, Dates(SystemClock()), limits, budget or ByteBudget(), prefaced)
     port = sock.getsockname()[1]
     listener = await loop.create_server(lambda: Connection(state), sock=sock, backlog=BACKLOG)
     return RunningServer(state, listener, host, port)

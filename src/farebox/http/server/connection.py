@@ -1,7 +1,6 @@
 """One connection of a client: requests go to the handler one after another, answers out in the same order."""
 
 import asyncio
-import json
 import math
 import socket
 import struct
@@ -11,8 +10,9 @@ import structlog
 
 from farebox.http.exchange import ClientGone
 from farebox.http.server.exchange import Http1Exchange
-from farebox.http.server.heads import Dates, status_line
+from farebox.http.server.heads import refused
 from farebox.http.server.kept import Kept
+from farebox.http.server.preface import read_preface
 from farebox.http.server.reader import RequestReader
 from farebox.http.server.state import ServerState
 from farebox.limits.held import Lease
@@ -42,11 +42,13 @@ class Connection(asyncio.Protocol):
         "_lost",
         "_marked",
         "_paused",
+        "_preface",
         "_reader",
         "_transport",
         "_unsent",
         "_waiters",
         "deadline",
+        "peer",
         "stalled",
         "state",
         "task",
@@ -59,6 +61,8 @@ class Connection(asyncio.Protocol):
         """The client does not read its answer."""
         self.task: asyncio.Task[None] | None = None
         """The handler's."""
+        self.peer = ""
+        """The address of whoever is connected, or for whom a trusted proxy connected; empty where it has none."""
         self._transport = cast(asyncio.Transport, None)
         self._reader = RequestReader(self)
         self._current: Http1Exchange | None = None
@@ -68,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._ahead = 0
         """Bytes that came without anybody asking for them."""
         self._paused = False
+        self._preface: bytes | None = None
+        """What has come of the PROXY protocol's header, while it is not there in full."""
         self._leaving = False
         """Nothing further is answered."""
         self._lost = False
@@ -87,13 +93,21 @@ class Connection(asyncio.Protocol):
         state = self.state
         if state.closing or len(state.connections) >= state.limits.connections:
             self._reader.deaf = True
-            self._transport.write(_refused(503, "Too many connections.", state.dates))
+            self._transport.write(refused(503, "Too many connections.", state.dates))
             self._transport.close()
             return
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else ""
+        if state.prefaced is not None and state.prefaced(self.peer):
+            self._preface = b""
         self.deadline = state.loop.time() + state.limits.head_seconds
         state.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._preface is not None:
+            data = self._after_preface(self._preface + data)
+            if not data:
+                return
         if self._reader.deaf:
             return
         current = self._current
@@ -110,6 +124,23 @@ class Connection(asyncio.Protocol):
                 self._ahead += len(data)
         if self._kept.counting or self._ahead + self._reader.pending > UNCLAIMED_FREE:
             self._count_unclaimed()
+
+    def _after_preface(self, data: bytes) -> bytes:
+        """What follows the header of the PROXY protocol. Whoever lacks it is closed without an answer."""
+        try:
+            found = read_preface(data)
+        except ValueError as error:
+            log.warning("connection closed", peer=self.peer, why=str(error))
+            self._reader.deaf = True
+            self._transport.abort()
+            return b""
+        if found is None:
+            self._preface = data
+            return b""
+        self._preface = None
+        length, address = found
+        self.peer = address or self.peer
+        return data[length:]
 
     def eof_received(self) -> bool:
         """A client that is done sending is gone: so does one look that closes its connection."""
@@ -245,7 +276,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, status: int, message: str) -> None:
         """The server's own word, and its last on this connection."""
-        self.write(_refused(status, message, self.state.dates))
+        self.write(refused(status, message, self.state.dates))
         self._leave(linger=True)
 
     # --- for the exchange ---
@@ -367,11 +398,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close now."""
         self._transport.abort()
-
-
-def _refused(status: int, message: str, dates: Dates) -> bytes:
-    body = json.dumps({"error": {"message": message}}).encode()
-    return (
-        f"{status_line(status)}content-type: application/json\r\n{dates.line()}content-length: {len(body)}\r\n"
-        "connection: close\r\n\r\n"
-    ).encode() + body

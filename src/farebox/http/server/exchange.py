@@ -41,7 +41,9 @@ class Http1Exchange:
         "_watchers",
         "asked",
         "broken",
+        "client",
         "complete",
+        "encrypted",
         "expects",
         "head_bytes",
         "headers",
@@ -62,6 +64,8 @@ class Http1Exchange:
         self.path = path
         self.query = query
         self.headers = headers
+        self.client = connection.peer
+        self.encrypted = False
         self.length = length
         """Of the body; None where it comes in chunks."""
         self.keep_alive = True

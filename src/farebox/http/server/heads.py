@@ -1,6 +1,7 @@
 """Heads: what a request line asks for, and the head of an answer. Text only; nothing here touches a connection."""
 
 import contextlib
+import json
 import re
 from email.utils import formatdate
 from http import HTTPStatus
@@ -110,6 +111,15 @@ def status_line(status: int) -> str:
     if not 200 <= status <= 999:
         raise ValueError(f"{status} is no status of an answer")
     return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+
+
+def refused(status: int, message: str, dates: Dates) -> bytes:
+    """The server's own word, and its last on a connection."""
+    body = json.dumps({"error": {"message": message}}).encode()
+    return (
+        f"{status_line(status)}content-type: application/json\r\n{dates.line()}content-length: {len(body)}\r\n"
+        "connection: close\r\n\r\n"
+    ).encode() + body
 
 
 def _learn(name: str) -> Kind:

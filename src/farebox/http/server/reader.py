@@ -32,9 +32,12 @@ class RequestReader:
         "_connection",
         "_head_bytes",
         "_head_lines",
+        "_headed",
         "_headers",
         "_limits",
+        "_line",
         "_parser",
+        "_received",
         "_target",
         "_upgrading",
         "deaf",
@@ -64,9 +67,17 @@ class RequestReader:
         self._arriving: Http1Exchange | None = None
         """The exchange whose body is on its way."""
         self._upgrading = False
+        self._received = b""
+        """What is being fed."""
+        self._line: bytes | None = b""
+        """What came before of a head that is in pieces, up to the end of its request line; None: nobody knows."""
+        self._headed = False
+        """A head has become whole with what is being fed."""
 
     def feed(self, data: bytes) -> None:
         size = len(data)
+        begins = self.unread == 0 and self._arriving is None
+        self._received, self._headed = data, False
         self.unread += size
         while data and not self.deaf:
             try:
@@ -79,6 +90,8 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 status = 505 if "HTTP version" in str(error) else 400
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
+        self._keep_line(self._received, begins=begins)
+        self._received = b""
         if not self.unread:
             self.pending = 0
             return
@@ -141,6 +154,8 @@ class RequestReader:
         parser, headers = self._parser, self._headers
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         length = self._judge(method, version, headers)
+        self._check_line(method, version)
+        self._line, self._headed = b"", True
         try:
             path, query = split_target(self._target, method)
         except ValueError as error:
@@ -190,6 +205,23 @@ class RequestReader:
         framing = "transfer-encoding: chunked" if exchange.length is None else f"content-length: {exchange.length}"
         self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
         return rest
+
+    def _keep_line(self, data: bytes, *, begins: bool) -> None:
+        """Keep what has come of a request line whose head is not whole. One that began behind another request is not
+        looked for."""
+        if not self.unread or self._arriving is not None or self.deaf:
+            self._line = b""
+        elif self._headed or not (begins or self._line):
+            self._line = None
+        elif self._line is not None and b"\r\n" not in self._line:
+            line, end, _ = (self._line + data).lstrip(b"\r\n").partition(b"\r\n")
+            self._line = line + end
+
+    def _check_line(self, method: str, version: str) -> None:
+        """The parser takes any number of spaces between the parts of a request line, where others count them."""
+        line = b"%b %b HTTP/%b\r\n" % (method.encode(), self._target, version.encode())
+        if self._line is not None and line not in self._line + self._received:
+            self._fail(400, "The request line has more than one space between its parts.")
 
     def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
         """The length of the body, None for chunks. Raises HttpParserError where the request is not to be served."""

@@ -48,6 +48,8 @@ class ServerState:
     limits: Limits
     budget: ByteBudget = field(default_factory=ByteBudget)
     """Counts what connections keep that no account has asked for; handlers count the rest on it."""
+    prefaced: Callable[[str], bool] | None = None
+    """Whether whoever connects from this address begins with a header of the PROXY protocol; None: nobody."""
     connections: "set[Connection]" = field(default_factory=set)
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None

@@ -1,0 +1,97 @@
+"""Who calls: the address of the client, through proxies that are trusted to tell it.
+
+Each proxy adds the address of whoever called it to the right of what it was given, so that from the right, the first
+address that is not a trusted proxy's is the client's. What stands left of it anybody may have written. Of the two
+headers only the one is read that the operator names: the other one passes through a proxy that does not know it.
+"""
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from farebox.http.exchange import Exchange, RequestHeaders
+from farebox.settings import Settings
+from farebox.standing import networks_of
+
+HOPS_MAX = 16
+"""Proxies one behind another, and more than anybody has."""
+_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^";,\s]+)', re.IGNORECASE)
+_PROTO = re.compile(r'(?:^|;)\s*proto\s*=\s*"?(\w+)', re.IGNORECASE)
+_WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?")
+
+
+class Clients:
+    """Tells clients from the proxies before them, by the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._trusted = networks_of(settings.trusted_proxies)
+        self._standard = settings.forwarded_header == "forwarded"
+        self._header = settings.forwarded_header
+
+    @property
+    def behind_proxies(self) -> bool:
+        """Whether there are any to look behind."""
+        return bool(self._trusted)
+
+    def look_behind(self, exchange: Exchange) -> None:
+        """Let the exchange know who the client is, where a trusted proxy is connected in its place."""
+        peer = exchange.client
+        exchange.client = self.address(peer, exchange.headers)
+        exchange.encrypted = exchange.encrypted or self.encrypted(peer, exchange.headers)
+
+    def trusts(self, address: str) -> bool:
+        """Whether it is a trusted proxy's."""
+        found = _address(address) if self._trusted else None
+        return found is not None and any(found in network for network in self._trusted)
+
+    def address(self, peer: str, headers: RequestHeaders) -> str:
+        """The client's address, as far as it can be known; `peer` is whoever is connected."""
+        if not self._trusted or not self.trusts(peer):
+            return peer
+        nearest = peer
+        for told in self._hops(headers):
+            found = _address(told)
+            if found is None:  # `unknown`, a name, or nonsense
+                break
+            nearest = str(found)
+            if not self.trusts(nearest):
+                break
+        return nearest
+
+    def encrypted(self, peer: str, headers: RequestHeaders) -> bool:
+        """Whether a trusted proxy says that the client came to it over TLS."""
+        if not self._trusted or not self.trusts(peer):
+            return False
+        if self._standard:
+            protos = [found[1] for hop in _from_right(headers.get("forwarded")) if (found := _PROTO.search(hop))]
+        else:
+            protos = list(_from_right(headers.get("x-forwarded-proto")))
+        return bool(protos) and protos[0].lower() == "https"
+
+    def _hops(self, headers: RequestHeaders) -> Iterator[str]:
+        for hop in _from_right(headers.get(self._header)):
+            if not self._standard:
+                yield hop
+                continue
+            found = _FOR.search(hop)
+            yield found[1].strip('"') if found else ""
+
+
+def _from_right(text: str | None) -> list[str]:
+    """The items of a list in a header, the last first."""
+    if not text:
+        return []
+    return [hop.strip() for hop in reversed(text.rsplit(",", HOPS_MAX)[-HOPS_MAX:])]
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address, with a port or without."""
+    with_port = _WITH_PORT.fullmatch(text)
+    if with_port is not None:
+        text = with_port[1] or with_port[2]
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found

@@ -1,0 +1,36 @@
+"""Where the public URL has a path: requests with it and without it are the same, and the pages' own addresses have it.
+
+A proxy in front may take the path off, or pass it on. Pages write their addresses from our own root, in one form
+(pages.markup): here they are moved below the path, all of them, so that no page can forget it.
+"""
+
+import re
+from dataclasses import replace
+
+from farebox.http.envelope import HTML, Answer
+
+_move = re.compile(rb' (href|action)="/').sub
+"""Nothing but an attribute has such a quotation mark: those in texts are escaped."""
+
+
+def below(root: str, path: str) -> str:
+    """The path as it would be without the root, such as `/ai`, before it."""
+    if path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path
+
+
+def rooted(answer: Answer, root: str) -> Answer:
+    """A page, or the way to one, with its addresses below the root."""
+    if answer.content_type != HTML:
+        return answer
+    body = _move(rb' \1="' + root.encode() + b"/", answer.body)
+    return replace(answer, body=body, headers=tuple(_rooted(name, value, root) for name, value in answer.headers))
+
+
+def _rooted(name: str, value: str, root: str) -> tuple[str, str]:
+    if name == "location" and value.startswith("/"):
+        value = root + value
+    elif name == "set-cookie":
+        value = value.replace("; Path=/", f"; Path={root}/", 1)
+    return name, value

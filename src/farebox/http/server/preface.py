@@ -1,0 +1,59 @@
+"""The PROXY protocol: a proxy that passes bytes on says first whose they are.
+
+Versions 1 and 2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt.
+"""
+
+import re
+from ipaddress import ip_address
+from typing import Final
+
+PREFACE_MAX: Final = 4096
+"""Bytes of a header, with what it may have beyond the addresses."""
+_V1_MAX: Final = 107
+_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+_is_v1 = re.compile(rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) (\S+) (\S+) \d{1,5} \d{1,5})\r\n").fullmatch
+_ADDRESS_BYTES: Final = {1: 4, 2: 16}
+
+
+def read_preface(data: bytes) -> tuple[int, str] | None:
+    """The header at the start of a connection: its length, and the client's address, empty where it names none (a check
+    of the proxy's own). None while it is not there in full. Raises ValueError where it is none."""
+    if data.startswith(_SIGNATURE[: len(data)]):
+        return _version_2(data)
+    if data.startswith(b"PROXY "[: len(data)]):
+        return _version_1(data)
+    raise ValueError("the connection does not begin with a header of the PROXY protocol")
+
+
+def _version_1(data: bytes) -> tuple[int, str] | None:
+    end = data.find(b"\r\n", 0, _V1_MAX) + 2
+    if end == 1:
+        if len(data) >= _V1_MAX:
+            raise ValueError("the header does not end")
+        return None
+    found = _is_v1(data[:end])
+    if found is None:
+        raise ValueError("the header is malformed")
+    if found[1] is None:
+        return end, ""
+    address, other = ip_address(found[2].decode("ascii")), ip_address(found[3].decode("ascii"))
+    if not address.version == other.version == int(found[1]):
+        raise ValueError("the header's addresses are of another kind")
+    return end, str(address)
+
+
+def _version_2(data: bytes) -> tuple[int, str] | None:
+    if len(data) < 16:
+        return None
+    version, command = data[12] >> 4, data[12] & 15
+    family, length = data[13] >> 4, int.from_bytes(data[14:16])
+    if version != 2 or command > 1 or family > 3 or data[13] & 15 > 2 or 16 + length > PREFACE_MAX:
+        raise ValueError("the header is malformed")
+    if len(data) < 16 + length:
+        return None
+    size = _ADDRESS_BYTES.get(family)
+    if command == 0 or size is None:
+        return 16 + length, ""
+    if length < 2 * size + 4:
+        raise ValueError("the header's addresses are cut off")
+    return 16 + length, str(ip_address(data[16 : 16 + size]))

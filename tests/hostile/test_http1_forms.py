@@ -1,0 +1,76 @@
+"""Requests in odd forms, by RFC 9110 and 9112: what may be read in two ways is refused."""
+
+import httpx
+import pytest
+
+from farebox.http.application import METHODS
+from tests.http.serving import Asked, serving
+from tests.support import Farebox
+
+HOST = b"Host: h\r\n\r\n"
+
+
+LINES = [
+    b"GET  / HTTP/1.1",
+    b"GET /  HTTP/1.1",
+    b"GET   /   HTTP/1.1",
+    b"GET\t/ HTTP/1.1",
+    b" GET / HTTP/1.1",
+    b"GET / HTTP/1.1 ",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+async def test_a_request_line_has_two_spaces(line: bytes) -> None:
+    raw = line + b"\r\n" + HOST
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        for size in (1, 3, 7, len(raw)):
+            peer = await served.open(*(raw[at : at + size] for at in range(0, len(raw), size)))
+            assert (await peer.answer()).status in (400, 501)
+        behind = await served.open(b"GET /a HTTP/1.1\r\n" + HOST + raw)
+        assert (await behind.answer()).status == 200
+        assert (await behind.answer()).status in (400, 501)
+    assert len(asked.exchanges) == 1
+
+
+async def test_one_in_any_pieces_is_read() -> None:
+    """Also behind empty lines, and behind other requests."""
+    one = b"\r\n\r\nPOST /a%20b?x=y%20z HTTP/1.1\r\nContent-Length: 13\r\n" + HOST + b"GET  / HTTP/1"
+    raw = one + one.replace(b"/a", b"/b") + b"GET /c HTTP/1.0\r\n" + HOST
+    async with serving(Asked().echo) as served:
+        for size in (*range(1, 40), len(raw)):
+            peer = await served.open()
+            for at in range(0, len(raw), size):
+                peer.send(raw[at : at + size])
+                await peer.writer.drain()
+            paths = [(await peer.answer()).json()["path"] for _ in range(3)]
+            assert paths == ["/a%20b", "/b%20b", "/c"]
+
+
+@pytest.mark.parametrize("trailer", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+async def test_a_trailer_frames_nothing(trailer: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST
+    async with serving(Asked().echo) as served:
+        assert (await served.ask(head + b"1\r\na\r\n0\r\n" + trailer + b"\r\n\r\n")).status == 400
+        kept = await served.ask(head + b"1\r\na\r\n0\r\nX-Sum: 1\r\nAuthorization: y\r\n\r\n")
+        assert kept.json()["headers"].keys() == {"transfer-encoding", "host"}
+
+
+def test_head_is_answered_wherever_get_is(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    urls = [f"{farebox.url}{path}" for path in ("/healthz", "/readyz", "/openapi.json", "/billing", "/nowhere")]
+    urls += [f"{customer.gateway_url}/{path}/models" for path in ("compat", "nobody")]
+    urls += [f"{customer.api_url}/ai-gateway/gateways", f"{customer.api_url}/ai/v1/models"]
+    for url in urls:
+        got, head = (httpx.request(method, url, headers=customer.headers) for method in ("GET", "HEAD"))
+        assert (head.status_code, head.content) == (got.status_code, b""), url
+        if "date" not in got.text:
+            assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_the_server_says_what_it_can_do(farebox: Farebox) -> None:
+    url = httpx.URL(farebox.url)
+    with httpx.Client() as client:
+        answer = client.send(httpx.Request("OPTIONS", url, extensions={"target": b"*"}))
+    assert (answer.status_code, answer.headers["allow"]) == (204, METHODS)
