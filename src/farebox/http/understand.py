@@ -20,6 +20,7 @@ from farebox.providers.catalogue import (
     CALLER_KEY_HEADERS,
     CALLER_KEY_QUERY,
     UNMETERED,
+    Metering,
     Plain,
     Provider,
     format_of,
@@ -95,14 +96,15 @@ async def native_call(services: Services, asked: Asked) -> Call:
     """A call of a provider's own path. Raises Problem."""
     access = _access(services, asked.slug)
     path = upstream_path(access.provider, asked.path)
-    key = _key(asked, access, path)
+    metering = format_of(access.provider, asked.method, path)
+    key = _key(asked, access, metering, path)
     slug = access.provider.slug
     refused = None if asked.own_key else services.refusals.get(slug)
     place = Place(slug, asked.method, path, _content_type(asked))
     read = Read(None)
-    if not isinstance(format_of(access.provider, asked.method, path), Plain):
+    if not isinstance(metering, Plain):
         read = await take_apart(services, asked.account_id, read_call, asked.body, place, refused, asked.own_key)
-    return _call(services, asked, access, path, key, read)
+    return _call(services, asked, access, metering, path, key, read)
 
 
 async def compat_call(services: Services, asked: Asked) -> Call:
@@ -117,10 +119,11 @@ async def compat_call(services: Services, asked: Asked) -> Call:
     access = _access(services, found.slug)
     if found.read is None:
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{asked.path}` in this form.")
-    key = _key(asked, access, found.path)
+    metering = format_of(access.provider, asked.method, found.path)
+    key = _key(asked, access, metering, found.path)
     if isinstance(found.read, InvalidRequest):
         raise unreadable(found.read)
-    return _call(services, asked, access, found.path, key, found.read)
+    return _call(services, asked, access, metering, found.path, key, found.read)
 
 
 def _access(services: Services, slug: str) -> ProviderAccess:
@@ -131,12 +134,12 @@ def _access(services: Services, slug: str) -> ProviderAccess:
     return access
 
 
-def _key(asked: Asked, access: ProviderAccess, path: str) -> str | None:
+def _key(asked: Asked, access: ProviderAccess, metering: Metering, path: str) -> str | None:
     """The operator's key; None where the caller's own pays. Raises Problem."""
     if asked.own_key:
         return None
     key = _operator_key(asked, access)
-    if format_of(access.provider, asked.method, path) is UNMETERED:
+    if metering is UNMETERED:
         raise Problem(
             NOT_METERED,
             f"Farebox cannot tell what {asked.method} {path[:200]} of {access.provider.name} costs, so it is not "
@@ -151,8 +154,15 @@ def _content_type(asked: Asked) -> str:
     return asked.headers.get("content-type") or ""
 
 
-def _call(services: Services, asked: Asked, access: ProviderAccess, path: str, key: str | None, read: Read) -> Call:
-    metering = format_of(access.provider, asked.method, path)
+def _call(
+    services: Services,
+    asked: Asked,
+    access: ProviderAccess,
+    metering: Metering,
+    path: str,
+    key: str | None,
+    read: Read,
+) -> Call:
     parsed = read.parsed
     if parsed is not None and parsed.unmetered and not asked.own_key:
         raise Problem(NOT_METERED, f"Not on the operator's key: {parsed.unmetered}.")

@@ -30,6 +30,8 @@ class Outline(msgspec.Struct, frozen=True):
     mark: bytes
     """What the strings begin with that stand for values; their number follows."""
     spans: tuple[tuple[int, int], ...]
+    long_cache: bool = False
+    """Whether `12h` is anywhere in the body: see `usecases.tiers`."""
 
 
 def outline_of(body: bytes) -> Outline:
@@ -54,7 +56,7 @@ def outline_of(body: bytes) -> Outline:
             value, at = f"{mark}{len(spans)}~", start + size
             spans.append((start, at))
         small[name] = value
-    return Outline(msgspec.json.encode(small), mark.encode(), tuple(spans))
+    return Outline(msgspec.json.encode(small), mark.encode(), tuple(spans), b"12h" in body)
 
 
 def edited(body: bytes, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[bytes, Outline | None]:
@@ -76,7 +78,7 @@ def edited(body: bytes, outline: Outline | None, change: Callable[[bytes], bytes
         at += end - start
         done = place.end()
     parts.append(small[done:])
-    return b"".join(parts), Outline(small, outline.mark, tuple(spans))
+    return b"".join(parts), Outline(small, outline.mark, tuple(spans), outline.long_cache)
 
 
 def _mark(body: bytes) -> str:

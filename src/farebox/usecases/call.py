@@ -67,6 +67,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.body if self.outline is None else self.outline.small
 
     @property
+    def long_cache(self) -> bool:
+        """Whether the body may ask for a cache of 12 hours."""
+        return b"12h" in self.body if self.outline is None else self.outline.long_cache
+
+    @property
     def model(self) -> str:
         return self.parsed.model if self.parsed else ""
 

@@ -1,5 +1,7 @@
 """Counting by tokenizers: in a helper process, since loading one takes half a second, and texts may be long."""
 
+import asyncio
+
 from msgspec.structs import replace
 
 from farebox.offload import Busy, Died, TooMuch
@@ -47,7 +49,7 @@ async def price_by_count(
         return await services.helpers.run(
             call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
         )
-    except (Busy, Died, TooMuch):
+    except (Busy, Died, TooMuch, asyncio.CancelledError):  # a server that stops cancels once, and waits for the charge
         return price_answer(observed, demand, price, markup, bound, replace(ending, rough=True))
 
 

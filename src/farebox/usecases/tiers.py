@@ -66,7 +66,7 @@ def hold_price(ride: Ride, asked: ModelPrice) -> ModelPrice:
     dearest = candidates[0]
     if len(candidates) > 1:
         dearest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
-    if b"12h" not in ride.call.body:
+    if not ride.call.long_cache:
         dearest = _without_long_cache(dearest)
     fee = sum(_further(ride, demand, dearest, index) for index in range(len(demand.further_models)))
     return with_fee(dearest, fee) if fee else dearest

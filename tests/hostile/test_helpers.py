@@ -1,0 +1,104 @@
+"""Helper processes: accounts take turns, what takes too long is ended, and nothing is left behind."""
+
+import asyncio
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from farebox.offload import Busy, Died, Pool, TooMuch
+from farebox.offload.pool import WAITING_OF_ACCOUNT_MAX
+from tests.ride.kit import PATIENCE_SECONDS, eventually
+
+A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
+"""A search that takes some tenths of a second: twice as long with each letter more."""
+FOR_EVER = (b"(a+)+$", b"a" * 60 + b"b")
+
+
+async def test_accounts_take_turns() -> None:
+    pool = Pool(1)
+    ended: list[str] = []
+
+    async def work(account: str) -> None:
+        assert await pool.run(account, re.match, *A_WHILE) is None
+        ended.append(account)
+
+    tasks = [asyncio.create_task(work("greedy")) for _ in range(6)]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(work("modest")) for _ in range(2)]
+    await asyncio.gather(*tasks)
+    await pool.close()
+    assert ended[:5] == ["greedy", "greedy", "modest", "greedy", "modest"]
+
+
+async def test_an_account_leaves_a_helper_to_the_others() -> None:
+    pool = Pool(2, cpu_seconds=600)
+    hopeless = [asyncio.create_task(pool.run("greedy", re.match, *FOR_EVER)) for _ in range(5)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for _ in range(3):
+            assert await pool.run("modest", bytes.upper, b"word") == b"WORD"
+    assert len(pool.alive) == 2
+    await pool.close()
+    for task in hopeless:
+        with pytest.raises(Died):
+            await task
+
+
+async def test_what_takes_too_much_is_ended_and_the_next_is_served() -> None:
+    pool = Pool(1, cpu_seconds=1)
+    with pytest.raises(TooMuch, match="processor time"):
+        await pool.run("a", re.match, *FOR_EVER)
+    with pytest.raises(TooMuch, match="memory"):
+        await pool.run("a", bytes.ljust, b"x", 2**40)
+    assert await pool.run("a", bytes.upper, b"word") == b"WORD"
+    await pool.close()
+
+
+async def test_what_it_may_raise_is_raised_and_what_it_may_not_is_a_failure() -> None:
+    pool = Pool(1)
+    with pytest.raises(pickle.UnpicklingError):
+        await pool.run("a", pickle.loads, b"?", raises=(pickle.UnpicklingError,))
+    with pytest.raises(Died):
+        await pool.run("a", pickle.loads, b"?")
+    await pool.close()
+
+
+async def test_of_one_account_only_so_much_waits() -> None:
+    pool = Pool(1, cpu_seconds=600)
+    tasks = [asyncio.create_task(pool.run("a", re.match, *FOR_EVER)) for _ in range(WAITING_OF_ACCOUNT_MAX + 1)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await pool.run("a", bytes.upper, b"word")
+    charge = asyncio.create_task(pool.run("a", bytes.upper, b"word", must=True))
+    other = asyncio.create_task(pool.run("b", bytes.upper, b"word"))
+    await asyncio.sleep(0)
+    assert not charge.done()
+    assert not other.done()
+    await pool.close()
+    for task in (*tasks, charge, other):
+        with pytest.raises(Died):
+            await task
+
+
+async def test_whoever_goes_gives_up_the_place_and_idle_helpers_end() -> None:
+    pool = Pool(1, idle_seconds=0.01)
+    first = asyncio.create_task(pool.run("a", re.match, *A_WHILE))
+    await asyncio.sleep(0)
+    gone = asyncio.create_task(pool.run("a", re.match, *FOR_EVER))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await first is None
+    assert await pool.run("a", bytes.upper, b"word") == b"WORD"
+    pids = [helper.pid for helper in pool.alive]
+    await eventually(lambda: not pool.alive, "the end of idle helpers")
+    assert not any(map(exists, pids))
+    assert await pool.run("a", bytes.upper, b"word") == b"WORD"
+    await pool.close()
+    assert not pool.alive
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, or what is left of one."""
+    return Path(f"/proc/{pid}").exists()
