@@ -42,11 +42,9 @@ from farebox.payments.stripe_objects import (
     read_refund,
     sorted_out,
 )
+from farebox.payments.stripe_wire import Wire
 
 stripe.enable_telemetry = False  # it would write an id into the home folder and tell how long requests take
-
-TIMEOUT_SECONDS = 30.0
-"""Of connecting, and of each wait for bytes."""
 
 SIGNATURE_TOLERANCE_MS = 300_000
 PAGE = 100
@@ -60,7 +58,7 @@ _Marked = TypeVar("_Marked", ProcessorInvoice, Checkout, ProcessorRefund)
 
 class StripeProcessor:
     """One Stripe account, for one installation of Farebox: its id is in every key and on every object that is made, and
-    what says another is read as nobody's. `http_client` takes the place of the SDK's own, for tests."""
+    what says another is read as nobody's. `http_client` takes the place of our own, for tests."""
 
     def __init__(
         self,
@@ -69,12 +67,13 @@ class StripeProcessor:
         webhook_secret: str,
         api_base: str,
         installation: str = "",
+        proxy: str | None = None,
         http_client: stripe.HTTPClient | None = None,
     ) -> None:
         self._installation = installation
         self._webhook_secret = webhook_secret
         self._api_base = api_base.rstrip("/")
-        self._http = http_client or stripe.HTTPXClient(timeout=TIMEOUT_SECONDS)
+        self._http = http_client or Wire(proxy)
         client = stripe.StripeClient(
             secret_key, http_client=self._http, base_addresses={"api": self._api_base}, max_network_retries=0
         )

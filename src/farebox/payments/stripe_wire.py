@@ -1,0 +1,40 @@
+"""How the official SDK's requests go out: by httpx, through the proxy that they are given and no other.
+
+The SDK's own client of that kind asks the environment, which httpx reads in another way than we do (an ALL_PROXY whose
+scheme it does not speak is an ImportError), and the proxy that it takes as an argument it hands on by a name that httpx
+0.28 does not know any more.
+"""
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import stripe
+
+TIMEOUT_SECONDS = 30.0
+"""Of connecting, and of each wait for bytes."""
+
+
+class Wire(stripe.HTTPClient):
+    """An HTTP client for stripe.StripeClient; asynchronous methods only."""
+
+    name = "httpx"
+
+    def __init__(self, proxy: str | None = None) -> None:
+        super().__init__()
+        authorities = ssl.create_default_context(cafile=stripe.ca_bundle_path)
+        self._client = httpx.AsyncClient(verify=authorities, trust_env=False, proxy=proxy, timeout=TIMEOUT_SECONDS)
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """Raises stripe.APIConnectionError where no answer came."""
+        try:
+            answer = await self._client.request(method, url, headers=headers, content=post_data or b"")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise stripe.APIConnectionError(f"no answer ({type(error).__name__})") from error  # type: ignore[no-untyped-call]
+        return answer.content, answer.status_code, answer.headers
+
+    async def close_async(self) -> None:
+        await self._client.aclose()
