@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import IO
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -27,7 +28,7 @@ from farebox.metrics.metrics import Beat, Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
-from farebox.providers.http1.pool import PooledUpstream, Proxies
+from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.reading import Refused, parse_refusals
 from farebox.settings import Settings, SettingsError, proxies, secret_key
 from farebox.storage.config import installation_id
@@ -127,7 +128,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=Proxies(*proxies()))
+        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies())
         stack.push_async_callback(upstream.close)
         helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes)
         stack.push_async_callback(helpers.close)
@@ -231,7 +232,18 @@ def processor_of(settings: Settings, installation: str) -> Processor | None:
         webhook_secret=settings.stripe_webhook_secret,
         api_base=settings.stripe_api_base,
         installation=installation,
+        proxy=_proxy_to(settings.stripe_api_base),
     )
+
+
+def _proxy_to(url: str) -> str | None:
+    """Raises SettingsError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_STRIPE_API_BASE is no URL: {error}") from error
+    return proxies().for_origin(parts.scheme, parts.hostname or "", port)
 
 
 @contextlib.contextmanager

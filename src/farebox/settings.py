@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from farebox.clock import random_bytes
+from farebox.proxies import Proxies, proxies_of
 from farebox.standing import check_standing
 
 PREFIX = "FAREBOX_"
@@ -345,17 +346,12 @@ def _parse(name: str, value: object, kind: object, limits: Mapping[str, Any]) ->
     return text
 
 
-def proxies(environment: Mapping[str, str] | None = None) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The proxies that the usual variables name, by scheme, and the hosts that are reached without one."""
-    environment = os.environ if environment is None else environment
-
-    def named(name: str) -> str:
-        return environment.get(name.lower()) or environment.get(name.upper()) or ""
-
-    found = {scheme: named(f"{scheme}_proxy") or named("all_proxy") for scheme in ("http", "https")}
-    by_scheme = {scheme: url if "://" in url else f"http://{url}" for scheme, url in found.items() if url}
-    exempt = tuple(name.strip().lower() for name in named("no_proxy").split(",") if name.strip())
-    return by_scheme, exempt
+def proxies(environment: Mapping[str, str] | None = None) -> Proxies:
+    """The proxies that the usual variables name. Raises SettingsError where one cannot be used."""
+    try:
+        return proxies_of(os.environ if environment is None else environment)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def secret_key(settings: Settings) -> bytes:

@@ -15,7 +15,7 @@ from farebox.clock import Clock, RandomIds
 from farebox.counts import Sheet
 from farebox.http.metrics import check_settings, is_loopback
 from farebox.http.server import AddressInUse, reserve
-from farebox.settings import Settings
+from farebox.settings import Settings, proxies
 
 GRACE_SECONDS = 10.0
 """How long calls in flight may go on after the request to stop."""
@@ -50,9 +50,11 @@ class Surroundings:
 async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[Surroundings]:
     """Reserve the port; with `demo` start the demo provider and, where no Stripe key is set, the fake Stripe.
 
-    Raises AddressInUse, SettingsError.
+    Raises AddressInUse; SettingsError for metrics that would be open to all, and for a proxy in the environment that
+    cannot be used, before anything is begun.
     """
     check_settings(settings)
+    proxies()
     async with AsyncExitStack() as stack:
         demo_url = None
         if demo:

@@ -2,120 +2,18 @@
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
-import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farebox.providers.http1.connection import HEAD_MAX, PAUSE_ABOVE, Connection
-from farebox.providers.http1.pool import PooledUpstream, Proxies
-from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
+from farebox.providers.http1.answer import PAUSE_ABOVE
+from farebox.providers.http1.connection import HEAD_MAX, Connection
+from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
+from tests.providers.http1_kit import OK, authority, pool, post, serving, until_gone, whole
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-
-
-class Server:
-    """Answers each connection by a handler of the test's own; keeps what it was sent."""
-
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
-        self.handler = handler
-        self.tls = tls
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.closed = asyncio.Event()
-        """A client has gone."""
-        self.url = ""
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        return server
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self.tasks.add(task)
-        try:
-            await self.handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
-            self.closed.set()
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
-                await writer.wait_closed()
-
-    async def request(self, reader: asyncio.StreamReader) -> bytes:
-        """Read one request, head and body."""
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = 0
-        for line in head.split(b"\r\n"):
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        whole = head + await reader.readexactly(length)
-        self.requests.append(whole)
-        return whole
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    *answers: bytes, close: bool = False, tls: ssl.SSLContext | None = None, handler: Handler | None = None
-) -> AsyncIterator[Server]:
-    """A server that gives these answers in turn, on however many connections, and then closes if it is to."""
-    rest = iter([*answers, *[b""] * 8])
-
-    async def answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await server.request(reader)
-            writer.write(next(rest))
-            await writer.drain()
-            if close:
-                return
-
-    server = Server(handler or answer_each, tls)
-    listening = await server.start()
-    try:
-        yield server
-    finally:
-        listening.close()
-        for task in server.tasks:
-            task.cancel()
-        await asyncio.gather(*server.tasks, return_exceptions=True)
-
-
-async def until_gone(reader: asyncio.StreamReader) -> None:
-    """Wait for the client to close. Raises IncompleteReadError, as the other reads do."""
-    await reader.readexactly(1)
-
-
-@contextlib.asynccontextmanager
-async def pool(**more: object) -> AsyncIterator[PooledUpstream]:
-    upstream = PooledUpstream(connect_seconds=1, **more)  # type: ignore[arg-type]
-    try:
-        yield upstream
-    finally:
-        await upstream.close()
-
-
-def post(url: str, body: bytes = b"{}", path: str = "/v1/chat?x=1") -> UpstreamRequest:
-    return UpstreamRequest("POST", url + path, [("authorization", "Bearer k")], body)
-
-
-async def whole(answer: UpstreamAnswer) -> bytes:
-    received = []
-    while (chunk := await answer.chunk()) is not None:
-        received.append(chunk)
-    await answer.close()
-    return b"".join(received)
 
 
 async def test_a_request_is_sent_as_it_is_and_its_answer_read() -> None:
@@ -343,18 +241,80 @@ async def test_a_large_body_goes_out_and_an_early_answer_ends_its_connection() -
         assert await whole(got) == b"no"
 
 
-def _authority(tmp_path: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(*names).configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls: bool) -> None:
+    """The rest of the body would be taken for the next request: of whoever comes next."""
+    served, trusting = authority("127.0.0.1") if tls else (None, None)
+    released = asyncio.Event()
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        if server.connections == 1:
+            await released.wait()  # without reading, and without hanging up
+            return
+        await until_gone(reader)
+
+    async with serving(handler=hasty, tls=served) as server, pool(tls=trusting) as upstream:
+        for _ in range(2):
+            assert await whole(await upstream.send(post(server.url, b"x" * (16 * 2**20)))) == b"no"
+        assert server.connections == 2
+        assert upstream.resent == 0
+        released.set()
 
 
-async def test_tls_is_verified(tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b"x"])
+@pytest.mark.parametrize("together", [True, False], ids=["together", "later"])
+async def test_what_comes_after_an_answer_is_nobodys(second: bytes, together: bool) -> None:
+    """Not the answer of the same exchange, nor of the next; the connection is given up at once."""
+    told = asyncio.Event()
+
+    async def says_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        writer.write(OK + (second if together else b""))
+        if not together:
+            await told.wait()
+            writer.write(second)
+        await until_gone(reader)
+
+    async with serving(handler=says_more) as server, pool() as upstream:
+        assert await whole(await upstream.send(post(server.url))) == b"ok"
+        told.set()
+        await asyncio.wait_for(server.closed.wait(), 20)
+        assert await whole(await upstream.send(post(server.url))) == b"ok"
+        assert server.connections == 2
+
+
+async def test_an_answer_of_http_1_0_ends_its_connection_unless_it_says_otherwise() -> None:
+    closes = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    keeps = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"
+    async with serving(closes, keeps, keeps, OK) as server, pool() as upstream:
+        for connections in (1, 2, 2, 2):
+            assert await whole(await upstream.send(post(server.url))) == b"ok"
+            assert server.connections == connections
+
+
+async def test_a_server_that_says_close_is_taken_at_its_word() -> None:
+    closes = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with serving(closes, OK) as server, pool() as upstream:
+        for _ in range(2):
+            assert await whole(await upstream.send(post(server.url))) == b"ok"
+        assert server.connections == 2
+
+
+async def test_trailers_change_nothing() -> None:
+    trailing = CHUNKED + b"2\r\nok\r\n0\r\nX-Cost: 1\r\nKeep-Alive: timeout=0\r\n\r\n"
+    async with serving(trailing, OK) as server, pool() as upstream:
+        answer = await upstream.send(post(server.url))
+        assert await whole(answer) == b"ok"
+        assert answer.headers == [("Transfer-Encoding", "chunked")]
+        assert await whole(await upstream.send(post(server.url))) == b"ok"
+        assert server.connections == 1
+
+
+async def test_tls_is_verified() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
-    served, trusting = _authority(tmp_path, "127.0.0.1")
+    served, trusting = authority("127.0.0.1")
     async with serving(answer, answer, tls=served) as server:
         async with pool(tls=trusting) as upstream:
             assert await whole(await upstream.send(post(server.url))) == b"secret"
@@ -364,80 +324,10 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
             with pytest.raises(UpstreamFailed, match="TLS") as raised:
                 await stranger.send(post(server.url))
             assert not raised.value.sent
-    served, trusting = _authority(tmp_path, "elsewhere.example")
+    served, trusting = authority("elsewhere.example")
     async with serving(answer, tls=served) as server, pool(tls=trusting) as upstream:
         with pytest.raises(UpstreamFailed, match="TLS"):
             await upstream.send(post(server.url))
-    async with serving(answer) as plain, pool(tls=trusting) as upstream:
-        with pytest.raises(UpstreamFailed):
-            await upstream.send(post(plain.url.replace("http:", "https:")))
-
-
-async def _proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, seen: list[bytes]) -> None:
-    """A proxy that tunnels."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    seen.append(head)
-    host, port = head.split(b" ")[1].rsplit(b":", 1)
-    far_reader, far_writer = await asyncio.open_connection(host.decode(), int(port))
-    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-
-    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-        sink.close()
-
-    try:
-        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-    finally:
-        far_writer.close()
-        await far_writer.wait_closed()
-
-
-async def test_through_a_tunnel_of_a_proxy(tmp_path: Path) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    served, trusting = _authority(tmp_path, "127.0.0.1")
-    seen: list[bytes] = []
-    async with serving(answer, tls=served) as server, serving(handler=lambda r, w: _proxy(r, w, seen=seen)) as proxy:
-        through = Proxies({"https": proxy.url.replace("//", "//me:word@")})
-        async with pool(tls=trusting, proxies=through) as upstream:
-            assert await whole(await upstream.send(post(server.url))) == b"ok"
-        assert seen[0].startswith(b"CONNECT 127.0.0.1:")
-        assert b"Proxy-Authorization: Basic bWU6d29yZA==\r\n" in seen[0]
-        assert b"Bearer" not in seen[0]
-
-
-async def test_through_a_plain_proxy() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    async with serving(answer) as proxy, pool(proxies=Proxies({"http": proxy.url})) as upstream:
-        assert await whole(await upstream.send(post("http://api.example:81"))) == b"ok"
-        assert proxy.requests[0].startswith(
-            b"POST http://api.example:81/v1/chat?x=1 HTTP/1.1\r\nhost: api.example:81\r\n"
-        )
-
-
-async def test_a_proxy_that_refuses_fails_the_call_before_it_was_sent() -> None:
-    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
-    async with serving(refusal) as proxy, pool(proxies=Proxies({"https": proxy.url})) as upstream:
-        with pytest.raises(UpstreamFailed) as raised:
-            await upstream.send(post("https://api.example"))
-        assert not raised.value.sent
-
-
-@pytest.mark.parametrize(
-    ("exempt", "host", "through"),
-    [
-        ((), "a.example", True),
-        (("a.example",), "a.example", False),
-        (("example",), "a.example", False),
-        ((".example",), "a.example", False),
-        (("xample",), "a.example", True),
-        (("*",), "a.example", False),
-    ],
-)
-def test_which_hosts_need_no_proxy(exempt: tuple[str, ...], host: str, through: bool) -> None:
-    proxies = Proxies({"http": "http://p"}, exempt)
-    assert (proxies.for_origin("http", host) is not None) is through
-    assert proxies.for_origin("https", host) is None
 
 
 _ANSWERS = st.sampled_from(

@@ -357,7 +357,7 @@ async def test_a_provider_that_does_not_begin_is_given_up(customer: Customer, de
     assert (answer.status, answer.code) == (504, 2910)
     row = ended(customer, answer.log_id, 0)
     assert row["status_code"] == 504
-    assert row["farebox"]["error"] == "upstream_timeout"
+    assert row["farebox"]["error"] == "upstream_timeout (timeout_answer)"
     assert 250 < row["duration"] < 2_000
 
 
@@ -482,7 +482,7 @@ async def test_nobody_listens(farebox: Farebox, customer: Customer) -> None:
     answer = await call_raw(customer, "cerebras/chat/completions")
     assert (answer.status, answer.code) == (502, 2909)
     row = ended(customer, answer.log_id, 0)
-    assert row["farebox"]["error"] == "upstream_unreachable"
+    assert row["farebox"]["error"] == "upstream_unreachable (refused)"
 
 
 async def test_no_such_host(farebox: Farebox, customer: Customer) -> None:

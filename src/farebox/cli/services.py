@@ -44,7 +44,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.app import processor_of
     from farebox.cli.beside import settings_beside
     from farebox.ledger.ledger import ledger_of
-    from farebox.providers.http1.pool import PooledUpstream, Proxies
+    from farebox.providers.http1.pool import PooledUpstream
     from farebox.settings import proxies
     from farebox.storage.config import installation_id
     from farebox.storage.database import open_database
@@ -65,7 +65,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=Proxies(*proxies()))
+        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies())
         stack.push_async_callback(upstream.close)
         yield Services(
             settings=settings,

@@ -36,10 +36,10 @@ class _Decoded:
             try:
                 piece = next(self._pieces, None)
             except BrokenCoding as error:
-                raise UpstreamFailed("the answer could not be decoded", sent=True) from error
+                raise UpstreamFailed("the answer could not be decoded", sent=True, cause="protocol") from error
             except TooLarge as error:
                 words = f"the answer grows to more than {RATIO_MAX} times its size"
-                raise UpstreamFailed(words, sent=True) from error
+                raise UpstreamFailed(words, sent=True, cause="protocol") from error
             if piece:
                 return piece
             if piece is None and not await self._more():
@@ -58,5 +58,7 @@ class _Decoded:
             try:
                 self._decoder.close()
             except BrokenCoding as error:
-                raise UpstreamFailed("the answer broke off in the middle of its encoding", sent=True) from error
+                raise UpstreamFailed(
+                    "the answer broke off in the middle of its encoding", sent=True, cause="cut"
+                ) from error
         return False

@@ -1,17 +1,49 @@
 """Calling a provider: bytes there, bytes back. providers.http1 is the one implementation."""
 
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
+Cause = Literal[
+    "dns",
+    "refused",
+    "unreachable",
+    "reset",
+    "closed",
+    "cut",
+    "protocol",
+    "tls",
+    "tls_expired",
+    "tls_name",
+    "tls_unknown_authority",
+    "proxy_unreachable",
+    "proxy_auth",
+    "proxy_refused",
+    "timeout_connect",
+    "timeout_answer",
+    "exhausted",
+    "unsendable",
+    "internal",
+]
+"""Why a provider could not be called, in words that are kept: logs, metrics and callers have them (docs/errors.md)."""
+
+TIMEOUTS: Final = ("timeout_connect", "timeout_answer")
+
 
 class UpstreamFailed(Exception):
-    """The provider could not be called, or its answer broke off. `sent` tells whether it may have seen the request."""
+    """The provider could not be called, or its answer broke off. `sent` tells whether it may have seen the request.
 
-    def __init__(self, message: str, *, sent: bool, timeout: bool = False) -> None:
+    The message is for the operator; it names no address and no secret.
+    """
+
+    def __init__(self, message: str, *, sent: bool, cause: Cause) -> None:
         super().__init__(message)
         self.sent = sent
-        self.timeout = timeout
+        self.cause: Cause = cause
+
+    @property
+    def timeout(self) -> bool:
+        return self.cause in TIMEOUTS
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
@@ -39,8 +71,17 @@ class UpstreamAnswer(Protocol):
 
 
 class Upstream(Protocol):
+    failures: dict[str, int]
+    """How often calls of providers failed since the start, by cause; each try counts."""
+    resent: int
+    """How often a request was sent again because a kept connection had ended before the provider read it."""
+
     async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send, and wait for the head of the answer: for as long as the caller does. Raises UpstreamFailed."""
+        ...
+
+    def count(self, cause: Cause) -> None:
+        """Count a failure that only the caller knows of, such as a wait that was given up."""
         ...
 
     async def close(self) -> None: ...

@@ -9,7 +9,15 @@ from functools import partial
 
 import structlog
 
-from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
+from farebox.errors import (
+    INVALID_REQUEST,
+    MODEL_UNPRICED,
+    NOT_METERED,
+    TOO_MANY_CALLS,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_UNREACHABLE,
+    Problem,
+)
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import ModelPrice
 from farebox.providers.formats.base import InvalidRequest
@@ -157,7 +165,9 @@ async def _send(ride: Ride, request: UpstreamRequest) -> UpstreamAnswer:
     except Interrupted as interrupted:
         if interrupted.reason != "silence":
             raise
-        raise UpstreamFailed(f"no answer began within {wait:g} seconds", sent=True, timeout=True) from interrupted
+        ride.services.upstream.count("timeout_answer")
+        words = f"no answer began within {wait:g} seconds"
+        raise UpstreamFailed(words, sent=True, cause="timeout_answer") from interrupted
 
 
 def _body(ride: Ride) -> bytes:
@@ -178,8 +188,15 @@ def _retry_seconds(call: Call, attempt: int) -> float:
 
 
 def _unreachable(ride: Ride, failure: UpstreamFailed) -> Problem:
-    provider = ride.call.provider
-    log.warning("upstream failed", log_id=ride.call.log_id, provider=provider, why=str(failure))
+    """What the caller is told: the cause's word, and nothing of the way there. The operator's log has more."""
+    provider, cause = ride.call.provider, failure.cause
+    log.warning("upstream failed", log_id=ride.call.log_id, provider=provider, cause=cause, why=str(failure))
     if failure.timeout:
-        return Problem(UPSTREAM_TIMEOUT, f"{provider} did not answer in time. Nothing was charged.")
-    return Problem(UPSTREAM_UNREACHABLE, f"{provider} could not be reached. Nothing was charged.")
+        return Problem(
+            UPSTREAM_TIMEOUT, f"{provider} did not answer in time ({cause}). Nothing was charged.", reason=cause
+        )
+    if cause == "exhausted":
+        words = f"The server has no room for a connection to {provider} ({cause}). Nothing was charged."
+        return Problem(TOO_MANY_CALLS, words, retry_after=1, reason=cause)
+    found = "gave no answer" if failure.sent else "could not be reached"
+    return Problem(UPSTREAM_UNREACHABLE, f"{provider} {found} ({cause}). Nothing was charged.", reason=cause)

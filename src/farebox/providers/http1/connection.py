@@ -1,102 +1,75 @@
 """One connection: a request out, an answer in, then idle for the next one."""
 
 import asyncio
+import fcntl
 import os
+import re
 import select
-import socket
+import struct
+import termios
 from collections.abc import Callable
 from typing import cast
 
 import httptools
+import structlog
 
-from farebox.providers.upstream import UpstreamFailed
+from farebox.providers.http1.answer import PAUSE_ABOVE, Answer
+from farebox.providers.upstream import Cause, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
 """Bytes of an answer's head, all headers together; so many are also read of what is no HTTP at all."""
 HEADERS_MAX = 256
-PAUSE_ABOVE = 256 * 2**10
-"""Bytes of a body that wait to be taken before the connection is no longer read."""
+SILENT_MAX = 64 * 2**10
+"""Bytes that may follow a head without one of a body among them: trailers, extensions of chunks."""
+IDLE_SECONDS = 50.0
+"""How long an unused connection is kept: below the 60 s after which many servers and balancers close theirs."""
+RACE_SECONDS = 1.0
+"""How long after a request a reset is taken for that of a server which had closed before it read the request. It takes
+one way there and back; a provider that works at a request for longer than this has read it."""
 
 _BODILESS = (204, 304)
+_hinted = re.compile(r"(?:^|[\s,;])timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE).search
+
+log = structlog.get_logger("farebox.upstream")
 
 
-class Answer:
-    """An answer whose head has come. See providers.upstream.UpstreamAnswer."""
-
-    __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_waiter", "headers", "status")
-
-    def __init__(self, connection: "Connection") -> None:
-        self.status = 0
-        self.headers: list[tuple[str, str]] = []
-        self._connection = connection
-        self._chunks: list[bytes] = []
-        self._buffered = 0
-        self._ended = False
-        self._failure = ""
-        """Why it broke off. Not the exception: with its traceback it would keep the caller's frames alive."""
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def chunk(self) -> bytes | None:
-        """Everything that has arrived since the last time; waits where that is nothing; None at the end.
-
-        Raises UpstreamFailed where the answer broke off.
-        """
-        while not self._chunks:
-            if self._ended:
-                return None
-            if self._failure:
-                raise UpstreamFailed(self._failure, sent=True)
-            self._waiter = self._connection.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        chunks, self._chunks = self._chunks, []
-        if self._buffered > PAUSE_ABOVE and not self._ended:
-            self._connection.resume()
-        self._buffered = 0
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def close(self) -> None:
-        """Let go of the answer. One that has not ended takes its connection with it, so that the provider notices."""
-        if not self._ended:
-            self._connection.drop()
-
-    # --- told by the connection ---
-
-    def add(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._buffered += len(data)
-        if self._buffered > PAUSE_ABOVE:
-            self._connection.pause()
-        self._wake()
-
-    def end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def fail(self, words: str) -> None:
-        self._failure = words
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+class Unread(Exception):
+    """The connection ended before the other end had read the request: it may be sent again."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection to one origin. `released` is called when it can take another request."""
+    """A connection to one origin. `released` is called when it can take another request, `broken` when an answer whose
+    head has come breaks off.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, released: "Callable[[Connection], None]") -> None:
+    Whatever raises in a callback, the one who waits is woken: the loop would only log it.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        released: "Callable[[Connection], None]",
+        broken: Callable[[Cause], None] = lambda _: None,
+    ) -> None:
         self.loop = loop
         self.idle_since = 0.0
+        self.idle_max = IDLE_SECONDS
+        """How long it may be unused: less where the server says so."""
+        self.tunnelled = False
+        """Through a proxy: what the system knows of it is about the proxy."""
+        self.beneath: tuple[asyncio.Transport, ...] = ()
+        """The transports that a transport of TLS writes to."""
         self._released = released
+        self._broken = broken
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._head: asyncio.Future[Answer] | None = None
         self._answer: Answer | None = None
+        self._used = False
+        self._sent_at = 0.0
+        self._unread = False
         self._seen = False
         self._head_bytes = 0
+        self._silent = 0
         self._to_head = False
         self._framed = False
         self._lost = False
@@ -104,7 +77,11 @@ class Connection(asyncio.Protocol):
         self._until_eof = False
         self._length: int | None = None
         self._chunked = False
-        self._peek: socket.socket | None = None
+        self._fd = -1
+        """The socket's descriptor."""
+        self._fd_is_ours = False
+        self._fd_lasts = True
+        """Whether it is still that of the socket when the connection is lost."""
         self._news = select.poll()
 
     # --- for the pool ---
@@ -115,40 +92,47 @@ class Connection(asyncio.Protocol):
 
         The loop may not have seen yet that the server closed it: a look at the socket tells.
         """
-        if self._lost or self._answer is not None or self._peek is None:
+        if self._lost or self._answer is not None or self._fd < 0:
             return False
         return not self._news.poll(0)  # else closed, or saying something that nobody asked for
 
     async def exchange(self, request: bytes, body: bytes, *, to_head: bool) -> Answer:
-        """Send the request and wait for the answer's head. Raises UpstreamFailed.
+        """Send the request and wait for the answer's head. Raises UpstreamFailed; Unread on a connection that has been
+        used before.
 
         Where the wait is cancelled the connection is dropped, so that the provider notices.
         """
-        assert self._transport is not None
-        if self._lost:  # between its making and now: nothing would ever wake the wait for the head
-            raise UpstreamFailed("the connection was closed at once", sent=False)
+        transport = self._transport
+        if self._lost or transport is None:  # between its making and now: nothing would ever wake the wait for the head
+            raise UpstreamFailed("the connection was closed at once", sent=False, cause="closed")
         self._answer = Answer(self)
         self._head = self.loop.create_future()
         self._to_head = to_head
         self._seen = self._framed = False
-        self._head_bytes = 0
-        if not body:
-            self._transport.write(request)
-        elif len(body) < PAUSE_ABOVE:
-            self._transport.write(request + body)  # one system call, one packet for what is small
-        else:
-            self._transport.write(request)
-            self._transport.write(body)
+        self._head_bytes = self._silent = 0
+        self._sent_at = self.loop.time()
         try:
+            if not body:
+                transport.write(request)
+            elif len(body) < PAUSE_ABOVE:
+                transport.write(request + body)  # one system call, one packet for what is small
+            else:
+                transport.write(request)
+                transport.write(body)
             return await self._head
-        except asyncio.CancelledError:
+        except (UpstreamFailed, Unread):  # the connection has been dropped
+            raise
+        except BaseException:
             self.drop()
             raise
 
     def drop(self) -> None:
         """Close at once; whatever was on its way is lost."""
         self._answer = self._head = None
-        self._forget()
+        self._lost = True
+        fd, self._fd = self._fd, -1
+        if self._fd_is_ours and fd >= 0:
+            os.close(fd)
         if self._transport is not None:
             self._transport.abort()
 
@@ -162,45 +146,104 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def _forget(self) -> None:
-        """It takes no further request."""
-        self._lost = True
-        if self._peek is not None:
-            self._peek.close()
-            self._peek = None
-
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._peek = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        self._news.register(self._peek, select.POLLIN)
+        try:
+            self._transport = cast(asyncio.Transport, transport)
+            self._fd = transport.get_extra_info("socket").fileno()
+            self._keep_socket(tls=transport.get_extra_info("sslcontext") is not None)
+            self._news.register(self._fd, select.POLLIN)
+        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+            self._failed(error)
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None:  # nobody asked: a server that closes in these words, or one that is confused
-            self.drop()
-            return
-        if not self._framed:
-            self._head_bytes += len(data)
         try:
+            if self._answer is None:  # nobody asked: a server that closes in these words, or one that is confused
+                self.drop()
+                return
+            if self._framed:
+                self._silent += len(data)
+            else:
+                self._head_bytes += len(data)
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break("the request was not answered in HTTP")
-            return
-        if not self._framed and self._head_bytes > HEAD_MAX:
-            self._break("the answer's head is too large")
+            if not self._framed and self._head_bytes > HEAD_MAX:
+                self._break("the answer's head is too large", "protocol")
+            elif self._silent > SILENT_MAX and self._answer is not None:
+                self._break("the answer has more beside its body than is read", "protocol")
+        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+            self._failed(error)
 
     def eof_received(self) -> bool:
+        try:
+            self._unread = self._not_read()  # later the system may not know it any more
+        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+            self._failed(error)
         return False  # close: a server that is done sending is done
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._forget()
-        if self._answer is None:
+        try:
+            self._end(error)
+        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+            self._failed(error)
+
+    def _keep_socket(self, *, tls: bool) -> None:
+        """A transport closes its socket after `connection_lost`, one of TLS before it (uvloop 0.23): there it takes a
+        descriptor of our own to ask afterwards what had arrived. Where none is left, that is not known."""
+        if not tls:
             return
-        if self._framed and self._until_eof and error is None:
-            self._finish(keep=False)
+        try:
+            self._fd = os.dup(self._fd)
+            self._fd_is_ours = True
+        except OSError:
+            self._fd_lasts = False
+
+    def _end(self, error: Exception | None) -> None:
+        if self._answer is None or self._head is None:
+            self.drop()
+        elif self._head.done():
+            if self._framed and self._until_eof and error is None:
+                self._finish(keep=False)
+            else:
+                self._break("the connection was reset" if error else "the answer broke off", "cut")
+        elif (
+            self._used
+            and not self._head_bytes
+            and (self._unread or (self._fd_lasts and self._not_read()) or self._raced(error))
+        ):
+            head = self._head
+            self.drop()
+            head.set_exception(Unread())
+        elif error:
+            self._break("the connection was reset", "reset")
         else:
-            self._break("the connection was reset" if error or not self._seen else "the answer broke off")
+            self._break("the connection was closed without an answer", "closed")
+
+    def _not_read(self) -> bool:
+        """Whether a part of the request has not arrived at the other end's system, and now never will."""
+        if self._transport is None or self._answer is None:
+            return False
+        if self._unsent():
+            return True
+        try:
+            unacknowledged = fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0" * 4)
+        except OSError:  # elsewhere than on Linux there may be nothing to ask
+            return False
+        return bool(struct.unpack("i", unacknowledged)[0])
+
+    def _unsent(self) -> int:
+        """Bytes of the request that the system has not taken yet."""
+        assert self._transport is not None
+        unsent = self._transport.get_write_buffer_size()
+        for transport in self.beneath:
+            unsent += transport.get_write_buffer_size()
+        return unsent
+
+    def _raced(self, error: Exception | None) -> bool:
+        """Whether it was reset, as a connection is that the other end closes before a request comes or with one unread.
+        After reading all of it, the other end would have closed it in order."""
+        reset = isinstance(error, ConnectionResetError | BrokenPipeError)
+        return reset and not self.tunnelled and self.loop.time() - self._sent_at < RACE_SECONDS
 
     # --- httptools ---
 
@@ -213,15 +256,26 @@ class Connection(asyncio.Protocol):
         self._answer.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        assert self._answer is not None
+        if self._framed or self._answer is None:  # what comes after the body are trailers
+            return
         headers = self._answer.headers
         lower = name.lower()
         if lower == b"content-length":
             self._length = int(value) if value.isdigit() else -1
         elif lower == b"transfer-encoding":
             self._chunked = value.lower().strip().endswith(b"chunked")
-        if not self._framed and len(headers) < HEADERS_MAX:  # what comes after the body are trailers
+        elif lower == b"keep-alive":
+            self._heed(value.decode("latin-1"))
+        if len(headers) < HEADERS_MAX:
             headers.append((name.decode("latin-1"), value.decode("latin-1")))
+
+    def _heed(self, hint: str) -> None:
+        """`timeout=N`: the server closes a connection that was unused for so many seconds. No request is to meet that
+        on its way."""
+        found = _hinted(hint)
+        if found:
+            seconds = float(found[1])
+            self.idle_max = min(IDLE_SECONDS, max(seconds - 1, seconds / 2))
 
     def on_headers_complete(self) -> None:
         answer, status = self._answer, self._parser.get_status_code()
@@ -239,6 +293,7 @@ class Connection(asyncio.Protocol):
             self._finish(keep=False)
 
     def on_body(self, data: bytes) -> None:
+        self._silent = 0
         if self._answer is not None:
             self._answer.add(data)
 
@@ -252,20 +307,34 @@ class Connection(asyncio.Protocol):
         answer, self._answer, self._head = self._answer, None, None
         assert answer is not None
         answer.end()
-        transport = self._transport
-        assert transport is not None
-        if not keep or self._lost or transport.get_write_buffer_size():  # an answer before the request was all sent
-            self._forget()
-            transport.abort()
+        if not keep or self._lost or self._unsent():  # an answer before the request was all sent
+            self.drop()
             return
         self.resume()
+        self._used = True
         self.idle_since = self.loop.time()
         self._released(self)
 
-    def _break(self, words: str) -> None:
+    def _break(self, words: str, cause: Cause) -> None:
         answer, head = self._answer, self._head
-        self.drop()
-        if head is not None and not head.done():
-            head.set_exception(UpstreamFailed(words, sent=True))
-        elif answer is not None:
-            answer.fail(words)
+        self._answer = self._head = None
+        try:
+            if head is not None and not head.done():
+                head.set_exception(UpstreamFailed(words, sent=True, cause=cause))
+            elif answer is not None:
+                answer.fail(words, cause)
+                self._broken(cause)
+        finally:
+            self.drop()
+
+    def _failed(self, error: Exception) -> None:
+        """A callback raised: what came is no HTTP, or it is a mistake of ours. First whoever waits is told, then the
+        log, which may raise itself."""
+        mistake: BaseException | None = error
+        if isinstance(error, httptools.HttpParserCallbackError):  # of a callback of the parser
+            mistake = error.__context__
+        if mistake is None or isinstance(mistake, httptools.HttpParserError | httptools.HttpParserUpgrade):
+            self._break("the request was not answered in HTTP", "protocol")
+            return
+        self._break("a mistake of the gateway", "internal")
+        log.error("mistake in the HTTP client", exc_info=mistake)

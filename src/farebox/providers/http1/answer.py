@@ -1,0 +1,80 @@
+"""What the caller holds of an answer while it comes."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from farebox.providers.upstream import Cause, UpstreamFailed
+
+if TYPE_CHECKING:
+    from farebox.providers.http1.connection import Connection
+
+PAUSE_ABOVE = 256 * 2**10
+"""Bytes of a body that wait to be taken before the connection is no longer read."""
+
+
+class Answer:
+    """An answer whose head has come. See providers.upstream.UpstreamAnswer."""
+
+    __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_waiter", "headers", "status")
+
+    def __init__(self, connection: "Connection") -> None:
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self._connection = connection
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._ended = False
+        self._failure: tuple[str, Cause] | None = None
+        """Why it broke off. Not the exception: with its traceback it would keep the caller's frames alive."""
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def chunk(self) -> bytes | None:
+        """Everything that has arrived since the last time; waits where that is nothing; None at the end.
+
+        Raises UpstreamFailed where the answer broke off.
+        """
+        while not self._chunks:
+            if self._ended:
+                return None
+            if self._failure is not None:
+                words, cause = self._failure
+                raise UpstreamFailed(words, sent=True, cause=cause)
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        chunks, self._chunks = self._chunks, []
+        if self._buffered > PAUSE_ABOVE and not self._ended:
+            self._connection.resume()
+        self._buffered = 0
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def close(self) -> None:
+        """Let go of the answer. One that has not ended takes its connection with it, so that the provider notices."""
+        self.drop()
+
+    def drop(self) -> None:
+        if not self._ended:
+            self._connection.drop()
+
+    # --- told by the connection ---
+
+    def add(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if self._buffered > PAUSE_ABOVE:
+            self._connection.pause()
+        self._wake()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def fail(self, words: str, cause: Cause) -> None:
+        self._failure = words, cause
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,88 @@
+"""What went wrong on the way to a provider, as one of the words of providers.upstream.Cause."""
+
+import errno
+import re
+import socket
+import ssl
+from typing import Final
+
+from farebox.providers.upstream import Cause, UpstreamFailed
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""This machine has no more of it: descriptors, memory, ports."""
+_BY_ERRNO: Final[dict[int, Cause]] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout_connect",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETDOWN: "unreachable",
+    errno.EHOSTDOWN: "unreachable",
+}
+_BY_VERIFICATION: Final[dict[int, Cause]] = {
+    2: "tls_unknown_authority",  # the issuer's certificate is not known
+    9: "tls_expired",  # not valid yet
+    10: "tls_expired",
+    18: "tls_unknown_authority",  # self-signed
+    19: "tls_unknown_authority",  # a chain that ends in one
+    20: "tls_unknown_authority",  # no issuer to be had
+    21: "tls_unknown_authority",  # a lone certificate
+    62: "tls_name",  # of a host
+    64: "tls_name",  # of an address
+}
+"""OpenSSL's X509_V_ERR_…, which are kept from release to release."""
+_WORDS: Final[dict[Cause, str]] = {
+    "dns": "its name was not found",
+    "refused": "nobody listens there",
+    "unreachable": "there is no way to its network",
+    "reset": "the connection was reset while it was made",
+    "timeout_connect": "no connection in time",
+    "tls": "no TLS connection could be made",
+    "tls_expired": "its TLS certificate is not valid at this time",
+    "tls_name": "its TLS certificate is for another name",
+    "tls_unknown_authority": "its TLS certificate is by nobody who is trusted here",
+    "exhausted": "this process has no descriptors, memory or ports left for a connection",
+}
+_numbers = re.compile(r"\[Errno (\d+)\]").findall
+
+
+class ProxyFailed(OSError):
+    """The proxy did not open the way."""
+
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.cause: Cause = cause
+
+
+def not_connected(error: OSError | UnicodeError | TimeoutError, *, to_proxy: bool) -> UpstreamFailed:
+    """Why there is no connection. `to_proxy`: it was the proxy that was being connected to, or asked."""
+    if isinstance(error, ProxyFailed):
+        return UpstreamFailed(str(error), sent=False, cause=error.cause)
+    cause = _cause(error)
+    words = _WORDS.get(cause, "no connection")
+    if to_proxy and cause not in ("exhausted", "timeout_connect"):
+        return UpstreamFailed(f"of the proxy: {words} ({cause})", sent=False, cause="proxy_unreachable")
+    return UpstreamFailed(words, sent=False, cause=cause)
+
+
+def _cause(error: OSError | UnicodeError) -> Cause:
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "timeout_connect"
+    if isinstance(error, UnicodeError):  # a name that no DNS can have
+        return "dns"
+    if isinstance(error, socket.gaierror):
+        return "exhausted" if error.errno in (socket.EAI_MEMORY, socket.EAI_SYSTEM) else "dns"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _BY_VERIFICATION.get(error.verify_code, "tls")
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    # Where a name has several addresses, the loop says all of their failures in one text.
+    numbers = [error.errno] if error.errno else [int(number) for number in _numbers(str(error))]
+    if not _EXHAUSTED.isdisjoint(numbers):
+        return "exhausted"
+    found = [_BY_ERRNO[number] for number in numbers if number in _BY_ERRNO]
+    if isinstance(error, ConnectionError) and not found:
+        return "reset"  # the loop's own words for a connection that closed during the TLS handshake
+    return found[0] if found else "unreachable"

@@ -1,0 +1,170 @@
+"""Making a connection: straight to the provider, or through a proxy; with TLS, checked for the provider's name."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import certifi
+
+from farebox.providers.http1.causes import ProxyFailed, not_connected
+from farebox.providers.http1.connection import Connection
+
+PROXY_HEAD_MAX = 16 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where connections of one kind lead. `host_header` has the port only where it is not the scheme's own."""
+
+    scheme: str
+    host: str
+    port: int
+    host_header: bytes
+    proxy: str | None
+    absolute: bytes
+    """What a plain proxy wants before the path; empty elsewhere."""
+
+
+_Transports = list[asyncio.Transport]
+"""One over another, the system's own first."""
+
+
+class Opener:
+    """Opens connections. `tls`: whom to trust, other than the usual authorities."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, tls: ssl.SSLContext | None) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._tls = tls or _trusting_the_usual()
+
+    async def connection(self, origin: Origin, make: Callable[[], Connection]) -> Connection:
+        """Raises UpstreamFailed."""
+        way = _Way()
+        try:
+            async with asyncio.timeout(self._seconds):
+                if origin.proxy is None:
+                    return await self._straight(origin, make)
+                return await self._by_proxy(origin, urlsplit(origin.proxy), make, way)
+        except (OSError, UnicodeError, TimeoutError) as error:
+            raise not_connected(error, to_proxy=way.to_proxy) from error
+
+    async def _straight(self, origin: Origin, make: Callable[[], Connection]) -> Connection:
+        if origin.scheme == "https":
+            return await self._secured([await self._plain(origin.host, origin.port)], make, origin.host)
+        _, connection = await self._loop.create_connection(make, origin.host, origin.port)
+        return connection
+
+    async def _by_proxy(
+        self, origin: Origin, proxy: SplitResult, make: Callable[[], Connection], way: "_Way"
+    ) -> Connection:
+        host, secure = proxy.hostname or "", proxy.scheme == "https"
+        port = proxy.port or (443 if secure else 80)
+        way.to_proxy = True
+        if origin.absolute and not secure:
+            _, connection = await self._loop.create_connection(make, host, port)
+        elif origin.absolute:
+            connection = await self._secured([await self._plain(host, port)], make, host)
+        else:
+            connection = await self._tunnelled(origin, [await self._plain(host, port)], proxy, make, way)
+        connection.tunnelled = True
+        return connection
+
+    async def _tunnelled(
+        self, origin: Origin, beneath: _Transports, proxy: SplitResult, make: Callable[[], Connection], way: "_Way"
+    ) -> Connection:
+        tunnel = _Tunnel(self._loop)
+        try:
+            if proxy.scheme == "https":
+                beneath.append(await self._tls_over(beneath[-1], tunnel, proxy.hostname or ""))
+            else:
+                beneath[-1].set_protocol(tunnel)
+            await tunnel.ask(beneath[-1], origin.host, origin.port, proxy_credentials(proxy.geturl()))
+        except BaseException:
+            beneath[0].abort()
+            raise
+        way.to_proxy = False
+        return await self._secured(beneath, make, origin.host)
+
+    async def _plain(self, host: str, port: int) -> asyncio.Transport:
+        transport, _ = await self._loop.create_connection(asyncio.Protocol, host, port)
+        return transport
+
+    async def _secured(self, beneath: _Transports, make: Callable[[], Connection], name: str) -> Connection:
+        """TLS over the last of the transports, checked for the name. In a step of its own, because what a transport of
+        TLS has handed to the one beneath is not in its own buffer any more, sent or not."""
+        connection = make()
+        try:
+            transport = await self._tls_over(beneath[-1], connection, name)
+        except BaseException:
+            beneath[0].abort()
+            raise
+        connection.beneath = tuple(beneath)
+        connection.connection_made(transport)
+        return connection
+
+    async def _tls_over(self, transport: asyncio.Transport, protocol: asyncio.Protocol, name: str) -> asyncio.Transport:
+        upgraded = await self._loop.start_tls(transport, protocol, self._tls, server_hostname=name)
+        if upgraded is None:  # it ended meanwhile
+            raise ConnectionResetError("the connection was closed")
+        return upgraded
+
+
+@dataclass(slots=True)
+class _Way:
+    """How far a connection had come when it failed."""
+
+    to_proxy: bool = False
+
+
+@cache  # loading them takes some 20 ms
+def _trusting_the_usual() -> ssl.SSLContext:
+    """Certificates are checked against the system's authorities and, as small systems have none, against certifi's."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+class _Tunnel(asyncio.Protocol):
+    """Asks a proxy for a way through to a host."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._received = b""
+        self._answered: asyncio.Future[bytes] = loop.create_future()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._answered.done():
+            self._received += data
+            if b"\r\n\r\n" in self._received or len(self._received) > PROXY_HEAD_MAX:
+                self._answered.set_result(self._received)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._answered.done():
+            self._answered.set_result(b"")
+
+    async def ask(self, transport: asyncio.Transport, host: str, port: int, credentials: bytes) -> None:
+        """Raises ProxyFailed where the proxy does not open the way."""
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n".encode() + credentials + b"\r\n")
+        answer = await self._answered
+        if not answer:
+            raise ProxyFailed("the proxy closed the connection instead of opening a way", "proxy_refused")
+        status = answer.split(b"\r\n", 1)[0].split(b" ")
+        if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
+            raise ProxyFailed("the proxy did not answer in HTTP", "proxy_refused")
+        if status[1] == b"407":
+            raise ProxyFailed("the proxy wants other credentials (407)", "proxy_auth")
+        if not status[1].startswith(b"2"):
+            raise ProxyFailed(f"the proxy refused to open a way ({int(status[1][:3])})", "proxy_refused")
+
+
+def proxy_credentials(proxy: str) -> bytes:
+    """The header for the user name and password in the proxy's URL; empty where it has none."""
+    parts = urlsplit(proxy)
+    if not parts.username:
+        return b""
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return b"Proxy-Authorization: Basic " + base64.b64encode(pair.encode()) + b"\r\n"

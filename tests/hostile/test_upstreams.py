@@ -1,0 +1,108 @@
+"""Providers that hang up and ways to them that fail, as callers, owners and the operator see it."""
+
+import random
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from tests.engines import ON_BOTH_ENGINES
+from tests.providers.closing_upstream import closing
+from tests.ride.kit import differences, log_row, price_of, set_price, set_provider
+from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+CALLS, CALLERS = 120, 6
+
+
+def call(customer: Customer, path: str, body: dict[str, object], client: httpx.Client | None = None) -> httpx.Response:
+    post = (client or httpx).post
+    return post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers, timeout=30)
+
+
+def messages(model: str, text: str = "Hello") -> dict[str, object]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 20}
+
+
+def test_a_provider_that_hangs_up_as_it_likes_costs_no_call(farebox: Farebox, customer: Customer) -> None:
+    """Every call is answered and charged once, and reached the provider once."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    with closing(lambda *_: chance.choice(["keep"] * 3 + ["close", "unread", "head"])) as upstream:
+        set_provider(farebox, "cerebras", base_url=upstream.url)
+        set_price(farebox, "cerebras", "raw-1")
+
+        def caller(name: int) -> list[int]:
+            with httpx.Client() as client:
+                return [
+                    call(
+                        customer, "cerebras/chat/completions", messages("raw-1", f"{name}-{number}"), client
+                    ).status_code
+                    for number in range(CALLS // CALLERS)
+                ]
+
+        before, failures = customer.balance, dict(farebox.services.upstream.failures)
+        with ThreadPoolExecutor(CALLERS) as callers:
+            statuses = [status for some in callers.map(caller, range(CALLERS)) for status in some]
+        assert statuses == [200] * CALLS, seed
+        assert len(upstream.read) == len(set(upstream.read)) == CALLS, seed
+        assert farebox.services.upstream.failures == failures
+        assert farebox.services.upstream.resent > 0, seed
+        after = customer.balance
+    assert (before.posted - after.posted, after.held) == (CALLS * price_of(3, 2), 0)
+    assert not differences(farebox)
+
+
+@contextmanager
+def way(kind: str) -> Iterator[str]:
+    """A base URL behind which calls fail in this way."""
+    if kind == "dns":
+        yield "http://provider.invalid"
+    elif kind == "refused":
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    else:
+        with closing(lambda *_: "keep", answer=b"" if kind == "closed" else b"SSH-2.0-x\r\n") as upstream:
+            yield upstream.url
+
+
+PATHS: dict[str, tuple[str, dict[str, object]]] = {
+    "cloudflare": ("compat/chat/completions", messages("cerebras/raw-1")),
+    "native": ("cerebras/chat/completions", messages("raw-1")),
+    "anthropic": ("anthropic/v1/messages", messages("raw-1")),
+    "google": (
+        "google-ai-studio/v1beta/models/raw-1:generateContent",
+        {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PATHS)
+@pytest.mark.parametrize("cause", ["dns", "refused", "closed", "protocol"])
+def test_the_cause_has_a_word_for_everybody(farebox: Farebox, customer: Customer, cause: str, form: str) -> None:
+    path, body = PATHS[form]
+    slug = path.split("/")[0].replace("compat", "cerebras")
+    before = farebox.services.upstream.failures.get(cause, 0)
+    with way(cause) as url, capture_logs() as lines:
+        set_provider(farebox, slug, base_url=url)
+        set_price(farebox, slug, "raw-1")
+        answer = call(customer, path, body)
+    assert answer.status_code == 502
+    told = answer.json()
+    error = told["error"][0] if isinstance(told["error"], list) else told["error"]
+    assert f"({cause})" in error["message"]
+    assert "Nothing was charged" in error["message"]
+    assert "127.0.0.1" not in answer.text
+    assert ".invalid" not in answer.text
+    log_id = answer.headers["cf-aig-log-id"]
+    assert log_row(customer, log_id)["farebox"]["error"] == f"upstream_unreachable ({cause})"
+    (line,) = [line for line in lines if line["event"] == "upstream failed"]
+    assert (line["cause"], line["provider"], line["log_id"]) == (cause, slug, log_id)
+    assert farebox.services.upstream.failures[cause] > before
+    assert customer.balance.held == 0

@@ -1,0 +1,168 @@
+"""Connections that end while a request is on its way: what was not read is sent again, once; all else is an error."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from farebox.providers.http1 import connection as http1
+from farebox.providers.http1.connection import Connection
+from farebox.providers.http1.pool import PooledUpstream
+from farebox.providers.upstream import UpstreamFailed
+from tests.providers.closing_upstream import ANSWER_BODY, ClosingUpstream, closing
+from tests.providers.http1_kit import authority, pool, post, serving, whole
+
+LARGE = b"x" * (12 * 2**20)
+"""More than the systems of both ends keep."""
+
+
+def once(end: str) -> Callable[[int, int], str]:
+    """The first connection ends so, after its first answer."""
+    return lambda connection, _: end if connection == 0 else "keep"
+
+
+async def call(upstream: PooledUpstream, server: ClosingUpstream, body: bytes) -> None:
+    assert await whole(await upstream.send(post(server.url, body))) == ANSWER_BODY
+
+
+@pytest.mark.parametrize(
+    ("end", "body"),
+    [("close", b"two"), ("unread", b"two"), ("unread", LARGE), ("head", LARGE), ("head", b"x" * 1000)],
+    ids=["close", "unread", "unread-large", "head-large", "head"],
+)
+async def test_what_was_not_read_is_sent_again(end: str, body: bytes) -> None:
+    with closing(once(end)) as server:
+        async with pool() as upstream:
+            await call(upstream, server, b"one")
+            await call(upstream, server, body)
+            await call(upstream, server, b"three")
+            assert server.read == [b"one", body, b"three"]
+            assert server.connections == 2
+            assert upstream.resent == 1 or end == "close"  # where that is seen in time, there is nothing to send again
+            assert not upstream.failures
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_request_that_crosses_the_end_of_its_connection_is_sent_again(
+    tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has closed, and nothing of that has been seen when the request leaves."""
+    served, trusting = authority("127.0.0.1") if tls else (None, None)
+    monkeypatch.setattr(Connection, "usable", property(lambda connection: not connection._lost))
+    with closing(once("close"), served) as server:
+        async with pool(tls=trusting) as upstream:
+            answer = await upstream.send(post(server.url, b"one"))
+            server.closed.acquire(timeout=30)  # the loop stands still meanwhile
+            assert await whole(answer) == ANSWER_BODY
+            await call(upstream, server, b"two")
+            assert server.read == [b"one", b"two"]
+            assert upstream.resent == 1
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_what_was_read_is_not_sent_again(tls: bool) -> None:
+    """A provider that closes after it has read a request may have worked at it, and bills the operator."""
+    served, trusting = authority("127.0.0.1") if tls else (None, None)
+    with closing(once("read"), served) as server:
+        async with pool(tls=trusting) as upstream:
+            await call(upstream, server, b"one")
+            with pytest.raises(UpstreamFailed) as raised:
+                await call(upstream, server, b"two")
+            assert (raised.value.cause, raised.value.sent) == ("closed", True)
+            assert server.read == [b"one", b"two"]
+            assert upstream.failures == {"closed": 1}
+            assert upstream.resent == 0
+
+
+async def test_a_late_reset_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1, "RACE_SECONDS", 0.0)
+    with closing(once("reset")) as server:
+        async with pool() as upstream:
+            await call(upstream, server, b"one")
+            with pytest.raises(UpstreamFailed) as raised:
+                await call(upstream, server, b"two")
+            assert raised.value.cause == "reset"
+            assert server.read == [b"one", b"two"]
+
+
+async def test_where_an_answer_had_begun_nothing_is_sent_again() -> None:
+    with closing(once("hint")) as server:
+        async with pool() as upstream:
+            await call(upstream, server, b"one")
+            with pytest.raises(UpstreamFailed) as raised:
+                await call(upstream, server, b"two")
+            assert raised.value.cause == "closed"
+            assert server.read == [b"one", b"two"]
+
+
+async def test_a_new_connection_that_ends_is_an_error() -> None:
+    """Else a server that closes whatever is sent would be asked for ever."""
+
+    async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+
+    async with serving(handler=resets) as server, pool() as upstream:
+        with pytest.raises(UpstreamFailed) as raised:
+            await upstream.send(post(server.url, LARGE))
+        assert raised.value.cause == "reset"
+        assert server.connections == 1
+
+
+async def test_it_is_sent_again_once() -> None:
+    """Every connection but the first ends unread at once, so that the second try fails for good."""
+    ends = iter(["keep", "unread"])
+
+    def end(connection: int, answers: int) -> str:
+        return next(ends, "unread")
+
+    with closing(end) as server:
+        async with pool() as upstream:
+            await call(upstream, server, b"one")
+            await call(upstream, server, b"two")
+            await call(upstream, server, b"three")
+            assert upstream.resent == 1
+            assert server.read == [b"one", b"two", b"three"]
+
+
+async def test_a_thousand_calls_to_a_server_that_closes_as_it_likes() -> None:
+    """No call fails, and each is read once, whatever the order in which requests and ends of connections cross."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    with closing(lambda *_: chance.choice(["keep"] * 5 + ["close", "close", "unread", "head"])) as server:
+        async with pool() as upstream:
+
+            async def caller(name: int) -> None:
+                for number in range(125):
+                    body = b"%d-%d-" % (name, number)
+                    await call(upstream, server, body + b"x" * chance.choice([100, 100, 100, 300_000]))
+
+            await asyncio.gather(*(caller(name) for name in range(8)))
+            assert not upstream.failures, seed
+            assert len(server.read) == len({body[:12] for body in server.read}) == 1000, seed
+
+
+@pytest.mark.parametrize(
+    ("hint", "seconds"),
+    [
+        ("timeout=5", 4.0),
+        ("timeout=5, max=99", 4.0),
+        ("max=99, timeout=10", 9.0),
+        ("Timeout = 1", 0.5),
+        ("timeout=0", 0.0),
+        ("timeout=86400", http1.IDLE_SECONDS),
+        ("max=3", http1.IDLE_SECONDS),
+        ("timeout=-3", http1.IDLE_SECONDS),
+        ("timeout=" + "9" * 5000, http1.IDLE_SECONDS),
+        ("notimeout=3", http1.IDLE_SECONDS),
+    ],
+)
+async def test_a_server_says_how_long_it_keeps_a_connection(hint: str, seconds: float) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: %b\r\n\r\nok" % hint.encode()
+    async with serving(answer, answer) as server, pool() as upstream:
+        await whole(await upstream.send(post(server.url)))
+        (kept,) = next(iter(upstream._idle.values()))
+        assert kept.idle_max == seconds
+        kept.idle_since -= seconds  # the time has passed
+        await whole(await upstream.send(post(server.url)))
+        assert server.connections == 2
