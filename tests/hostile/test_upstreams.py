@@ -1,7 +1,10 @@
 """Providers that hang up and ways to them that fail, as callers, owners and the operator see it."""
 
+import contextlib
 import random
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,9 +13,10 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from farebox.money import parse_usd
 from tests.engines import ON_BOTH_ENGINES
 from tests.providers.closing_upstream import closing
-from tests.ride.kit import differences, log_row, price_of, set_price, set_provider
+from tests.ride.kit import differences, log_row, price_of, set_price, set_provider, until
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -106,3 +110,63 @@ def test_the_cause_has_a_word_for_everybody(farebox: Farebox, customer: Customer
     assert (line["cause"], line["provider"], line["log_id"]) == (cause, slug, log_id)
     assert farebox.services.upstream.failures[cause] > before
     assert customer.balance.held == 0
+
+
+# --- a client that does not read --------------------------------------------------------------------------------------
+
+EVENT = b'data: {"id":"x","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % (
+    b"x" * 32_000
+)
+LAST = (
+    b'data: {"id":"x","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}\n\ndata: [DONE]\n\n'
+)
+EVENTS = 800
+
+
+@contextmanager
+def flood() -> Iterator[tuple[str, list[int]]]:
+    """A provider that streams as fast as it is read; the list grows with each event that was taken."""
+    taken: list[int] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(30)
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+                % (EVENTS * len(EVENT) + len(LAST))
+            )
+            for number in range(EVENTS):
+                connection.sendall(EVENT)
+                taken.append(number)
+            connection.sendall(LAST)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", taken
+    finally:
+        listener.close()
+        thread.join()
+
+
+def test_what_a_client_does_not_read_stays_with_the_provider(farebox: Farebox, customer: Customer) -> None:
+    body = messages("raw-1") | {"stream": True}
+    with flood() as (url, taken):
+        set_provider(farebox, "cerebras", base_url=url)
+        set_price(farebox, "cerebras", "raw-1")
+        where = f"{customer.gateway_url}/cerebras/chat/completions"
+        with httpx.stream("POST", where, json=body, headers=customer.headers, timeout=30) as answer:
+            before = -1
+            while len(taken) != before:  # until the provider stands still
+                before = len(taken)
+                time.sleep(0.2)
+            assert before < EVENTS * 3 // 4, "all of it is kept here"
+            received = sum(len(chunk) for chunk in answer.iter_raw())
+        assert len(taken) == EVENTS
+        assert received >= EVENTS * len(EVENT)
+    until(lambda: customer.balance.held == 0, "the charge")
+    assert parse_usd("5") - customer.balance.posted == price_of(3, 2)

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from farebox.providers.http1.answer import PAUSE_ABOVE
 from farebox.providers.http1.connection import HEAD_MAX, Connection
@@ -257,7 +258,8 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
 
     async with serving(handler=hasty, tls=served) as server, pool(tls=trusting) as upstream:
         for _ in range(2):
-            assert await whole(await upstream.send(post(server.url, b"x" * (16 * 2**20)))) == b"no"
+            answer = await asyncio.wait_for(upstream.send(post(server.url, b"x" * (16 * 2**20))), 20)
+            assert await whole(answer) == b"no"
         assert server.connections == 2
         assert upstream.resent == 0
         released.set()
@@ -278,11 +280,13 @@ async def test_what_comes_after_an_answer_is_nobodys(second: bytes, together: bo
         await until_gone(reader)
 
     async with serving(handler=says_more) as server, pool() as upstream:
-        assert await whole(await upstream.send(post(server.url))) == b"ok"
-        told.set()
-        await asyncio.wait_for(server.closed.wait(), 20)
+        with capture_logs() as lines:
+            assert await whole(await upstream.send(post(server.url))) == b"ok"
+            told.set()
+            await asyncio.wait_for(server.closed.wait(), 20)
         assert await whole(await upstream.send(post(server.url))) == b"ok"
         assert server.connections == 2
+    assert not lines, "it is the server's mistake"
 
 
 async def test_an_answer_of_http_1_0_ends_its_connection_unless_it_says_otherwise() -> None:
