@@ -1,6 +1,7 @@
 """Connections that end while a request is on its way: what was not read is sent again, once; all else is an error."""
 
 import asyncio
+import errno
 import random
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from farebox.providers.http1 import connection as http1
 from farebox.providers.http1.connection import Connection
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.upstream import UpstreamFailed
+from farebox.proxies import Proxies
 from tests.providers.closing_upstream import ANSWER_BODY, ClosingUpstream, closing
 from tests.providers.http1_kit import authority, pool, post, serving, whole
 
@@ -43,11 +45,16 @@ async def test_what_was_not_read_is_sent_again(end: str, body: bytes) -> None:
             assert not upstream.failures
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("way", ["plain", "tls", "tls-without-descriptors"])
 async def test_a_request_that_crosses_the_end_of_its_connection_is_sent_again(
-    tls: bool, monkeypatch: pytest.MonkeyPatch
+    way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server has closed, and nothing of that has been seen when the request leaves."""
+    tls = way != "plain"
+    if way == "tls-without-descriptors":
+        if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+            pytest.skip("it does not say that a stream of TLS has ended, only that the connection is lost")
+        monkeypatch.setattr("farebox.providers.http1.connection.os.dup", _none_left)
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     monkeypatch.setattr(Connection, "usable", property(lambda connection: not connection._lost))
     with closing(once("close"), served) as server:
@@ -58,6 +65,10 @@ async def test_a_request_that_crosses_the_end_of_its_connection_is_sent_again(
             await call(upstream, server, b"two")
             assert server.read == [b"one", b"two"]
             assert upstream.resent == 1
+
+
+def _none_left(_: int) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -166,3 +177,14 @@ async def test_a_server_says_how_long_it_keeps_a_connection(hint: str, seconds: 
         kept.idle_since -= seconds  # the time has passed
         await whole(await upstream.send(post(server.url)))
         assert server.connections == 2
+
+
+async def test_a_reset_by_a_proxy_tells_nothing_about_the_provider() -> None:
+    """It has read the request, and may have passed it on."""
+    with closing(once("reset")) as server:
+        async with pool(proxies=Proxies({"http": server.url})) as upstream:
+            assert await whole(await upstream.send(post("http://api.test", b"one"))) == ANSWER_BODY
+            with pytest.raises(UpstreamFailed) as raised:
+                await upstream.send(post("http://api.test", b"two"))
+            assert raised.value.cause == "reset"
+            assert server.read == [b"one", b"two"]
