@@ -211,9 +211,8 @@ class Connection(asyncio.Protocol):
             and not self._head_bytes
             and (self._unread or (self._fd_lasts and self._not_read()) or self._raced(error))
         ):
-            head = self._head
+            self._head.set_exception(Unread())
             self.drop()
-            head.set_exception(Unread())
         elif error:
             self._break("the connection was reset", "reset")
         else:
