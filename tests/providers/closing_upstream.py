@@ -23,7 +23,7 @@ class ClosingUpstream:
 
     `keep`: it is read on; `close`: closed at once; `unread`: closed when the next request has come, without reading it;
     `head`: after a piece of the next request; `read`: after the whole of it, in order; `reset`: the same, by a reset;
-    `hint`: as `close`, after 100 Continue to the whole next request.
+    `more`: when it is `told`, it says something that nobody asked for.
     """
 
     ends: Callable[[int, int], str] = lambda connection, answers: "keep"
@@ -35,8 +35,9 @@ class ClosingUpstream:
     read: list[bytes] = field(default_factory=list)
     """Requests that were read to their end: a provider would have worked at them."""
     open_now: list[socket.socket] = field(default_factory=list)
+    told: threading.Event = field(default_factory=threading.Event)
     closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    """Released for each connection that this side has closed."""
+    """Released for each connection that this side has closed, and when it has said `more`."""
 
     def serve(self, connection: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -58,18 +59,20 @@ class ClosingUpstream:
             answers += 1
         if end == "close":
             return
+        if end == "more":
+            self.told.wait(SECONDS)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+            self.closed.release()
         select.select([connection], [], [], SECONDS)
         if end == "head":
             connection.recv(20)
-        elif end in ("read", "reset", "hint"):
+        elif end in ("read", "reset"):
             self._request(connection)
             connection.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1
             )  # the caller's system knows that we have it
             if end == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif end == "hint":
-                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _request(self, connection: socket.socket) -> bool:
         """Read one whole request."""

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import random
+import socket
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +15,8 @@ from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.upstream import UpstreamFailed
 from farebox.proxies import Proxies
 from tests.providers.closing_upstream import ANSWER_BODY, ClosingUpstream, closing
-from tests.providers.http1_kit import authority, pool, post, serving, whole
+from tests.providers.http1_kit import OK, authority, pool, post, serving, whole
+from tests.ride.kit import eventually
 
 LARGE = b"x" * (12 * 2**20)
 """More than the systems of both ends keep."""
@@ -43,6 +46,17 @@ async def test_what_was_not_read_is_sent_again(end: str, body: bytes) -> None:
             assert server.connections == 2
             assert upstream.resent == 1 or end == "close"  # where that is seen in time, there is nothing to send again
             assert not upstream.failures
+
+
+async def test_what_was_said_unasked_is_seen_before_a_connection_is_used_again() -> None:
+    """Though the loop has not read it yet: it would be taken for the next answer."""
+    with closing(once("more")) as server:
+        async with pool() as upstream:
+            await call(upstream, server, b"one")
+            server.told.set()
+            server.closed.acquire(timeout=30)  # the loop stands still meanwhile
+            await call(upstream, server, b"two")
+            assert (server.connections, upstream.resent) == (2, 0)
 
 
 @pytest.mark.parametrize("way", ["plain", "tls", "tls-without-descriptors"])
@@ -98,13 +112,27 @@ async def test_a_late_reset_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_where_an_answer_had_begun_nothing_is_sent_again() -> None:
-    with closing(once("hint")) as server:
-        async with pool() as upstream:
-            await call(upstream, server, b"one")
-            with pytest.raises(UpstreamFailed) as raised:
-                await call(upstream, server, b"two")
-            assert raised.value.cause == "closed"
-            assert server.read == [b"one", b"two"]
+    """Also where the connection is reset then."""
+    reset = asyncio.Event()
+
+    async def begins(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        writer.write(OK)
+        await server.request(reader)
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await reset.wait()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with serving(handler=begins) as server, pool() as upstream:
+        await whole(await upstream.send(post(server.url, b"one")))
+        (kept,) = next(iter(upstream._idle.values()))
+        second = asyncio.ensure_future(upstream.send(post(server.url, b"two")))
+        await eventually(lambda: kept._head_bytes or second.done(), "100 Continue")
+        reset.set()
+        with pytest.raises(UpstreamFailed) as raised:
+            await second
+        assert raised.value.cause == "reset"
+        assert len(server.requests) == 2
 
 
 async def test_a_new_connection_that_ends_is_an_error() -> None:
@@ -134,6 +162,16 @@ async def test_it_is_sent_again_once() -> None:
             await call(upstream, server, b"three")
             assert upstream.resent == 1
             assert server.read == [b"one", b"two", b"three"]
+
+
+async def test_it_is_sent_again_on_a_new_connection() -> None:
+    """However many are kept: they may all have ended."""
+    with closing(lambda connection, _: "unread" if connection < 3 else "keep") as server:
+        async with pool() as upstream:
+            await asyncio.gather(*(call(upstream, server, b"%d" % number) for number in range(3)))
+            assert sum(map(len, upstream._idle.values())) == 3
+            await call(upstream, server, b"more")
+            assert upstream.resent == 1
 
 
 async def test_a_thousand_calls_to_a_server_that_closes_as_it_likes() -> None:
