@@ -23,6 +23,7 @@ from tests.providers.http1_kit import OK, authority, pool, post, serving, whole
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+HAS_IPV6 = Path("/proc/net/if_inet6").exists()
 YESTERDAY = datetime.now(UTC) - timedelta(days=1)
 
 
@@ -44,7 +45,7 @@ async def cause_of(upstream: PooledUpstream, url: str, *, sent: bool) -> str:
         ("http://provider.invalid", "dns"),
         (f"http://{'a' * 64}.example", "dns"),
         ("http://127.0.0.1:9", "refused"),
-        ("http://[::1]:9", "refused"),
+        ("http://[::1]:9", "refused" if HAS_IPV6 else "unreachable"),
         ("https://127.0.0.1:9", "refused"),
         ("http://localhost:9", "refused"),
         ("ftp://127.0.0.1:9", "unsendable"),
@@ -130,6 +131,7 @@ async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
         (b"HTTP/1.1 100 Continue\r\n\r\n", "closed"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "protocol"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "protocol"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK, "protocol"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"a" * (HEAD_MAX + 10), "protocol"),
         (b"HTTP/1.1 102 Processing\r\n\r\n" * (HEAD_MAX // 20), "protocol"),
         (CHUNKED + b"0\r\nTrail: " + b"a" * (16 * SILENT_MAX), "protocol"),
@@ -163,9 +165,10 @@ async def test_a_reset_before_the_answer() -> None:
         (OSError(errno.EMFILE, "x"), "exhausted"),
         (OSError(errno.ENFILE, "x"), "exhausted"),
         (OSError(errno.ENOBUFS, "x"), "exhausted"),
-        (OSError(errno.EADDRNOTAVAIL, "x"), "exhausted"),
+        (OSError(errno.EADDRNOTAVAIL, "x"), "unreachable"),
         (OSError(errno.ETIMEDOUT, "x"), "timeout_connect"),
         (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 101] Connect call failed"), "refused"),
+        (OSError("Multiple exceptions: [Errno 99] Connect call failed, [Errno 111] Connect call failed"), "refused"),
         (OSError("Multiple exceptions: [Errno 101] Connect call failed, [Errno 24] Too many open files"), "exhausted"),
         (OSError("something else"), "unreachable"),
         (ConnectionAbortedError("SSL handshake is taking longer than 60.0 seconds"), "reset"),

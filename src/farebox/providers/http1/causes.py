@@ -8,8 +8,8 @@ from typing import Final
 
 from farebox.providers.upstream import Cause, UpstreamFailed
 
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-"""This machine has no more of it: descriptors, memory, ports."""
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""This machine has no more of it: descriptors, memory."""
 _BY_ERRNO: Final[dict[int, Cause]] = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -20,6 +20,7 @@ _BY_ERRNO: Final[dict[int, Cause]] = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETDOWN: "unreachable",
     errno.EHOSTDOWN: "unreachable",
+    errno.EADDRNOTAVAIL: "unreachable",  # no IPv6 here, as in many containers
 }
 _BY_VERIFICATION: Final[dict[int, Cause]] = {
     2: "tls_unknown_authority",  # the issuer's certificate is not known
@@ -43,7 +44,7 @@ _WORDS: Final[dict[Cause, str]] = {
     "tls_expired": "its TLS certificate is not valid at this time",
     "tls_name": "its TLS certificate is for another name",
     "tls_unknown_authority": "its TLS certificate is by nobody who is trusted here",
-    "exhausted": "this process has no descriptors, memory or ports left for a connection",
+    "exhausted": "this process has no descriptors or memory left for a connection",
 }
 _numbers = re.compile(r"\[Errno (\d+)\]").findall
 
@@ -85,4 +86,4 @@ def _cause(error: OSError | UnicodeError) -> Cause:
     found = [_BY_ERRNO[number] for number in numbers if number in _BY_ERRNO]
     if isinstance(error, ConnectionError) and not found:
         return "reset"  # the loop's own words for a connection that closed during the TLS handshake
-    return found[0] if found else "unreachable"
+    return "refused" if "refused" in found else found[0] if found else "unreachable"
