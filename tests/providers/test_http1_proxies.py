@@ -159,6 +159,19 @@ async def test_a_proxy_that_says_nothing_is_given_up() -> None:
         await asyncio.wait_for(server.closed.wait(), 10)
 
 
+async def test_a_proxy_that_does_not_stop_talking_is_given_up() -> None:
+    async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2 * PROXY_HEAD_MAX)
+        await until_gone(reader)
+
+    async with serving(handler=talks) as server, pool(proxies=Proxies({"https": server.url})) as upstream:
+        with pytest.raises(UpstreamFailed) as raised:
+            await upstream.send(post(PROVIDER))
+        assert raised.value.cause == "proxy_refused"
+        await asyncio.wait_for(server.closed.wait(), 20)
+
+
 async def test_a_way_that_ends_at_once() -> None:
     async def opens_and_closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -152,6 +152,8 @@ class _Tunnel(asyncio.Protocol):
         answer = await self._answered
         if not answer:
             raise ProxyFailed("the proxy closed the connection instead of opening a way", "proxy_refused")
+        if b"\r\n\r\n" not in answer:
+            raise ProxyFailed("the proxy's answer is too large", "proxy_refused")
         status = answer.split(b"\r\n", 1)[0].split(b" ")
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
             raise ProxyFailed("the proxy did not answer in HTTP", "proxy_refused")
