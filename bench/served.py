@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,23 @@ def farebox(folder: Path, mock: Mock, *, engine: Engine = SQLITE) -> Iterator[Fa
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, targets: Path, *, engine: Engine = SQLITE, workers: int = 1, under: Sequence[str] = ()
+    folder: Path,
+    targets: Path,
+    *,
+    engine: Engine = SQLITE,
+    workers: int = 1,
+    under: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Farebox]:
-    """Serve a folder that is set up. `under`: a module of the bench that runs the command line, and its argument."""
+    """Serve a folder that is set up. `under`: a module of the bench that runs the command line, and its argument;
+    `settings`: further ones, by their variables."""
     port = _free_port()
     several = ["--workers", str(workers)] if workers > 1 else []
     command = [sys.executable, "-m", *under] if under else _command()
     with (folder / "server.log").open("wb") as log:
-        own = {"FAREBOX_PORT": str(port), "FAREBOX_LOG_FORMAT": "json", "FAREBOX_LOG_LEVEL": "info"}
+        own = {"FAREBOX_PORT": str(port), "FAREBOX_LOG_FORMAT": "json", "FAREBOX_LOG_LEVEL": "info"} | dict(
+            settings or {}
+        )
         environment = _environment(folder, engine, **own)
         process = subprocess.Popen([*command, "serve", *several], stdout=log, stderr=log, env=environment, cwd=_ROOT)
         served = Farebox(process.pid, port, folder, targets, engine)

@@ -21,6 +21,7 @@ from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases import operator_key
 from farebox.usecases.call import Gone, SinkStream
 from farebox.usecases.end_call import end_without_charge, settle_call
+from farebox.usecases.kept_answer import KeptAnswer
 from farebox.usecases.ride import CLIENT_GONE, REASONS, Ride
 from farebox.usecases.watch import Interrupted
 
@@ -145,6 +146,7 @@ class _Relay:
         self._collected_bytes = 0
         self._goes_on = self._asked_for_stream = self._begun = False
         self._sending = False
+        self._kept = KeptAnswer(ride, reader)
         self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header that tells the body's length, where it is known."""
@@ -169,6 +171,7 @@ class _Relay:
             return
         tail, observed = self._close(cut)
         body = b"".join((*self._collected, tail))
+        self._collected.clear()
         if observed.failed and cut is None:
             body = await self._checked(body)
         verdict = await settle_call(ride, observed, cut, broken_status=UPSTREAM_INVALID.status)
@@ -282,7 +285,8 @@ class _Relay:
             passed = chunk if reader is None else reader.feed(chunk)
             self._collected.append(passed)
             self._collected_bytes += len(passed)
-            if self._collected_bytes > WHOLE_BODY_MAX or self._events or self._to_be_streamed:
+            large = self._collected_bytes > WHOLE_BODY_MAX or not self._kept.fits(self._collected_bytes)
+            if large or self._events or self._to_be_streamed:
                 self._goes_on = True
                 return
 
@@ -297,7 +301,7 @@ class _Relay:
 
     async def _forward(self, stream: SinkStream) -> None:
         """Pass on what the reader passes."""
-        reader, watch, keep = self._reader, self._ride.watch, self._ride.keep
+        reader, watch, keep, kept = self._reader, self._ride.watch, self._ride.keep, self._kept
         collected, self._collected = self._collected, []
         for earlier in collected:
             await self._send(stream, earlier)
@@ -310,6 +314,8 @@ class _Relay:
             passed = chunk if reader is None else reader.feed(chunk)
             if passed:
                 await self._send(stream, passed)
+            if not kept.fits(0) and reader is not None:
+                reader.forgo()
             if reader is not None and reader.finished:
                 await self._drain(reader)
                 return

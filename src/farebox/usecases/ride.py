@@ -40,7 +40,7 @@ class Ride(msgspec.Struct):
     """The answer so far, for the log; None of it once it is larger than a log keeps."""
     size: int = 0
     body_withheld: bool = False
-    """Of the answer, nothing is kept for the log: it says what is the operator's own."""
+    """Of the answer, nothing is kept for the log: it says what is the operator's own, or there was no memory for it."""
 
     @property
     def bound(self) -> Estimate | None:
@@ -66,12 +66,22 @@ class Ride(msgspec.Struct):
 
     def keep(self, chunk: bytes) -> None:
         self.size += len(chunk)
-        if not (self.call.logged and self.call.log_bodies):
+        if self.body_withheld or not (self.call.logged and self.call.log_bodies):
             return
         if self.size <= self.services.settings.log_body_limit_bytes:
             self.kept.append(chunk)
         else:
             self.kept.clear()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the answer, for the log."""
+        return self.size if self.kept else 0
+
+    def withhold(self) -> None:
+        """Keep nothing of the answer for the log."""
+        self.body_withheld = True
+        self.kept.clear()
 
     def kept_body(self) -> bytes | None:
         return b"".join(self.kept) if self.kept and not self.body_withheld else None

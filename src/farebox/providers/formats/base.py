@@ -127,6 +127,15 @@ class AnswerReader(Protocol):
         """Whether the usage told so far tells the input."""
         ...
 
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of a document, or of a long event, so that it can be read at its end."""
+        ...
+
+    def forgo(self) -> None:
+        """Keep nothing of it: there is no memory for it. It is then an answer that was too large to read."""
+        ...
+
     def release(self) -> bytes:
         """The event that is held, to be passed on after all."""
         ...

@@ -121,6 +121,14 @@ class EventReader:
     def events(self) -> bool:
         return True
 
+    @property
+    def kept_bytes(self) -> int:
+        return 0 if self._long is None else self._long.kept_bytes
+
+    def forgo(self) -> None:
+        if self._long is not None:
+            self._long.forgo()
+
     def release(self) -> bytes:
         """It was not the last, or nobody can wait to know: what is held passes on."""
         kept = b"".join(self._kept)

@@ -2,6 +2,9 @@
 
 An answer is not ours to validate. A list that is null, an object that is a list, `NaN`, half a surrogate pair or bytes
 that are no UTF-8 cost the field they stand in, not the usage beside it.
+
+A large answer is not made into objects whole: a few megabytes of JSON may be a million of them, for which everybody
+would wait. Of such a one the small fields are read, among which is the usage, and nothing of its text.
 """
 
 import json
@@ -14,6 +17,15 @@ from msgspec import inspect
 
 T = TypeVar("T")
 
+STRICT_BYTES_MAX: Final = 2 * 2**20
+"""A document up to this size is read whole if it is as it should be."""
+LENIENT_BYTES_MAX: Final = 256 * 2**10
+"""A document up to this size is read whole whatever it is like: that takes ten times as long."""
+SPARSE_BYTES_MAX: Final = 256 * 2**10
+"""What is read of a larger one."""
+_ITEMS_MAX: Final = 200_000
+"""Commas in a large list; more of them may be that many items."""
+
 _MISFIT: Final = object()
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]").search
 """An escape that may be half a pair."""
@@ -22,21 +34,51 @@ _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]").search
 class Answers(Generic[T]):
     """Decodes JSON into `kind`, a Struct all of whose fields have defaults (or a union of such and lists of them)."""
 
-    __slots__ = ("_float", "_kind", "_strict")
+    __slots__ = ("_float", "_kind", "_list", "_raw", "_strict")
 
     def __init__(self, kind: Any, float_hook: Callable[[str], Any] | None = None) -> None:
         """`float_hook` makes the numbers that are no integers."""
         self._strict = msgspec.json.Decoder(kind, float_hook=float_hook).decode
         self._kind = inspect.type_info(kind)
         self._float = float_hook
+        self._list, self._raw = _raw_decoders(self._kind)
 
     def decode(self, data: bytes) -> T:
         """Raises ValueError where this is no JSON, or nothing like `kind`; RecursionError where it is too deep."""
+        if len(data) > STRICT_BYTES_MAX:
+            data = self._sparse(data)
         try:
             strict: T = self._strict(data)
             return strict
         except ValueError:  # msgspec's errors are ValueErrors
+            if len(data) > LENIENT_BYTES_MAX:
+                data = self._sparse(data)
             return self.convert(parsed(data, self._float))
+
+    def _sparse(self, data: bytes) -> bytes:
+        """Its small fields, the smallest first; of a list the last items. Raises ValueError where it is no JSON."""
+        if self._list is not None and data.lstrip()[:1] == b"[":
+            if data.count(b",") > _ITEMS_MAX:
+                raise ValueError("a list of too many items")
+            items: list[bytes] = []
+            left = SPARSE_BYTES_MAX
+            for item in reversed(self._list.decode(data)):
+                left -= len(bytes(item))
+                if left < 0:
+                    break
+                items.insert(0, bytes(item))
+            return b"[%b]" % b",".join(items)
+        fields = []
+        for name, raw in msgspec.structs.asdict(self._raw.decode(data)).items():
+            if raw is not msgspec.UNSET:
+                fields.append((len(bytes(raw)), name, bytes(raw)))
+        left = SPARSE_BYTES_MAX
+        kept = {}
+        for size, name, raw in sorted(fields):
+            left -= size
+            if left >= 0:
+                kept[name] = msgspec.Raw(raw)
+        return msgspec.json.encode(kept)
 
     def convert(self, value: object) -> T:
         """The same from plain objects. Raises ValueError."""
@@ -45,6 +87,16 @@ class Answers(Generic[T]):
             raise ValueError("nothing that this format answers")
         found: T = fitted
         return found
+
+
+def _raw_decoders(kind: inspect.Type) -> "tuple[msgspec.json.Decoder[Any] | None, msgspec.json.Decoder[Any]]":
+    """For lists of what is not looked into, where `kind` may be a list; for its struct, no field of which is."""
+    if isinstance(kind, inspect.UnionType):
+        struct = next(one for one in kind.types if isinstance(one, inspect.StructType))
+        return msgspec.json.Decoder(list[msgspec.Raw]), _raw_decoders(struct)[1]
+    assert isinstance(kind, inspect.StructType)
+    fields: list[Any] = [(field.encode_name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for field in kind.fields]
+    return None, msgspec.json.Decoder(msgspec.defstruct("Raws", fields))
 
 
 def parsed(data: bytes, float_hook: Callable[[str], Any] | None = None) -> object:

@@ -10,6 +10,7 @@ import msgspec
 from farebox.providers.formats.base import FurtherUsage, Observed
 from farebox.providers.formats.bodies import plain
 from farebox.providers.formats.iterations import ONE_PASS
+from farebox.providers.formats.lenient import LENIENT_BYTES_MAX
 from farebox.providers.formats.meters import Figures, Reading, consistent
 from farebox.providers.skimmer import Skimmer
 from farebox.providers.sse import BYTE_ORDER_MARK
@@ -182,6 +183,19 @@ class BodyReader:
         self._last = chunk[end:]
         return passed
 
+    @property
+    def kept_bytes(self) -> int:
+        if self._skimmer is not None:
+            return self._skimmer.kept_bytes
+        return self._size if self._body else 0
+
+    def forgo(self) -> None:
+        if self._skimmer is not None:
+            self._skimmer.forgo()
+        else:
+            self._raw_max = 0
+            self._body.clear()
+
     def release(self) -> bytes:
         return b""
 
@@ -199,10 +213,17 @@ class BodyReader:
                 self._take(seen, body)
             except (ValueError, RecursionError):
                 seen.unreadable += 1
+            if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._told(seen):
+                seen.complete = False  # too large to be read whole, and what was read is not what matters
         if not seen.complete and not seen.delivered and not seen.kept:
             # What could not be read holds no more text than bytes.
             seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
+        self.forgo()  # it is not needed while the charge is written
         return self._last, observed(seen, self._reading, whole=seen.complete, empty=empty)
+
+    def _told(self, seen: Seen) -> bool:
+        """Whether anything that is generated has been read."""
+        return bool(seen.kept or seen.delivered or seen.sound_seconds or seen.pictured or seen.heard_seconds)
 
     def _skim(self) -> None:
         """From now on only a skeleton is kept, if this is JSON."""
@@ -218,6 +239,7 @@ class UnreadReader:
     """Passes what nobody here can read, such as an unknown encoding."""
 
     events = finished = holding = all_ended = input_told = False
+    kept_bytes = 0
 
     def __init__(self, problem: str) -> None:
         self._problem = problem
@@ -230,6 +252,9 @@ class UnreadReader:
         passed = self._last + chunk[:-1]
         self._last = chunk[-1:]
         return passed
+
+    def forgo(self) -> None:
+        """Nothing is kept anyway."""
 
     def release(self) -> bytes:
         return b""

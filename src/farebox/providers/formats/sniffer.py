@@ -59,6 +59,14 @@ class Sniffer:
         """Whether these are events, as far as is known by now."""
         return self._declared if self._reader is None else self._reader.events
 
+    @property
+    def kept_bytes(self) -> int:
+        return 0 if self._reader is None else self._reader.kept_bytes
+
+    def forgo(self) -> None:
+        if self._reader is not None:
+            self._reader.forgo()
+
     def release(self) -> bytes:
         return b"" if self._reader is None else self._reader.release()
 

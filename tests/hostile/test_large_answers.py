@@ -1,0 +1,104 @@
+"""Large answers: what is kept of them is counted, and what is made of them is bounded."""
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from farebox.providers.formats.openai_chat import OPENAI, _take_body
+from farebox.providers.formats.readers import BodyReader
+from tests.engines import ON_BOTH_ENGINES
+from tests.hostile.test_held_bytes import MIB, begin, holds
+from tests.ride.gate import SLUG
+from tests.ride.kit import differences, log_row, price_of, set_price, set_provider, until
+from tests.ride.upstream import Upstream, serving
+from tests.ride.wire import chat_body, post
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """Keeps 16 MiB for all, and 8 for one account."""
+    limits = {"held_bytes_max": 16 * MIB, "account_held_bytes_max": 8 * MIB}
+    with running_farebox(tmp_path_factory.mktemp("answers"), **limits) as served:
+        yield served
+        until(lambda: served.services.held.held_bytes == 0, "everything given back")
+
+
+@pytest.fixture
+def provider(farebox: Farebox) -> Iterator[Upstream]:
+    with serving() as upstream:
+        set_provider(farebox, SLUG, base_url=upstream.url)
+        set_price(farebox, SLUG, "*", output_max=100_000)
+        yield upstream
+
+
+def answer_of(*choices: Any, count: int, **more: Any) -> bytes:
+    made = b",".join(json.dumps(choice).encode() for choice in choices)
+    head = json.dumps({"object": "chat.completion", "model": "m", **more}).encode()[:-1]
+    return head + b', "choices": [' + b",".join([made] * count) + b'], "usage": ' + json.dumps(USAGE).encode() + b"}"
+
+
+CHOICE = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "count"),
+    [(CHOICE, 60_000), ({}, 1_500_000), ([], 400_000), ({"index": 0, "message": 5}, 40_000)],
+    ids=["choices", "empty ones", "none that are such", "misfits"],
+)
+async def test_the_usage_of_a_large_answer_is_charged(
+    customer: Customer, provider: Upstream, choice: Any, count: int
+) -> None:
+    provider.says(answer_of(choice, count=count))
+    answer = await post(customer, chat_body(model=f"{SLUG}/m"))
+    assert (answer.status, answer.whole, answer.body) == (200, True, provider.answer)
+    receipt = await asyncio.to_thread(customer.receipt, answer.log_id)
+    assert int(receipt["charge_nanos"]) == price_of(5, 7)
+
+
+@pytest.mark.parametrize("choice", [{}, [], {"index": 0, "message": 5}, CHOICE])
+def test_a_large_answer_is_not_made_into_objects(choice: Any) -> None:
+    size = 4 * MIB
+    body = answer_of(choice, count=size // (len(json.dumps(choice)) + 1))
+    reader = BodyReader(_take_body, OPENAI)
+    tracemalloc.start()
+    try:
+        for at in range(0, len(body), 65_536):
+            reader.feed(body[at : at + 65_536])
+        _, seen = reader.close()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen.usage == {"input_tokens": 5, "output_tokens": 7}
+    assert peak < 5 * size
+
+
+async def test_an_answer_for_which_there_is_no_memory_is_passed_on_as_it_comes(
+    farebox: Farebox, customer: Customer, provider: Upstream
+) -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "word " * 100_000}}
+    provider.says(answer_of(choice, count=1))
+    other = await begin(customer, 8 * MIB - 50_000, b"{")
+    await holds(customer, 8 * MIB - 50_000)
+    answer = await post(customer, chat_body(model=f"{SLUG}/m"))
+    assert (answer.status, answer.whole, answer.body) == (200, True, provider.answer)
+    assert "farebox-charge-usd" not in answer.headers, "it was not collected"
+    row = await asyncio.to_thread(log_row, customer, answer.log_id)
+    assert row["success"]
+    receipt = await asyncio.to_thread(customer.receipt, answer.log_id)
+    assert "too large to read" in str(receipt)
+    other.hang_up()
+    await holds(customer, 0)
+
+    answer = await post(customer, chat_body(model=f"{SLUG}/m"))
+    assert answer.headers["farebox-charge-usd"]
+    assert int((await asyncio.to_thread(customer.receipt, answer.log_id))["charge_nanos"]) == price_of(5, 7)
+    assert not await asyncio.to_thread(differences, farebox)
