@@ -248,6 +248,7 @@ class DataPlane:
             client=exchange.client,
         )
         if target.slug == "":
+            lease.take(len(body.content))  # a step's body is a copy
             await self._universal(asked, sink, watch)
         else:
             call = await _call(services, asked)
