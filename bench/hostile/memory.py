@@ -177,7 +177,7 @@ async def heads(scene: Scene) -> None:
 
 
 async def deaf(scene: Scene) -> None:
-    """A hundred answers of 7 MB that nobody reads."""
+    """Forty answers of 7 MB that nobody reads."""
     body = chat("whole")
     first = head(scene.rich[0], f"content-length: {len(body)}") + body
 
@@ -188,7 +188,7 @@ async def deaf(scene: Scene) -> None:
         await asyncio.sleep(SECONDS)
         scene.answers["unread"] += 1
 
-    await asyncio.gather(*(one() for _ in range(100)))
+    await asyncio.gather(*(one() for _ in range(40)))
 
 
 async def choices(scene: Scene) -> None:
@@ -208,7 +208,7 @@ async def choices(scene: Scene) -> None:
 
 
 async def small_choices(scene: Scene) -> None:
-    """Eight times as many answers of 7 MB, which are collected and read whole."""
+    """Four times as many answers of 7 MB, which are collected as far as there is room."""
     body = chat("whole")
     first = head(scene.rich[0], f"content-length: {len(body)}", "connection: close") + body
 
@@ -220,7 +220,7 @@ async def small_choices(scene: Scene) -> None:
             while await reader.read(MIB):
                 pass
 
-    await asyncio.gather(*(one() for _ in range(64)))
+    await asyncio.gather(*(one() for _ in range(32)))
 
 
 async def in_flight(scene: Scene) -> None:
@@ -248,8 +248,8 @@ ATTACKS: dict[str, tuple[str, Callable[[Scene], Awaitable[None]]]] = {
     "in-flight": ("40 × 5 MB whole, a slow provider", in_flight),
     "pipelined": ("300 slow calls, 480 KB of requests behind each", pipelined),
     "heads": ("2,000 unfinished heads of 60 KB, no token", heads),
-    "deaf": ("100 answers of 7 MB, not read", deaf),
-    "whole": ("64 answers of 7 MB, 90,000 choices each", small_choices),
+    "deaf": ("40 answers of 7 MB, not read", deaf),
+    "whole": ("32 answers of 7 MB, 90,000 choices each", small_choices),
     "choices": ("8 answers of 40 MB, 500,000 choices each", choices),
 }
 

@@ -1,6 +1,8 @@
 """What connections keep before anybody has said who they are, and after they were answered: counted, and bounded."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -40,6 +42,10 @@ async def test_unfinished_heads_fill_no_more_than_their_share(budget: ByteBudget
         peers[0].send(b"\r\n\r\n")
         assert (await peers[0].answer()).status == 200
         await until(lambda: budget.held_bytes == 3 * len(UNFINISHED))
+        sock = peers[1].writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peers[1].writer.transport.abort()  # a reset, without an end
+        await until(lambda: budget.held_bytes == 2 * len(UNFINISHED))
 
 
 async def test_requests_that_wait_for_the_one_before_them(budget: ByteBudget) -> None:
