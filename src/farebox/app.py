@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -20,6 +20,7 @@ from farebox.http.client_address import Clients
 from farebox.http.data_plane import DataPlane
 from farebox.http.metrics import at_own_port
 from farebox.http.server import serve as listen
+from farebox.jobs import Jobs
 from farebox.ledger.ledger import ledger_of
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
@@ -63,13 +64,19 @@ class Ready:
     base_url: str
     port: int
     demo_url: str | None
+    background: "asyncio.Future[None]"
+    """The periodic jobs; done only where they have ended for good, and then nobody should be served on."""
     fake_stripe_url: str | None = None
+
+
+class JobsEnded(RuntimeError):
+    """What must run beside the calls runs no more: the process ends rather than serving on without it."""
 
 
 async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Raises SettingsError, AlreadyRunning, http.server.AddressInUse or storage.sql.SchemaMismatch at start.
+    Raises SettingsError, AlreadyRunning, http.server.AddressInUse or storage.sql.SchemaMismatch at start, JobsEnded.
     """
     logs.configure(settings)
     stop = stop_on_signals()
@@ -77,7 +84,7 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
         say_listening(settings, ready.base_url, ready.demo_url, ready.fake_stripe_url)
         if on_ready is not None:
             on_ready(ready)
-        await stop.wait()
+        await _stopped(stop, ready)
         log.info("stopping", grace_seconds=GRACE_SECONDS)
 
 
@@ -85,15 +92,26 @@ async def serve_as_worker(around: Surroundings, *, orphaned: int, on_ready: Call
     """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the process that
     started us is gone: then the file `orphaned` ends. It may be killed, and must not leave us behind on its port.
 
-    Raises SettingsError or storage.sql.DatabaseUnavailable at start.
+    Raises SettingsError or storage.sql.DatabaseUnavailable at start, JobsEnded.
     """
     logs.configure(around.settings)
     stop = stop_on_signals()
     asyncio.get_running_loop().add_reader(orphaned, stop.set)
     async with gateway(around, clock=SystemClock(), port_shared=True) as ready:
         on_ready(ready)
-        await stop.wait()
+        await _stopped(stop, ready)
         log.info("stopping", grace_seconds=GRACE_SECONDS, instance=ready.services.instance)
+
+
+async def _stopped(stop: asyncio.Event, ready: Ready) -> None:
+    """Wait for the request to stop. Raises JobsEnded."""
+    stopping = asyncio.ensure_future(stop.wait())
+    either: list[asyncio.Future[Any]] = [stopping, ready.background]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        stopping.cancel()
+        cause = None if ready.background.cancelled() else ready.background.exception()
+        raise JobsEnded("the periodic jobs have ended, without which calls must not be served: start again") from cause
 
 
 @asynccontextmanager
@@ -121,14 +139,16 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
     async with AsyncExitStack() as stack:
         ids = RandomIds(clock)
         vault = Vault(secret_key(settings))
-        metrics = Metrics(around.sheet, around.place)
-        database = await open_database(settings, metrics.activity())
+        metrics, jobs = Metrics(around.sheet, around.place), Jobs()
+        database = await open_database(settings, metrics.activity(), failed=jobs.failed)
         stack.push_async_callback(database.close)
         named = partial(installation_id, new_id=ids.account_id()[:12])
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies())
+        upstream = PooledUpstream(
+            connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed
+        )
         stack.push_async_callback(upstream.close)
         helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes)
         stack.push_async_callback(helpers.close)
@@ -156,6 +176,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             refusals=_refusals(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.account_calls_max),
+            jobs=jobs,
             gateway_rates=RateLimiter(shared=shared),
             metrics=metrics,
         )
@@ -174,13 +195,14 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
             shared=port_shared,
             budget=services.held,
             prefaced=Clients(settings).trusts if settings.proxy_protocol == "on" else None,
+            failed=jobs.failed,
         )
         stack.push_async_callback(server.close)
         await stack.enter_async_context(_measured(services, around, data_plane, port_shared=port_shared))
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
-        await stack.enter_async_context(_background(run_periodic_jobs(services)))
+        background = await stack.enter_async_context(_background(run_periodic_jobs(services)))
         _collect_less_often()
-        yield Ready(services, around.base_url, server.port, around.demo_url, around.fake_stripe_url)
+        yield Ready(services, around.base_url, server.port, around.demo_url, background, around.fake_stripe_url)
 
 
 def _collect_less_often() -> None:
@@ -271,11 +293,12 @@ def _sole_server(settings: Settings) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _background(job: Awaitable[None]) -> AsyncIterator[None]:
+async def _background(job: Awaitable[None]) -> "AsyncIterator[asyncio.Future[None]]":
     task = asyncio.ensure_future(job)
     try:
-        yield
+        yield task
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("periodic jobs ended", exc_info=error)

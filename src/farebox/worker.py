@@ -1,9 +1,9 @@
 """Periodic jobs of a server: what is due is expired, changed configuration is noticed, old logs go."""
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -15,8 +15,11 @@ from farebox.storage.calls import forget_logs_above, forget_logs_before, gateway
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases import auto_top_up, messages, operator_alarms, payment_news, reconcile, refund, top_up
+from farebox.usecases.deliver import MESSAGES
 from farebox.usecases.instances import Judge
-from farebox.usecases.leases import alone
+from farebox.usecases.leases import LEASE_MS, alone
+from farebox.usecases.observers import best_effort
+from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.services import Services
 
 WATCH_SECONDS = 0.4
@@ -41,55 +44,95 @@ HOUR_MS = 3_600_000
 RECONCILED_DAYS = 3
 """How far back the nightly reconciliation looks: what it missed one night, it finds the next."""
 DAY_MS = 86_400_000
+ROUND_SECONDS = 60.0
+"""A round that takes longer hangs: at the database it would have failed before."""
+LONG_ROUND_SECONDS = 900.0
+"""The same, for those that ask others, one after another."""
+LATE_EVERY_SECONDS = 30.0
+ALARMING = frozenset({"full", "read_only", "failing", "damaged", "replaced"})
+"""States of the database that pass only when the operator does something."""
 PAUSE_SECONDS = 0.05
 """Between small pieces of a large clean-up, so that no call is kept waiting by it."""
 
 log = structlog.get_logger("farebox.worker")
 
 
-async def run_periodic_jobs(services: Services) -> None:
-    """Run all jobs until cancelled. A job that fails is logged and tried again at its next turn.
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A job that is done again and again."""
+
+    every_seconds: float
+    """From the end of a round to the next."""
+    work: Callable[[Services], Awaitable[object]]
+    at_most_seconds: float = ROUND_SECONDS
+    """A round that takes longer hangs: it is shown as late."""
+
+
+def periodic_jobs(services: Services) -> dict[str, Periodic]:
+    """All of this process, by name.
 
     Any number of processes do this on one PostgreSQL database. A job works at rows that it claims, or is done `alone`.
     """
-    jobs = [
-        _every(services, WATCH_SECONDS, _notice_changes),
-        _every(services, EXPIRE_EVERY_SECONDS, _expire),
-        _every(services, MONEY_EVERY_SECONDS, top_up.work),
-        _every(services, MONEY_EVERY_SECONDS, payment_news.work),
-        _every(services, MONEY_EVERY_SECONDS, refund.work),
-        _every(services, MONEY_EVERY_SECONDS, messages.work),
-        _every(services, ALARMS_EVERY_SECONDS, operator_alarms.work, name="operator_alarms"),
-        _every(services, SWEEP_EVERY_SECONDS, auto_top_up.sweep),
-        _every(services, ALONE_EVERY_SECONDS, _do_alone),
-        _every(services, JOURNAL_SECONDS, _post_journal),
-        _every(services, TAKE_OVER_SECONDS, _take_over_journals),
-    ]
+    jobs = {
+        "configuration": Periodic(WATCH_SECONDS, _notice_changes),
+        "expiry": Periodic(EXPIRE_EVERY_SECONDS, _expire),
+        "top_ups": Periodic(MONEY_EVERY_SECONDS, top_up.work, LONG_ROUND_SECONDS),
+        "payment_news": Periodic(MONEY_EVERY_SECONDS, payment_news.work, LONG_ROUND_SECONDS),
+        "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
+        MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
+        "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
+        "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
+        "alone": Periodic(ALONE_EVERY_SECONDS, _do_alone, LEASE_MS / 1000),
+        "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),
+        "journals_left": Periodic(TAKE_OVER_SECONDS, _take_over_journals, LONG_ROUND_SECONDS),
+        "trouble": Periodic(ALARMS_EVERY_SECONDS, _tell_trouble),
+        "jobs_late": Periodic(LATE_EVERY_SECONDS, _tell_late),
+    }
     if services.database.engine == "postgres":
         judge = Judge(services)
-        jobs.append(_every(services, SHARE_RATES_SECONDS, _share_rates))
-        jobs.append(_every(services, judge.every_seconds, lambda _: judge.look(), name="instances"))
-    await asyncio.gather(*jobs)
+        jobs["rates"] = Periodic(SHARE_RATES_SECONDS, _share_rates)
+        jobs["instances"] = Periodic(judge.every_seconds, lambda _: judge.look(), LONG_ROUND_SECONDS)
+    return jobs
 
 
-async def _every(
-    services: Services, seconds: float, job: Callable[[Services], Awaitable[object]], *, name: str = ""
-) -> None:
-    name = name or job.__name__
+async def run_periodic_jobs(services: Services) -> NoReturn:
+    """Run all jobs until cancelled, each begun again whenever something ends it (farebox.jobs)."""
+    jobs = periodic_jobs(services)
+    await services.jobs.keep({name: partial(_every, services, name, job) for name, job in jobs.items()})
+
+
+async def _every(services: Services, name: str, job: Periodic) -> None:
+    """One round after another. Whatever is raised ends it; but that the database is away, which is waited for."""
     told = False
     """That the database is away: once an outage, not twice a second."""
     while True:
-        await services.clock.sleep(seconds)
-        with contextlib.suppress(Exception):  # nor does a job end because telling of its failure failed
-            try:
-                await job(services)
-                told = False
-            except DatabaseUnavailable as error:
-                told, before = True, told
-                if not before:
+        await services.clock.sleep(job.every_seconds)
+        try:
+            with services.jobs.round(name, job.at_most_seconds):
+                await job.work(services)
+            told = False
+        except DatabaseUnavailable as error:
+            told, before = True, told
+            if not before:
+                with best_effort("the log"):
                     log.warning("periodic job waits for the database", job=name, why=str(error))
-            except Exception:
-                log.exception("periodic job failed", job=name)
+
+
+async def _tell_trouble(services: Services) -> None:
+    """What the operator must do something about, as alarms: that the database is away passes, and the log says so."""
+    for trouble in services.database.take_troubles():
+        if trouble.state in ALARMING:
+            raise_alarm(services, "database_trouble", trouble.state, why=str(trouble), remedy=trouble.remedy)
+    journal = services.journal
+    if journal is not None and journal.unwritable is not None:
+        raise_alarm(services, "journal_unwritable", services.instance, why=journal.unwritable)
+
+
+async def _tell_late(services: Services) -> None:
+    """The jobs that hang, in the log. It is a job like the others: should it hang, the probe still shows it."""
+    ages = services.jobs.ages()
+    for name in services.jobs.late():
+        log.error("periodic job late", job=name, seconds=round(ages[name]))
 
 
 async def _notice_changes(services: Services) -> None:

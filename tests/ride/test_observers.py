@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -11,10 +12,11 @@ import pytest
 from farebox import logs
 from farebox.http.exchange import HeaderList
 from farebox.http.server.heads import header_lines, sendable
+from farebox.jobs import Jobs
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.observers import best_effort
 from farebox.usecases.waiting import Waiters
-from farebox.worker import _every
+from farebox.worker import Periodic, _every
 from tests.engines import ON_BOTH_ENGINES
 from tests.ride.kit import differences, log_row, price_of
 from tests.ride.wire import chat_body, post
@@ -96,11 +98,13 @@ async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer,
         if failures:
             raise failures.pop(0)
 
-    task = asyncio.ensure_future(_every(services, 0.0, job))
+    jobs = Jobs()
+    task = asyncio.ensure_future(jobs.keep({"job": partial(_every, services, "job", Periodic(0.0, job))}))
     async with asyncio.timeout(5):
         while turns < 5:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
     task.cancel()
+    assert jobs.restarts == {("job", "ValueError"): 1}
     assert broken.said.count("periodic job failed") == 1
     assert broken.said.count("periodic job waits for the database") == 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
 
@@ -145,7 +145,7 @@ async def test_a_database_locked_for_too_long_fails_the_batch_once(
     other.execute("BEGIN IMMEDIATE")
     sent = asyncio.gather(*(writer.run(insert(number)) for number in range(50)), return_exceptions=True)
     answers = await asyncio.wait_for(sent, 2)
-    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+    assert {type(answer) for answer in answers} == {DatabaseLocked}
     other.execute("ROLLBACK")
     other.close()
     assert await writer.run(insert(100)) == 100

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,6 +14,10 @@ from farebox.money import format_usd
 
 if TYPE_CHECKING:
     from farebox.pricing.receipt import Receipt, ReceiptLine
+
+
+DAMAGED_STATUS = 3
+"""Exit status of `farebox check` where the database itself is damaged."""
 
 
 def register(app: typer.Typer) -> None:
@@ -94,11 +98,12 @@ def _print_facts(facts: dict[str, str | None]) -> None:
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Prove that the books balance.
+    """Prove that the database is whole and that the books balance.
 
-    Every balance is replayed from its transfers and holds; every difference is a line with the account and the
-    transfer. The exit status is 0 only where there is none. It runs beside a server: each account is read in one
-    snapshot.
+    First the database is read as such (of PostgreSQL, what the books are in). Then every balance is replayed from its
+    transfers and holds; every difference is a line with the account and the transfer. The exit status is 0 where there
+    is nothing wrong, 1 where there are differences, 3 where the database is damaged: then the books are not looked at.
+    It runs beside a server: each account is read in one snapshot.
 
     \b
     Examples:
@@ -107,13 +112,21 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     """
     from farebox.ledger.audit import audit
     from farebox.storage.accounts import count_accounts
+    from farebox.storage.database import damages_of
+    from farebox.storage.sql import DatabaseDamaged
 
-    with session_of(context).reading() as connection, _progress(shown=not as_json) as progress:
-        accounts = count_accounts(connection)
-        differences = list(audit(connection, progress=progress))
+    try:
+        with session_of(context).reading() as connection, _progress(shown=not as_json) as progress:
+            if damage := damages_of(connection):
+                _say_damaged(damage, as_json=as_json)
+            accounts = count_accounts(connection)
+            differences = list(audit(connection, progress=progress))
+    except DatabaseDamaged as error:
+        _say_damaged([" ".join(str(error).split())], as_json=as_json)
     if as_json:
         found = [{**asdict(difference), "message": difference.message} for difference in differences]
-        show({"clean": not differences, "accounts": accounts, "differences": found}, as_json=True, text="")
+        body = {"clean": not differences, "damage": [], "accounts": accounts, "differences": found}
+        show(body, as_json=True, text="")
     else:
         for difference in differences:
             typer.echo(difference.message)
@@ -122,6 +135,16 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         )
     if differences:
         raise typer.Exit(1)
+
+
+def _say_damaged(damage: list[str], *, as_json: bool) -> NoReturn:
+    """Ends the command."""
+    from farebox.storage.sql import DatabaseDamaged
+
+    body = {"clean": False, "damage": damage, "accounts": 0, "differences": [], "remedy": DatabaseDamaged.remedy}
+    lines = [*damage, f"The database is damaged, and the books were not checked: {DatabaseDamaged.remedy}."]
+    show(body, as_json=as_json, text="\n".join(lines))
+    raise typer.Exit(DAMAGED_STATUS)
 
 
 @contextmanager

@@ -127,6 +127,8 @@ def explained(error: Exception) -> str:
 
     foreseen = (DatabaseUnavailable, Refused, SchemaMismatch, SecretUnreadable, SettingsError, Stopped)
     text = " ".join(str(error).split())
+    if isinstance(error, DatabaseUnavailable) and type(error) is not DatabaseUnavailable:
+        return f"{text} ({error.remedy})"
     if isinstance(error, foreseen):
         return text
     if isinstance(error, OSError) and error.filename is not None:

@@ -64,8 +64,8 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path="/healthz", handler=system.healthz, access=Access.PUBLIC, shape=Shape.RAW,
           result=system.Health, summary="Whether the process answers"),
     Route(method="GET", path="/readyz", handler=system.readyz, access=Access.PUBLIC, shape=Shape.RAW,
-          result=system.Readiness, summary="Whether the database takes writes, whether the journal is empty, and how "
-          "many log lines and alarms this process dropped"),
+          result=system.Readiness, summary="Whether calls can be served: 200, or 503 with what is not ready and "
+          "what to do about it"),
     Route(method="GET", path=metrics.PATH, handler=metrics.metrics, access=Access.TOKEN, shape=Shape.RAW, result=str,
           content_type="text/plain", summary="Metrics for Prometheus, with the token that the operator has set"),
     Route(method="GET", path="/openapi.json", handler=openapi_json, access=Access.PUBLIC, shape=Shape.RAW,

@@ -23,6 +23,8 @@ SUBJECTS: dict[str, str] = {
     "cost_differs": "A provider's cost is not what your prices come to",
     "tier_unknown": "A service tier has no price",
     "overrun": "A call cost more than was held for it",
+    "database_trouble": "The database cannot be written",
+    "journal_unwritable": "The journal cannot be written",
 }
 """Kind of notice → subject. Every kind of storage.notices has one (a test checks it)."""
 
@@ -66,6 +68,15 @@ TEXTS: dict[str, str] = {
     "overrun": (
         "Calls cost more than was held for them, and their accounts did not have the rest: what was written off today "
         "is your loss. See with `farebox overruns` what brought it in, and set a rule for it in FAREBOX_UNSEEN_INPUT."
+    ),
+    "database_trouble": (
+        "The database refused reads or writes, and calls were answered 503 meanwhile: its disk was full, failing or "
+        "read-only, or the database itself is damaged or was replaced. What to do stands below; `GET /readyz` tells "
+        "whether it is over."
+    ),
+    "journal_unwritable": (
+        "The journal takes no lines. Calls are served, but if the database went away, the charges of those under way "
+        "could not be kept: make room on the disk of FAREBOX_DATA_DIR, and let Farebox's user write there."
     ),
 }
 """What it says first. `farebox status` says it of an alarm, too."""

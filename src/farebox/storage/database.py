@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from farebox.jobs import OnFailure
 from farebox.settings import Settings
 from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
-from farebox.storage.sqlite import connect, migrate, open_file, schema_version
+from farebox.storage.sqlite import SqliteConnection, connect, migrate, open_file, schema_version
 from farebox.storage.sqlite.database import SqliteDatabase
+from farebox.storage.sqlite.trouble import damages, naming
 
 T = TypeVar("T")
 
@@ -45,6 +47,19 @@ class Database(Protocol):
         """Raises DatabaseUnavailable where it is known by now that a write would fail; waits for nothing."""
         ...
 
+    async def prove(self) -> None:
+        """Commit something, to see whether that can be done; where damage was met, look whether it is there still."""
+        ...
+
+    @property
+    def troubles_met(self) -> int:
+        """How many reads and writes were refused, since the start."""
+        ...
+
+    def take_troubles(self) -> list[DatabaseUnavailable]:
+        """What reads and writes failed with since this was last asked, the latest of each state."""
+        ...
+
     def suspect(self, error: DatabaseUnavailable) -> None:
         """A write that did not go through this object failed with `error`: what `check` knows may be out of date."""
         ...
@@ -52,13 +67,16 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
-async def open_database(settings: Settings, activity: Activity | None = None) -> Database:
-    """Open the database that the settings name, its schema brought up to date. What it does is counted in `activity`.
+async def open_database(
+    settings: Settings, activity: Activity | None = None, *, failed: OnFailure | None = None
+) -> Database:
+    """Open the database that the settings name, its schema brought up to date. What it does is counted in `activity`;
+    `failed` is told where something of it that is to go on ended all the same, and was begun again.
 
     Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote it.
     """
     if settings.engine == "sqlite":
-        return SqliteDatabase(settings.database_path, activity)
+        return SqliteDatabase(settings.database_path, activity, failed=failed)
     from farebox.storage.postgres.database import PostgresDatabase
 
     return await PostgresDatabase.open(
@@ -79,11 +97,12 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
     if settings.engine == "sqlite":
         connection = open_file(settings.database_path)
         try:
-            if writing:
-                connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            if writing:
-                connection.execute("COMMIT")
+            with naming():
+                if writing:
+                    connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                if writing:
+                    connection.execute("COMMIT")
         finally:
             connection.close()  # rolls back what was not committed
         return
@@ -98,6 +117,12 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
             command.execute("COMMIT")
     finally:
         command.close()
+
+
+def damages_of(connection: Connection) -> list[str]:
+    """What is wrong with the file of a command's connection; empty where it is whole. Of PostgreSQL nothing is known
+    beforehand: who reads a damaged page is told (DatabaseDamaged)."""
+    return damages(connection) if isinstance(connection, SqliteConnection) else []
 
 
 def migrate_now(settings: Settings, *, citus: bool = False) -> tuple[list[int], int]:

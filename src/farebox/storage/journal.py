@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import tempfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ T = TypeVar("T")
 SUFFIX = ".jsonl"
 REFUSED = "refused.lines"
 """Where lines go that cannot be done; an operator looks at them."""
+ROOM_BYTES = 256 * 2**10
+"""What must be free on a disk for it to count as writable: a call's end, or a batch of them."""
 READ_BYTES = 4 * 2**20
 """About as much is read, and done, at a time."""
 
@@ -121,6 +124,13 @@ class JournalFiles:
             self._at_work = asyncio.ensure_future(self._write_waiting())
         await future
 
+    async def prove(self) -> None:
+        """Raises JournalUnwritable where there is no room for a line."""
+        try:
+            await self._run(self._prove)
+        except OSError as error:
+            raise JournalUnwritable(f"{self.folder}: {error.strerror or error}") from error
+
     async def closed(self) -> list[JournalFile]:
         """This process's files, oldest first; none of them is written to any more."""
         return await self._run(self._rotate)
@@ -178,10 +188,10 @@ class JournalFiles:
     async def _write_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            failure: OSError | None = None
+            failure: Exception | None = None
             try:
                 await self._run(lambda: self._append(b"".join(line for line, _ in batch)))  # noqa: B023 - awaited here
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
                 failure = error
             for _, future in batch:
                 if future.done():  # its caller was cancelled; the line stands
@@ -189,7 +199,7 @@ class JournalFiles:
                 if failure is None:
                     future.set_result(None)
                 else:
-                    unwritable = JournalUnwritable(f"{self.folder}: {failure.strerror or failure}")
+                    unwritable = JournalUnwritable(f"{self.folder}: {getattr(failure, 'strerror', None) or failure}")
                     unwritable.__cause__ = failure
                     future.set_exception(unwritable)
         self._at_work = None
@@ -205,12 +215,16 @@ class JournalFiles:
                 written = os.pwrite(file.fd, rest, at)
                 rest, at = rest[written:], at + written
             os.fsync(file.fd)
-        except OSError:
+        except BaseException:
             self._open = None
             self._retire(file)  # what its tail looks like now, nobody knows
             raise
         file.size = at
         file.entries += data.count(b"\n")
+
+    def _prove(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        take_room(self.folder)
 
     def _retire(self, file: JournalFile) -> None:
         """Write no more to a file; remove it where nothing whole is in it."""
@@ -269,10 +283,19 @@ class JournalFiles:
     def _put_aside(self, line: bytes) -> None:
         fd = os.open(self.folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, line if line.endswith(b"\n") else line + b"\n")
+            rest = memoryview(line if line.endswith(b"\n") else line + b"\n")
+            while rest:  # a disk that becomes full takes the beginning
+                rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
         finally:
             os.close(fd)
+        self._sync_folder()
+
+
+def take_room(folder: Path) -> None:
+    """Take as much room in a folder as a call's end may need, and give it back. Raises OSError where there is none."""
+    with tempfile.TemporaryFile(dir=folder) as file:  # it has no name: a crash leaves nothing behind
+        os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
 
 
 def _age(path: Path) -> tuple[int, str]:

@@ -28,10 +28,20 @@ KINDS: dict[str, str] = {
     "cost_differs": "A provider stated a cost that is not what the price list comes to.",
     "tier_unknown": "A provider applied a service tier, or another variant, that the price list does not know.",
     "overrun": "A call cost more than was held for it, and the account did not have the rest.",
+    "database_trouble": "The disk is full, failing or read-only, or the database is damaged or was replaced.",
+    "journal_unwritable": "The journal takes no lines: if the database went away, charges could not be kept.",
 }
 """Kind of notice → what it tells. Documented in docs/messages.md."""
 
-ALARM_KINDS = ("provider_key_trouble", "usage_disbelieved", "cost_differs", "tier_unknown", "overrun")
+ALARM_KINDS = (
+    "provider_key_trouble",
+    "usage_disbelieved",
+    "cost_differs",
+    "tier_unknown",
+    "overrun",
+    "database_trouble",
+    "journal_unwritable",
+)
 """Told to the operator alone: such a notice belongs to no account (storage.buckets.OPERATOR)."""
 
 _BUCKET = "coalesce((SELECT bucket FROM accounts WHERE account_id = ?), 0)"

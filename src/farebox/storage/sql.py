@@ -12,10 +12,13 @@ SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
 
 
 class DatabaseUnavailable(RuntimeError):
-    """The database cannot be opened or written now: none there, out of reach, disk full, locked, closed."""
+    """The database cannot be opened or written now: none there, out of reach, locked, closed; or one of those below."""
 
     told: ClassVar[str] = "The database cannot be written to at the moment."
     """What a caller is told: nothing of hosts and paths."""
+    state: ClassVar[str] = "unreachable"
+    """What `GET /readyz` calls it; docs/operating.md has a row for each."""
+    remedy: ClassVar[str] = "see that the database runs and can be reached from here"
 
 
 class StandbyMissing(DatabaseUnavailable):
@@ -23,6 +26,56 @@ class StandbyMissing(DatabaseUnavailable):
 
     told: ClassVar[str] = (
         "The database has no synchronous standby at the moment, and this server is set to take no calls without one."
+    )
+    state: ClassVar[str] = "no_standby"
+    remedy: ClassVar[str] = "start the standby, and see that it streams"
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """There is no room for what is to be written."""
+
+    state: ClassVar[str] = "full"
+    remedy: ClassVar[str] = "make room on the database's disk: calls are taken again at once, without a restart"
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The file, its folder or its file system takes no writes."""
+
+    state: ClassVar[str] = "read_only"
+    remedy: ClassVar[str] = "let Farebox's user write to the data folder and all that is in it, and mount it read-write"
+
+
+class DatabaseLocked(DatabaseUnavailable):
+    """Another process has the turn, and keeps it."""
+
+    state: ClassVar[str] = "locked"
+    remedy: ClassVar[str] = "end the process that has the database locked: a command, a backup, a database browser"
+
+
+class DatabaseFailing(DatabaseUnavailable):
+    """The disk, or the system, answers with an error."""
+
+    state: ClassVar[str] = "failing"
+    remedy: ClassVar[str] = "look into the system's log for errors of the disk, and at the quota of Farebox's user"
+
+
+class DatabaseDamaged(DatabaseUnavailable):
+    """What is stored cannot be read as what was written."""
+
+    state: ClassVar[str] = "damaged"
+    remedy: ClassVar[str] = (
+        "stop the server, copy the database away, run `farebox check`, and restore a backup or recover what can be "
+        'read (docs/operating.md, "A damaged database")'
+    )
+
+
+class DatabaseReplaced(DatabaseUnavailable):
+    """The file that is written to is no longer the one that has its name: nobody would find again what is written."""
+
+    state: ClassVar[str] = "replaced"
+    remedy: ClassVar[str] = (
+        "put farebox.db and farebox.db-wal back in their place, by moving, not by copying; if they are gone, stop the "
+        "server and restore a backup"
     )
 
 

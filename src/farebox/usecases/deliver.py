@@ -46,6 +46,8 @@ WEBHOOKS_MAX = 32
 WEBHOOKS_MAX_EACH = 2
 """Of them, to one endpoint: a slow one does not take the others' places."""
 LETTERS_MAX = 4
+MESSAGES = "messages"
+"""The periodic job that does this."""
 LOOK_SECONDS = 0.5
 """How soon what became due is noticed while attempts are under way."""
 
@@ -75,6 +77,7 @@ class Round:
         failures: list[BaseException] = []
         try:
             while True:
+                self._services.jobs.goes_on(MESSAGES)
                 await self._fan_out(self._services)
                 await self._start_due()
                 if not self._under_way:

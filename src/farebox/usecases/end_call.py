@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from farebox.errors import Problem
+from farebox.errors import DATABASE_UNAVAILABLE, Problem
 from farebox.ledger.commands import Conflict, Outcome, Release, Settle, Verdict
 from farebox.metrics.families import DISBELIEVED
 from farebox.money import NANOS_PER_CENT
@@ -25,6 +25,7 @@ from farebox.usecases.tiers import applied_price, with_further
 
 CLIENT_CLOSED_STATUS = 499
 PERSIST_ATTEMPTS = 5
+NOT_DURABLE = "database_unavailable (neither it nor the journal took the charge)"
 
 
 async def settle_call(
@@ -211,12 +212,33 @@ async def _persist(ride: Ride, command: Settle | Release | None, record: CallRec
                 await _in_journal(services, command, record, now)
                 return None
             except JournalUnwritable as full:
-                log.error("journal unwritable", why=str(full))
+                with best_effort("the log"):
+                    log.error("journal unwritable", why=str(full))
+            if not isinstance(command, Settle):  # no money is taken: the call need not wait for the disk
+                if _keep_in_memory(ride, command, record, now):
+                    return None
+                raise
             if attempt == PERSIST_ATTEMPTS:
-                log.exception("hold left open", log_id=ride.call.log_id, account=ride.call.account_id)
+                _keep_in_memory(ride, command, record, now)
                 raise
         await services.clock.sleep(0.1 * 2**attempt)
         attempt += 1
+
+
+def _keep_in_memory(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> bool:
+    """Neither database nor journal takes the end of the call: whether it is kept in mind, and ends the hold as soon as
+    one of them does. An answer whose charge is kept no better than this is not completed; it is in doubt, as after a
+    crash, and charged or not by the same rule."""
+    services = ride.services
+    if isinstance(command, Settle) and services.settings.in_doubt == "release":
+        command = Release(account_id=command.account_id, hold_id=command.hold_id, at=now, record=None)
+        ended = replace(record.ended, outcome="released", status=DATABASE_UNAVAILABLE.status, error=NOT_DURABLE)
+        record = replace(record, ended=ended)
+    kept = services.journal is not None and services.journal.remember(entry_of(command, record, now))
+    with best_effort("the log"):
+        say = log.error if kept else log.critical
+        say("hold left open", log_id=ride.call.log_id, account=ride.call.account_id, kept_in_memory=kept)
+    return kept
 
 
 async def _in_database(services: Services, command: Settle | Release | None, record: CallRecord) -> Verdict:

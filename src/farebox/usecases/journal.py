@@ -5,15 +5,20 @@ with the same ids as before, so that one that had reached the database after all
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from farebox.ledger.commands import Conflict, Outcome, Settle, Verdict
 from farebox.ledger.ledger import Ledger
 from farebox.storage.database import Database
-from farebox.storage.journal import Depth, JournalFile, JournalFiles, unsealed
+from farebox.storage.journal import Depth, JournalFile, JournalFiles, JournalUnwritable, sealed, unsealed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.journal_entry import Entry, decode, encode
 from farebox.usecases.observers import best_effort
@@ -21,6 +26,8 @@ from farebox.usecases.record_call import warn_if_unusual
 from farebox.usecases.waiting import Waiters
 
 FOLDER = "journal"
+REMEMBERED_MAX = 5_000
+"""Ends kept in memory, of some kilobytes each."""
 AT_ONCE = 256
 """Entries sent together, so that they share commits."""
 
@@ -36,13 +43,16 @@ class Journal:
         self._ledger = ledger
         self._waiters = waiters
         self._posting = asyncio.Lock()
+        self._remembered: deque[Entry] = deque()
+        self.unwritable: str | None = None
+        """Why it took nothing when it was last asked to."""
         self.added = 0
         """Ends of calls that this process has kept."""
 
     @property
     def empty(self) -> bool:
         """Whether everything that this process knows of has been posted."""
-        return self._files.empty
+        return self._files.empty and not self._remembered
 
     @property
     def depth(self) -> Depth:
@@ -51,10 +61,31 @@ class Journal:
 
     async def add(self, entry: Entry) -> None:
         """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
-        await self._files.add(encode(entry))
+        await self._noting(self._files.add(encode(entry)))
         self.added += 1
         with best_effort("the log"):
             log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
+
+    async def prove(self) -> None:
+        """Raises JournalUnwritable where there is no room for a line."""
+        await self._noting(self._files.prove())
+
+    async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except JournalUnwritable as error:
+            self.unwritable = str(error)
+            raise
+        self.unwritable = None
+
+    def remember(self, entry: Entry) -> bool:
+        """Keep the end of a call in memory, without its bodies, where it can be kept nowhere else: it is posted like
+        the others. False: so many are kept that this one is not. With the process they are lost, and their holds are
+        resolved as those of calls in doubt."""
+        if len(self._remembered) >= REMEMBERED_MAX:
+            return False
+        self._remembered.append(replace(entry, call=replace(entry.call, request_body=None, response_body=None)))
+        return True
 
     async def post(self) -> None:
         """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept."""
@@ -63,6 +94,7 @@ class Journal:
         async with self._posting:
             self._database.check()
             try:
+                await self._post_remembered()
                 for file in await self._files.closed():
                     await self._post_file(file)
             except DatabaseUnavailable as error:
@@ -88,6 +120,17 @@ class Journal:
             )
         await self._files.close()
 
+    async def _post_remembered(self) -> None:
+        posted = 0
+        while some := list(islice(self._remembered, AT_ONCE)):
+            await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
+            for _ in some:
+                self._remembered.popleft()
+            posted += len(some)
+        if posted:
+            with best_effort("the log"):
+                log.warning("remembered ends posted", entries=posted)
+
     async def _post_file(self, file: JournalFile) -> None:
         posted = 0
         while lines := await self._files.lines(file):
@@ -100,6 +143,11 @@ class Journal:
     async def _post_lines(self, lines: list[bytes], name: str) -> int:
         """Post some lines; how many. Raises DatabaseUnavailable: all of them are then to be sent again."""
         entries = [(line, entry) for line in lines if (entry := await self._entry(line, name)) is not None]
+        await self._post_entries(entries)
+        return len(entries)
+
+    async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
+        """Raises DatabaseUnavailable: all of them are then to be sent again."""
         answers = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, DatabaseUnavailable | asyncio.CancelledError):
@@ -115,7 +163,6 @@ class Journal:
                     self._waiters.wake(entry.call.account_id)
                     overrun = answer.amount > entry.receipt.hold_nanos
                     warn_if_unusual(entry.call.log_id, answer, overrun=overrun)
-        return len(entries)
 
     async def _send(self, entry: Entry) -> Verdict:
         account_id, command = entry.call.account_id, entry.command

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farebox.clock import Clock, Ids
+from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
@@ -20,6 +21,7 @@ from farebox.usecases.configuration import Configuration
 from farebox.usecases.journal import Journal
 from farebox.usecases.learned import Learned
 from farebox.usecases.operator_alarms import Alarms
+from farebox.usecases.readiness import Readiness
 from farebox.usecases.tasks import Tasks
 from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
@@ -44,6 +46,8 @@ class Services:
     """Where clients and browsers reach this server, without a slash at the end."""
     instance: str
     """Name of this run of the process: the owner of the holds it makes."""
+    readiness: Readiness = field(init=False)
+    """Whether calls can be served."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that go on when their caller has gone."""
     learned: Learned = field(default_factory=Learned)
@@ -62,9 +66,15 @@ class Services:
     """Counts the bytes of bodies and answers that are kept in memory, by account."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
     """Counts the calls in flight of each account."""
+    jobs: Jobs = field(default_factory=Jobs)
+    """What runs beside the calls: how often each was begun again, and which hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts what is dear and therefore rationed (http.sparing)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
+
     metrics: Metrics = field(default_factory=Metrics)
     """Counts what happens, for whoever watches over the server."""

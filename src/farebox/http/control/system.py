@@ -1,16 +1,15 @@
 """Probes for whoever runs the program, and the answer for what is not there yet."""
 
-import asyncio
+from dataclasses import replace
 from typing import Literal, NoReturn
 
 import msgspec
 
-from farebox.errors import DATABASE_UNAVAILABLE, NOT_AVAILABLE, Problem
+from farebox.errors import NOT_AVAILABLE, Problem
 from farebox.http.envelope import Answer, plain
 from farebox.http.request import Request
 from farebox.logs import Dropped
-
-READY_SECONDS = 2.0
+from farebox.usecases.readiness import JournalState
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -22,31 +21,41 @@ async def healthz(request: Request, _: None) -> Answer:
     return plain(Health())
 
 
-class Readiness(msgspec.Struct, frozen=True):
-    journal: Literal["empty", "waiting"]
-    """`waiting`: ends of calls that were kept while the database was away are being posted."""
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["ok", "unavailable"] = "ok"
+    """`unavailable` goes with the status 503: calls are refused."""
+    database: str
+    """`ok`, or what is wrong with it; docs/operating.md, "Readiness", has each state."""
+    remedy: str | None = None
+    """What the operator can do about that."""
+    journal: JournalState
+    """`waiting`: ends of calls that were kept while the database was away are being posted. `unwritable`: it takes no
+    line, so that charges could not be kept if the database went away."""
+    jobs_late: list[str]
+    """Periodic jobs of this process that hang."""
     log_lines_dropped: int
     """Lines of this process's log that could not be written, since it started."""
     alarms_dropped: int
     """Operator alarms that this process let go of, since it started."""
-    status: Literal["ok"] = "ok"
 
 
 async def readyz(request: Request, _: None) -> Answer:
-    """The database takes writes: an empty transaction goes through its writer."""
-    journal = request.services.journal
-    try:
-        await asyncio.wait_for(request.services.database.write(lambda connection: None), READY_SECONDS)
-    except TimeoutError as error:
-        raise Problem(DATABASE_UNAVAILABLE, "The database does not answer in time", retry_after=1) from error
-    waiting = journal is not None and not journal.empty
-    return plain(
-        Readiness(
-            journal="waiting" if waiting else "empty",
-            log_lines_dropped=Dropped.lines,
-            alarms_dropped=request.services.alarms.dropped,
-        )
+    """The database takes writes: one for which there must be room is committed, at most once a second."""
+    services = request.services
+    found = await services.readiness.look()
+    trouble = found.trouble
+    body = Readiness(
+        status="ok" if trouble is None else "unavailable",
+        database="ok" if trouble is None else trouble.state,
+        remedy=None if trouble is None else trouble.remedy,
+        journal=found.journal,
+        jobs_late=services.jobs.late(),
+        log_lines_dropped=Dropped.lines,
+        alarms_dropped=services.alarms.dropped,
     )
+    if trouble is None:
+        return plain(body)
+    return replace(plain(body, 503), headers=(("retry-after", "1"),))
 
 
 async def not_available(request: Request, _: None) -> NoReturn:

@@ -13,6 +13,7 @@ from farebox.clock import SystemClock
 from farebox.http.server.connection import Connection
 from farebox.http.server.heads import Dates
 from farebox.http.server.state import Handler, Limits, ServerState
+from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget
 
 __all__ = ["AddressInUse", "Handler", "Limits", "RunningServer", "reserve", "serve"]
@@ -68,6 +69,7 @@ async def serve(
     limits: Limits | None = None,
     budget: ByteBudget | None = None,
     prefaced: Callable[[str], bool] | None = None,
+    failed: OnFailure | None = None,
 ) -> RunningServer:
     """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
 
@@ -84,7 +86,7 @@ async def serve(
         raise _taken(host, port, error) from error
     limits = limits or Limits()
     limits = replace(limits, header_bytes=header_limit, connections=_connections_max(limits.connections))
-    state = ServerState(handler, loop, Dates(SystemClock()), limits, budget or ByteBudget(), prefaced)
+    state = ServerState(handler, loop, Dates(SystemClock()), limits, budget or ByteBudget(), prefaced, failed=failed)
     port = sock.getsockname()[1]
     listener = await loop.create_server(lambda: Connection(state), sock=sock, backlog=BACKLOG)
     return RunningServer(state, listener, host, port)

@@ -1,12 +1,14 @@
 """What the connections of one server share: the handler, the limits, the clock of their deadlines."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from farebox.http.exchange import Exchange
 from farebox.http.server.heads import Dates
+from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class ServerState:
     emptied: "asyncio.Future[None] | None" = None
     """Done when the last connection is gone."""
     sweeper: asyncio.TimerHandle | None = None
+    failed: OnFailure | None = None
+    """Told where the sweeper failed, which goes on."""
 
     def add(self, connection: "Connection") -> None:
         self.connections.add(connection)
@@ -72,9 +76,24 @@ class ServerState:
     def _sweep(self) -> None:
         """One timer for all deadlines: one for each request would cost more than looking at each connection."""
         self.sweeper = None
-        now = self.loop.time()
-        for connection in tuple(self.connections):
-            if connection.deadline < now:
-                connection.expire(now)
-        if self.connections:
-            self._sweep_later()
+        try:
+            now = self.loop.time()
+            for connection in tuple(self.connections):
+                if connection.deadline < now:
+                    self._expire(connection, now)
+        except Exception as error:  # noqa: BLE001 - without the timer no deadline would be kept any more
+            self._failed(error)
+        finally:
+            if self.connections:
+                self._sweep_later()
+
+    def _expire(self, connection: "Connection", now: float) -> None:
+        try:
+            connection.expire(now)
+        except Exception as error:  # noqa: BLE001 - the others' deadlines are kept all the same
+            connection.deadline = math.inf
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if self.failed is not None:
+            self.failed("http_sweeper", error)

@@ -7,6 +7,7 @@ from collections import Counter
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from farebox.jobs import OnFailure
 from farebox.providers.http1.answer import Answer
 from farebox.providers.http1.connection import Connection, Unread
 from farebox.providers.http1.opening import Opener, Origin, proxy_credentials
@@ -28,8 +29,15 @@ class PooledUpstream:
     """Calls providers over HTTP/1.1. It sends what it is given and returns what comes. Make it inside the loop."""
 
     def __init__(
-        self, *, connect_seconds: float, proxies: Proxies = NO_PROXIES, tls: ssl.SSLContext | None = None
+        self,
+        *,
+        connect_seconds: float,
+        proxies: Proxies = NO_PROXIES,
+        tls: ssl.SSLContext | None = None,
+        failed: OnFailure | None = None,
     ) -> None:
+        """`failed` is told where the sweeper of unused connections failed, which goes on."""
+        self._failed = failed
         self.failures: dict[str, int] = Counter()
         self.resent = 0
         self._loop = asyncio.get_running_loop()
@@ -103,6 +111,16 @@ class PooledUpstream:
 
     def _sweep(self) -> None:
         self._sweeper = None
+        try:
+            self._drop_old()
+        except Exception as error:  # noqa: BLE001 - without the timer unused connections would be kept for ever
+            if self._failed is not None:
+                self._failed("upstream_sweeper", error)
+        finally:
+            if self._idle:
+                self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _drop_old(self) -> None:
         now = self._loop.time()
         for origin, connections in list(self._idle.items()):
             kept = []
@@ -115,8 +133,6 @@ class PooledUpstream:
                 self._idle[origin] = kept
             else:
                 del self._idle[origin]
-        if self._idle:
-            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
     # --- new connections ---
 

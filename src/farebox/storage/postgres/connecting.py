@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg import exceptions as of
 
 from farebox.storage.postgres.url import Target, parse
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable
 
 CONNECT_SECONDS = 5.0
 STATEMENTS_KEPT = 1000
@@ -57,6 +57,7 @@ POOLED = (
 )
 _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameError)
 """One session's statements were looked for, or prepared again, in another."""
+_DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
 Session = asyncpg.Connection
 
@@ -68,10 +69,13 @@ def named() -> Iterator[None]:
         yield
     except _OF_A_POOLER as error:
         raise DatabaseUnavailable(POOLED) from error
+    except _DAMAGED as error:
+        raise DatabaseDamaged(f"the database is damaged: {error}") from error
     except _UNAVAILABLE as error:
         if "statement pooling mode" in str(error):
             raise DatabaseUnavailable(POOLED) from error
-        raise DatabaseUnavailable(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
+        kind = DatabaseFull if isinstance(error, of.DiskFullError) else DatabaseUnavailable
+        raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 
 _ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.ConnectionDoesNotExistError)

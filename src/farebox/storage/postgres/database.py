@@ -250,6 +250,21 @@ class PostgresDatabase:
             self.activity.job(transaction.seconds, transaction.notes)
         return result
 
+    async def prove(self) -> None:
+        """Commit something. Raises DatabaseUnavailable, DatabaseDamaged where damage was met lately."""
+        if (damage := self.health.damage) is not None:
+            raise damage
+        await self.write(lambda connection: None)
+
+    @property
+    def troubles_met(self) -> int:
+        """How many failures the watch was told of."""
+        return self.health.troubles_met
+
+    def take_troubles(self) -> list[DatabaseUnavailable]:
+        """What was met since this was last asked."""
+        return self.health.take_troubles()
+
     @property
     def waiting(self) -> int:
         """Jobs that wait for their turn, or have it."""

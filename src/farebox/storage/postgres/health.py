@@ -15,11 +15,13 @@ from typing import Literal
 import structlog
 
 from farebox.storage.postgres.connecting import Session, connect, has_ended, named
-from farebox.storage.sql import DatabaseUnavailable, StandbyMissing
+from farebox.storage.sql import DatabaseDamaged, DatabaseUnavailable, StandbyMissing
 
 Standby = Literal["ignore", "require"]
 
 LOOK_EVERY_SECONDS = 1.0
+DAMAGE_SECONDS = 600.0
+"""How long damage is told of after it was last met: only a look at everything would tell that it has gone."""
 PROOF_SECONDS = 2.0
 """Longest wait for the commit that proves that the database is back."""
 
@@ -52,6 +54,10 @@ class Health:
         self._said = False
         """Whether the log has told of what is wrong now."""
         self._since = 0.0
+        self.troubles_met = 0
+        self._latest: dict[str, DatabaseUnavailable] = {}
+        self._damage: DatabaseDamaged | None = None
+        self._damage_met = float("-inf")
         self._session: Session | None = None
         self._look_now = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -70,11 +76,30 @@ class Health:
 
     def failed(self, error: DatabaseUnavailable) -> None:
         """Somebody's work failed: nobody else need try before the watch has seen a commit go through. (While a standby
-        is missing, commits fail that wait for it: that is known already.)"""
+        is missing, commits fail that wait for it: that is known already.)
+
+        Damage is another matter: it was met at one place, and others may be whole."""
+        self.troubles_met += 1
+        self._latest[error.state] = error
+        if isinstance(error, DatabaseDamaged):
+            self._damage, self._damage_met = error, asyncio.get_running_loop().time()
+            return
         if self._away is None and not self._standby_missing and self._watching is not None:
             self._away = str(error)
             self._since = asyncio.get_running_loop().time()
             self._look_now.set()
+
+    @property
+    def damage(self) -> DatabaseDamaged | None:
+        """Damage that somebody met in the last minutes."""
+        if asyncio.get_running_loop().time() - self._damage_met > DAMAGE_SECONDS:
+            return None
+        return self._damage
+
+    def take_troubles(self) -> list[DatabaseUnavailable]:
+        """What was met since this was last asked."""
+        latest, self._latest = self._latest, {}
+        return list(latest.values())
 
     def watch(self) -> None:
         """Begin to watch, until `close`."""
@@ -98,7 +123,8 @@ class Health:
                 self._drop()
             self._look_now.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY_SECONDS)
+                async with asyncio.timeout(LOOK_EVERY_SECONDS):  # `wait_for` may swallow that `close` cancels this
+                    await self._look_now.wait()
 
     async def _look(self) -> None:
         """Ask the primary. Raises DatabaseUnavailable where that cannot be done."""

@@ -4,13 +4,16 @@ WAL with `synchronous=FULL`: a commit that returned survives a power cut. Any nu
 file (the command line beside a running server); `BEGIN IMMEDIATE` gives them turns.
 """
 
+import errno
+import os
 from pathlib import Path
 
 import apsw
 
 from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.migrations import migrations
-from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
+from farebox.storage.sql import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SchemaMismatch
+from farebox.storage.sqlite.trouble import named, naming
 
 
 class SqliteConnection(apsw.Connection):
@@ -21,12 +24,19 @@ class SqliteConnection(apsw.Connection):
 
 
 BUSY_TIMEOUT_MS = 10_000
+_KINDS = {
+    errno.ENOSPC: DatabaseFull,
+    errno.EDQUOT: DatabaseFull,
+    errno.EROFS: DatabaseReadOnly,
+    errno.EACCES: DatabaseReadOnly,
+    errno.EPERM: DatabaseReadOnly,
+}
 
 
 def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
     """Open the database file, creating it unless `readonly`. Raises DatabaseUnavailable."""
     if not readonly:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path)
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     try:
         connection = SqliteConnection(str(path), flags=flags)
@@ -36,15 +46,34 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
         if not readonly:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-    except (apsw.CantOpenError, apsw.NotADBError, apsw.IOError, apsw.PermissionsError, apsw.ReadOnlyError) as error:
-        raise DatabaseUnavailable(f"{path} cannot be opened as a database: {error}") from error
+    except apsw.Error as error:
+        found = named(error)
+        kind = type(found) if isinstance(found, DatabaseUnavailable) else DatabaseUnavailable
+        raise kind(f"{path} cannot be opened as a database: {error}") from error
     return connection
+
+
+def make_private(path: Path) -> None:
+    """Make the file where it is missing, for its owner alone: SQLite would make it readable to everybody, and gives the
+    files beside it the mode that it has. Raises DatabaseUnavailable.
+
+    One that is there is not opened: to close it again would take from SQLite the locks that this process has on it.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        kind = _KINDS.get(error.errno or 0, DatabaseUnavailable)
+        raise kind(f"{path} cannot be opened as a database: {error.strerror}") from error
 
 
 def open_file(path: Path) -> SqliteConnection:
     """A connection to a file whose schema has been brought up to date. Raises DatabaseUnavailable, SchemaMismatch."""
     connection = connect(path)
-    migrate(connection)
+    with naming():
+        migrate(connection)
     return connection
 
 

@@ -1,18 +1,29 @@
 """An SQLite file as the rest of the program sees it: short reads at once, long reads aside, writes in groups."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import apsw
+
+from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
-from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.journal import take_room
+from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
+from farebox.storage.sqlite.trouble import Trouble, damages
 from farebox.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
+
+APPLICATION_ID = 0x46415245
+"""`FARE`: what `file farebox.db` shows, and what is written to see whether anything can be."""
+LOOK_AGAIN_SECONDS = 60.0
 
 READERS = 4
 """Threads for long reads, each with a connection of its own."""
@@ -23,10 +34,11 @@ class SqliteDatabase:
 
     engine = "sqlite"
 
-    def __init__(self, path: Path, activity: Activity | None = None) -> None:
+    def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
         open_file(path).close()
         self.path = path
-        self.writer = Writer(path, activity)
+        self.writer = Writer(path, activity, failed=failed)
+        self._trouble = Trouble()
         self._near = connect(path, readonly=True)
         self._far = threading.local()
         self._far_opened: list[SqliteConnection] = []
@@ -34,11 +46,17 @@ class SqliteDatabase:
 
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key: microseconds, so it runs on the event loop itself."""
-        return read(self._near)
+        try:
+            return read(self._near)
+        except apsw.Error as error:
+            raise self._trouble.met(error) from error
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long (lists, reports): runs on a thread, so that nobody's report waits for another's."""
-        return await asyncio.get_running_loop().run_in_executor(self._far_threads, self._read_far, read)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._far_threads, self._read_far, read)
+        except (apsw.Error, DatabaseUnavailable) as error:
+            raise self._trouble.met(error) from error
 
     def _read_far(self, read: Callable[[Connection], T]) -> T:
         connection: SqliteConnection | None = getattr(self._far, "connection", None)
@@ -49,7 +67,33 @@ class SqliteDatabase:
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
-        return await self.writer.run(job)
+        try:
+            return await self.writer.run(job)
+        except DatabaseUnavailable as error:
+            self._trouble.met(error)
+            raise
+
+    async def prove(self) -> None:
+        """Commit something; where damage was met, look for it first. Raises DatabaseUnavailable."""
+        trouble, now = self._trouble, asyncio.get_running_loop().time()
+        if trouble.damage is not None:
+            if now - trouble.looked_at < LOOK_AGAIN_SECONDS:  # it reads the whole file
+                raise trouble.damage
+            trouble.looked_at = now
+            found = await self.scan(partial(damages, at_most=1))
+            trouble.damage = DatabaseDamaged(f"{self.path} is damaged: {found[0]}") if found else None
+            if trouble.damage is not None:
+                raise trouble.damage
+        await asyncio.get_running_loop().run_in_executor(None, self._look_for_room)
+        await self.write(_mark)
+
+    def _look_for_room(self) -> None:
+        """Room for more than the mark: that goes where there was something before. Raises DatabaseFull."""
+        try:
+            take_room(self.path.parent)
+        except OSError as error:  # others are those of the folder: the files in it may be written to all the same
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DatabaseFull(f"{self.path.parent}: {error.strerror}") from error
 
     @property
     def waiting(self) -> int:
@@ -62,9 +106,24 @@ class SqliteDatabase:
     def suspect(self, error: DatabaseUnavailable) -> None:
         """Nothing is kept in mind."""
 
+    @property
+    def troubles_met(self) -> int:
+        """How many reads and writes the database has refused."""
+        return self._trouble.count
+
+    def take_troubles(self) -> list[DatabaseUnavailable]:
+        """What was met since this was last asked."""
+        latest, self._trouble.latest = self._trouble.latest, {}
+        return list(latest.values())
+
     async def close(self) -> None:
         self._far_threads.shutdown()
         for connection in self._far_opened:
             connection.close()
         self._near.close()
         await self.writer.close()  # last: whoever closes last folds the write-ahead log into the database file
+
+
+def _mark(connection: Connection) -> None:
+    """Writes a page, whatever it said before."""
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

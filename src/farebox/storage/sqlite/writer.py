@@ -14,15 +14,18 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
 from farebox.clock import SystemClock
+from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
-from farebox.storage.sqlite import BUSY_TIMEOUT_MS, connect
+from farebox.storage.sqlite import BUSY_TIMEOUT_MS, SqliteConnection, connect
+from farebox.storage.sqlite.trouble import Names, named
 
 T = TypeVar("T")
 Job = Callable[[Connection], Any]
@@ -34,21 +37,35 @@ _Answer = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class Writer:
-    """Runs jobs in order on one connection, many to a commit. Make it inside the running loop."""
+    """Runs jobs in order on one connection, many to a commit. Make it inside the running loop.
 
-    def __init__(self, path: Path, activity: Activity | None = None) -> None:
+    Nothing ends it but `close`: whatever goes wrong in a batch is told to those who wait for it, and the next is begun.
+    """
+
+    def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
+        """`failed` is told of what should not have happened at all, and ended a batch."""
         self._activity = activity
         self._monotonic = SystemClock().monotonic
         self._loop = asyncio.get_running_loop()
-        self._connection = connect(path)
-        self._connection.set_busy_timeout(0)  # the loop never waits for another process's turn; the thread does
+        self._path = path
+        self._failed = failed
+        self._names = Names(path)
+        self._connection = self._connect()
+        self._unusable = False
+        """The connection could not undo what it had begun: the next batch begins with another one."""
         self._pending: deque[_Waiting] = deque()
         self._at_work = False
         self._idle = asyncio.Event()
         self._closed = False
-        self._blocking: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._blocking: queue.SimpleQueue[tuple[Callable[[], None], list[asyncio.Future[Any]]] | None]
+        self._blocking = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._block, name="farebox-commit", daemon=True)
         self._thread.start()
+
+    def _connect(self) -> SqliteConnection:
+        connection = connect(self._path)
+        connection.set_busy_timeout(0)  # the loop never waits for another process's turn; the thread does
+        return connection
 
     async def run(self, job: Callable[[Connection], T]) -> T:
         """Run `job` inside a transaction and return its result once that is durable.
@@ -87,13 +104,24 @@ class Writer:
     def _begin(self) -> None:
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
         try:
+            if self._unusable:
+                self._on_thread(partial(self._connect_again, batch), batch)
+                return
             self._connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
-            self._blocking.put(lambda: self._await_turn(batch))
+            self._on_thread(partial(self._await_turn, batch), batch)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._deliver(_all_failed(batch, error))
         else:
-            self._run(batch)
+            self._guarded(partial(self._run, batch), _futures(batch))
+
+    def _connect_again(self, batch: list[_Waiting]) -> None:
+        """On the thread: the connection is in a state that nothing gets it out of."""
+        self._connection.close(True)
+        self._connection = self._connect()
+        self._names.renew_log()
+        self._unusable = False
+        self._await_turn(batch)
 
     def _await_turn(self, batch: list[_Waiting]) -> None:
         """On the thread: another process is writing."""
@@ -106,7 +134,7 @@ class Writer:
             failure = error
         connection.set_busy_timeout(0)  # before the loop goes on: a connection is used by one thread at a time
         if failure is None:
-            self._loop.call_soon_threadsafe(self._run, batch)
+            self._loop.call_soon_threadsafe(self._guarded, partial(self._run, batch), _futures(batch))
         else:
             self._loop.call_soon_threadsafe(self._deliver, _all_failed(batch, failure))
 
@@ -127,12 +155,13 @@ class Writer:
             self._undo()
             self._deliver(_all_failed(batch, error))
         else:
-            self._blocking.put(lambda: self._commit(answers))
+            self._on_thread(partial(self._commit, answers), batch)
 
     def _commit(self, answers: list[_Answer]) -> None:
         """On the thread: wait for the disk. A commit that failed may yet be there, so nothing is tried again."""
         began = self._monotonic()
         try:
+            self._names.check()
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
@@ -173,13 +202,43 @@ class Writer:
         return future, result, failed
 
     def _undo(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        """Leave no transaction open; a connection that cannot do that is not used again."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - those who wait are told of what came before it
+            self._unusable = True
+
+    # --- so that nobody waits for ever ---
+
+    def _guarded(self, step: Callable[[], None], futures: "list[asyncio.Future[Any]]") -> None:
+        """On the loop: one step of a batch; where it ends as none should, those who wait for the batch hear of it."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
+            self._lost(futures, error)
+
+    def _lost(self, futures: "list[asyncio.Future[Any]]", error: BaseException) -> None:
+        if self._failed is not None:
+            self._failed("sqlite_writer", error)
+        self._undo()
+        self._deliver([(future, None, DatabaseUnavailable(f"the writer failed: {error!r}")) for future in futures])
+
+    def _on_thread(self, wait: Callable[[], None], batch: list[_Waiting]) -> None:
+        self._blocking.put((wait, _futures(batch)))
 
     def _block(self) -> None:
         """The thread: does what waits, one thing at a time."""
-        while (wait := self._blocking.get()) is not None:
-            wait()
+        while (blocking := self._blocking.get()) is not None:
+            wait, futures = blocking
+            try:
+                wait()
+            except BaseException as error:  # noqa: BLE001 - a thread that ended would leave all waiting, for ever
+                self._loop.call_soon_threadsafe(self._lost, futures, error)
+
+
+def _futures(batch: list[_Waiting]) -> "list[asyncio.Future[Any]]":
+    return [future for _, future in batch]
 
 
 def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Answer]:
@@ -188,10 +247,6 @@ def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Answer]:
 
 def _named(error: Exception) -> Exception:
     """The error as the caller sees it."""
-    if isinstance(error, apsw.FullError | apsw.IOError | apsw.BusyError | apsw.CantOpenError | apsw.ReadOnlyError):
-        unavailable = DatabaseUnavailable(f"the database refused the write: {error}")
-        unavailable.__cause__ = error
-        return unavailable
     if isinstance(error, StopIteration):  # a future refuses to carry it, and then nobody of the batch would hear
         return RuntimeError(f"a job let StopIteration escape: {error}")
-    return error
+    return named(error)

@@ -1,0 +1,117 @@
+"""What SQLite fails with, by the names that the rest of the program knows; and a file that lost its name."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from farebox.storage.sql import (
+    Connection,
+    DatabaseDamaged,
+    DatabaseFailing,
+    DatabaseFull,
+    DatabaseLocked,
+    DatabaseReadOnly,
+    DatabaseReplaced,
+    DatabaseUnavailable,
+)
+
+_NAMES: tuple[tuple[type[apsw.Error], type[DatabaseUnavailable]], ...] = (
+    (apsw.FullError, DatabaseFull),
+    (apsw.CorruptError, DatabaseDamaged),
+    (apsw.NotADBError, DatabaseDamaged),
+    (apsw.ReadOnlyError, DatabaseReadOnly),
+    (apsw.PermissionsError, DatabaseReadOnly),
+    (apsw.BusyError, DatabaseLocked),
+    (apsw.LockedError, DatabaseLocked),
+    (apsw.IOError, DatabaseFailing),
+    (apsw.CantOpenError, DatabaseFailing),
+    (apsw.NoLFSError, DatabaseFailing),
+    (apsw.ProtocolError, DatabaseFailing),
+)
+
+
+def named(error: Exception) -> Exception:
+    """The error as the caller sees it: a wrong statement's stays, what the file or the disk refuses has our name."""
+    for theirs, ours in _NAMES:
+        if isinstance(error, theirs):
+            unavailable = ours(f"the database cannot be used: {error}")
+            unavailable.__cause__ = error
+            return unavailable
+    return error
+
+
+@contextmanager
+def naming() -> Iterator[None]:
+    """`named`, for a block."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise named(error) from error.__cause__
+
+
+class Names:
+    """The database's files, by their names: whether what is open is still what others find there.
+
+    SQLite goes on writing to files that were deleted or replaced, and all of that is lost with the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (str(path), f"{path}-wal")
+        self._known: list[tuple[int, int] | None] = [None, None]
+
+    def renew_log(self) -> None:
+        """The connection was made anew: SQLite may have begun another write-ahead log, and the database is the same."""
+        self._known[1] = None
+
+    def check(self) -> None:
+        """To be called inside a transaction, when both files are there. Raises DatabaseReplaced."""
+        for at, path in enumerate(self._paths):
+            known, found = self._known[at], _identity(path)
+            if known is None:
+                self._known[at] = found
+            elif known != found:
+                what = "has gone" if found is None else "is another file now"
+                raise DatabaseReplaced(f"{path} {what}: what is written would be found by nobody")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+class Trouble:
+    """What an open database failed with."""
+
+    def __init__(self) -> None:
+        self.damage: DatabaseDamaged | None = None
+        """Damage that somebody met, until a look at the whole file has found none."""
+        self.looked_at = float("-inf")
+        """When that was, by the loop's clock."""
+        self.count = 0
+        self.latest: dict[str, DatabaseUnavailable] = {}
+        """By state, what was met since this was last looked at."""
+
+    def met(self, error: Exception) -> Exception:
+        """Keep it in mind; the error by our name."""
+        found = named(error)
+        if isinstance(found, DatabaseUnavailable):
+            self.count += 1
+            self.latest[found.state] = found
+        if isinstance(found, DatabaseDamaged):
+            self.damage = found
+        return found
+
+
+def damages(connection: Connection, at_most: int = 100) -> list[str]:
+    """What SQLite finds wrong with the file, in its words; empty where it is whole. Reads all of it."""
+    try:
+        found = [text for (text,) in connection.execute(f"PRAGMA integrity_check({at_most})")]
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        return [str(error)]
+    return [] if found == ["ok"] else found

@@ -1,0 +1,358 @@
+"""Broken disks: full, read-only, damaged, taken away. No wrong charge, a probe that tells the truth, and no restart."""
+
+import asyncio
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apsw
+import httpx
+import pytest
+
+from farebox.storage.operator_alarms import open_alarms
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFailing, DatabaseFull, row
+from farebox.storage.sqlite import connect
+from farebox.storage.sqlite.writer import Writer
+from tests.engines import SQLITE_ONLY
+from tests.hostile.disks import Disk, small_disk
+from tests.ride.kit import differences, log_row, price_of, until
+from tests.ride.wire import Wire, chat_body
+from tests.support import Customer, Farebox, running_farebox
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
+
+
+def ready(farebox: Farebox) -> tuple[int, dict[str, Any]]:
+    answer = httpx.get(f"{farebox.url}/readyz")
+    return answer.status_code, answer.json()
+
+
+def until_ready(farebox: Farebox) -> None:
+    until(lambda: ready(farebox)[0] == 200, "it is ready again")
+
+
+def alarms(farebox: Farebox) -> set[tuple[str, str]]:
+    return {(alarm.kind, alarm.about) for alarm in farebox.run(farebox.services.database.scan(open_alarms))}
+
+
+async def begun(customer: Customer, demo: str, **more: Any) -> Wire:
+    """A call that is held for, and which the provider has begun to answer where it streams."""
+    wire = await Wire.open(customer.farebox.url)
+    headers = customer.headers | {"content-type": "application/json", "x-demo": demo}
+    path = f"/v1/{customer.account_id}/default/compat/chat/completions"
+    await wire.send(path, headers, chat_body("one two three", max_tokens=50, **more))
+    if more.get("stream"):
+        await wire.head()
+        await wire.until(b"data: ")
+    else:
+        until(lambda: customer.balance.held > 0, "it is held for")
+    return wire
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+
+@SQLITE_ONLY
+def test_a_full_disk_is_told_by_the_probe_and_costs_nobody_anything(disk: Disk) -> None:
+    with running_farebox(disk.folder) as farebox:
+        customer = farebox.funded("5")
+        assert customer.chat().status_code == 200
+        assert ready(farebox)[1]["database"] == "ok"
+        before = customer.balance
+        disk.fill()
+        refused = customer.chat()
+        assert (refused.status_code, refused.json()["error"][0]["code"]) == (503, 2913)
+        status, body = ready(farebox)
+        assert (status, body["status"], body["database"], body["journal"]) == (503, "unavailable", "full", "unwritable")
+        assert "make room" in body["remedy"]
+        assert httpx.get(f"{farebox.url}/healthz").status_code == 200
+        disk.make_room()
+        until_ready(farebox)
+        assert ready(farebox)[1]["journal"] == "empty"
+        until(lambda: customer.balance == before, "nothing is held for the refused call")
+        assert customer.chat().status_code == 200
+        until(lambda: ("database_trouble", "full") in alarms(farebox), "the operator is told")
+        assert differences(farebox) == []
+
+
+@SQLITE_ONLY
+def test_the_probe_sees_a_full_disk_before_any_call_does(disk: Disk) -> None:
+    with running_farebox(disk.folder) as farebox:
+        disk.fill()
+        assert ready(farebox)[1]["database"] == "full"
+
+
+@SQLITE_ONLY
+@pytest.mark.parametrize("in_doubt", ["release", "charge"])
+async def test_held_money_returns_when_there_is_room_again(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, in_doubt: str
+) -> None:
+    """Neither database nor journal takes the ends of two calls: their answers are not completed, their holds end as the
+    operator has set for calls in doubt, and no restart is needed."""
+    monkeypatch.setattr("farebox.usecases.end_call.PERSIST_ATTEMPTS", 1)
+    with running_farebox(disk.folder, in_doubt=in_doubt) as farebox:
+        customer = farebox.funded("5")
+        before = customer.balance.posted
+        stream = await begun(customer, "tokens=5 gap=100", stream=True, stream_options={"include_usage": True})
+        whole = await begun(customer, "tokens=5 delay=600")
+        disk.fill()
+        answers = await asyncio.gather(stream.answer(), whole.answer())
+        assert answers[0].status == 200
+        assert "[DONE]" not in answers[0].events, "an answer whose charge is kept nowhere is not completed"
+        assert answers[1].status == 503
+        assert customer.balance.held > 0
+        disk.make_room()
+        until(lambda: customer.balance.held == 0, "held money returns")
+        charged = 0 if in_doubt == "release" else 2 * price_of(3, 5)
+        assert customer.balance.posted == before - charged
+        for answer in answers:
+            row = log_row(customer, answer.log_id)
+            assert row["farebox"]["charge_nanos"] == charged // 2
+            if in_doubt == "release":
+                assert row["farebox"]["outcome"] == "released"
+        assert differences(farebox) == []
+
+
+@SQLITE_ONLY
+def test_the_disk_becomes_full_again_and_again_under_load(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call that was answered is charged once, none that was refused is, and nothing stays held."""
+    monkeypatch.setattr("farebox.usecases.end_call.PERSIST_ATTEMPTS", 1)
+    with running_farebox(disk.folder) as farebox:
+        customer = farebox.funded("5")
+        before, answered, stop = customer.balance.posted, [], threading.Event()
+
+        def caller() -> None:
+            while not stop.is_set():
+                if customer.chat("one two three", headers={"x-demo": "tokens=5 delay=5"}).status_code == 200:
+                    answered.append(1)
+
+        callers = [threading.Thread(target=caller) for _ in range(3)]
+        for thread in callers:
+            thread.start()
+        for _ in range(3):
+            goal = len(answered) + 5
+            until(lambda goal=goal: len(answered) >= goal, "calls are answered")  # type: ignore[misc]
+            disk.fill()
+            until(lambda: ready(farebox)[0] == 503, "it is full")
+            disk.make_room()
+        goal = len(answered) + 5
+        until(lambda: len(answered) >= goal, "calls are answered")
+        stop.set()
+        for thread in callers:
+            thread.join()
+        until(lambda: customer.balance.held == 0, "nothing is held")
+        assert customer.balance.posted == before - len(answered) * price_of(3, 5)
+        assert differences(farebox) == []
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_journal_that_takes_nothing_is_told_and_calls_are_served(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "journal", 1) as disk, running_farebox(tmp_path) as farebox:
+        customer = farebox.funded("5")
+        disk.fill()
+        status, body = ready(farebox)
+        assert (status, body["database"], body["journal"]) == (200, "ok", "unwritable")
+        assert customer.chat().status_code == 200
+        until(lambda: ("journal_unwritable", farebox.services.instance) in alarms(farebox), "the operator is told")
+        disk.make_room()
+        until(lambda: ready(farebox)[1]["journal"] == "empty", "it can be written again")
+
+
+# --- a damaged database -----------------------------------------------------------------------------------------------
+
+
+def root_page(path: Path, table: str) -> tuple[int, int]:
+    """Where a table's first page is in the file, and how long."""
+    connection = connect(path)
+    (page,) = row(connection, "SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)) or (0,)
+    (size,) = row(connection, "PRAGMA page_size") or (0,)
+    connection.close()
+    return (page - 1) * size, size
+
+
+def overwrite(path: Path, at: int, content: bytes) -> bytes:
+    """Change the file while nobody has it open; what was there."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        before = file.read(len(content))
+        file.seek(at)
+        file.write(content)
+    return before
+
+
+def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    whole = [sys.executable, "-m", "farebox.cli.main", *arguments]
+    return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+
+
+@SQLITE_ONLY
+def test_a_damaged_page_is_told_and_nothing_is_charged_wrongly(tmp_path: Path) -> None:
+    """The call that meets it is charged once the page has been mended; the next is refused or kept likewise."""
+    path = tmp_path / "farebox.db"
+    with running_farebox(tmp_path) as farebox:
+        customer = farebox.funded("5")
+    at, size = root_page(path, "transfers")
+    whole = overwrite(path, at, b"\xa5" * size)
+    with running_farebox(tmp_path) as farebox:
+        again = Customer(farebox, customer.account_id, customer.token)
+        before = again.balance.posted
+        assert ready(farebox)[0] == 200, "nobody has met it"
+        answer = again.chat("one two three", headers={"x-demo": "tokens=5"})
+        assert answer.status_code == 200, "its charge is in the journal"
+        status, body = ready(farebox)
+        assert (status, body["database"], body["journal"]) == (503, "damaged", "waiting")
+        assert "farebox check" in body["remedy"]
+        assert again.balance.posted == before
+        until(lambda: ("database_trouble", "damaged") in alarms(farebox), "the operator is told")
+    checked = command("--data-dir", str(tmp_path), "check")
+    assert (checked.returncode, checked.stderr) == (3, "")
+    assert "restore a backup or recover" in checked.stdout
+    found = json.loads(command("--data-dir", str(tmp_path), "check", "--json").stdout)
+    assert found["damage"]
+    overwrite(path, at, whole)
+    with running_farebox(tmp_path) as farebox:
+        mended = Customer(farebox, customer.account_id, customer.token)
+        assert mended.balance.posted == before - price_of(3, 5)
+        assert mended.balance.held == 0
+        assert ready(farebox)[0] == 200
+        assert differences(farebox) == []
+
+
+@SQLITE_ONLY
+def test_damage_that_was_mended_is_forgotten_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farebox.storage.sqlite.database.LOOK_AGAIN_SECONDS", 0.0)
+    with running_farebox(tmp_path) as farebox:
+        database = farebox.services.database
+
+        def misread(connection: Connection) -> None:
+            raise apsw.CorruptError("database disk image is malformed")
+
+        with pytest.raises(DatabaseDamaged):
+            farebox.run(database.get(misread))
+        monkeypatch.setattr("farebox.storage.sqlite.database.damages", lambda connection, at_most: ["row 7 missing"])
+        assert ready(farebox)[1]["database"] == "damaged"
+        monkeypatch.undo()
+        monkeypatch.setattr("farebox.storage.sqlite.database.LOOK_AGAIN_SECONDS", 0.0)
+        until(lambda: ready(farebox)[0] == 200, "the file was found whole")
+
+
+@SQLITE_ONLY
+def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "farebox.db").write_bytes(b"\x00\x01\x02 no database" * 1000)
+    checked = command("--data-dir", str(tmp_path), "check")
+    assert (checked.returncode, checked.stderr) == (3, "")
+    served = command("--data-dir", str(tmp_path), "serve", "--port", "0")
+    assert served.returncode in (1, 2)
+    balance = command("--data-dir", str(tmp_path), "balance", "--account", "a" * 32)
+    assert balance.returncode == 1
+    assert len(balance.stderr.splitlines()) == 1
+    assert "farebox check" in balance.stderr
+
+
+async def test_damage_that_postgres_tells_of_has_our_name(postgres_url: str) -> None:
+    """XX001 as a server says it where a page's checksum is wrong; XX002 for an index."""
+    database = await PostgresDatabase.open(postgres_url, timeout=10)
+    try:
+        for state in ("XX001", "XX002"):
+            text = f"DO $$ BEGIN RAISE EXCEPTION 'invalid page in block 7' USING ERRCODE = '{state}'; END $$"
+            with pytest.raises(DatabaseDamaged, match="invalid page"):
+                await database.write(partial(_execute, text=text))
+        with pytest.raises(DatabaseDamaged):
+            await database.prove()
+        assert [trouble.state for trouble in database.take_troubles()] == ["damaged"]
+        database.check()
+        assert await database.write(lambda _: 7) == 7, "what is whole goes on"
+        with pytest.raises(DatabaseFull):
+            await database.write(partial(_execute, text=text.replace("XX002", "53100")))
+    finally:
+        await database.close()
+
+
+def _execute(connection: Connection, text: str) -> None:
+    connection.execute(text)
+
+
+# --- files that go, disks that fail -----------------------------------------------------------------------------------
+
+
+@SQLITE_ONLY
+@pytest.mark.parametrize("name", ["farebox.db", "farebox.db-wal"])
+def test_a_database_that_was_moved_away_takes_no_more_calls_until_it_is_back(tmp_path: Path, name: str) -> None:
+    """Otherwise all that is charged from then on would be gone with the process."""
+    with running_farebox(tmp_path) as farebox:
+        customer = farebox.funded("5")
+        assert customer.chat().status_code == 200
+        before = customer.balance
+        (tmp_path / name).rename(tmp_path / "elsewhere")
+        assert customer.chat().status_code == 503
+        status, body = ready(farebox)
+        assert (status, body["database"]) == (503, "replaced")
+        (tmp_path / "elsewhere").rename(tmp_path / name)
+        until_ready(farebox)
+        until(lambda: customer.balance == before, "nothing was charged or is held")
+        assert customer.chat().status_code == 200
+        assert differences(farebox) == []
+
+
+@SQLITE_ONLY
+def test_a_disk_that_is_read_only_at_the_start_is_told_in_one_line(disk: Disk) -> None:
+    with running_farebox(disk.folder) as farebox:
+        farebox.funded("5")
+    disk.remount("ro")
+    try:
+        served = command("--data-dir", str(disk.folder), "serve", "--port", "18473")
+    finally:
+        disk.remount("rw")
+    assert served.returncode == 1
+    assert len(served.stderr.splitlines()) == 1
+    assert "Traceback" not in served.stderr
+    assert str(disk.folder) in served.stderr
+
+
+@pytest.fixture
+async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
+    path = tmp_path / "writer.db"
+    connection = connect(path)
+    connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+    connection.close()
+    writer = Writer(path)
+    yield writer
+    await writer.close()
+
+
+def insert(number: int) -> Callable[[Connection], int]:
+    def job(connection: Connection) -> int:
+        connection.execute("INSERT INTO numbers VALUES (?)", (number,))
+        return number
+
+    return job
+
+
+async def test_a_write_that_the_system_refuses_is_told_and_the_next_goes_through(writer: Writer) -> None:
+    """As by a quota: the process may write no larger file."""
+    await writer.run(insert(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        with pytest.raises(DatabaseFailing):
+            await writer.run(insert(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert await writer.run(insert(3)) == 3
+    found = await writer.run(lambda c: [n for (n,) in c.execute("SELECT n FROM numbers ORDER BY n")])
+    assert found == [1, 3]

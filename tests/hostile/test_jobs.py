@@ -1,0 +1,319 @@
+"""What runs beside the calls comes back, whatever ends it: an exception in its log, its clock or its database, a
+cancellation that was meant for another. Nothing needs a restart, and what hangs is seen."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from farebox.clock import SystemClock
+from farebox.http.exchange import Exchange
+from farebox.http.server import Limits, serve
+from farebox.http.server.connection import Connection as ServedConnection
+from farebox.jobs import Jobs
+from farebox.providers.http1 import pool
+from farebox.providers.upstream import UpstreamRequest
+from farebox.storage.journal import JournalFiles, JournalUnwritable
+from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sqlite import connect
+from farebox.storage.sqlite.writer import Writer
+from farebox.usecases.operator_alarms import raise_alarm
+from farebox.worker import periodic_jobs
+from tests.ride.kit import eventually, until
+from tests.support import Farebox, running_on
+
+both = pytest.mark.both_engines
+
+
+class ShortClock(SystemClock):
+    """Sleeps for a tenth of a second at most, and fails while it is broken."""
+
+    broken = False
+
+    async def sleep(self, seconds: float) -> None:
+        if self.broken:
+            raise OSError("the clock is broken")
+        await asyncio.sleep(min(seconds, 0.1))
+
+
+@pytest.fixture(scope="module")
+def clock() -> ShortClock:
+    return ShortClock()
+
+
+@pytest.fixture(scope="module")
+def served(engine: str, clock: ShortClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    async def nothing(*_: object, **__: object) -> None:
+        """Instead of a night's comparison with the payment processor, which takes long."""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("farebox.usecases.reconcile.reconcile", nothing)
+        patch.setattr("farebox.usecases.payment_news.sweep_undelivered", nothing)
+        with running_on(uvloop.new_event_loop, clock, tmp_path_factory.mktemp("jobs")) as farebox:
+            yield farebox
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farebox.jobs.PAUSES", (0.01,))
+
+
+class Failing:
+    """Stands for a logger, or a method of the database: whatever is asked of it fails."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self
+
+    def __call__(self, *_: object, **__: object) -> Any:
+        raise self._error("broken")
+
+
+def names_of(farebox: Farebox) -> set[str]:
+    return set(periodic_jobs(farebox.services))
+
+
+def all_come_round(farebox: Farebox) -> None:
+    """From now on each job begins another round, and ends it."""
+
+    async def rounds() -> dict[str, int]:
+        return {name: id(one) for name, one in farebox.services.jobs._rounds.items() if one.ended}
+
+    before = farebox.run(rounds())
+
+    def again() -> bool:
+        now = farebox.run(rounds())
+        return all(name in now and now[name] != before.get(name) for name in names_of(farebox))
+
+    until(again, "each job comes round")
+
+
+def ended_by(farebox: Farebox, why: str) -> set[str]:
+    return {name for name, reason in list(farebox.services.jobs.restarts) if reason == why}
+
+
+@both
+def test_the_clock_fails(served: Farebox, clock: ShortClock) -> None:
+    clock.broken = True
+    try:
+        until(lambda: ended_by(served, "OSError") >= names_of(served), "each is ended by its clock")
+    finally:
+        clock.broken = False
+    all_come_round(served)
+
+
+@both
+def test_the_database_fails_as_no_database_should(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = served.services.database
+    for method in ("get", "scan", "write"):
+        monkeypatch.setattr(database, method, Failing(LookupError))
+    raise_alarm(served.services, "overrun", "so that there is something to write")
+    until(lambda: ended_by(served, "LookupError") >= {"configuration", "expiry", "top_ups", "operator_alarms"}, "ended")
+    monkeypatch.undo()
+    all_come_round(served)
+
+
+@both
+def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that it is away can be told, nor that a job ended."""
+    database = served.services.database
+    for module in ("farebox.worker", "farebox.jobs", "farebox.usecases.operator_alarms"):
+        monkeypatch.setattr(f"{module}.log", Failing(ValueError))
+    for method in ("get", "scan", "write"):
+        monkeypatch.setattr(database, method, Failing(DatabaseUnavailable))
+    raise_alarm(served.services, "overrun", "so that there is something to write")
+    served.run(asyncio.sleep(0.2))
+    for method in ("get", "scan", "write"):
+        monkeypatch.setattr(database, method, Failing(LookupError))
+    before = dict(served.services.jobs.restarts)
+    until(lambda: served.services.jobs.restarts["expiry", "LookupError"] > before.get(("expiry", "LookupError"), 0))
+    monkeypatch.undo()
+    all_come_round(served)
+
+
+@both
+def test_jobs_are_cancelled_by_somebody(served: Farebox) -> None:
+    async def cancel() -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("job "):
+                task.cancel()
+
+    served.run(cancel())
+    until(lambda: ended_by(served, "CancelledError") >= names_of(served), "each was cancelled")
+    all_come_round(served)
+
+
+def test_a_job_that_hangs_is_seen(served: Farebox) -> None:
+    jobs, done = served.services.jobs, asyncio.Event()
+
+    async def hang() -> None:
+        with jobs.round("a job that hangs", 0.0):
+            await done.wait()
+
+    async def start() -> "asyncio.Task[None]":
+        return asyncio.ensure_future(hang())
+
+    async def end(task: "asyncio.Task[None]") -> None:
+        done.set()
+        await task
+
+    hanging = served.run(start())
+    until(lambda: httpx.get(f"{served.url}/readyz").json()["jobs_late"] == ["a job that hangs"], "the probe shows it")
+    served.run(end(hanging))
+    assert httpx.get(f"{served.url}/readyz").json()["jobs_late"] == []
+
+
+_WITHOUT_JOBS = """
+import farebox.app
+async def end(services):
+    raise LookupError("for good")
+farebox.app.run_periodic_jobs = end
+from farebox.cli.main import run
+run()
+"""
+
+
+def test_a_process_whose_jobs_have_ended_for_good_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _WITHOUT_JOBS, "--data-dir", str(tmp_path), "serve", "--port", "18474"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "jobs have ended" in ended.stderr
+
+
+# --- what is no periodic job ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "writer.db"
+    connection = connect(path)
+    connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+    connection.close()
+    return path
+
+
+def insert(number: int) -> Callable[[Connection], int]:
+    def job(connection: Connection) -> int:
+        connection.execute("INSERT INTO numbers VALUES (?)", (number,))
+        return number
+
+    return job
+
+
+@pytest.mark.parametrize("step", ["_run", "_commit", "_await_turn"])
+async def test_the_writer_goes_on_whatever_fails_in_it(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """On the loop and on its thread: those who wait for the batch are told, the next batch is written."""
+    jobs = Jobs()
+    writer = Writer(path, failed=jobs.failed)
+    other = connect(path)
+    if step == "_await_turn":
+        other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(Writer, step, Failing(MemoryError))
+    with pytest.raises(DatabaseUnavailable):
+        await writer.run(insert(1))
+    monkeypatch.undo()
+    other.close()
+    assert await writer.run(insert(2)) == 2
+    assert jobs.restarts["sqlite_writer", "MemoryError"] == 1
+    assert await writer.run(lambda c: [n for (n,) in c.execute("SELECT n FROM numbers")]) == [2]
+    await writer.close()
+
+
+async def test_the_writer_takes_another_connection_where_one_cannot_undo(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that can be neither committed nor rolled back would keep everybody out for ever."""
+    writer = Writer(path)
+
+    class Stuck:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            if sql in ("COMMIT", "ROLLBACK"):
+                raise MemoryError("no")
+            return self._real.execute(sql, *values)
+
+    monkeypatch.setattr(writer, "_connection", Stuck(writer._connection))
+    with pytest.raises(MemoryError):
+        await writer.run(insert(1))
+    assert await writer.run(insert(2)) == 2
+    assert await writer.run(lambda c: [n for (n,) in c.execute("SELECT n FROM numbers")]) == [2]
+    await writer.close()
+
+
+async def test_the_journal_goes_on_whatever_fails_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = JournalFiles(tmp_path / "journal", "one")
+    monkeypatch.setattr(JournalFiles, "_append", Failing(MemoryError))
+    with pytest.raises(JournalUnwritable):
+        await files.add(b"one")
+    monkeypatch.undo()
+    await files.add(b"two")
+    await files.close()
+
+
+async def test_the_sweeper_of_the_server_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are kept by one timer: a connection that cannot be ended does not keep it from the others."""
+    failed: list[ServedConnection] = []
+    jobs, expire = Jobs(), ServedConnection.expire
+
+    def once(connection: ServedConnection, now: float) -> None:
+        if not failed:
+            failed.append(connection)
+            raise LookupError("broken")
+        expire(connection, now)
+
+    async def nothing(exchange: Exchange) -> None: ...
+
+    monkeypatch.setattr(ServedConnection, "expire", once)
+    server = await serve(nothing, "127.0.0.1", limits=Limits(head_seconds=0.05), failed=jobs.failed)
+    clients = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+    state = server._state
+    await eventually(lambda: len(state.connections) == 1, "the others were ended")
+    assert jobs.restarts["http_sweeper", "LookupError"] == 1
+    late = await asyncio.open_connection("127.0.0.1", server.port)
+    await late[0].read()
+    for _, writer in [*clients, late]:
+        writer.close()
+    await server.close()
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[str]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def test_the_sweeper_of_the_pool_goes_on(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = Jobs()
+    monkeypatch.setattr(pool, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.01)
+    upstream = pool.PooledUpstream(connect_seconds=5, failed=jobs.failed)
+    drop_old = upstream._drop_old
+    monkeypatch.setattr(upstream, "_drop_old", Failing(LookupError))
+    answer = await upstream.send(UpstreamRequest("GET", f"{provider}/", [], b""))
+    while await answer.chunk() is not None:
+        pass
+    await answer.close()
+    await eventually(lambda: jobs.restarts["upstream_sweeper", "LookupError"] > 1, "it failed, and was tried again")
+    monkeypatch.setattr(upstream, "_drop_old", drop_old)
+    await eventually(lambda: not upstream._idle, "the unused connection is dropped")
+    await upstream.close()
