@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -277,7 +278,7 @@ def _sole_server(settings: Settings) -> Iterator[None]:
         return
     path = settings.database_path.with_suffix(".lock")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file: IO[str] = open(path, "a")  # noqa: SIM115 - closed below
+    file: IO[str] = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -8,7 +8,18 @@ NANOS_PER_CENT = NANOS_PER_USD // 100
 AMOUNT_MAX = 10**9 * NANOS_PER_USD
 """Largest single amount taken from outside: one billion dollars. A sum of nine such still fits in 64 bits."""
 
-_USD = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_USD = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+
+
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+
+
+def whole_number(text: str) -> int:
+    """A whole number in ASCII digits. Raises ValueError for anything else: `int` would take the digits of other
+    scripts, underscores, a plus and blanks, which people and other programs read in another way, or not at all."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is no whole number")
+    return int(text)
 
 
 class InvalidAmount(ValueError):

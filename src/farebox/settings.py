@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from farebox.clock import random_bytes
+from farebox.money import whole_number
 from farebox.proxies import Proxies, proxies_of
 from farebox.standing import check_standing
 
@@ -296,7 +297,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     return settings
 
 
-_PERCENT = re.compile(r"\d{1,2}(\.\d{1,4})?")
+_PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]{1,4})?")
 
 
 def _check_money_in(settings: Settings) -> None:
@@ -333,7 +334,7 @@ def _parse(name: str, value: object, kind: object, limits: Mapping[str, Any]) ->
     variable = PREFIX + name.upper()
     if kind is int:
         try:
-            number = int(str(value))
+            number = whole_number(str(value))
         except ValueError as error:
             raise SettingsError(f"{variable} is {value!r}: it must be a whole number") from error
         if not limits["low"] <= number <= limits["high"]:

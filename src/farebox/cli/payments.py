@@ -7,7 +7,7 @@ import typer
 
 from farebox.cli.output import Row, print_table, show, show_rows
 from farebox.cli.session import Stopped, session_of
-from farebox.cli.values import AccountId, AsJson, Since, moment_text, optional_moment_text
+from farebox.cli.values import AccountId, AsJson, Since, moment_text, optional_moment_text, whole_cents
 from farebox.money import NANOS_PER_CENT, format_usd
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 
 payments = typer.Typer(no_args_is_help=True, help="Payments: the processor's news, and whether both books agree.")
 
-Cents = Annotated[int | None, typer.Option(metavar="CENTS", min=0, help="US cents.")]
+Cents = Annotated[int | None, typer.Option(parser=whole_cents, metavar="CENTS", help="US cents.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -228,7 +228,8 @@ def profile(
     topup_min: Cents = None,
     topup_max: Cents = None,
     low_balance: Annotated[
-        int | None, typer.Option(metavar="CENTS", min=0, help="A balance below it is told to the owner; 0: never.")
+        int | None,
+        typer.Option(parser=whole_cents, metavar="CENTS", help="A balance below it is told to the owner; 0: never."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 tax = typer.Typer(no_args_is_help=True, help="Taxes on purchases of credit, by the customer's country.")
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}|\*")
-_PERCENT = re.compile(r"\d{1,2}(\.\d{1,4})?")
+_PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]{1,4})?")
 
 
 def register(app: typer.Typer) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated, NamedTuple, TypeAlias
 import typer
 
 from farebox.model import Balance
-from farebox.money import InvalidAmount, format_usd, parse_usd
+from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, InvalidAmount, format_usd, parse_usd, whole_number
 
-_PERCENT = re.compile(r"-?\d{1,6}(\.\d{1,4})?")
-_DECIMAL = re.compile(r"\d+(\.\d+)?")
+_PERCENT = re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,4})?")
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 PARTS_PER_PERCENT = 10_000
 
 
@@ -20,6 +20,17 @@ def _usd(text: str) -> int:
         return parse_usd(text)
     except InvalidAmount as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def whole_cents(text: str) -> int:
+    """US cents, zero too."""
+    try:
+        cents = whole_number(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no number of cents: write 1250 for 12.50 US dollars") from error
+    if not 0 <= cents <= AMOUNT_MAX // NANOS_PER_CENT:
+        raise typer.BadParameter(f"{text} is out of range: from 0 to {AMOUNT_MAX // NANOS_PER_CENT} cents")
+    return cents
 
 
 def _moment(text: str) -> int:

@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from functools import cache
 
 import httpx
+import structlog
 
 from farebox.messages.addresses import Address, AddressRefused, Resolver, checked_addresses, resolve
 
 TIMEOUT_SECONDS = 10.0
 """For all of it, the look-up of the name included."""
 URL_MAX = 2048
+UNREACHABLE = (
+    "the host cannot be reached: its name must lead to public addresses alone, and one of them must take a connection, "
+    "with a valid certificate"
+)
+"""All that the owner of an endpoint is told: whether a name is unknown, leads inside, or nobody listens there, would be
+a map of the operator's network. The log has which of them it was."""
 _USER_AGENT = "Farebox-Webhooks/1"
 _GONE = 410
 _PRINTABLE = re.compile(r"[!-~]+")
+
+log = structlog.get_logger("farebox.messages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +76,11 @@ async def post(
             port = url.port or (443 if url.scheme == "https" else 80)
             addresses = await checked_addresses(_host(url), port, private=private, resolver=resolver)
             return await _post_to(addresses, url, headers, body, tls or _tls())
-    except AddressRefused as error:
-        return Sent(f"refused: {error}")
     except TimeoutError:
         return Sent(f"no answer within {TIMEOUT_SECONDS:.0f} seconds")
-    except OSError as error:
-        return Sent(f"the host was not found: {error.strerror or error}")
+    except (AddressRefused, OSError, httpx.ConnectError) as error:
+        log.warning("webhook unreachable", url=text, why=str(error) or type(error).__name__)
+        return Sent(UNREACHABLE)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Sent(f"no answer: {type(error).__name__}")
 

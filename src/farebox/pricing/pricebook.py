@@ -15,7 +15,7 @@ from farebox.pricing.compiler import MODEL_REF_MAX, STANDARD, Context, PriceList
 from farebox.pricing.model import OWN, Markup, ModelPrice
 from farebox.pricing.rates import InvalidPrice, compile_rates
 
-_USD = re.compile(r"\d{1,9}(\.\d{1,18})?")
+_USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,18})?")
 _PARTS_PER_MILLION_MAX = 10**9
 _CACHED_REFS = 4096
 _NO_MARKUP = Markup()

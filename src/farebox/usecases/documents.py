@@ -34,7 +34,7 @@ DAY_MS = 86_400_000
 LINK_DAYS = 7
 """How long a link is valid at least. It ends with a day, so that a page shows the same link all day."""
 _PURPOSE = "link to a document"
-_STATEMENT = re.compile(r"statement-(\d{4}-\d{2})")
+_STATEMENT = re.compile(r"statement-([0-9]{4}-[0-9]{2})")
 _CONTENT: dict[str, type[Invoice] | type[CreditNote]] = {"invoice": Invoice, "credit_note": CreditNote}
 
 # Issuing: inside the caller's transaction -------------------------------------------------------------------------

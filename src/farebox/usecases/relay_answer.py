@@ -111,7 +111,7 @@ def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int 
     passed, length = [], None
     for name, value in headers:
         name = name.lower()
-        if name == "content-length" and value.isdigit():
+        if name == "content-length" and value.isascii() and value.isdigit():
             length = int(value)
         if name not in _NOT_PASSED and not name.startswith("access-control-"):  # who may read it, the gateway says
             passed.append((name, value))

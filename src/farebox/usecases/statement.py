@@ -9,7 +9,7 @@ from farebox.storage.documents import usage_sums
 from farebox.storage.sql import SNAPSHOT, Connection
 from farebox.storage.transfer_days import DaySum, day_sums
 
-_MONTH = re.compile(r"(20\d{2})-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 _SETTLE_SLACK_MS = 3_600_000
 """Beyond the longest call: the hold's own minute, and a database that was away for a while."""
 

@@ -6,6 +6,7 @@ start. A torn last line, of a process that was killed, is left out.
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -110,7 +111,7 @@ class Store:
                     self._restore(json.loads(line))
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(path.name + ".new")
-        self._file = fresh.open("w")
+        self._file = os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
         self.flush()
         fresh.replace(path)
 

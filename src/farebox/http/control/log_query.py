@@ -178,7 +178,7 @@ def _value(kind: ColumnKind, value: object, *where: str | int) -> str | int | fl
     return float(text) * NANOS_PER_USD if kind == "money" else float(text)
 
 
-_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,2})?")
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
 
 
 def _milliseconds(text: str, *where: str | int) -> int:

@@ -117,7 +117,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def _is_retry(request: Request) -> bool:
     count = request.headers.get(RETRY_HEADER) or "0"
-    return count.isdecimal() and int(count[:9]) > 0
+    return count.isascii() and count.isdecimal() and int(count[:9]) > 0
 
 
 async def status(request: Request, body: TopupStatusQuery) -> Answer:

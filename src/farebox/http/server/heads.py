@@ -15,7 +15,7 @@ PATH_SAFE = "/:@!$&'()*+,;=-._~"
 """What stands in a path as it is; everything else is percent-encoded."""
 _is_plain_path = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=\-._~]*").fullmatch
 _origin_of = re.compile(r"https?://[^/?#@]+(?=[/?]|$)", re.IGNORECASE).match
-is_host = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?").fullmatch
+is_host = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%]*(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?").fullmatch
 """Whether a Host header has the form of one (RFC 9110, 7.2)."""
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}

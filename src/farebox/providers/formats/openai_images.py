@@ -77,7 +77,7 @@ _TOKENS: Final = {
 }
 """By how the model's name begins. OpenAI's image guide has the figures of gpt-image-1; those of the later ones are what
 published prices per picture come to at 30 USD a million tokens (gpt-image-2 high: 0.211 USD; 0.401 at 3840×2160)."""
-_SIZE: Final = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
+_SIZE: Final = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
 _PARTIAL: Final = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
 _PARTIAL_MAX: Final = 3
 """How many a request may ask for; each shows that a further part of the picture's tokens has been generated."""

@@ -1,6 +1,7 @@
 """An SQLite file as one end of a copy."""
 
 import fcntl
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -81,7 +82,8 @@ class SqliteTarget:
 
 def _locked(path: Path) -> IO[str]:
     """The lock that a server of the file holds for as long as it runs."""
-    file: IO[str] = open(path.with_suffix(".lock"), "a")  # noqa: SIM115 - whoever asked for it closes it
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    file: IO[str] = os.fdopen(os.open(path.with_suffix(".lock"), flags, 0o600), "a")  # whoever asked for it closes it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import apsw
+import structlog
 
 from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
@@ -20,6 +22,8 @@ from farebox.storage.sqlite.trouble import Trouble, damages
 from farebox.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
+
+log = structlog.get_logger("farebox.storage")
 
 APPLICATION_ID = 0x46415245
 """`FARE`: what `file farebox.db` shows, and what is written to see whether anything can be."""
@@ -35,6 +39,7 @@ class SqliteDatabase:
     engine = "sqlite"
 
     def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
+        _close_to_others(path)
         open_file(path).close()
         self.path = path
         self.writer = Writer(path, activity, failed=failed)
@@ -127,3 +132,17 @@ class SqliteDatabase:
 def _mark(connection: Connection) -> None:
     """Writes a page, whatever it said before."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _close_to_others(path: Path) -> None:
+    """What former releases, or a copy, left readable to everybody. What the operator's group may do stays."""
+    for file in (path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
+        try:
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & stat.S_IRWXO:
+                file.chmod(mode & ~stat.S_IRWXO)
+                log.warning("data file was open to others", file=str(file), mode=f"{mode:o}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # another's file, or another system's: the operator has to do it
+            log.warning("data file is open to others", file=str(file), mode=f"{mode:o}", why=error.strerror)

@@ -1,0 +1,160 @@
+"""What looks like a number to one reader and not to another is no number; files of ours are nobody else's; an error
+tells nothing of the operator's network."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+
+from farebox.cli import taxes, values
+from farebox.errors import Problem
+from farebox.http.pages.actions import cents
+from farebox.messages.addresses import Address
+from farebox.messages.send import UNREACHABLE, post
+from farebox.money import InvalidAmount, parse_usd, whole_number
+from farebox.pricing import pricebook
+from farebox.settings import SettingsError, load
+from farebox.storage.sqlite import open_file
+from farebox.storage.sqlite.database import SqliteDatabase
+from tests.engines import SQLITE_ONLY
+from tests.support import Customer
+
+FOREIGN = (
+    "١٢",
+    "１２",
+    "१२",
+    "1٢",
+    "1_0",
+    "+5",
+    " 5",
+    "5 ",
+    "5\n",
+    "1e3",
+    "0x10",
+    "²",
+    "①",
+    "",
+    "NaN",
+    "Infinity",
+    "1,5",
+)
+"""Digits of other scripts, and what `int` or `Decimal` would take besides."""
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_no_amount_is_read_from_it(text: str) -> None:
+    with pytest.raises(InvalidAmount):
+        parse_usd(text)
+    with pytest.raises(ValueError, match="whole number"):
+        whole_number(text)
+    for read in (values._usd, values._percent, values.parse_price, values.whole_cents, taxes._rate):
+        with pytest.raises(typer.BadParameter):
+            read(text)
+    with pytest.raises(SettingsError):
+        load({"FAREBOX_PORT": text})
+    with pytest.raises(SettingsError):
+        load({"FAREBOX_FEE_PERCENT": text})
+    assert pricebook._USD.fullmatch(text) is None
+    if text.strip() != "5":  # a browser's field may have blanks around it
+        with pytest.raises(Problem):
+            cents({"amount": text}, "amount", "the amount")
+
+
+@pytest.mark.parametrize("text", ["12", "0.000000001", "999999999.99"])
+def test_amounts_in_ascii_digits_are_read(text: str) -> None:
+    assert parse_usd(text) > 0
+
+
+@pytest.mark.parametrize("text", ["١٢", "1_0", "+5", "１２"])
+def test_no_command_takes_it_and_nothing_is_granted(text: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), "grant", "--account", "a" * 32]
+    ended = subprocess.run([*command, "--amount", text], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "amount" in ended.stderr
+
+
+@pytest.mark.parametrize("value", ['"12"', '"١٢"', "12.5", '"1_0"', "true", "1e400", "-5"])
+def test_the_api_takes_numbers_of_json_alone(customer: Customer, value: str) -> None:
+    answer = httpx.post(
+        f"{customer.api_url}/farebox/holds",
+        content=f'{{"hold_id": "x", "amount_nanos": {value}}}',
+        headers=customer.headers | {"content-type": "application/json"},
+    )
+    assert answer.status_code == 400, answer.text
+    assert customer.balance.held == 0
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@SQLITE_ONLY
+def test_files_in_a_folder_that_others_may_read_are_ours_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    whole = [sys.executable, "-c", _SERVE, "--data-dir", str(folder), "serve", "--demo", "--welcome", "--json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen([*whole, "--port", str(port)], env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline()
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in files}
+        assert {"farebox.db", "farebox.db-wal", "farebox.lock", "secret.key", "fake-stripe.jsonl"} <= set(modes)
+        assert {name: f"{mode:o}" for name, mode in modes.items() if mode & 0o077} == {}
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+_SERVE = "import os; os.umask(0o022); from farebox.cli.main import run; run()"
+
+
+@SQLITE_ONLY
+async def test_a_database_that_was_open_to_all_is_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "farebox.db"
+    open_file(path).close()
+    path.chmod(0o644)
+    database = SqliteDatabase(path)
+    await database.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+# --- what an error tells ----------------------------------------------------------------------------------------------
+
+
+async def test_a_webhook_s_error_does_not_tell_what_is_inside() -> None:
+    """A name that is unknown, one that leads inside, one that does both, and a host where nobody listens."""
+
+    async def unknown(host: str, port: int) -> list[Address]:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    async def inside(host: str, port: int) -> list[Address]:
+        return [ip_address("10.0.0.7")]
+
+    async def mixed(host: str, port: int) -> list[Address]:
+        return [ip_address("93.184.216.34"), ip_address("169.254.169.254")]
+
+    async def nothing(host: str, port: int) -> list[Address]:
+        return []
+
+    told = {
+        (await post("https://wiki.corp.example/hook", {}, b"{}", private=False, resolver=resolver))
+        for resolver in (unknown, inside, mixed, nothing)
+    }
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    told.add(await post(f"https://127.0.0.1:{port}/", {}, b"{}", private=False))
+    told.add(await post(f"https://127.0.0.1:{port}/", {}, b"{}", private=True))
+    assert {sent.error for sent in told} == {UNREACHABLE}
+    assert len(told) == 1
