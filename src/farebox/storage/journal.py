@@ -223,7 +223,9 @@ class JournalFiles:
         file.entries += data.count(b"\n")
 
     def _prove(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(self.folder.parent)
         take_room(self.folder)
 
     def _retire(self, file: JournalFile) -> None:
@@ -237,7 +239,9 @@ class JournalFiles:
         self._full.append(file)
 
     def _new_file(self) -> JournalFile:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(self.folder.parent)
         self._count += 1
         path = self.folder / f"{self._name}.{self._count:06d}{SUFFIX}"
         draft = path.with_suffix(".draft")
@@ -245,19 +249,12 @@ class JournalFiles:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             draft.rename(path)
-            self._sync_folder()
+            _sync_folder(self.folder)
         except OSError:
             os.close(fd)
             draft.unlink(missing_ok=True)
             raise
         return JournalFile(path, fd, 0, since_ms=SystemClock().now_ms())
-
-    def _sync_folder(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def _rotate(self) -> list[JournalFile]:
         if self._open is not None:
@@ -289,7 +286,16 @@ class JournalFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
-        self._sync_folder()
+        _sync_folder(self.folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """What was made in it, or renamed, is found again after a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def take_room(folder: Path) -> None:
