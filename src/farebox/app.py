@@ -147,9 +147,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         processor = processor_of(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = PooledUpstream(
-            connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed
-        )
+        upstream = _upstream_of(settings, jobs)
         stack.push_async_callback(upstream.close)
         helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes)
         stack.push_async_callback(helpers.close)
@@ -242,6 +240,12 @@ def _refusals(settings: Settings) -> Mapping[str, Refused]:
         return parse_refusals(settings.refused_fields, settings.refused_tools)
     except ValueError as error:
         raise SettingsError(f"FAREBOX_REFUSED_FIELDS, FAREBOX_REFUSED_TOOLS: {error}") from error
+
+
+def _upstream_of(settings: Settings, jobs: Jobs) -> PooledUpstream:
+    return PooledUpstream(
+        connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed
+    )
 
 
 def processor_of(settings: Settings, installation: str) -> Processor | None:

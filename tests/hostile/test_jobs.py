@@ -17,7 +17,7 @@ from farebox.http.exchange import Exchange
 from farebox.http.server import Limits, serve
 from farebox.http.server.connection import Connection as ServedConnection
 from farebox.jobs import Jobs
-from farebox.providers.http1 import pool
+from farebox.providers.http1 import connection, pool
 from farebox.providers.upstream import UpstreamRequest
 from farebox.storage.journal import JournalFiles, JournalUnwritable
 from farebox.storage.sql import Connection, DatabaseUnavailable
@@ -61,7 +61,7 @@ def served(engine: str, clock: ShortClock, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farebox.jobs.PAUSES", (0.01,))
+    monkeypatch.setattr("farebox.jobs.PAUSES", (0.2,))
 
 
 class Failing:
@@ -305,7 +305,7 @@ async def provider() -> AsyncIterator[str]:
 async def test_the_sweeper_of_the_pool_goes_on(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = Jobs()
     monkeypatch.setattr(pool, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.01)
     upstream = pool.PooledUpstream(connect_seconds=5, failed=jobs.failed)
     drop_old = upstream._drop_old
     monkeypatch.setattr(upstream, "_drop_old", Failing(LookupError))
