@@ -20,6 +20,7 @@ from farebox.http.application import Application
 from farebox.http.client_address import Clients
 from farebox.http.data_plane import DataPlane
 from farebox.http.metrics import at_own_port
+from farebox.http.server import RunningServer
 from farebox.http.server import serve as listen
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import ledger_of
@@ -186,22 +187,29 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
         stack.push_async_callback(journal.close)
         stack.push_async_callback(services.tasks.drain, GRACE_SECONDS)
         data_plane = DataPlane(services)
-        server = await listen(
-            Application(services, data_plane.handle),
-            settings.host,
-            reserved=around.reserved,
-            header_limit=settings.header_limit_bytes,
-            shared=port_shared,
-            budget=services.held,
-            prefaced=Clients(settings).trusts if settings.proxy_protocol == "on" else None,
-            failed=jobs.failed,
-        )
+        server = await _listening(services, around, data_plane, port_shared=port_shared)
         stack.push_async_callback(server.close)
         await stack.enter_async_context(_measured(services, around, data_plane, port_shared=port_shared))
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
         background = await stack.enter_async_context(_background(run_periodic_jobs(services)))
         _collect_less_often()
         yield Ready(services, around.base_url, server.port, around.demo_url, background, around.fake_stripe_url)
+
+
+async def _listening(
+    services: Services, around: Surroundings, data_plane: DataPlane, *, port_shared: bool
+) -> RunningServer:
+    settings = services.settings
+    return await listen(
+        Application(services, data_plane.handle),
+        settings.host,
+        reserved=around.reserved,
+        header_limit=settings.header_limit_bytes,
+        shared=port_shared,
+        budget=services.held,
+        prefaced=Clients(settings).trusts if settings.proxy_protocol == "on" else None,
+        failed=services.jobs.failed,
+    )
 
 
 def _collect_less_often() -> None:
