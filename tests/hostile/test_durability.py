@@ -85,6 +85,8 @@ async def test_a_sync_that_fails_acknowledges_nothing(tmp_path: Path, monkeypatc
         await files.add(b"two")
     monkeypatch.undo()
     await files.add(b"three")
+    found = [unsealed(line) for file in await files.closed() for line in await files.lines(file)]
+    assert found == [b"one", b"three"], "what was told as refused is not charged later all the same"
     await files.close()
 
 
