@@ -251,9 +251,7 @@ def _refusals(settings: Settings) -> Mapping[str, Refused]:
 
 
 def _upstream_of(settings: Settings, jobs: Jobs) -> PooledUpstream:
-    return PooledUpstream(
-        connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed
-    )
+    return PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed)
 
 
 def processor_of(settings: Settings, installation: str) -> Processor | None:
