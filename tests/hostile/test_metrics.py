@@ -20,11 +20,12 @@ from farebox.http.metrics import check_settings
 from farebox.http.server import serve
 from farebox.ledger.commands import Command, Grant, Settle
 from farebox.ledger.posting import apply
-from farebox.metrics.families import FAMILIES
+from farebox.metrics.families import FAMILIES, JOBS
 from farebox.settings import SettingsError, load
 from farebox.storage.accounts import find_account
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
+from farebox.worker import periodic_jobs
 from tests.engines import looking
 from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
 from tests.house.reference import example
@@ -523,3 +524,22 @@ def test_nor_does_the_command_serve_by_them(tmp_path: Path) -> None:
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "set FAREBOX_METRICS_TOKEN" in refused.stderr
+
+
+# What runs beside the calls, and what providers do.
+
+
+def test_jobs_that_are_begun_again_and_providers_that_fail(measured_here: tuple[Farebox, str]) -> None:
+    farebox, url = measured_here
+    services = farebox.services
+    assert set(periodic_jobs(services)) <= set(JOBS)
+    before = Scrape(url)("farebox_job_restarts_total", job="refunds")
+    services.jobs.failed("refunds", LookupError("planted"))
+    services.jobs.failed("refunds", KeyError("planted"))
+    services.jobs.failed("what nobody has listed", None)
+    services.upstream.count("tls_expired")
+    found = Scrape(url)
+    assert found("farebox_job_restarts_total", job="refunds") == before + 2
+    assert found("farebox_job_restarts_total", job="other") == 1
+    assert found("farebox_upstream_failures_total", cause="tls_expired") == 1
+    assert (found("farebox_jobs_late"), found("farebox_upstream_resent_total")) == (0, 0)

@@ -4,7 +4,7 @@ A label has few values, all of them known here: nothing that a caller names (acc
 number of series is fixed, each is there from the start, and nothing of a tenant shows.
 """
 
-from typing import Final
+from typing import Final, get_args
 
 from farebox import errors
 from farebox.counts import MICROS, OTHER, Family, Label, Layout
@@ -12,6 +12,7 @@ from farebox.ledger.books import TRANSFERS
 from farebox.money import NANOS_PER_USD
 from farebox.payments.states import OPEN_TOP_UPS, TOP_UP_STATES
 from farebox.providers.catalogue import PROVIDERS
+from farebox.providers.upstream import Cause
 from farebox.storage.notices import ALARM_KINDS
 
 RESULTS: Final = ("charged", "free", "own_key", "released", "refused")
@@ -31,6 +32,13 @@ CAUSES: Final = (
     *KINDS,
 )
 """Why calls fail: what happened to their answers, or the kind of error that was answered instead of one."""
+
+JOBS: Final = (
+    "alone", "auto_top_up", "configuration", "expiry", "http_sweeper", "instances", "jobs_late", "journal",
+    "journals_left", "messages", "operator_alarms", "payment_news", "rates", "refunds", "sqlite_writer", "top_ups",
+    "trouble", "upstream_sweeper", OTHER,
+)  # fmt: skip
+"""What runs beside the calls: the jobs of farebox.worker, and what else tells farebox.jobs of its end."""
 
 _provider = Label("provider", (*(provider.slug for provider in PROVIDERS), OTHER))
 _SECONDS: Final = tuple(
@@ -105,6 +113,15 @@ KEY_TROUBLE = Family(
     help="Answers by which a provider refused the operator's key, or said that its account has no credit.",
     labels=(_provider, Label("reason", ("key_refused", "no_credit"))),
 )
+UPSTREAM_FAILURES = Family(
+    name="farebox_upstream_failures_total",
+    help="Requests to providers that failed, or answers that broke off, by cause.",
+    labels=(Label("cause", get_args(Cause)),),
+)
+UPSTREAM_RESENT = Family(
+    name="farebox_upstream_resent_total",
+    help="Requests sent again since the connection had been closed before anything of them was read.",
+)
 
 # Money.
 MONEY = Family(
@@ -176,6 +193,12 @@ ALARMS = Family(
     help="Operator alarms that were raised, each time.",
     labels=(Label("kind", ALARM_KINDS),),
 )
+JOB_RESTARTS = Family(
+    name="farebox_job_restarts_total",
+    help="Times that something which runs beside the calls ended and was begun again.",
+    labels=(Label("job", JOBS),),
+)
+JOBS_LATE = Family(name="farebox_jobs_late", help="Jobs whose round takes longer than it may: they hang.", kind="gauge")
 ALARMS_DROPPED = Family(name="farebox_operator_alarms_dropped_total", help="Operator alarms that were let go of.")
 LOG_DROPPED = Family(name="farebox_log_lines_dropped_total", help="Lines of the log that could not be written.")
 RELOADS = Family(
@@ -195,10 +218,10 @@ WORKER_DEATHS = Family(
 
 COUNTED: Final = (
     CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
-    FIRST_BYTE_SECONDS, HOLD_SECONDS,
-    SETTLE_SECONDS, DISBELIEVED, KEY_TROUBLE, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, WRITE_QUEUE, JOURNALED,
-    JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, ALARMS_DROPPED,
-    LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
+    FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS, DISBELIEVED, KEY_TROUBLE, UPSTREAM_FAILURES, UPSTREAM_RESENT,
+    MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE,
+    JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG,
+    WORKER_DEATHS,
 )  # fmt: skip
 """What processes count, each in its place of the sheet."""
 
