@@ -19,7 +19,7 @@ setup: $(BIN)/.run  ## make .venv with .venv/bin/farebox
 test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; those of tests/browser need Chromium
 	$(BIN)/pytest -n 2
 
-check: $(BIN)/.dev  ## check format, lint, types and layers, and run the fast tests: under a minute
+check: $(BIN)/.dev  ## check format, lint, types and layers, and run the tests that are not marked slow
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
