@@ -4,7 +4,6 @@ A setting comes from the environment, else from the file that FAREBOX_CONFIG nam
 without the prefix), else from its default. A wrong or unknown one refuses to start, with what to do about it.
 """
 
-import base64
 import os
 import re
 import stat
@@ -14,13 +13,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from farebox.clock import random_bytes
+from farebox.key_file import decoded_key, make_key_file
 from farebox.money import whole_number
 from farebox.proxies import Proxies, proxies_of
 from farebox.standing import check_standing
 
 PREFIX = "FAREBOX_"
-SECRET_BYTES = 32
 
 
 class SettingsError(ValueError):
@@ -365,32 +363,14 @@ def secret_key(settings: Settings) -> bytes:
     path = Path(settings.data_dir) / "secret.key"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
-        _make_secret_key(path)
+        make_key_file(path)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError(f"{path} may be read by others: run `chmod 600 {path}`")
     return _decoded(path.read_text().strip(), str(path))
 
 
-def _make_secret_key(path: Path) -> None:
-    """Write a new key under another name and link it into place: whoever is first wins, nobody reads half a key."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(base64.b64encode(random_bytes(SECRET_BYTES)).decode() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # another process was first: its key is the one
-    finally:
-        draft.unlink()
-
-
 def _decoded(text: str, where: str) -> bytes:
     try:
-        key = base64.b64decode(text, validate=True)
+        return decoded_key(text, where)
     except ValueError as error:
-        raise SettingsError(f"{where} is not base64: make one with `openssl rand -base64 32`") from error
-    if len(key) != SECRET_BYTES:
-        raise SettingsError(f"{where} is {len(key)} bytes, not 32: make one with `openssl rand -base64 32`")
-    return key
+        raise SettingsError(str(error)) from error

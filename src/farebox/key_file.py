@@ -1,0 +1,35 @@
+"""The file that keeps the secret key, and the form in which a key is written. Knows nothing of settings."""
+
+import base64
+import os
+from pathlib import Path
+
+from farebox.clock import random_bytes
+
+KEY_BYTES = 32
+
+
+def make_key_file(path: Path) -> None:
+    """Write a new key under another name and link it into place: whoever is first wins, nobody reads half a key."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(base64.b64encode(random_bytes(KEY_BYTES)).decode() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first: its key is the one
+    finally:
+        draft.unlink()
+
+
+def decoded_key(text: str, where: str) -> bytes:
+    """The key that is written there. Raises ValueError, with what to do about it."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"{where} is not base64: make one with `openssl rand -base64 32`") from error
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{where} is {len(key)} bytes, not 32: make one with `openssl rand -base64 32`")
+    return key
