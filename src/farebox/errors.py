@@ -81,6 +81,9 @@ SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to pa
 CREDIT_HELD = ErrorKind(
     "credit_held", 429, 2907, "Try again: other calls in flight hold the money for the moment. Nothing was charged."
 )
+GIVEN_UP = ErrorKind(
+    "given_up", 429, 2945, "Wait for answers longer, or ask for streams; try again after the time in `Retry-After`."
+)
 TOO_MANY_CALLS = ErrorKind(
     "too_many_calls", 503, 2908, "Try again: the server is at its limit of concurrent calls (FAREBOX_CALLS_MAX)."
 )
@@ -106,7 +109,9 @@ SERVER_BYTES_FULL = ErrorKind(
 UPSTREAM_UNREACHABLE = ErrorKind(
     "upstream_unreachable", 502, 2909, "Try again, or check the provider's base URL. Nothing was charged."
 )
-UPSTREAM_TIMEOUT = ErrorKind("upstream_timeout", 504, 2910, "Try again, or allow more time. Nothing was charged.")
+UPSTREAM_TIMEOUT = ErrorKind(
+    "upstream_timeout", 504, 2910, "Allow more time, or ask for a stream. The receipt says what was charged."
+)
 UPSTREAM_INVALID = ErrorKind(
     "upstream_invalid",
     502,

@@ -126,6 +126,12 @@ class Settings:
     )
     connect_timeout_ms: int = _setting(10_000, "Time to connect to a provider.", 1, 300_000)
     first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to answer.", 1, 3_600_000)
+    request_timeout_min_ms: int = _setting(
+        10_000, "Least `cf-aig-request-timeout` on the operator's key; a shorter one is raised to it.", 1, 3_600_000
+    )
+    retry_timeouts: Literal["deny", "allow"] = _setting(
+        "deny", "Whether what was sent on the operator's key and not answered in time is sent again, and billed twice."
+    )
     read_timeout_ms: int = _setting(120_000, "Longest silence within a provider's answer.", 1, 3_600_000)
     stream_comment_ms: int = _setting(
         10_000,
@@ -150,6 +156,9 @@ class Settings:
         "delivered",
         "What a stream costs that ended before its usage came: `delivered` counts what is not told, `hold` charges the "
         "whole hold, `free` nothing.",
+    )
+    unpaid_hourly_cents: int = _setting(
+        1_000, "US cents an hour that an account may leave unpaid by giving calls up (operating.md); 0: any.", 0, 10**8
     )
     unseen_input: str = _setting(
         "",

@@ -15,6 +15,7 @@ from farebox.decoding import KNOWN
 from farebox.errors import (
     CODING_UNKNOWN,
     CREDIT_HELD,
+    GIVEN_UP,
     NO_CREDIT,
     PROVIDER_UNAVAILABLE,
     RATE_LIMITED,
@@ -47,7 +48,7 @@ _GOOGLE_STATUSES = {
     504: "DEADLINE_EXCEEDED",
 }
 
-_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED)
+_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 426}
 """Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it while a spending limit's

@@ -189,7 +189,7 @@ def _call(
         outline=read.outline,
         content_type=_content_type(asked),
         started_at=services.clock.now_ms(),
-        request_timeout_ms=_number(header("cf-aig-request-timeout"), 1, 3_600_000),
+        request_timeout_ms=_patience(services, asked),
         attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
         retry_delay_ms=(gateway.retry_delay or 0) if retry_delay is None else retry_delay,
         retry_backoff=_backoff(header("cf-aig-backoff")) or gateway.retry_backoff or "constant",
@@ -201,6 +201,15 @@ def _call(
         user_agent=(header("user-agent") or "")[:256],
         client=asked.client,
     )
+
+
+def _patience(services: Services, asked: Asked) -> int | None:
+    """How long the caller waits for the answer to begin; on the operator's key not less than the operator's minimum,
+    because what a provider was asked to do it does, and bills. None where the caller does not say. Raises Problem."""
+    wanted = _number(asked.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
+    if wanted is None or asked.own_key:
+        return wanted
+    return max(wanted, services.settings.request_timeout_min_ms)
 
 
 def _operator_key(asked: Asked, access: ProviderAccess) -> str:

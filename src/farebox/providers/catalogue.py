@@ -73,6 +73,9 @@ class Provider:
     """Canonical path of the provider's OpenAI-compatible embeddings."""
     aliases: tuple[str, ...] = ()
     """Other names in `provider/model`."""
+    stops_when_left: bool = False
+    """A stream whose reader hangs up is not generated, or billed, any further. The others go on, or nobody knows
+    (openrouter.ai/docs/api-reference/streaming, "Stream Cancellation")."""
 
 
 def _move(pattern: str, replacement: str) -> Move:
@@ -128,6 +131,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         ),
         _NO_V1,
         embeddings_path="embeddings",
+        stops_when_left=True,
     ),
     Provider(
         "anthropic",
@@ -143,6 +147,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         bearer_paths=re.compile(r"v1/chat/completions"),
         headers=(("anthropic-version", "2023-06-01"),),
         chat_path="v1/chat/completions",
+        stops_when_left=True,
     ),
     Provider(
         "google-ai-studio",
@@ -213,6 +218,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         ),
         _NO_V1,
         aliases=("deepseek-ai",),
+        stops_when_left=True,
     ),
     Provider(
         "grok",
@@ -226,6 +232,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         ),
         _NO_V1,
         aliases=("xai", "x-ai"),
+        stops_when_left=True,
     ),
     Provider(
         "cerebras",
@@ -285,6 +292,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         ),
         chat_path="compatibility/v1/chat/completions",
         embeddings_path="compatibility/v1/embeddings",
+        stops_when_left=True,
     ),
     Provider(
         "workers-ai",
@@ -304,6 +312,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         ),
         chat_path="v1/chat/completions",
         embeddings_path="v1/embeddings",
+        stops_when_left=True,
     ),
     Provider(
         "demo",
@@ -320,6 +329,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         (_move(r"^(?=(chat/completions|responses|embeddings|messages|models)\b)", "v1/"),),
         chat_path="v1/chat/completions",
         embeddings_path="v1/embeddings",
+        stops_when_left=True,
     ),
 )
 

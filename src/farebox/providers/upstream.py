@@ -46,6 +46,13 @@ class UpstreamFailed(Exception):
         return self.cause in TIMEOUTS
 
 
+class Sending(msgspec.Struct):
+    """How far a request has come, for whoever breaks off the wait for its answer."""
+
+    whole: bool = False
+    """All of it had been handed to the network when the wait was broken off: the provider may be at work on it."""
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """One request to a provider, ready to go."""
 
@@ -53,6 +60,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     url: str
     headers: list[tuple[str, str]]
     body: bytes
+    sending: Sending = msgspec.field(default_factory=Sending)
 
 
 class UpstreamAnswer(Protocol):
@@ -77,7 +85,8 @@ class Upstream(Protocol):
     """How often a request was sent again because a kept connection had ended before the provider read it."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send, and wait for the head of the answer: for as long as the caller does. Raises UpstreamFailed."""
+        """Send, and wait for the head of the answer: for as long as the caller does; where that is cancelled,
+        `request.sending` tells how far it had come. Raises UpstreamFailed."""
         ...
 
     def count(self, cause: Cause) -> None:

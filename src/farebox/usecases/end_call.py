@@ -18,10 +18,11 @@ from farebox.usecases.observers import best_effort
 from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Ending, Priced
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
-from farebox.usecases.ride import CLIENT_GONE, Ride
+from farebox.usecases.ride import BY_CALLER, CLIENT_GONE, Ride
 from farebox.usecases.services import Services
 from farebox.usecases.stated_cost import by_stated_cost
 from farebox.usecases.tiers import applied_price, with_further
+from farebox.usecases.unpaid import count_unpaid
 
 CLIENT_CLOSED_STATUS = 499
 PERSIST_ATTEMPTS = 5
@@ -87,8 +88,10 @@ def _status(ride: Ride, cut: str | None, broken_status: int | None) -> int:
     return broken_status if cut is not None and broken_status is not None else ride.status
 
 
-async def end_without_charge(ride: Ride, outcome: str, problem: Problem | None = None, error: str = "") -> None:
-    """End a call that got no answer, or none that is passed on: its hold is given back."""
+async def end_without_answer(ride: Ride, outcome: str, problem: Problem | None = None, error: str = "") -> None:
+    """End a call that got no answer, or none that is passed on: its hold is given back. Where its caller gave it up
+    while the provider was at work, what is certain is charged first: by policy, as of an answer of which nothing came.
+    """
     ended = Ended(
         outcome=outcome,
         status=problem.kind.status if problem else ride.status or CLIENT_CLOSED_STATUS,
@@ -98,7 +101,13 @@ async def end_without_charge(ride: Ride, outcome: str, problem: Problem | None =
         error=_named(problem) if problem else error,
         cause=problem.kind.name if problem else "",
     )
-    await _end(ride, ended, NOTHING)
+    priced = NOTHING
+    if ride.given_up and ride.held is not None:
+        priced = await _price(ride, Observed(empty=True), ride.given_up)
+        ended.outcome = "charged" if priced.charge else outcome
+        with best_effort("what is left unpaid"):
+            count_unpaid(ride, priced.charge)
+    await _end(ride, ended, priced)
 
 
 def _named(problem: Problem) -> str:
@@ -130,7 +139,7 @@ async def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
 def _ending(ride: Ride, cut: str | None) -> Ending:
     return Ending(
         cut=cut,
-        by_client=cut == CLIENT_GONE,
+        by_client=cut in BY_CALLER,
         seconds=ride.elapsed_ms() / 1000,
         policy=ride.services.settings.cut_stream,
     )
@@ -163,6 +172,8 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
     if held:
         with best_effort("those who wait"):
             services.waiters.wake(call.account_id)
+        with best_effort("what is left unpaid"):
+            services.unpaid.paid(call.account_id, verdict.amount)
     with best_effort("the log"):
         if held or isinstance(command, Settle):  # a hold that is unknown had been acknowledged
             overrun = held and ride.bound is not None and verdict.amount > ride.bound.amount

@@ -55,7 +55,7 @@ class Ending(msgspec.Struct, frozen=True):
     cut: str | None = None
     """Why the answer did not reach its end; None where it did."""
     by_client: bool = False
-    """Whether it was the client that hung up."""
+    """Whether it was the client that hung up, or whose own time was up."""
     seconds: float = 0.0
     """How long the call took."""
     policy: CutPolicy = "delivered"
@@ -126,12 +126,12 @@ class _Counter(msgspec.Struct, frozen=True):
             policy = f"{reason}, and what the answer read was not told in time: the hold is charged"
             return Priced("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
-        if not self._delivered and not (ending.by_client and (told or hidden)):
+        if not self._delivered and not ending.by_client:
             return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
         if ending.policy == "hold":
             return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut answers cost their hold", notes)
         output = self._told_and_counted(told)
-        policy = f"{reason}: counted from what was delivered"
+        policy = f"{reason}: counted from what was {'delivered' if self._delivered else 'read'}"
         if hidden > output:
             output, policy = hidden, f"{reason}: counted from its time, because the model reasons unseen"
         missing = () if input_told else ("input_tokens",)

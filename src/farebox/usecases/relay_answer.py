@@ -20,7 +20,7 @@ from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases import operator_key
 from farebox.usecases.call import Gone, SinkStream
-from farebox.usecases.end_call import end_without_charge, settle_call
+from farebox.usecases.end_call import end_without_answer, settle_call
 from farebox.usecases.kept_answer import KeptAnswer
 from farebox.usecases.ride import CLIENT_GONE, REASONS, Ride
 from farebox.usecases.watch import Interrupted
@@ -186,7 +186,7 @@ class _Relay:
         found = operator_key.checked_body(self._ride, body)
         if isinstance(found, Problem):
             self._ride.hold_asked = self._ride.held is not None
-            await end_without_charge(self._ride, "refused", found)
+            await end_without_answer(self._ride, "refused", found)
             raise found
         return found
 

@@ -18,6 +18,10 @@ REASONS = {
     "too_long": "the call took longer than is allowed",
 }
 """watch.Reason in the words of receipts and logs."""
+OWN_TIME = "no answer began in the time that the caller allows"
+OPERATORS_TIME = "no answer began in the time that the operator allows"
+BY_CALLER = (CLIENT_GONE, OWN_TIME)
+"""Ends of a call that its caller brought about."""
 
 
 class Ride(msgspec.Struct):
@@ -33,6 +37,8 @@ class Ride(msgspec.Struct):
     hold_asked: bool = False
     """A hold may exist although `held` is None: the wait for its verdict was interrupted."""
     held: Held | None = None
+    given_up: str = ""
+    """Why the wait for the answer was broken off after all of the request was sent: the provider may be at work."""
     status: int = 0
     answer_type: str = ""
     first_byte_ms: int | None = None

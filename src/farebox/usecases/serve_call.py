@@ -5,39 +5,23 @@ charge is durable: what a client has seen complete is charged, whatever happens 
 """
 
 import asyncio
-from functools import partial
 
-import structlog
-
-from farebox.errors import (
-    INVALID_REQUEST,
-    MODEL_UNPRICED,
-    NOT_METERED,
-    TOO_MANY_CALLS,
-    UPSTREAM_TIMEOUT,
-    UPSTREAM_UNREACHABLE,
-    Problem,
-)
+from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, Problem
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import ModelPrice
 from farebox.providers.formats.base import InvalidRequest
-from farebox.providers.outline import edited
-from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed, UpstreamRequest
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.usecases.call import Call, Sink
-from farebox.usecases.end_call import end_without_charge
+from farebox.usecases.end_call import end_without_answer
 from farebox.usecases.hold_credit import hold_credit
 from farebox.usecases.operator_key import checked
+from farebox.usecases.reach_provider import reach_provider
 from farebox.usecases.relay_answer import relay_answer
 from farebox.usecases.ride import REASONS, Ride
 from farebox.usecases.services import Services
 from farebox.usecases.tiers import asked_price, hold_price
-from farebox.usecases.unlisted import with_max_price
+from farebox.usecases.unpaid import check_unpaid
 from farebox.usecases.watch import Interrupted, Watch
-
-RETRY_DELAY_MAX_MS = 60_000
-
-log = structlog.get_logger("farebox.calls")
 
 
 async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *, last: bool = True) -> bool:
@@ -50,39 +34,39 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
     ride = Ride(services, call, sink, watch, services.clock.monotonic())
     try:
         await _price_and_hold(ride)
-        answer = await checked(ride, await _reach(ride))
+        answer = await checked(ride, await reach_provider(ride))
     except Problem as problem:
         ride.hold_asked = ride.held is not None
-        await end_without_charge(ride, "refused", problem)
+        await end_without_answer(ride, "refused", problem)
         raise
     except InvalidRequest as error:  # a body is read more closely where the money is short
         refusal = Problem(INVALID_REQUEST, str(error))
-        await end_without_charge(ride, "refused", refusal)
+        await end_without_answer(ride, "refused", refusal)
         raise refusal from error
     except Interrupted as interrupted:
-        await end_without_charge(ride, "released", error=REASONS[interrupted.reason])
+        await end_without_answer(ride, "released", error=REASONS[interrupted.reason])
         if interrupted.reason == "client_gone":
             return True
         raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} did not answer in the time allowed.") from interrupted
     except DatabaseUnavailable:  # whether the hold is there, nobody knows
-        await end_without_charge(ride, "released", error="the database refused the hold")
+        await end_without_answer(ride, "released", error="the database refused the hold")
         raise
     except asyncio.CancelledError:
-        await end_without_charge(ride, "released", error="the server stopped")
+        await end_without_answer(ride, "released", error="the server stopped")
         raise
     except Exception:  # a mistake of ours: the edge reports it, and the hold must not outlive it
-        await end_without_charge(ride, "released", error="internal error")
+        await end_without_answer(ride, "released", error="internal error")
         raise
     if answer.status >= 400 and not last:
         await answer.close()
-        await end_without_charge(ride, "free")
+        await end_without_answer(ride, "free")
         return False
     try:
         await relay_answer(ride, answer)
     except (Problem, DatabaseUnavailable):  # the call has been settled, or that has been tried
         raise
     except Exception:  # as above; where the charge is posted already, this changes nothing
-        await end_without_charge(ride, "released", error="internal error")
+        await end_without_answer(ride, "released", error="internal error")
         raise
     return True
 
@@ -112,6 +96,7 @@ async def _price_and_hold(ride: Ride) -> None:
         )
     _check_priced_by_the_token(ride, ride.price)
     price = hold_price(ride, asked_price(ride))
+    check_unpaid(services, call)
     ride.hold_asked = True
     with ride.watch.waiting(services.settings.call_timeout_ms / 1000):
         ride.held = await hold_credit(services, call, price, ride.markup)
@@ -129,74 +114,3 @@ def _check_priced_by_the_token(ride: Ride, price: ModelPrice) -> None:
             f"{demand.model!r} of {ride.call.provider} has no price for tokens, so it is not asked for text on the "
             "operator's key.",
         )
-
-
-async def _reach(ride: Ride) -> UpstreamAnswer:
-    """Send the request, again where that is safe or configured, until an answer begins. Raises Problem, Interrupted."""
-    call = ride.call
-    request = UpstreamRequest(call.method, call.url, call.headers, _body(ride))
-    attempt, unsent_retries = 1, 1
-    while True:
-        try:
-            answer = await _send(ride, request)
-        except UpstreamFailed as failure:
-            if not failure.sent and not failure.timeout and unsent_retries:
-                unsent_retries -= 1  # nothing reached the provider: once more can do no harm
-                continue
-            if attempt >= call.attempts_max:
-                raise _unreachable(ride, failure) from failure
-        else:
-            if attempt >= call.attempts_max or not (answer.status == 429 or answer.status >= 500):
-                ride.status = answer.status
-                ride.first_byte_ms = ride.elapsed_ms()
-                return answer
-            await answer.close()
-        seconds = _retry_seconds(call, attempt)
-        with ride.watch.waiting(seconds + 1):
-            await ride.services.clock.sleep(seconds)
-        attempt += 1
-
-
-async def _send(ride: Ride, request: UpstreamRequest) -> UpstreamAnswer:
-    wait = (ride.call.request_timeout_ms or ride.services.settings.first_byte_timeout_ms) / 1000
-    try:
-        with ride.watch.waiting(wait):
-            return await ride.services.upstream.send(request)
-    except Interrupted as interrupted:
-        if interrupted.reason != "silence":
-            raise
-        ride.services.upstream.count("timeout_answer")
-        words = f"no answer began within {wait:g} seconds"
-        raise UpstreamFailed(words, sent=True, cause="timeout_answer") from interrupted
-
-
-def _body(ride: Ride) -> bytes:
-    """The request's body, limited to what is held for it. Raises InvalidRequest."""
-    call, held = ride.call, ride.held
-    body, outline = call.body, call.outline
-    if held is not None and held.output_limit is not None:
-        assert call.format is not None
-        body, outline = edited(body, outline, partial(call.format.limit_output, tokens=held.output_limit))
-    if held is not None and ride.price is not None and ride.price.bounded:
-        body, _ = edited(body, outline, partial(with_max_price, settings=ride.services.settings))
-    return body
-
-
-def _retry_seconds(call: Call, attempt: int) -> float:
-    factor: int = {"constant": 1, "linear": attempt, "exponential": 1 << (attempt - 1)}[call.retry_backoff]
-    return min(call.retry_delay_ms * factor, RETRY_DELAY_MAX_MS) / 1000
-
-
-def _unreachable(ride: Ride, failure: UpstreamFailed) -> Problem:
-    """What the caller is told: the cause's word, and nothing of the way there. The operator's log has more."""
-    provider, cause = ride.call.provider, failure.cause
-    log.warning("upstream failed", log_id=ride.call.log_id, provider=provider, cause=cause, why=str(failure))
-    if failure.timeout:
-        return Problem(
-            UPSTREAM_TIMEOUT, f"{provider} did not answer in time ({cause}). Nothing was charged.", reason=cause
-        )
-    if cause == "exhausted":
-        words = f"The server has no room for a connection to {provider} ({cause}). Nothing was charged."
-        return Problem(TOO_MANY_CALLS, words, retry_after=1, reason=cause)
-    found = "gave no answer" if failure.sent else "could not be reached"
-    return Problem(UPSTREAM_UNREACHABLE, f"{provider} {found} ({cause}). Nothing was charged.", reason=cause)

@@ -9,6 +9,7 @@ from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
+from farebox.limits.unpaid import Unpaid
 from farebox.metrics.metrics import Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
@@ -78,3 +79,5 @@ class Services:
 
     metrics: Metrics = field(default_factory=Metrics)
     """Counts what happens, for whoever watches over the server."""
+    unpaid: Unpaid = field(default_factory=Unpaid)
+    """What accounts leave unpaid by giving calls up."""

@@ -14,7 +14,7 @@ import httptools
 import structlog
 
 from farebox.providers.http1.answer import PAUSE_ABOVE, Answer
-from farebox.providers.upstream import Cause, UpstreamFailed
+from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
 """Bytes of an answer's head, all headers together; so many are also read of what is no HTTP at all."""
@@ -96,11 +96,11 @@ class Connection(asyncio.Protocol):
             return False
         return not self._news.poll(0)  # else closed, or saying something that nobody asked for
 
-    async def exchange(self, request: bytes, body: bytes, *, to_head: bool) -> Answer:
+    async def exchange(self, request: bytes, body: bytes, sending: Sending, *, to_head: bool) -> Answer:
         """Send the request and wait for the answer's head. Raises UpstreamFailed; Unread on a connection that has been
         used before.
 
-        Where the wait is cancelled the connection is dropped, so that the provider notices.
+        Where the wait is cancelled the connection is dropped, so that the provider notices, and `sending` is filled in.
         """
         transport = self._transport
         if self._lost or transport is None:  # between its making and now: nothing would ever wake the wait for the head
@@ -123,6 +123,7 @@ class Connection(asyncio.Protocol):
         except (UpstreamFailed, Unread):  # the connection has been dropped
             raise
         except BaseException:
+            sending.whole = not transport.get_write_buffer_size()
             self.drop()
             raise
 

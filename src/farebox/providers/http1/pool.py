@@ -67,11 +67,11 @@ class PooledUpstream:
         connection = self._take(origin)
         if connection is not None:
             try:
-                return _passed(await connection.exchange(head, request.body, to_head=to_head), origin)
+                return _passed(await connection.exchange(head, request.body, request.sending, to_head=to_head), origin)
             except Unread:  # a new connection cannot end so: it is sent again once at most
                 self.resent += 1
         connection = await self._connect(origin)
-        return _passed(await connection.exchange(head, request.body, to_head=to_head), origin)
+        return _passed(await connection.exchange(head, request.body, request.sending, to_head=to_head), origin)
 
     async def close(self) -> None:
         """Drop the unused connections; those in use end with their answers."""

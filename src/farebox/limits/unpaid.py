@@ -1,0 +1,62 @@
+"""Work that accounts leave unpaid: what a provider may bill of calls that were given up before their answer began.
+
+A bucket for each account, in nano-dollars. It leaks evenly, and what the account pays is taken out of it, so that who
+gives up a call now and then, and pays for the others, is never near the limit. Counted in this process; a restart
+begins anew.
+"""
+
+from dataclasses import dataclass
+
+ACCOUNTS_MAX = 100_000
+_HOUR_MS = 3_600_000
+_HOURS_MAX = 24
+"""A bucket fills up to what leaks out of it in so many hours: nobody is shut out for longer than that."""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    level: int
+    at: int
+
+
+class Unpaid:
+    """What each account has left unpaid lately. `hourly` is at once the limit and what leaks in an hour."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, _Bucket] = {}
+
+    def add(self, account_id: str, amount: int, hourly: int, now_ms: int) -> None:
+        """The account has left so much unpaid."""
+        bucket = self._leaked(account_id, hourly, now_ms)
+        if bucket is None:
+            if len(self._buckets) >= ACCOUNTS_MAX:
+                self._buckets.clear()
+            bucket = self._buckets[account_id] = _Bucket(0, now_ms)
+        bucket.level = min(bucket.level + amount, _HOURS_MAX * hourly)
+
+    def paid(self, account_id: str, amount: int) -> None:
+        """The account has paid so much."""
+        if self._buckets:
+            bucket = self._buckets.get(account_id)
+            if bucket is not None:
+                bucket.level = max(bucket.level - amount, 0)
+
+    def wait(self, account_id: str, hourly: int, now_ms: int) -> int | None:
+        """Seconds until the account is below the limit again; None where it is."""
+        bucket = self._leaked(account_id, hourly, now_ms)
+        if bucket is None or bucket.level < hourly:
+            return None
+        return (bucket.level - hourly) * _HOUR_MS // (hourly * 1000) + 1
+
+    def _leaked(self, account_id: str, hourly: int, now_ms: int) -> _Bucket | None:
+        """The bucket as it is now; None where it is empty."""
+        bucket = self._buckets.get(account_id)
+        if bucket is None:
+            return None
+        passed = max(now_ms - bucket.at, 0)
+        bucket.level -= hourly * passed // _HOUR_MS
+        bucket.at = now_ms
+        if bucket.level <= 0:
+            del self._buckets[account_id]
+            return None
+        return bucket

@@ -1,0 +1,419 @@
+"""What a provider was asked to do it bills, whether somebody waits for the answer or not: calls that are given up are
+paid for by a stated rule, are not repeated, and are bounded."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import quicktok  # type: ignore[import-untyped]
+
+from farebox.clock import Clock, SystemClock
+from farebox.errors import GIVEN_UP, PROVIDER_UNAVAILABLE, UPSTREAM_TIMEOUT
+from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.server import serve
+from farebox.limits.unpaid import Unpaid
+from farebox.providers.formats.openai_chat import OpenAIChat
+from farebox.providers.http1.pool import PooledUpstream
+from tests.engines import ON_BOTH_ENGINES
+from tests.metering.pace import PacedLoop
+from tests.ride.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider
+from tests.ride.wire import Wire, WireAnswer, post, start
+from tests.support import Customer, Farebox, running_on
+
+pytestmark = ON_BOTH_ENGINES
+
+SLUG, OTHER, MODEL, DEAR = "cerebras", "groq", "acme-1", "acme-dear"
+"""Two providers of which nobody says that they stop when they are left."""
+PATH = f"{SLUG}/chat/completions"
+PATIENCE_MS = 4_000
+"""How long callers wait. The loop's clock is moved on by it, and by less than a database may take."""
+READ = "counted from what was read"
+Answer = Callable[[Exchange], Awaitable[None]]
+SILENCE = None
+"""What a provider says that does not answer for as long as somebody waits."""
+
+
+def says(status: int, document: object) -> Answer:
+    async def answer(exchange: Exchange) -> None:
+        exchange.answer(status, [("content-type", "application/json")], json.dumps(document).encode())
+
+    return answer
+
+
+GOOD = says(
+    200,
+    {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8},
+    },
+)
+
+
+class Provider:
+    """Answers the requests that come with `script` in turn, the last of it again and again; on the server's loop."""
+
+    def __init__(self, farebox: Farebox) -> None:
+        self.script: list[Answer | None] = [SILENCE]
+        self.seen = 0
+        self.silent = 0
+        """Requests that are not answered now."""
+        self.server = farebox.run(serve(self._handle, "127.0.0.1", 0))
+        for slug in (SLUG, OTHER):
+            set_provider(farebox, slug, base_url=f"http://{self.server.host}:{self.server.port}")
+            set_price(farebox, slug, MODEL)
+            set_price(farebox, slug, DEAR, output_max=8_000_000)
+
+    async def _handle(self, exchange: Exchange) -> None:
+        await exchange.body(2**20)
+        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        self.seen += 1
+        with contextlib.suppress(ClientGone):
+            if answer is not SILENCE:
+                await answer(exchange)
+                return
+            self.silent += 1
+            try:
+                await exchange.gone()
+            finally:
+                self.silent -= 1
+
+
+@contextlib.contextmanager
+def provided(data_dir: Path, clock: Clock | None = None, **settings: object) -> Iterator[tuple[Farebox, Provider]]:
+    """A server whose loop's time can be moved on, and a provider behind it."""
+    with running_on(PacedLoop, clock, data_dir, **settings) as farebox:
+        made = Provider(farebox)
+        yield farebox, made
+        farebox.run(made.server.close())
+        assert differences(farebox) == []
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """Callers may wait as short as they like."""
+    with running_on(PacedLoop, None, tmp_path_factory.mktemp("free-work"), request_timeout_min_ms=1) as served:
+        yield served
+        assert differences(served) == []
+
+
+@pytest.fixture
+def provider(farebox: Farebox) -> Iterator[Provider]:
+    made = Provider(farebox)
+    yield made
+    farebox.run(made.server.close())
+
+
+def time_passes(farebox: Farebox) -> None:
+    """As long as a caller waits, and a little more."""
+
+    async def move() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, PacedLoop)
+        loop.advance(PATIENCE_MS / 1000 + 0.1)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    farebox.run(move())
+
+
+def body(text: str = "Write a long story", model: str = MODEL, **fields: Any) -> bytes:
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": text}], **fields}).encode()
+
+
+def paid(customer: Customer, granted: int = 5 * 10**9) -> int:
+    balance = customer.balance
+    assert balance.held == 0
+    return granted - balance.posted
+
+
+def price_of_reading(content: bytes | None = None) -> int:
+    """What the provider has read for certain."""
+    demand = OpenAIChat().parse("chat/completions", "application/json", content or body(), exact=True).demand
+    return price_of(quicktok.get_encoding("o200k_base").count(demand.text) + 4 * demand.messages, 0)
+
+
+async def hasty(customer: Customer, provider: Provider, content: bytes, path: str = PATH, **headers: str) -> WireAnswer:
+    """The answer to a caller whose time is up whenever the provider is silent."""
+    headers = {"cf_aig_request_timeout": str(PATIENCE_MS), **headers}
+    call = asyncio.ensure_future(post(customer, content, path, **headers))
+    while not call.done():
+        await eventually(lambda: call.done() or provider.silent, "an answer, or none")
+        if not call.done():
+            time_passes(customer.farebox)
+            await eventually(lambda: call.done() or not provider.silent, "the provider is left")
+    return await call
+
+
+async def left(customer: Customer, provider: Provider, content: bytes, path: str = PATH) -> dict[str, Any]:
+    """The row of a call whose client hangs up as soon as the provider has it."""
+    seen, rows = provider.seen, len(log_rows(customer))
+    wire: Wire = await start(customer, content, path)
+    await eventually(lambda: provider.seen > seen, "the provider has it")
+    wire.hang_up()
+    await eventually(lambda: len(log_rows(customer)) > rows, "the row")
+    return log_rows(customer)[0]
+
+
+async def test_impatience_starts_one_generation_and_pays_for_what_was_read(
+    customer: Customer, provider: Provider
+) -> None:
+    answer = await hasty(customer, provider, body(), cf_aig_max_attempts="5")
+    assert (answer.status, answer.code) == (504, UPSTREAM_TIMEOUT.code)
+    assert "Nothing was charged" not in answer.body.decode()
+    assert provider.seen == 1
+    assert paid(customer) == price_of_reading()
+    row, receipt = log_row(customer, answer.log_id), customer.receipt(answer.log_id)
+    assert (row["status_code"], row["farebox"]["outcome"], row["success"]) == (504, "charged", False)
+    assert receipt["policy"] == f"no answer began in the time that the caller allows: {READ}"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_so_does_who_hangs_up(customer: Customer, provider: Provider, stream: bool) -> None:
+    row = await left(customer, provider, body(stream=stream))
+    assert (row["status_code"], row["farebox"]["outcome"]) == (499, "charged")
+    assert customer.receipt(row["id"])["policy"] == f"the client went away: {READ}"
+    assert paid(customer) == price_of_reading()
+
+
+async def test_and_who_hangs_up_before_a_whole_answer_is_whole(customer: Customer, provider: Provider) -> None:
+    async def begun(exchange: Exchange) -> None:
+        stream = exchange.start(200, [("content-type", "application/json")])
+        await stream.send(b"  \n ")
+        await exchange.gone()
+
+    provider.script = [begun]
+    row = await left(customer, provider, body())
+    assert customer.receipt(row["id"])["policy"] == f"the client went away: {READ}"
+    assert paid(customer) == price_of_reading()
+
+
+async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provider: Provider) -> None:
+    step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
+    steps = [{**step, "config": {"requestTimeout": PATIENCE_MS, "maxAttempts": 5}} for _ in range(3)]
+    answer = await hasty(customer, provider, json.dumps(steps).encode(), "")
+    assert (answer.status, answer.headers["cf-aig-step"]) == (504, "2")
+    assert provider.seen == 3
+    assert paid(customer) == 3 * price_of_reading()
+
+
+async def test_the_callers_own_key_is_the_callers_own_matter(customer: Customer, provider: Provider) -> None:
+    provider.script = [SILENCE, GOOD]
+    own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    answer = await hasty(customer, provider, body(), cf_aig_max_attempts="5", **own)
+    assert (answer.status, provider.seen) == (200, 2)
+    assert paid(customer) == 0
+
+
+@pytest.mark.parametrize("how", ["hangs up", "is in a hurry"])
+async def test_what_never_reached_the_provider_is_free(
+    customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    connecting = 0
+
+    async def never(*_: object) -> None:
+        nonlocal connecting
+        connecting += 1
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(PooledUpstream, "_connect", never)
+    set_provider(customer.farebox, SLUG, base_url="http://127.0.0.1:9")
+    wire = await start(customer, body(), PATH, cf_aig_request_timeout=str(PATIENCE_MS))
+    await eventually(lambda: connecting, "it is being called")
+    if how == "hangs up":
+        wire.hang_up()
+    else:
+        time_passes(customer.farebox)
+        assert (await wire.answer()).code == UPSTREAM_TIMEOUT.code
+    await eventually(lambda: log_rows(customer), "the row")
+    assert log_rows(customer)[0]["farebox"]["outcome"] == ("released" if how == "hangs up" else "refused")
+    assert (paid(customer), provider.seen) == (0, 0)
+
+
+async def test_a_key_without_credit_is_not_tried_again(customer: Customer, provider: Provider) -> None:
+    error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+    provider.script = [says(429, error)]
+    answer = await post(customer, body(), PATH, cf_aig_max_attempts="5")
+    assert (answer.status, answer.code) == (503, PROVIDER_UNAVAILABLE.code)
+    assert provider.seen == 1
+    provider.script = [says(429, {"error": {"message": "Slower", "code": "rate_limit_exceeded"}}), GOOD]
+    assert (await post(customer, body(), PATH, cf_aig_max_attempts="5")).status == 200
+    assert paid(customer) == price_of(3, 5)
+
+
+@pytest.mark.parametrize("status", [504, 524])
+async def test_nor_is_what_somebody_else_has_waited_for_in_vain(
+    customer: Customer, provider: Provider, status: int
+) -> None:
+    provider.script = [says(status, {"error": {"message": "Timeout"}})]
+    answer = await post(customer, body(), PATH, cf_aig_max_attempts="5")
+    assert (answer.status, provider.seen) == (status, 1)
+    provider.script = [says(500, {"error": {"message": "Sorry"}})]
+    assert (await post(customer, body(), PATH, cf_aig_max_attempts="5")).status == 500
+    assert provider.seen == 6
+    assert paid(customer) == 0
+
+
+# The bound
+
+
+@pytest.mark.parametrize("how", ["hangs up", "hangs up on a stream", "is in a hurry"])
+async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox, provider: Provider, how: str) -> None:
+    customer = farebox.funded("100")
+    content = body(model=DEAR, stream="stream" in how)
+    if how == "is in a hurry":
+        await hasty(customer, provider, content)
+    else:
+        await left(customer, provider, content)
+    before = paid(customer, 100 * 10**9)
+    assert before == price_of_reading()
+    seen = provider.seen
+    for path, ask in ((PATH, body()), (f"{OTHER}/chat/completions", body()), (PATH, body(stream=True))):
+        answer = await post(customer, ask, path)
+        assert (answer.status, answer.code) == (429, GIVEN_UP.code)
+        assert 1 < int(answer.headers["retry-after"]) <= 3600
+    assert provider.seen == seen
+    assert paid(customer, 100 * 10**9) == before
+    provider.script = [GOOD]
+    own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    assert (await post(customer, body(), PATH, **own)).status == 200, "nothing of the operator's is at stake"
+    assert (await post(farebox.funded("5"), body(), PATH)).status == 200, "another account's is another matter"
+
+
+async def test_a_stream_that_its_provider_stops_is_no_such_work(farebox: Farebox) -> None:
+    customer = farebox.funded("100")
+    set_price(farebox, "demo", DEAR, output_max=8_000_000)
+    before = farebox.demo_stats()["requests"]
+    wire = await start(customer, body(model=DEAR, stream=True), "demo/chat/completions", demo="hang=1")
+    await eventually(lambda: farebox.demo_stats()["requests"] > before, "the provider has it")
+    wire.hang_up()
+    await eventually(lambda: log_rows(customer), "the row")
+    assert paid(customer, 100 * 10**9) == price_of_reading()
+    assert (await post(customer, body(model=DEAR), "demo/chat/completions")).status == 200
+
+
+async def test_who_pays_for_other_calls_may_give_up_more(farebox: Farebox, provider: Provider) -> None:
+    customer = farebox.funded("100")
+    much = {"prompt_tokens": 3, "completion_tokens": 7_000_000, "total_tokens": 7_000_003}
+    dear = says(200, {"choices": [{"index": 0, "message": {"content": "Yes."}}], "usage": much})
+    await left(customer, provider, body(model=DEAR, max_tokens=4_500_000))  # 9 of the 10 dollars
+    provider.script = [dear]
+    assert (await post(customer, body(model=DEAR), PATH)).status == 200  # for 14
+    provider.script = [SILENCE]
+    await left(customer, provider, body(model=DEAR, max_tokens=4_500_000))
+    provider.script = [GOOD]
+    assert (await post(customer, body(), PATH)).status == 200
+
+
+def test_what_was_left_unpaid_is_forgotten_evenly() -> None:
+    hour = 3_600_000
+    unpaid = Unpaid()
+    assert unpaid.wait("acme", 100, 0) is None
+    unpaid.add("acme", 99, 100, 0)
+    assert unpaid.wait("acme", 100, 0) is None
+    unpaid.add("acme", 101, 100, 0)
+    assert unpaid.wait("acme", 100, 0) == 3601
+    assert unpaid.wait("other", 100, 0) is None
+    assert unpaid.wait("acme", 100, hour // 2) == 1801
+    assert unpaid.wait("acme", 100, hour + 100_000) is None
+    unpaid.add("acme", 10**9, 100, 2 * hour)
+    assert unpaid.wait("acme", 100, 2 * hour) == 23 * 3600 + 1, "nobody is shut out for longer than a day"
+    unpaid.paid("acme", 2_400)
+    assert unpaid.wait("acme", 100, 2 * hour) is None
+
+
+# What the operator sets
+
+
+@pytest.mark.parametrize("policy", ["hold", "free"])
+async def test_what_it_costs_is_the_operators_policy(tmp_path: Path, policy: str) -> None:
+    with provided(tmp_path, request_timeout_min_ms=1, cut_stream=policy, unpaid_hourly_cents=0) as (farebox, provider):
+        customer = farebox.funded("5")
+        answer = await hasty(customer, provider, body(max_tokens=100))
+        receipt = customer.receipt(answer.log_id)
+        assert paid(customer) == receipt["charge_nanos"] == (receipt["hold_nanos"] if policy == "hold" else 0)
+        assert receipt["hold_nanos"] > price_of(0, 100)
+        rich = farebox.funded("100")
+        await hasty(rich, provider, body(model=DEAR))
+        provider.script = [GOOD]
+        assert (await post(rich, body(), PATH)).status == 200, "without a bound"
+
+
+async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path) -> None:
+    with provided(tmp_path, request_timeout_min_ms=1, retry_timeouts="allow") as (farebox, provider):
+        customer = farebox.funded("100")
+        provider.script = [SILENCE, says(504, {}), GOOD]
+        answer = await hasty(customer, provider, body(model=DEAR), cf_aig_max_attempts="3")
+        assert (answer.status, provider.seen) == (200, 3)
+        assert paid(customer, 100 * 10**9) == price_of(3, 5)
+        answer = await post(customer, body(), PATH)
+        assert (answer.status, answer.code) == (429, GIVEN_UP.code), "the first attempt is unpaid work"
+
+
+async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path) -> None:
+    with provided(tmp_path) as (farebox, provider):
+        customer = farebox.funded("5")
+        told: list[bool] = []
+
+        async def when_told(exchange: Exchange) -> None:
+            await eventually(lambda: told, "the word")
+            await GOOD(exchange)
+
+        provider.script = [when_told]
+        call = asyncio.ensure_future(post(customer, body(), PATH, cf_aig_request_timeout="1"))
+        await eventually(lambda: provider.seen == 1, "the provider has it")
+        time_passes(farebox)
+        told.append(True)
+        assert (await call).status == 200
+
+
+async def test_what_the_operators_own_limit_ends_is_free_but_counts(tmp_path: Path) -> None:
+    """What is slow is for the caller to choose, too: a whole answer is not seen before it has been generated."""
+    with provided(tmp_path, first_byte_timeout_ms=PATIENCE_MS) as (farebox, provider):
+        customer, other = farebox.funded("100"), farebox.funded("100")
+        for caller, stream, code in ((other, True, 0), (customer, False, GIVEN_UP.code)):
+            call = asyncio.ensure_future(post(caller, body(model=DEAR, stream=stream), PATH))
+            await eventually(lambda: provider.silent, "the provider is silent")
+            time_passes(farebox)
+            answer = await call
+            assert (answer.status, answer.code) == (504, UPSTREAM_TIMEOUT.code)
+            assert "that the operator allows: nothing was delivered" in caller.receipt(answer.log_id)["policy"]
+            assert paid(caller, 100 * 10**9) == 0
+            provider.script = [GOOD]
+            answer = await post(caller, body(), PATH)
+            assert answer.status == (429 if code else 200)
+            provider.script = [SILENCE]
+
+
+class Hours(SystemClock):
+    """Sleeps through the pauses between attempts at once, and keeps how long they would have been."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        if 20 < seconds < 60:
+            self.slept.append(seconds)
+        await super().sleep(0 if 20 < seconds < 60 else seconds)
+
+
+async def test_pauses_do_not_keep_a_place_for_long(tmp_path: Path) -> None:
+    clock = Hours()
+    with provided(tmp_path, clock) as (farebox, provider):
+        customer = farebox.funded("5")
+        provider.script = [says(500, {"error": {"message": "Sorry"}})]
+        for backoff, delay, pauses in (
+            ("constant", "29000", [29.0] * 4),
+            ("constant", "59000", [59.0] * 2),
+            ("linear", "21000", [21.0, 42.0]),
+            ("exponential", "25000", [25.0, 50.0]),
+        ):
+            provider.seen, clock.slept = 0, []
+            options = {"cf_aig_max_attempts": "5", "cf_aig_retry_delay": delay, "cf_aig_backoff": backoff}
+            assert (await post(customer, body(), PATH, **options)).status == 500
+            assert [seconds for seconds in clock.slept if seconds in pauses] == pauses
+            assert provider.seen == len(pauses) + 1
