@@ -352,6 +352,14 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
         answer = await post(customer, body(), PATH)
         assert (answer.status, answer.code) == (429, GIVEN_UP.code), "the first attempt is unpaid work"
 
+        customer = farebox.funded("5")
+        provider.script = [SILENCE, says(404, {}), GOOD]
+        step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
+        steps = [{**step, "config": {"requestTimeout": PATIENCE_MS, "maxAttempts": 2}}, step]
+        answer = await hasty(customer, provider, json.dumps(steps).encode(), "")
+        assert (answer.status, answer.headers["cf-aig-step"]) == (200, "1")
+        assert paid(customer) == price_of(3, 5), "the first step was answered in the end"
+
 
 async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path) -> None:
     with provided(tmp_path) as (farebox, provider):

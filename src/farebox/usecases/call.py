@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from farebox.errors import Problem
 from farebox.gateway import GatewayConfig
+from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
 from farebox.providers.reading import Place
@@ -70,6 +72,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def long_cache(self) -> bool:
         """Whether the body may ask for a cache of 12 hours."""
         return b"12h" in self.body if self.outline is None else self.outline.long_cache
+
+    @property
+    def callers_keys(self) -> list[str]:
+        """Provider keys of the caller's own."""
+        if not self.own_key:
+            return []
+        found = [value.removeprefix("Bearer ").strip() for name, value in self.headers if name in CALLER_KEY_HEADERS]
+        query = dict(parse_qsl(self.url.partition("?")[2]))
+        return [*found, query.get(CALLER_KEY_QUERY, "")]
 
     @property
     def model(self) -> str:

@@ -1,7 +1,7 @@
-"""Errors that a provider answers on the operator's key: what is the operator's own stays with the operator.
+"""What a provider answers on the operator's key: what is the operator's own stays with the operator.
 
 Where the key is refused, or its account has no credit, the caller is told in our words, and the operator by an alarm.
-Any other error passes, without the key. With a key of the caller's own nothing of this applies.
+Anything else passes, without the key. With a key of the caller's own nothing of this applies.
 """
 
 import re
@@ -11,6 +11,7 @@ from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.metrics.families import KEY_TROUBLE
 from farebox.providers.decoding import decoded
+from farebox.providers.scrubbing import Scrubbed, scrubber_of
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.providers.trouble import Trouble, is_json, reports_error, scrubbed, trouble_of
 from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
@@ -74,6 +75,14 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
     return ReadError(answer.status, headers, passed)
 
 
+def without_key(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
+    """The answer, decoded, as it passes on the operator's key."""
+    if ride.call.own_key:
+        return answer
+    scrubber = scrubber_of(ride.call.access.api_key or "")
+    return Scrubbed(answer, scrubber) if scrubber.forms else answer
+
+
 async def _body(ride: Ride, answer: UpstreamAnswer) -> bytes:
     chunks, size = [], 0
     with ride.watch.waiting(ride.services.settings.read_timeout_ms / 1000):
@@ -87,14 +96,17 @@ async def _body(ride: Ride, answer: UpstreamAnswer) -> bytes:
 def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
     """What the caller is told; the operator gets an alarm."""
     call, retry = ride.call, ride.services.settings.key_trouble_retry_seconds
-    message = scrubbed(trouble.message.encode(), call.access.api_key or "").decode(errors="replace")
+    code, message = (
+        scrubbed(said.encode(), call.access.api_key or "").decode(errors="replace")
+        for said in (trouble.code, trouble.message)
+    )
     raise_alarm(
         ride.services,
         "provider_key_trouble",
         call.provider,
         status=status,
         reason=trouble.reason,
-        code=trouble.code,
+        code=code,
         message=message,
         log_id=call.log_id,
     )

@@ -88,6 +88,7 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
         answer = decoded(answer)
     except UnknownCoding as encoding:
         unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
+    answer = operator_key.without_key(ride, answer)
     headers, length = _passed(answer.headers)
     if not ride.call.own_key:
         headers = [header for header in headers if header[0] not in operator_key.HEADERS]

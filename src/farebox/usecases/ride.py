@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from farebox.pricing.model import Estimate, Markup, ModelPrice
+from farebox.providers.scrubbing import Scrubber
 from farebox.usecases.call import Call, Sink
 from farebox.usecases.hold_credit import Held
 from farebox.usecases.services import Services
@@ -90,7 +91,13 @@ class Ride(msgspec.Struct):
         self.kept.clear()
 
     def kept_body(self) -> bytes | None:
-        return b"".join(self.kept) if self.kept and not self.body_withheld else None
+        """The answer for the log. A key of the caller's own passes as it is, but is not kept."""
+        if not self.kept or self.body_withheld:
+            return None
+        body = b"".join(self.kept)
+        for key in self.call.callers_keys:
+            body = Scrubber(key).clean(body)
+        return body
 
     def kept_request(self) -> bytes | None:
         """The request's body, where the log keeps it."""

@@ -1,0 +1,157 @@
+"""Takes a key out of what passes, in whichever form it is echoed, and changes nothing else.
+
+A key is looked for as it is, escaped as in JSON, percent-encoded as in a URL, and in base64, also in the midst of it
+(`Basic …`, a token that holds it). What is found is overwritten with as many asterisks, so that lengths stay right.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+from farebox.providers.upstream import Cause, UpstreamAnswer, UpstreamFailed
+
+KEY_MIN: Final = 8
+"""What is shorter is no provider's key, but a word such as the demo's."""
+_PROBES: Final = (32, 16, 8, 4)
+
+
+class Scrubber:
+    """Knows one key. Where `forms` is empty, there is nothing to be found."""
+
+    __slots__ = ("_begins", "_longest", "_probes", "_used", "forms")
+
+    def __init__(self, key: str) -> None:
+        families = list(_families(key)) if len(key.encode()) >= KEY_MIN else []
+        every = {form for family in families for form in family}
+        self.forms: tuple[bytes, ...] = tuple(sorted(every, key=len, reverse=True))
+        # Forms that differ only where something is escaped have a part in common, and that alone is looked for.
+        self._probes = tuple(_probe(family) for family in families)
+        self._longest = max(map(len, self.forms), default=0)
+        self._used = frozenset(b"".join(self.forms))
+        begins = {re.escape(form[:2]) for form in self.forms} | {re.escape(form[:1]) + rb"\Z" for form in self.forms}
+        self._begins = re.compile(b"|".join(begins)).finditer
+
+    def clean(self, data: bytes) -> bytes:
+        """The same without the key; the very same object where it has none."""
+        for probe in self._probes:
+            if probe in data:
+                for form in self.forms:
+                    data = data.replace(form, b"*" * len(form))
+                break
+        return data
+
+    def passes(self, data: bytes) -> bool:
+        """Whether this has nothing of the key, and does not end as it begins: so it is with nearly everything."""
+        if data[-1] in self._used:
+            return False
+        for probe in self._probes:  # noqa: SIM110 - a generator takes as long as all the rest
+            if probe in data:
+                return False
+        return True
+
+    def begun(self, data: bytes) -> int:
+        """How many of the last bytes may be the beginning of the key."""
+        if not data or data[-1] not in self._used:  # the end of a line, as a rule
+            return 0
+        tail = data[1 - self._longest :]
+        for found in self._begins(tail):
+            rest = tail[found.start() :]
+            if any(form.startswith(rest) for form in self.forms if len(form) > len(rest)):
+                return len(rest)
+        return 0
+
+
+scrubber_of = lru_cache(256)(Scrubber)
+"""The same one for the same key: there are as many as the operator has keys."""
+
+
+def _families(key: str) -> Iterator[frozenset[bytes]]:
+    """The forms of the key, those together that differ only in how single characters are escaped."""
+    yield frozenset(_escaped(key))
+    raw = key.encode()
+    for before in range(3):  # bytes that stand before it, as far as that matters to base64
+        coded = base64.b64encode(bytes(before) + raw)
+        # The first and last characters hold bits of what stands beside it.
+        whole = coded[-(-before * 4 // 3) : (before + len(raw)) * 4 // 3]
+        for_urls = whole.translate(bytes.maketrans(b"+/", b"-_"))
+        yield frozenset({*_escaped(whole.decode()), for_urls})
+
+
+def _escaped(text: str) -> Iterator[bytes]:
+    yield text.encode()
+    for ascii_only in (True, False):
+        escaped = json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode()
+        yield from (escaped, escaped.replace(b"/", rb"\/"))
+    for safe in ("", "/"):
+        percent = quote(text, safe=safe)
+        yield from (percent.encode(), re.sub("%..", lambda found: found.group().lower(), percent).encode())
+
+
+def _probe(family: frozenset[bytes]) -> bytes:
+    """A piece that all these forms have in common; a long one is found faster. Empty, which is in everything, where
+    they have none."""
+    shortest = min(family, key=len)
+    for size in _PROBES:
+        for at in range(len(shortest) - size + 1):
+            piece = shortest[at : at + size]
+            if all(piece in form for form in family):
+                return piece
+    return b""
+
+
+class Scrubbed:
+    """An answer without the key (providers.upstream.UpstreamAnswer). A chunk that ends as the key begins is kept back
+    so far until the next one tells; events end with their line, so that none is."""
+
+    def __init__(self, answer: UpstreamAnswer, scrubber: Scrubber) -> None:
+        self.status = answer.status
+        self.headers = _cleaned(answer.headers, scrubber)
+        self._answer = answer
+        self._scrubber = scrubber
+        self._kept = b""
+        self._over = False
+        self._failure: tuple[str, Cause] | None = None
+
+    async def chunk(self) -> bytes | None:
+        """The next bytes. Raises UpstreamFailed, after what had been kept back has passed."""
+        if self._failure is not None:
+            words, cause = self._failure
+            raise UpstreamFailed(words, sent=True, cause=cause)
+        while not self._over:
+            try:
+                data = await self._answer.chunk()
+            except UpstreamFailed as failure:
+                if not self._kept:
+                    raise
+                self._failure = str(failure), failure.cause
+                return self._rest()
+            if data is None:
+                self._over = True
+                break
+            if not self._kept and data and self._scrubber.passes(data):
+                return data
+            data = self._scrubber.clean(self._kept + data if self._kept else data)
+            begun = self._scrubber.begun(data)
+            self._kept = data[len(data) - begun :] if begun else b""
+            if begun < len(data):
+                return data[: len(data) - begun] if begun else data
+        return self._rest() or None
+
+    async def close(self) -> None:
+        await self._answer.close()
+
+    def _rest(self) -> bytes:
+        """What was kept back. If that is much, the answer ends in the midst of the key."""
+        rest, self._kept = self._kept, b""
+        return rest if len(rest) < KEY_MIN else b"*" * len(rest)
+
+
+def _cleaned(headers: list[tuple[str, str]], scrubber: Scrubber) -> list[tuple[str, str]]:
+    every = "\n".join([value for _, value in headers]).encode("latin-1")
+    if scrubber.clean(every) is every:
+        return headers
+    return [(name, scrubber.clean(value.encode("latin-1")).decode("latin-1")) for name, value in headers]
