@@ -271,13 +271,13 @@ async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox,
     before = paid(customer, 100 * 10**9)
     assert before == price_of_reading()
     seen = provider.seen
+    provider.script = [GOOD]
     for path, ask in ((PATH, body()), (f"{OTHER}/chat/completions", body()), (PATH, body(stream=True))):
         answer = await post(customer, ask, path)
         assert (answer.status, answer.code) == (429, GIVEN_UP.code)
         assert 1 < int(answer.headers["retry-after"]) <= 3600
     assert provider.seen == seen
     assert paid(customer, 100 * 10**9) == before
-    provider.script = [GOOD]
     own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
     assert (await post(customer, body(), PATH, **own)).status == 200, "nothing of the operator's is at stake"
     assert (await post(farebox.funded("5"), body(), PATH)).status == 200, "another account's is another matter"

@@ -20,6 +20,8 @@ from farebox.vault import TOKEN_PREFIX
 _is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110, 5.5
 _METADATA = "cf-aig-metadata"  # JSON that stays here
+STEP_HEADERS_MAX = 100
+"""As many as a request may have."""
 GATEWAY_TOKEN_HEADER = "cf-aig-authorization"  # noqa: S105 - a header's name
 
 
@@ -91,12 +93,18 @@ def _bare(value: str | None) -> str | None:
 class StepHeaders:
     """The headers of one step of a universal request."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        """Raises Problem (INVALID_REQUEST): JSON takes what no header may be, and some of these go into the answer."""
+    def __init__(self, headers: Mapping[str, str], bytes_max: int) -> None:
+        """Raises Problem (INVALID_REQUEST): JSON takes what no header may be, and more and larger ones than a request
+        has; and some of these go into the answer."""
+        if len(headers) > STEP_HEADERS_MAX or sum(map(len, (*headers, *headers.values()))) > bytes_max:
+            raise Problem(
+                INVALID_REQUEST,
+                f"A step has more than {STEP_HEADERS_MAX} headers, or more than {bytes_max} bytes of them.",
+            )
         for name, value in headers.items():
             if not (_is_name(name) and (_is_value(value) or name.lower() == _METADATA)):
                 raise Problem(INVALID_REQUEST, f"A step's header {name[:64]!r} or its value cannot be sent over HTTP.")
-        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._headers = {name.lower(): value.strip(" \t") for name, value in headers.items()}
 
     def get(self, name: str) -> str | None:
         return self._headers.get(name)

@@ -18,6 +18,7 @@ from farebox.errors import (
     DATABASE_UNAVAILABLE,
     GATEWAY_UNKNOWN,
     INTERNAL,
+    INVALID_REQUEST,
     MODEL_UNPRICED,
     NO_ROUTE,
     NO_WEBSOCKET,
@@ -41,6 +42,7 @@ from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
 from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
+from farebox.http.server.heads import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.take_apart import take_apart
 from farebox.http.understand import Asked, compat_call, native_call
@@ -54,6 +56,7 @@ from farebox.usecases.watch import Watch
 
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""
+_is_target = re.compile(rb"[!-~]*").fullmatch
 SETTLE_SECONDS = 5.0
 RETRY_SECONDS = 2
 """When to try again after the database was away."""
@@ -338,13 +341,15 @@ async def _call(services: Services, asked: Asked) -> Call:
 async def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Call:
     """A step has headers and a key of its own; our token and options come with the request."""
     options = _options(asked.headers) | _configured(step)
-    headers = StepHeaders({**options, "content-type": "application/json", **step.headers})
-    endpoint, _, query = step.endpoint.partition("?")
+    headers = StepHeaders(
+        {**options, "content-type": "application/json", **step.headers}, services.settings.header_limit_bytes
+    )
+    path, query = _endpoint(step)
     of_step = replace(
         asked,
         log_id=asked.log_id if number == 0 else services.ids.log_id(),
         slug=step.provider,
-        path=tidy_path(endpoint).lstrip("/"),
+        path=path,
         query=query,
         headers=headers,
         body=bytes(step.query),
@@ -354,6 +359,18 @@ async def _step_call(services: Services, asked: Asked, step: Step, number: int) 
     if step.provider == "compat":
         return await _call(services, of_step)
     return await native_call(services, of_step)
+
+
+def _endpoint(step: Step) -> tuple[str, str]:
+    """Path and query of a step, as if they had come in a URL. Raises Problem (INVALID_REQUEST)."""
+    try:
+        target = f"/{step.endpoint.lstrip('/')}".encode("ascii")
+        if not _is_target(target):
+            raise ValueError("it has characters that no URL has")
+        path, query = split_target(target, "POST")
+    except ValueError as error:
+        raise Problem(INVALID_REQUEST, f"The endpoint {step.endpoint[:64]!r} of a step is no path of a URL.") from error
+    return tidy_path(path).lstrip("/"), query
 
 
 def _options(headers: RequestHeaders) -> dict[str, str]:

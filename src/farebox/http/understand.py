@@ -1,5 +1,6 @@
 """From an HTTP request to a Call: which provider, which path, which format, whose key, which options."""
 
+import re
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -69,6 +70,8 @@ _ANSWER_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
 _METADATA_MAX = 5
 _DIGITS_MAX = 12
+_leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGNORECASE).search
+"""Whether a path has a segment that some server takes for the folder itself, or the one above it."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +139,8 @@ def _access(services: Services, slug: str) -> ProviderAccess:
 
 def _key(asked: Asked, access: ProviderAccess, metering: Metering, path: str) -> str | None:
     """The operator's key; None where the caller's own pays. Raises Problem."""
+    if "." in path and _leads_up(path):
+        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
     if asked.own_key:
         return None
     key = _operator_key(asked, access)
@@ -256,13 +261,14 @@ def _forwarded(asked: Asked, provider: Provider, path: str, key: str | None) -> 
     """The headers for the provider. With `key`, the operator's, no credential of the caller's goes along."""
     forwarded = []
     for name, value in asked.headers.items():
-        if name in _DROPPED or name.startswith(_DROPPED_PREFIXES):
+        plain = name.replace("_", "-")  # some servers take them for the same
+        if plain in _DROPPED or plain.startswith(_DROPPED_PREFIXES):
             continue
-        if name == "content-encoding" and not asked.coded:
+        if plain == "content-encoding" and not asked.coded:
             continue
-        if name in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
+        if plain in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
             continue
-        if key is not None and name.startswith(_OPERATOR_DROPPED_PREFIXES):
+        if key is not None and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
             continue
         forwarded.append((name, value))
     if key is not None:

@@ -83,11 +83,11 @@ def _move(pattern: str, replacement: str) -> Move:
 
 
 def _post(path: str, metering: Metering) -> Route:
-    return "POST", re.compile(path), metering
+    return "POST", re.compile(path, re.ASCII), metering
 
 
 def _get(path: str) -> Route:
-    return "GET", re.compile(path), FREE
+    return "GET", re.compile(path, re.ASCII), FREE
 
 
 _CHAT: Final = OpenAIChat()
