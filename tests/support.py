@@ -46,6 +46,8 @@ class Farebox:
         """The fake Stripe, with /_fake/… to steer it."""
         self._loop = loop
         self._names = 0
+        self.stop: Callable[[], None] = lambda: None
+        """Stops the server, and returns when it has."""
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float = 30) -> T:
         """Run a coroutine in the server's loop."""
@@ -188,10 +190,16 @@ def running_on(
     if "error" in box:
         thread.join()
         raise box["error"]
+
+    def stop() -> None:
+        if thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # its loop has just been closed
+                box["stop"]()
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
+
+    box["farebox"].stop = stop
     try:
         yield box["farebox"]
     finally:
-        stop: Callable[[], None] = box["stop"]
         stop()
-        thread.join(30)
-        assert not thread.is_alive(), "the server did not stop"

@@ -347,6 +347,7 @@ async def test_a_whole_body_that_is_cut_is_an_error_and_free(customer: Customer)
     answer = await post(customer, native_body(), NATIVE, demo="cut=1")
     assert (answer.status, answer.code) == (502, 2911)
     row = ended(customer, answer.log_id, 0)
+    assert row["status_code"] == 502, "what the client was answered"
     assert row["success"] is False
     assert "nothing was delivered" in row["receipt"]["policy"]
 

@@ -37,19 +37,21 @@ async def price_by_count(
     markup: Markup,
     bound: Estimate,
     ending: Ending,
+    within: float | None = None,
 ) -> Priced:
-    """`price_answer`, which may have to count what was sent and delivered. Where nobody can, every four bytes count as
-    a token: a call is never left without its end."""
+    """`price_answer`, which may have to count what was sent and delivered. Where nobody can, or not within so many
+    seconds, every four bytes count as a token: a call is never left without its end."""
     assert call.parsed is not None
     demand = call.parsed.demand
     if not _may_count(observed, demand):
         return price_answer(observed, demand, price, markup, bound, ending)
     body = call.body if demand.text_bytes <= COUNTED_BYTES_MAX else b""
     try:
-        return await services.helpers.run(
-            call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
-        )
-    except (Busy, Died, TooMuch, asyncio.CancelledError):  # a server that stops cancels once, and waits for the charge
+        async with asyncio.timeout(within):
+            return await services.helpers.run(
+                call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
+            )
+    except (Busy, Died, TooMuch, TimeoutError, asyncio.CancelledError):  # a stop cancels once, and waits for the charge
         return price_answer(observed, demand, price, markup, bound, replace(ending, rough=True))
 
 

@@ -18,7 +18,7 @@ from farebox.usecases.observers import best_effort
 from farebox.usecases.operator_alarms import raise_alarm
 from farebox.usecases.price_answer import NOTHING, REPORTED_FAILURE, Ending, Priced
 from farebox.usecases.record_call import CallRecord, Ended, log, warn_if_unusual
-from farebox.usecases.ride import BY_CALLER, CLIENT_GONE, Ride
+from farebox.usecases.ride import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, Ride
 from farebox.usecases.services import Services
 from farebox.usecases.stated_cost import by_stated_cost
 from farebox.usecases.tiers import applied_price, with_further
@@ -27,6 +27,8 @@ from farebox.usecases.unpaid import count_unpaid
 CLIENT_CLOSED_STATUS = 499
 PERSIST_ATTEMPTS = 5
 NOT_DURABLE = "database_unavailable (neither it nor the journal took the charge)"
+COUNT_SECONDS = 2.0
+"""How long a server that stops waits for a count, of the five seconds that it has to settle what it cuts off."""
 
 
 async def settle_call(
@@ -121,7 +123,14 @@ async def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
     ride.price, doubts = applied_price(ride, observed)
     bound = ride.bound or estimate(ride.call.parsed.demand, ride.price, ride.markup)
     priced = await price_by_count(
-        ride.services, ride.call, observed, ride.price, ride.markup, bound, _ending(ride, cut)
+        ride.services,
+        ride.call,
+        observed,
+        ride.price,
+        ride.markup,
+        bound,
+        _ending(ride, cut),
+        within=COUNT_SECONDS if cut == SERVER_STOPPED else None,
     )
     priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:

@@ -22,7 +22,7 @@ from farebox.usecases import operator_key
 from farebox.usecases.call import Gone, SinkStream
 from farebox.usecases.end_call import end_without_answer, settle_call
 from farebox.usecases.kept_answer import KeptAnswer
-from farebox.usecases.ride import CLIENT_GONE, REASONS, Ride
+from farebox.usecases.ride import CLIENT_GONE, REASONS, SERVER_STOPPED, Ride
 from farebox.usecases.watch import Interrupted
 
 WHOLE_BODY_MAX = 8 * 2**20
@@ -241,9 +241,8 @@ class _Relay:
         return None
 
     async def _stopped(self) -> None:
-        cut = "the server stopped"
-        _, observed = self._close(cut)
-        await settle_call(self._ride, observed, cut)
+        _, observed = self._close(SERVER_STOPPED)
+        await settle_call(self._ride, observed, SERVER_STOPPED)
 
     async def _read_on(self) -> str | None:
         """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for;

@@ -13,6 +13,7 @@ from farebox.usecases.unlisted import OPENROUTER, plain_model, price_without_lis
 from farebox.usecases.watch import Watch
 
 CLIENT_GONE = "the client went away"
+SERVER_STOPPED = "the server stopped"
 REASONS = {
     "client_gone": CLIENT_GONE,
     "silence": "the provider fell silent",

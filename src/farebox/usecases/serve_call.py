@@ -17,7 +17,7 @@ from farebox.usecases.hold_credit import hold_credit
 from farebox.usecases.operator_key import checked
 from farebox.usecases.reach_provider import reach_provider
 from farebox.usecases.relay_answer import relay_answer
-from farebox.usecases.ride import REASONS, Ride
+from farebox.usecases.ride import REASONS, SERVER_STOPPED, Ride
 from farebox.usecases.services import Services
 from farebox.usecases.tiers import asked_price, hold_price
 from farebox.usecases.unpaid import check_unpaid
@@ -52,7 +52,7 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
         await end_without_answer(ride, "released", error="the database refused the hold")
         raise
     except asyncio.CancelledError:
-        await end_without_answer(ride, "released", error="the server stopped")
+        await end_without_answer(ride, "released", error=SERVER_STOPPED)
         raise
     except Exception:  # a mistake of ours: the edge reports it, and the hold must not outlive it
         await end_without_answer(ride, "released", error="internal error")

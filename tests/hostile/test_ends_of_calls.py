@@ -1,0 +1,240 @@
+"""However a call ends, its hold ends with it, and what is known to have been used is charged."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from farebox import app, worker
+from farebox.clock import SystemClock
+from farebox.ledger.commands import Command, Hold, Verdict
+from farebox.usecases import relay_answer
+from tests.engines import ON_BOTH_ENGINES
+from tests.ride.gate import SLUG as GATED
+from tests.ride.gate import gated
+from tests.ride.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider, until
+from tests.ride.wire import post, start
+from tests.support import Customer, Farebox, running_farebox, running_on
+
+pytestmark = ON_BOTH_ENGINES
+
+FIVE = 5 * 10**9
+GATE_PATH = f"{GATED}/chat/completions"
+
+
+def body(model: str = "gate-1", **fields: Any) -> bytes:
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello there"}], **fields}).encode()
+
+
+@contextlib.asynccontextmanager
+async def speaking(farebox: Farebox, said: bytes, *, hangs: bool) -> AsyncIterator[list[int]]:
+    """A provider, as Groq, that says this to every request, and then hangs, or breaks off. Yields those it has had."""
+    seen: list[int] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"content-length: (\d+)", head)
+        await reader.readexactly(int(found.group(1)) if found else 0)
+        seen.append(1)
+        writer.write(said)
+        with contextlib.suppress(OSError):
+            await writer.drain()
+            if hangs:
+                await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(one, "127.0.0.1", 0)
+    set_provider(farebox, "groq", base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    set_price(farebox, "groq", "cut-1", output_max=100)
+    try:
+        yield seen
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9999\r\n\r\n"
+
+
+def event(finish: str | None = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": "Yes, it is so."}, "finish_reason": finish}
+    return b"data: " + json.dumps({"choices": [choice], **more}).encode() + b"\n\n"
+
+
+# The server stops
+
+
+@pytest.mark.parametrize("how", ["in the midst of a stream", "as its client has left", "before it begins"])
+async def test_a_call_that_the_server_cuts_when_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It is settled then. It is not left to the next start, which would charge all of its hold here."""
+    monkeypatch.setattr(app, "GRACE_SECONDS", 0.01)
+    reading_on, read_on = [], relay_answer._Relay._read_on
+
+    async def watched(self: Any) -> str | None:
+        reading_on.append(1)
+        return await read_on(self)
+
+    monkeypatch.setattr(relay_answer._Relay, "_read_on", watched)
+    says = {"in the midst of a stream": HEAD + event(), "as its client has left": HEAD + event("stop")}.get(how, b"")
+    with running_farebox(tmp_path, in_doubt="charge") as farebox:
+        async with speaking(farebox, says, hangs=True) as seen:
+            # The helper that counts is there by then: to begin one may take longer than a stop.
+            await post(farebox.funded("5"), body("demo-1"), "demo/chat/completions", demo="usage=none")
+            customer = farebox.funded("5")
+            wire = await start(customer, body("cut-1", stream=True), "groq/chat/completions")
+            await eventually(lambda: seen, "the provider has it")
+            if says:
+                await wire.head()
+                await wire.until(b"it is so")
+            hold = customer.balance.held
+            assert hold > 0
+            if how == "as its client has left":
+                wire.hang_up()
+                await eventually(lambda: reading_on, "the gateway reads on")
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, farebox.stop)
+            wire.close()
+    with running_farebox(tmp_path, in_doubt="charge") as farebox:
+        customer = Customer(farebox, customer.account_id, customer.token)
+        [row] = log_rows(customer)
+        assert customer.balance.held == 0
+        paid = FIVE - customer.balance.posted
+        assert paid == row["farebox"]["charge_nanos"] < hold
+        assert row["farebox"]["error"] == "the server stopped"
+        if how == "before it begins":
+            assert (paid, row["farebox"]["outcome"]) == (0, "released")
+        else:
+            assert price_of(0, 3) < paid < price_of(30, 10)
+            assert customer.receipt(row["id"])["policy"] == "the server stopped: counted from what was delivered"
+        assert differences(farebox) == []
+
+
+# What was told before a cut
+
+
+@pytest.mark.parametrize("finish", [None, "stop"], ids=["unfinished", "finished"])
+@pytest.mark.parametrize("by", ["provider", "client"])
+async def test_what_was_told_before_a_cut_is_charged(customer: Customer, by: str, finish: str | None) -> None:
+    """A thousand tokens of input, which nobody could count from the request, and more output than has come."""
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 70, "total_tokens": 1_070}
+    async with speaking(customer.farebox, HEAD + event(finish, usage=usage), hangs=by == "client"):
+        wire = await start(customer, body("cut-1", stream=True), "groq/chat/completions")
+        await wire.head()
+        await wire.until(b"it is so")
+        if by == "client":
+            wire.hang_up()
+        await eventually(lambda: log_rows(customer), "the row")
+        wire.close()
+    assert (customer.balance.held, FIVE - customer.balance.posted) == (0, price_of(1_000, 70))
+    assert customer.receipt(log_rows(customer)[0]["id"])["policy"].endswith(": counted from what was delivered")
+
+
+# How long a hold lives
+
+
+class Later(SystemClock):
+    """The wall clock, which a test may put forward."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+async def test_a_hold_lives_as_long_as_its_call_may_take_and_a_minute(tmp_path: Path) -> None:
+    clock = Later()
+    with running_on(uvloop.new_event_loop, clock, tmp_path) as farebox, gated(farebox) as gate:
+        customer = farebox.funded("5")
+        call = asyncio.ensure_future(post(customer, body(), GATE_PATH))
+        await eventually(lambda: gate.waiting == 1, "the provider has it")
+        hold = customer.balance.held
+        longest = farebox.services.settings.call_timeout_ms
+        assert (longest, hold > 0) == (1_800_000, True)
+        for minutes, held in ((2, hold), (29, hold), (30.9, hold), (31.1, 0)):
+            clock.ahead_ms = round(minutes * 60_000)
+            farebox.run(worker._expire_due(farebox.services))
+            assert customer.balance.held == held, minutes
+        gate.open()
+        answer = await call
+        assert answer.status == 200
+        assert FIVE - customer.balance.posted == price_of(10, 20)
+        assert customer.receipt(answer.log_id)["notes"] == ["the hold had expired before the charge"]
+
+
+# A verdict that does not arrive
+
+
+async def test_a_hold_whose_verdict_is_not_waited_for_is_given_back(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, held = type(customer.farebox.services.ledger), []
+    do = ledger.do
+
+    async def slow(self: Any, command: Command) -> Verdict:
+        verdict: Verdict = await do(self, command)
+        if isinstance(command, Hold) and command.account_id == customer.account_id:
+            held.append(command)
+            await asyncio.get_running_loop().create_future()
+        return verdict
+
+    monkeypatch.setattr(ledger, "do", slow)
+    before = customer.farebox.demo_stats()["requests"]
+    wire = await start(customer, body("demo-1"), "demo/chat/completions")
+    await eventually(lambda: held, "the hold")
+    assert customer.balance.held > 0
+    wire.hang_up()
+    await eventually(lambda: log_rows(customer), "the row")
+    [row] = log_rows(customer)
+    assert (row["farebox"]["outcome"], row["farebox"]["charge_nanos"]) == ("released", 0)
+    assert (customer.balance.held, customer.balance.posted) == (0, FIVE)
+    assert customer.farebox.demo_stats()["requests"] == before
+
+
+# What a tier is held for
+
+
+@pytest.fixture
+def tiered(farebox: Farebox) -> Customer:
+    set_provider(farebox, "openai")
+    return farebox.funded("5")
+
+
+def held_for(customer: Customer, tier: str, padding: str) -> int:
+    """The hold of a request with this tier; the padding makes all of them as long as each other."""
+    answer = httpx.post(
+        f"{customer.gateway_url}/openai/chat/completions",
+        json={
+            "model": "gpt-5-mini",
+            "max_completion_tokens": 1000,
+            "messages": [{"role": "user", "content": "Hello there" + padding}],
+            "service_tier": tier,
+        },
+        headers=customer.headers | {"x-demo": "tokens=10"},
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    hold: int = customer.receipt(answer.headers["cf-aig-log-id"])["hold_nanos"]
+    return hold
+
+
+def test_a_dearer_tier_is_held_for_at_its_own_price(tiered: Customer) -> None:
+    standard = held_for(tiered, "default", "!")
+    assert held_for(tiered, "flex", "!!!!") == standard, "the provider may not grant the cheaper tier"
+    priority = held_for(tiered, "priority", "")
+    assert priority * 10 == standard * 18, "priority costs 1.8 times as much, input and output"
+    until(lambda: tiered.balance.held == 0, "the holds ended")
+    assert log_row(tiered, log_rows(tiered)[0]["id"])["farebox"]["outcome"] == "charged"
