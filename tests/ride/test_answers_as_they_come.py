@@ -96,7 +96,7 @@ def paid(customer: Customer) -> int:
 
 
 async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireAnswer:
-    answer: WireAnswer = await within(10, post(customer, body, path))
+    answer: WireAnswer = await within(30, post(customer, body, path))
     return answer
 
 
@@ -106,7 +106,7 @@ async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireAnswer:
 async def left(customer: Customer, marker: bytes, tell: Callable[[], None]) -> dict[str, Any]:
     """The row of a call whose client leaves as soon as these bytes have come."""
     wire: Wire = await start(customer, streamed(), CHAT)
-    await within(5, wire.until(marker))
+    await within(30, wire.until(marker))
     wire.hang_up()
     tell()
     await eventually(lambda: log_rows(customer), "the log row")
@@ -179,8 +179,8 @@ async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None
 
     with provider(customer.farebox, handle):
         wire = await start(customer, google_body(), GOOGLE)
-        await within(5, wire.head())
-        await within(5, wire.until(b"two"))
+        await within(30, wire.head())
+        await within(30, wire.until(b"two"))
         assert paid(customer) == price_of(3, 5)
         assert len((await wire.answer()).events) == 2
 
@@ -196,10 +196,10 @@ async def test_an_event_that_only_may_be_the_last_is_not_kept_back_for_long(cust
 
     with provider(customer.farebox, handle) as tell:
         wire = await start(customer, google_body(), GOOGLE)
-        await within(5, wire.head())
-        await within(5, wire.until(b"one"))
+        await within(30, wire.head())
+        await within(30, wire.until(b"one"))
         tell()
-        answer = await within(5, wire.answer())
+        answer = await within(30, wire.answer())
     assert answer.body == google("one") + google("two")
     assert paid(customer) == price_of(3, 5)
 
@@ -248,10 +248,10 @@ async def test_objects_line_by_line_pass_as_they_come(customer: Customer) -> Non
 
     with provider(customer.farebox, handle) as tell:
         wire = await start(customer, streamed(), CHAT)
-        await within(5, wire.head())
-        await within(5, wire.until(b'{"line": 1'))
+        await within(30, wire.head())
+        await within(30, wire.until(b'{"line": 1'))
         tell()
-        assert (await within(5, wire.answer())).body == b'{"line": 1}\n{"line": 2}\n'
+        assert (await within(30, wire.answer())).body == b'{"line": 1}\n{"line": 2}\n'
 
 
 async def test_sound_of_which_nobody_got_any_is_free(customer: Customer) -> None:

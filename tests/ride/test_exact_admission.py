@@ -87,7 +87,7 @@ async def hold_of(farebox: Farebox, gate: Gate, body: bytes) -> int:
     held = customer.balance.held
     assert held > 0
     gate.open()
-    answer = await within(10, wire.answer())
+    answer = await within(30, wire.answer())
     gate.shut()
     assert customer.receipt(answer.log_id)["hold_nanos"] == held
     return held
@@ -140,7 +140,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
             assert customer.balance.held == K * hold
             assert customer.balance.available == 0
             gate.open()
-            admitted = await within(10, asyncio.gather(*pending))
+            admitted = await within(30, asyncio.gather(*pending))
 
         assert [answer.status for answer in admitted] == [200] * K
         assert all(answer.whole for answer in admitted)
@@ -159,7 +159,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
         wires = await in_flight(customer, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
-        admitted = await within(10, asyncio.gather(*pending))
+        admitted = await within(30, asyncio.gather(*pending))
         assert [answer.status for answer in admitted] == [200] * again
         assert {answer.status for answer in refused} == {429}
         assert customer.balance.held == 0
@@ -210,7 +210,7 @@ async def test_a_call_short_for_a_moment_is_served_when_the_money_comes_back(pat
         assert not second.done()
         assert gate.waiting == 1, "the second call must not have been forwarded without a hold"
         gate.open()
-        answers = await within(5, asyncio.gather(first, second))  # far below hold_wait_ms: it was woken
+        answers = await within(30, asyncio.gather(first, second))  # woken: who waits to the end is refused
         assert [answer.status for answer in answers] == [200, 200]
         assert "farebox-output-limit" not in answers[1].headers
         assert customer.balance.held == 0
@@ -227,7 +227,7 @@ async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refu
         await asyncio.sleep(0.1)
         assert not second.done()
         gate.open()
-        answers = await within(5, asyncio.gather(first, second))
+        answers = await within(30, asyncio.gather(first, second))
         assert [answer.status for answer in answers] == [200, 200]
         # The first charge is what the second can no longer hold.
         missing = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
@@ -255,7 +255,7 @@ async def test_a_caller_that_waits_for_money_and_goes_away_leaves_no_hold(patien
         }
         assert customer.balance.held == hold
         gate.open()
-        assert (await within(5, first)).status == 200
+        assert (await within(30, first)).status == 200
         assert customer.balance.held == 0
         assert gate.seen == 2
 
