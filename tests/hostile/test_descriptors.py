@@ -132,7 +132,8 @@ def test_without_descriptors_calls_are_refused_at_once_and_later_served(
             found = list(threads.map(server.call, clients))
             for status, text in found:
                 assert status in (200, 503), text
-                assert status == 200 or "(exhausted)" in text
+                # On PostgreSQL the hold may need a connection more as well; the database is then taken for away.
+                assert status == 200 or "(exhausted)" in text or '"code":2913' in text
             statuses = [status for status, _ in found]
             assert free or statuses == [503] * CLIENTS
             answered += statuses.count(200)
@@ -142,6 +143,8 @@ def test_without_descriptors_calls_are_refused_at_once_and_later_served(
             server.call(stranger)
         _is_calm(server, clients[0])
         server.limit(None)
+        until(lambda: server.call(clients[0])[0] == 200, "a served call")
+        answered += 1
         assert [status for status, _ in threads.map(server.call, [*clients, server.connect()])] == [200] * (CLIENTS + 1)
         answered += CLIENTS + 1
         settings = settings_for(tmp_path)
