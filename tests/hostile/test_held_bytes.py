@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farebox.http.request import BODY_MAX
+from farebox.http.webhooks import BODY_LIMIT as WEBHOOK_MAX
+from farebox.limits.held import UNCLAIMED_SHARE
 from farebox.payments.model import Rule
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
@@ -38,6 +40,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
         account_held_bytes_max=ACCOUNT_MAX,
         body_limit_bytes=3 * MIB,
         account_calls_max=CALLS_MAX,
+        trusted_proxies="127.0.0.1",
     ) as served:
         yield served
 
@@ -47,6 +50,7 @@ def _all_is_given_back(farebox: Farebox) -> Iterator[None]:
     yield
     until(lambda: farebox.services.held.held_bytes == 0, "everything given back")
     assert farebox.services.held.by_account == {}
+    assert farebox.services.held.strangers_bytes == 0
     assert farebox.services.calls.by_account == {}
 
 
@@ -245,6 +249,26 @@ def test_the_control_plane_takes_little_and_strangers_less(farebox: Farebox, cus
     assert asyncio.run(refused("/webhooks/stripe", MIB)) == 413
     assert asyncio.run(refused("/billing/open", 20_000)) == 413
     asyncio.run(is_asked_for(customer, BODY_MAX, gateways))
+
+
+async def test_a_stranger_leaves_room_for_other_strangers(farebox: Farebox, customer: Customer) -> None:
+    async def webhook(address: str) -> int:
+        wire = await begin(
+            customer, WEBHOOK_MAX, path="/webhooks/stripe", expect="100-continue", x_forwarded_for=address
+        )
+        await within(10, wire.head())
+        wires.append(wire)
+        return wire.status
+
+    wires: list[Wire] = []
+    share = farebox.services.held.process_max // UNCLAIMED_SHARE // 2 // WEBHOOK_MAX
+    assert [await webhook("192.0.2.1") for _ in range(share + 1)] == [100] * share + [503]
+    assert [await webhook(f"2001:db8::{number}") for number in range(share)] == [100] * (share // 2) + [503] * (
+        share - share // 2
+    )
+    assert await webhook("192.0.2.2") == 100
+    for wire in wires:
+        wire.hang_up()
 
 
 ENDS = ["whole", "hang_up", "too_large", "bad_gzip", "bad_json", "unknown_path", "chunked_hang_up", "chunked_whole"]

@@ -14,7 +14,7 @@ from farebox.http.public_path import below, rooted
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown, tidy_path
 from farebox.http.routes import ROUTES
-from farebox.http.sparing import spend
+from farebox.http.sparing import spend, stranger
 from farebox.http.validation import read, read_body
 from farebox.limits.held import STRANGERS
 from farebox.model import Caller
@@ -79,7 +79,8 @@ class Application:
     async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Answer:
         caller = await self._admit(route, exchange, parameters)
         known = caller is not None and route.access is Access.ACCOUNT
-        exchange.hold(self._services.held.lease(parameters["account_id"] if known else STRANGERS))
+        holder = parameters["account_id"] if known else STRANGERS + stranger(exchange.client)
+        exchange.hold(self._services.held.lease(holder))
         body = b""
         if route.raw_limit:
             body = await whole_body(exchange, self._services.settings, route.raw_limit)

@@ -13,10 +13,10 @@ MIB: Final = 2**20
 UNCLAIMED: Final = ""
 """Stands for the account of what came and nobody has asked for yet: unfinished heads, and requests that wait."""
 STRANGERS: Final = "?"
-"""The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages."""
+"""The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages. What follows it
+is where they come from: one address is never given more than half of what the others leave of it."""
 UNCLAIMED_SHARE: Final = 8
 """Each of the two may hold this part of the process's bytes."""
-_NOBODY = (UNCLAIMED, STRANGERS)
 RETRY_SECONDS: Final = 2
 
 Scope = Literal["account", "process"]
@@ -25,12 +25,14 @@ Scope = Literal["account", "process"]
 class ByteBudget:
     """What all exchanges of the process hold. `held_bytes`, `refused` and `by_account` may be read at any time."""
 
-    __slots__ = ("account_max", "by_account", "held_bytes", "process_max", "refused")
+    __slots__ = ("account_max", "by_account", "held_bytes", "process_max", "refused", "strangers_bytes")
 
     def __init__(self, process_max: int = 512 * MIB, account_max: int = 256 * MIB) -> None:
         self.process_max = process_max
         self.account_max = account_max
         self.held_bytes = 0
+        self.strangers_bytes = 0
+        """Of them, those of all strangers."""
         self.by_account: dict[str, int] = {}
         """Of accounts that hold any."""
         self.refused: dict[Scope, int] = {"account": 0, "process": 0}
@@ -49,15 +51,21 @@ class ByteBudget:
         held = self.by_account.get(account_id, 0)
         if held + more > self._own(account_id):
             return "account"
+        if account_id.startswith(STRANGERS):
+            left_by_strangers = self._own(account_id) - (self.strangers_bytes - held)
+            if 2 * (held + more) > left_by_strangers:
+                return "account"
         left_by_others = self.process_max - (self.held_bytes - held)
         return "process" if 2 * (held + more) > left_by_others else None
 
     def _own(self, account_id: str) -> int:
-        return self.process_max // UNCLAIMED_SHARE if account_id in _NOBODY else self.account_max
+        return self.process_max // UNCLAIMED_SHARE if _is_nobody(account_id) else self.account_max
 
     def count(self, account_id: str, more: int) -> None:
         """Bytes that are there, or are there no longer."""
         self.held_bytes += more
+        if account_id.startswith(STRANGERS):
+            self.strangers_bytes += more
         held = self.by_account.get(account_id, 0) + more
         if held:
             self.by_account[account_id] = held
@@ -115,8 +123,12 @@ class Lease:
         self._closed = True
 
 
+def _is_nobody(account_id: str) -> bool:
+    return account_id == UNCLAIMED or account_id.startswith(STRANGERS)
+
+
 def _problem(full: Scope, account_id: str, budget: ByteBudget) -> Problem:
-    if full == "account" and account_id not in _NOBODY:
+    if full == "account" and not _is_nobody(account_id):
         return Problem(
             ACCOUNT_BYTES_FULL,
             f"The bodies of this account's calls in flight fill its share of the server's memory "
