@@ -1,14 +1,16 @@
 """Helper processes: accounts take turns, what takes too long is ended, and nothing is left behind."""
 
 import asyncio
+import os
 import pickle
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from farebox.offload import Busy, Died, Pool, TooMuch
-from farebox.offload.pool import WAITING_OF_ACCOUNT_MAX
+from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
 from tests.ride.kit import PATIENCE_SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
@@ -80,6 +82,43 @@ async def test_of_one_account_only_so_much_waits() -> None:
     for task in (*tasks, charge, other):
         with pytest.raises(Died):
             await task
+
+
+async def test_however_many_wait_there_is_a_place_for_the_next_account() -> None:
+    pool = Pool(1, cpu_seconds=600)
+    tasks = [asyncio.create_task(pool.run("0", re.match, *FOR_EVER))]
+    await asyncio.sleep(0)
+    waits: list[int] = []
+    for account in range(6):
+        begun = [asyncio.create_task(pool.run(str(account), re.match, *FOR_EVER)) for _ in range(WAITING_MAX)]
+        await asyncio.sleep(0)
+        waits.append(sum(not task.done() for task in begun))
+        tasks += begun
+    assert waits[0] == WAITING_OF_ACCOUNT_MAX
+    assert all(waits)
+    await pool.close()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(ended, (Busy, Died))
+
+
+async def test_work_whose_helper_dies_is_done_by_another() -> None:
+    pool = Pool(1, cpu_seconds=600)
+    assert await pool.run("a", bytes.upper, b"word") == b"WORD"
+    [idle] = pool.alive
+    os.kill(idle.pid, signal.SIGKILL)
+    assert await pool.run("a", bytes.upper, b"word") == b"WORD"
+    hopeless = asyncio.create_task(pool.run("a", re.match, *FOR_EVER))
+    await asyncio.sleep(0)
+    killed = {idle.pid}
+    for _ in range(2):
+        await eventually(lambda: bool({helper.pid for helper in pool.alive} - killed), "a helper at work")
+        [pid] = {helper.pid for helper in pool.alive} - killed
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    with pytest.raises(Died):  # what ends two helpers is not given to a third
+        await hopeless
+    await pool.close()
+    assert not pool.alive
 
 
 async def test_whoever_goes_gives_up_the_place_and_idle_helpers_end() -> None:

@@ -128,8 +128,11 @@ class Pool:
             self._threads.shutdown()
 
     def _is_full(self, account_id: str) -> bool:
-        own = self._waiting.get(account_id, ())
-        return self._waiting_count >= WAITING_MAX or len(own) >= WAITING_OF_ACCOUNT_MAX
+        """Whether nothing further of the account's may wait. At most half of what the others leave, so that there
+        is a place for the next account however many wait."""
+        own = len(self._waiting.get(account_id, ()))
+        left = WAITING_MAX - (self._waiting_count - own)
+        return own >= min(WAITING_OF_ACCOUNT_MAX, left // 2)
 
     def _serve(self) -> None:
         """Begin what can be begun."""
@@ -159,9 +162,19 @@ class Pool:
         return None
 
     async def _do(self, work: _Work) -> None:
+        try:
+            if not await self._try(work):
+                await self._try(work, last=True)
+        finally:
+            _fail(work, Died("an error"))
+            self._done(work)
+
+    async def _try(self, work: _Work, *, last: bool = False) -> bool:
+        """Have it done by a helper, the last time by a new one. Whether it has ended: where its helper died, of which
+        the work need not be the reason, it has not."""
         helper: HelperProcess | None = None
         try:
-            helper = self._idle.pop() if self._idle else await self._begun()
+            helper = self._idle.pop() if self._idle and not last else await self._begun()
             outcome, value, spent = await self._in_thread(helper.do, work.head, work.body)
             if not spent:
                 self._idle.append(helper)
@@ -172,12 +185,13 @@ class Pool:
         except (HelperDied, OSError) as error:
             if not self._closed:
                 log.warning("helper ended", why=str(error))
+                if not last and not isinstance(error.__cause__, TimeoutError):
+                    return False
             _fail(work, Died(str(error)))
         finally:
-            _fail(work, Died("an error"))
-            self._done(work)
-        if helper is not None:
-            await self._end([helper])
+            if helper is not None:
+                self._spawn(self._end([helper]))
+        return True
 
     def _done(self, work: _Work) -> None:
         self._running[work.account_id] -= 1
