@@ -14,6 +14,7 @@ KNOWN: Final = "zstd, br, gzip, deflate"
 """The codings that can be undone, as an `Accept-Encoding` has them."""
 CODINGS_MAX: Final = 3
 """Codings that may be stacked."""
+_HEADER_MAX: Final = 512
 PIECE_BYTES_MAX: Final = 2**20
 MEMBERS_FREE: Final = 100
 MEMBER_BYTES: Final = 2**10
@@ -21,6 +22,8 @@ MEMBER_BYTES: Final = 2**10
 _GZIP_SLICE: Final = 2**12  # what follows a member is copied at its end
 _ZSTD_WINDOW: Final = 2**23  # the most that RFC 9659 lets a sender use
 _ZSTD_SLICE: Final = 512  # a block of 128 KiB takes four bytes at least, and comes out as a whole
+_ZSTD_SMALL: Final = 2**16  # up to here in smaller slices, of which less comes out at once
+_ZSTD_SMALL_SLICE: Final = 64
 
 
 class UnknownCoding(ValueError):
@@ -92,9 +95,12 @@ class Decoder:
 
 
 def codings(header: str | None) -> list[str]:
-    """What a `Content-Encoding` names, in the order in which it was applied."""
+    """What a `Content-Encoding` names, in the order in which it was applied. One that is very long names nothing that
+    is known."""
     if not header:
         return []
+    if len(header) > _HEADER_MAX:
+        return [header]
     names = [name.strip().lower() for name in header.split(",")]
     return [name for name in names if name not in ("", "identity")]
 
@@ -172,8 +178,9 @@ class _Zstd:
         self.members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), _ZSTD_SLICE):
-            coded = data[start : start + _ZSTD_SLICE]
+        size = _ZSTD_SLICE if len(data) > _ZSTD_SMALL else _ZSTD_SMALL_SLICE
+        for start in range(0, len(data), size):
+            coded = data[start : start + size]
             while coded:
                 if self._inner.eof:
                     self._inner = self._context.decompressobj()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from farebox.errors import Problem
 from farebox.http.exchange import Exchange
-from farebox.http.server.connection import PROGRESS_BYTES
+from farebox.http.server.state import PROGRESS_BYTES
 from farebox.limits.held import UNCLAIMED, ByteBudget
 from tests.http.serving import Asked, Peer, Served, request, serving, until
 

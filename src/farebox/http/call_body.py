@@ -20,7 +20,8 @@ EXPANSION_MAX: Final = 200
 """How many times its size a body may decode to; a mebibyte it may always."""
 _ALWAYS: Final = 2**20
 _AT_ONCE: Final = 2**16
-"""Up to so many bytes are decoded on the event loop."""
+"""Up to so many bytes are decoded on the event loop, while no more than these come out. None of brotli, which fills its
+whole window before it gives anything."""
 _PIECE: Final = 2**22
 """Bytes that are decoded before they are counted."""
 
@@ -87,9 +88,13 @@ async def _decoded(body: bytes, names: list[str], limit: int, lease: Lease) -> b
         decoder = Decoder(names)
         pieces: list[bytes] = []
         coming = decoder.feed(body, limit) if body else iter(())
-        while piece := _more(coming) if len(body) <= _AT_ONCE else await asyncio.to_thread(_more, coming):
-            lease.take(len(piece))
-            pieces.append(piece)
+        if len(body) <= _AT_ONCE and "br" not in names:
+            pieces.append(_more(coming, _AT_ONCE))
+            lease.take(len(pieces[0]))
+        if not pieces or len(pieces[0]) >= _AT_ONCE:
+            while piece := await asyncio.to_thread(_more, coming, _PIECE):
+                lease.take(len(piece))
+                pieces.append(piece)
         if body:
             decoder.close()
         lease.shrink(lease.size - len(body))
@@ -100,14 +105,14 @@ async def _decoded(body: bytes, names: list[str], limit: int, lease: Lease) -> b
         raise Problem(BODY_TOO_LARGE, f"Decoded, the body has more than {limit} bytes.") from error
 
 
-def _more(coming: Iterator[bytes]) -> bytes:
-    """The next pieces; empty at the end."""
+def _more(coming: Iterator[bytes], most: int) -> bytes:
+    """The next pieces, about so many bytes; fewer at the end."""
     pieces: list[bytes] = []
     size = 0
     for piece in coming:
         if piece:
             pieces.append(piece)
             size += len(piece)
-            if size >= _PIECE:
+            if size >= most:
                 break
     return b"".join(pieces)

@@ -22,6 +22,8 @@ _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110, 5.5
 _METADATA = "cf-aig-metadata"  # JSON that stays here
 STEP_HEADERS_MAX = 100
 """As many as a request may have."""
+QUERY_FIELDS_MAX = 200
+"""Fields of a query: each is decoded, and encoded again."""
 GATEWAY_TOKEN_HEADER = "cf-aig-authorization"  # noqa: S105 - a header's name
 
 
@@ -37,7 +39,10 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 def read_credentials(headers: Headers, query: str) -> Credentials:
-    """Sort a request's credentials into ours and the caller's own."""
+    """Sort a request's credentials into ours and the caller's own. Raises Problem (INVALID_REQUEST) where its query has
+    more fields than anybody reads."""
+    if query.count("&") >= QUERY_FIELDS_MAX:
+        raise Problem(INVALID_REQUEST, f"The query has more than {QUERY_FIELDS_MAX} fields.")
     token = _bare(headers.get(GATEWAY_TOKEN_HEADER))
     own_key = False
     for name in CALLER_KEY_HEADERS:

@@ -75,6 +75,8 @@ class _Named(msgspec.Struct):
 STEPS_MAX: Final = 10
 _STEP_BYTES_MAX: Final = 64 * 1024
 _STEP_HEADERS_MAX: Final = 200
+_STEP_TARGET_MAX: Final = 16 * 1024
+"""Bytes of a step's endpoint, as of the target of a request."""
 _NAMED: Final = msgspec.json.Decoder(_Named)
 _STEPS: Final = msgspec.json.Decoder(list[Step])
 
@@ -137,6 +139,8 @@ def read_steps(body: bytes) -> list[Step]:
 
 def _check_step(step: Step) -> None:
     """Raises InvalidRequest where what a step says beside its query is larger than a request's head may be."""
+    if len(step.endpoint) > _STEP_TARGET_MAX:
+        raise InvalidRequest(f"A step's endpoint is longer than {_STEP_TARGET_MAX:,} bytes.")
     size = len(step.provider) + len(step.endpoint)
     size += sum(len(name) + len(value) for name, value in step.headers.items()) + len(msgspec.json.encode(step.config))
     if size > _STEP_BYTES_MAX or len(step.headers) > _STEP_HEADERS_MAX:

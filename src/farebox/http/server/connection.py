@@ -11,21 +11,14 @@ import structlog
 from farebox.http.exchange import ClientGone
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.heads import refused
-from farebox.http.server.kept import Kept
+from farebox.http.server.kept import UNCLAIMED_FREE, Kept
 from farebox.http.server.preface import read_preface
 from farebox.http.server.reader import RequestReader
-from farebox.http.server.state import ServerState
+from farebox.http.server.state import PAUSE_ABOVE, PROGRESS_BYTES, REST_BYTES, ServerState
 from farebox.limits.held import Lease
 
-PAUSE_ABOVE = 256 * 2**10
-"""Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
-Until it is read again, its going away is not noticed either."""
 WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
 """Bytes of answers that wait to be taken: above the one a stream waits, below the other it goes on."""
-PROGRESS_BYTES = 16 * 2**10
-"""What a client must take of a waiting answer in `Limits.write_seconds`, or send of a body in `Limits.body_seconds`."""
-UNCLAIMED_FREE = 4 * 2**10
-"""Bytes of unfinished heads, and of what nobody has asked for, that are not counted: what most heads have."""
 
 log = structlog.get_logger("farebox.http")
 
@@ -104,6 +97,9 @@ class Connection(asyncio.Protocol):
         state.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if len(data) > REST_BYTES and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self.state.loop.call_soon(self._rested)
         if self._preface is not None:
             data = self._after_preface(self._preface + data)
             if not data:
@@ -124,6 +120,10 @@ class Connection(asyncio.Protocol):
                 self._ahead += len(data)
         if self._kept.counting or self._ahead + self._reader.pending > UNCLAIMED_FREE:
             self._count_unclaimed()
+
+    def _rested(self) -> None:
+        if not (self._paused or self._transport.is_closing()):
+            self._transport.resume_reading()
 
     def _after_preface(self, data: bytes) -> bytes:
         """What follows the header of the PROXY protocol. Whoever lacks it is closed without an answer."""

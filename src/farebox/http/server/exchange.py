@@ -19,6 +19,8 @@ _HEAD_FREE = 4 * 2**10
 """A head up to this size is not counted."""
 _STEP = 64 * 2**10
 """Bytes by which a body that does not tell its length is counted ahead."""
+_PIECE_MIN = 2**10
+"""Smaller pieces of a body are joined: as objects, the smallest would take many times their bytes."""
 
 Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
 """How the end of the answer is seen; empty: it has not begun."""
@@ -232,12 +234,14 @@ class Http1Exchange:
         if self.asked and (self._received > self._limit or not self._room()):
             self._chunks.clear()
             self._wake()
-        elif self.length is not None:
-            self._chunks.append(data)
-        elif self._chunks:
-            self._chunks[0] += data
+            return
+        chunks = self._chunks
+        if chunks and isinstance(chunks[-1], bytearray) and (self.length is None or len(data) < _PIECE_MIN):
+            chunks[-1] += data
+        elif self.length is None or (chunks and len(data) < _PIECE_MIN):
+            chunks.append(bytearray(data))
         else:
-            self._chunks.append(bytearray(data))  # as objects, the smallest chunks would take many times their bytes
+            chunks.append(data)
 
     def _room(self) -> bool:
         """Whether what has come may be kept."""

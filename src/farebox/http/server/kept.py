@@ -2,6 +2,9 @@
 
 from farebox.limits.held import ByteBudget, Lease
 
+UNCLAIMED_FREE = 4 * 2**10
+"""Bytes of unfinished heads, and of what nobody has asked for, that are not counted: what most heads have."""
+
 
 class Kept:
     """Counts of one connection."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 PIPELINED_MAX = 64
 """Requests that wait for the one before them."""
+CHUNKS_FREE = 1_000
+CHUNK_BYTES_MIN = 64
+"""What the chunks of a body have at least on average, but for the CHUNKS_FREE: each takes its work, whatever is in it,
+and a body of single bytes would keep the others waiting for seconds."""
 
 _ONCE = frozenset({"host", "content-length", "transfer-encoding"})
 _NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
@@ -29,6 +33,7 @@ class RequestReader:
 
     __slots__ = (
         "_arriving",
+        "_chunks",
         "_connection",
         "_head_bytes",
         "_head_lines",
@@ -66,6 +71,8 @@ class RequestReader:
         self._head_bytes = self._head_lines = 0
         self._arriving: Http1Exchange | None = None
         """The exchange whose body is on its way."""
+        self._chunks = 0
+        """How many pieces of its body have come."""
         self._upgrading = False
         self._received = b""
         """What is being fed."""
@@ -169,14 +176,21 @@ class RequestReader:
             self._fail(503, "Too many requests without waiting for an answer.")
         exchange.head_bytes = self._head_bytes
         self._arriving = exchange
+        self._chunks = 0
         self.waiting.append(exchange)
         self._target, self._headers = b"", {}
         self._head_bytes = self._head_lines = self.unread = 0
 
     def on_body(self, data: bytes) -> None:
         self.unread = 0
-        if self._arriving is not None:
-            self._arriving.add(data)
+        exchange = self._arriving
+        if exchange is None:
+            return
+        exchange.add(data)
+        if exchange.length is None:
+            self._chunks += 1
+            if exchange.received < CHUNK_BYTES_MIN * (self._chunks - CHUNKS_FREE):
+                self._fail(400, f"The chunks of the request's body are too small: at least {CHUNK_BYTES_MIN} bytes.")
 
     def on_message_complete(self) -> None:
         exchange = self._arriving

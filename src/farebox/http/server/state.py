@@ -14,6 +14,15 @@ from farebox.limits.held import ByteBudget
 if TYPE_CHECKING:
     from farebox.http.server.connection import Connection
 
+PAUSE_ABOVE = 256 * 2**10
+"""Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
+Until it is read again, its going away is not noticed either."""
+PROGRESS_BYTES = 16 * 2**10
+"""What a client must take of a waiting answer in `Limits.write_seconds`, or send of a body in `Limits.body_seconds`."""
+REST_BYTES = 64 * 2**10
+"""What a client may send at once before the others have their turn: the event loop reads a connection on and on while
+there is something to be read."""
+
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
