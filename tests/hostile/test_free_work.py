@@ -31,6 +31,8 @@ SLUG, OTHER, MODEL, DEAR = "cerebras", "groq", "acme-1", "acme-dear"
 PATH = f"{SLUG}/chat/completions"
 PATIENCE_MS = 4_000
 """How long callers wait. The loop's clock is moved on by it, and by less than a database may take."""
+BUSY_SECONDS = 120.0
+"""For what may wait for a helper process that counts, and is begun on a busy machine."""
 READ = "counted from what was read"
 Answer = Callable[[Exchange], Awaitable[None]]
 SILENCE = None
@@ -154,7 +156,7 @@ async def left(customer: Customer, provider: Provider, content: bytes, path: str
     wire: Wire = await start(customer, content, path)
     await eventually(lambda: provider.seen > seen, "the provider has it")
     wire.hang_up()
-    await eventually(lambda: len(log_rows(customer)) > rows, "the row")
+    await eventually(lambda: len(log_rows(customer)) > rows, "the row", BUSY_SECONDS)
     return log_rows(customer)[0]
 
 
