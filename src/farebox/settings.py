@@ -77,7 +77,9 @@ class Settings:
     proxy_protocol: Literal["off", "on"] = _setting("off", "`on`: trusted proxies use the PROXY protocol, 1 or 2.")
     metrics_port: int = _setting(0, "Port of its own for `GET /metrics` (docs/metrics.md); 0: none.", 0, 65535)
     metrics_host: str = _setting("127.0.0.1", "Its address. One that others can reach needs FAREBOX_METRICS_TOKEN.")
-    metrics_token: str = _setting("", "Token for `GET /metrics`, there and at the main port.", secret=True)
+    metrics_token: str = _setting(
+        "", "Token for `GET /metrics`, there and at the main port: 16 to 512 characters.", secret=True
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least that is logged.")
     log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
