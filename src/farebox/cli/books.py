@@ -130,11 +130,14 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         for difference in differences:
             typer.echo(difference.message)
-        typer.echo(
-            f"Checked {accounts} accounts: {f'{len(differences)} differences' if differences else 'the books balance'}."
-        )
+        outcome = _counted(len(differences), "difference") if differences else "the books balance"
+        typer.echo(f"Checked {_counted(accounts, 'account')}: {outcome}.")
     if differences:
         raise typer.Exit(1)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _say_damaged(damage: list[str], *, as_json: bool) -> NoReturn:

@@ -71,7 +71,7 @@ TEXTS: dict[str, str] = {
     ),
     "database_trouble": (
         "The database refused reads or writes, and calls were answered 503 meanwhile: its disk was full, failing or "
-        "read-only, or the database itself is damaged or was replaced. What to do stands below; `GET /readyz` tells "
+        "read-only, or the database itself is damaged or was replaced. What to do is its `remedy`; `GET /readyz` tells "
         "whether it is over."
     ),
     "journal_unwritable": (
