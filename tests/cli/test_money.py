@@ -81,7 +81,7 @@ def test_a_balance_needs_an_account(cli: Cli, acme: str) -> None:
 def test_the_check_tells_each_difference(cli: Cli, acme: str, data_dir: Path) -> None:
     assert cli("grant", "--account", acme, "--amount", "5", "--id", "g").status == 0
     clean = cli("check", "--json").json
-    assert clean == {"clean": True, "accounts": 1, "differences": []}
+    assert clean == {"clean": True, "damage": [], "accounts": 1, "differences": []}
     assert "the books balance" in cli("check").out
 
     with opened_for_command(load()) as connection:
