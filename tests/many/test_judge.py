@@ -130,6 +130,32 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
     assert await world.instances() == {"judge", "living", "silent"}
 
 
+async def test_a_judge_that_dies_at_it_is_followed_by_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time it is taken for dead itself, its right to be alone at it has ended."""
+    begun, end_lost = asyncio.Event(), instances._end_lost
+
+    async def dies(services: Services, **lost: Any) -> None:
+        if services.instance == "first":
+            begun.set()
+            await asyncio.Event().wait()
+        await end_lost(services, **lost)
+
+    monkeypatch.setattr(instances, "_end_lost", dies)
+    await world.seen("silent")
+    left = [await world.hold("silent"), await world.hold("first")]
+    first, second = world.judge("first"), world.judge("second")
+    await world.pass_time(LOST_AFTER, first, second)
+    world.clock.seconds += STEP
+    dying = asyncio.ensure_future(first.look())
+    await begun.wait()
+    await world.pass_time(LOST_AFTER + STEP, second)
+    assert await world.states() == dict.fromkeys(left, "expired")
+    assert await world.instances() == {"second"}
+    dying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dying
+
+
 async def test_only_holds_of_the_very_process_are_ended(world: World) -> None:
     names = ("silenc", "silent", "silent2", "zoe")
     for name in names:

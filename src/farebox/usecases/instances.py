@@ -21,8 +21,6 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.usecases.leases import alone
 from farebox.usecases.services import Services
 
-LEASE_MS = 60_000
-"""Longer than it takes to end what a process left open; whoever takes longer is joined by another, without harm."""
 NO_ROW = -1
 """Stands for what an owner of holds has written that has no row."""
 SEEN_TIMES = 6
@@ -89,7 +87,9 @@ class Judge:
                 services,
                 "in_doubt",
                 every_ms=0,
-                lease_ms=LEASE_MS,
+                # Until a judge that dies at it is taken for dead itself; one that lives and takes longer is joined by
+                # another, without harm.
+                lease_ms=services.settings.instance_timeout_ms,
                 retry_ms=0,
                 job=partial(_end_lost, lost=lost, gone=gone),
             )
