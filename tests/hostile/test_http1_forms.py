@@ -34,6 +34,20 @@ async def test_a_request_line_has_two_spaces(line: bytes) -> None:
     assert len(asked.exchanges) == 1
 
 
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"GET /a HTTP/1.1\r\n" + HOST])
+async def test_a_header_does_not_stand_for_the_request_line(before: bytes) -> None:
+    raw = before + b"GET  /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        peer = await served.open(raw)
+        if before.strip():
+            assert (await peer.answer()).status == 200
+        assert (await peer.answer()).status == 400
+        told = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
+        assert told.status == 200, "a header may have it beside the line"
+    assert [exchange.path for exchange in asked.exchanges] == ["/a", "/b"][not before.strip() :]
+
+
 async def test_one_in_any_pieces_is_read() -> None:
     """Also behind empty lines, and behind other requests."""
     one = b"\r\n\r\nPOST /a%20b?x=y%20z HTTP/1.1\r\nContent-Length: 13\r\n" + HOST + b"GET  / HTTP/1"

@@ -4,7 +4,7 @@ Versions 1 and 2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt.
 """
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 PREFACE_MAX: Final = 4096
@@ -25,6 +25,14 @@ def read_preface(data: bytes) -> tuple[int, str] | None:
     raise ValueError("the connection does not begin with a header of the PROXY protocol")
 
 
+def plain(address: str) -> str:
+    """The address; one of IPv4 as it is usually written: a socket for both kinds, ours or a proxy's, has it as IPv6's
+    (`::ffff:192.0.2.1`). Raises ValueError where it is none."""
+    found = ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return str(mapped or found)
+
+
 def _version_1(data: bytes) -> tuple[int, str] | None:
     end = data.find(b"\r\n", 0, _V1_MAX) + 2
     if end == 1:
@@ -39,7 +47,7 @@ def _version_1(data: bytes) -> tuple[int, str] | None:
     address, other = ip_address(found[2].decode("ascii")), ip_address(found[3].decode("ascii"))
     if not address.version == other.version == int(found[1]):
         raise ValueError("the header's addresses are of another kind")
-    return end, str(address)
+    return end, plain(str(address))
 
 
 def _version_2(data: bytes) -> tuple[int, str] | None:
@@ -56,4 +64,4 @@ def _version_2(data: bytes) -> tuple[int, str] | None:
         return 16 + length, ""
     if length < 2 * size + 4:
         raise ValueError("the header's addresses are cut off")
-    return 16 + length, str(ip_address(data[16 : 16 + size]))
+    return 16 + length, plain(str(ip_address(data[16 : 16 + size])))

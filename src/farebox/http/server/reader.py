@@ -32,6 +32,7 @@ class RequestReader:
     """Makes exchanges of what arrives. The parser calls its `on_…` methods."""
 
     __slots__ = (
+        "_after_body",
         "_arriving",
         "_chunks",
         "_connection",
@@ -80,11 +81,13 @@ class RequestReader:
         """What came before of a head that is in pieces, up to the end of its request line; None: nobody knows."""
         self._headed = False
         """A head has become whole with what is being fed."""
+        self._after_body = False
+        """What is being fed has a part of a body."""
 
     def feed(self, data: bytes) -> None:
         size = len(data)
         begins = self.unread == 0 and self._arriving is None
-        self._received, self._headed = data, False
+        self._received, self._headed, self._after_body = data, False, False
         self.unread += size
         while data and not self.deaf:
             try:
@@ -183,6 +186,7 @@ class RequestReader:
 
     def on_body(self, data: bytes) -> None:
         self.unread = 0
+        self._after_body = True
         exchange = self._arriving
         if exchange is None:
             return
@@ -232,9 +236,14 @@ class RequestReader:
             self._line = line + end
 
     def _check_line(self, method: str, version: str) -> None:
-        """The parser takes any number of spaces between the parts of a request line, where others count them."""
+        """The parser takes any number of spaces between the parts of a request line, where others count them. A line
+        stands at the start or behind a line's end, so that a header cannot have it in the request line's place; behind
+        a body, which needs no such end, it is not looked for so closely."""
+        if self._line is None:
+            return
         line = b"%b %b HTTP/%b\r\n" % (method.encode(), self._target, version.encode())
-        if self._line is not None and line not in self._line + self._received:
+        text = self._line + self._received
+        if not (text.startswith(line) or b"\n" + line in text or (self._after_body and line in text)):
             self._fail(400, "The request line has more than one space between its parts.")
 
     def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
