@@ -132,6 +132,8 @@ async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
         (b"SSH-2.0-OpenSSH_9.2\r\n", "protocol"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "protocol"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK, "protocol"),
+        (b"HTTP/1.1 000 None\r\n\r\n", "protocol"),
+        (b"HTTP/1.1 099 Low\r\n\r\n" + OK, "protocol"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"a" * (HEAD_MAX + 10), "protocol"),
         (b"HTTP/1.1 102 Processing\r\n\r\n" * (HEAD_MAX // 20), "protocol"),
         (CHUNKED + b"0\r\nTrail: " + b"a" * (16 * SILENT_MAX), "protocol"),

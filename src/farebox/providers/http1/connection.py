@@ -281,8 +281,8 @@ class Connection(asyncio.Protocol):
         answer, status = self._answer, self._parser.get_status_code()
         assert answer is not None
         if status < 200:
-            if status == 101:
-                raise httptools.HttpParserError("a switch of protocols that nobody asked for")
+            if status == 101 or status < 100:
+                raise httptools.HttpParserError("a switch of protocols that nobody asked for, or no status at all")
             return  # 100, 102, 103: the answer itself follows
         answer.status = status
         self._framed = True
