@@ -170,6 +170,19 @@ def test_several_hosts_have_each_their_port() -> None:
     assert parse("postgresql:///db?host=a,b&port=1,2").hosts == (("a", 1), ("b", 2))
     assert parse("postgresql:///db?host=a,b&port=1").hosts == (("a", 1), ("b", 1))
     assert "2 hosts and 3 ports" in refusal("postgresql:///db?host=a,b&port=1,2,3")
+    assert parse("postgresql://a:1/db?host=b").hosts == (("b", 1),), "one parameter leaves the other as it was"
+    assert parse("postgresql://a:1/db?host=b,c").hosts == (("b", 1), ("c", 1))
+    assert parse("postgresql://a:1,b:2/db?port=3").hosts == (("a", 3), ("b", 3))
+    assert parse("postgresql://a,b:2/db").hosts == (("a", None), ("b", 2))
+    assert "1 hosts and 2 ports" in refusal("postgresql://a:1,b:2/db?host=c")
+
+
+@pytest.mark.parametrize("query", ["sslcert=/no/x", "sslkey=/no/x", "sslmode=verify-ca&sslrootcert=/no/x"])
+def test_a_file_that_is_missing_is_told_by_its_parameter(query: str) -> None:
+    name = query.rpartition("&")[2].partition("=")[0]
+    assert f"the file that {name} names cannot be read" in refusal(f"postgresql://h/db?{query}")
+    assert parse("postgresql://h/db?sslmode=disable&sslcert=/no/x").arguments
+    assert parse("postgresql://h/db?sslrootcert=/no/x").arguments, "nothing is verified by it"
 
 
 def test_a_socket_is_a_path_written_either_way() -> None:

@@ -5,6 +5,7 @@ quiet. Here each parameter of libpq does what it does there, or is refused by na
 be, or be part of, a password.
 """
 
+import os
 import re
 import socket
 import ssl
@@ -150,16 +151,18 @@ def _parameters(query: str) -> dict[str, str]:
 
 
 def _hosts(hostlist: str, given: dict[str, str]) -> tuple[tuple[str | None, int | None], ...]:
-    """Hosts with their ports: of the parameters, else those before the path."""
-    found = [_host(part) for part in hostlist.split(",")]
+    """Hosts with their ports: each of the parameters, else as before the path."""
+    before = [_host(part) for part in hostlist.split(",")]
+    hosts, ports = [host for host, _ in before], [port for _, port in before]
     if "host" in given:
-        found = [(host, None) for host in given.pop("host").split(",")]
-    ports = given.pop("port", "").split(",")
-    if ports != [""]:
-        if len(ports) not in (1, len(found)):
-            raise _wrong(f"it names {len(found)} hosts and {len(ports)} ports")
-        found = [(host, _port(port)) for (host, _), port in zip(found, ports * len(found), strict=False)]
-    return tuple((host or None, port) for host, port in found)
+        hosts = given.pop("host").split(",")
+    if told := given.pop("port", ""):
+        ports = [_port(port) for port in told.split(",")]
+    if len(set(ports)) == 1:
+        ports = ports[:1] * len(hosts)
+    if len(ports) != len(hosts):
+        raise _wrong(f"it names {len(hosts)} hosts and {len(ports)} ports")
+    return tuple((host or None, port) for host, port in zip(hosts, ports, strict=True))
 
 
 def _host(part: str) -> tuple[str, int | None]:
@@ -221,10 +224,23 @@ def _secured(given: dict[str, str]) -> dict[str, Any]:
     """What asyncpg is told of TLS and files."""
     names = _DRIVERS | {"sslmode", "sslrootcert"}
     told = {name: value for name, value in given.items() if name in names and value}
+    _require_files(told)
     if told.get("sslrootcert") == "system":
         return {"ssl": _by_the_system(told)}
     # A URL again, for it takes these no other way.
     return {"dsn": "postgresql://" + ("?" + urlencode(told, quote_via=quote) if told else "")}
+
+
+def _require_files(told: Mapping[str, str]) -> None:
+    """The driver would only say that some file is missing. As in libpq, certificates that nothing is verified by need
+    not be there."""
+    mode = told.get("sslmode", "prefer")
+    needed = [] if mode == "disable" else ["sslcert", "sslkey"]
+    if mode.startswith("verify-") and told.get("sslrootcert") != "system":
+        needed.append("sslrootcert")
+    for name in needed:
+        if name in told and not os.access(told[name], os.R_OK):
+            raise _wrong(f"the file that {name} names cannot be read")
 
 
 def _by_the_system(told: Mapping[str, str]) -> ssl.SSLContext:
