@@ -1,0 +1,60 @@
+"""Poolers that answer all that is asked of them, and give each transaction another session of the server: only the
+server's processes tell. PgBouncer 1.18 gives itself away sooner (test_pgbouncer.py)."""
+
+import contextlib
+from collections.abc import Iterator
+from itertools import cycle, repeat
+from typing import Any, cast
+
+import pytest
+
+from farebox.storage.postgres.connecting import Session
+from farebox.storage.postgres.pooler import require_sessions
+from farebox.storage.sql import DatabaseUnavailable
+
+POOLERS_OWN = 99
+
+
+class Pooled:
+    """A client's connection, and the server's process that each of its questions reaches."""
+
+    def __init__(self, processes: Iterator[int], *, named: int = POOLERS_OWN) -> None:
+        self._processes = processes
+        self._named = named
+
+    def get_server_pid(self) -> int:
+        return self._named
+
+    async def fetchval(self, query: str) -> int:
+        return next(self._processes)
+
+    def transaction(self) -> "contextlib.AbstractAsyncContextManager[Any]":
+        return contextlib.nullcontext()
+
+    def terminate(self) -> None:
+        """Nothing is open."""
+
+
+async def judged(mine: Iterator[int], others: Iterator[int], **more: int) -> None:
+    async def another() -> Session:
+        return cast(Session, Pooled(others))
+
+    await require_sessions(cast(Session, Pooled(mine, **more)), another)
+
+
+async def test_a_session_each_is_what_is_needed() -> None:
+    await judged(repeat(11), repeat(12))
+
+
+async def test_without_a_pooler_nothing_more_is_asked() -> None:
+    await judged(iter([11]), iter(()), named=11)
+
+
+@pytest.mark.parametrize(
+    ("mine", "others"),
+    [((11,), (11,)), ((11, 12), (13,)), ((11,), (12, 13))],
+    ids=["one for both", "several for one", "several for the other"],
+)
+async def test_others_are_refused(mine: tuple[int, ...], others: tuple[int, ...]) -> None:
+    with pytest.raises(DatabaseUnavailable, match="pool_mode = session"):
+        await judged(cycle(mine), cycle(others))
