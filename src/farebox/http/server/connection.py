@@ -12,7 +12,7 @@ from farebox.http.exchange import ClientGone
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.heads import refused
 from farebox.http.server.kept import UNCLAIMED_FREE, Kept
-from farebox.http.server.preface import plain, read_preface
+from farebox.http.server.preface import peer_of, read_preface
 from farebox.http.server.reader import RequestReader
 from farebox.http.server.state import PAUSE_ABOVE, PROGRESS_BYTES, REST_BYTES, ServerState
 from farebox.limits.held import Lease
@@ -89,10 +89,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(refused(503, "Too many connections.", state.dates))
             self._transport.close()
             return
-        peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else ""
-        if self.peer.startswith("::ffff:"):
-            self.peer = plain(self.peer)
+        self.peer = peer_of(transport)
         if state.prefaced is not None and state.prefaced(self.peer):
             self._preface = b""
         self.deadline = state.loop.time() + state.limits.head_seconds

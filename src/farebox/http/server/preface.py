@@ -3,6 +3,7 @@
 Versions 1 and 2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt.
 """
 
+import asyncio
 import re
 from ipaddress import IPv6Address, ip_address
 from typing import Final
@@ -31,6 +32,15 @@ def plain(address: str) -> str:
     found = ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return str(mapped or found)
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The address of whoever is connected; empty where it has none."""
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return ""
+    address = str(peer[0])
+    return plain(address) if ":" in address else address
 
 
 def _version_1(data: bytes) -> tuple[int, str] | None:
