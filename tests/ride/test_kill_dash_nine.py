@@ -30,7 +30,6 @@ from farebox.settings import Settings, secret_key
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
 from farebox.usecases import administer
-from farebox.usecases.instances import LEASE_MS
 from farebox.vault import Vault
 from tests.engines import looking, read_now, settings_for
 from tests.ride.kit import price_of
@@ -226,7 +225,9 @@ async def kill_and_restart(house: House, chance: random.Random) -> Seen:
 async def nothing_in_doubt(house: House) -> None:
     """Wait until the last server has ended what the dead ones left open: on SQLite its start has."""
     # There, one that was killed while it ended what another left open has the lease for that: its time runs out first.
-    end = time.monotonic() + (0 if house.settings.engine == "sqlite" else LEASE_MS / 1000 + 30)
+    end = time.monotonic() + (
+        0 if house.settings.engine == "sqlite" else house.settings.instance_timeout_ms / 1000 + 30
+    )
     while left := read_now(house.settings, lambda c: rows(c, "SELECT hold_id FROM holds WHERE state = 'open'")):
         assert time.monotonic() < end, left
         await asyncio.sleep(0.1)
