@@ -16,6 +16,7 @@ from farebox import app, worker
 from farebox.clock import SystemClock
 from farebox.ledger.commands import Command, Hold, Verdict
 from farebox.usecases import relay_answer
+from farebox.usecases.watch import Interrupted, Watch
 from tests.engines import ON_BOTH_ENGINES
 from tests.ride.gate import SLUG as GATED
 from tests.ride.gate import gated
@@ -239,3 +240,51 @@ def test_a_dearer_tier_is_held_for_at_its_own_price(tiered: Customer) -> None:
     assert priority * 10 == standard * 18, "priority costs 1.8 times as much, input and output"
     until(lambda: tiered.balance.held == 0, "the holds ended")
     assert log_row(tiered, log_rows(tiered)[0]["id"])["farebox"]["outcome"] == "charged"
+
+
+# Who watches over a call
+
+
+async def _watched(gone: bool) -> tuple[Watch, asyncio.Event]:
+    left = asyncio.Event()
+    if gone:
+        left.set()
+
+    async def wait() -> None:
+        await left.wait()
+
+    watch = Watch(wait, 600)
+    await asyncio.sleep(0.01)
+    return watch, left
+
+
+async def test_who_left_between_two_waits_is_noticed_at_the_next() -> None:
+    watch, _ = await _watched(gone=True)
+    with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
+        pytest.fail("nobody is there")
+    watch.close()
+
+
+async def test_what_is_no_wait_is_not_interrupted() -> None:
+    """Such as a charge that is being written."""
+    watch, left = await _watched(gone=False)
+    with watch.waiting(600):
+        pass
+    left.set()
+    await asyncio.sleep(0.01)
+    with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
+        pytest.fail("nobody is there")
+    watch.close()
+
+
+async def test_an_interrupted_call_can_be_waited_with_again() -> None:
+    """Its task is not left as a cancelled one: a timeout would then not tell its own end from a stop."""
+    watch, left = await _watched(gone=False)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(left.set)
+    with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
+        await loop.create_future()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    watch.close()

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from farebox.storage.operator_alarms import resolve_alarms
 from tests.engines import ON_BOTH_ENGINES
 from tests.providers.test_scrubbing import BASIC, FORMS, KEY
 from tests.ride.kit import set_price, set_provider
@@ -143,6 +144,13 @@ def test_in_what_the_operator_is_told(customer: Customer, provider: Provider) ->
     check(customer, ask(customer))
     content = str(alarmed(customer.farebox).content)
     assert [leak for leak in LEAKS if leak in content] == []
+    customer.farebox.run(customer.farebox.services.database.write(lambda c: resolve_alarms(c, 2)))
+    plain = "sk-plain-0123456789-tail"  # which may pass for a code
+    set_provider(customer.farebox, SLUG, base_url=provider.url, api_key=plain)
+    provider.says(401, {"error": {"message": "No", "code": plain}})
+    assert plain not in ask(customer).text
+    told = alarmed(customer.farebox).content
+    assert (told["code"], "0123456789" in str(told)) == ("[removed]", False)
 
 
 def test_a_key_of_the_callers_own_passes_but_is_not_kept(customer: Customer, provider: Provider) -> None:

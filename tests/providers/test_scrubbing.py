@@ -78,6 +78,14 @@ def test_wherever_it_comes_apart(form: str) -> None:
             assert b"".join(passed(*pieces)) == expected, (first, second)
 
 
+@pytest.mark.parametrize("before", [b"", b":", b"??"])
+def test_in_either_alphabet_of_base64(before: bytes) -> None:
+    key = "sk-~~~???>>>~?>~?>~?>0123"
+    for coded in (base64.b64encode(before + key.encode()), base64.urlsafe_b64encode(before + key.encode())):
+        assert set(coded) & set(b"+/-_")
+        assert not set(Scrubber(key).clean(coded)[6:-6]) & set(b"+/-_"), coded
+
+
 def test_no_line_is_kept_back() -> None:
     pieces = [
         b"data: sk-op\n\n",

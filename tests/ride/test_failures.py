@@ -221,6 +221,7 @@ async def test_an_empty_answer_is_free(farebox: Farebox, customer: Customer) -> 
         answer = await call_raw(customer, path)
     row = ended(customer, answer.log_id, 0)
     assert row["receipt"]["policy"] == "the answer was empty: free"
+    assert row["farebox"]["outcome"] == "charged", "nothing, but as a whole answer"
 
 
 async def test_an_overrun_is_taken_and_never_below_zero(farebox: Farebox) -> None:
