@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.messages.send import UNREACHABLE
 from farebox.messages.sign import message_id
 from farebox.storage.deliveries import claim, due_deliveries, finish
 from farebox.usecases import deliver, endpoints, messages
@@ -184,7 +185,7 @@ async def test_nobody_listens(services: Services) -> None:
     await endpoints.create(services, ANN, url=url, kinds=())
     await notify(services, "a")
     await messages.work(services)
-    assert await states(services) == [("a", 1, 5_000, False, "no answer: ConnectError")]
+    assert await states(services) == [("a", 1, 5_000, False, UNREACHABLE)]
 
 
 async def test_a_removed_endpoint_gets_nothing_more(services: Services, receiver: Receiver, clock: HandClock) -> None:
