@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from farebox.jobs import OnFailure
 from farebox.settings import Settings
 from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, migrate, open_file, schema_version
-from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.storage.sqlite.trouble import damages, naming
+
+if TYPE_CHECKING:
+    from farebox.jobs import OnFailure
 
 T = TypeVar("T")
 
@@ -68,14 +69,16 @@ class Database(Protocol):
 
 
 async def open_database(
-    settings: Settings, activity: Activity | None = None, *, failed: OnFailure | None = None
+    settings: Settings, activity: Activity | None = None, *, failed: "OnFailure | None" = None
 ) -> Database:
     """Open the database that the settings name, its schema brought up to date. What it does is counted in `activity`;
     `failed` is told where something of it that is to go on ended all the same, and was begun again.
 
     Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote it.
     """
-    if settings.engine == "sqlite":
+    if settings.engine == "sqlite":  # each is loaded where it is opened: light commands do without either
+        from farebox.storage.sqlite.database import SqliteDatabase
+
         return SqliteDatabase(settings.database_path, activity, failed=failed)
     from farebox.storage.postgres.database import PostgresDatabase
 
