@@ -164,7 +164,7 @@ def test_a_change_is_what_the_next_call_meets(customer: Customer, gateways: Gate
 
 
 def test_urls(farebox: Farebox, customer: Customer, gateways: Gateways) -> None:
-    base = f"{farebox.services.settings.base_url}/v1/{customer.account_id}"
+    base = f"{farebox.services.base_url}/v1/{customer.account_id}"
     gateways.create("mine")
     assert result(gateways("GET", "mine/url/openai")) == f"{base}/mine/openai"
     assert result(gateways("GET", "default/url/compat")) == f"{base}/default/compat"

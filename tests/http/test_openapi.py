@@ -118,4 +118,4 @@ def test_docs_explain_every_error() -> None:
         line = next(line for line in text.splitlines() if line.startswith(start))
         assert line.endswith(f"| {kind.remedy} |"), f"docs/errors.md gives another remedy for {kind.name}"
         assert line.removeprefix(start).partition(" | ")[0].strip(), f"docs/errors.md does not explain {kind.name}"
-    assert set(re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)) == {kind.name for kind in error_kinds()}
+    assert set(re.findall(r"^\| `(\w+)` \| \d{3} \| ", text, re.MULTILINE)) == {kind.name for kind in error_kinds()}

@@ -18,7 +18,8 @@ from msgspec import inspect
 T = TypeVar("T")
 
 STRICT_BYTES_MAX: Final = 2 * 2**20
-"""A document up to this size is read whole if it is as it should be."""
+"""A document up to this size is read whole if it is as it should be; a larger one where it has few parts."""
+PARTS_MAX: Final = 20_000
 LENIENT_BYTES_MAX: Final = 256 * 2**10
 """A document up to this size is read whole whatever it is like: that takes ten times as long."""
 SPARSE_BYTES_MAX: Final = 256 * 2**10
@@ -45,7 +46,7 @@ class Answers(Generic[T]):
 
     def decode(self, data: bytes) -> T:
         """Raises ValueError where this is no JSON, or nothing like `kind`; RecursionError where it is too deep."""
-        if len(data) > STRICT_BYTES_MAX:
+        if len(data) > STRICT_BYTES_MAX and not _of_few_parts(data):
             data = self._sparse(data)
         try:
             strict: T = self._strict(data)
@@ -87,6 +88,11 @@ class Answers(Generic[T]):
             raise ValueError("nothing that this format answers")
         found: T = fitted
         return found
+
+
+def _of_few_parts(data: bytes) -> bool:
+    """Whether there is little to make objects of, as in a picture. What stands in strings counts too."""
+    return data.count(b"{") + data.count(b"[") <= PARTS_MAX and data.count(b",") <= _ITEMS_MAX
 
 
 def _raw_decoders(kind: inspect.Type) -> "tuple[msgspec.json.Decoder[Any] | None, msgspec.json.Decoder[Any]]":
