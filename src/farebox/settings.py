@@ -210,7 +210,10 @@ class Settings:
         "allow", "Whether an account's spending limit can be set; `deny` answers Cloudflare's 403."
     )
     low_balance_cents: int = _setting(
-        200, "A balance below this is told to the owner, in US cents; 0: never. An account may have its own.", 0, 10**8
+        200,
+        "Notify the owner when the balance falls below this, in US cents; 0: never. An account may have its own.",
+        0,
+        10**8,
     )
     openrouter_prompt_usd: int = _setting(
         5,

@@ -242,6 +242,19 @@ async def test_entries_are_posted_in_order_and_once(tmp_path: Path, database: Da
     await journal.close()
 
 
+async def test_ends_kept_in_memory_are_still_to_be_posted(tmp_path: Path, database: Database) -> None:
+    ledger = Taken(away=True)
+    journal = journal_of(tmp_path, "one", database, ledger)
+    assert journal.remember(entry("first"))
+    await journal.add(entry("second"))
+    assert (journal.depth.entries, journal.empty) == (2, False)
+    ledger.away = False
+    await journal.post()
+    assert ledger.sent == ["first", "second"]
+    assert (journal.depth.entries, journal.empty) == (0, True)
+    await journal.close()
+
+
 async def test_what_a_late_verdict_says_is_on_the_receipt(tmp_path: Path) -> None:
     record = entry("call").record
     row = record.row(Verdict(Outcome.DONE, amount=6, written_off=1, late=True))

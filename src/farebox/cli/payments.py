@@ -229,7 +229,9 @@ def profile(
     topup_max: Cents = None,
     low_balance: Annotated[
         int | None,
-        typer.Option(parser=whole_cents, metavar="CENTS", help="A balance below it is told to the owner; 0: never."),
+        typer.Option(
+            parser=whole_cents, metavar="CENTS", help="Notify the owner when the balance falls below this; 0: never."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

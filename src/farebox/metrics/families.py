@@ -203,7 +203,7 @@ ALARMS_DROPPED = Family(name="farebox_operator_alarms_dropped_total", help="Oper
 LOG_DROPPED = Family(name="farebox_log_lines_dropped_total", help="Lines of the log that could not be written.")
 RELOADS = Family(
     name="farebox_configuration_loads_total",
-    help="Times that a process read prices, providers and tokens anew: at its start, and after each change.",
+    help="Times that a process loaded prices, providers and tokens: at its start, and after each change.",
 )
 LAG = Family(
     name="farebox_event_loop_lag_seconds",

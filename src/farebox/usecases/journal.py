@@ -5,6 +5,7 @@ with the same ids as before, so that one that had reached the database after all
 """
 
 import asyncio
+import dataclasses
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from itertools import islice
@@ -56,8 +57,9 @@ class Journal:
 
     @property
     def depth(self) -> Depth:
-        """How much is still to be posted, as far as this process knows."""
-        return self._files.depth
+        """How much is still to be posted, as far as this process knows. Ends kept in memory have no bytes or age."""
+        files = self._files.depth
+        return dataclasses.replace(files, entries=files.entries + len(self._remembered))
 
     async def add(self, entry: Entry) -> None:
         """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
