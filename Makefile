@@ -31,7 +31,7 @@ format: $(BIN)/.dev  ## format the code, and mend what the linter can
 	$(BIN)/ruff format
 
 docs: $(BIN)/.dev  ## write docs/settings.md and docs/cli.md anew from the program
-	$(BIN)/python -m tests.house.reference
+	$(BIN)/python -m tests.repo.reference
 
 bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both engines, and whether every sum is exact: ten minutes
 	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases $(BENCH_CASES)

@@ -24,6 +24,7 @@ from bench import served, sinks
 from bench.engines import SQLITE, Engine
 from bench.served import Broken, Mock
 from bench.sinks import Sink, Values
+from farebox.billing.documents import issue_invoice
 from farebox.clock import SystemClock
 from farebox.documents.content import Invoice, Line
 from farebox.ledger import audit
@@ -41,7 +42,6 @@ from farebox.storage.customers import add_customer, replace_cards
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import SNAPSHOT, Connection, row, rows
 from farebox.storage.sqlite import SqliteConnection
-from farebox.usecases.documents import issue_invoice
 from farebox.vault import TOKEN_PREFIX, Vault
 
 DAYS = 90

@@ -16,6 +16,14 @@ import structlog
 
 from farebox import logs
 from farebox.clock import Clock, RandomIds, SystemClock
+from farebox.host_resources import (
+    GRACE_SECONDS,
+    AlreadyRunning,
+    Surroundings,
+    say_listening,
+    stop_on_signals,
+    surrounded,
+)
 from farebox.http.application import Application
 from farebox.http.client_address import Clients
 from farebox.http.data_plane import DataPlane
@@ -33,24 +41,16 @@ from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.reading import Refused, parse_refusals
+from farebox.runtime import operator_alarms
+from farebox.runtime.configuration import Configuration
+from farebox.runtime.instances import present
+from farebox.runtime.journal import Journal
+from farebox.runtime.samples import sample_services
+from farebox.runtime.services import Services
+from farebox.runtime.waiters import LOOK_SECONDS, Waiters
 from farebox.settings import Settings, SettingsError, proxies, secret_key
 from farebox.storage.config import installation_id
 from farebox.storage.database import open_database
-from farebox.surroundings import (
-    GRACE_SECONDS,
-    AlreadyRunning,
-    Surroundings,
-    say_listening,
-    stop_on_signals,
-    surrounded,
-)
-from farebox.usecases import operator_alarms
-from farebox.usecases.configuration import Configuration
-from farebox.usecases.instances import present
-from farebox.usecases.journal import Journal
-from farebox.usecases.samples import sample_services
-from farebox.usecases.services import Services
-from farebox.usecases.waiting import LOOK_SECONDS, Waiters
 from farebox.vault import Vault
 from farebox.worker import run_periodic_jobs
 

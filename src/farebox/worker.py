@@ -8,19 +8,21 @@ from typing import NoReturn
 import msgspec
 import structlog
 
+from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.gateway import GatewayConfig
 from farebox.ledger.recovery import expire_due
 from farebox.limits.sharing import exchange, forget_old
+from farebox.operator import messages
+from farebox.operator.deliver import MESSAGES
+from farebox.runtime import operator_alarms
+from farebox.runtime.instances import Judge
+from farebox.runtime.leases import LEASE_MS, alone
+from farebox.runtime.observers import best_effort
+from farebox.runtime.operator_alarms import raise_alarm
+from farebox.runtime.services import Services
 from farebox.storage.calls import forget_logs_above, forget_logs_before, gateways_with_logs
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases import auto_top_up, messages, operator_alarms, payment_news, reconcile, refund, top_up
-from farebox.usecases.deliver import MESSAGES
-from farebox.usecases.instances import Judge
-from farebox.usecases.leases import LEASE_MS, alone
-from farebox.usecases.observers import best_effort
-from farebox.usecases.operator_alarms import raise_alarm
-from farebox.usecases.services import Services
 
 WATCH_SECONDS = 0.4
 """How soon a change of the configuration by another process is noticed."""
@@ -77,7 +79,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "configuration": Periodic(WATCH_SECONDS, _notice_changes),
         "expiry": Periodic(EXPIRE_EVERY_SECONDS, _expire),
         "top_ups": Periodic(MONEY_EVERY_SECONDS, top_up.work, LONG_ROUND_SECONDS),
-        "payment_news": Periodic(MONEY_EVERY_SECONDS, payment_news.work, LONG_ROUND_SECONDS),
+        "payment_news": Periodic(MONEY_EVERY_SECONDS, processor_events.work, LONG_ROUND_SECONDS),
         "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
         MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
@@ -172,7 +174,7 @@ async def _take_over_journals(services: Services) -> None:
 async def _do_alone(services: Services) -> None:
     """What one process does for all: hourly what webhooks left out, daily the books against the processor's."""
     if services.processor is not None:
-        await alone(services, "undelivered", every_ms=HOUR_MS, job=payment_news.sweep_undelivered)
+        await alone(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
         await alone(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
     await alone(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await alone(services, "logs", every_ms=HOUR_MS, job=_forget_logs)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
+from tests.calls.kit import set_gateway
 from tests.hostile.stepwise import CHAT, END, SLUG, stepwise, words
-from tests.ride.kit import set_gateway
 from tests.support import Farebox
 
 pytestmark = pytest.mark.slow

@@ -255,7 +255,7 @@ def test_a_lost_dispute_leaves_a_credit_note_and_auto_top_up_to_the_owner(owner:
 
 
 def _payment_of(farebox: Farebox, account_id: str) -> str:
-    from farebox.usecases import top_up
+    from farebox.billing import top_up
 
     found, _ = farebox.run(top_up.history(farebox.services, account_id, "all", 0, 1))
     assert found[0].payment_id is not None

@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from farebox.billing.documents import content_of, issue_credit_note, issue_invoice
 from farebox.documents.content import CreditNote, Invoice
 from farebox.payments.model import TopUp
 from farebox.payments.purchase import Purchase, Tax, price_purchase
+from farebox.runtime.services import Services
 from farebox.storage.database import opened_for_command
 from farebox.storage.documents import find_by_number
 from farebox.storage.sql import Connection
-from farebox.usecases.documents import content_of, issue_credit_note, issue_invoice
-from farebox.usecases.services import Services
 from tests.messages.kit import ANN, BOB, START, HandClock, bucket_of, change, open_services, sql
 
 VAT = Tax("VAT", 190_000)

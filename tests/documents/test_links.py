@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
+from farebox.billing.documents import document_link, issue_invoice, statement_link
 from farebox.model import Permission
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
-from farebox.usecases.documents import document_link, issue_invoice, statement_link
 from tests.documents.test_issue import bought
 from tests.documents.test_render import read_back
 from tests.support import Customer, Farebox, running_farebox
@@ -102,7 +102,7 @@ def test_a_link_that_was_changed_is_refused(buyer: Buyer, farebox: Farebox) -> N
 
 def test_a_link_expires(buyer: Buyer) -> None:
     services = buyer.farebox.services
-    from farebox.usecases import documents
+    from farebox.billing import documents
 
     past = services.clock.now_ms() // 1000 - 1
     text = documents._signed_text(buyer.number, buyer.account_id, past)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from farebox.billing.documents import statement_of
+from farebox.billing.statement import month_span
 from farebox.documents.content import Statement
 from farebox.errors import Problem
 from farebox.ledger.commands import Correct, Expire, Grant, Hold, Settle, TopUp, Verdict
+from farebox.runtime.services import Services
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.sql import Connection
-from farebox.usecases.documents import statement_of
-from farebox.usecases.services import Services
-from farebox.usecases.statement import month_span
 from tests.messages.kit import ANN, HandClock, open_services, sql
 
 DAY = 86_400_000

@@ -20,14 +20,14 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
+from farebox.operator import administer
 from farebox.settings import Settings, load, secret_key
 from farebox.storage.database import migrate_now, opened_for_command
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.sql import rows
-from farebox.usecases import administer
 from farebox.vault import Vault
-from tests.ride.kit import price_of
-from tests.ride.wire import Wire, WireAnswer, chat_body
+from tests.calls.kit import price_of
+from tests.calls.wire import Wire, WireAnswer, chat_body
 
 ACCOUNTS = 3
 CALLERS = 12

@@ -17,14 +17,14 @@ import pytest
 
 from farebox.ledger.commands import CallWritten, Command, Conflict, Outcome, Settle, Verdict
 from farebox.pricing.receipt import Receipt
+from farebox.runtime.journal import FOLDER, Journal
+from farebox.runtime.journal_entry import Entry
+from farebox.runtime.waiters import Waiters
 from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.database import Database
-from farebox.storage.journal import JournalFiles, JournalUnwritable, sealed, unsealed
+from farebox.storage.journal_files import JournalFiles, JournalUnwritable, sealed, unsealed
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.storage.sqlite.database import SqliteDatabase
-from farebox.usecases.journal import FOLDER, Journal
-from farebox.usecases.journal_entry import Entry
-from farebox.usecases.waiting import Waiters
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def start_other(folder: Path) -> "subprocess.Popen[bytes]":
 _OTHER = """
 import asyncio, sys
 from pathlib import Path
-from farebox.storage.journal import JournalFiles
+from farebox.storage.journal_files import JournalFiles
 async def main():
     await JournalFiles(Path(sys.argv[1]), "other").add(b"of a process that is killed")
     print("written", flush=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from farebox.storage.sql import Connection
+from tests.calls.kit import differences, log_row, price_of, until
+from tests.calls.wire import Wire, chat_body
 from tests.engines import SQLITE_ONLY
-from tests.ride.kit import differences, log_row, price_of, until
-from tests.ride.wire import Wire, chat_body
 from tests.support import Farebox, running_farebox
 
 pytestmark = [pytest.mark.slow, SQLITE_ONLY]

@@ -13,9 +13,9 @@ import pytest
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, StandbyMissing
+from tests.calls.wire import WireAnswer
 from tests.failures.kit import SEED, House, Load, begin, call, compare, new_house, served, settled, stop, until_async
 from tests.postgres.server import PostgresServer, standby_of, start_postgres
-from tests.ride.wire import WireAnswer
 
 pytestmark = pytest.mark.slow
 

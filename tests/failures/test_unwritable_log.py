@@ -14,9 +14,9 @@ import pytest
 
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import rows
+from tests.calls.kit import price_of
 from tests.engines import SQLITE_ONLY, database_url, engine_now, postgres_server
 from tests.failures.kit import House, new_house, until
-from tests.ride.kit import price_of
 
 pytestmark = pytest.mark.slow
 

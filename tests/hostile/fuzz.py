@@ -32,8 +32,8 @@ from farebox.http.routes import ROUTES
 from farebox.model import Permission
 from farebox.providers.audio.length import audio_length
 from tests import engines
-from tests.ride.kit import differences, set_price, set_provider
-from tests.ride.upstream import Upstream, serving
+from tests.calls.kit import differences, set_price, set_provider
+from tests.calls.upstream import Upstream, serving
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

@@ -10,7 +10,7 @@ import httpx
 
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
-from tests.ride.kit import set_price, set_provider
+from tests.calls.kit import set_price, set_provider
 from tests.support import Customer, Farebox
 
 BODY_MAX = 2**26

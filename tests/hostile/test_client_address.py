@@ -11,10 +11,10 @@ import httpx
 import pytest
 import structlog
 
+from farebox.billing import owner_sessions
 from farebox.http.client_address import Clients
 from farebox.http.server.preface import PREFACE_MAX, read_preface
 from farebox.settings import SettingsError, load
-from farebox.usecases import owner_sessions
 from tests.support import Customer, Farebox, running_farebox
 
 TRUSTED = "127.0.0.1,10.0.0.0/8,2001:db8::/32"

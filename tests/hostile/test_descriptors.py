@@ -21,14 +21,14 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
+from farebox.operator import administer
 from farebox.settings import secret_key
 from farebox.storage.accounts import read_balance
 from farebox.storage.database import opened_for_command
-from farebox.usecases import administer
 from farebox.vault import Vault
+from tests.calls.kit import price_of, until
 from tests.engines import ON_BOTH_ENGINES, looking, settings_for
 from tests.providers.closing_upstream import ClosingUpstream, closing
-from tests.ride.kit import price_of, until
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -21,10 +21,10 @@ from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFailing, DatabaseFull, row
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
+from tests.calls.kit import differences, log_row, price_of, until
+from tests.calls.wire import Wire, chat_body
 from tests.engines import SQLITE_ONLY
 from tests.hostile.disks import Disk, small_disk
-from tests.ride.kit import differences, log_row, price_of, until
-from tests.ride.wire import Wire, chat_body
 from tests.support import Customer, Farebox, running_farebox
 
 
@@ -101,8 +101,8 @@ async def test_held_money_returns_when_there_is_room_again(
 ) -> None:
     """Neither database nor journal takes the ends of two calls: their answers are not completed, their holds end as the
     operator has set for calls in doubt, and no restart is needed."""
-    monkeypatch.setattr("farebox.usecases.end_call.PERSIST_ATTEMPTS", 1)
-    monkeypatch.setattr("farebox.usecases.journal.AT_ONCE", 1)
+    monkeypatch.setattr("farebox.calls.settle.PERSIST_ATTEMPTS", 1)
+    monkeypatch.setattr("farebox.runtime.journal.AT_ONCE", 1)
     with running_farebox(disk.folder, in_doubt=in_doubt) as farebox:
         customer = farebox.funded("5")
         before = customer.balance.posted
@@ -129,7 +129,7 @@ async def test_held_money_returns_when_there_is_room_again(
 @SQLITE_ONLY
 def test_the_disk_becomes_full_again_and_again_under_load(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call that was answered is charged once, none that was refused is, and nothing stays held."""
-    monkeypatch.setattr("farebox.usecases.end_call.PERSIST_ATTEMPTS", 1)
+    monkeypatch.setattr("farebox.calls.settle.PERSIST_ATTEMPTS", 1)
     with running_farebox(disk.folder) as farebox:
         customer = farebox.funded("5")
         before, answered, stop = customer.balance.posted, [], threading.Event()

@@ -9,11 +9,11 @@ from typing import Any
 import apsw
 import pytest
 
-from farebox.storage.journal import SUFFIX, JournalFiles, JournalUnwritable, unsealed
+from farebox.storage.journal_files import SUFFIX, JournalFiles, JournalUnwritable, unsealed
 from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
-from tests.ride.wire import Wire, chat_body
+from tests.calls.wire import Wire, chat_body
 from tests.support import Customer
 
 
@@ -137,9 +137,9 @@ async def test_an_answer_is_not_completed_where_its_charge_is_kept_nowhere(
     async def full(*_: object, **__: object) -> None:
         raise JournalUnwritable("full")
 
-    monkeypatch.setattr("farebox.usecases.end_call.PERSIST_ATTEMPTS", 1)
-    monkeypatch.setattr("farebox.usecases.end_call._in_database", refuses)
-    monkeypatch.setattr("farebox.usecases.journal.Journal.add", full)
+    monkeypatch.setattr("farebox.calls.settle.PERSIST_ATTEMPTS", 1)
+    monkeypatch.setattr("farebox.calls.settle._in_database", refuses)
+    monkeypatch.setattr("farebox.runtime.journal.Journal.add", full)
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     wire = await Wire.open(customer.farebox.url)
     headers = customer.headers | {"content-type": "application/json", "x-demo": "tokens=5"}

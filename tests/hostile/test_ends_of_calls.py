@@ -13,15 +13,15 @@ import pytest
 import uvloop
 
 from farebox import app, worker
+from farebox.calls import relay
+from farebox.calls.watch import Interrupted, Watch
 from farebox.clock import SystemClock
 from farebox.ledger.commands import Command, Hold, Verdict
-from farebox.usecases import relay_answer
-from farebox.usecases.watch import Interrupted, Watch
+from tests.calls.gate import SLUG as GATED
+from tests.calls.gate import gated
+from tests.calls.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider, until
+from tests.calls.wire import post, start
 from tests.engines import ON_BOTH_ENGINES
-from tests.ride.gate import SLUG as GATED
-from tests.ride.gate import gated
-from tests.ride.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider, until
-from tests.ride.wire import post, start
 from tests.support import Customer, Farebox, running_farebox, running_on
 
 pytestmark = ON_BOTH_ENGINES
@@ -80,13 +80,13 @@ def event(finish: str | None = None, **more: Any) -> bytes:
 async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are settled then. They are not left to the next start, which would charge all of their holds here."""
     monkeypatch.setattr(app, "GRACE_SECONDS", 0.01)
-    reading_on, read_on = [], relay_answer._Relay._read_on
+    reading_on, read_on = [], relay._Relay._read_on
 
     async def watched(self: Any) -> str | None:
         reading_on.append(1)
         return await read_on(self)
 
-    monkeypatch.setattr(relay_answer._Relay, "_read_on", watched)
+    monkeypatch.setattr(relay._Relay, "_read_on", watched)
     callers: dict[str, tuple[Customer, int]] = {}
     with running_farebox(tmp_path, in_doubt="charge", helper_processes=1) as farebox:
         # The one helper that counts is there by then: to begin one may take longer than a stop on a busy machine.

@@ -18,10 +18,10 @@ from farebox.http.server import serve
 from farebox.limits.unpaid import Unpaid
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.http1.pool import PooledUpstream
+from tests.calls.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider
+from tests.calls.wire import Wire, WireAnswer, post, start
 from tests.engines import ON_BOTH_ENGINES
 from tests.metering.pace import PacedLoop
-from tests.ride.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider
-from tests.ride.wire import Wire, WireAnswer, post, start
 from tests.support import Customer, Farebox, running_on
 
 pytestmark = ON_BOTH_ENGINES

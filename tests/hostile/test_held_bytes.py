@@ -9,19 +9,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farebox.calls.large_body import LARGE_BODY
 from farebox.http.request import BODY_MAX
 from farebox.http.webhooks import BODY_LIMIT as WEBHOOK_MAX
 from farebox.limits.held import UNCLAIMED_SHARE
+from farebox.operator import administer
 from farebox.payments.model import Rule
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
 from farebox.storage.top_up_rules import save_rule
-from farebox.usecases import administer
-from farebox.usecases.large_body import LARGE_BODY
+from tests.calls.gate import SLUG, Gate, gated
+from tests.calls.kit import eventually, forget, set_price, until, within
+from tests.calls.wire import COMPAT, Wire, WireAnswer, chat_body
 from tests.engines import ON_BOTH_ENGINES
-from tests.ride.gate import SLUG, Gate, gated
-from tests.ride.kit import eventually, forget, set_price, until, within
-from tests.ride.wire import COMPAT, Wire, WireAnswer, chat_body
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES

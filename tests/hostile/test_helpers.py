@@ -11,7 +11,7 @@ import pytest
 
 from farebox.offload import Busy, Died, Pool, TooMuch
 from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
-from tests.ride.kit import PATIENCE_SECONDS, eventually
+from tests.calls.kit import PATIENCE_SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
 """A search that takes some tenths of a second: twice as long with each letter more."""

@@ -19,13 +19,13 @@ from farebox.http.server.connection import Connection as ServedConnection
 from farebox.jobs import Jobs
 from farebox.providers.http1 import connection, pool
 from farebox.providers.upstream import UpstreamRequest
-from farebox.storage.journal import JournalFiles, JournalUnwritable
+from farebox.runtime.operator_alarms import raise_alarm
+from farebox.storage.journal_files import JournalFiles, JournalUnwritable
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
-from farebox.usecases.operator_alarms import raise_alarm
 from farebox.worker import periodic_jobs
-from tests.ride.kit import eventually, until
+from tests.calls.kit import eventually, until
 from tests.support import Farebox, running_on
 
 both = pytest.mark.both_engines
@@ -53,8 +53,8 @@ def served(engine: str, clock: ShortClock, tmp_path_factory: pytest.TempPathFact
         """Instead of a night's comparison with the payment processor, which takes long."""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("farebox.usecases.reconcile.reconcile", nothing)
-        patch.setattr("farebox.usecases.payment_news.sweep_undelivered", nothing)
+        patch.setattr("farebox.billing.reconcile.reconcile", nothing)
+        patch.setattr("farebox.billing.processor_events.sweep_undelivered", nothing)
         with running_on(uvloop.new_event_loop, clock, tmp_path_factory.mktemp("jobs")) as farebox:
             yield farebox
 
@@ -133,7 +133,7 @@ def test_the_database_fails_as_no_database_should(served: Farebox, monkeypatch: 
 def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither that it is away can be told, nor that a job ended."""
     database = served.services.database
-    for module in ("farebox.worker", "farebox.jobs", "farebox.usecases.operator_alarms"):
+    for module in ("farebox.worker", "farebox.jobs", "farebox.runtime.operator_alarms"):
         monkeypatch.setattr(f"{module}.log", Failing(ValueError))
     for method in ("get", "scan", "write"):
         monkeypatch.setattr(database, method, Failing(DatabaseUnavailable))

@@ -13,9 +13,9 @@ from google import genai
 from openai import OpenAI
 
 from farebox.http.keep_alive import COMMENT
+from tests.calls.kit import log_row, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.hostile.stepwise import CHAT, COMPAT, END, Stepwise, asking, stepwise, words
-from tests.ride.kit import log_row, until
 from tests.support import Customer, Farebox, running_farebox
 
 

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from farebox.storage.operator_alarms import resolve_alarms
+from tests.calls.kit import set_price, set_provider
+from tests.calls.test_operator_key import Provider, alarmed, stored_body
 from tests.engines import ON_BOTH_ENGINES
 from tests.providers.test_scrubbing import BASIC, FORMS, KEY
-from tests.ride.kit import set_price, set_provider
-from tests.ride.test_operator_key import Provider, alarmed, stored_body
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES

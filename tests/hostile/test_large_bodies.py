@@ -14,9 +14,9 @@ import pytest
 
 from farebox.errors import BODY_TOO_COMPLEX
 from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX
+from tests.calls.kit import differences, set_price, set_provider
+from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
-from tests.ride.kit import differences, set_price, set_provider
-from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES

@@ -8,12 +8,12 @@ import pytest
 
 from farebox.storage.postgres.connecting import connect
 from tests import engines
-from tests.ride.gate import MODEL, SLUG, gated
-from tests.ride.kit import differences, eventually
-from tests.ride.wire import chat_body, start
+from tests.calls.gate import MODEL, SLUG, gated
+from tests.calls.kit import differences, eventually
+from tests.calls.wire import chat_body, start
 from tests.support import Farebox, running_farebox
 
-pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite it is tests/ride that sees to it")
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite it is tests/calls that sees to it")
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "

@@ -18,7 +18,7 @@ from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.sql import DatabaseUnavailable, rows
 from tests import engines
-from tests.many.test_judge import LOST_AFTER, STEP, World, world
+from tests.multiprocess.test_judge import LOST_AFTER, STEP, World, world
 
 __all__ = ["world"]
 

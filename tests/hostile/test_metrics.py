@@ -26,12 +26,12 @@ from farebox.storage.accounts import find_account
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
 from farebox.worker import periodic_jobs
+from tests.calls.wire import chat_body, start
 from tests.engines import looking
 from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
-from tests.house.reference import example
 from tests.http.support import http, result, save_card, soon
-from tests.many.kit import free_port
-from tests.ride.wire import chat_body, start
+from tests.multiprocess.kit import free_port
+from tests.repo.reference import example
 from tests.support import Customer, Farebox, running_farebox
 
 on_both_engines = pytest.mark.both_engines

@@ -11,9 +11,9 @@ from farebox.app import running
 from farebox.clock import SystemClock
 from farebox.errors import ESTIMATE_CAPPED, REQUEST_REFUSED
 from farebox.settings import SettingsError, load
+from tests.calls.kit import differences, price_of, set_price, set_provider
+from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
-from tests.ride.kit import differences, price_of, set_price, set_provider
-from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES

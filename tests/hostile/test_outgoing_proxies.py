@@ -14,10 +14,10 @@ from farebox.app import processor_of
 from farebox.messages.send import post
 from farebox.payments.processor import ProcessorRefused, ProcessorUnavailable
 from farebox.settings import Settings, load
+from tests.calls.kit import set_price, set_provider
 from tests.engines import settings_for
 from tests.payments.stripe_kit import KEY
 from tests.providers.http1_kit import serving
-from tests.ride.kit import set_price, set_provider
 from tests.support import running_farebox
 
 NOBODY = "http://127.0.0.1:9"

@@ -19,7 +19,7 @@ from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import DatabaseUnavailable
 from tests import engines
-from tests.many.kit import free_port
+from tests.multiprocess.kit import free_port
 from tests.postgres.server import PostgresServer, wait_for
 from tests.support import running_farebox
 

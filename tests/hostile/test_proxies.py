@@ -16,9 +16,9 @@ import pytest
 
 from farebox.http.exchange import Exchange
 from farebox.http.server import serve
+from tests.calls.kit import log_row, set_price, set_provider, until
 from tests.hostile.proxies import PROXIES, Proxy
 from tests.hostile.stepwise import CHAT, COMPAT, END, SLUG, Stepwise, asking, stepwise, words
-from tests.ride.kit import log_row, set_price, set_provider, until
 from tests.support import Customer, Farebox, running_farebox
 
 SILENCE_SECONDS = 70.0

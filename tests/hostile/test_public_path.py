@@ -9,9 +9,9 @@ import httpx
 import pytest
 from cloudflare import Cloudflare
 
+from farebox.billing import owner_sessions
 from farebox.settings import SettingsError, load
 from farebox.standing import path_of
-from farebox.usecases import owner_sessions
 from tests.hostile.proxies import PROXIES, free_port
 from tests.support import Farebox, running_farebox
 

@@ -10,14 +10,14 @@ import pytest
 from farebox.clock import RandomIds, SystemClock
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.model import AccessToken, Permission
+from farebox.operator.administer import set_provider
+from farebox.operator.endpoints import add_endpoint, secret_of
+from farebox.runtime.configuration import Configuration
 from farebox.storage.accounts import add_account, add_token, revoke_token
 from farebox.storage.database import Database, open_database
 from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
-from farebox.usecases.administer import set_provider
-from farebox.usecases.configuration import Configuration
-from farebox.usecases.endpoints import add_endpoint, secret_of
 from farebox.vault import SecretUnreadable, Vault
 from tests.engines import ON_BOTH_ENGINES, settings_for
 

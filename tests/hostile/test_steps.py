@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.calls.kit import OPERATOR_KEY, set_price, set_provider
+from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
-from tests.ride.kit import OPERATOR_KEY, set_price, set_provider
-from tests.ride.upstream import Upstream, serving
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES

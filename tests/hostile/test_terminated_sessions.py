@@ -15,7 +15,7 @@ from farebox.storage.postgres.connecting import Session, connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
 from tests import engines
-from tests.ride.kit import differences
+from tests.calls.kit import differences
 from tests.support import Farebox, running_farebox
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="sessions are PostgreSQL's")

@@ -14,9 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from farebox.money import parse_usd
+from tests.calls.kit import differences, log_row, price_of, set_price, set_provider, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.providers.closing_upstream import closing
-from tests.ride.kit import differences, log_row, price_of, set_price, set_provider, until
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES

@@ -14,8 +14,8 @@ from farebox.decoding import codings
 from farebox.http import call_body
 from farebox.http.credentials import QUERY_FIELDS_MAX
 from farebox.http.server.reader import CHUNK_BYTES_MIN, CHUNKS_FREE
+from tests.calls.wire import COMPAT, chat_body
 from tests.http.serving import Asked, serving
-from tests.ride.wire import COMPAT, chat_body
 from tests.support import Customer
 
 MIB = 2**20

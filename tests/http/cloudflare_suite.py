@@ -25,12 +25,13 @@ from pathlib import Path
 
 import httpx
 
+from farebox.billing import auto_top_up, top_up
+from farebox.calls import spending_limit
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
+from farebox.runtime.services import Services
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.sql import Connection
 from farebox.storage.tables import tables
-from farebox.usecases import auto_top_up, spending_limit, top_up
-from farebox.usecases.services import Services
 from tests.http.support import attach_card, make_default
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
 

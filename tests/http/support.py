@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
+from farebox.billing import cards
 from farebox.http.router import Route
-from farebox.usecases import cards
 from tests.support import Customer, Farebox
 
 http = httpx.Client(timeout=30)

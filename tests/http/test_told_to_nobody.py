@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from farebox.billing import owner_sessions, refund
 from farebox.http.routes import ROUTES
-from farebox.messages.letters import body as letter
+from farebox.messages.email_templates import body as letter
+from farebox.operator.deliver import payload
 from farebox.payments.processor import ProcessorRefund
 from farebox.storage.notices import list_notices
-from farebox.usecases import owner_sessions, refund
-from farebox.usecases.deliver import payload
 from tests.engines import read_now
 from tests.http.support import errors, http, result, save_card, soon, url
 from tests.support import Customer, Farebox

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from farebox.billing import cards
 from farebox.model import Permission
 from farebox.payments.states import DISABLED_REASONS
-from farebox.usecases import cards
 from tests.http.support import errors, http, result, save_card, soon
 from tests.support import Customer, Farebox, running_farebox
 

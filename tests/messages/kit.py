@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from farebox.clock import RandomIds
 from farebox.ledger.ledger import ledger_of
+from farebox.runtime.services import Services
+from farebox.runtime.waiters import Waiters
 from farebox.storage.accounts import add_account, find_account
 from farebox.storage.database import open_database
 from farebox.storage.notices import add_notice
-from farebox.usecases.services import Services
-from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
 from tests.engines import settings_for
 

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from farebox.messages import send
 from farebox.messages.addresses import Address, AddressRefused, Resolver, checked_addresses, is_public, resolve
 from farebox.messages.send import UNREACHABLE, post
-from farebox.usecases import endpoints, messages
+from farebox.operator import endpoints, messages
 from tests.messages.kit import ANN, HandClock, Receiver, notify, open_services, receiving, sql
 
 PRIVATE = [

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from farebox.billing.documents import issue_invoice
 from farebox.settings import load
 from farebox.storage.accounts import find_account
 from farebox.storage.database import opened_for_command
 from farebox.storage.deliveries import MAIL, add_delivery
 from farebox.storage.notices import add_notice
-from farebox.usecases.documents import issue_invoice
 from tests.cli.conftest import Cli, acme, cli, data_dir
 from tests.documents.test_issue import bought
 from tests.documents.test_render import read_back

@@ -12,10 +12,10 @@ import pytest
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.messages.send import UNREACHABLE
 from farebox.messages.sign import message_id
+from farebox.operator import deliver, endpoints, messages
+from farebox.operator.administer import Refused
+from farebox.runtime.services import Services
 from farebox.storage.deliveries import claim, due_deliveries, finish
-from farebox.usecases import deliver, endpoints, messages
-from farebox.usecases.administer import Refused
-from farebox.usecases.services import Services
 from tests.messages.kit import (
     ANN,
     BOB,

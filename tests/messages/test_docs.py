@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from farebox.messages.sign import secret_from, signed_headers
+from farebox.operator.deliver import RETRIES_MS
 from farebox.storage.notices import KINDS
-from farebox.usecases.deliver import RETRIES_MS
-from tests.house.reference import ROOT
+from tests.repo.reference import ROOT
 
 PAGE = (ROOT / "docs" / "messages.md").read_text()
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from farebox.messages import letters
+from farebox.messages import email_templates
 from farebox.messages.email import Letter, NotSent, Relay, composed, one_line, relay_of, send
+from farebox.operator import messages
+from farebox.runtime.services import Services
 from farebox.settings import SettingsError, load
 from farebox.storage.notices import KINDS
-from farebox.usecases import messages
-from farebox.usecases.services import Services
 from tests.messages.kit import ANN, BOB, START, HandClock, change, notify, open_services, sql
 from tests.messages.test_addresses import certificate
 
@@ -306,10 +306,10 @@ async def test_every_kind_has_a_letter(services: Services, box: Mailbox, kind: s
     await notify(services, "a", kind)
     await messages.work(services)
     got = next(item for item in box.letters if item["to"] == "ann@acme.example")
-    assert got["subject"] == f"{letters.SUBJECTS[kind]} (account ann)"
+    assert got["subject"] == f"{email_templates.SUBJECTS[kind]} (account ann)"
     assert len(text_of(got)) > 50
 
 
 def test_there_are_no_letters_for_kinds_that_are_none() -> None:
-    assert set(letters.SUBJECTS) == set(KINDS)
-    assert set(KINDS) >= letters.OPERATOR_KINDS
+    assert set(email_templates.SUBJECTS) == set(KINDS)
+    assert set(KINDS) >= email_templates.OPERATOR_KINDS

@@ -9,13 +9,14 @@ from typing import Any, cast
 import pytest
 
 from farebox.errors import NOT_FOUND, Problem
+from farebox.operator import endpoints, messages
+from farebox.runtime import operator_alarms
+from farebox.runtime.operator_alarms import DAY_MS, MATTERS_MAX, raise_alarm
+from farebox.runtime.services import Services
 from farebox.storage.buckets import OPERATOR, bucket_of
 from farebox.storage.notices import list_notices
 from farebox.storage.operator_alarms import open_alarms, resolve_alarms
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases import endpoints, messages, operator_alarms
-from farebox.usecases.operator_alarms import DAY_MS, MATTERS_MAX, raise_alarm
-from farebox.usecases.services import Services
 from tests.engines import ON_BOTH_ENGINES
 from tests.messages.kit import ANN, START, HandClock, Receiver, change, open_services, receiving, sql
 

@@ -4,11 +4,11 @@ from datetime import datetime
 import pytest
 
 from farebox.providers.catalogue import PROVIDERS
+from tests.calls.kit import set_provider
 from tests.metering.cases import Case, load
 from tests.metering.drive import MOMENT, Bench, Outcome
 from tests.metering.pace import PacedLoop, Pauses, PinnedClock
 from tests.metering.upstream import ScriptedUpstream
-from tests.ride.kit import set_provider
 from tests.support import running_on
 
 Outcomes = Callable[[Case], list[Outcome]]

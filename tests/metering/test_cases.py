@@ -24,11 +24,11 @@ Macros for long values: cases.expand.
 
 import pytest
 
+from tests.calls.kit import differences
 from tests.engines import ON_BOTH_ENGINES
 from tests.metering.cases import Case, load
 from tests.metering.conftest import Outcomes
 from tests.metering.drive import Bench
-from tests.ride.kit import differences
 
 pytestmark = ON_BOTH_ENGINES
 

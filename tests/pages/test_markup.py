@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from farebox.billing.reports import MonthUsage
 from farebox.http.pages import buying, layout, overview
 from farebox.http.pages.layout import Said
 from farebox.http.pages.markup import Html, el, text
@@ -17,7 +18,6 @@ from farebox.payments.purchase import Tax, price_purchase
 from farebox.payments.states import DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
 from farebox.storage.reports import ModelUsage
 from farebox.storage.statement import TransferRow
-from farebox.usecases.reports import MonthUsage
 
 NOW = 1_795_300_000_000
 HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(1)>'&{{7*7}}</title></style>"""

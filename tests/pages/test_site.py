@@ -11,14 +11,14 @@ from typing import cast
 import httpx
 import pytest
 
+from farebox.billing import cards, owner_sessions
+from farebox.billing.owner_sessions import Session
 from farebox.http.pages import overview, visit
 from farebox.http.pages.routes import PAGES
 from farebox.http.pages.view import TRANSFERS_READ
 from farebox.http.request import Request
 from farebox.http.router import Route
 from farebox.storage.statement import TransferRow
-from farebox.usecases import cards, owner_sessions
-from farebox.usecases.owner_sessions import Session
 from tests.support import Farebox, running_farebox
 
 SEALED = [route for route in PAGES if route.method == "POST" and route.path != "/billing/open"]

@@ -14,9 +14,9 @@ import msgspec
 from farebox.ledger.audit import audit
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.states import OPEN_TOP_UPS
+from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage.sql import Connection
-from farebox.usecases.services import Services
 from tests.engines import looking
 
 Json = dict[str, Any]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farebox.usecases.services import Services
+from farebox.runtime.services import Services
 from tests.payments.mortal import Crash
 from tests.payments.world import DAY, HOUR, Saved, World, begin_life, living, new_account
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from farebox.billing import auto_top_up, cards, top_up
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import start_fake_stripe
 from farebox.ledger.commands import Grant, Hold, Settle
@@ -18,16 +19,15 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule, TopUp
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream
+from farebox.runtime.configuration import Configuration
+from farebox.runtime.services import Services
+from farebox.runtime.waiters import Waiters
 from farebox.settings import Settings
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, read_balance
 from farebox.storage.database import open_database
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rule_of
-from farebox.usecases import auto_top_up, cards, top_up
-from farebox.usecases.configuration import Configuration
-from farebox.usecases.services import Services
-from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
 from tests.engines import read_now, settings_for
 from tests.payments.books import agreed, silent_stops

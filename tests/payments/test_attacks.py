@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from farebox.billing import auto_top_up, cards, disputes, top_up
+from farebox.billing.perform_top_up import _never_charged
 from farebox.errors import TOP_UP_FAILED, Problem
 from farebox.payments.stripe import StripeProcessor
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import claim
-from farebox.usecases import auto_top_up, cards, disputes, top_up
-from farebox.usecases.perform_top_up import _never_charged
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop, with_settings
 
 

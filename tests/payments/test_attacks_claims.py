@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from farebox.billing import auto_top_up, reconcile, top_up
+from farebox.billing import refund as refunds
 from farebox.errors import PROCESSOR_REFUSED, Problem
 from farebox.ledger.commands import Hold, Release
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorRefund
-from farebox.usecases import auto_top_up, reconcile, top_up
-from farebox.usecases import refund as refunds
-from farebox.usecases.services import Services
+from farebox.runtime.services import Services
 from tests.engines import backup
 from tests.payments.books import compare
 from tests.payments.kit import open_shop

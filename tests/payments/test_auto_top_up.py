@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import uvloop
 
+from farebox.billing import auto_top_up, cards, refund, reports, top_up
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.settings import Settings
 from farebox.storage import top_ups as store
-from farebox.usecases import auto_top_up, cards, refund, reports, top_up
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import (
     CHARGES,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from farebox.billing import auto_top_up, top_up
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
-from farebox.usecases import auto_top_up, top_up
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop, with_settings
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from farebox.billing import cards, processor_events
 from farebox.errors import NOT_FOUND, PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
 from farebox.storage import customers as store
 from farebox.storage.customers import Profile, default_card
 from farebox.storage.sql import row
-from farebox.usecases import cards, payment_news
 from tests.payments.kit import Shop, open_shop
 from tests.payments.stripe_kit import FORM
 
@@ -34,7 +34,7 @@ async def save(shop: Shop, number: str = "4242424242424242") -> str:
     assert page.url is not None
     done = await shop.http.post(page.url, data={**FORM, "card-number": number})
     assert done.status_code == 303, done.text
-    await payment_news.note_checkout(shop.services, page.checkout_id, account_id=shop.account)
+    await processor_events.note_checkout(shop.services, page.checkout_id, account_id=shop.account)
     return page.checkout_id
 
 
@@ -67,7 +67,7 @@ async def test_a_card_saved_later_becomes_the_default_once(shop: Shop) -> None:
     checkout_id = await save(shop, "5555555555554444")
     assert last4(await cards.cards(shop.services, shop.account)) == ["4444*", "4242"]
     await cards.set_default(shop.services, shop.account, first.card_id)
-    await payment_news.note_checkout(shop.services, checkout_id)  # late news does not undo the owner's choice
+    await processor_events.note_checkout(shop.services, checkout_id)  # late news does not undo the owner's choice
     assert last4(await cards.cards(shop.services, shop.account)) == ["4242*", "4444"]
     assert await at_stripe(shop) == ["4242*", "4444"]
 
@@ -151,7 +151,7 @@ async def test_a_page_of_another_account_is_not_found(shop: Shop) -> None:
     await shop.open_account(card=None)
     for name in (checkout_id, "cs_nothing"):
         with pytest.raises(Problem) as problem:
-            await payment_news.note_checkout(shop.services, name, account_id=shop.account)
+            await processor_events.note_checkout(shop.services, name, account_id=shop.account)
         assert problem.value.kind is NOT_FOUND
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from farebox.billing import auto_top_up, cards, processor_events, refund, top_up
 from farebox.errors import CARD_DECLINED, PROCESSOR_UNAVAILABLE, TOP_UP_FAILED, Problem
 from farebox.ledger.commands import Hold, Settle
 from farebox.money import NANOS_PER_CENT
-from farebox.usecases import auto_top_up, cards, payment_news, refund, top_up
-from farebox.usecases.services import Services
+from farebox.runtime.services import Services
 from tests.payments.books import compare
 from tests.payments.crash import Flow, Step, differing, live, picture, prepare
 from tests.payments.world import ACCOUNT, DAY, MINUTE, SECOND, Saved, Webhooks, World, open_world
@@ -120,7 +120,7 @@ async def opens_setup(world: World, services: Services) -> None:
 
 
 async def comes_back(world: World, services: Services) -> None:
-    await payment_news.note_checkout(services, world.notes["checkout"])
+    await processor_events.note_checkout(services, world.notes["checkout"])
 
 
 # --- steps of the world outside: they happen once, whatever becomes of our process -----------------------------------

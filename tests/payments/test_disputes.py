@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from farebox.billing import auto_top_up, disputes
+from farebox.billing import refund as refunds
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorDispute, ProcessorRefund
 from farebox.storage.refunds import claims_on
 from farebox.storage.top_ups import find
-from farebox.usecases import auto_top_up, disputes
-from farebox.usecases import refund as refunds
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
 from tests.payments.test_refunds import Shop

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import stripe
 
+from farebox.billing import cards, processor_events, top_up
 from farebox.errors import BAD_SIGNATURE, PAYMENTS_OFF, Problem
 from farebox.payments.model import TopUp
 from farebox.payments.processor import Event, ProcessorInvoice
@@ -19,7 +20,6 @@ from farebox.storage import processor_events as inbox
 from farebox.storage.customers import default_card
 from farebox.storage.findings import list_findings, open_findings
 from farebox.storage.processor_events import StoredEvent
-from farebox.usecases import cards, payment_news, top_up
 from tests.payments.books import agree
 from tests.payments.kit import CHARGES, HOUR, WEBHOOK_SECRET, Shop, open_shop
 from tests.payments.stripe_kit import FORM
@@ -39,7 +39,7 @@ def signature(body: bytes, at: int, secret: str = WEBHOOK_SECRET) -> str:
 
 
 async def deliver(shop: Shop, body: bytes) -> None:
-    await payment_news.receive(shop.services, body, signature(body, shop.clock.at))
+    await processor_events.receive(shop.services, body, signature(body, shop.clock.at))
 
 
 async def told(shop: Shop, prefix: str = "") -> list[Event]:
@@ -67,7 +67,7 @@ def all_stored(shop: Shop) -> list[StoredEvent]:
 async def work_off(shop: Shop) -> None:
     """All that is due now, and what follows of it."""
     for _ in range(20):
-        if not await payment_news.work(shop.services):
+        if not await processor_events.work(shop.services):
             return
     pytest.fail("it does not come to an end")
 
@@ -111,7 +111,7 @@ async def test_what_is_not_signed_by_the_endpoint_is_not_kept(shop: Shop, wrong:
         "none": "",
     }[wrong]
     with pytest.raises(Problem) as problem:
-        await payment_news.receive(shop.services, body, header)
+        await processor_events.receive(shop.services, body, header)
     assert problem.value.kind is BAD_SIGNATURE
     assert all_stored(shop) == []
 
@@ -121,9 +121,9 @@ async def test_without_payments_nothing_is_taken_in(shop: Shop) -> None:
 
     off = dataclasses.replace(shop.services, processor=None)
     with pytest.raises(Problem) as problem:
-        await payment_news.receive(off, b"{}", "")
+        await processor_events.receive(off, b"{}", "")
     assert problem.value.kind is PAYMENTS_OFF
-    assert await payment_news.work(off) == 0
+    assert await processor_events.work(off) == 0
 
 
 # --- worked at --------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ async def test_a_failure_is_tried_again_later_and_later(shop: Shop) -> None:
         assert "ProcessorUnavailable" in failed.outcome
         assert [event.event_id for event in shop.read(lambda c: inbox.list_events(c, failed=True))] == [event_id]
         shop.clock.advance(wait - 1)
-        assert await payment_news.work(shop.services) == 0
+        assert await processor_events.work(shop.services) == 0
         shop.clock.advance(1)
     await work_off(shop)
     assert stored(shop, event_id).outcome == "credited"
@@ -193,12 +193,12 @@ async def test_a_failure_is_tried_again_later_and_later(shop: Shop) -> None:
 
 
 def test_waits_add_up_to_three_days() -> None:
-    waits = [min(1_000 << number, HOUR) for number in range(payment_news.ATTEMPTS_MAX - 1)]
+    waits = [min(1_000 << number, HOUR) for number in range(processor_events.ATTEMPTS_MAX - 1)]
     assert 3 * DAY <= sum(waits) <= 3 * DAY + 2 * HOUR
 
 
 async def test_given_up_it_is_a_finding_until_a_replay_succeeds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payment_news, "ATTEMPTS_MAX", 2)
+    monkeypatch.setattr(processor_events, "ATTEMPTS_MAX", 2)
     await lost_payment(shop)
     body = (await told(shop, "invoice.paid"))[0].body
     event_id = json.loads(body)["id"]
@@ -211,12 +211,12 @@ async def test_given_up_it_is_a_finding_until_a_replay_succeeds(shop: Shop, monk
     (finding,) = shop.read(open_findings)
     assert finding.finding_id == f"event_given_up:{event_id}"
     shop.clock.advance(10 * DAY)
-    assert await payment_news.work(shop.services) == 0
-    assert await payment_news.replay(shop.services, event_id=event_id) == 1
+    assert await processor_events.work(shop.services) == 0
+    assert await processor_events.replay(shop.services, event_id=event_id) == 1
     await work_off(shop)
     assert stored(shop, event_id).outcome == "credited"
     assert shop.read(open_findings) == []
-    assert await payment_news.replay(shop.services, event_id="evt_none") == 0
+    assert await processor_events.replay(shop.services, event_id="evt_none") == 0
 
 
 async def test_a_replay_of_everything_changes_nothing(shop: Shop) -> None:
@@ -224,7 +224,7 @@ async def test_a_replay_of_everything_changes_nothing(shop: Shop) -> None:
     for event in await told(shop):
         await deliver(shop, event.body)
     await work_off(shop)
-    assert await payment_news.replay(shop.services, since=0) == len(all_stored(shop))
+    assert await processor_events.replay(shop.services, since=0) == len(all_stored(shop))
     await work_off(shop)
     assert shop.cents == 3_000
     await shop.agree()
@@ -236,7 +236,7 @@ async def test_an_event_that_cannot_be_handled_keeps_nobody_waiting(
     async def stumble(*_: object) -> str:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("farebox.usecases.refund.apply_refund", stumble)
+    monkeypatch.setattr("farebox.billing.refund.apply_refund", stumble)
     paid = await shop.buy(5_000)
     intent = (await at_stripe(shop, paid)).payment_intent_id
     await shop.stripe("refunds", payment_intent=intent, amount=100)
@@ -255,10 +255,10 @@ async def test_what_a_dead_process_had_taken_is_due_again(shop: Shop) -> None:
     await lost_payment(shop)
     await deliver(shop, (await told(shop, "invoice.paid"))[0].body)
     at = shop.clock.at
-    taken = await shop.change(lambda c: inbox.claim_due(c, at=at, until=at + payment_news.CLAIM_MS, limit=10))
+    taken = await shop.change(lambda c: inbox.claim_due(c, at=at, until=at + processor_events.CLAIM_MS, limit=10))
     assert len(taken) == 1
-    assert await payment_news.work(shop.services) == 0  # somebody has it
-    shop.clock.advance(payment_news.CLAIM_MS)
+    assert await processor_events.work(shop.services) == 0  # somebody has it
+    shop.clock.advance(processor_events.CLAIM_MS)
     await work_off(shop)
     assert shop.cents == 5_000
 
@@ -325,7 +325,7 @@ async def test_a_payment_in_our_name_without_a_top_up_is_a_finding_once(shop: Sh
     for event in await told(shop, "invoice."):
         await deliver(shop, event.body)
     await work_off(shop)
-    await payment_news.replay(shop.services, since=0)
+    await processor_events.replay(shop.services, since=0)
     await work_off(shop)
     (finding,) = shop.read(list_findings)
     assert finding.finding_id == f"no_top_up:{invoice['id']}"
@@ -338,23 +338,23 @@ async def test_a_payment_in_our_name_without_a_top_up_is_a_finding_once(shop: Sh
 
 async def test_with_no_webhook_at_all_a_sweep_brings_everything(shop: Shop) -> None:
     await lost_payment(shop)
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     swept = all_stored(shop)
     assert {event.via for event in swept} == {"sweep"}
     assert "invoice.paid" in {event.type for event in swept}
     await work_off(shop)
     assert shop.cents == 5_000
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     assert len(all_stored(shop)) == len(swept)
     await shop.agree()
 
 
 async def test_a_sweep_goes_back_to_the_last_one(shop: Shop) -> None:
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     shop.clock.advance(10 * DAY)  # nobody swept for so long
     await lost_payment(shop)
     shop.clock.advance(9 * DAY)
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     await work_off(shop)
     assert shop.cents == 5_000
 
@@ -366,7 +366,7 @@ async def test_where_webhooks_come_only_what_was_not_taken_is_swept(shop: Shop) 
     await shop.steer("webhooks", mode="drop")
     await deliver(shop, made_up("payout.paid", "po_1"))  # something came
     await lost_payment(shop)
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     await work_off(shop)
     assert shop.cents == 5_000
 
@@ -374,9 +374,9 @@ async def test_where_webhooks_come_only_what_was_not_taken_is_swept(shop: Shop) 
 async def test_events_that_are_done_are_forgotten_in_the_end(shop: Shop) -> None:
     await deliver(shop, made_up("payout.paid", "po_1", "evt_done"))
     await work_off(shop)
-    shop.clock.advance(payment_news.KEPT_MS + 1)
+    shop.clock.advance(processor_events.KEPT_MS + 1)
     await deliver(shop, made_up("payout.paid", "po_1", "evt_new"))
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     kept = {event.event_id for event in all_stored(shop) if event.via == "webhook"}
     assert kept == {"evt_new"}
 
@@ -385,9 +385,9 @@ async def test_a_sweep_that_fails_is_made_up_for(shop: Shop) -> None:
     await lost_payment(shop)
     await shop.fault("GET /v1/events", "error_500_before")
     with pytest.raises(Exception, match="no usable answer"):
-        await payment_news.sweep_undelivered(shop.services)
+        await processor_events.sweep_undelivered(shop.services)
     assert shop.read(inbox.last_swept) is None
-    await payment_news.sweep_undelivered(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
     assert "invoice.paid" in {event.type for event in all_stored(shop)}
 
 

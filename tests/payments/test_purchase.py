@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox.billing import reports, top_up
 from farebox.errors import KEY_REUSED, PROCESSOR_UNAVAILABLE, TOP_UP_FAILED, VALIDATION_FAILED, Problem
 from farebox.payments.model import TopUp
 from farebox.payments.purchase import Tax, percent, price_purchase
-from farebox.usecases import leases, reports, top_up
-from farebox.usecases.services import Services
+from farebox.runtime import leases
+from farebox.runtime.services import Services
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.kit import DAY, HOUR, MINUTE, Shop, open_shop
 

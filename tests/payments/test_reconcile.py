@@ -10,6 +10,8 @@ import structlog
 import typer
 from typer.testing import CliRunner
 
+from farebox.billing import cards, processor_events, refund
+from farebox.billing.reconcile import AUTO_CENTS, KINDS, Reconciliation, examine, reconcile
 from farebox.cli import payments as commands
 from farebox.cli.session import Session, Stopped
 from farebox.money import NANOS_PER_CENT
@@ -17,8 +19,6 @@ from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice, ProcessorUnavailable
 from farebox.storage import processor_events as inbox
 from farebox.storage.findings import Finding, list_findings, open_findings
-from farebox.usecases import cards, payment_news, refund
-from farebox.usecases.reconcile import AUTO_CENTS, KINDS, Reconciliation, examine, reconcile
 from tests.payments.kit import CHARGES, HOUR, Shop, open_shop
 
 DAY = 24 * HOUR
@@ -72,7 +72,7 @@ async def test_books_that_agree_have_the_same_sums(shop: Shop) -> None:
     await refund.refund(shop.services, shop.account, top_up_id=first.top_up_id, credit_cents=1_500)
     dispute = await shop.steer("disputes", charge=(await at_stripe(shop, second)).charge_id)
     assert shop.services.processor is not None
-    from farebox.usecases.disputes import apply_dispute
+    from farebox.billing.disputes import apply_dispute
 
     await apply_dispute(shop.services, await shop.services.processor.fetch_dispute(dispute["id"]))
     done = await run(shop)
@@ -298,8 +298,8 @@ def cli(shop: Shop) -> Cli:
 async def test_events_are_listed_and_replayed(shop: Shop, cli: Cli) -> None:
     assert "No event" in cli("events")
     await shop.buy(5_000)
-    await payment_news.sweep_undelivered(shop.services)
-    await payment_news.work(shop.services)
+    await processor_events.sweep_undelivered(shop.services)
+    await processor_events.work(shop.services)
     listed = cli("events", "--json")
     paid = next(event for event in listed if event["type"] == "invoice.paid")
     assert (paid["state"], paid["outcome"], paid["via"]) == ("done", "already_credited", "sweep")
@@ -307,7 +307,7 @@ async def test_events_are_listed_and_replayed(shop: Shop, cli: Cli) -> None:
     assert cli("events", "--failed", "--json") == []
     assert cli("replay", paid["event_id"], "--json") == {"events": 1}
     assert shop.read(lambda c: inbox.has_due(c, shop.clock.at))
-    assert await payment_news.work(shop.services) == 1
+    assert await processor_events.work(shop.services) == 1
     assert cli("replay", "--since", "2020-01-01", "--json") == {"events": len(listed)}
     assert "evt_none" in cli("replay", "evt_none", status=1)
     cli("replay", status=2)

@@ -10,9 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from farebox.billing import top_up
 from farebox.cli import refunds
 from farebox.cli.session import Session, Stopped
-from farebox.usecases import top_up
 from tests.payments.books import compare
 from tests.payments.world import ACCOUNT, DAY, SECRET, World, living, new_account, open_world
 

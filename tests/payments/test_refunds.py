@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from farebox.billing import refund as refunds
+from farebox.billing import top_up
 from farebox.errors import (
     KEY_REUSED,
     NOT_FOUND,
@@ -19,10 +21,8 @@ from farebox.model import Balance
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import ProcessorRefund
+from farebox.runtime.services import Services
 from farebox.storage.accounts import read_balance
-from farebox.usecases import refund as refunds
-from farebox.usecases import top_up
-from farebox.usecases.services import Services
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
 from tests.payments.world import ACCOUNT, DAY, HOUR, World, living, new_account, open_world

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from farebox.billing import reports, top_up
 from farebox.errors import (
     CARD_DECLINED,
     KEY_REUSED,
@@ -22,7 +23,6 @@ from farebox.payments.model import TopUp
 from farebox.payments.purchase import Purchase
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
-from farebox.usecases import reports, top_up
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, SECOND, Shop, open_shop
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from farebox.billing import top_up
 from farebox.errors import PROCESSOR_REFUSED, PROCESSOR_UNAVAILABLE, ErrorKind, Problem
 from farebox.payments.model import TopUp
 from farebox.storage import top_ups as store
-from farebox.usecases import top_up
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_services, open_shop, until
 
 

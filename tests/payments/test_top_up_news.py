@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from farebox.billing import top_up
 from farebox.errors import CARD_DECLINED, ErrorKind, Problem
 from farebox.storage import top_ups as store
-from farebox.usecases import top_up
 from tests.payments.kit import HOUR, Shop, open_shop
 
 

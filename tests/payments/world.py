@@ -22,17 +22,17 @@ import httpx
 import stripe
 import uvloop
 
+from farebox.billing import auto_top_up, cards, processor_events, refund, top_up
 from farebox.clock import RandomIds
 from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
 from farebox.ledger.ledger import ledger_of
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream
+from farebox.runtime.configuration import Configuration
+from farebox.runtime.services import Services
+from farebox.runtime.waiters import Waiters
 from farebox.settings import Settings
 from farebox.storage.accounts import add_account
-from farebox.usecases import auto_top_up, cards, payment_news, refund, top_up
-from farebox.usecases.configuration import Configuration
-from farebox.usecases.services import Services
-from farebox.usecases.waiting import Waiters
 from farebox.vault import Vault
 from tests.engines import backup, looking, settings_for
 from tests.payments.mortal import Crash, Mortal, open_mortal
@@ -330,7 +330,7 @@ class World:
             count = self.chance.randint(1, count)
         for event in self.on_their_way[:count]:
             body = json.dumps(event).encode()
-            await payment_news.receive(services, body, signed(body, self.clock.at))
+            await processor_events.receive(services, body, signed(body, self.clock.at))
             self.on_their_way.remove(event)
         return count
 
@@ -341,7 +341,7 @@ class World:
         swept = -1
         for _ in range(ROUNDS_MAX):
             busy = await self.deliver(services)
-            busy += await payment_news.work(services)
+            busy += await processor_events.work(services)
             busy += await top_up.work(services)
             busy += await refund.work(services)
             await auto_top_up.sweep(services)
@@ -349,7 +349,7 @@ class World:
                 continue
             if swept != self.fake.count("event"):  # an hourly sweep, as soon as it would find something
                 swept = self.fake.count("event")
-                await payment_news.sweep_undelivered(services)
+                await processor_events.sweep_undelivered(services)
                 continue
             due = self.next_due()
             if due is None or due > until:

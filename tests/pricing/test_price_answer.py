@@ -8,12 +8,12 @@ import pytest
 import quicktok  # type: ignore[import-untyped]
 from msgspec.structs import replace as replace_demand
 
+from farebox.calls.price import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_answer
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, FurtherModel, ImageInput, Markup, ModelPrice, Unseen
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.providers.formats.base import Observed
-from farebox.usecases.price_answer import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_answer
 
 NOW = 1_795_000_000_000
 LIST = PriceList()

@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from farebox.billing.documents import statement_reader
 from farebox.clock import RandomIds
 from farebox.ledger.commands import Grant
 from farebox.storage import log_totals, transfer_days
 from farebox.storage.calls import CallDetail, CallRow, forget_logs_above, insert_call
 from farebox.storage.sql import SNAPSHOT, Connection, row
-from farebox.usecases.documents import statement_reader
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.support import Customer, running_farebox
 

@@ -45,7 +45,7 @@ def create_account(
       farebox account create --name "Acme"
       farebox account create --name "Acme" --id acme --json
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     session = session_of(context)
     with session.writing() as connection:
@@ -84,7 +84,7 @@ def show_account(
     Example:
       farebox account show acme
     """
-    from farebox.usecases.administer import balance_of, require_account
+    from farebox.operator.administer import balance_of, require_account
 
     with session_of(context).reading() as connection:
         found = require_account(connection, account_id)
@@ -135,7 +135,7 @@ def create_token(
       farebox token create --account acme --permission "AI Gateway Run" \\
           --permission "AI Gateway Read" --name "web shop" --expires 2027-01-31
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     session = session_of(context)
     with session.writing() as connection:
@@ -163,8 +163,8 @@ def list_tokens(
     as_json: AsJson = False,
 ) -> None:
     """List access tokens, without their secrets."""
+    from farebox.operator.administer import require_account
     from farebox.storage import accounts
-    from farebox.usecases.administer import require_account
 
     session = session_of(context)
     with session.reading() as connection:
@@ -194,7 +194,7 @@ def revoke_token(
     Example:
       farebox token revoke 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     session = session_of(context)
     with session.writing() as connection:
@@ -223,7 +223,7 @@ def create_user(
     Example:
       farebox user create --email ana@example.com --account acme --account beta
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     session = session_of(context)
     with session.writing() as connection:

@@ -21,8 +21,9 @@ def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson 
     Examples:
       farebox billing-link --account acme
     """
-    from farebox.cli.beside import settings_beside
-    from farebox.usecases import administer, owner_sessions
+    from farebox.billing import owner_sessions
+    from farebox.cli.server_file import settings_beside
+    from farebox.operator import administer
 
     session = session_of(context)
     at = session.clock.now_ms()

@@ -13,8 +13,8 @@ from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson
 
 if TYPE_CHECKING:
+    from farebox.operator.copying import Copied
     from farebox.settings import Settings
-    from farebox.usecases.copying import Copied
 
 _URL = "URL"
 
@@ -51,8 +51,8 @@ def copy(
       farebox copy --from sqlite:///data/farebox.db --to postgresql://farebox@db.example/farebox
       farebox copy --from postgresql://farebox@db.example/farebox --to sqlite:///data/farebox.db
     """
-    from farebox.storage import moving
-    from farebox.usecases.copying import CopyRefused, copy_installation
+    from farebox.operator.copying import CopyRefused, copy_installation
+    from farebox.storage import dbcopy
 
     session = session_of(context)
     settings = session.settings
@@ -60,8 +60,8 @@ def copy(
     if origin.database_shown == destination.database_shown:
         raise Stopped("--from and --to name the same database")
     with (
-        closing(moving.source(origin)) as source,
-        closing(moving.target(destination)) as target,
+        closing(dbcopy.source(origin)) as source,
+        closing(dbcopy.target(destination)) as target,
         _progress(shown=not as_json) as report,
     ):
         try:

@@ -121,8 +121,8 @@ def _keep_standard_descriptors() -> None:
 
 def explained(error: Exception) -> str:
     """One line. A failure that nobody foresaw says its kind, and how to see more of it."""
+    from farebox.operator.administer import Refused
     from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
-    from farebox.usecases.administer import Refused
     from farebox.vault import SecretUnreadable
 
     foreseen = (DatabaseUnavailable, Refused, SchemaMismatch, SecretUnreadable, SettingsError, Stopped)

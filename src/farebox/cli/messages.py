@@ -47,7 +47,7 @@ def add_webhook(
       farebox webhook add https://ops.example.com/farebox
       farebox webhook add https://example.com/hook --account acme --kind low_balance --kind top_up_failed
     """
-    from farebox.usecases import endpoints
+    from farebox.operator import endpoints
 
     session = session_of(context)
     with session.writing() as connection:
@@ -86,7 +86,7 @@ def remove_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJ
     Example:
       farebox webhook remove we_0123456789abcdef0123456789abcdef
     """
-    from farebox.usecases import endpoints
+    from farebox.operator import endpoints
 
     with session_of(context).writing() as connection:
         endpoints.remove_endpoint(connection, endpoint_id)
@@ -103,8 +103,8 @@ def try_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson
     """
     import asyncio
 
+    from farebox.operator import endpoints
     from farebox.storage.webhook_endpoints import find_endpoint
-    from farebox.usecases import endpoints
 
     session = session_of(context)
     with session.reading() as connection:
@@ -141,8 +141,8 @@ def list_messages(
       farebox messages list
       farebox messages list --account acme --limit 200 --json
     """
+    from farebox.operator.messages import with_deliveries
     from farebox.storage.notices import latest_notices, list_notices
-    from farebox.usecases.messages import with_deliveries
 
     with session_of(context).reading() as connection:
         if account_id is None:
@@ -188,8 +188,8 @@ def replay_message(
       farebox messages replay --failed
       farebox messages replay --failed --account acme
     """
+    from farebox.operator.messages import replay_given_up, replay_notice
     from farebox.storage.buckets import OPERATOR
-    from farebox.usecases.messages import replay_given_up, replay_notice
 
     if (message_id is None) == (not failed):
         raise typer.BadParameter("name a message, or say --failed", param_hint="MESSAGE / --failed")

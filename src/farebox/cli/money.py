@@ -41,7 +41,7 @@ def grant(
       farebox grant --account acme --amount 12.34
       farebox grant --account acme --amount 5 --expires 2027-01-31 --id welcome-2026
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     session = session_of(context)
     with session.writing() as connection:
@@ -95,7 +95,7 @@ def correct(
       farebox correct --account acme --give 0.25 --reason "charged at the old price"
       farebox correct --account acme --take 0.10 --reason "free by mistake" --id fix-7
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     if (give is None) == (take is None):
         raise typer.BadParameter("say how much, by one of the two", param_hint="--give / --take")
@@ -141,7 +141,7 @@ def balance(context: typer.Context, account_id: AccountId, as_json: AsJson = Fal
       farebox balance --account acme
       farebox balance --account acme --json | jq .available_nanos
     """
-    from farebox.usecases.administer import balance_of
+    from farebox.operator.administer import balance_of
 
     with session_of(context).reading() as connection:
         found = balance_of(connection, account_id)

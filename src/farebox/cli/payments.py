@@ -11,11 +11,11 @@ from farebox.cli.values import AccountId, AsJson, Since, moment_text, optional_m
 from farebox.money import NANOS_PER_CENT, format_usd
 
 if TYPE_CHECKING:
+    from farebox.billing.reconcile import Reconciliation, Sums
+    from farebox.runtime.services import Services
     from farebox.storage.customers import Profile
     from farebox.storage.findings import Finding
     from farebox.storage.processor_events import StoredEvent
-    from farebox.usecases.reconcile import Reconciliation, Sums
-    from farebox.usecases.services import Services
 
 DAY_MS = 86_400_000
 
@@ -130,8 +130,8 @@ def reconcile(
 
 
 async def _examine(services: "Services", since: int) -> "Reconciliation":
-    from farebox.usecases import cards
-    from farebox.usecases.reconcile import examine
+    from farebox.billing import cards
+    from farebox.billing.reconcile import examine
 
     with cards.asking("reconcile"):
         return await examine(services, since=since)
@@ -247,10 +247,10 @@ def profile(
     """
     import msgspec
 
+    from farebox.billing.cards import put_profile
     from farebox.errors import Problem
+    from farebox.operator.administer import require_account
     from farebox.storage.customers import find_profile
-    from farebox.usecases.administer import require_account
-    from farebox.usecases.cards import put_profile
 
     given = {
         "name": name,

@@ -11,8 +11,8 @@ from farebox.cli.session import Session, Stopped, session_of
 from farebox.cli.values import AsJson
 
 if TYPE_CHECKING:
+    from farebox.operator.audit_prices import Difference
     from farebox.pricing.supplement import Entry, Supplement
-    from farebox.usecases.audit_prices import Difference
 
 DAY_MS = 86_400_000
 
@@ -130,7 +130,7 @@ def audit(
       farebox price audit
       farebox price audit --litellm model_prices_and_context_window.json --days 7
     """
-    from farebox.usecases.audit_prices import newest_first
+    from farebox.operator.audit_prices import newest_first
 
     session = session_of(context)
     found, notes = _differences(session, litellm, days)
@@ -148,13 +148,13 @@ def audit(
 
 
 def _differences(session: Session, litellm: Path | None, days: int) -> "tuple[list[Difference], list[str]]":
+    from farebox.operator.audit_prices import against_map, against_stated, against_supplement, called
     from farebox.pricing.compiler import PriceList
     from farebox.pricing.litellm_map import UnreadableMap, read_map
     from farebox.pricing.supplement import Supplement, shipped
+    from farebox.runtime.configuration import price_book
     from farebox.storage import config
     from farebox.storage.calls import models_since, stated_since
-    from farebox.usecases.audit_prices import against_map, against_stated, against_supplement, called
-    from farebox.usecases.configuration import price_book
 
     now = session.clock.now_ms()
     with session.reading() as connection:

@@ -63,7 +63,7 @@ def set_price(
       farebox price set openai gpt-4o-audio --input 2.5 --output 10 --rate input_audio_mtok=40
       farebox price set groq my-model --input 1 --output 1 --account acme --valid-from 2027-01-01
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     named = {"input_mtok": input_price, "output_mtok": output_price}
     named |= {"cache_read_mtok": cache_read, "cache_write_mtok": cache_write}
@@ -140,7 +140,7 @@ def set_markup(
       farebox markup set 12.5 --provider openai --account acme
       farebox markup set -- -10           (charge less than the cost)
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     session = session_of(context)
     with session.writing() as connection:

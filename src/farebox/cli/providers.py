@@ -39,7 +39,7 @@ def set_provider(
       farebox provider set openai --api-key-stdin < openai.key
       farebox provider set groq --base-url https://proxy.example.com/groq --api-key "$GROQ_API_KEY"
     """
-    from farebox.usecases import administer
+    from farebox.operator import administer
 
     if api_key is not None and api_key_stdin:
         raise typer.BadParameter("give the key one way only", param_hint="--api-key / --api-key-stdin")

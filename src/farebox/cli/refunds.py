@@ -28,8 +28,8 @@ def top_ups(context: typer.Context, account_id: AccountId, as_json: AsJson = Fal
     Example:
       farebox top-ups --account acme
     """
+    from farebox.operator.administer import require_account
     from farebox.storage.top_ups import history
-    from farebox.usecases.administer import require_account
 
     with session_of(context).reading() as connection:
         require_account(connection, account_id)
@@ -73,8 +73,8 @@ def refund(
       farebox refund --account acme --top-up auto-3
       farebox refund --account acme --top-up auto-3 --amount 12.50 --reason "bought twice"
     """
+    from farebox.billing import refund as refunds
     from farebox.cli.services import run_with_services
-    from farebox.usecases import refund as refunds
 
     if amount is not None and amount % NANOS_PER_CENT:
         raise typer.BadParameter("a card is paid in whole cents", param_hint="--amount")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from farebox.cli.session import Session, Stopped
 
 if TYPE_CHECKING:
-    from farebox.usecases.services import Services
+    from farebox.runtime.services import Services
 
 T = TypeVar("T")
 
@@ -42,15 +42,15 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
 @asynccontextmanager
 async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.app import processor_of
-    from farebox.cli.beside import settings_beside
+    from farebox.cli.server_file import settings_beside
     from farebox.ledger.ledger import ledger_of
     from farebox.providers.http1.pool import PooledUpstream
+    from farebox.runtime.configuration import Configuration
+    from farebox.runtime.services import Services
+    from farebox.runtime.waiters import Waiters
     from farebox.settings import proxies
     from farebox.storage.config import installation_id
     from farebox.storage.database import open_database
-    from farebox.usecases.configuration import Configuration
-    from farebox.usecases.services import Services
-    from farebox.usecases.waiting import Waiters
 
     settings, base_url = settings_beside(session.settings)
     with session.reading():  # stops where there is no database

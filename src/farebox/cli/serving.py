@@ -16,7 +16,7 @@ from farebox.settings import Settings, secret_key
 if TYPE_CHECKING:
     from farebox.app import Ready
     from farebox.cli.welcome import Welcome
-    from farebox.surroundings import Surroundings
+    from farebox.host_resources import Surroundings
 
 
 def register(app: typer.Typer) -> None:
@@ -67,16 +67,16 @@ def serve(
         greeting = prepare(session, settings)
 
     def ready(info: "Ready | Surroundings") -> None:
-        cleanup.callback(beside.forget, settings)
-        beside.tell(settings, info)
+        cleanup.callback(server_file.forget, settings)
+        server_file.tell(settings, info)
         with suppress(OSError, ValueError):  # nobody reads what we say: that is no reason not to serve
             _announce(settings, info, greeting, as_json=as_json)
 
     import uvloop
 
-    from farebox.cli import beside
+    from farebox.cli import server_file
+    from farebox.host_resources import AlreadyRunning
     from farebox.http.server import AddressInUse
-    from farebox.surroundings import AlreadyRunning
 
     try:
         with ExitStack() as cleanup:

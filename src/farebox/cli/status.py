@@ -60,7 +60,7 @@ def status(
 
 
 def _print(alarms: "list[Alarm]", findings: int) -> None:
-    from farebox.messages.letters import TEXTS
+    from farebox.messages.email_templates import TEXTS
 
     if findings:
         differ = "1 payment differs" if findings == 1 else f"{findings} payments differ"
@@ -81,7 +81,7 @@ def _print(alarms: "list[Alarm]", findings: int) -> None:
 
 
 def _row(alarm: "Alarm") -> Row:
-    from farebox.messages.letters import TEXTS
+    from farebox.messages.email_templates import TEXTS
 
     return {
         "kind": alarm.kind,

@@ -129,8 +129,8 @@ def invoice(
       farebox invoice FB-2026-000001 -o invoice.pdf
       farebox invoice FB-CN-2026-000001 --json
     """
+    from farebox.billing.documents import content_of
     from farebox.storage.documents import find_by_number
-    from farebox.usecases.documents import content_of
 
     with session_of(context).reading() as connection:
         found = find_by_number(connection, number)
@@ -155,9 +155,9 @@ def statement(
       farebox statement --account acme --month 2026-11 -o november.pdf
       farebox statement --account acme --month 2026-11 --json | jq .closing_nanos
     """
-    from farebox.usecases import administer
-    from farebox.usecases.documents import statement_reader
-    from farebox.usecases.statement import month_span
+    from farebox.billing.documents import statement_reader
+    from farebox.billing.statement import month_span
+    from farebox.operator import administer
 
     session = session_of(context)
     now = session.clock.now_ms()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from farebox.cli.beside import write_private
+from farebox.cli.server_file import write_private
 from farebox.cli.session import Session
 from farebox.model import Permission
 from farebox.money import NANOS_PER_USD, format_usd
@@ -18,8 +18,8 @@ from farebox.settings import Settings
 
 if TYPE_CHECKING:
     from farebox.app import Ready
+    from farebox.host_resources import Surroundings
     from farebox.storage.sql import Connection
-    from farebox.surroundings import Surroundings
 
 ACCOUNT = "demo"
 MODEL = "demo/demo-1"
@@ -47,8 +47,9 @@ class Welcome:
 
 def prepare(session: Session, settings: Settings) -> Welcome:
     """Make the account, the grant and the token where they are missing; the same at every start."""
+    from farebox.billing import owner_sessions
+    from farebox.operator import administer
     from farebox.storage.accounts import find_account
-    from farebox.usecases import administer, owner_sessions
 
     at = session.clock.now_ms()
     with session.writing() as connection:

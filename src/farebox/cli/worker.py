@@ -53,7 +53,7 @@ def main() -> None:
         import uvloop
 
         from farebox.app import serve_as_worker
-        from farebox.surroundings import Surroundings
+        from farebox.host_resources import Surroundings
 
         around = Surroundings(
             start.settings,

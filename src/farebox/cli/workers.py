@@ -20,9 +20,9 @@ from farebox.cli.session import Stopped
 from farebox.cli.worker import Said, Start
 from farebox.clock import SystemClock
 from farebox.counts import Sheet, new_file
+from farebox.host_resources import GRACE_SECONDS, Surroundings, say_listening, stop_on_signals, surrounded
 from farebox.metrics.families import LAYOUT, WORKER_DEATHS
 from farebox.settings import Settings
-from farebox.surroundings import GRACE_SECONDS, Surroundings, say_listening, stop_on_signals, surrounded
 
 STOP_SECONDS = 2 * GRACE_SECONDS + 5
 """Longest time for a worker to stop, until it is killed."""

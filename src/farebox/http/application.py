@@ -11,16 +11,16 @@ from farebox.http.client_address import Clients
 from farebox.http.envelope import Answer, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
+from farebox.http.quotas import spend, stranger
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown, tidy_path
 from farebox.http.routes import ROUTES
-from farebox.http.sparing import spend, stranger
 from farebox.http.validation import read, read_body
 from farebox.limits.held import STRANGERS
 from farebox.model import Caller
+from farebox.runtime.services import Services
 from farebox.standing import path_of
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases.services import Services
 
 log = structlog.get_logger("farebox.http")
 

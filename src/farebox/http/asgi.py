@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from farebox.errors import BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList
-from farebox.http.server.heads import PATH_SAFE, add_header, header_lines
+from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
 from farebox.limits.held import Lease
 

@@ -18,7 +18,7 @@ from farebox.errors import (
 )
 from farebox.http.exchange import RequestHeaders
 from farebox.model import AccessToken, Caller, Permission
-from farebox.usecases.configuration import Configuration
+from farebox.runtime.configuration import Configuration
 
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/=-]{1,512})")
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")

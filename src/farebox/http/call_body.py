@@ -6,15 +6,15 @@ from typing import Final
 
 import msgspec
 
+from farebox.calls.large_body import LARGE_BODY, check_worth_reading
+from farebox.calls.watch import Interrupted, Watch
 from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.limits.held import Lease
 from farebox.providers.catalogue import Plain, format_of, provider_of, upstream_path
+from farebox.runtime.services import Services
 from farebox.settings import Settings
-from farebox.usecases.large_body import LARGE_BODY, check_worth_reading
-from farebox.usecases.services import Services
-from farebox.usecases.watch import Interrupted, Watch
 
 EXPANSION_MAX: Final = 200
 """How many times its size a body may decode to; a mebibyte it may always."""
@@ -35,7 +35,7 @@ class CallBody(msgspec.Struct, frozen=True):
 
 
 async def check_credit(services: Services, exchange: Exchange, account_id: str, slug: str, path: str) -> None:
-    """Before a large body is read, of a call on the operator's key: see usecases.large_body. `slug`, `path`: what the
+    """Before a large body is read, of a call on the operator's key: see calls.large_body. `slug`, `path`: what the
     URL names. Raises Problem (NO_CREDIT)."""
     if slug == "" or (exchange.length is not None and exchange.length <= LARGE_BODY):
         return  # of a universal request, the steps may bring keys of their own

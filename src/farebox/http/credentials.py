@@ -14,7 +14,7 @@ import msgspec
 from farebox.errors import INVALID_REQUEST, TOKEN_REJECTED, Problem
 from farebox.model import Permission
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
-from farebox.usecases.configuration import Configuration
+from farebox.runtime.configuration import Configuration
 from farebox.vault import TOKEN_PREFIX
 
 _is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch

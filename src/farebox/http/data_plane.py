@@ -13,6 +13,9 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from farebox.calls.model import Call
+from farebox.calls.serve import serve_call
+from farebox.calls.watch import Watch
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     DATABASE_UNAVAILABLE,
@@ -36,23 +39,20 @@ from farebox.errors import (
 )
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http import cross_origin
+from farebox.http.build_call import Asked, compat_call, native_call
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.credentials import StepHeaders, authorize_run, read_credentials
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
 from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
-from farebox.http.server.heads import split_target
+from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.take_apart import take_apart
-from farebox.http.understand import Asked, compat_call, native_call
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
+from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
-from farebox.usecases.call import Call
-from farebox.usecases.serve_call import serve_call
-from farebox.usecases.services import Services
-from farebox.usecases.watch import Watch
 
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""

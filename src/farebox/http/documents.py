@@ -4,12 +4,12 @@ import re
 
 import msgspec
 
+from farebox.billing import documents as issued
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Answer, ok, page
+from farebox.http.quotas import DOCUMENTS, spend
 from farebox.http.request import Request
-from farebox.http.sparing import DOCUMENTS, spend
-from farebox.usecases import documents as issued
 
 PDF = "application/pdf"
 _SUFFIX = ".pdf"

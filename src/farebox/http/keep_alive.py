@@ -7,9 +7,9 @@ in a form whose SDKs have not been seen to take them before the first event, bet
 
 import asyncio
 
+from farebox.calls.model import Call
 from farebox.http.exchange import AnswerStream, HeaderList
 from farebox.providers.sse import BYTE_ORDER_MARK
-from farebox.usecases.call import Call
 
 COMMENT = b": keep-alive\n\n"
 """With an empty line of its own: there are clients that cut a stream at empty lines and look how each piece begins."""

@@ -13,8 +13,8 @@ from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.request import Request
 from farebox.http.router import no_route, tidy_path
 from farebox.http.server.state import Handler
+from farebox.runtime.services import Services
 from farebox.settings import Settings, SettingsError
-from farebox.usecases.services import Services
 from farebox.vault import same
 
 PATH = "/metrics"

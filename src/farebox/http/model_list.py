@@ -3,7 +3,7 @@
 import msgspec
 
 from farebox.providers.catalogue import PROVIDERS
-from farebox.usecases.services import Services
+from farebox.runtime.services import Services
 
 
 def model_list(services: Services, account_id: str) -> bytes:

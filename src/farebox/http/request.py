@@ -9,8 +9,8 @@ from farebox.errors import BODY_LATE, Problem
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.validation import invalid
 from farebox.model import Caller
+from farebox.runtime.services import Services
 from farebox.settings import Settings
-from farebox.usecases.services import Services
 
 _PARAMETERS_MAX = 500
 BODY_MAX = 64 * 1024

@@ -11,8 +11,8 @@ import msgspec
 
 from farebox.errors import ACCESS_DENIED, METHOD_NOT_ALLOWED, NO_ROUTE, ErrorKind, Problem
 from farebox.http.envelope import JSON, Answer, ResultInfo, failure
+from farebox.http.quotas import Budget
 from farebox.http.request import Request
-from farebox.http.sparing import Budget
 from farebox.model import Permission
 
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Answer]]

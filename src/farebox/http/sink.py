@@ -2,13 +2,13 @@
 
 import contextlib
 
+from farebox.calls.model import Call, Gone
 from farebox.errors import Problem
 from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList
 from farebox.http.keep_alive import KeepAlive, takes_comments
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers, error_status
-from farebox.http.server.heads import sendable
+from farebox.http.server.headers import sendable
 from farebox.limits.held import Lease
-from farebox.usecases.call import Call, Gone
 
 PRIVATE = ("cache-control", "no-store")
 """On every answer: whatever stands between us and the caller, what a call says is the caller's alone."""

@@ -8,7 +8,7 @@ from farebox.offload import Busy, Died, TooMuch
 from farebox.providers.formats.base import InvalidRequest, TooComplex
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.reading import RAISES
-from farebox.usecases.services import Services
+from farebox.runtime.services import Services
 
 T = TypeVar("T")
 

@@ -10,7 +10,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from farebox.ledger import money
-from farebox.ledger.alarms import after_fall, after_rise, ask_for_credit
 from farebox.ledger.books import HOLD_STATES
 from farebox.ledger.commands import (
     Command,
@@ -32,6 +31,7 @@ from farebox.ledger.lots import all_unspent, draw, expire_lots
 from farebox.ledger.money import plain_id, shortage
 from farebox.ledger.rows import Balance, end_hold, read_balance, read_hold, save, transfer
 from farebox.ledger.spending import spent_in_window
+from farebox.ledger.triggers import after_fall, after_rise, ask_for_credit
 from farebox.storage.calls import UNRECORDED, add_usage
 from farebox.storage.spending import add_counted
 from farebox.storage.sql import Connection, rows

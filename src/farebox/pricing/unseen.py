@@ -4,7 +4,7 @@ By its kind one of three rules applies; the operator may change which (`FAREBOX_
 
 - `window`: all that the model can read, less what was sent. A tool that runs at the provider makes it read again after
   each use, so it counts once more for each use that the request allows.
-- `learned`: what this kind brought in lately at this provider (`usecases.learned`), for each use. What it brings in
+- `learned`: what this kind brought in lately at this provider (`pricing.learned`), for each use. What it brings in
   beyond that is an overrun, which the operator accepts; where the balance is short, one use is held at least.
 - `refuse`: not on the operator's key.
 

@@ -18,7 +18,7 @@ from farebox.providers.formats.bounds import FIELDS_MAX
 INLINE_BYTES: Final = 1024
 """A value up to this size stays as it is."""
 _CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "generation_config", "provider"})
-"""Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `usecases.unlisted`."""
+"""Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `calls.unlisted`."""
 _CHANGED_BYTES_MAX: Final = 256 * 1024
 _NAMES_BYTES_MAX: Final = 64 * 1024
 
@@ -31,7 +31,7 @@ class Outline(msgspec.Struct, frozen=True):
     """What the strings begin with that stand for values; their number follows."""
     spans: tuple[tuple[int, int], ...]
     long_cache: bool = False
-    """Whether `12h` is anywhere in the body: see `usecases.tiers`."""
+    """Whether `12h` is anywhere in the body: see `calls.tiers`."""
 
 
 def outline_of(body: bytes) -> Outline:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from tests.calls.kit import until
 from tests.demo.stripe.support import SECRET, Fake, Receiver, running_fake
-from tests.ride.kit import until
 
 
 def test_an_event_is_signed_and_names_its_request(told: Fake, receiver: Receiver) -> None:

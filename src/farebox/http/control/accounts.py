@@ -4,13 +4,13 @@ from typing import Literal
 
 import msgspec
 
+from farebox.billing import reports
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.http.auth import authenticate_token
 from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Answer, Note, ok, page
 from farebox.http.request import Request
 from farebox.model import Account
-from farebox.usecases import reports
 
 
 class TokenStatus(msgspec.Struct, frozen=True, omit_defaults=True):

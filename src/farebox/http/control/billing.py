@@ -4,14 +4,14 @@ from typing import Literal
 
 import msgspec
 
+from farebox.billing import documents, reports, top_up
+from farebox.billing.reports import DAY_MS, HOUR_MS
 from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.money import nanos_to_cents
 from farebox.payments.model import TopUp
-from farebox.usecases import documents, reports, top_up
-from farebox.usecases.reports import DAY_MS, HOUR_MS
 
 
 class PaymentMethod(msgspec.Struct, frozen=True):

@@ -5,13 +5,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farebox.billing import cards, processor_events, top_up
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import iso
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.payments.model import Card
-from farebox.usecases import cards, payment_news, top_up
 
 CHECKOUT_PLACEHOLDER = "{CHECKOUT_SESSION_ID}"
 """The processor puts the checkout's id in its place."""
@@ -136,7 +136,7 @@ def _checked(url: str | None, field: str) -> str | None:
 
 async def checkout(request: Request, _: None) -> Answer:
     """What became of a hosted page: asked of the processor, and applied."""
-    found = await payment_news.note_checkout(
+    found = await processor_events.note_checkout(
         request.services, request.path["checkout_id"], account_id=request.account_id
     )
     mode: Literal["setup", "purchase"] = "setup" if found.mode == "setup" else "purchase"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union
 
 import msgspec
 
+from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
 from farebox.http.control.wire import Paging, iso
@@ -18,7 +19,6 @@ from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
 from farebox.storage.sql import Connection
-from farebox.usecases import logs
 
 _CONFIG = msgspec.structs.fields(GatewayConfig)
 _REQUIRED = frozenset(

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from farebox.calls import external_holds
+from farebox.calls.external_holds import EXPIRES_MAX_MS, EXPIRES_MIN_MS, LABEL_MAX, MODEL_MAX, NOTE_MAX, PROVIDER_MAX
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import iso, iso_or_none
 from farebox.http.envelope import Answer, ok
@@ -11,8 +13,6 @@ from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.money import AMOUNT_MAX
 from farebox.storage.app_holds import AppHold
-from farebox.usecases import app_holds
-from farebox.usecases.app_holds import EXPIRES_MAX_MS, EXPIRES_MIN_MS, LABEL_MAX, MODEL_MAX, NOTE_MAX, PROVIDER_MAX
 
 EXPIRES_MS = 600_000
 """How long a hold lives where the application does not say."""
@@ -77,7 +77,7 @@ async def create(request: Request, body: HoldCreate) -> Answer:
     hold_id = body.hold_id or idempotency_key(request)
     if hold_id is None:
         raise invalid("Required (or send an Idempotency-Key)", "body", "hold_id")
-    made = await app_holds.create(
+    made = await external_holds.create(
         request.services,
         request.account_id,
         hold_id=hold_id,
@@ -89,11 +89,11 @@ async def create(request: Request, body: HoldCreate) -> Answer:
 
 
 async def get(request: Request, _: None) -> Answer:
-    return ok(_shown(await app_holds.get(request.services, request.account_id, request.path["hold_id"])))
+    return ok(_shown(await external_holds.get(request.services, request.account_id, request.path["hold_id"])))
 
 
 async def extend(request: Request, body: HoldExtend) -> Answer:
-    extended = await app_holds.extend(
+    extended = await external_holds.extend(
         request.services,
         request.account_id,
         request.path["hold_id"],
@@ -104,7 +104,7 @@ async def extend(request: Request, body: HoldExtend) -> Answer:
 
 
 async def settle(request: Request, body: HoldSettle) -> Answer:
-    settled = await app_holds.settle(
+    settled = await external_holds.settle(
         request.services,
         request.account_id,
         request.path["hold_id"],
@@ -117,7 +117,7 @@ async def settle(request: Request, body: HoldSettle) -> Answer:
 
 
 async def release(request: Request, _: None) -> Answer:
-    return ok(_shown(await app_holds.release(request.services, request.account_id, request.path["hold_id"])))
+    return ok(_shown(await external_holds.release(request.services, request.account_id, request.path["hold_id"])))
 
 
 def _shown(hold: AppHold) -> Hold:

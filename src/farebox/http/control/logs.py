@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from farebox.calls import logs
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, log_query
 from farebox.http.control.wire import iso
@@ -14,7 +15,6 @@ from farebox.http.request import Request
 from farebox.money import nanos_to_usd
 from farebox.storage.calls import CallRow
 from farebox.storage.reports import LogExtremes
-from farebox.usecases import logs
 
 HEAD_BYTES = 4_096
 """How much of a stored body the detail of a log shows."""

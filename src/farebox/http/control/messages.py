@@ -8,11 +8,11 @@ from farebox.http.control.wire import Paging, iso, iso_or_none
 from farebox.http.envelope import Answer, ok, page
 from farebox.http.request import Request
 from farebox.messages.sign import message_id
+from farebox.operator import endpoints as places
+from farebox.operator import messages
+from farebox.operator.messages import Told
 from farebox.storage.deliveries import MAIL, Delivery
 from farebox.storage.webhook_endpoints import Endpoint as StoredEndpoint
-from farebox.usecases import endpoints as places
-from farebox.usecases import messages
-from farebox.usecases.messages import Told
 
 
 class NewEndpoint(msgspec.Struct, frozen=True, kw_only=True):

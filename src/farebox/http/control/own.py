@@ -2,9 +2,10 @@
 
 import msgspec
 
+from farebox.billing import reports
+from farebox.calls import logs
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
-from farebox.usecases import logs, reports
 
 
 class ExactBalance(msgspec.Struct, frozen=True):

@@ -4,13 +4,13 @@ from typing import Annotated
 
 import msgspec
 
+from farebox.billing import auto_top_up, cards, owner_sessions
 from farebox.http.control.topups import by_whom_it_may, disabled_reason
 from farebox.http.control.wire import iso_or_none
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.payments.states import DISABLED_REASONS
 from farebox.storage.customers import Profile
-from farebox.usecases import auto_top_up, cards, owner_sessions
 
 _Line = Annotated[str, msgspec.Meta(max_length=200)]
 

@@ -4,14 +4,14 @@ from typing import Annotated
 
 import msgspec
 
+from farebox.billing import disputes, documents, refund, top_up
+from farebox.billing.top_up_outcomes import told_code
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import Paging, iso, iso_or_none
 from farebox.http.envelope import Answer, ok, page
 from farebox.http.request import Request
 from farebox.payments import model
-from farebox.usecases import disputes, documents, refund, top_up
-from farebox.usecases.top_up_outcomes import told_code
 
 
 class Purchase(msgspec.Struct, frozen=True, kw_only=True):

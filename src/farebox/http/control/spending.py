@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from farebox.calls import spending_limit
 from farebox.errors import SPENDING_LIMIT_DEPRECATED, Problem
 from farebox.http.control.topups import Nothing
 from farebox.http.control.wire import iso, iso_or_none
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.storage.spending import SpendingLimit
-from farebox.usecases import spending_limit
 
 
 class SpendingLimitConfig(msgspec.Struct, frozen=True):

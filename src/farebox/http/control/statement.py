@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from farebox.billing import reports
 from farebox.http.control.wire import Moment, Paging, iso, iso_or_none, moment
 from farebox.http.envelope import Answer, page
 from farebox.http.request import Request
@@ -15,7 +16,6 @@ from farebox.http.validation import invalid
 from farebox.ledger.books import TRANSFERS
 from farebox.money import format_usd
 from farebox.storage.statement import TransferFilter, TransferRow
-from farebox.usecases import reports
 
 CSV = "text/csv; charset=utf-8"
 CSV_ROWS_MAX = 10_000

@@ -9,7 +9,7 @@ from farebox.errors import NOT_AVAILABLE, Problem
 from farebox.http.envelope import Answer, plain
 from farebox.http.request import Request
 from farebox.logs import Dropped
-from farebox.usecases.readiness import JournalState
+from farebox.runtime.readiness import JournalState
 
 
 class Health(msgspec.Struct, frozen=True):

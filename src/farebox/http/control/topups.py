@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from farebox.billing import auto_top_up, top_up
 from farebox.errors import CONFIG_BY_TOKEN, TOP_UP_FAILED, Problem
 from farebox.http.envelope import Answer, ok
 from farebox.http.request import Request
 from farebox.http.validation import invalid
-from farebox.usecases import auto_top_up, top_up
 
 CURRENCY = "USD"
 KEY_MAX = 255

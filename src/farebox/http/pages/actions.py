@@ -7,9 +7,13 @@ from typing import TypeAlias
 
 import msgspec
 
+from farebox.billing import auto_top_up, cards, owner_sessions, top_up
+from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
+from farebox.calls import spending_limit
+from farebox.calls.spending_limit import AMOUNT_MIN_CENTS
 from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Answer
-from farebox.http.pages import words
+from farebox.http.pages import labels
 from farebox.http.pages.buying import ANOTHER
 from farebox.http.pages.layout import Said
 from farebox.http.pages.visit import (
@@ -21,13 +25,10 @@ from farebox.http.pages.visit import (
     session_cookie,
     visit_of,
 )
+from farebox.http.quotas import ASKS, PAGES, Budget, spend
 from farebox.http.request import Request
 from farebox.http.router import Handler
-from farebox.http.sparing import ASKS, PAGES, Budget, spend
 from farebox.storage.top_ups import find_by_request
-from farebox.usecases import auto_top_up, cards, owner_sessions, spending_limit, top_up
-from farebox.usecases.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
-from farebox.usecases.spending_limit import AMOUNT_MIN_CENTS
 
 Form: TypeAlias = Mapping[str, str]
 Act: TypeAlias = Callable[[Visit, Form], Awaitable[Answer | str]]
@@ -113,7 +114,7 @@ async def _buy_at_checkout(visit: Visit, amount: int, key: str) -> Answer:
 
 
 def bought_text(credit_cents: int) -> str:
-    return f"Bought {words.usd(credit_cents)} of credit."
+    return f"Bought {labels.usd(credit_cents)} of credit."
 
 
 def _return_url(visit: Visit) -> str:
@@ -173,7 +174,7 @@ async def set_auto(visit: Visit, form: Form) -> Answer | str:
         threshold_cents=cents(form, "threshold", "the threshold", THRESHOLD_MIN, THRESHOLD_MAX),
         monthly_cap_cents=cents(form, "cap", "the monthly cap") if form.get("cap", "").strip() else None,
     )
-    bought, below = words.usd(rule.amount_cents), words.usd(rule.threshold_cents)
+    bought, below = labels.usd(rule.amount_cents), labels.usd(rule.threshold_cents)
     return f"Auto top-up is on: {bought} whenever the balance falls below {below}."
 
 
@@ -185,15 +186,15 @@ async def end_auto(visit: Visit, form: Form) -> Answer | str:
 
 @action
 async def set_limit(visit: Visit, form: Form) -> Answer | str:
-    duration = next((word for word in words.DURATIONS if word == form.get("duration")), None)
-    strategy = next((word for word in words.STRATEGIES if word == form.get("strategy")), None)
+    duration = next((word for word in labels.DURATIONS if word == form.get("duration")), None)
+    strategy = next((word for word in labels.STRATEGIES if word == form.get("strategy")), None)
     if duration is None or strategy is None:
         raise _stale()
     amount = cents(form, "limit-amount", "the limit", AMOUNT_MIN_CENTS)
     await spending_limit.put(
         visit.services, visit.account_id, amount_cents=amount, duration=duration, strategy=strategy
     )
-    return f"The spending limit is {words.usd(amount)} in a {words.DURATIONS[duration]}."
+    return f"The spending limit is {labels.usd(amount)} in a {labels.DURATIONS[duration]}."
 
 
 @action
@@ -221,6 +222,6 @@ def cents(form: Form, name: str, what: str, low: int = 0, high: int = 10**11) ->
     dollars, decimals = found.groups(default="0")
     amount = int(dollars) * 100 + int(decimals.ljust(2, "0"))
     if not low <= amount <= high:
-        message = f"{what[:1].upper()}{what[1:]} must be from {words.usd(low)} to {words.usd(high)}"
+        message = f"{what[:1].upper()}{what[1:]} must be from {labels.usd(low)} to {labels.usd(high)}"
         raise Problem(VALIDATION_FAILED, message, path=("body", name))
     return amount

@@ -1,13 +1,13 @@
 """Sections on what runs by itself: auto top-up and the spending limit."""
 
-from farebox.http.pages import layout, words
+from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
+from farebox.http.pages import labels, layout
 from farebox.http.pages.layout import section
 from farebox.http.pages.markup import Html, el
 from farebox.http.pages.view import View
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.guards import CAP_FACTOR
 from farebox.payments.model import TopUp
-from farebox.usecases.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
 
 HIGHEST_CENTS = 99_999_999
 
@@ -27,23 +27,23 @@ def auto_top_up(view: View) -> Html:
         layout.money_field(
             "threshold",
             "When the balance falls below",
-            words.field_usd(rule.threshold_cents if rule else 1_000),
-            low=words.field_usd(THRESHOLD_MIN),
-            high=words.field_usd(THRESHOLD_MAX),
+            labels.field_usd(rule.threshold_cents if rule else 1_000),
+            low=labels.field_usd(THRESHOLD_MIN),
+            high=labels.field_usd(THRESHOLD_MAX),
         ),
         layout.money_field(
             "auto-amount",
             "buy credit for",
-            words.field_usd(rule.amount_cents if rule else max(5_000, low)),
-            low=words.field_usd(low),
-            high=words.field_usd(high),
+            labels.field_usd(rule.amount_cents if rule else max(5_000, low)),
+            low=labels.field_usd(low),
+            high=labels.field_usd(high),
         ),
         layout.money_field(
             "cap",
             "and in a calendar month at most",
-            words.field_usd(cap) if cap else "",
-            low=words.field_usd(low),
-            high=words.field_usd(HIGHEST_CENTS),
+            labels.field_usd(cap) if cap else "",
+            low=labels.field_usd(low),
+            high=labels.field_usd(HIGHEST_CENTS),
             hint=None if rule else f"Left empty: {CAP_FACTOR} times the credit that is bought at once.",
             required=rule is not None,
         ),
@@ -59,7 +59,7 @@ def auto_top_up(view: View) -> Html:
 def _state(view: View) -> Html:
     if view.rule is None:
         return el("p", layout.badge("mute", "Off"), " Nothing is bought by itself.", class_="state")
-    tone, sentence = words.rule_state(view.rule, contested=view.contested)
+    tone, sentence = labels.rule_state(view.rule, contested=view.contested)
     label, *rest = sentence
     name, separator, tail = str(label).partition(":")
     parts = [layout.badge(tone, name), tail, *rest] if separator else [label, *rest]
@@ -78,7 +78,7 @@ def _again(waiting: TopUp) -> list[str | Html]:
         return ["It is tried again later, or at once when another card is the default."]
     return [
         "It is tried again after ",
-        words.moment(waiting.retry_at),
+        labels.moment(waiting.retry_at),
         ", or at once when another card is the default.",
     ]
 
@@ -92,20 +92,20 @@ def spending_limit(view: View) -> Html:
         layout.money_field(
             "limit-amount",
             "Spend at most",
-            words.field_usd(now.amount // NANOS_PER_CENT) if now else "",
+            labels.field_usd(now.amount // NANOS_PER_CENT) if now else "",
             low="1",
-            high=words.field_usd(HIGHEST_CENTS),
+            high=labels.field_usd(HIGHEST_CENTS),
         ),
         layout.choice(
             "duration",
             "in a",
-            words.DURATIONS.items(),
+            labels.DURATIONS.items(),
             now.duration if now else "monthly",
         ),
         layout.choice(
             "strategy",
             "counted",
-            words.STRATEGIES.items(),
+            labels.STRATEGIES.items(),
             now.strategy if now else "fixed",
         ),
         layout.button("Save limit", quiet=True),
@@ -131,7 +131,7 @@ def _spent(view: View) -> Html:
         value=min(used, now.amount),
         aria_label="Part of the spending limit that is used",
     )
-    held = f", of which {words.exact_usd(now.held)} USD held by calls in flight" if now.held else ""
-    limit = words.exact_usd(now.amount)
-    told = f"{words.exact_usd(used)} of {limit} USD used in this {words.DURATIONS[now.duration]}{held}."
+    held = f", of which {labels.exact_usd(now.held)} USD held by calls in flight" if now.held else ""
+    limit = labels.exact_usd(now.amount)
+    told = f"{labels.exact_usd(used)} of {limit} USD used in this {labels.DURATIONS[now.duration]}{held}."
     return el("p", meter, told, class_="state")

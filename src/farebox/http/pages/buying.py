@@ -1,6 +1,6 @@
 """Sections and steps of buying credit by hand: cards, the amount, what it will cost, who the invoice is for."""
 
-from farebox.http.pages import layout, words
+from farebox.http.pages import labels, layout
 from farebox.http.pages.layout import Said, section
 from farebox.http.pages.markup import Child, Html, el, joined
 from farebox.http.pages.view import View
@@ -18,10 +18,10 @@ def buy(view: View) -> Html:
     amount = layout.money_field(
         "amount",
         "Amount of credit",
-        words.field_usd(start),
-        low=words.field_usd(low),
-        high=words.field_usd(high),
-        hint=f"From {words.usd(low)} to {words.usd(high)}. The next page shows what it costs.",
+        labels.field_usd(start),
+        low=labels.field_usd(low),
+        high=labels.field_usd(high),
+        hint=f"From {labels.usd(low)} to {labels.usd(high)}. The next page shows what it costs.",
     )
     form = el("form", amount, layout.button("Continue"), method="get", action="/billing/buy")
     return section("buy", "Buy credit", form)
@@ -31,14 +31,14 @@ def quote(view: View, purchase: Purchase, request_key: str, said: Said | None = 
     """What a purchase costs and what pays for it: the step before anything is paid."""
     card = view.default_card
     lines = purchase.lines()
-    rows: list[list[Child]] = [[line.description, words.plain_usd(line.amount_cents)] for line in lines]
-    rows.append([el("strong", "To pay"), el("strong", words.plain_usd(purchase.charge_cents), id="total")])
-    total = words.usd(purchase.charge_cents)
+    rows: list[list[Child]] = [[line.description, labels.plain_usd(line.amount_cents)] for line in lines]
+    rows.append([el("strong", "To pay"), el("strong", labels.plain_usd(purchase.charge_cents), id="total")])
+    total = labels.usd(purchase.charge_cents)
     label = f"Pay {total}" if card else "Continue to the payment page"
     form = layout.post(
         "/billing/buy",
         view.csrf,
-        layout.hidden("amount", words.field_usd(purchase.credit_cents)),
+        layout.hidden("amount", labels.field_usd(purchase.credit_cents)),
         layout.hidden("request_key", request_key),
         _payer(view) if card else el("p", "You pay on the payment page, and the card is saved there.", class_="hint"),
         layout.button(label),
@@ -48,7 +48,9 @@ def quote(view: View, purchase: Purchase, request_key: str, said: Said | None = 
         "Buy credit",
         el("h1", "Buy credit"),
         layout.said(said),
-        el("div", section("quote", f"{words.usd(purchase.credit_cents)} of credit", _costs(rows), form), class_="step"),
+        el(
+            "div", section("quote", f"{labels.usd(purchase.credit_cents)} of credit", _costs(rows), form), class_="step"
+        ),
     )
 
 
@@ -61,7 +63,7 @@ def _payer(view: View) -> Html:
         el(
             "label",
             el("input", type="radio", name="card", value=card.card_id, checked=card.is_default),
-            f" {words.card_name(card)}",
+            f" {labels.card_name(card)}",
         )
         for card in view.cards
     ]
@@ -71,7 +73,7 @@ def _payer(view: View) -> Html:
 
 def under_way(top_up: TopUp) -> bytes:
     """One purchase that is not done yet. The page looks again by itself; there is no form on it to disturb."""
-    _, label = words.top_up_state(top_up)
+    _, label = labels.top_up_state(top_up)
     if top_up.kind == "checkout" and top_up.state == "action_required":
         what: Child = joined(
             el("p", "Nothing is charged until you pay there."),
@@ -91,7 +93,7 @@ def under_way(top_up: TopUp) -> bytes:
         )
     else:
         what = el("p", "The payment is under way. This page looks again by itself.")
-    amount = words.usd(top_up.charge_cents)
+    amount = labels.usd(top_up.charge_cents)
     return layout.document(
         "Payment",
         el("h1", f"Payment of {amount}"),
@@ -127,8 +129,8 @@ def cards(view: View) -> Html:
 
 
 def _card(view: View, card: Card) -> Html:
-    name = words.card_name(card)
-    past = words.expired(card, view.now)
+    name = labels.card_name(card)
+    past = labels.expired(card, view.now)
     until = f"{'Expired' if past else 'Expires'} {card.exp_month:02d}/{card.exp_year}"
     chosen = layout.badge("good", "Default") if card.is_default else _make_default(view, card)
     remove = layout.post(
@@ -150,7 +152,7 @@ def _make_default(view: View, card: Card) -> Html:
         "/billing/cards/default",
         view.csrf,
         layout.hidden("card", card.card_id),
-        layout.button("Make default", quiet=True, about=words.card_name(card)),
+        layout.button("Make default", quiet=True, about=labels.card_name(card)),
     )
 
 

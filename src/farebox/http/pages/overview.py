@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from farebox.http.pages import layout, words
+from farebox.http.pages import labels, layout
 from farebox.http.pages.automatic import auto_top_up, spending_limit
 from farebox.http.pages.buying import buy, cards, details
 from farebox.http.pages.layout import Said, section
@@ -41,7 +41,7 @@ def _attention(view: View) -> list[Html]:
     found = [
         layout.notice(
             "warn",
-            f"The bank wants you to confirm a payment of {words.usd(each.charge_cents)}. ",
+            f"The bank wants you to confirm a payment of {labels.usd(each.charge_cents)}. ",
             el("a", "Confirm the payment", href=f"/billing/top-up?id={each.top_up_id}"),
         )
         for each in view.waiting
@@ -49,12 +49,12 @@ def _attention(view: View) -> list[Html]:
     open_disputes = [dispute for dispute in view.disputes if dispute.state == "open"]
     told = bool(open_disputes) and view.rule is not None and view.rule.reason == "payment_disputed"
     if view.rule is not None and view.rule.state == "suspended" and not told:
-        _, sentence = words.rule_state(view.rule, contested=view.contested)
+        _, sentence = labels.rule_state(view.rule, contested=view.contested)
         found.append(layout.notice("bad", "Auto top-up. ", *sentence))
     found += [
         layout.notice(
             "bad",
-            f"A payment of {words.usd(dispute.amount_cents)} is disputed at the bank. Its credit is taken back until "
+            f"A payment of {labels.usd(dispute.amount_cents)} is disputed at the bank. Its credit is taken back until "
             f"the dispute is decided{', and auto top-up waits' if view.rule else ''}.",
         )
         for dispute in open_disputes
@@ -63,7 +63,7 @@ def _attention(view: View) -> list[Html]:
         found.append(
             layout.notice(
                 "warn",
-                f"{words.exact_usd(view.owed)} USD is owed: credit that was paid back had been spent already. "
+                f"{labels.exact_usd(view.owed)} USD is owed: credit that was paid back had been spent already. "
                 "The next credit pays for it first.",
             )
         )
@@ -78,12 +78,12 @@ def _balance(view: View) -> Html:
         el(
             "p",
             el("span", "Available", class_="label"),
-            el("strong", words.floor_usd(available), el("small", " USD"), id="available"),
+            el("strong", labels.floor_usd(available), el("small", " USD"), id="available"),
             class_="big",
         ),
         layout.definition(
-            ("Posted", [el("span", words.exact_usd(view.balance.posted), id="posted"), " USD"]),
-            ("Held by calls in flight", [el("span", words.exact_usd(view.balance.held), id="held"), " USD"]),
+            ("Posted", [el("span", labels.exact_usd(view.balance.posted), id="posted"), " USD"]),
+            ("Held by calls in flight", [el("span", labels.exact_usd(view.balance.held), id="held"), " USD"]),
         ),
         id="balance",
         class_="ticket",
@@ -102,17 +102,17 @@ def _top_ups(view: View) -> Html:
 
 
 def _top_up_row(view: View, top_up: TopUp) -> list[Child]:
-    tone, label = words.top_up_state(top_up)
+    tone, label = labels.top_up_state(top_up)
     refunds = [refund for refund in view.refunds if refund.top_up_id == top_up.top_up_id]
     disputes = [dispute for dispute in view.disputes if dispute.top_up_id == top_up.top_up_id]
     why = el("p", top_up.error, class_="hint") if top_up.error and top_up.state in ("failed", "declined") else None
-    payer = words.payer(top_up)
+    payer = labels.payer(top_up)
     known = top_up.credit_cents > 0  # the amount of an auto top-up is decided when it begins
     return [
-        words.moment(top_up.paid_at or top_up.created_at),
-        words.usd(top_up.credit_cents) if known else "–",
-        words.usd(top_up.charge_cents) if known else "–",
-        joined(words.KINDS.get(top_up.kind, top_up.kind), el("p", payer, class_="hint") if payer else None),
+        labels.moment(top_up.paid_at or top_up.created_at),
+        labels.usd(top_up.credit_cents) if known else "–",
+        labels.usd(top_up.charge_cents) if known else "–",
+        joined(labels.KINDS.get(top_up.kind, top_up.kind), el("p", payer, class_="hint") if payer else None),
         joined(
             layout.badge(tone, label),
             why,
@@ -124,18 +124,18 @@ def _top_up_row(view: View, top_up: TopUp) -> list[Child]:
 
 
 def _refund(refund: Refund) -> Html:
-    tone, label = words.REFUNDS.get(refund.state, ("mute", refund.state))
-    return el("p", layout.badge(tone, f"Refund {words.usd(refund.amount_cents)}: {label}"))
+    tone, label = labels.REFUNDS.get(refund.state, ("mute", refund.state))
+    return el("p", layout.badge(tone, f"Refund {labels.usd(refund.amount_cents)}: {label}"))
 
 
 def _dispute(dispute: Dispute) -> Html:
-    tone, label = words.DISPUTES.get(dispute.state, ("mute", dispute.state))
+    tone, label = labels.DISPUTES.get(dispute.state, ("mute", dispute.state))
     return el("p", layout.badge(tone, f"Dispute: {label}"))
 
 
 def _documents(view: View, top_up: TopUp, causes: list[str]) -> Child:
     """The invoice, the credit notes of refunds and lost disputes, and what the owner can still do."""
-    about = f" of {words.usd(top_up.charge_cents)}"
+    about = f" of {labels.usd(top_up.charge_cents)}"
     found: list[Child] = []
     if top_up.payment_id and (link := view.links.get(top_up.payment_id)):
         found.append(el("a", "Invoice", el("span", f"{about}, PDF", class_="unseen"), href=link))
@@ -148,12 +148,12 @@ def _documents(view: View, top_up: TopUp, causes: list[str]) -> Child:
 
 
 def _usage(view: View) -> Html:
-    month = words.month_name(view.usage.start)
+    month = labels.month_name(view.usage.start)
     lines = sorted(view.usage.lines, key=lambda line: -line.charge)
     rows: list[list[Child]] = [
-        [f"{line.provider}/{line.model}", f"{line.calls:,}", words.exact_usd(line.charge)] for line in lines
+        [f"{line.provider}/{line.model}", f"{line.calls:,}", labels.exact_usd(line.charge)] for line in lines
     ]
-    total = ("Total", f"{sum(line.calls for line in lines):,}", words.exact_usd(view.usage.charge))
+    total = ("Total", f"{sum(line.calls for line in lines):,}", labels.exact_usd(view.usage.charge))
     rows.append([el("strong", cell) for cell in total])
     headings = [("Model", False), ("Calls", True), ("USD", True)]
     shown = layout.table(f"Usage in {month}, by model", headings, rows) if lines else layout.empty("No calls yet.")
@@ -164,8 +164,8 @@ def _usage(view: View) -> Html:
 def _transfers(view: View) -> Html:
     rows: list[list[Child]] = [
         [
-            words.moment(first.at),
-            joined(words.TRANSFERS.get(first.kind, first.kind), _note(first)),
+            labels.moment(first.at),
+            joined(labels.TRANSFERS.get(first.kind, first.kind), _note(first)),
             _signed(parts),
         ]
         for parts in _acts(view.transfers)[:MOVEMENTS]
@@ -200,5 +200,5 @@ def _signed(parts: list[TransferRow]) -> str:
     """What the movement did to the balance; one between books of the house did nothing."""
     change = sum(((each.to_book in _OWN) - (each.from_book in _OWN)) * each.amount for each in parts)
     if not change:
-        return f"({words.exact_usd(sum(each.amount for each in parts))})"
-    return f"+{words.exact_usd(change)}" if change > 0 else words.exact_usd(change)
+        return f"({labels.exact_usd(sum(each.amount for each in parts))})"
+    return f"+{labels.exact_usd(change)}" if change > 0 else labels.exact_usd(change)

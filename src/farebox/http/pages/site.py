@@ -6,13 +6,14 @@ from importlib.resources import files
 
 import structlog
 
+from farebox.billing import owner_sessions, processor_events, top_up
 from farebox.errors import NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Answer
 from farebox.http.pages import buying, layout, overview
 from farebox.http.pages.actions import back, bought_text, cents
-from farebox.http.pages.gather import gather
 from farebox.http.pages.layout import Said
 from farebox.http.pages.markup import el
+from farebox.http.pages.queries import gather
 from farebox.http.pages.visit import (
     Visit,
     html,
@@ -23,11 +24,10 @@ from farebox.http.pages.visit import (
     session_of,
     visit_of,
 )
+from farebox.http.quotas import EVERYBODY, LOOKS, STRANGER, STRANGERS, spend, stranger
 from farebox.http.request import Request
-from farebox.http.sparing import EVERYBODY, LOOKS, STRANGER, STRANGERS, spend, stranger
 from farebox.payments.processor import Checkout
 from farebox.storage.accounts import find_account
-from farebox.usecases import owner_sessions, payment_news, top_up
 
 log = structlog.get_logger("farebox.http")
 
@@ -123,7 +123,7 @@ async def done(request: Request, _: None) -> Answer:
             spend(request.services, STRANGERS, EVERYBODY)
         else:
             spend(request.services, LOOKS, session.account_id)
-        checkout = await payment_news.note_checkout(
+        checkout = await processor_events.note_checkout(
             request.services, checkout_id, account_id=session.account_id if session else None
         )
         note = _landing(checkout)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from farebox.billing.reports import MonthUsage
 from farebox.model import Account, Balance
 from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
 from farebox.payments.states import HOPEFUL_TOP_UPS
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.statement import TransferRow
-from farebox.usecases.reports import MonthUsage
 
 MOVEMENTS = 10
 TRANSFERS_READ = 50

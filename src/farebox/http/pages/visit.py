@@ -4,15 +4,15 @@ import base64
 import json
 from dataclasses import dataclass
 
+from farebox.billing import owner_sessions
+from farebox.billing.owner_sessions import SESSION_MS, Session
 from farebox.errors import LINK_EXPIRED, Problem
 from farebox.http.envelope import HTML, Answer
 from farebox.http.pages import layout
 from farebox.http.pages.layout import Said
 from farebox.http.pages.markup import el
 from farebox.http.request import Request
-from farebox.usecases import owner_sessions
-from farebox.usecases.owner_sessions import SESSION_MS, Session
-from farebox.usecases.services import Services
+from farebox.runtime.services import Services
 
 SESSION_COOKIE = "farebox_session"
 NOTE_COOKIE = "farebox_note"

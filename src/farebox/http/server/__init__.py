@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from farebox.clock import SystemClock
 from farebox.http.server.connection import Connection
-from farebox.http.server.heads import Dates
+from farebox.http.server.headers import Dates
 from farebox.http.server.state import Handler, Limits, ServerState
 from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget

@@ -10,7 +10,7 @@ import structlog
 
 from farebox.http.exchange import ClientGone
 from farebox.http.server.exchange import Http1Exchange
-from farebox.http.server.heads import refused
+from farebox.http.server.headers import refused
 from farebox.http.server.kept import UNCLAIMED_FREE, Kept
 from farebox.http.server.preface import peer_of, read_preface
 from farebox.http.server.reader import RequestReader

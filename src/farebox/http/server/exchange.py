@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList
-from farebox.http.server.heads import header_lines, status_line
+from farebox.http.server.headers import header_lines, status_line
 from farebox.limits.held import Lease
 
 if TYPE_CHECKING:

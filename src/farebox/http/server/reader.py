@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from farebox.http.server.exchange import Http1Exchange
-from farebox.http.server.heads import add_header, is_host, split_target
+from farebox.http.server.headers import add_header, is_host, split_target
 
 if TYPE_CHECKING:
     from farebox.http.server.connection import Connection

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from farebox.http.exchange import Exchange
-from farebox.http.server.heads import Dates
+from farebox.http.server.headers import Dates
 from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget
 

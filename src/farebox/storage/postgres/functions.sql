@@ -81,7 +81,7 @@ DECLARE
     a_held bigint[];
     a_owed bigint[];
     a_version bigint[];
-    a_floor bigint[];        -- a charge that takes `posted` below this sets off an alarm (ledger.alarms)
+    a_floor bigint[];        -- a charge that takes `posted` below this sets off an alarm (ledger.triggers)
     a_armed bigint[];        -- not null: a refusal would ask for credit
     a_limit bigint[];
     a_window bigint[];       -- start of the window that is counted

@@ -15,7 +15,7 @@ import structlog
 
 from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
-from farebox.storage.journal import take_room
+from farebox.storage.journal_files import take_room
 from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
 from farebox.storage.sqlite.trouble import Trouble, damages

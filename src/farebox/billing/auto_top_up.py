@@ -1,0 +1,232 @@
+"""Auto top-up as its owner sees it: the rule, switched on, off, suspended and lifted; and the sweep that wakes it.
+
+A rule that is suspended never goes on by itself: only a card with another fingerprint, or the owner saving the rule
+again, lifts it. A rule that a guard paused goes on when its time has come.
+"""
+
+from functools import partial
+from typing import Final
+
+from farebox.billing.decide_auto_top_up import OFF_CHECK_MS
+from farebox.billing.top_up_outcomes import close
+from farebox.billing.top_up_price import limits_of
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.payments.guards import CAP_FACTOR
+from farebox.payments.model import Rule
+from farebox.runtime.services import Services
+from farebox.settings import Settings
+from farebox.storage import top_up_rules as store
+from farebox.storage.accounts import find_account
+from farebox.storage.refunds import contested
+from farebox.storage.sql import Connection
+from farebox.storage.top_ups import move, open_auto, seize
+
+AMOUNT_MIN: Final = 1_000
+THRESHOLD_MIN: Final = 500
+THRESHOLD_MAX: Final = 99_999_999
+CAP_MAX: Final = 10**11
+LIFTED_BY_CARD: Final = frozenset({"card_declined", "no_payment_method", "authentication_required"})
+SWEEP_AT_ONCE: Final = 200
+
+
+async def rule(services: Services, account_id: str) -> Rule | None:
+    """The account's auto top-up; None where it is switched off."""
+    return await services.database.get(partial(store.rule_of, account_id=account_id))
+
+
+async def set_rule(
+    services: Services,
+    account_id: str,
+    *,
+    amount_cents: int,
+    threshold_cents: int,
+    monthly_cap_cents: int | None = None,
+) -> Rule:
+    """Switch auto top-up on, or on again: whatever stopped it is forgotten. Without a cap an earlier choice is kept.
+
+    Charges nothing by itself. Raises Problem: VALIDATION_FAILED, NOT_FOUND.
+    """
+
+    def save(connection: Connection) -> Rule:
+        at = services.clock.now_ms()
+        wish = Rule(
+            account_id=account_id,
+            amount_cents=amount_cents,
+            threshold_cents=threshold_cents,
+            monthly_cap_cents=-1 if monthly_cap_cents is None else monthly_cap_cents,
+            updated_at=at,
+        )
+        return _set(connection, services.settings, wish, at)
+
+    return await services.database.write(save)
+
+
+def _set(connection: Connection, settings: Settings, wish: Rule, at: int) -> Rule:
+    account = find_account(connection, wish.account_id)
+    if account is None:
+        raise Problem(NOT_FOUND, f"There is no account {wish.account_id!r}.")
+    before = store.rule_of(connection, wish.account_id)
+    low, high = limits_of(connection, settings, wish.account_id)
+    cap = _cap(before, wish)
+    _within("amount", wish.amount_cents, max(low, AMOUNT_MIN), high)
+    _within("threshold", wish.threshold_cents, THRESHOLD_MIN, THRESHOLD_MAX)
+    _within("monthly_cap", cap, wish.amount_cents, CAP_MAX)
+    saved = Rule(
+        account_id=wish.account_id,
+        amount_cents=wish.amount_cents,
+        threshold_cents=wish.threshold_cents,
+        monthly_cap_cents=cap,
+        sequence=before.sequence if before else store.last_sequence(connection, account.bucket, account.account_id),
+        updated_at=at,
+    )
+    store.save_rule(connection, account.bucket, saved)
+    _drop_waiting(connection, wish.account_id, "Auto top-up was set anew.", at)
+    store.rearm(connection, account.bucket, account.account_id)
+    return saved
+
+
+def _cap(before: Rule | None, wish: Rule) -> int:
+    if wish.monthly_cap_cents >= 0:
+        return wish.monthly_cap_cents
+    if before is not None and before.monthly_cap_cents != before.amount_cents * CAP_FACTOR:
+        return max(before.monthly_cap_cents, wish.amount_cents)
+    return wish.amount_cents * CAP_FACTOR
+
+
+def _within(field: str, cents: int, low: int, high: int) -> None:
+    if not low <= cents <= high:
+        raise Problem(VALIDATION_FAILED, f"The {field} must be from {low} to {high} cents.", path=("body", field))
+
+
+async def remove_rule(services: Services, account_id: str) -> None:
+    """Switch auto top-up off. A request that waits is dropped; a charge that is under way goes on to its truth."""
+
+    def remove(connection: Connection) -> None:
+        at = services.clock.now_ms()
+        account = find_account(connection, account_id)
+        if account is None or not store.remove_rule(connection, account_id):
+            return
+        _drop_request(connection, account_id, "Auto top-up was switched off.", at)
+        _drop_waiting(connection, account_id, "Auto top-up was switched off.", at)
+        store.rearm(connection, account.bucket, account_id)
+
+    await services.database.write(remove)
+
+
+def _drop_request(connection: Connection, account_id: str, text: str, at: int) -> None:
+    """Cancel a request that nobody has taken up."""
+    waiting = open_auto(connection, account_id)
+    if waiting is not None and waiting.state == "requested":
+        seized = seize(connection, account_id, waiting.top_up_id)
+        assert seized is not None
+        move(connection, seized, "canceled", at, next_at=None, error=text)
+
+
+def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -> None:
+    """End an auto top-up that waits, for its next try or for its owner; its invoice is voided before another is made.
+
+    Should it turn out to have been paid meanwhile, it is credited.
+    """
+    waiting = open_auto(connection, account_id)
+    if waiting is not None and waiting.state in ("declined", "action_required"):
+        seized = seize(connection, account_id, waiting.top_up_id)
+        assert seized is not None
+        close(connection, seized, "canceled", at, code=seized.decline_code, text=text)
+
+
+# --- what lifts and stops it ------------------------------------------------------------------------------------------
+
+
+def card_changed(
+    connection: Connection, bucket: int, account_id: str, fingerprint: str, at: int, *, renewed: bool = False
+) -> None:
+    """Another card is the default now, in the same transaction. One with another fingerprint, or `renewed`, lifts a
+    suspension that was the old card's fault, and takes the place of the old card in a top-up that waits. While a
+    payment is disputed, that is what stops it from then on."""
+    found = store.rule_of(connection, account_id)
+    if found is None:
+        return
+    waiting = open_auto(connection, account_id)
+    if waiting is not None and (renewed or waiting.fingerprint != fingerprint):
+        _drop_waiting(connection, account_id, "Another card was saved.", at)
+    stopped = found.state in ("suspended", "action_required") and found.reason in LIFTED_BY_CARD
+    before = found.fingerprint or (waiting.fingerprint if waiting is not None else None)
+    retrying = found.state == "active" and waiting is not None
+    other = renewed or before != fingerprint
+    if stopped and other and contested(connection, bucket, account_id):
+        store.change_rule(
+            connection, found, "suspended", at, failures=0, error=None, reason="payment_disputed", fingerprint=None
+        )
+    elif (stopped or retrying) and other:
+        store.change_rule(connection, found, "active", at, failures=0, error=None)
+    store.rearm(connection, bucket, account_id)
+
+
+def freeze(connection: Connection, bucket: int, account_id: str, reason: str, at: int) -> None:
+    """Stop auto top-up, for a dispute; a request that waits is dropped. Who was suspended before stays so."""
+    found = store.rule_of(connection, account_id)
+    if found is None or found.state == "suspended":
+        return
+    store.change_rule(connection, found, "suspended", at, reason=reason, until=None)
+    _drop_request(connection, account_id, "Auto top-up was stopped.", at)
+    _drop_waiting(connection, account_id, "Auto top-up was stopped.", at)
+    store.rearm(connection, bucket, account_id)
+
+
+def unfreeze(connection: Connection, bucket: int, account_id: str, reason: str, at: int) -> None:
+    """Go on after a freeze for this reason; another reason stays."""
+    found = store.rule_of(connection, account_id)
+    if found is None or found.state != "suspended" or found.reason != reason:
+        return
+    store.change_rule(connection, found, "active", at, failures=0, error=None)
+    store.rearm(connection, bucket, account_id)
+
+
+# --- the sweep --------------------------------------------------------------------------------------------------------
+
+
+async def sweep(services: Services) -> int:
+    """Wake rules whose pause is over, and request what an armed balance below its threshold asks for, as when the rule
+    was saved while the balance was low. Returns how many top-ups were requested."""
+    requested, after, on = 0, "", _switched_on(services)
+    while True:
+        at = services.clock.now_ms()
+        found = await services.database.scan(
+            partial(store.rules_to_sweep, at=at, after=after, limit=SWEEP_AT_ONCE, switched_on=on)
+        )
+        for account_id in found:
+            requested += await services.database.write(
+                partial(_wake, services=services, account_id=account_id, at=services.clock.now_ms())
+            )
+        if len(found) < SWEEP_AT_ONCE:
+            return requested
+        after = found[-1]
+
+
+def _wake(connection: Connection, services: Services, account_id: str, at: int) -> int:
+    account = find_account(connection, account_id)
+    found = store.rule_of(connection, account_id)
+    if account is None or found is None:
+        return 0
+    if found.state == "paused":
+        if services.settings.auto_topup == "off" or services.processor is None:
+            store.change_rule(connection, found, "paused", at, until=at + OFF_CHECK_MS)
+            return 0
+        if not _over(services, found, at):
+            return 0
+        found = store.change_rule(connection, found, "active", at)
+    if found.state != "active" or services.processor is None:
+        return 0
+    store.rearm(connection, account.bucket, account_id)
+    return 0 if store.fire(connection, account.bucket, account_id, at) is None else 1
+
+
+def _over(services: Services, paused: Rule, at: int) -> bool:
+    """Whether a pause is over. What the operator switched off goes on when the operator switches it on."""
+    if paused.reason == "switched_off" and _switched_on(services):
+        return True
+    return paused.until is None or paused.until <= at
+
+
+def _switched_on(services: Services) -> bool:
+    return services.settings.auto_topup == "on" and services.processor is not None

@@ -1,0 +1,351 @@
+"""Cards and billing profile of an account. The processor has the cards; what we store of them is what it told last.
+
+Card data never comes here: the owner types it into the processor's hosted page.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from farebox.billing import auto_top_up
+from farebox.errors import (
+    NOT_FOUND,
+    PAYMENTS_OFF,
+    PROCESSOR_REFUSED,
+    PROCESSOR_UNAVAILABLE,
+    VALIDATION_FAILED,
+    Problem,
+)
+from farebox.payments import metadata
+from farebox.payments.model import Card
+from farebox.payments.processor import (
+    CUSTOMER_DELETED,
+    MISSING,
+    Checkout,
+    Processor,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from farebox.runtime.services import Services
+from farebox.settings import Settings
+from farebox.storage import customers as store
+from farebox.storage.accounts import find_account
+from farebox.storage.customers import Profile
+from farebox.storage.sql import Connection
+
+T = TypeVar("T")
+
+log = structlog.get_logger("farebox.cards")
+
+RETRY_SECONDS = 2
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_COUNTRY = re.compile(r"[A-Z]{2}")
+_TEXT_MAX = 1000
+_TOP_UP_CENTS = (50, 99_999_999)
+"""What the processor takes as one charge."""
+
+
+# --- the processor, and its failures as problems ----------------------------------------------------------------------
+
+
+def processor_of(services: Services) -> Processor:
+    """Raises Problem(PAYMENTS_OFF)."""
+    if services.processor is None:
+        raise Problem(PAYMENTS_OFF, "Payments are switched off on this server.")
+    return services.processor
+
+
+@contextlib.contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Calls of the processor on behalf of a caller: what fails is told as PROCESSOR_UNAVAILABLE or _REFUSED."""
+    try:
+        yield
+    except ProcessorUnavailable as error:
+        log.warning("the processor gave no answer", what=what, error=str(error))
+        message = "The payment processor did not answer. Try again in a moment."
+        raise Problem(PROCESSOR_UNAVAILABLE, message, retry_after=RETRY_SECONDS) from error
+    except ProcessorRefused as error:
+        log.warning("the processor refused", what=what, code=error.code, error=str(error))
+        raise Problem(PROCESSOR_REFUSED, "The payment processor refused the request.") from error
+
+
+# --- cards ------------------------------------------------------------------------------------------------------------
+
+
+async def cards(services: Services, account_id: str) -> list[Card]:
+    """The account's saved cards as last heard of, the default one first, then the newest."""
+    return await services.database.get(partial(store.cards_of, account_id=account_id))
+
+
+async def customer_of(services: Services, account_id: str) -> str:
+    """The processor's name for the account; made there on first use, under a key, so that a repeat finds itself.
+
+    Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
+    """
+    customer_id = await services.database.get(partial(store.find_customer, account_id=account_id))
+    return await _new_customer(services, account_id) if customer_id is None else customer_id
+
+
+async def for_customer(services: Services, account_id: str, ask: Callable[[str], Awaitable[T]]) -> T:
+    """Ask the processor for something in the customer's name, which is given to `ask`.
+
+    Where the processor does not have the customer any more (deleted there, or of its test mode), a new one takes the
+    place. Raises what `customer_of` and `ask` raise.
+    """
+    customer_id = await customer_of(services, account_id)
+    try:
+        return await ask(customer_id)
+    except ProcessorRefused as error:
+        if error.code not in (CUSTOMER_DELETED, MISSING):
+            raise
+        log.warning("the processor does not have the customer", account=account_id, customer=customer_id)
+    return await ask(await _new_customer(services, account_id, gone=customer_id))
+
+
+async def _new_customer(services: Services, account_id: str, *, gone: str = "") -> str:
+    """Make the customer, and keep its name; in the place of the one that is gone."""
+    processor = processor_of(services)
+    account = await services.database.get(partial(find_account, account_id=account_id))
+    if account is None:
+        raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
+    found = await profile(services, account_id)
+    name, email = found.name or account.name, found.email
+    content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # a key is for one content
+    with asking("create a customer"):
+        key = f"customer:{account_id}:{content}" + (f":after:{gone}" if gone else "")
+        customer_id = await processor.create_customer(account_id, name=name, email=email, key=key)
+    return await services.database.write(
+        partial(
+            _keep_customer,
+            settings=services.settings,
+            account_id=account_id,
+            customer_id=customer_id,
+            gone=gone,
+            at=services.clock.now_ms(),
+        )
+    )
+
+
+def _keep_customer(
+    connection: Connection, settings: Settings, account_id: str, customer_id: str, gone: str, at: int
+) -> str:
+    """Keep the name, in the place of the one that is `gone`; from now on the owner is told of a low balance, by the
+    setting's mark unless there is one."""
+    if store.find_profile(connection, account_id).low_balance_cents is None:
+        store.set_low_balance(connection, account_id, settings.low_balance_cents)
+    store.forget_customer(connection, account_id, gone)
+    return store.add_customer(connection, account_id, customer_id, at)
+
+
+async def open_setup(services: Services, account_id: str, *, success_url: str, cancel_url: str) -> Checkout:
+    """A hosted page on which the owner saves a card. Each call opens a new one; an unused one expires by itself."""
+    processor = processor_of(services)
+
+    async def ask(customer_id: str) -> Checkout:
+        return await processor.open_setup(
+            customer_id,
+            success_url=success_url,
+            cancel_url=cancel_url,
+            metadata={metadata.ACCOUNT: account_id},
+            key=f"setup:{services.ids.log_id()}",
+        )
+
+    with asking("open a page to save a card"):
+        return await for_customer(services, account_id, ask)
+
+
+async def refresh(services: Services, account_id: str) -> list[Card]:
+    """Ask the processor for the cards, put them in order, and store what there is.
+
+    Of a card that was saved twice the newest copy stays, and is the default if the older one was. A card that is alone
+    is the default. Raises Problem: PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
+    """
+    processor = processor_of(services)
+    customer_id = await services.database.get(partial(store.find_customer, account_id=account_id))
+    if customer_id is None:
+        return []
+    with asking("list the cards"):
+        asked_at = services.clock.now_ms()
+        found = await _cards_of(processor, customer_id)
+        in_order = await _in_order(services, processor, account_id, customer_id, found)
+    return await _store(services, account_id, in_order, asked_at)
+
+
+async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
+    """The customer's cards; none of one that was deleted at the processor."""
+    try:
+        return await processor.cards(customer_id)
+    except ProcessorRefused as error:
+        if error.code != CUSTOMER_DELETED:  # one that is merely unknown there: the secret key may be another account's
+            raise
+        return []
+
+
+async def saved(services: Services, account_id: str, card_id: str) -> list[Card]:
+    """The owner has saved this card on a hosted page: it becomes the default, the first time this is heard.
+
+    Late or repeated news does not undo what the owner chose since.
+    """
+    found = await refresh(services, account_id)
+    new = next((card for card in found if card.card_id == card_id), None)
+    known = await services.database.get(partial(store.was_default, account_id=account_id, card_id=card_id))
+    if new is None or new.is_default or known:
+        return found
+    return await _make_default(services, account_id, card_id)
+
+
+async def set_default(services: Services, account_id: str, card_id: str) -> list[Card]:
+    """Make a saved card the one that is charged. Raises Problem: NOT_FOUND, and as `refresh`."""
+    processor_of(services)
+    await _named(services, account_id, card_id)
+    return await _make_default(services, account_id, card_id)
+
+
+async def remove(services: Services, account_id: str, card_id: str) -> list[Card]:
+    """Forget a card, at the processor too. Where it was the default, the newest of the others is, if there is one.
+
+    Raises Problem: NOT_FOUND, and as `refresh`.
+    """
+    processor = processor_of(services)
+    card = await _named(services, account_id, card_id)
+    with asking("remove a card"):
+        await processor.remove_card(card_id)
+    left = await refresh(services, account_id)
+    if card.is_default and left and not any(other.is_default for other in left):
+        return await _make_default(services, account_id, left[0].card_id)
+    return left
+
+
+async def _named(services: Services, account_id: str, card_id: str) -> Card:
+    """The account's card of this name. Another account's is not found, whoever asks for it."""
+    for known in (await cards(services, account_id), None):
+        for card in known if known is not None else await refresh(services, account_id):
+            if card.card_id == card_id:
+                return card
+    raise Problem(NOT_FOUND, f"The account has no card {card_id!r}.")
+
+
+async def _make_default(services: Services, account_id: str, card_id: str) -> list[Card]:
+    processor = processor_of(services)
+    customer_id = await customer_of(services, account_id)
+    with asking("set the default card"):
+        await processor.set_default_card(customer_id, card_id)
+        asked_at = services.clock.now_ms()
+        found = await processor.cards(customer_id)
+    return await _store(services, account_id, found, asked_at)
+
+
+async def _in_order(
+    services: Services, processor: Processor, account_id: str, customer_id: str, found: Sequence[Card]
+) -> list[Card]:
+    """Remove older copies of the same card, except those that an open top-up is to be charged to; choose a default."""
+    in_use = await services.database.get(partial(store.cards_in_use, account_id=account_id))
+    newest: dict[str, Card] = {}
+    copies: list[Card] = []
+    for card in sorted(found, key=lambda card: (card.created_at, card.is_default), reverse=True):
+        kept = newest.setdefault(card.fingerprint, card)
+        if kept is not card:
+            copies.append(card)
+    defaults = {card.fingerprint for card in found if card.is_default}
+    chosen = next((newest[fingerprint] for fingerprint in defaults), None)
+    if chosen is None and len(newest) == 1:
+        chosen = next(iter(newest.values()))
+    if chosen is not None and not chosen.is_default:  # before the older copy goes, which may be the default
+        await processor.set_default_card(customer_id, chosen.card_id)
+    left = list(newest.values())
+    for card in copies:
+        if card.card_id in in_use:
+            left.append(card)
+        else:
+            await processor.remove_card(card.card_id)
+    return [
+        msgspec.structs.replace(card, is_default=chosen is not None and card.card_id == chosen.card_id) for card in left
+    ]
+
+
+async def _store(services: Services, account_id: str, found: Sequence[Card], asked_at: int) -> list[Card]:
+    at = services.clock.now_ms()
+    await services.database.write(partial(_keep_cards, account_id=account_id, found=found, asked_at=asked_at, at=at))
+    return await cards(services, account_id)
+
+
+def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], asked_at: int, at: int) -> None:
+    """Store the cards. Where another one is the default now, a suspended auto top-up hears of it in the same commit."""
+    before = store.default_card(connection, account_id)
+    if not store.replace_cards(connection, account_id, found, asked_at=asked_at):
+        return
+    now = store.default_card(connection, account_id)
+    account = find_account(connection, account_id)
+    if now is None or account is None:
+        return
+    renewed = before is not None and _same_but_renewed(before, now)
+    if before is None or renewed or (before.card_id, before.fingerprint) != (now.card_id, now.fingerprint):
+        auto_top_up.card_changed(connection, account.bucket, account_id, now.fingerprint, at, renewed=renewed)
+
+
+def _same_but_renewed(before: Card, now: Card) -> bool:
+    """Whether a bank has given the card another expiry: for what was declined before it is another card."""
+    expiries = (before.exp_month, before.exp_year), (now.exp_month, now.exp_year)
+    return before.fingerprint == now.fingerprint and expiries[0] != expiries[1]
+
+
+# --- profile ----------------------------------------------------------------------------------------------------------
+
+
+async def profile(services: Services, account_id: str) -> Profile:
+    """Who the account's invoices are made out to, and its own limits."""
+    return await services.database.get(partial(store.find_profile, account_id=account_id))
+
+
+async def set_profile(services: Services, account_id: str, profile: Profile) -> Profile:
+    """Replace the profile. Raises Problem: NOT_FOUND, VALIDATION_FAILED."""
+    at = services.clock.now_ms()
+    return await services.database.write(
+        partial(put_profile, settings=services.settings, account_id=account_id, profile=profile, at=at)
+    )
+
+
+def put_profile(connection: Connection, settings: Settings, account_id: str, profile: Profile, at: int) -> Profile:
+    """Replace the profile, inside the caller's transaction. Without a low-balance mark the account has the setting's.
+
+    Raises Problem: NOT_FOUND, VALIDATION_FAILED.
+    """
+    if find_account(connection, account_id) is None:
+        raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
+    checked = _checked(profile, settings)
+    if checked.low_balance_cents is None:
+        checked = msgspec.structs.replace(checked, low_balance_cents=settings.low_balance_cents)
+    store.put_profile(connection, account_id, checked, at)
+    return checked
+
+
+def _checked(profile: Profile, settings: Settings) -> Profile:
+    texts = {name: getattr(profile, name).strip() for name in ("name", "email", "address", "country", "tax_id")}
+    for name, text in texts.items():
+        if len(text) > _TEXT_MAX or any(ord(sign) < 32 and (sign != "\n" or name != "address") for sign in text):
+            raise _invalid(name, f"At most {_TEXT_MAX} characters, without control characters")
+    if texts["email"] and not _EMAIL.fullmatch(texts["email"]):
+        raise _invalid("email", "No e-mail address")
+    texts["country"] = texts["country"].upper()
+    if texts["country"] and not _COUNTRY.fullmatch(texts["country"]):
+        raise _invalid("country", "A country has two letters (ISO 3166-1)")
+    low, high = profile.top_up_min_cents, profile.top_up_max_cents
+    for name, cents in (("top_up_min_cents", low), ("top_up_max_cents", high)):
+        if cents is not None and not _TOP_UP_CENTS[0] <= cents <= _TOP_UP_CENTS[1]:
+            raise _invalid(name, "From {} to {} cents".format(*_TOP_UP_CENTS))
+    low = settings.topup_min_cents if low is None else low
+    if low > (settings.topup_max_cents if high is None else high):
+        raise _invalid("top_up_min_cents", "The smallest top-up is above the largest one")
+    if profile.low_balance_cents is not None and not 0 <= profile.low_balance_cents <= 10**8:
+        raise _invalid("low_balance_cents", "From 0 to 100000000 cents")
+    return msgspec.structs.replace(profile, **texts)
+
+
+def _invalid(field: str, message: str) -> Problem:
+    return Problem(VALIDATION_FAILED, f"{message}.", path=("body", field))

@@ -1,0 +1,84 @@
+"""News of payments, whoever brings them: an answer, a webhook, a poll, a sweep. What is paid is credited, once.
+
+Other news are only hints: the top-up is looked at again, and what the processor says then counts.
+"""
+
+from functools import partial
+
+import structlog
+
+from farebox.billing.record_payment import credit_once
+from farebox.payments.metadata import named_top_up
+from farebox.payments.model import TopUp
+from farebox.payments.processor import Checkout, ProcessorInvoice
+from farebox.runtime.services import Services
+from farebox.storage import top_ups as store
+from farebox.storage.accounts import find_account
+from farebox.storage.findings import Finding, add_finding
+from farebox.storage.sql import Connection
+
+log = structlog.get_logger("farebox.top_up")
+
+
+async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
+    """What the processor says of an invoice, whoever brings it. A word for the log: credited, already_credited,
+    not_credited (there is a finding), noted (a worker looks at it now), closed, or not_ours."""
+    found = await services.database.get(partial(_named, invoice=invoice))
+    if found is None:
+        return await _stray(services, invoice)
+    if invoice.state == "paid":
+        row, is_news = await credit_once(services, found, invoice)
+        if row.state != "paid" or row.payment_id != invoice.invoice_id:
+            return "not_credited"
+        return "credited" if is_news else "already_credited"
+    if found.payment_id != invoice.invoice_id or found.next_at is None:
+        return "closed"
+    if found.state != "declined":  # that one waits for its time
+        at = services.clock.now_ms()
+        await services.database.write(lambda connection: store.nudge(connection, found, at))
+    return "noted"
+
+
+def _named(connection: Connection, invoice: ProcessorInvoice) -> TopUp | None:
+    """The top-up that an invoice belongs to: by the directory, else by what it says itself."""
+    named = named_top_up(invoice.metadata)
+    tied = store.find_by_payment(connection, invoice.invoice_id)
+    return tied or (store.find(connection, *named) if named is not None else None)
+
+
+async def _stray(services: Services, invoice: ProcessorInvoice) -> str:
+    """An invoice without a row. Where money was paid in the name of an account of ours, somebody must look."""
+    named = named_top_up(invoice.metadata)
+    if named is None or await services.database.get(partial(find_account, account_id=named[0])) is None:
+        return "not_ours"
+    if invoice.state != "paid":
+        return "closed"
+    finding = Finding(
+        finding_id=f"no_top_up:{invoice.invoice_id}",
+        kind="no_top_up",
+        account_id=named[0],
+        payment_id=invoice.invoice_id,
+        amount_cents=invoice.paid_cents,
+        detail=f"paid for the purchase {named[1]}, which is not in the books",
+        found_at=services.clock.now_ms(),
+    )
+    await services.database.write(lambda connection: add_finding(connection, finding))
+    log.error("a payment has no purchase", account=named[0], top_up=named[1], paid=invoice.invoice_id)
+    return "not_credited"
+
+
+async def apply_checkout(services: Services, checkout: Checkout) -> str:
+    """What the processor says of a hosted page; words as apply_invoice, or `setup`: it only saved a card."""
+    if checkout.mode == "setup":
+        return "setup"
+    if checkout.invoice is not None and checkout.invoice.state == "paid":
+        return await apply_invoice(services, checkout.invoice)
+    named = named_top_up(checkout.metadata)
+    found = None if named is None else await services.database.get(lambda connection: store.find(connection, *named))
+    if found is None:
+        return "not_ours"
+    if found.checkout_id not in (None, checkout.checkout_id) or found.next_at is None:
+        return "closed"
+    at = services.clock.now_ms()
+    await services.database.write(lambda connection: store.nudge(connection, found, at))
+    return "noted"

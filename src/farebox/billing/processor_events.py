@@ -1,0 +1,319 @@
+"""News from the payment processor: webhooks, sweeps of what they missed, and browsers that come back.
+
+An event is verified, stored and acknowledged at once; then it is worked at, as often as it takes. It is a hint only:
+the object that it names is fetched, and its state as of now applied. So order and number of events do not matter.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import structlog
+
+from farebox.billing import cards, disputes, refund, top_up
+from farebox.errors import BAD_SIGNATURE, NOT_FOUND, Problem
+from farebox.metrics.families import WEBHOOKS
+from farebox.payments.metadata import named_top_up
+from farebox.payments.processor import (
+    Checkout,
+    Event,
+    InvalidSignature,
+    Processor,
+    ProcessorInvoice,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from farebox.runtime.services import Services
+from farebox.storage import processor_events as inbox
+from farebox.storage.customers import account_of_customer
+from farebox.storage.findings import Finding, add_finding, resolve_finding
+from farebox.storage.processor_events import StoredEvent
+from farebox.storage.sql import Connection
+
+log = structlog.get_logger("farebox.payments")
+
+BATCH = 50
+AT_ONCE = 8
+"""Objects that are asked for at the same time."""
+CLAIM_MS = 120_000
+"""How long an event is ours; then it is due again, as we must have died."""
+RETRY_MS = (1_000, 3_600_000)
+"""First and longest wait after a failure; it doubles in between."""
+ATTEMPTS_MAX = 84
+"""Twelve that double up to the hour, and then one an hour: three days."""
+SWEEP_BACK_MS = 3 * 3_600_000
+"""What an hourly sweep looks back at: more than the hour, as the processor tries a webhook more than once."""
+FIRST_SWEEP_BACK_MS = 3 * 86_400_000
+"""What the first sweep looks back at: as long as the processor tries a webhook."""
+SWEEP_BATCH = 200
+KEPT_MS = 90 * 86_400_000
+"""How long events that are done can be looked at and replayed."""
+REFUSALS_TOLD = 10
+"""Refused webhooks that are written to the log in a minute."""
+TOO_EARLY = frozenset({"not_paid"})
+"""Outcomes of news that is ahead of other news: it is tried again."""
+GONE: Final = "gone"
+"""The object does not exist any more."""
+
+_Apply: TypeAlias = Callable[[Services, Processor, StoredEvent], Awaitable[str]]
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+async def receive(services: Services, body: bytes, signature: str) -> None:
+    """Take a webhook in: verified, stored, and no more. A repeat changes nothing.
+
+    Raises Problem: PAYMENTS_OFF, BAD_SIGNATURE.
+    """
+    processor = cards.processor_of(services)
+    at = services.clock.now_ms()
+    try:
+        event = processor.read_event(body, signature, at=at)
+    except InvalidSignature as error:
+        services.metrics.count(WEBHOOKS, "refused")
+        if services.rates.admit(("webhook refused", ""), REFUSALS_TOLD, 60, sliding=True, now_ms=at) is None:
+            log.warning("webhook refused", reason=str(error))  # anybody can send one: not to fill the disk with it
+        raise Problem(BAD_SIGNATURE, "The signature is not of this endpoint, or too old.") from error
+    await services.database.write(partial(inbox.add_event, event=event, via="webhook", at=at))
+    services.metrics.count(WEBHOOKS, "stored")
+
+
+async def note_checkout(services: Services, checkout_id: str, *, account_id: str | None = None) -> Checkout:
+    """The browser came back from a hosted page: fetch what became of it, and apply it without waiting for a webhook.
+
+    With `account_id` the page must be this account's. Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE,
+    PROCESSOR_REFUSED.
+    """
+    processor = cards.processor_of(services)
+    missing = Problem(NOT_FOUND, "Checkout not found")
+    with cards.asking("look at a checkout"):
+        try:
+            checkout = await processor.fetch_checkout(checkout_id)
+        except ProcessorRefused as error:
+            raise missing from error
+        if account_id is not None and await _account_of(services, checkout.customer_id) != account_id:
+            raise missing
+        await _apply_checkout(services, checkout)
+    return checkout
+
+
+async def sweep_undelivered(services: Services) -> None:
+    """Put into the inbox what no webhook brought: every hour.
+
+    Where no webhook at all has come in that time (no endpoint, a wrong address), every event of it is looked at.
+    Nothing but the events' names is taken from here, so a wide window costs little.
+    """
+    processor = cards.processor_of(services)
+    at = services.clock.now_ms()
+    swept = await services.database.get(inbox.last_swept)
+    since = (at - FIRST_SWEEP_BACK_MS) if swept is None else swept - SWEEP_BACK_MS
+    heard = await services.database.get(partial(inbox.heard_since, at=since))
+    missing = 0
+    batch: list[Event] = []
+    async for event in processor.events(since=since, undelivered=heard):
+        if _handler(event.type) is not None:
+            batch.append(event)
+        if len(batch) >= SWEEP_BATCH:
+            missing += await services.database.write(partial(inbox.add_missing, events=batch, at=at))
+            batch = []
+    missing += await services.database.write(partial(inbox.add_missing, events=batch, at=at))
+    await services.database.write(partial(inbox.note_sweep, at=at))
+    await services.database.write(partial(inbox.forget_done, before=at - KEPT_MS))
+    if missing:
+        log.warning("events that no webhook brought", events=missing, webhooks=heard)
+
+
+async def replay(services: Services, *, event_id: str | None = None, since: int | None = None) -> int:
+    """Have one event, or all since, worked at again; how many. They do nothing that has been done."""
+    at = services.clock.now_ms()
+    return await services.database.write(partial(inbox.make_due, at=at, event_id=event_id, since=since))
+
+
+# --- worked at --------------------------------------------------------------------------------------------------------
+
+
+async def work(services: Services) -> int:
+    """One pass over the due events, oldest first; how many there were. Any number of processes may do it."""
+    processor = services.processor
+    at = services.clock.now_ms()
+    if processor is None or not await services.database.get(partial(inbox.has_due, at=at)):
+        return 0
+    job = partial(inbox.claim_due, at=at, until=at + CLAIM_MS, limit=BATCH)
+    events = await services.database.write(job)
+    gate = asyncio.Semaphore(AT_ONCE)
+    await asyncio.gather(*(_work_at(services, processor, group, gate) for group in _by_object(events)))
+    return len(events)
+
+
+def _by_object(events: Sequence[StoredEvent]) -> Iterable[list[StoredEvent]]:
+    """The events about one object together: it is fetched once for all of them."""
+    groups: dict[tuple[object, str], list[StoredEvent]] = {}
+    for event in events:
+        groups.setdefault((_handler(event.type), event.object_id or event.event_id), []).append(event)
+    return groups.values()
+
+
+async def _work_at(
+    services: Services, processor: Processor, events: list[StoredEvent], gate: asyncio.Semaphore
+) -> None:
+    """Apply what the newest of these events about one object names; they all end as it does."""
+    async with gate:
+        newest = events[-1]
+        try:
+            outcome = await _applied(services, processor, newest)
+        except (ProcessorUnavailable, ProcessorRefused, Problem) as error:
+            await _failed(services, events, f"{type(error).__name__}: {error}")
+        except Exception as error:  # one event that we cannot handle must not keep the others waiting
+            log.exception("event failed", event_id=newest.event_id, type=newest.type)
+            await _failed(services, events, f"{type(error).__name__}: {error}")
+        else:
+            if outcome in TOO_EARLY:
+                await _failed(services, events, outcome)
+                return
+            at = services.clock.now_ms()
+            await services.database.write(partial(_finish, events=events, outcome=outcome, at=at))
+
+
+async def _applied(services: Services, processor: Processor, event: StoredEvent) -> str:
+    apply = _handler(event.type)
+    if apply is None or not event.object_id:
+        return "ignored"
+    try:
+        return await apply(services, processor, event)
+    except ProcessorRefused as error:
+        if error.code == "resource_missing":
+            return GONE
+        raise
+
+
+def _finish(connection: Connection, events: Sequence[StoredEvent], outcome: str, at: int) -> None:
+    for event in events:
+        inbox.finish_event(connection, event.event_id, outcome, at)
+        resolve_finding(connection, f"event_given_up:{event.event_id}", at)
+
+
+async def _failed(services: Services, events: Sequence[StoredEvent], error: str) -> None:
+    at = services.clock.now_ms()
+    await services.database.write(partial(_postpone, events=events, error=error, at=at))
+    for event in events:
+        if event.attempts >= ATTEMPTS_MAX:
+            log.error("event given up", event_id=event.event_id, type=event.type, error=error)
+        else:
+            log.warning("event failed", event_id=event.event_id, type=event.type, attempt=event.attempts, error=error)
+
+
+def _postpone(connection: Connection, events: Sequence[StoredEvent], error: str, at: int) -> None:
+    for event in events:
+        if event.attempts < ATTEMPTS_MAX:
+            wait = min(RETRY_MS[0] << min(event.attempts - 1, 20), RETRY_MS[1])
+            inbox.postpone_event(connection, event.event_id, error, at + wait)
+        else:
+            inbox.postpone_event(connection, event.event_id, error, None)
+            add_finding(
+                connection,
+                Finding(
+                    finding_id=f"event_given_up:{event.event_id}",
+                    kind="event_given_up",
+                    amount_cents=0,
+                    detail=f"{event.type} of {event.object_id}: {error}",
+                    found_at=at,
+                ),
+            )
+
+
+# --- what is done with each kind of object ----------------------------------------------------------------------------
+
+
+async def _invoice(services: Services, processor: Processor, event: StoredEvent) -> str:
+    return await note_invoice(services, await processor.fetch_invoice(event.object_id))
+
+
+async def note_invoice(services: Services, invoice: ProcessorInvoice) -> str:
+    """Apply an invoice. One that was paid and says it is ours, but is of no account here, becomes a finding too."""
+    outcome = await top_up.apply_invoice(services, invoice)
+    named = named_top_up(invoice.metadata)
+    finding_id = f"no_top_up:{invoice.invoice_id}"
+    at = services.clock.now_ms()
+    if outcome in ("credited", "already_credited"):
+        await services.database.write(partial(resolve_finding, finding_id=finding_id, at=at))
+    if outcome != "not_ours" or invoice.state != "paid" or named is None:
+        return outcome
+    finding = Finding(
+        finding_id=finding_id,
+        kind="no_top_up",
+        account_id=named[0],
+        payment_id=invoice.invoice_id,
+        amount_cents=invoice.paid_cents,
+        detail=f"paid for the purchase {named[1]} of an account that does not exist here",
+        found_at=at,
+    )
+    if await services.database.write(partial(add_finding, finding=finding)):
+        log.error("a payment is of no account here", payment_id=invoice.invoice_id, cents=invoice.paid_cents)
+    return outcome
+
+
+async def _checkout(services: Services, processor: Processor, event: StoredEvent) -> str:
+    return await _apply_checkout(services, await processor.fetch_checkout(event.object_id))
+
+
+async def _apply_checkout(services: Services, checkout: Checkout) -> str:
+    """A page that sold credit is told to the top-up; a page that saved a card makes it the default."""
+    outcome = "not_ours" if checkout.mode == "setup" else await top_up.apply_checkout(services, checkout)
+    account_id = await _account_of(services, checkout.customer_id)
+    if account_id is None or checkout.card_id is None:
+        return outcome
+    await cards.saved(services, account_id, checkout.card_id)
+    return "card_saved" if checkout.mode == "setup" else outcome
+
+
+async def _refund(services: Services, processor: Processor, event: StoredEvent) -> str:
+    return await refund.apply_refund(services, await processor.fetch_refund(event.object_id))
+
+
+async def _dispute(services: Services, processor: Processor, event: StoredEvent) -> str:
+    return await disputes.apply_dispute(services, await processor.fetch_dispute(event.object_id))
+
+
+async def _customer(services: Services, processor: Processor, event: StoredEvent) -> str:
+    """Something about the customer's cards has changed."""
+    account_id = await _account_of(services, _customer_named_in(event))
+    if account_id is None:
+        return "not_ours"
+    await cards.refresh(services, account_id)
+    return "cards_refreshed"
+
+
+def _customer_named_in(event: StoredEvent) -> str | None:
+    """The customer whom the event is about; of a card that was removed, whose it was."""
+    data: dict[str, Any] = msgspec.json.decode(event.body).get("data") or {}
+    named = data.get("object") or {}
+    if named.get("object") == "customer":
+        return event.object_id
+    found = named.get("customer") or (data.get("previous_attributes") or {}).get("customer")
+    return found if isinstance(found, str) else None
+
+
+async def _account_of(services: Services, customer_id: str | None) -> str | None:
+    if customer_id is None:
+        return None
+    return await services.database.get(partial(account_of_customer, customer_id=customer_id))
+
+
+_HANDLERS: tuple[tuple[str, _Apply], ...] = (
+    ("invoice.", _invoice),
+    ("checkout.session.", _checkout),
+    ("refund.", _refund),
+    ("charge.refund.", _refund),
+    ("charge.dispute.", _dispute),
+    ("payment_method.", _customer),
+    ("customer.updated", _customer),
+    ("customer.deleted", _customer),
+)
+"""What an event's type begins with → what is done with the object that it names. Others are ignored."""
+
+
+def _handler(kind: str) -> _Apply | None:
+    return next((apply for prefix, apply in _HANDLERS if kind.startswith(prefix)), None)

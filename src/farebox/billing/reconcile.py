@@ -1,0 +1,373 @@
+"""Reconciliation: every night our books are held against the processor's, in both directions, to the cent.
+
+Every paid invoice of ours has one credit of its amount, every credit its paid invoice; refunds and disputes agree. What
+does not is a row of `findings` and a line in the log. News that was missed is applied, by the same code that applies a
+webhook, where no more than AUTO_CENTS are at stake; nothing else is ever mended by itself.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from farebox.billing import cards, disputes, processor_events, refund
+from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.payments.metadata import named_top_up
+from farebox.payments.processor import (
+    Processor,
+    ProcessorDispute,
+    ProcessorInvoice,
+    ProcessorRefund,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from farebox.runtime.services import Services
+from farebox.storage import reconciliation as books
+from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
+from farebox.storage.reconciliation import Booked, BookedClaim
+from farebox.storage.sql import Connection
+
+log = structlog.get_logger("farebox.reconcile")
+
+AUTO_CENTS: Final = 10_000
+"""News of at most so much that was missed is applied; above it, it is reported only."""
+
+KINDS: dict[str, str] = {
+    "no_top_up": "The processor has a paid invoice that says it is of a top-up which does not exist here.",
+    "not_credited": "The processor has been paid, but no credit was given.",
+    "paid_too_much": "The processor was paid more than the top-up says. The credit is what the top-up says.",
+    "credited_not_paid": "Credit was given, but the processor has not been paid.",
+    "amount_differs": "The processor was paid less than the top-up says, and credit was given.",
+    "credit_differs": "The ledger's credit is not once what the top-up says.",
+    "paid_without_payment": "A top-up is marked paid without any payment of the processor's.",
+    "refund_differs": "A refund is missing on one side, or its amount or state is not the same.",
+    "dispute_differs": "A dispute is missing on one side, or its amount or state is not the same.",
+    "payment_taken": "The processor answered a purchase with an invoice that belongs to another one.",
+    "event_given_up": "News of the processor could not be worked at for three days.",
+}
+"""Kind of finding → what it means. Documented in docs/payments.md."""
+
+_OF_INVOICES = (
+    "no_top_up", "not_credited", "paid_too_much", "credited_not_paid", "amount_differs", "credit_differs",
+)  # fmt: skip
+_TOLD_ELSEWHERE = ("no_top_up", "not_credited", "paid_too_much")
+"""Found when the news of the payment came, too."""
+_REFUND_STATES = {"requires_action": "pending", "canceled": "failed"}
+_DISPUTE_STATES = {"inquiry_closed": "won"}
+_COUNTED_REFUNDS = ("pending", "succeeded")
+_COUNTED_DISPUTES = ("open", "lost")
+
+T = TypeVar("T")
+
+
+class Sums(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at comes to, in US cents."""
+
+    captured: int = 0
+    refunded: int = 0
+    disputed: int = 0
+
+
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run came to."""
+
+    findings: list[Finding]
+    theirs: Sums
+    ours: Sums
+    payments: int
+    """How many payments were looked at."""
+    applied: int
+    """How many pieces of missed news were applied."""
+
+
+class _Theirs(msgspec.Struct, kw_only=True):
+    """The processor's objects by their id; None: ours, but the processor does not have it."""
+
+    invoices: dict[str, ProcessorInvoice | None] = {}
+    refunds: dict[str, ProcessorRefund | None] = {}
+    disputes: dict[str, ProcessorDispute | None] = {}
+
+
+async def reconcile(services: Services, *, since: int) -> list[Finding]:
+    """Hold the books against each other, as far as something has happened since. Returns what differs now.
+
+    Raises Problem(PAYMENTS_OFF), ProcessorUnavailable, ProcessorRefused.
+    """
+    return (await examine(services, since=since)).findings
+
+
+async def examine(services: Services, *, since: int) -> Reconciliation:
+    """As `reconcile`, with the sums of both sides."""
+    processor = cards.processor_of(services)
+    theirs = await _collect(services, processor, since)
+    applied = await _apply_missed(services, processor, theirs)
+    suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
+    if suspects:  # something may have happened between their answer and our look: look at these once more
+        await _fetch_again(processor, theirs, suspects)
+    at = services.clock.now_ms()
+    found, sums = await services.database.scan(partial(_judged, theirs=theirs, at=at))
+    news = await services.database.write(partial(_keep, theirs=theirs, found=found, at=at))
+    for finding in news:
+        log.error(
+            "the books differ",
+            kind=finding.kind,
+            finding=finding.finding_id,
+            account_id=finding.account_id,
+            cents=finding.amount_cents,
+            detail=finding.detail,
+        )
+    result = Reconciliation(
+        findings=found, theirs=sums[0], ours=sums[1], payments=len(theirs.invoices), applied=applied
+    )
+    log.info(
+        "reconciled",
+        payments=result.payments,
+        findings=len(found),
+        applied=applied,
+        theirs=msgspec.to_builtins(result.theirs),
+        ours=msgspec.to_builtins(result.ours),
+    )
+    return result
+
+
+# --- what both have ---------------------------------------------------------------------------------------------------
+
+
+async def _collect(services: Services, processor: Processor, since: int) -> _Theirs:
+    """All that is ours at the processor, and what our books name beside it."""
+    theirs = _Theirs()
+    scan = services.database.scan
+    async for invoice in processor.invoices(since=since):
+        booked = await scan(partial(books.booked_payment, payment_id=invoice.invoice_id))
+        if booked is not None or named_top_up(invoice.metadata) is not None:
+            theirs.invoices[invoice.invoice_id] = invoice
+    async for back in processor.refunds(since=since):
+        if await scan(_payment_of(back)):
+            theirs.refunds[back.refund_id] = back
+    async for dispute in processor.disputes(since=since):
+        if await scan(_payment_of(dispute)):
+            theirs.disputes[dispute.dispute_id] = dispute
+    for recent in await scan(partial(books.booked_since, since=since)):
+        await _complete(theirs.invoices, recent.payment_id, processor.fetch_invoice)
+    for claim in await scan(partial(books.refunds_since, since=since)):
+        await _complete(theirs.refunds, claim.claim_id, processor.fetch_refund)
+    for claim in await scan(partial(books.disputes_since, since=since)):
+        await _complete(theirs.disputes, claim.claim_id, processor.fetch_dispute)
+    return theirs
+
+
+def _payment_of(claim: ProcessorRefund | ProcessorDispute) -> Callable[[Connection], Booked | None]:
+    return partial(books.booked_payment, payment_intent_id=claim.payment_intent_id, charge_id=claim.charge_id)
+
+
+async def _complete(
+    known: dict[str, T | None], object_id: str, fetch: Callable[[str], Awaitable[T]], *, again: bool = False
+) -> None:
+    """Fetch what a list did not have: it is older than the list, or does not exist."""
+    if object_id in known and not again:
+        return
+    try:
+        known[object_id] = await fetch(object_id)
+    except ProcessorRefused as error:
+        if error.code != "resource_missing":
+            raise
+        known[object_id] = None
+
+
+async def _fetch_again(processor: Processor, theirs: _Theirs, suspects: Sequence[Finding]) -> None:
+    for finding in suspects:
+        object_id = finding.finding_id.partition(":")[2]
+        if finding.kind == "refund_differs":
+            await _complete(theirs.refunds, object_id, processor.fetch_refund, again=True)
+        elif finding.kind == "dispute_differs":
+            await _complete(theirs.disputes, object_id, processor.fetch_dispute, again=True)
+        else:
+            await _complete(theirs.invoices, object_id, processor.fetch_invoice, again=True)
+
+
+async def _apply_missed(services: Services, processor: Processor, theirs: _Theirs) -> int:
+    """Apply what the processor has and we have not heard of, up to AUTO_CENTS each; how many there were."""
+    applied = 0
+    suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
+    for finding in suspects:
+        try:
+            done = await _apply_one(services, processor, theirs, finding)
+        except (ProcessorUnavailable, ProcessorRefused):
+            raise
+        except Exception:  # one piece that we cannot handle must not hide the others: it stays a finding
+            log.exception("missed news cannot be applied", kind=finding.kind, finding=finding.finding_id)
+            continue
+        if done:
+            applied += 1
+            log.warning(
+                "missed news applied", kind=finding.kind, finding=finding.finding_id, cents=finding.amount_cents
+            )
+    return applied
+
+
+async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, finding: Finding) -> bool:
+    """Whether it is news that may be applied by itself; then it has been."""
+    object_id = finding.finding_id.partition(":")[2]
+    refunded, disputed = theirs.refunds.get(object_id), theirs.disputes.get(object_id)
+    if finding.kind == "not_credited" and finding.amount_cents <= AUTO_CENTS:
+        await processor_events.note_invoice(services, await processor.fetch_invoice(object_id))
+    elif finding.kind == "refund_differs" and refunded is not None and refunded.amount_cents <= AUTO_CENTS:
+        await refund.apply_refund(services, refunded)
+    elif finding.kind == "dispute_differs" and disputed is not None and disputed.amount_cents <= AUTO_CENTS:
+        await disputes.apply_dispute(services, disputed)
+    else:
+        return False
+    return True
+
+
+# --- what differs -----------------------------------------------------------------------------------------------------
+
+
+def _judged(connection: Connection, theirs: _Theirs, at: int) -> tuple[list[Finding], tuple[Sums, Sums]]:
+    """What differs, with purchases that have no payment at all, and both sides' sums."""
+    found = [*_differences(connection, theirs, at), *_unbacked(connection, at)]
+    return found, (_sum_theirs(theirs), _sum_ours(connection, theirs))
+
+
+def _differences(connection: Connection, theirs: _Theirs, at: int) -> list[Finding]:
+    return [
+        *_of_payments(connection, theirs, at),
+        *_of_claims("refund", theirs.refunds, books.refunds_named(connection, theirs.refunds), _REFUND_STATES, at),
+        *_of_claims("dispute", theirs.disputes, books.disputes_named(connection, theirs.disputes), _DISPUTE_STATES, at),
+    ]
+
+
+def _of_payments(connection: Connection, theirs: _Theirs, at: int) -> Iterable[Finding]:
+    for payment_id, invoice in theirs.invoices.items():
+        booked = books.booked_payment(connection, payment_id=payment_id)
+        difference = _difference(invoice, booked)
+        if difference is None:
+            continue
+        kind, cents, detail = difference
+        named = None if invoice is None else named_top_up(invoice.metadata)
+        account_id = booked.account_id if booked else named[0] if named else None
+        yield Finding(
+            finding_id=f"{kind}:{payment_id}",
+            kind=kind,
+            account_id=account_id,
+            payment_id=payment_id,
+            amount_cents=cents,
+            detail=detail,
+            found_at=at,
+        )
+
+
+def _difference(invoice: ProcessorInvoice | None, booked: Booked | None) -> tuple[str, int, str] | None:
+    """Kind, cents (theirs less ours) and detail of what differs about one payment."""
+    paid = invoice.paid_cents if invoice is not None and invoice.state == "paid" else None
+    if booked is None:
+        return None if paid is None else ("no_top_up", paid, "no top-up has this payment")
+    credited = sum(booked.credited)
+    if paid is None:
+        if booked.state != "paid" and not credited:
+            return None
+        state = "missing" if invoice is None else invoice.state
+        detail = f"top-up {booked.top_up_id} is {booked.state}, the invoice {state}"
+        return "credited_not_paid", -booked.charge_cents, detail
+    if booked.state != "paid":
+        return "not_credited", paid, f"top-up {booked.top_up_id} is {booked.state}"
+    if paid != booked.charge_cents:
+        detail = f"paid {_usd(paid)}, top-up {booked.top_up_id} says {_usd(booked.charge_cents)}"
+        kind = "paid_too_much" if paid > booked.charge_cents else "amount_differs"
+        return kind, paid - booked.charge_cents, detail
+    if booked.credited != (booked.credit_cents * NANOS_PER_CENT,):
+        detail = (
+            f"top-up {booked.top_up_id} is of {_usd(booked.credit_cents)}, the ledger has {format_usd(credited)} USD "
+            f"in {len(booked.credited)} transfers"
+        )
+        return "credit_differs", booked.credit_cents - credited // NANOS_PER_CENT, detail
+    return None
+
+
+def _of_claims(
+    what: str,
+    theirs: Mapping[str, ProcessorRefund | ProcessorDispute | None],
+    ours: Mapping[str, BookedClaim],
+    same: Mapping[str, str],
+    at: int,
+) -> Iterable[Finding]:
+    """Refunds or disputes that are not the same on both sides."""
+    for claim_id, claim in theirs.items():
+        booked = ours.get(claim_id)
+        told = None if claim is None else (claim.amount_cents, same.get(claim.state, claim.state))
+        known = None if booked is None else (booked.amount_cents, booked.state)
+        if told == known or (booked is None and told is not None and told[1] == "failed"):
+            continue
+        yield Finding(
+            finding_id=f"{what}_differs:{claim_id}",
+            kind=f"{what}_differs",
+            account_id=None if booked is None else booked.account_id,
+            payment_id=None if booked is None else booked.payment_id,
+            amount_cents=(told[0] if told else 0) - (known[0] if known else 0),
+            detail=f"theirs: {_shown(told)}; ours: {_shown(known)}",
+            found_at=at,
+        )
+
+
+def _unbacked(connection: Connection, at: int) -> Iterable[Finding]:
+    for account_id, top_up_id, cents in books.paid_without_payment(connection):
+        yield Finding(
+            finding_id=f"paid_without_payment:{account_id}:{top_up_id}",
+            kind="paid_without_payment",
+            account_id=account_id,
+            amount_cents=-cents,
+            detail=f"top-up {top_up_id}",
+            found_at=at,
+        )
+
+
+def _usd(cents: int) -> str:
+    return f"{format_usd(cents * NANOS_PER_CENT)} USD"
+
+
+def _shown(claim: tuple[int, str] | None) -> str:
+    return "missing" if claim is None else f"{_usd(claim[0])}, {claim[1]}"
+
+
+# --- sums and findings ------------------------------------------------------------------------------------------------
+
+
+def _sum_theirs(theirs: _Theirs) -> Sums:
+    paid = [invoice.paid_cents for invoice in theirs.invoices.values() if invoice and invoice.state == "paid"]
+    refunded = [
+        back.amount_cents
+        for back in theirs.refunds.values()
+        if back and _REFUND_STATES.get(back.state, back.state) in _COUNTED_REFUNDS
+    ]
+    disputed = [item.amount_cents for item in theirs.disputes.values() if item and item.state in _COUNTED_DISPUTES]
+    return Sums(captured=sum(paid), refunded=sum(refunded), disputed=sum(disputed))
+
+
+def _sum_ours(connection: Connection, theirs: _Theirs) -> Sums:
+    booked = [books.booked_payment(connection, payment_id=payment_id) for payment_id in theirs.invoices]
+    refunds = books.refunds_named(connection, theirs.refunds)
+    contested = books.disputes_named(connection, theirs.disputes)
+    return Sums(
+        captured=sum(item.charge_cents for item in booked if item and item.state == "paid"),
+        refunded=sum(_counted(refunds, _COUNTED_REFUNDS)),
+        disputed=sum(_counted(contested, _COUNTED_DISPUTES)),
+    )
+
+
+def _counted(claims: Mapping[str, BookedClaim], states: Sequence[str]) -> Iterable[int]:
+    return (claim.amount_cents for claim in claims.values() if claim.state in states)
+
+
+def _keep(connection: Connection, theirs: _Theirs, found: Sequence[Finding], at: int) -> list[Finding]:
+    """Write the findings, and resolve the earlier ones about what was looked at; returns those that are new."""
+    ids = {f"{kind}:{payment_id}" for payment_id in theirs.invoices for kind in _OF_INVOICES}
+    ids |= {f"refund_differs:{name}" for name in theirs.refunds} | {
+        f"dispute_differs:{name}" for name in theirs.disputes
+    }
+    ids |= {finding.finding_id for finding in open_findings(connection) if finding.kind == "paid_without_payment"}
+    resolve_all_but(connection, ids, found, at)
+    before = {finding.finding_id for finding in open_findings(connection)}  # whoever was first knows more of it
+    fresh = [finding for finding in found if finding.finding_id not in before or finding.kind not in _TOLD_ELSEWHERE]
+    return [finding for finding in fresh if add_finding(connection, finding)]

@@ -1,0 +1,275 @@
+"""Refunds: credit is taken in the transaction that writes the row; then the processor is asked to pay the money back.
+
+The processor's key is derived from the row, so asking again is harmless; what it answers, by whatever way the news
+comes, is applied by the table REFUND_STATES: once. Refunds made at the processor itself are told by `apply_refund`.
+"""
+
+import hashlib
+from functools import partial
+
+import msgspec
+import structlog
+
+from farebox.billing.clawback import money_for, take
+from farebox.billing.refund_states import POLL_MS, News, change, heard, news_of
+from farebox.errors import (
+    KEY_REUSED,
+    NOT_FOUND,
+    PAYMENTS_OFF,
+    PROCESSOR_REFUSED,
+    REFUND_REFUSED,
+    VALIDATION_FAILED,
+    Problem,
+)
+from farebox.ledger.rows import read_balance
+from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.payments.declines import public_failure
+from farebox.payments.model import Refund, TopUp
+from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
+from farebox.runtime.services import Services
+from farebox.storage import refunds as store
+from farebox.storage.accounts import find_account
+from farebox.storage.sql import Connection
+from farebox.storage.top_ups import find, find_by_payment
+
+RETRY_MS = (1_000, 3_600_000)
+"""Shortest and longest wait before a refund of unknown outcome is looked at again; it doubles with its age."""
+IN_HAND_MS = 10_000
+"""How long the request that wrote a refund has it to itself."""
+LOOK_BACK_MS = 86_400_000
+"""The processor's clock may be behind ours: refunds are listed from a day before."""
+BATCH = 20
+
+log = structlog.get_logger("farebox.refunds")
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    account_id: str
+    top_up_id: str
+    refund_id: str
+    credit_cents: int | None
+    reason: str
+    allow_spent: bool
+    at: int
+
+
+async def refund(
+    services: Services,
+    account_id: str,
+    *,
+    top_up_id: str,
+    credit_cents: int | None = None,
+    reason: str = "",
+    request_key: str | None = None,
+    allow_spent: bool = False,
+) -> Refund:
+    """Pay back the part of a top-up's charge that its credit is of it; all that may be refunded where none is named.
+
+    Only credit that is still unspent, unless `allow_spent`: then other bought credit makes up for it, and what that
+    does not cover is owed. `top_up_id` may also be the payment's id. With a `request_key` a repeat is the same refund.
+    Raises Problem: PAYMENTS_OFF, NOT_FOUND, VALIDATION_FAILED, REFUND_REFUSED, KEY_REUSED, PROCESSOR_REFUSED.
+    """
+    processor = _processor(services)
+    if credit_cents is not None and credit_cents <= 0:
+        raise Problem(VALIDATION_FAILED, "The amount must be above zero.", path=("body", "amount"))
+    wish = _Wish(
+        account_id=account_id,
+        top_up_id=top_up_id,
+        refund_id=_named(request_key) if request_key else services.ids.log_id(),
+        credit_cents=credit_cents,
+        reason=reason,
+        allow_spent=allow_spent,
+        at=services.clock.now_ms(),
+    )
+    made, is_new = await services.database.write(partial(_request, wish=wish))
+    if made.state == "requested":
+        made = await _ask(services, processor, made, is_new=is_new)
+    if made.state == "failed" and made.processor_id is None:
+        raise Problem(PROCESSOR_REFUSED, f"The payment processor refused the refund: {made.error}")
+    return made
+
+
+async def refunds(services: Services, account_id: str) -> list[Refund]:
+    """The account's refunds, newest first."""
+
+    def read(connection: Connection) -> list[Refund]:
+        account = find_account(connection, account_id)
+        return [] if account is None else store.refunds_of(connection, account.bucket, account_id)
+
+    return await services.database.get(read)
+
+
+async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
+    """Take note of a refund as the processor shows it now; whoever brings the news, and however often.
+
+    Returns what came of it: the state it has now, `repeated`, `not_ours`, or `not_paid` where it may be of a payment
+    that is on its way here: such news is to be brought again.
+    """
+    job = partial(heard, settings=services.settings, found=refund, at=services.clock.now_ms())
+    outcome, account_id = await services.database.write(job)
+    if outcome == "failed" and account_id is not None:
+        services.waiters.wake(account_id)
+    return outcome
+
+
+async def work(services: Services) -> int:
+    """One pass over the refunds that are due; how many were looked at. Any number of processes may do it."""
+    if services.processor is None:
+        return 0
+    done = 0
+    due = await services.database.get(partial(store.due_refunds, at=services.clock.now_ms(), limit=BATCH))
+    for bucket, waiting in due:
+        low, high = RETRY_MS if waiting.state == "requested" else POLL_MS
+        at = services.clock.now_ms()
+        later = at + min(max(at - waiting.created_at, low), high)
+        if await services.database.write(partial(store.claim_refund, bucket=bucket, refund=waiting, next_at=later)):
+            done += 1
+            if waiting.state == "requested":
+                await _ask(services, services.processor, waiting, is_new=False)
+            else:
+                await _poll(services, services.processor, waiting)
+    return done
+
+
+# --- the request ------------------------------------------------------------------------------------------------------
+
+
+def _request(connection: Connection, wish: _Wish) -> tuple[Refund, bool]:
+    """Write the row and take the credit. Returns the refund and whether it is new."""
+    account = find_account(connection, wish.account_id)
+    top_up = None if account is None else find(connection, wish.account_id, wish.top_up_id)
+    if account is not None and top_up is None:
+        top_up = find_by_payment(connection, wish.top_up_id)
+    if account is None or top_up is None or top_up.account_id != wish.account_id:
+        raise Problem(NOT_FOUND, f"The account has no top-up {wish.top_up_id!r}.")
+    earlier = store.find_refund(connection, account.bucket, wish.account_id, wish.refund_id)
+    if earlier is not None:
+        if earlier.top_up_id != top_up.top_up_id or wish.credit_cents not in (None, earlier.credit_cents):
+            raise Problem(KEY_REUSED, "The Idempotency-Key was used for another refund.")
+        return earlier, False
+    credit = _refundable(connection, account.bucket, top_up, wish)
+    made = Refund(
+        account_id=wish.account_id,
+        refund_id=wish.refund_id,
+        top_up_id=top_up.top_up_id,
+        processor_id=None,
+        state="requested",
+        amount_cents=money_for(top_up, store.claims_on(connection, account.bucket, top_up), credit),
+        credit_cents=credit,
+        reason=wish.reason,
+        next_at=wish.at + IN_HAND_MS,
+        created_at=wish.at,
+        updated_at=wish.at,
+    )
+    if made.amount_cents == 0:
+        raise Problem(REFUND_REFUSED, "So little credit is worth less than a cent of the charge.")
+    store.add_refund(connection, account.bucket, made)
+    take(connection, top_up, f"refund:{made.refund_id}", credit, wish.at)
+    store.save_claims(connection, account.bucket, top_up)
+    return made, True
+
+
+def _refundable(connection: Connection, bucket: int, top_up: TopUp, wish: _Wish) -> int:
+    """How much credit is to be refunded. Raises Problem(REFUND_REFUSED), which names what is left."""
+    if top_up.state != "paid":
+        raise Problem(REFUND_REFUSED, f"Nothing is left to refund: the top-up is {top_up.state}, not paid.")
+    claims = store.claims_on(connection, bucket, top_up)
+    left, what = top_up.credit_cents - claims.credit, "is neither refunded nor disputed"
+    if claims.money == top_up.charge_cents:
+        left = 0
+    if not wish.allow_spent:
+        balance = read_balance(connection, top_up.account_id)  # locked: calls spend meanwhile
+        available = 0 if balance is None else balance.available // NANOS_PER_CENT
+        unspent = min(store.unspent_cents(connection, bucket, top_up, wish.at), available)
+        if unspent < left:
+            left, what = unspent, "is still unspent; what was spent only the operator can refund (--allow-spent)"
+    credit = left if wish.credit_cents is None else wish.credit_cents
+    if not 0 < credit <= left:
+        raise Problem(REFUND_REFUSED, f"Of this top-up's credit {format_usd(left * NANOS_PER_CENT)} USD {what}.")
+    return credit
+
+
+async def _ask(services: Services, processor: Processor, refund: Refund, *, is_new: bool) -> Refund:
+    """Ask the processor for the money, and apply its answer. The refund as it is then.
+
+    One that may have been asked for before is first looked for: keys are forgotten after a day, and an error that the
+    processor answered once is repeated under the same key for as long.
+    """
+    metadata = {
+        "farebox_account": refund.account_id,
+        "farebox_top_up": refund.top_up_id,
+        "farebox_refund": refund.refund_id,
+    }
+    try:
+        intent = await _intent(services, processor, refund)
+        found = None if is_new or intent is None else await _find(processor, refund, intent)
+    except (ProcessorUnavailable, ProcessorRefused) as error:  # nothing was asked: look again later
+        log.warning("refund cannot be looked for", refund=refund.refund_id, error=str(error))
+        return refund
+    if intent is None:
+        news = News(state="failed", processor_id=None, error="it was paid outside of the payment processor")
+        return (await _apply(services, refund, news))[0]
+    try:
+        if found is None:
+            key = f"refund:{refund.account_id}:{refund.refund_id}"
+            found = await processor.refund(intent, refund.amount_cents, metadata=metadata, key=key)
+    except ProcessorUnavailable as error:
+        log.warning("refund without answer", refund=refund.refund_id, error=str(error))
+        return refund
+    except ProcessorRefused as error:
+        log.warning("refund refused", refund=refund.refund_id, code=error.code, error=str(error))
+        news = News(state="failed", processor_id=None, error=public_failure(str(error)))
+    else:
+        news = news_of(found)
+    return (await _apply(services, refund, news))[0]
+
+
+async def _intent(services: Services, processor: Processor, refund: Refund) -> str | None:
+    """The payment intent of the refund's top-up; None where its invoice was paid without one."""
+    top_up = await services.database.get(partial(find, account_id=refund.account_id, top_up_id=refund.top_up_id))
+    assert top_up is not None
+    assert top_up.payment_id is not None
+    intent = await services.database.get(partial(store.intent_of, payment_id=top_up.payment_id))
+    if intent is None:
+        intent = (await processor.fetch_invoice(top_up.payment_id)).payment_intent_id
+    return intent
+
+
+async def _find(processor: Processor, refund: Refund, intent: str) -> ProcessorRefund | None:
+    """The refund as the processor has it, found by our metadata; None where it has none."""
+    since = refund.created_at - LOOK_BACK_MS
+    async for found in processor.refunds(since=since, payment_intent_id=intent):
+        told = found.metadata
+        if (told.get("farebox_account"), told.get("farebox_refund")) == (refund.account_id, refund.refund_id):
+            return found
+    return None
+
+
+async def _poll(services: Services, processor: Processor, refund: Refund) -> None:
+    assert refund.processor_id is not None
+    try:
+        found = await processor.fetch_refund(refund.processor_id)
+    except (ProcessorUnavailable, ProcessorRefused) as error:
+        log.warning("refund cannot be polled", refund=refund.refund_id, error=str(error))
+    else:
+        await _apply(services, refund, news_of(found))
+
+
+async def _apply(services: Services, refund: Refund, news: News) -> tuple[Refund, str]:
+    at = services.clock.now_ms()
+    job = partial(change, settings=services.settings, refund=refund, news=news, at=at)
+    changed, outcome = await services.database.write(job)
+    if outcome == "failed":
+        services.waiters.wake(refund.account_id)
+    return changed, outcome
+
+
+def _named(request_key: str) -> str:
+    """The id of the refund that a caller's key asks for."""
+    return "rk-" + hashlib.sha256(request_key.encode()).hexdigest()[:32]
+
+
+def _processor(services: Services) -> Processor:
+    if services.processor is None:
+        raise Problem(PAYMENTS_OFF, "Payments are switched off on this server.")
+    return services.processor

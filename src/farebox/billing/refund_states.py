@@ -1,0 +1,150 @@
+"""What news of a refund does, inside the caller's transaction: the state, the credit, the credit note, the notice."""
+
+import msgspec
+import structlog
+
+from farebox.billing.clawback import bucket_of, credit_for, give, level, missing, paid_with, take
+from farebox.billing.documents import issue_credit_note
+from farebox.payments.declines import public_failure
+from farebox.payments.model import Refund, TopUp
+from farebox.payments.processor import ProcessorRefund
+from farebox.payments.states import REFUND_STATES
+from farebox.settings import Settings
+from farebox.storage import refunds as store
+from farebox.storage.accounts import find_account
+from farebox.storage.notices import add_notice
+from farebox.storage.sql import Connection
+from farebox.storage.top_ups import find
+
+POLL_MS = (60_000, 6 * 3_600_000)
+"""Shortest and longest wait before a refund that the processor said is pending is looked at again."""
+
+log = structlog.get_logger("farebox.refunds")
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a refund: its state, the processor's name of it, why it failed."""
+
+    state: str
+    processor_id: str | None
+    error: str | None = None
+
+
+_STATES = {
+    "pending": "pending",
+    "requires_action": "pending",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "canceled": "failed",
+}
+
+
+def news_of(found: ProcessorRefund) -> News:
+    state = _STATES[found.state]
+    error = (public_failure(found.failure) or found.state) if state == "failed" else None
+    return News(state=state, processor_id=found.refund_id, error=error)
+
+
+def heard(connection: Connection, settings: Settings, found: ProcessorRefund, at: int) -> tuple[str, str | None]:
+    """Find out whose refund it is, and apply it. The outcome, and the account."""
+    known = store.find_by_processor(connection, found.refund_id) or _asked_for(connection, found)
+    if known is not None:
+        return change(connection, settings, known, news_of(found), at)[1], known.account_id
+    top_up = paid_with(connection, found.charge_id, found.payment_intent_id)
+    if top_up is None:
+        return missing(connection, found.created_at), None
+    made = _from_elsewhere(connection, top_up, found, at)
+    news = news_of(found)
+    change(connection, settings, made, news, at)
+    return news.state, top_up.account_id
+
+
+def _asked_for(connection: Connection, found: ProcessorRefund) -> Refund | None:
+    """The refund of ours that the processor's metadata names, unless it is another one of the processor's already.
+
+    One that failed without ever having been the processor's is none either: money that did go back is to be taken.
+    """
+    account = find_account(connection, found.metadata.get("farebox_account", ""))
+    if account is None:
+        return None
+    refund_id = found.metadata.get("farebox_refund", "")
+    known = store.find_refund(connection, account.bucket, account.account_id, refund_id)
+    return None if known is None or known.processor_id is not None or known.state == "failed" else known
+
+
+def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefund, at: int) -> Refund:
+    """Write a refund that was made at the processor, and take its part of the credit; a failed one takes none."""
+    bucket = bucket_of(connection, top_up.account_id)
+    claims = store.claims_on(connection, bucket, top_up)
+    failed = _STATES[found.state] == "failed"
+    amount = min(found.amount_cents, top_up.charge_cents - claims.refunded)
+    made = Refund(
+        account_id=top_up.account_id,
+        refund_id=found.refund_id,
+        top_up_id=top_up.top_up_id,
+        processor_id=found.refund_id,
+        state="failed" if failed else "pending",
+        amount_cents=amount,
+        credit_cents=0 if failed else credit_for(top_up, claims, amount),
+        reason="made at the payment processor",
+        error=public_failure(found.failure),
+        next_at=None if failed else at + POLL_MS[0],
+        created_at=at,
+        updated_at=at,
+    )
+    store.add_refund(connection, bucket, made)
+    if not failed:
+        level(connection, bucket, top_up, made.refund_id, at)  # disputes make room first, then the refund takes
+        take(connection, top_up, f"refund:{made.refund_id}", made.credit_cents, at)
+    return made
+
+
+def change(connection: Connection, settings: Settings, refund: Refund, news: News, at: int) -> tuple[Refund, str]:
+    """Go to the state that the news tells, with all that goes with it; the refund as it is then, and what happened."""
+    bucket = bucket_of(connection, refund.account_id)
+    now = store.find_refund(connection, bucket, refund.account_id, refund.refund_id)
+    assert now is not None
+    if news.state not in REFUND_STATES[now.state]:
+        if (now.state, news.state) == ("failed", "succeeded"):
+            log.error("refund succeeded after it had failed", refund=now.refund_id, processor_id=news.processor_id)
+        return now, "repeated"
+    changed = msgspec.structs.replace(
+        now,
+        state=news.state,
+        processor_id=news.processor_id or now.processor_id,
+        error=news.error,
+        next_at=at + POLL_MS[0] if news.state == "pending" else None,
+        updated_at=at,
+    )
+    store.save_refund(connection, bucket, changed)
+    top_up = find(connection, refund.account_id, refund.top_up_id)
+    assert top_up is not None
+    if news.state == "failed":
+        give(connection, top_up, f"refund_failed:{now.refund_id}", now.credit_cents, at)
+        level(connection, bucket, top_up, f"{now.refund_id}:failed", at)
+    elif news.state == "succeeded":
+        _tell(connection, settings, bucket, top_up, changed, at)
+    return changed, news.state
+
+
+def _tell(connection: Connection, settings: Settings, bucket: int, top_up: TopUp, refund: Refund, at: int) -> None:
+    """The credit note, and the notice with its number."""
+    number = issue_credit_note(
+        connection,
+        settings,
+        bucket,
+        top_up,
+        cause_id=refund.refund_id,
+        amount_cents=refund.amount_cents,
+        credit_cents=refund.credit_cents,
+        at=at,
+    )
+    content = {
+        "refund_id": refund.refund_id,
+        "top_up_id": refund.top_up_id,
+        "payment_id": top_up.payment_id,
+        "amount_cents": refund.amount_cents,
+        "credit_cents": refund.credit_cents,
+        "credit_note": number,
+    }
+    add_notice(connection, bucket, refund.account_id, f"refunded:{refund.refund_id}", "refunded", content, at)

@@ -1,0 +1,107 @@
+"""What an account's owner reads about money: balance, usage, the running month, the statement, the lots."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from farebox.errors import ACCESS_DENIED, Problem
+from farebox.model import Account, Balance
+from farebox.runtime.services import Services
+from farebox.storage.accounts import find_account, read_balance, read_owed
+from farebox.storage.credit import Credit, read_credit
+from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
+from farebox.storage.sql import Connection
+from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+DEFAULT_SPAN_MS = 31 * DAY_MS
+"""How far back usage goes where the caller does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonthUsage:
+    """What the calendar month (UTC) has cost so far. `start` and `end` in milliseconds, amounts in nano-dollars."""
+
+    start: int
+    end: int
+    lines: list[ModelUsage]
+
+    @property
+    def charge(self) -> int:
+        return sum(line.charge for line in self.lines)
+
+
+async def balance(services: Services, account_id: str) -> Balance:
+    """The account's money now. Raises Problem (ACCESS_DENIED) where there is no such account."""
+    found = await services.database.get(lambda connection: read_balance(connection, account_id))
+    if found is None:
+        raise Problem(ACCESS_DENIED, "Authentication error")
+    return found
+
+
+async def credit(services: Services, account_id: str) -> Credit:
+    """What the account has, and how it buys more. Raises Problem (ACCESS_DENIED) where there is no such account."""
+    found = await services.database.get(lambda connection: read_credit(connection, account_id))
+    if found is None:
+        raise Problem(ACCESS_DENIED, "Authentication error")
+    return found
+
+
+async def owed(services: Services, account_id: str) -> int:
+    """What was taken back from the account beyond what it had left, in nano-dollars; the next money in pays it."""
+    return await services.database.get(partial(read_owed, account_id=account_id))
+
+
+async def usage(
+    services: Services, account_id: str, window_ms: int, start: int | None, end: int | None
+) -> list[UsageWindow]:
+    """Usage per window, oldest first, empty windows left out; a window that the span touches is reported whole.
+
+    `start` and `end` in milliseconds; by default the last 31 days.
+    """
+    end = services.clock.now_ms() + 1 if end is None else end
+    start = end - DEFAULT_SPAN_MS if start is None else start
+    first = start - start % window_ms
+    last = end + -end % window_ms
+    return await services.database.scan(
+        partial(usage_by_window, account_id=account_id, start=first, end=last, window_ms=window_ms)
+    )
+
+
+async def running_month(services: Services, account_id: str) -> MonthUsage:
+    """What the account's calls of this month were charged, by model."""
+    now = datetime.fromtimestamp(services.clock.now_ms() / 1000, UTC)
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    start, end = int(first.timestamp()) * 1000, int(following.timestamp()) * 1000
+    lines = await services.database.scan(partial(usage_by_model, account_id=account_id, start=start, end=end))
+    return MonthUsage(start, end, lines)
+
+
+async def statement(
+    services: Services, account_id: str, offset: int, limit: int, wanted: TransferFilter | None = None
+) -> tuple[list[TransferRow], int]:
+    """The account's transfers from the newest on, and how many there are in all; only those that `wanted` lets pass."""
+    return await services.database.scan(
+        partial(list_transfers, account_id=account_id, offset=offset, limit=limit, wanted=wanted or TransferFilter())
+    )
+
+
+async def lots(
+    services: Services, account_id: str, offset: int, limit: int, *, spent: bool
+) -> tuple[list[LotRow], int]:
+    """The account's lots in the order in which they are spent, and how many there are; used-up ones where `spent`."""
+    return await services.database.scan(
+        partial(list_lots, account_id=account_id, offset=offset, limit=limit, spent=spent)
+    )
+
+
+async def accounts(services: Services, account_ids: frozenset[str]) -> list[Account]:
+    """The accounts of these ids that exist, in order of their ids."""
+
+    def read(connection: Connection) -> list[Account]:
+        found = (find_account(connection, account_id) for account_id in sorted(account_ids))
+        return [account for account in found if account is not None]
+
+    return await services.database.scan(read)

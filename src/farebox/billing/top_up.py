@@ -1,0 +1,382 @@
+"""Buying credit: by hand with a saved card, on the processor's hosted page, and whatever news come of a payment.
+
+The row is committed first, then the processor is asked (perform_top_up). A client that goes away stops nothing: the
+charge runs in a task of the server, and after a crash the row's lease lets another process go on.
+"""
+
+import asyncio
+import hashlib
+from functools import partial
+from typing import Final, Literal
+
+import msgspec
+import structlog
+
+from farebox.billing.cards import processor_of
+from farebox.billing.payment_results import apply_checkout as apply_checkout
+from farebox.billing.payment_results import apply_invoice as apply_invoice
+from farebox.billing.perform_checkout import open_page
+from farebox.billing.perform_top_up import carry_out, perform
+from farebox.billing.top_up_outcomes import NOT_OURS, REFUSED
+from farebox.billing.top_up_price import limits_of, price_for
+from farebox.errors import (
+    CARD_DECLINED,
+    KEY_REUSED,
+    NO_CARD,
+    NOT_FOUND,
+    PROCESSOR_REFUSED,
+    PROCESSOR_UNAVAILABLE,
+    RATE_LIMITED,
+    TOP_UP_FAILED,
+    TOP_UP_IN_PROGRESS,
+    VALIDATION_FAILED,
+    Problem,
+)
+from farebox.money import ceil_div
+from farebox.payments.declines import MINUTE
+from farebox.payments.guards import HISTORY, check_manual
+from farebox.payments.model import Card, TopUp, TopUpKind
+from farebox.payments.purchase import Purchase
+from farebox.runtime.services import Services
+from farebox.storage import top_ups as store
+from farebox.storage.accounts import find_account
+from farebox.storage.customers import default_card, find_card
+from farebox.storage.sql import Connection
+from farebox.storage.top_up_attempts import attempts_since
+
+SAME_MS: Final = MINUTE
+"""A request without a key that is the same as one so long ago is taken for its repeat."""
+RETRY_MS: Final = 10 * MINUTE
+"""The same for one that says itself that it is a repeat."""
+AT_ONCE: Final = 8
+DUE_MAX: Final = 64
+AWAIT_SECONDS: Final = 30.0
+AWAIT_STEP_SECONDS: Final = 0.1
+RETRY_SECONDS: Final = 2
+
+log = structlog.get_logger("farebox.top_up")
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asked for."""
+
+    kind: TopUpKind
+    account_id: str
+    credit_cents: int
+    card_id: str | None = None
+    request_key: str | None = None
+    retry: bool = False
+    pages: tuple[str, str] | None = None
+
+    @property
+    def content(self) -> str:
+        """The same for the same wish."""
+        parts = [self.kind, self.account_id, self.credit_cents, self.card_id, self.pages]
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+    def top_up_id(self, new_id: str) -> str:
+        """Derived from the caller's key where there is one, so that a repeat finds itself in any process."""
+        if self.request_key is None:
+            return new_id
+        return "key-" + hashlib.sha256(f"{self.account_id}\n{self.request_key}".encode()).hexdigest()[:32]
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+async def limits(services: Services, account_id: str) -> tuple[int, int]:
+    """The smallest and the largest single purchase, in cents of credit."""
+    return await services.database.get(partial(limits_of, settings=services.settings, account_id=account_id))
+
+
+async def quote(services: Services, account_id: str, credit_cents: int) -> Purchase:
+    """What so much credit would cost the account now."""
+    return await services.database.get(
+        partial(price_for, settings=services.settings, account_id=account_id, credit_cents=credit_cents)
+    )
+
+
+async def history(
+    services: Services,
+    account_id: str,
+    kind: Literal["all", "auto", "manual"],
+    offset: int,
+    limit: int,
+    *,
+    every: bool = False,
+) -> tuple[list[TopUp], int]:
+    """Paid purchases and open ones that have a payment, newest first, and how many there are in all; where `every`,
+    those that failed or have no payment yet too."""
+    return await services.database.scan(
+        partial(store.history, account_id=account_id, kind=kind, offset=offset, limit=limit, every=every)
+    )
+
+
+# --- buying -----------------------------------------------------------------------------------------------------------
+
+
+async def buy(
+    services: Services,
+    account_id: str,
+    *,
+    credit_cents: int,
+    card_id: str | None = None,
+    request_key: str | None = None,
+    retry: bool = False,
+) -> TopUp:
+    """Buy credit with the default card, or the one named; the same request again is the same purchase.
+
+    The result is paid, processing, action_required (with client_secret and action_url) or unknown. Raises Problem:
+    PAYMENTS_OFF, NO_CARD, VALIDATION_FAILED, CARD_DECLINED, TOP_UP_FAILED, TOP_UP_IN_PROGRESS, KEY_REUSED,
+    RATE_LIMITED, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
+    """
+    processor_of(services)
+    wish = _Wish(
+        kind="manual",
+        account_id=account_id,
+        credit_cents=credit_cents,
+        card_id=card_id,
+        request_key=request_key,
+        retry=retry,
+    )
+    # From the first write on it runs in a task of the server's: the client may go away at any moment of it.
+    return _told(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _bought(services, wish)))
+
+
+async def _bought(services: Services, wish: _Wish) -> TopUp:
+    top_up, is_new = await _begin(services, wish)
+    if not is_new:
+        return await _repeated(services, top_up)
+    return await services.tasks.shared(_task(top_up), lambda: perform(services, top_up))
+
+
+async def _begin(services: Services, wish: _Wish) -> tuple[TopUp, bool]:
+    new_id, at = services.ids.log_id(), services.clock.now_ms()
+    return await services.database.write(
+        lambda connection: _row(connection, services, wish, wish.top_up_id(new_id), at)
+    )
+
+
+def _row(connection: Connection, services: Services, wish: _Wish, top_up_id: str, at: int) -> tuple[TopUp, bool]:
+    """The row of a wish, already claimed if it is new; else the one that the wish repeats."""
+    account = find_account(connection, wish.account_id)
+    if account is None:
+        raise Problem(NOT_FOUND, f"There is no account {wish.account_id!r}.")
+    earlier = _repeats(connection, wish, at)
+    if earlier is not None:
+        return earlier, False
+    _within_limits(connection, services, wish)
+    purchase = price_for(connection, services.settings, wish.account_id, wish.credit_cents)
+    card = _card(connection, wish, purchase, at) if wish.kind == "manual" else None
+    top_up = TopUp(
+        account_id=wish.account_id,
+        top_up_id=top_up_id,
+        kind=wish.kind,
+        state="submitting",
+        credit_cents=purchase.credit_cents,
+        fee_cents=purchase.fee_cents,
+        tax_cents=purchase.tax_cents,
+        lines=msgspec.json.encode(purchase),
+        card_id=card.card_id if card else None,
+        fingerprint=card.fingerprint if card else None,
+        brand=card.brand if card else None,
+        last4=card.last4 if card else None,
+        request_key=wish.request_key,
+        request_hash=wish.content,
+        lease_owner=services.instance,
+        lease_epoch=1,
+        lease_until=at + store.LEASE_MS,
+        next_at=at + store.LEASE_MS,
+        created_at=at,
+        updated_at=at,
+    )
+    store.insert(connection, account.bucket, top_up)
+    return top_up, True
+
+
+def _repeats(connection: Connection, wish: _Wish, at: int) -> TopUp | None:
+    """The purchase that this wish asks for again. Raises Problem: KEY_REUSED, TOP_UP_IN_PROGRESS."""
+    if wish.request_key is not None:
+        found = store.find_by_request(connection, wish.account_id, wish.request_key)
+        if found is not None and found.request_hash != wish.content:
+            raise Problem(KEY_REUSED, "The Idempotency-Key was used before with another request.")
+        return found
+    for top_up in store.latest(connection, wish.account_id, wish.kind, at - RETRY_MS):
+        same, age = top_up.request_hash == wish.content, at - top_up.created_at
+        gone = ("failed", "canceled") if wish.kind == "manual" else ("failed", "canceled", "paid")
+        alive = top_up.state not in gone  # a page that was paid is used up
+        if same and ((wish.retry and age <= RETRY_MS) or (alive and age <= SAME_MS) or _still_open(top_up)):
+            return top_up
+        if wish.kind == "manual" and not same and _still_open(top_up):
+            raise Problem(TOP_UP_IN_PROGRESS, f"A purchase of {top_up.credit_cents} cents is still under way.")
+    return None
+
+
+def _still_open(top_up: TopUp) -> bool:
+    """Under way at the processor. One that waits for its owner hinders nobody: they may have changed their mind."""
+    return top_up.kind == "manual" and top_up.state in ("submitting", "unknown", "processing")
+
+
+def _within_limits(connection: Connection, services: Services, wish: _Wish) -> None:
+    low, high = limits_of(connection, services.settings, wish.account_id)
+    if not low <= wish.credit_cents <= high:
+        raise Problem(VALIDATION_FAILED, f"The amount must be from {low} to {high} cents.", path=("body", "amount"))
+
+
+def _card(connection: Connection, wish: _Wish, purchase: Purchase, at: int) -> Card:
+    """The card to charge. Raises Problem: NO_CARD; RATE_LIMITED where cards seem to be tried out."""
+    if wish.card_id is None:
+        card = default_card(connection, wish.account_id)
+    else:
+        card = find_card(connection, wish.account_id, wish.card_id)
+    if card is None:
+        which = "no saved card" if wish.card_id is None else f"no saved card {wish.card_id!r}"
+        raise Problem(NO_CARD, f"The account has {which}.")
+    wait = check_manual(
+        attempts_since(connection, wish.account_id, at - HISTORY),
+        brand=card.brand,
+        fingerprint=card.fingerprint,
+        charge_cents=purchase.charge_cents,
+        at=at,
+    )
+    if wait is not None:
+        seconds = ceil_div(wait.until - at, 1000)
+        raise Problem(RATE_LIMITED, "Cards of this account were declined too often.", retry_after=seconds)
+    return card
+
+
+async def _repeated(services: Services, top_up: TopUp) -> TopUp:
+    """What becomes of a purchase that is asked for again: awaited while it is being done, looked at where unknown."""
+    if top_up.state == "unknown" or services.tasks.running(_task(top_up)):
+        return await _looked_at(services, top_up)
+    deadline = services.clock.monotonic() + AWAIT_SECONDS
+    while top_up.state == "submitting" and services.clock.monotonic() < deadline:  # another process has it
+        await services.clock.sleep(AWAIT_STEP_SECONDS)
+        top_up = await _now(services, top_up)
+    return top_up
+
+
+async def _looked_at(services: Services, top_up: TopUp) -> TopUp:
+    """Ask the processor now, unless somebody is at it; one asker at a time in this process."""
+
+    async def look() -> TopUp | None:
+        return await carry_out(services, top_up.account_id, top_up.top_up_id, early=True)
+
+    found: TopUp | None = await services.tasks.shared(_task(top_up), look)
+    return await _now(services, top_up) if found is None else found
+
+
+def _told(top_up: TopUp) -> TopUp:
+    """A purchase as its caller sees it; raises Problem where it came to nothing."""
+    text = top_up.error or "The purchase failed. Nothing was charged."
+    if top_up.state == "failed" and top_up.decline_code == REFUSED:
+        raise Problem(PROCESSOR_REFUSED, text)
+    if top_up.state == "failed" and top_up.decline_code not in (None, NOT_OURS):
+        raise Problem(CARD_DECLINED, text)
+    if top_up.state in ("failed", "canceled"):
+        raise Problem(TOP_UP_FAILED, text)
+    if top_up.payment_id is None and top_up.kind == "manual":
+        message = "The payment processor has not answered. Ask again: nothing is charged twice."
+        raise Problem(PROCESSOR_UNAVAILABLE, message, retry_after=RETRY_SECONDS)
+    return top_up
+
+
+async def buy_at_checkout(
+    services: Services,
+    account_id: str,
+    *,
+    credit_cents: int,
+    success_url: str,
+    cancel_url: str,
+    request_key: str | None = None,
+) -> TopUp:
+    """Open a hosted page (`action_url`) on which the owner buys and saves the card; it lives for a day.
+
+    Raises Problem: PAYMENTS_OFF, VALIDATION_FAILED, KEY_REUSED, TOP_UP_FAILED, PROCESSOR_UNAVAILABLE or _REFUSED.
+    """
+    processor_of(services)
+    wish = _Wish(
+        kind="checkout",
+        account_id=account_id,
+        credit_cents=credit_cents,
+        request_key=request_key,
+        pages=(success_url, cancel_url),
+    )
+    top_up, is_new = await _begin(services, wish)
+    if not is_new and top_up.state == "unknown":
+        claimed = await services.database.write(
+            lambda connection: store.claim(
+                connection,
+                account_id,
+                top_up.top_up_id,
+                owner=services.instance,
+                at=services.clock.now_ms(),
+                early=True,
+            )
+        )
+        top_up, is_new = (top_up, False) if claimed is None else (claimed, True)
+    if is_new:
+        opened = top_up
+        return await services.tasks.shared(
+            _task(top_up), lambda: open_page(services, opened, success_url=success_url, cancel_url=cancel_url)
+        )
+    top_up = await _repeated_page(services, top_up)
+    if top_up.state in ("submitting", "unknown"):
+        raise Problem(PROCESSOR_UNAVAILABLE, "The payment processor has not answered.", retry_after=RETRY_SECONDS)
+    return _told(top_up)
+
+
+async def _repeated_page(services: Services, top_up: TopUp) -> TopUp:
+    deadline = services.clock.monotonic() + AWAIT_SECONDS
+    while top_up.state == "submitting" and services.clock.monotonic() < deadline:
+        await services.clock.sleep(AWAIT_STEP_SECONDS)
+        top_up = await _now(services, top_up)
+    return top_up
+
+
+async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
+    """What became of a purchase, asked of the processor while it is open. Raises Problem: NOT_FOUND."""
+
+    def find(connection: Connection) -> TopUp | None:
+        return store.find_by_payment(connection, payment_id) or store.find(connection, account_id, payment_id)
+
+    found = await services.database.get(find)
+    if found is None or found.account_id != account_id:
+        raise Problem(NOT_FOUND, f"The account has no purchase {payment_id!r}.")
+    waiting = found.state in ("unknown", "processing", "action_required")
+    if waiting and services.processor is not None and (found.kind != "checkout" or found.checkout_id is not None):
+        return await _looked_at(services, found)
+    return found
+
+
+# --- the worker -------------------------------------------------------------------------------------------------------
+
+
+async def work(services: Services) -> int:
+    """Look at what is due, several at once, each under its lease. Returns how many were looked at."""
+    off = services.processor is None  # then requests are put to rest, and all else waits
+    at = services.clock.now_ms()
+    found = await services.database.get(partial(store.due, at=at, limit=DUE_MAX, requests_only=off))
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def look(account_id: str, top_up_id: str) -> bool:
+        async with turns:
+            done = await services.tasks.shared(
+                ("top_up", account_id, top_up_id), lambda: carry_out(services, account_id, top_up_id)
+            )
+        return done is not None
+
+    results = await asyncio.gather(*(look(*key) for key in found), return_exceptions=True)
+    for key, result in zip(found, results, strict=True):
+        if isinstance(result, BaseException):  # its lease runs out, and it is looked at again
+            log.error("a top-up could not be looked at", account=key[0], top_up=key[1], exc_info=result)
+    return sum(result is True for result in results)
+
+
+def _task(top_up: TopUp) -> tuple[str, str, str]:
+    return "top_up", top_up.account_id, top_up.top_up_id
+
+
+async def _now(services: Services, top_up: TopUp) -> TopUp:
+    found = await services.database.get(partial(store.find, account_id=top_up.account_id, top_up_id=top_up.top_up_id))
+    return top_up if found is None else found

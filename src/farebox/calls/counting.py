@@ -1,0 +1,83 @@
+"""Counting by tokenizers: in a helper process, since loading one takes half a second, and texts may be long."""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from farebox.calls.model import Call
+from farebox.calls.price import Ending, Priced, price_answer
+from farebox.offload import Busy, Died, TooMuch
+from farebox.pricing.count import COUNTED_BYTES_MAX
+from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
+from farebox.pricing.tokens import count_tokens, has_tokenizer
+from farebox.providers.formats.base import Observed
+from farebox.providers.reading import RAISES, Place, read_text
+from farebox.runtime.services import Services
+
+
+async def count_input(services: Services, call: Call, price: ModelPrice) -> int | None:
+    """Tokens of the request's text by the model's own tokenizer; None where that is not known, or the text is too
+    long, or nobody is free to count it. Raises InvalidRequest."""
+    assert call.parsed is not None
+    if call.parsed.demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
+        return None
+    try:
+        return await services.helpers.run(
+            call.account_id, _count, call.body, call.place, price.provider, price.model, raises=RAISES
+        )
+    except (Busy, Died, TooMuch):
+        return None
+
+
+async def price_by_count(
+    services: Services,
+    call: Call,
+    observed: Observed,
+    price: ModelPrice,
+    markup: Markup,
+    bound: Estimate,
+    ending: Ending,
+    within: float | None = None,
+) -> Priced:
+    """`price_answer`, which may have to count what was sent and delivered. Where nobody can, or not within so many
+    seconds, every four bytes count as a token: a call is never left without its end."""
+    assert call.parsed is not None
+    demand = call.parsed.demand
+    if not _may_count(observed, demand):
+        return price_answer(observed, demand, price, markup, bound, ending)
+    body = call.body if demand.text_bytes <= COUNTED_BYTES_MAX else b""
+    try:
+        async with asyncio.timeout(within):
+            return await services.helpers.run(
+                call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
+            )
+    except (Busy, Died, TooMuch, TimeoutError, asyncio.CancelledError):  # a stop cancels once, and waits for the charge
+        return price_answer(observed, demand, price, markup, bound, replace(ending, rough=True))
+
+
+def _may_count(observed: Observed, demand: Demand) -> bool:
+    """Whether the price may take a count of text."""
+    if observed.disbelieved:
+        return False
+    told = observed.usage is not None and "input_tokens" not in observed.missing
+    return bool(observed.text) or (not told and demand.text_bytes > 0)
+
+
+def _count(body: bytes, place: Place, provider: str, model: str) -> int | None:
+    return count_tokens(provider, model, read_text(body, place))
+
+
+def _price(
+    body: bytes,
+    place: Place,
+    observed: Observed,
+    demand: Demand,
+    price: ModelPrice,
+    markup: Markup,
+    bound: Estimate,
+    ending: Ending,
+) -> Priced:
+    def text() -> str:
+        return read_text(body, place)
+
+    return price_answer(observed, demand, price, markup, bound, replace(ending, request_text=text))

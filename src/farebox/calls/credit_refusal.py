@@ -1,0 +1,44 @@
+"""Why the ledger did not admit a hold, as the answer to whoever asked for it."""
+
+from farebox.calls import spending_limit
+from farebox.errors import ACCESS_DENIED, CREDIT_HELD, NO_CREDIT, TOP_UP_UNDER_WAY, Problem
+from farebox.ledger.commands import Outcome, Verdict
+from farebox.money import format_usd
+from farebox.runtime.services import Services
+from farebox.storage.top_ups import auto_under_way
+
+HELD_RETRY_SECONDS = 1
+TOP_UP_RETRY_SECONDS = 2
+
+
+async def credit_refusal(
+    services: Services, account_id: str, verdict: Verdict, asked: int, *, why: str = ""
+) -> Problem:
+    """The answer where a hold of `asked` nano-dollars was refused; `why` says what makes it so large, where that helps.
+
+    NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: it has, and is buying more at this moment, perhaps because
+    of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED.
+    """
+    if verdict.outcome is Outcome.UNKNOWN:
+        return Problem(ACCESS_DENIED, "Authentication error")
+    if verdict.outcome is Outcome.LIMITED:
+        return await spending_limit.refusal(services, account_id, verdict, asked)
+    if verdict.outcome is Outcome.HELD_ELSEWHERE:
+        return Problem(
+            CREDIT_HELD,
+            "The account's credit, or what its spending limit leaves, is held by other calls in flight. Nothing was "
+            "charged; try again in a moment.",
+            retry_after=HELD_RETRY_SECONDS,
+        )
+    if services.processor is not None and await services.database.get(lambda c: auto_under_way(c, account_id)):
+        return Problem(
+            TOP_UP_UNDER_WAY,
+            f"This can cost up to {format_usd(asked)} USD and the account has {format_usd(verdict.posted)} USD; more "
+            "credit is being bought at this moment. Nothing was charged; try again in a moment.",
+            retry_after=TOP_UP_RETRY_SECONDS,
+        )
+    return Problem(
+        NO_CREDIT,
+        f"Insufficient credits: this call can cost up to {format_usd(asked)} USD and the account has "
+        f"{format_usd(verdict.posted)} USD.{why} Add credit to the account, or send your own provider key.",
+    )

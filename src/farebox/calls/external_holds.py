@@ -1,0 +1,207 @@
+"""Holds for applications that do not route their calls through Farebox: reserve, work, then charge what it cost.
+
+The application names each hold; the name makes every step safe to repeat. A hold has no owner among our processes: no
+restart ends it, only its application or its expiry does. What is settled counts in usage, statement and spending limit.
+"""
+
+import re
+from dataclasses import dataclass
+
+from farebox.calls.credit_refusal import credit_refusal
+from farebox.errors import HOLD_REFUSED, KEY_REUSED, NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
+from farebox.ledger.commands import Conflict, Extend, Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.posting import apply
+from farebox.money import AMOUNT_MAX
+from farebox.runtime.services import Services
+from farebox.storage.accounts import find_account
+from farebox.storage.app_holds import (
+    PREFIX,
+    AppHold,
+    add_app_hold,
+    find_app_hold,
+    open_app_holds,
+    settle_app_hold,
+)
+from farebox.storage.calls import add_usage
+from farebox.storage.sql import Connection
+
+EXPIRES_MIN_MS = 1_000
+EXPIRES_MAX_MS = 86_400_000
+OPEN_MAX = 10_000
+"""Open holds of one account: a program that never settles fills its own account, not the database."""
+RETRY_SECONDS = 10
+PROVIDER = "application"
+"""What a charge is counted under where the application names no provider."""
+LABEL_MAX, PROVIDER_MAX, MODEL_MAX, NOTE_MAX = 200, 64, 200, 500
+_HOLD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """The record of a settled hold (ledger.commands.Record): what its charge is counted under."""
+
+    account_id: str
+    hold_id: str
+    at: int
+    provider: str
+    model: str
+    note: str
+
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        if not verdict.ok:
+            return
+        settle_app_hold(
+            connection, bucket, self.account_id, self.hold_id, self.at, self.provider, self.model, self.note
+        )
+        if verdict.amount:
+            add_usage(connection, bucket, self.account_id, self.at, self.provider, self.model, verdict.amount)
+
+
+async def create(
+    services: Services, account_id: str, *, hold_id: str, amount: int, expires_in_ms: int, label: str = ""
+) -> AppHold:
+    """Reserve `amount` nano-dollars. The same id and amount again is the same hold, as it is now.
+
+    Raises Problem: NO_CREDIT, CREDIT_HELD, TOP_UP_UNDER_WAY, SPEND_LIMITED, KEY_REUSED (the id with another amount),
+    VALIDATION_FAILED, RATE_LIMITED (too many are open).
+    """
+    if not _HOLD_ID.fullmatch(hold_id):
+        raise _invalid("hold_id", "1 to 128 letters, digits or . _ : - and begins with a letter or a digit")
+    _check_amount(amount, 1)
+    _check_expiry(expires_in_ms)
+    _check_text("label", label, LABEL_MAX)
+    now = services.clock.now_ms()
+    command = Hold(
+        account_id=account_id, hold_id=PREFIX + hold_id, amount=amount, at=now, expires_at=now + expires_in_ms
+    )
+
+    def job(connection: Connection) -> Verdict:
+        account = find_account(connection, account_id)
+        if account is not None and find_app_hold(connection, account_id, hold_id) is None:
+            _check_number(open_app_holds(connection, account.bucket, account_id, OPEN_MAX))
+        verdict = apply(connection, command)
+        if verdict.outcome is Outcome.DONE and account is not None:
+            add_app_hold(connection, account.bucket, account_id, hold_id, label)
+        return verdict
+
+    try:
+        verdict = await services.database.write(job)
+    except Conflict as conflict:
+        raise Problem(KEY_REUSED, f"The hold {hold_id!r} was made before with another amount.") from conflict
+    if not verdict.ok:
+        raise await credit_refusal(services, account_id, verdict, amount)
+    return await get(services, account_id, hold_id)
+
+
+async def extend(
+    services: Services, account_id: str, hold_id: str, *, amount: int | None = None, expires_in_ms: int | None = None
+) -> AppHold:
+    """Raise an open hold to `amount` in all, and let it live so much longer from now on; neither is ever lowered.
+
+    Raises Problem as `create` does; NOT_FOUND; HOLD_REFUSED where the hold has ended.
+    """
+    hold = await get(services, account_id, hold_id)
+    now = services.clock.now_ms()
+    if amount is not None:
+        _check_amount(amount, 1)
+    if expires_in_ms is not None:
+        _check_expiry(expires_in_ms)
+    asked = hold.amount if amount is None else amount
+    verdict = await services.ledger.do(
+        Extend(
+            account_id=account_id,
+            hold_id=PREFIX + hold_id,
+            amount=asked,
+            at=now,
+            expires_at=hold.expires_at if expires_in_ms is None else now + expires_in_ms,
+        )
+    )
+    _check_open(hold_id, verdict)
+    if not verdict.ok:
+        raise await credit_refusal(services, account_id, verdict, asked)
+    return await get(services, account_id, hold_id)
+
+
+async def settle(
+    services: Services,
+    account_id: str,
+    hold_id: str,
+    *,
+    amount: int,
+    provider: str = "",
+    model: str = "",
+    note: str = "",
+) -> AppHold:
+    """Charge `amount` nano-dollars and give the rest back. Above what the hold keeps, the charge takes what else is
+    available, and the rest is written off; a hold that has expired is charged the same way.
+
+    The same amount again changes nothing. Raises Problem: NOT_FOUND; HOLD_REFUSED where the hold was released, or
+    settled with another amount; VALIDATION_FAILED.
+    """
+    _check_amount(amount, 0)
+    _check_text("provider", provider, PROVIDER_MAX)
+    _check_text("model", model, MODEL_MAX)
+    _check_text("note", note, NOTE_MAX)
+    await get(services, account_id, hold_id)
+    now = services.clock.now_ms()
+    usage = _Usage(account_id, hold_id, now, provider or PROVIDER, model, note)
+    command = Settle(account_id=account_id, hold_id=PREFIX + hold_id, amount=amount, at=now, record=usage, note=note)
+    try:
+        verdict = await services.ledger.do(command)
+    except Conflict as conflict:
+        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} was settled before with another amount.") from conflict
+    _check_open(hold_id, verdict)
+    services.waiters.wake(account_id)
+    return await get(services, account_id, hold_id)
+
+
+async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
+    """Give the hold back without a charge; one that was released or has expired stays as it is.
+
+    Raises Problem: NOT_FOUND; HOLD_REFUSED where the hold was settled.
+    """
+    await get(services, account_id, hold_id)
+    await services.ledger.do(Release(account_id=account_id, hold_id=PREFIX + hold_id, at=services.clock.now_ms()))
+    hold = await get(services, account_id, hold_id)
+    if hold.state == "settled":
+        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} was settled before.")
+    services.waiters.wake(account_id)
+    return hold
+
+
+async def get(services: Services, account_id: str, hold_id: str) -> AppHold:
+    """The hold as it is now. Raises Problem (NOT_FOUND)."""
+    found = await services.database.get(lambda connection: find_app_hold(connection, account_id, hold_id))
+    if found is None:
+        raise Problem(NOT_FOUND, "There is no such hold on this account.")
+    return found
+
+
+def _check_open(hold_id: str, verdict: Verdict) -> None:
+    if verdict.outcome is Outcome.NOT_OPEN:
+        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has ended before.")
+
+
+def _check_number(already_open: int) -> None:
+    if already_open >= OPEN_MAX:
+        message = f"The account has {OPEN_MAX} open holds: settle or release some first."
+        raise Problem(RATE_LIMITED, message, retry_after=RETRY_SECONDS)
+
+
+def _check_amount(amount: int, least: int) -> None:
+    if not least <= amount <= AMOUNT_MAX:
+        raise _invalid("amount", f"{least} to {AMOUNT_MAX} nano-dollars")
+
+
+def _check_expiry(expires_in_ms: int) -> None:
+    if not EXPIRES_MIN_MS <= expires_in_ms <= EXPIRES_MAX_MS:
+        raise _invalid("expires_in_ms", f"{EXPIRES_MIN_MS} to {EXPIRES_MAX_MS} milliseconds")
+
+
+def _check_text(field: str, text: str, longest: int) -> None:
+    if len(text) > longest or not (text.isprintable() or not text):
+        raise _invalid(field, f"at most {longest} characters, all of them printable")
+
+
+def _invalid(field: str, right: str) -> Problem:
+    return Problem(VALIDATION_FAILED, f"`{field}` is wrong: it is {right}.", path=("body", field))

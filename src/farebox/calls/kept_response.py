@@ -1,0 +1,46 @@
+"""How much of an answer is kept in memory: for its reader, for a client that gets it whole, and for the log."""
+
+from typing import Final
+
+from farebox.calls.state import Ride
+from farebox.providers.formats.base import AnswerReader
+
+FREE: Final = 64 * 2**10
+"""Bytes that are kept of an answer without counting them."""
+STEP: Final = 256 * 2**10
+"""By which the rest is counted."""
+
+
+class KeptAnswer:
+    """Counts it, on the account of the call."""
+
+    __slots__ = ("_counted", "_reader", "_ride")
+
+    def __init__(self, ride: Ride, reader: AnswerReader | None) -> None:
+        self._ride = ride
+        self._reader = reader
+        self._counted = 0
+
+    def fits(self, collected: int) -> bool:
+        """Whether there is room for what is kept by now; `collected` bytes of it for the client. Where there is not,
+        the log does without first of all."""
+        ride = self._ride
+        if ride.size <= FREE:
+            return True
+        kept = collected + (0 if self._reader is None else self._reader.kept_bytes)
+        more = kept + ride.kept_bytes - self._counted
+        if more <= 0:
+            if more < -2 * STEP:
+                ride.sink.release(-more)
+                self._counted += more
+            return True
+        if self._take(max(more, STEP)):
+            return True
+        ride.withhold()
+        return kept <= self._counted or self._take(kept - self._counted)
+
+    def _take(self, more: int) -> bool:
+        if not self._ride.sink.keep(more):
+            return False
+        self._counted += more
+        return True

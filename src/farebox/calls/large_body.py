@@ -1,0 +1,53 @@
+"""Whether a large body is worth reading: not from an account that certainly cannot pay for it.
+
+Only what is certain is refused here, by one look at the balance. A body up to LARGE_BODY is read anyway, because to
+look would cost more than to read: such a call is refused by its hold, as exactly as any.
+"""
+
+from typing import Final
+
+from farebox.calls.unlisted import OPENROUTER
+from farebox.errors import NO_CREDIT, Problem
+from farebox.model import Balance
+from farebox.money import format_usd
+from farebox.runtime.services import Services
+from farebox.storage.accounts import read_balance
+from farebox.storage.sql import Connection
+from farebox.storage.top_up_rules import rule_of
+from farebox.storage.top_ups import auto_under_way
+
+LARGE_BODY: Final = 256 * 2**10
+"""Bytes. About so many arrive before anybody asks for them; decoding and reading them takes a fraction of the time
+that a statement of the database takes."""
+
+
+async def check_worth_reading(services: Services, account_id: str, provider: str | None) -> None:
+    """Raises Problem (NO_CREDIT) where no call of the account's to this provider (None: to any) can be admitted.
+
+    That is where nothing is on the account, no auto top-up could put something there, and nothing is free: money that
+    other calls hold still counts, since they may give it back.
+    """
+    if provider in (None, OPENROUTER):  # it has models that cost nothing
+        openrouter = services.configuration.provider(OPENROUTER)
+        if openrouter is not None and openrouter.api_key is not None:
+            return
+    if services.configuration.prices.may_be_free(account_id, provider):
+        return
+    balance = await services.database.get(lambda connection: _hopeless(connection, account_id))
+    if balance is not None:
+        raise Problem(
+            NO_CREDIT,
+            f"Insufficient credits: the account has {format_usd(balance.posted)} USD, so the request's body was not "
+            "read. Add credit to the account, or send your own provider key.",
+        )
+
+
+def _hopeless(connection: Connection, account_id: str) -> Balance | None:
+    """The balance of an account that has nothing and gets nothing by itself; else None."""
+    balance = read_balance(connection, account_id)
+    if balance is None or balance.posted > 0:
+        return None
+    rule = rule_of(connection, account_id)
+    if (rule is not None and rule.state == "active") or auto_under_way(connection, account_id):
+        return None
+    return balance

@@ -1,0 +1,61 @@
+"""What an account's owner reads about calls: log rows, stored bodies, receipts."""
+
+from contextlib import suppress
+from functools import partial
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.gateway import DEFAULT_GATEWAY
+from farebox.runtime.services import Services
+from farebox.storage import log_totals
+from farebox.storage.calls import CallRow, find_receipt
+from farebox.storage.reports import LogPage, LogQuery, find_log, list_logs
+from farebox.storage.sql import DatabaseUnavailable
+
+_LATE_MS = 3_600_000
+"""Beyond the longest call: the hold's own minute, and a database that was away for a while."""
+
+
+async def exists(services: Services, account_id: str, gateway_id: str) -> bool:
+    """Whether there is such a gateway to be called; `default` always is: its first call makes it."""
+    if gateway_id == DEFAULT_GATEWAY:
+        return True
+    return await services.configuration.gateway(account_id, gateway_id, create=False) is not None
+
+
+async def page(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
+    """One page of the gateway's log. Raises Problem (NOT_FOUND): no such gateway."""
+    if not await exists(services, account_id, gateway_id):
+        raise Problem(NOT_FOUND, "Not Found")
+    found = await services.database.scan(partial(list_logs, account_id=account_id, gateway_id=gateway_id, query=query))
+    if found.counted >= log_totals.KEEP_FROM:
+        await _keep_total(services, account_id, gateway_id)
+    return found
+
+
+async def _keep_total(services: Services, account_id: str, gateway_id: str) -> None:
+    """Count what was made long enough ago to be complete, for the reads to come."""
+    database, now = services.database, services.clock.now_ms()
+    before = now - services.settings.call_timeout_ms - _LATE_MS
+    was, new = await database.scan(
+        partial(log_totals.new_total, account_id=account_id, gateway_id=gateway_id, before=before, now=now)
+    )
+    if new != was:
+        keep = partial(log_totals.keep_total, account_id=account_id, gateway_id=gateway_id, was=was, now=new)
+        with suppress(DatabaseUnavailable):  # the page is whole without it
+            await database.write(keep)
+
+
+async def one(services: Services, account_id: str, gateway_id: str, log_id: str) -> CallRow:
+    """One log row with its stored bodies. Raises Problem (NOT_FOUND)."""
+    found = await services.database.scan(partial(find_log, account_id=account_id, gateway_id=gateway_id, log_id=log_id))
+    if found is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    return found
+
+
+async def receipt(services: Services, account_id: str, log_id: str) -> bytes:
+    """The receipt of one call as JSON; it exists also where the call was not logged. Raises Problem (NOT_FOUND)."""
+    found = await services.database.scan(partial(find_receipt, log_id=log_id, account_id=account_id))
+    if found is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    return found

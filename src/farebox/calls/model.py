@@ -1,0 +1,121 @@
+"""The nouns of one model call on its way through: what came in, and where the answer goes."""
+
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from farebox.errors import Problem
+from farebox.gateway import GatewayConfig
+from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
+from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.outline import Outline
+from farebox.providers.reading import Place
+from farebox.runtime.configuration import ProviderAccess
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was authenticated and understood. Times in milliseconds since the epoch."""
+
+    log_id: str
+    """Names the call everywhere: its hold, its charge, its log row, its receipt."""
+    account_id: str
+    gateway_id: str
+    gateway: GatewayConfig
+    access: ProviderAccess
+    own_key: bool
+    """The caller's own provider key pays: nothing is held or charged."""
+    format: WireFormat | None
+    """None where the path costs nothing, or where own_key and the path cannot be metered."""
+    parsed: ParsedRequest | None
+    method: str
+    url: str
+    """The provider's URL, query included."""
+    path: str
+    """The provider's path, for the log."""
+    headers: list[tuple[str, str]]
+    """What is forwarded; credentials included, ours never."""
+    body: bytes
+    outline: Outline | None = None
+    """Of a large body, by which it is changed."""
+    content_type: str
+    started_at: int
+    request_timeout_ms: int | None = None
+    attempts_max: int = 1
+    retry_delay_ms: int = 0
+    retry_backoff: str = "constant"
+    step: int = 0
+    logged: bool = True
+    log_bodies: bool = True
+    metadata: Mapping[str, str | int | float | bool] | None = None
+    event_id: str = ""
+    user_agent: str = ""
+    client: str = ""
+    """The caller's address, for the log line."""
+
+    @property
+    def provider(self) -> str:
+        return self.access.provider.slug
+
+    @property
+    def place(self) -> Place:
+        """Where it goes, as its body's readers know it."""
+        return Place(self.provider, self.method, self.path, self.content_type)
+
+    @property
+    def small_body(self) -> bytes:
+        """The body, or the outline of a large one: for its small fields."""
+        return self.body if self.outline is None else self.outline.small
+
+    @property
+    def long_cache(self) -> bool:
+        """Whether the body may ask for a cache of 12 hours."""
+        return b"12h" in self.body if self.outline is None else self.outline.long_cache
+
+    @property
+    def callers_keys(self) -> list[str]:
+        """Provider keys of the caller's own."""
+        if not self.own_key:
+            return []
+        found = [value.removeprefix("Bearer ").strip() for name, value in self.headers if name in CALLER_KEY_HEADERS]
+        query = dict(parse_qsl(self.url.partition("?")[2]))
+        return [*found, query.get(CALLER_KEY_QUERY, "")]
+
+    @property
+    def model(self) -> str:
+        return self.parsed.model if self.parsed else ""
+
+
+class SinkStream(Protocol):
+    async def send(self, chunk: bytes) -> None:
+        """Raises Gone."""
+        ...
+
+
+class Gone(Exception):
+    """The client has gone; nobody reads the answer."""
+
+
+class Sink(Protocol):
+    """Where the answer goes. Either `answer` once, or `start` once."""
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
+
+    def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
+
+    def keep(self, more: int) -> bool:
+        """Whether so many more bytes of the answer may be kept in memory; then they are counted."""
+        ...
+
+    def release(self, less: int) -> None:
+        """So many of them are kept no longer."""
+        ...
+
+    def broken(self, message: str) -> bytes:
+        """What to send where an event stream breaks off: an error event in the provider's form."""
+        ...
+
+    def fail(self, problem: Problem) -> None:
+        """Answer with an error. Where an answer has begun, the client sees that it breaks off."""
+        ...

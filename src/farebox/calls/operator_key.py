@@ -1,0 +1,161 @@
+"""What a provider answers on the operator's key: what is the operator's own stays with the operator.
+
+Where the key is refused, or its account has no credit, the caller is told in our words, and the operator by an alarm.
+Anything else passes, without the key. With a key of the caller's own nothing of this applies.
+"""
+
+import re
+from typing import Final
+
+from farebox.calls.state import Ride
+from farebox.decoding import UnknownCoding
+from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
+from farebox.metrics.families import KEY_TROUBLE
+from farebox.providers.decoding import decoded
+from farebox.providers.scrubbing import Scrubbed, scrubber_of
+from farebox.providers.sse import BYTE_ORDER_MARK
+from farebox.providers.trouble import Trouble, is_json, reports_error, scrubbed, trouble_of
+from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
+from farebox.runtime.operator_alarms import raise_alarm
+
+HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", "openai-project"})
+"""Headers of answers that name the operator's account."""
+ERROR_MAX: Final = 2**20
+"""What is read and passed on of an error's body."""
+_CUT_OFF: Final = 256
+_ERROR: Final = re.compile(rb'"error(?!"\s*:\s*null)').search
+_EVENT_END: Final = re.compile(rb"(\n\r?\n|\r\r|\r\n\r)")
+
+
+class ReadError:
+    """An error whose body has been read (providers.upstream.UpstreamAnswer)."""
+
+    def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._body: bytes | None = body
+
+    async def chunk(self) -> bytes | None:
+        body, self._body = self._body, None
+        return body or None
+
+    async def close(self) -> None:
+        """It has ended."""
+
+
+async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
+    """The answer as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
+    off), Interrupted."""
+    call = ride.call
+    if answer.status < 400 or call.own_key:
+        return answer
+    try:
+        answer = decoded(answer)
+        body = await _body(ride, answer)
+    except UnknownCoding:
+        body = b""  # what cannot be read cannot be freed of the key
+    except UpstreamFailed as failure:
+        if answer.status not in (401, 402):
+            raise Problem(UPSTREAM_INVALID, f"The answer of {call.provider} broke off.") from failure
+        body = b""
+    finally:
+        await answer.close()
+    trouble = trouble_of(answer.status, body)
+    if trouble is not None:
+        raise unavailable(ride, answer.status, trouble)
+    key = call.access.api_key or ""
+    headers = [
+        (name, scrubbed(value.encode("latin-1"), key).decode("latin-1"))
+        for name, value in answer.headers
+        if name.lower() != "content-length"
+    ]
+    passed = scrubbed(body, key)
+    if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
+        passed = passed[: -max(len(key), _CUT_OFF)]
+    return ReadError(answer.status, headers, passed)
+
+
+def without_key(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
+    """The answer, decoded, as it passes on the operator's key."""
+    if ride.call.own_key:
+        return answer
+    scrubber = scrubber_of(ride.call.access.api_key or "")
+    return Scrubbed(answer, scrubber) if scrubber.forms else answer
+
+
+async def _body(ride: Ride, answer: UpstreamAnswer) -> bytes:
+    chunks, size = [], 0
+    with ride.watch.waiting(ride.services.settings.read_timeout_ms / 1000):
+        while size < ERROR_MAX and (chunk := await answer.chunk()) is not None:
+            ride.watch.progress()
+            chunks.append(chunk)
+            size += len(chunk)
+    return b"".join(chunks)[:ERROR_MAX]
+
+
+def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
+    """What the caller is told; the operator gets an alarm."""
+    call, retry = ride.call, ride.services.settings.key_trouble_retry_seconds
+    code, message = (
+        scrubbed(said.encode(), call.access.api_key or "").decode(errors="replace")
+        for said in (trouble.code, trouble.message)
+    )
+    raise_alarm(
+        ride.services,
+        "provider_key_trouble",
+        call.provider,
+        status=status,
+        reason=trouble.reason,
+        code=code,
+        message=message,
+        log_id=call.log_id,
+    )
+    ride.services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
+    return Problem(
+        PROVIDER_UNAVAILABLE,
+        f"{call.provider} takes no calls from this service at the moment. Nothing was charged.",
+        retry_after=retry or None,
+        reason=f"{trouble.reason}, answered {status}",
+    )
+
+
+def checked_body(ride: Ride, body: bytes) -> bytes | Problem:
+    """The same for a failure that a good answer reports as its body: what may be passed on, or the problem."""
+    if ride.call.own_key:
+        return body
+    trouble = trouble_of(200, body)
+    if trouble is not None:
+        ride.body_withheld = True
+        return unavailable(ride, 200, trouble)
+    return _without_key(ride, body)
+
+
+def _without_key(ride: Ride, body: bytes) -> bytes:
+    """Of an answer that is already kept for the log as it came: where anything is removed, the log has none of it."""
+    found = scrubbed(body, ride.call.access.api_key or "")
+    ride.body_withheld = ride.body_withheld or found != body
+    return found
+
+
+def cleaned(ride: Ride, chunk: bytes) -> bytes:
+    """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words, another
+    error passes without the key."""
+    if ride.call.own_key or not _ERROR(chunk):
+        return chunk
+    parts = _EVENT_END.split(chunk)  # events and their ends in turn
+    return b"".join(part if number % 2 else _cleaned(ride, part) for number, part in enumerate(parts))
+
+
+def _cleaned(ride: Ride, event: bytes) -> bytes:
+    if not _ERROR(event):
+        return event
+    lines = event.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True)
+    data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+    if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
+        return b"".join(_cleaned(ride, line) for line in lines)
+    whole = b"\n".join(data)
+    trouble = trouble_of(200, whole)
+    if trouble is not None:
+        ride.body_withheld = True
+        return ride.sink.broken(unavailable(ride, 200, trouble).message)
+    return _without_key(ride, event) if reports_error(whole) else event

@@ -1,0 +1,398 @@
+"""Pass a provider's answer on: whole, or as it comes; metered on the way, settled before its last byte."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from farebox.calls import operator_key
+from farebox.calls.kept_response import KeptAnswer
+from farebox.calls.model import Gone, SinkStream
+from farebox.calls.settle import end_without_answer, settle_call
+from farebox.calls.state import CLIENT_GONE, REASONS, SERVER_STOPPED, Ride
+from farebox.calls.watch import Interrupted
+from farebox.decoding import UnknownCoding
+from farebox.errors import UPSTREAM_INVALID, Problem
+from farebox.ledger.commands import Verdict
+from farebox.money import format_usd
+from farebox.pricing.unseen import untold
+from farebox.providers.decoding import decoded
+from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.readers import UnreadReader
+from farebox.providers.formats.sniffer import Sniffer
+from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
+from farebox.storage.sql import DatabaseUnavailable
+
+WHOLE_BODY_MAX = 8 * 2**20
+"""A body up to this size is collected, so that its charge can be told in a header; a larger one streams."""
+HOLD_SECONDS = 0.1
+"""How long an event is kept back that may be the last, where only the end of the body tells."""
+DRAIN_SECONDS = 2.0
+"""How long an answer whose terminal event has come may be silent before its connection is given up."""
+DRAIN_SECONDS_MAX = 10.0
+"""How long it may take to close, however much it still says."""
+READ_ON_SECONDS = 5.0
+"""How long an answer is read on whose client has left, if all that can follow is its usage."""
+UNTOLD_SECONDS = 120.0
+"""The same, if only its end tells what it read: input that the request does not show."""
+UNTOLD_BYTES_MAX = 2**26
+AFTER_END_MAX = 2**20
+"""Bytes that are read of an answer beyond its end, or after its client has left."""
+
+_NOT_PASSED = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "set-cookie",
+        "alt-svc",
+        "strict-transport-security",
+        "cache-control",
+        "cdn-cache-control",
+        "clear-site-data",
+        "expires",
+        "pragma",
+        "surrogate-control",
+        "x-accel-buffering",
+        "x-accel-charset",
+        "x-accel-expires",
+        "x-accel-limit-rate",
+        "x-accel-redirect",
+        "x-lighttpd-send-file",
+        "x-reproxy-url",
+        "x-sendfile",
+        "x-sendfile2",
+    }
+)
+"""Answer headers that speak of the provider's connection, or of its host, rather than of the answer; and orders to the
+caches, browsers and proxies on the way: `x-accel-redirect` would have an nginx before us send one of its own files."""
+_NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
+"""Content types whose first bytes are not looked at, unless the request asked for a stream."""
+
+
+async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
+    """Pass the answer on to its end and settle the call.
+
+    Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
+    """
+    unread = ""
+    try:
+        answer = decoded(answer)
+    except UnknownCoding as encoding:
+        unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
+    answer = operator_key.without_key(ride, answer)
+    headers, length = _passed(answer.headers)
+    if not ride.call.own_key:
+        headers = [header for header in headers if header[0] not in operator_key.HEADERS]
+    declared = next((value for name, value in headers if name == "content-type"), "")
+    ride.answer_type = declared.partition(";")[0].strip().lower()
+    events = ride.answer_type == "text/event-stream"
+    relay = _Relay(ride, answer, _reader(ride, unread, events=events), events=events)
+    asked_for_stream = ride.call.parsed is not None and ride.call.parsed.stream and ride.status < 400
+    if length is not None and not events and not asked_for_stream:
+        relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
+    try:
+        if events or (length is not None and length > WHOLE_BODY_MAX and not asked_for_stream):
+            await relay.as_it_comes(headers)
+        else:
+            await relay.whole(headers, asked_for_stream=asked_for_stream)
+    finally:
+        await answer.close()
+
+
+def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
+    passed, length = [], None
+    for name, value in headers:
+        name = name.lower()
+        if name == "content-length" and value.isascii() and value.isdigit():
+            length = int(value)
+        if name not in _NOT_PASSED and not name.startswith("access-control-"):  # who may read it, the gateway says
+            passed.append((name, value))
+    return passed, length
+
+
+def _reader(ride: Ride, unread: str, *, events: bool) -> AnswerReader | None:
+    call = ride.call
+    if call.format is None or call.parsed is None or ride.status >= 400:
+        return None
+    wire, parsed = call.format, call.parsed
+
+    def make(events: bool) -> AnswerReader:
+        return wire.reader(parsed, streaming=events, hide_usage=not parsed.asked_usage)
+
+    if unread:  # some say `utf-8` there
+        return Sniffer(make, declared=events, other=UnreadReader(unread))
+    if ride.answer_type.startswith(_NEVER_EVENTS) and not parsed.stream:
+        return make(events)
+    return Sniffer(make, declared=events)
+
+
+class _Relay:
+    """Moves one answer from the provider to the client."""
+
+    def __init__(self, ride: Ride, answer: UpstreamAnswer, reader: AnswerReader | None, *, events: bool) -> None:
+        self._ride = ride
+        self._answer = answer
+        self._reader = reader
+        self._declared_events = events
+        self._collected: list[bytes] = []
+        self._collected_bytes = 0
+        self._goes_on = self._asked_for_stream = self._begun = False
+        self._sending = False
+        self._kept = KeptAnswer(ride, reader)
+        self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
+        self.length: list[tuple[str, str]] = []
+        """The header that tells the body's length, where it is known."""
+
+    @property
+    def _events(self) -> bool:
+        return self._declared_events if self._reader is None else self._reader.events
+
+    @property
+    def _finished(self) -> bool:
+        return self._reader is not None and self._reader.finished
+
+    async def whole(self, headers: list[tuple[str, str]], *, asked_for_stream: bool) -> None:
+        """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
+        large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
+        one object: that is an answer in one piece, and often an error."""
+        ride = self._ride
+        self._asked_for_stream = asked_for_stream
+        cut = await self._read(self._collect)
+        if self._goes_on:
+            await self.as_it_comes(headers)
+            return
+        tail, observed = self._close(cut)
+        body = b"".join((*self._collected, tail))
+        self._collected.clear()
+        if observed.failed and cut is None:
+            body = await self._checked(body)
+        verdict = await settle_call(ride, observed, cut, broken_status=UPSTREAM_INVALID.status)
+        if cut == CLIENT_GONE:
+            return
+        if cut is not None:
+            raise self._broken(cut)
+        ride.sink.answer(ride.status, headers + _money(ride, verdict), body)
+
+    async def _checked(self, body: bytes) -> bytes:
+        """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
+        found = operator_key.checked_body(self._ride, body)
+        if isinstance(found, Problem):
+            self._ride.hold_asked = self._ride.held is not None
+            await end_without_answer(self._ride, "refused", found)
+            raise found
+        return found
+
+    async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
+        """Pass chunks on as they arrive; keep the end back until the charge is durable."""
+        ride = self._ride
+        self._begun = True
+        length = [] if self._events else self.length
+        stream = ride.sink.start(ride.status, headers + length + _money(ride, None))
+        cut = await self._read(lambda: self._forward(stream))
+        if cut == CLIENT_GONE:
+            cut = await self._read_on()
+        if self._finished:
+            cut = None  # the terminal event has come: a connection that then closes badly has cut nothing
+        tail, observed = self._close(cut)
+        end = [self._end(tail, failed=observed.failed)]
+        try:
+            await settle_call(ride, observed, cut)
+        except DatabaseUnavailable:
+            cut = "the charge could not be written"
+            end = []
+        broken = None if cut is None else self._broken(cut)
+        if broken is not None and self._events:
+            end.append(ride.sink.broken(broken.message))
+        with contextlib.suppress(Gone):  # it was charged by what was delivered: nobody is left to tell
+            for chunk in end:
+                if chunk:
+                    await stream.send(chunk)
+        if broken is not None and not self._events:
+            ride.sink.fail(broken)  # no event can tell: the client sees the connection break
+
+    def _broken(self, cut: str) -> Problem:
+        return Problem(UPSTREAM_INVALID, f"The answer of {self._ride.call.provider} broke off: {cut}.")
+
+    async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
+        """Read the answer through `take`; return why it did not get to its end, or None."""
+        try:
+            with self._ride.watch.waiting(self._silence_seconds):
+                await take()
+        except Interrupted as interrupted:
+            if self._sending and interrupted.reason == "silence":
+                return CLIENT_GONE  # it has stopped reading: the provider was not even asked for more
+            return REASONS[interrupted.reason]
+        except Gone:
+            return CLIENT_GONE
+        except UpstreamFailed as failure:
+            return f"the provider's connection failed ({failure})"
+        except asyncio.CancelledError:
+            await self._stopped()
+            raise
+        return None
+
+    async def _stopped(self) -> None:
+        _, observed = self._close(SERVER_STOPPED)
+        await settle_call(self._ride, observed, SERVER_STOPPED)
+
+    async def _read_on(self) -> str | None:
+        """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for;
+        where only the end tells what the answer read, so is that: otherwise whoever hangs up in time would not pay for
+        what cannot be seen. Returns why the call is cut, or None."""
+        reader, parsed = self._reader, self._ride.call.parsed
+        if reader is None or reader.finished or parsed is None:
+            return CLIENT_GONE
+        charged = self._ride.held is not None and self._ride.services.settings.cut_stream != "free"
+        hidden = charged and untold(parsed.demand, input_told=reader.input_told)
+        if not hidden and not reader.all_ended:
+            return CLIENT_GONE
+        left, seconds = AFTER_END_MAX, READ_ON_SECONDS
+        if hidden:  # within the call's time, because its hold ends soon after
+            rest = (self._ride.services.settings.call_timeout_ms - self._ride.elapsed_ms()) / 1000
+            left, seconds = UNTOLD_BYTES_MAX, max(READ_ON_SECONDS, min(UNTOLD_SECONDS, rest))
+        try:
+            async with asyncio.timeout(seconds):
+                while left > 0 and not reader.finished:
+                    chunk = await self._answer.chunk()
+                    if chunk is None:
+                        return None
+                    left -= len(chunk)
+                    self._ride.keep(chunk)
+                    reader.feed(chunk)
+        except TimeoutError:
+            return CLIENT_GONE
+        except UpstreamFailed as failure:
+            return f"the provider's connection failed ({failure})" if hidden else CLIENT_GONE
+        except asyncio.CancelledError:
+            await self._stopped()
+            raise
+        return None if self._finished else CLIENT_GONE
+
+    async def _collect(self) -> None:
+        reader = self._reader
+        while (chunk := await self._answer.chunk()) is not None:
+            self._ride.watch.progress()
+            self._ride.keep(chunk)
+            passed = chunk if reader is None else reader.feed(chunk)
+            self._collected.append(passed)
+            self._collected_bytes += len(passed)
+            large = self._collected_bytes > WHOLE_BODY_MAX or not self._kept.fits(self._collected_bytes)
+            if large or self._events or self._to_be_streamed:
+                self._goes_on = True
+                return
+
+    @property
+    def _to_be_streamed(self) -> bool:
+        """Whether a stream was asked for and this is, as far as has come, not one object. Some stream objects line by
+        line."""
+        if not self._asked_for_stream:
+            return False
+        begun = next(filter(None, self._collected), b"")
+        return begun[:1] not in (b"", b"{") or b"}\n{" in self._collected[-1]
+
+    async def _forward(self, stream: SinkStream) -> None:
+        """Pass on what the reader passes."""
+        reader, watch, keep, kept = self._reader, self._ride.watch, self._ride.keep, self._kept
+        collected, self._collected = self._collected, []
+        for earlier in collected:
+            await self._send(stream, earlier)
+        if reader is not None and reader.finished:
+            await self._drain(reader)
+            return
+        while (chunk := await self._next(stream)) is not None:
+            watch.progress()
+            keep(chunk)
+            passed = chunk if reader is None else reader.feed(chunk)
+            if passed:
+                await self._send(stream, passed)
+            if not kept.fits(0) and reader is not None:
+                reader.forgo()
+            if reader is not None and reader.finished:
+                await self._drain(reader)
+                return
+
+    async def _next(self, stream: SinkStream) -> bytes | None:
+        """The next chunk. An event that is held passes on where nothing follows it at once."""
+        reader = self._reader
+        if reader is not None and reader.holding:
+            try:
+                async with asyncio.timeout(HOLD_SECONDS):
+                    return await self._answer.chunk()
+            except TimeoutError:
+                await self._send(stream, reader.release())
+        return await self._answer.chunk()
+
+    async def _drain(self, reader: AnswerReader) -> None:
+        """The terminal event has come. What follows belongs to the end of the answer, which the reader keeps."""
+        loop = asyncio.get_running_loop()
+        until, left = loop.time() + DRAIN_SECONDS_MAX, AFTER_END_MAX
+        watch = self._ride.watch.waiting(DRAIN_SECONDS)
+        while left > 0 and loop.time() < until and (chunk := await self._answer.chunk()) is not None:
+            watch.progress()
+            self._ride.keep(chunk)
+            reader.feed(chunk)
+            left -= len(chunk)
+
+    async def _send(self, stream: SinkStream, chunk: bytes) -> None:
+        if self._misdeclared and self._collected_bytes < operator_key.ERROR_MAX:
+            self._collected.append(chunk)
+            self._collected_bytes += len(chunk)
+            return
+        collected, self._collected = self._collected, []
+        self._sending = True
+        await stream.send(b"".join((*collected, self._own_words(chunk))))
+        self._sending = False
+
+    @property
+    def _misdeclared(self) -> bool:
+        """A document that calls itself events: most likely an error, which is looked at as a whole."""
+        return self._declared_events and not self._events and not self._ride.call.own_key
+
+    def _own_words(self, chunk: bytes) -> bytes:
+        return operator_key.cleaned(self._ride, chunk) if self._events else chunk
+
+    def _end(self, tail: bytes, *, failed: bool) -> bytes:
+        """The last bytes, as they may be passed on."""
+        body = b"".join((*self._collected, tail))
+        if not (self._misdeclared and failed):
+            return self._own_words(body)
+        found = operator_key.checked_body(self._ride, body)
+        return self._ride.sink.broken(found.message) if isinstance(found, Problem) else found
+
+    def _close(self, cut: str | None) -> tuple[bytes, Observed]:
+        if self._reader is None:
+            return b"", Observed(complete=True)
+        tail, observed = self._reader.close()
+        if cut is not None and observed.complete:
+            observed = replace(observed, complete=False)  # every choice had ended, but not the stream
+        if cut is not None and not self._begun:  # nobody has been given any of it
+            observed = replace(observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), pictured=0, empty=True)
+        return tail, observed
+
+
+def _money(ride: Ride, verdict: Verdict | None) -> list[tuple[str, str]]:
+    """Our headers: the charge where it is known by now, else the hold; and what is left."""
+    if ride.held is None:
+        return []
+    if verdict is None:
+        headers = [
+            ("farebox-hold-usd", format_usd(ride.held.estimate.amount)),
+            ("farebox-balance-usd", format_usd(ride.held.verdict.available)),
+        ]
+    else:
+        headers = [
+            ("farebox-charge-usd", format_usd(verdict.amount)),
+            ("farebox-balance-usd", format_usd(verdict.available)),
+        ]
+    if ride.held.output_limit is not None:
+        headers.append(("farebox-output-limit", str(ride.held.output_limit)))
+    return headers

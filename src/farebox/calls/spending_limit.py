@@ -1,0 +1,139 @@
+"""An account's spending limit: set it, lift it, say what is spent of it, and tell the caller whom it refused.
+
+The limit itself is decided in the transaction of the hold (ledger.posting); nothing here is asked for admission.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from farebox.errors import ACCESS_DENIED, SPEND_LIMITED, VALIDATION_FAILED, Problem
+from farebox.ledger.commands import Verdict
+from farebox.ledger.spending import window_end, window_start
+from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, format_usd
+from farebox.runtime.services import Services
+from farebox.storage.accounts import find_account, read_balance
+from farebox.storage.notices import add_notice, find_notice
+from farebox.storage.spending import Duration, SpendingLimit, Strategy, find_limit, set_limit, spent_since
+from farebox.storage.sql import Connection
+
+AMOUNT_MIN_CENTS = 100
+_WINDOWS = {
+    ("daily", "fixed"): "running day",
+    ("weekly", "fixed"): "running week",
+    ("monthly", "fixed"): "running month",
+    ("daily", "sliding"): "last 24 hours",
+    ("weekly", "sliding"): "last 7 days",
+    ("monthly", "sliding"): "last 30 days",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitState:
+    """A limit and what counts towards it now. Amounts in nano-dollars, times in milliseconds."""
+
+    limit: SpendingLimit
+    spent: int
+    """What was charged in the window."""
+    held: int
+    """What open calls hold: it counts as spent until they end."""
+    window_start: int
+    window_end: int | None
+    """When the count begins anew; None for a sliding window, which never ends."""
+
+    @property
+    def available(self) -> int:
+        return max(0, self.limit.amount - self.spent - self.held)
+
+
+async def get(services: Services, account_id: str) -> SpendingLimit | None:
+    """The account's limit; None where it has none."""
+    return await services.database.get(lambda connection: find_limit(connection, account_id))
+
+
+async def put(
+    services: Services, account_id: str, *, amount_cents: int, duration: Duration, strategy: Strategy
+) -> SpendingLimit:
+    """Put the account under a limit, in place of any other. What was charged in the window before counts.
+
+    Raises Problem: VALIDATION_FAILED, ACCESS_DENIED where there is no such account.
+    """
+    if not AMOUNT_MIN_CENTS <= amount_cents <= AMOUNT_MAX // NANOS_PER_CENT:
+        largest = AMOUNT_MAX // NANOS_PER_CENT
+        raise Problem(
+            VALIDATION_FAILED,
+            f"A spending limit is {AMOUNT_MIN_CENTS} to {largest} cents.",
+            path=("body", "amount"),
+        )
+    limit = SpendingLimit(amount_cents * NANOS_PER_CENT, duration, strategy)
+    await _set(services, account_id, limit)
+    return limit
+
+
+async def remove(services: Services, account_id: str) -> None:
+    """Lift the limit; where there is none, nothing happens. Raises Problem (ACCESS_DENIED)."""
+    await _set(services, account_id, None)
+
+
+async def _set(services: Services, account_id: str, limit: SpendingLimit | None) -> None:
+    if not await services.database.write(lambda connection: set_limit(connection, account_id, limit)):
+        raise Problem(ACCESS_DENIED, "Authentication error")
+    services.waiters.wake(account_id)  # calls that wait for room under the limit look again
+
+
+async def state(services: Services, account_id: str) -> LimitState | None:
+    """The limit with what is spent and held of it now; None where there is none."""
+    now = services.clock.now_ms()
+    return await services.database.get(lambda connection: _state(connection, account_id, now))
+
+
+def _state(connection: Connection, account_id: str, at: int) -> LimitState | None:
+    account, limit = find_account(connection, account_id), find_limit(connection, account_id)
+    balance = read_balance(connection, account_id)
+    if account is None or limit is None or balance is None:
+        return None
+    start = window_start(limit.duration, limit.strategy, at)
+    return LimitState(
+        limit=limit,
+        spent=spent_since(connection, account.bucket, account_id, start),
+        held=balance.held,
+        window_start=start,
+        window_end=window_end(limit.duration, limit.strategy, at),
+    )
+
+
+async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int) -> Problem:
+    """The answer to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars.
+
+    The first one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not by the
+    ledger, because a hold that is refused may yet be made smaller and admitted.
+    """
+    at, limit = services.clock.now_ms(), await get(services, account_id)
+    if limit is None:  # lifted in this moment
+        return Problem(SPEND_LIMITED, "The account's spending limit was reached. Nothing was charged.", retry_after=1)
+    notice_id = f"limit_reached:{window_start(limit.duration, 'fixed', at)}"
+    if await services.database.get(lambda connection: find_notice(connection, account_id, notice_id)) is None:
+        content = {
+            "limit_nanos": limit.amount,
+            "spent_nanos": verdict.spent,
+            "duration": limit.duration,
+            "strategy": limit.strategy,
+            "window_end": window_end(limit.duration, limit.strategy, at),
+        }
+
+        def tell(connection: Connection) -> None:
+            account = find_account(connection, account_id)
+            if account is not None:
+                add_notice(connection, account.bucket, account_id, notice_id, "limit_reached", content, at)
+
+        await services.database.write(tell)
+    return Problem(SPEND_LIMITED, _message(limit, verdict, asked, at))
+
+
+def _message(limit: SpendingLimit, verdict: Verdict, asked: int, at: int) -> str:
+    window, end = _WINDOWS[limit.duration, limit.strategy], window_end(limit.duration, limit.strategy, at)
+    ends = "" if end is None else f" (until {datetime.fromtimestamp(end / 1000, UTC):%Y-%m-%dT%H:%M:%SZ})"
+    return (
+        f"Spending limit exceeded: the limit is {format_usd(limit.amount)} USD for the {window}{ends}, "
+        f"{format_usd(verdict.spent)} USD are spent, and this can cost up to {format_usd(asked)} USD. "
+        "Nothing was charged."
+    )

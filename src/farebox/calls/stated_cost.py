@@ -1,0 +1,54 @@
+"""The provider's own stated cost is the truth where its documentation says so; our computation stays beside it."""
+
+from msgspec.structs import replace
+
+from farebox.calls.price import Priced
+from farebox.calls.state import Ride
+from farebox.pricing.bill import stated_cost
+from farebox.pricing.charge import charge_of
+from farebox.pricing.model import Markup, ModelPrice
+from farebox.pricing.receipt import exact_text
+from farebox.providers.formats.base import Observed
+from farebox.runtime.operator_alarms import raise_alarm
+
+
+def by_stated_cost(ride: Ride, priced: Priced, observed: Observed, price: ModelPrice, markup: Markup) -> Priced:
+    """The charge of a whole answer, by what the provider states that it costs, if it states that."""
+    usd = observed.stated_usd
+    if usd is None:
+        if price.bounded and priced.cost is not None:
+            note = "no list has a price for this model and the answer states no cost: charged at the most it may cost"
+            return replace(priced, notes=(*priced.notes, note))
+        return priced
+    computed = None
+    if priced.cost is not None and priced.source == "provider" and not price.bounded:
+        computed = priced.cost
+    priced = replace(
+        priced,
+        stated_usd=f"{usd:f}",
+        computed_nanos=None if computed is None else exact_text(computed.numerator, computed.denominator),
+    )
+    cost = stated_cost(usd)
+    if computed is not None:
+        _compare(ride, cost.numerator * computed.denominator, computed.numerator * cost.denominator, price)
+    if price.is_own:
+        note = f"the provider states a cost of {usd:f} USD; the operator's own price goes before it"
+        return replace(priced, notes=(*priced.notes, note))
+    notes = priced.notes
+    if computed is not None and cost.numerator * computed.denominator != computed.numerator * cost.denominator:
+        notes = (*notes, f"charged by the cost that the provider states; by our prices it is {priced.computed_nanos} n")
+    return replace(priced, source="provider", cost=cost, charge=charge_of(cost, markup), policy=None, notes=notes)
+
+
+def _compare(ride: Ride, stated: int, computed: int, price: ModelPrice) -> None:
+    """Both over the same denominator. The operator hears of a difference above the limit: a price is out of date."""
+    limit = ride.services.settings.stated_cost_percent
+    if abs(stated - computed) * 100 > limit * computed and not ride.call.own_key:
+        raise_alarm(
+            ride.services,
+            "cost_differs",
+            f"{ride.call.provider}/{price.model}",
+            log_id=ride.call.log_id,
+            stated_per_computed=f"{stated / computed:.4f}" if computed else "more than nothing",
+            price_version=price.version,
+        )

@@ -1,0 +1,177 @@
+"""Which of a model's prices a call has: of the tiers, geographies and speeds that it asks for and that it gets.
+
+None of them is silently the standard price. What neither price list nor supplement knows is refused where it is asked
+for, and where a provider applies it unasked, it is charged at the dearest factor known of that provider, and the
+operator is told.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace as price_replace
+from fractions import Fraction
+from typing import Final
+
+from msgspec.structs import replace
+
+from farebox.calls.price import Priced
+from farebox.calls.state import Ride
+from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
+from farebox.pricing.belief import check_possible
+from farebox.pricing.bill import combined, scaled, with_fee
+from farebox.pricing.charge import charge_of, cost_of
+from farebox.pricing.compiler import STANDARD
+from farebox.pricing.estimate import estimate
+from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
+from farebox.providers.formats.base import Observed
+from farebox.runtime.operator_alarms import raise_alarm
+from farebox.usage import AbsurdUsage, Usage
+
+MAY_CHOOSE: Final[Mapping[str, tuple[str, ...]]] = {"openai": ("priority",)}
+"""Service tiers that a provider may choose by itself where a call leaves it the choice (`auto`): those that the
+operator's project can be set to. The others fall back to the standard tier only."""
+BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("openai", "batch")})
+"""Cheaper tiers that a provider keeps to, or answers with an error; where the answer names no tier, others are believed
+to be the standard one."""
+_COST_ONLY: Final = Markup()
+_NO_BOUND: Final = Estimate(0, 0, 0)
+_LONG_CACHE: Final = "cache_write_12h_tokens"
+
+
+def asked_price(ride: Ride) -> ModelPrice:
+    """The price of what the call asks for. Raises Problem where it is unknown."""
+    assert ride.call.parsed is not None
+    assert ride.price is not None
+    context = ride.call.parsed.context
+    price = (ride.price_for(context) if context else None) or ride.price
+    if price.unknown:
+        raise Problem(
+            NOT_METERED,
+            f"What {', '.join(price.unknown)} costs for {ride.call.parsed.model!r} of {ride.call.provider} is not "
+            "known, so the request is not sent on the operator's key. Leave it out, or use a provider key of your own.",
+        )
+    return price
+
+
+def hold_price(ride: Ride, asked: ModelPrice) -> ModelPrice:
+    """The price that the hold is estimated by: the dearest of what the provider may apply, with what other models may
+    cost in the same call. Raises Problem where one of those has no price."""
+    assert ride.call.parsed is not None
+    assert ride.price is not None
+    context, demand = ride.call.parsed.context, ride.call.parsed.demand
+    candidates = [ride.price] if asked is ride.price else [ride.price, asked]
+    if context.get("service_tier") == "auto":
+        for tier in MAY_CHOOSE.get(ride.call.provider, ()):
+            chosen = ride.price_for({**context, "service_tier": tier})
+            if chosen is not None and not chosen.unknown:
+                candidates.append(chosen)
+    dearest = candidates[0]
+    if len(candidates) > 1:
+        dearest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
+    if not ride.call.long_cache:
+        dearest = _without_long_cache(dearest)
+    fee = sum(_further(ride, demand, dearest, index) for index in range(len(demand.further_models)))
+    return with_fee(dearest, fee) if fee else dearest
+
+
+def _without_long_cache(price: ModelPrice) -> ModelPrice:
+    """Nothing is kept for 12 hours unless the request asks for it, and that would be the dearest input there is."""
+    for rate in price.rates:
+        if rate.meter == _LONG_CACHE:
+            break
+    else:
+        return price
+    return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
+
+
+def _further(ride: Ride, demand: Demand, own: ModelPrice, index: int) -> int:
+    """The most that one of the other models may cost, in nano-dollars."""
+    assert ride.call.parsed is not None
+    further = demand.further_models[index]
+    price = ride.price_for(ride.call.parsed.context, further.model) if further.model else own
+    if price is None or price.unknown:
+        raise Problem(
+            MODEL_UNPRICED if price is None else NOT_METERED,
+            f"The request lets {ride.call.provider} run the model {further.model!r} too, which has no price for what "
+            f"is asked. The operator can set one: farebox price set {ride.call.provider} {further.model} --input USD "
+            "--output USD (per million tokens).",
+        )
+    alone = replace(demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False)
+    return further.uses * estimate(alone, price, _COST_ONLY).amount
+
+
+def applied_price(ride: Ride, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
+    """The price of what the provider applied, and notes for the receipt."""
+    assert ride.call.parsed is not None
+    assert ride.price is not None
+    asked, model = ride.call.parsed.context, observed.billed_model
+    applied = {**asked, **observed.context}
+    found = ride.price_for(applied, model) if applied or model else ride.price
+    price = ride.price if found is None else found
+    notes = (
+        () if found is not None else (f"the model {model!r}, which answered, has no price: charged as the one asked",)
+    )
+    tier = asked.get("service_tier", "")
+    told = "service_tier" in observed.context
+    if tier and tier not in STANDARD and not told and (ride.call.provider, tier) not in BOUND:
+        standard = ride.price_for({**applied, "service_tier": "default"}, model)
+        price = price if standard is None else _dearer(ride, price, standard)
+    price, doubts = known_price(ride, price, observed.usage or {})
+    return price, (*notes, *doubts)
+
+
+def known_price(ride: Ride, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
+    """The price, or where it is not known what part of it was asked for, the dearest that it may be."""
+    assert ride.call.parsed is not None
+    unknown = list(price.unknown)
+    if usage.get(_LONG_CACHE) and all(rate.meter != _LONG_CACHE for rate in price.rates):
+        unknown.append("a cache kept for 12 hours")
+    if not unknown:
+        return price, ()
+    factor = ride.services.configuration.prices.dearest_factor(ride.call.provider)
+    what = ", ".join(unknown)
+    if not ride.call.own_key:
+        raise_alarm(
+            ride.services,
+            "tier_unknown",
+            f"{ride.call.provider}/{ride.call.parsed.model}: {what}",
+            log_id=ride.call.log_id,
+            factor=str(factor),
+        )
+    note = f"no price is known for {what}: charged at {factor.normalize():f} times the standard price of a token, the "
+    return scaled(price, Fraction(factor), f"unknown:{what}"), (note + "dearest that this provider is known to have",)
+
+
+def with_further(ride: Ride, priced: Priced, observed: Observed, own: ModelPrice) -> Priced:
+    """The price of an answer with what it bills beside its own usage: one exact cost, rounded once."""
+    assert ride.call.parsed is not None
+    assert ride.markup is not None
+    if priced.cost is None:
+        return priced
+    context = {**ride.call.parsed.context, **observed.context}
+    parts, notes, disbelieved = [(own, priced.cost)], list(priced.notes), ""
+    for passed in observed.further:
+        price = ride.price_for(context, passed.model) if passed.model else own
+        if price is None:
+            notes.append(
+                f"the model {passed.model!r}, which the answer bills too, has no price: charged as its own model"
+            )
+            price = own
+        price, doubts = known_price(ride, price, passed.usage)
+        notes += doubts
+        try:
+            check_possible(passed.usage, Demand(price.model), price, _NO_BOUND)
+            parts.append((price, cost_of(price, passed.usage)))
+        except AbsurdUsage as absurd:
+            disbelieved = str(absurd)
+            notes.append(f"a pass of the model {passed.model or own.model!r} is not believed: {absurd}")
+    cost = combined(parts)
+    charge = priced.charge + charge_of(cost, ride.markup) - charge_of(priced.cost, ride.markup)
+    if disbelieved:
+        charge = max(charge, 0 if ride.bound is None else ride.bound.amount)
+        notes.append("what is not believed is charged at the hold, where that is more")
+    return replace(priced, cost=cost, charge=charge, notes=tuple(notes), disbelieved=priced.disbelieved or disbelieved)
+
+
+def _dearer(ride: Ride, one: ModelPrice, other: ModelPrice) -> ModelPrice:
+    assert ride.call.parsed is not None
+    demand = ride.call.parsed.demand
+    return max(one, other, key=lambda price: estimate(demand, price, _COST_ONLY).amount)

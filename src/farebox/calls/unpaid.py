@@ -1,0 +1,40 @@
+"""How much work an account may leave unpaid by giving calls up before their answer begins.
+
+What the provider did for such a call, and bills, nobody tells. Where it is at work on it all the same, the most that it
+can be counts: the hold, less what was charged.
+"""
+
+from farebox.calls.model import Call
+from farebox.calls.state import BY_CALLER, Ride
+from farebox.errors import GIVEN_UP, Problem
+from farebox.money import NANOS_PER_CENT
+from farebox.runtime.services import Services
+
+
+def check_unpaid(services: Services, call: Call) -> None:
+    """Raises Problem (GIVEN_UP) where the account has left too much unpaid."""
+    hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
+    if not hourly:
+        return
+    wait = services.unpaid.wait(call.account_id, hourly, services.clock.now_ms())
+    if wait is not None:
+        raise Problem(
+            GIVEN_UP,
+            "Too many calls of this account were given up before their answer began, while the provider was at work.",
+            retry_after=wait,
+        )
+
+
+def count_unpaid(ride: Ride, charge: int) -> None:
+    """Count a call, or an attempt of one, that was given up (`ride.given_up`), for all of its hold but the charge."""
+    services, call = ride.services, ride.call
+    hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
+    if not hourly or ride.bound is None or call.parsed is None:
+        return
+    # A stream begins at once: where the operator's own limit ends the wait, the provider has failed. Of a whole answer
+    # nothing is seen until it has been generated.
+    if call.parsed.stream and (call.access.provider.stops_when_left or ride.given_up not in BY_CALLER):
+        return
+    left = ride.bound.amount - charge
+    if left > 0:
+        services.unpaid.add(call.account_id, left, hourly, services.clock.now_ms())

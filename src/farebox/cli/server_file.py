@@ -1,0 +1,76 @@
+"""What a running server leaves in the data folder for the commands beside it: its address, and the demo's fake Stripe.
+
+`farebox serve --port 9000` sets no variable that another terminal sees, and the demo's payment processor has an address
+that nobody configured. Settings that name another payment processor, or a public URL, go before what stands here.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from farebox.cli.session import make_data_dir
+from farebox.settings import Settings
+
+if TYPE_CHECKING:
+    from farebox.app import Ready
+    from farebox.host_resources import Surroundings
+
+FILE = "serving.json"
+_ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """A server that runs, or that was killed before it could say goodbye."""
+
+    base_url: str
+    fake_stripe_url: str | None = None
+
+
+def tell(settings: Settings, info: "Ready | Surroundings") -> None:
+    """Write down where the server listens."""
+    make_data_dir(settings)  # database and key may be elsewhere
+    write_private(_path(settings), msgspec.json.encode(Serving(info.base_url, info.fake_stripe_url)) + b"\n")
+
+
+def forget(settings: Settings) -> None:
+    """The server has stopped."""
+    with suppress(FileNotFoundError):
+        _path(settings).unlink()
+
+
+def settings_beside(settings: Settings) -> tuple[Settings, str]:
+    """What a command works with, and the base URL of its links: its settings, completed by the server's notes."""
+    found = _read(_path(settings))
+    if found is None:
+        return settings, settings.base_url
+    if found.fake_stripe_url is not None and not settings.stripe_secret_key:
+        settings = replace(
+            settings,
+            stripe_secret_key="sk_test_demo",  # noqa: S106 - the fake takes any
+            stripe_webhook_secret=_ANY_SECRET,
+            stripe_api_base=found.fake_stripe_url,
+        )
+    return settings, settings.base_url if settings.public_url else found.base_url
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file at once, readable by its owner alone."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+def _path(settings: Settings) -> Path:
+    return Path(settings.data_dir) / FILE
+
+
+def _read(path: Path) -> Serving | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Serving)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,310 @@
+"""From an HTTP request to a Call: which provider, which path, which format, whose key, which options."""
+
+import re
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+
+from farebox.calls.model import Call
+from farebox.errors import (
+    INVALID_REQUEST,
+    NOT_METERED,
+    OWN_KEY_REQUIRED,
+    PROVIDER_UNKNOWN,
+    REQUEST_REFUSED,
+    Problem,
+)
+from farebox.gateway import GatewayConfig
+from farebox.http.credentials import carries_ours, is_ours
+from farebox.http.exchange import RequestHeaders
+from farebox.http.take_apart import take_apart, unreadable
+from farebox.providers.catalogue import (
+    CALLER_KEY_HEADERS,
+    CALLER_KEY_QUERY,
+    UNMETERED,
+    Metering,
+    Plain,
+    Provider,
+    format_of,
+    key_header,
+    provider_of,
+    upstream_path,
+)
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.formats.workers_ai_run import QUEUED
+from farebox.providers.reading import Place, Read, read_call, read_common
+from farebox.runtime.configuration import ProviderAccess
+from farebox.runtime.services import Services
+
+_DROPPED = frozenset(
+    {
+        "host",
+        "content-length",
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "accept-encoding",
+        "cookie",
+        "origin",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-auth-email",
+        "x-auth-key",
+        "x-auth-user-service-key",
+    }
+)
+_DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
+_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization", "openai-project")
+"""Google's switches for the whole API, such as a mask that cuts the usage out of the answer; and which organization or
+project of the operator's a call is for."""
+_OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
+"""The same in a query; also whatever begins with `$`, and forms of the answer (`alt`) that are not JSON."""
+_QUEUED_QUERY = "queueRequest"
+"""Asks Workers AI to answer later, where nobody reads what it cost."""
+_ANSWER_FORMS = ("json", "sse")
+_BACKOFFS = ("constant", "linear", "exponential")
+_METADATA_MAX = 5
+_DIGITS_MAX = 12
+_leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGNORECASE).search
+"""Whether a path has a segment that some server takes for the folder itself, or the one above it."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to one provider, as a URL or a universal step asks for it."""
+
+    log_id: str
+    account_id: str
+    gateway_id: str
+    gateway: GatewayConfig
+    slug: str
+    path: str
+    query: str
+    method: str
+    headers: RequestHeaders
+    body: bytes
+    own_key: bool
+    step: int = 0
+    coded: bool = False
+    """The body is in a content coding that the provider may know."""
+    client: str = ""
+    """The address of the caller."""
+
+
+async def native_call(services: Services, asked: Asked) -> Call:
+    """A call of a provider's own path. Raises Problem."""
+    access = _access(services, asked.slug)
+    path = upstream_path(access.provider, asked.path)
+    metering = format_of(access.provider, asked.method, path)
+    key = _key(asked, access, metering, path)
+    slug = access.provider.slug
+    refused = None if asked.own_key else services.refusals.get(slug)
+    place = Place(slug, asked.method, path, _content_type(asked))
+    read = Read(None)
+    if not isinstance(metering, Plain):
+        read = await take_apart(services, asked.account_id, read_call, asked.body, place, refused, asked.own_key)
+    return _call(services, asked, access, metering, path, key, read)
+
+
+async def compat_call(services: Services, asked: Asked) -> Call:
+    """A call in a common form whose body names `provider/model`: chat/completions, embeddings, responses, messages.
+
+    Raises Problem.
+    """
+    place = Place("", asked.method, asked.path, _content_type(asked))
+    found = await take_apart(
+        services, asked.account_id, read_common, asked.body, place, services.refusals, asked.own_key
+    )
+    access = _access(services, found.slug)
+    if found.read is None:
+        raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{asked.path}` in this form.")
+    metering = format_of(access.provider, asked.method, found.path)
+    key = _key(asked, access, metering, found.path)
+    if isinstance(found.read, InvalidRequest):
+        raise unreadable(found.read)
+    return _call(services, asked, access, metering, found.path, key, found.read)
+
+
+def _access(services: Services, slug: str) -> ProviderAccess:
+    provider = provider_of(slug)
+    access = None if provider is None else services.configuration.provider(provider.slug)
+    if access is None:
+        raise Problem(PROVIDER_UNKNOWN, f"There is no provider {slug[:64]!r}.")
+    return access
+
+
+def _key(asked: Asked, access: ProviderAccess, metering: Metering, path: str) -> str | None:
+    """The operator's key; None where the caller's own pays. Raises Problem."""
+    if "." in path and _leads_up(path):
+        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
+    if asked.own_key:
+        return None
+    key = _operator_key(asked, access)
+    if metering is UNMETERED:
+        raise Problem(
+            NOT_METERED,
+            f"Farebox cannot tell what {asked.method} {path[:200]} of {access.provider.name} costs, so it is not "
+            "called on the operator's key.",
+        )
+    if _queued(asked.query):
+        raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
+    return key
+
+
+def _content_type(asked: Asked) -> str:
+    return asked.headers.get("content-type") or ""
+
+
+def _call(
+    services: Services,
+    asked: Asked,
+    access: ProviderAccess,
+    metering: Metering,
+    path: str,
+    key: str | None,
+    read: Read,
+) -> Call:
+    parsed = read.parsed
+    if parsed is not None and parsed.unmetered and not asked.own_key:
+        raise Problem(NOT_METERED, f"Not on the operator's key: {parsed.unmetered}.")
+    if read.refused:
+        raise Problem(
+            REQUEST_REFUSED, f"On the operator's key, {access.provider.name} is not asked for {read.refused}."
+        )
+    gateway, header = asked.gateway, asked.headers.get
+    retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
+    return Call(
+        log_id=asked.log_id,
+        account_id=asked.account_id,
+        gateway_id=asked.gateway_id,
+        gateway=gateway,
+        access=access,
+        own_key=asked.own_key,
+        format=None if isinstance(metering, Plain) else metering,
+        parsed=parsed,
+        method=asked.method,
+        url=_url(access, path, asked),
+        path=path,
+        headers=_forwarded(asked, access.provider, path, key),
+        body=asked.body if read.body is None else read.body,
+        outline=read.outline,
+        content_type=_content_type(asked),
+        started_at=services.clock.now_ms(),
+        request_timeout_ms=_patience(services, asked),
+        attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
+        retry_delay_ms=(gateway.retry_delay or 0) if retry_delay is None else retry_delay,
+        retry_backoff=_backoff(header("cf-aig-backoff")) or gateway.retry_backoff or "constant",
+        step=asked.step,
+        logged=_flag(header("cf-aig-collect-log"), default=gateway.collect_logs),
+        log_bodies=_flag(header("cf-aig-collect-log-payload"), default=True),
+        metadata=_metadata(header("cf-aig-metadata")),
+        event_id=(header("cf-aig-event-id") or "")[:256],
+        user_agent=(header("user-agent") or "")[:256],
+        client=asked.client,
+    )
+
+
+def _patience(services: Services, asked: Asked) -> int | None:
+    """How long the caller waits for the answer to begin; on the operator's key not less than the operator's minimum,
+    because what a provider was asked to do it does, and bills. None where the caller does not say. Raises Problem."""
+    wanted = _number(asked.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
+    if wanted is None or asked.own_key:
+        return wanted
+    return max(wanted, services.settings.request_timeout_min_ms)
+
+
+def _operator_key(asked: Asked, access: ProviderAccess) -> str:
+    """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED)."""
+    if asked.gateway.byok_only or _flag(asked.headers.get("cf-aig-no-wholesale"), default=False):
+        raise Problem(OWN_KEY_REQUIRED, "This gateway takes calls with a provider key of your own only.")
+    if access.api_key is None:
+        raise Problem(
+            OWN_KEY_REQUIRED,
+            f"The operator has no key for {access.provider.name}: send your own, or ask the operator to run "
+            f"`farebox provider set {access.provider.slug} --api-key KEY`.",
+        )
+    return access.api_key
+
+
+def _url(access: ProviderAccess, path: str, asked: Asked) -> str:
+    query = asked.query
+    if query and (not asked.own_key or f"{CALLER_KEY_QUERY}=" in query):
+        pairs = parse_qsl(query, keep_blank_values=True)
+        if asked.own_key:
+            kept = [(name, value) for name, value in pairs if name != CALLER_KEY_QUERY or not is_ours(value)]
+        else:
+            kept = [(name, value) for name, value in pairs if _may_ask(name, value)]
+        query = urlencode(kept, quote_via=quote)
+    return f"{access.base_url}/{path}?{query}" if query else f"{access.base_url}/{path}"
+
+
+def _queued(query: str) -> bool:
+    """Whether the query has the answer put off."""
+    if _QUEUED_QUERY.lower() not in query.lower():
+        return False
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return any(name.lower() == _QUEUED_QUERY.lower() and value.lower() not in ("false", "0") for name, value in pairs)
+
+
+def _may_ask(name: str, value: str) -> bool:
+    """Whether a query may say this on the operator's key: not what hides the usage, or makes another call of it."""
+    if name == "alt":
+        return value in _ANSWER_FORMS
+    return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")
+
+
+def _forwarded(asked: Asked, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
+    """The headers for the provider. With `key`, the operator's, no credential of the caller's goes along."""
+    forwarded = []
+    for name, value in asked.headers.items():
+        plain = name.replace("_", "-")  # some servers take them for the same
+        if plain in _DROPPED or plain.startswith(_DROPPED_PREFIXES):
+            continue
+        if plain == "content-encoding" and not asked.coded:
+            continue
+        if plain in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
+            continue
+        if key is not None and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
+            continue
+        forwarded.append((name, value))
+    if key is not None:
+        forwarded.append(key_header(provider, path, key))
+    forwarded.append(("accept-encoding", "identity"))  # the usage must be readable in the passing bytes
+    present = {name for name, _ in forwarded}
+    forwarded.extend(item for item in provider.headers if item[0] not in present)
+    return forwarded
+
+
+def _number(text: str | None, low: int, high: int) -> int | None:
+    """A whole number within bounds; None where the header is absent. Raises Problem."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and low <= int(text) <= high):
+        raise Problem(INVALID_REQUEST, f"{text[:32]!r} in a cf-aig header is not a whole number from {low} to {high}.")
+    return int(text)
+
+
+def _backoff(text: str | None) -> str | None:
+    if text is not None and text not in _BACKOFFS:
+        raise Problem(INVALID_REQUEST, f"cf-aig-backoff must be one of {', '.join(_BACKOFFS)}.")
+    return text
+
+
+def _flag(text: str | None, *, default: bool) -> bool:
+    return default if text is None else text.strip().lower() == "true"
+
+
+def _metadata(text: str | None) -> dict[str, str | int | float | bool] | None:
+    """The first five entries of a flat JSON object; one null or nested value voids them all, as at Cloudflare."""
+    if not text:
+        return None
+    try:
+        entries = msgspec.json.decode(text, type=dict[str, str | int | float | bool])
+    except msgspec.DecodeError:
+        return None
+    kept = [(key, value) for key, value in entries.items() if not key.startswith("cf.")]
+    return dict(kept[:_METADATA_MAX]) or None

@@ -1,0 +1,88 @@
+"""Gathers from the use-cases what the billing page shows."""
+
+from functools import partial
+
+from farebox.billing import auto_top_up, cards, disputes, documents, refund, reports, top_up
+from farebox.billing.reports import DAY_MS
+from farebox.calls import spending_limit
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.pages import labels
+from farebox.http.pages.view import TRANSFERS_READ, Details, Spending, View
+from farebox.payments.model import Dispute, Refund, TopUp
+from farebox.runtime.services import Services
+from farebox.storage.accounts import find_account
+from farebox.storage.top_ups import latest
+
+_TOP_UPS = 10
+_FAILURES_MS = 7 * DAY_MS
+"""How long purchases that came to nothing are shown."""
+
+
+async def gather(services: Services, account_id: str, csrf: str) -> View:
+    """The account's billing as it stands now."""
+    database, now = services.database, services.clock.now_ms()
+    account = await database.get(partial(find_account, account_id=account_id))
+    if account is None:
+        raise Problem(NOT_FOUND, f"There is no account {account_id!r}")
+    transfers, _ = await reports.statement(services, account_id, 0, TRANSFERS_READ)
+    top_ups = await _top_ups(services, account_id)
+    refunds = await refund.refunds(services, account_id)
+    contested = await disputes.disputes(services, account_id)
+    profile = await cards.profile(services, account_id)
+    return View(
+        account=account,
+        csrf=csrf,
+        now=now,
+        balance=await reports.balance(services, account_id),
+        owed=await reports.owed(services, account_id),
+        payments_on=services.processor is not None,
+        switch=services.settings.auto_topup,
+        cards=await cards.cards(services, account_id),
+        details=Details(
+            name=profile.name,
+            email=profile.email,
+            address=profile.address,
+            country=profile.country,
+            tax_id=profile.tax_id,
+        ),
+        limits=await top_up.limits(services, account_id),
+        top_ups=top_ups,
+        rule=await auto_top_up.rule(services, account_id),
+        spending=await _spending(services, account_id),
+        refunds=refunds,
+        disputes=contested,
+        transfers=transfers,
+        usage=await reports.running_month(services, account_id),
+        links=await _links(services, account_id, top_ups, refunds, contested),
+        statement=documents.statement_link(services, account_id, labels.month_key(now)),
+    )
+
+
+async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
+    """The latest purchases: what was paid or is open, and what failed of late; not what was never charged at all."""
+    found, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
+    since = services.clock.now_ms() - _FAILURES_MS
+    for kind in ("manual", "auto", "checkout"):
+        found += await services.database.get(partial(latest, account_id=account_id, kind=kind, since=since))
+    each = {top_up.top_up_id: top_up for top_up in found if top_up.state != "canceled" or top_up.payment_id}
+    return sorted(each.values(), key=lambda top_up: top_up.created_at, reverse=True)[:_TOP_UPS]
+
+
+async def _spending(services: Services, account_id: str) -> Spending | None:
+    found = await spending_limit.state(services, account_id)
+    if found is None:
+        return None
+    limit = found.limit
+    return Spending(
+        amount=limit.amount, duration=limit.duration, strategy=limit.strategy, spent=found.spent, held=found.held
+    )
+
+
+async def _links(
+    services: Services, account_id: str, top_ups: list[TopUp], refunds: list[Refund], contested: list[Dispute]
+) -> dict[str, str]:
+    causes = [top_up.payment_id for top_up in top_ups if top_up.payment_id and top_up.state == "paid"]
+    causes += [refund.refund_id for refund in refunds]
+    causes += [dispute.dispute_id for dispute in contested if dispute.state == "lost"]
+    links = {cause: await documents.document_link(services, account_id, cause) for cause in causes}
+    return {cause: link for cause, link in links.items() if link is not None}

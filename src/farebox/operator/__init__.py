@@ -1,0 +1,1 @@
+"""What an operator does: accounts, tokens, prices, messages, copying a database."""

@@ -1,0 +1,174 @@
+"""Moving house: copies a whole installation from one database into another, and proves that nothing is missing.
+
+It goes on where an earlier copy was cut off. The target is complete when `copy_installation` returns, and not before:
+until then no other command opens it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from farebox.ledger.audit import audit
+from farebox.storage.buckets import bucket_of
+from farebox.storage.dbcopy import Progress, Row, Source, Target
+from farebox.storage.dbcopy.ends import TableHasRows, begin, progress_of
+from farebox.storage.dbcopy.sums import sums_of
+from farebox.storage.sql import Connection, row, rows
+from farebox.storage.tables import Table, tables
+
+BATCH_ROWS = 5_000
+BATCH_BYTES = 8_000_000
+"""Of texts and bytes in one batch; the row that passes it is the last one."""
+LIVING_MS = 30_000
+"""A process that has been seen within this time may be serving."""
+DIFFERENCES_SHOWN = 10
+
+Report = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, and how much there is."""
+
+
+class CopyRefused(Exception):
+    """Nothing was copied, or what was copied is not complete; the message says why, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A complete copy."""
+
+    tables: int
+    rows: int
+    """All of them, those of an earlier run that was cut off included."""
+    rows_now: int
+    accounts: int
+    buckets: int
+
+
+def copy_installation(
+    source: Source, target: Target, *, origin: str, buckets: int, now_ms: int, report: Report
+) -> Copied:
+    """Copy every table, compare both sides, and mark the target as complete. `origin` names the source for people.
+
+    Raises CopyRefused, DatabaseUnavailable.
+    """
+    _refuse_served(source.connection, now_ms)
+    _begin(source.connection, target.connection, origin, buckets)
+    begun = progress_of(target.connection)
+    copied = before = sum(progress.rows for progress in begun.values())
+    counts = {table.name: _count(source.connection, table) for table in tables()}
+    total = sum(counts.values())
+    for table in tables():
+        for batch in _copy_table(source, target, table, begun.get(table.name, Progress()), buckets):
+            copied += batch
+            report(f"Copying {table.name}", copied, total)
+    target.tidy()
+    _compare(source.connection, target.connection, report)
+    _audit(source.connection, "source", report)
+    _audit(target.connection, "target", report)
+    target.finish()
+    return Copied(len(tables()), total, copied - before, counts["accounts"], buckets)
+
+
+def _refuse_served(connection: Connection, now_ms: int) -> None:
+    """Processes on PostgreSQL say that they live; the server of an SQLite file has its lock."""
+    found = row(connection, "SELECT count(*) FROM instances WHERE seen_at > ?", (now_ms - LIVING_MS,))
+    if found is not None and found[0]:
+        raise CopyRefused(
+            f"{found[0]} processes serve the source: stop them first. One that was killed is forgotten after "
+            f"{LIVING_MS // 1000} seconds"
+        )
+
+
+def _begin(source: Connection, target: Connection, origin: str, buckets: int) -> None:
+    """Mark the target, and refuse one that has anything in it but this copy."""
+    named = row(source, "SELECT installation_id FROM installation")
+    copy = {"of": origin if named is None else named[0], "buckets": buckets}
+    target.execute("BEGIN")
+    try:
+        begun = begin(target, copy)
+    except TableHasRows as error:
+        raise CopyRefused(
+            f"the target has data already: its table {error} has rows. Copy into an empty database"
+        ) from error
+    target.execute("COMMIT")
+    if begun != copy:
+        raise CopyRefused(
+            f"the target holds part of another copy, of {begun['of']} into {begun['buckets']} buckets; this one is of "
+            f"{copy['of']} into {buckets}. Go on with the one that was begun, or empty the target"
+        )
+
+
+def _count(connection: Connection, table: Table) -> int:
+    ((count,),) = rows(connection, f"SELECT count(*) FROM {table.name}")
+    return int(count)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _copy_table(source: Source, target: Target, table: Table, progress: Progress, buckets: int) -> Iterator[int]:
+    """Copy one table from where it stands; yields the size of each batch."""
+    if progress.done:
+        return
+    places = [table.columns.index(column) for column in table.key]
+    waiting = source.rows_of(table, progress.after)
+    while batch := _next_batch(waiting):
+        progress = Progress(progress.rows + len(batch), [batch[-1][place] for place in places])
+        target.add(table, _rebucketed(table, batch, buckets), progress)
+        yield len(batch)
+    target.add(table, [], Progress(progress.rows, progress.after, done=True))
+
+
+def _next_batch(waiting: Iterator[Row]) -> list[Row]:
+    batch: list[Row] = []
+    size = 0
+    for fields in islice(waiting, BATCH_ROWS):
+        batch.append(fields)
+        size += sum(len(field) for field in fields if isinstance(field, str | bytes))
+        if size > BATCH_BYTES:
+            break
+    return batch
+
+
+def _rebucketed(table: Table, batch: list[Row], buckets: int) -> list[Row]:
+    """The rows as the target has them: each account in its bucket there."""
+    if not table.in_buckets:
+        return batch
+    bucket, account = table.columns.index("bucket"), table.columns.index("account_id")
+    return [(*fields[:bucket], bucket_of(fields[account], buckets), *fields[bucket + 1 :]) for fields in batch]
+
+
+# --- proofs -----------------------------------------------------------------------------------------------------------
+
+
+def _compare(source: Connection, target: Connection, report: Report) -> None:
+    """Compare counts and sums of every column of every table."""
+    differences: list[str] = []
+    for done, table in enumerate(tables(), 1):
+        left, right = sums_of(source, table), sums_of(target, table)
+        differences += [
+            f"{table.name}, {what}: {left.get(what)} in the source, {right.get(what)} in the target"
+            for what in dict.fromkeys((*left, *right))
+            if left.get(what) != right.get(what)
+        ]
+        report("Comparing", done, len(tables()))
+    if differences:
+        raise CopyRefused(
+            f"the two do not agree: {_first(differences)}. Was the source written to between two runs of the copy? "
+            "Empty the target and begin anew"
+        )
+
+
+def _audit(connection: Connection, side: str, report: Report) -> None:
+    """`farebox check` of one side."""
+    differences = [
+        difference.message
+        for difference in audit(connection, progress=lambda done, total: report(f"Checking the {side}", done, total))
+    ]
+    if differences:
+        remedy = "find out why before it is moved" if side == "source" else "empty the target and begin anew"
+        raise CopyRefused(f"the books of the {side} do not balance: {_first(differences)}: {remedy}")
+
+
+def _first(differences: list[str]) -> str:
+    more = len(differences) - DIFFERENCES_SHOWN
+    return "; ".join(differences[:DIFFERENCES_SHOWN]) + (f"; and {more} more" if more > 0 else "")

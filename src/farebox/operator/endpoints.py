@@ -1,0 +1,165 @@
+"""Where messages are sent: the endpoints of accounts and of the operator, each with a signing secret of its own.
+
+The first half runs inside the caller's transaction (the command line opens one); the second is for a server.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+
+from farebox.clock import Ids, random_bytes
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.messages.addresses import AddressRefused
+from farebox.messages.send import Sent, check_url, post
+from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
+from farebox.operator.administer import Refused, require_account
+from farebox.runtime.services import Services
+from farebox.settings import Settings
+from farebox.storage import webhook_endpoints
+from farebox.storage.deliveries import give_up_target
+from farebox.storage.notices import ALARM_KINDS, KINDS
+from farebox.storage.sql import Connection
+from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpoint
+from farebox.vault import Vault
+
+ENDPOINTS_MAX = 10
+"""Of one account, and of the operator."""
+REMOVED = "the endpoint was removed"
+
+
+class EndpointRefused(Refused):
+    """The endpoint cannot be made so; `field` says what is wrong with it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """An endpoint with its signing secret, which is to be had this once."""
+
+    endpoint: Endpoint
+    secret: str = field(repr=False)
+
+
+def add_endpoint(
+    connection: Connection,
+    vault: Vault,
+    ids: Ids,
+    settings: Settings,
+    *,
+    account_id: str | None,
+    url: str,
+    kinds: Collection[str],
+    at: int,
+) -> NewEndpoint:
+    """Have messages of these kinds (none named: all) sent to the URL; without an account, those of every account."""
+    if account_id is not None:
+        require_account(connection, account_id)
+    known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]
+    unknown = sorted(set(kinds) - set(known))
+    if unknown:
+        raise EndpointRefused("kinds", f"there is no kind of message {unknown[0]!r}: use {', '.join(known)}")
+    try:
+        check_url(url, private=settings.webhook_private == "allow")
+    except AddressRefused as error:
+        raise EndpointRefused("url", str(error)) from error
+    if len(endpoints_of(connection, account_id)) >= ENDPOINTS_MAX:
+        raise EndpointRefused("url", f"there are {ENDPOINTS_MAX} endpoints already: remove one first")
+    endpoint_id = f"we_{ids.account_id()}"
+    secret = secret_from(random_bytes(KEY_BYTES))
+    endpoint = Endpoint(
+        endpoint_id=endpoint_id,
+        account_id=account_id,
+        url=url,
+        secret=vault.encrypt(secret, _bound(endpoint_id)),
+        kinds=tuple(kind for kind in KINDS if kind in kinds),
+        created_at=at,
+    )
+    webhook_endpoints.add_endpoint(connection, endpoint)
+    return NewEndpoint(endpoint, secret)
+
+
+def remove_endpoint(connection: Connection, endpoint_id: str) -> None:
+    """Stop sending messages there, also those that are under way."""
+    if not webhook_endpoints.remove_endpoint(connection, endpoint_id):
+        raise Refused(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the ids")
+    give_up_target(connection, endpoint_id, REMOVED)
+
+
+def secret_of(vault: Vault, endpoint: Endpoint) -> str:
+    """Raises vault.SecretUnreadable."""
+    return vault.decrypt(endpoint.secret, _bound(endpoint.endpoint_id))
+
+
+async def send_test(vault: Vault, settings: Settings, endpoint: Endpoint, *, identifier: str, at: int) -> Sent:
+    """Send a signed message of the type `test`, once."""
+    body = msgspec.json.encode({"type": "test", "id": identifier, "account_id": endpoint.account_id, "data": {}})
+    headers = signed_headers(secret_of(vault, endpoint), identifier, at, body)
+    return await post(endpoint.url, headers, body, private=settings.webhook_private == "allow")
+
+
+def _bound(endpoint_id: str) -> str:
+    return f"webhook:{endpoint_id}"
+
+
+# For a server -----------------------------------------------------------------------------------------------------
+
+
+async def create(services: Services, account_id: str, *, url: str, kinds: Collection[str]) -> NewEndpoint:
+    """A new endpoint of the account. Raises Problem (VALIDATION_FAILED)."""
+    at = services.clock.now_ms()
+
+    def job(connection: Connection) -> NewEndpoint:
+        return add_endpoint(
+            connection,
+            services.vault,
+            services.ids,
+            services.settings,
+            account_id=account_id,
+            url=url,
+            kinds=kinds,
+            at=at,
+        )
+
+    try:
+        return await services.database.write(job)
+    except EndpointRefused as error:
+        raise Problem(VALIDATION_FAILED, str(error), path=("body", error.field)) from error
+
+
+async def listed(services: Services, account_id: str) -> list[Endpoint]:
+    """The account's endpoints."""
+    return await services.database.get(partial(endpoints_of, account_id=account_id))
+
+
+async def remove(services: Services, account_id: str, endpoint_id: str) -> Endpoint:
+    """Stop sending the account's messages there. Raises Problem (NOT_FOUND)."""
+
+    def job(connection: Connection) -> Endpoint:
+        endpoint = _own(find_endpoint(connection, endpoint_id), account_id)
+        remove_endpoint(connection, endpoint_id)
+        return endpoint
+
+    return await services.database.write(job)
+
+
+async def test(services: Services, account_id: str, endpoint_id: str) -> Sent:
+    """Send a test message to the account's endpoint, now. Raises Problem (NOT_FOUND)."""
+    endpoint = _own(await services.database.get(partial(find_endpoint, endpoint_id=endpoint_id)), account_id)
+    return await send_test(
+        services.vault,
+        services.settings,
+        endpoint,
+        identifier=f"msg_{services.ids.account_id()}",
+        at=services.clock.now_ms(),
+    )
+
+
+def _own(endpoint: Endpoint | None, account_id: str) -> Endpoint:
+    if endpoint is None or endpoint.account_id != account_id:
+        raise Problem(NOT_FOUND, "There is no such endpoint")
+    return endpoint

@@ -1,0 +1,194 @@
+"""Notices to their readers: which places each goes to, the attempts to deliver it, and sending it once more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.messages import email_templates
+from farebox.operator.deliver import Round
+from farebox.runtime.services import Services
+from farebox.settings import Settings
+from farebox.storage.buckets import OPERATOR
+from farebox.storage.deliveries import (
+    MAIL,
+    Delivery,
+    add_delivery,
+    deliver_again,
+    deliveries_of,
+    given_up,
+)
+from farebox.storage.documents import read_customer
+from farebox.storage.notices import (
+    ExpiringCard,
+    Notice,
+    add_notice,
+    expiring_cards,
+    find_notice,
+    list_notices,
+    new_notices,
+    take_up,
+)
+from farebox.storage.sql import Connection
+from farebox.storage.webhook_endpoints import endpoints_of
+
+DAY_MS = 86_400_000
+FAN_OUT_MAX = 50
+WARN_DAYS = (7, 30)
+"""A card that expires within so many days is told of, once for each."""
+
+# Which places a notice goes to ------------------------------------------------------------------------------------
+
+
+def fan_out(connection: Connection, settings: Settings, at: int) -> int:
+    """Write the deliveries of new notices; returns how many notices there were."""
+    notices = new_notices(connection, FAN_OUT_MAX)
+    for notice in notices:
+        if take_up(connection, notice):
+            for target in _targets(connection, settings, notice):
+                add_delivery(connection, notice.bucket, notice.account_id, notice.notice_id, target, at)
+    return len(notices)
+
+
+def _targets(connection: Connection, settings: Settings, notice: Notice) -> list[str]:
+    """Endpoints of the account and of the operator that want the kind; e-mail to the owner, and to the seller. What is
+    the operator's own goes to no account."""
+    own = notice.account_id == OPERATOR
+    endpoints = [] if own else endpoints_of(connection, notice.account_id)
+    endpoints += endpoints_of(connection, None)
+    targets = [endpoint.endpoint_id for endpoint in endpoints if endpoint.wants(notice.kind)]
+    if settings.smtp_url:
+        addresses = [] if own else [read_customer(connection, notice.account_id).email]
+        if notice.kind in email_templates.OPERATOR_KINDS:
+            addresses.append(settings.seller_email)
+        targets += dict.fromkeys(f"{MAIL}{address}" for address in addresses if address)
+    return targets
+
+
+async def work(services: Services) -> int:
+    """Write the deliveries of new notices and make every attempt that is due; returns how many were made.
+
+    It goes on until nothing is due and nothing under way. Any number of processes may do this at once.
+    """
+    return await Round(services, _fan_out_all).run()
+
+
+async def _fan_out_all(services: Services) -> None:
+    while await services.database.get(partial(new_notices, limit=1)):
+        await services.database.write(partial(fan_out, settings=services.settings, at=services.clock.now_ms()))
+
+
+# Once more --------------------------------------------------------------------------------------------------------
+
+
+def replay_notice(connection: Connection, settings: Settings, account_id: str, notice_id: str, at: int) -> int | None:
+    """Have the notice delivered once more, to all who want it now; None: there is no such notice.
+
+    It keeps its `webhook-id`. Returns to how many places.
+    """
+    notice = find_notice(connection, account_id, notice_id)
+    if notice is None:
+        return None
+    take_up(connection, notice)
+    return _send_again(connection, notice, _targets(connection, settings, notice), at)
+
+
+def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], at: int) -> int:
+    for target in targets:
+        add_delivery(connection, notice.bucket, notice.account_id, notice.notice_id, target, at)
+        deliver_again(connection, notice.bucket, notice.account_id, notice.notice_id, target, at)
+    return len(targets)
+
+
+def replay_given_up(connection: Connection, at: int, account_id: str | None = None) -> int:
+    """The same for each single delivery that was given up, of one account or of all; returns how many."""
+    items = given_up(connection, account_id)
+    for item in items:
+        deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
+    return len(items)
+
+
+async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
+    """Have a notice delivered once more to those of the account's own endpoints that want it; returns how many.
+
+    Not by e-mail: an owner could have any address written to as often as they like. Raises Problem (NOT_FOUND).
+    """
+    at = services.clock.now_ms()
+
+    def job(connection: Connection) -> int:
+        notice = find_notice(connection, account_id, notice_id)
+        if notice is None:
+            raise Problem(NOT_FOUND, "There is no such message")
+        wanting = [item.endpoint_id for item in endpoints_of(connection, account_id) if item.wants(notice.kind)]
+        return _send_again(connection, notice, wanting, at)
+
+    return await services.database.write(job)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A notice with where it went."""
+
+    notice: Notice
+    deliveries: list[Delivery]
+
+
+async def history(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[Told], int]:
+    """The account's notices from the newest on, and how many there are in all; without where the operator gets them."""
+    seller = f"{MAIL}{services.settings.seller_email}"
+
+    def read(connection: Connection) -> tuple[list[Told], int]:
+        own = {item.endpoint_id for item in endpoints_of(connection, account_id)}
+        notices, total = list_notices(connection, account_id, offset, limit)
+        shown = []
+        for told in (with_deliveries(connection, notice) for notice in notices):
+            theirs = [
+                item
+                for item in told.deliveries
+                if item.target in own or (item.target.startswith(MAIL) and item.target != seller)
+            ]
+            shown.append(Told(told.notice, theirs))
+        return shown, total
+
+    return await services.database.scan(read)
+
+
+def with_deliveries(connection: Connection, notice: Notice) -> Told:
+    """The notice with every place that it goes to."""
+    return Told(notice, deliveries_of(connection, notice.bucket, notice.account_id, notice.notice_id))
+
+
+# Once a day -------------------------------------------------------------------------------------------------------
+
+
+async def daily(services: Services) -> None:
+    """Tell the owners of default cards that expire within thirty, and within seven days; each once."""
+    now = services.clock.now_ms()
+    today = datetime.fromtimestamp(now / 1000, UTC)
+    cards = await services.database.scan(partial(expiring_cards, year=today.year, month=today.month))
+    due = [(card, days) for card in cards if (days := _warning(card, now)) is not None]
+    if due:
+        await services.database.write(lambda connection: _warn(connection, due, now))
+
+
+def _warning(card: ExpiringCard, now: int) -> int | None:
+    """Within how many days the card expires, of WARN_DAYS. It is good to the end of its month."""
+    following = datetime(card.exp_year + card.exp_month // 12, card.exp_month % 12 + 1, 1, tzinfo=UTC)
+    left = int(following.timestamp()) * 1000 - now
+    return next((days for days in WARN_DAYS if 0 < left <= days * DAY_MS), None)
+
+
+def _warn(connection: Connection, due: Sequence[tuple[ExpiringCard, int]], now: int) -> None:
+    for card, days in due:
+        month = f"{card.exp_year}-{card.exp_month:02d}"
+        content = {
+            "card_id": card.card_id,
+            "brand": card.brand,
+            "last4": card.last4,
+            "expires": month,
+            "within_days": days,
+        }
+        # The month is part of the id: a card that was renewed under its old name is told of again in its time.
+        notice_id = f"card_expiring:{card.card_id}:{month}:{days}"
+        add_notice(connection, card.bucket, card.account_id, notice_id, "card_expiring", content, now)

@@ -1,0 +1,140 @@
+"""Who serves, and whose calls are in doubt.
+
+On SQLite a server is alone: what is open when it starts was left by one that died. On PostgreSQL each serving process
+is a row that it renews every few seconds. Any of them may judge that another is gone: one whose row has not changed for
+a while, as long as the judge itself has been seeing the database. Clocks are not compared: the judge counts the time by
+its own since it last saw a change.
+
+A process that is judged gone may only have been cut off. Its holds therefore expire rather than being released: should
+it come back, its charges still post.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+
+from farebox.ledger.recovery import OpenHold, holds_of, owners_of_holds, resolve_left_open, resolve_lost
+from farebox.runtime.leases import alone
+from farebox.runtime.services import Services
+from farebox.storage.instances import fence, list_instances, note_seen, remove_instance
+from farebox.storage.sql import Connection, DatabaseUnavailable
+
+NO_ROW = -1
+"""Stands for what an owner of holds has written that has no row."""
+SEEN_TIMES = 6
+"""How often a process is seen in the time after which it would be taken for dead."""
+
+log = structlog.get_logger("farebox.instances")
+
+
+@asynccontextmanager
+async def present(services: Services) -> AsyncIterator[None]:
+    """Serve as one of the database's processes until the block ends. On SQLite calls in doubt are resolved first."""
+    if services.database.engine == "sqlite":
+        await resolve_left_open(
+            services.ledger,
+            services.database,
+            instance=services.instance,
+            policy=services.settings.in_doubt,
+            at=services.clock.now_ms(),
+            log=log,
+        )
+        yield
+        return
+    await _note_seen(services)
+    yield
+    try:
+        await services.database.write(partial(remove_instance, instance_id=services.instance))
+    except DatabaseUnavailable as error:  # then others find that it has not been seen, and take the row away
+        log.warning("database unavailable", why=str(error))
+
+
+async def _note_seen(services: Services) -> None:
+    seen = partial(note_seen, instance_id=services.instance, at=services.clock.now_ms())
+    await services.database.write(seen)
+
+
+class Judge:
+    """Sees to it that this process is seen, and which of the others is not."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lost_after = services.settings.instance_timeout_ms / 1000
+        self._looked_at = services.clock.monotonic()
+        self._seen: dict[str, tuple[int, float]] = {}
+        """Instance → what it had written last, and since when we know that."""
+
+    @property
+    def every_seconds(self) -> float:
+        return self._lost_after / SEEN_TIMES
+
+    async def look(self) -> None:
+        """Once every `every_seconds`: be seen, look at the others, and end what those left open that are gone.
+
+        Raises DatabaseUnavailable.
+        """
+        services = self._services
+        await _note_seen(services)
+        owners, instances = await services.database.get(_owners_and_instances)
+        # Without a row there is also one that was taken for dead, is back, and takes calls again before it is seen.
+        silent = self._silent({**dict.fromkeys(owners, NO_ROW), **instances})
+        lost = silent.intersection(owners) - {services.instance}
+        gone = {name: seen_at for name, seen_at in instances.items() if name in silent}
+        if lost or gone:
+            await alone(
+                services,
+                "in_doubt",
+                every_ms=0,
+                # Until a judge that dies at it is taken for dead itself; one that lives and takes longer is joined by
+                # another, without harm.
+                lease_ms=services.settings.instance_timeout_ms,
+                retry_ms=0,
+                job=partial(_end_lost, lost=lost, gone=gone),
+            )
+
+    def _silent(self, known: Mapping[str, int]) -> set[str]:
+        """Those that have not been seen for too long; `known` is what each had written last."""
+        now = self._services.clock.monotonic()
+        if now - self._looked_at > self._lost_after / 2:
+            self._seen.clear()  # we have been away ourselves, or the database: nobody's silence counts
+        self._looked_at = now
+        before = self._seen
+        self._seen = {
+            name: before[name] if name in before and before[name][0] == seen_at else (seen_at, now)
+            for name, seen_at in known.items()
+        }
+        return {name for name, (_, since) in self._seen.items() if now - since >= self._lost_after}
+
+
+def _owners_and_instances(connection: Connection) -> tuple[list[str], dict[str, int]]:
+    """In this order: a process has a row before it makes a hold, so that the owner of a living one is always known."""
+    owners = owners_of_holds(connection)
+    return owners, list_instances(connection)
+
+
+async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, int]) -> None:
+    """End what they left open, then forget them."""
+    for name in sorted({*lost, *gone}):
+        holds = await services.database.write(partial(_fenced, instance_id=name))
+        if holds is None:
+            log.warning("instance_lost_has_batch", instance=name, until="it is looked at again when that has ended")
+            continue
+        await resolve_lost(
+            services.ledger,
+            services.database,
+            holds,
+            policy=services.settings.in_doubt,
+            at=services.clock.now_ms(),
+            log=log,
+        )
+        if name in gone:
+            log.warning("instance_lost", instance=name)
+            await services.database.write(partial(remove_instance, instance_id=name, seen_at=gone[name]))
+
+
+def _fenced(connection: Connection, instance_id: str) -> list[OpenHold] | None:
+    """Declare a process dead: all the holds that it has left open, and it can make no more. None where a batch of it is
+    under way. A process that lives connects anew, and what it then holds is not among these."""
+    return holds_of(connection, instance_id) if fence(connection, instance_id) else None

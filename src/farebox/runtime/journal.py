@@ -1,0 +1,203 @@
+"""The journal: where the end of a call is kept while the database is away, and how it is posted afterwards.
+
+An answer's last byte waits until its charge is durable, in the database or in the journal. Entries are posted in order,
+with the same ids as before, so that one that had reached the database after all changes nothing.
+"""
+
+import asyncio
+import dataclasses
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from farebox.ledger.commands import Conflict, Outcome, Settle, Verdict
+from farebox.ledger.ledger import Ledger
+from farebox.runtime.journal_entry import Entry, decode, encode
+from farebox.runtime.observers import best_effort
+from farebox.runtime.verdicts import warn_if_unusual
+from farebox.runtime.waiters import Waiters
+from farebox.storage.database import Database
+from farebox.storage.journal_files import Depth, JournalFile, JournalFiles, JournalUnwritable, sealed, unsealed
+from farebox.storage.sql import DatabaseUnavailable
+
+FOLDER = "journal"
+REMEMBERED_MAX = 5_000
+"""Ends kept in memory, of some kilobytes each."""
+AT_ONCE = 256
+"""Entries sent together, so that they share commits."""
+
+log = structlog.get_logger("farebox.journal")
+
+
+class Journal:
+    """One process's journal, and what it takes over of processes that have ended."""
+
+    def __init__(self, data_dir: str, name: str, *, database: Database, ledger: Ledger, waiters: Waiters) -> None:
+        self._files = JournalFiles(Path(data_dir) / FOLDER, name)
+        self._database = database
+        self._ledger = ledger
+        self._waiters = waiters
+        self._posting = asyncio.Lock()
+        self._remembered: deque[Entry] = deque()
+        self.unwritable: str | None = None
+        """Why it took nothing when it was last asked to."""
+        self.added = 0
+        """Ends of calls that this process has kept."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything that this process knows of has been posted."""
+        return self._files.empty and not self._remembered
+
+    @property
+    def depth(self) -> Depth:
+        """How much is still to be posted, as far as this process knows. Ends kept in memory have no bytes or age."""
+        files = self._files.depth
+        return dataclasses.replace(files, entries=files.entries + len(self._remembered))
+
+    async def add(self, entry: Entry) -> None:
+        """Keep the end of a call; it is durable when this returns. Raises JournalUnwritable."""
+        await self._noting(self._files.add(encode(entry)))
+        self.added += 1
+        with best_effort("the log"):
+            log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
+
+    async def prove(self) -> None:
+        """Raises JournalUnwritable where there is no room for a line."""
+        await self._noting(self._files.prove())
+
+    async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except JournalUnwritable as error:
+            self.unwritable = str(error)
+            raise
+        self.unwritable = None
+
+    def remember(self, entry: Entry) -> bool:
+        """Keep the end of a call in memory, without its bodies, where it can be kept nowhere else: it is posted like
+        the others. False: so many are kept that this one is not. With the process they are lost, and their holds are
+        resolved as those of calls in doubt."""
+        if len(self._remembered) >= REMEMBERED_MAX:
+            return False
+        self._remembered.append(replace(entry, call=replace(entry.call, request_body=None, response_body=None)))
+        return True
+
+    async def post(self) -> None:
+        """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept."""
+        if self.empty or self._posting.locked():
+            return
+        async with self._posting:
+            self._database.check()
+            try:
+                await self._post_remembered()
+                for file in await self._files.closed():
+                    await self._post_file(file)
+            except DatabaseUnavailable as error:
+                self._database.suspect(error)
+                raise
+
+    async def take_over(self) -> None:
+        """Take the journals that processes of this machine left when they ended, and post them. Raises as `post`."""
+        for file in await self._files.abandoned():
+            log.warning("journal taken over", file=file.path.name, bytes=file.size)
+        await self.post()
+
+    async def close(self) -> None:
+        """Post what can be posted; the rest is for the next process of this machine."""
+        await self._files.finish()
+        try:
+            await self.post()
+        except (DatabaseUnavailable, OSError) as error:
+            log.warning(
+                "journal left",
+                why=str(error),
+                remedy="start a gateway on this machine: it posts what the journal keeps",
+            )
+        await self._files.close()
+
+    async def _post_remembered(self) -> None:
+        posted = 0
+        while some := list(islice(self._remembered, AT_ONCE)):
+            await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
+            for _ in some:
+                self._remembered.popleft()
+            posted += len(some)
+        if posted:
+            with best_effort("the log"):
+                log.warning("remembered ends posted", entries=posted)
+
+    async def _post_file(self, file: JournalFile) -> None:
+        posted = 0
+        while lines := await self._files.lines(file):
+            for some in (lines[at : at + AT_ONCE] for at in range(0, len(lines), AT_ONCE)):
+                posted += await self._post_lines(some, file.path.name)
+                file.carried_out(some)
+        await self._files.drop(file)
+        log.warning("journal posted", file=file.path.name, entries=posted)
+
+    async def _post_lines(self, lines: list[bytes], name: str) -> int:
+        """Post some lines; how many. Raises DatabaseUnavailable: all of them are then to be sent again."""
+        entries = [(line, entry) for line in lines if (entry := await self._entry(line, name)) is not None]
+        await self._post_entries(entries)
+        return len(entries)
+
+    async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
+        """Raises DatabaseUnavailable: all of them are then to be sent again."""
+        answers = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, DatabaseUnavailable | asyncio.CancelledError):
+                raise answer
+        for (line, entry), answer in zip(entries, answers, strict=True):
+            if isinstance(answer, BaseException):
+                why = str(answer) if isinstance(answer, Conflict) else f"{type(answer).__name__}: {answer}"
+                await self._refuse(line, entry, why)
+            elif answer.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
+                await self._refuse(line, entry, "the database does not have its hold: is it another database?")
+            else:
+                with best_effort("those who wait, and the log"):
+                    self._waiters.wake(entry.call.account_id)
+                    overrun = answer.amount > entry.receipt.hold_nanos
+                    warn_if_unusual(entry.call.log_id, answer, overrun=overrun)
+
+    async def _send(self, entry: Entry) -> Verdict:
+        account_id, command = entry.call.account_id, entry.command
+        verdict = Verdict(Outcome.UNKNOWN) if command is None else await self._ledger.do(command)
+        if verdict.outcome is Outcome.UNKNOWN:
+            await self._ledger.record(account_id, entry.record)
+            if not isinstance(command, Settle):  # there was none, or the answer to it was lost and it was not made
+                return Verdict(Outcome.DONE)
+        return verdict
+
+    async def _entry(self, line: bytes, name: str) -> Entry | None:
+        """What a line says; None where it is not whole."""
+        content = unsealed(line)
+        if content is None:
+            half = not line.endswith(b"\n")
+            log.warning("journal line not whole", file=name, bytes=len(line), cut_by_a_crash=half)
+            if not half:  # a crash leaves no such thing: the disk has changed what was written
+                await self._files.refuse(line)
+            return None
+        try:
+            return decode(content)
+        except msgspec.DecodeError as error:
+            log.error("journal line not understood", file=name, why=str(error))  # noqa: TRY400 - no traceback
+            await self._files.refuse(line)
+            return None
+
+    async def _refuse(self, line: bytes, entry: Entry, why: str) -> None:
+        log.error(
+            "journal entry refused",
+            log_id=entry.call.log_id,
+            account_id=entry.call.account_id,
+            ends=entry.ends,
+            amount=entry.amount,
+            why=why,
+        )
+        await self._files.refuse(line)

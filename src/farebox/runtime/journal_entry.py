@@ -1,0 +1,75 @@
+"""What a journal says of one call: the end of its hold, and its row and receipt, as far as they are known before the
+ledger's verdict."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.ledger.commands import Release, Settle, Verdict
+from farebox.pricing.receipt import Receipt
+from farebox.runtime.verdicts import notes_of
+from farebox.storage.calls import CallRow, insert_call
+from farebox.storage.sql import Connection
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a journal. Amounts in nano-dollars, times in milliseconds."""
+
+    ends: Literal["settle", "release", "nothing"]
+    """What becomes of the hold; `nothing` where none was asked for."""
+    at: int
+    amount: int = 0
+    """What is charged."""
+    note: str = ""
+    call: CallRow
+    """The call's row without what the ledger decides: its charge and its receipt."""
+    receipt: Receipt
+    """Its receipt, for a charge of nothing."""
+
+    @property
+    def command(self) -> Settle | Release | None:
+        """What the ledger is told: the same again whenever it is sent, so that a repeat finds its own work."""
+        account_id, hold_id, record = self.call.account_id, self.call.log_id, JournaledCall(self.call, self.receipt)
+        if self.ends == "settle":
+            return Settle(
+                account_id=account_id, hold_id=hold_id, amount=self.amount, at=self.at, record=record, note=self.note
+            )
+        if self.ends == "release":
+            return Release(account_id=account_id, hold_id=hold_id, at=self.at, record=record)
+        return None
+
+    @property
+    def record(self) -> "JournaledCall":
+        return JournaledCall(self.call, self.receipt)
+
+
+@dataclass(frozen=True, slots=True)
+class JournaledCall:
+    """The record of a call as a journal has kept it (ledger.commands.CallWritten)."""
+
+    call: CallRow
+    receipt: Receipt
+
+    @property
+    def at(self) -> int:
+        """A call is counted in the hour in which it began."""
+        return self.call.created_at
+
+    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
+        insert_call(connection, bucket, self.row(verdict))
+
+    def row(self, verdict: Verdict) -> CallRow:
+        """The call's row, for what the ledger says was taken."""
+        receipt = replace(
+            self.receipt,
+            charge_nanos=verdict.amount,
+            written_off_nanos=verdict.written_off,
+            notes=(*self.receipt.notes, *notes_of(verdict)),
+        )
+        return replace(self.call, charge=verdict.amount, receipt=msgspec.json.encode(receipt))
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Entry).decode

@@ -1,0 +1,48 @@
+"""Jobs that must have one doer, whatever the number of processes: a lease in the database, with an epoch."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from farebox.runtime.services import Services
+from farebox.storage.leases import drop_lease, finish_lease, take_lease
+
+LEASE_MS = 15 * 60_000
+"""Longer than such a job takes. One that takes longer may be begun a second time, so it has to bear that."""
+RETRY_MS = 60_000
+"""After a failure, at the earliest."""
+
+
+async def alone(
+    services: Services,
+    name: str,
+    *,
+    every_ms: int,
+    job: Callable[[Services], Awaitable[None]],
+    lease_ms: int = LEASE_MS,
+    retry_ms: int = RETRY_MS,
+) -> bool:
+    """Run the job if it is due, counted from when it was last finished, and nobody else is at it; whether it ran."""
+    take = partial(
+        take_lease,
+        name=name,
+        owner=services.instance,
+        every_ms=every_ms,
+        lease_ms=lease_ms,
+        at=services.clock.now_ms(),
+    )
+    epoch = await services.database.write(take)
+    if epoch is None:
+        return False
+    done = False
+    try:
+        await job(services)
+        done = True
+    finally:
+        at = services.clock.now_ms()
+        end = (
+            partial(finish_lease, name=name, epoch=epoch, at=at)
+            if done
+            else partial(drop_lease, name=name, epoch=epoch, until=at + retry_ms)
+        )
+        await services.database.write(end)
+    return True

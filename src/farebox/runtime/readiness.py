@@ -1,0 +1,92 @@
+"""Whether this process can serve calls: the database takes a write for which there is room, and the journal a line.
+
+It is asked by load balancers, and by anybody: however many ask, it is looked at once a second.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from farebox.runtime.journal import Journal
+from farebox.storage.database import Database
+from farebox.storage.journal_files import JournalUnwritable
+from farebox.storage.sql import DatabaseUnavailable
+
+FRESH_SECONDS = 1.0
+"""How old an answer may be; that all is well is looked at anew where a read or write has failed since."""
+WAIT_SECONDS = 2.0
+"""Longest wait for one."""
+
+JournalState = Literal["empty", "waiting", "unwritable"]
+
+
+class DatabaseSlow(DatabaseUnavailable):
+    """It has not answered in time."""
+
+    state: ClassVar[str] = "slow"
+    remedy: ClassVar[str] = "look at what keeps the database, its disk or this machine busy"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look found."""
+
+    trouble: DatabaseUnavailable | None
+    journal: JournalState
+
+
+class Readiness:
+    """Looks, and keeps what it found for a moment. Make it where an event loop runs."""
+
+    def __init__(self, database: Database, journal: Journal | None) -> None:
+        self._database = database
+        self._journal = journal
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = float("-inf")
+        self._troubles_met = 0
+        self._trouble: DatabaseUnavailable | None = None
+
+    async def look(self) -> Found:
+        """What is so now, or was a moment ago. Raises nothing."""
+        try:
+            self._database.check()  # what is known by now need not be looked for
+        except DatabaseUnavailable as error:
+            return Found(error, self._journal_state())
+        age = asyncio.get_running_loop().time() - self._looked_at
+        fails_since = self._trouble is None and self._database.troubles_met != self._troubles_met
+        if self._looking is None and (fails_since or age >= FRESH_SECONDS):
+            self._looking = asyncio.ensure_future(self._look())
+        if self._looking is not None:
+            done, _ = await asyncio.wait([self._looking], timeout=WAIT_SECONDS)
+            if not done:
+                return Found(DatabaseSlow("the database does not answer in time"), self._journal_state())
+        return Found(self._trouble, self._journal_state())
+
+    async def _look(self) -> None:
+        try:
+            self._trouble = await self._proved()
+            if self._journal is not None:
+                with contextlib.suppress(JournalUnwritable):  # the journal has it in mind
+                    await self._journal.prove()
+            self._looked_at = asyncio.get_running_loop().time()
+            self._troubles_met = self._database.troubles_met
+        finally:
+            self._looking = None
+
+    async def _proved(self) -> DatabaseUnavailable | None:
+        try:
+            await self._database.prove()
+        except DatabaseUnavailable as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, a write has failed
+            return DatabaseUnavailable(f"{type(error).__name__}: {error}")
+        return None
+
+    def _journal_state(self) -> JournalState:
+        journal = self._journal
+        if journal is None:
+            return "empty"
+        if journal.unwritable is not None:
+            return "unwritable"
+        return "empty" if journal.empty else "waiting"

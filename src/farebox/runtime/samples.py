@@ -1,0 +1,71 @@
+"""What metrics take samples of: the state of this process, as its parts tell it."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from farebox.counts import OTHER, Place
+from farebox.jobs import Jobs
+from farebox.ledger.ledger import Ledger
+from farebox.limits.held import ByteBudget
+from farebox.logs import Dropped
+from farebox.metrics import families as of
+from farebox.providers.upstream import Upstream
+from farebox.runtime.services import Services
+
+
+def sample_services(services: Services, *, in_flight: Callable[[], int]) -> None:
+    """Have the samples of these services taken."""
+    services.metrics.samplers += [
+        lambda place: place.put(of.CALLS_IN_FLIGHT, value=in_flight()),
+        lambda place: _held(services.held, place),
+        lambda place: _journal(services, place),
+        lambda place: _queues(services, place),
+        lambda place: _jobs(services.jobs, place),
+        lambda place: _upstream(services.upstream, place),
+        lambda place: place.follow(of.RELOADS, total=services.configuration.loads),
+        lambda place: place.follow(of.LOG_DROPPED, total=Dropped.lines),
+        lambda place: place.follow(of.ALARMS_DROPPED, total=services.alarms.dropped),
+    ]
+
+
+def _held(budget: ByteBudget, place: Place) -> None:
+    place.put(of.HELD_BYTES, value=budget.held_bytes)
+    for whose, times in budget.refused.items():
+        place.follow(of.HELD_REFUSED, whose, total=times)
+
+
+def _jobs(jobs: Jobs, place: Place) -> None:
+    restarts: Counter[str] = Counter()
+    for (job, _), times in jobs.restarts.items():
+        restarts[job if job in of.JOBS else OTHER] += times
+    for job, times in restarts.items():
+        place.follow(of.JOB_RESTARTS, job, total=times)
+    place.put(of.JOBS_LATE, value=len(jobs.late()))
+
+
+def _upstream(upstream: Upstream, place: Place) -> None:
+    for cause, times in upstream.failures.items():
+        place.follow(of.UPSTREAM_FAILURES, cause, total=times)
+    place.follow(of.UPSTREAM_RESENT, total=upstream.resent)
+
+
+def _queues(services: Services, place: Place) -> None:
+    place.put(of.WRITE_QUEUE, value=services.database.waiting + waiting_for(services.ledger))
+
+
+def waiting_for(ledger: Ledger) -> int:
+    """Commands in lanes; jobs wait in the database."""
+    waiting: int = getattr(ledger, "waiting", 0)
+    return waiting
+
+
+def _journal(services: Services, place: Place) -> None:
+    if services.journal is None:
+        return
+    depth = services.journal.depth
+    age = 0 if depth.since_ms is None else max(0, services.clock.now_ms() - depth.since_ms)
+    place.follow(of.JOURNALED, total=services.journal.added)
+    place.put(of.JOURNAL_ENTRIES, value=depth.entries)
+    place.put(of.JOURNAL_BYTES, value=depth.bytes)
+    place.put(of.JOURNAL_AGE, value=age)
+    place.put(of.JOURNAL_REFUSED, value=depth.refused_bytes)

@@ -1,0 +1,83 @@
+"""The outside world in one struct: whatever a use-case needs and a test may replace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from farebox.clock import Clock, Ids
+from farebox.jobs import Jobs
+from farebox.ledger.ledger import Ledger
+from farebox.limits.concurrent import CallsInFlight
+from farebox.limits.held import ByteBudget
+from farebox.limits.rate import RateLimiter
+from farebox.limits.unpaid import Unpaid
+from farebox.metrics.metrics import Metrics
+from farebox.offload import Pool
+from farebox.payments.processor import Processor
+from farebox.pricing.learned import Learned
+from farebox.pricing.unseen import Rules
+from farebox.providers.reading import Refused
+from farebox.providers.upstream import Upstream
+from farebox.runtime.configuration import Configuration
+from farebox.runtime.journal import Journal
+from farebox.runtime.operator_alarms import Alarms
+from farebox.runtime.readiness import Readiness
+from farebox.runtime.tasks import Tasks
+from farebox.runtime.waiters import Waiters
+from farebox.settings import Settings
+from farebox.storage.database import Database
+from farebox.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made by farebox.app at start, closed by it at the end."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    vault: Vault
+    database: Database
+    ledger: Ledger
+    configuration: Configuration
+    upstream: Upstream
+    processor: Processor | None
+    """None: payments are switched off."""
+    waiters: Waiters
+    base_url: str
+    """Where clients and browsers reach this server, without a slash at the end."""
+    instance: str
+    """Name of this run of the process: the owner of the holds it makes."""
+    readiness: Readiness = field(init=False)
+    """Whether calls can be served."""
+    tasks: Tasks = field(default_factory=Tasks)
+    """Charges that go on when their caller has gone."""
+    learned: Learned = field(default_factory=Learned)
+    """Sizes of input that requests do not show, from the answers that passed."""
+    unseen_rules: Rules = field(default_factory=Rules)
+    """What is held for such input, by kind."""
+    journal: Journal | None = None
+    """Where the ends of calls are kept while the database is away; None where no calls are served."""
+    alarms: Alarms = field(default_factory=Alarms)
+    """Operator alarms that are not durable yet."""
+    helpers: Pool = field(default_factory=Pool)
+    """Processes in which is done what would keep the event loop from everybody."""
+    refusals: Mapping[str, Refused] = field(default_factory=dict)
+    """What the operator does not pay for, by provider."""
+    held: ByteBudget = field(default_factory=ByteBudget)
+    """Counts the bytes of bodies and answers that are kept in memory, by account."""
+    calls: CallsInFlight = field(default_factory=CallsInFlight)
+    """Counts the calls in flight of each account."""
+    jobs: Jobs = field(default_factory=Jobs)
+    """What runs beside the calls: how often each was begun again, and which hang."""
+    rates: RateLimiter = field(default_factory=RateLimiter)
+    """Counts what is dear and therefore rationed (http.quotas)."""
+    gateway_rates: RateLimiter = field(default_factory=RateLimiter)
+    """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
+
+    metrics: Metrics = field(default_factory=Metrics)
+    """Counts what happens, for whoever watches over the server."""
+    unpaid: Unpaid = field(default_factory=Unpaid)
+    """What accounts leave unpaid by giving calls up."""

@@ -1,0 +1,38 @@
+"""Databases as the two ends of a move: rows out in the order of their keys, rows in with how far the copy has come.
+
+`source` and `target` open an end of either engine. Both are for a command of the command line: they have no event loop
+around them.
+"""
+
+from farebox.settings import Settings
+from farebox.storage.dbcopy.ends import Progress, Row, Source, Target
+
+__all__ = ["Progress", "Row", "Source", "Target", "source", "target"]
+
+
+def source(settings: Settings) -> Source:
+    """The database that is copied, kept from being written to until it is closed.
+
+    Raises DatabaseUnavailable (also where a server has it), SchemaMismatch.
+    """
+    if settings.engine == "sqlite":
+        from farebox.storage.dbcopy.sqlite import SqliteSource
+
+        return SqliteSource(settings.database_path)
+    from farebox.storage.dbcopy.postgres import PostgresSource
+
+    return PostgresSource(settings.database_url)
+
+
+def target(settings: Settings) -> Target:
+    """The database that is copied into, its schema brought up to date; made where it is a file that is not there.
+
+    Raises DatabaseUnavailable (also where a server or another copy has it), SchemaMismatch.
+    """
+    if settings.engine == "sqlite":
+        from farebox.storage.dbcopy.sqlite import SqliteTarget
+
+        return SqliteTarget(settings.database_path)
+    from farebox.storage.dbcopy.postgres import PostgresTarget
+
+    return PostgresTarget(settings.database_url)

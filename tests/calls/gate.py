@@ -1,0 +1,110 @@
+"""A provider that takes every request and ends no answer until the test opens its gate. OpenAI's form."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.server import RunningServer, serve
+from tests.calls.kit import set_price, set_provider
+from tests.support import Farebox
+
+SLUG = "cerebras"
+"""The provider in whose place it stands: its tokenizer is not known, so that the estimate is by bytes alone."""
+MODEL = "gate-1"
+INPUT_TOKENS, OUTPUT_TOKENS = 10, 20
+
+
+class Gate:
+    """Runs in the server's loop; used from the test's."""
+
+    def __init__(self, farebox: Farebox) -> None:
+        self._farebox = farebox
+        self._opened = farebox.run(self._event())
+        self._server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
+        self.url = f"http://{self._server.host}:{self._server.port}"
+        self.waiting = 0
+        """Requests that have come and are not answered."""
+        self.seen = 0
+
+    def open(self) -> None:
+        """Let everyone through, from now on."""
+        self._farebox.run(self._set(opened=True))
+
+    def shut(self) -> None:
+        self._farebox.run(self._set(opened=False))
+
+    def close(self) -> None:
+        self.open()
+        self._farebox.run(self._server.close())
+
+    async def _event(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    async def _set(self, *, opened: bool) -> None:
+        if opened:
+            self._opened.set()
+        else:
+            self._opened.clear()
+
+    async def _handle(self, exchange: Exchange) -> None:
+        body = json.loads(await exchange.body(1 << 20))
+        self.seen += 1
+        self.waiting += 1
+        with contextlib.suppress(ClientGone):
+            try:
+                await (self._stream(exchange) if body.get("stream") else self._whole(exchange))
+            finally:
+                self.waiting -= 1
+
+    async def _whole(self, exchange: Exchange) -> None:
+        await self._until_open(exchange)
+        choice = {"index": 0, "message": {"role": "assistant", "content": "through"}, "finish_reason": "stop"}
+        exchange.answer(
+            200,
+            [("content-type", "application/json")],
+            json.dumps({"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": _USAGE}).encode(),
+        )
+
+    async def _stream(self, exchange: Exchange) -> None:
+        stream = exchange.start(200, [("content-type", "text/event-stream")])
+        await stream.send(_event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "th"}}]}))
+        await self._until_open(exchange)
+        await stream.send(_event({"choices": [{"index": 0, "delta": {"content": "rough"}, "finish_reason": "stop"}]}))
+        await stream.send(_event({"choices": [], "usage": _USAGE}))
+        await stream.send(b"data: [DONE]\n\n")
+
+    async def _until_open(self, exchange: Exchange) -> None:
+        opened = asyncio.ensure_future(self._opened.wait())
+        gone = asyncio.ensure_future(exchange.gone())
+        await asyncio.wait((opened, gone), return_when=asyncio.FIRST_COMPLETED)
+        went_away = gone.done() and not opened.done()
+        for waited in (opened, gone):
+            waited.cancel()
+        if went_away:
+            raise ClientGone
+
+
+_USAGE = {
+    "prompt_tokens": INPUT_TOKENS,
+    "completion_tokens": OUTPUT_TOKENS,
+    "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
+}
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps({"object": "chat.completion.chunk", "model": MODEL, **data}).encode() + b"\n\n"
+
+
+@contextlib.contextmanager
+def gated(farebox: Farebox) -> Iterator[Gate]:
+    """A gate behind the server, shut, as the provider SLUG with a price for MODEL."""
+    gate = Gate(farebox)
+    try:
+        set_provider(farebox, SLUG, base_url=gate.url)
+        set_price(farebox, SLUG, MODEL)
+        yield gate
+    finally:
+        gate.close()

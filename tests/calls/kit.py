@@ -1,0 +1,136 @@
+"""What the tests of the ride share: what the demo provider costs, set-up of the operator's side, logs and books."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import msgspec
+
+from farebox.gateway import GatewayConfig
+from farebox.ledger.audit import audit
+from farebox.operator import administer
+from farebox.storage.gateways import GatewayRow, put_gateway
+from tests.engines import looking
+from tests.support import Customer, Farebox
+
+INPUT_NANOS = 1_000
+"""A token into the demo provider; one token is one word."""
+OUTPUT_NANOS = 2_000
+"""A token out of it."""
+
+PATIENCE_SECONDS = 30.0
+"""For what takes milliseconds: a limit for failures only, that no busy machine reaches."""
+
+OPERATOR_KEY = "operator-key-of-the-test"
+
+
+def price_of(input_tokens: int, output_tokens: int) -> int:
+    """Nano-dollars that the demo provider's model costs."""
+    return input_tokens * INPUT_NANOS + output_tokens * OUTPUT_NANOS
+
+
+def log_row(customer: Customer, log_id: str, gateway_id: str = "default") -> dict[str, Any]:
+    """The detail of one log row."""
+    answer = _logs(customer, gateway_id, f"/{log_id}")
+    assert answer.status_code == 200, answer.text
+    row: dict[str, Any] = answer.json()["result"]
+    return row
+
+
+def log_rows(customer: Customer, gateway_id: str = "default") -> list[dict[str, Any]]:
+    """The gateway's log, newest first."""
+    answer = _logs(customer, gateway_id, "?per_page=50")
+    assert answer.status_code == 200, answer.text
+    rows: list[dict[str, Any]] = answer.json()["result"]
+    return rows
+
+
+def _logs(customer: Customer, gateway_id: str, rest: str) -> httpx.Response:
+    return httpx.get(
+        f"{customer.api_url}/ai-gateway/gateways/{gateway_id}/logs{rest}", headers=customer.headers, timeout=30
+    )
+
+
+def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, api_key: str = OPERATOR_KEY) -> None:
+    """The operator's key for a provider, and where it is: the demo provider, unless somewhere else."""
+    services, base_url = farebox.services, base_url or farebox.demo_url
+    farebox.run(
+        services.database.write(
+            lambda connection: administer.set_provider(
+                connection,
+                services.vault,
+                name=slug,
+                at=services.clock.now_ms(),
+                base_url=base_url,
+                api_key=api_key,
+            )
+        )
+    )
+    forget(farebox)
+
+
+def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 4096) -> None:
+    """The demo provider's price for any model of any provider."""
+    services = farebox.services
+    farebox.run(
+        services.database.write(
+            lambda connection: administer.set_price(
+                connection,
+                services.ids,
+                provider=provider,
+                model=model,
+                rates={"input_mtok": "1", "output_mtok": "2"},
+                output_max=output_max,
+                at=services.clock.now_ms() - 1000,
+            )
+        )
+    )
+    forget(farebox)
+
+
+def set_gateway(customer: Customer, gateway_id: str = "default", **config: Any) -> None:
+    """Create the gateway, or configure it anew."""
+    farebox = customer.farebox
+    services = farebox.services
+    at = services.clock.now_ms()
+    row = GatewayRow(customer.account_id, gateway_id, msgspec.json.encode(GatewayConfig(**config)), at, at)
+    farebox.run(services.database.write(lambda connection: put_gateway(connection, row)))
+    forget(farebox)
+
+
+def forget(farebox: Farebox) -> None:
+    """Let the server see a change at once, rather than within half a second."""
+
+    async def now() -> None:
+        await farebox.services.configuration.forget()
+
+    farebox.run(now())
+
+
+def differences(farebox: Farebox) -> list[str]:
+    """What `farebox check` would report, of all accounts."""
+    with looking(farebox.services.settings) as connection:
+        return [difference.message for difference in audit(connection)]
+
+
+def until(true: Callable[[], object], what: str = "it", seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until something is true; fail where it does not become so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"{what} did not come true"
+        time.sleep(0.005)
+
+
+async def eventually(true: Callable[[], object], what: str = "it", seconds: float = PATIENCE_SECONDS) -> None:
+    """`until`, for tests that have connections of their own to tend meanwhile."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"{what} did not come true"
+        await asyncio.sleep(0.005)
+
+
+async def within(seconds: float, work: Awaitable[Any]) -> Any:
+    """The result, or a failure of the test: nothing here may take for ever."""
+    return await asyncio.wait_for(work, seconds)

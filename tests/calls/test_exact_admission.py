@@ -1,0 +1,406 @@
+"""A balance that covers K holds admits exactly K calls, however many are in flight; and nobody is refused for long."""
+
+import asyncio
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from google import genai
+from google.genai import errors as genai_errors
+from google.genai import types as genai_types
+
+from farebox.money import format_usd, parse_usd
+from farebox.storage.accounts import read_balance
+from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gated
+from tests.calls.kit import differences, eventually, log_rows, price_of, within
+from tests.calls.wire import COMPAT, Wire, WireAnswer, chat_body, post, start
+from tests.engines import ON_BOTH_ENGINES, looking
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
+
+K = 8
+IN_FLIGHT = 10 * K
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """Holds are waited for a tenth of a second only."""
+    with running_farebox(tmp_path_factory.mktemp("hasty"), hold_wait_ms=100) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """Holds are waited for as long as it takes."""
+    with running_farebox(tmp_path_factory.mktemp("patient"), hold_wait_ms=20_000) as served:
+        yield served
+
+
+class BalanceWatch:
+    """Reads a balance all the time, on a thread and a connection of its own."""
+
+    def __init__(self, customer: Customer) -> None:
+        self._settings = customer.farebox.services.settings
+        self._account_id = customer.account_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.least_available = self.most_held = 0
+        self.readings = 0
+
+    def __enter__(self) -> "BalanceWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        with looking(self._settings) as connection:
+            while not self._stop.is_set():
+                balance = read_balance(connection, self._account_id)
+                assert balance is not None
+                self.least_available = min(self.least_available, balance.available)
+                self.most_held = max(self.most_held, balance.held)
+                self.readings += 1
+                time.sleep(0.0005)
+
+
+def gate_body(*, stream: bool) -> bytes:
+    return chat_body(stream=stream).replace(b"demo/demo-1", f"{SLUG}/{MODEL}".encode())
+
+
+async def hold_of(farebox: Farebox, gate: Gate, body: bytes) -> int:
+    """What one such call holds: read while it is under way, and the same on its receipt."""
+    customer = farebox.funded("5")
+    before = gate.waiting
+    wire = await start(customer, body)
+    await eventually(lambda: gate.waiting > before, "the call reached the provider")
+    held = customer.balance.held
+    assert held > 0
+    gate.open()
+    answer = await within(30, wire.answer())
+    gate.shut()
+    assert customer.receipt(answer.log_id)["hold_nanos"] == held
+    return held
+
+
+def with_balance(farebox: Farebox, nanos: int) -> Customer:
+    customer = farebox.funded(format_usd(nanos))
+    assert customer.balance.posted == nanos
+    return customer
+
+
+async def in_flight(customer: Customer, body: bytes, calls: int, demo: str = "") -> list[Wire]:
+    """So many calls on their way, each on a connection of its own that was open before the first was sent."""
+    wires = await asyncio.gather(*(Wire.open(customer.farebox.url) for _ in range(calls)))
+    headers = {"content-type": "application/json", **customer.headers, **({"x-demo": demo} if demo else {})}
+    path = f"/v1/{customer.account_id}/default/{COMPAT}"
+    await asyncio.gather(*(wire.send(path, headers, body) for wire in wires))
+    return list(wires)
+
+
+async def refusals(wires: list[Wire], count: int) -> tuple[list[WireAnswer], set["asyncio.Task[WireAnswer]"]]:
+    """Wait until so many were answered; also the calls that are still under way."""
+    pending = {asyncio.ensure_future(wire.answer()) for wire in wires}
+    answered: list[WireAnswer] = []
+    while len(answered) < count:
+        done, pending = await asyncio.wait(pending, timeout=15, return_when=asyncio.FIRST_COMPLETED)
+        assert done, f"only {len(answered)} of {count} were answered while the provider was shut"
+        answered += [task.result() for task in done]
+    return answered, pending
+
+
+def assert_credit_held(answer: WireAnswer) -> None:
+    assert answer.status == 429, answer.body
+    assert answer.code == 2907
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "x-should-retry" not in answer.headers, "an SDK would not try again"
+    assert "held by other calls" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, stream: bool) -> None:
+    with gated(farebox) as gate:
+        body = gate_body(stream=stream)
+        hold = await hold_of(farebox, gate, body)
+        customer = with_balance(farebox, K * hold)
+        with BalanceWatch(customer) as watch:
+            wires = await in_flight(customer, body, IN_FLIGHT)
+            refused, pending = await refusals(wires, IN_FLIGHT - K)
+            assert gate.waiting == K
+            assert customer.balance.held == K * hold
+            assert customer.balance.available == 0
+            gate.open()
+            admitted = await within(30, asyncio.gather(*pending))
+
+        assert [answer.status for answer in admitted] == [200] * K
+        assert all(answer.whole for answer in admitted)
+        for answer in refused:
+            assert_credit_held(answer)
+        assert watch.least_available == 0
+        assert watch.most_held == K * hold
+        assert watch.readings > 20
+        balance = customer.balance
+        assert balance.held == 0
+        assert balance.posted == K * (hold - price_of(INPUT_TOKENS, OUTPUT_TOKENS))
+
+        # What was released is there for the next ones, at once and to the last hold.
+        gate.shut()
+        again = balance.available // hold
+        wires = await in_flight(customer, body, IN_FLIGHT)
+        refused, pending = await refusals(wires, IN_FLIGHT - again)
+        gate.open()
+        admitted = await within(30, asyncio.gather(*pending))
+        assert [answer.status for answer in admitted] == [200] * again
+        assert {answer.status for answer in refused} == {429}
+        assert customer.balance.held == 0
+        assert len({answer.log_id for answer in [*admitted, *refused]}) == IN_FLIGHT
+    assert differences(farebox) == []
+
+
+async def test_a_provider_that_never_answers_holds_k_calls_and_gives_all_back(farebox: Farebox) -> None:
+    body = chat_body(max_tokens=100)
+    probe = farebox.funded("5")
+    answer = await post(probe, body)
+    hold = probe.receipt(answer.log_id)["hold_nanos"]
+    customer = with_balance(farebox, K * hold)
+    before = farebox.demo_stats()
+    with BalanceWatch(customer) as watch:
+        wires = await in_flight(customer, body, IN_FLIGHT, demo="hang=1")
+        answering = {wire: asyncio.ensure_future(wire.answer()) for wire in wires}
+        await eventually(lambda: sum(task.done() for task in answering.values()) == IN_FLIGHT - K, "72 refusals", 15)
+        assert customer.balance.held == K * hold
+        assert customer.balance.available == 0
+        for wire, task in answering.items():
+            if task.done():
+                assert_credit_held(task.result())
+            else:
+                task.cancel()
+                wire.hang_up()
+        await eventually(lambda: customer.balance.held == 0, "every hold ended")
+    assert watch.least_available == 0
+    read = K * hold - customer.balance.posted
+    assert 0 < read < K * hold // 10, "what was read is charged"
+    assert farebox.demo_stats()["requests"] - before["requests"] == K
+
+    farebox.grant(customer.account_id, f"{read / 10**9:.9f}")
+    answers = await asyncio.gather(*(post(customer, body, demo="tokens=1") for _ in range(K)))
+    assert [answer.status for answer in answers] == [200] * K, "all of it is spendable at once"
+    assert differences(farebox) == []
+
+
+async def test_a_call_short_for_a_moment_is_served_when_the_money_comes_back(patient: Farebox) -> None:
+    with gated(patient) as gate:
+        body = gate_body(stream=False)
+        hold = await hold_of(patient, gate, body)
+        customer = with_balance(patient, hold + hold // 2)
+        first = asyncio.ensure_future(post(customer, body))
+        await eventually(lambda: gate.waiting == 1, "the first reached the provider")
+        second = asyncio.ensure_future(post(customer, body))
+        await asyncio.sleep(0.15)
+        assert not second.done()
+        assert gate.waiting == 1, "the second call must not have been forwarded without a hold"
+        gate.open()
+        answers = await within(30, asyncio.gather(first, second))  # woken: who waits to the end is refused
+        assert [answer.status for answer in answers] == [200, 200]
+        assert "farebox-output-limit" not in answers[1].headers
+        assert customer.balance.held == 0
+
+
+async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refused(patient: Farebox) -> None:
+    with gated(patient) as gate:
+        body = gate_body(stream=False)
+        hold = await hold_of(patient, gate, body)
+        customer = with_balance(patient, hold)
+        first = asyncio.ensure_future(post(customer, body))
+        await eventually(lambda: gate.waiting == 1, "the first reached the provider")
+        second = asyncio.ensure_future(post(customer, body))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        gate.open()
+        answers = await within(30, asyncio.gather(first, second))
+        assert [answer.status for answer in answers] == [200, 200]
+        # The first charge is what the second can no longer hold.
+        missing = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
+        assert int(answers[1].headers["farebox-output-limit"]) == 4096 - math.ceil(missing / 2000)
+
+
+async def test_a_caller_that_waits_for_money_and_goes_away_leaves_no_hold(patient: Farebox) -> None:
+    with gated(patient) as gate:
+        body = gate_body(stream=False)
+        hold = await hold_of(patient, gate, body)
+        customer = with_balance(patient, hold)
+        first = asyncio.ensure_future(post(customer, body))
+        await eventually(lambda: gate.waiting == 1, "the first reached the provider")
+        second = await start(customer, body)
+        await asyncio.sleep(0.1)
+        second.hang_up()
+        await eventually(lambda: len(log_rows(customer)) == 1, "the call that gave up is in the log")
+        [row] = log_rows(customer)
+        assert row["status_code"] == 499
+        assert row["farebox"] | {"first_byte_ms": None} == {
+            "charge_nanos": 0,
+            "outcome": "released",
+            "error": "the client went away",
+            "first_byte_ms": None,
+        }
+        assert customer.balance.held == hold
+        gate.open()
+        assert (await within(30, first)).status == 200
+        assert customer.balance.held == 0
+        assert gate.seen == 2
+
+
+# --- a small balance --------------------------------------------------------------------------------------------------
+
+
+def openai_client(customer: Customer) -> openai.OpenAI:
+    return openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/demo")
+
+
+def anthropic_client(customer: Customer) -> anthropic.Anthropic:
+    return anthropic.Anthropic(api_key=customer.token, base_url=f"{customer.gateway_url}/demo")
+
+
+def google_client(customer: Customer) -> genai.Client:
+    options = genai_types.HttpOptions(base_url=f"{customer.gateway_url}/demo")
+    return genai.Client(api_key=customer.token, http_options=options)
+
+
+def by_chat(customer: Customer, most: int) -> None:
+    with openai_client(customer) as client:
+        client.chat.completions.create(
+            model="demo-1", messages=[{"role": "user", "content": "Hello there"}], max_tokens=most
+        )
+
+
+def by_new_chat(customer: Customer, most: int) -> None:
+    with openai_client(customer) as client:
+        client.chat.completions.create(
+            model="demo-1", messages=[{"role": "user", "content": "Hello there"}], max_completion_tokens=most
+        )
+
+
+def by_responses(customer: Customer, most: int) -> None:
+    with openai_client(customer) as client:
+        client.responses.create(model="demo-1", input="Hello there", max_output_tokens=most)
+
+
+def by_messages(customer: Customer, most: int) -> None:
+    with anthropic_client(customer) as client:
+        client.messages.create(
+            model="demo-1", messages=[{"role": "user", "content": "Hello there"}], max_tokens=most, timeout=30
+        )
+
+
+def by_generate(customer: Customer, most: int) -> None:
+    with google_client(customer) as client:
+        client.models.generate_content(
+            model="demo-1",
+            contents="Hello there",
+            config=genai_types.GenerateContentConfig(max_output_tokens=most),
+        )
+
+
+ASKING: dict[str, tuple[Callable[[Customer, int], None], Callable[[Any], int]]] = {
+    "chat": (by_chat, lambda body: body["max_tokens"]),
+    "chat, new name": (by_new_chat, lambda body: body["max_completion_tokens"]),
+    "responses": (by_responses, lambda body: body["max_output_tokens"]),
+    "messages": (by_messages, lambda body: body["max_tokens"]),
+    "generate": (by_generate, lambda body: body["generationConfig"]["maxOutputTokens"]),
+}
+
+
+@pytest.mark.parametrize("way", ASKING)
+def test_a_large_output_limit_is_cut_to_the_balance(farebox: Farebox, way: str) -> None:
+    ask, limit_in = ASKING[way]
+    nanos = parse_usd("0.002")
+    customer = with_balance(farebox, nanos)
+    ask(customer, 64_000)
+    forwarded = json.loads(farebox.demo_journal(1)[-1]["body"])
+    limit = limit_in(forwarded)
+    [row] = log_rows(customer)
+    receipt = customer.receipt(row["id"])
+    assert 100 < limit < nanos // 2_000, "as much as the money affords, and not more"
+    assert receipt["hold_nanos"] <= nanos
+    assert nanos - receipt["hold_nanos"] < 2_000, "one more token would not have fitted"
+    assert 0 < receipt["charge_nanos"] == nanos - customer.balance.posted
+
+
+async def test_the_answer_says_that_its_output_was_limited(farebox: Farebox) -> None:
+    customer = with_balance(farebox, parse_usd("0.002"))
+    answer = await post(customer, chat_body(max_tokens=64_000), demo="tokens=2000")
+    assert answer.status == 200
+    limit = int(answer.headers["farebox-output-limit"])
+    assert json.loads(farebox.demo_journal(1)[-1]["body"])["max_tokens"] == limit
+    assert answer.json()["usage"]["completion_tokens"] == limit
+    assert answer.json()["choices"][0]["finish_reason"] == "length"
+    receipt = customer.receipt(answer.log_id)
+    assert receipt["charge_nanos"] <= receipt["hold_nanos"]
+    assert customer.balance.available >= 0
+
+    roomy = farebox.funded("5")
+    answer = await post(roomy, chat_body(max_tokens=64_000))
+    assert "farebox-output-limit" not in answer.headers
+
+
+async def test_a_body_that_is_not_utf_8_is_refused_and_leaves_no_hold(farebox: Farebox) -> None:
+    customer = with_balance(farebox, parse_usd("0.002"))
+    broken = b'{"contents":[{"parts":[{"text":"Hello"}]}],"generationConfig":{"maxOutputTokens":64000,"\xff":1}}'
+    answer = await post(customer, broken, "demo/v1beta/models/demo-1:generateContent")
+    assert answer.status == 400, answer.body
+    assert (log_rows(customer), customer.balance.held) == ([], 0), "it is refused before it is a call"
+    answer = await post(customer, chat_body(stream=True)[:-1] + b',"stream_options":{"\xff":1}}')
+    assert answer.status == 400, answer.body
+
+
+OUT_OF_MONEY: dict[str, tuple[Callable[[Customer, int], None], type[Exception]]] = {
+    "chat": (by_chat, openai.APIStatusError),
+    "responses": (by_responses, openai.APIStatusError),
+    "messages": (by_messages, anthropic.APIStatusError),
+    "generate": (by_generate, genai_errors.ClientError),
+}
+
+
+@pytest.mark.parametrize("balance", ["nothing", "too little for a word"])
+@pytest.mark.parametrize("way", OUT_OF_MONEY)
+def test_without_money_the_sdk_raises_402_and_does_not_try_again(farebox: Farebox, way: str, balance: str) -> None:
+    ask, kind = OUT_OF_MONEY[way]
+    customer = farebox.funded("0.00001")
+    if balance == "nothing":
+        account_id = farebox.create_account()
+        customer = Customer(farebox, account_id, farebox.create_token(account_id))
+    before = farebox.demo_stats()["requests"]
+    with pytest.raises(kind) as caught:
+        ask(customer, 100)
+    error: Any = caught.value
+    assert (error.code if way == "generate" else error.status_code) == 402
+    # The OpenAI SDK keeps Cloudflare's array of errors in `body`; the others show theirs in the exception's text.
+    said = str(error.body) if isinstance(error, openai.APIStatusError) else str(error)
+    assert "2021" in said
+    assert "Insufficient credits" in said
+    assert farebox.demo_stats()["requests"] == before, "it was refused before the call"
+    [row] = log_rows(customer)  # one: an SDK that tries again makes more
+    assert (row["status_code"], row["cost"], row["farebox"]["outcome"]) == (402, 0, "refused")
+    assert customer.balance.held == 0
+
+
+async def test_no_money_and_money_held_are_told_apart(farebox: Farebox) -> None:
+    answer = await post(farebox.funded("0.00001"), chat_body(max_tokens=100))
+    assert (answer.status, answer.code) == (402, 2021)
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+    body = answer.json()
+    assert body["success"] is False
+    assert body["httpCode"] == 402
+    assert body["internalCode"] == 2021
+    assert "Insufficient credits" in body["message"]

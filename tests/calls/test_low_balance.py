@@ -1,0 +1,155 @@
+"""A balance that runs low under real calls: one request for credit, one message, calls told to try again."""
+
+import asyncio
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from google.genai import errors as genai_errors
+
+from farebox.calls.credit_refusal import credit_refusal
+from farebox.errors import NO_CREDIT, TOP_UP_UNDER_WAY
+from farebox.ledger.commands import Outcome, Verdict
+from farebox.storage.sql import Connection
+from tests.calls.kit import differences, log_rows, until
+from tests.calls.test_exact_admission import ASKING, openai_client, with_balance
+from tests.calls.wire import chat_body, post
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("low")) as served:
+        yield served
+
+
+def write(customer: Customer, sql: str, *values: object) -> None:
+    def job(connection: Connection) -> None:
+        connection.execute(sql, (*values, customer.account_id))
+
+    customer.farebox.run(customer.farebox.services.database.write(job))
+
+
+def read(customer: Customer, sql: str) -> list[Any]:
+    services = customer.farebox.services
+    return customer.farebox.run(services.database.scan(lambda c: c.execute(sql, (customer.account_id,)).fetchall()))
+
+
+def arm(customer: Customer, below: int) -> None:
+    """An active rule whose threshold is `below` nano-dollars."""
+    write(
+        customer,
+        "INSERT INTO top_up_rules (bucket, account_id, amount_cents, threshold_cents, monthly_cap_cents, state, "
+        "updated_at) SELECT bucket, account_id, 1000, 500, 10000, 'active', 1 FROM accounts WHERE account_id = ?",
+    )
+    write(customer, "UPDATE balances SET top_up_below = ? WHERE account_id = ?", below)
+
+
+def buying(customer: Customer) -> None:
+    """An auto top-up that the processor is at; nobody looks after it."""
+    write(
+        customer,
+        "INSERT INTO top_ups (bucket, account_id, top_up_id, kind, state, credit_cents, fee_cents, tax_cents, lines, "
+        "created_at, updated_at, next_at) "
+        f"SELECT bucket, account_id, 'auto-1', 'auto', 'processing', 1000, 0, 0, '{{}}', 1, 1, {2**60} "
+        "FROM accounts WHERE account_id = ?",
+    )
+
+
+async def test_a_hundred_calls_across_the_threshold_ask_for_credit_once(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    posted = customer.balance.posted
+    await asyncio.to_thread(arm, customer, posted - 50_000)
+    await asyncio.to_thread(write, customer, "UPDATE balances SET low_below = ? WHERE account_id = ?", posted - 60_000)
+    answers = await asyncio.gather(*(post(customer, chat_body(max_tokens=10)) for _ in range(100)))
+    assert {answer.status for answer in answers} == {200}
+    assert read(customer, "SELECT top_up_below FROM balances WHERE account_id = ?") == [(None,)]
+    assert read(customer, "SELECT kind FROM top_ups WHERE account_id = ?") == [("auto",)]
+    [(content,)] = read(customer, "SELECT content FROM notices WHERE account_id = ? AND kind = 'low_balance'")
+    assert posted - 120_000 < json.loads(content)["posted_nanos"] < posted - 60_000, (
+        "told by the charge that crossed the mark"
+    )
+    assert differences(farebox) == []
+
+
+async def test_a_refusal_while_credit_is_being_bought_is_not_final(farebox: Farebox) -> None:
+    customer = farebox.funded("0.00001")
+    await asyncio.to_thread(buying, customer)
+    refused = await post(customer, chat_body(max_tokens=100))
+    assert (refused.status, refused.code) == (503, 2929)
+    assert refused.headers["retry-after"] == "2"
+    assert "x-should-retry" not in refused.headers
+    [row] = log_rows(customer)
+    assert (row["status_code"], row["farebox"]["error"]) == (503, "top_up_under_way")
+    await asyncio.to_thread(write, customer, "UPDATE top_ups SET state = 'action_required' WHERE account_id = ?")
+    refused = await post(customer, chat_body(max_tokens=100))
+    assert (refused.status, refused.code) == (402, 2021), "what waits for the owner may wait for days"
+
+
+async def test_the_refusal_that_asks_for_credit_is_not_final_itself(farebox: Farebox) -> None:
+    customer = farebox.funded("0.00001")
+    await asyncio.to_thread(arm, customer, 20_000)
+    refused = await post(customer, chat_body(max_tokens=100))
+    assert (refused.status, refused.code) == (503, 2929)
+    assert len(read(customer, "SELECT top_up_id FROM top_ups WHERE account_id = ?")) == 1
+
+
+def test_where_payments_are_off_nothing_is_under_way(farebox: Farebox) -> None:
+    customer = farebox.funded("0.00001")
+    buying(customer)
+    verdict, services = Verdict(Outcome.REFUSED), farebox.services
+    problem = farebox.run(credit_refusal(services, customer.account_id, verdict, 5))
+    assert problem.kind is TOP_UP_UNDER_WAY
+    without = dataclasses.replace(services, processor=None)
+    problem = farebox.run(credit_refusal(without, customer.account_id, verdict, 5))
+    assert problem.kind is NO_CREDIT
+
+
+def test_the_openai_sdk_tries_again_and_is_served_when_the_credit_is_there(farebox: Farebox) -> None:
+    customer = with_balance(farebox, 10_000)
+    buying(customer)
+
+    def pay() -> None:
+        until(lambda: log_rows(customer), "the first refusal")
+        farebox.grant(customer.account_id, "1")
+
+    paying = threading.Thread(target=pay)
+    paying.start()
+    with openai_client(customer) as client:
+        answer = client.chat.completions.create(
+            model="demo-1", messages=[{"role": "user", "content": "Hello there"}], max_tokens=100
+        )
+    paying.join()
+    assert answer.choices[0].message.content
+    assert [row["status_code"] for row in log_rows(customer)] == [200, 503]
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("responses", openai.InternalServerError),
+        ("messages", anthropic.InternalServerError),
+        ("generate", genai_errors.ServerError),
+    ],
+)
+def test_every_sdk_understands_that_credit_is_being_bought(
+    farebox: Farebox, way: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for base in (openai._base_client.BaseClient, anthropic._base_client.BaseClient):
+        monkeypatch.setattr(base, "_calculate_retry_timeout", lambda *_: 0.01)
+    customer = with_balance(farebox, 10_000)
+    buying(customer)
+    with pytest.raises(kind) as caught:
+        ASKING[way][0](customer, 100)
+    error: Any = caught.value
+    assert (error.code if way == "generate" else error.status_code) == 503
+    assert "credit is being bought" in (str(error.body) if isinstance(error, openai.APIStatusError) else str(error))
+    tries = [row["status_code"] for row in log_rows(customer)]
+    assert tries == ([503] if way == "generate" else [503, 503, 503])

@@ -1,0 +1,142 @@
+"""Nothing between the commit of a charge and the last byte of its answer may raise, whatever looks on breaks."""
+
+import asyncio
+import os
+import sys
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from farebox import logs
+from farebox.http.exchange import HeaderList
+from farebox.http.server.headers import header_lines, sendable
+from farebox.jobs import Jobs
+from farebox.runtime.observers import best_effort
+from farebox.runtime.waiters import Waiters
+from farebox.storage.sql import DatabaseUnavailable
+from farebox.worker import Periodic, _every
+from tests.calls.kit import differences, log_row, price_of
+from tests.calls.wire import chat_body, post
+from tests.engines import ON_BOTH_ENGINES
+from tests.support import Customer
+
+pytestmark = ON_BOTH_ENGINES
+
+COST = price_of(2, 5)
+
+
+class Broken:
+    """A logger each of whose methods raises; counts what it was asked to say."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def say(event: str, **values: object) -> None:
+            self.said.append(event)
+            raise OSError(28, "No space left on device")
+
+        return say
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
+    """Every logger of the program, whoever waits for money, and the alarms."""
+    logger = Broken()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("farebox.") and hasattr(getattr(module, "log", None), "warning"):
+            monkeypatch.setattr(module, "log", logger)
+
+    def wake(self: Waiters, account_id: str) -> None:
+        logger.said.append("wake")
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Waiters, "wake", wake)
+    return logger
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_charged_call_is_answered_whatever_looks_on_breaks(
+    customer: Customer, broken: Broken, stream: bool
+) -> None:
+    more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    body = chat_body(max_tokens=50, **more)
+    answer = await post(customer, body, demo="tokens=5")
+    assert (answer.status, answer.whole) == (200, True)
+    if stream:
+        assert answer.events[-1] == "[DONE]"
+    assert {"call", "wake"} <= set(broken.said)
+    assert log_row(customer, answer.log_id)["farebox"]["charge_nanos"] == COST
+    assert (customer.balance.posted, customer.balance.held) == (5_000_000_000 - COST, 0)
+    assert differences(customer.farebox) == []
+
+
+@pytest.mark.parametrize("demo", ["usage=absurd", "nousage_stream=1", "cut=2"])
+async def test_nor_does_what_is_unusual_about_a_call(customer: Customer, broken: Broken, demo: str) -> None:
+    """A charge above its hold, a usage that is missing, an answer that broke off: each has lines of its own."""
+    answer = await post(customer, chat_body(max_tokens=50, stream=True), demo=demo)
+    assert answer.status == 200
+    assert "observer failed" in broken.said
+    assert customer.balance.held == 0
+    assert differences(customer.farebox) == []
+
+
+async def test_a_refused_call_has_its_own_answer(customer: Customer, broken: Broken) -> None:
+    answer = await post(customer, b"{", demo="tokens=5")
+    assert (answer.status, answer.code) == (400, 2901)
+
+
+async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer, broken: Broken) -> None:
+    services, turns = customer.farebox.services, 0
+    failures: list[Exception] = [ValueError("a mistake"), DatabaseUnavailable("away"), DatabaseUnavailable("away")]
+
+    async def job(_: Any) -> None:
+        nonlocal turns
+        turns += 1
+        if failures:
+            raise failures.pop(0)
+
+    jobs = Jobs()
+    task = asyncio.ensure_future(jobs.keep({"job": partial(_every, services, "job", Periodic(0.0, job))}))
+    async with asyncio.timeout(5):
+        while turns < 5:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+    task.cancel()
+    assert jobs.restarts == {("job", "ValueError"): 1}
+    assert broken.said.count("periodic job failed") == 1
+    assert broken.said.count("periodic job waits for the database") == 1
+
+
+def test_what_looks_on_ends_no_cancellation() -> None:
+    with pytest.raises(asyncio.CancelledError), best_effort("a test"):
+        raise asyncio.CancelledError
+
+
+def test_a_reader_that_takes_a_little_at_a_time_is_not_waited_for_at_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would set the pace of all calls."""
+
+    class Poll:
+        waits: ClassVar[list[int]] = []
+
+        def poll(self, wait: int) -> bool:
+            """Room is there for whoever waits."""
+            self.waits.append(wait)
+            return wait > 0
+
+    reading, writing = os.pipe()
+    with open(reading, "rb", 0) as read, open(writing, "w") as stream:
+        sink = logs.Sink(stream, said=lambda lost: b"%d lost" % lost, kept=False)
+        monkeypatch.setattr(sink, "_poll", Poll())
+        monkeypatch.setattr(sink, "_clock", SimpleNamespace(monotonic=lambda: 0.0))
+        for number in range(5):
+            sink.line(f"line {number}")
+        assert [wait for wait in Poll.waits if wait] == [logs._WAIT_MS]
+        assert read.read(100) == b"line 0\n"
+
+
+def test_headers_that_cannot_be_sent_are_left_out() -> None:
+    headers: HeaderList = [("a", "b"), ("bad", "x\r\ny"), ("connection", "close"), ("héhé", "x"), ("c", "\u20ac")]
+    assert sendable(headers) == [("a", "b")]
+    header_lines(sendable(headers))

@@ -1,0 +1,348 @@
+"""Trouble on the operator's key stays with the operator: tenants get our own 503, the operator an alarm."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.errors import PROVIDER_UNAVAILABLE, Problem
+from farebox.http.exchange import Exchange
+from farebox.http.provider_errors import error_headers
+from farebox.http.server import RunningServer, serve
+from farebox.money import parse_usd
+from farebox.runtime import operator_alarms
+from farebox.storage.operator_alarms import Alarm, open_alarms, resolve_alarms
+from tests.calls.kit import differences, log_row, log_rows, set_price, set_provider, until
+from tests.engines import ON_BOTH_ENGINES, read_now
+from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+SLUG, MODEL = "cerebras", "acme-1"
+KEY = "sk-operators-0123456789-tail"
+MASKED = "sk-op***********************tail"
+FIVE = parse_usd("5")
+
+
+class Provider:
+    """Answers every request as the test says; on the server's loop."""
+
+    def __init__(self, farebox: Farebox) -> None:
+        self.status = 200
+        self.kind = "application/json"
+        self.encoding = ""
+        self.headers: list[tuple[str, str]] = []
+        self.pieces: list[bytes] = []
+        self.seen: list[dict[str, str]] = []
+        self.server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
+        self.url = f"http://{self.server.host}:{self.server.port}"
+
+    def says(self, status: int, document: object) -> None:
+        self.status, self.kind = status, "application/json"
+        self.pieces = [json.dumps(document, ensure_ascii=False).encode()]
+
+    def streams(self, *events: object) -> None:
+        self.status, self.kind = 200, "text/event-stream"
+        self.pieces = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
+
+    async def _handle(self, exchange: Exchange) -> None:
+        await exchange.body(2**20)
+        self.seen.append(dict(exchange.headers.items()))
+        headers = [("content-type", self.kind), *self.headers]
+        headers += [("content-encoding", self.encoding)] if self.encoding else []
+        stream = exchange.start(self.status, headers)
+        for piece in self.pieces:
+            await stream.send(piece)
+
+
+@pytest.fixture
+def provider(farebox: Farebox) -> Iterator[Provider]:
+    made = Provider(farebox)
+    set_provider(farebox, SLUG, base_url=made.url, api_key=KEY)
+    set_price(farebox, SLUG, MODEL)
+    farebox.run(farebox.services.database.write(lambda c: resolve_alarms(c, 1)))
+    yield made
+    farebox.run(made.server.close())
+
+
+def call(customer: Customer, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    return httpx.post(
+        f"{customer.gateway_url}/{SLUG}/chat/completions",
+        json={"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 10, **body},
+        headers=customer.headers if headers is None else headers,
+        timeout=30,
+    )
+
+
+def alarms(farebox: Farebox) -> list[Alarm]:
+    return [alarm for alarm in read_now(farebox.services.database, open_alarms) if alarm.about == SLUG]
+
+
+def alarmed(farebox: Farebox) -> Alarm:
+    farebox.run(operator_alarms.work(farebox.services))  # as its periodic job does
+    until(lambda: alarms(farebox), "the alarm is kept")
+    (alarm,) = alarms(farebox)
+    return alarm
+
+
+def stored_body(customer: Customer, log_id: str) -> str:
+    url = f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}/response"
+    return httpx.get(url, headers=customer.headers, timeout=30).text
+
+
+TROUBLE = [
+    (401, "key_refused", {"error": {"message": f"Incorrect API key provided: {MASKED}.", "code": "invalid_api_key"}}),
+    (400, "key_refused", {"code": "x", "error": f"Incorrect API key provided: {MASKED}."}),
+    (402, "no_credit", {"error": {"message": "Insufficient Balance", "type": "unknown_error"}}),
+    (403, "key_refused", {"error": {"message": f"Permission denied: Consumer 'api_key:{KEY}' has been suspended."}}),
+    (429, "no_credit", {"error": {"message": "No quota.", "type": "insufficient_quota", "code": "insufficient_quota"}}),
+    (500, "no_credit", {"error": {"message": "No quota.", "code": "credit_balance_exhausted"}}),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("status", "reason", "document"), TROUBLE)
+def test_a_tenant_is_told_in_our_words(
+    customer: Customer, provider: Provider, status: int, reason: str, document: Any, stream: bool
+) -> None:
+    provider.says(status, document)
+    answer = call(customer, stream=stream)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert answer.headers["retry-after"] == "30"
+    assert "x-should-retry" not in answer.headers
+    for secret in (KEY, MASKED, "tail", "quota", "Balance", "api_key"):
+        assert secret not in answer.text
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    assert (row["status_code"], row["success"]) == (503, False)
+    assert row["farebox"]["error"] == f"provider_unavailable ({reason}, answered {status})"
+    assert "tail" not in json.dumps(row) + stored_body(customer, answer.headers["cf-aig-log-id"])
+    alarm = alarmed(customer.farebox)
+    assert (alarm.kind, alarm.content["reason"], alarm.content["status"]) == ("provider_key_trouble", reason, status)
+    assert "tail" not in str(alarm.content)
+    assert differences(customer.farebox) == []
+
+
+def test_a_path_that_costs_nothing_is_no_exception(customer: Customer, provider: Provider) -> None:
+    provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
+    answer = httpx.get(f"{customer.gateway_url}/{SLUG}/models", headers=customer.headers, timeout=30)
+    assert answer.status_code == 503
+    assert "tail" not in answer.text
+    assert alarmed(customer.farebox).content["status"] == 401
+
+
+@pytest.mark.parametrize(("status", "reason", "document"), TROUBLE)
+def test_the_callers_own_key_is_the_callers_own_matter(
+    customer: Customer, provider: Provider, status: int, reason: str, document: Any
+) -> None:
+    provider.says(status, document)
+    own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    answer = call(customer, own)
+    assert (answer.status_code, answer.content) == (status, provider.pieces[0])
+    assert "retry-after" not in answer.headers
+    assert alarms(customer.farebox) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "document"),
+    [
+        (400, {"error": {"message": "max_tokens is too large", "code": "invalid_request_error"}}),
+        (403, {"error": {"message": "Your input was flagged", "code": 403, "metadata": {"reasons": ["violence"]}}}),
+        (403, {"error": {"message": "There is no access to the model", "code": "model_not_found"}}),
+        (429, {"error": {"message": "Rate limit reached, 20 a minute", "code": "rate_limit_exceeded"}}),
+        (500, {"error": {"message": "Sorry"}}),
+    ],
+)
+def test_what_is_about_the_request_passes_as_it_is(
+    customer: Customer, provider: Provider, status: int, document: Any
+) -> None:
+    provider.says(status, document)
+    answer = call(customer)
+    assert (answer.status_code, answer.content) == (status, provider.pieces[0])
+    assert stored_body(customer, answer.headers["cf-aig-log-id"]).encode() == provider.pieces[0]
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    assert alarms(customer.farebox) == []
+
+
+def test_but_without_the_key(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not use the model"}})
+    answer = call(customer)
+    said = "Key [removed] ([removed]) of org-[removed] may not use the model"
+    assert (answer.status_code, answer.json()) == (403, {"error": {"message": said}})
+    assert "tail" not in stored_body(customer, answer.headers["cf-aig-log-id"])
+
+
+def test_the_next_step_takes_over(customer: Customer, provider: Provider) -> None:
+    provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
+    query = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 10}
+    steps = [
+        {"provider": SLUG, "endpoint": "chat/completions", "query": {"model": MODEL, **query}},
+        {"provider": "demo", "endpoint": "chat/completions", "query": {"model": "demo-1", **query}},
+    ]
+    answer = httpx.post(customer.gateway_url, json=steps, headers=customer.headers, timeout=30)
+    assert (answer.status_code, answer.headers["cf-aig-step"]) == (200, "1")
+    assert alarmed(customer.farebox).content["status"] == 401
+    assert [row["success"] for row in log_rows(customer)] == [True, False]
+    assert customer.balance.held == 0
+
+
+def test_which_organization_pays_is_not_the_tenants_to_say(customer: Customer, provider: Provider) -> None:
+    provider.says(500, {"error": {"message": "Sorry"}})
+    call(customer, customer.headers | {"openai-organization": "org-other", "openai-project": "proj_other"})
+    assert not {"openai-organization", "openai-project"} & set(provider.seen[-1])
+
+
+def test_whether_to_try_again_is_the_operators_to_say() -> None:
+    assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."), "openai")
+    assert error_headers(Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30), "openai")[1:] == [("retry-after", "30")]
+
+
+def chunk(**more: Any) -> dict[str, Any]:
+    return {"id": "1", "object": "chat.completion.chunk", "model": MODEL, **more}
+
+
+WORD = chunk(choices=[{"index": 0, "delta": {"content": "word "}, "finish_reason": None}])
+NO_MONEY = {"code": 402, "message": f"Insufficient credits of {MASKED}"}
+
+
+def test_a_good_answer_that_reports_it_is_no_better(customer: Customer, provider: Provider) -> None:
+    provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
+    answer = call(customer)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    assert row["farebox"]["error"] == "provider_unavailable (no_credit, answered 200)"
+    assert alarmed(customer.farebox).content["reason"] == "no_credit"
+
+
+def test_other_failures_in_a_good_answer_pass(customer: Customer, provider: Provider) -> None:
+    provider.says(200, {"error": {"code": 502, "message": "The provider is down"}})
+    answer = call(customer)
+    assert (answer.status_code, answer.content) == (200, provider.pieces[0])
+    assert customer.balance.held == 0
+    assert alarms(customer.farebox) == []
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider, before: int) -> None:
+    provider.streams(*[WORD] * before, chunk(choices=[], error=NO_MONEY))
+    answer = call(customer, stream=True)
+    assert answer.status_code == 200
+    *words, last = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert words == [WORD] * before
+    assert last["error"]["message"].startswith("cerebras takes no calls from this service")
+    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert customer.balance.held == 0
+    assert alarmed(customer.farebox).content["reason"] == "no_credit"
+    assert differences(customer.farebox) == []
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_nor_is_one_object_in_the_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
+    provider.says(200, {"error": NO_MONEY})
+    provider.kind = kind
+    answer = call(customer, stream=True)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert "tail" not in answer.text
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+
+
+def test_nor_are_events_under_another_type_with_their_length(customer: Customer, provider: Provider) -> None:
+    provider.streams({"error": NO_MONEY})
+    provider.kind, provider.headers = "application/json", [("content-length", str(len(provider.pieces[0])))]
+    answer = call(customer, stream=True, stream_options={"include_usage": True})
+    assert "cerebras takes no calls from this service" in answer.text
+    assert "tail" not in answer.text
+
+
+def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
+    provider.streams(WORD, chunk(choices=[], error=NO_MONEY))
+    own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    assert call(customer, own, stream=True).content == b"".join(provider.pieces)
+    assert alarms(customer.farebox) == []
+
+
+def test_an_error_that_comes_compressed_is_read(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": f"Permission denied: Consumer 'api_key:{KEY}' has been suspended."}})
+    provider.pieces, provider.encoding = [gzip.compress(provider.pieces[0])], "gzip"
+    answer = call(customer)
+    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+
+
+def test_an_error_that_cannot_be_read_passes_without_its_body(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": f"Key {KEY}"}})
+    provider.encoding = "compress"
+    answer = call(customer)
+    assert (answer.status_code, answer.content) == (403, b"")
+
+
+def test_the_account_is_not_named_in_headers(customer: Customer, provider: Provider) -> None:
+    provider.says(429, {"error": {"message": "Rate limit", "code": "rate_limit_exceeded"}})
+    provider.headers = [("openai-organization", "acme"), ("x-ratelimit-limit-requests", "20")]
+    answer = call(customer)
+    assert answer.headers.get("openai-organization") is None
+    assert answer.headers["x-ratelimit-limit-requests"] == "20"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", ""])
+def test_nor_is_one_in_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
+    provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
+    provider.kind = kind
+    answer = call(customer, stream=True)
+    events = kind == "text/event-stream"  # so that its head has been passed on before the first byte came
+    assert answer.status_code == (200 if events else 503)
+    assert "cerebras takes no calls from this service" in answer.text
+    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert alarmed(customer.farebox).content["reason"] == "no_credit"
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+    assert differences(customer.farebox) == []
+
+
+def test_an_answer_in_place_of_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
+    said = {"message": {"content": f"org-AbCdEf0123 has {MASKED}"}}
+    for kind in ("application/json", "text/event-stream"):
+        provider.says(200, {"choices": [said], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
+        provider.kind = kind
+        assert call(customer, stream=True).content == provider.pieces[0]
+
+
+@pytest.mark.parametrize("ends", ["\n\n", "\r\n\r\n", "\r\r", "\n"])
+@pytest.mark.parametrize("named", [False, True], ids=["data only", "named"])
+def test_an_error_in_a_stream_however_its_lines_end(
+    customer: Customer, provider: Provider, ends: str, named: bool
+) -> None:
+    end = ends[: max(1, len(ends) // 2)]
+    for error, told in (
+        (NO_MONEY, "takes no calls"),
+        ({"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not", "code": "no"}, "[removed]"),
+    ):
+        name = f"event: error{end}" if named else ""
+        whole = f"data: {json.dumps(WORD)}{ends}{name}data: {json.dumps({'error': error})}{ends}".encode()
+        provider.status, provider.kind = 200, "text/event-stream"
+        for provider.pieces in ([whole], [whole[at : at + 1] for at in range(len(whole))]):
+            answer = call(customer, stream=True)
+            assert answer.status_code == 200
+            assert "word " in answer.text
+            assert told in answer.text
+            assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+
+
+@pytest.mark.parametrize("begun", [1, 12, len(KEY) - 1])
+def test_nor_does_an_error_that_is_cut_end_in_the_key(customer: Customer, provider: Provider, begun: int) -> None:
+    """What comes before it may be quoted from the request, so that its place is the tenant's to choose."""
+    provider.says(500, {})
+    provider.pieces = [b"z" * (2**20 - begun) + KEY.encode() + b" more"]
+    answer = call(customer)
+    assert answer.status_code == 500
+    assert answer.content.strip(b"z") == b""
+
+
+def test_headers_of_an_error_pass_without_the_key(customer: Customer, provider: Provider) -> None:
+    provider.says(403, {"error": {"message": "The model is not for you", "code": "model_not_found"}})
+    provider.headers = [("x-said", f"{KEY} and {MASKED}"), ("x-other", "well")]
+    answer = call(customer)
+    assert (answer.headers["x-said"], answer.headers["x-other"]) == ("[removed] and [removed]", "well")

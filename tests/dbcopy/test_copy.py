@@ -1,0 +1,382 @@
+"""`farebox copy` moves everything, either way, proves it, and refuses what it cannot do."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.clock import SystemClock
+from farebox.operator.copying import CopyRefused, copy_installation
+from farebox.storage.buckets import bucket_numbers, hashint4, shard_of
+from farebox.storage.dbcopy import Progress, Row
+from farebox.storage.dbcopy.sqlite import SqliteSource, SqliteTarget
+from farebox.storage.half_copied import COPYING
+from farebox.storage.tables import Table, tables
+from tests.dbcopy.kit import (
+    BODY_BYTES,
+    SECRET_KEY,
+    Rich,
+    add_calls,
+    ask,
+    command,
+    copied,
+    environment,
+    farebox,
+    of_file,
+    of_postgres,
+    refused,
+    url_of,
+)
+from tests.engines import SQLITE_ONLY
+from tests.postgres.server import PostgresServer
+from tests.support import Customer, running_farebox
+
+pytestmark = SQLITE_ONLY  # each test says which database is on which engine
+
+SLOW_CALLS = 100_000 if os.environ.get("FAREBOX_TEST_LONG") else 10_000
+
+
+# --- what is copied ---------------------------------------------------------------------------------------------------
+
+
+def test_every_table_of_either_engine_is_copied(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    """The list comes from the migrations: a table that they add is in it, and one made elsewhere fails here."""
+    assert farebox(tmp_path, "migrate", FAREBOX_DATABASE_URL=postgres_url).returncode == 0
+    catalogue = postgres.query(
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' "
+        "AND table_name != 'schema_version'",
+        postgres_url,
+    )
+    assert {(table, column) for table, column in catalogue} == {
+        (table.name, column) for table in tables() for column in table.columns
+    }
+
+
+def test_every_table_can_be_copied() -> None:
+    for table in tables():
+        assert table.key, f"{table.name} needs a primary key: it is copied in its order"
+        assert not table.in_buckets or "account_id" in table.columns, table.name
+
+
+def test_to_postgres_and_back(rich: Rich, postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    before = of_file(rich.database)
+    empty = {name for name, found in before.items() if not found}
+    assert {
+        "top_ups",
+        "refunds",
+        "documents",
+        "calls",
+        "call_bodies",
+        "holds",
+        "top_up_rules",
+        "operator_alarms",
+    }.isdisjoint(empty)
+    said = copied(rich.folder, url_of(rich.database), postgres_url)
+    assert "secret.key" in said
+    assert "journal" in said
+    assert of_postgres(postgres, postgres_url) == before == of_file(rich.database)
+    there = tmp_path / "there" / "farebox.db"
+    copied(rich.folder, postgres_url, url_of(there))
+    assert of_file(there) == before
+    checked = farebox(tmp_path, "check", FAREBOX_DATABASE_URL=url_of(there))
+    assert "the books balance" in checked.stdout, checked.stderr
+
+
+def test_the_target_serves_what_the_source_did(rich: Rich, postgres: PostgresServer, postgres_url: str) -> None:
+    copied(rich.folder, url_of(rich.database), postgres_url, "--buckets", "4")
+    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
+        assert ask(served.url, rich.account_id, rich.token, rich.log_ids) == rich.told
+        spent = served.balance(rich.account_id).posted
+        answer = Customer(served, rich.account_id, rich.token).chat("A call at the new address")
+        assert answer.status_code == 200, answer.text
+        assert served.balance(rich.account_id).posted < spent
+    ended = farebox(rich.folder, "check", FAREBOX_DATABASE_URL=postgres_url)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_accounts_get_new_buckets_and_all_their_rows_follow(
+    rich: Rich, postgres: PostgresServer, postgres_url: str
+) -> None:
+    for number in range(20):
+        assert farebox(rich.folder, "account", "create", "--name", "more", "--id", f"more{number}").returncode == 0
+    before = of_file(rich.database)
+    copied(rich.folder, url_of(rich.database), postgres_url, "--buckets", "4")
+    assert of_postgres(postgres, postgres_url) == before
+    used = {bucket for (bucket,) in postgres.query("SELECT DISTINCT bucket FROM accounts", postgres_url)}
+    assert used == set(bucket_numbers(4))
+    for table in tables():
+        if table.in_buckets:
+            astray = postgres.query(
+                f"SELECT 1 FROM {table.name} t JOIN accounts a ON a.account_id = t.account_id AND a.bucket != t.bucket",
+                postgres_url,
+            )
+            assert not astray, table.name
+
+
+def test_new_accounts_go_into_the_buckets_of_the_setting(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    setting = {"FAREBOX_DATABASE_URL": postgres_url, "FAREBOX_BUCKETS": "4"}
+    for number in range(12):
+        farebox(tmp_path, "account", "create", "--name", "new", "--id", f"new{number}", **setting)
+    used = {bucket for (bucket,) in postgres.query("SELECT DISTINCT bucket FROM balances", postgres_url)}
+    assert used <= set(bucket_numbers(4))
+    assert len(used) > 1
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 3, 8, 24, 32, 100])
+def test_each_bucket_owns_a_shard(buckets: int) -> None:
+    numbers = bucket_numbers(buckets)
+    assert numbers[0] == 0
+    assert sorted(shard_of(number, buckets) for number in numbers) == list(range(buckets))
+
+
+def test_the_hash_is_postgresqls(postgres: PostgresServer) -> None:
+    found = postgres.query("SELECT n, hashint4(n) FROM generate_series(0, 10000) n")
+    assert all(hashint4(number) == hashed for number, hashed in found)
+
+
+# --- cut off ----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_anywhere_it_goes_on_and_doubles_nothing(
+    rich: Rich, postgres: PostgresServer, postgres_url: str
+) -> None:
+    add_calls(rich.database, "busy", 20_000)
+    before = of_file(rich.database)
+    kills = 0
+    for killed_after in (1, 5):
+        kills += _killed(rich, postgres_url, partial(_has_come, postgres, postgres_url, killed_after))
+    assert kills == 2
+    ended = farebox(rich.folder, "balance", "--account", "busy", FAREBOX_DATABASE_URL=postgres_url)
+    assert ended.returncode == 1
+    assert "half copied" in ended.stderr
+    assert "farebox copy" in ended.stderr
+    served = subprocess.run(
+        command(rich.folder, "serve", "--port", str(_free_port())),
+        env=environment(FAREBOX_DATABASE_URL=postgres_url), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "half copied" in served.stderr
+    other = refused(rich.folder, url_of(rich.database), postgres_url, "--buckets", "7")
+    assert "part of another copy" in other
+    copied(rich.folder, url_of(rich.database), postgres_url)
+    assert of_postgres(postgres, postgres_url) == before
+
+
+def test_killed_into_a_file(rich: Rich, tmp_path: Path) -> None:
+    add_calls(rich.database, "busy", 20_000)
+    there = tmp_path / "there.db"
+    assert _killed(rich, url_of(there), lambda: _batches_in_file(there) >= 3)
+    ended = farebox(rich.folder, "balance", "--account", "busy", FAREBOX_DATABASE_URL=url_of(there))
+    assert "half copied" in ended.stderr
+    copied(rich.folder, url_of(rich.database), url_of(there))
+    assert of_file(there) == of_file(rich.database)
+
+
+def test_a_source_that_changed_between_two_runs_is_found_out(rich: Rich, tmp_path: Path) -> None:
+    there = tmp_path / "there.db"
+
+    def cut_off(what: str, *_: int) -> None:
+        if what == "Copying calls":
+            raise InterruptedError(what)
+
+    with (
+        closing(SqliteSource(rich.database)) as source,
+        closing(SqliteTarget(there)) as target,
+        pytest.raises(InterruptedError),
+    ):
+        copy_installation(source, target, origin="", buckets=1, now_ms=0, report=cut_off)
+    assert farebox(rich.folder, "account", "create", "--name", "late", "--id", "-late").returncode == 0
+    why = refused(rich.folder, url_of(rich.database), url_of(there))
+    assert "do not agree" in why
+    assert "accounts, rows" in why
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _killed(rich: Rich, target: str, when: Callable[[], bool]) -> bool:
+    """Begin to copy, and kill it when it has come so far; whether it was killed before its end."""
+    process = subprocess.Popen(
+        command(rich.folder, "copy", "--from", url_of(rich.database), "--to", target),
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not when():
+        assert time.monotonic() < deadline, "it never came so far"
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    output, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert not output
+    return True
+
+
+def _has_come(server: PostgresServer, url: str, batches: int) -> bool:
+    return _batches(server, url) >= batches
+
+
+def _batches(server: PostgresServer, url: str) -> int:
+    """How many tables and batches have come to the target."""
+    if server.query(f"SELECT to_regclass('{COPYING}')", url)[0][0] is None:
+        return 0
+    return int(
+        server.query("SELECT count(*) / 5000 FROM (SELECT 1 FROM calls UNION ALL SELECT 1 FROM holds) x", url)[0][0]
+    )
+
+
+def _batches_in_file(path: Path) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            return int(connection.execute("SELECT count(*) / 5000 FROM calls").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_with_data_is_refused(rich: Rich, postgres_url: str, tmp_path: Path) -> None:
+    farebox(tmp_path, "account", "create", "--name", "theirs", "--id", "theirs", FAREBOX_DATABASE_URL=postgres_url)
+    why = refused(rich.folder, url_of(rich.database), postgres_url)
+    assert "the target has data already" in why
+    assert "accounts" in why
+    ended = farebox(tmp_path, "balance", "--account", "theirs", FAREBOX_DATABASE_URL=postgres_url)
+    assert ended.returncode == 0, ended.stderr  # and it is left as it was
+
+
+def test_a_complete_copy_is_not_copied_over(rich: Rich, tmp_path: Path) -> None:
+    there = url_of(tmp_path / "there.db")
+    copied(rich.folder, url_of(rich.database), there)
+    assert "the target has data already" in refused(rich.folder, url_of(rich.database), there)
+
+
+def test_a_served_file_is_refused_at_either_end(rich: Rich, tmp_path: Path) -> None:
+    with running_farebox(rich.folder, secret_key=SECRET_KEY):
+        assert "serves" in refused(rich.folder, url_of(rich.database), url_of(tmp_path / "there.db"))
+        other = tmp_path / "other"
+        assert farebox(other, "init").returncode == 0
+        assert "serves" in refused(rich.folder, url_of(other / "farebox.db"), url_of(rich.database))
+
+
+def test_living_processes_on_postgres_are_refused(
+    rich: Rich, postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    copied(rich.folder, url_of(rich.database), postgres_url)
+    now = SystemClock().now_ms()
+    postgres.query(f"INSERT INTO instances VALUES ('living', {now}, {now})", postgres_url)
+    why = refused(rich.folder, postgres_url, url_of(tmp_path / "there.db"))
+    assert "1 processes serve the source" in why
+    postgres.query(f"UPDATE instances SET seen_at = {now - 60_000}", postgres_url)
+    copied(rich.folder, postgres_url, url_of(tmp_path / "there.db"))
+
+
+def test_a_connected_process_is_refused_whatever_its_clock_says(rich: Rich, postgres_url: str, tmp_path: Path) -> None:
+    """Its row is old: its clock is behind, or it was frozen and may go on at any moment."""
+    copied(rich.folder, url_of(rich.database), postgres_url)
+    there = url_of(tmp_path / "there.db")
+    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
+        long_ago = "UPDATE instances SET seen_at = 0"
+        served.run(served.services.database.write(lambda connection: connection.execute(long_ago).fetchall()))
+        assert "connected to it: stop them first" in refused(rich.folder, postgres_url, there)
+    copied(rich.folder, postgres_url, there)
+
+
+def test_a_source_whose_books_do_not_balance_is_not_moved(rich: Rich, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(rich.database)) as connection:
+        connection.execute("UPDATE lots SET remaining = remaining - 1 WHERE remaining > 0")
+        connection.commit()
+    why = refused(rich.folder, url_of(rich.database), url_of(tmp_path / "there.db"))
+    assert "the books of the source do not balance" in why
+
+
+class _Faulty(SqliteTarget):
+    """Spoils the rows of one table on their way."""
+
+    def __init__(self, path: Path, table: str, spoil: Callable[[Row], Row | None]) -> None:
+        super().__init__(path)
+        self._spoilt = table
+        self._spoil = spoil
+
+    def add(self, table: Table, batch: Sequence[Row], progress: Progress) -> None:
+        if table.name == self._spoilt:
+            batch = [spoilt for fields in batch if (spoilt := self._spoil(fields)) is not None]
+        super().add(table, batch, progress)
+
+
+def _replaced(column: str, table: str, value: Callable[[Any], Any]) -> Callable[[Row], Row]:
+    place = next(one for one in tables() if one.name == table).columns.index(column)
+    return lambda fields: (*fields[:place], value(fields[place]), *fields[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("table", "spoil", "why"),
+    [
+        ("transfers", lambda _: None, "transfers, rows"),
+        ("calls", _replaced("charge", "calls", lambda charge: charge + 1), "calls, sum of charge"),
+        ("calls", _replaced("tokens_in", "calls", lambda tokens: 0), "calls, sum of tokens_in"),
+        ("call_bodies", _replaced("request", "call_bodies", lambda body: body[:-1]), "call_bodies, bytes of request"),
+        ("call_bodies", _replaced("response", "call_bodies", lambda _: None), "call_bodies, response present"),
+        ("cards", _replaced("bucket", "cards", lambda _: 3), "cards, rows in the bucket of their account"),
+    ],
+)
+def test_what_is_lost_on_the_way_is_found(
+    rich: Rich, tmp_path: Path, table: str, spoil: Callable[[Row], Row | None], why: str
+) -> None:
+    there = tmp_path / "there.db"
+    with (
+        closing(SqliteSource(rich.database)) as source,
+        closing(_Faulty(there, table, spoil)) as target,
+        pytest.raises(CopyRefused) as refusal,
+    ):
+        copy_installation(source, target, origin="", buckets=1, now_ms=0, report=lambda *_: None)
+    assert why in str(refusal.value)
+    ended = farebox(rich.folder, "check", FAREBOX_DATABASE_URL=url_of(there))
+    assert "half copied" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "why"),
+    [
+        ("sqlite:///{folder}/nothing.db", "sqlite:///{folder}/there.db", "there is no database at"),
+        ("sqlite:///{folder}/rich/farebox.db", "sqlite:///{folder}/rich/farebox.db", "the same database"),
+        ("{folder}/rich/farebox.db", "sqlite:///{folder}/there.db", "write sqlite:///PATH"),
+        ("sqlite:///{folder}/rich/farebox.db", "mysql://there", "write sqlite:///PATH"),
+        ("sqlite:///{folder}/rich/farebox.db", "postgresql://127.0.0.1:1/there", "the database cannot be used now"),
+    ],
+)
+def test_wrong_ends_are_refused(rich: Rich, tmp_path: Path, source: str, target: str, why: str) -> None:
+    assert why in refused(rich.folder, source.format(folder=tmp_path), target.format(folder=tmp_path))
+    assert not (tmp_path / "nothing.db").exists()
+
+
+# --- a large one ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_rate_of_a_large_one(
+    rich: Rich, postgres: PostgresServer, postgres_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_calls(rich.database, "busy", SLOW_CALLS)
+    begun = time.monotonic()
+    copied(rich.folder, url_of(rich.database), postgres_url)
+    took = time.monotonic() - begun
+    ((calls,),) = postgres.query("SELECT count(*) FROM calls WHERE account_id = 'busy'", postgres_url)
+    assert calls == SLOW_CALLS
+    with capsys.disabled():
+        print(
+            f"\nfarebox copy: {SLOW_CALLS:,} calls with bodies of {BODY_BYTES} bytes, copied, compared and checked in "
+            f"{took:.1f} s: {SLOW_CALLS / took:,.0f} calls/s"
+        )

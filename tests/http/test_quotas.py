@@ -1,0 +1,68 @@
+"""What is dear is rationed for each account: nobody uses up the processor's rate limit, nor ours."""
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from farebox.billing.processor_events import REFUSALS_TOLD
+from farebox.http import quotas
+from farebox.http.quotas import Budget
+from farebox.http.routes import ROUTES
+from tests.http.support import errors, http
+from tests.support import Customer, Farebox
+
+OPENED = {"mode": "setup"}
+
+
+@pytest.mark.parametrize(
+    ("budget", "method", "path", "body"),
+    [
+        (quotas.ASKS, "POST", "ai-gateway/billing/topup", {"amount": 1}),
+        (quotas.LOOKS, "GET", "farebox/checkout/cs_test_unknown", None),
+        (quotas.PAGES, "POST", "farebox/checkout", OPENED),
+        (quotas.LINKS, "POST", "farebox/billing-link", None),
+        (quotas.DOCUMENTS, "GET", "farebox/documents/none.pdf", None),
+        (quotas.TESTS, "POST", "farebox/webhooks/none/test", None),
+    ],
+    ids=lambda value: value.name if isinstance(value, Budget) else None,
+)
+def test_an_account_is_served_so_often_and_no_more(
+    farebox: Farebox, budget: Budget, method: str, path: str, body: object
+) -> None:
+    greedy, other = farebox.funded("1"), farebox.funded("1")
+
+    def call(customer: Customer) -> httpx.Response:
+        return http.request(method, f"{customer.api_url}/{path}", json=body, headers=customer.headers)
+
+    first = call(greedy)
+    assert first.status_code != 429
+    for _ in range(budget.limit - 1):
+        quotas.spend(farebox.services, budget, greedy.account_id)
+    refused = call(greedy)
+    assert (refused.status_code, errors(refused)[0][0]) == (429, 2003)
+    assert 0 < int(refused.headers["retry-after"]) <= budget.seconds
+    assert call(other).status_code == first.status_code
+
+
+def test_who_may_not_call_uses_up_nothing(farebox: Farebox) -> None:
+    owner, stranger = farebox.funded("1"), farebox.funded("1")
+    url = f"{owner.api_url}/farebox/webhooks/none/test"
+    for _ in range(quotas.TESTS.limit + 1):
+        assert http.post(url, headers=stranger.headers).status_code == 403
+    assert http.post(url, headers=owner.headers).status_code == 404
+
+
+def test_each_budget_is_somebodys() -> None:
+    used = {route.budget for route in ROUTES}
+    assert {quotas.ASKS, quotas.LOOKS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
+
+
+def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:
+    with capture_logs() as lines:
+        for _ in range(REFUSALS_TOLD + 5):
+            answer = http.post(
+                f"{farebox.url}/webhooks/stripe", content=b"{}", headers={"stripe-signature": "t=1,v1=0"}
+            )
+            assert (answer.status_code, errors(answer)[0][0]) == (400, 2935)
+    told = [line for line in lines if line["event"] == "webhook refused"]
+    assert 0 < len(told) <= REFUSALS_TOLD

@@ -1,0 +1,320 @@
+"""Several gateway processes on one PostgreSQL database, started and ended as an operator does it, and their callers."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import asyncpg
+
+from farebox.clock import RandomIds, SystemClock
+from farebox.model import Permission
+from farebox.money import parse_usd
+from farebox.operator import administer
+from farebox.settings import Settings, load, secret_key
+from farebox.storage.database import opened_for_command
+from farebox.storage.sql import Connection
+from farebox.vault import Vault
+from tests.calls.gate import MODEL, SLUG, Gate
+from tests.calls.wire import COMPAT, Wire, WireAnswer
+from tests.support import Farebox
+
+T = TypeVar("T")
+
+WORKERS = 3
+LOST_AFTER_MS = 1_500
+"""FAREBOX_INSTANCE_TIMEOUT_MS of these servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An account and a token of it."""
+
+    account_id: str
+    token: str
+    token_id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"content-type": "application/json", "authorization": f"Bearer {self.token}"}
+
+
+@dataclass(slots=True)
+class House:
+    """A database, a data folder and a port; `serving` starts the processes."""
+
+    folder: Path
+    database_url: str
+    port: int
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def settings(self) -> Settings:
+        return load({}, data_dir=str(self.folder), database_url=self.database_url)
+
+    # What the operator does.
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run the command line to its end."""
+        line = self.command_line(*arguments)
+        return subprocess.run(line, env=self._environment(), capture_output=True, text=True, timeout=60, check=False)
+
+    def command_line(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(self.folder), *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
+        common = {
+            "FAREBOX_DATABASE_URL": self.database_url,
+            "FAREBOX_INSTANCE_TIMEOUT_MS": str(LOST_AFTER_MS),
+            "FAREBOX_LOG_LEVEL": "warning",
+        }
+        return ours | common | self.environment
+
+    def write(self, work: Callable[[Connection, RandomIds, Vault, int], T]) -> T:
+        """Change the database as a command does."""
+
+        def do() -> T:
+            clock = SystemClock()
+            settings = self.settings
+            with opened_for_command(settings, writing=True) as connection:
+                return work(connection, RandomIds(clock), Vault(secret_key(settings)), clock.now_ms())
+
+        return _on_a_thread(do)
+
+    def read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """What is committed. Values are $1, $2…"""
+
+        async def fetch() -> list[tuple[Any, ...]]:
+            connection = await asyncpg.connect(self.database_url, ssl=False)
+            try:
+                return [tuple(record) for record in await connection.fetch(sql, *values)]
+            finally:
+                await connection.close()
+
+        return _on_a_thread(lambda: asyncio.run(fetch()))
+
+    def caller(self, *, usd: str = "5", nanos: int | None = None) -> Caller:
+        """A new account with so much credit, and a token."""
+
+        def make(connection: Connection, ids: RandomIds, vault: Vault, at: int) -> Caller:
+            account = administer.create_account(connection, ids, name="caller", at=at).account_id
+            amount = parse_usd(usd) if nanos is None else nanos
+            administer.grant(connection, ids, account_id=account, amount=amount, at=at)
+            made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
+            return Caller(account, made.secret, made.token.token_id)
+
+        return self.write(make)
+
+    def balance(self, caller: Caller) -> tuple[int, int]:
+        """Posted and held."""
+        [(posted, held)] = self.read("SELECT posted, held FROM balances WHERE account_id = $1", caller.account_id)
+        return posted, held
+
+    def differences(self) -> list[Any]:
+        """What `farebox check` finds."""
+        checked = self.command("check", "--json")
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        found: list[Any] = json.loads(checked.stdout)["differences"]
+        return found
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Lines of the servers' log."""
+        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
+
+    # Serving.
+
+    @contextlib.contextmanager
+    def serving(self, *, workers: int = WORKERS) -> Iterator["Server"]:
+        """The server's processes, from when they serve; killed at the end, whatever they were doing."""
+        server = self.start(workers=workers)
+        try:
+            line = server.first_line()
+            assert json.loads(line)["base_url"] == self.url
+            yield server
+        finally:
+            server.kill_all()
+
+    def start(self, *, workers: int = WORKERS) -> "Server":
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                self.command_line("serve", "--workers", str(workers), "--demo", "--json", "--port", str(self.port)),
+                env=self._environment(),
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        return Server(self, process)
+
+
+class Server:
+    """`farebox serve --workers N`, running."""
+
+    def __init__(self, house: House, process: "subprocess.Popen[bytes]") -> None:
+        self._house = house
+        self._known: set[int] = set()
+        self.process = process
+
+    def first_line(self) -> bytes:
+        """Standard output's; it comes when all workers serve."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self._house.log.read_text()[-3000:]
+        return line
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers that live."""
+        found = children_of(self.process.pid)
+        self._known.update(found)
+        return found
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+    def kill_all(self) -> None:
+        orphans = [pid for pid in self._known.union(self.workers) if is_worker(pid)]
+        for pid in [self.process.pid, *orphans]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(child) for child in text.split() if is_alive(int(child))]
+
+
+def is_worker(pid: int) -> bool:
+    """Whether the process runs and is one of ours, rather than another with its number."""
+    try:
+        return b"farebox.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs: neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _on_a_thread(work: Callable[[], T]) -> T:
+    """Tests have a loop that runs; what makes a loop of its own needs a thread without one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+# Calling.
+
+
+async def start(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> Wire:
+    """Send a call on a connection of its own, and so to any of the processes; do not wait for its answer."""
+    wire = await Wire.open(house.url)
+    await send(wire, caller, body, demo=demo, gateway=gateway)
+    return wire
+
+
+async def send(wire: Wire, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> None:
+    headers = caller.headers | ({"x-demo": demo} if demo else {})
+    await wire.send(f"/v1/{caller.account_id}/{gateway}/{COMPAT}", headers, body)
+
+
+async def call(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> WireAnswer:
+    wire = await start(house, caller, body, demo=demo, gateway=gateway)
+    return await asyncio.wait_for(wire.answer(), 30)
+
+
+async def calls(house: House, caller: Caller, body: bytes, count: int, **more: str) -> list[WireAnswer]:
+    """So many at once."""
+    return list(await asyncio.gather(*(call(house, caller, body, **more) for _ in range(count))))
+
+
+async def eventually(true: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+    """Wait until something is true; it is asked on a thread, as it may ask the database."""
+    end = time.monotonic() + seconds
+    while not await asyncio.to_thread(true):
+        assert time.monotonic() < end, f"{what} did not come true"
+        await asyncio.sleep(0.02)
+
+
+# A provider that answers when the test lets it.
+
+
+class Beside:
+    """A loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 30) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@contextlib.contextmanager
+def gated(house: House) -> Iterator[Gate]:
+    """tests.calls.gate, outside of the server's processes: shut, as the provider SLUG with a price for MODEL."""
+    beside = Beside()
+    gate = Gate(cast(Farebox, beside))  # of which it uses `run` alone
+    try:
+        house.write(partial(_set_provider, url=gate.url))
+        yield gate
+    finally:
+        gate.close()
+        beside.close()
+
+
+def _set_provider(connection: Connection, ids: RandomIds, vault: Vault, at: int, *, url: str) -> None:
+    administer.set_provider(connection, vault, name=SLUG, at=at, base_url=url, api_key="key-of-the-gate")
+    administer.set_price(
+        connection,
+        ids,
+        provider=SLUG,
+        model=MODEL,
+        rates={"input_mtok": "1", "output_mtok": "2"},
+        output_max=4096,
+        at=at - 1000,
+    )

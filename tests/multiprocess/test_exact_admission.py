@@ -1,0 +1,137 @@
+"""A balance that covers K holds admits exactly K calls, over however many processes they come in."""
+
+import asyncio
+
+import pytest
+
+from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate
+from tests.calls.kit import price_of
+from tests.calls.wire import Wire, WireAnswer, chat_body
+from tests.multiprocess.conftest import NewHouse
+from tests.multiprocess.kit import Caller, House, Server, calls, eventually, gated, send, start
+
+pytestmark = pytest.mark.slow
+
+K = 8
+IN_FLIGHT = 10 * K
+PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
+
+
+def gate_body(*, stream: bool) -> bytes:
+    return chat_body(stream=stream).replace(b"demo/demo-1", f"{SLUG}/{MODEL}".encode())
+
+
+def owners(house: House, caller: Caller) -> set[str]:
+    """The processes that made holds of the account."""
+    return {owner for (owner,) in house.read("SELECT owner FROM holds WHERE account_id = $1", caller.account_id)}
+
+
+async def hold_of(house: House, gate: Gate, body: bytes) -> int:
+    """What one such call holds."""
+    caller = house.caller()
+    gate.shut()
+    before = gate.waiting
+    wire = await start(house, caller, body)
+    await eventually(lambda: gate.waiting > before, "the call reached the provider")
+    _, held = house.balance(caller)
+    gate.open()
+    assert (await asyncio.wait_for(wire.answer(), 10)).status == 200
+    gate.shut()
+    assert held > 0
+    return held
+
+
+async def in_flight(house: House, caller: Caller, body: bytes, count: int) -> list[Wire]:
+    """So many calls on their way, each on a connection of its own that was open before the first was sent."""
+    wires = await asyncio.gather(*(Wire.open(house.url) for _ in range(count)))
+    await asyncio.gather(*(send(wire, caller, body) for wire in wires))
+    return list(wires)
+
+
+async def refusals(wires: list[Wire], count: int) -> tuple[list[WireAnswer], set["asyncio.Task[WireAnswer]"]]:
+    """Wait until so many were answered; also the calls that are still under way."""
+    pending = {asyncio.ensure_future(wire.answer()) for wire in wires}
+    answered: list[WireAnswer] = []
+    while len(answered) < count:
+        done, pending = await asyncio.wait(pending, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert done, f"only {len(answered)} of {count} were answered while the provider was shut"
+        answered += [task.result() for task in done]
+    return answered, pending
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_a_balance_of_k_holds_admits_exactly_k_calls(house: House, server: Server, stream: bool) -> None:
+    assert len(server.workers) == 3
+    with gated(house) as gate:
+        body = gate_body(stream=stream)
+        await eventually_known(house, gate, body)
+        hold = await hold_of(house, gate, body)
+        caller = house.caller(nanos=K * hold)
+        wires = await in_flight(house, caller, body, IN_FLIGHT)
+        refused, pending = await refusals(wires, IN_FLIGHT - K)
+        assert gate.waiting == K
+        assert house.balance(caller) == (K * hold, K * hold)
+        gate.open()
+        admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
+
+        assert [answer.status for answer in admitted] == [200] * K
+        assert all(answer.whole for answer in admitted)
+        assert {(answer.status, answer.code) for answer in refused} == {(429, 2907)}
+        assert house.balance(caller) == (K * (hold - PRICE), 0)
+
+        # What was released is there for the next ones, at once and to the last hold, in whichever process.
+        gate.shut()
+        again = house.balance(caller)[0] // hold
+        wires = await in_flight(house, caller, body, IN_FLIGHT)
+        refused, pending = await refusals(wires, IN_FLIGHT - again)
+        gate.open()
+        admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
+        assert [answer.status for answer in admitted] == [200] * again
+        assert {answer.status for answer in refused} == {429}
+        assert house.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
+    assert len(house.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
+    assert house.differences() == []
+
+
+async def eventually_known(house: House, gate: Gate, body: bytes) -> None:
+    """Wait until every process knows the provider: it was set a moment ago."""
+    caller = house.caller()
+    gate.open()
+    while {answer.status for answer in await calls(house, caller, body, 40)} != {200}:
+        pass
+    gate.shut()
+
+
+async def test_calls_that_wait_for_money_of_another_process_get_it_when_it_comes_back(new_house: NewHouse) -> None:
+    house = new_house(hold_wait_ms="20000")
+    with house.serving(), gated(house) as gate:
+        body = gate_body(stream=False)
+        await eventually_known(house, gate, body)
+        hold = await hold_of(house, gate, body)
+        caller = house.caller(nanos=hold + 11 * PRICE)
+        first = asyncio.ensure_future((await start(house, caller, body)).answer())
+        await eventually(lambda: gate.waiting == 1, "the first reached the provider")
+        others = [asyncio.ensure_future((await start(house, caller, body)).answer()) for _ in range(11)]
+        await asyncio.sleep(0.3)
+        assert not any(task.done() for task in [first, *others])
+        assert gate.waiting == 1, "a call must not be forwarded without a hold"
+        gate.open()
+        answers = await asyncio.wait_for(asyncio.gather(first, *others), 10)  # far below hold_wait_ms
+        assert [answer.status for answer in answers] == [200] * 12
+        assert len(owners(house, caller)) > 1, "only one process had calls"
+        assert house.balance(caller) == (hold - PRICE, 0)
+
+
+async def test_callers_that_hang_up_leave_no_hold_in_any_process(house: House, server: Server) -> None:
+    caller = house.caller()
+    wires = [await start(house, caller, chat_body(stream=True), demo="hang=1") for _ in range(24)]
+    await eventually(lambda: house.balance(caller)[1] > 0, "calls hold money")
+    held = "SELECT count(*) FROM holds WHERE account_id = $1 AND state = 'open'"
+    await eventually(lambda: house.read(held, caller.account_id) == [(24,)], "all hold money")
+    for wire in wires:
+        wire.hang_up()
+    await eventually(lambda: house.balance(caller)[1] == 0, "every hold ended")
+    posted, _ = house.balance(caller)
+    charged = house.read("SELECT coalesce(sum(charge), 0) FROM calls WHERE account_id = $1", caller.account_id)
+    assert charged == [(5_000_000_000 - posted,)]
+    assert len(owners(house, caller)) > 1

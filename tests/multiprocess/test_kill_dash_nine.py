@@ -1,0 +1,169 @@
+"""`kill -9` of workers under load, and of the process that keeps them: afterwards every answer that a client has seen
+complete is charged once, nothing is charged twice, every hold has ended and the books balance.
+
+FAREBOX_TEST_KILLS says how many times (3), FAREBOX_TEST_SEED which random moments; FAREBOX_TEST_LONG=1 makes it 200.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from typing import Any
+
+import pytest
+
+from tests.calls.kit import price_of
+from tests.calls.wire import Wire, WireAnswer, chat_body, usage_of
+from tests.multiprocess.conftest import NewHouse
+from tests.multiprocess.kit import Caller, House, Server, eventually, is_alive, send
+
+LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
+KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "3"))
+SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+CLIENTS = 16
+ACCOUNTS = 3
+GRANTED = 1_000 * 10**9
+ENDED_SECONDS = 90.0
+"""Who is killed while it ends what another left open has the lease for that, and its time must run out first."""
+
+pytestmark = pytest.mark.slow
+
+
+class Load:
+    """Clients that call all the time, whether anyone answers or not, and what they saw."""
+
+    def __init__(self, house: House, callers: list[Caller], chance: random.Random) -> None:
+        self._house = house
+        self._callers = callers
+        self._chance = chance
+        self.stopped = False
+        self.complete: dict[str, tuple[str, int]] = {}
+        """Log id of each complete answer → its account, and what it must cost."""
+        self.begun: set[str] = set()
+        """Log ids of answers that began and broke off."""
+        self.without_answer = 0
+        self.repeated: list[str] = []
+        """Log ids that came with a second answer."""
+        self.statuses: set[int] = set()
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._client() for _ in range(CLIENTS)))
+
+    async def _client(self) -> None:
+        while not self.stopped:
+            caller = self._chance.choice(self._callers)
+            try:
+                answer = await self._call(caller)
+            except (ConnectionError, asyncio.IncompleteReadError, OSError):
+                self.without_answer += 1
+                await asyncio.sleep(0.03)
+            else:
+                self._note(caller, answer)
+
+    async def _call(self, caller: Caller) -> WireAnswer:
+        chance = self._chance
+        stream = chance.random() < 0.5
+        more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        body = chat_body(" ".join(["word"] * chance.randrange(1, 30)), max_tokens=200, **more)
+        demo = f"tokens={chance.randrange(1, 30)}"
+        if chance.random() < 0.5:
+            demo += f" gap={chance.randrange(1, 8)}" if stream else f" delay={chance.randrange(1, 80)}"
+        wire = await Wire.open(self._house.url)
+        try:
+            await send(wire, caller, body, demo=demo)
+            return await wire.answer()
+        finally:
+            wire.close()
+
+    def _note(self, caller: Caller, answer: WireAnswer) -> None:
+        self.statuses.add(answer.status)
+        log_id = answer.headers.get("cf-aig-log-id")
+        if answer.status != 200 or log_id is None:
+            return
+        if log_id in self.complete or log_id in self.begun:
+            self.repeated.append(log_id)
+        usage = usage_of(answer)
+        if usage is None:
+            self.begun.add(log_id)
+        else:
+            self.complete[log_id] = (caller.account_id, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
+
+
+async def kill_workers(server: Server, load: Load, chance: random.Random) -> None:
+    """Kill one of the workers, again and again, each time when all of them serve."""
+    for _ in range(KILLS):
+        await answers(load)
+        await asyncio.sleep(chance.uniform(0.0, 0.3))
+        victim = chance.choice(server.workers)
+        os.kill(victim, signal.SIGKILL)
+        await replaced(server, victim)
+
+
+async def answers(load: Load) -> None:
+    """Wait until calls are answered."""
+    before = len(load.complete)
+    await eventually(lambda: len(load.complete) > before + 20, "calls are answered", 60)
+
+
+async def replaced(server: Server, victim: int) -> None:
+    await eventually(lambda: len(server.workers) == 3 and victim not in server.workers, "another was started", 60)
+
+
+async def test_what_was_answered_is_charged_once_whoever_was_killed_when(new_house: NewHouse) -> None:
+    chance = random.Random(SEED)
+    print(f"FAREBOX_TEST_SEED={SEED}")
+    house = new_house()
+    callers = [house.caller(nanos=GRANTED) for _ in range(ACCOUNTS)]
+    load = Load(house, callers, chance)
+    with house.serving() as server:
+        calling = asyncio.ensure_future(load.run())
+        await kill_workers(server, load, chance)
+        workers = server.workers
+        os.kill(server.process.pid, signal.SIGKILL)
+        await eventually(lambda: not any(is_alive(pid) for pid in workers), "nobody serves on", 30)
+        assert not calling.done()
+    with house.serving():
+        await answers(load)
+        load.stopped = True
+        await asyncio.wait_for(calling, 30)
+        await eventually(
+            lambda: house.read("SELECT 1 FROM holds WHERE state = 'open'") == [], "all holds ended", ENDED_SECONDS
+        )
+        assert house.differences() == []
+
+    assert load.statuses <= {200, 502, 503}, "502: the demo provider is in the process that was killed last"
+    assert load.repeated == []
+    assert load.without_answer > KILLS, "no call was ever interrupted"
+    charges = charged(house)
+    for log_id, (account, cost) in load.complete.items():
+        assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
+    receipts = {log_id: (charge, json.loads(receipt)) for log_id, charge, receipt in house.read(_RECEIPTS)}
+    for log_id, (_, cost) in load.complete.items():
+        charge, receipt = receipts[log_id]
+        assert charge == receipt["charge_nanos"] == cost
+    # The kills did hit calls in flight: there are holds that only another process could end.
+    [(ended,)] = house.read(
+        "SELECT count(*) FROM holds h WHERE state = 'expired' "
+        "AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.log_id = h.hold_id)"
+    )
+    assert ended > 0
+    more = len(charges) - len(load.complete)
+    assert 0 <= more <= load.without_answer + len(load.begun), "charged, and nobody called"
+    for caller in callers:
+        spent = sum(cost for account, cost in charges.values() if account == caller.account_id)
+        assert house.balance(caller) == (GRANTED - spent, 0)
+
+
+_RECEIPTS = "SELECT log_id, charge, receipt FROM calls WHERE receipt IS NOT NULL"
+
+
+def charged(house: House) -> dict[str, tuple[str, int]]:
+    """Log id → account and sum, of all charges; a charge that is there twice fails the test."""
+    sql = "SELECT transfer_id, account_id, amount FROM transfers WHERE kind = 'charge' ORDER BY transfer_id"
+    charges: dict[str, tuple[str, int]] = {}
+    for transfer_id, account_id, amount in house.read(sql):
+        log_id, _, part = transfer_id.removeprefix("charge:").partition("/")
+        assert (log_id in charges) == bool(part), f"{transfer_id} is a second charge"
+        charges[log_id] = (account_id, amount + (charges[log_id][1] if part else 0))
+    return charges

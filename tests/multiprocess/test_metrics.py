@@ -1,0 +1,58 @@
+"""The metrics of several processes are one page, whichever of them is asked."""
+
+import asyncio
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.calls.wire import chat_body
+from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
+from tests.multiprocess.conftest import NewHouse
+from tests.multiprocess.kit import calls, eventually, free_port, start
+
+pytestmark = pytest.mark.slow
+
+
+async def test_workers_count_together_and_a_dead_one_leaves_its_counts(new_house: NewHouse) -> None:
+    port = free_port()
+    house = new_house(metrics_port=str(port), metrics_token=TOKEN)
+    url = f"http://127.0.0.1:{port}"
+
+    def charged() -> float:
+        return Scrape(url, BEARER)("farebox_calls_total", provider="demo", result="charged")
+
+    with house.serving(workers=2) as server:
+        caller = house.caller()
+        answers = await calls(house, caller, chat_body(), 24)
+        assert {answer.status for answer in answers} == {200}
+        for _ in range(6):  # whichever process is asked
+            found = await asyncio.to_thread(Scrape, url, BEARER)
+            assert found("farebox_calls_total", provider="demo", result="charged") == 24
+            assert found("farebox_workers") == 2
+        assert found.usd("charge") == 5 * NANOS - house.balance(caller)[0]
+        told = Counter(dict(labels).get("worker") for name, labels in found.samples if name == "process_open_fds")
+        assert told == {"1": 1, "2": 1}
+        main = await asyncio.to_thread(Scrape, house.url, BEARER)
+        assert main("farebox_calls_total", provider="demo", result="charged") == 24
+
+        before = server.workers
+        hanging = [await start(house, caller, chat_body(), demo="hang=1") for _ in range(6)]
+        await eventually(lambda: Scrape(url, BEARER)("farebox_calls_in_flight") == 6, "calls under way")
+        ended = [asyncio.ensure_future(wire.answer()) for wire in hanging]
+        os.kill(before[0], signal.SIGKILL)
+        await eventually(lambda: len(server.workers) == 2 and before[0] not in server.workers, "another worker", 30)
+        assert await asyncio.to_thread(charged) == 24, "what the dead one counted stays"
+        await eventually(lambda: Scrape(url, BEARER)("farebox_workers") == 2, "the new one serves")
+        assert {answer.status for answer in await calls(house, caller, chat_body(), 12)} == {200}
+        found = await asyncio.to_thread(Scrape, url, BEARER)
+        assert found("farebox_calls_total", provider="demo", result="charged") == 36
+        assert found("farebox_worker_deaths_total") == 1
+        left = sum(not answer.done() for answer in ended)
+        await eventually(
+            lambda: Scrape(url, BEARER)("farebox_calls_in_flight") == left, "what the dead one had under way has ended"
+        )
+        for wire in hanging:
+            wire.close()
+        await asyncio.gather(*ended, return_exceptions=True)

@@ -1,0 +1,119 @@
+"""`farebox serve --workers N` as an operator sees it: start, stop, deaths, refusals."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.calls.wire import chat_body
+from tests.multiprocess.conftest import NewHouse
+from tests.multiprocess.kit import House, Server, call, calls, children_of, eventually, free_port, is_alive, start
+
+pytestmark = pytest.mark.slow
+
+
+async def test_it_says_once_where_it_listens_and_a_stop_lets_calls_end(new_house: NewHouse) -> None:
+    house = new_house()
+    with house.serving() as server:
+        workers = server.workers
+        assert len(workers) == 3
+        assert len(house.read("SELECT instance_id FROM instances")) == 3
+        caller = house.caller()
+        wires = [await start(house, caller, chat_body(stream=True), demo="tokens=20 gap=50") for _ in range(9)]
+        for wire in wires:
+            await wire.head()
+        server.process.send_signal(signal.SIGTERM)
+        answers = [await wire.answer() for wire in wires]
+        assert all(answer.whole and answer.events[-1] == "[DONE]" for answer in answers)
+        assert server.process.wait(30) == 0
+        assert server.process.stdout is not None
+        assert server.process.stdout.read() == b"", "one line, and no more"
+    assert not any(is_alive(pid) for pid in workers)
+    assert house.read("SELECT instance_id FROM instances") == []
+    assert house.balance(caller)[1] == 0
+    assert house.read("SELECT count(*) FROM calls WHERE charge > 0") == [(9,)]
+
+
+async def test_a_worker_that_dies_is_started_again(house: House, server: Server) -> None:
+    before = server.workers
+    os.kill(before[0], signal.SIGKILL)
+    await eventually(lambda: len(server.workers) == 3 and before[0] not in server.workers, "another worker", 30)
+    [line, *_] = house.logged("worker_died")
+    assert (line["pid"], line["status"]) == (before[0], -9)
+    await eventually(
+        lambda: len(house.read("SELECT 1 FROM instances")) == 3, "three are seen, and the dead one is not", 30
+    )
+    caller = house.caller()
+    assert {answer.status for answer in await calls(house, caller, chat_body(), 12)} == {200}
+
+
+async def test_when_the_parent_is_killed_nobody_serves_on(new_house: NewHouse) -> None:
+    house = new_house()
+    with house.serving(workers=2) as server:
+        workers = server.workers
+        caller = house.caller()
+        hanging = [await start(house, caller, chat_body(), demo="hang=1") for _ in range(3)]
+        await eventually(lambda: house.balance(caller)[1] > 0, "a call is under way")
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert server.process.wait(10) == -signal.SIGKILL
+        await eventually(lambda: not any(is_alive(pid) for pid in workers), "the workers have gone", 25)
+        for wire in hanging:
+            wire.close()
+    assert house.balance(caller)[1] == 0, "they stopped as they were asked to, and ended their calls"
+    assert house.read("SELECT instance_id FROM instances") == []
+    with house.serving(workers=1):
+        assert (await call(house, caller, chat_body())).status == 200
+
+
+def test_what_keeps_the_first_worker_from_serving_stops_the_command(new_house: NewHouse) -> None:
+    house = new_house()
+    house.database_url = house.database_url.rpartition("/")[0] + "/nowhere"
+    refused = house.command("serve", "--workers", "2", "--port", str(house.port))
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    last = refused.stderr.splitlines()[-1]
+    assert last.startswith("farebox: ")
+    assert "nowhere" in last
+
+
+def test_a_port_that_is_taken_is_refused(new_house: NewHouse) -> None:
+    house = new_house()
+    with socket.create_server(("127.0.0.1", house.port)):
+        refused = house.command("serve", "--workers", "2", "--port", str(house.port))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"farebox: cannot listen on 127.0.0.1:{house.port}")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--demo", "--welcome", "--json")])
+def test_on_sqlite_several_workers_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
+    data = tmp_path / "data"
+    refused = subprocess.run(
+        [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(data), "serve", "--workers", "2", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("farebox: an SQLite database is served by one process")
+    assert "FAREBOX_DATABASE_URL" in refused.stderr
+    assert not data.exists(), "refused before anything is made"
+
+
+async def test_two_servers_on_one_database_know_each_other(house: House, server: Server) -> None:
+    assert len(server.workers) == 3
+    other = replace(house, port=free_port())
+    with other.serving(workers=1) as alone:
+        assert children_of(alone.process.pid) == [], "one worker is this very process"
+        assert len(house.read("SELECT instance_id FROM instances")) == 4
+        caller = house.caller()
+        assert [(await call(place, caller, chat_body())).status for place in (house, other)] == [200, 200]
+        assert alone.stop() == 0
+    assert len(house.read("SELECT instance_id FROM instances")) == 3

@@ -1,0 +1,78 @@
+"""A gateway's rate limit over several processes: what they may admit together, and when it is over everywhere."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from farebox.gateway import GatewayConfig
+from farebox.storage.gateways import GatewayRow, put_gateway
+from tests.calls.wire import chat_body
+from tests.multiprocess.kit import Caller, House, Server, call, calls
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 30
+DAY_SECONDS = 86_400
+EXCHANGE_SECONDS = 0.5
+"""How far back what a process knows of the others may lie (docs/limits.md)."""
+AT_ONCE = 6
+"""Calls in one step."""
+STEP_SECONDS = 0.25
+
+
+def limited(house: House, caller: Caller, **config: object) -> None:
+    """The account's gateway `limited`."""
+
+    def write(connection: object, _: object, __: object, at: int) -> None:
+        encoded = msgspec.json.encode(GatewayConfig(**config))  # type: ignore[arg-type]
+        put_gateway(connection, GatewayRow(caller.account_id, "limited", encoded, at, at))  # type: ignore[arg-type]
+
+    house.write(write)
+
+
+@pytest.mark.parametrize("technique", ["fixed", "sliding"])
+async def test_processes_share_a_limit(house: House, server: Server, technique: str) -> None:
+    assert len(server.workers) == 3
+    caller = house.caller()
+    limited(
+        house,
+        caller,
+        rate_limiting_interval=DAY_SECONDS,
+        rate_limiting_limit=LIMIT,
+        rate_limiting_technique=technique,
+    )
+    admitted: list[float] = []
+    refused = 0
+    body = chat_body()
+    # Calls at a steady rate: each process admits until it has heard that the limit is reached.
+    deadline = time.monotonic() + 30
+    while refused < 4 * AT_ONCE:
+        assert time.monotonic() < deadline
+        tick = time.monotonic()
+        for answer in await calls(house, caller, body, AT_ONCE, gateway="limited"):
+            if answer.status == 200:
+                admitted.append(tick)
+            else:
+                assert (answer.status, answer.code) == (429, 2003), answer.body
+                refused += 1
+        await asyncio.sleep(max(0.0, tick + STEP_SECONDS - time.monotonic()))
+    reached = admitted[LIMIT - 1]
+    assert len(admitted) >= LIMIT
+    late = [tick for tick in admitted[LIMIT:] if tick > reached + EXCHANGE_SECONDS + 2 * STEP_SECONDS]
+    assert late == [], "admitted when every process must have known"
+    again = await calls(house, caller, body, 30, gateway="limited")
+    assert {answer.status for answer in again} == {429}
+    assert {int(answer.headers["retry-after"]) > 0 for answer in again} == {True}
+    [(counted,)] = house.read("SELECT calls FROM rate_counts WHERE account_id = $1", caller.account_id)
+    assert counted == len(admitted)
+
+
+async def test_another_gateway_is_not_counted_with_it(house: House, server: Server) -> None:
+    assert len(server.workers) == 3
+    caller = house.caller()
+    limited(house, caller, rate_limiting_interval=DAY_SECONDS, rate_limiting_limit=1)
+    first = await call(house, caller, chat_body(), gateway="limited")
+    assert first.status == 200
+    assert {answer.status for answer in await calls(house, caller, chat_body(), 12)} == {200}

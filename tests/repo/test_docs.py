@@ -1,0 +1,33 @@
+"""The reference pages say what the program says."""
+
+import re
+import tomllib
+
+import pytest
+
+import farebox
+from tests.repo.reference import ROOT, cli_page, commands, settings_page
+
+LEAVES = [(path, text) for path, text in commands() if "COMMAND [ARGS]" not in text]
+
+
+@pytest.mark.parametrize(("page", "text"), [("settings.md", settings_page()), ("cli.md", cli_page())])
+def test_the_reference_is_up_to_date(page: str, text: str) -> None:
+    assert (ROOT / "docs" / page).read_text() == text, "run `make docs`"
+
+
+@pytest.mark.parametrize(("path", "text"), LEAVES, ids=[path for path, _ in LEAVES])
+def test_every_command_takes_json_and_gives_an_example(path: str, text: str) -> None:
+    assert "--json" in text
+    needs_arguments = "[required]" in text
+    examples = [line.split() for line in text.splitlines() if line.startswith("    farebox ")]
+    assert examples or not needs_arguments
+    for words in examples:
+        assert path.split()[-1] in words
+
+
+def test_the_release_is_told_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == farebox.__version__
+    headings = re.findall(r"^## \[?v?(\d[^\s\]]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[:1] == [farebox.__version__]
