@@ -19,7 +19,7 @@ from farebox.clock import Clock, RandomIds, SystemClock
 from farebox.host_resources import (
     GRACE_SECONDS,
     AlreadyRunning,
-    Surroundings,
+    HostResources,
     say_listening,
     stop_on_signals,
     surrounded,
@@ -90,7 +90,7 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
         log.info("stopping", grace_seconds=GRACE_SECONDS)
 
 
-async def serve_as_worker(around: Surroundings, *, orphaned: int, on_ready: Callable[[Ready], None]) -> None:
+async def serve_as_worker(around: HostResources, *, orphaned: int, on_ready: Callable[[Ready], None]) -> None:
     """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the process that
     started us is gone: then the file `orphaned` ends. It may be killed, and must not leave us behind on its port.
 
@@ -132,7 +132,7 @@ async def running(settings: Settings, *, demo: bool, clock: Clock | None = None)
 
 
 @asynccontextmanager
-async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = False) -> AsyncIterator[Ready]:
+async def gateway(around: HostResources, *, clock: Clock, port_shared: bool = False) -> AsyncIterator[Ready]:
     """One gateway process: everything started in order, and taken down in the opposite order on the way out.
 
     `port_shared`: other processes of ours listen on the same port.
@@ -197,7 +197,7 @@ async def gateway(around: Surroundings, *, clock: Clock, port_shared: bool = Fal
 
 
 async def _listening(
-    services: Services, around: Surroundings, data_plane: DataPlane, *, port_shared: bool
+    services: Services, around: HostResources, data_plane: DataPlane, *, port_shared: bool
 ) -> RunningServer:
     settings = services.settings
     return await listen(
@@ -221,7 +221,7 @@ def _collect_less_often() -> None:
 
 @asynccontextmanager
 async def _measured(
-    services: Services, around: Surroundings, data_plane: DataPlane, *, port_shared: bool
+    services: Services, around: HostResources, data_plane: DataPlane, *, port_shared: bool
 ) -> AsyncIterator[None]:
     """Samples are taken, and the metrics shown at their own port, where they have one."""
     sample_services(services, in_flight=lambda: data_plane.in_flight)

@@ -28,7 +28,7 @@ class AlreadyRunning(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class HostResources:
     """What a gateway process is started with."""
 
     settings: Settings
@@ -47,7 +47,7 @@ class Surroundings:
 
 
 @asynccontextmanager
-async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[Surroundings]:
+async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[HostResources]:
     """Reserve the port; with `demo` start the demo provider and, where no Stripe key is set, the fake Stripe.
 
     Raises AddressInUse; SettingsError for metrics that would be open to all, and for a proxy in the environment that
@@ -77,7 +77,7 @@ async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIt
         fake_stripe_url = None
         if demo and not settings.stripe_secret_key:
             settings, fake_stripe_url = await _with_fake_stripe(settings, base_url, clock, stack)
-        yield Surroundings(settings, base_url, demo_url, fake_stripe_url, reserved, metrics_reserved)
+        yield HostResources(settings, base_url, demo_url, fake_stripe_url, reserved, metrics_reserved)
 
 
 async def _with_fake_stripe(

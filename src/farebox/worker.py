@@ -15,8 +15,8 @@ from farebox.limits.sharing import exchange, forget_old
 from farebox.operator import messages
 from farebox.operator.deliver import MESSAGES
 from farebox.runtime import operator_alarms
-from farebox.runtime.instances import Judge
-from farebox.runtime.leases import LEASE_MS, alone
+from farebox.runtime.instances import FailureDetector
+from farebox.runtime.leases import LEASE_MS, run_exclusive
 from farebox.runtime.observers import best_effort
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
@@ -91,7 +91,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "jobs_late": Periodic(LATE_EVERY_SECONDS, _tell_late),
     }
     if services.database.engine == "postgres":
-        judge = Judge(services)
+        judge = FailureDetector(services)
         jobs["rates"] = Periodic(SHARE_RATES_SECONDS, _share_rates)
         jobs["instances"] = Periodic(judge.every_seconds, lambda _: judge.look(), LONG_ROUND_SECONDS)
     return jobs
@@ -150,7 +150,7 @@ async def _expire(services: Services) -> None:
         await _expire_due(services)
     else:
         every_ms = int(EXPIRE_EVERY_SECONDS * 1000) // 2
-        await alone(services, "expire", every_ms=every_ms, lease_ms=60_000, retry_ms=0, job=_expire_due)
+        await run_exclusive(services, "expire", every_ms=every_ms, lease_ms=60_000, retry_ms=0, job=_expire_due)
 
 
 async def _expire_due(services: Services) -> None:
@@ -174,12 +174,12 @@ async def _take_over_journals(services: Services) -> None:
 async def _do_alone(services: Services) -> None:
     """What one process does for all: hourly what webhooks left out, daily the books against the processor's."""
     if services.processor is not None:
-        await alone(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
-        await alone(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
-    await alone(services, "messages", every_ms=DAY_MS, job=messages.daily)
-    await alone(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
+        await run_exclusive(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
+        await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
+    await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
+    await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
     if services.database.engine == "postgres":
-        await alone(services, "rate_windows", every_ms=ALONE_EVERY_MS, job=_forget_windows)
+        await run_exclusive(services, "rate_windows", every_ms=ALONE_EVERY_MS, job=_forget_windows)
 
 
 async def _reconcile(services: Services) -> None:

@@ -18,7 +18,7 @@ OPENED = {"mode": "setup"}
     ("budget", "method", "path", "body"),
     [
         (quotas.ASKS, "POST", "ai-gateway/billing/topup", {"amount": 1}),
-        (quotas.LOOKS, "GET", "farebox/checkout/cs_test_unknown", None),
+        (quotas.POLLS, "GET", "farebox/checkout/cs_test_unknown", None),
         (quotas.PAGES, "POST", "farebox/checkout", OPENED),
         (quotas.LINKS, "POST", "farebox/billing-link", None),
         (quotas.DOCUMENTS, "GET", "farebox/documents/none.pdf", None),
@@ -54,7 +54,7 @@ def test_who_may_not_call_uses_up_nothing(farebox: Farebox) -> None:
 
 def test_each_budget_is_somebodys() -> None:
     used = {route.budget for route in ROUTES}
-    assert {quotas.ASKS, quotas.LOOKS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
+    assert {quotas.ASKS, quotas.POLLS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
 
 
 def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:

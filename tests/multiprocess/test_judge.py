@@ -15,7 +15,7 @@ from farebox.ledger import recovery
 from farebox.ledger.commands import Grant, Hold, Outcome, Settle
 from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.runtime import instances
-from farebox.runtime.instances import Judge
+from farebox.runtime.instances import FailureDetector
 from farebox.runtime.services import Services
 from farebox.settings import load
 from farebox.storage.accounts import add_account
@@ -60,8 +60,8 @@ class World:
         )
         return cast(Services, parts)
 
-    def judge(self, name: str = "judge") -> Judge:
-        return Judge(self.services(name))
+    def judge(self, name: str = "judge") -> FailureDetector:
+        return FailureDetector(self.services(name))
 
     async def seen(self, name: str) -> None:
         await self.database.write(partial(note_seen, instance_id=name, at=self.clock.now_ms()))
@@ -84,7 +84,7 @@ class World:
 
         return dict(await self.database.get(read))
 
-    async def pass_time(self, seconds: int, *judges: Judge, alive: tuple[str, ...] = ()) -> None:
+    async def pass_time(self, seconds: int, *judges: FailureDetector, alive: tuple[str, ...] = ()) -> None:
         """Let time pass in steps; in each the living are seen and the judges look."""
         for _ in range(0, seconds, STEP):
             self.clock.seconds += STEP

@@ -9,7 +9,7 @@ import pytest
 
 from farebox.billing.reports import MonthUsage
 from farebox.http.pages import buying, layout, overview
-from farebox.http.pages.layout import Said
+from farebox.http.pages.layout import Flash
 from farebox.http.pages.markup import Html, el, text
 from farebox.http.pages.view import Details, Spending, View
 from farebox.model import Account, Balance
@@ -140,12 +140,12 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
     view = _view(HOSTILE, rule_state)
     purchase = price_purchase(5000, fee_ppm=50_000, fee_fixed_cents=30, tax=Tax(HOSTILE, 190_000))
     pages = [
-        overview.page(view, Said("bad", HOSTILE)),
+        overview.page(view, Flash("bad", HOSTILE)),
         buying.quote(view, purchase, HOSTILE),
         *(buying.under_way(top_up) for top_up in view.top_ups),
         layout.document(HOSTILE, el("h1", HOSTILE)),
     ]
-    harmless = _read(overview.page(_view("word", rule_state), Said("bad", "word")))
+    harmless = _read(overview.page(_view("word", rule_state), Flash("bad", "word")))
     for page in pages:
         seen = _read(page)
         assert not seen.tags & {"script", "img", "style", "iframe", "object"}

@@ -186,7 +186,7 @@ async def test_a_job_runs_in_one_place_and_again_after_its_time(shop: Shop) -> N
         await asyncio.sleep(0)
 
     async def run() -> bool:
-        return await leases.alone(shop.services, "nightly", every_ms=DAY, job=job)
+        return await leases.run_exclusive(shop.services, "nightly", every_ms=DAY, job=job)
 
     assert sorted(await asyncio.gather(*(run() for _ in range(5)))) == [False] * 4 + [True]
     shop.clock.advance(DAY - 1)
@@ -201,8 +201,8 @@ async def test_a_job_that_failed_is_tried_again_soon_and_not_at_once(shop: Shop)
         raise LookupError
 
     with pytest.raises(LookupError):
-        await leases.alone(shop.services, "nightly", every_ms=DAY, job=job)
-    assert not await leases.alone(shop.services, "nightly", every_ms=DAY, job=job)
+        await leases.run_exclusive(shop.services, "nightly", every_ms=DAY, job=job)
+    assert not await leases.run_exclusive(shop.services, "nightly", every_ms=DAY, job=job)
     shop.clock.advance(leases.RETRY_MS)
     with pytest.raises(LookupError):
-        await leases.alone(shop.services, "nightly", every_ms=DAY, job=job)
+        await leases.run_exclusive(shop.services, "nightly", every_ms=DAY, job=job)

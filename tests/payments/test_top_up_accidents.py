@@ -137,7 +137,7 @@ async def test_a_client_that_goes_away_stops_nothing(shop: Shop) -> None:
 async def test_a_purchase_whose_process_died_is_finished_by_another(shop: Shop) -> None:
     """4.1: crash between charge and credit. The row is found by its lease, and asked for under the same key."""
     row, is_new = await top_up._begin(
-        shop.services, top_up._Wish(kind="manual", account_id=shop.account, credit_cents=2_000)
+        shop.services, top_up._PurchaseRequest(kind="manual", account_id=shop.account, credit_cents=2_000)
     )
     assert is_new
     async with open_services(shop.services.settings, shop.clock) as other:
@@ -151,7 +151,7 @@ async def test_a_purchase_whose_process_died_is_finished_by_another(shop: Shop) 
 
 async def test_a_stale_worker_writes_nothing(shop: Shop) -> None:
     row, _ = await top_up._begin(
-        shop.services, top_up._Wish(kind="manual", account_id=shop.account, credit_cents=2_000)
+        shop.services, top_up._PurchaseRequest(kind="manual", account_id=shop.account, credit_cents=2_000)
     )
     shop.clock.advance(store.LEASE_MS + 1)
     await top_up.work(shop.services)
@@ -161,7 +161,9 @@ async def test_a_stale_worker_writes_nothing(shop: Shop) -> None:
 
 
 async def test_two_workers_on_one_purchase_charge_once(shop: Shop) -> None:
-    await top_up._begin(shop.services, top_up._Wish(kind="manual", account_id=shop.account, credit_cents=2_000))
+    await top_up._begin(
+        shop.services, top_up._PurchaseRequest(kind="manual", account_id=shop.account, credit_cents=2_000)
+    )
     await shop.fault(CHARGES, "delay_ms", milliseconds=200)
     async with open_services(shop.services.settings, shop.clock) as other:
         shop.clock.advance(store.LEASE_MS + 1)

@@ -79,7 +79,7 @@ async def test_a_payment_without_a_purchase_is_a_finding(lone: Shop) -> None:
 
 async def test_a_payment_of_less_than_the_charge_is_not_credited(lone: Shop) -> None:
     row, _ = await top_up._begin(
-        lone.services, top_up._Wish(kind="manual", account_id=lone.account, credit_cents=2_000)
+        lone.services, top_up._PurchaseRequest(kind="manual", account_id=lone.account, credit_cents=2_000)
     )
     assert await told(lone, await paid_elsewhere(lone, lone.account, row.top_up_id, 1_999)) == "not_credited"
     assert (lone.cents, lone.findings()) == (0, ["not_credited"])
@@ -88,7 +88,7 @@ async def test_a_payment_of_less_than_the_charge_is_not_credited(lone: Shop) -> 
 
 async def test_a_payment_of_more_than_the_charge_is_credited_as_bought_and_found(lone: Shop) -> None:
     row, _ = await top_up._begin(
-        lone.services, top_up._Wish(kind="manual", account_id=lone.account, credit_cents=2_000)
+        lone.services, top_up._PurchaseRequest(kind="manual", account_id=lone.account, credit_cents=2_000)
     )
     assert await told(lone, await paid_elsewhere(lone, lone.account, row.top_up_id, 2_500)) == "credited"
     assert (lone.cents, lone.findings()) == (2_000, ["paid_too_much"])
@@ -98,7 +98,7 @@ async def test_a_payment_id_tied_to_one_account_never_credits_another(lone: Shop
     bought = await lone.buy(2_000)
     await lone.open_account()
     row, _ = await top_up._begin(
-        lone.services, top_up._Wish(kind="manual", account_id=lone.account, credit_cents=2_000)
+        lone.services, top_up._PurchaseRequest(kind="manual", account_id=lone.account, credit_cents=2_000)
     )
     assert bought.payment_id is not None
     assert not await lone.change(lambda c: store.tie_payment(c, bought.payment_id or "", row.account_id, row.top_up_id))

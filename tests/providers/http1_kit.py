@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import trustme
 
 from farebox.providers.http1.pool import PooledUpstream
-from farebox.providers.upstream import UpstreamAnswer, UpstreamRequest
+from farebox.providers.upstream import UpstreamRequest, UpstreamResponse
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -103,7 +103,7 @@ def post(url: str, body: bytes = b"{}", path: str = "/v1/chat?x=1") -> UpstreamR
     return UpstreamRequest("POST", url + path, [("authorization", "Bearer k")], body)
 
 
-async def whole(answer: UpstreamAnswer) -> bytes:
+async def whole(answer: UpstreamResponse) -> bytes:
     received = []
     while (chunk := await answer.chunk()) is not None:
         received.append(chunk)

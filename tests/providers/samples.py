@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.providers.catalogue import PROVIDERS, Metering, format_of, upstream_path
-from farebox.providers.formats.base import AnswerReader, Observed, ParsedRequest, WireFormat
+from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
 
 BY_SLUG = {provider.slug: provider for provider in PROVIDERS}
 
@@ -40,7 +40,7 @@ def stream(*events: Any, names: bool = False, end: str = "\n\n") -> bytes:
     return "".join(out).encode()
 
 
-def read(reader: AnswerReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
+def read(reader: ResponseReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
     """Feed all chunks and close."""
     passed = b"".join([reader.feed(chunk) for chunk in chunks])
     rest, observed = reader.close()
@@ -69,7 +69,7 @@ class Sample:
         path = upstream_path(BY_SLUG[self.slug], self.path)
         object.__setattr__(self, "parsed", self.format.parse(path, "application/json", self.request))
 
-    def reader(self, *, hide_usage: bool = False) -> AnswerReader:
+    def reader(self, *, hide_usage: bool = False) -> ResponseReader:
         return self.format.reader(self.parsed, streaming=self.streaming, hide_usage=hide_usage)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from farebox.providers.formats.base import AnswerReader, Observed, WireFormat
+from farebox.providers.formats.base import Observed, ResponseReader, WireFormat
 from tests.providers.samples import (
     BY_SLUG,
     CHAT,
@@ -34,7 +34,7 @@ streamed = pytest.mark.parametrize("sample", SAMPLES, ids=[s.id for s in SAMPLES
 every = pytest.mark.parametrize("sample", SAMPLES + WHOLE, ids=[f"{s.id}-{s.streaming}" for s in SAMPLES + WHOLE])
 
 
-def read(reader: AnswerReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
+def read(reader: ResponseReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
     """What passed, and what was seen of usage and failures."""
     passed, seen = read_all(reader, chunks)
     return passed, told(seen)

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from farebox.providers.http1.answer import PAUSE_ABOVE
-from farebox.providers.http1.connection import HEAD_MAX, Connection
+from farebox.providers.http1.connection import HEAD_MAX, UpstreamConnection
+from farebox.providers.http1.response import PAUSE_ABOVE
 from farebox.providers.upstream import Sending, UpstreamFailed, UpstreamRequest
 from tests.providers.http1_kit import OK, authority, pool, post, serving, until_gone, whole
 
@@ -124,7 +124,7 @@ async def test_a_connection_that_is_closed_before_anything_is_sent() -> None:
 
     gone = asyncio.Event()
 
-    class Noticing(Connection):
+    class Noticing(UpstreamConnection):
         def connection_lost(self, error: Exception | None) -> None:
             super().connection_lost(error)
             gone.set()

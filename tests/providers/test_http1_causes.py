@@ -14,10 +14,10 @@ import pytest
 import trustme
 
 from farebox.providers.http1 import opening
-from farebox.providers.http1.answer import Answer
 from farebox.providers.http1.causes import not_connected
-from farebox.providers.http1.connection import HEAD_MAX, SILENT_MAX, Connection
+from farebox.providers.http1.connection import HEAD_MAX, SILENT_MAX, UpstreamConnection
 from farebox.providers.http1.pool import PooledUpstream
+from farebox.providers.http1.response import Http1Response
 from farebox.providers.upstream import Cause, UpstreamFailed
 from tests.providers.http1_kit import OK, authority, pool, post, serving, whole
 
@@ -205,16 +205,16 @@ def raising(*_: object, **__: object) -> Any:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (Connection, "_keep_socket"),
-        (Connection, "on_message_begin"),
-        (Connection, "on_header"),
-        (Connection, "on_headers_complete"),
-        (Connection, "on_body"),
-        (Connection, "on_message_complete"),
-        (Connection, "_finish"),
-        (Connection, "_not_read"),
-        (Connection, "_end"),
-        (Answer, "add"),
+        (UpstreamConnection, "_keep_socket"),
+        (UpstreamConnection, "on_message_begin"),
+        (UpstreamConnection, "on_header"),
+        (UpstreamConnection, "on_headers_complete"),
+        (UpstreamConnection, "on_body"),
+        (UpstreamConnection, "on_message_complete"),
+        (UpstreamConnection, "_finish"),
+        (UpstreamConnection, "_not_read"),
+        (UpstreamConnection, "_end"),
+        (Http1Response, "add"),
         (PooledUpstream, "_release"),
     ],
 )
@@ -240,7 +240,7 @@ async def test_whatever_raises_in_a_callback_whoever_waits_is_told(
 
 
 async def test_a_mistake_of_ours_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answer, "add", raising)
+    monkeypatch.setattr(Http1Response, "add", raising)
     async with serving(OK) as server, pool() as upstream:
         assert await cause_of(upstream, server.url, sent=True) == "internal"
 

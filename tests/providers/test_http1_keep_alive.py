@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from farebox.providers.http1 import connection as http1
-from farebox.providers.http1.connection import Connection
+from farebox.providers.http1.connection import UpstreamConnection
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.upstream import UpstreamFailed
 from farebox.proxies import Proxies
@@ -70,7 +70,7 @@ async def test_a_request_that_crosses_the_end_of_its_connection_is_sent_again(
             pytest.skip("it does not say that a stream of TLS has ended, only that the connection is lost")
         monkeypatch.setattr("farebox.providers.http1.connection.os.dup", _none_left)
     served, trusting = authority("127.0.0.1") if tls else (None, None)
-    monkeypatch.setattr(Connection, "usable", property(lambda connection: not connection._lost))
+    monkeypatch.setattr(UpstreamConnection, "usable", property(lambda connection: not connection._lost))
     with closing(once("close"), served) as server:
         async with pool(tls=trusting) as upstream:
             answer = await upstream.send(post(server.url, b"one"))

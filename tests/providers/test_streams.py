@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.skimmer import Skimmer
 from tests.providers.samples import CHAT, SAMPLES, WHOLE, Sample, body, chat_body, chunk, gemini, stream, wire_format
@@ -18,13 +18,13 @@ PLAIN = {"prompt_tokens": 10, "completion_tokens": 2}
 PATH = "v1beta/models/gemini-2.5-flash:streamGenerateContent"
 
 
-def chat(*, hide_usage: bool = False, n: int = 1) -> AnswerReader:
+def chat(*, hide_usage: bool = False, n: int = 1) -> ResponseReader:
     wire = wire_format("openai", "chat/completions")
     request = body(model="m", messages=[{"role": "user", "content": "hi"}], stream=True, n=n)
     return wire.reader(wire.parse("", "", request), streaming=True, hide_usage=hide_usage)
 
 
-def google() -> AnswerReader:
+def google() -> ResponseReader:
     wire = wire_format("google-ai-studio", PATH)
     return wire.reader(wire.parse(PATH, "", body(contents=[])), streaming=True, hide_usage=False)
 
@@ -40,7 +40,7 @@ def chunkings(answer: bytes) -> Iterator[list[bytes]]:
     yield [answer[i:j] for i, j in zip([0, *places], [*places, len(answer)], strict=True)]
 
 
-def drive(reader: AnswerReader, chunks: list[bytes], *, paused: bool = False) -> tuple[bytes, Observed]:
+def drive(reader: ResponseReader, chunks: list[bytes], *, paused: bool = False) -> tuple[bytes, Observed]:
     """What passed and what was seen; with `paused`, what is held passes after each chunk."""
     passed = []
     for piece in chunks:
@@ -327,7 +327,7 @@ def test_what_a_token_might_have_been_is_bulk(comma: str) -> None:
 # Errors
 
 
-def reader_of(sample_id: str) -> AnswerReader:
+def reader_of(sample_id: str) -> ResponseReader:
     return next(sample for sample in SAMPLES if sample.id == sample_id).reader()
 
 

@@ -43,7 +43,7 @@ BATCH = 20
 log = structlog.get_logger("farebox.refunds")
 
 
-class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+class _RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str
     top_up_id: str
     refund_id: str
@@ -72,7 +72,7 @@ async def refund(
     processor = _processor(services)
     if credit_cents is not None and credit_cents <= 0:
         raise Problem(VALIDATION_FAILED, "The amount must be above zero.", path=("body", "amount"))
-    wish = _Wish(
+    request = _RefundRequest(
         account_id=account_id,
         top_up_id=top_up_id,
         refund_id=_named(request_key) if request_key else services.ids.log_id(),
@@ -81,7 +81,7 @@ async def refund(
         allow_spent=allow_spent,
         at=services.clock.now_ms(),
     )
-    made, is_new = await services.database.write(partial(_request, wish=wish))
+    made, is_new = await services.database.write(partial(_request, request=request))
     if made.state == "requested":
         made = await _ask(services, processor, made, is_new=is_new)
     if made.state == "failed" and made.processor_id is None:
@@ -134,42 +134,42 @@ async def work(services: Services) -> int:
 # --- the request ------------------------------------------------------------------------------------------------------
 
 
-def _request(connection: Connection, wish: _Wish) -> tuple[Refund, bool]:
+def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, bool]:
     """Write the row and take the credit. Returns the refund and whether it is new."""
-    account = find_account(connection, wish.account_id)
-    top_up = None if account is None else find(connection, wish.account_id, wish.top_up_id)
+    account = find_account(connection, request.account_id)
+    top_up = None if account is None else find(connection, request.account_id, request.top_up_id)
     if account is not None and top_up is None:
-        top_up = find_by_payment(connection, wish.top_up_id)
-    if account is None or top_up is None or top_up.account_id != wish.account_id:
-        raise Problem(NOT_FOUND, f"The account has no top-up {wish.top_up_id!r}.")
-    earlier = store.find_refund(connection, account.bucket, wish.account_id, wish.refund_id)
+        top_up = find_by_payment(connection, request.top_up_id)
+    if account is None or top_up is None or top_up.account_id != request.account_id:
+        raise Problem(NOT_FOUND, f"The account has no top-up {request.top_up_id!r}.")
+    earlier = store.find_refund(connection, account.bucket, request.account_id, request.refund_id)
     if earlier is not None:
-        if earlier.top_up_id != top_up.top_up_id or wish.credit_cents not in (None, earlier.credit_cents):
+        if earlier.top_up_id != top_up.top_up_id or request.credit_cents not in (None, earlier.credit_cents):
             raise Problem(KEY_REUSED, "The Idempotency-Key was used for another refund.")
         return earlier, False
-    credit = _refundable(connection, account.bucket, top_up, wish)
+    credit = _refundable(connection, account.bucket, top_up, request)
     made = Refund(
-        account_id=wish.account_id,
-        refund_id=wish.refund_id,
+        account_id=request.account_id,
+        refund_id=request.refund_id,
         top_up_id=top_up.top_up_id,
         processor_id=None,
         state="requested",
         amount_cents=money_for(top_up, store.claims_on(connection, account.bucket, top_up), credit),
         credit_cents=credit,
-        reason=wish.reason,
-        next_at=wish.at + IN_HAND_MS,
-        created_at=wish.at,
-        updated_at=wish.at,
+        reason=request.reason,
+        next_at=request.at + IN_HAND_MS,
+        created_at=request.at,
+        updated_at=request.at,
     )
     if made.amount_cents == 0:
         raise Problem(REFUND_REFUSED, "So little credit is worth less than a cent of the charge.")
     store.add_refund(connection, account.bucket, made)
-    take(connection, top_up, f"refund:{made.refund_id}", credit, wish.at)
+    take(connection, top_up, f"refund:{made.refund_id}", credit, request.at)
     store.save_claims(connection, account.bucket, top_up)
     return made, True
 
 
-def _refundable(connection: Connection, bucket: int, top_up: TopUp, wish: _Wish) -> int:
+def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _RefundRequest) -> int:
     """How much credit is to be refunded. Raises Problem(REFUND_REFUSED), which names what is left."""
     if top_up.state != "paid":
         raise Problem(REFUND_REFUSED, f"Nothing is left to refund: the top-up is {top_up.state}, not paid.")
@@ -177,13 +177,13 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, wish: _Wish)
     left, what = top_up.credit_cents - claims.credit, "is neither refunded nor disputed"
     if claims.money == top_up.charge_cents:
         left = 0
-    if not wish.allow_spent:
+    if not request.allow_spent:
         balance = read_balance(connection, top_up.account_id)  # locked: calls spend meanwhile
         available = 0 if balance is None else balance.available // NANOS_PER_CENT
-        unspent = min(store.unspent_cents(connection, bucket, top_up, wish.at), available)
+        unspent = min(store.unspent_cents(connection, bucket, top_up, request.at), available)
         if unspent < left:
             left, what = unspent, "is still unspent; what was spent only the operator can refund (--allow-spent)"
-    credit = left if wish.credit_cents is None else wish.credit_cents
+    credit = left if request.credit_cents is None else request.credit_cents
     if not 0 < credit <= left:
         raise Problem(REFUND_REFUSED, f"Of this top-up's credit {format_usd(left * NANOS_PER_CENT)} USD {what}.")
     return credit

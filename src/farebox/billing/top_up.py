@@ -57,7 +57,7 @@ RETRY_SECONDS: Final = 2
 log = structlog.get_logger("farebox.top_up")
 
 
-class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+class _PurchaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asked for."""
 
     kind: TopUpKind
@@ -70,7 +70,7 @@ class _Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> str:
-        """The same for the same wish."""
+        """The same for the same request."""
         parts = [self.kind, self.account_id, self.credit_cents, self.card_id, self.pages]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
@@ -131,7 +131,7 @@ async def buy(
     RATE_LIMITED, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
     processor_of(services)
-    wish = _Wish(
+    request = _PurchaseRequest(
         kind="manual",
         account_id=account_id,
         credit_cents=credit_cents,
@@ -140,38 +140,40 @@ async def buy(
         retry=retry,
     )
     # From the first write on it runs in a task of the server's: the client may go away at any moment of it.
-    return _told(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _bought(services, wish)))
+    return _told(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _bought(services, request)))
 
 
-async def _bought(services: Services, wish: _Wish) -> TopUp:
-    top_up, is_new = await _begin(services, wish)
+async def _bought(services: Services, request: _PurchaseRequest) -> TopUp:
+    top_up, is_new = await _begin(services, request)
     if not is_new:
         return await _repeated(services, top_up)
     return await services.tasks.shared(_task(top_up), lambda: perform(services, top_up))
 
 
-async def _begin(services: Services, wish: _Wish) -> tuple[TopUp, bool]:
+async def _begin(services: Services, request: _PurchaseRequest) -> tuple[TopUp, bool]:
     new_id, at = services.ids.log_id(), services.clock.now_ms()
     return await services.database.write(
-        lambda connection: _row(connection, services, wish, wish.top_up_id(new_id), at)
+        lambda connection: _row(connection, services, request, request.top_up_id(new_id), at)
     )
 
 
-def _row(connection: Connection, services: Services, wish: _Wish, top_up_id: str, at: int) -> tuple[TopUp, bool]:
-    """The row of a wish, already claimed if it is new; else the one that the wish repeats."""
-    account = find_account(connection, wish.account_id)
+def _row(
+    connection: Connection, services: Services, request: _PurchaseRequest, top_up_id: str, at: int
+) -> tuple[TopUp, bool]:
+    """The row of a request, already claimed if it is new; else the one that the wish repeats."""
+    account = find_account(connection, request.account_id)
     if account is None:
-        raise Problem(NOT_FOUND, f"There is no account {wish.account_id!r}.")
-    earlier = _repeats(connection, wish, at)
+        raise Problem(NOT_FOUND, f"There is no account {request.account_id!r}.")
+    earlier = _repeats(connection, request, at)
     if earlier is not None:
         return earlier, False
-    _within_limits(connection, services, wish)
-    purchase = price_for(connection, services.settings, wish.account_id, wish.credit_cents)
-    card = _card(connection, wish, purchase, at) if wish.kind == "manual" else None
+    _within_limits(connection, services, request)
+    purchase = price_for(connection, services.settings, request.account_id, request.credit_cents)
+    card = _card(connection, request, purchase, at) if request.kind == "manual" else None
     top_up = TopUp(
-        account_id=wish.account_id,
+        account_id=request.account_id,
         top_up_id=top_up_id,
-        kind=wish.kind,
+        kind=request.kind,
         state="submitting",
         credit_cents=purchase.credit_cents,
         fee_cents=purchase.fee_cents,
@@ -181,8 +183,8 @@ def _row(connection: Connection, services: Services, wish: _Wish, top_up_id: str
         fingerprint=card.fingerprint if card else None,
         brand=card.brand if card else None,
         last4=card.last4 if card else None,
-        request_key=wish.request_key,
-        request_hash=wish.content,
+        request_key=request.request_key,
+        request_hash=request.content,
         lease_owner=services.instance,
         lease_epoch=1,
         lease_until=at + store.LEASE_MS,
@@ -194,20 +196,20 @@ def _row(connection: Connection, services: Services, wish: _Wish, top_up_id: str
     return top_up, True
 
 
-def _repeats(connection: Connection, wish: _Wish, at: int) -> TopUp | None:
+def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopUp | None:
     """The purchase that this wish asks for again. Raises Problem: KEY_REUSED, TOP_UP_IN_PROGRESS."""
-    if wish.request_key is not None:
-        found = store.find_by_request(connection, wish.account_id, wish.request_key)
-        if found is not None and found.request_hash != wish.content:
+    if request.request_key is not None:
+        found = store.find_by_request(connection, request.account_id, request.request_key)
+        if found is not None and found.request_hash != request.content:
             raise Problem(KEY_REUSED, "The Idempotency-Key was used before with another request.")
         return found
-    for top_up in store.latest(connection, wish.account_id, wish.kind, at - RETRY_MS):
-        same, age = top_up.request_hash == wish.content, at - top_up.created_at
-        gone = ("failed", "canceled") if wish.kind == "manual" else ("failed", "canceled", "paid")
+    for top_up in store.latest(connection, request.account_id, request.kind, at - RETRY_MS):
+        same, age = top_up.request_hash == request.content, at - top_up.created_at
+        gone = ("failed", "canceled") if request.kind == "manual" else ("failed", "canceled", "paid")
         alive = top_up.state not in gone  # a page that was paid is used up
-        if same and ((wish.retry and age <= RETRY_MS) or (alive and age <= SAME_MS) or _still_open(top_up)):
+        if same and ((request.retry and age <= RETRY_MS) or (alive and age <= SAME_MS) or _still_open(top_up)):
             return top_up
-        if wish.kind == "manual" and not same and _still_open(top_up):
+        if request.kind == "manual" and not same and _still_open(top_up):
             raise Problem(TOP_UP_IN_PROGRESS, f"A purchase of {top_up.credit_cents} cents is still under way.")
     return None
 
@@ -217,23 +219,23 @@ def _still_open(top_up: TopUp) -> bool:
     return top_up.kind == "manual" and top_up.state in ("submitting", "unknown", "processing")
 
 
-def _within_limits(connection: Connection, services: Services, wish: _Wish) -> None:
-    low, high = limits_of(connection, services.settings, wish.account_id)
-    if not low <= wish.credit_cents <= high:
+def _within_limits(connection: Connection, services: Services, request: _PurchaseRequest) -> None:
+    low, high = limits_of(connection, services.settings, request.account_id)
+    if not low <= request.credit_cents <= high:
         raise Problem(VALIDATION_FAILED, f"The amount must be from {low} to {high} cents.", path=("body", "amount"))
 
 
-def _card(connection: Connection, wish: _Wish, purchase: Purchase, at: int) -> Card:
+def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase, at: int) -> Card:
     """The card to charge. Raises Problem: NO_CARD; RATE_LIMITED where cards seem to be tried out."""
-    if wish.card_id is None:
-        card = default_card(connection, wish.account_id)
+    if request.card_id is None:
+        card = default_card(connection, request.account_id)
     else:
-        card = find_card(connection, wish.account_id, wish.card_id)
+        card = find_card(connection, request.account_id, request.card_id)
     if card is None:
-        which = "no saved card" if wish.card_id is None else f"no saved card {wish.card_id!r}"
+        which = "no saved card" if request.card_id is None else f"no saved card {request.card_id!r}"
         raise Problem(NO_CARD, f"The account has {which}.")
     wait = check_manual(
-        attempts_since(connection, wish.account_id, at - HISTORY),
+        attempts_since(connection, request.account_id, at - HISTORY),
         brand=card.brand,
         fingerprint=card.fingerprint,
         charge_cents=purchase.charge_cents,
@@ -295,14 +297,14 @@ async def buy_at_checkout(
     Raises Problem: PAYMENTS_OFF, VALIDATION_FAILED, KEY_REUSED, TOP_UP_FAILED, PROCESSOR_UNAVAILABLE or _REFUSED.
     """
     processor_of(services)
-    wish = _Wish(
+    request = _PurchaseRequest(
         kind="checkout",
         account_id=account_id,
         credit_cents=credit_cents,
         request_key=request_key,
         pages=(success_url, cancel_url),
     )
-    top_up, is_new = await _begin(services, wish)
+    top_up, is_new = await _begin(services, request)
     if not is_new and top_up.state == "unknown":
         claimed = await services.database.write(
             lambda connection: store.claim(

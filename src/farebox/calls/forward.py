@@ -6,13 +6,13 @@ import structlog
 
 from farebox.calls.model import Call
 from farebox.calls.operator_key import checked
-from farebox.calls.state import OPERATORS_TIME, OWN_TIME, REASONS, Ride
+from farebox.calls.state import OPERATORS_TIME, OWN_TIME, REASONS, CallState
 from farebox.calls.unlisted import with_max_price
 from farebox.calls.unpaid import count_unpaid
 from farebox.calls.watch import Interrupted
 from farebox.errors import TOO_MANY_CALLS, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
 from farebox.providers.outline import edited
-from farebox.providers.upstream import Cause, UpstreamAnswer, UpstreamFailed, UpstreamRequest
+from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
 """How long all pauses between the attempts of one call may take together, because it keeps its place and its hold
@@ -24,67 +24,67 @@ _TOO_LATE = frozenset({504, 524})
 log = structlog.get_logger("farebox.calls")
 
 
-async def reach_provider(ride: Ride) -> UpstreamAnswer:
+async def reach_provider(state: CallState) -> UpstreamResponse:
     """The answer whose head has come. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
-    call = ride.call
-    request = UpstreamRequest(call.method, call.url, call.headers, _body(ride))
+    call = state.call
+    request = UpstreamRequest(call.method, call.url, call.headers, _body(state))
     attempt, unsent_retries, paused = 1, 1, 0.0
     while True:
         pause = _pause_seconds(call, attempt)
         last = attempt >= call.attempts_max or paused + pause > PAUSES_MAX_SECONDS
         try:
-            answer = await _send(ride, request)
+            answer = await _send(state, request)
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm
                 continue
-            if last or (ride.given_up and not _may_run_twice(ride)):
-                raise _unreachable(ride, failure) from failure
-            if ride.given_up:
-                count_unpaid(ride, 0)
-                ride.given_up = ""
+            if last or (state.given_up and not _may_run_twice(state)):
+                raise _unreachable(state, failure) from failure
+            if state.given_up:
+                count_unpaid(state, 0)
+                state.given_up = ""
         else:
-            if last or not await _to_repeat(ride, answer):
-                ride.status = answer.status
-                ride.first_byte_ms = ride.elapsed_ms()
+            if last or not await _to_repeat(state, answer):
+                state.status = answer.status
+                state.first_byte_ms = state.elapsed_ms()
                 return answer
-        with ride.watch.waiting(pause + 1):
-            await ride.services.clock.sleep(pause)
+        with state.watch.waiting(pause + 1):
+            await state.services.clock.sleep(pause)
         attempt, paused = attempt + 1, paused + pause
 
 
-async def _send(ride: Ride, request: UpstreamRequest) -> UpstreamAnswer:
-    wait = (ride.call.request_timeout_ms or ride.services.settings.first_byte_timeout_ms) / 1000
+async def _send(state: CallState, request: UpstreamRequest) -> UpstreamResponse:
+    wait = (state.call.request_timeout_ms or state.services.settings.first_byte_timeout_ms) / 1000
     request.sending.whole = False
     try:
-        with ride.watch.waiting(wait):
-            return await ride.services.upstream.send(request)
+        with state.watch.waiting(wait):
+            return await state.services.upstream.send(request)
     except Interrupted as interrupted:
         late, sent = interrupted.reason == "silence", request.sending.whole
         if sent:
-            limit = OPERATORS_TIME if ride.call.request_timeout_ms is None else OWN_TIME
-            ride.given_up = limit if late else REASONS[interrupted.reason]
+            limit = OPERATORS_TIME if state.call.request_timeout_ms is None else OWN_TIME
+            state.given_up = limit if late else REASONS[interrupted.reason]
         if not late:
             raise
         cause: Cause = "timeout_answer" if sent else "timeout_connect"
-        ride.services.upstream.count(cause)
+        state.services.upstream.count(cause)
         raise UpstreamFailed(f"no answer began within {wait:g} seconds", sent=sent, cause=cause) from interrupted
 
 
-def _may_run_twice(ride: Ride) -> bool:
+def _may_run_twice(state: CallState) -> bool:
     """Whether a request may be sent again although the provider may still be at work on it, and bill it."""
-    return ride.call.own_key or ride.services.settings.retry_timeouts == "allow"
+    return state.call.own_key or state.services.settings.retry_timeouts == "allow"
 
 
-async def _to_repeat(ride: Ride, answer: UpstreamAnswer) -> bool:
+async def _to_repeat(state: CallState, answer: UpstreamResponse) -> bool:
     """Whether another attempt may do better than this answer; it is then over. Raises Problem (PROVIDER_UNAVAILABLE)
     where none can, because it is the operator's key that is refused, or has no credit; Interrupted."""
     if answer.status != 429 and answer.status < 500:
         return False
-    if answer.status in _TOO_LATE and not _may_run_twice(ride):
+    if answer.status in _TOO_LATE and not _may_run_twice(state):
         return False
     try:
-        await checked(ride, answer)
+        await checked(state, answer)
     except Problem as problem:
         if problem.kind is not UPSTREAM_INVALID:
             raise
@@ -92,15 +92,15 @@ async def _to_repeat(ride: Ride, answer: UpstreamAnswer) -> bool:
     return True
 
 
-def _body(ride: Ride) -> bytes:
+def _body(state: CallState) -> bytes:
     """The request's body, limited to what is held for it. Raises InvalidRequest."""
-    call, held = ride.call, ride.held
+    call, held = state.call, state.held
     body, outline = call.body, call.outline
     if held is not None and held.output_limit is not None:
         assert call.format is not None
         body, outline = edited(body, outline, partial(call.format.limit_output, tokens=held.output_limit))
-    if held is not None and ride.price is not None and ride.price.bounded:
-        body, _ = edited(body, outline, partial(with_max_price, settings=ride.services.settings))
+    if held is not None and state.price is not None and state.price.bounded:
+        body, _ = edited(body, outline, partial(with_max_price, settings=state.services.settings))
     return body
 
 
@@ -109,10 +109,10 @@ def _pause_seconds(call: Call, attempt: int) -> float:
     return min(call.retry_delay_ms * factor, _PAUSE_MAX_MS) / 1000
 
 
-def _unreachable(ride: Ride, failure: UpstreamFailed) -> Problem:
+def _unreachable(state: CallState, failure: UpstreamFailed) -> Problem:
     """What the caller is told: the cause's word, and nothing of the way there. The operator's log has more."""
-    provider, cause = ride.call.provider, failure.cause
-    log.warning("upstream failed", log_id=ride.call.log_id, provider=provider, cause=cause, why=str(failure))
+    provider, cause = state.call.provider, failure.cause
+    log.warning("upstream failed", log_id=state.call.log_id, provider=provider, cause=cause, why=str(failure))
     if failure.timeout:
         return Problem(UPSTREAM_TIMEOUT, f"{provider} did not answer in time ({cause}).", reason=cause)
     if cause == "exhausted":

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from farebox.calls.state import Ride
-from farebox.providers.formats.base import AnswerReader
+from farebox.calls.state import CallState
+from farebox.providers.formats.base import ResponseReader
 
 FREE: Final = 64 * 2**10
 """Bytes that are kept of an answer without counting them."""
@@ -14,33 +14,33 @@ STEP: Final = 256 * 2**10
 class KeptAnswer:
     """Counts it, on the account of the call."""
 
-    __slots__ = ("_counted", "_reader", "_ride")
+    __slots__ = ("_counted", "_reader", "_state")
 
-    def __init__(self, ride: Ride, reader: AnswerReader | None) -> None:
-        self._ride = ride
+    def __init__(self, state: CallState, reader: ResponseReader | None) -> None:
+        self._state = state
         self._reader = reader
         self._counted = 0
 
     def fits(self, collected: int) -> bool:
         """Whether there is room for what is kept by now; `collected` bytes of it for the client. Where there is not,
         the log does without first of all."""
-        ride = self._ride
-        if ride.size <= FREE:
+        state = self._state
+        if state.size <= FREE:
             return True
         kept = collected + (0 if self._reader is None else self._reader.kept_bytes)
-        more = kept + ride.kept_bytes - self._counted
+        more = kept + state.kept_bytes - self._counted
         if more <= 0:
             if more < -2 * STEP:
-                ride.sink.release(-more)
+                state.sink.release(-more)
                 self._counted += more
             return True
         if self._take(max(more, STEP)):
             return True
-        ride.withhold()
+        state.withhold()
         return kept <= self._counted or self._take(kept - self._counted)
 
     def _take(self, more: int) -> bool:
-        if not self._ride.sink.keep(more):
+        if not self._state.sink.keep(more):
             return False
         self._counted += more
         return True

@@ -7,7 +7,7 @@ Anything else passes, without the key. With a key of the caller's own nothing of
 import re
 from typing import Final
 
-from farebox.calls.state import Ride
+from farebox.calls.state import CallState
 from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.metrics.families import KEY_TROUBLE
@@ -15,7 +15,7 @@ from farebox.providers.decoding import decoded
 from farebox.providers.scrubbing import Scrubbed, scrubber_of
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.providers.trouble import Trouble, is_json, reports_error, scrubbed, trouble_of
-from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
+from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.runtime.operator_alarms import raise_alarm
 
 HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", "openai-project"})
@@ -28,7 +28,7 @@ _EVENT_END: Final = re.compile(rb"(\n\r?\n|\r\r|\r\n\r)")
 
 
 class ReadError:
-    """An error whose body has been read (providers.upstream.UpstreamAnswer)."""
+    """An error whose body has been read (providers.upstream.UpstreamResponse)."""
 
     def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.status = status
@@ -43,15 +43,15 @@ class ReadError:
         """It has ended."""
 
 
-async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
+async def checked(state: CallState, answer: UpstreamResponse) -> UpstreamResponse:
     """The answer as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
     off), Interrupted."""
-    call = ride.call
+    call = state.call
     if answer.status < 400 or call.own_key:
         return answer
     try:
         answer = decoded(answer)
-        body = await _body(ride, answer)
+        body = await _body(state, answer)
     except UnknownCoding:
         body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
@@ -62,7 +62,7 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
         await answer.close()
     trouble = trouble_of(answer.status, body)
     if trouble is not None:
-        raise unavailable(ride, answer.status, trouble)
+        raise unavailable(state, answer.status, trouble)
     key = call.access.api_key or ""
     headers = [
         (name, scrubbed(value.encode("latin-1"), key).decode("latin-1"))
@@ -75,33 +75,33 @@ async def checked(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
     return ReadError(answer.status, headers, passed)
 
 
-def without_key(ride: Ride, answer: UpstreamAnswer) -> UpstreamAnswer:
+def without_key(state: CallState, answer: UpstreamResponse) -> UpstreamResponse:
     """The answer, decoded, as it passes on the operator's key."""
-    if ride.call.own_key:
+    if state.call.own_key:
         return answer
-    scrubber = scrubber_of(ride.call.access.api_key or "")
+    scrubber = scrubber_of(state.call.access.api_key or "")
     return Scrubbed(answer, scrubber) if scrubber.forms else answer
 
 
-async def _body(ride: Ride, answer: UpstreamAnswer) -> bytes:
+async def _body(state: CallState, answer: UpstreamResponse) -> bytes:
     chunks, size = [], 0
-    with ride.watch.waiting(ride.services.settings.read_timeout_ms / 1000):
+    with state.watch.waiting(state.services.settings.read_timeout_ms / 1000):
         while size < ERROR_MAX and (chunk := await answer.chunk()) is not None:
-            ride.watch.progress()
+            state.watch.progress()
             chunks.append(chunk)
             size += len(chunk)
     return b"".join(chunks)[:ERROR_MAX]
 
 
-def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
+def unavailable(state: CallState, status: int, trouble: Trouble) -> Problem:
     """What the caller is told; the operator gets an alarm."""
-    call, retry = ride.call, ride.services.settings.key_trouble_retry_seconds
+    call, retry = state.call, state.services.settings.key_trouble_retry_seconds
     code, message = (
         scrubbed(said.encode(), call.access.api_key or "").decode(errors="replace")
         for said in (trouble.code, trouble.message)
     )
     raise_alarm(
-        ride.services,
+        state.services,
         "provider_key_trouble",
         call.provider,
         status=status,
@@ -110,7 +110,7 @@ def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
         message=message,
         log_id=call.log_id,
     )
-    ride.services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
+    state.services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
     return Problem(
         PROVIDER_UNAVAILABLE,
         f"{call.provider} takes no calls from this service at the moment. Nothing was charged.",
@@ -119,43 +119,43 @@ def unavailable(ride: Ride, status: int, trouble: Trouble) -> Problem:
     )
 
 
-def checked_body(ride: Ride, body: bytes) -> bytes | Problem:
+def checked_body(state: CallState, body: bytes) -> bytes | Problem:
     """The same for a failure that a good answer reports as its body: what may be passed on, or the problem."""
-    if ride.call.own_key:
+    if state.call.own_key:
         return body
     trouble = trouble_of(200, body)
     if trouble is not None:
-        ride.body_withheld = True
-        return unavailable(ride, 200, trouble)
-    return _without_key(ride, body)
+        state.body_withheld = True
+        return unavailable(state, 200, trouble)
+    return _without_key(state, body)
 
 
-def _without_key(ride: Ride, body: bytes) -> bytes:
+def _without_key(state: CallState, body: bytes) -> bytes:
     """Of an answer that is already kept for the log as it came: where anything is removed, the log has none of it."""
-    found = scrubbed(body, ride.call.access.api_key or "")
-    ride.body_withheld = ride.body_withheld or found != body
+    found = scrubbed(body, state.call.access.api_key or "")
+    state.body_withheld = state.body_withheld or found != body
     return found
 
 
-def cleaned(ride: Ride, chunk: bytes) -> bytes:
+def cleaned(state: CallState, chunk: bytes) -> bytes:
     """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words, another
     error passes without the key."""
-    if ride.call.own_key or not _ERROR(chunk):
+    if state.call.own_key or not _ERROR(chunk):
         return chunk
     parts = _EVENT_END.split(chunk)  # events and their ends in turn
-    return b"".join(part if number % 2 else _cleaned(ride, part) for number, part in enumerate(parts))
+    return b"".join(part if number % 2 else _cleaned(state, part) for number, part in enumerate(parts))
 
 
-def _cleaned(ride: Ride, event: bytes) -> bytes:
+def _cleaned(state: CallState, event: bytes) -> bytes:
     if not _ERROR(event):
         return event
     lines = event.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True)
     data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
     if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
-        return b"".join(_cleaned(ride, line) for line in lines)
+        return b"".join(_cleaned(state, line) for line in lines)
     whole = b"\n".join(data)
     trouble = trouble_of(200, whole)
     if trouble is not None:
-        ride.body_withheld = True
-        return ride.sink.broken(unavailable(ride, 200, trouble).message)
-    return _without_key(ride, event) if reports_error(whole) else event
+        state.body_withheld = True
+        return state.sink.broken(unavailable(state, 200, trouble).message)
+    return _without_key(state, event) if reports_error(whole) else event

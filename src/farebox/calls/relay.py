@@ -11,7 +11,7 @@ from farebox.calls import operator_key
 from farebox.calls.kept_response import KeptAnswer
 from farebox.calls.model import Gone, SinkStream
 from farebox.calls.settle import end_without_answer, settle_call
-from farebox.calls.state import CLIENT_GONE, REASONS, SERVER_STOPPED, Ride
+from farebox.calls.state import CLIENT_GONE, REASONS, SERVER_STOPPED, CallState
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, Problem
@@ -19,10 +19,10 @@ from farebox.ledger.commands import Verdict
 from farebox.money import format_usd
 from farebox.pricing.unseen import untold
 from farebox.providers.decoding import decoded
-from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.readers import UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
-from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
+from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.sql import DatabaseUnavailable
 
 WHOLE_BODY_MAX = 8 * 2**20
@@ -78,7 +78,7 @@ _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-
 """Content types whose first bytes are not looked at, unless the request asked for a stream."""
 
 
-async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
+async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
     """Pass the answer on to its end and settle the call.
 
     Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
@@ -88,15 +88,15 @@ async def relay_answer(ride: Ride, answer: UpstreamAnswer) -> None:
         answer = decoded(answer)
     except UnknownCoding as encoding:
         unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
-    answer = operator_key.without_key(ride, answer)
+    answer = operator_key.without_key(state, answer)
     headers, length = _passed(answer.headers)
-    if not ride.call.own_key:
+    if not state.call.own_key:
         headers = [header for header in headers if header[0] not in operator_key.HEADERS]
     declared = next((value for name, value in headers if name == "content-type"), "")
-    ride.answer_type = declared.partition(";")[0].strip().lower()
-    events = ride.answer_type == "text/event-stream"
-    relay = _Relay(ride, answer, _reader(ride, unread, events=events), events=events)
-    asked_for_stream = ride.call.parsed is not None and ride.call.parsed.stream and ride.status < 400
+    state.answer_type = declared.partition(";")[0].strip().lower()
+    events = state.answer_type == "text/event-stream"
+    relay = _Relay(state, answer, _reader(state, unread, events=events), events=events)
+    asked_for_stream = state.call.parsed is not None and state.call.parsed.stream and state.status < 400
     if length is not None and not events and not asked_for_stream:
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
     try:
@@ -119,18 +119,18 @@ def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int 
     return passed, length
 
 
-def _reader(ride: Ride, unread: str, *, events: bool) -> AnswerReader | None:
-    call = ride.call
-    if call.format is None or call.parsed is None or ride.status >= 400:
+def _reader(state: CallState, unread: str, *, events: bool) -> ResponseReader | None:
+    call = state.call
+    if call.format is None or call.parsed is None or state.status >= 400:
         return None
     wire, parsed = call.format, call.parsed
 
-    def make(events: bool) -> AnswerReader:
+    def make(events: bool) -> ResponseReader:
         return wire.reader(parsed, streaming=events, hide_usage=not parsed.asked_usage)
 
     if unread:  # some say `utf-8` there
         return Sniffer(make, declared=events, other=UnreadReader(unread))
-    if ride.answer_type.startswith(_NEVER_EVENTS) and not parsed.stream:
+    if state.answer_type.startswith(_NEVER_EVENTS) and not parsed.stream:
         return make(events)
     return Sniffer(make, declared=events)
 
@@ -138,8 +138,10 @@ def _reader(ride: Ride, unread: str, *, events: bool) -> AnswerReader | None:
 class _Relay:
     """Moves one answer from the provider to the client."""
 
-    def __init__(self, ride: Ride, answer: UpstreamAnswer, reader: AnswerReader | None, *, events: bool) -> None:
-        self._ride = ride
+    def __init__(
+        self, state: CallState, answer: UpstreamResponse, reader: ResponseReader | None, *, events: bool
+    ) -> None:
+        self._state = state
         self._answer = answer
         self._reader = reader
         self._declared_events = events
@@ -147,8 +149,8 @@ class _Relay:
         self._collected_bytes = 0
         self._goes_on = self._asked_for_stream = self._begun = False
         self._sending = False
-        self._kept = KeptAnswer(ride, reader)
-        self._silence_seconds = ride.services.settings.read_timeout_ms / 1000
+        self._kept = KeptAnswer(state, reader)
+        self._silence_seconds = state.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header that tells the body's length, where it is known."""
 
@@ -164,7 +166,7 @@ class _Relay:
         """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
         large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
         one object: that is an answer in one piece, and often an error."""
-        ride = self._ride
+        state = self._state
         self._asked_for_stream = asked_for_stream
         cut = await self._read(self._collect)
         if self._goes_on:
@@ -175,28 +177,28 @@ class _Relay:
         self._collected.clear()
         if observed.failed and cut is None:
             body = await self._checked(body)
-        verdict = await settle_call(ride, observed, cut, broken_status=UPSTREAM_INVALID.status)
+        verdict = await settle_call(state, observed, cut, broken_status=UPSTREAM_INVALID.status)
         if cut == CLIENT_GONE:
             return
         if cut is not None:
             raise self._broken(cut)
-        ride.sink.answer(ride.status, headers + _money(ride, verdict), body)
+        state.sink.answer(state.status, headers + _money(state, verdict), body)
 
     async def _checked(self, body: bytes) -> bytes:
         """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
-        found = operator_key.checked_body(self._ride, body)
+        found = operator_key.checked_body(self._state, body)
         if isinstance(found, Problem):
-            self._ride.hold_asked = self._ride.held is not None
-            await end_without_answer(self._ride, "refused", found)
+            self._state.hold_asked = self._state.held is not None
+            await end_without_answer(self._state, "refused", found)
             raise found
         return found
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
-        ride = self._ride
+        state = self._state
         self._begun = True
         length = [] if self._events else self.length
-        stream = ride.sink.start(ride.status, headers + length + _money(ride, None))
+        stream = state.sink.start(state.status, headers + length + _money(state, None))
         cut = await self._read(lambda: self._forward(stream))
         if cut == CLIENT_GONE:
             cut = await self._read_on()
@@ -205,27 +207,27 @@ class _Relay:
         tail, observed = self._close(cut)
         end = [self._end(tail, failed=observed.failed)]
         try:
-            await settle_call(ride, observed, cut)
+            await settle_call(state, observed, cut)
         except DatabaseUnavailable:
             cut = "the charge could not be written"
             end = []
         broken = None if cut is None else self._broken(cut)
         if broken is not None and self._events:
-            end.append(ride.sink.broken(broken.message))
+            end.append(state.sink.broken(broken.message))
         with contextlib.suppress(Gone):  # it was charged by what was delivered: nobody is left to tell
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
         if broken is not None and not self._events:
-            ride.sink.fail(broken)  # no event can tell: the client sees the connection break
+            state.sink.fail(broken)  # no event can tell: the client sees the connection break
 
     def _broken(self, cut: str) -> Problem:
-        return Problem(UPSTREAM_INVALID, f"The answer of {self._ride.call.provider} broke off: {cut}.")
+        return Problem(UPSTREAM_INVALID, f"The answer of {self._state.call.provider} broke off: {cut}.")
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
         """Read the answer through `take`; return why it did not get to its end, or None."""
         try:
-            with self._ride.watch.waiting(self._silence_seconds):
+            with self._state.watch.waiting(self._silence_seconds):
                 await take()
         except Interrupted as interrupted:
             if self._sending and interrupted.reason == "silence":
@@ -242,22 +244,22 @@ class _Relay:
 
     async def _stopped(self) -> None:
         _, observed = self._close(SERVER_STOPPED)
-        await settle_call(self._ride, observed, SERVER_STOPPED)
+        await settle_call(self._state, observed, SERVER_STOPPED)
 
     async def _read_on(self) -> str | None:
         """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for;
         where only the end tells what the answer read, so is that: otherwise whoever hangs up in time would not pay for
         what cannot be seen. Returns why the call is cut, or None."""
-        reader, parsed = self._reader, self._ride.call.parsed
+        reader, parsed = self._reader, self._state.call.parsed
         if reader is None or reader.finished or parsed is None:
             return CLIENT_GONE
-        charged = self._ride.held is not None and self._ride.services.settings.cut_stream != "free"
+        charged = self._state.held is not None and self._state.services.settings.cut_stream != "free"
         hidden = charged and untold(parsed.demand, input_told=reader.input_told)
         if not hidden and not reader.all_ended:
             return CLIENT_GONE
         left, seconds = AFTER_END_MAX, READ_ON_SECONDS
         if hidden:  # within the call's time, because its hold ends soon after
-            rest = (self._ride.services.settings.call_timeout_ms - self._ride.elapsed_ms()) / 1000
+            rest = (self._state.services.settings.call_timeout_ms - self._state.elapsed_ms()) / 1000
             left, seconds = UNTOLD_BYTES_MAX, max(READ_ON_SECONDS, min(UNTOLD_SECONDS, rest))
         try:
             async with asyncio.timeout(seconds):
@@ -266,7 +268,7 @@ class _Relay:
                     if chunk is None:
                         return None
                     left -= len(chunk)
-                    self._ride.keep(chunk)
+                    self._state.keep(chunk)
                     reader.feed(chunk)
         except TimeoutError:
             return CLIENT_GONE
@@ -280,8 +282,8 @@ class _Relay:
     async def _collect(self) -> None:
         reader = self._reader
         while (chunk := await self._answer.chunk()) is not None:
-            self._ride.watch.progress()
-            self._ride.keep(chunk)
+            self._state.watch.progress()
+            self._state.keep(chunk)
             passed = chunk if reader is None else reader.feed(chunk)
             self._collected.append(passed)
             self._collected_bytes += len(passed)
@@ -301,7 +303,7 @@ class _Relay:
 
     async def _forward(self, stream: SinkStream) -> None:
         """Pass on what the reader passes."""
-        reader, watch, keep, kept = self._reader, self._ride.watch, self._ride.keep, self._kept
+        reader, watch, keep, kept = self._reader, self._state.watch, self._state.keep, self._kept
         collected, self._collected = self._collected, []
         for earlier in collected:
             await self._send(stream, earlier)
@@ -331,14 +333,14 @@ class _Relay:
                 await self._send(stream, reader.release())
         return await self._answer.chunk()
 
-    async def _drain(self, reader: AnswerReader) -> None:
+    async def _drain(self, reader: ResponseReader) -> None:
         """The terminal event has come. What follows belongs to the end of the answer, which the reader keeps."""
         loop = asyncio.get_running_loop()
         until, left = loop.time() + DRAIN_SECONDS_MAX, AFTER_END_MAX
-        watch = self._ride.watch.waiting(DRAIN_SECONDS)
+        watch = self._state.watch.waiting(DRAIN_SECONDS)
         while left > 0 and loop.time() < until and (chunk := await self._answer.chunk()) is not None:
             watch.progress()
-            self._ride.keep(chunk)
+            self._state.keep(chunk)
             reader.feed(chunk)
             left -= len(chunk)
 
@@ -355,18 +357,18 @@ class _Relay:
     @property
     def _misdeclared(self) -> bool:
         """A document that calls itself events: most likely an error, which is looked at as a whole."""
-        return self._declared_events and not self._events and not self._ride.call.own_key
+        return self._declared_events and not self._events and not self._state.call.own_key
 
     def _own_words(self, chunk: bytes) -> bytes:
-        return operator_key.cleaned(self._ride, chunk) if self._events else chunk
+        return operator_key.cleaned(self._state, chunk) if self._events else chunk
 
     def _end(self, tail: bytes, *, failed: bool) -> bytes:
         """The last bytes, as they may be passed on."""
         body = b"".join((*self._collected, tail))
         if not (self._misdeclared and failed):
             return self._own_words(body)
-        found = operator_key.checked_body(self._ride, body)
-        return self._ride.sink.broken(found.message) if isinstance(found, Problem) else found
+        found = operator_key.checked_body(self._state, body)
+        return self._state.sink.broken(found.message) if isinstance(found, Problem) else found
 
     def _close(self, cut: str | None) -> tuple[bytes, Observed]:
         if self._reader is None:
@@ -379,20 +381,20 @@ class _Relay:
         return tail, observed
 
 
-def _money(ride: Ride, verdict: Verdict | None) -> list[tuple[str, str]]:
+def _money(state: CallState, verdict: Verdict | None) -> list[tuple[str, str]]:
     """Our headers: the charge where it is known by now, else the hold; and what is left."""
-    if ride.held is None:
+    if state.held is None:
         return []
     if verdict is None:
         headers = [
-            ("farebox-hold-usd", format_usd(ride.held.estimate.amount)),
-            ("farebox-balance-usd", format_usd(ride.held.verdict.available)),
+            ("farebox-hold-usd", format_usd(state.held.estimate.amount)),
+            ("farebox-balance-usd", format_usd(state.held.verdict.available)),
         ]
     else:
         headers = [
             ("farebox-charge-usd", format_usd(verdict.amount)),
             ("farebox-balance-usd", format_usd(verdict.available)),
         ]
-    if ride.held.output_limit is not None:
-        headers.append(("farebox-output-limit", str(ride.held.output_limit)))
+    if state.held.output_limit is not None:
+        headers.append(("farebox-output-limit", str(state.held.output_limit)))
     return headers

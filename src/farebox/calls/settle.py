@@ -6,7 +6,7 @@ from farebox.calls.causes import cause_of
 from farebox.calls.counting import price_by_count
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, Priced
 from farebox.calls.record import CallRecord, Ended, log
-from farebox.calls.state import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, Ride
+from farebox.calls.state import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, CallState
 from farebox.calls.stated_cost import by_stated_cost
 from farebox.calls.tiers import applied_price, with_further
 from farebox.calls.unpaid import count_unpaid
@@ -34,7 +34,7 @@ COUNT_SECONDS = 2.0
 
 
 async def settle_call(
-    ride: Ride, observed: Observed, cut: str | None, *, broken_status: int | None = None
+    state: CallState, observed: Observed, cut: str | None, *, broken_status: int | None = None
 ) -> Verdict | None:
     """End a call whose answer had begun, by what the answer showed. `cut` says why it broke off, or is None;
     `broken_status` is what the client is answered in that case, where not what the provider answered.
@@ -44,36 +44,36 @@ async def settle_call(
     DatabaseUnavailable where neither database nor journal takes it: the hold then stays open and is resolved by policy
     when it expires.
     """
-    call = ride.call
+    call = state.call
     ended = Ended(
         outcome="own_key" if call.own_key else "free",
-        status=_status(ride, cut, broken_status),
-        duration_ms=ride.elapsed_ms(),
-        first_byte_ms=ride.first_byte_ms,
-        answer_type=ride.answer_type,
-        answer_size=ride.size,
-        answer_body=ride.kept_body(),
-        request_body=ride.kept_request(),
+        status=_status(state, cut, broken_status),
+        duration_ms=state.elapsed_ms(),
+        first_byte_ms=state.first_byte_ms,
+        answer_type=state.answer_type,
+        answer_size=state.size,
+        answer_body=state.kept_body(),
+        request_body=state.kept_request(),
         model=observed.model or "",
         error=cut or (REPORTED_FAILURE if observed.failed else ""),
     )
     priced = NOTHING
-    if ride.status < 300 and call.parsed is not None and ride.price is not None and ride.markup is not None:
-        priced = await _price(ride, observed, cut)
-        if ride.held is not None and (priced.charge or cut is None):
+    if state.status < 300 and call.parsed is not None and state.price is not None and state.markup is not None:
+        priced = await _price(state, observed, cut)
+        if state.held is not None and (priced.charge or cut is None):
             ended.outcome = "charged"
             with best_effort("what is learned"):
-                _learn(ride, observed, priced)
-    return await _end(ride, ended, priced)
+                _learn(state, observed, priced)
+    return await _end(state, ended, priced)
 
 
-def _learn(ride: Ride, observed: Observed, priced: Priced) -> None:
-    call = ride.call
+def _learn(state: CallState, observed: Observed, priced: Priced) -> None:
+    call = state.call
     assert call.parsed is not None
     if priced.disbelieved:
-        ride.services.metrics.count(DISBELIEVED, call.provider)
+        state.services.metrics.count(DISBELIEVED, call.provider)
         raise_alarm(
-            ride.services,
+            state.services,
             "usage_disbelieved",
             f"{call.provider}/{call.model}",
             why=priced.disbelieved,
@@ -82,90 +82,90 @@ def _learn(ride: Ride, observed: Observed, priced: Priced) -> None:
         )
     elif priced.source == "provider":
         learn(
-            ride.services.learned, call.account_id, call.provider, call.parsed.demand, priced.usage, observed.reference
+            state.services.learned, call.account_id, call.provider, call.parsed.demand, priced.usage, observed.reference
         )
 
 
-def _status(ride: Ride, cut: str | None, broken_status: int | None) -> int:
+def _status(state: CallState, cut: str | None, broken_status: int | None) -> int:
     if cut == CLIENT_GONE:
         return CLIENT_CLOSED_STATUS
-    return broken_status if cut is not None and broken_status is not None else ride.status
+    return broken_status if cut is not None and broken_status is not None else state.status
 
 
-async def end_without_answer(ride: Ride, outcome: str, problem: Problem | None = None, error: str = "") -> None:
+async def end_without_answer(state: CallState, outcome: str, problem: Problem | None = None, error: str = "") -> None:
     """End a call that got no answer, or none that is passed on: its hold is given back. Where its caller gave it up
     while the provider was at work, what is certain is charged first: by policy, as of an answer of which nothing came.
     """
     ended = Ended(
         outcome=outcome,
-        status=problem.kind.status if problem else ride.status or CLIENT_CLOSED_STATUS,
-        duration_ms=ride.elapsed_ms(),
-        first_byte_ms=ride.first_byte_ms,
-        request_body=ride.kept_request(),
+        status=problem.kind.status if problem else state.status or CLIENT_CLOSED_STATUS,
+        duration_ms=state.elapsed_ms(),
+        first_byte_ms=state.first_byte_ms,
+        request_body=state.kept_request(),
         error=_named(problem) if problem else error,
         cause=problem.kind.name if problem else "",
     )
     priced = NOTHING
-    if ride.given_up and ride.held is not None:
-        priced = await _price(ride, Observed(empty=True), ride.given_up)
+    if state.given_up and state.held is not None:
+        priced = await _price(state, Observed(empty=True), state.given_up)
         ended.outcome = "charged" if priced.charge else outcome
         with best_effort("what is left unpaid"):
-            count_unpaid(ride, priced.charge)
-    await _end(ride, ended, priced)
+            count_unpaid(state, priced.charge)
+    await _end(state, ended, priced)
 
 
 def _named(problem: Problem) -> str:
     return f"{problem.kind.name} ({problem.reason})" if problem.reason else problem.kind.name
 
 
-async def _price(ride: Ride, observed: Observed, cut: str | None) -> Priced:
-    assert ride.call.parsed is not None
-    assert ride.price is not None
-    assert ride.markup is not None
-    ride.price, doubts = applied_price(ride, observed)
-    bound = ride.bound or estimate(ride.call.parsed.demand, ride.price, ride.markup)
+async def _price(state: CallState, observed: Observed, cut: str | None) -> Priced:
+    assert state.call.parsed is not None
+    assert state.price is not None
+    assert state.markup is not None
+    state.price, doubts = applied_price(state, observed)
+    bound = state.bound or estimate(state.call.parsed.demand, state.price, state.markup)
     priced = await price_by_count(
-        ride.services,
-        ride.call,
+        state.services,
+        state.call,
         observed,
-        ride.price,
-        ride.markup,
+        state.price,
+        state.markup,
         bound,
-        _ending(ride, cut),
+        _ending(state, cut),
         within=COUNT_SECONDS if cut == SERVER_STOPPED else None,
     )
     priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
-        priced = with_further(ride, priced, observed, ride.price)
+        priced = with_further(state, priced, observed, state.price)
     if cut is None and not observed.failed:
-        priced = by_stated_cost(ride, priced, observed, ride.price, ride.markup)
+        priced = by_stated_cost(state, priced, observed, state.price, state.markup)
     if priced.notes:
         with best_effort("the log"):
             log.warning(
-                "usage in question", log_id=ride.call.log_id, provider=ride.call.provider, notes=list(priced.notes)
+                "usage in question", log_id=state.call.log_id, provider=state.call.provider, notes=list(priced.notes)
             )
     return priced
 
 
-def _ending(ride: Ride, cut: str | None) -> Ending:
+def _ending(state: CallState, cut: str | None) -> Ending:
     return Ending(
         cut=cut,
         by_client=cut in BY_CALLER,
-        seconds=ride.elapsed_ms() / 1000,
-        policy=ride.services.settings.cut_stream,
+        seconds=state.elapsed_ms() / 1000,
+        policy=state.services.settings.cut_stream,
     )
 
 
-async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
-    call, services = ride.call, ride.services
-    record = CallRecord(call, ended, priced, ride.price, ride.markup, ride.bound)
+async def _end(state: CallState, ended: Ended, priced: Priced) -> Verdict | None:
+    call, services = state.call, state.services
+    record = CallRecord(call, ended, priced, state.price, state.markup, state.bound)
     now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None
-    if ride.hold_asked and ended.outcome == "charged":
+    if state.hold_asked and ended.outcome == "charged":
         command = Settle(account_id=call.account_id, hold_id=call.log_id, amount=priced.charge, at=now, record=record)
-    elif ride.hold_asked:
+    elif state.hold_asked:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
-    verdict = await _persist(ride, command, record, now)
+    verdict = await _persist(state, command, record, now)
     # It is durable: from here on nothing may raise, or the client would be told to try again, and pay again.
     services.metrics.settle_took(services.clock.monotonic() - began)
     services.metrics.call_ended(
@@ -187,17 +187,17 @@ async def _end(ride: Ride, ended: Ended, priced: Priced) -> Verdict | None:
             services.unpaid.paid(call.account_id, verdict.amount)
     with best_effort("the log"):
         if held or isinstance(command, Settle):  # a hold that is unknown had been acknowledged
-            overrun = held and ride.bound is not None and verdict.amount > ride.bound.amount
+            overrun = held and state.bound is not None and verdict.amount > state.bound.amount
             warn_if_unusual(call.log_id, verdict, overrun=overrun)
         record.say(verdict.amount if held else 0)
     if held and verdict.written_off:
         with best_effort("overruns"):
-            _count_write_off(ride, verdict.written_off, now)
+            _count_write_off(state, verdict.written_off, now)
     return verdict if held else None
 
 
-def _count_write_off(ride: Ride, amount: int, now: int) -> None:
-    services, call = ride.services, ride.call
+def _count_write_off(state: CallState, amount: int, now: int) -> None:
+    services, call = state.services, state.call
     limit = services.settings.overrun_alarm_cents * NANOS_PER_CENT
     day = services.alarms.count_write_off(amount, now)
     if limit and day > limit:
@@ -212,13 +212,13 @@ def _count_write_off(ride: Ride, amount: int, now: int) -> None:
         )
 
 
-async def _persist(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
+async def _persist(state: CallState, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
     """Make the end of the call durable: in the database, and where that is away, in the journal. Returns the ledger's
     verdict; UNKNOWN where there is no hold, and None where the journal has it, or the hold was charged as one in doubt.
 
     Raises DatabaseUnavailable where neither takes it.
     """
-    services = ride.services
+    services = state.services
     attempt = 1
     while True:
         try:
@@ -226,7 +226,7 @@ async def _persist(ride: Ride, command: Settle | Release | None, record: CallRec
             return await _in_database(services, command, record)
         except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the answer is paid for
             with best_effort("the log"):
-                log.error("charge refused", log_id=ride.call.log_id, account=ride.call.account_id, why=str(conflict))
+                log.error("charge refused", log_id=state.call.log_id, account=state.call.account_id, why=str(conflict))
             return None
         except DatabaseUnavailable as error:
             services.database.suspect(error)
@@ -237,21 +237,21 @@ async def _persist(ride: Ride, command: Settle | Release | None, record: CallRec
                 with best_effort("the log"):
                     log.error("journal unwritable", why=str(full))
             if not isinstance(command, Settle):  # no money is taken: the call need not wait for the disk
-                if _keep_in_memory(ride, command, record, now):
+                if _keep_in_memory(state, command, record, now):
                     return None
                 raise
             if attempt == PERSIST_ATTEMPTS:
-                _keep_in_memory(ride, command, record, now)
+                _keep_in_memory(state, command, record, now)
                 raise
         await services.clock.sleep(0.1 * 2**attempt)
         attempt += 1
 
 
-def _keep_in_memory(ride: Ride, command: Settle | Release | None, record: CallRecord, now: int) -> bool:
+def _keep_in_memory(state: CallState, command: Settle | Release | None, record: CallRecord, now: int) -> bool:
     """Neither database nor journal takes the end of the call: whether it is kept in mind, and ends the hold as soon as
     one of them does. An answer whose charge is kept no better than this is not completed; it is in doubt, as after a
     crash, and charged or not by the same rule."""
-    services = ride.services
+    services = state.services
     if isinstance(command, Settle) and services.settings.in_doubt == "release":
         command = Release(account_id=command.account_id, hold_id=command.hold_id, at=now, record=None)
         ended = replace(record.ended, outcome="released", status=DATABASE_UNAVAILABLE.status, error=NOT_DURABLE)
@@ -259,7 +259,7 @@ def _keep_in_memory(ride: Ride, command: Settle | Release | None, record: CallRe
     kept = services.journal is not None and services.journal.remember(_entry(command, record, now))
     with best_effort("the log"):
         say = log.error if kept else log.critical
-        say("hold left open", log_id=ride.call.log_id, account=ride.call.account_id, kept_in_memory=kept)
+        say("hold left open", log_id=state.call.log_id, account=state.call.account_id, kept_in_memory=kept)
     return kept
 
 

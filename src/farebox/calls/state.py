@@ -26,7 +26,7 @@ BY_CALLER = (CLIENT_GONE, OWN_TIME)
 """Ends of a call that its caller brought about."""
 
 
-class Ride(msgspec.Struct):
+class CallState(msgspec.Struct):
     """Filled in from top to bottom as the call goes on."""
 
     services: Services

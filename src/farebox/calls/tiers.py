@@ -13,7 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from farebox.calls.price import Priced
-from farebox.calls.state import Ride
+from farebox.calls.state import CallState
 from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
 from farebox.pricing.belief import check_possible
 from farebox.pricing.bill import combined, scaled, with_fee
@@ -36,39 +36,39 @@ _NO_BOUND: Final = Estimate(0, 0, 0)
 _LONG_CACHE: Final = "cache_write_12h_tokens"
 
 
-def asked_price(ride: Ride) -> ModelPrice:
+def asked_price(state: CallState) -> ModelPrice:
     """The price of what the call asks for. Raises Problem where it is unknown."""
-    assert ride.call.parsed is not None
-    assert ride.price is not None
-    context = ride.call.parsed.context
-    price = (ride.price_for(context) if context else None) or ride.price
+    assert state.call.parsed is not None
+    assert state.price is not None
+    context = state.call.parsed.context
+    price = (state.price_for(context) if context else None) or state.price
     if price.unknown:
         raise Problem(
             NOT_METERED,
-            f"What {', '.join(price.unknown)} costs for {ride.call.parsed.model!r} of {ride.call.provider} is not "
+            f"What {', '.join(price.unknown)} costs for {state.call.parsed.model!r} of {state.call.provider} is not "
             "known, so the request is not sent on the operator's key. Leave it out, or use a provider key of your own.",
         )
     return price
 
 
-def hold_price(ride: Ride, asked: ModelPrice) -> ModelPrice:
+def hold_price(state: CallState, asked: ModelPrice) -> ModelPrice:
     """The price that the hold is estimated by: the dearest of what the provider may apply, with what other models may
     cost in the same call. Raises Problem where one of those has no price."""
-    assert ride.call.parsed is not None
-    assert ride.price is not None
-    context, demand = ride.call.parsed.context, ride.call.parsed.demand
-    candidates = [ride.price] if asked is ride.price else [ride.price, asked]
+    assert state.call.parsed is not None
+    assert state.price is not None
+    context, demand = state.call.parsed.context, state.call.parsed.demand
+    candidates = [state.price] if asked is state.price else [state.price, asked]
     if context.get("service_tier") == "auto":
-        for tier in MAY_CHOOSE.get(ride.call.provider, ()):
-            chosen = ride.price_for({**context, "service_tier": tier})
+        for tier in MAY_CHOOSE.get(state.call.provider, ()):
+            chosen = state.price_for({**context, "service_tier": tier})
             if chosen is not None and not chosen.unknown:
                 candidates.append(chosen)
     dearest = candidates[0]
     if len(candidates) > 1:
         dearest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
-    if not ride.call.long_cache:
+    if not state.call.long_cache:
         dearest = _without_long_cache(dearest)
-    fee = sum(_further(ride, demand, dearest, index) for index in range(len(demand.further_models)))
+    fee = sum(_further(state, demand, dearest, index) for index in range(len(demand.further_models)))
     return with_fee(dearest, fee) if fee else dearest
 
 
@@ -82,80 +82,80 @@ def _without_long_cache(price: ModelPrice) -> ModelPrice:
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
 
 
-def _further(ride: Ride, demand: Demand, own: ModelPrice, index: int) -> int:
+def _further(state: CallState, demand: Demand, own: ModelPrice, index: int) -> int:
     """The most that one of the other models may cost, in nano-dollars."""
-    assert ride.call.parsed is not None
+    assert state.call.parsed is not None
     further = demand.further_models[index]
-    price = ride.price_for(ride.call.parsed.context, further.model) if further.model else own
+    price = state.price_for(state.call.parsed.context, further.model) if further.model else own
     if price is None or price.unknown:
         raise Problem(
             MODEL_UNPRICED if price is None else NOT_METERED,
-            f"The request lets {ride.call.provider} run the model {further.model!r} too, which has no price for what "
-            f"is asked. The operator can set one: farebox price set {ride.call.provider} {further.model} --input USD "
+            f"The request lets {state.call.provider} run the model {further.model!r} too, which has no price for what "
+            f"is asked. The operator can set one: farebox price set {state.call.provider} {further.model} --input USD "
             "--output USD (per million tokens).",
         )
     alone = replace(demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False)
     return further.uses * estimate(alone, price, _COST_ONLY).amount
 
 
-def applied_price(ride: Ride, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
+def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price of what the provider applied, and notes for the receipt."""
-    assert ride.call.parsed is not None
-    assert ride.price is not None
-    asked, model = ride.call.parsed.context, observed.billed_model
+    assert state.call.parsed is not None
+    assert state.price is not None
+    asked, model = state.call.parsed.context, observed.billed_model
     applied = {**asked, **observed.context}
-    found = ride.price_for(applied, model) if applied or model else ride.price
-    price = ride.price if found is None else found
+    found = state.price_for(applied, model) if applied or model else state.price
+    price = state.price if found is None else found
     notes = (
         () if found is not None else (f"the model {model!r}, which answered, has no price: charged as the one asked",)
     )
     tier = asked.get("service_tier", "")
     told = "service_tier" in observed.context
-    if tier and tier not in STANDARD and not told and (ride.call.provider, tier) not in BOUND:
-        standard = ride.price_for({**applied, "service_tier": "default"}, model)
-        price = price if standard is None else _dearer(ride, price, standard)
-    price, doubts = known_price(ride, price, observed.usage or {})
+    if tier and tier not in STANDARD and not told and (state.call.provider, tier) not in BOUND:
+        standard = state.price_for({**applied, "service_tier": "default"}, model)
+        price = price if standard is None else _dearer(state, price, standard)
+    price, doubts = known_price(state, price, observed.usage or {})
     return price, (*notes, *doubts)
 
 
-def known_price(ride: Ride, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
+def known_price(state: CallState, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price, or where it is not known what part of it was asked for, the dearest that it may be."""
-    assert ride.call.parsed is not None
+    assert state.call.parsed is not None
     unknown = list(price.unknown)
     if usage.get(_LONG_CACHE) and all(rate.meter != _LONG_CACHE for rate in price.rates):
         unknown.append("a cache kept for 12 hours")
     if not unknown:
         return price, ()
-    factor = ride.services.configuration.prices.dearest_factor(ride.call.provider)
+    factor = state.services.configuration.prices.dearest_factor(state.call.provider)
     what = ", ".join(unknown)
-    if not ride.call.own_key:
+    if not state.call.own_key:
         raise_alarm(
-            ride.services,
+            state.services,
             "tier_unknown",
-            f"{ride.call.provider}/{ride.call.parsed.model}: {what}",
-            log_id=ride.call.log_id,
+            f"{state.call.provider}/{state.call.parsed.model}: {what}",
+            log_id=state.call.log_id,
             factor=str(factor),
         )
     note = f"no price is known for {what}: charged at {factor.normalize():f} times the standard price of a token, the "
     return scaled(price, Fraction(factor), f"unknown:{what}"), (note + "dearest that this provider is known to have",)
 
 
-def with_further(ride: Ride, priced: Priced, observed: Observed, own: ModelPrice) -> Priced:
+def with_further(state: CallState, priced: Priced, observed: Observed, own: ModelPrice) -> Priced:
     """The price of an answer with what it bills beside its own usage: one exact cost, rounded once."""
-    assert ride.call.parsed is not None
-    assert ride.markup is not None
+    assert state.call.parsed is not None
+    assert state.markup is not None
     if priced.cost is None:
         return priced
-    context = {**ride.call.parsed.context, **observed.context}
+    context = {**state.call.parsed.context, **observed.context}
     parts, notes, disbelieved = [(own, priced.cost)], list(priced.notes), ""
     for passed in observed.further:
-        price = ride.price_for(context, passed.model) if passed.model else own
+        price = state.price_for(context, passed.model) if passed.model else own
         if price is None:
             notes.append(
                 f"the model {passed.model!r}, which the answer bills too, has no price: charged as its own model"
             )
             price = own
-        price, doubts = known_price(ride, price, passed.usage)
+        price, doubts = known_price(state, price, passed.usage)
         notes += doubts
         try:
             check_possible(passed.usage, Demand(price.model), price, _NO_BOUND)
@@ -164,14 +164,14 @@ def with_further(ride: Ride, priced: Priced, observed: Observed, own: ModelPrice
             disbelieved = str(absurd)
             notes.append(f"a pass of the model {passed.model or own.model!r} is not believed: {absurd}")
     cost = combined(parts)
-    charge = priced.charge + charge_of(cost, ride.markup) - charge_of(priced.cost, ride.markup)
+    charge = priced.charge + charge_of(cost, state.markup) - charge_of(priced.cost, state.markup)
     if disbelieved:
-        charge = max(charge, 0 if ride.bound is None else ride.bound.amount)
+        charge = max(charge, 0 if state.bound is None else state.bound.amount)
         notes.append("what is not believed is charged at the hold, where that is more")
     return replace(priced, cost=cost, charge=charge, notes=tuple(notes), disbelieved=priced.disbelieved or disbelieved)
 
 
-def _dearer(ride: Ride, one: ModelPrice, other: ModelPrice) -> ModelPrice:
-    assert ride.call.parsed is not None
-    demand = ride.call.parsed.demand
+def _dearer(state: CallState, one: ModelPrice, other: ModelPrice) -> ModelPrice:
+    assert state.call.parsed is not None
+    demand = state.call.parsed.demand
     return max(one, other, key=lambda price: estimate(demand, price, _COST_ONLY).amount)

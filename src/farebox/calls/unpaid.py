@@ -5,7 +5,7 @@ can be counts: the hold, less what was charged.
 """
 
 from farebox.calls.model import Call
-from farebox.calls.state import BY_CALLER, Ride
+from farebox.calls.state import BY_CALLER, CallState
 from farebox.errors import GIVEN_UP, Problem
 from farebox.money import NANOS_PER_CENT
 from farebox.runtime.services import Services
@@ -25,16 +25,16 @@ def check_unpaid(services: Services, call: Call) -> None:
         )
 
 
-def count_unpaid(ride: Ride, charge: int) -> None:
-    """Count a call, or an attempt of one, that was given up (`ride.given_up`), for all of its hold but the charge."""
-    services, call = ride.services, ride.call
+def count_unpaid(state: CallState, charge: int) -> None:
+    """Count a call, or an attempt of one, that was given up (`state.given_up`), for all of its hold but the charge."""
+    services, call = state.services, state.call
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
-    if not hourly or ride.bound is None or call.parsed is None:
+    if not hourly or state.bound is None or call.parsed is None:
         return
     # A stream begins at once: where the operator's own limit ends the wait, the provider has failed. Of a whole answer
     # nothing is seen until it has been generated.
-    if call.parsed.stream and (call.access.provider.stops_when_left or ride.given_up not in BY_CALLER):
+    if call.parsed.stream and (call.access.provider.stops_when_left or state.given_up not in BY_CALLER):
         return
-    left = ride.bound.amount - charge
+    left = state.bound.amount - charge
     if left > 0:
         services.unpaid.add(call.account_id, left, hourly, services.clock.now_ms())

@@ -17,7 +17,7 @@ from farebox.settings import Settings
 
 if TYPE_CHECKING:
     from farebox.app import Ready
-    from farebox.host_resources import Surroundings
+    from farebox.host_resources import HostResources
 
 FILE = "serving.json"
 _ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
@@ -30,13 +30,13 @@ class Serving(msgspec.Struct, frozen=True):
     fake_stripe_url: str | None = None
 
 
-def tell(settings: Settings, info: "Ready | Surroundings") -> None:
+def write(settings: Settings, info: "Ready | HostResources") -> None:
     """Write down where the server listens."""
     make_data_dir(settings)  # database and key may be elsewhere
     write_private(_path(settings), msgspec.json.encode(Serving(info.base_url, info.fake_stripe_url)) + b"\n")
 
 
-def forget(settings: Settings) -> None:
+def remove(settings: Settings) -> None:
     """The server has stopped."""
     with suppress(FileNotFoundError):
         _path(settings).unlink()

@@ -16,7 +16,7 @@ from farebox.settings import Settings, secret_key
 if TYPE_CHECKING:
     from farebox.app import Ready
     from farebox.cli.welcome import Welcome
-    from farebox.host_resources import Surroundings
+    from farebox.host_resources import HostResources
 
 
 def register(app: typer.Typer) -> None:
@@ -66,9 +66,9 @@ def serve(
 
         greeting = prepare(session, settings)
 
-    def ready(info: "Ready | Surroundings") -> None:
-        cleanup.callback(server_file.forget, settings)
-        server_file.tell(settings, info)
+    def ready(info: "Ready | HostResources") -> None:
+        cleanup.callback(server_file.remove, settings)
+        server_file.write(settings, info)
         with suppress(OSError, ValueError):  # nobody reads what we say: that is no reason not to serve
             _announce(settings, info, greeting, as_json=as_json)
 
@@ -92,7 +92,7 @@ def serve(
         raise Stopped(str(error)) from error
 
 
-def _announce(settings: Settings, info: "Ready | Surroundings", greeting: "Welcome | None", *, as_json: bool) -> None:
+def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welcome | None", *, as_json: bool) -> None:
     if as_json:
         guest = {} if greeting is None else {"account_id": greeting.guest.account_id, "token": greeting.guest.token}
         line = {"base_url": info.base_url, "demo": info.demo_url is not None, **guest}

@@ -18,7 +18,7 @@ from farebox.settings import Settings
 
 if TYPE_CHECKING:
     from farebox.app import Ready
-    from farebox.host_resources import Surroundings
+    from farebox.host_resources import HostResources
     from farebox.storage.sql import Connection
 
 ACCOUNT = "demo"
@@ -95,7 +95,7 @@ def _is_active(session: Session, connection: "Connection", guest: Guest, at: int
     return token is not None and token.account_id == guest.account_id and token.active(at)
 
 
-def text(welcome: Welcome, info: "Ready | Surroundings", settings: Settings) -> str:
+def text(welcome: Welcome, info: "Ready | HostResources", settings: Settings) -> str:
     """The greeting. The blocks are to be pasted as they are, so nothing in them is wrapped or coloured."""
     guest, base_url = welcome.guest, info.base_url
     compat = f"{base_url}/v1/{guest.account_id}/default/compat"
@@ -157,7 +157,7 @@ Ctrl-C stops the server.
 """
 
 
-def _processor(info: "Ready | Surroundings") -> str:
+def _processor(info: "Ready | HostResources") -> str:
     if info.fake_stripe_url is None:
         return "Stripe   the one of FAREBOX_STRIPE_SECRET_KEY\n"
     return f"Stripe   {info.fake_stripe_url} (a fake one: its cards and levers are in docs/fake-stripe.md)\n"

@@ -53,9 +53,9 @@ def main() -> None:
         import uvloop
 
         from farebox.app import serve_as_worker
-        from farebox.host_resources import Surroundings
+        from farebox.host_resources import HostResources
 
-        around = Surroundings(
+        around = HostResources(
             start.settings,
             start.base_url,
             start.demo_url,

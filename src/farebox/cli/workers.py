@@ -20,7 +20,7 @@ from farebox.cli.session import Stopped
 from farebox.cli.worker import Said, Start
 from farebox.clock import SystemClock
 from farebox.counts import Sheet, new_file
-from farebox.host_resources import GRACE_SECONDS, Surroundings, say_listening, stop_on_signals, surrounded
+from farebox.host_resources import GRACE_SECONDS, HostResources, say_listening, stop_on_signals, surrounded
 from farebox.metrics.families import LAYOUT, WORKER_DEATHS
 from farebox.settings import Settings
 
@@ -35,7 +35,7 @@ log = structlog.get_logger("farebox.workers")
 
 
 async def serve_with_workers(
-    settings: Settings, count: int, *, demo: bool, on_ready: Callable[[Surroundings], None]
+    settings: Settings, count: int, *, demo: bool, on_ready: Callable[[HostResources], None]
 ) -> None:
     """Serve with so many processes until SIGINT or SIGTERM.
 
@@ -80,7 +80,7 @@ async def _stop_all(workers: "list[Worker]") -> None:
 class Worker:
     """The place of one worker, and the process that has it now."""
 
-    def __init__(self, number: int, around: Surroundings, counts: int, sheet: Sheet) -> None:
+    def __init__(self, number: int, around: HostResources, counts: int, sheet: Sheet) -> None:
         """Numbers begin with 1. `counts` is the descriptor of the file that is mapped as `sheet`."""
         self._number = number
         self._around = around

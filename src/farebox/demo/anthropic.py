@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from farebox.demo.answering import (
     FAILURE,
     SSE_HEADERS,
-    Answer,
+    Composed,
     Counts,
     Dialect,
     Endpoint,
@@ -99,7 +99,7 @@ def _message(ask: Ask, mark: Mark) -> Json:
     }
 
 
-def _block(answer: Answer, mark: Mark) -> Json:
+def _block(answer: Composed, mark: Mark) -> Json:
     if answer.tool is None:
         return {"type": "text", "text": answer.text}
     return {
@@ -110,7 +110,7 @@ def _block(answer: Answer, mark: Mark) -> Json:
     }
 
 
-def _events(ask: Ask, told: Directives, answer: Answer, mark: Mark) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterator[Event]:
     usage = _usage(answer.counts)
     # As the real one: the first event already reports an output token, and the last one's figure replaces it.
     first = reported(usage | {"output_tokens": min(1, answer.counts.output)}, told, stream=True)
@@ -129,7 +129,7 @@ def _events(ask: Ask, told: Directives, answer: Answer, mark: Mark) -> Iterator[
     yield Event(named_sse({"type": "message_stop"}))
 
 
-def _deltas(answer: Answer) -> Iterator[tuple[Json, int]]:
+def _deltas(answer: Composed) -> Iterator[tuple[Json, int]]:
     for piece in answer.pieces:
         yield {"type": "text_delta", "text": piece}, 1
     if answer.tool is not None:

@@ -6,7 +6,7 @@ from farebox.demo.answering import (
     FAILURE,
     JSON_HEADERS,
     SSE_HEADERS,
-    Answer,
+    Composed,
     Counts,
     Dialect,
     Endpoint,
@@ -116,7 +116,7 @@ def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
     yield Event(b"]")
 
 
-def _chunks(ask: Ask, told: Directives, answer: Answer, mark: Mark) -> Iterator[tuple[Json, int]]:
+def _chunks(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterator[tuple[Json, int]]:
     """One chunk a word; each reports the usage so far, the last one with the reason why it ends."""
     counts = answer.counts
     bodies = [[{"text": piece}] for piece in answer.pieces] or [_parts(answer)]
@@ -142,7 +142,7 @@ def _chunk(ask: Ask, mark: Mark, parts: list[Json], finish: str | None) -> Json:
     }
 
 
-def _parts(answer: Answer) -> list[Json]:
+def _parts(answer: Composed) -> list[Json]:
     if answer.tool is None:
         return [{"text": answer.text}]
     return [{"functionCall": {"name": answer.tool.name, "args": answer.tool.arguments}}]

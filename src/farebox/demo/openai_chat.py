@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from farebox.demo.answering import (
     FAILURE,
     SSE_HEADERS,
-    Answer,
+    Composed,
     Counts,
     Dialect,
     Endpoint,
@@ -98,7 +98,7 @@ def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
     return json_reply(ask, with_usage(body, "usage", reported(_usage(answer.counts), told)), answer.counts.output)
 
 
-def _message(answer: Answer, serial: int) -> Json:
+def _message(answer: Composed, serial: int) -> Json:
     if answer.tool is None:
         return {"role": "assistant", "content": answer.text, "refusal": None}
     function = {"name": answer.tool.name, "arguments": answer.tool.text}
@@ -106,7 +106,7 @@ def _message(answer: Answer, serial: int) -> Json:
     return {"role": "assistant", "content": None, "refusal": None, "tool_calls": calls}
 
 
-def _events(ask: Ask, told: Directives, answer: Answer, base: Json) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, answer: Composed, base: Json) -> Iterator[Event]:
     options = ask.body.get("stream_options")
     asked = isinstance(options, dict) and options.get("include_usage") is True
     base = base | {"object": "chat.completion.chunk", "system_fingerprint": "fp_demo"}
@@ -130,7 +130,7 @@ def _events(ask: Ask, told: Directives, answer: Answer, base: Json) -> Iterator[
     yield Event(_DONE)
 
 
-def _deltas(answer: Answer, call_id: str) -> Iterator[tuple[Json, int]]:
+def _deltas(answer: Composed, call_id: str) -> Iterator[tuple[Json, int]]:
     for piece in answer.pieces:
         yield {"content": piece}, 1
     if answer.tool is None:

@@ -8,7 +8,7 @@ import structlog
 from farebox.errors import DATABASE_UNAVAILABLE, INTERNAL, Problem
 from farebox.http.auth import authenticate, authorize
 from farebox.http.client_address import Clients
-from farebox.http.envelope import Answer, failure, send_headers
+from farebox.http.envelope import Response, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
 from farebox.http.quotas import spend, stranger
@@ -16,7 +16,7 @@ from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown, tidy_path
 from farebox.http.routes import ROUTES
 from farebox.http.validation import read, read_body
-from farebox.limits.held import STRANGERS
+from farebox.limits.held import ANONYMOUS
 from farebox.model import Caller
 from farebox.runtime.services import Services
 from farebox.standing import path_of
@@ -66,7 +66,7 @@ class Application:
         except Exception:  # noqa: BLE001 - the client has gone, or the answer had begun before the error
             log.info("not answered", request_id=request_id, status=answer.status)
 
-    async def _control_plane(self, exchange: Exchange, request_id: str) -> Answer:
+    async def _control_plane(self, exchange: Exchange, request_id: str) -> Response:
         route, parameters = self._router.find(exchange.method, exchange.path)
         try:
             answer = await self._handle(route, exchange, parameters)
@@ -76,10 +76,10 @@ class Application:
             answer = route.on_problem(_problem_of(error, exchange, request_id))
         return rooted(answer, self._root) if self._root else answer
 
-    async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Answer:
+    async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Response:
         caller = await self._admit(route, exchange, parameters)
         known = caller is not None and route.access is Access.ACCOUNT
-        holder = parameters["account_id"] if known else STRANGERS + stranger(exchange.client)
+        holder = parameters["account_id"] if known else ANONYMOUS + stranger(exchange.client)
         exchange.hold(self._services.held.lease(holder))
         body = b""
         if route.raw_limit:
@@ -136,7 +136,7 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
     return Problem(INTERNAL, f"Internal error. Request id: {request_id}")
 
 
-def _send(exchange: Exchange, answer: Answer, request_id: str) -> None:
+def _send(exchange: Exchange, answer: Response, request_id: str) -> None:
     headers = send_headers(answer, request_id)
     if exchange.method == "HEAD":
         exchange.answer(answer.status, [*headers, ("content-length", str(len(answer.body)))], b"")

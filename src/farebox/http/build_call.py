@@ -74,7 +74,7 @@ _leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGN
 """Whether a path has a segment that some server takes for the folder itself, or the one above it."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to one provider, as a URL or a universal step asks for it."""
 
     log_id: str
@@ -95,7 +95,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The address of the caller."""
 
 
-async def native_call(services: Services, asked: Asked) -> Call:
+async def native_call(services: Services, asked: ProxyRequest) -> Call:
     """A call of a provider's own path. Raises Problem."""
     access = _access(services, asked.slug)
     path = upstream_path(access.provider, asked.path)
@@ -110,7 +110,7 @@ async def native_call(services: Services, asked: Asked) -> Call:
     return _call(services, asked, access, metering, path, key, read)
 
 
-async def compat_call(services: Services, asked: Asked) -> Call:
+async def compat_call(services: Services, asked: ProxyRequest) -> Call:
     """A call in a common form whose body names `provider/model`: chat/completions, embeddings, responses, messages.
 
     Raises Problem.
@@ -137,7 +137,7 @@ def _access(services: Services, slug: str) -> ProviderAccess:
     return access
 
 
-def _key(asked: Asked, access: ProviderAccess, metering: Metering, path: str) -> str | None:
+def _key(asked: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> str | None:
     """The operator's key; None where the caller's own pays. Raises Problem."""
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
@@ -155,13 +155,13 @@ def _key(asked: Asked, access: ProviderAccess, metering: Metering, path: str) ->
     return key
 
 
-def _content_type(asked: Asked) -> str:
+def _content_type(asked: ProxyRequest) -> str:
     return asked.headers.get("content-type") or ""
 
 
 def _call(
     services: Services,
-    asked: Asked,
+    asked: ProxyRequest,
     access: ProviderAccess,
     metering: Metering,
     path: str,
@@ -208,7 +208,7 @@ def _call(
     )
 
 
-def _patience(services: Services, asked: Asked) -> int | None:
+def _patience(services: Services, asked: ProxyRequest) -> int | None:
     """How long the caller waits for the answer to begin; on the operator's key not less than the operator's minimum,
     because what a provider was asked to do it does, and bills. None where the caller does not say. Raises Problem."""
     wanted = _number(asked.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
@@ -217,7 +217,7 @@ def _patience(services: Services, asked: Asked) -> int | None:
     return max(wanted, services.settings.request_timeout_min_ms)
 
 
-def _operator_key(asked: Asked, access: ProviderAccess) -> str:
+def _operator_key(asked: ProxyRequest, access: ProviderAccess) -> str:
     """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED)."""
     if asked.gateway.byok_only or _flag(asked.headers.get("cf-aig-no-wholesale"), default=False):
         raise Problem(OWN_KEY_REQUIRED, "This gateway takes calls with a provider key of your own only.")
@@ -230,7 +230,7 @@ def _operator_key(asked: Asked, access: ProviderAccess) -> str:
     return access.api_key
 
 
-def _url(access: ProviderAccess, path: str, asked: Asked) -> str:
+def _url(access: ProviderAccess, path: str, asked: ProxyRequest) -> str:
     query = asked.query
     if query and (not asked.own_key or f"{CALLER_KEY_QUERY}=" in query):
         pairs = parse_qsl(query, keep_blank_values=True)
@@ -257,7 +257,7 @@ def _may_ask(name: str, value: str) -> bool:
     return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")
 
 
-def _forwarded(asked: Asked, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
+def _forwarded(asked: ProxyRequest, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
     """The headers for the provider. With `key`, the operator's, no credential of the caller's goes along."""
     forwarded = []
     for name, value in asked.headers.items():

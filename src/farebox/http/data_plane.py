@@ -39,7 +39,7 @@ from farebox.errors import (
 )
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http import cross_origin
-from farebox.http.build_call import Asked, compat_call, native_call
+from farebox.http.build_call import ProxyRequest, compat_call, native_call
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.credentials import StepHeaders, authorize_run, read_credentials
 from farebox.http.exchange import Exchange, RequestHeaders
@@ -127,7 +127,7 @@ class DataPlane:
         self._draining = False
 
     async def handle(self, exchange: Exchange) -> None:
-        """Answer one exchange, whatever happens."""
+        """Response one exchange, whatever happens."""
         request_id = self._services.ids.log_id()
         target = _target(exchange)
         form: Form = "openai" if target is None else target.form_for(exchange.headers)
@@ -235,7 +235,7 @@ class DataPlane:
         if body is None:
             services.metrics.count(CLIENTS_GONE)
             return
-        asked = Asked(
+        asked = ProxyRequest(
             log_id=request_id,
             account_id=target.account_id,
             gateway_id=target.gateway_id,
@@ -302,7 +302,7 @@ class DataPlane:
         if wait is not None:
             raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
 
-    async def _universal(self, asked: Asked, sink: HttpSink, watch: Watch) -> None:
+    async def _universal(self, asked: ProxyRequest, sink: HttpSink, watch: Watch) -> None:
         """Try the steps in order; the first that the provider answers without an error is the answer."""
         if asked.method != "POST":
             raise Problem(NO_ROUTE, "The universal endpoint takes POST.")
@@ -328,7 +328,7 @@ def _check_database(services: Services) -> None:
         raise Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS) from error
 
 
-async def _call(services: Services, asked: Asked) -> Call:
+async def _call(services: Services, asked: ProxyRequest) -> Call:
     if asked.slug not in ("compat", "rest"):
         return await native_call(services, asked)
     paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
@@ -338,7 +338,7 @@ async def _call(services: Services, asked: Asked) -> Call:
     return await compat_call(services, replace(asked, path=path))
 
 
-async def _step_call(services: Services, asked: Asked, step: Step, number: int) -> Call:
+async def _step_call(services: Services, asked: ProxyRequest, step: Step, number: int) -> Call:
     """A step has headers and a key of its own; our token and options come with the request."""
     options = _options(asked.headers) | _configured(step)
     headers = StepHeaders(

@@ -7,7 +7,7 @@ import msgspec
 from farebox.billing import documents as issued
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.wire import Paging, iso
-from farebox.http.envelope import Answer, ok, page
+from farebox.http.envelope import Response, ok, page
 from farebox.http.quotas import DOCUMENTS, spend
 from farebox.http.request import Request
 
@@ -65,7 +65,7 @@ class MonthStatement(msgspec.Struct, frozen=True, kw_only=True):
     """A link for the owner, valid for a week."""
 
 
-async def linked(request: Request, query: Signed) -> Answer:
+async def linked(request: Request, query: Signed) -> Response:
     """By a signed link: anybody who has it may look."""
     name = _name(request)
     issued.check_link(
@@ -75,13 +75,13 @@ async def linked(request: Request, query: Signed) -> Answer:
     return _pdf(name, await issued.pdf(request.services, query.account, name))
 
 
-async def pdf(request: Request, _: None) -> Answer:
+async def pdf(request: Request, _: None) -> Response:
     """With a token of the account."""
     name = _name(request)
     return _pdf(name, await issued.pdf(request.services, request.account_id, name))
 
 
-async def index(request: Request, query: Paging) -> Answer:
+async def index(request: Request, query: Paging) -> Response:
     window = query.window()
     found, total = await issued.history(request.services, request.account_id, window.offset, window.per_page)
     shown = [
@@ -99,7 +99,7 @@ async def index(request: Request, query: Paging) -> Answer:
     return page(shown, window.page, window.per_page, total)
 
 
-async def statement(request: Request, _: None) -> Answer:
+async def statement(request: Request, _: None) -> Response:
     found = await issued.statement_of(request.services, request.account_id, request.path["month"])
     return ok(
         MonthStatement(
@@ -134,7 +134,7 @@ def _name(request: Request) -> str:
     return text.removesuffix(_SUFFIX)
 
 
-def _pdf(name: str, body: bytes) -> Answer:
+def _pdf(name: str, body: bytes) -> Response:
     """Shown in the browser, kept by nobody on the way, and never taken for anything else."""
     headers = (
         ("content-disposition", f'inline; filename="{_UNSAFE.sub("_", name)}{_SUFFIX}"'),
@@ -142,4 +142,4 @@ def _pdf(name: str, body: bytes) -> Answer:
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
     )
-    return Answer(body, content_type=PDF, headers=headers)
+    return Response(body, content_type=PDF, headers=headers)

@@ -55,7 +55,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole answer, before the headers that every answer carries are added."""
 
     body: bytes
@@ -64,30 +64,30 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def ok(result: object, *messages: Note, status: int = 200) -> Answer:
+def ok(result: object, *messages: Note, status: int = 200) -> Response:
     """One result."""
-    return Answer(_encode(Envelope(result=result, messages=list(messages))), status)
+    return Response(_encode(Envelope(result=result, messages=list(messages))), status)
 
 
-def page(items: Sequence[object], number: int, per_page: int, total: int, info: object = None) -> Answer:
+def page(items: Sequence[object], number: int, per_page: int, total: int, info: object = None) -> Response:
     """One page of a list; past the end it is empty, which is how the official clients know to stop.
 
     `info` takes the place of the usual `result_info`.
     """
     info = info or ResultInfo(number, per_page, len(items), total)
-    return Answer(_encode(Envelope(result=items, result_info=info)))
+    return Response(_encode(Envelope(result=items, result_info=info)))
 
 
-def plain(value: object, status: int = 200) -> Answer:
+def plain(value: object, status: int = 200) -> Response:
     """JSON without an envelope."""
-    return Answer(_encode(value), status)
+    return Response(_encode(value), status)
 
 
 _FINAL = (402, 403, 409, 501)
 """Statuses that the same request gets again."""
 
 
-def failure(problem: Problem, *extra: tuple[str, str]) -> Answer:
+def failure(problem: Problem, *extra: tuple[str, str]) -> Response:
     """The envelope of a problem; `extra` are further headers."""
     headers = list(extra)
     if problem.retry_after is not None:
@@ -95,7 +95,7 @@ def failure(problem: Problem, *extra: tuple[str, str]) -> Answer:
     if problem.kind.status in _FINAL or problem.kind is PROCESSOR_REFUSED:
         headers.append(("x-should-retry", "false"))  # the official clients would try a 409 or a 501 three times
     envelope = Envelope(result=None, success=False, errors=_items(problem))
-    return Answer(_encode(envelope), problem.kind.status, headers=tuple(headers))
+    return Response(_encode(envelope), problem.kind.status, headers=tuple(headers))
 
 
 def _items(problem: Problem) -> list[ErrorItem]:
@@ -109,7 +109,7 @@ def _items(problem: Problem) -> list[ErrorItem]:
     return items
 
 
-def send_headers(answer: Answer, request_id: str) -> HeaderList:
+def send_headers(answer: Response, request_id: str) -> HeaderList:
     """The headers of an answer of the control plane. Unless it says otherwise, it is for nobody but the caller."""
     headers = [("content-type", answer.content_type), ("cf-ray", request_id), *answer.headers]
     if not any(name == "cache-control" for name, _ in answer.headers):

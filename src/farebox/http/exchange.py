@@ -20,7 +20,7 @@ class RequestHeaders(Protocol):
     def items(self) -> Iterable[tuple[str, str]]: ...
 
 
-class AnswerStream(Protocol):
+class ResponseStream(Protocol):
     """An answer whose head has been sent."""
 
     async def send(self, chunk: bytes) -> None:
@@ -33,7 +33,7 @@ class AnswerStream(Protocol):
 
 
 class Exchange(Protocol):
-    """Answer exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns.
+    """Response exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns.
 
     Where the handler raises, or answers once more, after `start`, the client sees that the answer broke off.
     """
@@ -76,7 +76,7 @@ class Exchange(Protocol):
 
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None: ...
 
-    def start(self, status: int, headers: HeaderList) -> AnswerStream: ...
+    def start(self, status: int, headers: HeaderList) -> ResponseStream: ...
 
     def gone(self) -> Awaitable[None]:
         """Done when the client has closed the connection. Each call makes an awaitable of its own."""

@@ -8,7 +8,7 @@ in a form whose SDKs have not been seen to take them before the first event, bet
 import asyncio
 
 from farebox.calls.model import Call
-from farebox.http.exchange import AnswerStream, HeaderList
+from farebox.http.exchange import HeaderList, ResponseStream
 from farebox.providers.sse import BYTE_ORDER_MARK
 
 COMMENT = b": keep-alive\n\n"
@@ -47,7 +47,7 @@ class KeepAlive:
 
     __slots__ = ("_last", "_loop", "_seconds", "_spoken", "_stream", "_tail", "_timer")
 
-    def __init__(self, stream: AnswerStream, seconds: float) -> None:
+    def __init__(self, stream: ResponseStream, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._stream = stream
         self._seconds = seconds

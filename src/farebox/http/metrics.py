@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from farebox.errors import CREDENTIALS_REJECTED, METHOD_NOT_ALLOWED, Problem
-from farebox.http.envelope import Answer, failure
+from farebox.http.envelope import Response, failure
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.request import Request
 from farebox.http.router import no_route, tidy_path
@@ -45,7 +45,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def metrics(request: Request, _: Any) -> Answer:
+async def metrics(request: Request, _: Any) -> Response:
     """At the main port: with the token, and only where there is one."""
     token = request.services.settings.metrics_token
     if not token:
@@ -82,7 +82,7 @@ def _check(headers: RequestHeaders, token: str) -> None:
         raise Problem(CREDENTIALS_REJECTED, "The token is not that of the metrics (FAREBOX_METRICS_TOKEN)")
 
 
-async def _page(services: Services, headers: RequestHeaders) -> Answer:
+async def _page(services: Services, headers: RequestHeaders) -> Response:
     from farebox.metrics.exposition import exposed  # with prometheus-client: where nobody asks, it is not loaded
 
     counts, database = services.metrics, services.database
@@ -95,4 +95,4 @@ async def _page(services: Services, headers: RequestHeaders) -> Answer:
         now_ms=services.clock.now_ms(),
         accept=headers.get("accept"),
     )
-    return Answer(body, content_type=content_type)
+    return Response(body, content_type=content_type)

@@ -7,7 +7,7 @@ A proxy in front may take the path off, or pass it on. Pages write their address
 import re
 from dataclasses import replace
 
-from farebox.http.envelope import HTML, Answer
+from farebox.http.envelope import HTML, Response
 
 _move = re.compile(rb' (href|action)="/').sub
 """Nothing but an attribute has such a quotation mark: those in texts are escaped."""
@@ -20,7 +20,7 @@ def below(root: str, path: str) -> str:
     return path
 
 
-def rooted(answer: Answer, root: str) -> Answer:
+def rooted(answer: Response, root: str) -> Response:
     """A page, or the way to one, with its addresses below the root."""
     if answer.content_type != HTML:
         return answer

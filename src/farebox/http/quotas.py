@@ -21,14 +21,14 @@ class Budget:
 
 
 ASKS = Budget("requests to the payment processor", 100, 60)
-LOOKS = Budget("questions to the payment processor", 300, 60)
+POLLS = Budget("questions to the payment processor", 300, 60)
 """Apart from the requests: whoever looks too often does not keep the owner from buying."""
 PAGES = Budget("pages of the payment processor", 100, 3600)
 LINKS = Budget("links to the billing page", 100, 3600)
 DOCUMENTS = Budget("documents", 30, 60)
 """The longest statement takes a thread for two seconds, and there are two threads."""
 TESTS = Budget("messages by hand", 20, 60)
-STRANGERS = Budget("visits without a session", 60, 60)
+ANONYMOUS = Budget("visits without a session", 60, 60)
 """Of all who come back from the processor's page without a session, together."""
 STRANGER = Budget("visits without a session from your address", 20, 60)
 """Of one address, so that it does not use up what is for all. An IPv6 network of 64 bits counts as one address."""

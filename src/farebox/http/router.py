@@ -10,12 +10,12 @@ from urllib.parse import unquote
 import msgspec
 
 from farebox.errors import ACCESS_DENIED, METHOD_NOT_ALLOWED, NO_ROUTE, ErrorKind, Problem
-from farebox.http.envelope import JSON, Answer, ResultInfo, failure
+from farebox.http.envelope import JSON, Response, ResultInfo, failure
 from farebox.http.quotas import Budget
 from farebox.http.request import Request
 from farebox.model import Permission
 
-Handler: TypeAlias = Callable[[Request, Any], Awaitable[Answer]]
+Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 """Takes the request and the struct of `Route.takes` (None where the route takes nothing)."""
 
 
@@ -73,7 +73,7 @@ class Route:
     """Whether the handler heeds an `Idempotency-Key` header; for the OpenAPI document."""
     denied: ErrorKind = ACCESS_DENIED
     """What a caller is told who may act on the account, but has none of the permissions."""
-    on_problem: Callable[[Problem], Answer] = failure
+    on_problem: Callable[[Problem], Response] = failure
     """What a problem looks like; pages for people show it in their own way."""
 
     @property

@@ -26,7 +26,7 @@ from farebox.http.control import (
 )
 from farebox.http.control.log_query import LogsQuery
 from farebox.http.control.wire import Paging
-from farebox.http.envelope import Answer
+from farebox.http.envelope import Response
 from farebox.http.pages.routes import PAGES
 from farebox.http.request import Request
 from farebox.http.router import Access, Route, Shape
@@ -55,8 +55,8 @@ def _document() -> bytes:
     return openapi.document(ROUTES)
 
 
-async def openapi_json(request: Request, _: None) -> Answer:
-    return Answer(_document())
+async def openapi_json(request: Request, _: None) -> Response:
+    return Response(_document())
 
 
 # fmt: off
@@ -85,7 +85,7 @@ SERVED: tuple[Route, ...] = (
           takes=topups.TopupCreate, idempotent=True, result=topups.Topup, budget=quotas.ASKS,
           summary="Buy credit with a saved card"),
     Route(method="POST", path=f"{BILLING}/topup/status", handler=topups.status, permissions=BILLING_WRITE,
-          takes=topups.TopupStatusQuery, result=topups.TopupStatus, budget=quotas.LOOKS,
+          takes=topups.TopupStatusQuery, result=topups.TopupStatus, budget=quotas.POLLS,
           summary="What became of a purchase"),
     Route(method="GET", path=f"{BILLING}/topup/limits", handler=topups.limits, permissions=BILLING_READ,
           result=topups.TopupLimits, summary="Smallest and largest top-up, in cents"),
@@ -153,7 +153,7 @@ SERVED: tuple[Route, ...] = (
           takes=cards.CheckoutOpen, idempotent=True, result=cards.OpenCheckout, budget=quotas.PAGES,
           summary="A hosted page to save a card or to buy credit"),
     Route(method="GET", path=f"{OWN}/checkout/{{checkout_id}}", handler=cards.checkout, permissions=BILLING_READ,
-          result=cards.CheckoutState, budget=quotas.LOOKS, summary="What became of a hosted page"),
+          result=cards.CheckoutState, budget=quotas.POLLS, summary="What became of a hosted page"),
     Route(method="POST", path=f"{OWN}/billing-link", handler=profile.billing_link, permissions=MONEY,
           result=profile.BillingLink, budget=quotas.LINKS, summary="A link that opens the owner's billing page, once"),
     Route(method="GET", path=f"{OWN}/billing-profile", handler=profile.get_profile, permissions=BILLING_READ,
@@ -165,7 +165,7 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{OWN}/topups", handler=purchases.list_purchases, permissions=BILLING_READ,
           shape=Shape.PAGE, takes=Paging, result=purchases.Purchase, summary="Purchases of credit, newest first"),
     Route(method="GET", path=f"{OWN}/topups/{{top_up_id}}", handler=purchases.get_purchase, permissions=BILLING_READ,
-          result=purchases.Purchase, budget=quotas.LOOKS, summary="One purchase, by either of its ids"),
+          result=purchases.Purchase, budget=quotas.POLLS, summary="One purchase, by either of its ids"),
     Route(method="GET", path=f"{OWN}/refunds", handler=purchases.list_refunds, permissions=BILLING_READ,
           shape=Shape.PAGE, takes=Paging, result=purchases.Refund, summary="Refunds, newest first"),
     Route(method="POST", path=f"{OWN}/refunds", handler=purchases.create_refund, permissions=MONEY,

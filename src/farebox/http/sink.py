@@ -4,7 +4,7 @@ import contextlib
 
 from farebox.calls.model import Call, Gone
 from farebox.errors import Problem
-from farebox.http.exchange import AnswerStream, ClientGone, Exchange, HeaderList
+from farebox.http.exchange import ClientGone, Exchange, HeaderList, ResponseStream
 from farebox.http.keep_alive import KeepAlive, takes_comments
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers, error_status
 from farebox.http.server.headers import sendable
@@ -90,7 +90,7 @@ class HttpSink:
         return broken_event(message, self._form)
 
     def fail(self, problem: Problem) -> None:
-        """Answer with an error. Where an answer has begun, the client sees that it breaks off."""
+        """Response with an error. Where an answer has begun, the client sees that it breaks off."""
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit)
             body = error_body(problem, self._form, status, self._request_id)
@@ -100,7 +100,7 @@ class HttpSink:
 class HttpStream:
     __slots__ = ("_keep_alive", "_stream")
 
-    def __init__(self, stream: AnswerStream, keep_alive: KeepAlive | None) -> None:
+    def __init__(self, stream: ResponseStream, keep_alive: KeepAlive | None) -> None:
         self._stream = stream
         self._keep_alive = keep_alive
 

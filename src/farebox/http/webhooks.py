@@ -1,14 +1,14 @@
 """Where the payment processor's webhooks arrive: `POST /webhooks/stripe`, open to anyone, judged by its signature."""
 
 from farebox.billing import processor_events
-from farebox.http.envelope import Answer, plain
+from farebox.http.envelope import Response, plain
 from farebox.http.request import Request
 
 BODY_LIMIT = 2**18
 """Bytes of a webhook; events are a few thousand, and anybody may send one. For the route's `raw_limit`."""
 
 
-async def stripe(request: Request, _: None) -> Answer:
+async def stripe(request: Request, _: None) -> Response:
     """Store the event and acknowledge it; it is worked at afterwards."""
     await processor_events.receive(request.services, request.body, request.headers.get("stripe-signature") or "")
     return plain({"received": True})

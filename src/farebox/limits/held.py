@@ -12,7 +12,7 @@ from farebox.errors import ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL, Problem
 MIB: Final = 2**20
 UNCLAIMED: Final = ""
 """Stands for the account of what came and nobody has asked for yet: unfinished heads, and requests that wait."""
-STRANGERS: Final = "?"
+ANONYMOUS: Final = "?"
 """The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages. What follows it
 is where they come from: one address is never given more than half of what the others leave of it."""
 UNCLAIMED_SHARE: Final = 8
@@ -51,7 +51,7 @@ class ByteBudget:
         held = self.by_account.get(account_id, 0)
         if held + more > self._own(account_id):
             return "account"
-        if account_id.startswith(STRANGERS):
+        if account_id.startswith(ANONYMOUS):
             left_by_strangers = self._own(account_id) - (self.strangers_bytes - held)
             if 2 * (held + more) > left_by_strangers:
                 return "account"
@@ -64,7 +64,7 @@ class ByteBudget:
     def count(self, account_id: str, more: int) -> None:
         """Bytes that are there, or are there no longer."""
         self.held_bytes += more
-        if account_id.startswith(STRANGERS):
+        if account_id.startswith(ANONYMOUS):
             self.strangers_bytes += more
         held = self.by_account.get(account_id, 0) + more
         if held:
@@ -124,7 +124,7 @@ class Lease:
 
 
 def _is_nobody(account_id: str) -> bool:
-    return account_id == UNCLAIMED or account_id.startswith(STRANGERS)
+    return account_id == UNCLAIMED or account_id.startswith(ANONYMOUS)
 
 
 def _problem(full: Scope, account_id: str, budget: ByteBudget) -> Problem:

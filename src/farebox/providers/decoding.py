@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from farebox.decoding import BrokenCoding, Decoder, TooLarge, codings
-from farebox.providers.upstream import UpstreamAnswer, UpstreamFailed
+from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 
 RATIO_MAX: Final = 200
 """How many times larger an answer may become; text that machines write seldom shrinks to less than a twentieth."""
@@ -12,16 +12,16 @@ FREE_BYTES: Final = 16 * 2**20
 """An answer that is decoded to no more than this may have any ratio."""
 
 
-def decoded(answer: UpstreamAnswer) -> UpstreamAnswer:
+def decoded(answer: UpstreamResponse) -> UpstreamResponse:
     """The answer as it was before it was encoded, without the headers that no longer hold. Raises UnknownCoding."""
     names = codings(", ".join(value for name, value in answer.headers if name.lower() == "content-encoding"))
     return _Decoded(answer, Decoder(names)) if names else answer
 
 
 class _Decoded:
-    """See providers.upstream.UpstreamAnswer."""
+    """See providers.upstream.UpstreamResponse."""
 
-    def __init__(self, answer: UpstreamAnswer, decoder: Decoder) -> None:
+    def __init__(self, answer: UpstreamResponse, decoder: Decoder) -> None:
         dropped = ("content-encoding", "content-length")
         self.status = answer.status
         self.headers = [(name, value) for name, value in answer.headers if name.lower() not in dropped]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from farebox.providers.upstream import Cause, UpstreamAnswer, UpstreamFailed
+from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamResponse
 
 KEY_MIN: Final = 8
 """What is shorter is no provider's key, but a word such as the demo's."""
@@ -104,10 +104,10 @@ def _probe(family: frozenset[bytes]) -> bytes:
 
 
 class Scrubbed:
-    """An answer without the key (providers.upstream.UpstreamAnswer). A chunk that ends as the key begins is kept back
+    """An answer without the key (providers.upstream.UpstreamResponse). A chunk that ends as the key begins is kept back
     so far until the next one tells; events end with their line, so that none is."""
 
-    def __init__(self, answer: UpstreamAnswer, scrubber: Scrubber) -> None:
+    def __init__(self, answer: UpstreamResponse, scrubber: Scrubber) -> None:
         self.status = answer.status
         self.headers = _cleaned(answer.headers, scrubber)
         self._answer = answer

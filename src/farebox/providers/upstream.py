@@ -63,7 +63,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     sending: Sending = msgspec.field(default_factory=Sending)
 
 
-class UpstreamAnswer(Protocol):
+class UpstreamResponse(Protocol):
     """An answer whose head has come."""
 
     status: int
@@ -84,7 +84,7 @@ class Upstream(Protocol):
     resent: int
     """How often a request was sent again because a kept connection had ended before the provider read it."""
 
-    async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send, and wait for the head of the answer: for as long as the caller does; where that is cancelled,
         `request.sending` tells how far it had come. Raises UpstreamFailed."""
         ...

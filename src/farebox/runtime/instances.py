@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 
 from farebox.ledger.recovery import OpenHold, holds_of, owners_of_holds, resolve_left_open, resolve_lost
-from farebox.runtime.leases import alone
+from farebox.runtime.leases import run_exclusive
 from farebox.runtime.services import Services
 from farebox.storage.instances import fence, list_instances, note_seen, remove_instance
 from farebox.storage.sql import Connection, DatabaseUnavailable
@@ -56,7 +56,7 @@ async def _note_seen(services: Services) -> None:
     await services.database.write(seen)
 
 
-class Judge:
+class FailureDetector:
     """Sees to it that this process is seen, and which of the others is not."""
 
     def __init__(self, services: Services) -> None:
@@ -83,7 +83,7 @@ class Judge:
         lost = silent.intersection(owners) - {services.instance}
         gone = {name: seen_at for name, seen_at in instances.items() if name in silent}
         if lost or gone:
-            await alone(
+            await run_exclusive(
                 services,
                 "in_doubt",
                 every_ms=0,

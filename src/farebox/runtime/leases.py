@@ -12,7 +12,7 @@ RETRY_MS = 60_000
 """After a failure, at the earliest."""
 
 
-async def alone(
+async def run_exclusive(
     services: Services,
     name: str,
     *,

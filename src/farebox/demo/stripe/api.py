@@ -35,7 +35,7 @@ class Request:
 
 
 @dataclass(slots=True)
-class Answer:
+class ApiResponse:
     """What goes out."""
 
     status: int
@@ -51,7 +51,7 @@ class Api:
         self.keys = Keys(world)
         self._world = world
 
-    def answer(self, request: Request, *, fail: bool = False, save_failure: bool = True) -> Answer:
+    def answer(self, request: Request, *, fail: bool = False, save_failure: bool = True) -> ApiResponse:
         """Carry a request out, or give the answer that its idempotency key has.
 
         `fail`: say 500 although it is done; the key keeps that, or the true answer where the failure is not to be kept.
@@ -71,7 +71,7 @@ class Api:
             self.keys.save(request.key, mark, kept.status, kept.body, request.request_id)
         return failure if fail else answer
 
-    def failure(self, request: Request, *, save: bool) -> Answer:
+    def failure(self, request: Request, *, save: bool) -> ApiResponse:
         """500 without having done anything."""
         answer = self.told(request, server_error())
         if save and request.key is not None:
@@ -81,17 +81,17 @@ class Api:
                 self.keys.save(request.key, mark, answer.status, answer.body, request.request_id)
         return answer
 
-    def told(self, request: Request, error: StripeError) -> Answer:
+    def told(self, request: Request, error: StripeError) -> ApiResponse:
         """An error as the API tells it."""
         shown = error.error | {"request_log_url": f"{self._world.public_url}/_fake/requests#{request.request_id}"}
-        return Answer(error.status, _encode({"error": shown}), self._headers(request))
+        return ApiResponse(error.status, _encode({"error": shown}), self._headers(request))
 
-    def _execute(self, request: Request) -> tuple[Answer, bool]:
+    def _execute(self, request: Request) -> tuple[ApiResponse, bool]:
         try:
             result = self._call(request)
         except StripeError as error:
             return self.told(request, error), error.saved
-        return Answer(200, _encode(result), self._headers(request)), True
+        return ApiResponse(200, _encode(result), self._headers(request)), True
 
     def _call(self, request: Request) -> Json:
         found = routes.find(request.method, request.path)
@@ -142,10 +142,10 @@ class Api:
             hidden = key[:4] + "*" * max(0, len(key) - 8) + key[-4:] if len(key) > 8 else "*" * len(key)
             raise StripeError(401, "invalid_request_error", f"Invalid API Key provided: {hidden}")
 
-    def _replay(self, request: Request, known: Json) -> Answer:
+    def _replay(self, request: Request, known: Json) -> ApiResponse:
         headers = self._headers(request)
         headers += [("idempotent-replayed", "true"), ("original-request", known["request_id"])]
-        return Answer(known["status"], known["body"].encode(), headers, replayed=True)
+        return ApiResponse(known["status"], known["body"].encode(), headers, replayed=True)
 
     def _headers(self, request: Request) -> HeaderList:
         headers = [

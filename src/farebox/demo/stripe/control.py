@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from farebox.demo.stripe import disputes, ledger
-from farebox.demo.stripe.api import Answer, Request
+from farebox.demo.stripe.api import ApiResponse, Request
 from farebox.demo.stripe.cards import ADVICE_CODES
 from farebox.demo.stripe.errors import Json, StripeError, invalid
 from farebox.demo.stripe.events import DEFAULT_ENDPOINT, new_endpoint
@@ -44,7 +44,7 @@ class Control:
             ("DELETE", "state"): self._reset,
         }
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> ApiResponse:
         """Serve one of the tester's requests."""
         try:
             values = msgspec.json.decode(request.body) if request.body else {}
@@ -55,10 +55,10 @@ class Control:
                 result = await result
             self._fake.deliverer.wake()
         except StripeError as error:
-            return Answer(error.status, msgspec.json.encode({"error": error.error}), _JSON)
+            return ApiResponse(error.status, msgspec.json.encode({"error": error.error}), _JSON)
         except (BadFault, msgspec.DecodeError) as error:
-            return Answer(400, msgspec.json.encode({"error": {"message": str(error)}}), _JSON)
-        return Answer(200, msgspec.json.encode(result), _JSON)
+            return ApiResponse(400, msgspec.json.encode({"error": {"message": str(error)}}), _JSON)
+        return ApiResponse(200, msgspec.json.encode(result), _JSON)
 
     def _run(self, request: Request, values: Json) -> Json | Awaitable[Json]:
         if request.path.startswith("/_config/webhooks/"):

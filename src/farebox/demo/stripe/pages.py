@@ -9,7 +9,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlencode
 
 from farebox.demo.stripe import checkout, collecting, html, payment_intents, payment_methods
-from farebox.demo.stripe.api import Answer, Request
+from farebox.demo.stripe.api import ApiResponse, Request
 from farebox.demo.stripe.errors import Json, StripeError
 from farebox.demo.stripe.html import button, card_form, document, heading, lines, link, money, paragraph, problem
 from farebox.demo.stripe.pdf import text_pdf
@@ -25,10 +25,10 @@ class Pages:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> ApiResponse:
         """Serve one request of a browser."""
         parts = request.path.strip("/").split("/")
-        acts: dict[str, Callable[[Request, list[str]], Answer | None]] = {
+        acts: dict[str, Callable[[Request, list[str]], ApiResponse | None]] = {
             "c": self._checkout,
             "i": self._invoice,
             "3ds": self._bank,
@@ -53,7 +53,7 @@ class Pages:
 
     # --- Checkout ---
 
-    def _checkout(self, request: Request, parts: list[str]) -> Answer | None:
+    def _checkout(self, request: Request, parts: list[str]) -> ApiResponse | None:
         if len(parts) not in (2, 3) or parts[0] != "pay":
             return None
         session = self._world.store.find("checkout.session", parts[1])
@@ -78,13 +78,15 @@ class Pages:
             return self._session_page(request, session, error["message"], typed)
         return self._after(session)
 
-    def _after(self, session: Json) -> Answer:
+    def _after(self, session: Json) -> ApiResponse:
         if session["status"] == "open":
             return _see(f"/c/pay/{session['id']}/authenticate")
         target = str(session["success_url"] or "/")
         return _see(target.replace("{CHECKOUT_SESSION_ID}", session["id"]))
 
-    def _session_page(self, request: Request, session: Json, error: str | None, typed: Json | None = None) -> Answer:
+    def _session_page(
+        self, request: Request, session: Json, error: str | None, typed: Json | None = None
+    ) -> ApiResponse:
         paying = session["mode"] == "payment"
         amount = money(session["amount_total"], session["currency"]) if paying else None
         rows = [(_quantity(line), money(line["amount_total"], line["currency"])) for line in session["_lines"]]
@@ -108,7 +110,7 @@ class Pages:
         )
         return _page(200 if error is None else 422, body)
 
-    def _authenticate_session(self, request: Request, session: Json) -> Answer:
+    def _authenticate_session(self, request: Request, session: Json) -> ApiResponse:
         intent = checkout.pending_intent(self._world, session)
         if intent is None or intent["status"] != "requires_action":
             return _see(f"/c/pay/{session['id']}")
@@ -151,12 +153,12 @@ class Pages:
 
     # --- invoices ---
 
-    def _invoice(self, request: Request, parts: list[str]) -> Answer | None:
+    def _invoice(self, request: Request, parts: list[str]) -> ApiResponse | None:
         invoice = self._world.store.find("invoice", parts[0]) if len(parts) in (2, 3) else None
         if invoice is None or not hmac.compare_digest(parts[1].encode(), invoice.get("_secret", "").encode()):
             return None
         if parts[2:] == ["pdf"]:
-            return Answer(200, _invoice_pdf(invoice), [("content-type", "application/pdf")])
+            return ApiResponse(200, _invoice_pdf(invoice), [("content-type", "application/pdf")])
         if parts[2:] == ["authenticate"]:
             return self._authenticate_invoice(request, invoice)
         if len(parts) == 3:
@@ -182,7 +184,9 @@ class Pages:
             return payment_methods.for_payment(self._world, saved, invoice["customer"])
         return self._typed_card(typed)
 
-    def _invoice_page(self, request: Request, invoice: Json, error: str | None, typed: Json | None = None) -> Answer:
+    def _invoice_page(
+        self, request: Request, invoice: Json, error: str | None, typed: Json | None = None
+    ) -> ApiResponse:
         amount = money(invoice["amount_due"], invoice["currency"])
         action = f"/i/{invoice['id']}/{invoice['_secret']}"
         rows = [(line["description"], money(line["amount"], line["currency"])) for line in invoice["lines"]["data"]]
@@ -206,7 +210,7 @@ class Pages:
             ]
         return _page(200 if error is None else 422, document("Invoice", *parts))
 
-    def _authenticate_invoice(self, request: Request, invoice: Json) -> Answer:
+    def _authenticate_invoice(self, request: Request, invoice: Json) -> ApiResponse:
         intent = collecting.intent_of(self._world, invoice)
         home = f"/i/{invoice['id']}/{invoice['_secret']}"
         if intent is None or intent["status"] != "requires_action":
@@ -221,7 +225,7 @@ class Pages:
 
     # --- the rest ---
 
-    def _bank(self, request: Request, parts: list[str]) -> Answer | None:
+    def _bank(self, request: Request, parts: list[str]) -> ApiResponse | None:
         """Where `next_action.redirect_to_url` leads."""
         intent = self._world.store.find("payment_intent", parts[0]) if len(parts) == 2 else None
         if intent is None or not hmac.compare_digest(parts[1].encode(), intent["client_secret"].encode()):
@@ -234,7 +238,7 @@ class Pages:
         target = str(intent.get("_return_url") or "/")
         return _see(target + ("&" if "?" in target else "?") + urlencode(told))
 
-    def _receipt(self, request: Request, parts: list[str]) -> Answer | None:
+    def _receipt(self, request: Request, parts: list[str]) -> ApiResponse | None:
         charge = self._world.store.find("charge", parts[0]) if len(parts) == 1 else None
         if charge is None:
             return None
@@ -242,12 +246,12 @@ class Pages:
         rows = [("Refunded", money(charge["amount_refunded"], charge["currency"]))] if charge["amount_refunded"] else []
         return _page(200, document("Receipt", heading("Receipt", amount), lines([("Charge", charge["id"]), *rows])))
 
-    def _portal(self, request: Request, parts: list[str]) -> Answer | None:
+    def _portal(self, request: Request, parts: list[str]) -> ApiResponse | None:
         return _page(
             200, document("Portal", heading("Billing portal"), paragraph("The fake Stripe's portal is empty."))
         )
 
-    def _welcome(self, request: Request, parts: list[str]) -> Answer | None:
+    def _welcome(self, request: Request, parts: list[str]) -> ApiResponse | None:
         text = "This is a fake Stripe: a local server for demo and tests. No money moves here."
         return _page(200, document("Fake Stripe", heading("Fake Stripe"), paragraph(text)))
 
@@ -270,12 +274,14 @@ def _way_back(session: Json) -> str:
     return link("Back", session["cancel_url"], "cancel") if session["cancel_url"] else ""
 
 
-def _page(status: int, body: bytes) -> Answer:
-    return Answer(status, body, list(html.HEADERS))
+def _page(status: int, body: bytes) -> ApiResponse:
+    return ApiResponse(status, body, list(html.HEADERS))
 
 
-def _see(target: str) -> Answer:
-    return Answer(303, b"", [("location", target), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")])
+def _see(target: str) -> ApiResponse:
+    return ApiResponse(
+        303, b"", [("location", target), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
+    )
 
 
 def _invoice_pdf(invoice: Json) -> bytes:

@@ -13,7 +13,7 @@ import uvloop
 
 from farebox.clock import Clock, SystemClock
 from farebox.demo.stripe import collecting, jobs
-from farebox.demo.stripe.api import Answer, Api, Request, rate_limited
+from farebox.demo.stripe.api import Api, ApiResponse, Request, rate_limited
 from farebox.demo.stripe.control import Control
 from farebox.demo.stripe.errors import Json, StripeError
 from farebox.demo.stripe.events import DEFAULT_ENDPOINT, new_endpoint
@@ -70,7 +70,7 @@ class FakeStripe:
             if exchange.headers.get("origin") is not None:  # a web page that somebody visits, not a tool
                 exchange.answer(403, [("content-type", "text/plain")], b"Web pages may not steer the fake Stripe.")
                 return
-            answer: Answer | None = await self.control.answer(request)
+            answer: ApiResponse | None = await self.control.answer(request)
         elif request.path.startswith("/v1/"):
             answer = await self._serve(exchange, request)
         else:
@@ -79,7 +79,7 @@ class FakeStripe:
         if answer is not None:
             exchange.answer(answer.status, answer.headers, answer.body)
 
-    async def _serve(self, exchange: Exchange, request: Request) -> Answer | None:
+    async def _serve(self, exchange: Exchange, request: Request) -> ApiResponse | None:
         """A call of the API, with the trouble that was queued for it. None where it is not to be answered."""
         fault = self.faults.take(request.method, request.path)
         entry: Json = {
@@ -102,7 +102,7 @@ class FakeStripe:
             entry.update(status=answer.status, replayed=answer.replayed)
         return answer
 
-    async def _carry_out(self, exchange: Exchange, request: Request, fault: Fault | None) -> Answer | None:
+    async def _carry_out(self, exchange: Exchange, request: Request, fault: Fault | None) -> ApiResponse | None:
         kind = fault.kind if fault is not None else ""
         if fault is not None and fault.milliseconds:
             await self._unless_closing(self.world.clock.real.sleep(fault.milliseconds / 1000))

@@ -8,7 +8,7 @@ from farebox.billing import reports
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.http.auth import authenticate_token
 from farebox.http.control.wire import Paging, iso
-from farebox.http.envelope import Answer, Note, ok, page
+from farebox.http.envelope import Note, Response, ok, page
 from farebox.http.request import Request
 from farebox.model import Account
 
@@ -33,14 +33,14 @@ class AccountsQuery(Paging, frozen=True, kw_only=True):
     """Only accounts of exactly this name."""
 
 
-async def verify_token(request: Request, _: None) -> Answer:
+async def verify_token(request: Request, _: None) -> Response:
     token = await authenticate_token(request.headers, request.services.configuration)
     expires_on = None if token.expires_at is None else iso(token.expires_at)
     status = TokenStatus(token.token_id, "active", expires_on)
     return ok(status, Note(10000, "This API Token is valid and active"))
 
 
-async def list_accounts(request: Request, query: AccountsQuery) -> Answer:
+async def list_accounts(request: Request, query: AccountsQuery) -> Response:
     assert request.caller is not None
     found = await reports.accounts(request.services, request.caller.accounts)
     if query.name:
@@ -50,7 +50,7 @@ async def list_accounts(request: Request, query: AccountsQuery) -> Answer:
     return page(shown, window.page, window.per_page, len(found))
 
 
-async def get_account(request: Request, _: None) -> Answer:
+async def get_account(request: Request, _: None) -> Response:
     found = await reports.accounts(request.services, frozenset((request.account_id,)))
     if not found:
         raise Problem(ACCESS_DENIED, "Authentication error")

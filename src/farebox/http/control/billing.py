@@ -8,7 +8,7 @@ from farebox.billing import documents, reports, top_up
 from farebox.billing.reports import DAY_MS, HOUR_MS
 from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.money import nanos_to_cents
 from farebox.payments.model import TopUp
@@ -134,7 +134,7 @@ class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
     invoice_lines: list[InvoiceLine]
 
 
-async def credit_balance(request: Request, _: None) -> Answer:
+async def credit_balance(request: Request, _: None) -> Response:
     credit = await reports.credit(request.services, request.account_id)
     config = TopupConfig()
     if credit.amount_cents is not None:
@@ -155,7 +155,7 @@ async def credit_balance(request: Request, _: None) -> Answer:
     return ok(shown)
 
 
-async def usage_history(request: Request, query: UsageQuery) -> Answer:
+async def usage_history(request: Request, query: UsageQuery) -> Response:
     window_ms = DAY_MS if query.value_grouping_window == "day" else HOUR_MS
     start = None if query.start_time is None else int(query.start_time)
     end = None if query.end_time is None else int(query.end_time)
@@ -172,7 +172,7 @@ async def usage_history(request: Request, query: UsageQuery) -> Answer:
     return ok(UsageHistory(history))
 
 
-async def invoice_history(request: Request, query: InvoiceQuery) -> Answer:
+async def invoice_history(request: Request, query: InvoiceQuery) -> Response:
     window = query.window()
     found, total = await top_up.history(
         request.services, request.account_id, query.type, window.offset, window.per_page
@@ -205,7 +205,7 @@ async def _invoice(request: Request, bought: TopUp) -> Invoice:
     )
 
 
-async def invoice_preview(request: Request, _: None) -> Answer:
+async def invoice_preview(request: Request, _: None) -> Response:
     month = await reports.running_month(request.services, request.account_id)
     period = Period(month.start // 1000, month.end // 1000)
     total = nanos_to_cents(month.charge)

@@ -8,7 +8,7 @@ import msgspec
 from farebox.billing import cards, processor_events, top_up
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import iso
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.payments.model import Card
@@ -66,20 +66,20 @@ class CheckoutState(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["open", "complete", "expired"]
 
 
-async def list_cards(request: Request, _: None) -> Answer:
+async def list_cards(request: Request, _: None) -> Response:
     return _answer(await cards.cards(request.services, request.account_id))
 
 
-async def make_default(request: Request, _: None) -> Answer:
+async def make_default(request: Request, _: None) -> Response:
     """Charges go to this card from now on."""
     return _answer(await cards.set_default(request.services, request.account_id, request.path["card_id"]))
 
 
-async def remove(request: Request, _: None) -> Answer:
+async def remove(request: Request, _: None) -> Response:
     return _answer(await cards.remove(request.services, request.account_id, request.path["card_id"]))
 
 
-def _answer(found: list[Card]) -> Answer:
+def _answer(found: list[Card]) -> Response:
     shown = [
         SavedCard(
             id=card.card_id,
@@ -95,7 +95,7 @@ def _answer(found: list[Card]) -> Answer:
     return ok(SavedCards(shown))
 
 
-async def open_checkout(request: Request, body: CheckoutOpen) -> Answer:
+async def open_checkout(request: Request, body: CheckoutOpen) -> Response:
     """A link to the processor's own page."""
     back = f"{request.services.base_url}/billing"
     success_url = _checked(body.success_url, "success_url") or f"{back}/done?checkout={CHECKOUT_PLACEHOLDER}"
@@ -134,7 +134,7 @@ def _checked(url: str | None, field: str) -> str | None:
     return url
 
 
-async def checkout(request: Request, _: None) -> Answer:
+async def checkout(request: Request, _: None) -> Response:
     """What became of a hosted page: asked of the processor, and applied."""
     found = await processor_events.note_checkout(
         request.services, request.path["checkout_id"], account_id=request.account_id

@@ -14,7 +14,7 @@ from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
 from farebox.http.control.wire import Paging, iso
-from farebox.http.envelope import Answer, ok, page
+from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
@@ -86,7 +86,7 @@ class GatewaysQuery(Paging, frozen=True, kw_only=True):
     """Only gateways whose id contains this."""
 
 
-async def list_all(request: Request, query: GatewaysQuery) -> Answer:
+async def list_all(request: Request, query: GatewaysQuery) -> Response:
     found = await request.services.database.scan(partial(list_gateways, account_id=request.account_id))
     found = [row for row in found if query.search in row.gateway_id]
     window = query.window()
@@ -94,13 +94,13 @@ async def list_all(request: Request, query: GatewaysQuery) -> Answer:
     return page(shown, window.page, window.per_page, len(found))
 
 
-async def get(request: Request, _: None) -> Answer:
+async def get(request: Request, _: None) -> Response:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     row = await request.services.database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
     return ok(_wire(_found(row)))
 
 
-async def create(request: Request, body: Any) -> Answer:
+async def create(request: Request, body: Any) -> Response:
     now = request.services.clock.now_ms()
     config = GatewayConfig(**_given(body))
     row = GatewayRow(request.account_id, body.id, msgspec.json.encode(config), now, now)
@@ -114,18 +114,18 @@ async def create(request: Request, body: Any) -> Answer:
     return await _written(request, write)
 
 
-async def replace(request: Request, body: Any) -> Answer:
+async def replace(request: Request, body: Any) -> Response:
     """What is not Cloudflare's stays as it is where it is not sent: its SDKs know nothing of it."""
     given = _given(body)
     return await _update(request, lambda stored: GatewayConfig(**{"cors_origins": stored.cors_origins, **given}))
 
 
-async def change(request: Request, body: Any) -> Answer:
+async def change(request: Request, body: Any) -> Response:
     changes = _given(body)
     return await _update(request, lambda config: msgspec.structs.replace(config, **changes))
 
 
-async def delete(request: Request, _: None) -> Answer:
+async def delete(request: Request, _: None) -> Response:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
 
     def write(connection: Connection) -> GatewayRow:
@@ -136,7 +136,7 @@ async def delete(request: Request, _: None) -> Answer:
     return await _written(request, write)
 
 
-async def url(request: Request, _: None) -> Answer:
+async def url(request: Request, _: None) -> Response:
     account_id, gateway_id, provider = request.account_id, request.path["gateway_id"], request.path["provider"]
     if not await logs.exists(request.services, account_id, gateway_id):
         raise Problem(NOT_FOUND, "Not Found")
@@ -145,7 +145,7 @@ async def url(request: Request, _: None) -> Answer:
     return ok(f"{request.services.base_url}/v1/{account_id}/{gateway_id}/{provider}")
 
 
-async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayConfig]) -> Answer:
+async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayConfig]) -> Response:
     """Store what `updated` makes of the configuration of the gateway in the path."""
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     now = request.services.clock.now_ms()
@@ -160,7 +160,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
     return await _written(request, write)
 
 
-async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Answer:
+async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Response:
     row = await request.services.database.write(write)
     await request.services.configuration.forget()
     return ok(_wire(row))

@@ -8,7 +8,7 @@ from farebox.calls import external_holds
 from farebox.calls.external_holds import EXPIRES_MAX_MS, EXPIRES_MIN_MS, LABEL_MAX, MODEL_MAX, NOTE_MAX, PROVIDER_MAX
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import iso, iso_or_none
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.money import AMOUNT_MAX
@@ -72,7 +72,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     settled_at: str | None
 
 
-async def create(request: Request, body: HoldCreate) -> Answer:
+async def create(request: Request, body: HoldCreate) -> Response:
     """Hold money. The same id with the same amount again is the same hold, as it is now."""
     hold_id = body.hold_id or idempotency_key(request)
     if hold_id is None:
@@ -88,11 +88,11 @@ async def create(request: Request, body: HoldCreate) -> Answer:
     return ok(_shown(made), status=201)
 
 
-async def get(request: Request, _: None) -> Answer:
+async def get(request: Request, _: None) -> Response:
     return ok(_shown(await external_holds.get(request.services, request.account_id, request.path["hold_id"])))
 
 
-async def extend(request: Request, body: HoldExtend) -> Answer:
+async def extend(request: Request, body: HoldExtend) -> Response:
     extended = await external_holds.extend(
         request.services,
         request.account_id,
@@ -103,7 +103,7 @@ async def extend(request: Request, body: HoldExtend) -> Answer:
     return ok(_shown(extended))
 
 
-async def settle(request: Request, body: HoldSettle) -> Answer:
+async def settle(request: Request, body: HoldSettle) -> Response:
     settled = await external_holds.settle(
         request.services,
         request.account_id,
@@ -116,7 +116,7 @@ async def settle(request: Request, body: HoldSettle) -> Answer:
     return ok(_shown(settled))
 
 
-async def release(request: Request, _: None) -> Answer:
+async def release(request: Request, _: None) -> Response:
     return ok(_shown(await external_holds.release(request.services, request.account_id, request.path["hold_id"])))
 
 

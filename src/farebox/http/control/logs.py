@@ -10,7 +10,7 @@ from farebox.calls import logs
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, log_query
 from farebox.http.control.wire import iso
-from farebox.http.envelope import Answer, ok, page
+from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.money import nanos_to_usd
 from farebox.storage.calls import CallRow
@@ -88,7 +88,7 @@ class LogsInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_duration: int | msgspec.UnsetType = msgspec.UNSET
 
 
-async def list_logs(request: Request, query: LogsQuery) -> Answer:
+async def list_logs(request: Request, query: LogsQuery) -> Response:
     wanted = log_query(query, request.query_pairs())
     found = await logs.page(request.services, request.account_id, request.path["gateway_id"], wanted)
     window = query.window(LOGS_PER_PAGE_MAX)
@@ -102,7 +102,7 @@ async def list_logs(request: Request, query: LogsQuery) -> Answer:
     return page([_log(call) for call in found.calls], window.page, window.per_page, found.total, info)
 
 
-async def get_log(request: Request, _: None) -> Answer:
+async def get_log(request: Request, _: None) -> Response:
     call = await _call(request)
     detail = LogDetail(
         **msgspec.structs.asdict(_log(call)),
@@ -114,12 +114,12 @@ async def get_log(request: Request, _: None) -> Answer:
     return ok(detail)
 
 
-async def get_request(request: Request, _: None) -> Answer:
+async def get_request(request: Request, _: None) -> Response:
     call = await _call(request)
     return _body(call.request_body, call.detail.request_content_type)
 
 
-async def get_response(request: Request, _: None) -> Answer:
+async def get_response(request: Request, _: None) -> Response:
     call = await _call(request)
     return _body(call.response_body, call.detail.response_content_type)
 
@@ -180,8 +180,8 @@ _INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-conten
 """A stored body is somebody else's text: a browser that opens it must not run it."""
 
 
-def _body(body: bytes | None, content_type: str) -> Answer:
+def _body(body: bytes | None, content_type: str) -> Response:
     if body is None:
         raise Problem(NOT_FOUND, "Not Found")
     media_type = content_type if _MEDIA_TYPE.fullmatch(content_type) else "application/octet-stream"
-    return Answer(body, content_type=media_type, headers=_INERT)
+    return Response(body, content_type=media_type, headers=_INERT)

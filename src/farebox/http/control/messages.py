@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from farebox.http.control.wire import Paging, iso, iso_or_none
-from farebox.http.envelope import Answer, ok, page
+from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.messages.sign import message_id
 from farebox.operator import endpoints as places
@@ -73,32 +73,32 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: int
 
 
-async def endpoints(request: Request, _: None) -> Answer:
+async def endpoints(request: Request, _: None) -> Response:
     return ok([_endpoint(item) for item in await places.listed(request.services, request.account_id)])
 
 
-async def add_endpoint(request: Request, wanted: NewEndpoint) -> Answer:
+async def add_endpoint(request: Request, wanted: NewEndpoint) -> Response:
     made = await places.create(request.services, request.account_id, url=wanted.url, kinds=wanted.kinds)
     shown = _endpoint(made.endpoint)
     return ok(EndpointWithSecret(**msgspec.structs.asdict(shown), secret=made.secret), status=201)
 
 
-async def remove_endpoint(request: Request, _: None) -> Answer:
+async def remove_endpoint(request: Request, _: None) -> Response:
     return ok(_endpoint(await places.remove(request.services, request.account_id, request.path["endpoint_id"])))
 
 
-async def try_endpoint(request: Request, _: None) -> Answer:
+async def try_endpoint(request: Request, _: None) -> Response:
     sent = await places.test(request.services, request.account_id, request.path["endpoint_id"])
     return ok(TestResult(delivered=sent.ok, status=sent.status, error=sent.error or None))
 
 
-async def index(request: Request, query: Paging) -> Answer:
+async def index(request: Request, query: Paging) -> Response:
     window = query.window()
     found, total = await messages.history(request.services, request.account_id, window.offset, window.per_page)
     return page([_message(told) for told in found], window.page, window.per_page, total)
 
 
-async def replay(request: Request, _: None) -> Answer:
+async def replay(request: Request, _: None) -> Response:
     notice_id = request.path["message_id"]
     count = await messages.replay(request.services, notice_id, account_id=request.account_id)
     return ok(Replayed(message_id=notice_id, deliveries=count))

@@ -4,7 +4,7 @@ import msgspec
 
 from farebox.billing import reports
 from farebox.calls import logs
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 
 
@@ -18,11 +18,11 @@ class ExactBalance(msgspec.Struct, frozen=True):
     owed_nanos: int
 
 
-async def balance(request: Request, _: None) -> Answer:
+async def balance(request: Request, _: None) -> Response:
     money = await reports.balance(request.services, request.account_id)
     owed = await reports.owed(request.services, request.account_id)
     return ok(ExactBalance(money.posted, money.held, money.available, owed))
 
 
-async def receipt(request: Request, _: None) -> Answer:
+async def receipt(request: Request, _: None) -> Response:
     return ok(msgspec.Raw(await logs.receipt(request.services, request.account_id, request.path["log_id"])))

@@ -7,7 +7,7 @@ import msgspec
 from farebox.billing import auto_top_up, cards, owner_sessions
 from farebox.http.control.topups import by_whom_it_may, disabled_reason
 from farebox.http.control.wire import iso_or_none
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.payments.states import DISABLED_REASONS
 from farebox.storage.customers import Profile
@@ -64,11 +64,11 @@ class BillingLink(msgspec.Struct, frozen=True):
     url: str
 
 
-async def get_profile(request: Request, _: None) -> Answer:
+async def get_profile(request: Request, _: None) -> Response:
     return _answer(await cards.profile(request.services, request.account_id))
 
 
-async def set_profile(request: Request, body: ProfileSet) -> Answer:
+async def set_profile(request: Request, body: ProfileSet) -> Response:
     """Replace the profile. The account's smallest and largest top-up are the operator's and stay."""
     before = await cards.profile(request.services, request.account_id)
     changed = msgspec.structs.replace(
@@ -83,7 +83,7 @@ async def set_profile(request: Request, body: ProfileSet) -> Answer:
     return _answer(await cards.set_profile(request.services, request.account_id, changed))
 
 
-def _answer(profile: Profile) -> Answer:
+def _answer(profile: Profile) -> Response:
     return ok(
         BillingProfile(
             name=profile.name,
@@ -96,7 +96,7 @@ def _answer(profile: Profile) -> Answer:
     )
 
 
-async def auto_topup(request: Request, _: None) -> Answer:
+async def auto_topup(request: Request, _: None) -> Response:
     rule = await auto_top_up.rule(request.services, request.account_id)
     if rule is None:
         return ok(AutoTopup())
@@ -116,7 +116,7 @@ async def auto_topup(request: Request, _: None) -> Answer:
     return ok(shown)
 
 
-async def billing_link(request: Request, _: None) -> Answer:
+async def billing_link(request: Request, _: None) -> Response:
     """Not for tokens where these may not change auto top-up: the page that the link opens can."""
     by_whom_it_may(request)
     return ok(BillingLink(await owner_sessions.make_link(request.services, request.account_id)))

@@ -9,7 +9,7 @@ from farebox.billing.top_up_outcomes import told_code
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import Paging, iso, iso_or_none
-from farebox.http.envelope import Answer, ok, page
+from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.payments import model
 
@@ -80,7 +80,7 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str
 
 
-async def list_purchases(request: Request, query: Paging) -> Answer:
+async def list_purchases(request: Request, query: Paging) -> Response:
     window = query.window()
     found, total = await top_up.history(
         request.services, request.account_id, "all", window.offset, window.per_page, every=True
@@ -88,7 +88,7 @@ async def list_purchases(request: Request, query: Paging) -> Answer:
     return page([await _purchase(request, bought) for bought in found], window.page, window.per_page, total)
 
 
-async def get_purchase(request: Request, _: None) -> Answer:
+async def get_purchase(request: Request, _: None) -> Response:
     """One purchase by either of its ids; asks the processor while it is open."""
     return ok(
         await _purchase(request, await top_up.status(request.services, request.account_id, request.path["top_up_id"]))
@@ -123,7 +123,7 @@ async def _purchase(request: Request, bought: model.TopUp) -> Purchase:
     )
 
 
-async def create_refund(request: Request, body: RefundCreate) -> Answer:
+async def create_refund(request: Request, body: RefundCreate) -> Response:
     """Pay back to the card; the credit is taken at once."""
     made = await refund.refund(
         request.services,
@@ -136,14 +136,14 @@ async def create_refund(request: Request, body: RefundCreate) -> Answer:
     return ok(await _refund(request, made))
 
 
-async def list_refunds(request: Request, query: Paging) -> Answer:
+async def list_refunds(request: Request, query: Paging) -> Response:
     window = query.window()
     found = await refund.refunds(request.services, request.account_id)
     part = found[window.offset : window.offset + window.per_page]
     return page([await _refund(request, made) for made in part], window.page, window.per_page, len(found))
 
 
-async def get_refund(request: Request, _: None) -> Answer:
+async def get_refund(request: Request, _: None) -> Response:
     for made in await refund.refunds(request.services, request.account_id):
         if made.refund_id == request.path["refund_id"]:
             return ok(await _refund(request, made))
@@ -165,7 +165,7 @@ async def _refund(request: Request, made: model.Refund) -> Refund:
     )
 
 
-async def list_disputes(request: Request, query: Paging) -> Answer:
+async def list_disputes(request: Request, query: Paging) -> Response:
     window = query.window()
     found = await disputes.disputes(request.services, request.account_id)
     shown = [

@@ -8,7 +8,7 @@ from farebox.calls import spending_limit
 from farebox.errors import SPENDING_LIMIT_DEPRECATED, Problem
 from farebox.http.control.topups import Nothing
 from farebox.http.control.wire import iso, iso_or_none
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.storage.spending import SpendingLimit
 
@@ -51,11 +51,11 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     """Null for a sliding window, which never ends."""
 
 
-async def get(request: Request, _: None) -> Answer:
+async def get(request: Request, _: None) -> Response:
     return ok(_limit(await spending_limit.get(request.services, request.account_id)))
 
 
-async def put(request: Request, body: LimitSet) -> Answer:
+async def put(request: Request, body: LimitSet) -> Response:
     """Put the account under a limit, which takes the place of another one."""
     if request.services.settings.spending_limit_post == "deny":
         raise Problem(SPENDING_LIMIT_DEPRECATED, "Account-wide spending limits are deprecated")
@@ -69,7 +69,7 @@ async def put(request: Request, body: LimitSet) -> Answer:
     return ok(_limit(saved), status=201)
 
 
-async def remove(request: Request, _: None) -> Answer:
+async def remove(request: Request, _: None) -> Response:
     """Lift the limit; where there is none, nothing happens."""
     await spending_limit.remove(request.services, request.account_id)
     return ok(Nothing())
@@ -81,7 +81,7 @@ def _limit(limit: SpendingLimit | None) -> Limit:
     return Limit(True, SpendingLimitConfig(limit.amount_cents, limit.duration, limit.strategy))
 
 
-async def state(request: Request, _: None) -> Answer:
+async def state(request: Request, _: None) -> Response:
     found = await spending_limit.state(request.services, request.account_id)
     if found is None:
         return ok(LimitState())

@@ -10,7 +10,7 @@ import msgspec
 
 from farebox.billing import reports
 from farebox.http.control.wire import Moment, Paging, iso, iso_or_none, moment
-from farebox.http.envelope import Answer, page
+from farebox.http.envelope import Response, page
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.ledger.books import TRANSFERS
@@ -62,7 +62,7 @@ class Lot(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
 
 
-async def transfers(request: Request, query: TransfersQuery) -> Answer:
+async def transfers(request: Request, query: TransfersQuery) -> Response:
     if query.kind is not None and query.kind not in TRANSFERS:
         choices = " | ".join(f"'{kind}'" for kind in TRANSFERS)
         raise invalid(f"Invalid enum value. Expected {choices}", "query", "kind")
@@ -110,7 +110,7 @@ CSV_COLUMNS = (
 )
 
 
-def _csv(found: Iterable[TransferRow], total: int) -> Answer:
+def _csv(found: Iterable[TransferRow], total: int) -> Response:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(CSV_COLUMNS)
@@ -124,7 +124,7 @@ def _csv(found: Iterable[TransferRow], total: int) -> Answer:
         ("x-content-type-options", "nosniff"),
         ("x-total-count", str(total)),
     )
-    return Answer(text.getvalue().encode(), content_type=CSV, headers=headers)
+    return Response(text.getvalue().encode(), content_type=CSV, headers=headers)
 
 
 def harmless(text: str) -> str:
@@ -132,7 +132,7 @@ def harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
-async def lots(request: Request, query: LotsQuery) -> Answer:
+async def lots(request: Request, query: LotsQuery) -> Response:
     window = query.window()
     found, total = await reports.lots(
         request.services, request.account_id, window.offset, window.per_page, spent=query.spent

@@ -6,7 +6,7 @@ from typing import Literal, NoReturn
 import msgspec
 
 from farebox.errors import NOT_AVAILABLE, Problem
-from farebox.http.envelope import Answer, plain
+from farebox.http.envelope import Response, plain
 from farebox.http.request import Request
 from farebox.logs import Dropped
 from farebox.runtime.readiness import JournalState
@@ -16,7 +16,7 @@ class Health(msgspec.Struct, frozen=True):
     status: Literal["ok"] = "ok"
 
 
-async def healthz(request: Request, _: None) -> Answer:
+async def healthz(request: Request, _: None) -> Response:
     """The process answers."""
     return plain(Health())
 
@@ -39,7 +39,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Operator alarms that this process let go of, since it started."""
 
 
-async def readyz(request: Request, _: None) -> Answer:
+async def readyz(request: Request, _: None) -> Response:
     """The database takes writes: one for which there must be room is committed, at most once a second."""
     services = request.services
     found = await services.readiness.look()

@@ -6,7 +6,7 @@ import msgspec
 
 from farebox.billing import auto_top_up, top_up
 from farebox.errors import CONFIG_BY_TOKEN, TOP_UP_FAILED, Problem
-from farebox.http.envelope import Answer, ok
+from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 
@@ -86,7 +86,7 @@ class Nothing(msgspec.Struct, frozen=True):
     """An empty object: it is done."""
 
 
-async def create(request: Request, body: TopupCreate) -> Answer:
+async def create(request: Request, body: TopupCreate) -> Response:
     """Buy credit. What the SDKs send a second time is found, not bought again."""
     bought = await top_up.buy(
         request.services,
@@ -120,7 +120,7 @@ def _is_retry(request: Request) -> bool:
     return count.isascii() and count.isdecimal() and int(count[:9]) > 0
 
 
-async def status(request: Request, body: TopupStatusQuery) -> Answer:
+async def status(request: Request, body: TopupStatusQuery) -> Response:
     """What became of a purchase, asked of the processor while it is open."""
     found = await top_up.status(request.services, request.account_id, body.payment_intent_id)
     if found.state in ("failed", "canceled"):
@@ -128,7 +128,7 @@ async def status(request: Request, body: TopupStatusQuery) -> Answer:
     return ok(TopupStatus(body.payment_intent_id, "completed" if found.state == "paid" else "pending"))
 
 
-async def limits(request: Request, _: None) -> Answer:
+async def limits(request: Request, _: None) -> Response:
     smallest, largest = await top_up.limits(request.services, request.account_id)
     return ok(TopupLimits(smallest, largest, CURRENCY))
 
@@ -154,11 +154,11 @@ def disabled_reason(request: Request, state: str | None, reason: str | None) -> 
     return None if state == "active" else reason
 
 
-async def config(request: Request, _: None) -> Answer:
+async def config(request: Request, _: None) -> Response:
     return ok(await config_of(request))
 
 
-async def set_config(request: Request, body: TopupConfigSet) -> Answer:
+async def set_config(request: Request, body: TopupConfigSet) -> Response:
     """Switch auto top-up on, or on again: the errors of before are forgotten."""
     by_whom_it_may(request)
     rule = await auto_top_up.set_rule(
@@ -171,7 +171,7 @@ async def set_config(request: Request, body: TopupConfigSet) -> Answer:
     return ok(TopupConfigSaved(rule.amount_cents, rule.threshold_cents, rule.monthly_cap_cents))
 
 
-async def remove_config(request: Request, _: None) -> Answer:
+async def remove_config(request: Request, _: None) -> Response:
     """Switch auto top-up off; where it is off, nothing happens."""
     by_whom_it_may(request)
     await auto_top_up.remove_rule(request.services, request.account_id)

@@ -12,10 +12,10 @@ from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
 from farebox.calls import spending_limit
 from farebox.calls.spending_limit import AMOUNT_MIN_CENTS
 from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
-from farebox.http.envelope import Answer
+from farebox.http.envelope import Response
 from farebox.http.pages import labels
 from farebox.http.pages.buying import ANOTHER
-from farebox.http.pages.layout import Said
+from farebox.http.pages.layout import Flash
 from farebox.http.pages.visit import (
     Visit,
     leave,
@@ -31,7 +31,7 @@ from farebox.http.router import Handler
 from farebox.storage.top_ups import find_by_request
 
 Form: TypeAlias = Mapping[str, str]
-Act: TypeAlias = Callable[[Visit, Form], Awaitable[Answer | str]]
+Act: TypeAlias = Callable[[Visit, Form], Awaitable[Response | str]]
 """Returns what to tell the owner on the billing page, or an answer of its own."""
 
 
@@ -39,7 +39,7 @@ def action(act: Act, *, budget: Budget | None = None) -> Handler:
     """A handler of a form: what is refused is told on the billing page, like what was done."""
 
     @wraps(act)
-    async def handle(request: Request, _: None) -> Answer:
+    async def handle(request: Request, _: None) -> Response:
         visit = await visit_of(request)
         form = request.form()
         if not owner_sessions.sealed(visit.services, visit.session, "form", form.get("csrf", "")):
@@ -49,8 +49,8 @@ def action(act: Act, *, budget: Budget | None = None) -> Handler:
                 spend(visit.services, budget, visit.account_id)
             done = await act(visit, form)
         except Problem as problem:
-            return back(visit, Said("bad", f"{problem.message.rstrip('.')}."))
-        return done if isinstance(done, Answer) else back(visit, Said("good", done))
+            return back(visit, Flash("bad", f"{problem.message.rstrip('.')}."))
+        return done if isinstance(done, Response) else back(visit, Flash("good", done))
 
     return handle
 
@@ -59,7 +59,7 @@ _asks = partial(action, budget=ASKS)
 _opens = partial(action, budget=PAGES)
 
 
-def back(visit: Visit, note: Said) -> Answer:
+def back(visit: Visit, note: Flash) -> Response:
     """To the billing page, with a note."""
     return see_other("/billing", note_cookie(visit, note))
 
@@ -74,7 +74,7 @@ _REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 @_asks
-async def buy(visit: Visit, form: Form) -> Answer | str:
+async def buy(visit: Visit, form: Form) -> Response | str:
     """Charge a saved card, or go to the payment page. The form's key makes a double click one purchase."""
     amount = cents(form, "amount", "the amount", *await top_up.limits(visit.services, visit.account_id))
     key = form.get("request_key", "")
@@ -100,7 +100,7 @@ async def buy(visit: Visit, form: Form) -> Answer | str:
     return see_other(f"/billing/top-up?id={bought.top_up_id}")
 
 
-async def _buy_at_checkout(visit: Visit, amount: int, key: str) -> Answer:
+async def _buy_at_checkout(visit: Visit, amount: int, key: str) -> Response:
     spend(visit.services, PAGES, visit.account_id)
     bought = await top_up.buy_at_checkout(
         visit.services,
@@ -126,7 +126,7 @@ def _return_url(visit: Visit) -> str:
 
 
 @_opens
-async def save_card(visit: Visit, form: Form) -> Answer | str:
+async def save_card(visit: Visit, form: Form) -> Response | str:
     checkout = await cards.open_setup(
         visit.services,
         visit.account_id,
@@ -139,19 +139,19 @@ async def save_card(visit: Visit, form: Form) -> Answer | str:
 
 
 @_asks
-async def make_default(visit: Visit, form: Form) -> Answer | str:
+async def make_default(visit: Visit, form: Form) -> Response | str:
     await cards.set_default(visit.services, visit.account_id, form.get("card", ""))
     return "The default card is another one now."
 
 
 @_asks
-async def remove_card(visit: Visit, form: Form) -> Answer | str:
+async def remove_card(visit: Visit, form: Form) -> Response | str:
     await cards.remove(visit.services, visit.account_id, form.get("card", ""))
     return "The card is removed."
 
 
 @action
-async def save_details(visit: Visit, form: Form) -> Answer | str:
+async def save_details(visit: Visit, form: Form) -> Response | str:
     """The country decides the tax of later purchases; what was bought before stays as it was."""
     profile = await cards.profile(visit.services, visit.account_id)
     given = {name: form.get(name, "").strip() for name in ("name", "email", "address", "country", "tax_id")}
@@ -165,7 +165,7 @@ async def save_details(visit: Visit, form: Form) -> Answer | str:
 
 
 @action
-async def set_auto(visit: Visit, form: Form) -> Answer | str:
+async def set_auto(visit: Visit, form: Form) -> Response | str:
     low, high = await top_up.limits(visit.services, visit.account_id)
     rule = await auto_top_up.set_rule(
         visit.services,
@@ -179,13 +179,13 @@ async def set_auto(visit: Visit, form: Form) -> Answer | str:
 
 
 @action
-async def end_auto(visit: Visit, form: Form) -> Answer | str:
+async def end_auto(visit: Visit, form: Form) -> Response | str:
     await auto_top_up.remove_rule(visit.services, visit.account_id)
     return "Auto top-up is switched off."
 
 
 @action
-async def set_limit(visit: Visit, form: Form) -> Answer | str:
+async def set_limit(visit: Visit, form: Form) -> Response | str:
     duration = next((word for word in labels.DURATIONS if word == form.get("duration")), None)
     strategy = next((word for word in labels.STRATEGIES if word == form.get("strategy")), None)
     if duration is None or strategy is None:
@@ -198,13 +198,13 @@ async def set_limit(visit: Visit, form: Form) -> Answer | str:
 
 
 @action
-async def end_limit(visit: Visit, form: Form) -> Answer | str:
+async def end_limit(visit: Visit, form: Form) -> Response | str:
     await spending_limit.remove(visit.services, visit.account_id)
     return "The spending limit is removed."
 
 
 @action
-async def sign_out(visit: Visit, form: Form) -> Answer | str:
+async def sign_out(visit: Visit, form: Form) -> Response | str:
     await owner_sessions.end(visit.services, visit.session)
     return see_other("/billing/signed-out", session_cookie(visit.request, None))
 

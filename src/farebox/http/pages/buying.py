@@ -1,7 +1,7 @@
 """Sections and steps of buying credit by hand: cards, the amount, what it will cost, who the invoice is for."""
 
 from farebox.http.pages import labels, layout
-from farebox.http.pages.layout import Said, section
+from farebox.http.pages.layout import Flash, section
 from farebox.http.pages.markup import Child, Html, el, joined
 from farebox.http.pages.view import View
 from farebox.payments.model import Card, TopUp
@@ -27,7 +27,7 @@ def buy(view: View) -> Html:
     return section("buy", "Buy credit", form)
 
 
-def quote(view: View, purchase: Purchase, request_key: str, said: Said | None = None) -> bytes:
+def quote(view: View, purchase: Purchase, request_key: str, said: Flash | None = None) -> bytes:
     """What a purchase costs and what pays for it: the step before anything is paid."""
     card = view.default_card
     lines = purchase.lines()

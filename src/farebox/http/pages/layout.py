@@ -13,7 +13,7 @@ REFRESH_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Flash:
     """What came of the last form, told once at the top of the next page."""
 
     tone: Tone
@@ -53,7 +53,7 @@ def onward(url: str) -> str:
     return f"0;url={url}"
 
 
-def said(note: Said | None) -> Html:
+def said(note: Flash | None) -> Html:
     """The note at the top of a page; read aloud by screen readers when the page opens."""
     if note is None:
         return NOTHING

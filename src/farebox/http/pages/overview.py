@@ -5,14 +5,14 @@ from itertools import groupby
 from farebox.http.pages import labels, layout
 from farebox.http.pages.automatic import auto_top_up, spending_limit
 from farebox.http.pages.buying import buy, cards, details
-from farebox.http.pages.layout import Said, section
+from farebox.http.pages.layout import Flash, section
 from farebox.http.pages.markup import Child, Html, el, joined
 from farebox.http.pages.view import MOVEMENTS, TRANSFERS_READ, View
 from farebox.payments.model import Dispute, Refund, TopUp
 from farebox.storage.statement import TransferRow
 
 
-def page(view: View, said: Said | None = None) -> bytes:
+def page(view: View, said: Flash | None = None) -> bytes:
     """The whole billing page."""
     return layout.document(
         f"Billing of {view.account.name}",

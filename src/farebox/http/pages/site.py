@@ -8,10 +8,10 @@ import structlog
 
 from farebox.billing import owner_sessions, processor_events, top_up
 from farebox.errors import NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
-from farebox.http.envelope import Answer
+from farebox.http.envelope import Response
 from farebox.http.pages import buying, layout, overview
 from farebox.http.pages.actions import back, bought_text, cents
-from farebox.http.pages.layout import Said
+from farebox.http.pages.layout import Flash
 from farebox.http.pages.markup import el
 from farebox.http.pages.queries import gather
 from farebox.http.pages.visit import (
@@ -24,7 +24,7 @@ from farebox.http.pages.visit import (
     session_of,
     visit_of,
 )
-from farebox.http.quotas import EVERYBODY, LOOKS, STRANGER, STRANGERS, spend, stranger
+from farebox.http.quotas import ANONYMOUS, EVERYBODY, POLLS, STRANGER, spend, stranger
 from farebox.http.request import Request
 from farebox.payments.processor import Checkout
 from farebox.storage.accounts import find_account
@@ -36,15 +36,15 @@ _ICON = files(__package__).joinpath("icon.svg").read_bytes()
 _STATIC = (("cache-control", "max-age=300"), ("x-content-type-options", "nosniff"))
 
 
-async def style(request: Request, _: None) -> Answer:
-    return Answer(_STYLE, 200, "text/css; charset=utf-8", _STATIC)
+async def style(request: Request, _: None) -> Response:
+    return Response(_STYLE, 200, "text/css; charset=utf-8", _STATIC)
 
 
-async def icon(request: Request, _: None) -> Answer:
-    return Answer(_ICON, 200, "image/svg+xml", _STATIC)
+async def icon(request: Request, _: None) -> Response:
+    return Response(_ICON, 200, "image/svg+xml", _STATIC)
 
 
-async def link(request: Request, _: None) -> Answer:
+async def link(request: Request, _: None) -> Response:
     """Whose page a link opens, and the button that opens it: programs that look at links in messages press none.
 
     A link that was used shows how to get another.
@@ -64,7 +64,7 @@ async def link(request: Request, _: None) -> Answer:
     return html(layout.document(f"Billing of {name}", *content))
 
 
-async def open_link(request: Request, _: None) -> Answer:
+async def open_link(request: Request, _: None) -> Response:
     """Use a link up for a session. Not from another site's form: it could sign the owner in to a stranger's account."""
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(VALIDATION_FAILED, "The form was not sent from here: open the link itself")
@@ -73,7 +73,7 @@ async def open_link(request: Request, _: None) -> Answer:
     return see_other("/billing", session_cookie(request, session))
 
 
-async def billing(request: Request, _: None) -> Answer:
+async def billing(request: Request, _: None) -> Response:
     """The billing page."""
     visit = await visit_of(request)
     said = note_of(visit)
@@ -82,7 +82,7 @@ async def billing(request: Request, _: None) -> Answer:
     return html(body, no_note_cookie(visit)) if said else html(body)
 
 
-async def quote(request: Request, _: None) -> Answer:
+async def quote(request: Request, _: None) -> Response:
     """What a purchase will cost; the step before it."""
     visit = await visit_of(request)
     try:
@@ -90,28 +90,28 @@ async def quote(request: Request, _: None) -> Answer:
         amount = cents(dict(request.query_pairs()), "amount", "the amount", *limits)
         purchase = await top_up.quote(visit.services, visit.account_id, amount)
     except Problem as problem:
-        return back(visit, Said("bad", f"{problem.message.rstrip('.')}."))
+        return back(visit, Flash("bad", f"{problem.message.rstrip('.')}."))
     view = await gather(visit.services, visit.account_id, visit.csrf)
     return html(buying.quote(view, purchase, visit.services.ids.secret()))
 
 
-async def one_top_up(request: Request, _: None) -> Answer:
+async def one_top_up(request: Request, _: None) -> Response:
     """A purchase that is under way; once it is done, the billing page says how it ended."""
     visit = await visit_of(request)
-    spend(visit.services, LOOKS, visit.account_id)
+    spend(visit.services, POLLS, visit.account_id)
     found = await top_up.status(visit.services, visit.account_id, _parameter(request, "id"))
     if found.state == "paid":
-        return back(visit, Said("good", bought_text(found.credit_cents)))
+        return back(visit, Flash("good", bought_text(found.credit_cents)))
     if found.state in ("failed", "canceled", "declined"):
         why = f" {found.error.rstrip('.')}." if found.error else ""
-        return back(visit, Said("bad", f"The payment did not go through.{why} Nothing was charged."))
+        return back(visit, Flash("bad", f"The payment did not go through.{why} Nothing was charged."))
     return html(buying.under_way(found))
 
 
 _CHECKOUT_ID = re.compile(r"cs_[A-Za-z0-9_]{8,250}")
 
 
-async def done(request: Request, _: None) -> Answer:
+async def done(request: Request, _: None) -> Response:
     """Where the payment page sends the browser back to. Without a session it shows nothing of the account."""
     checkout_id = _parameter(request, "checkout")
     if not _CHECKOUT_ID.fullmatch(checkout_id):
@@ -120,19 +120,19 @@ async def done(request: Request, _: None) -> Answer:
     try:
         if session is None:
             spend(request.services, STRANGER, stranger(request.client))
-            spend(request.services, STRANGERS, EVERYBODY)
+            spend(request.services, ANONYMOUS, EVERYBODY)
         else:
-            spend(request.services, LOOKS, session.account_id)
+            spend(request.services, POLLS, session.account_id)
         checkout = await processor_events.note_checkout(
             request.services, checkout_id, account_id=session.account_id if session else None
         )
         note = _landing(checkout)
     except Problem as problem:
         if session is not None:
-            return back(Visit(request, session), Said("bad", f"{problem.message.rstrip('.')}."))
+            return back(Visit(request, session), Flash("bad", f"{problem.message.rstrip('.')}."))
         if problem.kind is not RATE_LIMITED:
             raise
-        note = Said("warn", "What became of the payment page is not looked at just now; nothing is lost by that.")
+        note = Flash("warn", "What became of the payment page is not looked at just now; nothing is lost by that.")
     if session is not None:
         return back(Visit(request, session), note)
     content = (
@@ -143,20 +143,20 @@ async def done(request: Request, _: None) -> Answer:
     return html(layout.document("Back from the payment page", *content))
 
 
-def _landing(checkout: Checkout) -> Said:
+def _landing(checkout: Checkout) -> Flash:
     """What became of a payment page, without a word on whose it was."""
     if checkout.state == "complete" and checkout.mode == "setup":
-        return Said("good", "The card is saved.")
+        return Flash("good", "The card is saved.")
     if checkout.state == "complete" and checkout.paid:
-        return Said("good", "The payment went through, and the card is saved.")
+        return Flash("good", "The payment went through, and the card is saved.")
     if checkout.state == "complete":
-        return Said("warn", "The payment is under way: the credit comes when it is through.")
+        return Flash("warn", "The payment is under way: the credit comes when it is through.")
     if checkout.state == "expired":
-        return Said("bad", "The payment page has expired. Nothing was charged.")
-    return Said("warn", "The payment page is not finished. Nothing was charged so far.")
+        return Flash("bad", "The payment page has expired. Nothing was charged.")
+    return Flash("warn", "The payment page is not finished. Nothing was charged so far.")
 
 
-async def signed_out(request: Request, _: None) -> Answer:
+async def signed_out(request: Request, _: None) -> Response:
     content = (el("h1", "Signed out"), el("p", "You can close this page. A new link opens the billing page again."))
     return html(layout.document("Signed out", *content))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from farebox.billing import owner_sessions
 from farebox.billing.owner_sessions import SESSION_MS, Session
 from farebox.errors import LINK_EXPIRED, Problem
-from farebox.http.envelope import HTML, Answer
+from farebox.http.envelope import HTML, Response
 from farebox.http.pages import layout
-from farebox.http.pages.layout import Said
+from farebox.http.pages.layout import Flash
 from farebox.http.pages.markup import el
 from farebox.http.request import Request
 from farebox.runtime.services import Services
@@ -69,17 +69,17 @@ async def visit_of(request: Request) -> Visit:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def html(body: bytes, *headers: tuple[str, str], status: int = 200) -> Answer:
+def html(body: bytes, *headers: tuple[str, str], status: int = 200) -> Response:
     """A page."""
-    return Answer(body, status, HTML, (*_HEADERS, *headers))
+    return Response(body, status, HTML, (*_HEADERS, *headers))
 
 
-def see_other(path: str, *headers: tuple[str, str]) -> Answer:
+def see_other(path: str, *headers: tuple[str, str]) -> Response:
     """On to another page of ours, which is fetched with GET: a reload does nothing twice."""
     return html(b"", ("location", path), *headers, status=303)
 
 
-def leave(url: str) -> Answer:
+def leave(url: str) -> Response:
     """On to a page of the payment processor.
 
     Not by a redirect: the policy forbids forms to end anywhere but here, and browsers count where redirects lead.
@@ -92,7 +92,7 @@ def leave(url: str) -> Answer:
     return html(layout.document("To the payment page", *content, refresh=layout.onward(url)))
 
 
-def problem_page(problem: Problem) -> Answer:
+def problem_page(problem: Problem) -> Response:
     """What a page shows that cannot be shown."""
     link = el("p", el("a", "Back to billing", href="/billing"))
     heading = "That did not work"
@@ -119,7 +119,7 @@ def session_cookie(request: Request, session: Session | None) -> tuple[str, str]
     return _cookie(request, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
 
 
-def note_cookie(visit: Visit, note: Said) -> tuple[str, str]:
+def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
     """The header that keeps a note for the next page. It is sealed: nobody else puts words into our mouth."""
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
     seal = owner_sessions.seal(visit.services, visit.session, text)
@@ -134,7 +134,7 @@ def no_note_cookie(visit: Visit) -> tuple[str, str]:
 _SEAL_CHARACTERS = 64
 
 
-def note_of(visit: Visit) -> Said | None:
+def note_of(visit: Visit) -> Flash | None:
     """The note that the last form left; None where there is none, or it is not ours."""
     packed = visit.request.cookie(NOTE_COOKIE)
     if not packed:
@@ -146,7 +146,7 @@ def note_of(visit: Visit) -> Said | None:
     seal, text = whole[:_SEAL_CHARACTERS], whole[_SEAL_CHARACTERS:]
     if not owner_sessions.sealed(visit.services, visit.session, text, seal):
         return None
-    return Said(*json.loads(text))
+    return Flash(*json.loads(text))
 
 
 def _cookie(request: Request, name: str, value: str, seconds: int) -> tuple[str, str]:

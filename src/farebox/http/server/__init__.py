@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from farebox.clock import SystemClock
-from farebox.http.server.connection import Connection
+from farebox.http.server.connection import ClientConnection
 from farebox.http.server.headers import Dates
 from farebox.http.server.state import Handler, Limits, ServerState
 from farebox.jobs import OnFailure
@@ -88,7 +88,7 @@ async def serve(
     limits = replace(limits, header_bytes=header_limit, connections=_connections_max(limits.connections))
     state = ServerState(handler, loop, Dates(SystemClock()), limits, budget or ByteBudget(), prefaced, failed=failed)
     port = sock.getsockname()[1]
-    listener = await loop.create_server(lambda: Connection(state), sock=sock, backlog=BACKLOG)
+    listener = await loop.create_server(lambda: ClientConnection(state), sock=sock, backlog=BACKLOG)
     return RunningServer(state, listener, host, port)
 
 

@@ -23,7 +23,7 @@ WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
 log = structlog.get_logger("farebox.http")
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A client's connection. `deadline` is when `expire` is to be called, on the loop's clock."""
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         state = self.state
         if state.closing or len(state.connections) >= state.limits.connections:
-            self._reader.deaf = True
+            self._reader.reading_closed = True
             self._transport.write(refused(503, "Too many connections.", state.dates))
             self._transport.close()
             return
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
             data = self._after_preface(self._preface + data)
             if not data:
                 return
-        if self._reader.deaf:
+        if self._reader.reading_closed:
             return
         current = self._current
         unasked = self.stalled if current is None else current.complete or not current.asked
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
             found = read_preface(data)
         except ValueError as error:
             log.warning("connection closed", peer=self.peer, why=str(error))
-            self._reader.deaf = True
+            self._reader.reading_closed = True
             self._transport.abort()
             return b""
         if found is None:
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
                 self._read_on()
         elif reader.refusal is not None:
             self._answer(*reader.refusal)
-        elif state.closing or reader.deaf:
+        elif state.closing or reader.reading_closed:
             self._leave(linger=False)
         else:
             self._read_on()
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
     def _count_unclaimed(self) -> None:
         """Count what came and belongs to no account yet; where there is no room for it, do without it."""
         current = self._current
-        size = 0 if self._reader.deaf and current is None else self._ahead + self._reader.pending
+        size = 0 if self._reader.reading_closed and current is None else self._ahead + self._reader.pending
         body = current is not None and not current.complete
         if self._kept.unclaimed(size, must=body):
             return
@@ -336,7 +336,7 @@ class Connection(asyncio.Protocol):
     def _leave(self, *, linger: bool) -> None:
         """Close when all is sent; with `linger` go on receiving for a while, since a connection that is closed with
         something unread is reset, and what the client has not read by then is lost."""
-        self._leaving = self._reader.deaf = True
+        self._leaving = self._reader.reading_closed = True
         self._kept.claimed(0)
         if self._transport.is_closing():
             return

@@ -10,7 +10,7 @@ from farebox.http.server.headers import header_lines, status_line
 from farebox.limits.held import Lease
 
 if TYPE_CHECKING:
-    from farebox.http.server.connection import Connection
+    from farebox.http.server.connection import ClientConnection
 
 JOINED_MAX = 64 * 2**10
 """Bytes of a body that are copied behind its head, to be one piece."""
@@ -27,7 +27,7 @@ Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
 
 
 class Http1Exchange:
-    """An exchange carried by a Connection, which tells it what arrives and when it is lost."""
+    """An exchange carried by a ClientConnection, which tells it what arrives and when it is lost."""
 
     __slots__ = (
         "_chunks",
@@ -60,7 +60,13 @@ class Http1Exchange:
     )
 
     def __init__(
-        self, connection: "Connection", method: str, path: str, query: str, headers: dict[str, str], length: int | None
+        self,
+        connection: "ClientConnection",
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        length: int | None,
     ) -> None:
         self.method = method
         self.path = path

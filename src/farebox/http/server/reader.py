@@ -13,7 +13,7 @@ from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.headers import add_header, is_host, split_target
 
 if TYPE_CHECKING:
-    from farebox.http.server.connection import Connection
+    from farebox.http.server.connection import ClientConnection
 
 PIPELINED_MAX = 64
 """Requests that wait for the one before them."""
@@ -46,19 +46,19 @@ class RequestReader:
         "_received",
         "_target",
         "_upgrading",
-        "deaf",
         "pending",
+        "reading_closed",
         "refusal",
         "unread",
         "waiting",
     )
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "ClientConnection") -> None:
         self.waiting: deque[Http1Exchange] = deque()
         """Exchanges whose head has come; the body of the last may be on its way."""
         self.refusal: tuple[int, str] | None = None
         """Status and message that are answered when those before are answered."""
-        self.deaf = False
+        self.reading_closed = False
         """What comes further is thrown away."""
         self.unread = 0
         """Bytes since the parser last made something of them: an unfinished head, trailers, extensions of chunks."""
@@ -89,7 +89,7 @@ class RequestReader:
         begins = self.unread == 0 and self._arriving is None
         self._received, self._headed, self._after_body = data, False, False
         self.unread += size
-        while data and not self.deaf:
+        while data and not self.reading_closed:
             try:
                 self._parser.feed_data(data)
                 break
@@ -112,9 +112,9 @@ class RequestReader:
 
     def refuse(self, status: int, message: str) -> None:
         """Have it answered so when those before are answered, and read nothing further."""
-        if self.deaf:
+        if self.reading_closed:
             return
-        self.deaf = True
+        self.reading_closed = True
         self.refusal = (status, message)
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
@@ -124,7 +124,7 @@ class RequestReader:
 
     def close(self) -> None:
         """The connection is lost."""
-        self.deaf = True
+        self.reading_closed = True
         self.waiting.clear()
         self._arriving = None
         del self._parser, self._connection  # both refer to this: it need not wait for the collector
@@ -204,7 +204,7 @@ class RequestReader:
         self.unread = 0
         exchange.completed()
         if not exchange.keep_alive:
-            self.deaf = True  # the client has said that it is its last
+            self.reading_closed = True  # the client has said that it is its last
 
     # --- inside ---
 
@@ -227,7 +227,7 @@ class RequestReader:
     def _keep_line(self, data: bytes, *, begins: bool) -> None:
         """Keep what has come of a request line whose head is not whole. One that began behind another request is not
         looked for."""
-        if not self.unread or self._arriving is not None or self.deaf:
+        if not self.unread or self._arriving is not None or self.reading_closed:
             self._line = b""
         elif self._headed or not (begins or self._line):
             self._line = None

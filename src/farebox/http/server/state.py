@@ -12,7 +12,7 @@ from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget
 
 if TYPE_CHECKING:
-    from farebox.http.server.connection import Connection
+    from farebox.http.server.connection import ClientConnection
 
 PAUSE_ABOVE = 256 * 2**10
 """Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
@@ -61,7 +61,7 @@ class ServerState:
     """Counts what connections keep that no account has asked for; handlers count the rest on it."""
     prefaced: Callable[[str], bool] | None = None
     """Whether whoever connects from this address begins with a header of the PROXY protocol; None: nobody."""
-    connections: "set[Connection]" = field(default_factory=set)
+    connections: "set[ClientConnection]" = field(default_factory=set)
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None
     """Done when the last connection is gone."""
@@ -69,12 +69,12 @@ class ServerState:
     failed: OnFailure | None = None
     """Told where the sweeper failed, which goes on."""
 
-    def add(self, connection: "Connection") -> None:
+    def add(self, connection: "ClientConnection") -> None:
         self.connections.add(connection)
         if self.sweeper is None:
             self._sweep_later()
 
-    def discard(self, connection: "Connection") -> None:
+    def discard(self, connection: "ClientConnection") -> None:
         self.connections.discard(connection)
         if not self.connections and self.emptied is not None and not self.emptied.done():
             self.emptied.set_result(None)
@@ -96,7 +96,7 @@ class ServerState:
             if self.connections:
                 self._sweep_later()
 
-    def _expire(self, connection: "Connection", now: float) -> None:
+    def _expire(self, connection: "ClientConnection", now: float) -> None:
         try:
             connection.expire(now)
         except Exception as error:  # noqa: BLE001 - the others' deadlines are kept all the same

@@ -8,7 +8,7 @@ import msgspec
 from farebox.pricing.model import Demand, FurtherModel, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
-from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.iterations import ADVICE_MAX, further_models, sums_up, unnamed_fallback
 from farebox.providers.formats.lenient import Answers
@@ -144,7 +144,7 @@ class AnthropicMessages(bodies.JsonBody):
         """Set `max_tokens`."""
         return bodies.changed(body, max_tokens=tokens)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return (
             EventReader(_take_event, READING, Seen(has_terminal=True)) if streaming else BodyReader(_take_body, READING)

@@ -91,7 +91,7 @@ class Observed(msgspec.Struct, frozen=True):
     """Whether nothing came at all: no event, and no byte but white space and comments."""
 
 
-class AnswerReader(Protocol):
+class ResponseReader(Protocol):
     """Reads one answer while it passes. One per call; not reused."""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -170,7 +170,7 @@ class WireFormat(Protocol):
         """The body with another model name (compat's `provider/model` becomes `model`)."""
         ...
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer. `streaming` as the answer's content type says, not as the request asked;
         `hide_usage`: drop the usage event that `ask_usage` caused."""
         ...

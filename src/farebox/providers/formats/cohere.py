@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, tools
-from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
@@ -142,7 +142,7 @@ class CohereChat(bodies.JsonBody):
         """Set `max_tokens`."""
         return bodies.changed(body, max_tokens=tokens)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return EventReader(_take_event, CHAT) if streaming else BodyReader(_take_chat, CHAT)
 
@@ -164,7 +164,7 @@ class CohereEmbed(bodies.JsonBody):
             demand = replace(demand, text="\n".join(bodies.strings([head.texts, head.inputs])))
         return ParsedRequest(head.model, stream=False, demand=demand)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return BodyReader(_take_embed, EMBED)
 
@@ -183,7 +183,7 @@ class CohereRerank(bodies.JsonBody):
         demand = Demand(model=head.model, no_output=True, fixed={"rerank_searches": searches})
         return ParsedRequest(head.model, stream=False, demand=demand)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return BodyReader(_take_meta, RERANK)
 

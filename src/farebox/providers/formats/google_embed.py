@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.google_generate import MODEL_PATH, READING
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments
@@ -60,7 +60,7 @@ class GoogleEmbed(bodies.JsonBody):
         """The path names the model; the body stays."""
         return body
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return BodyReader(_take_body, READING)
 

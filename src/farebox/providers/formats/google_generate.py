@@ -11,7 +11,7 @@ import msgspec
 from farebox.pricing.model import Demand, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers, whole
 from farebox.providers.formats.media import with_attachments, with_text
@@ -171,7 +171,7 @@ class GoogleGenerate(bodies.JsonBody):
         """The path names the model; the body stays."""
         return body
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         # Grounding is charged by the prompt up to Gemini 2, by the search from Gemini 3 on.
         per_prompt = bool(_PER_PROMPT.match(parsed.model))

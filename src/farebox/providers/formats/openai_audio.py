@@ -12,7 +12,7 @@ from farebox.pricing.ceilings import family_name
 from farebox.pricing.model import Demand
 from farebox.providers.audio.length import audio_length, bare_length
 from farebox.providers.formats import bodies, multipart
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
@@ -100,7 +100,7 @@ class OpenAISpeech(bodies.JsonBody):
         form = head.response_format or "mp3"
         return ParsedRequest(head.model, head.stream_format == "sse", demand, answer_form=form)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         if streaming:
             rate = _BYTES_PER_SECOND.get(parsed.answer_form, 2 * _SAMPLE_RATE)
@@ -168,7 +168,7 @@ class OpenAITranscript(bodies.JsonBody):
         """Set the field `model`."""
         return multipart.replaced(body, "model", model)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return (
             EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT, blank=True)

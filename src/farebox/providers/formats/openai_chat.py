@@ -13,7 +13,7 @@ import msgspec
 from farebox.pricing.ceilings import family_name, ignores_limit
 from farebox.pricing.model import Demand, Unseen
 from farebox.providers.formats import bodies, stated, tools
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
@@ -224,7 +224,7 @@ class OpenAIChat(bodies.JsonBody):
         asked: dict[str, object] = dict(bodies.fields(options)) if options and bodies.given(options) else {}
         return bodies.changed(body, stream_options={**asked, "include_usage": True})
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         take_body = _take_google_body if self.total_counts else _take_body
         take_event = _take_google_event if self.total_counts else _take_event

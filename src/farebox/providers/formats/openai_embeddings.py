@@ -7,7 +7,7 @@ import msgspec
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, stated
-from farebox.providers.formats.base import AnswerReader, ParsedRequest
+from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -55,7 +55,7 @@ class OpenAIEmbeddings(bodies.JsonBody):
         )
         return ParsedRequest(model, stream=False, demand=demand)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return BodyReader(_take_body, self.reading)
 

@@ -12,7 +12,7 @@ import msgspec
 from farebox.pricing.ceilings import family_name, longest_prefix
 from farebox.pricing.model import Demand, FurtherModel, ImageInput
 from farebox.providers.formats import bodies, media, multipart
-from farebox.providers.formats.base import AnswerReader, FurtherUsage, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import FurtherUsage, InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.meters import Reading
@@ -160,7 +160,7 @@ class OpenAIImages(bodies.JsonBody):
         """Set `model`, in JSON or in a form."""
         return multipart.replaced(body, "model", model) if body.startswith(b"--") else bodies.changed(body, model=model)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         seen = Seen(choices=parsed.demand.choices)
         if not streaming:

@@ -10,7 +10,7 @@ import msgspec
 from farebox.pricing.model import Demand, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, stated, tools
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import with_attachments, with_text
@@ -136,7 +136,7 @@ class OpenAIResponses(bodies.JsonBody):
         """Set `max_output_tokens`."""
         return bodies.changed(body, max_output_tokens=tokens)
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         return EventReader(_take_event, self.reading) if streaming else BodyReader(_take_body, self.reading)
 

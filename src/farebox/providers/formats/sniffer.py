@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Literal
 
-from farebox.providers.formats.base import AnswerReader, Observed
+from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.sse import BYTE_ORDER_MARK
 
 
@@ -15,13 +15,13 @@ class Sniffer:
     __slots__ = ("_declared", "_head", "_make", "_other", "_reader")
 
     def __init__(
-        self, make: Callable[[bool], AnswerReader], *, declared: bool, other: AnswerReader | None = None
+        self, make: Callable[[bool], ResponseReader], *, declared: bool, other: ResponseReader | None = None
     ) -> None:
         self._make = make
         self._other = other
         self._declared = declared
         self._head = b""
-        self._reader: AnswerReader | None = None
+        self._reader: ResponseReader | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes, and return what passes on."""
@@ -78,7 +78,7 @@ class Sniffer:
         last, seen = reader.close()
         return first + last, seen
 
-    def _undecided(self) -> AnswerReader:
+    def _undecided(self) -> ResponseReader:
         return self._other or self._make(self._declared)
 
 

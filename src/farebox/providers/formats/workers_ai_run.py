@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from farebox.pricing.model import Demand
 from farebox.providers.audio.length import AudioLength, audio_length
 from farebox.providers.formats import bodies, tools
-from farebox.providers.formats.base import AnswerReader, InvalidRequest, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import Answers
 from farebox.providers.formats.media import encoded_length, with_attachments, with_text
@@ -122,7 +122,7 @@ class WorkersAIRun(bodies.JsonBody):
         """The path names the model; the body stays."""
         return body
 
-    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> AnswerReader:
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the answer."""
         if streaming:
             return EventReader(_take_event, READING)

@@ -13,7 +13,7 @@ from typing import cast
 import httptools
 import structlog
 
-from farebox.providers.http1.answer import PAUSE_ABOVE, Answer
+from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
@@ -37,7 +37,7 @@ class Unread(Exception):
     """The connection ended before the other end had read the request: it may be sent again."""
 
 
-class Connection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """A connection to one origin. `released` is called when it can take another request, `broken` when an answer whose
     head has come breaks off.
 
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        released: "Callable[[Connection], None]",
+        released: "Callable[[UpstreamConnection], None]",
         broken: Callable[[Cause], None] = lambda _: None,
     ) -> None:
         self.loop = loop
@@ -62,8 +62,8 @@ class Connection(asyncio.Protocol):
         self._broken = broken
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._head: asyncio.Future[Answer] | None = None
-        self._answer: Answer | None = None
+        self._head: asyncio.Future[Http1Response] | None = None
+        self._answer: Http1Response | None = None
         self._used = False
         self._sent_at = 0.0
         self._unread = False
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
             return False
         return not self._news.poll(0)  # else closed, or saying something that nobody asked for
 
-    async def exchange(self, request: bytes, body: bytes, sending: Sending, *, to_head: bool) -> Answer:
+    async def exchange(self, request: bytes, body: bytes, sending: Sending, *, to_head: bool) -> Http1Response:
         """Send the request and wait for the answer's head. Raises UpstreamFailed; Unread on a connection that has been
         used before.
 
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if self._lost or transport is None:  # between its making and now: nothing would ever wake the wait for the head
             raise UpstreamFailed("the connection was closed at once", sent=False, cause="closed")
-        self._answer = Answer(self)
+        self._answer = Http1Response(self)
         self._head = self.loop.create_future()
         self._to_head = to_head
         self._seen = self._framed = False

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import certifi
 
 from farebox.providers.http1.causes import ProxyFailed, not_connected
-from farebox.providers.http1.connection import Connection
+from farebox.providers.http1.connection import UpstreamConnection
 
 PROXY_HEAD_MAX = 16 * 2**10
 
@@ -41,7 +41,7 @@ class Opener:
         self._seconds = seconds
         self._tls = tls or _trusting_the_usual()
 
-    async def connection(self, origin: Origin, make: Callable[[], Connection]) -> Connection:
+    async def connection(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
         """Raises UpstreamFailed."""
         way = _Way()
         try:
@@ -52,15 +52,15 @@ class Opener:
         except (OSError, UnicodeError, TimeoutError) as error:
             raise not_connected(error, to_proxy=way.to_proxy) from error
 
-    async def _straight(self, origin: Origin, make: Callable[[], Connection]) -> Connection:
+    async def _straight(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
         if origin.scheme == "https":
             return await self._secured([await self._plain(origin.host, origin.port)], make, origin.host)
         _, connection = await self._loop.create_connection(make, origin.host, origin.port)
         return connection
 
     async def _by_proxy(
-        self, origin: Origin, proxy: SplitResult, make: Callable[[], Connection], way: "_Way"
-    ) -> Connection:
+        self, origin: Origin, proxy: SplitResult, make: Callable[[], UpstreamConnection], way: "_Way"
+    ) -> UpstreamConnection:
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         port = proxy.port or (443 if secure else 80)
         way.to_proxy = True
@@ -74,8 +74,13 @@ class Opener:
         return connection
 
     async def _tunnelled(
-        self, origin: Origin, beneath: _Transports, proxy: SplitResult, make: Callable[[], Connection], way: "_Way"
-    ) -> Connection:
+        self,
+        origin: Origin,
+        beneath: _Transports,
+        proxy: SplitResult,
+        make: Callable[[], UpstreamConnection],
+        way: "_Way",
+    ) -> UpstreamConnection:
         tunnel = _Tunnel(self._loop)
         try:
             if proxy.scheme == "https":
@@ -93,7 +98,9 @@ class Opener:
         transport, _ = await self._loop.create_connection(asyncio.Protocol, host, port)
         return transport
 
-    async def _secured(self, beneath: _Transports, make: Callable[[], Connection], name: str) -> Connection:
+    async def _secured(
+        self, beneath: _Transports, make: Callable[[], UpstreamConnection], name: str
+    ) -> UpstreamConnection:
         """TLS over the last of the transports, checked for the name. In a step of its own, because what a transport of
         TLS has handed to the one beneath is not in its own buffer any more, sent or not."""
         connection = make()

@@ -8,9 +8,9 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from farebox.jobs import OnFailure
-from farebox.providers.http1.answer import Answer
-from farebox.providers.http1.connection import Connection, Unread
+from farebox.providers.http1.connection import Unread, UpstreamConnection
 from farebox.providers.http1.opening import Opener, Origin, proxy_credentials
+from farebox.providers.http1.response import Http1Response
 from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamRequest
 from farebox.proxies import NO_PROXIES, Proxies
 
@@ -44,11 +44,11 @@ class PooledUpstream:
         self._proxies = proxies
         self._open = Opener(self._loop, connect_seconds, tls)
         self._origins: dict[str, Origin] = {}
-        self._idle: dict[Origin, list[Connection]] = {}
+        self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(self, request: UpstreamRequest) -> Answer:
+    async def send(self, request: UpstreamRequest) -> Http1Response:
         """Send, and wait for the head of the answer: for as long as the caller does. Raises UpstreamFailed."""
         try:
             return await self._send(request)
@@ -60,7 +60,7 @@ class PooledUpstream:
         """A call failed. The connections count answers that break off; who waits counts the waits it gives up."""
         self.failures[cause] += 1
 
-    async def _send(self, request: UpstreamRequest) -> Answer:
+    async def _send(self, request: UpstreamRequest) -> Http1Response:
         base, target = _split(request.url)
         origin = self._origins.get(base) or self._learn(base)
         head, to_head = _head(request, origin, target), request.method == "HEAD"
@@ -90,7 +90,7 @@ class PooledUpstream:
 
     # --- idle connections ---
 
-    def _take(self, origin: Origin) -> Connection | None:
+    def _take(self, origin: Origin) -> UpstreamConnection | None:
         """The connection that was used last: the others may then grow old and go."""
         connections = self._idle.get(origin)
         while connections:
@@ -100,7 +100,7 @@ class PooledUpstream:
             connection.drop()
         return None
 
-    def _release(self, origin: Origin, connection: Connection) -> None:
+    def _release(self, origin: Origin, connection: UpstreamConnection) -> None:
         connections = self._idle.setdefault(origin, [])
         if self._closed or len(connections) >= IDLE_MAX:
             connection.drop()
@@ -136,11 +136,11 @@ class PooledUpstream:
 
     # --- new connections ---
 
-    async def _connect(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin) -> UpstreamConnection:
         """Raises UpstreamFailed."""
 
-        def make() -> Connection:
-            return Connection(self._loop, lambda connection: self._release(origin, connection), self.count)
+        def make() -> UpstreamConnection:
+            return UpstreamConnection(self._loop, lambda connection: self._release(origin, connection), self.count)
 
         try:
             return await self._open.connection(origin, make)
@@ -188,7 +188,7 @@ def _split(url: str) -> tuple[str, str]:
     return url[: found.start()], rest if rest.startswith("/") else "/" + rest
 
 
-def _passed(answer: Answer, origin: Origin) -> Answer:
+def _passed(answer: Http1Response, origin: Origin) -> Http1Response:
     """The answer, unless it is a plain proxy's and not the provider's. Raises UpstreamFailed."""
     if origin.absolute and answer.status == 407:
         answer.drop()

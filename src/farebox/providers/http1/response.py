@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 from farebox.providers.upstream import Cause, UpstreamFailed
 
 if TYPE_CHECKING:
-    from farebox.providers.http1.connection import Connection
+    from farebox.providers.http1.connection import UpstreamConnection
 
 PAUSE_ABOVE = 256 * 2**10
 """Bytes of a body that wait to be taken before the connection is no longer read."""
 
 
-class Answer:
-    """An answer whose head has come. See providers.upstream.UpstreamAnswer."""
+class Http1Response:
+    """An answer whose head has come. See providers.upstream.UpstreamResponse."""
 
     __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_waiter", "headers", "status")
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "UpstreamConnection") -> None:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self._connection = connection
