@@ -21,7 +21,7 @@ from farebox.providers.http1 import connection, pool
 from farebox.providers.upstream import UpstreamRequest
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.storage.journal_files import JournalFiles, JournalUnwritable
-from farebox.storage.sql import ClientConnection, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
 from farebox.worker import periodic_jobs
@@ -208,8 +208,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def insert(number: int) -> Callable[[ClientConnection], int]:
-    def job(connection: ClientConnection) -> int:
+def insert(number: int) -> Callable[[Connection], int]:
+    def job(connection: Connection) -> int:
         connection.execute("INSERT INTO numbers VALUES (?)", (number,))
         return number
 

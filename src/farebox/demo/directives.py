@@ -26,11 +26,11 @@ class Directives:
     end: int | None = None
     """End the stream after so many events, properly as HTTP has it but without its terminal event."""
     status: int = 0
-    """Composed this error instead, in the provider's own shape."""
+    """Answer this error instead, in the provider's own shape."""
     usage: str = ""
     """How to falsify the usage figures: one of LIES."""
     garbage: bool = False
-    """Composed bytes that are not JSON; in a stream, put them between the events."""
+    """Answer bytes that are not JSON; in a stream, put them between the events."""
     hang: bool = False
     """Take the request and never answer."""
     cached: int = 0
