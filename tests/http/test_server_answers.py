@@ -342,16 +342,16 @@ async def test_a_client_that_asks_on_without_reading_gets_no_further_answers_mad
 
 
 async def test_a_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
-    async with serving(whole(200, [], b"x" * (16 << 20)), write_seconds=0.2) as served:
+    async with serving(whole(200, [], b"x" * (16 << 20)), write_seconds=0.5) as served:
         slow = socket.create_connection(("127.0.0.1", served.server.port))
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(slow, request(Connection="close"))
         got, started = 0, loop.time()
-        while data := await loop.sock_recv(slow, 1 << 18):
+        while data := await loop.sock_recv(slow, 1 << 17):
             got += len(data)
             await asyncio.sleep(0.01)
         slow.close()
         assert got > 16 << 20
-        assert loop.time() - started > 0.4, "longer than a client may do nothing"
+        assert loop.time() - started > 1, "longer than a client may do nothing"

@@ -13,7 +13,7 @@ import pytest
 
 from farebox.billing import cards, owner_sessions
 from farebox.billing.owner_sessions import Session
-from farebox.http.pages import overview, visit
+from farebox.http.pages import labels, view, visit
 from farebox.http.pages.routes import PAGES
 from farebox.http.pages.view import TRANSFERS_READ
 from farebox.http.request import Request
@@ -95,12 +95,12 @@ def test_a_movement_out_of_several_lots_is_shown_as_one(visitor: Visitor) -> Non
     charge = [transfer(2, "charge", "credit", "revenue", 35_000_000_000)]
     charge.append(transfer(1, "charge", "granted", "revenue", 5_000_000_000))
     grown = [*charge, *(_grant(number) for number in range(3))]
-    assert [[overview._signed(parts) for parts in overview._acts(rows)] for rows in (charge, grown)] == [
+    assert [[labels.signed(view._movement(parts)) for parts in view._acts(rows)] for rows in (charge, grown)] == [
         ["−40.00"],
         ["−40.00", "+1.00", "+1.00", "+1.00"],
     ]
     full = [*charge, *(_grant(number) for number in range(TRANSFERS_READ - 2))]
-    assert len(overview._acts(full)) == TRANSFERS_READ - 2  # the oldest may lack a part
+    assert len(view._acts(full)) == TRANSFERS_READ - 2  # the oldest may lack a part
 
 
 def _grant(number: int) -> TransferRow:

@@ -65,6 +65,19 @@ def test_no_file_contains(what: str, pattern: str) -> None:
     assert not found, f"{what}:\n" + "\n".join(found)
 
 
+_MARKUP = re.compile(r"</[a-z]+[0-9]?>|<[a-z]+[0-9]? [a-z-]+=")
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if "demo" not in path.parts], ids=_name)
+def test_html_is_in_templates(path: Path) -> None:
+    """Templates escape what they print; a string of HTML in a module might not."""
+    tree = ast.parse(path.read_text())
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            assert not _MARKUP.search(node.value), f"line {node.lineno}: {node.value!r}"
+
+
 def test_most_functions_fit_on_a_screen() -> None:
     sizes = sorted(
         (node.end_lineno or 0) - node.lineno + 1

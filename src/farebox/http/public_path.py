@@ -1,7 +1,7 @@
 """Where the public URL has a path: requests with it and without it are the same, and the pages' own addresses have it.
 
 A proxy in front may take the path off, or pass it on. Pages write their addresses from our own root, in one form
-(pages.markup): here they are moved below the path, all of them, so that no page can forget it.
+(pages/templates): here they are moved below the path, all of them, so that no page can forget it.
 """
 
 import re

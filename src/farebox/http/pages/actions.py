@@ -14,8 +14,8 @@ from farebox.calls.spending_limit import AMOUNT_MIN_CENTS
 from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
-from farebox.http.pages.buying import ANOTHER
-from farebox.http.pages.layout import Flash
+from farebox.http.pages.render import ANOTHER
+from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     Visit,
     leave,

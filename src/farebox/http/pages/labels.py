@@ -1,8 +1,9 @@
 """How amounts, times and states are said to people. Amounts come in as US cents or nano-dollars, times in UTC."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from farebox.http.pages.markup import Html, el
+from farebox.http.pages.view import Movement
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Rule, TopUp
 from farebox.storage.spending import Duration, Strategy
@@ -110,10 +111,22 @@ def floor_usd(nanos: int) -> str:
     return plain_usd(nanos // NANOS_PER_CENT)
 
 
-def moment(at: int) -> Html:
-    """A time to the minute, as a <time> element."""
+def signed(movement: Movement) -> str:
+    """What a movement did to the balance; one between books of the house did nothing, and stands in brackets."""
+    if not movement.change:
+        return f"({exact_usd(movement.amount)})"
+    return f"+{exact_usd(movement.change)}" if movement.change > 0 else exact_usd(movement.change)
+
+
+def moment(at: int) -> str:
+    """A time to the minute: `22 Nov 2026, 09:04 UTC`."""
     when = _utc(at)
-    return el("time", f"{when.day} {when:%b %Y, %H:%M} UTC", datetime=f"{when:%Y-%m-%dT%H:%M:%SZ}")
+    return f"{when.day} {when:%b %Y, %H:%M} UTC"
+
+
+def iso(at: int) -> str:
+    """`2026-11-22T09:04:05Z`."""
+    return f"{_utc(at):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def month_name(at: int) -> str:
@@ -153,18 +166,28 @@ def expired(card: Card, at: int) -> bool:
     return (card.exp_year, card.exp_month) < (when.year, when.month)
 
 
-def rule_state(rule: Rule, *, contested: bool) -> tuple[str, list[str | Html]]:
-    """The tone of an auto top-up's state, and the state in a sentence. `contested`: a dispute is not decided yet."""
+@dataclass(frozen=True, slots=True)
+class RuleState:
+    """The state of an auto top-up as the page says it: `Paused`, and the rest of the sentence."""
+
+    tone: str
+    name: str
+    text: str
+    until: int | None = None
+    """When it goes on, in milliseconds."""
+
+
+def rule_state(rule: Rule, *, contested: bool) -> RuleState:
+    """`contested`: a dispute is not decided yet."""
     why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'no reason is known'}.")
     if rule.reason == "payment_disputed" and not contested:
         why = "a dispute was lost. Save this form again to go on."
     bought = f"{usd(rule.amount_cents)} when the balance falls below {usd(rule.threshold_cents)}"
     if rule.state == "active":
         cap = f", at most {usd(rule.monthly_cap_cents)} in a calendar month" if rule.monthly_cap_cents else ""
-        return "good", [f"Active: buys {bought}{cap}."]
+        return RuleState("good", "Active", f"buys {bought}{cap}.")
     if rule.state == "paused":
-        until: list[str | Html] = [] if rule.until is None else [" It goes on after ", moment(rule.until), "."]
-        return "warn", [f"Paused: {why}", *until]
+        return RuleState("warn", "Paused", why, rule.until)
     if rule.state == "action_required":
-        return "warn", ["Waiting for you: the bank wants you to confirm a payment."]
-    return "bad", [f"Suspended: {why}"]
+        return RuleState("warn", "Waiting for you", "the bank wants you to confirm a payment.")
+    return RuleState("bad", "Suspended", why)

@@ -1,17 +1,31 @@
 """The URLs of the billing page. Pages and forms are for browsers, and their errors are pages too."""
 
-from farebox.http.pages import actions, site
+from functools import wraps
+from typing import Any
+
+from farebox.http.envelope import Response
+from farebox.http.pages import actions, render, site
 from farebox.http.pages.visit import problem_page
+from farebox.http.request import Request
 from farebox.http.router import Access, Handler, Route, Shape
 
 _FORM_BYTES = 16_384
+
+
+def _when_ready(handler: Handler) -> Handler:
+    @wraps(handler)
+    async def handle(request: Request, body: Any) -> Response:
+        await render.ready()
+        return await handler(request, body)
+
+    return handle
 
 
 def _page(path: str, handler: Handler, summary: str, content_type: str = "text/html") -> Route:
     return Route(
         method="GET",
         path=path,
-        handler=handler,
+        handler=_when_ready(handler),
         summary=summary,
         result=str,
         access=Access.PUBLIC,
@@ -25,7 +39,7 @@ def _form(path: str, handler: Handler, summary: str) -> Route:
     return Route(
         method="POST",
         path=path,
-        handler=handler,
+        handler=_when_ready(handler),
         summary=summary,
         result=str,
         status=303,

@@ -9,11 +9,10 @@ import structlog
 from farebox.billing import owner_sessions, processor_events, top_up
 from farebox.errors import NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
-from farebox.http.pages import buying, layout, overview
+from farebox.http.pages import render
 from farebox.http.pages.actions import back, bought_text, cents
-from farebox.http.pages.layout import Flash
-from farebox.http.pages.markup import el
 from farebox.http.pages.queries import gather
+from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     Visit,
     html,
@@ -53,15 +52,7 @@ async def link(request: Request, _: None) -> Response:
     account_id = await owner_sessions.account_of_link(request.services, secret)
     account = await request.services.database.get(partial(find_account, account_id=account_id))
     name = account_id if account is None else account.name
-    form = el(
-        "form", layout.hidden("link", secret), layout.button("Open"), method="post", action="/billing/open", class_="go"
-    )
-    content = (
-        el("h1", "Billing ", el("span", name, class_="whose")),
-        el("p", "This link opens the billing page once, in this browser. You stay signed in for half a day."),
-        form,
-    )
-    return html(layout.document(f"Billing of {name}", *content))
+    return html(render.link(name, secret))
 
 
 async def open_link(request: Request, _: None) -> Response:
@@ -76,10 +67,10 @@ async def open_link(request: Request, _: None) -> Response:
 async def billing(request: Request, _: None) -> Response:
     """The billing page."""
     visit = await visit_of(request)
-    said = note_of(visit)
+    flash = note_of(visit)
     view = await gather(visit.services, visit.account_id, visit.csrf)
-    body = overview.page(view, said)
-    return html(body, no_note_cookie(visit)) if said else html(body)
+    body = render.billing(view, flash)
+    return html(body, no_note_cookie(visit)) if flash else html(body)
 
 
 async def quote(request: Request, _: None) -> Response:
@@ -92,7 +83,7 @@ async def quote(request: Request, _: None) -> Response:
     except Problem as problem:
         return back(visit, Flash("bad", f"{problem.message.rstrip('.')}."))
     view = await gather(visit.services, visit.account_id, visit.csrf)
-    return html(buying.quote(view, purchase, visit.services.ids.secret()))
+    return html(render.quote(view, purchase, visit.services.ids.secret()))
 
 
 async def one_top_up(request: Request, _: None) -> Response:
@@ -105,7 +96,7 @@ async def one_top_up(request: Request, _: None) -> Response:
     if found.state in ("failed", "canceled", "declined"):
         why = f" {found.error.rstrip('.')}." if found.error else ""
         return back(visit, Flash("bad", f"The payment did not go through.{why} Nothing was charged."))
-    return html(buying.under_way(found))
+    return html(render.under_way(found))
 
 
 _CHECKOUT_ID = re.compile(r"cs_[A-Za-z0-9_]{8,250}")
@@ -135,12 +126,7 @@ async def done(request: Request, _: None) -> Response:
         note = Flash("warn", "What became of the payment page is not looked at just now; nothing is lost by that.")
     if session is not None:
         return back(Visit(request, session), note)
-    content = (
-        el("h1", "Back from the payment page"),
-        layout.said(note),
-        el("p", "You can close this page. To see the account, open its billing page by a new link."),
-    )
-    return html(layout.document("Back from the payment page", *content))
+    return html(render.done(note))
 
 
 def _landing(checkout: Checkout) -> Flash:
@@ -157,8 +143,7 @@ def _landing(checkout: Checkout) -> Flash:
 
 
 async def signed_out(request: Request, _: None) -> Response:
-    content = (el("h1", "Signed out"), el("p", "You can close this page. A new link opens the billing page again."))
-    return html(layout.document("Signed out", *content))
+    return html(render.signed_out())
 
 
 def _parameter(request: Request, name: str) -> str:

@@ -1,7 +1,9 @@
-"""What the billing page shows, in one struct: `gather` fills it, the sections make HTML of it."""
+"""What the billing page shows, in one struct: `queries` fills it, the templates show it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal, TypeAlias
 
 from farebox.billing.reports import MonthUsage
 from farebox.model import Account, Balance
@@ -16,6 +18,34 @@ TRANSFERS_READ = 50
 
 HOPE_MS = 120_000
 """A page looks again by itself while a top-up is under way, but not for longer than this: its forms want to be used."""
+
+
+Tone: TypeAlias = Literal["good", "bad", "warn"]
+
+_EXPLAINED = ("grant", "correction")
+"""Kinds of transfer whose notes were written by people."""
+_OWN = ("granted", "credit")
+"""Books that make up the balance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flash:
+    """What came of the last form, told once at the top of the next page."""
+
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """One movement of money, of one or more transfers. Nano-dollars."""
+
+    at: int
+    kind: str
+    note: str | None
+    change: int
+    """What it did to the balance; 0 where it was between books of the house."""
+    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +120,33 @@ class View:
     def under_way(self) -> bool:
         """Whether credit may come any moment."""
         return any(each.state in HOPEFUL_TOP_UPS and self.now - each.created_at < HOPE_MS for each in self.top_ups)
+
+    @property
+    def movements(self) -> list[Movement]:
+        """The latest movements of money, newest first."""
+        return [_movement(parts) for parts in _acts(self.transfers)[:MOVEMENTS]]
+
+    def credit_notes(self, refunds: list[Refund], disputes: list[Dispute]) -> list[str]:
+        """Where the credit notes of these are."""
+        causes = [refund.refund_id for refund in refunds] + [dispute.dispute_id for dispute in disputes]
+        return [self.links[cause] for cause in causes if cause in self.links]
+
+
+def _acts(transfers: list[TransferRow]) -> list[list[TransferRow]]:
+    """Transfers, newest first, by what moved the money: a call that empties one lot and goes on to the next is several
+    (`…`, `…/2`, `…/3`). The oldest act is left out where some of it may be missing."""
+    acts = [
+        list(parts) for _, parts in groupby(transfers, lambda each: (each.transfer_id.partition("/")[0], each.kind))
+    ]
+    return acts[:-1] if len(transfers) == TRANSFERS_READ and len(acts) > 1 else acts
+
+
+def _movement(parts: list[TransferRow]) -> Movement:
+    first = parts[0]
+    return Movement(
+        at=first.at,
+        kind=first.kind,
+        note=first.note if first.kind in _EXPLAINED else None,
+        change=sum(((each.to_book in _OWN) - (each.from_book in _OWN)) * each.amount for each in parts),
+        amount=sum(each.amount for each in parts),
+    )

@@ -8,9 +8,8 @@ from farebox.billing import owner_sessions
 from farebox.billing.owner_sessions import SESSION_MS, Session
 from farebox.errors import LINK_EXPIRED, Problem
 from farebox.http.envelope import HTML, Response
-from farebox.http.pages import layout
-from farebox.http.pages.layout import Flash
-from farebox.http.pages.markup import el
+from farebox.http.pages import render
+from farebox.http.pages.view import Flash
 from farebox.http.request import Request
 from farebox.runtime.services import Services
 
@@ -84,29 +83,16 @@ def leave(url: str) -> Response:
 
     Not by a redirect: the policy forbids forms to end anywhere but here, and browsers count where redirects lead.
     """
-    content = (
-        el("h1", "To the payment page"),
-        el("p", "The payment processor’s page opens by itself. If it does not:"),
-        el("p", el("a", "Open the payment page", href=url, class_="button")),
-    )
-    return html(layout.document("To the payment page", *content, refresh=layout.onward(url)))
+    return html(render.leave(url))
 
 
 def problem_page(problem: Problem) -> Response:
     """What a page shows that cannot be shown."""
-    link = el("p", el("a", "Back to billing", href="/billing"))
-    heading = "That did not work"
-    if problem.kind is LINK_EXPIRED:
-        heading = "Please open a new link"
-        link = el(
-            "p",
-            "Ask the operator of this server for a new link to your billing page: ",
-            el("code", "farebox billing-link"),
-            " makes one.",
-        )
-    content = (el("h1", heading), el("p", f"{problem.message.rstrip('.')}."), link)
+    expired = problem.kind is LINK_EXPIRED
+    title = "Please open a new link" if expired else "That did not work"
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
-    return html(layout.document(heading, *content), *retry, status=problem.kind.status)
+    page = render.problem(title, f"{problem.message.rstrip('.')}.", expired=expired)
+    return html(page, *retry, status=problem.kind.status)
 
 
 # --- cookies ----------------------------------------------------------------------------------------------------------

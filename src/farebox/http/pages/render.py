@@ -1,0 +1,144 @@
+"""Pages as bytes: what each template is given. Every text that a template prints is escaped (Jinja's autoescape)."""
+
+import asyncio
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
+from farebox.http.pages import labels
+from farebox.http.pages.view import Flash, View
+from farebox.payments.guards import CAP_FACTOR
+from farebox.payments.model import TopUp
+from farebox.payments.purchase import Purchase
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+REFRESH_SECONDS = 3
+"""How often a page looks again by itself, while something is under way."""
+ANOTHER = "another"
+"""Chosen instead of a saved card: the payment page, where a card is typed."""
+HIGHEST_CENTS = 99_999_999
+
+_ADDRESS_STARTS = ("/", "#", "https://", "http://")
+
+
+async def ready() -> None:
+    """Load the templates, the first time on a thread: compiling them takes 80 ms, and no call waits for that."""
+    if not _environment.cache_info().currsize:
+        await asyncio.to_thread(_environment)
+
+
+def billing(view: View, flash: Flash | None = None) -> bytes:
+    """The whole billing page."""
+    return _page(
+        "billing.html",
+        f"Billing of {view.account.name}",
+        refresh=str(REFRESH_SECONDS) if view.under_way else None,
+        view=view,
+        flash=flash,
+        rule=None if view.rule is None else labels.rule_state(view.rule, contested=view.contested),
+        bounds=_bounds(view),
+    )
+
+
+def quote(view: View, purchase: Purchase, request_key: str, flash: Flash | None = None) -> bytes:
+    """What a purchase costs and what pays for it: the step before anything is paid."""
+    return _page(
+        "quote.html", "Buy credit", view=view, purchase=purchase, request_key=request_key, another=ANOTHER, flash=flash
+    )
+
+
+def under_way(top_up: TopUp) -> bytes:
+    """One purchase that is not done yet."""
+    return _page("under_way.html", "Payment", refresh=str(REFRESH_SECONDS), top_up=top_up)
+
+
+def link(name: str, secret: str) -> bytes:
+    """Whose billing page a link opens; `secret` is the link's."""
+    return _page("link.html", f"Billing of {name}", name=name, secret=secret)
+
+
+def done(flash: Flash) -> bytes:
+    """Back from the payment page, where nobody is signed in."""
+    return _page("done.html", "Back from the payment page", flash=flash)
+
+
+def signed_out() -> bytes:
+    return _page("signed_out.html", "Signed out")
+
+
+def leave(url: str) -> bytes:
+    """On to a page of the payment processor, at once."""
+    return _page("leave.html", "To the payment page", refresh=f"0;url={url}", url=url)
+
+
+def problem(title: str, text: str, *, expired: bool) -> bytes:
+    """What is shown instead of a page. `expired`: another link is needed."""
+    return _page("problem.html", title, text=text, expired=expired)
+
+
+def address(url: str) -> str:
+    """An address as a link may have it: one that is neither a path nor http(s), such as `javascript:…`, becomes `#`."""
+    return url if url.startswith(_ADDRESS_STARTS) else "#"
+
+
+def _page(template: str, title: str, *, refresh: str | None = None, **given: Any) -> bytes:
+    """`refresh`: the content of a meta refresh, only for pages on which something is under way."""
+    return _environment().get_template(template).render(title=title, refresh=refresh, **given).encode()
+
+
+def _bounds(view: View) -> dict[str, Any]:
+    """What the forms' amounts may be, in US cents; `usual` is what the form for buying begins with."""
+    low, high = view.limits
+    return {
+        "usual": min(max(5_000, low), high),
+        "auto": (max(AMOUNT_MIN, low), high),
+        "threshold": (THRESHOLD_MIN, THRESHOLD_MAX),
+        "highest": HIGHEST_CENTS,
+        "cap_factor": CAP_FACTOR,
+    }
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # a gateway whose pages nobody opens needs none
+
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        filter_.__name__: filter_
+        for filter_ in (
+            address,
+            labels.usd,
+            labels.plain_usd,
+            labels.field_usd,
+            labels.exact_usd,
+            labels.floor_usd,
+            labels.moment,
+            labels.iso,
+            labels.month_name,
+            labels.card_name,
+            labels.expired,
+            labels.payer,
+            labels.top_up_state,
+            labels.signed,
+        )
+    }
+    environment.globals |= {
+        "kinds": labels.KINDS,
+        "refund_states": labels.REFUNDS,
+        "dispute_states": labels.DISPUTES,
+        "transfers": labels.TRANSFERS,
+        "durations": labels.DURATIONS,
+        "strategies": labels.STRATEGIES,
+    }
+    for name in environment.list_templates():
+        environment.get_template(name)
+    return environment
