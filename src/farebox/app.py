@@ -145,7 +145,7 @@ async def gateway(around: HostResources, *, clock: Clock, port_shared: bool = Fa
         database = await open_database(settings, metrics.activity(), failed=jobs.failed)
         stack.push_async_callback(database.close)
         named = partial(installation_id, new_id=ids.account_id()[:12])
-        processor = processor_of(settings, await database.write(named))
+        processor = open_processor(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
         upstream = _upstream_of(settings, jobs)
@@ -254,7 +254,7 @@ def _upstream_of(settings: Settings, jobs: Jobs) -> PooledUpstream:
     return PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed)
 
 
-def processor_of(settings: Settings, installation: str) -> Processor | None:
+def open_processor(settings: Settings, installation: str) -> Processor | None:
     """Stripe, where it is switched on. Its client is large and loaded only then."""
     if not settings.stripe_secret_key:
         return None

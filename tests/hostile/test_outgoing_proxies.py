@@ -10,7 +10,7 @@ import httpx
 import pytest
 import stripe
 
-from farebox.app import processor_of
+from farebox.app import open_processor
 from farebox.messages.send import post
 from farebox.payments.processor import ProcessorRefused, ProcessorUnavailable
 from farebox.settings import Settings, load
@@ -89,7 +89,7 @@ async def test_stripe_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:word@"))
         monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")  # for neither of the two: nobody looks at it
         monkeypatch.setenv("HTTP_PROXY", NOBODY)
-        processor = processor_of(with_stripe("https://api.stripe.test"), "i")
+        processor = open_processor(with_stripe("https://api.stripe.test"), "i")
         assert processor is not None
         with pytest.raises(ProcessorUnavailable):
             await processor.cards("cus_1")
@@ -104,7 +104,7 @@ async def test_a_stripe_on_this_machine_is_asked_without_it(monkeypatch: pytest.
     answer = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(missing)
     async with serving(answer + missing) as fake:
         monkeypatch.setenv("HTTP_PROXY", NOBODY)
-        processor = processor_of(with_stripe(fake.url), "i")
+        processor = open_processor(with_stripe(fake.url), "i")
         assert processor is not None
         with pytest.raises(ProcessorRefused):
             await processor.cards("cus_1")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farebox.billing import auto_top_up, cards, disputes, top_up
-from farebox.billing.perform_top_up import _never_charged
+from farebox.billing.top_up_transitions import close_never_charged
 from farebox.errors import TOP_UP_FAILED, Problem
 from farebox.payments.stripe import StripeProcessor
 from farebox.storage.sql import Connection
@@ -113,7 +113,7 @@ async def test_a_confirmed_payment_that_is_never_seen_again_stops_nothing(shop: 
     def given_up(connection: Connection) -> None:
         claimed = claim(connection, shop.account, "auto-1", owner="w", at=shop.clock.at, early=True)
         assert claimed is not None
-        _never_charged(connection, claimed, shop.clock.at)
+        close_never_charged(connection, claimed, shop.clock.at)
 
     await shop.change(given_up)
     assert (shop.rule.state, shop.armed()) == ("active", True)

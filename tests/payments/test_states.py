@@ -125,16 +125,16 @@ def test_a_worker_whose_lease_was_taken_writes_nothing_and_learns_it(connection:
     assert store.find(connection, ACCOUNT, row.top_up_id) == fresh
 
 
-def test_news_from_above_take_a_row_from_its_worker(connection: Connection) -> None:
+def test_a_revoked_lease_is_worth_nothing(connection: Connection) -> None:
     row = insert(connection, "submitting", next_at=1)
     worker = store.claim(connection, ACCOUNT, row.top_up_id, owner="a", at=1)
     assert worker is not None
-    seized = store.seize(connection, ACCOUNT, row.top_up_id)
-    assert seized is not None
-    assert (seized.lease_owner, seized.lease_until) == (None, None)
+    freed = store.revoke_lease(connection, ACCOUNT, row.top_up_id)
+    assert freed is not None
+    assert (freed.lease_owner, freed.lease_until) == (None, None)
     with pytest.raises(store.StaleLease):
         store.move(connection, worker, "unknown", 9, next_at=10)
-    assert store.move(connection, seized, "paid", 9, next_at=None).state == "paid"
+    assert store.move(connection, freed, "paid", 9, next_at=None).state == "paid"
 
 
 def test_what_is_put_off_is_put_off_to_the_future(connection: Connection) -> None:
@@ -143,13 +143,13 @@ def test_what_is_put_off_is_put_off_to_the_future(connection: Connection) -> Non
         store.postpone(connection, row, 10, 10)
 
 
-def test_a_nudge_is_for_rows_that_nobody_has(connection: Connection) -> None:
+def test_only_rows_that_nobody_has_are_made_due(connection: Connection) -> None:
     row = insert(connection, "processing", next_at=100)
-    assert store.nudge(connection, row, 10)
+    assert store.make_due(connection, row, 10)
     assert store.due(connection, 10, 5) == [(ACCOUNT, row.top_up_id)]
-    assert not store.nudge(connection, row, 10)
+    assert not store.make_due(connection, row, 10)
     store.claim(connection, ACCOUNT, row.top_up_id, owner="a", at=10)
-    assert not store.nudge(connection, row, 11)
+    assert not store.make_due(connection, row, 11)
 
 
 def test_a_payment_belongs_to_one_purchase_of_one_account_for_good(connection: Connection) -> None:

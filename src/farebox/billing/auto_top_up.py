@@ -7,8 +7,8 @@ again, lifts it. A rule that a guard paused goes on when its time has come.
 from functools import partial
 from typing import Final
 
-from farebox.billing.decide_auto_top_up import OFF_CHECK_MS
-from farebox.billing.top_up_outcomes import close
+from farebox.billing.auto_top_up_decisions import OFF_CHECK_MS
+from farebox.billing.top_up_endings import close
 from farebox.billing.top_up_price import limits_of
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.payments.guards import CAP_FACTOR
@@ -19,7 +19,7 @@ from farebox.storage import top_up_rules as store
 from farebox.storage.accounts import find_account
 from farebox.storage.refunds import contested
 from farebox.storage.sql import Connection
-from farebox.storage.top_ups import move, open_auto, seize
+from farebox.storage.top_ups import move, open_auto, revoke_lease
 
 AMOUNT_MIN: Final = 1_000
 THRESHOLD_MIN: Final = 500
@@ -117,9 +117,9 @@ def _drop_request(connection: Connection, account_id: str, text: str, at: int) -
     """Cancel a request that nobody has taken up."""
     waiting = open_auto(connection, account_id)
     if waiting is not None and waiting.state == "requested":
-        seized = seize(connection, account_id, waiting.top_up_id)
-        assert seized is not None
-        move(connection, seized, "canceled", at, next_at=None, error=text)
+        free = revoke_lease(connection, account_id, waiting.top_up_id)
+        assert free is not None
+        move(connection, free, "canceled", at, next_at=None, error=text)
 
 
 def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -> None:
@@ -129,9 +129,9 @@ def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -
     """
     waiting = open_auto(connection, account_id)
     if waiting is not None and waiting.state in ("declined", "action_required"):
-        seized = seize(connection, account_id, waiting.top_up_id)
-        assert seized is not None
-        close(connection, seized, "canceled", at, code=seized.decline_code, text=text)
+        free = revoke_lease(connection, account_id, waiting.top_up_id)
+        assert free is not None
+        close(connection, free, "canceled", at, code=free.decline_code, text=text)
 
 
 # --- what lifts and stops it ------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ import structlog
 from farebox.billing import auto_top_up
 from farebox.errors import (
     NOT_FOUND,
-    PAYMENTS_OFF,
     PROCESSOR_REFUSED,
     PROCESSOR_UNAVAILABLE,
     VALIDATION_FAILED,
@@ -32,7 +31,7 @@ from farebox.payments.processor import (
     ProcessorRefused,
     ProcessorUnavailable,
 )
-from farebox.runtime.services import Services
+from farebox.runtime.services import Services, processor_of
 from farebox.settings import Settings
 from farebox.storage import customers as store
 from farebox.storage.accounts import find_account
@@ -51,14 +50,7 @@ _TOP_UP_CENTS = (50, 99_999_999)
 """What the processor takes as one charge."""
 
 
-# --- the processor, and its failures as problems ----------------------------------------------------------------------
-
-
-def processor_of(services: Services) -> Processor:
-    """Raises Problem(PAYMENTS_OFF)."""
-    if services.processor is None:
-        raise Problem(PAYMENTS_OFF, "Payments are switched off on this server.")
-    return services.processor
+# --- the processor's failures as problems ----------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

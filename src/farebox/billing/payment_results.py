@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from farebox.billing.record_payment import credit_once
+from farebox.billing.credit_payment import credit_once
 from farebox.payments.metadata import named_top_up
 from farebox.payments.model import TopUp
 from farebox.payments.processor import Checkout, ProcessorInvoice
@@ -27,15 +27,15 @@ async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
     if found is None:
         return await _stray(services, invoice)
     if invoice.state == "paid":
-        row, is_news = await credit_once(services, found, invoice)
+        row, credited_now = await credit_once(services, found, invoice)
         if row.state != "paid" or row.payment_id != invoice.invoice_id:
             return "not_credited"
-        return "credited" if is_news else "already_credited"
+        return "credited" if credited_now else "already_credited"
     if found.payment_id != invoice.invoice_id or found.next_at is None:
         return "closed"
     if found.state != "declined":  # that one waits for its time
         at = services.clock.now_ms()
-        await services.database.write(lambda connection: store.nudge(connection, found, at))
+        await services.database.write(lambda connection: store.make_due(connection, found, at))
     return "noted"
 
 
@@ -80,5 +80,5 @@ async def apply_checkout(services: Services, checkout: Checkout) -> str:
     if found.checkout_id not in (None, checkout.checkout_id) or found.next_at is None:
         return "closed"
     at = services.clock.now_ms()
-    await services.database.write(lambda connection: store.nudge(connection, found, at))
+    await services.database.write(lambda connection: store.make_due(connection, found, at))
     return "noted"

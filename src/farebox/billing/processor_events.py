@@ -25,7 +25,7 @@ from farebox.payments.processor import (
     ProcessorRefused,
     ProcessorUnavailable,
 )
-from farebox.runtime.services import Services
+from farebox.runtime.services import Services, processor_of
 from farebox.storage import processor_events as inbox
 from farebox.storage.customers import account_of_customer
 from farebox.storage.findings import Finding, add_finding, resolve_finding
@@ -68,7 +68,7 @@ async def receive(services: Services, body: bytes, signature: str) -> None:
 
     Raises Problem: PAYMENTS_OFF, BAD_SIGNATURE.
     """
-    processor = cards.processor_of(services)
+    processor = processor_of(services)
     at = services.clock.now_ms()
     try:
         event = processor.read_event(body, signature, at=at)
@@ -87,7 +87,7 @@ async def note_checkout(services: Services, checkout_id: str, *, account_id: str
     With `account_id` the page must be this account's. Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE,
     PROCESSOR_REFUSED.
     """
-    processor = cards.processor_of(services)
+    processor = processor_of(services)
     missing = Problem(NOT_FOUND, "Checkout not found")
     with cards.asking("look at a checkout"):
         try:
@@ -106,7 +106,7 @@ async def sweep_undelivered(services: Services) -> None:
     Where no webhook at all has come in that time (no endpoint, a wrong address), every event of it is looked at.
     Nothing but the events' names is taken from here, so a wide window costs little.
     """
-    processor = cards.processor_of(services)
+    processor = processor_of(services)
     at = services.clock.now_ms()
     swept = await services.database.get(inbox.last_swept)
     since = (at - FIRST_SWEEP_BACK_MS) if swept is None else swept - SWEEP_BACK_MS

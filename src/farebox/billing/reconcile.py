@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from farebox.billing import cards, disputes, processor_events, refund
+from farebox.billing import disputes, processor_events, refund
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments.metadata import named_top_up
 from farebox.payments.processor import (
@@ -23,7 +23,7 @@ from farebox.payments.processor import (
     ProcessorRefused,
     ProcessorUnavailable,
 )
-from farebox.runtime.services import Services
+from farebox.runtime.services import Services, processor_of
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
 from farebox.storage.reconciliation import Booked, BookedClaim
@@ -100,7 +100,7 @@ async def reconcile(services: Services, *, since: int) -> list[Finding]:
 
 async def examine(services: Services, *, since: int) -> Reconciliation:
     """As `reconcile`, with the sums of both sides."""
-    processor = cards.processor_of(services)
+    processor = processor_of(services)
     theirs = await _collect(services, processor, since)
     applied = await _apply_missed(services, processor, theirs)
     suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))

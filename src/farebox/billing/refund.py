@@ -15,7 +15,6 @@ from farebox.billing.refund_states import POLL_MS, News, change, heard, news_of
 from farebox.errors import (
     KEY_REUSED,
     NOT_FOUND,
-    PAYMENTS_OFF,
     PROCESSOR_REFUSED,
     REFUND_REFUSED,
     VALIDATION_FAILED,
@@ -26,7 +25,7 @@ from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments.declines import public_failure
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
-from farebox.runtime.services import Services
+from farebox.runtime.services import Services, processor_of
 from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
@@ -69,7 +68,7 @@ async def refund(
     does not cover is owed. `top_up_id` may also be the payment's id. With a `request_key` a repeat is the same refund.
     Raises Problem: PAYMENTS_OFF, NOT_FOUND, VALIDATION_FAILED, REFUND_REFUSED, KEY_REUSED, PROCESSOR_REFUSED.
     """
-    processor = _processor(services)
+    processor = processor_of(services)
     if credit_cents is not None and credit_cents <= 0:
         raise Problem(VALIDATION_FAILED, "The amount must be above zero.", path=("body", "amount"))
     request = _RefundRequest(
@@ -267,9 +266,3 @@ async def _apply(services: Services, refund: Refund, news: News) -> tuple[Refund
 def _named(request_key: str) -> str:
     """The id of the refund that a caller's key asks for."""
     return "rk-" + hashlib.sha256(request_key.encode()).hexdigest()[:32]
-
-
-def _processor(services: Services) -> Processor:
-    if services.processor is None:
-        raise Problem(PAYMENTS_OFF, "Payments are switched off on this server.")
-    return services.processor

@@ -1,6 +1,6 @@
-"""Buying credit: by hand with a saved card, on the processor's hosted page, and whatever news come of a payment.
+"""Buying credit: by hand with a saved card, on the processor's hosted page, and whatever is heard of a payment.
 
-The row is committed first, then the processor is asked (perform_top_up). A client that goes away stops nothing: the
+The row is committed first, then the processor is asked (top_up_machine). A client that goes away stops nothing: the
 charge runs in a task of the server, and after a crash the row's lease lets another process go on.
 """
 
@@ -12,12 +12,10 @@ from typing import Final, Literal
 import msgspec
 import structlog
 
-from farebox.billing.cards import processor_of
 from farebox.billing.payment_results import apply_checkout as apply_checkout
 from farebox.billing.payment_results import apply_invoice as apply_invoice
-from farebox.billing.perform_checkout import open_page
-from farebox.billing.perform_top_up import carry_out, perform
-from farebox.billing.top_up_outcomes import NOT_OURS, REFUSED
+from farebox.billing.top_up_endings import REFUSED, UNDER_REVIEW
+from farebox.billing.top_up_machine import carry_out, open_page, perform
 from farebox.billing.top_up_price import limits_of, price_for
 from farebox.errors import (
     CARD_DECLINED,
@@ -37,7 +35,7 @@ from farebox.payments.declines import MINUTE
 from farebox.payments.guards import HISTORY, check_manual
 from farebox.payments.model import Card, TopUp, TopUpKind
 from farebox.payments.purchase import Purchase
-from farebox.runtime.services import Services
+from farebox.runtime.services import Services, processor_of
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import default_card, find_card
@@ -273,7 +271,7 @@ def _told(top_up: TopUp) -> TopUp:
     text = top_up.error or "The purchase failed. Nothing was charged."
     if top_up.state == "failed" and top_up.decline_code == REFUSED:
         raise Problem(PROCESSOR_REFUSED, text)
-    if top_up.state == "failed" and top_up.decline_code not in (None, NOT_OURS):
+    if top_up.state == "failed" and top_up.decline_code not in (None, UNDER_REVIEW):
         raise Problem(CARD_DECLINED, text)
     if top_up.state in ("failed", "canceled"):
         raise Problem(TOP_UP_FAILED, text)

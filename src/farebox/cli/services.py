@@ -41,7 +41,7 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
 
 @asynccontextmanager
 async def _opened(session: Session) -> "AsyncIterator[Services]":
-    from farebox.app import processor_of
+    from farebox.app import open_processor
     from farebox.cli.server_file import settings_beside
     from farebox.ledger.ledger import ledger_of
     from farebox.providers.http1.pool import PooledUpstream
@@ -62,7 +62,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
         ledger = ledger_of(database, instance)
         stack.push_async_callback(ledger.close)
         named = partial(installation_id, new_id=session.ids.account_id()[:12])
-        processor = processor_of(settings, await database.write(named))
+        processor = open_processor(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
         upstream = PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from farebox.clock import Clock, Ids
+from farebox.errors import PAYMENTS_OFF, Problem
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
@@ -81,3 +82,10 @@ class Services:
     """Counts what happens, for whoever watches over the server."""
     unpaid: Unpaid = field(default_factory=Unpaid)
     """What accounts leave unpaid by giving calls up."""
+
+
+def processor_of(services: Services) -> Processor:
+    """The payment processor. Raises Problem(PAYMENTS_OFF) where there is none."""
+    if services.processor is None:
+        raise Problem(PAYMENTS_OFF, "Payments are switched off on this server.")
+    return services.processor

@@ -63,6 +63,19 @@ def read_owed(connection: Connection, account_id: str) -> int:
     return 0 if found is None else int(found[0])
 
 
+def posted_and_owed(connection: Connection, account_id: str) -> tuple[int, int]:
+    """The account's posted balance and what it owes (`read_owed`), in nano-dollars. The account exists."""
+    found = row(
+        connection,
+        "SELECT b.posted, b.owed FROM accounts a "
+        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
+        (account_id,),
+    )
+    assert found is not None, f"there is no account {account_id}"
+    posted, owed = found
+    return posted, owed
+
+
 _TOKEN = "token_id, account_id, name, permissions, created_at, expires_at, revoked_at"  # noqa: S105 - column names
 
 

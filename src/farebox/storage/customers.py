@@ -221,3 +221,11 @@ def set_low_balance(connection: Connection, account_id: str, cents: int | None) 
         "AND low_below IS DISTINCT FROM ?",
         (nanos, account_id, account_id, nanos),
     )
+
+
+def default_low_balance(connection: Connection, bucket: int, account_id: str, cents: int) -> None:
+    """Set the low-balance mark of an account that has none."""
+    connection.execute(
+        "UPDATE balances SET low_below = ? WHERE bucket = ? AND account_id = ? AND low_below IS NULL",
+        (cents * NANOS_PER_CENT, bucket, account_id),
+    )

@@ -16,8 +16,9 @@ from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
 __all__ = [
     "StaleLease", "auto_under_way", "charged_since", "claim", "due", "find", "find_by_charge",
-    "find_by_intent", "find_by_payment", "find_by_request", "history", "insert", "latest", "move", "note_charge",
-    "nudge", "open_auto", "postpone", "rearm", "request_auto", "rule_of", "seize", "tie_payment", "voids_pending",
+    "find_by_intent", "find_by_payment", "find_by_request", "history", "insert", "latest", "make_due", "move",
+    "note_charge", "open_auto", "postpone", "rearm", "request_auto", "revoke_lease", "rule_of", "tie_payment",
+    "voids_pending",
 ]  # fmt: skip
 
 LEASE_MS = 120_000
@@ -185,8 +186,8 @@ def claim(
     return find(connection, account_id, top_up_id) if connection.changes() == 1 else None
 
 
-def seize(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
-    """Take a top-up away from whoever works on it, for news that stand above their work: it learns by StaleLease."""
+def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
+    """Take a top-up away from whoever works on it, for what stands above their work: they learn it by StaleLease."""
     connection.execute(
         f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
         _key(account_id, top_up_id),
@@ -244,8 +245,8 @@ def _write(
     return msgspec.structs.replace(top_up, **changes)
 
 
-def nudge(connection: Connection, top_up: TopUp, at: int) -> bool:
-    """Have a top-up looked at now, for there is news of it; one that a worker has at hand is left to the worker."""
+def make_due(connection: Connection, top_up: TopUp, at: int) -> bool:
+    """Have a top-up looked at now, for something was heard of it; one that a worker has at hand is left to them."""
     connection.execute(
         f"UPDATE top_ups SET next_at = ? WHERE {_KEY} AND next_at > ? AND lease_until IS NULL",
         (at, *_key(top_up.account_id, top_up.top_up_id), at),

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from farebox.billing import disputes, documents, refund, top_up
-from farebox.billing.top_up_outcomes import told_code
+from farebox.billing.top_up_endings import public_decline_code
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.topups import idempotency_key
 from farebox.http.control.wire import Paging, iso, iso_or_none
@@ -111,7 +111,7 @@ async def _purchase(request: Request, bought: model.TopUp) -> Purchase:
         brand=bought.brand,
         last4=bought.last4,
         attempts=bought.attempt,
-        decline_code=told_code(bought),
+        decline_code=public_decline_code(bought),
         error=bought.error,
         action_url=bought.action_url,
         invoice_pdf=await documents.document_link(request.services, request.account_id, bought.payment_id or "")

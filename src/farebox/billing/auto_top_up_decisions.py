@@ -1,24 +1,24 @@
-"""Whether an auto top-up is charged now, and how much: decided in the transaction that takes it up.
+"""Whether an auto top-up is charged now, and how much: decided in the transaction that goes on with it.
 
 Everything is looked at again there, the balance first: between the request and this moment an owner may have bought,
-switched off, or spent more.
+switched off, or spent more. Times (`at`) are milliseconds since the Unix epoch; months are UTC.
 """
 
 from typing import Final
 
 import msgspec
 
-from farebox.billing.top_up_outcomes import close, set_mark, suspend
+from farebox.billing.top_up_endings import close, set_mark, suspend
 from farebox.billing.top_up_price import limits_of, price_for
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.attempts import Attempt
 from farebox.payments.guards import HISTORY, Wait, check_auto, month_start, next_month, size
 from farebox.payments.model import Card, Rule, TopUp
 from farebox.settings import Settings
-from farebox.storage.accounts import find_account
+from farebox.storage.accounts import find_account, posted_and_owed
 from farebox.storage.customers import default_card
 from farebox.storage.notices import add_notice
-from farebox.storage.sql import Connection, row
+from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import attempts_since, begin_attempt
 from farebox.storage.top_up_rules import change_rule, rule_of
 from farebox.storage.top_ups import charged_since, move, postpone, voids_pending
@@ -33,7 +33,7 @@ DRY_RUN: Final = "dry run"
 """What begins the error text of a request that a dry run stopped."""
 
 
-def take_up(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
+def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
     """Decide about a claimed request. It comes back `submitting`, still claimed; or canceled, or for later."""
     assert (top_up.kind, top_up.state) == ("auto", "requested")
     rule = rule_of(connection, top_up.account_id)
@@ -43,7 +43,7 @@ def take_up(connection: Connection, settings: Settings, top_up: TopUp, at: int) 
         return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at)
     if voids_pending(connection, top_up.account_id):
         return postpone(connection, top_up, at, at + VOID_WAIT_MS)
-    gap = gap_of(connection, top_up.account_id, rule)
+    gap = _gap(connection, rule)
     if gap <= 0:
         return _cancel(connection, top_up, "The balance is not below the threshold any more.", at)
     card = default_card(connection, top_up.account_id)
@@ -57,6 +57,8 @@ def take_up(connection: Connection, settings: Settings, top_up: TopUp, at: int) 
 def _sized(
     connection: Connection, settings: Settings, top_up: TopUp, rule: Rule, card: Card, gap: int, at: int
 ) -> TopUp:
+    """The request as a purchase that closes the gap, where the cap and the guards allow it now."""
+
     def charge_of(credit_cents: int) -> int:
         return price_for(connection, settings, top_up.account_id, credit_cents).charge_cents
 
@@ -71,7 +73,7 @@ def _sized(
         return _pause(connection, top_up, rule, Wait("monthly_cap_reached", next_month(at)), at)
     purchase = price_for(connection, settings, top_up.account_id, credit)
     wait = check_auto(
-        recent_attempts(connection, top_up.account_id, at),
+        _recent_attempts(connection, top_up.account_id, at),
         brand=card.brand,
         fingerprint=card.fingerprint,
         charge_cents=purchase.charge_cents,
@@ -80,8 +82,8 @@ def _sized(
     if wait is not None:
         return _pause(connection, top_up, rule, wait, at)
     if settings.auto_topup == "dry_run":
-        told = f"{DRY_RUN}: {purchase.charge_cents} cents would have been charged"
-        return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at, told)
+        text = f"{DRY_RUN}: {purchase.charge_cents} cents would have been charged"
+        return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at, text)
     return move(
         connection,
         top_up,
@@ -100,12 +102,12 @@ def _sized(
     )
 
 
-def try_again(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
+def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
     """Decide about a declined charge whose wait is over: `submitting` with its next attempt begun, ended, or later."""
     assert (top_up.kind, top_up.state) == ("auto", "declined")
-    dropped = drop_unwanted(connection, top_up, settings, at)
-    if dropped.state == "canceled":
-        return dropped
+    wanted = close_unless_wanted(connection, settings, top_up, at)
+    if wanted.state == "canceled":
+        return wanted
     rule = rule_of(connection, top_up.account_id)
     assert rule is not None
     if charged_since(connection, top_up.account_id, month_start(at)) + top_up.charge_cents > rule.monthly_cap_cents:
@@ -113,7 +115,7 @@ def try_again(connection: Connection, settings: Settings, top_up: TopUp, at: int
         _rest(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
         return closed
     wait = check_auto(
-        recent_attempts(connection, top_up.account_id, at),
+        _recent_attempts(connection, top_up.account_id, at),
         brand=top_up.brand or "",
         fingerprint=top_up.fingerprint or "",
         charge_cents=top_up.charge_cents,
@@ -121,10 +123,10 @@ def try_again(connection: Connection, settings: Settings, top_up: TopUp, at: int
     )
     if wait is not None:
         return postpone(connection, top_up, at, wait.until, retry_at=wait.until)
-    return begin(connection, top_up, at)
+    return begin_charge(connection, top_up, at)
 
 
-def drop_unwanted(connection: Connection, top_up: TopUp, settings: Settings, at: int) -> TopUp:
+def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
     """End a charge that is not known to have been made, where it is not wanted any more; else leave it as it is.
 
     Its invoice is voided then, which tells the truth about it too: one that was paid meanwhile is credited.
@@ -132,12 +134,12 @@ def drop_unwanted(connection: Connection, top_up: TopUp, settings: Settings, at:
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active" or settings.auto_topup != "on":
         return _give_up(connection, top_up, "Auto top-up was switched off meanwhile.", at)
-    if gap_of(connection, top_up.account_id, rule) <= 0:
+    if _gap(connection, rule) <= 0:
         return _give_up(connection, top_up, "The balance is not below the threshold any more.", at)
     return top_up
 
 
-def begin(connection: Connection, top_up: TopUp, at: int) -> TopUp:
+def begin_charge(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     """Write the next attempt down; the card is asked once this is committed."""
     begun = move(
         connection,
@@ -154,21 +156,14 @@ def begin(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     return begun
 
 
-def gap_of(connection: Connection, account_id: str, rule: Rule) -> int:
+def _gap(connection: Connection, rule: Rule) -> int:
     """Nano-dollars missing to the threshold; what the account owes is missing too, as new money pays it first."""
-    found = row(
-        connection,
-        "SELECT b.posted, b.owed FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
-        (account_id,),
-    )
-    assert found is not None
-    posted, owed = found
-    missing: int = rule.threshold_cents * NANOS_PER_CENT - posted
+    posted, owed = posted_and_owed(connection, rule.account_id)
+    missing = rule.threshold_cents * NANOS_PER_CENT - posted
     return missing + owed if missing > 0 else 0
 
 
-def recent_attempts(connection: Connection, account_id: str, at: int) -> list[Attempt]:
+def _recent_attempts(connection: Connection, account_id: str, at: int) -> list[Attempt]:
     return attempts_since(connection, account_id, at - HISTORY)
 
 
@@ -182,10 +177,10 @@ def _give_up(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp
     return close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
 
 
-def _pause(connection: Connection, top_up: TopUp, rule: Rule, wait: Wait, at: int, told: str | None = None) -> TopUp:
+def _pause(connection: Connection, top_up: TopUp, rule: Rule, wait: Wait, at: int, text: str | None = None) -> TopUp:
     """Cancel the request and let the rule rest; the sweep wakes it."""
     _rest(connection, rule, wait, at, rule.error)
-    return _cancel(connection, top_up, told or f"Not now: {wait.reason}.", at)
+    return _cancel(connection, top_up, text or f"Not now: {wait.reason}.", at)
 
 
 def _rest(connection: Connection, rule: Rule, wait: Wait, at: int, error: str | None) -> None:

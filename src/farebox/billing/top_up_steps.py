@@ -1,0 +1,302 @@
+"""The steps of a top-up at the payment processor: what is asked there, and what the answers mean, as events.
+
+Each step is one question and writes nothing. Whatever the processor does with it, refusals and silence included, is an
+event that `top_up_machine` finds in its table; no step raises what the processor raises.
+"""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+import structlog
+
+from farebox.billing.cards import asking, customer_of, for_customer
+from farebox.errors import PROCESSOR_UNAVAILABLE, Problem
+from farebox.payments import metadata
+from farebox.payments.declines import HOUR, classify
+from farebox.payments.model import TopUp
+from farebox.payments.processor import (
+    MISSING,
+    Checkout,
+    Declined,
+    Processor,
+    ProcessorInvoice,
+    ProcessorRefused,
+    ProcessorUnavailable,
+)
+from farebox.payments.purchase import Purchase
+from farebox.runtime.services import Services, processor_of
+
+KEY_LIFE_MS: Final = 23 * HOUR
+"""The processor may forget a key after 24 hours: from then on nothing is sent again, only looked for."""
+LISTING_SLACK_MS: Final = HOUR
+"""How far the processor's clock may be from ours."""
+PAGE_LIFE_MS: Final = 24 * HOUR
+"""The processor closes a page to buy on after so long."""
+PAGE_GRACE_MS: Final = HOUR
+"""After that we close it ourselves."""
+
+Event: TypeAlias = Literal[
+    "claimed",
+    "opened",
+    "not_listed",
+    "paid",
+    "closed",
+    "processing",
+    "to_confirm",
+    "unpaid",
+    "payment_failed",
+    "declined",
+    "refused",
+    "no_answer",
+    "voided",
+    "not_voided",
+    "page_opened",
+    "page_not_opened",
+    "page_unknown",
+    "page_open",
+    "page_expired",
+]
+"""What was heard.
+
+claimed: a worker has taken it up; nobody has been asked · opened: the invoice is made, or found · not_listed: it was
+asked for more than a day ago, and no listing shows it · paid · closed: the invoice is void or uncollectible ·
+processing: the payment is under way at the bank · to_confirm: the bank wants the card's owner · unpaid: the invoice
+waits for a payment · payment_failed: it waits, and its latest payment failed · declined: the card that was asked now
+was declined · refused: the processor refused the request itself, or does not have the object · no_answer: whether the
+request took effect is not known · voided, not_voided: whether the invoice is now known never to be paid ·
+page_opened, page_not_opened: the hosted page, when it is asked for · page_unknown: whoever asked for it died before
+its address was written · page_open: it is open still, or cannot be looked at now · page_expired."""
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """An event, and what came with it."""
+
+    event: Event
+    invoice: ProcessorInvoice | None = None
+    """As the processor shows it now."""
+    page: Checkout | None = None
+    decline_code: str = ""
+    decline_advice: str | None = None
+    refusal: ProcessorRefused | None = None
+    problem: Problem | None = None
+    """What whoever asked for the page is answered."""
+
+
+# --- the invoice ------------------------------------------------------------------------------------------------------
+
+
+async def open_invoice(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+    """Ask for the invoice, under the top-up's key; where somebody may have asked before, look for theirs first."""
+    processor = processor_of(services)
+    key_lives = _key_lives(top_up, services.clock.now_ms())
+    try:
+        customer_id = await customer_of(services, top_up.account_id)
+        found = None
+        if top_up.lease_epoch > 1:
+            found = await _listed(processor, top_up, customer_id)
+            if found is None and not key_lives:
+                return Heard(event="not_listed")
+        if found is None or (found.state == "draft" and key_lives):
+            found = await processor.open_invoice(
+                customer_id,
+                msgspec.json.decode(top_up.lines, type=Purchase).lines(),
+                card_id=top_up.card_id or "",
+                metadata=metadata.of_top_up(top_up.account_id, top_up.top_up_id),
+                key=key_of(top_up),
+            )
+    except ProcessorUnavailable:
+        return Heard(event="no_answer")
+    except ProcessorRefused as refusal:
+        return Heard(event="refused", refusal=refusal)
+    except Problem as problem:  # of the customer
+        if problem.kind is PROCESSOR_UNAVAILABLE:
+            return Heard(event="no_answer")
+        return Heard(event="refused", refusal=ProcessorRefused(problem.message))
+    return Heard(event="opened", invoice=found)
+
+
+async def _listed(processor: Processor, top_up: TopUp, customer_id: str) -> ProcessorInvoice | None:
+    """The invoice that names this top-up, if the processor lists one."""
+    named = (top_up.account_id, top_up.top_up_id)
+    async for invoice in processor.invoices(since=top_up.created_at - LISTING_SLACK_MS, customer_id=customer_id):
+        if metadata.named_top_up(invoice.metadata) == named:
+            return invoice
+    return None
+
+
+async def read_opened(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+    """What the invoice says that has just been opened, or found: nobody is asked."""
+    assert before is not None
+    assert before.invoice is not None
+    return _read(before.invoice, top_up)
+
+
+async def look(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+    """Ask how the invoice stands."""
+    assert top_up.payment_id is not None
+    try:
+        invoice = await processor_of(services).fetch_invoice(top_up.payment_id)
+    except ProcessorUnavailable:
+        return Heard(event="no_answer")
+    except ProcessorRefused as refusal:
+        if refusal.code == MISSING:
+            return Heard(event="refused", refusal=refusal)
+        return Heard(event="no_answer")  # only the look was refused: what was charged is not known
+    return _read(invoice, top_up)
+
+
+def _read(invoice: ProcessorInvoice, top_up: TopUp) -> Heard:
+    return Heard(event=_said_by(invoice, top_up), invoice=invoice)
+
+
+def _said_by(invoice: ProcessorInvoice, top_up: TopUp) -> Event:
+    if invoice.state == "paid":
+        return "paid"
+    if invoice.state in ("void", "uncollectible"):
+        return "closed"
+    if invoice.payment_state in ("processing", "succeeded"):
+        return "processing"
+    if invoice.payment_state == "action_required" and top_up.attempt:
+        return "to_confirm"
+    return "payment_failed" if invoice.payment_state == "failed" else "unpaid"
+
+
+# --- the charge -------------------------------------------------------------------------------------------------------
+
+
+async def charge(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+    """Ask the card, under the attempt's key: once done, the same question gets the same answer."""
+    assert top_up.payment_id is not None
+    processor = processor_of(services)
+    try:
+        invoice = await processor.pay_invoice(
+            top_up.payment_id,
+            card_id=top_up.card_id or "",
+            on_session=top_up.kind == "manual",
+            key=f"{key_of(top_up)}:pay:{top_up.attempt}",
+        )
+    except ProcessorUnavailable:
+        return Heard(event="no_answer")
+    except Declined as no:
+        if classify(no.code) != "authentication":
+            return Heard(event="declined", decline_code=no.code, decline_advice=no.advice)
+        found = await _look_after(processor, top_up.payment_id)
+        if found is None:
+            return Heard(event="no_answer")
+        if found.state == "open":
+            return Heard(event="to_confirm", invoice=found)
+        invoice = found
+    except ProcessorRefused as refusal:
+        found = await _look_after(processor, top_up.payment_id)
+        if found is None:
+            return Heard(event="no_answer")
+        if found.state == "open" and found.payment_state not in ("processing", "succeeded", "action_required"):
+            return Heard(event="refused", refusal=refusal)
+        invoice = found
+    return _charged(invoice, top_up)
+
+
+def _charged(invoice: ProcessorInvoice, top_up: TopUp) -> Heard:
+    """What the invoice says right after the card was asked: nothing of a payment means that nothing is known of it."""
+    said = _said_by(invoice, top_up)
+    if said == "unpaid":
+        return Heard(event="no_answer")
+    if said == "payment_failed":
+        return heard_of_failure(invoice)
+    return Heard(event=said, invoice=invoice)
+
+
+def heard_of_failure(invoice: ProcessorInvoice) -> Heard:
+    """The invoice's latest payment was declined."""
+    return Heard(
+        event="declined",
+        decline_code=invoice.decline_code or "generic_decline",
+        decline_advice=invoice.decline_advice,
+    )
+
+
+async def _look_after(processor: Processor, payment_id: str) -> ProcessorInvoice | None:
+    """The invoice after a charge was turned down; None where that cannot be known now."""
+    try:
+        return await processor.fetch_invoice(payment_id)
+    except (ProcessorUnavailable, ProcessorRefused):
+        return None
+
+
+# --- the end of an invoice that is not to be paid ---------------------------------------------------------------------
+
+log = structlog.get_logger("farebox.top_up")
+
+
+async def void(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+    """Ask that the invoice can never be paid. One that was paid meanwhile is credited."""
+    assert top_up.payment_id is not None
+    try:
+        invoice = await processor_of(services).void_invoice(top_up.payment_id)
+    except (ProcessorUnavailable, ProcessorRefused) as error:
+        if isinstance(error, ProcessorRefused) and error.code == MISSING:  # a draft that was deleted, say
+            return Heard(event="voided")
+        log.warning("an invoice is not known to be void", invoice=top_up.payment_id, error=str(error))
+        return Heard(event="not_voided")
+    if invoice.state == "paid":
+        return Heard(event="paid", invoice=invoice)
+    return Heard(event="voided" if invoice.state in ("void", "uncollectible") else "not_voided")
+
+
+# --- a purchase on the processor's hosted page ------------------------------------------------------------------------
+
+
+async def open_page(services: Services, top_up: TopUp, *, success_url: str, cancel_url: str) -> Heard:
+    """Ask for the hosted page, under the top-up's key."""
+
+    async def ask(customer_id: str) -> Checkout:
+        return await processor_of(services).open_purchase(
+            customer_id,
+            msgspec.json.decode(top_up.lines, type=Purchase).lines(),
+            success_url=success_url,
+            cancel_url=cancel_url,
+            metadata=metadata.of_top_up(top_up.account_id, top_up.top_up_id),
+            key=key_of(top_up),
+        )
+
+    try:
+        with asking("open a page to buy"):
+            page = await for_customer(services, top_up.account_id, ask)
+    except Problem as problem:
+        return Heard(event="page_not_opened", problem=problem)
+    return Heard(event="page_opened", page=page)
+
+
+async def look_at_page(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+    """Ask what became of the page; have it closed when its time is over."""
+    if top_up.checkout_id is None:
+        return Heard(event="page_unknown")
+    processor = processor_of(services)
+    try:
+        page = await processor.fetch_checkout(top_up.checkout_id)
+        age = services.clock.now_ms() - top_up.created_at
+        if page.state == "open" and (top_up.state == "canceled" or age >= PAGE_LIFE_MS + PAGE_GRACE_MS):
+            await processor.expire_checkout(top_up.checkout_id)
+            page = await processor.fetch_checkout(top_up.checkout_id)
+    except (ProcessorUnavailable, ProcessorRefused):
+        return Heard(event="page_open")
+    if page.invoice is not None and page.invoice.state == "paid":
+        return Heard(event="paid", invoice=page.invoice)
+    return Heard(event="page_expired" if page.state == "expired" else "page_open")
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def key_of(top_up: TopUp) -> str:
+    """The idempotency key of all that is asked for a top-up; its charges add `:pay:{attempt}`."""
+    return f"topup:{top_up.account_id}:{top_up.top_up_id}"
+
+
+def _key_lives(top_up: TopUp, at: int) -> bool:
+    return key_age(top_up, at) < KEY_LIFE_MS
+
+
+def key_age(top_up: TopUp, at: int) -> int:
+    """How many milliseconds ago the processor may first have heard of the key."""
+    return at - (top_up.first_unknown_at or top_up.updated_at)

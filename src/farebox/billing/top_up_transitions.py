@@ -1,0 +1,326 @@
+"""The transitions of a top-up: what an event does to its row, its rule and its owner's notices. See `top_up_machine`.
+
+Each function is one transaction, or a part of the caller's; none asks anybody anything. All have one shape: the row as
+the worker has it, what was heard, and the time (`at`: milliseconds since the Unix epoch); the row as it is then comes
+back. Who keeps the lease goes on with the next step, who gives it back says when the row is looked at again. A lease
+that was lost meanwhile raises StaleLease, and nothing is written.
+"""
+
+from typing import Final
+
+from farebox.billing import auto_top_up_decisions as auto
+from farebox.billing import credit_payment
+from farebox.billing.top_up_endings import (
+    UNDER_REVIEW,
+    close,
+    close_refused,
+    end_confirmation,
+    notify,
+    pause,
+    report,
+    suspend,
+)
+from farebox.billing.top_up_steps import KEY_LIFE_MS, Heard, heard_of_failure, key_age
+from farebox.payments.declines import DAY, HOUR, MINUTE, TRIES_MAX, classify, safe_text, wait_after
+from farebox.payments.guards import FAILURES_IN_A_ROW
+from farebox.payments.model import TopUp
+from farebox.payments.processor import ProcessorInvoice
+from farebox.settings import Settings
+from farebox.storage.sql import Connection
+from farebox.storage.top_up_attempts import end_attempt, latest_attempt
+from farebox.storage.top_up_rules import change_rule, rule_of
+from farebox.storage.top_ups import move, postpone, tie_payment
+
+LISTINGS_APART_MS: Final = 10 * MINUTE
+"""Two listings so far apart must agree before a payment is believed not to exist."""
+PROCESSING_MAX_MS: Final = 7 * DAY
+"""A payment of which nothing can be seen for so long is given up; its invoice is voided."""
+PATIENCE_MS: Final = 15 * MINUTE
+"""A purchase by hand whose card could not be asked within this is given up: its buyer has long gone away."""
+CONFIRM_MS: Final = 3 * DAY
+"""How long the owner may take to confirm a payment on the hosted page."""
+UNSEEN_MS: Final = 15 * MINUTE
+"""How long a page whose address never reached us can still be asked for again; nobody else can know it."""
+
+UNKNOWN_WAITS: Final = (1_000, HOUR)
+PROCESSING_WAITS: Final = (2_000, HOUR)
+CONFIRM_WAITS: Final = (5_000, HOUR // 2)
+DECLINED_WAITS: Final = (HOUR // 2, HOUR)
+VOID_WAITS: Final = (1_000, HOUR)
+PAGE_WAITS: Final = (5_000, HOUR // 2)
+
+
+def later(at: int, since: int, waits: tuple[int, int], share: int = 1) -> int:
+    """When to look again: the longer it has been, the longer the wait, within bounds. Always in the future."""
+    return at + min(max((at - since) // share, waits[0]), waits[1])
+
+
+def _invoice(heard: Heard) -> ProcessorInvoice:
+    assert heard.invoice is not None, f"{heard.event} comes with the invoice"
+    return heard.invoice
+
+
+# --- begun ------------------------------------------------------------------------------------------------------------
+
+
+def decide(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """A worker has an auto top-up's request: whether it is charged, and how much."""
+    return auto.decide_request(connection, settings, top_up, at)
+
+
+def tie(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """Tie the invoice to the top-up for good, in its row and in the directory of payments."""
+    invoice_id = _invoice(heard).invoice_id
+    if not tie_payment(connection, invoice_id, top_up.account_id, top_up.top_up_id):
+        report(connection, "payment_taken", top_up, invoice_id, 0, "the invoice belongs to another purchase", at)
+        return close_refused(connection, top_up, at)
+    return move(connection, top_up, "submitting", at, next_at=None, keep=True, payment_id=invoice_id, unseen_at=None)
+
+
+def await_second_listing(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """No listing shows the invoice. The second time, ten minutes later, that is the truth: it was never made."""
+    if top_up.unseen_at is None or at - top_up.unseen_at < LISTINGS_APART_MS:
+        since = top_up.unseen_at or at
+        return postpone(connection, top_up, at, max(at + 1, since + LISTINGS_APART_MS), unseen_at=since)
+    text = "The payment processor never got the request. Nothing was charged."
+    return close(connection, top_up, "failed", at, code=None, text=text)
+
+
+# --- to be charged ----------------------------------------------------------------------------------------------------
+
+
+def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The invoice waits for its payment: begin the first attempt, or leave it as it is, for the one whose answer is
+    missing to be repeated; or end it, where it is not to be charged any more."""
+    invoice = _invoice(heard)
+    if invoice.due_cents != top_up.charge_cents:
+        return _close_not_our_price(connection, top_up, invoice.due_cents, at)
+    if top_up.kind == "auto":
+        top_up = auto.close_unless_wanted(connection, settings, top_up, at)
+        if top_up.state == "canceled":
+            return top_up
+    attempt = latest_attempt(connection, top_up)
+    if attempt is None:
+        return _first_attempt(connection, top_up, at)
+    if at - attempt.started_at < KEY_LIFE_MS:
+        return top_up
+    if invoice.payment_state == "failed":
+        return decline(connection, settings, top_up, heard_of_failure(invoice), at)
+    return close_never_charged(connection, top_up, at)
+
+
+def _first_attempt(connection: Connection, top_up: TopUp, at: int) -> TopUp:
+    if top_up.kind == "manual" and at - top_up.created_at > PATIENCE_MS:
+        text = "The payment processor did not answer in time. Nothing was charged."
+        return close(connection, top_up, "canceled", at, code=None, text=text)
+    if key_age(top_up, at) >= KEY_LIFE_MS:
+        return close_never_charged(connection, top_up, at)
+    return auto.begin_charge(connection, top_up, at)
+
+
+def _close_not_our_price(connection: Connection, top_up: TopUp, due_cents: int, at: int) -> TopUp:
+    """The processor would charge another amount, as where its customer has a balance there: nothing is charged."""
+    text = (
+        f"The payment processor would charge {due_cents} cents instead of {top_up.charge_cents}. Nothing was charged."
+    )
+    closed = close(connection, top_up, "failed", at, code=UNDER_REVIEW, text=text)
+    suspend(connection, closed, "under_review", text, at)
+    return closed
+
+
+def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp:
+    """A day has passed without an answer, and the invoice is unpaid: voiding it makes sure that it stays so."""
+    text = "The payment processor never charged the card."
+    closed = close(connection, top_up, "failed", at, code=None, text=text)
+    end_confirmation(connection, closed, at)
+    return closed
+
+
+# --- under way --------------------------------------------------------------------------------------------------------
+
+
+def await_answer(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """No answer came: ask again under the same key, less and less often. It is no failure."""
+    asked_at = top_up.updated_at if top_up.state == "submitting" else at
+    since = asked_at if top_up.first_unknown_at is None else top_up.first_unknown_at
+    return move(connection, top_up, "unknown", at, next_at=later(at, since, UNKNOWN_WAITS), first_unknown_at=since)
+
+
+def look_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The look itself failed: nothing changes."""
+    return postpone(connection, top_up, at, later(at, top_up.updated_at, PROCESSING_WAITS))
+
+
+def await_bank(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The payment is under way at the bank."""
+    since = top_up.updated_at if top_up.state == "processing" else at
+    next_at = later(at, since, PROCESSING_WAITS, share=4)
+    return move(connection, top_up, "processing", at, next_at=next_at, first_unknown_at=None)
+
+
+def await_bank_or_end(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """It was under way at the bank, and nothing can be seen of it any more: for a week that may change."""
+    if at - top_up.updated_at >= PROCESSING_MAX_MS:
+        return close_never_charged(connection, top_up, at)
+    return await_bank(connection, settings, top_up, heard, at)
+
+
+def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The owner is to confirm the payment on the hosted page; auto top-up rests meanwhile."""
+    invoice = _invoice(heard)
+    code = "authentication_required"
+    text = safe_text(code)
+    end_attempt(connection, top_up, "action_required", at, code)
+    asked = move(
+        connection,
+        top_up,
+        "action_required",
+        at,
+        next_at=later(at, at, CONFIRM_WAITS),
+        client_secret=invoice.client_secret,
+        action_url=invoice.hosted_url,
+        decline_code=code,
+        error=text,
+        first_unknown_at=None,
+    )
+    rule = rule_of(connection, top_up.account_id)
+    if top_up.kind == "auto" and rule is not None and rule.state in ("active", "paused"):
+        change_rule(
+            connection, rule, "action_required", at, reason="authentication_required", error=text, last_failed_at=at
+        )
+    if top_up.kind == "auto":
+        notify(connection, asked, "top_up_action_required", at, action_url=invoice.hosted_url)
+    return asked
+
+
+def await_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """Not confirmed yet: look again, more rarely; after three days it is over."""
+    since = top_up.updated_at
+    if at - since >= CONFIRM_MS:
+        closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=top_up.error)
+        suspend(connection, closed, "authentication_required", safe_text("authentication_required"), at)
+        return closed
+    return postpone(connection, top_up, at, min(later(at, since, CONFIRM_WAITS, share=8), since + CONFIRM_MS))
+
+
+# --- declined, refused ------------------------------------------------------------------------------------------------
+
+
+def decline(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The bank said no. By hand that is the end; auto top-up may try again later, within the rules."""
+    if heard.event == "payment_failed":
+        heard = heard_of_failure(_invoice(heard))
+    code, advice = heard.decline_code, heard.decline_advice
+    text = safe_text(code)
+    end_attempt(connection, top_up, "declined", at, code)
+    rule = rule_of(connection, top_up.account_id)
+    if top_up.kind != "auto":
+        closed = close(connection, top_up, "failed", at, code=code, text=text)
+        if top_up.state != "submitting":  # whoever bought has gone
+            notify(connection, closed, "top_up_failed", at, error=text)
+        return closed
+    failures = (rule.failures if rule else 0) + 1
+    if rule is not None:
+        state = "active" if rule.state == "action_required" else rule.state  # it was confirmed, and declined after
+        rule = change_rule(connection, rule, state, at, failures=failures, error=text, last_failed_at=at)
+    hopeless = classify(code, advice) == "hard" or top_up.attempt >= TRIES_MAX or failures >= FAILURES_IN_A_ROW
+    if hopeless or rule is None:
+        closed = close(connection, top_up, "failed", at, code=code, text=text)
+        suspend(connection, closed, "card_declined", text, at)
+        return closed
+    retry_at = at + wait_after(top_up.attempt, advice)
+    return move(
+        connection,
+        top_up,
+        "declined",
+        at,
+        next_at=min(later(at, at, DECLINED_WAITS), retry_at),
+        retry_at=retry_at,
+        decline_code=code,
+        error=text,
+        first_unknown_at=None,
+    )
+
+
+def await_retry_or_begin(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """Declined, and not paid by its owner meanwhile: wait on, or try the card again where that is due and allowed."""
+    retry_at = top_up.retry_at or at
+    if at < retry_at:
+        return postpone(connection, top_up, at, min(later(at, top_up.updated_at, DECLINED_WAITS), retry_at))
+    return auto.decide_retry(connection, settings, top_up, at)
+
+
+def refuse(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The processor refused the request itself, or has no such invoice."""
+    return close_refused(connection, top_up, at)
+
+
+# --- ended ------------------------------------------------------------------------------------------------------------
+
+
+def credit(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """It is paid, in whatever state it is here: see `credit_payment`."""
+    row, _ = credit_payment.credit(connection, settings, top_up, _invoice(heard), at)
+    return row
+
+
+def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """Somebody canceled it at the processor. A void one cannot be paid any more; an uncollectible one is voided yet."""
+    text = "The payment was canceled at the payment processor."
+    closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
+    rule = rule_of(connection, top_up.account_id)
+    if rule is not None and rule.state == "action_required":
+        suspend(connection, closed, "authentication_required", text, at)
+    else:
+        pause(connection, top_up, text, at)
+    return move(connection, closed, "canceled", at, next_at=None) if _invoice(heard).state == "void" else closed
+
+
+def finish(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The invoice can never be paid: nothing is left to do."""
+    return move(connection, top_up, top_up.state, at, next_at=None)
+
+
+def void_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The invoice may still be paid: ask again that it cannot."""
+    return postpone(connection, top_up, at, later(at, top_up.updated_at, VOID_WAITS))
+
+
+# --- on the hosted page -----------------------------------------------------------------------------------------------
+
+
+def show_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The page is open: its address is kept, for its owner and for us."""
+    assert heard.page is not None
+    return move(
+        connection,
+        top_up,
+        "action_required",
+        at,
+        next_at=later(at, at, PAGE_WAITS),
+        checkout_id=heard.page.checkout_id,
+        action_url=heard.page.url,
+        first_unknown_at=None,
+    )
+
+
+def await_buyer(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """No page is known: whoever asked for it may ask again."""
+    return move(connection, top_up, "unknown", at, next_at=at + UNSEEN_MS, first_unknown_at=at)
+
+
+def drop_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """No page is known, and nobody has asked again."""
+    text = "The page to buy on was never opened."
+    return move(connection, top_up, "canceled", at, next_at=None, error=text, first_unknown_at=None)
+
+
+def look_at_page_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """The page is open still, or cannot be looked at now."""
+    return postpone(connection, top_up, at, later(at, top_up.created_at, PAGE_WAITS, share=8))
+
+
+def close_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+    """Nobody bought on the page while it was open."""
+    text = "The page to buy on has expired."
+    return move(connection, top_up, "canceled", at, next_at=None, error=text, action_url=None)
