@@ -30,7 +30,7 @@ format: $(BIN)/.dev  ## format the code, and mend what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(BIN)/.dev  ## write docs/settings.md and docs/cli.md anew from the program
+docs: $(BIN)/.dev  ## write docs/settings.md, docs/cli.md and the table in payments/README.md anew from the program
 	$(BIN)/python -m tests.repo.reference
 
 bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both engines, and whether every sum is exact: ten minutes

@@ -1,11 +1,12 @@
-"""Writes the reference pages from the program itself: docs/settings.md and docs/cli.md. `make docs` calls it.
+"""Writes the reference pages from the program itself: docs/settings.md, docs/cli.md and the table of a top-up's life in
+src/farebox/payments/README.md. `make docs` calls it.
 
 The tests beside it check that the pages are what it would write now.
 """
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from farebox.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
+PAYMENTS = ROOT / "src/farebox/payments/README.md"
 
 _SETTINGS_HEAD = """# Settings
 
@@ -72,6 +74,44 @@ def cli_page() -> str:
     return _CLI_HEAD + "\n".join(sections)
 
 
+_LIFE = re.compile(r"(?<=<!-- the table, written by `make docs` -->\n).*?(?=<!-- its end -->)", re.DOTALL)
+
+
+def payments_page() -> str:
+    """src/farebox/payments/README.md, with the table of a top-up's life as the program has it."""
+    return _LIFE.sub(lambda _: _life(), PAYMENTS.read_text())
+
+
+def _life() -> str:
+    from farebox.billing import top_up_machine, top_up_steps
+
+    rows = ["", "| in state | when this is heard | this is done | and the state then is | asked next |"]
+    rows.append("| --- | --- | --- | --- | --- |")
+    done: dict[str, str] = {}
+    for before, event, action, after, then in top_up_machine.TABLE:
+        states = [", ".join(f"`{state}`" for state in names.split()) for names in (before, after)]
+        asked = f"`{then.__name__}`" if then else ""
+        rows.append(f"| {states[0]} | `{event}` | `{action.__name__}` | {states[1]} | {asked} |")
+        done[action.__name__] = _first_sentence(action)
+    steps = [getattr(top_up_steps, name) for name in _STEPS]
+    rows += _glossary("heard", top_up_steps.EVENTS)
+    rows += _glossary("done, in one transaction", done)
+    rows += _glossary("asked", {step.__name__: _first_sentence(step) for step in steps})
+    return "\n".join(rows) + "\n\n"
+
+
+_STEPS = ("open_invoice", "read_opened", "look", "charge", "void", "open_page", "look_at_page")
+
+
+def _glossary(heading: str, words: Mapping[str, str]) -> list[str]:
+    return ["", f"| {heading} | |", "| --- | --- |", *(f"| `{word}` | {text} |" for word, text in words.items())]
+
+
+def _first_sentence(what: Callable[..., object]) -> str:
+    text = " ".join((what.__doc__ or "").split())
+    return re.split(r"(?<=[.])\s", text)[0]
+
+
 def example(page: str, name: str) -> str:
     """An example file of a page of docs/, by the name in its first line."""
     text = (ROOT / "docs" / page).read_text()
@@ -102,3 +142,5 @@ if __name__ == "__main__":
     for page, text in (("settings.md", settings_page()), ("cli.md", cli_page())):
         (ROOT / "docs" / page).write_text(text)
         sys.stdout.write(f"docs/{page}\n")
+    PAYMENTS.write_text(payments_page())
+    sys.stdout.write(f"{PAYMENTS.relative_to(ROOT)}\n")

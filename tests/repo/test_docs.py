@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 import farebox
-from tests.repo.reference import ROOT, cli_page, commands, settings_page
+from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, payments_page, settings_page
 
 LEAVES = [(path, text) for path, text in commands() if "COMMAND [ARGS]" not in text]
 
@@ -14,6 +14,10 @@ LEAVES = [(path, text) for path, text in commands() if "COMMAND [ARGS]" not in t
 @pytest.mark.parametrize(("page", "text"), [("settings.md", settings_page()), ("cli.md", cli_page())])
 def test_the_reference_is_up_to_date(page: str, text: str) -> None:
     assert (ROOT / "docs" / page).read_text() == text, "run `make docs`"
+
+
+def test_the_life_of_a_top_up_is_told_as_it_is() -> None:
+    assert PAYMENTS.read_text() == payments_page(), "run `make docs`"
 
 
 @pytest.mark.parametrize(("path", "text"), LEAVES, ids=[path for path, _ in LEAVES])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from farebox.documents.content import MOVEMENTS, Movement, Party, Statement, UsageLine
 from farebox.ledger.books import OWN_BOOKS
 from farebox.storage.documents import usage_sums
-from farebox.storage.sql import SNAPSHOT, Connection
+from farebox.storage.sql import Connection, snapshot
 from farebox.storage.transfer_days import DaySum, day_sums
 
 _MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
@@ -52,12 +52,9 @@ def statement(
     span = month_span(month)
     assert span is not None, f"{month} is no month"
     start, end = span
-    connection.execute(SNAPSHOT)
-    try:
+    with snapshot(connection):
         days = day_sums(connection, account_id)
         usage = usage_sums(connection, account_id, start, end)
-    finally:
-        connection.execute("COMMIT")
     opening = sum(_effect(item) for item in days if item.day < start)
     moved = dict.fromkeys(MOVEMENTS, 0)
     for item in days:

@@ -7,7 +7,7 @@ whoever takes over after a crash finds in the row what may have been asked, and 
 worker whose lease was lost meanwhile writes nothing.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -44,64 +44,65 @@ class Transition(NamedTuple):
     """What is asked next, if the action keeps the lease and the top-up is still open."""
 
 
-ENDED: Final = ("failed", "canceled")
-"""Without payment. One that ends so under its lease has an invoice, which is voided before the lease is given back."""
+_SENT: Final = "submitting unknown"
+_HELD: Final = "processing action_required declined"
+_OPEN: Final = f"{_SENT} {_HELD}"
+_ENDED: Final = "failed canceled"
+_PAGE: Final = "action_required canceled"
 
-_SENT = "submitting unknown"
-_HELD = "processing action_required declined"
-
-
-def _table() -> Iterator[tuple[str, Event, Action, str, Step | None]]:
-    """States, event → action, the states that it may lead to, the next question."""
-    # A request of auto top-up, decided as soon as a worker has it.
-    yield "requested", "claimed", to.decide, "submitting requested canceled", None
-
-    # The invoice is asked for; then what it says.
-    yield _SENT, "opened", to.tie, "submitting failed", steps.read_opened
-    yield _SENT, "not_listed", to.await_second_listing, "submitting unknown failed", None
-
+# fmt: off
+TABLE: Final[tuple[tuple[str, Event, Action, str, Step | None], ...]] = (
+    # in these states       when it is heard   this is written    it is in this state then          asked next
+    # A request of auto top-up is decided as soon as a worker has it.
+    ("requested",           "claimed",         to.decide,         "submitting requested canceled",  None),
+    # The invoice is asked for; then it says how it stands.
+    (_SENT,                 "opened",          to.tie,            "submitting failed",              steps.read_opened),
+    (_SENT,                 "not_listed",      to.await_listing,  "submitting unknown failed",      None),
     # It waits for its payment: the card is asked, for the first time or again.
-    yield _SENT, "unpaid", to.prepare_charge, "submitting unknown failed canceled", steps.charge
-    yield _SENT, "payment_failed", to.prepare_charge, "submitting unknown declined failed canceled", steps.charge
-    yield "declined", "unpaid", to.await_retry_or_begin, "declined submitting canceled", steps.charge
-    yield "declined", "payment_failed", to.await_retry_or_begin, "declined submitting canceled", steps.charge
-
+    (_SENT,                 "unpaid",          to.prepare_charge, f"{_SENT} {_ENDED}",              steps.charge),
+    (_SENT,                 "payment_failed",  to.prepare_charge, f"{_SENT} declined {_ENDED}",     steps.charge),
+    ("declined",            "unpaid",          to.await_retry,    "declined submitting canceled",   steps.charge),
+    ("declined",            "payment_failed",  to.await_retry,    "declined submitting canceled",   steps.charge),
     # The card was asked.
-    yield _SENT, "declined", to.decline, "declined failed", None
-    yield _SENT, "no_answer", to.await_answer, "unknown", None
-
-    # It is somebody else's turn: the bank's, or the card's owner's.
-    yield f"{_SENT} {_HELD}", "processing", to.await_bank, "processing", None
-    yield "processing", "unpaid", to.await_bank_or_end, "processing failed", None
-    yield "processing", "payment_failed", to.decline, "declined failed", None
-    yield f"{_SENT} processing declined", "to_confirm", to.ask_owner, "action_required", None
-    yield "action_required", "to_confirm", to.await_owner, "action_required canceled", None
-    yield "action_required", "unpaid", to.await_owner, "action_required canceled", None
-    yield "action_required", "payment_failed", to.await_owner, "action_required canceled", None
-    yield _HELD, "no_answer", to.look_later, _HELD, None
-
-    # The end, one way or the other.
-    yield f"{_SENT} {_HELD} failed canceled", "paid", to.credit, "paid failed canceled", None
-    yield f"{_SENT} {_HELD}", "closed", to.close_as_there, "canceled", None
-    yield f"{_SENT} {_HELD}", "refused", to.refuse, "failed", None
-    yield "failed canceled", "voided", to.finish, "failed canceled", None
-    yield "failed canceled", "not_voided", to.void_later, "failed canceled", None
-
-    # A purchase on the processor's hosted page; there, the invoice is made when the buyer pays.
-    yield _SENT, "page_opened", to.show_page, "action_required", None
-    yield _SENT, "page_not_opened", to.await_buyer, "unknown", None
-    yield "submitting", "page_unknown", to.await_buyer, "unknown", None
-    yield "unknown", "page_unknown", to.drop_page, "canceled", None
-    yield "action_required canceled", "page_open", to.look_at_page_later, "action_required canceled", None
-    yield "action_required canceled", "page_expired", to.close_page, "canceled", None
-
+    (_SENT,                 "declined",        to.decline,        "declined failed",                None),
+    (_SENT,                 "no_answer",       to.await_answer,   "unknown",                        None),
+    # It is the bank's turn.
+    (_OPEN,                 "processing",      to.await_bank,     "processing",                     None),
+    ("processing",          "unpaid",          to.await_payment,  "processing failed",              None),
+    ("processing",          "payment_failed",  to.decline,        "declined failed",                None),
+    # It is the turn of the card's owner.
+    (_SENT,                 "to_confirm",      to.ask_owner,      "action_required",                None),
+    ("processing declined", "to_confirm",      to.ask_owner,      "action_required",                None),
+    ("action_required",     "to_confirm",      to.await_owner,    "action_required canceled",       None),
+    ("action_required",     "unpaid",          to.await_owner,    "action_required canceled",       None),
+    ("action_required",     "payment_failed",  to.await_owner,    "action_required canceled",       None),
+    # The look itself failed.
+    (_HELD,                 "no_answer",       to.look_later,     _HELD,                            None),
+    # The end. The invoice of what ended without payment is voided.
+    (_OPEN,                 "paid",            to.credit,         f"paid {_ENDED}",                 None),
+    (_OPEN,                 "closed",          to.close_as_there, "canceled",                       None),
+    (_OPEN,                 "refused",         to.refuse,         "failed",                         None),
+    (_ENDED,                "paid",            to.credit,         f"paid {_ENDED}",                 None),
+    (_ENDED,                "voided",          to.finish,         _ENDED,                           None),
+    (_ENDED,                "not_voided",      to.void_later,     _ENDED,                           None),
+    # A purchase on the processor's hosted page: its invoice is made there, when the buyer pays.
+    (_SENT,                 "page_opened",     to.show_page,      "action_required",                None),
+    (_SENT,                 "page_not_opened", to.await_buyer,    "unknown",                        None),
+    ("submitting",          "page_unknown",    to.await_buyer,    "unknown",                        None),
+    ("unknown",             "page_unknown",    to.drop_page,      "canceled",                       None),
+    (_PAGE,                 "page_open",       to.await_page,     "action_required canceled",       None),
+    (_PAGE,                 "page_expired",    to.close_page,     "canceled",                       None),
+)
+# fmt: on
+"""The whole life, row by row. Where a row names several states, the action decides between them. Whatever ended without
+payment and still has its lease has an invoice: it is voided next."""
 
 TRANSITIONS: Final = {
     (state, event): Transition(action, frozenset(states.split()), then)
-    for before, event, action, states, then in _table()
+    for before, event, action, states, then in TABLE
     for state in before.split()
 }
-"""(state, event) → what is written, the state it is in then, what is asked next."""
+"""(state, event) → what follows."""
 
 
 async def carry_out(services: Services, account_id: str, top_up_id: str, *, early: bool = False) -> TopUp | None:
@@ -150,7 +151,7 @@ def _first_step(claimed: TopUp) -> Step | None:
         return None
     if claimed.kind == "checkout" and claimed.payment_id is None:
         return steps.look_at_page
-    if claimed.state in ENDED:
+    if claimed.state in _ENDED.split():
         return steps.void
     return steps.open_invoice if claimed.payment_id is None else steps.look
 
@@ -158,7 +159,7 @@ def _first_step(claimed: TopUp) -> Step | None:
 def _next_step(top_up: TopUp, then: Step | None) -> Step | None:
     if top_up.lease_owner is None:
         return None
-    return steps.void if top_up.state in ENDED else then
+    return steps.void if top_up.state in _ENDED.split() else then
 
 
 async def open_page(services: Services, claimed: TopUp, *, success_url: str, cancel_url: str) -> TopUp:

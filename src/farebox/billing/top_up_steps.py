@@ -56,16 +56,29 @@ Event: TypeAlias = Literal[
     "page_open",
     "page_expired",
 ]
-"""What was heard.
 
-claimed: a worker has taken it up; nobody has been asked · opened: the invoice is made, or found · not_listed: it was
-asked for more than a day ago, and no listing shows it · paid · closed: the invoice is void or uncollectible ·
-processing: the payment is under way at the bank · to_confirm: the bank wants the card's owner · unpaid: the invoice
-waits for a payment · payment_failed: it waits, and its latest payment failed · declined: the card that was asked now
-was declined · refused: the processor refused the request itself, or does not have the object · no_answer: whether the
-request took effect is not known · voided, not_voided: whether the invoice is now known never to be paid ·
-page_opened, page_not_opened: the hosted page, when it is asked for · page_unknown: whoever asked for it died before
-its address was written · page_open: it is open still, or cannot be looked at now · page_expired."""
+EVENTS: Final[dict[Event, str]] = {
+    "claimed": "A worker has taken it up; nobody has been asked anything.",
+    "opened": "The invoice was made, or found.",
+    "not_listed": "The invoice was asked for more than a day ago, and no listing shows it.",
+    "unpaid": "The invoice waits for a payment.",
+    "payment_failed": "The invoice waits for a payment; its latest one failed.",
+    "processing": "A payment is under way at the bank.",
+    "to_confirm": "The bank wants the card's owner to confirm the payment.",
+    "paid": "The invoice is paid.",
+    "closed": "The invoice is void, or marked as uncollectible.",
+    "declined": "The card was asked now, and declined.",
+    "refused": "The processor refused the request itself, or does not have the invoice.",
+    "no_answer": "Whether the request took effect is not known.",
+    "voided": "The invoice can never be paid.",
+    "not_voided": "The invoice may still be paid.",
+    "page_opened": "The page to buy on is open, and this is its address.",
+    "page_not_opened": "The page was refused, or whether it was opened is not known.",
+    "page_unknown": "Whoever asked for the page died before its address was written.",
+    "page_open": "The page is open still, or cannot be looked at now.",
+    "page_expired": "The page is closed, and nobody bought on it.",
+}
+"""What may be heard."""
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):

@@ -77,7 +77,7 @@ def tie(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard,
     return move(connection, top_up, "submitting", at, next_at=None, keep=True, payment_id=invoice_id, unseen_at=None)
 
 
-def await_second_listing(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_listing(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
     """No listing shows the invoice. The second time, ten minutes later, that is the truth: it was never made."""
     if top_up.unseen_at is None or at - top_up.unseen_at < LISTINGS_APART_MS:
         since = top_up.unseen_at or at
@@ -90,8 +90,7 @@ def await_second_listing(connection: Connection, settings: Settings, top_up: Top
 
 
 def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The invoice waits for its payment: begin the first attempt, or leave it as it is, for the one whose answer is
-    missing to be repeated; or end it, where it is not to be charged any more."""
+    """Begin the first attempt; or leave it as it is, to repeat the one whose answer is missing; or end it."""
     invoice = _invoice(heard)
     if invoice.due_cents != top_up.charge_cents:
         return _close_not_our_price(connection, top_up, invoice.due_cents, at)
@@ -158,7 +157,7 @@ def await_bank(connection: Connection, settings: Settings, top_up: TopUp, heard:
     return move(connection, top_up, "processing", at, next_at=next_at, first_unknown_at=None)
 
 
-def await_bank_or_end(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_payment(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
     """It was under way at the bank, and nothing can be seen of it any more: for a week that may change."""
     if at - top_up.updated_at >= PROCESSING_MAX_MS:
         return close_never_charged(connection, top_up, at)
@@ -242,7 +241,7 @@ def decline(connection: Connection, settings: Settings, top_up: TopUp, heard: He
     )
 
 
-def await_retry_or_begin(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_retry(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
     """Declined, and not paid by its owner meanwhile: wait on, or try the card again where that is due and allowed."""
     retry_at = top_up.retry_at or at
     if at < retry_at:
@@ -259,7 +258,7 @@ def refuse(connection: Connection, settings: Settings, top_up: TopUp, heard: Hea
 
 
 def credit(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """It is paid, in whatever state it is here: see `credit_payment`."""
+    """It is paid, whatever state it has here: the payment becomes credit, once."""
     row, _ = credit_payment.credit(connection, settings, top_up, _invoice(heard), at)
     return row
 
@@ -315,7 +314,7 @@ def drop_page(connection: Connection, settings: Settings, top_up: TopUp, heard: 
     return move(connection, top_up, "canceled", at, next_at=None, error=text, first_unknown_at=None)
 
 
-def look_at_page_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
     """The page is open still, or cannot be looked at now."""
     return postpone(connection, top_up, at, later(at, top_up.created_at, PAGE_WAITS, share=8))
 

@@ -10,11 +10,13 @@ from itertools import islice
 
 from farebox.ledger.audit import audit
 from farebox.storage.buckets import bucket_of
+from farebox.storage.config import find_installation
 from farebox.storage.dbcopy import Progress, Row, Source, Target
 from farebox.storage.dbcopy.ends import TableHasRows, begin, progress_of
 from farebox.storage.dbcopy.sums import sums_of
-from farebox.storage.sql import Connection, row, rows
-from farebox.storage.tables import Table, tables
+from farebox.storage.instances import count_seen_since
+from farebox.storage.sql import Connection
+from farebox.storage.tables import Table, count_rows, tables
 
 BATCH_ROWS = 5_000
 BATCH_BYTES = 8_000_000
@@ -54,7 +56,7 @@ def copy_installation(
     _begin(source.connection, target.connection, origin, buckets)
     begun = progress_of(target.connection)
     copied = before = sum(progress.rows for progress in begun.values())
-    counts = {table.name: _count(source.connection, table) for table in tables()}
+    counts = {table.name: count_rows(source.connection, table) for table in tables()}
     total = sum(counts.values())
     for table in tables():
         for batch in _copy_table(source, target, table, begun.get(table.name, Progress()), buckets):
@@ -70,36 +72,28 @@ def copy_installation(
 
 def _refuse_served(connection: Connection, now_ms: int) -> None:
     """Processes on PostgreSQL say that they live; the server of an SQLite file has its lock."""
-    found = row(connection, "SELECT count(*) FROM instances WHERE seen_at > ?", (now_ms - LIVING_MS,))
-    if found is not None and found[0]:
+    living = count_seen_since(connection, now_ms - LIVING_MS)
+    if living:
         raise CopyRefused(
-            f"{found[0]} processes serve the source: stop them first. One that was killed is forgotten after "
+            f"{living} processes serve the source: stop them first. One that was killed is forgotten after "
             f"{LIVING_MS // 1000} seconds"
         )
 
 
 def _begin(source: Connection, target: Connection, origin: str, buckets: int) -> None:
     """Mark the target, and refuse one that has anything in it but this copy."""
-    named = row(source, "SELECT installation_id FROM installation")
-    copy = {"of": origin if named is None else named[0], "buckets": buckets}
-    target.execute("BEGIN")
+    copy = {"of": find_installation(source) or origin, "buckets": buckets}
     try:
         begun = begin(target, copy)
     except TableHasRows as error:
         raise CopyRefused(
             f"the target has data already: its table {error} has rows. Copy into an empty database"
         ) from error
-    target.execute("COMMIT")
     if begun != copy:
         raise CopyRefused(
             f"the target holds part of another copy, of {begun['of']} into {begun['buckets']} buckets; this one is of "
             f"{copy['of']} into {buckets}. Go on with the one that was begun, or empty the target"
         )
-
-
-def _count(connection: Connection, table: Table) -> int:
-    ((count,),) = rows(connection, f"SELECT count(*) FROM {table.name}")
-    return int(count)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

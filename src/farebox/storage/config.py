@@ -124,9 +124,13 @@ def installation_id(connection: Connection, new_id: str) -> str:
     connection.execute(
         "INSERT INTO installation (one, installation_id) VALUES (1, ?) ON CONFLICT DO NOTHING", (new_id,)
     )
+    return find_installation(connection) or new_id
+
+
+def find_installation(connection: Connection) -> str | None:
+    """The name of this installation; None where it has none yet."""
     found = row(connection, "SELECT installation_id FROM installation")
-    assert found is not None
-    return str(found[0])
+    return None if found is None else str(found[0])
 
 
 def add_supplement(connection: Connection, text: str, at: int) -> None:

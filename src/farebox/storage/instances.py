@@ -17,6 +17,12 @@ def list_instances(connection: Connection) -> dict[str, int]:
     return dict(rows(connection, "SELECT instance_id, seen_at FROM instances"))
 
 
+def count_seen_since(connection: Connection, at: int) -> int:
+    """How many have been seen after then."""
+    found = row(connection, "SELECT count(*) FROM instances WHERE seen_at > ?", (at,))
+    return 0 if found is None else int(found[0])
+
+
 def fence(connection: Connection, instance_id: str) -> bool:
     """Take from the process the right to make holds in batches; one that lives takes it again by connecting anew.
 

@@ -4,6 +4,7 @@ Statements are written in the subset that SQLite and PostgreSQL share, with `?` 
 says what it turns into for PostgreSQL.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
@@ -101,6 +102,16 @@ class Connection(Protocol):
     def changes(self) -> int:
         """How many rows the latest INSERT, UPDATE or DELETE changed."""
         ...
+
+
+@contextlib.contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """Reads that all see the same moment; the connection is outside a transaction before and after."""
+    connection.execute(SNAPSHOT)
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
 
 def locks_rows(connection: Connection) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from farebox.storage.sql import rows
+from farebox.storage.sql import Connection, rows
 from farebox.storage.sqlite import SqliteConnection, migrate
 
 
@@ -34,6 +34,12 @@ def tables() -> tuple[Table, ...]:
     found = tuple(_table(connection, name) for (name,) in names)
     connection.close()
     return found
+
+
+def count_rows(connection: Connection, table: Table) -> int:
+    """How many rows the table has."""
+    ((count,),) = rows(connection, f"SELECT count(*) FROM {table.name}")
+    return int(count)
 
 
 def _table(connection: SqliteConnection, name: str) -> Table:

@@ -68,11 +68,22 @@ class Target(Protocol):
 
 
 def begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
-    """Mark the target as half copied, in a transaction of the caller's; the copy that it was begun with: this one or
-    an earlier one. The caller compares them.
+    """Mark the target as half copied, in one transaction; the copy that it was begun with: this one or an earlier one.
+    The caller compares them.
 
-    Raises TableHasRows where there is anything in it that no copy put there.
+    Raises TableHasRows where there is anything in it that no copy put there: nothing is marked then.
     """
+    connection.execute("BEGIN")
+    try:
+        begun = _begin(connection, copy)
+    except TableHasRows:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return begun
+
+
+def _begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
     connection.execute(_CREATE)
     found = row(connection, f"SELECT state FROM {COPYING} WHERE name = ''")
     if found is not None:
