@@ -7,7 +7,7 @@ whoever takes over after a crash finds in the row what may have been asked, and 
 worker whose lease was lost meanwhile writes nothing.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -97,7 +97,7 @@ TABLE: Final[tuple[tuple[str, Event, Action, str, Step | None], ...]] = (
 """The whole life, row by row. Where a row names several states, the action decides between them. Whatever ended without
 payment and still has its lease has an invoice: it is voided next."""
 
-TRANSITIONS: Final = {
+TRANSITIONS: Final[Mapping[tuple[str, str], Transition]] = {
     (state, event): Transition(action, frozenset(states.split()), then)
     for before, event, action, states, then in TABLE
     for state in before.split()

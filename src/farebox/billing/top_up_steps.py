@@ -4,6 +4,7 @@ Each step is one question and writes nothing. Whatever the processor does with i
 event that `top_up_machine` finds in its table; no step raises what the processor raises.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -57,7 +58,7 @@ Event: TypeAlias = Literal[
     "page_expired",
 ]
 
-EVENTS: Final[dict[Event, str]] = {
+EVENTS: Final[Mapping[str, str]] = {
     "claimed": "A worker has taken it up; nobody has been asked anything.",
     "opened": "The invoice was made, or found.",
     "not_listed": "The invoice was asked for more than a day ago, and no listing shows it.",
@@ -78,7 +79,7 @@ EVENTS: Final[dict[Event, str]] = {
     "page_open": "The page is open still, or cannot be looked at now.",
     "page_expired": "The page is closed, and nobody bought on it.",
 }
-"""What may be heard."""
+"""What each of them means."""
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
