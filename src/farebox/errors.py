@@ -1,4 +1,4 @@
-"""Every error a caller can be answered with: a table of kinds, and the one exception that carries them to the edge.
+"""Every error a caller can receive: a table of kinds, and the one exception that carries them to the edge.
 
 A kind is stable: its `code` and `name` never change their meaning. docs/errors.md documents each (a test checks it).
 Codes below 2900 and from 6000 to 10000 are Cloudflare's own; 2900 to 2999 are ours.
@@ -18,7 +18,7 @@ class ErrorKind:
 
 
 class Problem(Exception):
-    """Answered to the caller in the wire shape of the path it was called on. Nothing was charged."""
+    """Returned to the caller in the wire format of the path that was called. Nothing was charged."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class Problem(Exception):
         self.retry_after = retry_after
         """Seconds after which the same call may succeed."""
         self.path = path
-        """Where in the request body the fault is, for validation errors."""
+        """For validation errors: where in the request body the error is."""
         self.chain = chain
         """Cloudflare's `error_chain`: more (code, message) pairs under this one."""
         self.reason = reason
-        """More of it for the call's log row."""
+        """Details for the call's log row."""
 
 
 # The gateway (data plane)
@@ -62,27 +62,29 @@ TOKEN_REJECTED = ErrorKind(
 NO_CREDIT = ErrorKind("no_credit", 402, 2021, "Add credit to the account, or send your own provider key.")
 BODY_LATE = ErrorKind("body_late", 408, 2914, "Send the whole request body within FAREBOX_READ_TIMEOUT_MS.")
 CODING_UNKNOWN = ErrorKind(
-    "coding_unknown", 415, 2917, "Send the body uncompressed, or in a content coding that `Accept-Encoding` names."
+    "coding_unknown", 415, 2917, "Send the body uncompressed, or in a content coding listed in `Accept-Encoding`."
 )
-NO_WEBSOCKET = ErrorKind("no_websocket", 426, 2916, "Use plain HTTP: streams come as server-sent events.")
-BODY_TOO_LARGE = ErrorKind("body_too_large", 413, 2906, "Send a smaller body, or raise FAREBOX_BODY_LIMIT_BYTES.")
+NO_WEBSOCKET = ErrorKind("no_websocket", 426, 2916, "Use plain HTTP: streams are server-sent events.")
+BODY_TOO_LARGE = ErrorKind(
+    "body_too_large", 413, 2906, "Send a smaller body, or ask the operator to raise FAREBOX_BODY_LIMIT_BYTES."
+)
 BODY_TOO_COMPLEX = ErrorKind(
-    "body_too_complex", 400, 2940, "Send fewer messages, parts, tools or levels: docs/limits.md has the numbers."
+    "body_too_complex", 400, 2940, "Send fewer messages, parts, tools or nesting levels: docs/limits.md has the limits."
 )
-READERS_BUSY = ErrorKind("readers_busy", 503, 2941, "Try again: large bodies are read one after another.")
+READERS_BUSY = ErrorKind("readers_busy", 503, 2941, "Try again: large bodies are parsed one after another.")
 REQUEST_REFUSED = ErrorKind(
-    "request_refused", 400, 2942, "Leave out what the message names, or send your own provider key with this call."
+    "request_refused", 400, 2942, "Remove what the message names, or send your own provider key with this call."
 )
 ESTIMATE_CAPPED = ErrorKind(
-    "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer uses of tools."
+    "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer tool uses."
 )
 RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
-SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to pass, or raise the spend limit.")
+SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, or raise the spending limit.")
 CREDIT_HELD = ErrorKind(
-    "credit_held", 429, 2907, "Try again: other calls in flight hold the money for the moment. Nothing was charged."
+    "credit_held", 429, 2907, "Try again: other calls in flight hold the money at the moment. Nothing was charged."
 )
 GIVEN_UP = ErrorKind(
-    "given_up", 429, 2945, "Wait for answers longer, or ask for streams; try again after the time in `Retry-After`."
+    "given_up", 429, 2945, "Wait longer for responses, or ask for streams; try again after the time in `Retry-After`."
 )
 TOO_MANY_CALLS = ErrorKind(
     "too_many_calls", 503, 2908, "Try again: the server is at its limit of concurrent calls (FAREBOX_CALLS_MAX)."
@@ -91,20 +93,20 @@ ACCOUNT_CALLS_FULL = ErrorKind(
     "account_calls_full",
     429,
     2918,
-    "Try again when calls of the account have ended, or ask the operator to raise FAREBOX_ACCOUNT_CALLS_MAX.",
+    "Try again when other calls of the account have ended, or ask the operator to raise FAREBOX_ACCOUNT_CALLS_MAX.",
 )
 ACCOUNT_BYTES_FULL = ErrorKind(
     "account_bytes_full",
     503,
     2919,
-    "Try again when calls of the account have ended: send fewer large bodies at once, or ask the operator to raise "
-    "FAREBOX_ACCOUNT_HELD_BYTES_MAX.",
+    "Try again when other calls of the account have ended: send fewer large bodies at once, or ask the operator to "
+    "raise FAREBOX_ACCOUNT_HELD_BYTES_MAX.",
 )
 SERVER_BYTES_FULL = ErrorKind(
     "server_bytes_full",
     503,
     2920,
-    "Try again in a moment; the operator can raise FAREBOX_HELD_BYTES_MAX where there is memory for it.",
+    "Try again in a moment; the operator can raise FAREBOX_HELD_BYTES_MAX if there is memory for it.",
 )
 UPSTREAM_UNREACHABLE = ErrorKind(
     "upstream_unreachable", 502, 2909, "Try again, or check the provider's base URL. Nothing was charged."
@@ -116,14 +118,17 @@ UPSTREAM_INVALID = ErrorKind(
     "upstream_invalid",
     502,
     2911,
-    "The provider's answer broke off. The receipt says what was charged.",
+    "Try again: the provider's response broke off. The receipt says what was charged.",
 )
 PROVIDER_UNAVAILABLE = ErrorKind(
     "provider_unavailable", 503, 2915, "Try again later, use another provider, or send your own provider key."
 )
 SHUTTING_DOWN = ErrorKind("shutting_down", 503, 2912, "Try again: the server is restarting.")
 DATABASE_UNAVAILABLE = ErrorKind(
-    "database_unavailable", 503, 2913, "Try again; if it stays, check the disk and the database that Farebox runs on."
+    "database_unavailable",
+    503,
+    2913,
+    "Try again; if it persists, check the disk and the database that Farebox runs on.",
 )
 INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request id. The receipt says what was charged.")
 
@@ -132,48 +137,59 @@ VALIDATION_FAILED = ErrorKind("validation_failed", 400, 7001, "Correct the field
 NOT_FOUND = ErrorKind("not_found", 404, 7002, "Check the id; list the collection to see what exists.")
 NO_ROUTE = ErrorKind("no_route", 404, 7003, "Check the path and the account id against /openapi.json.")
 METHOD_NOT_ALLOWED = ErrorKind("method_not_allowed", 405, 7001, "Use one of the methods in the `Allow` header.")
-NOT_AVAILABLE = ErrorKind("not_available", 501, 2921, "Not in this release; docs/limits.md lists what is.")
+NOT_AVAILABLE = ErrorKind("not_available", 501, 2921, "Not available in this release: see docs/limits.md.")
 MALFORMED_JSON = ErrorKind("malformed_json", 400, 6007, "Send a JSON object as the request body.")
 CREDENTIALS_MISSING = ErrorKind(
     "credentials_missing", 400, 9106, "Send `Authorization: Bearer <token>`, or X-Auth-Email with X-Auth-Key."
 )
 CREDENTIALS_MALFORMED = ErrorKind("credentials_malformed", 400, 6003, "Correct the header that the error chain names.")
 CREDENTIALS_REJECTED = ErrorKind(
-    "credentials_rejected", 401, 9109, "Use a token that exists, is not revoked and not expired."
+    "credentials_rejected", 401, 9109, "Use a token that exists and is neither revoked nor expired."
 )
-TOKEN_INVALID = ErrorKind("token_invalid", 401, 1000, "Use a token that exists, is not revoked and not expired.")
+TOKEN_INVALID = ErrorKind("token_invalid", 401, 1000, "Use a token that exists and is neither revoked nor expired.")
 ACCESS_DENIED = ErrorKind(
     "access_denied", 403, 10000, "Use a token of this account that has the permission the route needs."
 )
 KEY_REJECTED = ErrorKind("key_rejected", 403, 9103, "Use the e-mail address and the API key of an existing user.")
 PAYMENTS_OFF = ErrorKind(
-    "payments_off", 501, 2923, "The operator switches payments on with FAREBOX_STRIPE_SECRET_KEY; grants work without."
+    "payments_off", 501, 2923, "The operator enables payments with FAREBOX_STRIPE_SECRET_KEY; grants work without them."
 )
 NO_CARD = ErrorKind(
-    "no_card", 400, 2924, "Save a card first: on the billing page, or on the page that `POST …/farebox/checkout` links."
+    "no_card",
+    400,
+    2924,
+    "Save a card first: on the billing page, or on the page that `POST …/farebox/checkout` links to.",
 )
 CARD_DECLINED = ErrorKind("card_declined", 402, 2925, "Use another card, or ask the bank. Nothing was charged.")
-TOP_UP_FAILED = ErrorKind("top_up_failed", 402, 2926, "Nothing was charged. Buy again, with another card if need be.")
+TOP_UP_FAILED = ErrorKind("top_up_failed", 402, 2926, "Nothing was charged. Buy again, with another card if necessary.")
 TOP_UP_IN_PROGRESS = ErrorKind(
-    "top_up_in_progress", 409, 2927, "Ask `topup/status` about the one under way; send an Idempotency-Key to buy twice."
+    "top_up_in_progress",
+    409,
+    2927,
+    "Check `topup/status` for the one in progress; send an Idempotency-Key to buy twice.",
 )
-KEY_REUSED = ErrorKind("idempotency_key_reused", 409, 2928, "Use a new Idempotency-Key for another request.")
+KEY_REUSED = ErrorKind("idempotency_key_reused", 409, 2928, "Use a new Idempotency-Key for a different request.")
 TOP_UP_UNDER_WAY = ErrorKind(
     "top_up_under_way", 503, 2929, "Try again in a moment: credit is being bought. Nothing was charged for the call."
 )
 PROCESSOR_UNAVAILABLE = ErrorKind(
-    "processor_unavailable", 503, 2930, "Try again: the payment processor did not answer. Nothing is charged twice."
+    "processor_unavailable", 503, 2930, "Try again: the payment processor did not respond. Nothing is charged twice."
 )
 PROCESSOR_REFUSED = ErrorKind(
-    "processor_refused", 502, 2931, "The operator finds the processor's reason in the log. Nothing was charged."
+    "processor_refused", 502, 2931, "The operator can find the processor's reason in the log. Nothing was charged."
 )
-REFUND_REFUSED = ErrorKind("refund_refused", 400, 2932, "Refund at most what the message says is left of the payment.")
-HOLD_REFUSED = ErrorKind("hold_refused", 409, 2933, "The hold ended another way before; read it to see how.")
+REFUND_REFUSED = ErrorKind(
+    "refund_refused", 400, 2932, "Refund at most the amount that the message says is left of the payment."
+)
+HOLD_REFUSED = ErrorKind("hold_refused", 409, 2933, "The hold has already ended another way; read it to see how.")
 CONFIG_BY_TOKEN = ErrorKind(
-    "config_by_token", 403, 2934, "Use the billing page, or a token with `AI Gateway Billing Write` where tokens may."
+    "config_by_token",
+    403,
+    2934,
+    "Use the billing page, or a token with `AI Gateway Billing Write` if tokens are allowed to.",
 )
-BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the secret of the endpoint; check the clock.")
+BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the endpoint's secret; check the clock.")
 LINK_EXPIRED = ErrorKind("link_expired", 403, 2936, "Ask for a new link.")
 SPENDING_LIMIT_DEPRECATED = ErrorKind(
-    "spending_limit_deprecated", 403, 2922, "Top up a fixed amount: what is not on the account cannot be spent."
+    "spending_limit_deprecated", 403, 2922, "Top up a fixed amount: credit that is not on the account cannot be spent."
 )

@@ -1,4 +1,4 @@
-"""The states of money in, as tables: state → the states it may go to. Reasons are in README.md beside this file."""
+"""The states of payments, as tables: state → the states it may go to. README.md beside this file has the reasons."""
 
 TOP_UP_STATES: dict[str, frozenset[str]] = {
     "requested": frozenset({"submitting", "canceled"}),
@@ -13,18 +13,18 @@ TOP_UP_STATES: dict[str, frozenset[str]] = {
     "failed": frozenset({"paid"}),  # the processor may know better later: captured money is always credited
     "canceled": frozenset({"paid"}),
 }
-"""requested: to be done · submitting: a worker is at it · unknown: the processor's answer did not arrive · processing:
-the processor is at it · action_required: the owner confirms on a hosted page · declined: to be tried again later."""
+"""requested: to be done · submitting: a worker is on it · unknown: the processor's response did not arrive ·
+processing: the processor is on it · action_required: the owner confirms on a hosted page · declined: to be retried."""
 
 OPEN_TOP_UPS = ("requested", "submitting", "unknown", "processing", "action_required", "declined")
-"""Of these an account has at most one auto top-up (the index top_ups_one_auto)."""
+"""An account has at most one auto top-up in these states (the index top_ups_one_auto)."""
 
 HOPEFUL_TOP_UPS = ("requested", "submitting", "unknown", "processing")
-"""Of these credit may come any moment: a call that finds none is told to try again."""
+"""In these states credit may arrive any moment: a call that finds none is told to try again."""
 
 RULE_STATES: dict[str, frozenset[str]] = {
     "active": frozenset({"paused", "action_required", "suspended"}),
-    "paused": frozenset({"active", "action_required", "suspended"}),  # a guard said to wait; goes on by itself
+    "paused": frozenset({"active", "action_required", "suspended"}),  # a guard said to wait; resumes by itself
     "action_required": frozenset({"active", "paused", "suspended"}),
     "suspended": frozenset({"active"}),  # only by a card with another fingerprint or by the owner
 }
@@ -32,17 +32,17 @@ RULE_STATES: dict[str, frozenset[str]] = {
 
 DISABLED_REASONS: dict[str, str] = {
     "card_declined": "The card was declined for good, or too often. Save another card, or save the rule again.",
-    "authentication_required": "The bank wants the card's owner to confirm the payment on the hosted page.",
+    "authentication_required": "The bank wants the cardholder to confirm the payment on the hosted page.",
     "no_payment_method": "There is no card to charge. Save one.",
-    "monthly_cap_reached": "This month's auto top-ups have reached the owner's cap. It goes on next month.",
-    "too_many_top_ups": "Credit was bought unusually often in a short time. It goes on later, by itself.",
-    "too_many_attempts": "Charges were tried unusually often in a short time. It goes on later, by itself.",
-    "payment_disputed": "A payment is disputed. It goes on when the dispute is won, or when the owner saves it again.",
-    "processor_refused": "The payment processor refused the request itself. It is tried again later, by itself.",
-    "under_review": "A payment does not agree with the books. It goes on when the owner saves it again.",
-    "switched_off": "The operator has switched auto top-up off for every account.",
+    "monthly_cap_reached": "This month's auto top-ups have reached the owner's cap. It resumes next month.",
+    "too_many_top_ups": "Credit was bought unusually often in a short time. It resumes automatically later.",
+    "too_many_attempts": "Charges were attempted unusually often in a short time. It resumes automatically later.",
+    "payment_disputed": "A payment is disputed. It resumes when the dispute is won, or the owner saves the rule again.",
+    "processor_refused": "The payment processor rejected the request itself. It is retried automatically later.",
+    "under_review": "A payment does not match the books. It resumes when the owner saves the rule again.",
+    "switched_off": "The operator has switched auto top-up off for all accounts.",
 }
-"""Values of the wire's `disabledReason`, with what they mean; stable and documented in docs/api.md."""
+"""Values of `disabledReason` in the API, with their meaning; stable and documented in docs/api.md."""
 
 REFUND_STATES: dict[str, frozenset[str]] = {
     "requested": frozenset({"pending", "succeeded", "failed"}),  # the credit is taken; the processor is to be asked
@@ -52,7 +52,7 @@ REFUND_STATES: dict[str, frozenset[str]] = {
 }
 
 DISPUTE_STATES: dict[str, frozenset[str]] = {
-    "inquiry": frozenset({"open", "won", "lost"}),  # a question of the bank: no money has moved
+    "inquiry": frozenset({"open", "won", "lost"}),  # a question from the bank: no money has moved
     "open": frozenset({"won", "lost"}),  # the money is gone for now, and so is the credit
     "won": frozenset(),
     "lost": frozenset(),

@@ -1,4 +1,4 @@
-"""How amounts, times and states are said to people. Amounts come in as US cents or nano-dollars, times in UTC."""
+"""How amounts, times and states are shown to people. Amounts are US cents or nano-dollars, times are in UTC."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,27 +9,27 @@ from farebox.payments.model import Card, Rule, TopUp
 from farebox.storage.spending import Duration, Strategy
 
 TOP_UPS: dict[str, tuple[str, str]] = {
-    "requested": ("wait", "Under way"),
-    "submitting": ("wait", "Under way"),
-    "processing": ("wait", "Under way"),
+    "requested": ("wait", "In progress"),
+    "submitting": ("wait", "In progress"),
+    "processing": ("wait", "In progress"),
     "unknown": ("wait", "Being checked"),
     "action_required": ("warn", "Needs your confirmation"),
-    "declined": ("warn", "Declined, tried again later"),
+    "declined": ("warn", "Declined, will be retried"),
     "paid": ("good", "Paid"),
     "failed": ("bad", "Failed"),
-    "canceled": ("mute", "Cancelled"),
+    "canceled": ("mute", "Canceled"),
 }
 """State of a top-up → the tone of its label and what the label says."""
 
 REFUNDS: dict[str, tuple[str, str]] = {
-    "requested": ("wait", "Under way"),
-    "pending": ("wait", "Under way"),
-    "succeeded": ("good", "Paid back"),
-    "failed": ("bad", "Failed, credit given back"),
+    "requested": ("wait", "In progress"),
+    "pending": ("wait", "In progress"),
+    "succeeded": ("good", "Refunded"),
+    "failed": ("bad", "Failed, credit restored"),
 }
 
 DISPUTES: dict[str, tuple[str, str]] = {
-    "inquiry": ("warn", "The bank asks"),
+    "inquiry": ("warn", "Bank inquiry"),
     "open": ("bad", "Open"),
     "won": ("good", "Won, credit restored"),
     "lost": ("bad", "Lost"),
@@ -44,17 +44,17 @@ STOPPED: dict[str, str] = {
     "no_payment_method": "there is no card to charge. Save one.",
     "monthly_cap_reached": "this month’s top-ups have reached your monthly cap.",
     "too_many_top_ups": "credit was bought unusually often in a short time.",
-    "too_many_attempts": "charges were tried unusually often, or this card was declined not long ago.",
-    "processor_refused": "the payment processor refused the request. Nothing was charged.",
-    "under_review": "a payment does not agree with the books. Ask the operator, then save this form again.",
-    "payment_disputed": "a payment is disputed. It goes on when the dispute is won, or when you save this form again.",
-    "switched_off": "the operator has switched auto top-up off for everybody.",
+    "too_many_attempts": "charges were attempted unusually often, or this card was declined recently.",
+    "processor_refused": "the payment processor rejected the request. Nothing was charged.",
+    "under_review": "a payment does not match the books. Ask the operator, then save this form again.",
+    "payment_disputed": "a payment is disputed. It resumes when the dispute is won, or when you save this form again.",
+    "switched_off": "the operator has switched auto top-up off for all accounts.",
 }
-"""Why an auto top-up does not run → the rest of a sentence that begins with its state and a colon."""
+"""Why an auto top-up is stopped → the rest of a sentence that begins with its state and a colon."""
 
 TRANSFERS: dict[str, str] = {
     "top_up": "Credit bought",
-    "grant": "Credit given",
+    "grant": "Credit granted",
     "charge": "Model call",
     "write_off": "Written off",
     "expiry": "Credit expired",
@@ -63,14 +63,14 @@ TRANSFERS: dict[str, str] = {
     "refund_failed": "Refund failed",
     "dispute": "Dispute",
     "dispute_won": "Dispute won",
-    "collection": "Amount owed, paid",
+    "collection": "Debt paid",
 }
 """Kind of transfer → its name; one that is not here is shown by its own name."""
 
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 STRATEGIES: dict[Strategy, str] = {
     "fixed": "by the calendar, in UTC",
-    "sliding": "over the time just past",
+    "sliding": "over a sliding window",
 }
 
 
@@ -179,9 +179,9 @@ class RuleState:
 
 def rule_state(rule: Rule, *, contested: bool) -> RuleState:
     """`contested`: a dispute is not decided yet."""
-    why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'no reason is known'}.")
+    why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'unknown reason'}.")
     if rule.reason == "payment_disputed" and not contested:
-        why = "a dispute was lost. Save this form again to go on."
+        why = "a dispute was lost. Save this form again to resume."
     bought = f"{usd(rule.amount_cents)} when the balance falls below {usd(rule.threshold_cents)}"
     if rule.state == "active":
         cap = f", at most {usd(rule.monthly_cap_cents)} in a calendar month" if rule.monthly_cap_cents else ""
