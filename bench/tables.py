@@ -22,12 +22,12 @@ _ENGINE = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 MISSING = "Not measured yet."
 
 CASES = {
-    "ns1": "plain, 1 caller",
-    "ns16": "plain, 16 callers",
-    "ns64": "plain, 64 callers",
-    "ns256": "plain, 256 callers",
-    "st1": "streams sent in one piece, 1 caller",
-    "st16": "streams sent in one piece, 16 callers",
+    "ns1": "plain, 1 client",
+    "ns16": "plain, 16 clients",
+    "ns64": "plain, 64 clients",
+    "ns256": "plain, 256 clients",
+    "st1": "streams sent in one piece, 1 client",
+    "st16": "streams sent in one piece, 16 clients",
     "paced": "32 streams, one event every 20 ms",
 }
 READS = {
@@ -216,7 +216,7 @@ def reads() -> str:
         notes.append(
             f"On {_ENGINE[result['engine']]}, `credit-balance` reaches {ratio['rate']:.2f} of the bare handler's rate."
         )
-    heads = ("database", "read", "callers", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "database CPU s")
+    heads = ("database", "read", "clients", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "database CPU s")
     return with_notes("\n\n".join([markdown(heads, lines), " ".join(notes)]), results) if lines else MISSING
 
 
@@ -250,7 +250,7 @@ def soak() -> str:
                 figure(memory[0], 0), figure(memory[-1], 0), figure(result["growth"], 3),
             ]
         )  # fmt: skip
-    heads = ("database", "minutes", "answered", "idle MB", "first minute MB", "last minute MB", "last quarter / first")
+    heads = ("database", "minutes", "responses", "idle MB", "first minute MB", "last minute MB", "last quarter / first")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 
@@ -274,7 +274,7 @@ def peers() -> str:
         )  # fmt: skip
     heads = (
         "gateway", "bills", "CPU s per 1,000 calls", "× Farebox", "CPU s per 100,000 events", "× Farebox",
-        "1 caller, p50 / p99 ms", "PSS MB",
+        "1 client, p50 / p99 ms", "PSS MB",
     )  # fmt: skip
     skipped = [f"Not measured: {name}: {why.splitlines()[0][:120]}" for name, why in result["skipped"].items()]
     return "\n\n".join([markdown(heads, lines), *skipped, note(result)])

@@ -1,4 +1,4 @@
-"""What is aimed at, and what the results say of it."""
+"""The targets, and whether the results meet them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from bench import stored
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One aim. `figures` are what was measured, each with the least or the most that it may be; None: not measured."""
+    """One target. `figures` are the measured values, each with its minimum or maximum; None: not measured."""
 
     what: str
     aim: str
@@ -26,7 +26,7 @@ class Target:
 
 
 def reached(target: Target) -> bool | None:
-    """Whether every figure is as aimed at; None where one is not known."""
+    """Whether every figure meets the target; None if one is not known."""
     if any(figure is None for figure, _ in target.figures):
         return None
     return all((figure or 0) >= aim if target.at_least else (figure or 0) <= aim for figure, aim in target.figures)
@@ -38,7 +38,7 @@ def targets() -> list[Target]:
     ledger = ("python -m bench.ledger", True, "", 0)
     return [
         Target(
-            "CPU s per 1,000 billed plain calls, 16 callers, SQLite", "0.12", run,
+            "CPU s per 1,000 billed plain calls, 16 clients, SQLite", "0.12", run,
             ((_case(lite, "ns16", "cpu_s_per_1000"), 0.12),), digits=3,
         ),
         Target(
@@ -51,15 +51,15 @@ def targets() -> list[Target]:
             tuple((_case(name, "paced", "cpu_s_per_100k_events"), 6.0) for name in (lite, post)),
         ),
         Target(
-            "durable pairs/s of the ledger, SQLite, one account / many", "20,000", ledger[0],
+            "durable ledger pairs/s, SQLite, one account / many", "20,000", ledger[0],
             tuple((_pairs("sqlite", many=many), 20_000) for many in (False, True)), *ledger[1:],
         ),
         Target(
-            "durable pairs/s of the ledger, PostgreSQL, one account / many", "15,000", f"{ledger[0]} --engine postgres",
+            "durable ledger pairs/s, PostgreSQL, one account / many", "15,000", f"{ledger[0]} --engine postgres",
             tuple((_pairs("postgres", many=many), 15_000) for many in (False, True)), *ledger[1:],
         ),
         Target(
-            "added by a billed call at 1 caller, SQLite, p50 / p99", "1.5 / 5 ms", run,
+            "latency added by a billed call, 1 client, SQLite, p50 / p99", "1.5 / 5 ms", run,
             ((_added(lite, "p50_ms"), 1.5), (_added(lite, "p99_ms"), 5.0)), unit="ms",
         ),
         Target(
@@ -67,18 +67,18 @@ def targets() -> list[Target]:
             ((_added(post, "p50_ms"), 3.0), (_added(post, "p99_ms"), 8.0)), unit="ms",
         ),
         Target(
-            "`credit-balance`, part of a bare handler's requests, SQLite / PostgreSQL", "0.5",
+            "`credit-balance`, rate relative to a bare handler, SQLite / PostgreSQL", "0.5",
             "python -m bench.reads [--engine postgres]",
             tuple((_of_bare(engine), 0.5) for engine in ("sqlite", "postgres")), at_least=True,
         ),
         *_of_growth(),
         Target(
-            "memory of a gateway process when idle, SQLite / PostgreSQL", "120 MB",
+            "memory of an idle gateway process, SQLite / PostgreSQL", "120 MB",
             "python -m bench.soak [--engine postgres]",
             tuple((_fact(f"soak-{engine}", "idle_mb"), 120) for engine in ("sqlite", "postgres")), unit="MB", digits=0,
         ),
         Target(
-            "memory under load, last quarter over first, SQLite / PostgreSQL", "1.05",
+            "memory growth under load, last quarter over first, SQLite / PostgreSQL", "1.05",
             "python -m bench.soak [--engine postgres]",
             tuple((_fact(f"soak-{engine}", "growth"), 1.05) for engine in ("sqlite", "postgres")), digits=3,
         ),
@@ -90,13 +90,13 @@ def _of_growth() -> list[Target]:
     engines = ("growth-sqlite", "growth-postgres")
     return [
         Target(
-            f"{what}, largest size over smallest (p50), SQLite / PostgreSQL", "1.2", command,
+            f"{what}, latency at the largest size over the smallest (p50), SQLite / PostgreSQL", "1.2", command,
             tuple((_grown(name, case), 1.2) for name in engines), unit=_size(*engines),
         )
         for what, case in (("balance", "balance"), ("admission", "admission"))
     ] + [
         Target(
-            "`usage-history` of the busy account over 90 days by hour at the largest size, SQLite / PostgreSQL",
+            "`usage-history` of the busy account, 90 days by hour, largest size, SQLite / PostgreSQL",
             "50 ms", command, tuple((_slowest(name, "usage"), 50.0) for name in engines),
             unit=f"ms {_size(*engines)}", digits=1,
         )

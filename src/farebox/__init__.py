@@ -1,3 +1,3 @@
-"""Farebox: a self-hosted AI gateway that is paid before the ride."""
+"""Farebox: a self-hosted AI gateway with prepaid billing."""
 
 __version__ = "0.5.0"

@@ -1,4 +1,4 @@
-"""The composition root: settings become services, services become a server, and all of it is taken down again."""
+"""The composition root: settings become services, services become a server, and everything is shut down in order."""
 
 import asyncio
 import contextlib

@@ -1,9 +1,8 @@
-"""Counts: integers in plain memory, which a call raises in a fraction of a microsecond and others read when they like.
+"""Counts: integers in plain memory, which a call increments in a fraction of a microsecond and others read at any time.
 
-A sheet has one place for each process that serves a port together with others, and the same columns in each. Its memory
-is a file without a name that all of them map, or, for a process alone, nothing but its own. So whichever process is
-asked reads what all have counted, a process that is killed leaves what it has counted, and the one that follows in its
-place counts on from there.
+A sheet has one row for each process that serves the same port, with the same columns in each. Its memory is an unnamed
+file that all of them map or, for a single process, private memory. So whichever process is asked reads what all have
+counted; a process that is killed leaves its counts behind, and its replacement continues from there.
 
 Each integer is written by one process, eight bytes at an aligned address: a reader sees the old value or the new one.
 """

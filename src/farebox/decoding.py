@@ -1,4 +1,4 @@
-"""Undoing the content codings of HTTP (RFC 9110, 8.4.1) in pieces of bounded size: a few bytes may hold gigabytes."""
+"""Decoding HTTP content codings (RFC 9110, 8.4.1) in pieces of bounded size: a few bytes may expand to gigabytes."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence

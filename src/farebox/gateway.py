@@ -1,7 +1,7 @@
-"""The gateway: an account's named configuration, in Cloudflare's fields and defaults.
+"""The gateway: an account's named configuration, with Cloudflare's fields and defaults.
 
-The struct is at once the wire type of the control plane, what is stored, and what the data plane reads. Fields that
-this release cannot act on are refused when they ask for anything (http.control.gateways), never ignored.
+The struct is the wire type of the control plane, the stored form, and what the data plane reads. Fields that this
+release cannot act on are rejected if they ask for anything (http.control.gateways), never ignored.
 """
 
 from typing import Annotated, Any, Literal

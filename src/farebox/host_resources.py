@@ -1,5 +1,7 @@
-"""What stands around the gateway processes of one machine: their port, and in the demo the provider and the fake
-Stripe. It is there once, however many processes serve; they are told of it, and listen on the same port."""
+"""What the gateway processes of one machine share: their port and, in the demo, the provider and the fake Stripe.
+
+There is one of it, however many processes serve; they are told its addresses, and listen on the same port.
+"""
 
 import asyncio
 import signal

@@ -1,8 +1,8 @@
-"""What a process does beside its calls, for as long as it lives: each job is begun again whenever it ends.
+"""Background jobs of a process, for as long as it lives: each job is restarted whenever it ends.
 
-A job is one that is never to be over: a loop, a timer, a thread that works off a queue. Whatever ends one (an exception
-in its log, its clock, its database, a cancellation that was not meant for it) is counted, told to the log, and the job
-is begun again after a pause that grows while it keeps failing. A job that neither ends nor comes round is seen too:
+A job is one that should never end: a loop, a timer, a thread that works off a queue. Whatever ends one (an exception
+in its log, its clock, its database, a cancellation that was not meant for it) is counted and logged, and the job is
+restarted after a pause that grows while it keeps failing. A job that neither ends nor completes a round is noticed too:
 `late` says which, and for how long.
 """
 

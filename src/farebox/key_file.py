@@ -1,4 +1,4 @@
-"""The file that keeps the secret key, and the form in which a key is written. Knows nothing of settings."""
+"""The file that keeps the secret key, and its format. Knows nothing of settings."""
 
 import base64
 import os

@@ -1,6 +1,6 @@
 """The program's own log: structured lines on standard error, as JSON or as text for people.
 
-A line is an observer, never a part of what it tells of: one that cannot be written, or cannot be made, is dropped and
+A line is an observer, never part of what it reports: one that cannot be written, or cannot be made, is dropped and
 counted. No call of a logger raises, and none waits long for whoever reads the log.
 """
 

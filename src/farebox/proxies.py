@@ -1,7 +1,7 @@
-"""Which proxy leads where: what the usual environment variables say, in one way for all that goes out by HTTP.
+"""Which proxy to use for which target: the usual environment variables, read one way for all outgoing HTTP.
 
-`NO_PROXY` is understood as widely as curl 7.88 (blanks, leading dots, CIDR blocks) and Go's net/http (ports, `*.`, this
-machine never by proxy) do together: an operator's list was written for one of them.
+`NO_PROXY` accepts everything that curl 7.88 (spaces, leading dots, CIDR blocks) and Go's net/http (ports, `*.`, this
+machine never through a proxy) accept: an operator's list was written for one of them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Where Farebox stands for its clients: its public URL, and the proxies in front of it."""
+"""How clients reach Farebox: its public URL, and the proxies in front of it."""
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network

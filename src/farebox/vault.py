@@ -1,4 +1,4 @@
-"""Secrets at rest and signatures: tokens as keyed hashes, other secrets encrypted. All hang on the one secret key."""
+"""Secrets at rest and signatures: tokens as keyed hashes, other secrets encrypted. All depend on the one secret key."""
 
 import base64
 import hashlib

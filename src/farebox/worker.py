@@ -1,4 +1,4 @@
-"""Periodic jobs of a server: what is due is expired, changed configuration is noticed, old logs go."""
+"""Periodic jobs of a server: expire what is due, notice changed configuration, delete old logs."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -177,7 +177,7 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
         assert "Hello" in python.stdout
         assert "new OpenAI" in blocks["TypeScript"]
         left = subprocess.run(
-            ["bash", "-c", blocks["What"].split("\n\n")[0]], capture_output=True, text=True, check=True
+            ["bash", "-c", blocks["Check"].split("\n\n")[0]], capture_output=True, text=True, check=True
         )
         assert "Available  4.9" in left.stdout
         assert _mode(data_dir / "demo.json") == 0o600

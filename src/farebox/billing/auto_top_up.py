@@ -1,7 +1,7 @@
-"""Auto top-up as its owner sees it: the rule, switched on, off, suspended and lifted; and the sweep that wakes it.
+"""Auto top-up as its owner sees it: the rule, on and off, suspending and resuming it; and the sweep that wakes it.
 
-A rule that is suspended never goes on by itself: only a card with another fingerprint, or the owner saving the rule
-again, lifts it. A rule that a guard paused goes on when its time has come.
+A suspended rule never resumes by itself: only a card with another fingerprint, or the owner saving the rule again,
+lifts it. A rule paused by a guard resumes when its time has come.
 """
 
 from functools import partial

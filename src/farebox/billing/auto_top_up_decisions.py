@@ -1,7 +1,7 @@
-"""Whether an auto top-up is charged now, and how much: decided in the transaction that goes on with it.
+"""Whether an auto top-up is charged now, and how much: decided in the transaction that continues it.
 
-Everything is looked at again there, the balance first: between the request and this moment an owner may have bought,
-switched off, or spent more. Times (`at`) are milliseconds since the Unix epoch; months are UTC.
+Everything is checked again there, starting with the balance: since the request an owner may have bought credit,
+switched auto top-up off, or spent more. Times (`at`) are milliseconds since the Unix epoch; months are UTC.
 """
 
 from typing import Final

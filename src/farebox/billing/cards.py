@@ -1,4 +1,4 @@
-"""Cards and billing profile of an account. The processor has the cards; what we store of them is what it told last.
+"""Cards and billing profile of an account. The processor has the cards; we store what it reported last.
 
 Card data never comes here: the owner types it into the processor's hosted page.
 """

@@ -1,7 +1,7 @@
-"""What refunds and disputes take of a top-up, money and credit: never more than was captured, never the same twice.
+"""What refunds and disputes take from a top-up, money and credit: never more than was captured, never the same twice.
 
-Of a charge A that bought the credit C, money and credit go back in proportion. Refunds go first: disputes together take
-at most what refunds leave of A, and are levelled whenever that changes, in whatever order the news arrives.
+Of a charge A that bought the credit C, money and credit are returned in proportion. Refunds go first: disputes together
+take at most what refunds leave of A, and are rebalanced whenever that changes, in whatever order events arrive.
 All of it runs inside the caller's transaction. Amounts are US cents.
 """
 

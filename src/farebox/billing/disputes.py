@@ -1,7 +1,7 @@
-"""Disputes: what a bank takes back of a payment is taken of its credit, once, and given back when the dispute is won.
+"""Disputes: what a bank takes back of a payment is taken from its credit, once, and restored when the dispute is won.
 
-The processor's news is only a hint: the dispute is fetched, and its state applied by the table DISPUTE_STATES. What was
-missed is made up for (a dispute first heard of when it is lost was open before); what comes late changes nothing.
+The processor's event is only a hint: the dispute is fetched, and its state applied by the table DISPUTE_STATES. Missed
+steps are made up for (a dispute first heard of when it is lost was open before); late ones change nothing.
 """
 
 from functools import partial

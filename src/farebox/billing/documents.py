@@ -1,4 +1,4 @@
-"""Invoices and credit notes: numbered without gaps, issued once for each cause, shown to their owner only."""
+"""Invoices and credit notes: numbered without gaps, issued once per cause, shown only to their owner."""
 
 import re
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""How an account's owner comes to the billing page: a link that works once, then a session of half a day.
+"""How an account's owner gets to the billing page: a single-use link, then a session of half a day.
 
-Links and sessions are 32 random bytes that only the owner's browser keeps; the database has their keyed hashes.
+Links and sessions are 32 random bytes that only the owner's browser keeps; the database has keyed hashes of them.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
-"""News from the payment processor: webhooks, sweeps of what they missed, and browsers that come back.
+"""Events from the payment processor: webhooks, sweeps for missed ones, and returning browsers.
 
-An event is verified, stored and acknowledged at once; then it is worked at, as often as it takes. It is a hint only:
-the object that it names is fetched, and its state as of now applied. So order and number of events do not matter.
+An event is verified, stored and acknowledged at once; then it is processed, as often as it takes. It is only a hint:
+the object that it names is fetched, and its current state applied. So order and number of events do not matter.
 """
 
 import asyncio

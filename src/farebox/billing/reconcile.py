@@ -1,8 +1,8 @@
-"""Reconciliation: every night our books are held against the processor's, in both directions, to the cent.
+"""Reconciliation: every night our books are compared with the processor's, in both directions, to the cent.
 
-Every paid invoice of ours has one credit of its amount, every credit its paid invoice; refunds and disputes agree. What
-does not is a row of `findings` and a line in the log. News that was missed is applied, by the same code that applies a
-webhook, where no more than AUTO_CENTS are at stake; nothing else is ever mended by itself.
+Every paid invoice of ours has one credit of its amount, every credit its paid invoice; refunds and disputes match.
+Anything else is a row of `findings` and a log line. Missed events are applied, by the same code that applies a webhook,
+if no more than AUTO_CENTS are at stake; nothing else is ever corrected automatically.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Refunds: credit is taken in the transaction that writes the row; then the processor is asked to pay the money back.
+"""Refunds: credit is taken in the transaction that writes the row; then the processor is asked to return the money.
 
-The processor's key is derived from the row, so asking again is harmless; what it answers, by whatever way the news
-comes, is applied by the table REFUND_STATES: once. Refunds made at the processor itself are told by `apply_refund`.
+The processor's key is derived from the row, so asking again is harmless; its answer, whichever way it arrives, is
+applied by the table REFUND_STATES: once. Refunds made at the processor itself are reported through `apply_refund`.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What news of a refund does, inside the caller's transaction: the state, the credit, the credit note, the notice."""
+"""What an event about a refund does, inside the caller's transaction: state, credit, credit note, notice."""
 
 import msgspec
 import structlog

@@ -1,4 +1,4 @@
-"""What an account's owner reads about money: balance, usage, the running month, the statement, the lots."""
+"""What an account's owner reads about money: balance, usage, the current month, the statement, the lots."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The causes of failed calls, in words of which there are few: what metrics count them by."""
+"""The causes of failed calls, as a small set of words that metrics count by."""
 
 from typing import Final
 

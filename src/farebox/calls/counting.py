@@ -1,4 +1,4 @@
-"""Counting by tokenizers: in a helper process, since loading one takes half a second, and texts may be long."""
+"""Counting with tokenizers: in a helper process, since loading one takes half a second, and texts may be long."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Why the ledger did not admit a hold, as the answer to whoever asked for it."""
+"""Why the ledger did not admit a hold, as an error for the caller."""
 
 from farebox.calls import spending_limit
 from farebox.errors import ACCESS_DENIED, CREDIT_HELD, NO_CREDIT, TOP_UP_UNDER_WAY, Problem

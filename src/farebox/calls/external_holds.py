@@ -1,4 +1,4 @@
-"""Holds for applications that do not route their calls through Farebox: reserve, work, then charge what it cost.
+"""Holds for applications that do not route their calls through Farebox: reserve, work, then charge the actual cost.
 
 The application names each hold; the name makes every step safe to repeat. A hold has no owner among our processes: no
 restart ends it, only its application or its expiry does. What is settled counts in usage, statement and spending limit.

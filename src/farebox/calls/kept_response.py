@@ -1,4 +1,4 @@
-"""How much of an answer is kept in memory: for its reader, for a client that gets it whole, and for the log."""
+"""How much of a response is kept in memory: for its reader, for a client that gets it whole, and for the log."""
 
 from typing import Final
 

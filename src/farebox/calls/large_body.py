@@ -1,7 +1,7 @@
-"""Whether a large body is worth reading: not from an account that certainly cannot pay for it.
+"""Whether a large body is worth reading: not if the account certainly cannot pay for it.
 
-Only what is certain is refused here, by one look at the balance. A body up to LARGE_BODY is read anyway, because to
-look would cost more than to read: such a call is refused by its hold, as exactly as any.
+Only certain cases are refused here, after one look at the balance. A body up to LARGE_BODY is read anyway, because
+checking would cost more than reading: such a call is refused by its hold, just as exactly.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
-"""What a provider answers on the operator's key: what is the operator's own stays with the operator.
+"""What a provider returns on the operator's key: what concerns only the operator stays with the operator.
 
-Where the key is refused, or its account has no credit, the caller is told in our words, and the operator by an alarm.
-Anything else passes, without the key. With a key of the caller's own nothing of this applies.
+If the key is rejected, or its account has no credit, the caller is told in our words, and the operator by an alarm.
+Anything else passes, without the key. None of this applies to a caller's own key.
 """
 
 import re

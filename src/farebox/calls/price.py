@@ -1,4 +1,4 @@
-"""What an answer costs: the provider's figures unless they cannot be, else what was seen to be delivered (ADR 18)."""
+"""What a response costs: the provider's figures unless impossible, else what was seen to be delivered (ADR 18)."""
 
 import math
 from collections.abc import Callable

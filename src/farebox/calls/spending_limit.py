@@ -1,6 +1,6 @@
-"""An account's spending limit: set it, lift it, say what is spent of it, and tell the caller whom it refused.
+"""An account's spending limit: set it, remove it, report what is spent of it, and tell the caller it refused.
 
-The limit itself is decided in the transaction of the hold (ledger.posting); nothing here is asked for admission.
+The limit itself is decided in the transaction of the hold (ledger.posting); nothing here is consulted for admission.
 """
 
 from dataclasses import dataclass

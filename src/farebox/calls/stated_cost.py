@@ -1,4 +1,4 @@
-"""The provider's own stated cost is the truth where its documentation says so; our computation stays beside it."""
+"""The provider's own stated cost is authoritative if its documentation says so; our computation is kept beside it."""
 
 from msgspec.structs import replace
 

@@ -1,8 +1,8 @@
-"""Which of a model's prices a call has: of the tiers, geographies and speeds that it asks for and that it gets.
+"""Which of a model's prices applies to a call, given the tiers, geographies and speeds it requests and gets.
 
-None of them is silently the standard price. What neither price list nor supplement knows is refused where it is asked
-for, and where a provider applies it unasked, it is charged at the dearest factor known of that provider, and the
-operator is told.
+None of them is silently charged at the standard price. What neither price list nor supplement knows is refused if it is
+requested; if a provider applies it unasked, it is charged at the highest multiplier known for that provider, and the
+operator is notified.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Models that OpenRouter serves and no list has a price for: its router, its image and embedding models, variants.
 
-What such a call costs, OpenRouter states in the answer. Until then it is held by the most that it may cost: the
-request's own `provider.max_price`, and where that leaves something out, the operator's bound. Both go with the request,
-so that OpenRouter keeps to them.
+OpenRouter states the cost of such a call in the response. Until then the hold is the most it may cost: the request's
+own `provider.max_price` or, for what that leaves out, the operator's bound. Both go with the request, so that
+OpenRouter respects them.
 """
 
 from decimal import Decimal

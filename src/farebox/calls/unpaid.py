@@ -1,7 +1,7 @@
-"""How much work an account may leave unpaid by giving calls up before their answer begins.
+"""How much work an account may leave unpaid by abandoning calls before their response begins.
 
-What the provider did for such a call, and bills, nobody tells. Where it is at work on it all the same, the most that it
-can be counts: the hold, less what was charged.
+Nobody reports what the provider did, and bills, for such a call. If it keeps working on it, the worst case counts: the
+hold, minus what was charged.
 """
 
 from farebox.calls.model import Call

@@ -1,6 +1,6 @@
-"""Watching over a call while it waits for the provider: the client's going away, silence, and the longest time.
+"""Watching over a call while it waits for the provider: a client that disconnects, silence, and the longest duration.
 
-One timer serves all three, because a timer for every chunk would cost more than the chunk.
+One timer serves all three, because a timer per chunk would cost more than the chunk.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`farebox billing-link`: lets an account's owner in to the billing page."""
+"""`farebox billing-link`: gives an account's owner access to the billing page."""
 
 import typer
 

@@ -28,7 +28,7 @@ from farebox.cli import (
 from farebox.cli.session import Session, Stopped, session_of
 from farebox.settings import SettingsError
 
-_HELP = """Farebox: a self-hosted AI gateway that is paid before the ride.
+_HELP = """Farebox: a self-hosted AI gateway with prepaid billing.
 
 \b
 Try it, without any setting:

@@ -1,4 +1,4 @@
-"""`farebox webhook`, `farebox messages`: where messages are sent, and what became of them."""
+"""`farebox webhook`, `farebox messages`: where messages are sent, and the state of their deliveries."""
 
 from typing import TYPE_CHECKING, Annotated
 

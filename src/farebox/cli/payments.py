@@ -1,4 +1,4 @@
-"""`farebox payments`: news of the payment processor, whether its books and ours agree, and who invoices go to."""
+"""`farebox payments`: the processor's events, whether its books and ours match, and who invoices are made out to."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Annotated

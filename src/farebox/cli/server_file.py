@@ -1,7 +1,7 @@
-"""What a running server leaves in the data folder for the commands beside it: its address, and the demo's fake Stripe.
+"""What a running server leaves in the data folder for commands run beside it: its address, and the demo's fake Stripe.
 
 `farebox serve --port 9000` sets no variable that another terminal sees, and the demo's payment processor has an address
-that nobody configured. Settings that name another payment processor, or a public URL, go before what stands here.
+that nobody configured. Settings that name another payment processor, or a public URL, take precedence over this file.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What every command starts from: the settings, the database, the clock; made when first asked for."""
+"""What every command starts from: the settings, the database, the clock; created on first use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

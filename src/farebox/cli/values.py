@@ -1,4 +1,4 @@
-"""How values are written on the command line: money, moments, percentages, rates; and the options that recur."""
+"""How values are written on the command line: money, times, percentages, rates; and the options that recur."""
 
 import re
 from datetime import UTC, datetime

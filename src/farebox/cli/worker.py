@@ -1,7 +1,7 @@
-"""One gateway process of several: `python -m farebox.cli.worker`, started by farebox.cli.workers and by nobody else.
+"""One gateway process of several: `python -m farebox.cli.worker`, started only by farebox.cli.workers.
 
-It reads one line from standard input, which says what it serves with, and writes one to standard output: that it
-serves, or why it cannot. Its standard input ends when the process that started it is gone.
+It reads one line from standard input, with its configuration, and writes one to standard output: that it serves, or why
+it cannot. Its standard input ends when the process that started it is gone.
 """
 
 import socket

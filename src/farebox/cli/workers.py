@@ -1,8 +1,8 @@
-"""`farebox serve --workers N`: this process starts N gateway processes on one port, and starts those again that die.
+"""`farebox serve --workers N`: this process starts N gateway processes on one port, and restarts those that die.
 
-It keeps the port, and in the demo the provider and the fake Stripe, and takes no calls itself. Each worker is a process
-of its own (farebox.cli.worker) that shares nothing with the others but the database. Where this process is killed, the
-workers find their standard input at its end, and stop.
+It keeps the port and, in the demo, the provider and the fake Stripe, and takes no calls itself. Each worker is a
+separate process (farebox.cli.worker) that shares only the database with the others. If this process is killed, the
+workers reach the end of their standard input, and stop.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """What the demo provider answers, whatever the wire format: the words, how they end, and their exact usage.
 
-The rule of output tokens: one for each word delivered, over all choices, and the reasoning that was told.
+Output tokens: one for each word delivered, over all choices, plus the reported reasoning.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Sending an answer as its directives say: late, in pieces, broken, or not at all."""
+"""Sending a response as its directives say: late, in pieces, broken, or not at all."""
 
 import asyncio
 from collections.abc import Iterable, Iterator

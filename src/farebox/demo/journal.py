@@ -1,4 +1,4 @@
-"""What the demo provider remembers of the calls it got, for tests to look at."""
+"""What the demo provider remembers of the calls it received, for tests to inspect."""
 
 from collections import deque
 from dataclasses import dataclass

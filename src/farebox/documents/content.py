@@ -1,4 +1,4 @@
-"""What each document says. Stored as JSON when a document is issued, so that a later change elsewhere leaves it alone.
+"""What each document says. Stored as JSON when a document is issued, so that later changes elsewhere do not affect it.
 
 Amounts are US cents on invoices and credit notes, nano-dollars on statements; times are milliseconds since the epoch.
 """

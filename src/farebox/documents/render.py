@@ -1,4 +1,4 @@
-"""Documents to PDF, by typst: in memory, without packages, network or files but the templates of this package."""
+"""Documents to PDF, by typst: in memory, without packages, network or files except the templates of this package."""
 
 import asyncio
 from collections.abc import Callable

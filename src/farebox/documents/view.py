@@ -1,4 +1,4 @@
-"""What a template is given: all text of a document, ready to be set. Templates only say where it stands."""
+"""What a template is given: all text of a document, ready to be set. Templates only arrange it."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""Where every request enters: to the data plane or the control plane; and where every error becomes an answer."""
+"""Where every request enters: routes to the data plane or the control plane, and turns every error into a response."""
 
 import itertools
 from collections.abc import Awaitable, Callable

@@ -1,6 +1,6 @@
 """Our exchange on any ASGI server, and in a test without a server: `asgi_app(handler)`.
 
-An answer is handed over when the handler has returned, the chunks of a stream at once.
+A response is handed over when the handler has returned, the chunks of a stream at once.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Who is calling the control plane, and whether they may.
 
 Credentials are an access token (`Authorization: Bearer`), or a user's e-mail address and key (`X-Auth-Email` with
-`X-Auth-Key`). The TypeScript client sends all it has: a valid token wins, then the key; else the token's fault is told.
+`X-Auth-Key`). The TypeScript client sends all it has: a valid token wins, then the key; otherwise the token's error is
+reported.
 """
 
 import re

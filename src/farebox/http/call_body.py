@@ -1,4 +1,4 @@
-"""The body of a model call: all of it, without the codings it was sent in, within bounds."""
+"""The body of a model call: complete, without its content codings, within bounds."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Who calls: the address of the client, through proxies that are trusted to tell it.
+"""The client's address, through proxies that are trusted to report it.
 
-Each proxy adds the address of whoever called it to the right of what it was given, so that from the right, the first
-address that is not a trusted proxy's is the client's. What stands left of it anybody may have written. Of the two
-headers only the one is read that the operator names: the other one passes through a proxy that does not know it.
+Each proxy appends the address of its peer to the right of what it received, so that from the right, the first address
+that is not a trusted proxy is the client's. Anything left of it may have been written by anyone. Of the two headers
+only the one the operator configured is read: a proxy that does not know the other one passes it on.
 """
 
 import re

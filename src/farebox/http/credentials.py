@@ -1,6 +1,6 @@
 """Who calls the data plane, and who pays: our access token, and possibly the caller's own provider key.
 
-A token of ours is known by its prefix wherever it is sent, and is never forwarded. Anything else in a header that can
+Our token is recognized by its prefix wherever it is sent, and is never forwarded. Anything else in a header that can
 carry a provider key is the caller's own: it is forwarded, and the account is not charged.
 """
 

@@ -1,7 +1,7 @@
-"""Calls from pages of other origins (CORS, in the Fetch standard): which may, and what their browsers are told.
+"""Calls from pages of other origins (CORS, in the Fetch standard): which are allowed, and what their browsers are told.
 
 Pages send their token in a header, never a cookie, so credentials in the browser's sense are not allowed, and every
-header of an answer may be read.
+response header may be read.
 """
 
 import re

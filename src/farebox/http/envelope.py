@@ -1,4 +1,4 @@
-"""What the control plane answers with: Cloudflare's v4 envelope around results and around errors.
+"""What the control plane returns: Cloudflare's v4 envelope around results and errors.
 
 Every envelope has `result`, `success`, `errors` and `messages`; a page has `result_info` too.
 """

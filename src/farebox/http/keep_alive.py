@@ -1,8 +1,8 @@
-"""Comments in the silences of an event stream, so that no proxy between us and the client takes it for dead.
+"""Comments during silences of an event stream, so that no proxy between us and the client considers it dead.
 
 A comment is a line that begins with a colon (WHATWG HTML, 9.2.6). Clients skip it, but not all: Google's SDK for Python
-raises on one (google-genai 3.6.1), LiteLLM ends a stream of Gemini's there without a word (1.110.2). So none is sent
-in a form whose SDKs have not been seen to take them before the first event, between events and before the last.
+raises on one (google-genai 3.6.1), LiteLLM silently ends a Gemini stream there (1.110.2). So none is sent in a format
+whose SDKs have not been seen to accept them before the first event, between events and before the last.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""`GET /metrics`: for Prometheus, at a port of its own, or at the main one for whoever has the operator's token.
+"""`GET /metrics` for Prometheus: on a separate port, or on the main one for requests with the operator's token.
 
-Where neither is set, there is no such page.
+If neither is configured, the page does not exist.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The list of models that an account can call on the operator's keys, in OpenAI's form."""
+"""The list of models that an account can call with the operator's keys, in OpenAI's format."""
 
 import msgspec
 

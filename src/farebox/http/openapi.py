@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the route table and the types that decode and encode: it cannot differ from them."""
+"""The OpenAPI document, generated from the route table and the types that decode and encode: it cannot differ."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,10 +1,10 @@
-"""Errors of the data plane, in the shape that the provider's SDK understands and with Cloudflare's gateway codes.
+"""Errors of the data plane, in the format that the provider's SDK understands and with Cloudflare's gateway codes.
 
-Cloudflare answers `{"success": false, "error": [{code, message}], …}` with `error` an array; OpenAI's SDKs take that.
+Cloudflare returns `{"success": false, "error": [{code, message}], …}` with `error` an array; OpenAI's SDKs accept that.
 Anthropic's and Google's SDKs read an object under `error`, so their paths get that object, with the same code in it.
 
-Codex is a client of its own (seen with 0.171): a 402 it asks again five times; a 429 ends its run at once, in its own
-words, but for a `usage_limit_reached`, beside which it shows the text of one header. So that is what it gets.
+Codex is a special case (seen with 0.171): it retries a 402 five times; a 429 ends its run at once, with its own
+message, except for a `usage_limit_reached`, with which it shows the text of one header. So that is what it gets.
 """
 
 from typing import Any, Literal, TypeAlias

@@ -1,7 +1,7 @@
-"""Where the public URL has a path: requests with it and without it are the same, and the pages' own addresses have it.
+"""Serving below a path of the public URL: requests with and without it are equal, and the pages' own URLs include it.
 
-A proxy in front may take the path off, or pass it on. Pages write their addresses from our own root, in one form
-(pages/templates): here they are moved below the path, all of them, so that no page can forget it.
+A proxy in front may strip the path or pass it on. Pages write their URLs from our own root, in one form
+(pages/templates): here all of them are moved below the path, so that no page can forget it.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""How often we do what is dear for others: ask the payment processor, open its pages, make PDFs, write elsewhere.
+"""How often we do what is expensive: ask the payment processor, open its pages, make PDFs, send messages.
 
-The processor's own rate limit is shared by all accounts, so none may use it up, and least of all somebody unknown.
-Counted in this process; a restart begins anew.
+The processor's own rate limit is shared by all accounts, so none may use it up, least of all an anonymous client.
+Counted in this process; a restart starts from zero.
 """
 
 from dataclasses import dataclass

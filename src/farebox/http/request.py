@@ -1,4 +1,4 @@
-"""What a handler of the control plane is given: an authenticated request whose path has been understood."""
+"""What a handler of the control plane receives: an authenticated request whose path has been parsed."""
 
 import asyncio
 from collections.abc import Mapping

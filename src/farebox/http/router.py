@@ -1,4 +1,4 @@
-"""The router: a table of routes made into a tree of path segments, one dictionary look-up a segment."""
+"""The router: a table of routes turned into a tree of path segments, one dictionary lookup per segment."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable

@@ -1,4 +1,4 @@
-"""Where the answer of a model call goes: into its HTTP exchange, with the headers that name the call."""
+"""Where the response of a model call goes: into its HTTP exchange, with the headers that identify the call."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Taking bodies apart: small ones here, others in a helper process, where they keep nobody waiting."""
+"""Parsing request bodies: small ones here, others in a helper process, where they block nobody."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar

@@ -1,7 +1,7 @@
-"""Bodies and query parameters into typed structs, with Cloudflare's (zod's) words for what is wrong with them.
+"""Bodies and query parameters into typed structs, with Cloudflare's (zod's) wording for errors.
 
-msgspec decides what is valid; this module only runs it field by field, so that every fault is reported at once, and
-says its findings in the words that clients of Cloudflare know.
+msgspec decides what is valid; this module only runs it field by field, so that every error is reported at once, in the
+wording that Cloudflare's clients know.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Where the payment processor's webhooks arrive: `POST /webhooks/stripe`, open to anyone, judged by its signature."""
+"""Where the processor's webhooks arrive: `POST /webhooks/stripe`, open to anyone, authenticated by signature."""
 
 from farebox.billing import processor_events
 from farebox.http.envelope import Response, plain

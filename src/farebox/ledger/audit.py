@@ -1,8 +1,8 @@
 """The audit: replays every account from its transfers and its holds, and reports each difference. `farebox check`.
 
-It shares nothing with posting but the table of books, so that a mistake made there is not made here again. It may run
-beside a live server: each account is read in one snapshot of its own. Of an account it keeps in memory what is left of
-its lots, never its transfers.
+It shares nothing with posting but the table of books, so that a mistake made there is not repeated here. It may run
+beside a live server: each account is read in its own snapshot. Of an account it keeps in memory what is left of its
+lots, never its transfers.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the audit can find: the stable words, and one difference as a value."""
+"""What the audit can find: stable names, and one difference as a value."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,9 @@
-"""Bytes that exchanges keep in memory, counted by account and in all: bodies that come, and answers that wait.
+"""Bytes that exchanges keep in memory, counted by account and in total: bodies that arrive, and responses that wait.
 
-An account may hold so many, and never more than half of what the others leave: however many one sends, the next one
-finds room. What comes before anybody has said who they are (heads, bodies nobody asked for) is counted as one account
-of its own. A body that tells its length is counted whole before it is read, so that what is admitted can be finished.
+An account may hold a certain amount, and never more than half of what the others leave: however many one sends, the
+next one finds room. What arrives before authentication (request heads, bodies nobody asked for) is counted as an
+account of its own. A body with a declared length is counted whole before it is read, so that what is admitted can be
+finished.
 """
 
 from typing import Final, Literal

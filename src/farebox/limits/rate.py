@@ -1,7 +1,7 @@
-"""Rate limits: so many calls in a window, per gateway.
+"""Rate limits: so many calls per window, per gateway.
 
-Counted in this process; a restart begins anew. Where several processes serve one database, each tells the others what
-it has counted and learns what they have (limits.sharing); what is counted between two such exchanges, it does not see.
+Counted in this process; a restart starts from zero. If several processes serve one database, each reports its counts
+and reads the others' (limits.sharing); it does not see what is counted between two such exchanges.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Rate limits across processes: each adds what it counted to the sums in the database, and learns the sums."""
+"""Rate limits across processes: each adds its counts to the sums in the database, and reads the sums."""
 
 from functools import partial
 

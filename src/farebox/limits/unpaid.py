@@ -1,8 +1,8 @@
-"""Work that accounts leave unpaid: what a provider may bill of calls that were given up before their answer began.
+"""Work that accounts leave unpaid: what a provider may bill for calls abandoned before their response began.
 
-A bucket for each account, in nano-dollars. It leaks evenly, and what the account pays is taken out of it, so that who
-gives up a call now and then, and pays for the others, is never near the limit. Counted in this process; a restart
-begins anew.
+A leaky bucket per account, in nano-dollars. It drains evenly, and what the account pays is deducted, so that whoever
+abandons a call now and then, and pays for the others, is never near the limit. Counted in this process; a restart
+starts from zero.
 """
 
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Messages on their way out: signed webhooks over HTTP, and e-mail."""
+"""Outgoing messages: signed webhooks over HTTP, and e-mail."""

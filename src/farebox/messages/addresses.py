@@ -1,7 +1,7 @@
 """Which network addresses a message may be sent to: the public ones, unless the operator allows others.
 
-A URL comes from an account's owner, and the server stands inside the operator's network: without this, a webhook would
-be a way into it.
+A URL comes from an account's owner, and the server is inside the operator's network: without this check, a webhook
+would be a way into it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the e-mail of each kind of notice says."""
+"""The e-mail text of each kind of notice."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

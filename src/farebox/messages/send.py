@@ -1,4 +1,4 @@
-"""One webhook sent once: POST to an address that was checked, no redirects, little time, little read."""
+"""One attempt to deliver a webhook: POST to a checked address, no redirects, little time, little read."""
 
 import asyncio
 import re

@@ -1,6 +1,6 @@
-"""Signatures of webhooks, as Standard Webhooks writes them (standardwebhooks.com, version 1.0.0).
+"""Signatures of webhooks, in the format of Standard Webhooks (standardwebhooks.com, version 1.0.0).
 
-The signed text is `id.timestamp.body`; the key is what follows `whsec_` in the secret, out of base64.
+The signed text is `id.timestamp.body`; the key is the base64-decoded part of the secret after `whsec_`.
 """
 
 import base64

@@ -1,1 +1,1 @@
-"""What can be seen of a running server from outside, for Prometheus. docs/metrics.md explains each metric."""
+"""What can be observed of a running server from outside, for Prometheus. docs/metrics.md explains each metric."""

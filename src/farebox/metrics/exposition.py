@@ -1,7 +1,7 @@
-"""What was counted, written down in the forms that Prometheus reads. The only module that knows prometheus-client.
+"""The counts, written in the formats that Prometheus reads. The only module that knows prometheus-client.
 
-Money and durations are kept as integers and divided here, once. A floating-point number tells nano-dollars apart up to
-four million dollars; above that a figure is off by a nano-dollar or two, and the errors do not add up.
+Money and durations are kept as integers and divided here, once. A floating-point number resolves nano-dollars up to
+four million dollars; above that a figure is off by a nano-dollar or two, and the errors do not accumulate.
 """
 
 import platform

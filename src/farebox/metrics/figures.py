@@ -1,4 +1,4 @@
-"""The database's figures, asked for at most every few seconds however often somebody looks."""
+"""The database's figures, queried at most every few seconds however often somebody scrapes."""
 
 import asyncio
 

@@ -1,6 +1,6 @@
-"""The metrics of one process: what the rest of the program counts by, and the samples that are taken now and then.
+"""The metrics of one process: what the rest of the program counts with, and the samples taken periodically.
 
-Nothing here raises: whatever is wrong with a metric, the call goes on.
+Nothing here raises: whatever is wrong with a metric, the call continues.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
     python -m farebox.offload.helper SOCKET MEMORY_BYTES CPU_SECONDS
 
-It gives way to the gateway (nice), is the first that a machine without memory ends, and ends itself where a piece of
-work takes more memory or processor time than it may.
+It yields to the gateway (nice), is the first to be killed when the machine runs out of memory, and ends itself if a
+piece of work takes more memory or CPU time than allowed.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The gateway's side: who is served next, by which helper, and what becomes of a helper that does not answer."""
+"""The gateway's side: who is served next, by which helper, and what happens to a helper that does not answer."""
 
 import asyncio
 import pickle

@@ -1,4 +1,4 @@
-"""One helper process as the gateway holds it. Its methods wait: they are for threads."""
+"""One helper process as the gateway sees it. Its methods block: call them from threads."""
 
 import contextlib
 import pickle

@@ -1,7 +1,7 @@
-"""What an operator does: accounts, tokens, users, money given, providers, prices, markups.
+"""What an operator does: accounts, tokens, users, grants, providers, prices, markups.
 
-Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as a
-writer's job. Each either does the act whole or raises Refused and has changed nothing that is then committed.
+Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as jobs
+of the writer. Each either completes or raises Refused, and then has changed nothing that is committed.
 """
 
 import re

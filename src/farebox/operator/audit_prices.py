@@ -1,4 +1,4 @@
-"""Prices one can trust: what we charge by, beside what others publish and what providers state."""
+"""Checking prices: what we charge by, compared with what others publish and what providers state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

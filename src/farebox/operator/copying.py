@@ -1,7 +1,7 @@
-"""Moving house: copies a whole installation from one database into another, and proves that nothing is missing.
+"""Copies a whole installation from one database into another, and proves that nothing is missing.
 
-It goes on where an earlier copy was cut off. The target is complete when `copy_installation` returns, and not before:
-until then no other command opens it.
+It resumes where an earlier copy was interrupted. The target is complete when `copy_installation` returns, and not
+before: until then no other command opens it.
 """
 
 from collections.abc import Callable, Iterator

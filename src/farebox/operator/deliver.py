@@ -1,4 +1,4 @@
-"""The attempts to deliver messages: many at once, few to one place, each by one process; and when to try again."""
+"""Delivery attempts: many at once, few to one endpoint, each by one process; and when to retry."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Where messages are sent: the endpoints of accounts and of the operator, each with a signing secret of its own.
+"""Where messages are sent: the endpoints of accounts and of the operator, each with its own signing secret.
 
 The first half runs inside the caller's transaction (the command line opens one); the second is for a server.
 """

@@ -1,4 +1,4 @@
-"""Notices to their readers: which places each goes to, the attempts to deliver it, and sending it once more."""
+"""Notices and their recipients: which endpoints each goes to, its delivery attempts, and sending it again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

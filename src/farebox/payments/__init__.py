@@ -1,1 +1,1 @@
-"""Payments: the processor behind a protocol, what a purchase costs, and the states that money in goes through."""
+"""Payments: the processor behind a protocol, what a purchase costs, and the states of top-ups, refunds and disputes."""

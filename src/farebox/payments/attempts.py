@@ -1,4 +1,4 @@
-"""The noun that guards and declines count: one charge of a card that was tried."""
+"""The noun that guards and declines count: one attempted charge of a card."""
 
 from typing import Literal, TypeAlias
 

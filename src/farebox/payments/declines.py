@@ -1,4 +1,4 @@
-"""Declines: what a bank's no means, how long to wait after it, and how often the card networks let anybody ask again.
+"""Declines: what a decline code means, how long to wait after it, and how often the card networks allow a retry.
 
 Pure tables and arithmetic; times are milliseconds. README.md beside this file gives the reasons.
 """

@@ -1,7 +1,7 @@
 """Guards: how often and how much auto top-up may charge, whatever else goes wrong. Pure functions over attempt rows.
 
-Their counts come from rows that were committed before each charge, so a crash, a second process or a forgotten cache
-cannot open them. Amounts are US cents unless they say nanos; times are milliseconds.
+Their counts come from rows that were committed before each charge, so a crash, a second process or a lost cache cannot
+circumvent them. Amounts are US cents unless they say nanos; times are milliseconds.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What every object we make at the processor says about us: whose it is, and which row of ours asked for it."""
+"""The metadata on every object we create at the processor: which account it belongs to, and which row requested it."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The nouns of money in: cards, top-ups, rules, refunds, disputes. Amounts are US cents, times milliseconds."""
+"""The nouns of payments: cards, top-ups, rules, refunds, disputes. Amounts are US cents, times milliseconds."""
 
 from typing import Literal, TypeAlias
 

@@ -1,8 +1,8 @@
 """The payment processor as the rest of the program sees it. payments.stripe is the one implementation.
 
-Every method is one or more network calls and is never made inside a database transaction. What creates something takes
-a `key` derived from the row that asks for it: the same call again, after a crash or a lost answer, does it once.
-Amounts are US cents; times are milliseconds since the Unix epoch.
+Every method is one or more network calls and is never called inside a database transaction. What creates something
+takes a `key` derived from the row that requests it: the same call again, after a crash or a lost response, does it
+once. Amounts are US cents; times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

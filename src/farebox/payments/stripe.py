@@ -1,7 +1,7 @@
-"""Stripe, by its official SDK (API 2026-10-28.endive): the only module that knows it. See payments.processor.
+"""Stripe, through its official SDK (API 2026-10-28.endive): the only module that knows it. See payments.processor.
 
-The SDK retries nothing here: our state machines do, under the same keys. What Stripe answers under a key it repeats for
-24 hours, failures (5xx) included; so after a failure the object itself is looked at before anything is believed lost.
+The SDK retries nothing here: our state machines do, under the same keys. Stripe repeats its response to a key for 24
+hours, failures (5xx) included; so after a failure the object itself is fetched before anything is considered lost.
 """
 
 import contextlib

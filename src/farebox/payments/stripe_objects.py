@@ -1,4 +1,4 @@
-"""Stripe's objects, as JSON, made into the nouns of money in. Knows the shapes of API 2026-10-28.endive, no client."""
+"""Stripe's objects, as JSON, converted to the nouns of payments. Knows API 2026-10-28.endive, but no client."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

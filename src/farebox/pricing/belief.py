@@ -1,4 +1,4 @@
-"""Which usage can be. What a provider reports is believed however large it is, unless no such call can have used it.
+"""Which usage is possible. A provider's figures are trusted however large, unless no such call can have used them.
 
 The bound has nothing to do with the hold: a true figure above the hold is an overrun, not a lie.
 """

@@ -1,4 +1,4 @@
-"""What is made of several prices: the cost of a call that ran several models, and prices made of other prices."""
+"""Combining several prices: the cost of a call that ran several models, and prices made of other prices."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""The most output tokens that a model can produce in one answer, where the request does not say.
+"""The most output tokens that a model can produce in one response, if the request does not say.
 
-Too low a figure would let a call cost more than its hold; too high a one only holds more for the length of the call.
-So the table errs upwards, and names whole families by how their names begin. Source: the providers' model pages.
+Too low a figure would let a call cost more than its hold; too high a one only holds more for the duration of the call.
+So the table errs upwards, and names whole families by the prefix of their names. Source: the providers' model pages.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a call did cost, and what the account pays for it. Exact until the one rounding, in `charge_of`."""
+"""What a call cost, and what the account pays for it. Exact until the one rounding, in `charge_of`."""
 
 from collections.abc import Mapping
 from decimal import Decimal

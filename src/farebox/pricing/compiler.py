@@ -1,8 +1,8 @@
-"""The price list of genai-prices with our supplement, compiled into integer tables when a model is first asked for.
+"""The price list of genai-prices with our supplement, compiled into integer tables on first use of a model.
 
 What comes from the list equals genai-prices' own calculation to the last digit (tests/pricing/test_price_list.py, over
-every model). Its `calc_price` takes 195 µs a call; a lookup here about one. Its network updater is not used: the prices
-are those of the installed release, which the price version names.
+every model). Its `calc_price` takes 195 µs per call; a lookup here about one. Its network updater is not used: the
+prices are those of the installed release, which the price version names.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What is counted where a provider does not tell its usage: for charges, never for holds."""
+"""What is counted if a provider does not report usage: for charges, never for holds."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,5 @@
-"""What this process learned from answers that passed through it: the size of what ids stand for, and how much the uses
-of tools bring in. In memory and bounded; after a restart, or in another process, the rules for the unknown apply.
+"""What this process learned from responses that passed through it: the size of what IDs refer to, and how much tool
+uses bring in. In memory and bounded; after a restart, or in another process, the rules for the unknown apply.
 """
 
 from bisect import bisect_left, insort

@@ -1,7 +1,7 @@
-"""LiteLLM's published price map, read into the price keys that this project computes with, to compare with.
+"""LiteLLM's published price map, converted to the price keys that this project uses, for comparison.
 
-The map is JSON: a model's name (often with its provider before a slash) and its prices, in US dollars for one unit.
-It is read from the installed package, or from a file; nothing is fetched.
+The map is JSON: a model's name (often with its provider before a slash) and its prices, in US dollars per unit. It is
+read from the installed package, or from a file; nothing is fetched.
 """
 
 import json

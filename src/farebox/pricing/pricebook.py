@@ -1,6 +1,6 @@
-"""The operator's own prices and markups over the price list: what a model costs this account, and with what on top.
+"""The operator's own prices and markups over the price list: what a model costs this account, and the markup on top.
 
-A book never changes: when the operator edits a price, a new book is made over the same list and takes its place.
+A book never changes: when the operator edits a price, a new book is built over the same list and replaces it.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Decimal prices per price key become integer rates per meter, over one denominator.
 
-What the meters are, and which contains which, is the unit registry of genai-prices, with the few units that it lacks.
-A general meter's quantity holds its special ones' (`input_tokens` counts cached tokens); each unit is charged once, at
-the most special price it has.
+The meters, and which contains which, are those of genai-prices' unit registry, plus the few units that it lacks. A
+general meter's quantity includes its special ones' (`input_tokens` includes cached tokens); each unit is charged once,
+at the most specific price it has.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The supplement: dated prices from public sources for what genai-prices lacks.
 
-Models that it does not list, meters that it has no unit or no price for, and what tiers, geographies and speeds cost
-that it does not know. `supplement.json` is shipped with the package; an operator may put another in its place (`farebox
-price supplement --load FILE`). The operator's own prices go before it, and so does the list wherever it has a price.
+Models that it does not list, meters that it has no unit or price for, and the cost of tiers, geographies and speeds
+that it does not know. `supplement.json` is shipped with the package; an operator may replace it (`farebox price
+supplement --load FILE`). The operator's own prices take precedence over it, and so does the list wherever it has one.
 """
 
 from collections.abc import Iterable, Mapping

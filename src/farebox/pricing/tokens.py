@@ -1,7 +1,7 @@
-"""Exact token counts, for models whose tokenizer is published: the second try of a balance too small for the bound.
+"""Exact token counts, for models whose tokenizer is published: the second try if a balance is too small for the bound.
 
-For every other model there is no exact count: a count by another model's tokenizer may be too low for a hold, and the
-bound by bytes stays. Only where a provider does not tell its usage such a count is charged (`approximate_tokens`).
+For every other model there is no exact count: a count by another model's tokenizer may be too low for a hold, so the
+byte bound stays. Only if a provider does not report usage is such a count charged (`approximate_tokens`).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""How much a model reads at once: the most that input which the request does not show can come to."""
+"""A model's context window: the most that input which the request does not show can amount to."""
 
 from farebox.pricing.model import ModelPrice
 

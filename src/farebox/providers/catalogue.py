@@ -1,8 +1,8 @@
-"""The providers: where they are, how they want their key, which of their paths can be metered, and how.
+"""The providers: their URLs, how they expect their key, which of their paths can be metered, and how.
 
-A new provider is a row here. Paths are looked at in their canonical form, the one that follows the provider's base URL;
-`moves` bring the other spellings that SDKs send into it. What no route names exactly is UNMETERED, so a path that
-Farebox does not understand can never be called on Farebox's account.
+A new provider is a row here. Paths are compared in their canonical form, the one that follows the provider's base URL;
+`moves` convert the other spellings that SDKs send. What no route names exactly is UNMETERED, so a path that Farebox
+does not understand can never be called on Farebox's account.
 """
 
 import re

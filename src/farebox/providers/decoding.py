@@ -1,4 +1,4 @@
-"""Answers that come compressed although they were asked for as they are: decoded as they come, and no bombs."""
+"""Responses that are compressed although not requested: decoded as they arrive, protected against bombs."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -1,8 +1,8 @@
 """A large body without its large values, so that single fields can be changed without going through all of it again.
 
-The outline is the body's outermost object in which each large value is replaced by a string that stands for it, and
-that the body does not hold. What changes a small body (`bodies.changed`) changes an outline as well; `edited` then
-puts the values back, byte for byte.
+The outline is the body's outermost object in which each large value is replaced by a placeholder string that does not
+occur in the body. What changes a small body (`bodies.changed`) changes an outline as well; `edited` then puts the
+values back, byte for byte.
 """
 
 import re

@@ -1,7 +1,8 @@
-"""Takes a key out of what passes, in whichever form it is echoed, and changes nothing else.
+"""Removes a key from what passes, in whichever form it is echoed, and changes nothing else.
 
-A key is looked for as it is, escaped as in JSON, percent-encoded as in a URL, and in base64, also in the midst of it
-(`Basic …`, a token that holds it). What is found is overwritten with as many asterisks, so that lengths stay right.
+A key is searched for verbatim, escaped as in JSON, percent-encoded as in a URL, and in base64, also inside a longer
+text (`Basic …`, a token that contains it). What is found is overwritten with as many asterisks, so that lengths stay
+right.
 """
 
 import base64

@@ -1,9 +1,9 @@
 """JSON without its bulk: what billing reads of a document that is too large to be kept.
 
-Pictures, sound, vectors and the probabilities of tokens make an answer large; usage, model and text never do. So the
-contents of long strings that are encoded data, the numbers of long arrays, and what else a token might have been
-(`top_logprobs`) are dropped while the bytes pass, and the rest is still JSON. Bytes
-are searched, never looked at one by one: the cost is that of copying them.
+Images, audio, vectors and token probabilities make a response large; usage, model and text never do. So the contents of
+long strings that are encoded data, the numbers of long arrays, and alternative tokens (`top_logprobs`) are dropped
+while the bytes pass, and the rest is still JSON. Bytes are searched, never inspected one by one: the cost is that of
+copying them.
 """
 
 import re

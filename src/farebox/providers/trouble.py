@@ -1,8 +1,8 @@
 """Trouble with the key: whether a provider's error is about the key it was called with, or about the request.
 
-Shapes as documented by the providers or seen in public reports of their users (docs/operating.md names them). A code, a
-type or a reason decides, wherever the error has it; a message only where a provider has nothing better, and only by how
-it begins, since what a request named may be quoted further on.
+Formats as documented by the providers or seen in public user reports (docs/operating.md names them). A code, a type or
+a reason decides, wherever the error has it; a message only if a provider has nothing better, and only by its beginning,
+since the rest may quote the request.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""What a serving process is made of: its services, cached configuration, leases, tasks, the journal, readiness."""
+"""What a running process consists of: its services, cached configuration, leases, tasks, the journal, readiness."""

@@ -1,4 +1,4 @@
-"""What the hot path needs to know of the configuration, cached; a change by any process is seen within a second."""
+"""The configuration that the hot path needs, cached; a change by any process is seen within a second."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,12 +1,12 @@
-"""Who serves, and whose calls are in doubt.
+"""Which processes serve, and whose calls are in doubt.
 
 On SQLite a server is alone: what is open when it starts was left by one that died. On PostgreSQL each serving process
-is a row that it renews every few seconds. Any of them may judge that another is gone: one whose row has not changed for
-a while, as long as the judge itself has been seeing the database. Clocks are not compared: the judge counts the time by
-its own since it last saw a change.
+is a row that it renews every few seconds. Any of them may declare another dead: one whose row has not changed for a
+while, provided that the observer itself could see the database all that time. Clocks are not compared: the observer
+measures by its own clock since it last saw a change.
 
-A process that is judged gone may only have been cut off. Its holds therefore expire rather than being released: should
-it come back, its charges still post.
+A process that is declared dead may only have been cut off. Its holds therefore expire rather than being released:
+should it come back, its charges still post.
 """
 
 from collections.abc import AsyncIterator, Mapping

@@ -1,7 +1,7 @@
-"""The journal: where the end of a call is kept while the database is away, and how it is posted afterwards.
+"""The journal: where the end of a call is kept during a database outage, and how it is posted afterwards.
 
-An answer's last byte waits until its charge is durable, in the database or in the journal. Entries are posted in order,
-with the same ids as before, so that one that had reached the database after all changes nothing.
+A response's last byte waits until its charge is durable, in the database or in the journal. Entries are posted in
+order, with their original IDs, so that one that had reached the database after all changes nothing.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Jobs that must have one doer, whatever the number of processes: a lease in the database, with an epoch."""
+"""Jobs that only one process may do at a time: a lease in the database, with an epoch."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

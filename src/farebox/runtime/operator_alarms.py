@@ -1,7 +1,7 @@
 """Operator alarms: what the operator should look into, and no tenant is told.
 
-Whoever finds something raises an alarm and goes on: nothing is waited for, and nothing is raised as an exception. A
-periodic job makes the alarms durable: a row for each matter (`farebox status` shows it), and once a day a message.
+Whoever finds something raises an alarm and continues: nothing is waited for, and nothing is raised as an exception. A
+periodic job makes the alarms durable: one row per subject (`farebox status` shows it), and one message a day.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""Whether this process can serve calls: the database takes a write for which there is room, and the journal a line.
+"""Whether this process can serve calls: the database accepts a write for which there is room, and the journal a line.
 
-It is asked by load balancers, and by anybody: however many ask, it is looked at once a second.
+Load balancers ask, and anyone else may: however many ask, it is checked at most once a second.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What metrics take samples of: the state of this process, as its parts tell it."""
+"""What metrics sample: the state of this process, as reported by its parts."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The outside world in one struct: whatever a use-case needs and a test may replace."""
+"""The outside world in one struct: whatever a use case needs and a test may replace."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

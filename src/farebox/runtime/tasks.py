@@ -1,4 +1,4 @@
-"""Work that goes on when the caller who began it has gone: a charge is never cut off in the middle by a lost client."""
+"""Work that continues after the caller who started it has gone: a charge is never cut off halfway by a lost client."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable

@@ -1,4 +1,4 @@
-"""What is said of a verdict by which a hold did not end as holds do: in the log and on the receipt."""
+"""How a verdict on a hold that did not end normally is described, in the log and on the receipt."""
 
 import structlog
 

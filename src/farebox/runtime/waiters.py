@@ -1,6 +1,6 @@
 """Waiting for money that other calls hold: a call is woken when any hold of its account ends in this process.
 
-Where other processes serve the same database, their holds end unheard: then a call that waits looks again now and then.
+Holds that end in other processes of the same database cannot wake it: then a waiting call checks periodically.
 """
 
 import asyncio

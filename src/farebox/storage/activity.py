@@ -1,7 +1,7 @@
-"""What a database does, counted: how large batches are, how long commits take, and what was done in them.
+"""Counting what a database does: the size of batches, the duration of commits, and what was done in them.
 
-A job notes what it does while it does it; the note counts when its transaction has been committed, and is forgotten
-where that is undone.
+A job notes what it does while it does it; the note counts when its transaction has been committed, and is discarded if
+that is rolled back.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The store of holds that applications make themselves: what they said of them. The holds are the ledger's."""
+"""The store of application holds: what applications said about them. The holds themselves are the ledger's."""
 
 import msgspec
 

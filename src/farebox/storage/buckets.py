@@ -1,7 +1,7 @@
-"""Buckets: into which one an account falls, and which numbers they have.
+"""Buckets: which one an account is assigned to, and their numbers.
 
 The number is what Citus hashes to find the node (docs/citus.md). So the numbers are chosen such that, with as many
-shards as there are buckets, each bucket has a shard to itself: consecutive numbers would leave some nodes idle. On one
+shards as there are buckets, each bucket has its own shard: consecutive numbers would leave some nodes idle. On one
 machine the numbers mean nothing. An account keeps its bucket for as long as it stays in its database.
 """
 

@@ -1,4 +1,4 @@
-"""The store of calls: one row a call, which is its log row and its receipt; and the hourly sums that reports read."""
+"""The store of calls: one row per call, which is its log row and its receipt; and the hourly sums that reports read."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,6 +1,6 @@
-"""Stores of the operator's configuration: providers, prices, markups, and the version that tells caches to forget.
+"""Stores of the operator's configuration: providers, prices, markups, and the version that invalidates caches.
 
-Whoever writes configuration bumps the version in the same transaction; every process looks at it twice a second.
+Whoever writes configuration increments the version in the same transaction; every process checks it twice a second.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The store's one look at all that `credit-balance` tells: one statement, as it is the most asked of all reads."""
+"""All that `credit-balance` returns, in one statement, as it is the most frequent of all reads."""
 
 import msgspec
 

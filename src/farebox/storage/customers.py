@@ -1,4 +1,4 @@
-"""The store of customers: an account's name at the payment processor, its saved cards, and who its invoices go to."""
+"""The store of customers: an account's ID at the payment processor, its saved cards, and who its invoices go to."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
-"""The store of deliveries: one row for a notice and a place it goes to, with when to try it next.
+"""The store of deliveries: one row per notice and endpoint, with the time of the next attempt.
 
-Several processes may deliver. Whoever is to make an attempt moves `next_at` from the time that was read to the end of
-a lease, in one statement: of all who try, one succeeds. Only that attempt may then say how it ended. Where its process
-dies, the delivery is due again when the lease is over.
+Several processes may deliver. Whoever makes an attempt moves `next_at` from the value it read to the end of a lease, in
+one statement: of all who try, one succeeds. Only that attempt may then record its result. If its process dies, the
+delivery is due again when the lease expires.
 """
 
 from collections.abc import Collection

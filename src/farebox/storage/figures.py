@@ -1,4 +1,4 @@
-"""What metrics are told of the database: a few counts, each over an index that holds what is open and nothing else."""
+"""The database's figures for metrics: a few counts, each over an index that contains only what is open."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

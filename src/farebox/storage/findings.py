@@ -1,6 +1,6 @@
-"""The store of findings: where our books and the processor's do not agree, and what became of it.
+"""The store of findings: where our books and the processor's do not match, and what became of it.
 
-A finding's id names what it is about, so the same one found again is one row.
+A finding's ID names its subject, so finding the same thing again is one row.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,12 +1,12 @@
-"""The journal's files: lines that are durable before anybody goes on, kept until what they say has been done.
+"""The journal's files: lines that are durable before anyone continues, kept until they have been carried out.
 
-A process has a file of its own, and holds its lock (flock) for as long as it lives. A file whose lock is free was left
-by a process that has ended: whoever gets the lock first, has it. A file is named, and thereby found by others, only
-once its lock is taken. Files of which everything has been done are removed, so that the folder is empty when all is
-well.
+A process has its own file, and holds its lock (flock) for as long as it lives. A file whose lock is free was left by a
+process that has ended: whoever gets the lock first owns it. A file gets its name, and can thereby be found by others,
+only once its lock is taken. Files that have been carried out completely are removed, so that the folder is empty when
+all is well.
 
-Each line begins with a checksum of the rest. One that was cut in half by a crash has been acknowledged to nobody; it is
-told apart by its checksum and passed over.
+Each line begins with a checksum of the rest. One that was cut in half by a crash was never acknowledged; its checksum
+reveals it, and it is skipped.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The store of leases: who does a job that must have one doer among all processes."""
+"""The store of leases: which process does a job that only one may do at a time."""
 
 from farebox.storage.sql import Connection, row
 

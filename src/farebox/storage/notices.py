@@ -1,6 +1,6 @@
 """The store of notices: messages to an account's owner and to the operator, and their deliveries.
 
-A notice is written in the transaction of what it tells of; who gets it, and how, is decided afterwards.
+A notice is written in the transaction of what it reports; who gets it, and how, is decided afterwards.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The store of operator alarms: what the operator should look into. One row for each matter, open until resolved."""
+"""The store of operator alarms: what the operator should look into. One row per subject, open until resolved."""
 
 from dataclasses import dataclass
 from typing import Any

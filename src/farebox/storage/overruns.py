@@ -1,6 +1,6 @@
-"""A report on holds: how far they covered what calls cost, by day, provider, model and kind of unseen input.
+"""A report on holds: how well they covered what calls cost, by day, provider, model and kind of unseen input.
 
-May take long: it reads every call of the days. Runs through Database.scan, or at the command line.
+It may take long: it reads every call of those days. Run it through Database.scan, or at the command line.
 """
 
 import msgspec

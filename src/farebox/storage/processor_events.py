@@ -1,7 +1,7 @@
-"""The store of the processor's news: the inbox that webhooks and sweeps fill, and what became of each event.
+"""The store of the processor's events: the inbox that webhooks and sweeps fill, and the outcome of each event.
 
-An event is kept before it is acknowledged and worked at afterwards, as often as it takes. `next_at` says when to look
-at it again; an event without one is done, or was given up.
+An event is stored before it is acknowledged and processed afterwards, as often as it takes. `next_at` says when to
+look at it again; an event without one is done, or was given up.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The store of calls per gateway and window, of all processes together. PostgreSQL only: SQLite has one process."""
+"""The store of calls per gateway and window, over all processes. PostgreSQL only: SQLite has one process."""
 
 from collections.abc import Sequence
 

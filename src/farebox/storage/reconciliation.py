@@ -1,4 +1,4 @@
-"""What our books say of payments, as reconciliation reads it: purchases, their credit, refunds, disputes."""
+"""What our books say about payments, as reconciliation reads it: purchases, their credit, refunds, disputes."""
 
 from collections.abc import Collection
 

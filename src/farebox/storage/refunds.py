@@ -1,4 +1,4 @@
-"""The store of refunds and disputes, and of what both have taken of a top-up. Amounts are US cents."""
+"""The store of refunds and disputes, and of what both have taken from a top-up. Amounts are US cents."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The store of spending limits: an account's limit, and what the account was charged since a moment."""
+"""The store of spending limits: an account's limit, and what it was charged since a given time."""
 
 from typing import Literal, TypeAlias
 

@@ -1,7 +1,7 @@
 """What a store knows of a database, whichever engine it is: statements in, rows out; and what can go wrong.
 
 Statements are written in the subset that SQLite and PostgreSQL share, with `?` for values; storage.postgres.dialect
-says what it turns into for PostgreSQL.
+translates them for PostgreSQL.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Reads of an account's money: the statement of transfers, and the lots that its credit consists of."""
+"""Reads of an account's money: the statement of transfers, and the lots of its credit."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The store of tax rates, and the tax of a purchase by them."""
+"""The store of tax rates, and the tax of a purchase."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The store of the rules of auto top-up, and of the mark on the balance that arms them."""
+"""The store of auto top-up rules, and of the threshold on the balance that arms them."""
 
 import msgspec
 

@@ -1,7 +1,7 @@
 """The store of top-ups: rows to nouns, moves along the state table, fenced leases, and the directory of payments.
 
-Whoever works on a top-up claims it first: that raises its `lease_epoch`. Every later write of that worker holds only
-while the epoch is still the one it was given, so a worker that was thought dead, and was not, writes nothing.
+Whoever works on a top-up claims it first: that increments its `lease_epoch`. Every later write of that worker succeeds
+only while the epoch is still the one it was given, so a worker that was wrongly considered dead writes nothing.
 """
 
 from typing import Literal

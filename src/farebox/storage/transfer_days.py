@@ -1,8 +1,8 @@
 """The store of transfers summed by day, from which statements are made.
 
-Transfers never change, and an account's versions have no gaps: what is summed up to a version stays right for good.
-So the sums need no part in the commit of a call. They are brought up to date when somebody reads them, and a statement
-adds the few transfers above the mark itself.
+Transfers never change, and an account's versions have no gaps: what is summed up to a version stays right forever. So
+the sums need no part in the commit of a call. They are brought up to date when somebody reads them, and a statement
+adds the few transfers since.
 """
 
 from dataclasses import dataclass

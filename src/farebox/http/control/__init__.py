@@ -1,1 +1,1 @@
-"""The control plane's handlers, one module for each family of URLs; each begins with the shapes it answers with."""
+"""The control plane's handlers, one module per family of URLs; each begins with the types it returns."""

@@ -1,4 +1,4 @@
-"""Billing reads. Money is in cents here, fractions included, as in Cloudflare's API; times are said at each field."""
+"""Billing reads. Money is in cents, fractions included, as in Cloudflare's API; each field states its time unit."""
 
 from typing import Literal
 

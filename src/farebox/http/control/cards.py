@@ -1,4 +1,4 @@
-"""Ours: saved cards, and the hosted page that saves one or sells credit. No card data comes through here."""
+"""Farebox extension: saved cards, and the hosted page that saves one or sells credit. No card data passes here."""
 
 from typing import Annotated, Literal
 from urllib.parse import urlsplit

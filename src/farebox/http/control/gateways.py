@@ -1,7 +1,7 @@
-"""Gateways: the account's named configurations. Stored as GatewayConfig; the id and the times are added on the wire.
+"""Gateways: the account's named configurations. Stored as GatewayConfig; the ID and the times are added in responses.
 
-What this release cannot act on is refused when it asks for anything: a guard rail that is stored and not kept is worse
-than none.
+What this release cannot act on is rejected if it asks for anything: a guardrail that is stored but not enforced is
+worse than none.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Ours: holds for applications that do not route their calls through Farebox. Money is in nano-dollars."""
+"""Farebox extension: holds for applications that do not route their calls through Farebox. Money is in nano-dollars."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Logs: what became of each call. `cost` is in US dollars, `duration` in milliseconds, as in Cloudflare's API."""
+"""Logs: the outcome of each call. `cost` is in US dollars, `duration` in milliseconds, as in Cloudflare's API."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Ours beside Cloudflare's: where an account's messages are sent, which there were, and sending one once more."""
+"""Farebox extension: where an account's messages are sent, their list, and sending one again."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Ours beside Cloudflare's: exact balances and receipts. Money is in nano-dollars."""
+"""Farebox extension: exact balances and receipts. Money is in nano-dollars."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Ours: who the invoices are for, how auto top-up stands in detail, and the link to the owner's billing page."""
+"""Farebox extension: who invoices are made out to, the state of auto top-up, and the link to the billing page."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Ours: purchases of credit with all that became of them, refunds, disputes."""
+"""Farebox extension: purchases of credit with their outcome, refunds, disputes."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The account's spending limit: Cloudflare's three calls in cents; ours, with what is spent of it, in nano-dollars."""
+"""The account's spending limit: Cloudflare's three calls, in cents, and Farebox's own with what is spent, in nanos."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Ours: the statement of transfers as JSON or CSV, and the lots that the credit consists of. Money in nano-dollars."""
+"""Farebox extension: the statement of transfers as JSON or CSV, and the lots of credit. Money in nano-dollars."""
 
 import asyncio
 import csv

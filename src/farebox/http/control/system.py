@@ -1,4 +1,4 @@
-"""Probes for whoever runs the program, and the answer for what is not there yet."""
+"""Health checks for whoever runs the program, and the response for what is not available yet."""
 
 from dataclasses import replace
 from typing import Literal, NoReturn

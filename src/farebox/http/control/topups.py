@@ -1,4 +1,4 @@
-"""Buying credit on Cloudflare's wire: top-up, its status, its limits, auto top-up. Money is in whole cents here."""
+"""Buying credit through Cloudflare's API: top-up, its status, its limits, auto top-up. Money is in whole cents here."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Small translations that every family of the wire shares: times, pages, what takes nothing."""
+"""Small conversions shared by the whole control plane: times, paging, routes without parameters."""
 
 from datetime import UTC, datetime
 from typing import Annotated

@@ -1,6 +1,6 @@
 """The HTTP/1.1 server, on the event loop itself: httptools parses, nothing stands between it and the handlers.
 
-What it leaves out, a proxy in front does: TLS, HTTP/2, compression, files.
+What it leaves out is the job of a proxy in front: TLS, HTTP/2, compression, files.
 """
 
 import asyncio

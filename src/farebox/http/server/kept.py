@@ -1,4 +1,4 @@
-"""What a connection keeps in memory beside the exchange under way, counted on leases of its own."""
+"""What a connection keeps in memory besides the exchange in progress, counted on its own leases."""
 
 from farebox.limits.held import ByteBudget, Lease
 

@@ -1,4 +1,4 @@
-"""The PROXY protocol: a proxy that passes bytes on says first whose they are.
+"""The PROXY protocol: a proxy that forwards bytes first says whose they are.
 
 Versions 1 and 2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt.
 """

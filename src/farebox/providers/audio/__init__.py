@@ -1,1 +1,1 @@
-"""How long audio plays, read from its bytes: by walking its frames, not by believing its header."""
+"""The duration of audio, read from its bytes: by walking its frames, not by trusting its header."""

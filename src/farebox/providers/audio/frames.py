@@ -1,4 +1,4 @@
-"""Streams of frames that each say how long they are: MPEG audio, AAC in ADTS, FLAC."""
+"""Streams of frames that each state their length: MPEG audio, AAC in ADTS, FLAC."""
 
 import re
 from collections import Counter

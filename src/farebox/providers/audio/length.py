@@ -1,9 +1,9 @@
-"""How long an audio file plays.
+"""The duration of an audio file.
 
-The header of a file is the caller's to write, and money hangs on the length. So frames are counted: a header is
-believed where it says a little less than the frames do (encoders' padding, which decoders cut off), never where it says
-much less. The libraries that read lengths (tinytag, mutagen) believe the header; those that decode are far larger, and
-a decoder in C would read bytes of strangers.
+The header of a file is the caller's to write, and money depends on the duration. So frames are counted: a header is
+trusted if it states slightly less than the frames (encoders' padding, which decoders cut off), never if it states much
+less. The libraries that read durations (tinytag, mutagen) trust the header; those that decode are far larger, and a
+decoder in C would read untrusted bytes.
 """
 
 from collections.abc import Callable, Mapping

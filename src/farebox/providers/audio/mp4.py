@@ -1,4 +1,4 @@
-"""MP4 and its kin (M4A, MOV), whole or in fragments."""
+"""MP4 and its relatives (M4A, MOV), whole or fragmented."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Wire formats: what a request asks for, and what its answer consumed. Bytes are forwarded, not translated."""
+"""Wire formats: what a request asks for, and what its response consumed. Bytes are forwarded, not translated."""

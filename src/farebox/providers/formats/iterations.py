@@ -1,9 +1,9 @@
-"""What a Messages answer bills beside its top-level usage, and by whose prices: the entries of `usage.iterations`.
+"""What a Messages response bills besides its top-level usage, and at whose prices: the entries of `usage.iterations`.
 
-- `message`: a pass of the model that answered. Inside the top-level figures, unless it names another model: then it is
+- `message`: a pass of the model that responded. Inside the top-level figures, unless it names another model: then it is
   an attempt that was declined and handed over to a fallback. Such an attempt is billed at its own model's prices if it
-  had begun to answer, and is free if it had not.
-- `fallback_message`: the attempt that answered in place of the requested model. The top-level figures repeat it.
+  had begun to respond, and is free if it had not.
+- `fallback_message`: the attempt that responded in place of the requested model. The top-level figures repeat it.
 - `compaction`, `advisor_message`: not in the top-level figures; billed at the prices of the call's own model, and of
   the model that the entry names.
 """

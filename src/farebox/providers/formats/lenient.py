@@ -1,10 +1,10 @@
-"""Reading what providers answer: strictly and quickly; what that refuses, as far as it can be understood.
+"""Reading what providers return: strictly and fast; if that fails, as far as it can be understood.
 
-An answer is not ours to validate. A list that is null, an object that is a list, `NaN`, half a surrogate pair or bytes
-that are no UTF-8 cost the field they stand in, not the usage beside it.
+A response is not ours to validate. A list that is null, an object that is a list, `NaN`, half a surrogate pair or bytes
+that are not UTF-8 cost only the field they are in, not the usage beside it.
 
-A large answer is not made into objects whole: a few megabytes of JSON may be a million of them, for which everybody
-would wait. Of such a one the small fields are read, among which is the usage, and nothing of its text.
+A large response is not decoded into objects whole: a few megabytes of JSON may be a million of them, which would block
+everyone. Only the small fields of such a response are read, the usage among them, and nothing of its text.
 """
 
 import json

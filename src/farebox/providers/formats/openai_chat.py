@@ -1,7 +1,7 @@
-"""OpenAI's chat completions and legacy completions, and every provider that speaks them with its own accent.
+"""OpenAI's chat completions and legacy completions, and every provider that speaks them with its own dialect.
 
-Accents are data: where the usage object keeps its figures, whether a stream must be asked for usage, and which names of
-the output limit the provider knows.
+Dialects are data: where the usage object keeps its figures, whether a stream must be asked for usage, and which names
+of the output limit the provider knows.
 """
 
 import re

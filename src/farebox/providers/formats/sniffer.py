@@ -1,4 +1,4 @@
-"""Whether an answer is a stream of events or a document, found out from its first bytes."""
+"""Whether a response is a stream of events or a document, determined from its first bytes."""
 
 from collections.abc import Callable
 from typing import Final, Literal

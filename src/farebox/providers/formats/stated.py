@@ -1,7 +1,7 @@
-"""What providers themselves say that a call costs, where their documentation calls that figure what they bill.
+"""The cost that providers themselves state, if their documentation says that the figure is what they bill.
 
-Each function takes a usage object, and returns US dollars; None where it states no cost. They raise ImplausibleCost
-where the figure cannot be one. Sources are in docs/metering.md.
+Each function takes a usage object, and returns US dollars; None if it states no cost. They raise ImplausibleCost if the
+figure cannot be one. Sources are in docs/metering.md.
 """
 
 from collections.abc import Callable, Mapping

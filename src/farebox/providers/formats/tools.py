@@ -1,7 +1,7 @@
 """A request's tools, wherever it declares them, and what each of them costs.
 
-One table a wire format is the allow-list: a tool in it costs tokens only, or is counted in the answer. Any other runs
-at the provider for a price that the answer does not tell, so the request that declares it is not sent on the
+One table per wire format is the allow-list: a tool in it costs only tokens, or is counted in the response. Any other
+runs at the provider for a price that the response does not report, so a request that declares it is not sent on the
 operator's key. The kind of a tool is its `type` without the date at its end (`web_search_20260209` is a `web_search`).
 """
 

@@ -1,4 +1,4 @@
-"""Workers AI's own form: `run/@cf/author/model`, the model named by the path."""
+"""Workers AI's own format: `run/@cf/author/model`, with the model in the path."""
 
 import math
 import re

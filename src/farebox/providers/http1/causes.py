@@ -1,4 +1,4 @@
-"""What went wrong on the way to a provider, as one of the words of providers.upstream.Cause."""
+"""What went wrong when calling a provider, as one of the words of providers.upstream.Cause."""
 
 import errno
 import re

@@ -1,4 +1,4 @@
-"""Making a connection: straight to the provider, or through a proxy; with TLS, checked for the provider's name."""
+"""Opening a connection: directly to the provider, or through a proxy; with TLS, verified for the provider's name."""
 
 import asyncio
 import base64

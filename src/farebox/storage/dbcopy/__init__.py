@@ -1,7 +1,6 @@
-"""Databases as the two ends of a move: rows out in the order of their keys, rows in with how far the copy has come.
+"""Databases as the two ends of a copy: rows out in key order, rows in with a note of how far the copy has come.
 
-`source` and `target` open an end of either engine. Both are for a command of the command line: they have no event loop
-around them.
+`source` and `target` open an end of either engine. Both are for the command line: they have no event loop around them.
 """
 
 from farebox.settings import Settings

@@ -1,7 +1,7 @@
-"""What both ends of a copy are, whichever engine they have; and the marks of a copy that is under way.
+"""What both ends of a copy are, whichever engine they have; and the marks of a copy in progress.
 
-The target keeps one row in COPYING for each table, written in the commit that writes the rows it speaks of, and one
-for the copy as a whole. Where that table is, the database is half copied, and no other command opens it.
+The target keeps one row in COPYING for each table, written in the commit that writes the rows it describes, and one for
+the copy as a whole. While that table exists, the database is half copied, and no other command opens it.
 """
 
 from collections.abc import Iterator, Sequence

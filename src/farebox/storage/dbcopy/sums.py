@@ -1,4 +1,4 @@
-"""What two databases that hold the same must agree on, without comparing them row by row."""
+"""What two databases with the same content must agree on, without comparing them row by row."""
 
 from typing import TypeAlias
 

@@ -1,8 +1,8 @@
 """Plain functions on an asynchronous driver.
 
 A store's function takes a connection and executes statements one after another; it knows nothing of an event loop, so
-that SQLite can run it at once. Here it runs in a greenlet of its own: `execute` leaves it with what has to be awaited
-and comes back with the answer. The function reads the same for both engines, and there is one text of it.
+that SQLite can run it directly. Here it runs in its own greenlet: `execute` leaves it with what has to be awaited and
+comes back with the result. The function reads the same for both engines, and exists only once.
 """
 
 from collections.abc import Awaitable, Callable, Iterator

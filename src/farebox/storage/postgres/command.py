@@ -1,7 +1,7 @@
-"""A connection for one command of the command line: its statements are executed at once, as SQLite does it.
+"""A connection for one command of the command line: its statements are executed synchronously, as with SQLite.
 
-The driver needs an event loop. It gets one on a thread of its own, for the command may run in a loop itself, which
-cannot wait for another of its thread.
+The driver needs an event loop. It gets one on its own thread, because the command may itself run in a loop, which
+cannot wait for another on the same thread.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and its failures by the name that the rest of the program knows."""
+"""Connections to PostgreSQL, and its failures translated to the errors that the rest of the program knows."""
 
 import asyncio
 import socket

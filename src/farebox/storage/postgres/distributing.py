@@ -1,4 +1,4 @@
-"""Citus: spreads the tables over its nodes, once, and those that a later release adds."""
+"""Citus: distributes the tables over its nodes, once, and those that a later release adds."""
 
 import re
 from importlib import resources

@@ -1,11 +1,11 @@
-"""Watching over the database: whether it is there, and whether a synchronous standby streams from it.
+"""Watching the database: whether it is available, and whether a synchronous standby is streaming from it.
 
-Once a second the primary is asked on a connection of the watch's own. The first failure of anybody's statement marks
-the database as away, so that nobody else waits for it: whatever is asked of it then fails at once. A failure is looked
-into at once, too: one that was the connection's own fault is forgotten after a few milliseconds.
+Once a second the primary is queried on a dedicated connection. The first failure of anyone's statement marks the
+database as unavailable, so that nobody else waits for it: every request then fails at once. A failure is checked
+immediately, too: one that was the connection's own fault is forgotten after a few milliseconds.
 
-The mark goes when a commit has gone through. A read alone would not do: a commit waits for a synchronous standby, and
-needs room on the disk.
+The mark is cleared when a commit has succeeded. A read alone would not do: a commit waits for a synchronous standby,
+and needs room on the disk.
 """
 
 import asyncio

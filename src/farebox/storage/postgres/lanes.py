@@ -1,4 +1,4 @@
-"""The way of the ledger's batches to PostgreSQL: one connection, one call of `ledger_batch` at a time."""
+"""How the ledger's batches reach PostgreSQL: one connection, one call of `ledger_batch` at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

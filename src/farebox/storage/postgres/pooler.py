@@ -1,6 +1,7 @@
-"""Whether a pooler is in the way to PostgreSQL that gives each transaction another session of the server.
+"""Detects a pooler in front of PostgreSQL that gives each transaction a different server session.
 
-Statements are prepared, settings made and locks taken for a session: with such a pooler they meet others' sessions.
+Statements are prepared, settings made and locks taken per session: with such a pooler they would end up in others'
+sessions.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,8 +1,8 @@
-"""FAREBOX_DATABASE_URL of PostgreSQL: read as libpq reads it, for a driver that reads it otherwise.
+"""FAREBOX_DATABASE_URL of PostgreSQL: read as libpq reads it, for a driver that reads it differently.
 
-asyncpg takes a parameter that it does not know for a setting of the server, which then refuses the connection or keeps
-quiet. Here each parameter of libpq does what it does there, or is refused by name. Messages never show a value that may
-be, or be part of, a password.
+asyncpg treats a parameter that it does not know as a server setting, which then makes the connection fail or has no
+effect. Here each parameter of libpq does what it does there, or is rejected by name. Messages never show a value that
+may be, or be part of, a password.
 """
 
 import os

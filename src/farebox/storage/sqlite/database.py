@@ -1,4 +1,4 @@
-"""An SQLite file as the rest of the program sees it: short reads at once, long reads aside, writes in groups."""
+"""An SQLite file as the rest of the program sees it: short reads inline, long reads on threads, writes in groups."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""What SQLite fails with, by the names that the rest of the program knows; and a file that lost its name."""
+"""SQLite's failures, translated to the errors that the rest of the program knows; and a file that lost its name."""
 
 import os
 from collections.abc import Iterator
