@@ -70,7 +70,7 @@ def test_the_state_of_an_auto_top_up_in_a_sentence() -> None:
     assert said("suspended", reason="card_declined").startswith("Suspended: the card was declined.")
     assert said("suspended", reason="payment_disputed").startswith("Suspended: a payment is disputed.")
     assert said("suspended", reason="payment_disputed", contested=False) == (
-        "Suspended: a dispute was lost. Save this form again to go on."
+        "Suspended: a dispute was lost. Save this form again to resume."
     )
     assert {said(state, reason="card_declined").split(":")[0] for state in RULE_STATES} == {
         "Active", "Paused", "Waiting for you", "Suspended",
