@@ -295,10 +295,10 @@ def upstream() -> Iterator[Mock]:
 
 
 class Sampler:
-    """Watches a process's memory: the most that was resident."""
+    """Watches a process's memory: the most that was resident, or in files in memory that it has open."""
 
     def __init__(self, pid: int) -> None:
-        self._path = Path(f"/proc/{pid}/statm")
+        self._path = Path(f"/proc/{pid}")
         self.base = self.peak = self._resident()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -312,7 +312,12 @@ class Sampler:
         self._thread.join()
 
     def _resident(self) -> int:
-        return int(self._path.read_text().split()[1]) * 4096
+        size = int((self._path / "statm").read_text().split()[1]) * 4096
+        for file in (self._path / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if str(file.readlink()).startswith("/memfd:"):
+                    size += file.stat().st_blocks * 512
+        return size
 
     def _watch(self) -> None:
         while not self._ended.wait(0.02):

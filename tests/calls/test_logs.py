@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from farebox.limits import logged
 from farebox.storage.accounts import read_balance
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import log_row, log_rows, price_of, set_gateway
@@ -103,6 +104,20 @@ async def test_an_answer_that_is_too_large_is_not_kept_and_its_row_is(customer: 
     assert detail["response_size"] == len(answer.body)
     assert "response_head" not in detail
     assert detail["tokens_out"] == 9
+
+
+async def test_large_bodies_are_kept_at_a_rate(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logged, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(logged, "AT_ONCE_BYTES", 5_000)
+    monkeypatch.setattr(logged, "BYTES_PER_SECOND", 0)
+    monkeypatch.setattr(farebox.services.logged, "_taken", {})
+    large, small = native_body("word " * 400), native_body("word " * 40)
+    log_ids = [(await post(customer, body, NATIVE)).log_id for body in (large, large, large, small)]
+    assert [stored(customer, log_id, "request").status_code for log_id in log_ids] == [200, 200, 404, 200]
+    other = farebox.funded("5")
+    assert stored(other, (await post(other, large, NATIVE)).log_id, "request").status_code == 200
 
 
 async def test_a_request_that_is_too_large_is_not_kept_and_its_row_is(customer: Customer) -> None:

@@ -1,16 +1,23 @@
 """Helper processes: accounts take turns, what takes too long is ended, and nothing is left behind."""
 
 import asyncio
+import gzip
 import os
 import pickle
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
+from farebox.decoding import TooLarge
+from farebox.memfile import LargeBody, MemoryFile, whole
 from farebox.offload import Busy, Died, Pool, TooMuch
+from farebox.offload import pool as pools
+from farebox.offload.decode import decode_into
 from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
+from farebox.offload.process import HelperProcess
 from tests.calls.kit import PATIENCE_SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
@@ -119,6 +126,57 @@ async def test_work_whose_helper_dies_is_done_by_another() -> None:
         await hopeless
     await pool.close()
     assert not pool.alive
+
+
+async def test_whoever_goes_leaves_nothing_behind() -> None:
+    pool = Pool(1, cpu_seconds=600)
+    first = asyncio.create_task(pool.run("a", re.match, *FOR_EVER))
+    file = MemoryFile(b"a body")
+    fd, body = file.fd, LargeBody(file, ((0, file.size),))
+    gone = [asyncio.create_task(pool.run("a", re.match, rb"x", body)) for _ in range(WAITING_OF_ACCOUNT_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await pool.run("a", bytes.upper, b"word")
+    for task in gone:
+        task.cancel()
+    await asyncio.wait(gone)
+    assert pool.waiting == 0
+    del file, body, gone, task
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    first.cancel()
+    await pool.close()
+
+
+async def test_what_is_written_to_a_file_is_there() -> None:
+    pool, file = Pool(1), MemoryFile()
+    body = gzip.compress(b"word " * 100_000)
+    size = await pool.run("a", decode_into, body, ["gzip"], 2**20, into=file)
+    assert whole(LargeBody(file, ((0, size),))) == b"word " * 100_000
+    with pytest.raises(TooLarge):
+        await pool.run("a", decode_into, body, ["gzip"], 2**10, into=MemoryFile(), raises=(TooLarge,))
+    await pool.close()
+
+
+async def test_a_pool_closes_also_while_a_helper_is_being_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begins = threading.Event()
+
+    def slow(*_: int) -> HelperProcess:
+        begins.wait()
+        raise OSError
+
+    monkeypatch.setattr(pools, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(pools, "HelperProcess", slow)
+    pool = Pool(1)
+    task = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
+    waits = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
+    await asyncio.sleep(0)
+    await pool.close()
+    with pytest.raises(Died):
+        await waits
+    begins.set()
+    with pytest.raises(Died):
+        await task
 
 
 async def test_whoever_goes_gives_up_the_place_and_idle_helpers_end() -> None:

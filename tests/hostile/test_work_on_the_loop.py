@@ -1,22 +1,25 @@
 """What a small request may make the event loop do, where everybody else's requests wait meanwhile."""
 
+import asyncio
 import gzip
 import json
 import os
-import threading
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import brotli
 import httpx
 import pytest
 
-from farebox.decoding import codings
 from farebox.http import call_body
 from farebox.http.credentials import QUERY_FIELDS_MAX
 from farebox.http.server.reader import CHUNK_BYTES_MIN, CHUNKS_FREE
-from tests.calls.wire import COMPAT, chat_body
+from farebox.offload.decode import decode_into
+from tests.calls.kit import eventually
+from tests.calls.wire import COMPAT, Wire, chat_body
 from tests.http.serving import Asked, serving
-from tests.support import Customer
+from tests.support import Customer, Farebox
 
 MIB = 2**20
 HEAD = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -84,29 +87,65 @@ def test_a_long_list_of_codings_is_not_looked_through(customer: Customer) -> Non
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
-def test_what_grows_large_is_decoded_beside_the_loop(
+def test_what_grows_large_is_decoded_by_a_helper(
     customer: Customer, coding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    came: list[tuple[bool, int]] = []
-    more, loops = call_body._more, set[int]()
-
-    def seen(header: str | None) -> list[str]:
-        loops.add(threading.get_ident())  # called by whoever serves the request
-        return codings(header)
+    on_loop: list[int] = []
+    in_helpers: list[Callable[..., Any]] = []
+    more, helpers = call_body._more, customer.farebox.services.helpers
+    run = helpers.run
 
     def noted(coming: Iterator[bytes], most: int) -> bytes:
         piece = more(coming, most)
-        came.append((threading.get_ident() not in loops, len(piece)))
+        on_loop.append(len(piece))
         return piece
 
+    async def seen(account_id: str, function: Callable[..., Any], *rest: Any, **more: Any) -> Any:
+        assert account_id == customer.account_id
+        in_helpers.append(function)
+        return await run(account_id, function, *rest, **more)
+
     monkeypatch.setattr(call_body, "_more", noted)
-    monkeypatch.setattr(call_body, "codings", seen)
+    monkeypatch.setattr(helpers, "run", seen)
     body = chat_body("Hi", user=os.urandom(12_000).hex()) + b" " * 2 * MIB
     coded = gzip.compress(body) if coding == "gzip" else brotli.compress(body)
     assert len(coded) < call_body._AT_ONCE
     headers = customer.headers | {"content-encoding": coding}
     answer = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=coded, headers=headers)
     assert answer.status_code == 200, answer.text
-    assert sum(size for _, size in came) == len(body)
-    on_loop = sum(size for beside, size in came if not beside)
-    assert on_loop <= (0 if coding == "br" else MIB + call_body._AT_ONCE)
+    assert decode_into in in_helpers
+    assert sum(on_loop) <= (0 if coding == "br" else MIB + call_body._AT_ONCE)
+
+
+async def test_a_body_whose_client_goes_is_not_read(farebox: Farebox, customer: Customer) -> None:
+    """It waits for a helper, while the account's one is busy."""
+    helpers, held = farebox.services.helpers, farebox.services.held
+
+    async def occupy() -> "asyncio.Future[Any]":
+        never = helpers.run(customer.account_id, re.match, b"(a+)+$", b"a" * 60 + b"b")
+        return asyncio.ensure_future(never)
+
+    busy = await asyncio.to_thread(farebox.run, occupy())
+    for coded in (False, True):
+        body = chat_body("Hi " * MIB)
+        headers = dict(customer.headers)
+        if coded:
+            body = gzip.compress(os.urandom(MIB))
+            headers["content-encoding"] = "gzip"
+        wire = await Wire.open(farebox.url)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"POST /v1/{customer.account_id}/default/{COMPAT} HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n"
+        wire._writer.write(f"{head}{lines}\r\n".encode() + body)
+        await eventually(lambda: helpers.waiting == 1, "a body that waits to be read")
+        assert held.by_account[customer.account_id] >= len(body)
+        wire.hang_up()
+        await eventually(lambda: helpers.waiting == 0, "its end")
+        await eventually(lambda: customer.account_id not in held.by_account, "its memory")
+
+    async def free() -> None:
+        busy.cancel()
+        await asyncio.sleep(0)
+        for helper in helpers.alive:
+            helper.break_off()
+
+    await asyncio.to_thread(farebox.run, free())

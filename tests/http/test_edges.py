@@ -29,6 +29,9 @@ class OneExchange:
     async def body(self, limit: int) -> bytes:
         return b""
 
+    async def content(self, limit: int) -> bytes:
+        return b""
+
     def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
         self.status, self.sent, self.answered = status, dict(headers), body
 

@@ -1,9 +1,13 @@
 """What the server makes of requests: as they should be, and as they should not."""
 
 import asyncio
+import hashlib
+import itertools
+import os
 import socket
 import struct
 import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +16,7 @@ from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.reader import PIPELINED_MAX
 from farebox.http.server.state import PAUSE_ABOVE
+from farebox.memfile import LARGE_BYTES, LargeBody, whole
 from tests.http.serving import Asked, Peer, request, serving, until
 
 GET = request()
@@ -95,6 +100,54 @@ async def test_bodies_by_length_and_by_chunks(size: int) -> None:
         assert told.json()["headers"] == {"host": "h", "transfer-encoding": "chunked"}
         assert (await peer.answer()).status == 200
         assert asked.bodies == [body, body, b""]
+
+
+@pytest.mark.parametrize("step", [1000, 65_536, 10**9])
+async def test_what_follows_a_large_body_is_read(step: int) -> None:
+    """The parser does not see all of such a body."""
+    asked = Asked()
+    body = bytes(range(256)) * 3000
+    sent = request("POST", "/", body) + request("POST", "/", body[::-1]) + GET + request("POST", "/", b"last")
+    async with serving(asked.echo) as served:
+        peer = await served.open()
+        for at in range(0, len(sent), step):
+            peer.send(sent[at : at + step])
+            await peer.writer.drain()
+        for _ in range(4):
+            assert (await peer.answer()).status == 200
+        assert asked.bodies == [body, body[::-1], b"", b"last"]
+        last = request("POST", "/", body, connection="close")
+        peer.send(last + GET)
+        assert (await peer.answer()).status == 200
+        assert await peer.closed()
+        assert asked.bodies[-1] == body
+
+
+async def test_a_large_body_is_in_a_file_and_a_small_one_is_bytes() -> None:
+    kinds = []
+
+    async def handler(exchange: Exchange) -> None:
+        content = await exchange.content(1 << 24)
+        kinds.append(type(content))
+        exchange.answer(200, [], hashlib.sha256(whole(content)).hexdigest().encode())
+
+    small, large = os.urandom(LARGE_BYTES), os.urandom(4 * LARGE_BYTES)
+    async with serving(handler) as served:
+        for body in (small, large):
+            expected = hashlib.sha256(body).hexdigest().encode()
+            chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in pieces(body))
+            for sent in (request("POST", "/", body), CHUNKED + chunks + b"0\r\n\r\n"):
+                assert (await served.ask(sent)).body == expected
+    assert kinds == [bytes, bytes, LargeBody, LargeBody]
+
+
+def pieces(body: bytes) -> Iterator[bytes]:
+    """Of very different sizes."""
+    at, sizes = 0, itertools.cycle([100, 70_000, 64, 200, 3_000])
+    while at < len(body):
+        size = next(sizes)
+        yield body[at : at + size]
+        at += size
 
 
 async def test_the_smallest_chunks_do_not_take_many_times_their_bytes() -> None:

@@ -11,6 +11,7 @@ from farebox.calls.unlisted import with_max_price
 from farebox.calls.unpaid import count_unpaid
 from farebox.calls.watch import Interrupted
 from farebox.errors import TOO_MANY_CALLS, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
+from farebox.memfile import Body
 from farebox.providers.outline import edited
 from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
@@ -92,7 +93,7 @@ async def _to_repeat(state: CallState, answer: UpstreamResponse) -> bool:
     return True
 
 
-def _body(state: CallState) -> bytes:
+def _body(state: CallState) -> Body:
     """The request's body, limited to what is held for it. Raises InvalidRequest."""
     call, held = state.call, state.held
     body, outline = call.body, call.outline

@@ -8,6 +8,7 @@ import msgspec
 
 from farebox.errors import Problem
 from farebox.gateway import GatewayConfig
+from farebox.memfile import Body
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
@@ -36,7 +37,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's path, for the log."""
     headers: list[tuple[str, str]]
     """What is forwarded; credentials included, ours never."""
-    body: bytes
+    body: Body
     outline: Outline | None = None
     """Of a large body, by which it is changed."""
     content_type: str
@@ -65,13 +66,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def small_body(self) -> bytes:
-        """The body, or the outline of a large one: for its small fields."""
-        return self.body if self.outline is None else self.outline.small
+        """The body, or the outline of a large one, for its small fields; empty of what is large and no JSON object."""
+        if self.outline is not None:
+            return self.outline.small
+        return self.body if isinstance(self.body, bytes) else b""
 
     @property
     def long_cache(self) -> bool:
         """Whether the body may ask for a cache of 12 hours."""
-        return b"12h" in self.body if self.outline is None else self.outline.long_cache
+        return b"12h" in self.small_body if self.outline is None else self.outline.long_cache
 
     @property
     def callers_keys(self) -> list[str]:

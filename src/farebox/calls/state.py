@@ -8,6 +8,7 @@ from farebox.calls.admit import Held
 from farebox.calls.model import Call, Sink
 from farebox.calls.unlisted import OPENROUTER, plain_model, price_without_list, with_variant
 from farebox.calls.watch import Watch
+from farebox.memfile import whole
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.providers.scrubbing import Scrubber
 from farebox.runtime.services import Services
@@ -93,7 +94,7 @@ class CallState(msgspec.Struct):
 
     def kept_body(self) -> bytes | None:
         """The answer for the log. A key of the caller's own passes as it is, but is not kept."""
-        if not self.kept or self.body_withheld:
+        if not self.kept or self.body_withheld or not self._log_takes(self.size):
             return None
         body = b"".join(self.kept)
         for key in self.call.callers_keys:
@@ -104,4 +105,8 @@ class CallState(msgspec.Struct):
         """The request's body, where the log keeps it."""
         call = self.call
         kept = call.logged and call.log_bodies and len(call.body) <= self.services.settings.log_body_limit_bytes
-        return call.body if kept else None
+        return whole(call.body) if kept and self._log_takes(len(call.body)) else None
+
+    def _log_takes(self, size: int) -> bool:
+        services = self.services
+        return services.logged.takes(self.call.account_id, size, services.clock.monotonic())

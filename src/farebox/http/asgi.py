@@ -13,6 +13,7 @@ from farebox.http.exchange import ClientGone, HeaderList
 from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
 from farebox.limits.held import Lease
+from farebox.memfile import Body
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -44,6 +45,9 @@ class AsgiExchange:
 
     def hold(self, lease: Lease) -> None:
         self.lease = lease
+
+    async def content(self, limit: int) -> Body:
+        return await self.body(limit)
 
     async def body(self, limit: int) -> bytes:
         counted = self.length or 0

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 
 from farebox.calls.model import Call
+from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
     NOT_METERED,
@@ -18,6 +19,7 @@ from farebox.gateway import GatewayConfig
 from farebox.http.credentials import carries_ours, is_ours
 from farebox.http.exchange import RequestHeaders
 from farebox.http.take_apart import take_apart, unreadable
+from farebox.memfile import Body
 from farebox.providers.catalogue import (
     CALLER_KEY_HEADERS,
     CALLER_KEY_QUERY,
@@ -32,6 +34,7 @@ from farebox.providers.catalogue import (
 )
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.workers_ai_run import QUEUED
+from farebox.providers.outline import put_together
 from farebox.providers.reading import Place, Read, read_call, read_common
 from farebox.runtime.configuration import ProviderAccess
 from farebox.runtime.services import Services
@@ -86,7 +89,8 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     method: str
     headers: RequestHeaders
-    body: bytes
+    body: Body
+    watch: Watch
     own_key: bool
     step: int = 0
     coded: bool = False
@@ -106,7 +110,9 @@ async def native_call(services: Services, asked: ProxyRequest) -> Call:
     place = Place(slug, asked.method, path, _content_type(asked))
     read = Read(None)
     if not isinstance(metering, Plain):
-        read = await take_apart(services, asked.account_id, read_call, asked.body, place, refused, asked.own_key)
+        read = await take_apart(
+            services, asked.watch, asked.account_id, read_call, asked.body, place, refused, asked.own_key
+        )
     return _call(services, asked, access, metering, path, key, read)
 
 
@@ -117,7 +123,7 @@ async def compat_call(services: Services, asked: ProxyRequest) -> Call:
     """
     place = Place("", asked.method, asked.path, _content_type(asked))
     found = await take_apart(
-        services, asked.account_id, read_common, asked.body, place, services.refusals, asked.own_key
+        services, asked.watch, asked.account_id, read_common, asked.body, place, services.refusals, asked.own_key
     )
     access = _access(services, found.slug)
     if found.read is None:
@@ -175,6 +181,10 @@ def _call(
         raise Problem(
             REQUEST_REFUSED, f"On the operator's key, {access.provider.name} is not asked for {read.refused}."
         )
+    body: Body = asked.body if read.body is None else read.body
+    outline = read.outline
+    if outline is not None and read.changed:
+        body, outline = put_together(body, outline)
     gateway, header = asked.gateway, asked.headers.get
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
     return Call(
@@ -190,8 +200,8 @@ def _call(
         url=_url(access, path, asked),
         path=path,
         headers=_forwarded(asked, access.provider, path, key),
-        body=asked.body if read.body is None else read.body,
-        outline=read.outline,
+        body=body,
+        outline=outline,
         content_type=_content_type(asked),
         started_at=services.clock.now_ms(),
         request_timeout_ms=_patience(services, asked),

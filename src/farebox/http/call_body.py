@@ -1,6 +1,5 @@
 """The body of a model call: complete, without its content codings, within bounds."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,12 +8,14 @@ import msgspec
 from farebox.calls.large_body import LARGE_BODY, check_worth_reading
 from farebox.calls.watch import Interrupted, Watch
 from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
-from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, Problem
+from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, SERVER_BYTES_FULL, Problem
 from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.take_apart import in_helper
 from farebox.limits.held import Lease
+from farebox.memfile import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
+from farebox.offload.decode import decode_into
 from farebox.providers.catalogue import Plain, format_of, provider_of, upstream_path
 from farebox.runtime.services import Services
-from farebox.settings import Settings
 
 EXPANSION_MAX: Final = 200
 """How many times its size a body may decode to; a mebibyte it may always."""
@@ -22,14 +23,12 @@ _ALWAYS: Final = 2**20
 _AT_ONCE: Final = 2**16
 """Up to so many bytes are decoded on the event loop, while no more than these come out. None of brotli, which fills its
 whole window before it gives anything."""
-_PIECE: Final = 2**22
-"""Bytes that are decoded before they are counted."""
 
 
 class CallBody(msgspec.Struct, frozen=True):
     """A request body."""
 
-    content: bytes
+    content: Body
     coded: bool = False
     """Whether it is still in a coding that is not known here."""
 
@@ -51,17 +50,19 @@ async def check_credit(services: Services, exchange: Exchange, account_id: str, 
 
 
 async def body_of(
-    exchange: Exchange, watch: Watch, settings: Settings, lease: Lease, *, any_coding: bool
+    services: Services, exchange: Exchange, watch: Watch, lease: Lease, *, any_coding: bool
 ) -> CallBody | None:
     """The request body, counted on the lease; None where the client has gone. With `any_coding`, one that is not known
     here is left to the provider.
 
-    Raises Problem: BODY_TOO_LARGE, BODY_LATE, CODING_UNKNOWN, INVALID_REQUEST, ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL.
+    Raises Problem: BODY_TOO_LARGE, BODY_LATE, CODING_UNKNOWN, INVALID_REQUEST, ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL,
+    READERS_BUSY, BODY_TOO_COMPLEX.
     """
+    settings = services.settings
     limit = min(settings.body_limit_bytes, lease.largest)
     try:
         with watch.waiting(settings.read_timeout_ms / 1000):
-            body = await exchange.body(limit)
+            body = await exchange.content(limit)
     except ClientGone:
         return None
     except Interrupted as interrupted:
@@ -73,7 +74,9 @@ async def body_of(
     if not names:
         return CallBody(body)
     try:
-        return CallBody(await _decoded(body, names, limit, lease))
+        return CallBody(await _decoded(services, watch, body, names, limit, lease))
+    except Interrupted:
+        return None
     except UnknownCoding as error:
         if any_coding:
             return CallBody(body, coded=True)
@@ -81,28 +84,41 @@ async def body_of(
         raise Problem(CODING_UNKNOWN, message) from error
 
 
-async def _decoded(body: bytes, names: list[str], limit: int, lease: Lease) -> bytes:
-    """What comes out is counted as it comes, and what went in no longer. Raises UnknownCoding and Problem."""
+async def _decoded(services: Services, watch: Watch, body: Body, names: list[str], limit: int, lease: Lease) -> Body:
+    """What comes out is counted as soon as it is there, and what went in no longer: of bodies that are being decoded,
+    there are no more than helpers. Raises UnknownCoding, Problem, and Interrupted where the client has gone."""
     limit = min(limit, max(len(body) * EXPANSION_MAX, _ALWAYS))
     try:
-        decoder = Decoder(names)
-        pieces: list[bytes] = []
-        coming = decoder.feed(body, limit) if body else iter(())
-        if len(body) <= _AT_ONCE and "br" not in names:
-            pieces.append(_more(coming, _AT_ONCE))
-            lease.take(len(pieces[0]))
-        if not pieces or len(pieces[0]) >= _AT_ONCE:
-            while piece := await asyncio.to_thread(_more, coming, _PIECE):
-                lease.take(len(piece))
-                pieces.append(piece)
-        if body:
-            decoder.close()
+        decoded: Body | None = _at_once(body, names, limit)
+        if decoded is None:
+            file, account_id, raises = MemoryFile(), lease.account_id, (BrokenCoding, TooLarge)
+            size = await in_helper(
+                services, watch, account_id, decode_into, body, names, limit, into=file, raises=raises
+            )
+            decoded = LargeBody(file, ((0, size),))
+        lease.take(len(decoded))
         lease.shrink(lease.size - len(body))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return decoded if len(decoded) > LARGE_BYTES else whole(decoded)
     except BrokenCoding as error:
         raise Problem(INVALID_REQUEST, f"The body is not whole {', '.join(names)}: {error}.") from error
     except TooLarge as error:
         raise Problem(BODY_TOO_LARGE, f"Decoded, the body has more than {limit} bytes.") from error
+    except OSError as error:
+        raise Problem(SERVER_BYTES_FULL, "The server has no memory left to decode the body.") from error
+
+
+def _at_once(body: Body, names: list[str], limit: int) -> bytes | None:
+    """The decoded body, where that is quick; else None. Raises UnknownCoding, BrokenCoding, TooLarge."""
+    decoder = Decoder(names)
+    if not body:
+        return b""
+    if not isinstance(body, bytes) or len(body) > _AT_ONCE or "br" in names:
+        return None
+    decoded = _more(decoder.feed(body, limit), _AT_ONCE)
+    if len(decoded) >= _AT_ONCE:
+        return None
+    decoder.close()
+    return decoded
 
 
 def _more(coming: Iterator[bytes], most: int) -> bytes:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
-from farebox.calls.watch import Watch
+from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     DATABASE_UNAVAILABLE,
@@ -49,6 +49,7 @@ from farebox.http.router import shown, tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.take_apart import take_apart
+from farebox.memfile import part_of
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
 from farebox.runtime.services import Services
@@ -151,6 +152,8 @@ class DataPlane:
                 path, why = shown(exchange.path), problem.kind.name
                 self._services.metrics.count(REFUSED, why)
                 log.info("refused", request_id=request_id, path=path, error=why, client=exchange.client)
+        except Interrupted:  # its client has gone while its body waited to be read
+            self._services.metrics.count(CLIENTS_GONE)
         except DatabaseUnavailable as error:
             sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
             if not sink.call_known:
@@ -231,7 +234,7 @@ class DataPlane:
         sink.lease = lease
         if not own_key:
             await check_credit(services, exchange, target.account_id, target.slug, target.path)
-        body = await body_of(exchange, watch, services.settings, lease, any_coding=own_key)
+        body = await body_of(services, exchange, watch, lease, any_coding=own_key)
         if body is None:
             services.metrics.count(CLIENTS_GONE)
             return
@@ -246,12 +249,14 @@ class DataPlane:
             method=exchange.method,
             headers=exchange.headers,
             body=body.content,
+            watch=watch,
             own_key=own_key,
             coded=body.coded,
             client=exchange.client,
         )
         if target.slug == "":
-            lease.take(len(body.content))  # a step's body is a copy
+            if isinstance(body.content, bytes):
+                lease.take(len(body.content))  # a step's body is a copy
             await self._universal(asked, sink, watch)
         else:
             call = await _call(services, asked)
@@ -306,7 +311,7 @@ class DataPlane:
         """Try the steps in order; the first that the provider answers without an error is the answer."""
         if asked.method != "POST":
             raise Problem(NO_ROUTE, "The universal endpoint takes POST.")
-        steps = await take_apart(self._services, asked.account_id, read_steps, asked.body)
+        steps = await take_apart(self._services, watch, asked.account_id, read_steps, asked.body)
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
             try:
@@ -352,7 +357,7 @@ async def _step_call(services: Services, asked: ProxyRequest, step: Step, number
         path=path,
         query=query,
         headers=headers,
-        body=bytes(step.query),
+        body=b"{}" if step.query is None else part_of(asked.body, *step.query),
         own_key=read_credentials(headers, query).own_key,
         step=number,
     )

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Protocol, TypeAlias
 
 from farebox.limits.held import Lease
+from farebox.memfile import Body
 
 HeaderList: TypeAlias = list[tuple[str, str]]
 
@@ -69,6 +70,10 @@ class Exchange(Protocol):
         ...
 
     async def body(self, limit: int) -> bytes:
+        """The whole request body, for those who expect a small one: see `content`."""
+        ...
+
+    async def content(self, limit: int) -> Body:
         """The whole request body. Raises errors.Problem (BODY_TOO_LARGE above `limit` bytes, BODY_LATE where the client
         hardly sends, and where there is no room in the lease: ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL), and ClientGone.
         A client that waits for a word before it sends the body is given it only where there is room."""

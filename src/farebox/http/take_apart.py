@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import BODY_TOO_COMPLEX, INVALID_REQUEST, READERS_BUSY, Problem
+from farebox.memfile import Body, MemoryFile
 from farebox.offload import Busy, Died, TooMuch
 from farebox.providers.formats.base import InvalidRequest, TooComplex
 from farebox.providers.formats.bounds import is_light
@@ -15,20 +17,49 @@ T = TypeVar("T")
 RETRY_SECONDS: Final = 1
 
 
-async def take_apart(services: Services, account_id: str, function: Callable[..., T], body: bytes, *args: object) -> T:
+async def take_apart(
+    services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
+) -> T:
     """`function(body, *args)`, one of providers.reading. Raises Problem: INVALID_REQUEST, BODY_TOO_COMPLEX,
-    READERS_BUSY."""
+    READERS_BUSY; Interrupted where the client goes meanwhile."""
     try:
-        if is_light(body):
+        if isinstance(body, bytes) and is_light(body):
             return function(body, *args)
-        return await services.helpers.run(account_id, function, body, *args, raises=RAISES)
+        return await in_helper(services, watch, account_id, function, body, *args, raises=RAISES)
     except InvalidRequest as error:
         raise unreadable(error) from error
+
+
+async def in_helper(
+    services: Services,
+    watch: Watch,
+    account_id: str,
+    function: Callable[..., T],
+    body: Body,
+    *args: object,
+    into: MemoryFile | None = None,
+    raises: tuple[type[Exception], ...],
+) -> T:
+    """See offload.Pool.run. Raises what is in `raises`, and Problem: BODY_TOO_COMPLEX, READERS_BUSY; Interrupted where
+    the client goes meanwhile: then what has not begun is not done."""
+    try:
+        with watch.waiting(services.settings.call_timeout_ms / 1000):
+            return await services.helpers.run(account_id, function, body, *args, into=into, raises=raises)
+    except Interrupted as interrupted:
+        if interrupted.reason == "client_gone":
+            raise
+        raise busy("The body was not read in time.") from interrupted
     except TooMuch as error:
         raise Problem(BODY_TOO_COMPLEX, f"Reading the body takes too much {error}.") from error
-    except (Busy, Died) as error:
-        message = "Too many large bodies wait to be read." if isinstance(error, Busy) else "The body was not read."
-        raise Problem(READERS_BUSY, message, retry_after=RETRY_SECONDS) from error
+    except Busy as error:
+        raise busy("Too many large bodies wait to be read.") from error
+    except Died as error:
+        raise busy("The body was not read.") from error
+
+
+def busy(message: str) -> Problem:
+    """What the caller is told where nobody has read its body."""
+    return Problem(READERS_BUSY, message, retry_after=RETRY_SECONDS)
 
 
 def unreadable(error: InvalidRequest) -> Problem:

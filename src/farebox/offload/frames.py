@@ -1,32 +1,55 @@
-"""What goes over the socket between the gateway and one of its helpers: a pickled head, and bytes as they are."""
+"""What goes over the socket between the gateway and one of its helpers: pickles, and the descriptors of files in memory
+that large bodies are in. Bodies themselves do not pass: a helper reads them where they are."""
 
+import asyncio
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Final
 
-_SIZES: Final = struct.Struct("!QQ")
+from farebox.memfile import MemoryFile
+
+_SIZE: Final = struct.Struct("!Q")
+FILES_MAX: Final = 2
+_READ_BYTES: Final = 256 * 2**10
 
 
-def send(sock: socket.socket, head: bytes, body: bytes) -> None:
-    """Raises OSError, TimeoutError among them."""
-    sock.sendall(_SIZES.pack(len(head), len(body)) + head)
-    if body:
-        sock.sendall(body)
+async def send(sock: socket.socket, data: bytes, files: Sequence[MemoryFile]) -> None:
+    """The gateway's side; does not block. Raises OSError."""
+    socket.send_fds(sock, [_SIZE.pack(len(data))], [file.fd for file in files])
+    await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
-def receive(sock: socket.socket) -> tuple[bytes, bytes]:
-    """Raises EOFError where the other side has gone, and OSError."""
-    head_size, body_size = _SIZES.unpack(_exactly(sock, _SIZES.size))
-    return _exactly(sock, head_size), _exactly(sock, body_size)
+async def receive(sock: socket.socket) -> bytes:
+    """The gateway's side; does not block. Raises EOFError where the helper has gone, and OSError."""
+    loop, data, size = asyncio.get_running_loop(), bytearray(), _SIZE.size
+    while len(data) < size:
+        part = await loop.sock_recv(sock, min(size + _SIZE.size - len(data), _READ_BYTES))
+        if not part:
+            raise EOFError
+        data += part
+        if len(data) >= _SIZE.size:
+            size = _SIZE.size + _SIZE.unpack_from(data)[0]
+    return bytes(data[_SIZE.size :])
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray(size)
+def answer(sock: socket.socket, data: bytes) -> None:
+    """The helper's side. Raises OSError."""
+    sock.sendall(_SIZE.pack(len(data)))
+    sock.sendall(data)
+
+
+def await_work(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """The helper's side: a pickle and descriptors. Raises EOFError where the gateway has gone, and OSError."""
+    size, files, _, _ = socket.recv_fds(sock, _SIZE.size, FILES_MAX, socket.MSG_WAITALL)
+    if len(size) < _SIZE.size:
+        raise EOFError
+    data = bytearray(_SIZE.unpack(size)[0])
     view, at = memoryview(data), 0
-    while at < size:
+    while at < len(data):
         count = sock.recv_into(view[at:])
         if not count:
             raise EOFError
         at += count
     view.release()
-    return bytes(data)
+    return bytes(data), files

@@ -16,9 +16,10 @@ import sys
 import traceback
 from typing import Final
 
-from farebox.offload.frames import receive, send
+from farebox.memfile import MemoryFile, joined
+from farebox.offload.frames import answer, await_work
 
-NICE: Final = 10
+NICE: Final = 19
 SPENT_BYTES: Final = 256 * 2**20
 """A helper that stays larger is not used again: memory that was taken in small pieces is not always given back."""
 
@@ -29,12 +30,12 @@ def main() -> None:
     _give_way(memory)
     with socket.socket(fileno=descriptor) as sock, contextlib.suppress(EOFError, ConnectionError):
         while True:
-            head, body = receive(sock)
+            head, files = await_work(sock)
             signal.setitimer(signal.ITIMER_PROF, seconds)  # without a handler, its signal ends the process
-            answer = _answer(head, body)
-            del head, body
+            found = _answer(head, [MemoryFile.of(fd) for fd in files])
+            del head, files
             signal.setitimer(signal.ITIMER_PROF, 0)
-            send(sock, answer, b"")
+            answer(sock, found)
             if _spent():
                 return
 
@@ -51,13 +52,14 @@ def _give_way(memory: int) -> None:
         file.write("500")
 
 
-def _answer(head: bytes, body: bytes) -> bytes:
+def _answer(head: bytes, files: list[MemoryFile]) -> bytes:
     """What came of the work, pickled: how it ended ("done", "raised", "failed", "memory"), the result or what was
     raised, and whether this helper is not to be used again."""
     try:
-        function, raises, arguments = pickle.loads(head)  # noqa: S301 - from the gateway that started this process
+        function, raises, arguments, pieces = pickle.loads(head)  # noqa: S301 - from the gateway
+        body = joined(files.pop(0), pieces)
         try:
-            outcome, value = "done", function(body, *arguments)
+            outcome, value = "done", function(body, *arguments, *files)
         except raises as error:
             outcome, value = "raised", error
         return pickle.dumps((outcome, value, _spent()), pickle.HIGHEST_PROTOCOL)

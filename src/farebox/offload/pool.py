@@ -1,6 +1,7 @@
 """The gateway's side: who is served next, by which helper, and what happens to a helper that does not answer."""
 
 import asyncio
+import contextlib
 import pickle
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine
@@ -10,7 +11,8 @@ from typing import Any, Final, TypeVar, cast
 
 import structlog
 
-from farebox.offload.process import HelperDied, HelperOverran, HelperProcess
+from farebox.memfile import Body, LargeBody, MemoryFile
+from farebox.offload.process import OVERRAN, HelperProcess, HelperSilent
 
 MEMORY_BYTES: Final = 2**30
 """Address space of a helper, beside eight times the largest body."""
@@ -22,6 +24,8 @@ WAITING_MAX: Final = 256
 """Pieces of work that wait in all, and those of one account."""
 WAITING_OF_ACCOUNT_MAX: Final = 64
 
+CLOSE_SECONDS: Final = 5.0
+"""How long the end of the helpers is waited for."""
 STOPPING: Final = "the server is stopping"
 
 T = TypeVar("T")
@@ -45,14 +49,15 @@ class Died(Exception):
 class _Work:
     account_id: str
     head: bytes
-    body: bytes
+    body: Body
+    files: tuple[MemoryFile, ...]
     future: "asyncio.Future[Any]"
 
 
 class Pool:
     """A few helpers. Accounts are served in turn, and one account never has all of the helpers.
 
-    All methods run on the event loop; only the talk with a helper is on a thread, since it waits and copies.
+    All methods run on the event loop, and copy nothing that is large; a helper is begun and ended on a thread.
     """
 
     def __init__(
@@ -85,17 +90,24 @@ class Pool:
         """The helpers there are."""
         return frozenset(self._helpers)
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that have not begun."""
+        return self._waiting_count
+
     async def run(
         self,
         account_id: str,
         function: Callable[..., T],
-        body: bytes,
+        body: Body,
         *args: object,
+        into: MemoryFile | None = None,
         raises: tuple[type[Exception], ...] = (),
         must: bool = False,
     ) -> T:
-        """`function(body, *args)`, a function of a module, in a helper. `raises`: what it may raise, raised here again;
-        `must`: however many wait.
+        """`function(body, *args)`, a function of a module, in a helper, where the body is bytes. `into`: a file that
+        it is given as its last argument, to write to. `raises`: what it may raise, raised here again; `must`: however
+        many wait. Where the wait is cancelled before the work has begun, it is not done.
 
         Raises Busy, TooMuch, Died.
         """
@@ -103,12 +115,20 @@ class Pool:
             raise Died(STOPPING)
         if not must and self._is_full(account_id):
             raise Busy
-        head = pickle.dumps((function, raises, args), pickle.HIGHEST_PROTOCOL)
-        work = _Work(account_id, head, body, asyncio.get_running_loop().create_future())
+        pieces = body.pieces if isinstance(body, LargeBody) else ((0, len(body)),)
+        head = pickle.dumps((function, raises, args, pieces), pickle.HIGHEST_PROTOCOL)
+        files = () if into is None else (into,)
+        work = _Work(account_id, head, body, files, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(account_id, deque()).append(work)
         self._waiting_count += 1
         self._serve()
-        return cast(T, await work.future)
+        try:
+            return cast(T, await work.future)
+        except asyncio.CancelledError:
+            self._forget(work)
+            raise
+        finally:
+            del work  # an exception that the future has refers to this frame: the body must not wait for the collector
 
     async def close(self) -> None:
         """End all helpers. What is under way is broken off, and what waits is refused."""
@@ -121,11 +141,13 @@ class Pool:
             self._idle_timer.cancel()
         for helper in self._helpers:
             helper.break_off()
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
-        await self._end(self._idle)
+        self._spawn(self._end(self._idle))
+        with contextlib.suppress(TimeoutError):  # one that is only being begun ends by itself: nobody is there for it
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._tasks:
+                    await asyncio.wait(tuple(self._tasks))
         if self._threads is not None:
-            self._threads.shutdown()
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _is_full(self, account_id: str) -> bool:
         """Whether nothing further of the account's may wait. At most half of what the others leave, so that there
@@ -149,21 +171,24 @@ class Pool:
         """The oldest work of the account whose turn it is."""
         most = max(1, self._size - 1)
         for account_id, queue in self._waiting.items():
-            while queue and queue[0].future.done():  # whoever asked has gone
-                queue.popleft()
-                self._waiting_count -= 1
-            if queue and self._running[account_id] < most:
-                work = queue.popleft()
-                self._waiting_count -= 1
+            if self._running[account_id] < most:
                 self._waiting.move_to_end(account_id)
-                if not queue:
-                    del self._waiting[account_id]
+                self._forget(work := queue[0])
                 return work
         return None
 
+    def _forget(self, work: _Work) -> None:
+        """It waits no longer, if it did."""
+        queue = self._waiting.get(work.account_id, ())
+        if queue and work in queue:
+            queue.remove(work)
+            self._waiting_count -= 1
+            if not queue:
+                del self._waiting[work.account_id]
+
     async def _do(self, work: _Work) -> None:
         try:
-            if not await self._try(work):
+            if not await self._try(work) and not work.future.done():
                 await self._try(work, last=True)
         finally:
             _fail(work, Died("an error"))
@@ -175,18 +200,26 @@ class Pool:
         helper: HelperProcess | None = None
         try:
             helper = self._idle.pop() if self._idle and not last else await self._begun()
-            outcome, value, spent = await self._in_thread(helper.do, work.head, work.body)
+            file = work.body.file if isinstance(work.body, LargeBody) else MemoryFile(work.body)
+            outcome, value, spent = await helper.do(work.head, (file, *work.files))
             if not spent:
                 self._idle.append(helper)
                 helper = None
             _finish(work, outcome, value)
-        except HelperOverran as error:
-            _fail(work, TooMuch(str(error)))
-        except (HelperDied, OSError) as error:
+        except HelperSilent as silent:
+            assert helper is not None
+            why = await self._ended(helper)
+            helper = None
+            if why == OVERRAN:
+                _fail(work, TooMuch(why))
+                return True
             if not self._closed:
-                log.warning("helper ended", why=str(error))
-                if not last and not isinstance(error.__cause__, TimeoutError):
+                log.warning("helper ended", why=f"{silent}, {why}")
+                if not last and not silent.late:
                     return False
+            _fail(work, Died(f"{silent}, {why}"))
+        except OSError as error:  # no process, or no file, is to be had
+            log.warning("helper not begun", why=str(error))
             _fail(work, Died(str(error)))
         finally:
             if helper is not None:
@@ -216,8 +249,13 @@ class Pool:
     async def _end(self, helpers: list[HelperProcess]) -> None:
         ending, helpers[:] = list(helpers), []
         for helper in ending:
-            await self._in_thread(helper.end)
-            self._helpers.discard(helper)
+            await self._ended(helper)
+
+    async def _ended(self, helper: HelperProcess) -> str:
+        """See it end; why it did."""
+        why = await self._in_thread(helper.end)
+        self._helpers.discard(helper)
+        return why
 
     def _expire_later(self) -> None:
         """End the helpers when there has been no work for a while."""

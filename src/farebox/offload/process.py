@@ -1,26 +1,31 @@
-"""One helper process as the gateway sees it. Its methods block: call them from threads."""
+"""One helper process as the gateway sees it. Starting and ending one blocks: do that in threads."""
 
+import asyncio
 import contextlib
 import pickle
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
+from farebox.memfile import MemoryFile
 from farebox.offload.frames import receive, send
 
 WALL_SECONDS: Final = 60.0
 """How long a helper may be silent: with its bound of processor time, only a machine without any takes so long."""
 END_SECONDS: Final = 2.0
+OVERRAN: Final = "processor time"
 
 
-class HelperDied(Exception):
+class HelperSilent(Exception):
     """The helper has ended, or does not answer."""
 
-
-class HelperOverran(Exception):
-    """The helper was ended because its work took too much of what the message names."""
+    def __init__(self, message: str, *, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
+        """It has not ended, but has had all the time there is."""
 
 
 class HelperProcess:
@@ -29,7 +34,7 @@ class HelperProcess:
     def __init__(self, memory: int, cpu_seconds: int) -> None:
         """Raises OSError."""
         ours, theirs = socket.socketpair()
-        ours.settimeout(WALL_SECONDS)
+        ours.setblocking(False)
         self._socket = ours
         command = [sys.executable, "-P", "-m", "farebox.offload.helper"]
         try:
@@ -48,17 +53,14 @@ class HelperProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def do(self, head: bytes, body: bytes) -> tuple[str, Any, bool]:
-        """See helper._answer. Raises HelperOverran, HelperDied; then the helper has ended."""
+    async def do(self, head: bytes, files: Sequence[MemoryFile]) -> tuple[str, Any, bool]:
+        """See helper._answer. Raises HelperSilent: then it is to be ended."""
         try:
-            send(self._socket, head, body)
-            answer, _ = receive(self._socket)
+            async with asyncio.timeout(WALL_SECONDS):
+                await send(self._socket, head, files)
+                answer = await receive(self._socket)
         except (EOFError, OSError) as error:
-            self._socket.close()
-            status = self._wait(END_SECONDS)
-            if status == -signal.SIGPROF:
-                raise HelperOverran("processor time") from error
-            raise HelperDied(f"{type(error).__name__}, exit status {status}") from error
+            raise HelperSilent(type(error).__name__, late=isinstance(error, TimeoutError)) from error
         found: tuple[str, Any, bool] = pickle.loads(answer)  # noqa: S301 - from a process that we started
         return found
 
@@ -66,13 +68,14 @@ class HelperProcess:
         """End it at once, whatever it does; does not wait."""
         self._process.kill()
 
-    def end(self) -> None:
-        """Let it end, and see it end."""
+    def end(self) -> str:
+        """Let it end, and see it end. Why it did, where that was the bound of its processor time: `processor time`;
+        else what is known of it."""
         self._socket.close()
-        self._wait(END_SECONDS)
-
-    def _wait(self, seconds: float) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(seconds)
-        self._process.kill()
-        return self._process.wait()
+            self._process.wait(END_SECONDS)
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+        status = self._process.returncode
+        return OVERRAN if status == -signal.SIGPROF else f"exit status {status}"

@@ -1,8 +1,8 @@
 """A large body without its large values, so that single fields can be changed without going through all of it again.
 
 The outline is the body's outermost object in which each large value is replaced by a placeholder string that does not
-occur in the body. What changes a small body (`bodies.changed`) changes an outline as well; `edited` then puts the
-values back, byte for byte.
+occur in the body. What changes a small body (`bodies.changed`) changes an outline as well; `put_together` then puts the
+values back, byte for byte; for a body in a file it only lists where they are.
 """
 
 import re
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
+from farebox.memfile import Body, LargeBody, Piece, whole
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import TooComplex
 from farebox.providers.formats.bounds import FIELDS_MAX
@@ -59,26 +61,35 @@ def outline_of(body: bytes) -> Outline:
     return Outline(msgspec.json.encode(small), mark.encode(), tuple(spans), b"12h" in body)
 
 
-def edited(body: bytes, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[bytes, Outline | None]:
+def edited(body: Body, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[Body, Outline | None]:
     """The body and its outline after a change; without an outline, the body itself is changed. What `change` raises."""
     if outline is None:
-        return change(body), None
+        return change(whole(body)), None
     small = change(outline.small)
     if small == outline.small:
         return body, outline
-    parts: list[bytes | memoryview] = []
-    spans = list(outline.spans)
+    return put_together(body, replace(outline, small=small))
+
+
+def put_together(body: Body, outline: Outline) -> tuple[Body, Outline]:
+    """The body that a changed outline stands for, its values being where they are in `body`; and its own outline."""
+    small, spans = outline.small, list(outline.spans)
+    pieces: list[Piece] = []
     at = done = 0
-    view = memoryview(body)
     for place in re.finditer(b'"' + re.escape(outline.mark) + rb'(\d+)~"', small):
-        start, end = outline.spans[int(place[1])]
-        parts += (small[done : place.start()], view[start:end])
-        at += place.start() - done
-        spans[int(place[1])] = (at, at + end - start)
+        number, between = int(place[1]), small[done : place.start()]
+        start, end = outline.spans[number]
+        pieces.append(between)
+        pieces += (body[start:end],) if isinstance(body, bytes) else body.part(start, end)
+        at += len(between)
+        spans[number] = (at, at + end - start)
         at += end - start
         done = place.end()
-    parts.append(small[done:])
-    return b"".join(parts), Outline(small, outline.mark, tuple(spans), outline.long_cache)
+    pieces.append(small[done:])
+    new = replace(outline, spans=tuple(spans))
+    if isinstance(body, LargeBody):
+        return LargeBody(body.file, tuple(pieces)), new
+    return b"".join(piece for piece in pieces if isinstance(piece, bytes)), new
 
 
 def _mark(body: bytes) -> str:

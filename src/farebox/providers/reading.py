@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
+from farebox.memfile import whole
 from farebox.providers.catalogue import PROVIDERS, Plain, Provider, compat_model, format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies, bounds, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex
@@ -40,9 +42,11 @@ class Read(msgspec.Struct, frozen=True):
     parsed: ParsedRequest | None
     """None where it cannot be read, and need not be."""
     body: bytes | None = None
-    """To be forwarded; None where it is what came."""
+    """To be forwarded; None where it is what came, or what the outline makes of it."""
     outline: Outline | None = None
-    """Of a large body."""
+    """Of a large body: its values are where they are in the body that came."""
+    changed: bool = False
+    """Whether what is forwarded is not what came, but is to be put together by the outline."""
     refused: str = ""
     """What of it the operator refuses, for the caller; empty where nothing is."""
 
@@ -62,8 +66,18 @@ class Step(msgspec.Struct, frozen=True):
 
     provider: str
     endpoint: str
-    query: msgspec.Raw = msgspec.Raw(b"{}")
-    """The provider's request body."""
+    query: tuple[int, int] | None
+    """Where the provider's request body is in the whole: from, to. None: an empty object."""
+    headers: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+class _Step(msgspec.Struct):
+    """As it is written."""
+
+    provider: str
+    endpoint: str
+    query: msgspec.Raw = msgspec.Raw()
     headers: Mapping[str, str] = {}
     config: Mapping[str, Any] = {}
 
@@ -78,7 +92,7 @@ _STEP_HEADERS_MAX: Final = 200
 _STEP_TARGET_MAX: Final = 16 * 1024
 """Bytes of a step's endpoint, as of the target of a request."""
 _NAMED: Final = msgspec.json.Decoder(_Named)
-_STEPS: Final = msgspec.json.Decoder(list[Step])
+_STEPS: Final = msgspec.json.Decoder(list[_Step])
 
 
 def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None) -> Read:
@@ -89,22 +103,40 @@ def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool,
     if isinstance(metering, Plain):
         return Read(None)
     came, outline = body, None
+    spans: tuple[tuple[int, int], ...] = ()
     try:
         outline = _bounded(body)
+        spans = outline.spans if outline else ()
         if model is not None:
-            body, outline = edited(body, outline, partial(metering.replace_model, model=model))
+            edit, outline = edited(body, outline, partial(metering.replace_model, model=model))
+            body = whole(edit)
         parsed = metering.parse(place.path, place.content_type, body)
         _check_numbers(parsed)
         said = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.asked_usage:
-            body, outline = edited(body, outline, metering.ask_usage)
+            edit, outline = edited(body, outline, metering.ask_usage)
+            body = whole(edit)
     except (InvalidRequest, RecursionError) as error:
         if own_key:
-            return Read(None, None if body is came else body, outline)
+            return _read(None, came, body, outline, spans)
         if isinstance(error, RecursionError):
             raise TooComplex("The body is nested too deeply.") from error
         raise
-    return Read(parsed, None if body is came else body, outline, said)
+    return _read(parsed, came, body, outline, spans, said)
+
+
+def _read(
+    parsed: ParsedRequest | None,
+    came: bytes,
+    body: bytes,
+    outline: Outline | None,
+    spans: tuple[tuple[int, int], ...],
+    said: str = "",
+) -> Read:
+    """Of a large body, nothing large is given back. `spans`: where its values are in the body that came."""
+    if outline is None:
+        return Read(parsed, None if body is came else body, None, refused=said)
+    return Read(parsed, None, replace(outline, spans=spans), body is not came, said)
 
 
 def read_common(body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool) -> CommonRead:
@@ -132,12 +164,19 @@ def read_steps(body: bytes) -> list[Step]:
         raise InvalidRequest(f"The body is not a list of steps: {error}") from error
     if not 1 <= len(steps) <= STEPS_MAX:
         raise InvalidRequest(f"Send 1 to {STEPS_MAX} steps.")
+    at, found = 0, []
     for step in steps:
         _check_step(step)
-    return steps
+        query, span = bytes(step.query), None
+        if query:
+            start = body.find(query, at)
+            start = start if start >= 0 else body.index(query)  # of two fields of one name, the last counts
+            span = (start, at := start + len(query))
+        found.append(Step(step.provider, step.endpoint, span, step.headers, step.config))
+    return found
 
 
-def _check_step(step: Step) -> None:
+def _check_step(step: _Step) -> None:
     """Raises InvalidRequest where what a step says beside its query is larger than a request's head may be."""
     if len(step.endpoint) > _STEP_TARGET_MAX:
         raise InvalidRequest(f"A step's endpoint is longer than {_STEP_TARGET_MAX:,} bytes.")
@@ -182,7 +221,7 @@ def common_path(provider: Provider, path: str) -> str | None:
 def _bounded(body: bytes) -> Outline | None:
     """The outline of a large body. Raises InvalidRequest, TooComplex."""
     bounds.check(body)
-    if body[:256].lstrip()[:1] != b"{":
+    if bounds.opening(body) != b"{":
         return None
     _check_text(body)
     return None if len(body) <= bounds.AT_ONCE_BYTES else outline_of(body)
@@ -218,7 +257,7 @@ def _refused(body: bytes, outline: Outline | None, place: Place, parsed: ParsedR
         return ""
     if place.content_type.lower().startswith("multipart/"):
         names = {part.name for part in multipart.parts(place.content_type, body)}
-    elif body[:256].lstrip()[:1] == b"{":
+    elif bounds.opening(body) == b"{":
         names = {name for name, raw in bodies.fields(outline.small if outline else body).items() if bodies.given(raw)}
     else:
         return ""

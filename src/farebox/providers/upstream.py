@@ -4,6 +4,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from farebox.memfile import Body
+
 Cause = Literal[
     "dns",
     "refused",
@@ -59,7 +61,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     method: str
     url: str
     headers: list[tuple[str, str]]
-    body: bytes
+    body: Body
     sending: Sending = msgspec.field(default_factory=Sending)
 
 

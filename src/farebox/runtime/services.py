@@ -9,6 +9,7 @@ from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
+from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
 from farebox.limits.unpaid import Unpaid
 from farebox.metrics.metrics import Metrics
@@ -68,6 +69,8 @@ class Services:
     """Counts the bytes of bodies and answers that are kept in memory, by account."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
     """Counts the calls in flight of each account."""
+    logged: LoggedBytes = field(default_factory=LoggedBytes)
+    """Counts the bytes of large bodies that the log keeps, by account."""
     jobs: Jobs = field(default_factory=Jobs)
     """What runs beside the calls: how often each was begun again, and which hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)

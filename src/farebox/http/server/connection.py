@@ -98,7 +98,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if len(data) > REST_BYTES and not self._transport.is_closing():
             self._transport.pause_reading()
-            self.state.loop.call_soon(self._rested)
+            self.state.rest(self)
         if self._preface is not None:
             data = self._after_preface(self._preface + data)
             if not data:
@@ -120,7 +120,8 @@ class ClientConnection(asyncio.Protocol):
         if self._kept.counting or self._ahead + self._reader.pending > UNCLAIMED_FREE:
             self._count_unclaimed()
 
-    def _rested(self) -> None:
+    def rested(self) -> None:
+        """It may be read again."""
         if not (self._paused or self._transport.is_closing()):
             self._transport.resume_reading()
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Literal
 
-from farebox.errors import BODY_LATE, BODY_TOO_LARGE, Problem
+from farebox.errors import BODY_LATE, BODY_TOO_LARGE, SERVER_BYTES_FULL, Problem
 from farebox.http.exchange import ClientGone, HeaderList
 from farebox.http.server.headers import header_lines, status_line
+from farebox.http.server.incoming import Incoming
 from farebox.limits.held import Lease
+from farebox.memfile import LARGE_BYTES, Body, whole
 
 if TYPE_CHECKING:
     from farebox.http.server.connection import ClientConnection
@@ -19,8 +21,6 @@ _HEAD_FREE = 4 * 2**10
 """A head up to this size is not counted."""
 _STEP = 64 * 2**10
 """Bytes by which a body that does not tell its length is counted ahead."""
-_PIECE_MIN = 2**10
-"""Smaller pieces of a body are joined: as objects, the smallest would take many times their bytes."""
 
 Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
 """How the end of the answer is seen; empty: it has not begun."""
@@ -30,11 +30,11 @@ class Http1Exchange:
     """An exchange carried by a ClientConnection, which tells it what arrives and when it is lost."""
 
     __slots__ = (
-        "_chunks",
         "_connection",
         "_counted",
         "_framing",
         "_head",
+        "_incoming",
         "_left",
         "_limit",
         "_problem",
@@ -94,7 +94,7 @@ class Http1Exchange:
         self.lease: Lease | None = None
         """Counts what is kept of the exchange; see `hold`."""
         self._connection = connection
-        self._chunks: list[bytes | bytearray] = []
+        self._incoming = Incoming(joins=length is None)
         self._received = 0
         self._counted = 0
         """Bytes of the body that the lease has counted."""
@@ -116,21 +116,31 @@ class Http1Exchange:
             lease.take(self.head_bytes)
 
     async def body(self, limit: int) -> bytes:
+        return whole(await self.content(limit))
+
+    async def content(self, limit: int) -> Body:
         if (self.length or 0) > limit:
             raise _too_large(limit)
         self._reserve()
         self.asked = True
         self._limit = limit
+        try:
+            if max(self.length or 0, self._received) > LARGE_BYTES:
+                self._incoming.to_file()
+        except OSError as error:
+            raise _no_memory(error) from error
         if not self.complete and not self.lost:
             await self._arrival(limit)
         if self.lost:
             raise ClientGone
         if self._received > limit:
             raise _too_large(limit)
-        chunks, self._chunks = self._chunks, []
         if self.lease is not None and self._counted > self._received:
             self.lease.shrink(self.lease.size - self._counted + self._received)
-        return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+        try:
+            return self._incoming.take()
+        except OSError as error:
+            raise _no_memory(error) from error
 
     def _reserve(self) -> None:
         """Count the body that is declared, or has come. Raises Problem."""
@@ -238,16 +248,17 @@ class Http1Exchange:
         """A piece of the body. Above the limit nothing is kept."""
         self._received += len(data)
         if self.asked and (self._received > self._limit or not self._room()):
-            self._chunks.clear()
+            self._incoming.clear()
             self._wake()
             return
-        chunks = self._chunks
-        if chunks and isinstance(chunks[-1], bytearray) and (self.length is None or len(data) < _PIECE_MIN):
-            chunks[-1] += data
-        elif self.length is None or (chunks and len(data) < _PIECE_MIN):
-            chunks.append(bytearray(data))
-        else:
-            chunks.append(data)
+        try:
+            if self.asked and self._received > LARGE_BYTES:
+                self._incoming.to_file()
+            self._incoming.add(data)
+        except OSError as error:
+            self._problem = _no_memory(error)
+            self._incoming.clear()
+            self._wake()
 
     def _room(self) -> bool:
         """Whether what has come may be kept."""
@@ -272,12 +283,12 @@ class Http1Exchange:
     def late(self) -> None:
         """The client hardly sends: its body is not waited for any longer."""
         self._problem = Problem(BODY_LATE, "The request body came too slowly: send it faster, or in smaller requests.")
-        self._chunks.clear()
+        self._incoming.clear()
         self._wake()
 
     def forget(self) -> None:
         """It is over: nothing that came is kept."""
-        self._chunks.clear()
+        self._incoming.clear()
 
     def completed(self) -> None:
         """The body has arrived."""
@@ -287,7 +298,7 @@ class Http1Exchange:
     def lose(self) -> None:
         """The client has gone, or cannot be understood any longer."""
         self.lost = True
-        self._chunks.clear()
+        self._incoming.clear()
         self._wake()
         for watcher in self._watchers or ():
             if not watcher.done():
@@ -346,3 +357,8 @@ class Http1Exchange:
 
 def _too_large(limit: int) -> Problem:
     return Problem(BODY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+
+
+def _no_memory(error: OSError) -> Problem:
+    """The file in memory that a large body is kept in takes no more."""
+    return Problem(SERVER_BYTES_FULL, f"The server has no memory left for the request's body ({error.strerror}).")

@@ -11,6 +11,7 @@ import httptools
 
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.headers import add_header, is_host, split_target
+from farebox.memfile import LARGE_BYTES
 
 if TYPE_CHECKING:
     from farebox.http.server.connection import ClientConnection
@@ -33,6 +34,7 @@ class RequestReader:
 
     __slots__ = (
         "_after_body",
+        "_ahead",
         "_arriving",
         "_chunks",
         "_connection",
@@ -72,6 +74,8 @@ class RequestReader:
         self._head_bytes = self._head_lines = 0
         self._arriving: Http1Exchange | None = None
         """The exchange whose body is on its way."""
+        self._ahead = 0
+        """Bytes of its body that are to come and need no parser: nothing is in them but the body."""
         self._chunks = 0
         """How many pieces of its body have come."""
         self._upgrading = False
@@ -85,6 +89,10 @@ class RequestReader:
         """What is being fed has a part of a body."""
 
     def feed(self, data: bytes) -> None:
+        if self._ahead:
+            data = self._pass(data)
+            if not data or self.reading_closed:
+                return
         size = len(data)
         begins = self.unread == 0 and self._arriving is None
         self._received, self._headed, self._after_body = data, False, False
@@ -102,6 +110,7 @@ class RequestReader:
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
         self._keep_line(self._received, begins=begins)
         self._received = b""
+        self._leave_parser()
         if not self.unread:
             self.pending = 0
             return
@@ -109,6 +118,32 @@ class RequestReader:
         self.pending = min(self.pending + size, head_max)
         if self.unread > head_max:
             self.refuse(431, "The request's head is too large.")
+
+    def _leave_parser(self) -> None:
+        """Of a large body whose length is known, the rest passes by the parser, which would copy it. It has nothing to
+        find in it; the next request meets a new one."""
+        exchange = self._arriving
+        if exchange is None or exchange.length is None or self._upgrading or self.reading_closed:
+            return
+        self._ahead = exchange.length - exchange.received
+        if self._ahead <= LARGE_BYTES:
+            self._ahead = 0
+            return
+        self._parser = httptools.HttpRequestParser(self)
+
+    def _pass(self, data: bytes) -> bytes:
+        """Take the part that belongs to the body; what is left follows it."""
+        exchange = self._arriving
+        if exchange is None or self.reading_closed:
+            self._ahead = 0
+            return b""
+        rest = data[self._ahead :]
+        piece = data[: self._ahead] if rest else data
+        self._ahead -= len(piece)
+        exchange.add(piece)
+        if not self._ahead:
+            self.on_message_complete()
+        return rest
 
     def refuse(self, status: int, message: str) -> None:
         """Have it answered so when those before are answered, and read nothing further."""

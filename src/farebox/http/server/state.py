@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ PROGRESS_BYTES = 16 * 2**10
 """What a client must take of a waiting answer in `Limits.write_seconds`, or send of a body in `Limits.body_seconds`."""
 REST_BYTES = 64 * 2**10
 """What a client may send at once before the others have their turn: the event loop reads a connection on and on while
-there is something to be read."""
+there is something to be read. Of those who have sent so much, one is read in each round of the loop."""
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -62,6 +63,8 @@ class ServerState:
     prefaced: Callable[[str], bool] | None = None
     """Whether whoever connects from this address begins with a header of the PROXY protocol; None: nobody."""
     connections: "set[ClientConnection]" = field(default_factory=set)
+    resting: "deque[ClientConnection]" = field(default_factory=deque)
+    """Those whose turn to be read comes again."""
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None
     """Done when the last connection is gone."""
@@ -78,6 +81,17 @@ class ServerState:
         self.connections.discard(connection)
         if not self.connections and self.emptied is not None and not self.emptied.done():
             self.emptied.set_result(None)
+
+    def rest(self, connection: "ClientConnection") -> None:
+        """It is read again when its turn comes."""
+        self.resting.append(connection)
+        if len(self.resting) == 1:
+            self.loop.call_soon(self._read_next)
+
+    def _read_next(self) -> None:
+        self.resting.popleft().rested()
+        if self.resting:
+            self.loop.call_soon(self._read_next)
 
     def _sweep_later(self) -> None:
         self.sweeper = self.loop.call_later(min(1.0, self.limits.shortest_seconds / 4), self._sweep)

@@ -4,6 +4,7 @@ reads it. Looked at with searches that run at the speed of memory, before anythi
 A body is taken apart on the event loop only where that is sure to be quick (`is_light`).
 """
 
+import re
 from typing import Final
 
 from farebox.providers.formats.base import TooComplex
@@ -31,7 +32,7 @@ _OTHER_AT_ONCE_BYTES: Final = 16 * 1024
 
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_BLANK: Final = b" \t\r\n"
+_not_blank: Final = re.compile(rb"[^ \t\r\n]").search
 
 
 def is_light(body: bytes) -> bool:
@@ -41,7 +42,7 @@ def is_light(body: bytes) -> bool:
         return True
     if size > AT_ONCE_BYTES:
         return False
-    if size > _OTHER_AT_ONCE_BYTES and body[:256].lstrip(_BLANK)[:1] not in (b"{", b"["):
+    if size > _OTHER_AT_ONCE_BYTES and opening(body) not in (b"{", b"["):
         return False
     if _more(body, b"{[", AT_ONCE_CONTAINERS):
         return False
@@ -52,7 +53,7 @@ def check(body: bytes) -> None:
     """Raises TooComplex where the body is JSON beyond the bounds; whether it is JSON at all is not looked at."""
     if len(body) <= AT_ONCE_BYTES and not _more(body, b"{[", DEPTH_MAX):
         return
-    if body[:256].lstrip(_BLANK)[:1] not in (b"{", b"["):
+    if opening(body) not in (b"{", b"["):
         return
     structure = _structure(body)
     if structure.count(b"{") + structure.count(b"[") > CONTAINERS_MAX:
@@ -65,6 +66,12 @@ def check(body: bytes) -> None:
         brackets = inner
     if b"[]" in brackets:
         raise TooComplex(f"The body is nested too deeply: objects and arrays may be {DEPTH_MAX} inside each other.")
+
+
+def opening(body: bytes) -> bytes:
+    """The first byte that is no white space, as JSON has it; empty where there is none."""
+    found = _not_blank(body)
+    return b"" if found is None else found[0]
 
 
 def _more(body: bytes, characters: bytes, most: int) -> bool:

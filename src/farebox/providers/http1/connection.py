@@ -7,12 +7,13 @@ import re
 import select
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import httptools
 import structlog
 
+from farebox.memfile import Body
 from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
@@ -74,6 +75,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._framed = False
         self._lost = False
         self._paused = False
+        self._blocks: Iterator[bytes] = iter(())
+        """What is still to be sent of a large body, of this size."""
+        self._to_send = 0
+        self._next_block = False
+        """The next of it is about to be sent."""
+        self._full = False
+        """The system takes no more for the moment."""
         self._until_eof = False
         self._length: int | None = None
         self._chunked = False
@@ -96,7 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
             return False
         return not self._news.poll(0)  # else closed, or saying something that nobody asked for
 
-    async def exchange(self, request: bytes, body: bytes, sending: Sending, *, to_head: bool) -> Http1Response:
+    async def exchange(self, request: bytes, body: Body, sending: Sending, *, to_head: bool) -> Http1Response:
         """Send the request and wait for the answer's head. Raises UpstreamFailed; Unread on a connection that has been
         used before.
 
@@ -112,7 +120,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = self._silent = 0
         self._sent_at = self.loop.time()
         try:
-            if not body:
+            if not isinstance(body, bytes):
+                transport.write(request)
+                self._blocks, self._to_send = body.blocks(), len(body)
+                self._send_on()
+            elif not body:
                 transport.write(request)
             elif len(body) < PAUSE_ABOVE:
                 transport.write(request + body)  # one system call, one packet for what is small
@@ -123,7 +135,7 @@ class UpstreamConnection(asyncio.Protocol):
         except (UpstreamFailed, Unread):  # the connection has been dropped
             raise
         except BaseException:
-            sending.whole = not transport.get_write_buffer_size()
+            sending.whole = not (self._to_send or transport.get_write_buffer_size())
             self.drop()
             raise
 
@@ -131,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Close at once; whatever was on its way is lost."""
         self._answer = self._head = None
         self._lost = True
+        self._blocks = iter(())
         fd, self._fd = self._fd, -1
         if self._fd_is_ours and fd >= 0:
             os.close(fd)
@@ -172,6 +185,30 @@ class UpstreamConnection(asyncio.Protocol):
                 self._break("the answer's head is too large", "protocol")
             elif self._silent > SILENT_MAX and self._answer is not None:
                 self._break("the answer has more beside its body than is read", "protocol")
+        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+            self._failed(error)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """Send what is left of a large body block by block: between two of them everybody else has their turn."""
+        if self._to_send and not self._next_block and not self._lost:
+            self._next_block = True
+            self.loop.call_soon(self._send_block)
+
+    def _send_block(self) -> None:
+        self._next_block = False
+        try:
+            if not self._full and not self._lost and self._transport is not None:
+                block = next(self._blocks)
+                self._to_send -= len(block)
+                self._transport.write(block)
+                self._send_on()
         except Exception as error:  # noqa: BLE001 - whoever waits is woken
             self._failed(error)
 
@@ -234,7 +271,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _unsent(self) -> int:
         """Bytes of the request that the system has not taken yet."""
         assert self._transport is not None
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self._to_send + self._transport.get_write_buffer_size()
         for transport in self.beneath:
             unsent += transport.get_write_buffer_size()
         return unsent

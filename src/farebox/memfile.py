@@ -1,0 +1,154 @@
+"""Large bodies, kept outside of the process's own memory and never copied whole by the event loop.
+
+What comes is written to a file that exists in memory only. Helper processes are given its descriptor and read it for
+themselves; what is forwarded is read block for block. A change of single fields makes a new list of pieces.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+LARGE_BYTES: Final = 256 * 2**10
+"""A body up to this size is kept as bytes: to copy it takes some 50 µs, and a file some 10."""
+BLOCK_BYTES: Final = 128 * 2**10
+"""What is read or written at once."""
+
+Piece: TypeAlias = bytes | tuple[int, int]
+"""Bytes, or where in the file they are: from, to."""
+
+
+class MemoryFile:
+    """A file without a name, in memory; gone with its last descriptor."""
+
+    __slots__ = ("fd", "size")
+
+    def __init__(self, data: bytes = b"") -> None:
+        """Raises OSError."""
+        _closer.start()
+        self.fd = os.memfd_create("farebox-body", os.MFD_CLOEXEC)
+        self.size = 0
+        if data:
+            self.append(data)
+
+    @classmethod
+    def of(cls, fd: int) -> "MemoryFile":
+        """The file of a descriptor, which is from now on its own; to be written from its start."""
+        made = cls.__new__(cls)
+        made.fd, made.size = fd, 0
+        return made
+
+    def __del__(self) -> None:
+        fd = getattr(self, "fd", -1)
+        if fd >= 0 and self.size <= LARGE_BYTES:
+            os.close(fd)
+        elif fd >= 0:
+            _closer.close(fd)
+
+    def append(self, data: bytes | bytearray) -> None:
+        """Raises OSError."""
+        view = memoryview(data)
+        while view:
+            count = os.pwrite(self.fd, view, self.size)
+            self.size += count
+            view = view[count:]
+
+
+class _Closer:
+    """Closes large files on a thread of its own: it takes the system some milliseconds to take their memory back."""
+
+    def __init__(self) -> None:
+        self._fds: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="farebox-close", daemon=True)
+            self._thread.start()
+
+    def close(self, fd: int) -> None:
+        """May be called at any point, by whatever lets go of a file."""
+        if self._thread is None:
+            os.close(fd)
+        else:
+            self._fds.put(fd)
+
+    def _work(self) -> None:
+        while True:
+            os.close(self._fds.get())
+
+
+_closer = _Closer()
+
+
+class LargeBody:
+    """Bytes one behind the other, of which the large parts are in a file."""
+
+    __slots__ = ("_size", "file", "pieces")
+
+    def __init__(self, file: MemoryFile, pieces: tuple[Piece, ...]) -> None:
+        self.file = file
+        self.pieces = pieces
+        self._size = sum(map(_length, pieces))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def blocks(self) -> Iterator[bytes]:
+        """All of it, block for block."""
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            at, end = piece
+            while at < end:
+                block = os.pread(self.file.fd, min(end - at, BLOCK_BYTES), at)
+                at += len(block)
+                yield block
+
+    def part(self, start: int, end: int) -> tuple[Piece, ...]:
+        """The pieces from one offset to another."""
+        found: list[Piece] = []
+        at = 0
+        for piece in self.pieces:
+            size = _length(piece)
+            first, last = max(start - at, 0), min(end - at, size)
+            if first < last:
+                found.append(piece[first:last] if isinstance(piece, bytes) else (piece[0] + first, piece[0] + last))
+            at += size
+        return tuple(found)
+
+
+Body: TypeAlias = bytes | LargeBody
+
+
+def part_of(body: Body, start: int, end: int) -> Body:
+    """A body that is a part of another."""
+    return body[start:end] if isinstance(body, bytes) else LargeBody(body.file, body.part(start, end))
+
+
+def joined(file: MemoryFile, pieces: tuple[Piece, ...]) -> bytes:
+    """All of it at once."""
+    if len(pieces) == 1 and not isinstance(pieces[0], bytes):
+        return _read(file, *pieces[0])
+    return b"".join(piece if isinstance(piece, bytes) else _read(file, *piece) for piece in pieces)
+
+
+def whole(body: Body) -> bytes:
+    """All of it at once: for what is known to be small, or need not be quick."""
+    return body if isinstance(body, bytes) else joined(body.file, body.pieces)
+
+
+def _read(file: MemoryFile, start: int, end: int) -> bytes:
+    parts = []
+    while start < end:
+        if not (part := os.pread(file.fd, end - start, start)):
+            raise EOFError
+        parts.append(part)
+        start += len(parts[-1])
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _length(piece: Piece) -> int:
+    return len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]

@@ -1,0 +1,125 @@
+"""Large bodies in files: parts of them, changes of single fields, and on their way to a provider."""
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFile, Piece, part_of, whole
+from farebox.providers.formats import bodies
+from farebox.providers.outline import INLINE_BYTES, Outline, edited, outline_of
+from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
+from tests.providers.http1_kit import OK, Server, authority, pool, serving
+from tests.providers.http1_kit import whole as answered
+
+SIZE = 5 * BLOCK_BYTES + 7
+
+
+def in_file(body: bytes) -> LargeBody:
+    return LargeBody(MemoryFile(body), ((0, len(body)),))
+
+
+SPANS = st.tuples(st.integers(0, 50), st.integers(50, 99))
+
+
+@given(st.lists(st.binary(max_size=30) | SPANS, max_size=6), st.data())
+def test_a_part_is_what_it_would_be_of_the_bytes(pieces: list[Piece], data: st.DataObject) -> None:
+    file = MemoryFile(bytes(range(100)))
+    body = LargeBody(file, tuple(pieces))
+    same = whole(body)
+    assert len(body) == len(same)
+    assert b"".join(body.blocks()) == same
+    start = data.draw(st.integers(0, len(same)))
+    end = data.draw(st.integers(start, len(same)))
+    part = part_of(body, start, end)
+    assert whole(part) == same[start:end]
+    assert whole(part_of(part, 1, len(part))) == same[start:end][1:]
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text() | st.text(max_size=1).map(lambda text: text * 2 * INLINE_BYTES)))
+def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
+    body = json.dumps({"model": "m", **fields}).encode()
+    by_bytes: tuple[Body, Outline | None] = body, outline_of(body)
+    by_file: tuple[Body, Outline | None] = in_file(body), outline_of(body)
+    for new in ({"model": "other"}, {"max_tokens": 7, "model": "third"}):
+        change: Callable[[bytes], bytes] = partial(bodies.changed, **new)
+        by_bytes, by_file = edited(*by_bytes, change), edited(*by_file, change)
+        body = change(body)
+        assert isinstance(by_file[0], LargeBody)
+        assert whole(by_file[0]) == by_bytes[0] == body
+        assert by_file[1] == by_bytes[1]
+
+
+def test_a_file_that_nobody_has_is_closed() -> None:
+    file = MemoryFile(b"small")
+    fd = file.fd
+    os.fstat(fd)
+    del file
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def request(server: Server, body: LargeBody) -> UpstreamRequest:
+    return UpstreamRequest("POST", server.url + "/v1/chat", [], body)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+async def test_a_body_in_a_file_arrives_whole_again_and_again(secure: bool) -> None:
+    content = os.urandom(SIZE)
+    file = MemoryFile(content)
+    body = LargeBody(file, (b"[", (0, SIZE), b",", (5, LARGE_BYTES), b"]"))
+    listens, calls = authority("127.0.0.1") if secure else (None, None)
+    async with serving(OK, OK, tls=listens) as server, pool(tls=calls) as upstream:
+        for _ in range(2):
+            assert await answered(await upstream.send(request(server, body))) == b"ok"
+        for sent in server.requests:
+            assert sent.partition(b"\r\n\r\n")[2] == b"[" + content + b"," + content[5:LARGE_BYTES] + b"]"
+        assert server.connections == 1
+
+
+async def test_an_answer_before_the_body_is_all_sent_ends_the_connection() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+        await stop.wait()
+
+    stop = asyncio.Event()
+    body = in_file(bytes(32 * 2**20))
+    async with serving(handler=refuse) as server, pool() as upstream:
+        for _ in range(2):
+            assert await answered(await upstream.send(request(server, body))) == b"ok"
+        assert server.connections == 2
+        stop.set()
+
+
+async def test_a_body_that_is_not_all_sent_is_known_not_to_be() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        begun.set()
+        await stop.wait()
+
+    async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.request(reader)
+        begun.set()
+        await stop.wait()
+
+    begun, stop = asyncio.Event(), asyncio.Event()
+    body = in_file(bytes(32 * 2**20))
+    for handler, whole_sent in ((deaf, False), (hears, True)):
+        begun.clear()
+        async with serving(handler=handler) as server, pool() as upstream:
+            asked = request(server, body)
+            sending = asyncio.create_task(upstream.send(asked))
+            await begun.wait()
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, UpstreamFailed):
+                await sending
+            assert asked.sending.whole is whole_sent
+            stop.set()
