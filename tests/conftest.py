@@ -11,6 +11,7 @@ from tests import engines
 from tests.memory import memory_folder
 from tests.postgres.server import PostgresServer
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
+from tests.warm_helpers import end_warm_helpers
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,6 +69,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 def pytest_unconfigure() -> None:
     engines.close_engines()
+    end_warm_helpers()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,10 +15,12 @@ from farebox.clock import Clock
 from farebox.ledger.commands import Grant
 from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
+from farebox.offload import BeginHelper
 from farebox.settings import Settings
 from farebox.storage.accounts import add_account, add_token, read_balance
 from farebox.vault import TOKEN_PREFIX
 from tests.engines import settings_for
+from tests.warm_helpers import warm_helper
 
 if TYPE_CHECKING:
     from farebox.app import Ready
@@ -153,11 +155,22 @@ def running_farebox(data_dir: Path, **settings: object) -> contextlib.AbstractCo
     return running_on(uvloop.new_event_loop, None, data_dir, **settings)
 
 
-@contextlib.contextmanager
 def running_on(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], clock: Clock | None, data_dir: Path, **settings: object
-) -> Iterator[Farebox]:
+) -> contextlib.AbstractContextManager[Farebox]:
     """`running_farebox` on a loop of the test's own, and with its clock where it has one."""
+    return running_with(warm_helper, loop_factory, clock, data_dir, **settings)
+
+
+@contextlib.contextmanager
+def running_with(
+    begin_helper: BeginHelper,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    clock: Clock | None,
+    data_dir: Path,
+    **settings: object,
+) -> Iterator[Farebox]:
+    """`running_on`, with helpers of the test's own."""
     loaded = settings_for(data_dir, log_level="error", **settings)
     # Port 0 is not offered to operators, as their clients could not find it; tests take a free one.
     chosen = Settings(**{**{name: getattr(loaded, name) for name in Settings.__slots__}, "port": 0})
@@ -170,7 +183,7 @@ def running_on(
         stop = asyncio.Event()
         box["stop"] = lambda: box["loop"].call_soon_threadsafe(stop.set)
         box["loop"] = asyncio.get_running_loop()
-        async with running(chosen, demo=True, clock=clock) as served:
+        async with running(chosen, demo=True, clock=clock, begin_helper=begin_helper) as served:
             box["farebox"] = Farebox(served, box["loop"])
             ready.set()
             await stop.wait()

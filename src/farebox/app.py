@@ -36,7 +36,7 @@ from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
 from farebox.metrics.metrics import Beat, Metrics
-from farebox.offload import Pool
+from farebox.offload import BeginHelper, HelperProcess, Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
 from farebox.providers.http1.pool import PooledUpstream
@@ -117,22 +117,27 @@ async def _stopped(stop: asyncio.Event, ready: Ready) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, demo: bool, clock: Clock | None = None) -> AsyncIterator[Ready]:
+async def running(
+    settings: Settings, *, demo: bool, clock: Clock | None = None, begin_helper: BeginHelper = HelperProcess
+) -> AsyncIterator[Ready]:
     """A server alone, with all that it needs; taken down in the opposite order on the way out.
 
-    `demo` adds the demo provider and, where no Stripe key is set, the fake Stripe.
+    `demo` adds the demo provider and, where no Stripe key is set, the fake Stripe. `begin_helper`: for whoever has
+    helpers to spare.
     """
     clock = clock or SystemClock()
     with _sole_server(settings):
         async with (
             surrounded(settings, demo=demo, clock=clock) as around,
-            gateway(around, clock=clock) as ready,
+            gateway(around, clock=clock, begin_helper=begin_helper) as ready,
         ):
             yield ready
 
 
 @asynccontextmanager
-async def gateway(around: HostResources, *, clock: Clock, port_shared: bool = False) -> AsyncIterator[Ready]:
+async def gateway(
+    around: HostResources, *, clock: Clock, port_shared: bool = False, begin_helper: BeginHelper = HelperProcess
+) -> AsyncIterator[Ready]:
     """One gateway process: everything started in order, and taken down in the opposite order on the way out.
 
     `port_shared`: other processes of ours listen on the same port.
@@ -150,7 +155,7 @@ async def gateway(around: HostResources, *, clock: Clock, port_shared: bool = Fa
             stack.push_async_callback(processor.close)
         upstream = _upstream_of(settings, jobs)
         stack.push_async_callback(upstream.close)
-        helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes)
+        helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
         stack.push_async_callback(helpers.close)
         shared = database.engine == "postgres"
         instance = ids.log_id()

@@ -11,13 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 
 from farebox.errors import BODY_TOO_COMPLEX
+from farebox.offload import HelperProcess
 from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX
 from tests.calls.kit import differences, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
-from tests.support import Customer, Farebox, running_farebox
+from tests.support import Customer, Farebox, running_farebox, running_with
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -192,7 +194,7 @@ def test_depth_below_the_limit_is_served(customer: Customer) -> None:
 
 
 def test_large_bodies_are_read_by_helpers_and_small_ones_are_not(customer: Customer, tmp_path: Path) -> None:
-    with running_farebox(tmp_path, helper_processes=2) as served:
+    with running_with(HelperProcess, uvloop.new_event_loop, None, tmp_path, helper_processes=2) as served:
         account = served.funded("100")
         assert account.chat("Hello").status_code == 200
         assert not helpers_of(served)

@@ -29,6 +29,8 @@ CLOSE_SECONDS: Final = 5.0
 STOPPING: Final = "the server is stopping"
 
 T = TypeVar("T")
+BeginHelper = Callable[[int, int], HelperProcess]
+"""A helper of so many bytes of address space and seconds of processor time. Raises OSError."""
 
 log = structlog.get_logger("farebox.offload")
 
@@ -67,9 +69,11 @@ class Pool:
         body_bytes: int = 2**25,
         cpu_seconds: int = CPU_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
+        begin: BeginHelper = HelperProcess,
     ) -> None:
         """`body_bytes`: of the largest body that is sent to a helper."""
         self._size = size
+        self._begin = begin
         self._memory = MEMORY_BYTES + 8 * body_bytes
         self._cpu_seconds = cpu_seconds
         self._idle_seconds = idle_seconds
@@ -235,7 +239,7 @@ class Pool:
             self._expire_later()
 
     async def _begun(self) -> HelperProcess:
-        helper = await self._in_thread(HelperProcess, self._memory, self._cpu_seconds)
+        helper = await self._in_thread(self._begin, self._memory, self._cpu_seconds)
         self._helpers.add(helper)
         if self._closed:
             helper.break_off()
