@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 import tempfile
@@ -23,9 +24,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # Containers often forbid to keep bytecode; each process that a test starts would then compile all of Farebox.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    gc.disable()  # until all tests are collected: it would look through ever more of them, and find no garbage
     if not hasattr(config, "workerinput"):  # workers, and servers that tests start, inherit it
         _trust_nobody(config)
         _use_memory()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _trust_nobody(config: pytest.Config) -> None:
