@@ -66,8 +66,9 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Waits for providers as long as usual, which is longer than any test: nothing ends by itself."""
-    with running_farebox(tmp_path_factory.mktemp("patient")) as served:
+    """Waits for providers as long as usual, which is longer than any test: nothing ends by itself. Callers may be as
+    impatient as they like."""
+    with running_farebox(tmp_path_factory.mktemp("patient"), request_timeout_min_ms=1) as served:
         yield served
         assert differences(served) == []
 
