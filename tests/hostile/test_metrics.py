@@ -125,6 +125,7 @@ def test_the_figures_agree_with_receipts_and_ledger(measured: tuple[Farebox, str
     assert found("farebox_call_seconds_count") == 10
     assert found("farebox_first_byte_seconds_count") == 9
     assert found("farebox_commit_seconds_count", of="batch") == found("farebox_batch_size_count") > 0
+    assert found("farebox_ledger_slow_commands_total") == 0, "all of it was common"
     assert (found("farebox_database_up"), found("farebox_open_holds"), found("farebox_workers")) == (1, 0, 1)
     assert found("process_resident_memory_bytes", worker="1") > 10**7
 

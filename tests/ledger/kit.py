@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import Difference, audit
+from farebox.ledger.batches import BatchLedger
 from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.ledger import JobLedger, Ledger, ledger_of
@@ -203,6 +204,6 @@ class Odd:
 
 
 def left_to_jobs(books: Books) -> int:
-    """How many items the lanes have left to jobs so far."""
-    assert isinstance(books.ledger, LaneLedger)
+    """How many commands the fast path has left to ledger.posting so far."""
+    assert isinstance(books.ledger, BatchLedger | LaneLedger)
     return books.ledger.slow

@@ -3,24 +3,24 @@ connection dies."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farebox.ledger.commands import Command, Conflict, Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.commands import Command, Conflict, Outcome, Release, Verdict
 from farebox.ledger.lanes import LaneLedger
-from farebox.ledger.posting import apply
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import HOUR_MS
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.postgres.lanes import Lane
 from farebox.storage.postgres.migrations import TURN
 from farebox.storage.spending import Duration, Strategy
-from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable
 from tests import engines
 from tests.ledger.kit import ANN, BOB, EVE, SECONDS, START, Books, CallOf, grant, hold, open_books, settle, top_up
 
@@ -226,113 +226,27 @@ async def test_windows_begin_where_the_ledger_says(books: Books, duration: Durat
     assert found == [(at, window_start(duration, strategy, at)) for at in moments]
 
 
-TABLES = {
-    "balances": "posted, held, version, owed, top_up_below, low_told, limit_from, limit_spent",
-    "holds": "hold_id, asked, amount, state, charge, written_off, owner, created_at, expires_at",
-    "lots": "lot_id, book, amount, remaining",
-    "transfers": "version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note",
-    "usage_hours": "hour, provider, model, calls, charge, tokens_in, tokens_out",
-    "calls": "log_id, gateway_id, created_at, provider, model, success, status_code, duration, tokens_in, tokens_out, "
-    "cost, charge, detail, receipt, logged",
-    "notices": "notice_id, content",
-}
+# --- batches that are sent again --------------------------------------------------------------------------------------
 
 
-async def all_rows(books: Books) -> dict[str, list[tuple[Any, ...]]]:
-    return {
-        table: sorted(await books.sql(f"SELECT account_id, {columns} FROM {table}"), key=repr)
-        for table, columns in TABLES.items()
-    }
+async def test_what_is_sent_again_carefully_takes_effect_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to a batch is lost; whatever is in it is sent a second time."""
+    await books.fund(ANN, 100)
+    for name in ("settled", "released", "bare"):
+        await books.do(hold(name, 10))
+    send, careful = Lane.send, True
 
+    async def twice(self: Lane, arguments: Any) -> Any:
+        await send(self, arguments)
+        assert self._call is not None
+        return await self._call(self._bucket, careful, self._instance, self._epoch, *arguments)
 
-class Watched(LaneLedger):
-    """Lanes that say what they left to jobs, in that order."""
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        super().__init__(database, "watched")
-        self.left: list[int] = []
-
-    def do_slowly(self, item: Any) -> None:
-        self.left.append(id(item.command))
-        super().do_slowly(item)
-
-
-def some_commands(draw: random.Random, held: list[str], count: int, now: int) -> list[Hold | Settle | Release]:
-    """A batch: mostly what is common, but it meets its own earlier work too."""
-    commands: list[Hold | Settle | Release] = []
-    for _ in range(count):
-        kind, is_common = draw.random(), draw.random() < 0.9
-        name = f"{draw.choice((ANN, BOB))}-{draw.randrange(10**6)}"
-        if kind < 0.5:
-            name = name if is_common else draw.choice(held or [name])
-            held.append(name)
-        elif held:
-            name = held.pop(draw.randrange(len(held))) if is_common else draw.choice(held)
-        account = name.partition("-")[0]
-        if kind < 0.5:
-            commands.append(hold(name, draw.randrange(40), account_id=account, at=now, expires_at=now + 10 * HOUR_MS))
-        elif kind < 0.9:
-            record = CallOf(account, name, now - draw.choice((0, 0, 1)) * HOUR_MS) if draw.random() < 0.7 else None
-            charge = draw.randrange(10) if is_common else draw.randrange(60)
-            commands.append(settle(name, charge, account_id=account, at=now, record=record))
-        else:
-            record = CallOf(account, name, now) if draw.random() < 0.5 else None
-            commands.append(Release(account_id=account, hold_id=name, at=now, record=record))
-    return commands
-
-
-def in_order(commands: Sequence[Hold | Settle | Release], left: list[int]) -> list[Hold | Settle | Release]:
-    """The order in which the lanes carry a batch out: ends, holds, what was left to jobs."""
-    fast = sorted((each for each in commands if id(each) not in left), key=lambda each: isinstance(each, Hold))
-    by_id = {id(each): each for each in commands}
-    return fast + [by_id[each] for each in left]
-
-
-async def _prepare(books: Books, draw: random.Random) -> None:
-    for account in (ANN, BOB):
-        await books.do(grant("g1", draw.randrange(1, 60), account_id=account, expires_at=START + 3 * HOUR_MS))
-        await books.do(grant("g2", draw.randrange(1, 60), account_id=account, priority=10))
-        await books.do(top_up("p1", draw.randrange(400, 900), account_id=account))
-    duration: Duration = draw.choice(("daily", "monthly"))
-    await books.limit(draw.randrange(200, 500), duration, draw.choice(("fixed", "sliding")), BOB)
-    await books.set(low_below=draw.randrange(100))
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_batches_and_jobs_leave_the_same_rows(tmp_path: Path, seed: int) -> None:
-    draw = random.Random(seed)
-    engines.use_engine("postgres")
-    sent: list[tuple[Hold | Settle | Release, Verdict | type[BaseException]]] = []
-    async with open_books(tmp_path / "lanes", ANN, BOB) as books:
-        books.ledger = watched = Watched(server(books))
-        await _prepare(books, draw)
-        held: list[str] = []
-        for turn in range(12):
-            commands = some_commands(draw, held, draw.choice((1, 3, 20, 60)), START + turn * HOUR_MS // 2)
-            watched.left.clear()
-            answers = await asyncio.gather(*(books.do(each) for each in commands), return_exceptions=True)
-            verdicts = {id(each): answer for each, answer in zip(commands, answers, strict=True)}
-            for each in in_order(commands, watched.left):
-                answer = verdicts[id(each)]
-                sent.append((each, answer if isinstance(answer, Verdict) else type(answer)))
-        fast = sum(1 for _, answer in sent if isinstance(answer, Verdict)) - watched.slow
-        by_lanes = await all_rows(books)
-    assert fast > len(sent) / 6
-    async with open_books(tmp_path / "jobs", ANN, BOB, jobs=True) as books:
-        await _prepare(books, random.Random(seed))
-        wanted = await books.database.write(partial(_all_at_once, commands=[each for each, _ in sent]))
-        assert [answer for _, answer in sent] == wanted
-        assert await all_rows(books) == by_lanes
-
-
-def _all_at_once(connection: Connection, commands: Sequence[Command]) -> list[Verdict | type[BaseException]]:
-    answers: list[Verdict | type[BaseException]] = []
-    for command in commands:
-        try:
-            answers.append(apply(connection, command))
-        except Conflict as error:
-            answers.append(type(error))
-    return answers
+    monkeypatch.setattr(Lane, "send", twice)
+    items: list[Command] = [settle("settled", 4, record=CallOf(ANN, "settled")), settle("bare", 3), hold("new", 20)]
+    verdicts = await asyncio.gather(*map(books.do, items), books.ledger.record(ANN, CallOf(ANN, "alone")))
+    assert [verdict.outcome for verdict in verdicts if verdict is not None] == [Outcome.REPEATED] * 3
+    assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(93, 30)]
+    assert await books.sql("SELECT log_id FROM calls ORDER BY 1") == [("alone",), ("settled",)]
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

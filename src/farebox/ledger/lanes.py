@@ -25,13 +25,14 @@ import structlog
 from farebox.clock import SystemClock
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
 from farebox.ledger.ledger import JobLedger
+from farebox.ledger.posting import apply_left
 from farebox.storage.accounts import find_account
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.dialect import storable
 from farebox.storage.postgres.lanes import Lane as Sender
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseUnavailable
 
 BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
@@ -163,7 +164,7 @@ class LaneLedger:
     async def _do_slowly(self, item: _Item) -> None:
         try:
             if item.command is not None:
-                verdict = await self._jobs.do(item.command)
+                verdict = await self._database.write(partial(_apply_left, item.command))
             else:
                 assert item.record is not None
                 await self._jobs.record(item.account_id, item.record)
@@ -192,6 +193,10 @@ class LaneLedger:
                 await self._database.write(partial(fence, instance_id=self.instance))
             except DatabaseUnavailable as error:  # then others find that it has gone
                 log.warning("database unavailable", why=str(error))
+
+
+def _apply_left(command: Command, connection: Connection) -> Verdict:
+    return apply_left(connection, command)
 
 
 class _Lane:

@@ -35,7 +35,7 @@ class Ledger(Protocol):
 
 
 class JobLedger:
-    """Commands as jobs of the database, like everything else that is written. On SQLite they share its commits."""
+    """Commands as jobs of the database, like everything else that is written."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,7 +54,11 @@ def ledger_of(database: Database, instance: str) -> Ledger:
     """The ledger that serves calls on this database, for the process of this name, which no other ledger has. Call it
     inside the running loop."""
     if database.engine == "sqlite":
-        return JobLedger(database)
+        from farebox.ledger.batches import BatchLedger
+        from farebox.storage.sqlite.database import SqliteDatabase
+
+        assert isinstance(database, SqliteDatabase)
+        return BatchLedger(database)
     from farebox.ledger.lanes import LaneLedger
     from farebox.storage.postgres.database import PostgresDatabase
 

@@ -151,6 +151,10 @@ COMMIT_SECONDS = Family(
     per_unit=MICROS,
     bounds=_SECONDS,
 )
+SLOW_COMMANDS = Family(
+    name="farebox_ledger_slow_commands_total",
+    help="Holds and ends of holds that were carried out one by one, not with the others of their batch.",
+)
 WRITE_QUEUE = Family(
     name="farebox_write_queue_length", help="Commands and jobs that wait for their turn to be written.", kind="gauge"
 )
@@ -219,9 +223,9 @@ WORKER_DEATHS = Family(
 COUNTED: Final = (
     CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
     FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS, DISBELIEVED, KEY_TROUBLE, UPSTREAM_FAILURES, UPSTREAM_RESENT,
-    MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE,
-    JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG,
-    WORKER_DEATHS,
+    MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES,
+    JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED,
+    RELOADS, LAG, WORKER_DEATHS,
 )  # fmt: skip
 """What processes count, each in its place of the sheet."""
 

@@ -47,6 +47,7 @@ class Metrics:
             done={
                 **{("money", kind): place.counter(of.MONEY, kind) for (kind,) in of.MONEY.children},
                 **{("top_up", state): place.counter(of.TOP_UPS, state) for (state,) in of.TOP_UPS.children},
+                ("ledger", "slow"): place.counter(of.SLOW_COMMANDS),
             },
         )
 

@@ -12,7 +12,8 @@ from farebox.counts import Counter, Histogram
 from farebox.storage.sql import Connection
 
 Notes: TypeAlias = dict[tuple[str, str], int]
-"""(what, which one) → how much: `("money", kind of transfer)` in nano-dollars, `("top_up", state)` in top-ups."""
+"""(what, which one) → how much: `("money", kind of transfer)` in nano-dollars, `("top_up", state)` in top-ups,
+`("ledger", "slow")` in commands."""
 
 
 @dataclass(frozen=True, slots=True)

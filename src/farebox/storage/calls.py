@@ -67,40 +67,27 @@ COLUMNS = (
 )
 
 
+INSERT_CALL = f"INSERT INTO calls (bucket, {COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT_BODIES = "INSERT INTO call_bodies (bucket, account_id, log_id, request, response) VALUES (?, ?, ?, ?, ?)"
+ADD_USAGE = (
+    "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
+    "calls = usage_hours.calls + excluded.calls, charge = usage_hours.charge + excluded.charge, "
+    "tokens_in = usage_hours.tokens_in + excluded.tokens_in, "
+    "tokens_out = usage_hours.tokens_out + excluded.tokens_out"
+)
+
+
 def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
     """Write the call's row, its bodies where they are kept, and add it to the hour's sums.
 
     A repeat of the same log id changes nothing.
     """
-    connection.execute(
-        f"INSERT INTO calls (bucket, {COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
-        (
-            bucket,
-            call.account_id,
-            call.log_id,
-            call.gateway_id,
-            call.created_at,
-            call.provider,
-            call.model,
-            call.success,
-            call.status_code,
-            call.duration,
-            call.tokens_in,
-            call.tokens_out,
-            call.cost,
-            call.charge,
-            encode_detail(call.detail),
-            None if call.receipt is None else call.receipt.decode(),
-            call.logged,
-        ),
-    )
+    connection.execute(f"{INSERT_CALL} ON CONFLICT DO NOTHING", call_values(bucket, call))
     if connection.changes() == 0:
         return
     if call.request_body is not None or call.response_body is not None:
-        connection.execute(
-            "INSERT INTO call_bodies (bucket, account_id, log_id, request, response) VALUES (?, ?, ?, ?, ?)",
-            (bucket, call.account_id, call.log_id, call.request_body, call.response_body),
-        )
+        connection.execute(INSERT_BODIES, bodies_values(bucket, call))
     if call.charge:
         add_usage(
             connection,
@@ -113,6 +100,34 @@ def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
             call.tokens_in or 0,
             call.tokens_out or 0,
         )
+
+
+def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
+    """For INSERT_CALL."""
+    return (
+        bucket,
+        call.account_id,
+        call.log_id,
+        call.gateway_id,
+        call.created_at,
+        call.provider,
+        call.model,
+        call.success,
+        call.status_code,
+        call.duration,
+        call.tokens_in,
+        call.tokens_out,
+        call.cost,
+        call.charge,
+        encode_detail(call.detail),
+        None if call.receipt is None else call.receipt.decode(),
+        call.logged,
+    )
+
+
+def bodies_values(bucket: int, call: CallRow) -> tuple[object, ...]:
+    """For INSERT_BODIES."""
+    return (bucket, call.account_id, call.log_id, call.request_body, call.response_body)
 
 
 def encode_detail(detail: CallDetail) -> str:
@@ -134,12 +149,7 @@ def add_usage(
 ) -> None:
     """Add one charge to the sums of the hour of `at`: reports and spending limits are counted from them."""
     connection.execute(
-        "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
-        "VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
-        "calls = usage_hours.calls + 1, charge = usage_hours.charge + excluded.charge, "
-        "tokens_in = usage_hours.tokens_in + excluded.tokens_in, "
-        "tokens_out = usage_hours.tokens_out + excluded.tokens_out",
-        (bucket, account_id, at - at % HOUR_MS, provider, model, charge, tokens_in, tokens_out),
+        ADD_USAGE, (bucket, account_id, at - at % HOUR_MS, provider, model, 1, charge, tokens_in, tokens_out)
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import structlog
@@ -19,7 +19,7 @@ from farebox.storage.journal_files import take_room
 from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
 from farebox.storage.sqlite.trouble import Trouble, damages
-from farebox.storage.sqlite.writer import Writer
+from farebox.storage.sqlite.writer import Together, Writer
 
 T = TypeVar("T")
 
@@ -74,6 +74,14 @@ class SqliteDatabase:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
         try:
             return await self.writer.run(job)
+        except DatabaseUnavailable as error:
+            self._trouble.met(error)
+            raise
+
+    async def write_together(self, together: Together, item: object) -> Any:
+        """The same for an item that is carried out together with those beside it."""
+        try:
+            return await self.writer.put(together, item)
         except DatabaseUnavailable as error:
             self._trouble.met(error)
             raise

@@ -13,10 +13,10 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import apsw
 
@@ -28,12 +28,28 @@ from farebox.storage.sqlite import BUSY_TIMEOUT_MS, SqliteConnection, connect
 from farebox.storage.sqlite.trouble import Names, named
 
 T = TypeVar("T")
-Job = Callable[[Connection], Any]
+Job: TypeAlias = Callable[[Connection], Any]
 
-BATCH_MAX = 128
-"""Jobs of one commit: a few milliseconds of the event loop at most."""
-_Waiting = tuple[Job, "asyncio.Future[Any]"]
-_Answer = tuple["asyncio.Future[Any]", Any, Exception | None]
+
+class Together(Protocol):
+    """What carries out many items of one kind with fewer statements than one by one."""
+
+    def all_of(self, connection: SqliteConnection, items: Sequence[Any]) -> Sequence[Any]:
+        """Carry out the items, in their order; for each its result, or the exception with which it failed by itself.
+
+        Where this raises, everything is undone, and each item comes to `one_of`."""
+        ...
+
+    def one_of(self, connection: Connection, item: Any) -> Any:
+        """Carry out one item by itself."""
+        ...
+
+
+BATCH_MAX = 256
+"""Jobs and items of one commit: a few milliseconds of the event loop at most."""
+_Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
+"""A job; or an item, and what carries it out. An item is never None."""
+_Answer: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class Writer:
@@ -74,14 +90,21 @@ class Writer:
         same batch raises, all are undone and run again, and only that one fails. Raises what the job raises, or
         DatabaseUnavailable: then it may or may not have been committed.
         """
+        return await self._put(job, None)  # type: ignore[no-any-return]
+
+    def put(self, together: Together, item: object) -> "asyncio.Future[Any]":
+        """The same for an item that is carried out together with those beside it."""
+        return self._put(together, item)
+
+    def _put(self, work: Job | Together, item: object) -> "asyncio.Future[Any]":
         if self._closed:
             raise DatabaseUnavailable("the database is closed")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._pending.append((job, future))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending.append((work, item, future))
         if not self._at_work:
             self._at_work = True
-            self._loop.call_soon(self._begin)  # after everybody else who is ready now
-        return await future
+            self._loop.call_soon(self._gather, 0)  # after everybody else who is ready now
+        return future
 
     @property
     def waiting(self) -> int:
@@ -100,6 +123,13 @@ class Writer:
             self._connection.close()
 
     # --- one batch goes through these in turn; those marked so run on the thread ---
+
+    def _gather(self, seen: int) -> None:
+        """Begin once a turn of the loop has brought nothing more: what comes while many are ready shares one commit."""
+        if seen < len(self._pending) < BATCH_MAX:
+            self._loop.call_soon(self._gather, len(self._pending))
+        else:
+            self._begin()
 
     def _begin(self) -> None:
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
@@ -144,13 +174,13 @@ class Writer:
         connection.notes = {} if self._activity else None
         try:
             try:
-                answers: list[_Answer] = [(future, job(connection), None) for job, future in batch]
+                answers = _together(batch, connection)
             except Exception:  # noqa: BLE001 - whatever it was, the second run finds out whose it is
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.notes = {} if self._activity else None
-                answers = [self._alone(job, future) for job, future in batch]
+                answers = _one_by_one(batch, connection)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
             self._deliver(_all_failed(batch, error))
@@ -180,26 +210,10 @@ class Writer:
             else:
                 future.set_exception(error)
         if self._pending:
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._gather, 0)
         else:
             self._at_work = False
             self._idle.set()
-
-    def _alone(self, job: Job, future: "asyncio.Future[Any]") -> _Answer:
-        """Run one job so that it can be undone by itself. Raises where SQLite has undone the whole transaction."""
-        connection = self._connection
-        notes = None if connection.notes is None else dict(connection.notes)
-        connection.execute("SAVEPOINT job")
-        try:
-            result, failed = job(connection), None
-        except Exception as error:
-            if not connection.in_transaction:
-                raise
-            connection.execute("ROLLBACK TO job")
-            connection.notes = notes
-            result, failed = None, _named(error)
-        connection.execute("RELEASE job")
-        return future, result, failed
 
     def _undo(self) -> None:
         """Leave no transaction open; a connection that cannot do that is not used again."""
@@ -237,12 +251,61 @@ class Writer:
                 self._loop.call_soon_threadsafe(self._lost, futures, error)
 
 
+def by_itself(connection: SqliteConnection, job: Job) -> Any:
+    """Run one job so that it can be undone by itself: its result, or the exception that it raised.
+
+    Raises where SQLite has undone the whole transaction.
+    """
+    notes = None if connection.notes is None else dict(connection.notes)
+    connection.execute("SAVEPOINT job")
+    try:
+        result = job(connection)
+    except Exception as error:
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO job")
+        connection.notes = notes
+        result = error
+    connection.execute("RELEASE job")
+    return result
+
+
+def _together(batch: list[_Waiting], connection: SqliteConnection) -> list[_Answer]:
+    """Run the jobs, and the items between them together."""
+    answers: list[_Answer] = []
+    place = 0
+    while place < len(batch):
+        work, item, future = batch[place]
+        first = place
+        place += 1
+        if item is None:
+            answers.append((future, work(connection), None))
+            continue
+        while place < len(batch) and batch[place][0] is work:
+            place += 1
+        items = batch[first:place]
+        results = work.all_of(connection, [each for _, each, _ in items])
+        answers += [_answer(sent, result) for (_, _, sent), result in zip(items, results, strict=True)]
+    return answers
+
+
+def _one_by_one(batch: list[_Waiting], connection: SqliteConnection) -> list[_Answer]:
+    return [
+        _answer(future, by_itself(connection, work if item is None else partial(work.one_of, item=item)))
+        for work, item, future in batch
+    ]
+
+
+def _answer(future: "asyncio.Future[Any]", result: Any) -> _Answer:
+    return (future, None, _named(result)) if isinstance(result, Exception) else (future, result, None)
+
+
 def _futures(batch: list[_Waiting]) -> "list[asyncio.Future[Any]]":
-    return [future for _, future in batch]
+    return [future for _, _, future in batch]
 
 
 def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Answer]:
-    return [(future, None, _named(error)) for _, future in batch]
+    return [(future, None, _named(error)) for future in _futures(batch)]
 
 
 def _named(error: Exception) -> Exception:

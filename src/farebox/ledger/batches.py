@@ -1,0 +1,354 @@
+"""Batches: how calls' holds and charges reach SQLite, those of one commit together.
+
+The commands of a commit are carried out in the order in which they came. What is common is decided here, on accounts
+that are read once a batch, and written for the whole batch at once: a hold that is admitted, or refused; a settle
+within its hold; a release; a call's row. Whatever else comes is left to ledger.posting, in its place in the order, once
+all that was decided before it is written.
+
+So there is no rule here that posting does not have: what is common must leave what posting leaves, row by row
+(tests/ledger/test_batches.py).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.lots import SPENDING_ORDER
+from farebox.ledger.posting import apply, apply_left
+from farebox.ledger.rows import part_id
+from farebox.ledger.spending import window_start
+from farebox.storage.accounts import find_account
+from farebox.storage.activity import take_note
+from farebox.storage.calls import (
+    ADD_USAGE,
+    HOUR_MS,
+    INSERT_BODIES,
+    INSERT_CALL,
+    UNRECORDED,
+    CallRow,
+    bodies_values,
+    call_values,
+)
+from farebox.storage.sql import Connection
+from farebox.storage.sqlite import SqliteConnection
+from farebox.storage.sqlite.database import SqliteDatabase
+from farebox.storage.sqlite.writer import by_itself
+
+_Item: TypeAlias = Hold | Settle | Release | tuple[str, CallWritten]
+"""A command, or an account and the row of a call for which nothing was held."""
+
+
+class BatchLedger:
+    """The ledger that serves calls on SQLite."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+        self.slow = 0
+        """Commands that were carried out one by one by ledger.posting, of those that may be common."""
+
+    async def do(self, command: Command) -> Verdict:
+        if isinstance(command, Hold | Settle | Release):
+            verdict: Verdict = await self._database.write_together(self, command)
+            return verdict
+        return await self._database.write(partial(_apply, command))
+
+    async def record(self, account_id: str, record: CallWritten) -> None:
+        await self._database.write_together(self, (account_id, record))
+
+    async def close(self) -> None:
+        """Nothing to do: what was sent is the database's to finish."""
+
+    # --- storage.sqlite.writer.Together ---
+
+    def all_of(self, connection: SqliteConnection, items: Sequence[_Item]) -> list[Verdict | Exception]:
+        batch = _Batch(connection)
+        answers: list[Verdict | Exception] = []
+        for item in items:
+            answer = batch.do(item)
+            if answer is None:
+                batch.write()
+                answer = by_itself(connection, partial(self.one_of, item=item))
+                batch = _Batch(connection)
+            answers.append(answer)
+        batch.write()
+        return answers
+
+    def one_of(self, connection: Connection, item: _Item) -> Verdict:
+        self.slow += 1
+        if not isinstance(item, tuple):
+            return apply_left(connection, item)
+        account_id, record = item
+        account = find_account(connection, account_id)
+        if account is not None:
+            record.write(connection, account.bucket, Verdict(Outcome.UNKNOWN))
+        return Verdict(Outcome.DONE)
+
+
+def _apply(command: Command, connection: Connection) -> Verdict:
+    return apply(connection, command)
+
+
+_ACCOUNT = (
+    "SELECT b.bucket, posted, held, version, owed, top_up_below, low_below, low_told, limit_amount, limit_duration, "
+    "limit_strategy, limit_from, limit_spent, (SELECT min(expires_at) FROM lots l INDEXED BY lots_unspent "
+    "WHERE l.bucket = b.bucket AND l.account_id = b.account_id AND remaining > 0) FROM accounts a JOIN balances b "
+    "ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?"
+)
+_LOTS = (
+    "SELECT lot_id, book, remaining FROM lots INDEXED BY lots_unspent "
+    f"WHERE bucket = ? AND account_id = ? AND remaining > 0 ORDER BY {SPENDING_ORDER}"
+)
+_IS_HELD = "SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND hold_id = ?"
+_HOLD = (
+    "INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at) "
+    "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_SETTLE = (
+    "UPDATE holds SET state = 'settled', charge = ?1, written_off = 0 "
+    "WHERE bucket = ?2 AND account_id = ?3 AND hold_id = ?4 AND state = 'open' AND amount >= ?1 RETURNING amount"
+)
+_RELEASE = (
+    "UPDATE holds SET state = 'released', charge = NULL, written_off = NULL "
+    "WHERE bucket = ? AND account_id = ? AND hold_id = ? AND state = 'open' RETURNING amount"
+)
+# Those below are executed once a batch, for all of its rows.
+_TRANSFERS = (
+    "INSERT INTO transfers (bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at, "
+    "note) VALUES (?, ?, ?, ?, 'charge', ?, 'revenue', ?, ?, ?, ?)"
+)
+_DRAWN = "UPDATE lots SET remaining = ? WHERE bucket = ? AND account_id = ? AND lot_id = ?"
+_BALANCES = "UPDATE balances SET posted = ?, held = ?, version = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?"
+
+
+class _Lot:
+    """An unspent lot, and whether this batch draws on it."""
+
+    __slots__ = ("book", "drawn", "left", "lot_id")
+
+    def __init__(self, lot_id: str, book: str, left: int) -> None:
+        self.lot_id, self.book, self.left, self.drawn = lot_id, book, left, False
+
+
+class _Account:
+    """An account's row and its lots while a batch works on them. Amounts in nano-dollars, times in milliseconds."""
+
+    __slots__ = (
+        "account_id", "armed", "bucket", "changed", "due", "duration", "floor", "held", "limit", "lots", "next_lot",
+        "owed", "posted", "spent", "strategy", "version", "window",
+    )  # fmt: skip
+
+    due: int | None
+    """When the first of its unspent lots expires."""
+    window: int | None
+    """Start of the window of its spending limit for which `spent` is the sum."""
+
+    def __init__(self, account_id: str, row: tuple[Any, ...]) -> None:
+        self.account_id = account_id
+        (
+            self.bucket, self.posted, self.held, self.version, self.owed, asks_below, low_below, low_told, self.limit,
+            self.duration, self.strategy, self.window, self.spent, self.due,
+        ) = row  # fmt: skip
+        marks = [] if asks_below is None else [asks_below]
+        if low_below is not None and (self.posted >= low_below or not low_told):
+            marks.append(low_below)
+        self.floor: int | None = max(marks, default=None)
+        """A charge that takes `posted` below this is for ledger.triggers."""
+        self.armed = asks_below is not None and self.posted < asks_below
+        """A refusal would ask for credit."""
+        self.lots: list[_Lot] = []
+        """In spending order; read with the first charge."""
+        self.next_lot = 0
+        self.changed = False
+
+    def verdict(self, outcome: Outcome, amount: int = 0) -> Verdict:
+        return Verdict(outcome, self.posted, self.held, amount, 0, False, self.owed)
+
+
+class _Batch:
+    """What is decided of a batch, and what is still to be written of it."""
+
+    def __init__(self, connection: SqliteConnection) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._accounts: dict[str, _Account | None] = {}
+        self._transfers: list[tuple[Any, ...]] = []
+        self._calls: list[tuple[int, CallRow]] = []
+        self._usage: dict[tuple[int, str, int, str, str], list[int]] = {}
+        self._charged = 0
+
+    def do(self, item: _Item) -> Verdict | None:
+        """The verdict; None where it is not common, and then nothing is done."""
+        if isinstance(item, tuple):
+            account_id, record = item
+            account = self._account(account_id)
+            if account is not None:
+                self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
+            return Verdict(Outcome.DONE)
+        account = self._account(item.account_id)
+        if account is None:
+            return Verdict(Outcome.UNKNOWN)
+        if isinstance(item, Hold):
+            return self._hold(account, item)
+        return self._settle(account, item) if isinstance(item, Settle) else self._release(account, item)
+
+    def _account(self, account_id: str) -> _Account | None:
+        if account_id in self._accounts:
+            return self._accounts[account_id]
+        row = self._execute(_ACCOUNT, (account_id,)).fetchone()
+        account = None if row is None else _Account(account_id, row)
+        self._accounts[account_id] = account
+        return account
+
+    # --- holds ---
+
+    def _hold(self, account: _Account, command: Hold) -> Verdict | None:
+        amount = command.amount
+        if amount < 0 or "/" in command.hold_id or (account.due is not None and account.due <= command.at):
+            return None
+        limited = account.limit is not None and amount > 0
+        if limited and account.window != window_start(
+            account.duration, account.strategy, command.counted_at or command.at
+        ):
+            return None
+        key = (account.bucket, account.account_id, command.hold_id)
+        if amount > account.posted - account.held or (
+            limited and account.spent + account.held + amount > account.limit
+        ):
+            return self._refusal(account, amount, key, limited=limited)
+        self._execute(_HOLD, (*key, amount, amount, command.owner, command.at, command.expires_at))
+        if self._connection.changes() == 0:
+            return None
+        account.held += amount
+        account.changed = True
+        return account.verdict(Outcome.DONE, amount)
+
+    def _refusal(self, account: _Account, amount: int, key: tuple[object, ...], *, limited: bool) -> Verdict | None:
+        limit, spent = (account.limit, account.spent) if limited else (None, 0)
+        if limit is not None and spent + amount > limit:
+            outcome = Outcome.LIMITED
+        else:
+            outcome = Outcome.REFUSED if amount > account.posted else Outcome.HELD_ELSEWHERE
+        if outcome is Outcome.REFUSED and account.armed:
+            return None
+        if self._execute(_IS_HELD, key).fetchone() is not None:  # a repeat
+            return None
+        return Verdict(outcome, account.posted, account.held, 0, 0, False, account.owed, limit, spent)
+
+    # --- their ends ---
+
+    def _settle(self, account: _Account, command: Settle) -> Verdict | None:
+        amount, record = command.amount, command.record
+        if amount < 0 or (record is not None and not hasattr(record, "row")):
+            return None
+        if amount and account.floor is not None and account.posted - amount < account.floor:
+            return None
+        kept = self._execute(_SETTLE, (amount, account.bucket, account.account_id, command.hold_id)).fetchone()
+        if kept is None:
+            return None
+        account.held -= kept[0]
+        account.changed = True
+        if amount:
+            self._draw(account, command)
+        verdict = account.verdict(Outcome.DONE, amount)
+        if record is not None:
+            self._calls.append((account.bucket, record.row(verdict)))
+        elif amount:
+            self._count(account.bucket, account.account_id, command.at, UNRECORDED, "", amount, 0, 0)
+        return verdict
+
+    def _draw(self, account: _Account, command: Settle) -> None:
+        """Take the charge from the lots, one transfer a lot."""
+        if not account.lots:
+            found = self._execute(_LOTS, (account.bucket, account.account_id))
+            account.lots = [_Lot(*fields) for fields in found]
+        left, part = command.amount, 0
+        charge_id, note = f"charge:{command.hold_id}", command.note or None
+        while left:
+            lot = account.lots[account.next_lot]
+            taken = min(left, lot.left)
+            lot.left -= taken
+            lot.drawn = True
+            account.version += 1
+            self._transfers.append(
+                (
+                    account.bucket, account.account_id, account.version, part_id(charge_id, part), lot.book, taken,
+                    lot.lot_id, command.at, note,
+                )
+            )  # fmt: skip
+            left -= taken
+            part += 1
+            if lot.left == 0:
+                account.next_lot += 1
+        account.posted -= command.amount
+        self._charged += command.amount
+        counted_at = command.at if command.record is None else command.record.at
+        if account.limit is not None and account.window is not None and account.window <= counted_at:
+            account.spent += command.amount
+
+    def _release(self, account: _Account, command: Release) -> Verdict | None:
+        record = command.record
+        if record is not None and not hasattr(record, "row"):
+            return None
+        kept = self._execute(_RELEASE, (account.bucket, account.account_id, command.hold_id)).fetchone()
+        if kept is None:
+            return None
+        account.held -= kept[0]
+        account.changed = True
+        verdict = account.verdict(Outcome.DONE)
+        if record is not None:
+            self._calls.append((account.bucket, record.row(verdict)))
+        return verdict
+
+    def _count(
+        self, bucket: int, account_id: str, at: int, provider: str, model: str, charge: int, came_in: int, went_out: int
+    ) -> None:
+        """Add a charge to its hour, as storage.calls.add_usage does."""
+        sums = self._usage.setdefault((bucket, account_id, at - at % HOUR_MS, provider, model), [0, 0, 0, 0])
+        sums[0] += 1
+        sums[1] += charge
+        sums[2] += came_in
+        sums[3] += went_out
+
+    # --- what was decided, written ---
+
+    def write(self) -> None:
+        """Write all that was decided. Raises where a call's row is there already, and the batch has to be undone."""
+        changed = [account for account in self._accounts.values() if account is not None and account.changed]
+        if not changed and not self._calls:
+            return
+        many = self._connection.executemany
+        many(
+            _BALANCES,
+            [(each.posted, each.held, each.version, each.spent, each.bucket, each.account_id) for each in changed],
+        )
+        if self._transfers:
+            many(_TRANSFERS, self._transfers)
+            drawn = [
+                (lot.left, each.bucket, each.account_id, lot.lot_id)
+                for each in changed
+                for lot in each.lots[: each.next_lot + 1]
+                if lot.drawn
+            ]
+            many(_DRAWN, drawn)
+            take_note(self._connection, "money", "charge", self._charged)
+        if self._calls:
+            self._write_calls()
+        if self._usage:
+            many(ADD_USAGE, [(*key, *sums) for key, sums in self._usage.items()])
+
+    def _write_calls(self) -> None:
+        """As storage.calls.insert_call does."""
+        many = self._connection.executemany
+        many(INSERT_CALL, [call_values(bucket, call) for bucket, call in self._calls])
+        bodies = []
+        for bucket, call in self._calls:
+            if call.request_body is not None or call.response_body is not None:
+                bodies.append(bodies_values(bucket, call))
+            if call.charge:
+                self._count(
+                    bucket, call.account_id, call.created_at, call.provider, call.model, call.charge,
+                    call.tokens_in or 0, call.tokens_out or 0,
+                )  # fmt: skip
+        if bodies:
+            many(INSERT_BODIES, bodies)
