@@ -180,7 +180,7 @@ async def gateway(
             helpers=helpers,
             refusals=_refusals(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
-            calls=CallsInFlight(settings.account_calls_max),
+            calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
             jobs=jobs,
             gateway_rates=RateLimiter(shared=shared),
             metrics=metrics,
@@ -194,7 +194,7 @@ async def gateway(
         data_plane = DataPlane(services)
         server = await _listening(services, around, data_plane, port_shared=port_shared)
         stack.push_async_callback(server.close)
-        await stack.enter_async_context(_measured(services, around, data_plane, port_shared=port_shared))
+        await stack.enter_async_context(_measured(services, around, port_shared=port_shared))
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
         background = await stack.enter_async_context(_background(run_periodic_jobs(services)))
         _collect_less_often()
@@ -225,11 +225,9 @@ def _collect_less_often() -> None:
 
 
 @asynccontextmanager
-async def _measured(
-    services: Services, around: HostResources, data_plane: DataPlane, *, port_shared: bool
-) -> AsyncIterator[None]:
+async def _measured(services: Services, around: HostResources, *, port_shared: bool) -> AsyncIterator[None]:
     """Samples are taken, and the metrics shown at their own port, where they have one."""
-    sample_services(services, in_flight=lambda: data_plane.in_flight)
+    sample_services(services)
     async with AsyncExitStack() as stack:
         stack.callback(Beat(services.metrics).stop)
         if around.metrics_reserved is not None:

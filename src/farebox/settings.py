@@ -84,7 +84,7 @@ class Settings:
     log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
     header_limit_bytes: int = _setting(64 * 2**10, "Largest request head, all headers together.", 4096, 2**20)
-    calls_max: int = _setting(2000, "Model calls in flight at once; further ones are answered 503.", 1, 10**6)
+    calls_max: int = _setting(2000, "Model calls in flight at once in each process, of all accounts; further ones are answered 503.", 1, 10**6)
     helper_processes: int = _setting(
         2,
         "Most processes beside each gateway process that take large request bodies apart and count tokens; begun when "
@@ -108,7 +108,11 @@ class Settings:
         "", "The same for tools, by type or kind, for example `anthropic:web_search,openai:mcp`."
     )
     account_calls_max: int = _setting(
-        1000, "Model calls of one account in flight at once, in each process; further ones are answered 429.", 1, 10**6
+        1000,
+        "The same for one account, answered 429; an account is never given more than half of what the others leave "
+        "either.",
+        1,
+        10**6,
     )
     held_bytes_max: int = _setting(
         512 * 2**20,

@@ -912,11 +912,12 @@ async def test_a_rate_limit(customer: Customer) -> None:
 
 async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) -> None:
     with running_farebox(tmp_path, calls_max=3) as farebox, gated(farebox) as gate:
-        customer = farebox.funded("5")
+        customers = [await asyncio.to_thread(farebox.funded, "5") for _ in range(4)]
+        customer = customers[0]
         body = chat_body().replace(b"demo/demo-1", b"cerebras/gate-1")
-        inside = [asyncio.ensure_future(post(customer, body)) for _ in range(3)]
+        inside = [asyncio.ensure_future(post(each, body)) for each in customers[:3]]
         await eventually(lambda: gate.waiting == 3, "three calls at the provider")
-        answer = await post(customer, body)
+        answer = await post(customers[3], body)
         assert (answer.status, answer.code) == (503, 2908)
         assert int(answer.headers["retry-after"]) >= 1
         gate.open()

@@ -29,17 +29,19 @@ pytestmark = ON_BOTH_ENGINES
 MIB = 2**20
 ACCOUNT_MAX = 4 * MIB
 CALLS_MAX = 3
+CALLS_MAX_OF_ALL = 8
 
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Keeps 16 MiB for all, 4 MiB and three calls for one account."""
+    """Keeps 16 MiB and eight calls for all, 4 MiB and three calls for one account."""
     with running_farebox(
         tmp_path_factory.mktemp("little"),
         held_bytes_max=16 * MIB,
         account_held_bytes_max=ACCOUNT_MAX,
         body_limit_bytes=3 * MIB,
         account_calls_max=CALLS_MAX,
+        calls_max=CALLS_MAX_OF_ALL,
         trusted_proxies="127.0.0.1",
     ) as served:
         yield served
@@ -234,6 +236,32 @@ async def test_so_many_calls_of_an_account_and_no_more(farebox: Farebox, custome
         assert (await within(10, wire.answer())).status == 200
     await eventually(lambda: not farebox.services.calls.by_account)
     assert (await asyncio.to_thread(customer.chat)).status_code == 200
+
+
+async def test_no_account_gets_more_than_half_of_the_calls_that_the_others_leave(farebox: Farebox, gate: Gate) -> None:
+    """Two accounts, each with as many calls as it may have, leave room for a third."""
+    gate.shut()
+    await asyncio.to_thread(set_price, farebox, SLUG, "*")
+    body = chat_body(model=f"{SLUG}/anything")
+    wires: list[Wire] = []
+
+    async def taken(customer: Customer, calls: int) -> tuple[int, int]:
+        """Begin so many, then one more: how that one is answered."""
+        before = gate.waiting
+        wires.extend([await begin(customer, len(body), body) for _ in range(calls)])
+        await eventually(lambda: gate.waiting == before + calls)
+        answer: WireAnswer = await within(10, (await begin(customer, len(body), body)).answer())
+        return answer.status, answer.code
+
+    first, second, third = [await asyncio.to_thread(farebox.funded) for _ in range(3)]
+    assert await taken(first, 3) == (429, 2918)
+    assert await taken(second, 2) == (503, 2908)
+    assert await taken(third, 1) == (503, 2908)
+    assert farebox.services.calls.total == 6
+    gate.open()
+    for wire in wires:
+        assert (await within(10, wire.answer())).status == 200
+    await eventually(lambda: not farebox.services.calls.total)
 
 
 def test_the_control_plane_takes_little_and_strangers_less(farebox: Farebox, customer: Customer) -> None:

@@ -167,11 +167,6 @@ class DataPlane:
             sink.close()
             self._in_flight.discard(task)
 
-    @property
-    def in_flight(self) -> int:
-        """Requests that are being answered."""
-        return len(self._in_flight)
-
     async def drain(self, grace_seconds: float) -> None:
         """Refuse further calls and wait for those in flight; those that take longer are cut and settled."""
         self._draining = True
@@ -188,8 +183,6 @@ class DataPlane:
         services = self._services
         if self._draining:
             raise Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=1)
-        if len(self._in_flight) > services.settings.calls_max:
-            raise Problem(TOO_MANY_CALLS, "Too many calls are in flight.", retry_after=1)
         _check_database(services)
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
@@ -204,17 +197,12 @@ class DataPlane:
             sink.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
             return
         self._count(target, gateway)
-        account_id, calls = target.account_id, services.calls
-        if not calls.begin(account_id):
-            raise Problem(
-                ACCOUNT_CALLS_FULL,
-                f"The account has {calls.most} calls in flight, as many as it may. Nothing was charged.",
-                retry_after=1,
-            )
+        self._check_room(target.account_id)
+        services.calls.begin(target.account_id)
         try:
             await self._admitted(exchange, target, gateway, sink, watch, request_id, own_key=own_key)
         finally:
-            calls.end(account_id)
+            services.calls.end(target.account_id)
 
     async def _admitted(
         self,
@@ -292,6 +280,24 @@ class DataPlane:
             return False
         sink.answer(204, cross_origin.preflight(exchange.headers), b"")
         return True
+
+    def _check_room(self, account_id: str) -> None:
+        """Raises Problem where the account may have no further call in flight."""
+        calls = self._services.calls
+        full = calls.full(account_id)
+        if full == "account":
+            raise Problem(
+                ACCOUNT_CALLS_FULL,
+                f"The account has {calls.account_max} calls in flight, as many as it may. Nothing was charged.",
+                retry_after=1,
+            )
+        if full == "process":
+            raise Problem(
+                TOO_MANY_CALLS,
+                "The server has as many calls in flight as it takes, and this account has its fair part of what is "
+                "left. Nothing was charged.",
+                retry_after=1,
+            )
 
     def _count(self, target: Target, gateway: GatewayConfig) -> None:
         limit, seconds = gateway.rate_limiting_limit, gateway.rate_limiting_interval

@@ -1,29 +1,43 @@
-"""How many calls of each account are in flight in this process."""
+"""How many calls are in flight in this process, of each account and in all.
+
+An account may have so many, and never more than half of what the others leave: however many one has, the next account
+finds room for its own.
+"""
+
+from typing import Literal
+
+Scope = Literal["account", "process"]
 
 
 class CallsInFlight:
-    """Counts calls by account; `by_account` may be read at any time."""
+    """Counts calls by account; `by_account` and `total` may be read at any time."""
 
-    __slots__ = ("by_account", "most", "refused")
+    __slots__ = ("account_max", "by_account", "process_max", "total")
 
-    def __init__(self, most: int = 1000) -> None:
-        """`most`: calls that one account may have in flight."""
-        self.most = most
+    def __init__(self, process_max: int = 2000, account_max: int = 1000) -> None:
+        self.process_max = process_max
+        self.account_max = account_max
         self.by_account: dict[str, int] = {}
         """Of accounts that have any."""
-        self.refused = 0
+        self.total = 0
 
-    def begin(self, account_id: str) -> bool:
-        """Count one more and return True, or False where it is one too many."""
+    def full(self, account_id: str) -> Scope | None:
+        """Whose limit leaves no room for one more call of the account's; None where there is room. An account that has
+        none finds room until the process has none left."""
         count = self.by_account.get(account_id, 0)
-        if count >= self.most:
-            self.refused += 1
-            return False
-        self.by_account[account_id] = count + 1
-        return True
+        if count >= self.account_max:
+            return "account"
+        left_by_others = self.process_max - (self.total - count)
+        return "process" if left_by_others <= 0 or (count and 2 * (count + 1) > left_by_others) else None
+
+    def begin(self, account_id: str) -> None:
+        """Count one more, for which there is room."""
+        self.by_account[account_id] = self.by_account.get(account_id, 0) + 1
+        self.total += 1
 
     def end(self, account_id: str) -> None:
         """One that was counted is over."""
+        self.total -= 1
         count = self.by_account[account_id] - 1
         if count:
             self.by_account[account_id] = count

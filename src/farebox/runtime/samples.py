@@ -1,7 +1,6 @@
 """What metrics sample: the state of this process, as reported by its parts."""
 
 from collections import Counter
-from collections.abc import Callable
 
 from farebox.counts import OTHER, Place
 from farebox.jobs import Jobs
@@ -13,10 +12,10 @@ from farebox.providers.upstream import Upstream
 from farebox.runtime.services import Services
 
 
-def sample_services(services: Services, *, in_flight: Callable[[], int]) -> None:
+def sample_services(services: Services) -> None:
     """Have the samples of these services taken."""
     services.metrics.samplers += [
-        lambda place: place.put(of.CALLS_IN_FLIGHT, value=in_flight()),
+        lambda place: place.put(of.CALLS_IN_FLIGHT, value=services.calls.total),
         lambda place: _held(services.held, place),
         lambda place: _journal(services, place),
         lambda place: _queues(services, place),
