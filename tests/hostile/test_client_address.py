@@ -91,6 +91,7 @@ def _v2(source: str, *, command: int = 1, extra: bytes = b"") -> bytes:
 WHOLE = [
     (b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n", "192.0.2.1"),
     (b"PROXY TCP6 2001:db9::1 2001:db8::1 4711 443\r\n", "2001:db9::1"),
+    (b"PROXY TCP4 192.0.2.1 198.51.100.1 65535 0\r\n", "192.0.2.1"),
     (b"PROXY UNKNOWN\r\n", ""),
     (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", ""),
     (_v2("192.0.2.1"), "192.0.2.1"),
@@ -116,6 +117,8 @@ MALFORMED = [
     b"PROXY TCP4 2001:db9::1 2001:db8::1 4711 443\r\n",
     b"PROXY TCP4 192.0.2.1  198.51.100.1 4711 443\r\n",
     b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\n" + b"x" * 107,
+    b"PROXY TCP4 192.0.2.1 198.51.100.1 65536 443\r\n",
+    b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 99999\r\n",
     b"PROXY UDP4 192.0.2.1 198.51.100.1 4711 443\r\n",
     b"PROXY " + b"x" * 200,
     SIGNATURE + b"\x11\x11\x00\x0c" + b"\0" * 12,

@@ -1,5 +1,7 @@
 """Requests in odd forms, by RFC 9110 and 9112: what may be read in two ways is refused."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -46,6 +48,31 @@ async def test_a_header_does_not_stand_for_the_request_line(before: bytes) -> No
         told = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
         assert told.status == 200, "a header may have it beside the line"
     assert [exchange.path for exchange in asked.exchanges] == ["/a", "/b"][not before.strip() :]
+
+
+FIRST = [
+    b"GET /a HTTP/1.1\r\n" + HOST,
+    b"GET / HTTP/1.1\r\n" + HOST,
+    b"POST /a HTTP/1.1\r\nContent-Length: 18\r\n" + HOST + b"\nGET / HTTP/1.1\r\n\n",
+    b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST + b"11\r\n\nGET / HTTP/1.1\r\n\r\n0\r\n\r\n",
+]
+"""Requests that have, as their line or in their body, what the next one should have as its line."""
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("second", [b"GET  / HTTP/1.1\r\n", b"GET /  HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n"])
+async def test_it_has_so_behind_another_request_in_any_pieces(first: bytes, second: bytes) -> None:
+    raw, asked = first + second + HOST, Asked()
+    status = 400 if b"  " in second else 200
+    async with serving(asked.echo) as served:
+        for cut in range(len(first) + 1, len(raw)):
+            peer = await served.open(raw[:cut])
+            assert (await peer.answer()).status == 200, "the first has come, with a part of the second"
+            peer.send(raw[cut : cut + 4])
+            for _ in range(3):
+                await asyncio.sleep(0)
+            peer.send(raw[cut + 4 :])
+            assert (await peer.answer()).status == status, raw[:cut]
 
 
 async def test_one_in_any_pieces_is_read() -> None:

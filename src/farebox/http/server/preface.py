@@ -12,7 +12,8 @@ PREFACE_MAX: Final = 4096
 """Bytes of a header, with what it may have beyond the addresses."""
 _V1_MAX: Final = 107
 _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-_is_v1 = re.compile(rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) (\S+) (\S+) \d{1,5} \d{1,5})\r\n").fullmatch
+_is_v1 = re.compile(rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) (\S+) (\S+) (\d{1,5}) (\d{1,5}))\r\n").fullmatch
+_PORT_MAX: Final = 65_535
 _ADDRESS_BYTES: Final = {1: 4, 2: 16}
 
 
@@ -57,6 +58,8 @@ def _version_1(data: bytes) -> tuple[int, str] | None:
     address, other = ip_address(found[2].decode("ascii")), ip_address(found[3].decode("ascii"))
     if not address.version == other.version == int(found[1]):
         raise ValueError("the header's addresses are of another kind")
+    if max(int(found[4]), int(found[5])) > _PORT_MAX:
+        raise ValueError("the header's ports are none")
     return end, plain(str(address))
 
 

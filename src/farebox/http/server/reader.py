@@ -23,6 +23,7 @@ CHUNK_BYTES_MIN = 64
 """What the chunks of a body have at least on average, but for the CHUNKS_FREE: each takes its work, whatever is in it,
 and a body of single bytes would keep the others waiting for seconds."""
 
+_LINE_FEED = 10
 _ONCE = frozenset({"host", "content-length", "transfer-encoding"})
 _NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
 _names: dict[bytes, str] = {}
@@ -33,17 +34,19 @@ class RequestReader:
     """Makes exchanges of what arrives. The parser calls its `on_…` methods."""
 
     __slots__ = (
-        "_after_body",
         "_ahead",
         "_arriving",
+        "_bodies",
         "_chunks",
         "_connection",
+        "_from",
         "_head_bytes",
         "_head_lines",
         "_headed",
         "_headers",
         "_limits",
         "_line",
+        "_line_open",
         "_parser",
         "_received",
         "_target",
@@ -81,12 +84,16 @@ class RequestReader:
         self._upgrading = False
         self._received = b""
         """What is being fed."""
-        self._line: bytes | None = b""
-        """What came before of a head that is in pieces, up to the end of its request line; None: nobody knows."""
+        self._line = bytearray()
+        """What came before it of a head that is in pieces, up to the end of its request line."""
+        self._line_open = False
+        """That end has not come yet."""
+        self._from = 0
+        """Where in these two the next request line may begin."""
+        self._bodies: list[bytes] = []
+        """What is being fed has these parts of bodies since the last request line."""
         self._headed = False
         """A head has become whole with what is being fed."""
-        self._after_body = False
-        """What is being fed has a part of a body."""
 
     def feed(self, data: bytes) -> None:
         if self._ahead:
@@ -94,8 +101,8 @@ class RequestReader:
             if not data or self.reading_closed:
                 return
         size = len(data)
-        begins = self.unread == 0 and self._arriving is None
-        self._received, self._headed, self._after_body = data, False, False
+        idle, under_way = self._arriving is None, self.unread > 0
+        self._received, self._headed, self._from = data, False, 0
         self.unread += size
         while data and not self.reading_closed:
             try:
@@ -108,8 +115,9 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 status = 505 if "HTTP version" in str(error) else 400
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
-        self._keep_line(self._received, begins=begins)
+        self._keep_line(begins=idle and not under_way, goes_on=idle and under_way)
         self._received = b""
+        self._bodies.clear()
         self._leave_parser()
         if not self.unread:
             self.pending = 0
@@ -200,7 +208,7 @@ class RequestReader:
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         length = self._judge(method, version, headers)
         self._check_line(method, version)
-        self._line, self._headed = b"", True
+        self._headed = True
         try:
             path, query = split_target(self._target, method)
         except ValueError as error:
@@ -221,7 +229,7 @@ class RequestReader:
 
     def on_body(self, data: bytes) -> None:
         self.unread = 0
-        self._after_body = True
+        self._bodies.append(data)
         exchange = self._arriving
         if exchange is None:
             return
@@ -259,27 +267,45 @@ class RequestReader:
         self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
         return rest
 
-    def _keep_line(self, data: bytes, *, begins: bool) -> None:
-        """Keep what has come of a request line whose head is not whole. One that began behind another request is not
-        looked for."""
+    def _keep_line(self, *, begins: bool, goes_on: bool) -> None:
+        """Keep what has come of the request line of a head that is not whole. The head begins with what is being fed,
+        or goes on with it; else it began behind another request."""
         if not self.unread or self._arriving is not None or self.reading_closed:
-            self._line = b""
-        elif self._headed or not (begins or self._line):
-            self._line = None
-        elif self._line is not None and b"\r\n" not in self._line:
-            line, end, _ = (self._line + data).lstrip(b"\r\n").partition(b"\r\n")
-            self._line = line + end
+            self._line.clear()
+            return
+        if self._headed or not (begins or goes_on):
+            text = self._after_bodies()
+            self._line, self._line_open = bytearray(text[self._from :]), True
+            return
+        if begins:
+            self._line.clear()
+            self._line_open = True
+        if self._line_open:
+            data = self._received if self._line else self._received.lstrip(b"\r\n")
+            end = data.find(b"\n") + 1
+            self._line += data[: end or len(data)]
+            self._line_open = not end
 
     def _check_line(self, method: str, version: str) -> None:
         """The parser takes any number of spaces between the parts of a request line, where others count them. A line
-        stands at the start or behind a line's end, so that a header cannot have it in the request line's place; behind
-        a body, which needs no such end, it is not looked for so closely."""
-        if self._line is None:
-            return
+        stands at the start, behind a line's end or behind a body: neither a header nor a body can have it in the
+        request line's place."""
         line = b"%b %b HTTP/%b\r\n" % (method.encode(), self._target, version.encode())
-        text = self._line + self._received
-        if not (text.startswith(line) or b"\n" + line in text or (self._after_body and line in text)):
+        text = self._after_bodies()
+        at = text.find(line, self._from)
+        while at > self._from and text[at - 1] != _LINE_FEED:
+            at = text.find(line, at + 1)
+        if at < 0:
             self._fail(400, "The request line has more than one space between its parts.")
+        self._from = at + len(line)
+
+    def _after_bodies(self) -> bytes | bytearray:
+        """What has come of the head under way, and whatever is before it; `_from` is past the bodies."""
+        text = self._line + self._received if self._line else self._received
+        for part in self._bodies:
+            self._from = max(self._from, text.find(part, self._from) + len(part))
+        self._bodies.clear()
+        return text
 
     def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
         """The length of the body, None for chunks. Raises HttpParserError where the request is not to be served."""
