@@ -16,6 +16,7 @@ class Sent:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -55,7 +56,7 @@ def serving() -> Iterator[Upstream]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            told.sent.append(Sent(self.path, headers, body))
+            told.sent.append(Sent(self.path, headers, body, self.command))
             answer = told.answer if isinstance(told.answer, bytes) else json.dumps(told.answer).encode()
             events = answer.startswith((b"data:", b"event:"))
             content_type = told.content_type or ("text/event-stream" if events else "application/json")
@@ -64,7 +65,10 @@ def serving() -> Iterator[Upstream]:
                 self.send_header(name, value)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(answer)
+            if self.command != "HEAD":
+                self.wfile.write(answer)
+
+        do_GET = do_HEAD = do_POST
 
         def log_message(self, *_: Any) -> None:
             pass

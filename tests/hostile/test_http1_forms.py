@@ -5,7 +5,10 @@ import asyncio
 import httpx
 import pytest
 
+from farebox.calls.relay import WHOLE_BODY_MAX
 from farebox.http.application import METHODS
+from tests.calls.kit import set_provider
+from tests.calls.upstream import serving as provider
 from tests.http.serving import Asked, serving
 from tests.support import Farebox
 
@@ -108,6 +111,29 @@ def test_head_is_answered_wherever_get_is(farebox: Farebox) -> None:
         assert (head.status_code, head.content) == (got.status_code, b""), url
         if "date" not in got.text:
             assert head.headers["content-type"] == got.headers["content-type"]
+
+
+@pytest.mark.parametrize("size", [2, WHOLE_BODY_MAX + 1])
+def test_head_of_a_providers_path_is_the_head_of_its_answer(farebox: Farebox, size: int) -> None:
+    """Also of a body that would pass as it comes. Nothing is charged or held, and the connections stay in order."""
+    customer = farebox.funded("5")
+    own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
+    with provider() as upstream, httpx.Client(timeout=30) as client:
+        upstream.answer = b"x" * size
+        set_provider(farebox, "cerebras", base_url=upstream.url)
+        asked = [("models", customer.headers), ("models", own), ("chat/completions", own), ("anything", own)]
+        for path, headers in asked:
+            answer = client.head(f"{customer.gateway_url}/cerebras/{path}", headers=headers)
+            assert (answer.status_code, answer.content) == (200, b"")
+            assert answer.headers["content-length"] == str(size)
+            assert (upstream.sent[-1].method, upstream.sent[-1].path) == ("HEAD", f"/{path}")
+            assert client.get(f"{farebox.url}/healthz").status_code == 200, "on the same connection"
+        for path in ("chat/completions", "anything"):
+            assert client.head(f"{customer.gateway_url}/cerebras/{path}", headers=customer.headers).status_code == 400
+        assert client.head(customer.gateway_url, headers=customer.headers).status_code == 404
+    assert len(upstream.sent) == len(asked), "a path that is not known to be free is not asked on the operator's key"
+    assert (customer.balance.posted, customer.balance.held) == (5 * 10**9, 0)
+    assert not farebox.services.calls.by_account
 
 
 def test_the_server_says_what_it_can_do(farebox: Farebox) -> None:

@@ -97,7 +97,9 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
     events = state.answer_type == "text/event-stream"
     relay = _Relay(state, answer, _reader(state, unread, events=events), events=events)
     asked_for_stream = state.call.parsed is not None and state.call.parsed.stream and state.status < 400
-    if length is not None and not events and not asked_for_stream:
+    if length is not None and state.call.method == "HEAD":
+        headers.append(("content-length", str(length)))  # of the body that GET would be answered with
+    elif length is not None and not events and not asked_for_stream:
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
     try:
         if events or (length is not None and length > WHOLE_BODY_MAX and not asked_for_stream):

@@ -359,6 +359,8 @@ def format_of(provider: Provider, method: str, path: str) -> Metering:
     """How a call is metered. `path` is the canonical one, as it is sent: see `upstream_path`."""
     if ".." in path:  # an HTTP client would resolve it, to a path that no route has judged
         return UNMETERED
+    if method == "HEAD":  # the same without its body: what is free to get is free to ask after
+        method = "GET"
     for verb, pattern, metering in provider.routes:
         if verb == method and pattern.fullmatch(path):
             return metering
