@@ -47,6 +47,11 @@ class HostResources:
     place: int = 0
     """Which place of it is this process's."""
 
+    @property
+    def port(self) -> int:
+        number: int = self.reserved.getsockname()[1]
+        return number
+
 
 @asynccontextmanager
 async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[HostResources]:

@@ -84,7 +84,9 @@ class Settings:
     log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
     header_limit_bytes: int = _setting(64 * 2**10, "Largest request head, all headers together.", 4096, 2**20)
-    calls_max: int = _setting(2000, "Model calls in flight at once in each process, of all accounts; further ones are answered 503.", 1, 10**6)
+    calls_max: int = _setting(
+        2000, "Model calls in flight at once in each process, of all accounts; further ones are answered 503.", 1, 10**6
+    )
     helper_processes: int = _setting(
         2,
         "Most processes beside each gateway process that take large request bodies apart and count tokens; begun when "

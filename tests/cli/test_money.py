@@ -81,6 +81,7 @@ def test_a_balance_needs_an_account(cli: Cli, acme: str) -> None:
 def test_the_check_tells_each_difference(cli: Cli, acme: str, data_dir: Path) -> None:
     assert cli("grant", "--account", acme, "--amount", "5", "--id", "g").status == 0
     clean = cli("check", "--json").json
+    assert clean.pop("database")
     assert clean == {"clean": True, "damage": [], "accounts": 1, "differences": []}
     assert "the books balance" in cli("check").out
 
@@ -94,6 +95,17 @@ def test_the_check_tells_each_difference(cli: Cli, acme: str, data_dir: Path) ->
     (difference,) = msgspec.json.decode(told.out)["differences"]
     assert (difference["account_id"], difference["transfer_id"]) == (acme, "grant:g")
     assert difference["expected"] - difference["found"] == 1
+
+
+def test_the_check_of_an_empty_database_proves_nothing_and_says_so(cli: Cli) -> None:
+    assert cli("init").status == 0
+    told = cli("check")
+    assert (told.status, told.err) == (4, "")
+    assert "no account: there is nothing to check" in told.out
+    assert load().database_shown in told.out
+    found = cli("check", "--json")
+    body = msgspec.json.decode(found.out)
+    assert (found.status, body["clean"], body["accounts"]) == (4, False, 0)
 
 
 def test_a_receipt_explains_a_charge(cli: Cli, acme: str, data_dir: Path) -> None:

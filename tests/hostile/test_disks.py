@@ -10,12 +10,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 from typing import Any
 
 import apsw
 import httpx
 import pytest
 
+from farebox.cli import server_file
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFailing, DatabaseFull, row
@@ -170,6 +172,32 @@ def test_a_journal_that_takes_nothing_is_told_and_calls_are_served(tmp_path: Pat
         until(lambda: ("journal_unwritable", farebox.services.instance) in alarms(farebox), "the operator is told")
         disk.make_room()
         until(lambda: ready(farebox)[1]["journal"] == "empty", "it can be written again")
+
+
+def serving_file(farebox: Farebox) -> None:
+    """As `farebox serve` leaves it."""
+    server_file.write(
+        farebox.services.settings, Namespace(base_url=farebox.url, port=farebox.port, fake_stripe_url=None)
+    )  # type: ignore[arg-type]
+
+
+@SQLITE_ONLY
+def test_status_tells_of_a_full_disk_on_which_no_alarm_could_be_written(disk: Disk) -> None:
+    status = ("--data-dir", str(disk.folder), "status")
+    with running_farebox(disk.folder) as farebox:
+        serving_file(farebox)
+        disk.fill()
+        until(lambda: ready(farebox)[1]["journal"] == "unwritable", "the server knows")
+        told = command(*status).stdout
+        assert f"The server at {farebox.url} takes no calls, as its database is 'full': make room" in told
+        assert "journal" in told
+        found = json.loads(command(*status, "--json").stdout)
+        assert found["server"]["readiness"]["database"] == "full"
+        assert found["alarms"] == []
+        disk.make_room()
+        until_ready(farebox)
+        assert "The server" not in command(*status).stdout
+    assert "does not answer" in command(*status).stdout, "it left its file: it was not `farebox serve`"
 
 
 # --- a damaged database -----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ server sees a change within a second. After `make setup` it is `.venv/bin/farebo
   twice: as an integer of nano-dollars (`…_nanos`, 10⁻⁹ USD) and as text in US dollars. Times are ISO 8601 in UTC.
 - The exit status is 0 only where the command did what it says; 1 where it was refused or failed; 2 where it was
   mistyped. The reason is one line on stderr, with `--json` too: stdout then stays empty (but `farebox check` prints
-  what differs, and ends with 1).
+  what differs, and ends with 1; docs/operating.md has its other statuses).
 - Tokens, users' keys and provider keys are printed when they are made, and never again.
 - Reading commands need a database that is there; the others make one where there is none yet.
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DAMAGED_STATUS = 3
 """Exit status of `farebox check` where the database itself is damaged."""
+EMPTY_STATUS = 4
+"""The same where the database has no account: nothing was proved, and perhaps it is another one than was meant."""
 
 
 def register(app: typer.Typer) -> None:
@@ -102,8 +104,9 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
 
     First the database is read as such (of PostgreSQL, what the books are in). Then every balance is replayed from its
     transfers and holds; every difference is a line with the account and the transfer. The exit status is 0 where there
-    is nothing wrong, 1 where there are differences, 3 where the database is damaged: then the books are not looked at.
-    It runs beside a server: each account is read in one snapshot.
+    is nothing wrong, 1 where there are differences, 3 where the database is damaged: then the books are not looked at,
+    and 4 where it has no account, so that there was nothing to prove. It runs beside a server: each account is read
+    in one snapshot.
 
     \b
     Examples:
@@ -115,36 +118,56 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     from farebox.storage.database import damages_of
     from farebox.storage.sql import DatabaseDamaged
 
+    session = session_of(context)
+    database = session.settings.database_shown
     try:
-        with session_of(context).reading() as connection, _progress(shown=not as_json) as progress:
+        with session.reading() as connection, _progress(shown=not as_json) as progress:
             if damage := damages_of(connection):
-                _say_damaged(damage, as_json=as_json)
+                _say_damaged(damage, database, as_json=as_json)
             accounts = count_accounts(connection)
             differences = list(audit(connection, progress=progress))
     except DatabaseDamaged as error:
-        _say_damaged([" ".join(str(error).split())], as_json=as_json)
+        _say_damaged([" ".join(str(error).split())], database, as_json=as_json)
     if as_json:
         found = [{**asdict(difference), "message": difference.message} for difference in differences]
-        body = {"clean": not differences, "damage": [], "accounts": accounts, "differences": found}
+        body = {
+            "clean": bool(accounts) and not differences,
+            "damage": [],
+            "database": database,
+            "accounts": accounts,
+            "differences": found,
+        }
         show(body, as_json=True, text="")
     else:
         for difference in differences:
             typer.echo(difference.message)
         outcome = _counted(len(differences), "difference") if differences else "the books balance"
-        typer.echo(f"Checked {_counted(accounts, 'account')}: {outcome}.")
+        if accounts or differences:
+            typer.echo(f"Checked {_counted(accounts, 'account')}: {outcome}.")
+        else:
+            typer.echo(f"The database {database} has no account: there is nothing to check. Is it the one you mean?")
     if differences:
         raise typer.Exit(1)
+    if not accounts:
+        raise typer.Exit(EMPTY_STATUS)
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _say_damaged(damage: list[str], *, as_json: bool) -> NoReturn:
+def _say_damaged(damage: list[str], database: str, *, as_json: bool) -> NoReturn:
     """Ends the command."""
     from farebox.storage.sql import DatabaseDamaged
 
-    body = {"clean": False, "damage": damage, "accounts": 0, "differences": [], "remedy": DatabaseDamaged.remedy}
+    body = {
+        "clean": False,
+        "damage": damage,
+        "database": database,
+        "accounts": 0,
+        "differences": [],
+        "remedy": DatabaseDamaged.remedy,
+    }
     lines = [*damage, f"The database is damaged, and the books were not checked: {DatabaseDamaged.remedy}."]
     show(body, as_json=as_json, text="\n".join(lines))
     raise typer.Exit(DAMAGED_STATUS)

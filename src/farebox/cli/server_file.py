@@ -5,7 +5,7 @@ that nobody configured. Settings that name another payment processor, or a publi
 """
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from farebox.host_resources import HostResources
 
 FILE = "serving.json"
+ASK_SECONDS = 10.0
+"""Longest wait for a server's word: it may wait for the database itself before it answers."""
 _ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
 
 
@@ -28,12 +30,32 @@ class Serving(msgspec.Struct, frozen=True):
 
     base_url: str
     fake_stripe_url: str | None = None
+    host: str = ""
+    """Where commands on this machine reach it; empty where it wants to hear the PROXY protocol first."""
+    port: int = 0
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server's `GET /readyz` says (http.control.system), as far as an operator has to act on it."""
+
+    database: str
+    remedy: str | None = None
+    journal: str
+    jobs_late: list[str]
 
 
 def write(settings: Settings, info: "Ready | HostResources") -> None:
     """Write down where the server listens."""
     make_data_dir(settings)  # database and key may be elsewhere
-    write_private(_path(settings), msgspec.json.encode(Serving(info.base_url, info.fake_stripe_url)) + b"\n")
+    host = (
+        ""
+        if settings.proxy_protocol == "on"
+        else {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104
+            settings.host, settings.host
+        )
+    )
+    serving = Serving(info.base_url, info.fake_stripe_url, host, info.port)
+    write_private(_path(settings), msgspec.json.encode(serving) + b"\n")
 
 
 def remove(settings: Settings) -> None:
@@ -55,6 +77,22 @@ def settings_beside(settings: Settings) -> tuple[Settings, str]:
             stripe_api_base=found.fake_stripe_url,
         )
     return settings, settings.base_url if settings.public_url else found.base_url
+
+
+def ask_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
+    """The URL of the server that serves from this data folder, and what it says of itself: None where it does not
+    answer. None where there is no server, or none that can be asked from here."""
+    from http.client import HTTPConnection, HTTPException
+
+    found = _read(_path(settings))
+    if found is None or not found.host:
+        return None
+    with closing(HTTPConnection(found.host, found.port, timeout=ASK_SECONDS)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            return found.base_url, msgspec.json.decode(connection.getresponse().read(), type=Readiness)
+        except (OSError, HTTPException, msgspec.DecodeError):
+            return found.base_url, None
 
 
 def write_private(path: Path, content: bytes) -> None:

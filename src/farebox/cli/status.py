@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farebox.cli.output import Row, print_table, show
+from farebox.cli.server_file import Readiness, ask_readiness
 from farebox.cli.session import session_of
 from farebox.cli.values import AsJson, moment_text
 
@@ -24,9 +25,10 @@ def status(
     about: Annotated[str | None, typer.Option(metavar="TEXT", help="With --resolve: only those about this.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what you should look into: open alarms, and what to do about each kind.
+    """Show what you should look into: a server that is not ready, open alarms, and what to do about each.
 
-    An alarm stays open until you close it with --resolve; raised again, it opens again. docs/messages.md lists the
+    The server is asked that serves from this data folder: of a database that takes no writes, it alone can tell. An
+    alarm stays open until you close it with --resolve; raised again, it opens again. docs/messages.md lists the
     kinds.
 
     \b
@@ -51,12 +53,34 @@ def status(
         text = f"{count} {'alarm is' if count == 1 else 'alarms are'} closed."
         show({"resolved": count}, as_json=as_json, text=text)
         return
+    server = ask_readiness(session.settings)
+    if not as_json:
+        _print_server(server)  # before the database is opened, which may fail for the same reason
     with session.reading() as connection:
         alarms, findings = open_alarms(connection), len(open_findings(connection))
     if as_json:
-        show({"alarms": [_row(alarm) for alarm in alarms], "findings": findings}, as_json=True, text="")
+        told = None if server is None else {"url": server[0], "readiness": server[1]}
+        show({"server": told, "alarms": [_row(alarm) for alarm in alarms], "findings": findings}, as_json=True, text="")
     else:
         _print(alarms, findings)
+
+
+def _print_server(server: tuple[str, Readiness | None] | None) -> None:
+    """Only what the operator has to act on."""
+    if server is None:
+        return
+    url, readiness = server
+    if readiness is None:
+        typer.echo(f"The server at {url} does not answer: see whether it runs, and its log.")
+        return
+    if readiness.remedy is not None:
+        typer.echo(
+            f"The server at {url} takes no calls, as its database is {readiness.database!r}: {readiness.remedy}."
+        )
+    if readiness.journal == "unwritable":
+        typer.echo(f"The journal of the server at {url} takes no line: look at the disk of the data folder.")
+    if readiness.jobs_late:
+        typer.echo(f"Periodic jobs of the server at {url} hang: {', '.join(readiness.jobs_late)}. See its log.")
 
 
 def _print(alarms: "list[Alarm]", findings: int) -> None:
