@@ -1,6 +1,7 @@
 """Broken disks: full, read-only, damaged, taken away. No wrong charge, a probe that tells the truth, and no restart."""
 
 import asyncio
+import contextlib
 import json
 import resource
 import signal
@@ -10,17 +11,17 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace as Namespace
 from typing import Any
 
 import apsw
 import httpx
+import msgspec
 import pytest
 
 from farebox.cli import server_file
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.postgres.database import PostgresDatabase
-from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFailing, DatabaseFull, row
+from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFailing, DatabaseFull, DatabaseLocked, row
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
 from tests.calls.kit import differences, log_row, price_of, until
@@ -176,9 +177,8 @@ def test_a_journal_that_takes_nothing_is_told_and_calls_are_served(tmp_path: Pat
 
 def serving_file(farebox: Farebox) -> None:
     """As `farebox serve` leaves it."""
-    server_file.write(
-        farebox.services.settings, Namespace(base_url=farebox.url, port=farebox.port, fake_stripe_url=None)
-    )  # type: ignore[arg-type]
+    found = server_file.Serving(farebox.url, host="127.0.0.1", port=farebox.port)
+    (Path(farebox.services.settings.data_dir) / server_file.FILE).write_bytes(msgspec.json.encode(found))
 
 
 @SQLITE_ONLY
@@ -258,6 +258,48 @@ def test_a_damaged_page_is_told_and_nothing_is_charged_wrongly(tmp_path: Path) -
         assert mended.balance.held == 0
         assert ready(farebox)[0] == 200
         assert differences(farebox) == []
+
+
+@SQLITE_ONLY
+@pytest.mark.parametrize("at", [0, 24])
+def test_a_log_that_is_overwritten_is_told_before_anybody_meets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Nobody reads its first bytes before the next start, which would then leave out all that is in it."""
+    monkeypatch.setattr("farebox.runtime.readiness.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("farebox.storage.sqlite.database.LOOK_AGAIN_SECONDS", 0.0)
+    log = tmp_path / "farebox.db-wal"
+    with running_farebox(tmp_path) as farebox:
+        customer = farebox.funded("5")
+        assert ready(farebox)[0] == 200
+        whole = overwrite(log, at, b"\xa5\x5a\xa5\x5a")
+        until(lambda: ready(farebox)[1]["database"] == "damaged", "it is noticed")
+        overwrite(log, at, whole)
+        until_ready(farebox)
+        assert customer.chat().status_code == 200
+        assert differences(farebox) == []
+
+
+@SQLITE_ONLY
+def test_a_database_that_another_process_keeps_locked_is_told_so_for_as_long_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one look waits, and between one that failed and the next."""
+    monkeypatch.setattr("farebox.runtime.readiness.WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("farebox.runtime.readiness.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("farebox.storage.sqlite.writer.BUSY_TIMEOUT_MS", 100)
+    with running_farebox(tmp_path) as farebox, contextlib.closing(connect(tmp_path / "farebox.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        until(lambda: ready(farebox)[1]["database"] == "locked", "it is noticed")
+        look, database = farebox.services.readiness, farebox.services.database
+        until(lambda: ready(farebox)[0] == 503 and look._trouble is not None, "a look has ended")
+        failed, told = database.troubles_met, set()
+        while database.troubles_met < failed + 3:
+            status, body = ready(farebox)
+            told.add((status, body["database"], body["remedy"]))
+        assert told == {(503, "locked", DatabaseLocked.remedy)}
+        other.execute("ROLLBACK")
+        until_ready(farebox)
 
 
 @SQLITE_ONLY

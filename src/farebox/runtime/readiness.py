@@ -6,12 +6,12 @@ Load balancers ask, and anyone else may: however many ask, it is checked at most
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from farebox.runtime.journal import Journal
 from farebox.storage.database import Database
 from farebox.storage.journal_files import JournalUnwritable
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseSlow, DatabaseUnavailable
 
 FRESH_SECONDS = 1.0
 """How old an answer may be; that all is well is looked at anew where a read or write has failed since."""
@@ -19,13 +19,6 @@ WAIT_SECONDS = 2.0
 """Longest wait for one."""
 
 JournalState = Literal["empty", "waiting", "unwritable"]
-
-
-class DatabaseSlow(DatabaseUnavailable):
-    """It has not answered in time."""
-
-    state: ClassVar[str] = "slow"
-    remedy: ClassVar[str] = "look at what keeps the database, its disk or this machine busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +53,10 @@ class Readiness:
         if self._looking is not None:
             done, _ = await asyncio.wait([self._looking], timeout=WAIT_SECONDS)
             if not done:
-                return Found(DatabaseSlow("the database does not answer in time"), self._journal_state())
+                # What the last look found stands until the next one has found something else.
+                trouble = self._database.held_up or self._trouble
+                slow = DatabaseSlow("the database does not answer in time")
+                return Found(trouble or slow, self._journal_state())
         return Found(self._trouble, self._journal_state())
 
     async def _look(self) -> None:

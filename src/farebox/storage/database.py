@@ -53,6 +53,11 @@ class Database(Protocol):
         ...
 
     @property
+    def held_up(self) -> DatabaseUnavailable | None:
+        """What a write waits for at this moment, where that is known: it has not failed yet."""
+        ...
+
+    @property
     def troubles_met(self) -> int:
         """How many reads and writes were refused, since the start."""
         ...

@@ -53,6 +53,13 @@ class DatabaseLocked(DatabaseUnavailable):
     remedy: ClassVar[str] = "end the process that has the database locked: a command, a backup, a database browser"
 
 
+class DatabaseSlow(DatabaseUnavailable):
+    """It has not answered in time."""
+
+    state: ClassVar[str] = "slow"
+    remedy: ClassVar[str] = "look at what keeps the database, its disk or this machine busy"
+
+
 class DatabaseFailing(DatabaseUnavailable):
     """The disk, or the system, answers with an error."""
 

@@ -256,6 +256,8 @@ class PostgresDatabase:
             raise damage
         await self.write(lambda connection: None)
 
+    held_up = None
+
     @property
     def troubles_met(self) -> int:
         """How many failures the watch was told of."""

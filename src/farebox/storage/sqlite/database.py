@@ -16,9 +16,9 @@ import structlog
 from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
 from farebox.storage.journal_files import take_room
-from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
-from farebox.storage.sqlite.trouble import Trouble, damages
+from farebox.storage.sqlite.trouble import LogHead, Trouble, damages
 from farebox.storage.sqlite.writer import Together, Writer
 
 T = TypeVar("T")
@@ -44,6 +44,7 @@ class SqliteDatabase:
         self.path = path
         self.writer = Writer(path, activity, failed=failed)
         self._trouble = Trouble()
+        self._log_head = LogHead(path)
         self._near = connect(path, readonly=True)
         self._far = threading.local()
         self._far_opened: list[SqliteConnection] = []
@@ -98,7 +99,12 @@ class SqliteDatabase:
             if trouble.damage is not None:
                 raise trouble.damage
         await asyncio.get_running_loop().run_in_executor(None, self._look_for_room)
-        await self.write(_mark)
+        await self.write(self._mark)
+
+    def _mark(self, connection: Connection) -> None:
+        """Writes a page, whatever it said before. Raises DatabaseDamaged."""
+        self._log_head.check()
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _look_for_room(self) -> None:
         """Room for more than the mark: that goes where there was something before. Raises DatabaseFull."""
@@ -120,6 +126,11 @@ class SqliteDatabase:
         """Nothing is kept in mind."""
 
     @property
+    def held_up(self) -> DatabaseLocked | None:
+        """That another process has the turn."""
+        return DatabaseLocked(f"{self.path}: another process is writing") if self.writer.awaits_turn else None
+
+    @property
     def troubles_met(self) -> int:
         """How many reads and writes the database has refused."""
         return self._trouble.count
@@ -135,11 +146,6 @@ class SqliteDatabase:
             connection.close()
         self._near.close()
         await self.writer.close()  # last: whoever closes last folds the write-ahead log into the database file
-
-
-def _mark(connection: Connection) -> None:
-    """Writes a page, whatever it said before."""
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
 def _close_to_others(path: Path) -> None:

@@ -1,6 +1,7 @@
 """SQLite's failures, translated to the errors that the rest of the program knows; and a file that lost its name."""
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,10 @@ from farebox.storage.sql import (
     DatabaseReplaced,
     DatabaseUnavailable,
 )
+
+_LOG_HEAD = struct.Struct(">8I")
+_LOG_MAGIC = 0x377F0682
+"""With 1 added where its sums are of big-endian words."""
 
 _NAMES: tuple[tuple[type[apsw.Error], type[DatabaseUnavailable]], ...] = (
     (apsw.FullError, DatabaseFull),
@@ -75,6 +80,45 @@ class Names:
             elif known != found:
                 what = "has gone" if found is None else "is another file now"
                 raise DatabaseReplaced(f"{path} {what}: what is written would be found by nobody")
+
+
+class LogHead:
+    """The first bytes of the write-ahead log (https://sqlite.org/fileformat2.html#walformat). SQLite looks at them
+    again only where it opens the file anew, and would then leave out all that is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = f"{path}-wal"
+        self._seen_whole = False
+        """What a crash left behind, the next commit mends."""
+
+    def check(self) -> None:
+        """To be called inside a transaction that has written nothing yet: then nobody writes there. Closing the file
+        here takes no lock from SQLite, which has none on it. Raises DatabaseDamaged where it was overwritten."""
+        try:
+            with open(self._path, "rb") as file:
+                head = file.read(_LOG_HEAD.size)
+        except OSError:
+            return  # Names tells of a file that has gone
+        if _is_log_head(head):
+            self._seen_whole = True
+        elif self._seen_whole and head:
+            raise DatabaseDamaged(f"{self._path} has been overwritten: it does not begin as it did")
+
+
+def _is_log_head(head: bytes) -> bool:
+    if len(head) < _LOG_HEAD.size:
+        return False
+    magic, *_, first, second = _LOG_HEAD.unpack(head)
+    return magic in (_LOG_MAGIC, _LOG_MAGIC + 1) and _log_sums(head[:24], magic) == (first, second)
+
+
+def _log_sums(data: bytes, magic: int) -> tuple[int, int]:
+    """The two sums of SQLite over the head of a log."""
+    first = second = 0
+    for one, other in struct.iter_unpack(">II" if magic & 1 else "<II", data):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return first, second
 
 
 def _identity(path: str) -> tuple[int, int] | None:

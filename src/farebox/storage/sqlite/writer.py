@@ -69,6 +69,8 @@ class Writer:
         self._connection = self._connect()
         self._unusable = False
         """The connection could not undo what it had begun: the next batch begins with another one."""
+        self.awaits_turn = False
+        """Another process is writing, and we wait until it has done."""
         self._pending: deque[_Waiting] = deque()
         self._at_work = False
         self._idle = asyncio.Event()
@@ -158,10 +160,12 @@ class Writer:
         connection = self._connection
         failure: Exception | None = None
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        self.awaits_turn = True
         try:
             connection.execute("BEGIN IMMEDIATE")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             failure = error
+        self.awaits_turn = False
         connection.set_busy_timeout(0)  # before the loop goes on: a connection is used by one thread at a time
         if failure is None:
             self._loop.call_soon_threadsafe(self._guarded, partial(self._run, batch), _futures(batch))
