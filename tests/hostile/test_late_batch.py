@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from farebox.ledger.commands import Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.lanes import LaneLedger
@@ -146,7 +147,11 @@ async def test_one_that_waits_for_a_lock_is_waited_for(
         gateway.die(monkeypatch)
         with suppress(DatabaseUnavailable):
             await sent
-        await world.pass_time(LOST_AFTER, judge)
+        with capture_logs() as logged:
+            await world.pass_time(LOST_AFTER, judge)
+            for _ in range(3):
+                await world.pass_time(STEP, judge)
+        assert [line["event"] for line in logged] == ["instance_lost_has_batch"], "it is told once"
         assert await world.instances() == {"judge", "gateway"}, "what it will have left is not known yet"
     async with watching(gateway) as third:
         await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {OF_THE_LANE})")

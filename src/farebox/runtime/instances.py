@@ -65,6 +65,8 @@ class FailureDetector:
         self._looked_at = services.clock.monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
         """Instance → what it had written last, and since when we know that."""
+        self._waited_for: set[str] = set()
+        """Those that have left a batch under way; the log has been told of each."""
 
     @property
     def every_seconds(self) -> float:
@@ -81,6 +83,7 @@ class FailureDetector:
         # Without a row there is also one that was taken for dead, is back, and takes calls again before it is seen.
         silent = self._silent({**dict.fromkeys(owners, NO_ROW), **instances})
         lost = silent.intersection(owners) - {services.instance}
+        self._waited_for &= silent
         gone = {name: seen_at for name, seen_at in instances.items() if name in silent}
         if lost or gone:
             await run_exclusive(
@@ -91,7 +94,7 @@ class FailureDetector:
                 # another, without harm.
                 lease_ms=services.settings.instance_timeout_ms,
                 retry_ms=0,
-                job=partial(_end_lost, lost=lost, gone=gone),
+                job=partial(_end_lost, lost=lost, gone=gone, waited_for=self._waited_for),
             )
 
     def _silent(self, known: Mapping[str, int]) -> set[str]:
@@ -114,12 +117,14 @@ def _owners_and_instances(connection: Connection) -> tuple[list[str], dict[str, 
     return owners, list_instances(connection)
 
 
-async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, int]) -> None:
-    """End what they left open, then forget them."""
+async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, int], waited_for: set[str]) -> None:
+    """End what they left open, then forget them. One that has a batch under way is put into `waited_for`."""
     for name in sorted({*lost, *gone}):
         holds = await services.database.write(partial(_fenced, instance_id=name))
         if holds is None:
-            log.warning("instance_lost_has_batch", instance=name, until="it is looked at again when that has ended")
+            if name not in waited_for:
+                waited_for.add(name)
+                log.warning("instance_lost_has_batch", instance=name, until="its holds are ended when that has ended")
             continue
         await resolve_lost(
             services.ledger,
