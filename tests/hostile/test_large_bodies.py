@@ -15,7 +15,8 @@ import uvloop
 
 from farebox.errors import BODY_TOO_COMPLEX
 from farebox.offload import HelperProcess
-from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX
+from farebox.providers.audio.length import AT_ONCE_BYTES
+from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX, is_light
 from tests.calls.kit import differences, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
@@ -204,6 +205,25 @@ def test_large_bodies_are_read_by_helpers_and_small_ones_are_not(customer: Custo
         assert account.chat("Hello " * 20_000).status_code == 200
         assert helpers_of(served) == pids
     assert not alive(pids)
+
+
+def test_sound_is_walked_through_by_helpers_but_for_a_little(tmp_path: Path) -> None:
+    """In a small body, too: two bytes may be an element of the file, and each is looked at."""
+
+    def sound(size: int) -> list[dict[str, object]]:
+        data = base64.b64encode(b"\x1aE\xdf\xa3\x80" + b"\xec\x80" * (size // 2)).decode()
+        return [{"type": "input_audio", "input_audio": {"data": data, "format": "webm"}}]
+
+    with running_farebox(tmp_path) as served:
+        account = served.funded("100")
+        little = sound(AT_ONCE_BYTES - 10)
+        assert account.chat(messages=[{"role": "user", "content": little}]).status_code == 200
+        assert not helpers_of(served)
+        for much in (sound(AT_ONCE_BYTES), little * 2):
+            assert is_light(json.dumps(much).encode())
+            answer = account.chat(messages=[{"role": "user", "content": much}])
+            assert answer.status_code == 200, answer.text
+            assert helpers_of(served)
 
 
 def test_a_helper_that_is_killed_is_replaced(customer: Customer) -> None:

@@ -7,6 +7,7 @@ from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import BODY_TOO_COMPLEX, INVALID_REQUEST, READERS_BUSY, Problem
 from farebox.memfile import Body, MemoryFile
 from farebox.offload import Busy, Died, TooMuch
+from farebox.providers.audio.length import TooLong, at_once
 from farebox.providers.formats.base import InvalidRequest, TooComplex
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.reading import RAISES
@@ -24,7 +25,10 @@ async def take_apart(
     READERS_BUSY; Interrupted where the client goes meanwhile."""
     try:
         if isinstance(body, bytes) and is_light(body):
-            return function(body, *args)
+            try:
+                return at_once(function, body, *args)
+            except TooLong:
+                pass  # sound is walked through frame by frame: little of it takes long
         return await in_helper(services, watch, account_id, function, body, *args, raises=RAISES)
     except InvalidRequest as error:
         raise unreadable(error) from error

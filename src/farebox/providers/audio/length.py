@@ -9,6 +9,7 @@ decoder in C would read untrusted bytes.
 from collections.abc import Callable, Mapping
 from decimal import ROUND_UP, Decimal
 from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,10 @@ from farebox.providers.audio import matroska, mp4, ogg, pcm
 from farebox.providers.audio.frames import adts_length, flac_length, mpeg_length
 from farebox.providers.audio.measure import Measure, within
 
+T = TypeVar("T")
+
+AT_ONCE_BYTES = 2 * 2**10
+"""Bytes of sound that are walked through in about a millisecond, whatever is in them."""
 _MILLISECOND = Decimal("0.001")
 _ID3 = b"ID3"
 _NOTHING = Measure(0.0, 0.0)
@@ -32,8 +37,31 @@ class AudioLength(msgspec.Struct, frozen=True, gc=False):
     """Whether it was counted, rather than told by a header or guessed by the size."""
 
 
+class TooLong(Exception):
+    """There is more sound than is to be walked through here: see `at_once`."""
+
+
+class _Bound:
+    left: int | None = None
+    """Bytes that may still be walked through; None: any number."""
+
+
+def at_once(function: Callable[..., T], *arguments: object) -> T:
+    """`function(*arguments)`, walking through AT_ONCE_BYTES of sound at most. Raises TooLong, and what it raises."""
+    _Bound.left = AT_ONCE_BYTES
+    try:
+        return function(*arguments)
+    finally:
+        _Bound.left = None
+
+
 def audio_length(data: bytes) -> AudioLength:
-    """The length of a file: MP3, AAC, FLAC, Ogg, MP4, WebM, WAV or AIFF. Of another one, bounds by usual bit rates."""
+    """The length of a file: MP3, AAC, FLAC, Ogg, MP4, WebM, WAV or AIFF. Of another one, bounds by usual bit rates.
+    Raises TooLong within `at_once`."""
+    if _Bound.left is not None:
+        _Bound.left -= len(data)
+        if _Bound.left < 0:
+            raise TooLong
     return _rounded(_measure(data))
 
 

@@ -133,6 +133,8 @@ _KINDS: Final[Mapping[str, str]] = {
 """Names of one kind in several forms."""
 
 _DATE: Final = re.compile(r"[_-](?P<year>\d{4})[_-]?(?P<rest>\d{2}[_-]?\d{2})$")
+_DATED_MAX: Final = 100
+"""A longer name is no tool's, and is not searched for a date."""
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LISTINGS: Final = frozenset({"mcp_list_tools"})
 """Input items whose `tools` are a server's answer, not declarations."""
@@ -185,7 +187,7 @@ def of_generate(tools: Iterable[Mapping[str, msgspec.Raw]]) -> tuple[Tool, ...]:
 def names(tools: Iterable[Tool]) -> tuple[str, ...]:
     """What the tools are called: by kind, and as the request has them, with and without their date."""
     different = dict.fromkeys((tool.kind, tool.raw) for tool in tools)
-    return tuple(dict.fromkeys(name for kind, raw in different for name in (kind, raw, _DATE.sub("", raw))))
+    return tuple(dict.fromkeys(name for kind, raw in different for name in (kind, raw, _undated(raw))))
 
 
 def unmetered(tools: Iterable[Tool]) -> str | None:
@@ -218,7 +220,7 @@ def _tool(rules: Mapping[str, Rule], tool: Declared, charged: str | None = None,
     raw = "custom" if tool.type is None else str(tool.type)  # a function of the caller's own
     model = tool.model if isinstance(tool.model, str) else ""
     own = tool.max_uses if isinstance(tool.max_uses, int) and tool.max_uses >= 0 else None
-    return _by_rule(rules, _DATE.sub("", raw), raw, charged, most if own is None else own, model)
+    return _by_rule(rules, _undated(raw), raw, charged, most if own is None else own, model)
 
 
 def _by_rule(
@@ -267,7 +269,11 @@ def _additions(contents: Iterable[object]) -> Iterator[object]:
 
 
 def _name(tool: Declared) -> str:
-    return _DATE.sub("", str(tool.type))
+    return _undated(str(tool.type))
+
+
+def _undated(name: str) -> str:
+    return name if len(name) > _DATED_MAX else _DATE.sub("", name)
 
 
 def _hosted_shell(tool: Declared) -> str | None:
@@ -281,7 +287,7 @@ def _hosted_shell(tool: Declared) -> str | None:
 def _charged_code(tools: list[Declared]) -> str | None:
     """Code execution costs by the time a container runs, but is free beside newer search and fetch tools."""
     for tool in tools:
-        dated = _DATE.search(str(tool.type))
-        if _name(tool) in ("web_search", "web_fetch") and dated and dated["year"] + dated["rest"] >= _FREE_CODE_FROM:
+        dated = _DATE.search(str(tool.type)) if _name(tool) in ("web_search", "web_fetch") else None
+        if dated and dated["year"] + dated["rest"] >= _FREE_CODE_FROM:
             return None
     return "what the tool `code_execution` costs is not in the answer, unless a newer web search or fetch is beside it"
