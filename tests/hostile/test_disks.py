@@ -3,32 +3,50 @@
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import apsw
+import asyncpg
 import httpx
 import msgspec
 import pytest
 
 from farebox.cli import server_file
 from farebox.storage.operator_alarms import open_alarms
+from farebox.storage.postgres import health
+from farebox.storage.postgres.connecting import named
 from farebox.storage.postgres.database import PostgresDatabase
-from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFailing, DatabaseFull, DatabaseLocked, row
+from farebox.storage.sql import (
+    Connection,
+    DatabaseDamaged,
+    DatabaseFailing,
+    DatabaseFull,
+    DatabaseGoneFull,
+    DatabaseLocked,
+    DatabaseUnavailable,
+    row,
+)
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
+from tests import engines
 from tests.calls.kit import differences, log_row, price_of, until
 from tests.calls.wire import Wire, chat_body
 from tests.engines import SQLITE_ONLY
 from tests.hostile.disks import Disk, small_disk
 from tests.support import Customer, Farebox, running_farebox
+
+POSTGRES_ONLY = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="about PostgreSQL itself")
 
 
 @pytest.fixture
@@ -354,6 +372,86 @@ async def test_damage_that_postgres_tells_of_has_our_name(postgres_url: str) -> 
 
 def _execute(connection: Connection, text: str) -> None:
     connection.execute(text)
+
+
+# --- a full disk under PostgreSQL -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_database() -> Iterator[tuple[Disk, str]]:
+    """The URL of a migrated database whose files are on a small disk, and that."""
+    engines.use_engine("postgres")
+    postgres = engines.postgres_server()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, small_disk(Path(folder) / "disk", 32) as disk:
+        place = disk.folder / "tables"
+        place.mkdir()
+        for each in (Path(folder), disk.folder):  # the server's user comes through
+            each.chmod(0o711)
+        if postgres.user is not None:
+            os.chown(place, postgres.user.pw_uid, postgres.user.pw_gid)
+        postgres.query(f"CREATE TABLESPACE small LOCATION '{place}'")
+        url = engines.new_database()
+        postgres.query(f'ALTER DATABASE "{urlsplit(url).path[1:]}" SET TABLESPACE small')
+        try:
+            yield disk, url
+        finally:
+            postgres.drop_database(url)
+            postgres.query("DROP TABLESPACE small")
+
+
+@POSTGRES_ONLY
+def test_a_full_disk_of_postgres_is_told_until_there_is_room(small_database: tuple[Disk, str], tmp_path: Path) -> None:
+    """Not only until the next small commit, for which there is room in a page that is there already."""
+    disk, url = small_database
+    with running_farebox(tmp_path, database_url=url) as farebox:
+        customer = farebox.funded("5")
+        assert customer.chat().status_code == 200
+        disk.fill()
+        text = "word " * 3_000
+        until(lambda: customer.chat(text).status_code == 503, "there is no room for another page")
+        for _ in range(3):
+            status, body = ready(farebox)
+            assert (status, body["database"]) == (503, "full")
+            assert "make room" in body["remedy"]
+            farebox.run(look_again(farebox))
+        assert customer.chat().status_code == 503
+        disk.make_room()
+        until_ready(farebox)
+        until(lambda: ready(farebox)[1]["journal"] == "empty" and customer.balance.held == 0, "all is posted")
+        assert customer.chat().status_code == 200
+        until(lambda: ("database_trouble", "full") in alarms(farebox), "the operator is told")
+        assert differences(farebox) == []
+
+
+async def look_again(farebox: Farebox) -> None:
+    """Have the watch look once more, and wait until it has."""
+    database = farebox.services.database
+    assert isinstance(database, PostgresDatabase)
+    database.health._look_now.set()
+    while database.health._look_now.is_set():  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.005)
+
+
+async def test_a_server_that_ended_itself_for_want_of_room_is_told_as_full() -> None:
+    """PostgreSQL does so where it cannot write its log: the driver tells of the lost connection, and why it was."""
+    watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
+    watched._watching = asyncio.ensure_future(asyncio.sleep(0))
+    with pytest.raises(DatabaseFull) as panicked, named():
+        raise asyncpg.ConnectionDoesNotExistError("closed in the middle") from asyncpg.DiskFullError("no space left")
+    watched.failed(panicked.value)
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable, match="Connect call failed") as refused:
+            await watched._look()
+        watched._mark_away(refused.value)
+        with pytest.raises(DatabaseGoneFull, match=r"call failed.*; before that:.*closed in the middle") as told:
+            watched.check()
+        watched.failed(told.value)
+    assert told.value.state == "full"
+    assert str(told.value).count("before that") == 1
+    watched._mark_well()
+    watched.failed(DatabaseUnavailable("another time"))
+    with pytest.raises(DatabaseUnavailable, match=r"^another time$"):
+        watched.check()
 
 
 # --- files that go, disks that fail -----------------------------------------------------------------------------------

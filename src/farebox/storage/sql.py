@@ -39,6 +39,15 @@ class DatabaseFull(DatabaseUnavailable):
     remedy: ClassVar[str] = "make room on the database's disk: calls are taken again at once, without a restart"
 
 
+class DatabaseGoneFull(DatabaseFull):
+    """It has gone since there was no room for what was to be written: PostgreSQL ends itself where it cannot write its
+    log."""
+
+    remedy: ClassVar[str] = (
+        "make room on the disks of the database, which were full before it went away, and start it where it has ended"
+    )
+
+
 class DatabaseReadOnly(DatabaseUnavailable):
     """The file, its folder or its file system takes no writes."""
 

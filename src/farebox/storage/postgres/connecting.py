@@ -74,7 +74,9 @@ def named() -> Iterator[None]:
     except _UNAVAILABLE as error:
         if "statement pooling mode" in str(error):
             raise DatabaseUnavailable(POOLED) from error
-        kind = DatabaseFull if isinstance(error, of.DiskFullError) else DatabaseUnavailable
+        # A server that ends itself for want of room says so last, and then the connection is lost.
+        full = isinstance(error, of.DiskFullError) or isinstance(error.__cause__, of.DiskFullError)
+        kind = DatabaseFull if full else DatabaseUnavailable
         raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 

@@ -22,7 +22,7 @@ from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, has
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
-from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable
 
 T = TypeVar("T")
 
@@ -85,7 +85,8 @@ class Sessions:
             with named():
                 return await work(session)
         except DatabaseUnavailable as error:
-            lost = has_ended(session, error)
+            # A server that ends since its disk is full says so; another session will not find it well.
+            lost = has_ended(session, error) and not isinstance(error, DatabaseFull)
             session.terminate()  # whatever it was doing
             if lost:
                 raise SessionLost(str(error)) from error

@@ -4,8 +4,8 @@ Once a second the primary is queried on a dedicated connection. The first failur
 database as unavailable, so that nobody else waits for it: every request then fails at once. A failure is checked
 immediately, too: one that was the connection's own fault is forgotten after a few milliseconds.
 
-The mark is cleared when a commit has succeeded. A read alone would not do: a commit waits for a synchronous standby,
-and needs room on the disk.
+The mark is cleared when a commit has succeeded. A read alone would not do: a commit waits for a synchronous standby.
+After a full disk there must be room for a new file, too: a small commit may still fit where a call's does not.
 """
 
 import asyncio
@@ -15,7 +15,13 @@ from typing import Literal
 import structlog
 
 from farebox.storage.postgres.connecting import Session, connect, has_ended, named
-from farebox.storage.sql import DatabaseDamaged, DatabaseUnavailable, StandbyMissing
+from farebox.storage.sql import (
+    DatabaseDamaged,
+    DatabaseFull,
+    DatabaseGoneFull,
+    DatabaseUnavailable,
+    StandbyMissing,
+)
 
 Standby = Literal["ignore", "require"]
 
@@ -34,6 +40,11 @@ _STREAMING = (
     "WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
 )
 _PROOF = "SELECT pg_logical_emit_message(true, 'farebox', '')"
+_ROOM = (
+    "BEGIN; SET LOCAL work_mem = '64kB'; SELECT count(*) FROM "
+    "(SELECT repeat('x', 100) || number FROM generate_series(1, 4000) AS number ORDER BY 1 OFFSET 0) AS sorted; COMMIT"
+)
+"""Sorts more than it may have in memory, and so writes a temporary file of half a megabyte."""
 _FIT = (
     "SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees, "
     "current_setting('synchronous_commit') AS waits"
@@ -49,7 +60,9 @@ class Health:
         self._url = url
         self._timeout = timeout
         self._standby: Standby = standby
-        self._away: str | None = None
+        self._away: DatabaseUnavailable | None = None
+        self._full = ""
+        """What the disk was full for, until there was room again."""
         self._standby_missing = False
         self._said = False
         """Whether the log has told of what is wrong now."""
@@ -65,12 +78,11 @@ class Health:
     def check_reads(self) -> None:
         """Raises DatabaseUnavailable where the database is away."""
         if self._away is not None:
-            raise DatabaseUnavailable(self._away)
+            raise type(self._away)(str(self._away))
 
     def check(self) -> None:
         """Raises DatabaseUnavailable where the database is away, or has no standby and needs one."""
-        if self._away is not None:
-            raise DatabaseUnavailable(self._away)
+        self.check_reads()
         if self._standby_missing:
             raise StandbyMissing("no synchronous standby streams")
 
@@ -79,15 +91,26 @@ class Health:
         is missing, commits fail that wait for it: that is known already.)
 
         Damage is another matter: it was met at one place, and others may be whole."""
+        error = self._with_cause(error)
         self.troubles_met += 1
         self._latest[error.state] = error
         if isinstance(error, DatabaseDamaged):
             self._damage, self._damage_met = error, asyncio.get_running_loop().time()
             return
         if self._away is None and not self._standby_missing and self._watching is not None:
-            self._away = str(error)
+            self._away = error
             self._since = asyncio.get_running_loop().time()
             self._look_now.set()
+
+    def _with_cause(self, error: DatabaseUnavailable) -> DatabaseUnavailable:
+        """The error; where the database has gone since its disk was full, with that."""
+        if isinstance(error, DatabaseGoneFull):
+            return error
+        if isinstance(error, DatabaseFull):
+            self._full = str(error)
+        elif self._full and not isinstance(error, DatabaseDamaged):
+            return DatabaseGoneFull(f"{error}; before that: {self._full}")
+        return error
 
     @property
     def damage(self) -> DatabaseDamaged | None:
@@ -119,7 +142,7 @@ class Health:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - whatever it is: a watch that ended would never see it mended
                 with contextlib.suppress(Exception):  # nor does it end because telling of it failed
-                    self._mark_away(f"{type(error).__name__}: {error}")
+                    self._mark_away(error)
                 self._drop()
             self._look_now.clear()
             with contextlib.suppress(TimeoutError):
@@ -146,6 +169,8 @@ class Health:
             if await session.fetchval(query) == 0:
                 self._mark_standby_missing()
                 return
+            if self._full:
+                await session.execute(_ROOM)
             if self._away is not None or self._standby_missing:
                 await session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
         self._mark_well()
@@ -156,13 +181,16 @@ class Health:
             with contextlib.suppress(Exception):  # it is let go of, in whatever state it is
                 session.terminate()
 
-    def _mark_away(self, why: str) -> None:
+    def _mark_away(self, error: Exception) -> None:
         if self._away is None and not self._standby_missing:
             self._since = asyncio.get_running_loop().time()
-        self._away = why
+        if not isinstance(error, DatabaseUnavailable):
+            error = DatabaseUnavailable(f"{type(error).__name__}: {error}")
+        self._away = self._with_cause(error)
         if not self._said:
             self._said = True
-            log.error("database away", why=why, until="calls are refused, and charges journaled, until it is back")
+            until = "calls are refused, and charges journaled, until it is back"
+            log.error("database away", why=str(self._away), until=until)
 
     def _mark_standby_missing(self) -> None:
         """The primary answers, and no synchronous standby streams from it."""
@@ -177,7 +205,7 @@ class Health:
         if self._away is None and not self._standby_missing:
             return
         seconds = round(asyncio.get_running_loop().time() - self._since, 3)
-        said, why = self._said, self._away
+        said, why, self._full = self._said, str(self._away), ""
         self._away, self._standby_missing, self._said = None, False, False
         if said:
             log.warning("database back", seconds=seconds)

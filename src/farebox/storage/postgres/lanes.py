@@ -7,7 +7,7 @@ import structlog
 from asyncpg import exceptions as of
 
 from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseFull, DatabaseUnavailable
 
 PARAMETERS = 33
 TRIES = 10
@@ -52,10 +52,10 @@ class Lane:
                     answer: list[int] = await call(self._bucket, careful, self._instance, self._epoch, *arguments)
             except TRY_AGAIN as error:
                 log.info("batch tried again", why=str(error))
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
                 self.close()
                 failed += 1
-                if failed > 1:
+                if failed > 1 or isinstance(error, DatabaseFull):
                     raise
                 careful = True  # it may have been done
             except of.IntegrityConstraintViolationError:
