@@ -2,6 +2,7 @@
 caller notices, and nothing is done twice."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,12 +11,13 @@ import httpx
 import pytest
 
 from farebox.storage.accounts import add_account
-from farebox.storage.postgres import health
-from farebox.storage.postgres.connecting import Session, connect
+from farebox.storage.postgres import bridge, health
+from farebox.storage.postgres.connecting import CUTS_MAX, Session, connect
 from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.postgres.lanes import Lane
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
 from tests import engines
-from tests.calls.kit import differences
+from tests.calls.kit import differences, price_of
 from tests.support import Farebox, running_farebox
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="sessions are PostgreSQL's")
@@ -63,6 +65,46 @@ async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) 
     assert await asyncio.to_thread(differences, farebox) == []
 
 
+async def test_nor_that_they_are_ended_again_while_it_is_tried_again(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sessions end whenever a batch is about to leave, or a job has begun, five times in a row."""
+    customer = await asyncio.to_thread(farebox.funded, "5")
+    before = await asyncio.to_thread(lambda: customer.balance.posted)
+    url = farebox.services.settings.database_url
+    cuts, connect_lane, run_job = Counter[str](), Lane._connect, bridge.run
+
+    async def cut_first(what: str) -> None:
+        if cuts[what] < CUTS_MAX - 1:
+            cuts[what] += 1
+            third = await connect(url, timeout=10, name="third")
+            await third.fetch(CUT)
+            third.terminate()
+
+    async def connecting(lane: Lane) -> Any:
+        call = await connect_lane(lane)
+
+        async def calling(*arguments: Any) -> Any:
+            await cut_first("batch")
+            return await call(*arguments)
+
+        lane._call = calling
+        return calling
+
+    async def running(job: Any, session: Session, notes: Any = None) -> Any:
+        await cut_first("job")
+        return await run_job(job, session, notes)
+
+    monkeypatch.setattr(Lane, "_connect", connecting)
+    monkeypatch.setattr(bridge, "run", running)
+    answer = await asyncio.to_thread(customer.chat, "one two three", headers={"x-demo": "tokens=5"})
+    assert answer.status_code == 200, answer.text
+    assert cuts == {"batch": CUTS_MAX - 1, "job": CUTS_MAX - 1}
+    balance = await asyncio.to_thread(lambda: customer.balance)
+    assert (balance.posted, balance.held) == (before - price_of(3, 5), 0)
+    assert await asyncio.to_thread(differences, farebox) == []
+
+
 # --- where a job was when it happened ---------------------------------------------------------------------------------
 
 
@@ -106,13 +148,16 @@ async def test_a_read_is_done_again(world: World) -> None:
     def ends_itself(connection: Connection) -> int:
         nonlocal tried
         tried += 1
-        if tried == 1:
+        if tried <= CUTS_MAX:
             connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         return tried
 
-    assert await world.database.get(ends_itself) == 2
+    assert await world.database.get(ends_itself) == CUTS_MAX + 1
     tried = 0
-    assert await world.database.scan(ends_itself) == 2
+    assert await world.database.scan(ends_itself) == CUTS_MAX + 1
+    tried = -1
+    with pytest.raises(DatabaseUnavailable):
+        await world.database.get(ends_itself)
 
 
 async def test_what_a_statement_raises_is_for_its_job_to_expect(world: World) -> None:
@@ -158,6 +203,29 @@ async def test_a_commit_without_an_answer_is_looked_up_and_not_repeated(
     assert await world.database.write(world.job) == (1 if is_done else 2)
     assert lost == 1
     assert await world.accounts() == (["a1"] if is_done else ["a2"])
+
+
+async def test_nor_is_it_repeated_where_the_next_commit_has_no_answer_either(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second was only to hear that the first went through, and is undone."""
+    execute: Any = Session.execute
+    lost = 0
+
+    async def losing(self: Session, query: str, *values: object, **more: object) -> object:
+        nonlocal lost
+        if query == "COMMIT" and lost < 3:
+            lost += 1
+            if lost == 1:
+                await execute(self, query)
+            self.terminate()
+            raise ConnectionResetError("the answer was lost")
+        return await execute(self, query, *values, **more)
+
+    monkeypatch.setattr(Session, "execute", losing)
+    assert await world.database.write(world.job) == 1
+    assert (lost, world.runs) == (3, 1)
+    assert await world.accounts() == ["a1"]
 
 
 async def test_a_commit_without_an_answer_of_another_server_stays_unknown(

@@ -13,6 +13,9 @@ from farebox.storage.postgres.url import Target, parse
 from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable
 
 CONNECT_SECONDS = 5.0
+CUTS_MAX = 6
+"""How often something is begun anew since its session was ended: by an administrator, or a pooler. As a rule another
+session works at once; where all of them are ended, that is no better than a database that is away."""
 STATEMENTS_KEPT = 1000
 """Prepared statements kept by a connection: all that the stores have."""
 
@@ -80,6 +83,7 @@ def named() -> Iterator[None]:
         raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 
+_CUT = (of.AdminShutdownError, of.ConnectionDoesNotExistError)
 _ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.ConnectionDoesNotExistError)
 
 
@@ -96,6 +100,16 @@ async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session
     be read.
     """
     target = parse(url)
+    for _ in range(CUTS_MAX - 1):
+        try:
+            return await _connected(target, timeout, name)
+        except DatabaseUnavailable as error:
+            if not isinstance(error.__cause__, _CUT):
+                raise
+    return await _connected(target, timeout, name)
+
+
+async def _connected(target: Target, timeout: float, name: str) -> Session:
     with named():
         if len(target.hosts) == 1:
             session = await _connect(target, *target.hosts[0], timeout, name)

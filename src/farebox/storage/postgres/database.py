@@ -18,7 +18,7 @@ import structlog
 from farebox.clock import SystemClock
 from farebox.storage.activity import Activity, Notes
 from farebox.storage.postgres import bridge
-from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, has_ended, named
+from farebox.storage.postgres.connecting import CUTS_MAX, TRY_AGAIN, Session, connect, has_ended, named
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
@@ -60,7 +60,7 @@ class Sessions:
         self._closed = False
 
     async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do `work` with a connection of its own; all over again with a new one, once, where the connection ends.
+        """Do `work` with a connection of its own; all over again with a new one, CUTS_MAX times, where that ends.
 
         Raises DatabaseUnavailable; where the database is known to be away, at once.
         """
@@ -70,8 +70,11 @@ class Sessions:
             if self._closed:
                 raise DatabaseUnavailable("the database is closed")
             self._health.check_reads()  # it may have gone while others had all the places
-            with suppress(SessionLost):
-                return await self._run(work, self._open_one() or await self._connect())
+            session = self._open_one()
+            for _ in range(CUTS_MAX):
+                with suppress(SessionLost):
+                    return await self._run(work, session or await self._connect())
+                session = None
             try:
                 return await self._run(work, await self._connect())
             except SessionLost as error:
@@ -144,6 +147,8 @@ class _Transaction(Generic[T]):
         """How long its commit took."""
         self._sent: tuple[str, datetime] | None = None
         """Of the transaction whose commit was sent and not answered."""
+        self._done = False
+        """The job has been committed: nothing is left but to hear so."""
         self._result: T | None = None
 
     async def run(self, session: Session) -> T:
@@ -151,10 +156,12 @@ class _Transaction(Generic[T]):
             await session.execute(_BEGIN)
             try:
                 transaction, server, _ = await session.fetchrow(_MARK)
-                if self._sent is None or not await self._was_committed(session, server):
+                if self._sent is not None and not self._done:
+                    self._done = await self._was_committed(session, server)
+                if not self._done:
                     self.notes = {}
                     self._result = await bridge.run(self._job, session, self.notes)
-                self._sent = transaction, server
+                    self._sent = transaction, server
                 began = self._monotonic()
                 await session.execute("COMMIT")
                 self.seconds = self._monotonic() - began

@@ -14,7 +14,7 @@ from typing import Literal
 
 import structlog
 
-from farebox.storage.postgres.connecting import Session, connect, has_ended, named
+from farebox.storage.postgres.connecting import CUTS_MAX, Session, connect, has_ended, named
 from farebox.storage.sql import (
     DatabaseDamaged,
     DatabaseFull,
@@ -151,11 +151,12 @@ class Health:
 
     async def _look(self) -> None:
         """Ask the primary. Raises DatabaseUnavailable where that cannot be done."""
-        if self._session is not None:
+        for _ in range(CUTS_MAX):
+            session = self._session = self._session or await connect(self._url, timeout=self._timeout, name=WATCH)
             try:
-                await self._ask(self._session)
+                await self._ask(session)
             except DatabaseUnavailable as error:
-                if not has_ended(self._session, error):
+                if not has_ended(session, error):
                     raise
                 self._drop()  # that says nothing of the database
             else:

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from asyncpg import exceptions as of
 
-from farebox.storage.postgres.connecting import TRY_AGAIN, Session, connect, named
+from farebox.storage.postgres.connecting import CUTS_MAX, TRY_AGAIN, Session, connect, has_ended, named
 from farebox.storage.sql import DatabaseFull, DatabaseUnavailable
 
 PARAMETERS = 33
@@ -42,7 +42,7 @@ class Lane:
         and nothing of it was done.
 
         `arguments` are those from p_accounts on. Raises DatabaseUnavailable where the batch could not be sent, or was
-        sent twice and its end is unknown.
+        sent again and its end is unknown.
         """
         careful, failed = False, 0
         for _ in range(TRIES):
@@ -53,9 +53,10 @@ class Lane:
             except TRY_AGAIN as error:
                 log.info("batch tried again", why=str(error))
             except DatabaseUnavailable as error:
+                cut = self._session is not None and has_ended(self._session, error)
                 self.close()
                 failed += 1
-                if failed > 1 or isinstance(error, DatabaseFull):
+                if failed > (CUTS_MAX if cut else 1) or isinstance(error, DatabaseFull):
                     raise
                 careful = True  # it may have been done
             except of.IntegrityConstraintViolationError:
