@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
+from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.gateway import GatewayConfig
 from farebox.ledger.recovery import expire_due
 from farebox.limits.sharing import exchange, forget_old
@@ -42,10 +43,8 @@ TAKE_OVER_SECONDS = 10.0
 """How often journals of processes that have ended are looked for."""
 SHARE_RATES_SECONDS = 0.5
 """How soon a process learns what others have counted towards a rate limit."""
-HOUR_MS = 3_600_000
 RECONCILED_DAYS = 3
 """How far back the nightly reconciliation looks: what it missed one night, it finds the next."""
-DAY_MS = 86_400_000
 ROUND_SECONDS = 60.0
 """A round that takes longer hangs: at the database it would have failed before."""
 LONG_ROUND_SECONDS = 900.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farebox.billing.documents import statement_of
-from farebox.billing.statement import month_span
+from farebox.calendar import month_span
 from farebox.documents.content import Statement
 from farebox.errors import Problem
 from farebox.ledger.commands import Correct, Expire, Grant, Hold, Settle, TopUp, Verdict

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.audit import WHAT, Difference, audit
 from farebox.ledger.commands import Correct, Expire, Hold, Release, Settle, Verdict
 from farebox.ledger.posting import apply
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account
 from farebox.storage.app_holds import add_app_hold, settle_app_hold
-from farebox.storage.calls import HOUR_MS, add_usage
+from farebox.storage.calls import add_usage
 from farebox.storage.postgres.command import CommandConnection
 from farebox.storage.sql import Connection
 from farebox.storage.sqlite import connect

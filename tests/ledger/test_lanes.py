@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import Command, Conflict, Outcome, Release, Verdict
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.spending import window_start
 from farebox.storage.accounts import add_account
-from farebox.storage.calls import HOUR_MS
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane

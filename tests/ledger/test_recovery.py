@@ -8,6 +8,7 @@ import structlog
 from structlog.testing import capture_logs
 from structlog.typing import FilteringBoundLogger
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import Command, Extend, Settle, Verdict
 from farebox.ledger.ledger import JobLedger
 from farebox.ledger.recovery import (
@@ -22,7 +23,6 @@ from farebox.ledger.recovery import (
     left_open,
     resolve_left_open,
 )
-from farebox.storage.calls import HOUR_MS
 from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY
 from tests.ledger.kit import ANN, BOB, LATER, START, Books, grant, hold, open_books, top_up
 

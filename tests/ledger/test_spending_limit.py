@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import Correct, Expire, Extend, Outcome, Release, Verdict
 from farebox.ledger.spending import SLIDING_MS, window_end, window_start
-from farebox.storage.calls import HOUR_MS
 from farebox.storage.spending import Duration, Strategy
 from tests.engines import ON_BOTH_ENGINES
 from tests.ledger.kit import ANN, BOB, LATER, START, Books, CallOf, grant, hold, open_books, settle, top_up

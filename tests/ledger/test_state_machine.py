@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec import structs
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import (
     Command,
     Conflict,
@@ -40,7 +41,6 @@ from farebox.ledger.commands import (
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.posting import apply
 from farebox.storage.accounts import add_account
-from farebox.storage.calls import HOUR_MS
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.sql import Connection

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS, month_start, next_month
 from farebox.demo.stripe.cards import DECLINES
 from farebox.money import NANOS_PER_CENT
 from farebox.payments import declines, guards
 from farebox.payments.attempts import Attempt, AttemptOutcome
-from farebox.payments.declines import DAY, HOUR, MINUTE, TRIES_MAX, classify, public_code, safe_text, wait_after
+from farebox.payments.declines import TRIES_MAX, classify, public_code, safe_text, wait_after
 from farebox.payments.states import DISABLED_REASONS
 
 NOW = 1_795_348_800_000
@@ -24,7 +25,7 @@ attempts = st.lists(
         kind=st.sampled_from(["manual", "auto"]),
         fingerprint=st.sampled_from(["f1", "f2"]),
         amount_cents=st.sampled_from([1_000, 2_000]),
-        started_at=st.integers(NOW - 32 * DAY, NOW),
+        started_at=st.integers(NOW - 32 * DAY_MS, NOW),
         outcome=outcomes,
     ),
     max_size=60,
@@ -48,9 +49,9 @@ def made(ago: int, outcome: AttemptOutcome | None = "declined", **more: object) 
 def test_a_wait_is_in_the_future_ends_and_has_a_documented_reason(found: list[Attempt], brand: str) -> None:
     wait = check(found, NOW, brand)
     if wait is not None:
-        assert NOW < wait.until <= NOW + 31 * DAY
+        assert NOW < wait.until <= NOW + 31 * DAY_MS
         assert wait.reason in DISABLED_REASONS
-        assert check(found, NOW + 31 * DAY + 1, brand) is None
+        assert check(found, NOW + 31 * DAY_MS + 1, brand) is None
 
 
 @given(attempts, brands)
@@ -67,11 +68,11 @@ def test_what_passes_keeps_every_rule(found: list[Attempt]) -> None:
     if check(found, NOW) is not None:
         return
     auto = [attempt for attempt in found if attempt.kind == "auto"]
-    assert sum(attempt.started_at > NOW - 10 * MINUTE for attempt in auto) < 2
-    assert not any(a.outcome == "declined" and a.fingerprint == "f1" and a.started_at > NOW - HOUR for a in auto)
-    assert sum(a.outcome == "paid" and a.started_at > NOW - 10 * MINUTE for a in found) <= 3
+    assert sum(attempt.started_at > NOW - 10 * MINUTE_MS for attempt in auto) < 2
+    assert not any(a.outcome == "declined" and a.fingerprint == "f1" and a.started_at > NOW - HOUR_MS for a in auto)
+    assert sum(a.outcome == "paid" and a.started_at > NOW - 10 * MINUTE_MS for a in found) <= 3
     declined = [a for a in found if a.outcome == "declined" and (a.fingerprint, a.amount_cents) == ("f1", 1_000)]
-    assert sum(attempt.started_at > NOW - 30 * DAY for attempt in declined) < 15
+    assert sum(attempt.started_at > NOW - 30 * DAY_MS for attempt in declined) < 15
 
 
 def test_no_attempts_are_no_reason_to_wait() -> None:
@@ -82,12 +83,12 @@ def test_no_attempts_are_no_reason_to_wait() -> None:
 @pytest.mark.parametrize(
     ("found", "reason", "wait"),
     [
-        ([made(MINUTE, "paid"), made(2 * MINUTE, "paid")], "too_many_attempts", 8 * MINUTE),
-        ([made(20 * MINUTE)], "too_many_attempts", 40 * MINUTE),
-        ([made(60 * MINUTE, ended_at=NOW - 10 * MINUTE)], "too_many_attempts", 50 * MINUTE),
-        ([made(MINUTE * n, "paid", kind="manual") for n in range(1, 5)], "too_many_top_ups", 6 * MINUTE),
-        ([made(HOUR * n, "paid") for n in range(24)], "too_many_top_ups", HOUR),
-        ([made(HOUR + DAY * n) for n in range(1, 16)], "too_many_attempts", 15 * DAY - HOUR),
+        ([made(MINUTE_MS, "paid"), made(2 * MINUTE_MS, "paid")], "too_many_attempts", 8 * MINUTE_MS),
+        ([made(20 * MINUTE_MS)], "too_many_attempts", 40 * MINUTE_MS),
+        ([made(60 * MINUTE_MS, ended_at=NOW - 10 * MINUTE_MS)], "too_many_attempts", 50 * MINUTE_MS),
+        ([made(MINUTE_MS * n, "paid", kind="manual") for n in range(1, 5)], "too_many_top_ups", 6 * MINUTE_MS),
+        ([made(HOUR_MS * n, "paid") for n in range(24)], "too_many_top_ups", HOUR_MS),
+        ([made(HOUR_MS + DAY_MS * n) for n in range(1, 16)], "too_many_attempts", 15 * DAY_MS - HOUR_MS),
     ],
 )
 def test_each_guard_waits_until_its_oldest_is_out_of_the_window(found: list[Attempt], reason: str, wait: int) -> None:
@@ -95,24 +96,24 @@ def test_each_guard_waits_until_its_oldest_is_out_of_the_window(found: list[Atte
 
 
 def test_a_failure_of_another_card_does_not_hold_up_a_new_one() -> None:
-    assert check([made(20 * MINUTE, fingerprint="f2")], NOW) is None
+    assert check([made(20 * MINUTE_MS, fingerprint="f2")], NOW) is None
 
 
 def test_mastercard_counts_declines_by_day_whatever_the_amount() -> None:
-    found = [made(HOUR * 2 + n, amount_cents=n) for n in range(10)]
-    assert check(found, NOW, "mastercard") == guards.Wait("too_many_attempts", NOW + 22 * HOUR - 9)
+    found = [made(HOUR_MS * 2 + n, amount_cents=n) for n in range(10)]
+    assert check(found, NOW, "mastercard") == guards.Wait("too_many_attempts", NOW + 22 * HOUR_MS - 9)
     assert check(found, NOW, "visa") is None
     assert check(found, NOW, "some other network") is not None
 
 
 def test_visa_counts_declines_of_the_same_amount_alone() -> None:
-    assert check([made(HOUR + DAY * n, amount_cents=999) for n in range(1, 16)], NOW, "visa") is None
+    assert check([made(HOUR_MS + DAY_MS * n, amount_cents=999) for n in range(1, 16)], NOW, "visa") is None
 
 
 def test_by_hand_ten_declines_an_hour_are_the_most() -> None:
-    found = [made(MINUTE * n, kind="manual", fingerprint=f"f{n}") for n in range(10)]
+    found = [made(MINUTE_MS * n, kind="manual", fingerprint=f"f{n}") for n in range(10)]
     told = guards.check_manual(found, brand="visa", fingerprint="new", charge_cents=1, at=NOW)
-    assert told == guards.Wait("too_many_attempts", NOW + 51 * MINUTE)
+    assert told == guards.Wait("too_many_attempts", NOW + 51 * MINUTE_MS)
     assert guards.check_manual(found[:9], brand="visa", fingerprint="new", charge_cents=1, at=NOW) is None
 
 
@@ -152,7 +153,7 @@ def test_a_charge_is_within_maximum_and_cap_and_as_large_as_they_allow(
 
 @given(st.integers(0, 4_000_000_000_000))
 def test_months_are_those_of_the_calendar_in_utc(at: int) -> None:
-    start, end = guards.month_start(at), guards.next_month(at)
+    start, end = month_start(at), next_month(at)
     assert start <= at < end
     first, following = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (start, end))
     for moment in (first, following):
@@ -197,12 +198,12 @@ def test_the_network_s_advice_makes_any_decline_hard(advice: str) -> None:
 @given(st.integers(1, 50), st.sampled_from([None, "try_again_later", *map(str, range(24, 31))]))
 def test_waits_double_to_a_day_and_are_never_shorter_than_advised(tries: int, advice: str | None) -> None:
     wait = wait_after(tries, advice)
-    assert wait >= HOUR
+    assert wait >= HOUR_MS
     assert wait >= declines.ADVICE_WAITS.get(advice or "", 0)
-    assert wait <= max(DAY, declines.ADVICE_WAITS.get(advice or "", 0))
+    assert wait <= max(DAY_MS, declines.ADVICE_WAITS.get(advice or "", 0))
     assert wait_after(tries + 1, advice) >= wait
 
 
 def test_the_first_waits_are_one_two_and_four_hours() -> None:
-    assert [wait_after(tries) for tries in range(1, 8)] == [HOUR * n for n in (1, 2, 4, 8, 16, 24, 24)]
-    assert wait_after(1, "30") == 10 * DAY
+    assert [wait_after(tries) for tries in range(1, 8)] == [HOUR_MS * n for n in (1, 2, 4, 8, 16, 24, 24)]
+    assert wait_after(1, "30") == 10 * DAY_MS

@@ -10,9 +10,10 @@ import msgspec
 
 from farebox.billing.top_up_endings import close, set_mark, suspend
 from farebox.billing.top_up_price import limits_of, price_for
+from farebox.calendar import DAY_MS, month_start, next_month
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.attempts import Attempt
-from farebox.payments.guards import HISTORY, Wait, check_auto, month_start, next_month, size
+from farebox.payments.guards import HISTORY, Wait, check_auto, size
 from farebox.payments.model import Card, Rule, TopUp
 from farebox.settings import Settings
 from farebox.storage.accounts import find_account, posted_and_owed
@@ -25,7 +26,7 @@ from farebox.storage.top_ups import charged_since, move, postpone, voids_pending
 
 VOID_WAIT_MS: Final = 30_000
 """How long a request waits at a time for an older invoice to be void."""
-OFF_CHECK_MS: Final = 86_400_000
+OFF_CHECK_MS: Final = DAY_MS
 """How often a rule that the operator's switch stops is looked at; a dry run says again what it would charge."""
 TOLD_PAUSES: Final = frozenset({"monthly_cap_reached", "too_many_top_ups"})
 """Pauses that the owner is told of: they may last, and the owner can do something about them."""

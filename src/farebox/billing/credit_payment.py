@@ -9,11 +9,11 @@ import structlog
 
 from farebox.billing.documents import issue_invoice
 from farebox.billing.top_up_endings import UNDER_REVIEW, notify, report, suspend
+from farebox.calendar import DAY_MS
 from farebox.ledger.commands import Conflict, Outcome
 from farebox.ledger.commands import TopUp as CreditCommand
 from farebox.ledger.posting import apply
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.declines import DAY
 from farebox.payments.metadata import named_top_up
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice
@@ -103,7 +103,7 @@ def _post(connection: Connection, settings: Settings, top_up: TopUp, invoice: Pr
         payment_id=invoice.invoice_id,
         amount=top_up.credit_cents * NANOS_PER_CENT,
         at=at,
-        expires_at=at + days * DAY if days else None,
+        expires_at=at + days * DAY_MS if days else None,
     )
     try:
         outcome = apply(connection, command).outcome

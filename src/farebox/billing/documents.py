@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from farebox.billing.statement import month_span, statement
+from farebox.billing.statement import statement
+from farebox.calendar import DAY_MS, month_span, utc
 from farebox.documents.content import CreditNote, Invoice, Line, Party, Statement, TaxLine
 from farebox.documents.render import rendered
 from farebox.errors import LINK_EXPIRED, NOT_FOUND, Problem
@@ -30,7 +30,6 @@ from farebox.storage.documents import (
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.transfer_days import keep_sums, new_sums
 
-DAY_MS = 86_400_000
 LINK_DAYS = 7
 """How long a link is valid at least. It ends with a day, so that a page shows the same link all day."""
 _PURPOSE = "link to a document"
@@ -168,7 +167,7 @@ def _share(part: int, of: int, whole: int) -> int:
 
 
 def _next(connection: Connection, prefix: str, at: int) -> str:
-    series = f"{prefix}{datetime.fromtimestamp(at / 1000, UTC).year}"
+    series = f"{prefix}{utc(at).year}"
     return f"{series}-{next_number(connection, series):06d}"
 
 

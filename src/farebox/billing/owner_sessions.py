@@ -5,6 +5,7 @@ Links and sessions are 32 random bytes that only the owner's browser keeps; the 
 
 from dataclasses import dataclass, field
 
+from farebox.calendar import HOUR_MS
 from farebox.errors import LINK_EXPIRED, NOT_FOUND, Problem
 from farebox.runtime.services import Services
 from farebox.storage import owner_sessions
@@ -12,8 +13,8 @@ from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
 
-LINK_MS = 3_600_000
-SESSION_MS = 12 * 3_600_000
+LINK_MS = HOUR_MS
+SESSION_MS = 12 * HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import structlog
 
+from farebox import backoff
 from farebox.billing import cards, disputes, refund, top_up
+from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.errors import BAD_SIGNATURE, NOT_FOUND, Problem
 from farebox.metrics.families import WEBHOOKS
 from farebox.payments.metadata import named_top_up
@@ -39,16 +41,16 @@ AT_ONCE = 8
 """Objects that are asked for at the same time."""
 CLAIM_MS = 120_000
 """How long an event is ours; then it is due again, as we must have died."""
-RETRY_MS = (1_000, 3_600_000)
+RETRY_MS = (1_000, HOUR_MS)
 """First and longest wait after a failure; it doubles in between."""
 ATTEMPTS_MAX = 84
 """Twelve that double up to the hour, and then one an hour: three days."""
-SWEEP_BACK_MS = 3 * 3_600_000
+SWEEP_BACK_MS = 3 * HOUR_MS
 """What an hourly sweep looks back at: more than the hour, as the processor tries a webhook more than once."""
-FIRST_SWEEP_BACK_MS = 3 * 86_400_000
+FIRST_SWEEP_BACK_MS = 3 * DAY_MS
 """What the first sweep looks back at: as long as the processor tries a webhook."""
 SWEEP_BATCH = 200
-KEPT_MS = 90 * 86_400_000
+KEPT_MS = 90 * DAY_MS
 """How long events that are done can be looked at and replayed."""
 REFUSALS_TOLD = 10
 """Refused webhooks that are written to the log in a minute."""
@@ -208,8 +210,8 @@ async def _failed(services: Services, events: Sequence[StoredEvent], error: str)
 def _postpone(connection: Connection, events: Sequence[StoredEvent], error: str, at: int) -> None:
     for event in events:
         if event.attempts < ATTEMPTS_MAX:
-            wait = min(RETRY_MS[0] << min(event.attempts - 1, 20), RETRY_MS[1])
-            inbox.postpone_event(connection, event.event_id, error, at + wait)
+            next_at = at + backoff.doubling(event.attempts, *RETRY_MS)
+            inbox.postpone_event(connection, event.event_id, error, next_at)
         else:
             inbox.postpone_event(connection, event.event_id, error, None)
             add_finding(

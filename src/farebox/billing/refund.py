@@ -10,8 +10,10 @@ from functools import partial
 import msgspec
 import structlog
 
+from farebox import backoff
 from farebox.billing.clawback import money_for, take
 from farebox.billing.refund_states import POLL_MS, News, change, heard, news_of
+from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.errors import (
     KEY_REUSED,
     NOT_FOUND,
@@ -31,11 +33,11 @@ from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find, find_by_payment
 
-RETRY_MS = (1_000, 3_600_000)
+RETRY_MS = (1_000, HOUR_MS)
 """Shortest and longest wait before a refund of unknown outcome is looked at again; it doubles with its age."""
 IN_HAND_MS = 10_000
 """How long the request that wrote a refund has it to itself."""
-LOOK_BACK_MS = 86_400_000
+LOOK_BACK_MS = DAY_MS
 """The processor's clock may be behind ours: refunds are listed from a day before."""
 BATCH = 20
 
@@ -118,9 +120,9 @@ async def work(services: Services) -> int:
     done = 0
     due = await services.database.get(partial(store.due_refunds, at=services.clock.now_ms(), limit=BATCH))
     for bucket, waiting in due:
-        low, high = RETRY_MS if waiting.state == "requested" else POLL_MS
+        waits = RETRY_MS if waiting.state == "requested" else POLL_MS
         at = services.clock.now_ms()
-        later = at + min(max(at - waiting.created_at, low), high)
+        later = at + backoff.with_age(at - waiting.created_at, *waits)
         if await services.database.write(partial(store.claim_refund, bucket=bucket, refund=waiting, next_at=later)):
             done += 1
             if waiting.state == "requested":

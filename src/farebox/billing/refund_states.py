@@ -5,6 +5,7 @@ import structlog
 
 from farebox.billing.clawback import bucket_of, credit_for, give, level, missing, paid_with, take
 from farebox.billing.documents import issue_credit_note
+from farebox.calendar import HOUR_MS, MINUTE_MS
 from farebox.payments.declines import public_failure
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import ProcessorRefund
@@ -16,7 +17,7 @@ from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find
 
-POLL_MS = (60_000, 6 * 3_600_000)
+POLL_MS = (MINUTE_MS, 6 * HOUR_MS)
 """Shortest and longest wait before a refund that the processor said is pending is looked at again."""
 
 log = structlog.get_logger("farebox.refunds")

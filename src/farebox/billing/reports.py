@@ -1,9 +1,9 @@
 """What an account's owner reads about money: balance, usage, the current month, the statement, the lots."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
+from farebox.calendar import DAY_MS, month_start, next_month
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
 from farebox.runtime.services import Services
@@ -13,8 +13,6 @@ from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usa
 from farebox.storage.sql import Connection
 from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 DEFAULT_SPAN_MS = 31 * DAY_MS
 """How far back usage goes where the caller does not say."""
 
@@ -71,10 +69,8 @@ async def usage(
 
 async def running_month(services: Services, account_id: str) -> MonthUsage:
     """What the account's calls of this month were charged, by model."""
-    now = datetime.fromtimestamp(services.clock.now_ms() / 1000, UTC)
-    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
-    start, end = int(first.timestamp()) * 1000, int(following.timestamp()) * 1000
+    now = services.clock.now_ms()
+    start, end = month_start(now), next_month(now)
     lines = await services.database.scan(partial(usage_by_model, account_id=account_id, start=start, end=end))
     return MonthUsage(start, end, lines)
 

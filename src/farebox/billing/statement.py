@@ -1,16 +1,13 @@
 """The monthly statement of an account: exact sums over its transfers, and its usage by provider and model."""
 
-import re
-from datetime import UTC, datetime
-
+from farebox.calendar import HOUR_MS, month_span
 from farebox.documents.content import MOVEMENTS, Movement, Party, Statement, UsageLine
 from farebox.ledger.books import OWN_BOOKS
 from farebox.storage.documents import usage_sums
 from farebox.storage.sql import Connection, snapshot
 from farebox.storage.transfer_days import DaySum, day_sums
 
-_MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
-_SETTLE_SLACK_MS = 3_600_000
+_SETTLE_SLACK_MS = HOUR_MS
 """Beyond the longest call: the hold's own minute, and a database that was away for a while."""
 
 _MOVEMENT_OF = {
@@ -22,17 +19,6 @@ _MOVEMENT_OF = {
 }
 _BACK_BOOKS = frozenset({"refunded", "disputed", "receivable"})
 """What stands against money that was taken back, or is owed because it could not be."""
-
-
-def month_span(month: str) -> tuple[int, int] | None:
-    """Start and end of a month such as `2026-11`, in milliseconds, UTC; None where the text is none."""
-    found = _MONTH.fullmatch(month)
-    if found is None:
-        return None
-    year, number = int(found.group(1)), int(found.group(2))
-    first = datetime(year, number, 1, tzinfo=UTC)
-    following = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
-    return int(first.timestamp()) * 1000, int(following.timestamp()) * 1000
 
 
 def statement(

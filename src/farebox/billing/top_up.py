@@ -17,6 +17,7 @@ from farebox.billing.payment_results import apply_invoice as apply_invoice
 from farebox.billing.top_up_endings import REFUSED, UNDER_REVIEW
 from farebox.billing.top_up_machine import carry_out, open_page, perform
 from farebox.billing.top_up_price import limits_of, price_for
+from farebox.calendar import MINUTE_MS
 from farebox.errors import (
     CARD_DECLINED,
     KEY_REUSED,
@@ -31,7 +32,6 @@ from farebox.errors import (
     Problem,
 )
 from farebox.money import ceil_div
-from farebox.payments.declines import MINUTE
 from farebox.payments.guards import HISTORY, check_manual
 from farebox.payments.model import Card, TopUp, TopUpKind
 from farebox.payments.purchase import Purchase
@@ -42,9 +42,9 @@ from farebox.storage.customers import default_card, find_card
 from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import attempts_since
 
-SAME_MS: Final = MINUTE
+SAME_MS: Final = MINUTE_MS
 """A request without a key that is the same as one so long ago is taken for its repeat."""
-RETRY_MS: Final = 10 * MINUTE
+RETRY_MS: Final = 10 * MINUTE_MS
 """The same for one that says itself that it is a repeat."""
 AT_ONCE: Final = 8
 DUE_MAX: Final = 64

@@ -5,7 +5,8 @@ All of it runs inside the caller's transaction; `at` is milliseconds since the U
 
 from typing import Final
 
-from farebox.payments.declines import HOUR, public_code
+from farebox.calendar import HOUR_MS
+from farebox.payments.declines import public_code
 from farebox.payments.model import TopUp
 from farebox.storage.accounts import find_account
 from farebox.storage.findings import Finding, add_finding
@@ -19,7 +20,7 @@ REFUSED: Final = "processor_refused"
 """What stands for a decline code where the processor refused the request itself, and no bank was asked."""
 UNDER_REVIEW: Final = "under_review"
 """The same, where a payment does not agree with our row."""
-REFUSED_PAUSE_MS: Final = HOUR
+REFUSED_PAUSE_MS: Final = HOUR_MS
 
 
 def close(connection: Connection, top_up: TopUp, state: str, at: int, *, code: str | None, text: str | None) -> TopUp:

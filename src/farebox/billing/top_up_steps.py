@@ -11,9 +11,10 @@ import msgspec
 import structlog
 
 from farebox.billing.cards import asking, customer_of, for_customer
+from farebox.calendar import HOUR_MS
 from farebox.errors import PROCESSOR_UNAVAILABLE, Problem
 from farebox.payments import metadata
-from farebox.payments.declines import HOUR, classify
+from farebox.payments.declines import classify
 from farebox.payments.model import TopUp
 from farebox.payments.processor import (
     MISSING,
@@ -27,13 +28,13 @@ from farebox.payments.processor import (
 from farebox.payments.purchase import Purchase
 from farebox.runtime.services import Services, processor_of
 
-KEY_LIFE_MS: Final = 23 * HOUR
+KEY_LIFE_MS: Final = 23 * HOUR_MS
 """The processor may forget a key after 24 hours: from then on nothing is sent again, only looked for."""
-LISTING_SLACK_MS: Final = HOUR
+LISTING_SLACK_MS: Final = HOUR_MS
 """How far the processor's clock may be from ours."""
-PAGE_LIFE_MS: Final = 24 * HOUR
+PAGE_LIFE_MS: Final = 24 * HOUR_MS
 """The processor closes a page to buy on after so long."""
-PAGE_GRACE_MS: Final = HOUR
+PAGE_GRACE_MS: Final = HOUR_MS
 """After that we close it ourselves."""
 
 Event: TypeAlias = Literal[

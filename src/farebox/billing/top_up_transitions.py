@@ -8,6 +8,7 @@ that was lost meanwhile raises StaleLease, and nothing is written.
 
 from typing import Final
 
+from farebox import backoff
 from farebox.billing import auto_top_up_decisions as auto
 from farebox.billing import credit_payment
 from farebox.billing.top_up_endings import (
@@ -21,7 +22,8 @@ from farebox.billing.top_up_endings import (
     suspend,
 )
 from farebox.billing.top_up_steps import KEY_LIFE_MS, Heard, heard_of_failure, key_age
-from farebox.payments.declines import DAY, HOUR, MINUTE, TRIES_MAX, classify, safe_text, wait_after
+from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS
+from farebox.payments.declines import TRIES_MAX, classify, safe_text, wait_after
 from farebox.payments.guards import FAILURES_IN_A_ROW
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice
@@ -31,28 +33,28 @@ from farebox.storage.top_up_attempts import end_attempt, latest_attempt
 from farebox.storage.top_up_rules import change_rule, rule_of
 from farebox.storage.top_ups import move, postpone, tie_payment
 
-LISTINGS_APART_MS: Final = 10 * MINUTE
+LISTINGS_APART_MS: Final = 10 * MINUTE_MS
 """Two listings so far apart must agree before a payment is believed not to exist."""
-PROCESSING_MAX_MS: Final = 7 * DAY
+PROCESSING_MAX_MS: Final = 7 * DAY_MS
 """A payment of which nothing can be seen for so long is given up; its invoice is voided."""
-PATIENCE_MS: Final = 15 * MINUTE
+PATIENCE_MS: Final = 15 * MINUTE_MS
 """A purchase by hand whose card could not be asked within this is given up: its buyer has long gone away."""
-CONFIRM_MS: Final = 3 * DAY
+CONFIRM_MS: Final = 3 * DAY_MS
 """How long the owner may take to confirm a payment on the hosted page."""
-UNSEEN_MS: Final = 15 * MINUTE
+UNSEEN_MS: Final = 15 * MINUTE_MS
 """How long a page whose address never reached us can still be asked for again; nobody else can know it."""
 
-UNKNOWN_WAITS: Final = (1_000, HOUR)
-PROCESSING_WAITS: Final = (2_000, HOUR)
-CONFIRM_WAITS: Final = (5_000, HOUR // 2)
-DECLINED_WAITS: Final = (HOUR // 2, HOUR)
-VOID_WAITS: Final = (1_000, HOUR)
-PAGE_WAITS: Final = (5_000, HOUR // 2)
+UNKNOWN_WAITS: Final = (1_000, HOUR_MS)
+PROCESSING_WAITS: Final = (2_000, HOUR_MS)
+CONFIRM_WAITS: Final = (5_000, HOUR_MS // 2)
+DECLINED_WAITS: Final = (HOUR_MS // 2, HOUR_MS)
+VOID_WAITS: Final = (1_000, HOUR_MS)
+PAGE_WAITS: Final = (5_000, HOUR_MS // 2)
 
 
 def later(at: int, since: int, waits: tuple[int, int], share: int = 1) -> int:
     """When to look again: the longer it has been, the longer the wait, within bounds. Always in the future."""
-    return at + min(max((at - since) // share, waits[0]), waits[1])
+    return at + backoff.with_age(at - since, *waits, share=share)
 
 
 def _invoice(heard: Heard) -> ProcessorInvoice:

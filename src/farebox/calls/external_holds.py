@@ -7,6 +7,7 @@ restart ends it, only its application or its expiry does. What is settled counts
 import re
 from dataclasses import dataclass
 
+from farebox.calendar import DAY_MS
 from farebox.calls.credit_refusal import credit_refusal
 from farebox.errors import HOLD_REFUSED, KEY_REUSED, NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.ledger.commands import Conflict, Extend, Hold, Outcome, Release, Settle, Verdict
@@ -26,7 +27,7 @@ from farebox.storage.calls import add_usage
 from farebox.storage.sql import Connection
 
 EXPIRES_MIN_MS = 1_000
-EXPIRES_MAX_MS = 86_400_000
+EXPIRES_MAX_MS = DAY_MS
 OPEN_MAX = 10_000
 """Open holds of one account: a program that never settles fills its own account, not the database."""
 RETRY_SECONDS = 10

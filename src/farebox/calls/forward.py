@@ -4,6 +4,7 @@ from functools import partial
 
 import structlog
 
+from farebox import backoff
 from farebox.calls.model import Call
 from farebox.calls.operator_key import checked
 from farebox.calls.state import OPERATORS_TIME, OWN_TIME, REASONS, CallState
@@ -106,7 +107,10 @@ def _body(state: CallState) -> Body:
 
 
 def _pause_seconds(call: Call, attempt: int) -> float:
-    factor: int = {"constant": 1, "linear": attempt, "exponential": 1 << (attempt - 1)}[call.retry_backoff]
+    """As the caller wishes it: the same each time, longer by the same, or doubled."""
+    if call.retry_backoff == "exponential":
+        return backoff.doubling(attempt, call.retry_delay_ms, _PAUSE_MAX_MS) / 1000
+    factor = attempt if call.retry_backoff == "linear" else 1
     return min(call.retry_delay_ms * factor, _PAUSE_MAX_MS) / 1000
 
 

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from functools import partial
 
+from farebox.calendar import HOUR_MS
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.runtime.services import Services
@@ -11,7 +12,7 @@ from farebox.storage.calls import CallRow, find_receipt
 from farebox.storage.reports import LogPage, LogQuery, find_log, list_logs
 from farebox.storage.sql import DatabaseUnavailable
 
-_LATE_MS = 3_600_000
+_LATE_MS = HOUR_MS
 """Beyond the longest call: the hold's own minute, and a database that was away for a while."""
 
 

@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from farebox import backoff
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import price_by_count
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, Priced
@@ -27,6 +28,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 CLIENT_CLOSED_STATUS = 499
 PERSIST_ATTEMPTS = 5
+PERSIST_WAITS_MS = (200, 1_600)
 NOT_DURABLE = "database_unavailable (neither it nor the journal took the charge)"
 _NO_VERDICT = Verdict(Outcome.UNKNOWN)
 COUNT_SECONDS = 2.0
@@ -243,7 +245,7 @@ async def _persist(state: CallState, command: Settle | Release | None, record: C
             if attempt == PERSIST_ATTEMPTS:
                 _keep_in_memory(state, command, record, now)
                 raise
-        await services.clock.sleep(0.1 * 2**attempt)
+        await services.clock.sleep(backoff.doubling(attempt, *PERSIST_WAITS_MS) / 1000)
         attempt += 1
 
 

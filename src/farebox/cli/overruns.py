@@ -30,7 +30,8 @@ def overruns(
       farebox overruns
       farebox overruns --days 30 --json
     """
-    from farebox.storage.overruns import DAY_MS, covered
+    from farebox.calendar import DAY_MS
+    from farebox.storage.overruns import covered
 
     session = session_of(context)
     now = session.clock.now_ms()

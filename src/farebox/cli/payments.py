@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from farebox.calendar import DAY_MS
 from farebox.cli.output import Row, print_table, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AccountId, AsJson, Since, moment_text, optional_moment_text, whole_cents
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from farebox.storage.findings import Finding
     from farebox.storage.processor_events import StoredEvent
 
-DAY_MS = 86_400_000
 
 payments = typer.Typer(no_args_is_help=True, help="Payments: the processor's news, and whether both books agree.")
 

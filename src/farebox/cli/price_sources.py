@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from farebox.calendar import DAY_MS
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.prices import price
 from farebox.cli.session import Session, Stopped, session_of
@@ -13,8 +14,6 @@ from farebox.cli.values import AsJson
 if TYPE_CHECKING:
     from farebox.operator.audit_prices import Difference
     from farebox.pricing.supplement import Entry, Supplement
-
-DAY_MS = 86_400_000
 
 
 def register(app: typer.Typer) -> None:

@@ -156,7 +156,7 @@ def statement(
       farebox statement --account acme --month 2026-11 --json | jq .closing_nanos
     """
     from farebox.billing.documents import statement_reader
-    from farebox.billing.statement import month_span
+    from farebox.calendar import month_span
     from farebox.operator import administer
 
     session = session_of(context)

@@ -4,15 +4,11 @@ What is spent is the sum of the account's hourly usage. It is summed once for a 
 row, where every charge is added to it; the audit compares the two.
 """
 
-from datetime import UTC, datetime
-
+from farebox.calendar import DAY_MS, HOUR_MS, WEEK_MS, month_start, next_month
 from farebox.ledger.rows import Balance
-from farebox.storage.calls import HOUR_MS
 from farebox.storage.spending import Duration, Strategy, read_counted, spent_since, write_counted
 from farebox.storage.sql import Connection
 
-DAY_MS = 24 * HOUR_MS
-WEEK_MS = 7 * DAY_MS
 _MONDAY_MS = 4 * DAY_MS
 """The first Monday after the epoch, which was a Thursday."""
 
@@ -32,7 +28,7 @@ def window_start(duration: Duration, strategy: Strategy, at: int) -> int:
         return at - at % DAY_MS
     if duration == "weekly":
         return at - (at - _MONDAY_MS) % WEEK_MS
-    return _ms(_month(at))
+    return month_start(at)
 
 
 def window_end(duration: Duration, strategy: Strategy, at: int) -> int | None:
@@ -40,8 +36,7 @@ def window_end(duration: Duration, strategy: Strategy, at: int) -> int | None:
     if strategy == "sliding":
         return None
     if duration == "monthly":
-        first = _month(at)
-        return _ms(first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1))
+        return next_month(at)
     return window_start(duration, strategy, at) + SLIDING_MS[duration]
 
 
@@ -55,11 +50,3 @@ def spent_in_window(connection: Connection, balance: Balance, at: int) -> int:
     if counted.start is None or start > counted.start:  # else a call that began in the window before
         write_counted(connection, balance.bucket, balance.account_id, start, spent)
     return spent
-
-
-def _month(at: int) -> datetime:
-    return datetime.fromtimestamp(at / 1000, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp()) * 1000

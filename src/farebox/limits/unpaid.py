@@ -7,8 +7,9 @@ starts from zero.
 
 from dataclasses import dataclass
 
+from farebox.calendar import HOUR_MS
+
 ACCOUNTS_MAX = 100_000
-_HOUR_MS = 3_600_000
 _HOURS_MAX = 24
 """A bucket fills up to what leaks out of it in so many hours: nobody is shut out for longer than that."""
 
@@ -46,7 +47,7 @@ class Unpaid:
         bucket = self._leaked(account_id, hourly, now_ms)
         if bucket is None or bucket.level < hourly:
             return None
-        return (bucket.level - hourly) * _HOUR_MS // (hourly * 1000) + 1
+        return (bucket.level - hourly) * HOUR_MS // (hourly * 1000) + 1
 
     def _leaked(self, account_id: str, hourly: int, now_ms: int) -> _Bucket | None:
         """The bucket as it is now; None where it is empty."""
@@ -54,7 +55,7 @@ class Unpaid:
         if bucket is None:
             return None
         passed = max(now_ms - bucket.at, 0)
-        bucket.level -= hourly * passed // _HOUR_MS
+        bucket.level -= hourly * passed // HOUR_MS
         bucket.at = now_ms
         if bucket.level <= 0:
             del self._buckets[account_id]

@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 import structlog
 
+from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from farebox.messages import email, email_templates
 from farebox.messages.send import post
 from farebox.messages.sign import message_id, signed_headers
@@ -22,11 +23,6 @@ from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import find_endpoint
 from farebox.vault import SecretUnreadable
 
-SECOND_MS = 1000
-MINUTE_MS = 60 * SECOND_MS
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
-
 RETRIES_MS = (
     5 * SECOND_MS,
     30 * SECOND_MS,
@@ -34,8 +30,8 @@ RETRIES_MS = (
     15 * MINUTE_MS,
     HOUR_MS,
     6 * HOUR_MS,
-    24 * HOUR_MS,
-    24 * HOUR_MS,
+    DAY_MS,
+    DAY_MS,
 )
 """Time from each failed attempt to the next. The last is made two days and seven hours after the first."""
 

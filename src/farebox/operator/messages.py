@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
+from farebox.calendar import DAY_MS, month_begins, utc
 from farebox.errors import NOT_FOUND, Problem
 from farebox.messages import email_templates
 from farebox.operator.deliver import Round
@@ -33,7 +33,6 @@ from farebox.storage.notices import (
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
 
-DAY_MS = 86_400_000
 FAN_OUT_MAX = 50
 WARN_DAYS = (7, 30)
 """A card that expires within so many days is told of, once for each."""
@@ -165,7 +164,7 @@ def with_deliveries(connection: Connection, notice: Notice) -> Told:
 async def daily(services: Services) -> None:
     """Tell the owners of default cards that expire within thirty, and within seven days; each once."""
     now = services.clock.now_ms()
-    today = datetime.fromtimestamp(now / 1000, UTC)
+    today = utc(now)
     cards = await services.database.scan(partial(expiring_cards, year=today.year, month=today.month))
     due = [(card, days) for card in cards if (days := _warning(card, now)) is not None]
     if due:
@@ -174,8 +173,7 @@ async def daily(services: Services) -> None:
 
 def _warning(card: ExpiringCard, now: int) -> int | None:
     """Within how many days the card expires, of WARN_DAYS. It is good to the end of its month."""
-    following = datetime(card.exp_year + card.exp_month // 12, card.exp_month % 12 + 1, 1, tzinfo=UTC)
-    left = int(following.timestamp()) * 1000 - now
+    left = month_begins(card.exp_year, card.exp_month + 1) - now
     return next((days for days in WARN_DAYS if 0 < left <= days * DAY_MS), None)
 
 

@@ -7,19 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from farebox import backoff
+from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.payments.attempts import Attempt
 
 DeclineClass: TypeAlias = Literal["soft", "hard", "authentication"]
 """soft: may go well later. hard: this card never again. authentication: only with the card's owner present."""
 
-MINUTE: Final = 60_000
-HOUR: Final = 60 * MINUTE
-DAY: Final = 24 * HOUR
-
 TRIES_MAX: Final = 4
 """Charges of one top-up, the first included."""
-WAIT_MIN: Final = HOUR
-WAIT_MAX: Final = DAY
+WAIT_MIN: Final = HOUR_MS
+WAIT_MAX: Final = DAY_MS
 """Of our own doubling; a network's advice may be longer and is kept."""
 
 HARD: Final[Mapping[str, str]] = {
@@ -94,14 +92,14 @@ HARD_ADVICE: Final = frozenset({"do_not_try_again", "confirm_card_data", "03", "
 """The processor's word, or Mastercard's merchant advice code: never again with these details."""
 
 ADVICE_WAITS: Final[Mapping[str, int]] = {
-    "try_again_later": HOUR,
-    "24": HOUR,
-    "25": DAY,
-    "26": 2 * DAY,
-    "27": 4 * DAY,
-    "28": 6 * DAY,
-    "29": 8 * DAY,
-    "30": 10 * DAY,
+    "try_again_later": HOUR_MS,
+    "24": HOUR_MS,
+    "25": DAY_MS,
+    "26": 2 * DAY_MS,
+    "27": 4 * DAY_MS,
+    "28": 6 * DAY_MS,
+    "29": 8 * DAY_MS,
+    "30": 10 * DAY_MS,
 }
 """Mastercard's merchant advice codes 24 to 30 say how long to wait."""
 
@@ -115,10 +113,10 @@ class NetworkRule(NamedTuple):
 
 
 NETWORK_RULES: Final[Mapping[str, tuple[NetworkRule, ...]]] = {
-    "visa": (NetworkRule(15, 30 * DAY, same_amount=True),),  # newer pages say 20; the smaller one breaks neither
-    "mastercard": (NetworkRule(10, DAY, same_amount=False), NetworkRule(35, 30 * DAY, same_amount=False)),
+    "visa": (NetworkRule(15, 30 * DAY_MS, same_amount=True),),  # newer pages say 20; the smaller one breaks neither
+    "mastercard": (NetworkRule(10, DAY_MS, same_amount=False), NetworkRule(35, 30 * DAY_MS, same_amount=False)),
 }
-OTHER_NETWORKS: Final = (NetworkRule(10, DAY, same_amount=False), NetworkRule(15, 30 * DAY, same_amount=True))
+OTHER_NETWORKS: Final = (NetworkRule(10, DAY_MS, same_amount=False), NetworkRule(15, 30 * DAY_MS, same_amount=True))
 """For brands that publish nothing we know of: the strictest of the others."""
 
 
@@ -152,8 +150,7 @@ def public_failure(reason: str | None) -> str | None:
 def wait_after(declines_of_top_up: int, advice: str | None = None) -> int:
     """Milliseconds to wait after the nth decline of a top-up: one hour, doubled to a day, or longer where advised."""
     assert declines_of_top_up >= 1
-    doubled = min(WAIT_MIN << min(declines_of_top_up - 1, 10), WAIT_MAX)
-    return max(doubled, ADVICE_WAITS.get(advice or "", 0))
+    return max(backoff.doubling(declines_of_top_up, WAIT_MIN, WAIT_MAX), ADVICE_WAITS.get(advice or "", 0))
 
 
 def network_allows_at(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, amount_cents: int, at: int) -> int:

@@ -5,23 +5,23 @@ circumvent them. Amounts are US cents unless they say nanos; times are milliseco
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.attempts import Attempt
-from farebox.payments.declines import DAY, HOUR, MINUTE, network_allows_at
+from farebox.payments.declines import network_allows_at
 
 ATTEMPTS_MAX: Final = 2
-ATTEMPTS_WINDOW: Final = 10 * MINUTE
-FAILURES_WINDOW: Final = HOUR
+ATTEMPTS_WINDOW: Final = 10 * MINUTE_MS
+FAILURES_WINDOW: Final = HOUR_MS
 """After a failure with a card, auto top-up leaves it alone for so long."""
 FAILURES_IN_A_ROW: Final = 3
 """So many suspend the rule."""
 SUCCESSES_MAX: Final = 3
-SUCCESSES_WINDOW: Final = 10 * MINUTE
+SUCCESSES_WINDOW: Final = 10 * MINUTE_MS
 """More purchases than this in this time, by whatever way, look like a loop."""
 DAILY_MAX: Final = 24
 """Auto top-ups that an account may begin in 24 hours."""
@@ -30,7 +30,7 @@ DECLINES_PER_HOUR: Final = 10
 CAP_FACTOR: Final = 10
 """The monthly cap is so many times the amount, unless the owner says otherwise."""
 
-HISTORY: Final = 31 * DAY
+HISTORY: Final = 31 * DAY_MS
 """How far back the attempts have to be read for the rules here and of the networks."""
 
 
@@ -48,7 +48,7 @@ def check_auto(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, cha
         _at_most(ATTEMPTS_MAX, ATTEMPTS_WINDOW, [a.started_at for a in auto], "too_many_attempts", at),
         _at_most(1, FAILURES_WINDOW, _failures(auto, fingerprint), "too_many_attempts", at),
         _at_most(SUCCESSES_MAX + 1, SUCCESSES_WINDOW, _successes(attempts), "too_many_top_ups", at),
-        _at_most(DAILY_MAX, DAY, [a.started_at for a in auto if a.attempt == 1], "too_many_top_ups", at),
+        _at_most(DAILY_MAX, DAY_MS, [a.started_at for a in auto if a.attempt == 1], "too_many_top_ups", at),
         _network(attempts, brand, fingerprint, charge_cents, at),
     ]
     return max((wait for wait in waits if wait is not None), key=lambda wait: wait.until, default=None)
@@ -60,7 +60,7 @@ def check_manual(
     """Whether a purchase by hand may be tried now: it is bounded only against trying out stolen cards."""
     declined = [a.started_at for a in attempts if a.outcome == "declined" and a.kind == "manual"]
     waits = [
-        _at_most(DECLINES_PER_HOUR, HOUR, declined, "too_many_attempts", at),
+        _at_most(DECLINES_PER_HOUR, HOUR_MS, declined, "too_many_attempts", at),
         _network(attempts, brand, fingerprint, charge_cents, at),
     ]
     return max((wait for wait in waits if wait is not None), key=lambda wait: wait.until, default=None)
@@ -114,20 +114,3 @@ def size(
         else:
             high = middle - 1
     return low * amount_cents
-
-
-def month_start(at: int) -> int:
-    """The first millisecond of the calendar month (UTC) of a time."""
-    moment = datetime.fromtimestamp(at / 1000, UTC)
-    return _ms(datetime(moment.year, moment.month, 1, tzinfo=UTC))
-
-
-def next_month(at: int) -> int:
-    """The first millisecond of the calendar month (UTC) after a time's."""
-    moment = datetime.fromtimestamp(at / 1000, UTC)
-    year, month = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
-    return _ms(datetime(year, month, 1, tzinfo=UTC))
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp()) * 1000

@@ -18,6 +18,7 @@ from genai_prices import data as list_data
 from genai_prices.types import ModelInfo, Provider, StartDateConstraint, TimeOfDateConstraint
 from genai_prices.types import ModelPrice as ListedPrice
 
+from farebox.calendar import DAY_MS
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.rates import UNITS, Price, ancestors, compile_rates
 from farebox.pricing.supplement import (
@@ -60,7 +61,6 @@ MODEL_REF_MAX = 256
 """Characters of a model name; a longer one is nobody's, and is not kept in any cache."""
 
 _CACHED_REFS = 4096
-_DAY_MS = 86_400_000
 _THURSDAY = 3
 """The weekday of the first day of the epoch, where Monday is 0."""
 _WORKING_DAYS_ONLY: Mapping[str, tuple[time, ...]] = MappingProxyType({"deepseek": (time(1), time(6))})
@@ -357,20 +357,20 @@ def _when(slug: str, constraint: StartDateConstraint | TimeOfDateConstraint | No
     start, end = _ms_of_day(constraint.start_time), _ms_of_day(constraint.end_time)
     label = f"/{_clock(start)}-{_clock(end)}Z"
     if end < start:
-        return _When(label, lambda at_ms: not end <= at_ms % _DAY_MS < start)
+        return _When(label, lambda at_ms: not end <= at_ms % DAY_MS < start)
     if constraint.start_time.replace(tzinfo=None) in _WORKING_DAYS_ONLY.get(slug, ()):
-        return _When(f"{label},Mon-Fri", lambda at_ms: start <= at_ms % _DAY_MS < end and _working_day(at_ms))
-    return _When(label, lambda at_ms: start <= at_ms % _DAY_MS < end)
+        return _When(f"{label},Mon-Fri", lambda at_ms: start <= at_ms % DAY_MS < end and _working_day(at_ms))
+    return _When(label, lambda at_ms: start <= at_ms % DAY_MS < end)
 
 
 def _working_day(at_ms: int) -> bool:
-    return (at_ms // _DAY_MS + _THURSDAY) % 7 < 5
+    return (at_ms // DAY_MS + _THURSDAY) % 7 < 5
 
 
 def _ms_of_day(moment: time) -> int:
     local = ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 1000 + moment.microsecond // 1000
     offset = moment.utcoffset()
-    return (local - int(offset.total_seconds() * 1000)) % _DAY_MS if offset is not None else local
+    return (local - int(offset.total_seconds() * 1000)) % DAY_MS if offset is not None else local
 
 
 def _clock(ms_of_day: int) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from farebox.calendar import DAY_MS
 from farebox.metrics.families import ALARMS
 from farebox.storage.buckets import OPERATOR
 from farebox.storage.notices import ALARM_KINDS, add_notice
@@ -26,7 +27,6 @@ MATTERS_MAX = 200
 """Different matters of one kind that one process takes in a day. What alarms are about may be named by a tenant's
 request, and a tenant who names much must not keep alarms of another kind from the operator."""
 TEXT_MAX = 300
-DAY_MS = 86_400_000
 
 log = structlog.get_logger("farebox.alarms")
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from farebox.calendar import HOUR_MS
 from farebox.storage import log_totals
 from farebox.storage.sql import Connection, row, rows
 
-HOUR_MS = 3_600_000
 UNRECORDED = "unrecorded"
 """The provider under which a charge is counted that has no record: of a call that a crash interrupted, charged by the
 operator's policy."""

@@ -9,11 +9,12 @@ time is more than a day ago and KEEP_FROM calls have come since the mark.
 
 from dataclasses import dataclass
 
+from farebox.calendar import DAY_MS
 from farebox.storage.sql import Connection, row
 
 KEEP_FROM = 2_000
 """So many calls above the mark are counted at each read; where there are more, the mark is moved."""
-COUNTED_ANEW_MS = 86_400_000
+COUNTED_ANEW_MS = DAY_MS
 _OF_GATEWAY = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ? AND gateway_id = ?"
 
 

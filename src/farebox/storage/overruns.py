@@ -5,10 +5,9 @@ It may take long: it reads every call of those days. Run it through Database.sca
 
 import msgspec
 
+from farebox.calendar import DAY_MS
 from farebox.storage.log_totals import id_at
 from farebox.storage.sql import Connection, rows
-
-DAY_MS = 86_400_000
 
 
 class Covered(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ adds the few transfers since.
 
 from dataclasses import dataclass
 
+from farebox.calendar import DAY_MS
 from farebox.storage.sql import Connection, row, rows
 
-DAY_MS = 86_400_000
 KEEP_FROM = 2_000
 """So many transfers above the mark are read one by one; more are summed once and kept."""
 _OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from farebox.billing import documents, reports, top_up
-from farebox.billing.reports import DAY_MS, HOUR_MS
+from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
 from farebox.http.envelope import Response, ok

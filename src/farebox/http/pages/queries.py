@@ -3,7 +3,7 @@
 from functools import partial
 
 from farebox.billing import auto_top_up, cards, disputes, documents, refund, reports, top_up
-from farebox.billing.reports import DAY_MS
+from farebox.calendar import DAY_MS
 from farebox.calls import spending_limit
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.pages import labels

@@ -1,0 +1,47 @@
+"""Lengths of time in milliseconds, and the calendar's months, which are those of UTC.
+
+Moments (`at`) are milliseconds since the Unix epoch.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
+WEEK_MS: Final = 7 * DAY_MS
+
+_MONTH: Final = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
+
+
+def month_start(at: int) -> int:
+    """The first millisecond of the month that a time lies in."""
+    when = utc(at)
+    return month_begins(when.year, when.month)
+
+
+def next_month(at: int) -> int:
+    """The first millisecond of the month after the one that a time lies in."""
+    when = utc(at)
+    return month_begins(when.year, when.month + 1)
+
+
+def month_begins(year: int, month: int) -> int:
+    """The first millisecond of a month; the thirteenth is the next year's first."""
+    return int(datetime(year + (month - 1) // 12, (month - 1) % 12 + 1, 1, tzinfo=UTC).timestamp()) * 1000
+
+
+def month_span(month: str) -> tuple[int, int] | None:
+    """The first millisecond of a month such as `2026-11`, and of the month after it; None where the text is none."""
+    found = _MONTH.fullmatch(month)
+    if found is None:
+        return None
+    year, number = int(found.group(1)), int(found.group(2))
+    return month_begins(year, number), month_begins(year, number + 1)
+
+
+def utc(at: int) -> datetime:
+    """A time as date and time of day."""
+    return datetime.fromtimestamp(at / 1000, UTC)
