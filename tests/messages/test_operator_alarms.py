@@ -12,7 +12,8 @@ from farebox.calendar import DAY_MS
 from farebox.errors import NOT_FOUND, Problem
 from farebox.operator import endpoints, messages
 from farebox.runtime import operator_alarms
-from farebox.runtime.operator_alarms import MATTERS_MAX, raise_alarm
+from farebox.runtime.operator_alarms import raise_alarm
+from farebox.runtime.pending_alarms import MATTERS_MAX
 from farebox.runtime.services import Services
 from farebox.storage.buckets import OPERATOR, bucket_of
 from farebox.storage.notices import list_notices

@@ -10,7 +10,7 @@ import pytest
 
 from tests.repo.reference import ROOT
 
-FUNCTION_LINES = 70
+FUNCTION_LINES = 66
 MODULE_LINES = 400
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 

@@ -25,8 +25,8 @@ from farebox.cli import (
     status,
     taxes,
 )
-from farebox.cli.session import Session, Stopped, session_of
-from farebox.settings import SettingsError
+from farebox.cli.failures import in_one_line
+from farebox.cli.session import Session, session_of
 
 _HELP = """Farebox: a self-hosted AI gateway with prepaid billing.
 
@@ -106,7 +106,7 @@ def run() -> None:
     except Exception as error:
         if session.traceback:
             raise
-        typer.echo(f"farebox: {explained(error)}", err=True)
+        typer.echo(f"farebox: {in_one_line(error)}", err=True)
         sys.exit(1)
 
 
@@ -117,23 +117,6 @@ def _keep_standard_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
-
-
-def explained(error: Exception) -> str:
-    """One line. A failure that nobody foresaw says its kind, and how to see more of it."""
-    from farebox.operator.administer import Refused
-    from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
-    from farebox.vault import SecretUnreadable
-
-    foreseen = (DatabaseUnavailable, Refused, SchemaMismatch, SecretUnreadable, SettingsError, Stopped)
-    text = " ".join(str(error).split())
-    if isinstance(error, DatabaseUnavailable) and type(error) is not DatabaseUnavailable:
-        return f"{text} ({error.remedy})"
-    if isinstance(error, foreseen):
-        return text
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return f"{type(error).__name__}: {text} (`farebox --traceback …` shows where)"
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ def main() -> None:
         )
         uvloop.run(serve_as_worker(around, orphaned=sys.stdin.fileno(), on_ready=lambda _: _say(Said())))
     except Exception as error:  # noqa: BLE001 - as in farebox.cli.main: whatever it is, it is told in one line
-        from farebox.cli.main import explained
+        from farebox.cli.failures import in_one_line
 
-        _say(Said(error=explained(error)))
+        _say(Said(error=in_one_line(error)))
         sys.exit(1)
 
 

@@ -21,7 +21,7 @@ from farebox.providers.reading import Refused
 from farebox.providers.upstream import Upstream
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.journal import Journal
-from farebox.runtime.operator_alarms import Alarms
+from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
 from farebox.runtime.tasks import Tasks
 from farebox.runtime.waiters import Waiters

@@ -1,0 +1,21 @@
+"""What a command that failed says, in one line."""
+
+from farebox.cli.session import Stopped
+from farebox.settings import SettingsError
+
+
+def in_one_line(error: Exception) -> str:
+    """A failure that nobody foresaw says its kind, and how to see more of it."""
+    from farebox.operator.administer import Refused
+    from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
+    from farebox.vault import SecretUnreadable
+
+    foreseen = (DatabaseUnavailable, Refused, SchemaMismatch, SecretUnreadable, SettingsError, Stopped)
+    text = " ".join(str(error).split())
+    if isinstance(error, DatabaseUnavailable) and type(error) is not DatabaseUnavailable:
+        return f"{text} ({error.remedy})"
+    if isinstance(error, foreseen):
+        return text
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {text} (`farebox --traceback …` shows where)"
