@@ -178,24 +178,6 @@ async def test_an_older_answer_is_no_news(shop: Shop) -> None:
     assert await cards.cards(shop.services, shop.account) == []
 
 
-async def test_a_renewed_card_is_warned_of_again(shop: Shop) -> None:
-    await save(shop)
-    (card,) = await cards.cards(shop.services, shop.account)
-    account = shop.account
-
-    def warned() -> int | None:
-        found = shop.read(lambda c: row(c, "SELECT warned_at FROM cards WHERE account_id = ?", (account,)))
-        assert found is not None
-        return None if found[0] is None else int(found[0])
-
-    await shop.change(lambda c: c.execute("UPDATE cards SET warned_at = 5 WHERE account_id = ?", (account,)))
-    await shop.change(lambda c: store.replace_cards(c, account, [card], asked_at=shop.clock.at))
-    assert warned() == 5
-    renewed = msgspec.structs.replace(card, exp_year=2040)
-    await shop.change(lambda c: store.replace_cards(c, account, [renewed], asked_at=shop.clock.at))
-    assert warned() is None
-
-
 async def test_another_card_lifts_a_suspension_in_the_same_commit(shop: Shop) -> None:
     await shop.save_card("pm_card_visa", behave="lost_card")
     await shop.grant(100)

@@ -37,29 +37,6 @@ class OpenHold:
     owner: str
 
 
-@dataclass(slots=True)
-class Resolved:
-    """Calls in doubt that were closed. Amounts in nano-dollars, summed."""
-
-    released: int = 0
-    released_amount: int = 0
-    charged: int = 0
-    charged_amount: int = 0
-
-
-@dataclass(slots=True)
-class Expired:
-    """What the clock closed. Amounts in nano-dollars, summed."""
-
-    accounts: int = 0
-    """Accounts on which something ended."""
-    holds: int = 0
-    held_amount: int = 0
-    """What those holds gave back."""
-    lots_amount: int = 0
-    """What was taken of lots whose time was up."""
-
-
 # Both indexes that these queries walk have entries for open holds and unspent lots only: they stay as small as what is
 # in flight, however many accounts and past calls there are.
 
@@ -87,19 +64,17 @@ def expired_accounts(connection: Connection, at: int) -> list[str]:
 
 async def resolve_left_open(
     ledger: Ledger, database: Database, *, instance: str, policy: Policy, at: int, log: FilteringBoundLogger
-) -> Resolved:
+) -> None:
     """Close the calls that former processes left in doubt, by the operator's policy, each with a line in the log.
 
     For the start of the only server of a database: whatever another process still has in flight is closed too.
     Raises storage.sql.DatabaseUnavailable; what was closed until then stays closed.
     """
-    done = Resolved()
     holds = iter(await database.scan(lambda connection: left_open(connection, instance)))
     while some := list(islice(holds, AT_ONCE)):
         verdicts = await asyncio.gather(*(ledger.do(_ending(hold, policy, at)) for hold in some))
         for hold, verdict in zip(some, verdicts, strict=True):
-            _count_resolved(done, hold, verdict, policy, log)
-    return done
+            _note_resolved(hold, verdict, policy, log)
 
 
 def _ending(hold: OpenHold, policy: Policy, at: int) -> Release | Settle:
@@ -108,9 +83,7 @@ def _ending(hold: OpenHold, policy: Policy, at: int) -> Release | Settle:
     return Release(account_id=hold.account_id, hold_id=hold.hold_id, at=at)
 
 
-def _count_resolved(
-    done: Resolved, hold: OpenHold, verdict: Verdict, policy: Policy, log: FilteringBoundLogger
-) -> None:
+def _note_resolved(hold: OpenHold, verdict: Verdict, policy: Policy, log: FilteringBoundLogger) -> None:
     if verdict.outcome is not Outcome.DONE:
         return  # it was ended another way since it was listed, and whoever ended it has said so
     log.warning(
@@ -121,12 +94,6 @@ def _count_resolved(
         owner=hold.owner,
         policy=policy,
     )
-    if policy == "charge":
-        done.charged += 1
-        done.charged_amount += verdict.amount
-    else:
-        done.released += 1
-        done.released_amount += hold.amount
 
 
 def owners_of_holds(connection: Connection) -> list[str]:
@@ -161,14 +128,13 @@ async def resolve_lost(
     policy: Policy,
     at: int,
     log: FilteringBoundLogger,
-) -> Resolved:
+) -> None:
     """Close calls that a process left in doubt which is gone while others serve on, each with a line in the log.
 
     It may only have been cut off from the database. With `release` its holds therefore expire now rather than being
     released: a charge that comes after all still posts, as a late one. Raises storage.sql.DatabaseUnavailable; what was
     closed until then stays closed.
     """
-    done = Resolved()
     remaining = iter(holds)
     while some := list(islice(remaining, AT_ONCE)):
         if policy == "charge":
@@ -176,8 +142,7 @@ async def resolve_lost(
         else:
             verdicts = await asyncio.gather(*(database.write(partial(_expire_now, hold=hold, at=at)) for hold in some))
         for hold, verdict in zip(some, verdicts, strict=True):
-            _count_resolved(done, hold, verdict, policy, log)
-    return done
+            _note_resolved(hold, verdict, policy, log)
 
 
 def _expire_now(connection: Connection, hold: OpenHold, at: int) -> Verdict:
@@ -194,7 +159,7 @@ def _expire_now(connection: Connection, hold: OpenHold, at: int) -> Verdict:
     return apply(connection, Expire(account_id=hold.account_id, at=at))
 
 
-async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> Expired:
+async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> None:
     """End the holds and lots whose time is up at `at`, with a line in the log for each hold and each account's lots.
 
     A lot that open holds keep is taken when they end, by a later run. Raises storage.sql.DatabaseUnavailable; what
@@ -203,23 +168,16 @@ async def expire_due(ledger: Ledger, database: Database, at: int, log: Filtering
     accounts, listed = await database.scan(
         lambda connection: (expired_accounts(connection, at), expired_holds(connection, at))
     )
-    done = Expired()
     remaining = iter(accounts)
     while some := list(islice(remaining, AT_ONCE)):
         verdicts = await asyncio.gather(*(ledger.do(Expire(account_id=account_id, at=at)) for account_id in some))
         for account_id, verdict in zip(some, verdicts, strict=True):
-            if verdict.outcome is Outcome.DONE:
-                done.accounts += 1
-                done.lots_amount += verdict.amount
-                if verdict.amount:
-                    log.info("credit_expired", account_id=account_id, amount=verdict.amount)
+            if verdict.outcome is Outcome.DONE and verdict.amount:
+                log.info("credit_expired", account_id=account_id, amount=verdict.amount)
     for hold in await database.scan(lambda connection: _became_expired(connection, listed)):
-        done.holds += 1
-        done.held_amount += hold.amount
         log.warning(
             "hold_expired", account_id=hold.account_id, hold_id=hold.hold_id, amount=hold.amount, owner=hold.owner
         )
-    return done
 
 
 def _became_expired(connection: Connection, holds: Sequence[OpenHold]) -> list[OpenHold]:

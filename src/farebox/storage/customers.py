@@ -94,7 +94,7 @@ def was_default(connection: Connection, account_id: str, card_id: str) -> bool:
 def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card], *, asked_at: int) -> bool:
     """Store the cards as the processor told them when it was asked at `asked_at`.
 
-    An answer to an earlier question than the stored one is no news: it changes nothing, and False is returned.
+    An answer to an earlier question than the stored one changes nothing, and False is returned.
     """
     connection.execute(
         "UPDATE customers SET cards_at = ? WHERE account_id = ? AND cards_at <= ?", (asked_at, account_id, asked_at)
@@ -110,9 +110,7 @@ def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card]
         connection.execute(
             f"INSERT INTO cards (bucket, account_id, {_CARD}, was_default) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (bucket, account_id, card_id) DO UPDATE SET brand = excluded.brand, last4 = excluded.last4, "
-            # The same card with another expiry has been renewed: its owner is to be warned again in its time.
-            "warned_at = CASE WHEN cards.exp_month = excluded.exp_month AND cards.exp_year = excluded.exp_year "
-            "THEN cards.warned_at ELSE NULL END, exp_month = excluded.exp_month, exp_year = excluded.exp_year, "
+            "exp_month = excluded.exp_month, exp_year = excluded.exp_year, "
             "fingerprint = excluded.fingerprint, is_default = excluded.is_default, created_at = excluded.created_at, "
             "was_default = CASE WHEN excluded.is_default = 1 THEN 1 ELSE cards.was_default END",
             (
