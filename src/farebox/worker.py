@@ -30,7 +30,7 @@ WATCH_SECONDS = 0.4
 
 EXPIRE_EVERY_SECONDS = 5.0
 MONEY_EVERY_SECONDS = 0.5
-"""How soon a request for an auto top-up is taken up, and news of the processor is acted on."""
+"""How soon a request for an auto top-up is taken up, and events of the processor are acted on."""
 ALARMS_EVERY_SECONDS = 1.0
 SWEEP_EVERY_SECONDS = 30.0
 ALONE_EVERY_SECONDS = 60.0

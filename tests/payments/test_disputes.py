@@ -11,7 +11,7 @@ from farebox.billing import refund as refunds
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorDispute, ProcessorRefund
-from farebox.storage.refunds import claims_on
+from farebox.storage.refunds import clawback_of
 from farebox.storage.top_ups import find
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
@@ -190,7 +190,7 @@ async def test_an_inquiry_that_becomes_a_dispute(shop: Shop) -> None:
 # --- with refunds -----------------------------------------------------------------------------------------------------
 
 
-def refund_news(state: str, cents: int, intent: str, name: str = "re_1") -> ProcessorRefund:
+def refund_at_processor(state: str, cents: int, intent: str, name: str = "re_1") -> ProcessorRefund:
     return ProcessorRefund(
         refund_id=name,
         state=state,  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ def refund_news(state: str, cents: int, intent: str, name: str = "re_1") -> Proc
     )
 
 
-def dispute_news(state: str, cents: int, intent: str, name: str = "du_1") -> ProcessorDispute:
+def dispute_at_processor(state: str, cents: int, intent: str, name: str = "du_1") -> ProcessorDispute:
     return ProcessorDispute(
         dispute_id=name,
         state=state,  # type: ignore[arg-type]
@@ -256,20 +256,20 @@ class TestTogether:
             intent = shop.intent(bought)
             for what, state in order:
                 if what == "refund":
-                    news = refund_news(state, 2000, intent, f"re_{intent}")
+                    news = refund_at_processor(state, 2000, intent, f"re_{intent}")
                     await refunds.apply_refund(shop.services, news)
                     await refunds.apply_refund(shop.services, news)
                 else:
-                    told = dispute_news(state, 5865, intent, f"du_{intent}")
+                    told = dispute_at_processor(state, 5865, intent, f"du_{intent}")
                     await disputes.apply_dispute(shop.services, told)
                     await disputes.apply_dispute(shop.services, told)
                 with shop.world.reading() as connection:
                     now = find(connection, ACCOUNT, bought.top_up_id)
                     assert now is not None
-                    claims = claims_on(connection, shop.bucket, now)
-                assert (now.refunded_cents, now.disputed_cents) == (claims.refunded, claims.disputed)
+                    clawback = clawback_of(connection, shop.bucket, now)
+                assert (now.refunded_cents, now.disputed_cents) == (clawback.refunded, clawback.disputed)
                 assert now.refunded_cents + now.disputed_cents <= 5865
                 assert before - (shop.balance.posted - shop.owed) == now.clawed_cents * CENT <= 5000 * CENT
-            assert (claims.refunded, claims.disputed) == (refunded, disputed), order
-            ends_with.add((claims.refunded_credit, claims.disputed_credit))
+            assert (clawback.refunded, clawback.disputed) == (refunded, disputed), order
+            ends_with.add((clawback.refunded_credit, clawback.disputed_credit))
         assert len(ends_with) == 1, f"the order of the news makes a difference: {ends_with}"

@@ -49,48 +49,48 @@ async def set_rule(
 
     def save(connection: Connection) -> Rule:
         at = services.clock.now_ms()
-        wish = Rule(
+        wanted = Rule(
             account_id=account_id,
             amount_cents=amount_cents,
             threshold_cents=threshold_cents,
             monthly_cap_cents=-1 if monthly_cap_cents is None else monthly_cap_cents,
             updated_at=at,
         )
-        return _set(connection, services.settings, wish, at)
+        return _set(connection, services.settings, wanted, at)
 
     return await services.database.write(save)
 
 
-def _set(connection: Connection, settings: Settings, wish: Rule, at: int) -> Rule:
-    account = find_account(connection, wish.account_id)
+def _set(connection: Connection, settings: Settings, wanted: Rule, at: int) -> Rule:
+    account = find_account(connection, wanted.account_id)
     if account is None:
-        raise Problem(NOT_FOUND, f"There is no account {wish.account_id!r}.")
-    before = store.rule_of(connection, wish.account_id)
-    low, high = limits_of(connection, settings, wish.account_id)
-    cap = _cap(before, wish)
-    _within("amount", wish.amount_cents, max(low, AMOUNT_MIN), high)
-    _within("threshold", wish.threshold_cents, THRESHOLD_MIN, THRESHOLD_MAX)
-    _within("monthly_cap", cap, wish.amount_cents, CAP_MAX)
+        raise Problem(NOT_FOUND, f"There is no account {wanted.account_id!r}.")
+    before = store.rule_of(connection, wanted.account_id)
+    low, high = limits_of(connection, settings, wanted.account_id)
+    cap = _cap(before, wanted)
+    _within("amount", wanted.amount_cents, max(low, AMOUNT_MIN), high)
+    _within("threshold", wanted.threshold_cents, THRESHOLD_MIN, THRESHOLD_MAX)
+    _within("monthly_cap", cap, wanted.amount_cents, CAP_MAX)
     saved = Rule(
-        account_id=wish.account_id,
-        amount_cents=wish.amount_cents,
-        threshold_cents=wish.threshold_cents,
+        account_id=wanted.account_id,
+        amount_cents=wanted.amount_cents,
+        threshold_cents=wanted.threshold_cents,
         monthly_cap_cents=cap,
         sequence=before.sequence if before else store.last_sequence(connection, account.bucket, account.account_id),
         updated_at=at,
     )
     store.save_rule(connection, account.bucket, saved)
-    _drop_waiting(connection, wish.account_id, "Auto top-up was set anew.", at)
+    _drop_waiting(connection, wanted.account_id, "Auto top-up was set anew.", at)
     store.rearm(connection, account.bucket, account.account_id)
     return saved
 
 
-def _cap(before: Rule | None, wish: Rule) -> int:
-    if wish.monthly_cap_cents >= 0:
-        return wish.monthly_cap_cents
+def _cap(before: Rule | None, wanted: Rule) -> int:
+    if wanted.monthly_cap_cents >= 0:
+        return wanted.monthly_cap_cents
     if before is not None and before.monthly_cap_cents != before.amount_cents * CAP_FACTOR:
-        return max(before.monthly_cap_cents, wish.amount_cents)
-    return wish.amount_cents * CAP_FACTOR
+        return max(before.monthly_cap_cents, wanted.amount_cents)
+    return wanted.amount_cents * CAP_FACTOR
 
 
 def _within(field: str, cents: int, low: int, high: int) -> None:

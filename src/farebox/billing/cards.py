@@ -182,7 +182,7 @@ async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
 async def saved(services: Services, account_id: str, card_id: str) -> list[Card]:
     """The owner has saved this card on a hosted page: it becomes the default, the first time this is heard.
 
-    Late or repeated news does not undo what the owner chose since.
+    A late or repeated event does not undo what the owner chose since.
     """
     found = await refresh(services, account_id)
     new = next((card for card in found if card.card_id == card_id), None)

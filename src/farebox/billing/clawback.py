@@ -12,21 +12,21 @@ from farebox.ledger.posting import apply
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, TopUp
 from farebox.storage.accounts import find_account
-from farebox.storage.refunds import Claims, claims_on, disputes_of, may_be_charged, put_dispute, save_claims
+from farebox.storage.refunds import Clawback, clawback_of, disputes_of, may_be_charged, put_dispute, save_clawback
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find_by_charge, find_by_intent
 
 
-def money_for(top_up: TopUp, claims: Claims, credit_cents: int) -> int:
+def money_for(top_up: TopUp, clawback: Clawback, credit_cents: int) -> int:
     """What a refund of so much more credit pays back: all refunds together are the same part of A as of C."""
-    together = top_up.charge_cents * (claims.refunded_credit + credit_cents) // top_up.credit_cents
-    return max(min(together - claims.refunded, top_up.charge_cents - claims.money), 0)
+    together = top_up.charge_cents * (clawback.refunded_credit + credit_cents) // top_up.credit_cents
+    return max(min(together - clawback.refunded, top_up.charge_cents - clawback.money), 0)
 
 
-def credit_for(top_up: TopUp, claims: Claims, amount_cents: int) -> int:
+def credit_for(top_up: TopUp, clawback: Clawback, amount_cents: int) -> int:
     """What credit a refund of so much more money, made elsewhere, takes."""
-    together = top_up.credit_cents * (claims.refunded + amount_cents) // top_up.charge_cents
-    return max(min(together, top_up.credit_cents) - claims.refunded_credit, 0)
+    together = top_up.credit_cents * (clawback.refunded + amount_cents) // top_up.charge_cents
+    return max(min(together, top_up.credit_cents) - clawback.refunded_credit, 0)
 
 
 def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
@@ -58,8 +58,8 @@ def level(connection: Connection, bucket: int, top_up: TopUp, cause: str, at: in
 
     `cause` names what has changed, and no two changes alike: the ledger knows each by its id.
     """
-    claims = claims_on(connection, bucket, top_up)
-    money, credit = claims.refunded, claims.refunded_credit
+    clawback = clawback_of(connection, bucket, top_up)
+    money, credit = clawback.refunded, clawback.refunded_credit
     for dispute in disputes_of(connection, bucket, top_up.account_id, top_up.top_up_id):
         if dispute.state not in ("open", "lost"):
             continue
@@ -68,7 +68,7 @@ def level(connection: Connection, bucket: int, top_up: TopUp, cause: str, at: in
         of_credit = max(top_up.credit_cents * money // top_up.charge_cents - credit, 0)
         credit += of_credit
         _set_taken(connection, bucket, top_up, dispute, taken, of_credit, cause, at)
-    save_claims(connection, bucket, top_up)
+    save_clawback(connection, bucket, top_up)
 
 
 def _set_taken(
@@ -105,7 +105,7 @@ def paid_with(connection: Connection, charge_id: str | None, payment_intent_id: 
 
 
 def missing(connection: Connection, at: int) -> str:
-    """What to say of news about a charge that we do not know: it may be of a payment that has not arrived here yet."""
+    """The outcome of an event about a charge that we do not know: its payment may not have arrived here yet."""
     return "not_paid" if may_be_charged(connection, at) else "not_ours"
 
 

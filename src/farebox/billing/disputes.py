@@ -36,34 +36,34 @@ async def disputes(services: Services, account_id: str) -> list[Dispute]:
 
 
 async def apply_dispute(services: Services, dispute: ProcessorDispute) -> str:
-    """Take note of a dispute as the processor shows it now; whoever brings the news, and however often.
+    """Take note of a dispute as the processor shows it now; whoever tells of it, and however often.
 
     Returns what came of it: the state it has now, `repeated`, `not_ours`, or `not_paid` where it may be of a payment
-    that is on its way here: such news is to be brought again.
+    that is on its way here: it is to be told again.
     """
-    job = partial(_heard, settings=services.settings, found=dispute, at=services.clock.now_ms())
+    job = partial(_apply, settings=services.settings, found=dispute, at=services.clock.now_ms())
     outcome, account_id = await services.database.write(job)
     if outcome == "won" and account_id is not None:
         services.waiters.wake(account_id)
     return outcome
 
 
-def _heard(connection: Connection, settings: Settings, found: ProcessorDispute, at: int) -> tuple[str, str | None]:
+def _apply(connection: Connection, settings: Settings, found: ProcessorDispute, at: int) -> tuple[str, str | None]:
     """Find out whose payment it is, and go through the states to the one it has. The outcome, and the account."""
     top_up = paid_with(connection, found.charge_id, found.payment_intent_id)
     if top_up is None:
         return missing(connection, found.created_at), None
     bucket = bucket_of(connection, top_up.account_id)
     earlier = find_dispute(connection, bucket, top_up.account_id, found.dispute_id)
-    way = _way(None if earlier is None else earlier.state, found.state)
-    for state in way:
+    path = _path(None if earlier is None else earlier.state, found.state)
+    for state in path:
         _enter(connection, settings, bucket, top_up, found, state, at)
-    return (way[-1] if way else "repeated"), top_up.account_id
+    return (path[-1] if path else "repeated"), top_up.account_id
 
 
-def _way(before: str | None, told: str) -> list[str]:
+def _path(before: str | None, state: str) -> list[str]:
     """The states to go through. An inquiry that was closed is as good as won: no money has moved."""
-    goal = "won" if told == "inquiry_closed" else told
+    goal = "won" if state == "inquiry_closed" else state
     if before is not None and goal not in DISPUTE_STATES[before]:
         return []
     if goal == "lost" and before != "open":
@@ -104,10 +104,10 @@ def _enter(
         level(connection, bucket, top_up, found.dispute_id, at)
     elif state == "won":
         level(connection, bucket, top_up, f"{found.dispute_id}:won", at)
-    _act(connection, settings, bucket, top_up, found.dispute_id, None if before is None else before.state, at)
+    _follow_up(connection, settings, bucket, top_up, found.dispute_id, None if before is None else before.state, at)
 
 
-def _act(
+def _follow_up(
     connection: Connection,
     settings: Settings,
     bucket: int,
@@ -121,7 +121,7 @@ def _act(
     dispute = find_dispute(connection, bucket, account_id, dispute_id)
     assert dispute is not None
     if dispute.state == "open":
-        _tell(connection, bucket, top_up, dispute, "dispute_opened", at)
+        _notify(connection, bucket, top_up, dispute, "dispute_opened", at)
     if dispute.state == "lost" and dispute.taken_cents:
         issue_credit_note(
             connection,
@@ -134,13 +134,13 @@ def _act(
             at=at,
         )
     if dispute.state in ("won", "lost") and before == "open":
-        _tell(connection, bucket, top_up, dispute, "dispute_closed", at)
+        _notify(connection, bucket, top_up, dispute, "dispute_closed", at)
     others = [one for one in disputes_of(connection, bucket, account_id) if one.state != "won"]
     if dispute.state == "won" and before is not None and not others:  # a lost one keeps it frozen: the owner decides
         unfreeze(connection, bucket, account_id, REASON, at)
 
 
-def _tell(connection: Connection, bucket: int, top_up: TopUp, dispute: Dispute, kind: str, at: int) -> None:
+def _notify(connection: Connection, bucket: int, top_up: TopUp, dispute: Dispute, kind: str, at: int) -> None:
     content = {
         "dispute_id": dispute.dispute_id,
         "top_up_id": dispute.top_up_id,

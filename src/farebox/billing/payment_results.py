@@ -1,6 +1,6 @@
-"""News of payments, whoever brings them: an answer, a webhook, a poll, a sweep. What is paid is credited, once.
+"""What outsiders say of payments: a webhook, a sweep, the browser that comes back. What is paid is credited, once.
 
-Other news are only hints: the top-up is looked at again, and what the processor says then counts.
+All else is only a hint: the top-up is looked at again, and what the processor says then counts.
 """
 
 from functools import partial

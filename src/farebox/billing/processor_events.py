@@ -55,7 +55,7 @@ KEPT_MS = 90 * DAY_MS
 REFUSALS_TOLD = 10
 """Refused webhooks that are written to the log in a minute."""
 TOO_EARLY = frozenset({"not_paid"})
-"""Outcomes of news that is ahead of other news: it is tried again."""
+"""Outcomes of events that are ahead of others: they are tried again."""
 GONE: Final = "gone"
 """The object does not exist any more."""
 

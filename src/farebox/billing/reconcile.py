@@ -26,13 +26,13 @@ from farebox.payments.processor import (
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
-from farebox.storage.reconciliation import Booked, BookedClaim
+from farebox.storage.reconciliation import Booked, BookedClawback
 from farebox.storage.sql import Connection
 
 log = structlog.get_logger("farebox.reconcile")
 
 AUTO_CENTS: Final = 10_000
-"""News of at most so much that was missed is applied; above it, it is reported only."""
+"""A difference of at most so much that was missed is applied; above it, it is reported only."""
 
 KINDS: dict[str, str] = {
     "no_top_up": "The processor has a paid invoice that says it is of a top-up which does not exist here.",
@@ -45,7 +45,7 @@ KINDS: dict[str, str] = {
     "refund_differs": "A refund is missing on one side, or its amount or state is not the same.",
     "dispute_differs": "A dispute is missing on one side, or its amount or state is not the same.",
     "payment_taken": "The processor answered a purchase with an invoice that belongs to another one.",
-    "event_given_up": "News of the processor could not be worked at for three days.",
+    "event_given_up": "An event from the processor could not be processed for three days.",
 }
 """Kind of finding → what it means. Documented in docs/payments.md."""
 
@@ -53,7 +53,7 @@ _OF_INVOICES = (
     "no_top_up", "not_credited", "paid_too_much", "credited_not_paid", "amount_differs", "credit_differs",
 )  # fmt: skip
 _TOLD_ELSEWHERE = ("no_top_up", "not_credited", "paid_too_much")
-"""Found when the news of the payment came, too."""
+"""Found when the payment was heard of, too."""
 _REFUND_STATES = {"requires_action": "pending", "canceled": "failed"}
 _DISPUTE_STATES = {"inquiry_closed": "won"}
 _COUNTED_REFUNDS = ("pending", "succeeded")
@@ -79,7 +79,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     payments: int
     """How many payments were looked at."""
     applied: int
-    """How many pieces of missed news were applied."""
+    """How many missed events were applied."""
 
 
 class _Theirs(msgspec.Struct, kw_only=True):
@@ -108,8 +108,8 @@ async def examine(services: Services, *, since: int) -> Reconciliation:
         await _fetch_again(processor, theirs, suspects)
     at = services.clock.now_ms()
     found, sums = await services.database.scan(partial(_judged, theirs=theirs, at=at))
-    news = await services.database.write(partial(_keep, theirs=theirs, found=found, at=at))
-    for finding in news:
+    fresh = await services.database.write(partial(_keep, theirs=theirs, found=found, at=at))
+    for finding in fresh:
         log.error(
             "the books differ",
             kind=finding.kind,
@@ -151,15 +151,15 @@ async def _collect(services: Services, processor: Processor, since: int) -> _The
             theirs.disputes[dispute.dispute_id] = dispute
     for recent in await scan(partial(books.booked_since, since=since)):
         await _complete(theirs.invoices, recent.payment_id, processor.fetch_invoice)
-    for claim in await scan(partial(books.refunds_since, since=since)):
-        await _complete(theirs.refunds, claim.claim_id, processor.fetch_refund)
-    for claim in await scan(partial(books.disputes_since, since=since)):
-        await _complete(theirs.disputes, claim.claim_id, processor.fetch_dispute)
+    for clawback in await scan(partial(books.refunds_since, since=since)):
+        await _complete(theirs.refunds, clawback.processor_id, processor.fetch_refund)
+    for clawback in await scan(partial(books.disputes_since, since=since)):
+        await _complete(theirs.disputes, clawback.processor_id, processor.fetch_dispute)
     return theirs
 
 
-def _payment_of(claim: ProcessorRefund | ProcessorDispute) -> Callable[[Connection], Booked | None]:
-    return partial(books.booked_payment, payment_intent_id=claim.payment_intent_id, charge_id=claim.charge_id)
+def _payment_of(clawback: ProcessorRefund | ProcessorDispute) -> Callable[[Connection], Booked | None]:
+    return partial(books.booked_payment, payment_intent_id=clawback.payment_intent_id, charge_id=clawback.charge_id)
 
 
 async def _complete(
@@ -197,18 +197,18 @@ async def _apply_missed(services: Services, processor: Processor, theirs: _Their
         except (ProcessorUnavailable, ProcessorRefused):
             raise
         except Exception:  # one piece that we cannot handle must not hide the others: it stays a finding
-            log.exception("missed news cannot be applied", kind=finding.kind, finding=finding.finding_id)
+            log.exception("a missed event cannot be applied", kind=finding.kind, finding=finding.finding_id)
             continue
         if done:
             applied += 1
             log.warning(
-                "missed news applied", kind=finding.kind, finding=finding.finding_id, cents=finding.amount_cents
+                "missed event applied", kind=finding.kind, finding=finding.finding_id, cents=finding.amount_cents
             )
     return applied
 
 
 async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, finding: Finding) -> bool:
-    """Whether it is news that may be applied by itself; then it has been."""
+    """Whether it may be applied by itself; then it has been."""
     object_id = finding.finding_id.partition(":")[2]
     refunded, disputed = theirs.refunds.get(object_id), theirs.disputes.get(object_id)
     if finding.kind == "not_credited" and finding.amount_cents <= AUTO_CENTS:
@@ -232,10 +232,12 @@ def _judged(connection: Connection, theirs: _Theirs, at: int) -> tuple[list[Find
 
 
 def _differences(connection: Connection, theirs: _Theirs, at: int) -> list[Finding]:
+    refunds = books.refunds_named(connection, theirs.refunds)
+    contested = books.disputes_named(connection, theirs.disputes)
     return [
         *_of_payments(connection, theirs, at),
-        *_of_claims("refund", theirs.refunds, books.refunds_named(connection, theirs.refunds), _REFUND_STATES, at),
-        *_of_claims("dispute", theirs.disputes, books.disputes_named(connection, theirs.disputes), _DISPUTE_STATES, at),
+        *_of_clawbacks("refund", theirs.refunds, refunds, _REFUND_STATES, at),
+        *_of_clawbacks("dispute", theirs.disputes, contested, _DISPUTE_STATES, at),
     ]
 
 
@@ -286,27 +288,27 @@ def _difference(invoice: ProcessorInvoice | None, booked: Booked | None) -> tupl
     return None
 
 
-def _of_claims(
+def _of_clawbacks(
     what: str,
     theirs: Mapping[str, ProcessorRefund | ProcessorDispute | None],
-    ours: Mapping[str, BookedClaim],
+    ours: Mapping[str, BookedClawback],
     same: Mapping[str, str],
     at: int,
 ) -> Iterable[Finding]:
     """Refunds or disputes that are not the same on both sides."""
-    for claim_id, claim in theirs.items():
-        booked = ours.get(claim_id)
-        told = None if claim is None else (claim.amount_cents, same.get(claim.state, claim.state))
-        known = None if booked is None else (booked.amount_cents, booked.state)
-        if told == known or (booked is None and told is not None and told[1] == "failed"):
+    for processor_id, clawback in theirs.items():
+        booked = ours.get(processor_id)
+        there = None if clawback is None else (clawback.amount_cents, same.get(clawback.state, clawback.state))
+        here = None if booked is None else (booked.amount_cents, booked.state)
+        if there == here or (booked is None and there is not None and there[1] == "failed"):
             continue
         yield Finding(
-            finding_id=f"{what}_differs:{claim_id}",
+            finding_id=f"{what}_differs:{processor_id}",
             kind=f"{what}_differs",
             account_id=None if booked is None else booked.account_id,
             payment_id=None if booked is None else booked.payment_id,
-            amount_cents=(told[0] if told else 0) - (known[0] if known else 0),
-            detail=f"theirs: {_shown(told)}; ours: {_shown(known)}",
+            amount_cents=(there[0] if there else 0) - (here[0] if here else 0),
+            detail=f"theirs: {_shown(there)}; ours: {_shown(here)}",
             found_at=at,
         )
 
@@ -327,8 +329,8 @@ def _usd(cents: int) -> str:
     return f"{format_usd(cents * NANOS_PER_CENT)} USD"
 
 
-def _shown(claim: tuple[int, str] | None) -> str:
-    return "missing" if claim is None else f"{_usd(claim[0])}, {claim[1]}"
+def _shown(clawback: tuple[int, str] | None) -> str:
+    return "missing" if clawback is None else f"{_usd(clawback[0])}, {clawback[1]}"
 
 
 # --- sums and findings ------------------------------------------------------------------------------------------------
@@ -356,8 +358,8 @@ def _sum_ours(connection: Connection, theirs: _Theirs) -> Sums:
     )
 
 
-def _counted(claims: Mapping[str, BookedClaim], states: Sequence[str]) -> Iterable[int]:
-    return (claim.amount_cents for claim in claims.values() if claim.state in states)
+def _counted(clawbacks: Mapping[str, BookedClawback], states: Sequence[str]) -> Iterable[int]:
+    return (clawback.amount_cents for clawback in clawbacks.values() if clawback.state in states)
 
 
 def _keep(connection: Connection, theirs: _Theirs, found: Sequence[Finding], at: int) -> list[Finding]:

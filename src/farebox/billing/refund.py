@@ -12,7 +12,7 @@ import structlog
 
 from farebox import backoff
 from farebox.billing.clawback import money_for, take
-from farebox.billing.refund_states import POLL_MS, News, change, heard, news_of
+from farebox.billing.refund_states import POLL_MS, RefundUpdate, apply_found, change, update_from
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.errors import (
     KEY_REUSED,
@@ -101,12 +101,12 @@ async def refunds(services: Services, account_id: str) -> list[Refund]:
 
 
 async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
-    """Take note of a refund as the processor shows it now; whoever brings the news, and however often.
+    """Take note of a refund as the processor shows it now; whoever tells of it, and however often.
 
     Returns what came of it: the state it has now, `repeated`, `not_ours`, or `not_paid` where it may be of a payment
-    that is on its way here: such news is to be brought again.
+    that is on its way here: it is to be told again.
     """
-    job = partial(heard, settings=services.settings, found=refund, at=services.clock.now_ms())
+    job = partial(apply_found, settings=services.settings, found=refund, at=services.clock.now_ms())
     outcome, account_id = await services.database.write(job)
     if outcome == "failed" and account_id is not None:
         services.waiters.wake(account_id)
@@ -155,7 +155,7 @@ def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, b
         top_up_id=top_up.top_up_id,
         processor_id=None,
         state="requested",
-        amount_cents=money_for(top_up, store.claims_on(connection, account.bucket, top_up), credit),
+        amount_cents=money_for(top_up, store.clawback_of(connection, account.bucket, top_up), credit),
         credit_cents=credit,
         reason=request.reason,
         next_at=request.at + IN_HAND_MS,
@@ -166,7 +166,7 @@ def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, b
         raise Problem(REFUND_REFUSED, "So little credit is worth less than a cent of the charge.")
     store.add_refund(connection, account.bucket, made)
     take(connection, top_up, f"refund:{made.refund_id}", credit, request.at)
-    store.save_claims(connection, account.bucket, top_up)
+    store.save_clawback(connection, account.bucket, top_up)
     return made, True
 
 
@@ -174,9 +174,9 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _Re
     """How much credit is to be refunded. Raises Problem(REFUND_REFUSED), which names what is left."""
     if top_up.state != "paid":
         raise Problem(REFUND_REFUSED, f"Nothing is left to refund: the top-up is {top_up.state}, not paid.")
-    claims = store.claims_on(connection, bucket, top_up)
-    left, what = top_up.credit_cents - claims.credit, "is neither refunded nor disputed"
-    if claims.money == top_up.charge_cents:
+    clawback = store.clawback_of(connection, bucket, top_up)
+    left, what = top_up.credit_cents - clawback.credit, "is neither refunded nor disputed"
+    if clawback.money == top_up.charge_cents:
         left = 0
     if not request.allow_spent:
         balance = read_balance(connection, top_up.account_id)  # locked: calls spend meanwhile
@@ -208,8 +208,8 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
         log.warning("refund cannot be looked for", refund=refund.refund_id, error=str(error))
         return refund
     if intent is None:
-        news = News(state="failed", processor_id=None, error="it was paid outside of the payment processor")
-        return (await _apply(services, refund, news))[0]
+        update = RefundUpdate(state="failed", processor_id=None, error="it was paid outside of the payment processor")
+        return (await _apply(services, refund, update))[0]
     try:
         if found is None:
             key = f"refund:{refund.account_id}:{refund.refund_id}"
@@ -219,10 +219,10 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
         return refund
     except ProcessorRefused as error:
         log.warning("refund refused", refund=refund.refund_id, code=error.code, error=str(error))
-        news = News(state="failed", processor_id=None, error=public_failure(str(error)))
+        update = RefundUpdate(state="failed", processor_id=None, error=public_failure(str(error)))
     else:
-        news = news_of(found)
-    return (await _apply(services, refund, news))[0]
+        update = update_from(found)
+    return (await _apply(services, refund, update))[0]
 
 
 async def _intent(services: Services, processor: Processor, refund: Refund) -> str | None:
@@ -240,8 +240,8 @@ async def _find(processor: Processor, refund: Refund, intent: str) -> ProcessorR
     """The refund as the processor has it, found by our metadata; None where it has none."""
     since = refund.created_at - LOOK_BACK_MS
     async for found in processor.refunds(since=since, payment_intent_id=intent):
-        told = found.metadata
-        if (told.get("farebox_account"), told.get("farebox_refund")) == (refund.account_id, refund.refund_id):
+        named = found.metadata
+        if (named.get("farebox_account"), named.get("farebox_refund")) == (refund.account_id, refund.refund_id):
             return found
     return None
 
@@ -253,12 +253,12 @@ async def _poll(services: Services, processor: Processor, refund: Refund) -> Non
     except (ProcessorUnavailable, ProcessorRefused) as error:
         log.warning("refund cannot be polled", refund=refund.refund_id, error=str(error))
     else:
-        await _apply(services, refund, news_of(found))
+        await _apply(services, refund, update_from(found))
 
 
-async def _apply(services: Services, refund: Refund, news: News) -> tuple[Refund, str]:
+async def _apply(services: Services, refund: Refund, update: RefundUpdate) -> tuple[Refund, str]:
     at = services.clock.now_ms()
-    job = partial(change, settings=services.settings, refund=refund, news=news, at=at)
+    job = partial(change, settings=services.settings, refund=refund, update=update, at=at)
     changed, outcome = await services.database.write(job)
     if outcome == "failed":
         services.waiters.wake(refund.account_id)

@@ -23,7 +23,7 @@ POLL_MS = (MINUTE_MS, 6 * HOUR_MS)
 log = structlog.get_logger("farebox.refunds")
 
 
-class News(msgspec.Struct, frozen=True, kw_only=True):
+class RefundUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a refund: its state, the processor's name of it, why it failed."""
 
     state: str
@@ -40,24 +40,24 @@ _STATES = {
 }
 
 
-def news_of(found: ProcessorRefund) -> News:
+def update_from(found: ProcessorRefund) -> RefundUpdate:
     state = _STATES[found.state]
     error = (public_failure(found.failure) or found.state) if state == "failed" else None
-    return News(state=state, processor_id=found.refund_id, error=error)
+    return RefundUpdate(state=state, processor_id=found.refund_id, error=error)
 
 
-def heard(connection: Connection, settings: Settings, found: ProcessorRefund, at: int) -> tuple[str, str | None]:
+def apply_found(connection: Connection, settings: Settings, found: ProcessorRefund, at: int) -> tuple[str, str | None]:
     """Find out whose refund it is, and apply it. The outcome, and the account."""
     known = store.find_by_processor(connection, found.refund_id) or _asked_for(connection, found)
     if known is not None:
-        return change(connection, settings, known, news_of(found), at)[1], known.account_id
+        return change(connection, settings, known, update_from(found), at)[1], known.account_id
     top_up = paid_with(connection, found.charge_id, found.payment_intent_id)
     if top_up is None:
         return missing(connection, found.created_at), None
     made = _from_elsewhere(connection, top_up, found, at)
-    news = news_of(found)
-    change(connection, settings, made, news, at)
-    return news.state, top_up.account_id
+    update = update_from(found)
+    change(connection, settings, made, update, at)
+    return update.state, top_up.account_id
 
 
 def _asked_for(connection: Connection, found: ProcessorRefund) -> Refund | None:
@@ -76,9 +76,9 @@ def _asked_for(connection: Connection, found: ProcessorRefund) -> Refund | None:
 def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefund, at: int) -> Refund:
     """Write a refund that was made at the processor, and take its part of the credit; a failed one takes none."""
     bucket = bucket_of(connection, top_up.account_id)
-    claims = store.claims_on(connection, bucket, top_up)
+    clawback = store.clawback_of(connection, bucket, top_up)
     failed = _STATES[found.state] == "failed"
-    amount = min(found.amount_cents, top_up.charge_cents - claims.refunded)
+    amount = min(found.amount_cents, top_up.charge_cents - clawback.refunded)
     made = Refund(
         account_id=top_up.account_id,
         refund_id=found.refund_id,
@@ -86,7 +86,7 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
         processor_id=found.refund_id,
         state="failed" if failed else "pending",
         amount_cents=amount,
-        credit_cents=0 if failed else credit_for(top_up, claims, amount),
+        credit_cents=0 if failed else credit_for(top_up, clawback, amount),
         reason="made at the payment processor",
         error=public_failure(found.failure),
         next_at=None if failed else at + POLL_MS[0],
@@ -100,35 +100,37 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
     return made
 
 
-def change(connection: Connection, settings: Settings, refund: Refund, news: News, at: int) -> tuple[Refund, str]:
-    """Go to the state that the news tells, with all that goes with it; the refund as it is then, and what happened."""
+def change(
+    connection: Connection, settings: Settings, refund: Refund, update: RefundUpdate, at: int
+) -> tuple[Refund, str]:
+    """Go to the update's state, with all that goes with it; the refund as it is then, and what happened."""
     bucket = bucket_of(connection, refund.account_id)
     now = store.find_refund(connection, bucket, refund.account_id, refund.refund_id)
     assert now is not None
-    if news.state not in REFUND_STATES[now.state]:
-        if (now.state, news.state) == ("failed", "succeeded"):
-            log.error("refund succeeded after it had failed", refund=now.refund_id, processor_id=news.processor_id)
+    if update.state not in REFUND_STATES[now.state]:
+        if (now.state, update.state) == ("failed", "succeeded"):
+            log.error("refund succeeded after it had failed", refund=now.refund_id, processor_id=update.processor_id)
         return now, "repeated"
     changed = msgspec.structs.replace(
         now,
-        state=news.state,
-        processor_id=news.processor_id or now.processor_id,
-        error=news.error,
-        next_at=at + POLL_MS[0] if news.state == "pending" else None,
+        state=update.state,
+        processor_id=update.processor_id or now.processor_id,
+        error=update.error,
+        next_at=at + POLL_MS[0] if update.state == "pending" else None,
         updated_at=at,
     )
     store.save_refund(connection, bucket, changed)
     top_up = find(connection, refund.account_id, refund.top_up_id)
     assert top_up is not None
-    if news.state == "failed":
+    if update.state == "failed":
         give(connection, top_up, f"refund_failed:{now.refund_id}", now.credit_cents, at)
         level(connection, bucket, top_up, f"{now.refund_id}:failed", at)
-    elif news.state == "succeeded":
-        _tell(connection, settings, bucket, top_up, changed, at)
-    return changed, news.state
+    elif update.state == "succeeded":
+        _notify(connection, settings, bucket, top_up, changed, at)
+    return changed, update.state
 
 
-def _tell(connection: Connection, settings: Settings, bucket: int, top_up: TopUp, refund: Refund, at: int) -> None:
+def _notify(connection: Connection, settings: Settings, bucket: int, top_up: TopUp, refund: Refund, at: int) -> None:
     """The credit note, and the notice with its number."""
     number = issue_credit_note(
         connection,

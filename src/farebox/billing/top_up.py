@@ -138,7 +138,7 @@ async def buy(
         retry=retry,
     )
     # From the first write on it runs in a task of the server's: the client may go away at any moment of it.
-    return _told(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _bought(services, request)))
+    return _result(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _bought(services, request)))
 
 
 async def _bought(services: Services, request: _PurchaseRequest) -> TopUp:
@@ -158,7 +158,7 @@ async def _begin(services: Services, request: _PurchaseRequest) -> tuple[TopUp, 
 def _row(
     connection: Connection, services: Services, request: _PurchaseRequest, top_up_id: str, at: int
 ) -> tuple[TopUp, bool]:
-    """The row of a request, already claimed if it is new; else the one that the wish repeats."""
+    """The row of a request, already claimed if it is new; else the one that it repeats."""
     account = find_account(connection, request.account_id)
     if account is None:
         raise Problem(NOT_FOUND, f"There is no account {request.account_id!r}.")
@@ -195,7 +195,7 @@ def _row(
 
 
 def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopUp | None:
-    """The purchase that this wish asks for again. Raises Problem: KEY_REUSED, TOP_UP_IN_PROGRESS."""
+    """The purchase that this request repeats. Raises Problem: KEY_REUSED, TOP_UP_IN_PROGRESS."""
     if request.request_key is not None:
         found = store.find_by_request(connection, request.account_id, request.request_key)
         if found is not None and found.request_hash != request.content:
@@ -248,25 +248,25 @@ def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase,
 async def _repeated(services: Services, top_up: TopUp) -> TopUp:
     """What becomes of a purchase that is asked for again: awaited while it is being done, looked at where unknown."""
     if top_up.state == "unknown" or services.tasks.running(_task(top_up)):
-        return await _looked_at(services, top_up)
+        return await _poll(services, top_up)
     deadline = services.clock.monotonic() + AWAIT_SECONDS
     while top_up.state == "submitting" and services.clock.monotonic() < deadline:  # another process has it
         await services.clock.sleep(AWAIT_STEP_SECONDS)
-        top_up = await _now(services, top_up)
+        top_up = await _reload(services, top_up)
     return top_up
 
 
-async def _looked_at(services: Services, top_up: TopUp) -> TopUp:
+async def _poll(services: Services, top_up: TopUp) -> TopUp:
     """Ask the processor now, unless somebody is at it; one asker at a time in this process."""
 
     async def look() -> TopUp | None:
         return await carry_out(services, top_up.account_id, top_up.top_up_id, early=True)
 
     found: TopUp | None = await services.tasks.shared(_task(top_up), look)
-    return await _now(services, top_up) if found is None else found
+    return await _reload(services, top_up) if found is None else found
 
 
-def _told(top_up: TopUp) -> TopUp:
+def _result(top_up: TopUp) -> TopUp:
     """A purchase as its caller sees it; raises Problem where it came to nothing."""
     text = top_up.error or "The purchase failed. Nothing was charged."
     if top_up.state == "failed" and top_up.decline_code == REFUSED:
@@ -323,14 +323,14 @@ async def buy_at_checkout(
     top_up = await _repeated_page(services, top_up)
     if top_up.state in ("submitting", "unknown"):
         raise Problem(PROCESSOR_UNAVAILABLE, "The payment processor has not answered.", retry_after=RETRY_SECONDS)
-    return _told(top_up)
+    return _result(top_up)
 
 
 async def _repeated_page(services: Services, top_up: TopUp) -> TopUp:
     deadline = services.clock.monotonic() + AWAIT_SECONDS
     while top_up.state == "submitting" and services.clock.monotonic() < deadline:
         await services.clock.sleep(AWAIT_STEP_SECONDS)
-        top_up = await _now(services, top_up)
+        top_up = await _reload(services, top_up)
     return top_up
 
 
@@ -345,7 +345,7 @@ async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
         raise Problem(NOT_FOUND, f"The account has no purchase {payment_id!r}.")
     waiting = found.state in ("unknown", "processing", "action_required")
     if waiting and services.processor is not None and (found.kind != "checkout" or found.checkout_id is not None):
-        return await _looked_at(services, found)
+        return await _poll(services, found)
     return found
 
 
@@ -377,6 +377,6 @@ def _task(top_up: TopUp) -> tuple[str, str, str]:
     return "top_up", top_up.account_id, top_up.top_up_id
 
 
-async def _now(services: Services, top_up: TopUp) -> TopUp:
+async def _reload(services: Services, top_up: TopUp) -> TopUp:
     found = await services.database.get(partial(store.find, account_id=top_up.account_id, top_up_id=top_up.top_up_id))
     return top_up if found is None else found

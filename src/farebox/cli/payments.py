@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from farebox.storage.processor_events import StoredEvent
 
 
-payments = typer.Typer(no_args_is_help=True, help="Payments: the processor's news, and whether both books agree.")
+payments = typer.Typer(no_args_is_help=True, help="Payments: the processor's events, and whether both books agree.")
 
 Cents = Annotated[int | None, typer.Option(parser=whole_cents, metavar="CENTS", help="US cents.")]
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(payments, name="payments")
 
 
-# --- news -------------------------------------------------------------------------------------------------------------
+# --- events -----------------------------------------------------------------------------------------------------------
 
 
 @payments.command("events")
@@ -109,7 +109,7 @@ def reconcile(
 ) -> None:
     """Hold our books against the payment processor's, in both directions, to the cent.
 
-    A server does it every night. What differs is a line, and the exit status is 1. News that was missed is applied
+    A server does it every night. What differs is a line, and the exit status is 1. What was missed is applied
     where at most 100 US dollars are at stake; nothing else is mended by itself.
 
     \b
@@ -168,7 +168,7 @@ def _print_reconciled(done: "Reconciliation") -> None:
     for finding in done.findings:
         typer.echo(f"{finding.finding_id}: {_usd(finding.amount_cents)} USD, {finding.detail}")
     if done.applied:
-        typer.echo(f"Applied {done.applied} pieces of news that had been missed.")
+        typer.echo(f"Applied {done.applied} events that had been missed.")
     count = len(done.findings)
     result = f"{count} {'difference' if count == 1 else 'differences'}" if count else "the books agree"
     typer.echo(f"Compared {done.payments} {'payment' if done.payments == 1 else 'payments'}: {result}.")
@@ -180,7 +180,7 @@ def list_findings(
     everything: Annotated[bool, typer.Option("--all", help="Those that have been resolved, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what reconciliation and the processor's news found that does not agree. An empty list is a good one.
+    """List what reconciliation and the processor's events found that does not agree. An empty list is a good one.
 
     What a later reconciliation finds to agree again is resolved.
 

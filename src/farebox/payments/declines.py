@@ -138,8 +138,8 @@ def public_code(code: str | None) -> str | None:
     """The code as far as it may leave the house: what has no text of its own is a general decline."""
     if code is None:
         return None
-    told = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)
-    return code if told else "generic_decline"
+    public = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)
+    return code if public else "generic_decline"
 
 
 def public_failure(reason: str | None) -> str | None:

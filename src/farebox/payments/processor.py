@@ -116,7 +116,7 @@ class ProcessorDispute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """News from the processor. Only a hint: the object it names is fetched, and its state applied."""
+    """Something that happened at the processor. Only a hint: the object it names is fetched, and its state applied."""
 
     event_id: str
     type: str

@@ -40,7 +40,7 @@ from farebox.payments.stripe_objects import (
     read_event,
     read_invoice,
     read_refund,
-    sorted_out,
+    split_lines,
 )
 from farebox.payments.stripe_wire import Wire
 
@@ -148,7 +148,7 @@ class StripeProcessor:
         metadata: Mapping[str, str],
         key: str,
     ) -> Checkout:
-        charged, notes = sorted_out(lines)
+        charged, notes = split_lines(lines)
         named = self._marked(metadata)
         params = {
             **page(customer_id, success_url, cancel_url, named),
@@ -193,7 +193,7 @@ class StripeProcessor:
     ) -> ProcessorInvoice:
         """Three steps, each under a key of its own: a repeat goes on where the first broke off."""
         key = self._key(key)
-        charged, notes = sorted_out(lines)
+        charged, notes = split_lines(lines)
         params = {
             "customer": customer_id,
             "currency": CURRENCY,
@@ -345,7 +345,7 @@ class StripeProcessor:
 async def _ask(method: _Method, *arguments: Any, key: str | None = None, charges: bool = False) -> dict[str, Any]:
     """One request. Raises ProcessorUnavailable or ProcessorRefused; Declined where it `charges` a card."""
     try:
-        with _explained():
+        with _translated_errors():
             found = await method(*arguments, options={} if key is None else {"idempotency_key": key})
             answer: dict[str, Any] = found.to_dict(for_json=True)
     except Declined as declined:
@@ -370,19 +370,19 @@ async def _pages(method: _Method, params: Mapping[str, Any]) -> AsyncIterator[di
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """The SDK's errors as ours. One that this does not know may have taken effect."""
     try:
         yield
     except stripe.CardError as error:
-        told = _told(error)
-        code = told.get("decline_code") or error.code or "card_declined"
-        raise Declined(code, error.user_message or "", advice=told.get("advice_code")) from error
+        details = _error_of(error)
+        code = details.get("decline_code") or error.code or "card_declined"
+        raise Declined(code, error.user_message or "", advice=details.get("advice_code")) from error
     except (stripe.InvalidRequestError, stripe.IdempotencyError) as error:
-        code = str(_told(error).get("code") or "")
+        code = str(_error_of(error).get("code") or "")
         if code in _TRANSIENT_CODES or error.http_status == 409:
             raise ProcessorUnavailable(f"Stripe is busy with the same request: {code}") from error
-        raise ProcessorRefused(error.user_message or "", code or str(_told(error).get("type") or "")) from error
+        raise ProcessorRefused(error.user_message or "", code or str(_error_of(error).get("type") or "")) from error
     except stripe.AuthenticationError as error:
         raise ProcessorRefused("Stripe does not know the secret key", "authentication") from error
     except stripe.PermissionError as error:
@@ -392,7 +392,7 @@ def _explained() -> Iterator[None]:
         raise ProcessorUnavailable(f"Stripe gave no usable answer ({type(error).__name__}, {where})") from error
 
 
-def _told(error: stripe.StripeError) -> Mapping[str, Any]:
+def _error_of(error: stripe.StripeError) -> Mapping[str, Any]:
     """The error object of the answer."""
-    told = error.json_body.get("error") if isinstance(error.json_body, dict) else None
-    return told if isinstance(told, dict) else {}
+    details = error.json_body.get("error") if isinstance(error.json_body, dict) else None
+    return details if isinstance(details, dict) else {}

@@ -116,15 +116,15 @@ def _expanded(intent: Json, state: InvoiceState) -> _Payment:
         found = "action_required" if code in AUTHENTICATION_CODES and state == "open" else "failed"
     else:
         found = _PAYMENT_STATES.get(intent["status"], "none")
-    told = found == "failed" or (found == "action_required" and code is not None)
+    declined = found == "failed" or (found == "action_required" and code is not None)
     return _Payment(
         state=found,
         intent_id=intent["id"],
         charge_id=object_id(intent.get("latest_charge")) if found in ("succeeded", "processing") else None,
         client_secret=intent.get("client_secret"),
-        decline_code=AUTHENTICATION if found == "action_required" else code if told else None,
-        decline_message=error.get("message") if told else None,
-        decline_advice=error.get("advice_code") if told else None,
+        decline_code=AUTHENTICATION if found == "action_required" else code if declined else None,
+        decline_message=error.get("message") if declined else None,
+        decline_advice=error.get("advice_code") if declined else None,
     )
 
 
@@ -227,7 +227,7 @@ def for_the_owner(invoice: ProcessorInvoice, declined: Declined) -> ProcessorInv
 # --- what is asked with ---
 
 
-def sorted_out(lines: Sequence[Line]) -> tuple[list[Line], dict[str, Any]]:
+def split_lines(lines: Sequence[Line]) -> tuple[list[Line], dict[str, Any]]:
     """The lines that cost something; what the others say stands at the foot of the invoice."""
     notes = "\n".join(line.description for line in lines if not line.amount_cents)
     return [line for line in lines if line.amount_cents], {"footer": notes} if notes else {}

@@ -56,7 +56,7 @@ def add_notice(
     content: Mapping[str, object],
     at: int,
 ) -> bool:
-    """Write a notice; its id is derived from its cause, so the same news a second time writes nothing.
+    """Write a notice; its id is derived from its cause, so the same cause a second time writes nothing.
 
     `content` is plain JSON: amounts in nano-dollars (`…_nanos`) or US cents (`…_cents`). Returns whether it was new.
     """

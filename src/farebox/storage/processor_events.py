@@ -47,11 +47,6 @@ def add_event(connection: Connection, event: Event, *, via: str, at: int) -> boo
     return connection.changes() == 1
 
 
-def find_event(connection: Connection, event_id: str) -> StoredEvent | None:
-    found = row(connection, f"SELECT {_COLUMNS} FROM processor_events WHERE event_id = ?", (event_id,))
-    return None if found is None else _event(found)
-
-
 def list_events(connection: Connection, *, failed: bool = False, limit: int = 100) -> list[StoredEvent]:
     """The newest events; `failed`: those that were given up, or failed and will be tried again."""
     where = "WHERE processed_at IS NULL AND (next_at IS NULL OR attempts > 0)" if failed else ""

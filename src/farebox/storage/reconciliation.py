@@ -22,12 +22,12 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
     """Amounts of the ledger's transfers named after the payment, in nano-dollars: one, if all is well."""
 
 
-class BookedClaim(msgspec.Struct, frozen=True, kw_only=True):
+class BookedClawback(msgspec.Struct, frozen=True, kw_only=True):
     """A refund or dispute, by the processor's name of it."""
 
     account_id: str
     payment_id: str
-    claim_id: str
+    processor_id: str
     state: str
     amount_cents: int
 
@@ -85,25 +85,27 @@ _DISPUTE = (
 )
 
 
-def refunds_since(connection: Connection, since: int) -> list[BookedClaim]:
+def refunds_since(connection: Connection, since: int) -> list[BookedClawback]:
     """Refunds that the processor knows, as far as something happened to them since."""
     where = "WHERE r.processor_id IS NOT NULL AND (r.created_at >= ? OR r.updated_at >= ?)"
-    return _claims(connection, _REFUND + where, (since, since))
+    return _clawbacks(connection, _REFUND + where, (since, since))
 
 
-def disputes_since(connection: Connection, since: int) -> list[BookedClaim]:
-    return _claims(connection, _DISPUTE + "WHERE d.created_at >= ? OR d.updated_at >= ?", (since, since))
+def disputes_since(connection: Connection, since: int) -> list[BookedClawback]:
+    return _clawbacks(connection, _DISPUTE + "WHERE d.created_at >= ? OR d.updated_at >= ?", (since, since))
 
 
-def refunds_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClaim]:
+def refunds_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClawback]:
     """Those of these refunds of the processor's that our books have."""
-    found = [claim for name in names for claim in _claims(connection, _REFUND + "WHERE r.processor_id = ?", (name,))]
-    return {claim.claim_id: claim for claim in found}
+    sql = _REFUND + "WHERE r.processor_id = ?"
+    found = [refund for name in names for refund in _clawbacks(connection, sql, (name,))]
+    return {refund.processor_id: refund for refund in found}
 
 
-def disputes_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClaim]:
+def disputes_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClawback]:
     """Those of these disputes that our books have."""
-    return {claim.claim_id: claim for claim in disputes_since(connection, 0) if claim.claim_id in names}
+    found = disputes_since(connection, 0)
+    return {dispute.processor_id: dispute for dispute in found if dispute.processor_id in names}
 
 
 def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
@@ -131,8 +133,10 @@ def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
     )
 
 
-def _claims(connection: Connection, sql: str, values: tuple[object, ...]) -> list[BookedClaim]:
+def _clawbacks(connection: Connection, sql: str, values: tuple[object, ...]) -> list[BookedClawback]:
     return [
-        BookedClaim(account_id=account_id, payment_id=payment_id, claim_id=claim_id, state=state, amount_cents=cents)
-        for account_id, payment_id, claim_id, state, cents in rows(connection, sql, values)
+        BookedClawback(
+            account_id=account_id, payment_id=payment_id, processor_id=processor_id, state=state, amount_cents=cents
+        )
+        for account_id, payment_id, processor_id, state, cents in rows(connection, sql, values)
     ]

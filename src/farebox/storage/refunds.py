@@ -22,7 +22,7 @@ _DISPUTE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class Clawback:
     """What refunds and disputes have taken of one top-up: of the money and of the credit."""
 
     refunded: int = 0
@@ -170,7 +170,7 @@ def contested(connection: Connection, bucket: int, account_id: str) -> bool:
 # --- what they take ---------------------------------------------------------------------------------------------------
 
 
-def claims_on(connection: Connection, bucket: int, top_up: TopUp) -> Claims:
+def clawback_of(connection: Connection, bucket: int, top_up: TopUp) -> Clawback:
     """What is taken of a top-up now: refunds that have not failed, disputes that are open or lost."""
     key = (bucket, top_up.account_id, top_up.top_up_id)
     mine = "bucket = ? AND account_id = ? AND top_up_id = ?"
@@ -186,20 +186,20 @@ def claims_on(connection: Connection, bucket: int, top_up: TopUp) -> Claims:
         "AND state IN ('open', 'lost')",
         key,
     )
-    return Claims(*refunded, *disputed)
+    return Clawback(*refunded, *disputed)
 
 
-def save_claims(connection: Connection, bucket: int, top_up: TopUp) -> Claims:
+def save_clawback(connection: Connection, bucket: int, top_up: TopUp) -> Clawback:
     """Write the sums of its refunds and disputes into the top-up's row."""
-    claims = claims_on(connection, bucket, top_up)
-    assert claims.money <= top_up.charge_cents, f"more is taken of {top_up.top_up_id} than was captured"
-    assert claims.credit <= top_up.credit_cents, f"more credit is taken of {top_up.top_up_id} than was bought"
+    clawback = clawback_of(connection, bucket, top_up)
+    assert clawback.money <= top_up.charge_cents, f"more is taken of {top_up.top_up_id} than was captured"
+    assert clawback.credit <= top_up.credit_cents, f"more credit is taken of {top_up.top_up_id} than was bought"
     connection.execute(
         "UPDATE top_ups SET refunded_cents = ?, disputed_cents = ?, clawed_cents = ? "
         "WHERE bucket = ? AND account_id = ? AND top_up_id = ?",
-        (claims.refunded, claims.disputed, claims.credit, bucket, top_up.account_id, top_up.top_up_id),
+        (clawback.refunded, clawback.disputed, clawback.credit, bucket, top_up.account_id, top_up.top_up_id),
     )
-    return claims
+    return clawback
 
 
 def unspent_cents(connection: Connection, bucket: int, top_up: TopUp, at: int) -> int:

@@ -31,7 +31,7 @@ _KEY = f"bucket = {_BUCKET} AND account_id = ? AND top_up_id = ?"
 
 
 class StaleLease(Exception):
-    """Another worker has the top-up by now, or it came to its end by other news. Nothing was written."""
+    """Another worker has the top-up by now, or it came to its end another way. Nothing was written."""
 
 
 def _quoted(states: tuple[str, ...]) -> str:

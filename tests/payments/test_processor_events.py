@@ -55,8 +55,7 @@ def made_up(kind: str, object_id: str, event_id: str = "evt_made_up", **fields: 
 
 
 def stored(shop: Shop, event_id: str = "evt_made_up") -> StoredEvent:
-    found = shop.read(lambda c: inbox.find_event(c, event_id))
-    assert found is not None
+    [found] = [event for event in all_stored(shop) if event.event_id == event_id]
     return found
 
 
