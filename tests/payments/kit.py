@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import httpx
 
+from fake_stripe import start_fake_stripe
 from farebox.billing import auto_top_up, cards, top_up
 from farebox.clock import RandomIds
-from farebox.demo.stripe.server import start_fake_stripe
 from farebox.ledger.commands import Grant, Hold, Settle
 from farebox.ledger.ledger import ledger_of
 from farebox.money import NANOS_PER_CENT

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import stripe
 
-from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
+from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.payments.stripe import StripeProcessor
 
 WEBHOOK_SECRET = "whsec_of_the_tests"

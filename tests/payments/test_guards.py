@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_stripe.cards import DECLINES
 from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS, month_start, next_month
-from farebox.demo.stripe.cards import DECLINES
 from farebox.money import NANOS_PER_CENT
 from farebox.payments import declines, guards
 from farebox.payments.attempts import Attempt, AttemptOutcome

@@ -22,9 +22,9 @@ import httpx
 import stripe
 import uvloop
 
+from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, cards, processor_events, refund, top_up
 from farebox.clock import RandomIds
-from farebox.demo.stripe.server import RunningFakeStripe, start_fake_stripe
 from farebox.ledger.ledger import ledger_of
 from farebox.payments.stripe import StripeProcessor
 from farebox.providers.http1.pool import PooledUpstream

@@ -47,10 +47,11 @@ def fake_stripe(
         typer.echo("Whoever reaches this address controls the fake Stripe: it is for a machine of your own.", err=True)
     if webhook is not None and webhook_secret is None:
         raise typer.BadParameter("give the secret that its receiver checks", param_hint="--webhook-secret")
+    need_fake_stripe()
     import uvloop
 
-    from farebox.demo.stripe.server import serve_until_stopped
-    from farebox.http.server import AddressInUse
+    from fake_stripe import AddressInUse
+    from fake_stripe.command import serve_until_stopped
 
     serving = serve_until_stopped(
         host=host,
@@ -65,6 +66,18 @@ def fake_stripe(
         uvloop.run(serving)
     except AddressInUse as error:
         raise Stopped(str(error)) from error
+
+
+def need_fake_stripe() -> None:
+    """Raises Stopped where the package is not installed: only the demo and the tests need it."""
+    try:
+        import fake_stripe  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "fake_stripe":
+            raise
+        raise Stopped(
+            "the fake Stripe is not installed: run `pip install ./packages/fake_stripe` in Farebox's sources"
+        ) from error
 
 
 def _announce(url: str, *, as_json: bool) -> None:

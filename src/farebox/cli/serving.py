@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 import farebox
+from farebox.cli.fake_stripe import need_fake_stripe
 from farebox.cli.output import show
 from farebox.cli.session import Stopped, make_data_dir, session_of
 from farebox.cli.values import AsJson
@@ -61,6 +62,8 @@ def serve(
             "an SQLite database is served by one process: leave --workers away, or set FAREBOX_DATABASE_URL to a "
             "PostgreSQL database (docs/postgresql.md)"
         )
+    if demo and not settings.stripe_secret_key:
+        need_fake_stripe()
     if welcome:
         from farebox.cli.welcome import prepare
 

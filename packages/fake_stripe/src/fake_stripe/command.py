@@ -1,0 +1,65 @@
+"""`fake-stripe`: the fake Stripe in a process of its own."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fake_stripe.server import AddressInUse, start_fake_stripe
+
+
+async def serve_until_stopped(
+    *,
+    host: str,
+    port: int,
+    state: Path | None,
+    webhook_url: str | None,
+    webhook_secret: str | None,
+    public_url: str | None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until the process is interrupted. `on_ready` is told the address. Raises AddressInUse."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    started = start_fake_stripe(
+        host=host,
+        port=port,
+        state=state,
+        webhook_url=webhook_url,
+        webhook_secret=webhook_secret,
+        public_url=public_url,
+    )
+    async with await started as fake:
+        on_ready(fake.url)
+        await stopped.wait()
+
+
+def main() -> None:
+    """Run a fake Stripe alone until it is interrupted."""
+    parser = argparse.ArgumentParser(prog="fake-stripe", description="A local Stripe for demo and tests. No money.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; whoever reaches it controls it")
+    parser.add_argument("--port", type=int, default=12111, help="port to listen on; 0: any free one (printed)")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keeps its objects; else they are in memory")
+    parser.add_argument("--webhook", metavar="URL", help="told of every event, signed")
+    parser.add_argument("--webhook-secret", metavar="SECRET", help="what the events are signed with: whsec_…")
+    parser.add_argument("--public-url", metavar="URL", help="under which browsers reach its pages, where not its own")
+    options = parser.parse_args()
+    if options.webhook is not None and options.webhook_secret is None:
+        parser.error("--webhook needs --webhook-secret: the secret that its receiver checks")
+    try:
+        asyncio.run(
+            serve_until_stopped(
+                host=options.host,
+                port=options.port,
+                state=options.state,
+                webhook_url=options.webhook,
+                webhook_secret=options.webhook_secret,
+                public_url=options.public_url,
+                on_ready=lambda url: print(f"fake Stripe on {url}", flush=True),
+            )
+        )
+    except AddressInUse as error:
+        sys.exit(f"fake-stripe: {error}")

@@ -1,0 +1,70 @@
+"""One HTTP exchange over ASGI: a request's head and body in; status, headers and body out, or an answer cut short."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+HeaderList: TypeAlias = list[tuple[str, str]]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+_ENDLESS = ("content-length", str(10**12))
+
+
+class BodyTooLarge(Exception):
+    """The request body is longer than the limit."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection; what is sent further reaches nobody."""
+
+
+class Exchange:
+    """What one ASGI call carries. Answer at most once, by `answer` or by `break_off`."""
+
+    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        """Percent-decoded."""
+        self.query: str = scope["query_string"].decode("latin-1")
+        """Without the question mark, as it came."""
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        """Names are lower case; of a header that came more than once, the last."""
+        self._receive = receive
+        self._send = send
+
+    async def body(self, limit: int) -> bytes:
+        """The whole request body. Raises BodyTooLarge above `limit` bytes, at once where the head declares more;
+        ClientGone."""
+        if int(self.headers.get("content-length", 0)) > limit:
+            raise BodyTooLarge
+        body, more = b"", True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise BodyTooLarge
+            more = message.get("more_body", False)
+        return body
+
+    async def gone(self) -> None:
+        """Wait until the client has closed the connection; after `body`."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """Nothing happens where the client has gone."""
+        await self._start(status, [*headers, ("content-length", str(len(body)))])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def break_off(self) -> None:
+        """Begin an answer that ends in its first byte: ASGI cannot reset a connection, but the server closes one whose
+        answer is shorter than its content-length."""
+        await self._start(200, [("content-type", "application/json"), _ENDLESS])
+        await self._send({"type": "http.response.body", "body": b"{", "more_body": True})
+
+    async def _start(self, status: int, headers: HeaderList) -> None:
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})

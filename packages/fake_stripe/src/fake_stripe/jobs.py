@@ -1,0 +1,26 @@
+"""What is due at a time of the fake's clock: sessions expire, refunds are decided, drafts are finalized."""
+
+from collections.abc import Callable
+
+from fake_stripe import checkout, collecting, refunds
+from fake_stripe.world import Cause, World
+
+_ACTS: dict[str, Callable[[World, str], None]] = {
+    "advance": collecting.advance,
+    "expire": checkout.expire_due,
+    "fails": refunds.fail,
+    "pending": refunds.succeed,
+}
+
+
+def run_due(world: World) -> int | None:
+    """Do what is due. The time of the next, None where nothing waits."""
+    soonest = None
+    for known in world.store.all("_job"):
+        if known["at"] > world.now():
+            soonest = known["at"] if soonest is None else min(soonest, known["at"])
+            continue
+        world.store.remove(known)
+        world.cause = Cause()
+        _ACTS[known["act"]](world, known["of"])
+    return soonest

@@ -1,0 +1,124 @@
+"""Where the objects are: in memory, in the order in which they were made, and in a file where one is named.
+
+The file is a journal of JSON lines, an object's newest line counting; it is rewritten without the older ones at every
+start. A torn last line, of a process that was killed, is left out.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from fake_stripe.errors import Json, no_such
+
+_NAMES = {
+    "payment_intent": "payment_intent",
+    "payment_method": "PaymentMethod",
+    "setup_intent": "setupintent",
+    "checkout.session": "checkout.session",
+}
+
+
+class Store:
+    """All objects, by kind and id. Whoever changes one takes it with `find` or `get`, so that the journal sees it."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self._kinds: dict[str, dict[str, Json]] = {}
+        self._by_id: dict[str, Json] = {}
+        self._touched: dict[str, None] = {}
+        self._written: dict[str, str] = {}
+        self._path = state
+        self._file: IO[str] | None = None
+        if state is not None:
+            self._load(state)
+
+    def add(self, thing: Json) -> Json:
+        """Keep a new object."""
+        self._kinds.setdefault(thing["object"], {})[thing["id"]] = thing
+        self._by_id[thing["id"]] = thing
+        self._touched[thing["id"]] = None
+        return thing
+
+    def find(self, kind: str, object_id: str | None) -> Json | None:
+        thing = self._kinds.get(kind, {}).get(object_id or "")
+        if thing is not None:
+            self._touched[thing["id"]] = None
+        return thing
+
+    def get(self, kind: str, object_id: str, *, param: str = "id") -> Json:
+        """Raises StripeError: `param` is the parameter that named it, `id` the URL."""
+        thing = self.find(kind, object_id)
+        if thing is None or (thing.get("deleted") and param != "id"):
+            raise no_such(_NAMES.get(kind, kind.replace("_", " ")), object_id, param=param)
+        return thing
+
+    def any(self, object_id: str) -> Json | None:
+        """Of whatever kind; not to be changed."""
+        return self._by_id.get(object_id)
+
+    def remove(self, thing: Json) -> None:
+        self._kinds[thing["object"]].pop(thing["id"], None)
+        self._by_id.pop(thing["id"], None)
+        self._touched[thing["id"]] = None
+
+    def all(self, kind: str) -> Iterator[Json]:
+        """Oldest first. Not to be changed: `find` what is."""
+        return iter(list(self._kinds.get(kind, {}).values()))
+
+    def newest(self, kind: str) -> Iterator[Json]:
+        """Newest first."""
+        return iter(list(reversed(self._kinds.get(kind, {}).values())))
+
+    def count(self, kind: str) -> int:
+        return len(self._kinds.get(kind, {}))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kinds.clear()
+        self._by_id.clear()
+        self._touched.clear()
+        self._written.clear()
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
+
+    def flush(self) -> None:
+        """Write what has changed since the last time."""
+        if self._file is None:
+            self._touched.clear()
+            return
+        for object_id in self._touched:
+            thing = self._by_id.get(object_id)
+            line = json.dumps({"gone": object_id} if thing is None else thing, separators=(",", ":"))
+            if self._written.get(object_id) != line:
+                self._written[object_id] = line
+                self._file.write(line + "\n")
+        self._touched.clear()
+        self._file.flush()
+
+    def close(self) -> None:
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _load(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_text(errors="replace").split("\n"):
+                with contextlib.suppress(ValueError):
+                    self._restore(json.loads(line))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        self._file = os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
+        self.flush()
+        fresh.replace(path)
+
+    def _restore(self, thing: Json) -> None:
+        if "gone" in thing:
+            known = self._by_id.get(thing["gone"])
+            if known is not None:
+                self.remove(known)
+        else:
+            self.add(thing)

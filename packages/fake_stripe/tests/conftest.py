@@ -1,0 +1,36 @@
+"""Fakes of the tests: one for all that only make customers of their own, one for those that steer it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from support import SECRET, Fake, Receiver, running_fake
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Fake]:
+    with running_fake() as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(shared: Fake) -> Iterator[Fake]:
+    """The same server, empty."""
+    shared.control("DELETE", "state")
+    yield shared
+    shared.control("DELETE", "state")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    served = Receiver()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def told(fake: Fake, receiver: Receiver) -> Fake:
+    """A fake that tells the receiver of everything."""
+    answer = fake.http.post("/_config/webhooks/w1", json={"url": receiver.url, "secret": SECRET})
+    assert answer.status_code == 200
+    return fake
