@@ -68,7 +68,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
+class Completion:
     """What one choice says (all choices say the same)."""
 
     pieces: list[str]
@@ -98,13 +98,13 @@ class Endpoint(NamedTuple):
     reply: Callable[[Ask, Directives, Mark], Reply]
 
 
-def compose(ask: Ask, told: Directives) -> Composed:
+def complete(ask: Ask, told: Directives) -> Completion:
     """The answer: deterministic, within `max_tokens`, its usage exact."""
     limit = ask.max_tokens if ask.max_tokens is not None else 1 << 62
     reasoning = min(told.reasoning, limit)
     room = limit - reasoning
     if ask.tool is not None and ask.tool.tokens <= room:
-        return Composed([], ask.tool, "tool", _counts(ask, told, ask.tool.tokens, reasoning))
+        return Completion([], ask.tool, "tool", _counts(ask, told, ask.tool.tokens, reasoning))
     words = _sentence(ask.text, told.tokens)
     finish: Finish = "stop"
     if len(words) > room:
@@ -112,7 +112,7 @@ def compose(ask: Ask, told: Directives) -> Composed:
     if told.big:
         words = _stretched(len(words), told.big)
     pieces = [word if not i else " " + word for i, word in enumerate(words)]
-    return Composed(pieces, None, finish, _counts(ask, told, len(words), reasoning))
+    return Completion(pieces, None, finish, _counts(ask, told, len(words), reasoning))
 
 
 def reported(usage: Json, told: Directives, *, stream: bool = False) -> Json | None:

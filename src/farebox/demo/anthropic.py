@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from farebox.demo.answering import (
     FAILURE,
     SSE_HEADERS,
-    Composed,
+    Completion,
     Counts,
     Dialect,
     Endpoint,
     Event,
     Mark,
     Reply,
-    compose,
+    complete,
     json_reply,
     named_sse,
     reported,
@@ -77,7 +77,7 @@ def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = compose(ask, told)
+    answer = complete(ask, told)
     if ask.stream:
         failure = named_sse(_error(529, FAILURE))
         events = _events(ask, told, answer, mark)
@@ -99,7 +99,7 @@ def _message(ask: Ask, mark: Mark) -> Json:
     }
 
 
-def _block(answer: Composed, mark: Mark) -> Json:
+def _block(answer: Completion, mark: Mark) -> Json:
     if answer.tool is None:
         return {"type": "text", "text": answer.text}
     return {
@@ -110,7 +110,7 @@ def _block(answer: Composed, mark: Mark) -> Json:
     }
 
 
-def _events(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, answer: Completion, mark: Mark) -> Iterator[Event]:
     usage = _usage(answer.counts)
     # As the real one: the first event already reports an output token, and the last one's figure replaces it.
     first = reported(usage | {"output_tokens": min(1, answer.counts.output)}, told, stream=True)
@@ -129,7 +129,7 @@ def _events(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterato
     yield Event(named_sse({"type": "message_stop"}))
 
 
-def _deltas(answer: Composed) -> Iterator[tuple[Json, int]]:
+def _deltas(answer: Completion) -> Iterator[tuple[Json, int]]:
     for piece in answer.pieces:
         yield {"type": "text_delta", "text": piece}, 1
     if answer.tool is not None:

@@ -6,14 +6,14 @@ from farebox.demo.answering import (
     FAILURE,
     JSON_HEADERS,
     SSE_HEADERS,
-    Composed,
+    Completion,
     Counts,
     Dialect,
     Endpoint,
     Event,
     Mark,
     Reply,
-    compose,
+    complete,
     json_reply,
     reported,
     sse,
@@ -90,7 +90,7 @@ def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = compose(ask, told)
+    answer = complete(ask, told)
     if not ask.stream:
         chunk = _chunk(ask, mark, _parts(answer), _FINISH[answer.finish])
         body = with_usage(chunk, "usageMetadata", reported(_usage(answer.counts), told))
@@ -116,7 +116,7 @@ def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
     yield Event(b"]")
 
 
-def _chunks(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterator[tuple[Json, int]]:
+def _chunks(ask: Ask, told: Directives, answer: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
     """One chunk a word; each reports the usage so far, the last one with the reason why it ends."""
     counts = answer.counts
     bodies = [[{"text": piece}] for piece in answer.pieces] or [_parts(answer)]
@@ -142,7 +142,7 @@ def _chunk(ask: Ask, mark: Mark, parts: list[Json], finish: str | None) -> Json:
     }
 
 
-def _parts(answer: Composed) -> list[Json]:
+def _parts(answer: Completion) -> list[Json]:
     if answer.tool is None:
         return [{"text": answer.text}]
     return [{"functionCall": {"name": answer.tool.name, "args": answer.tool.arguments}}]

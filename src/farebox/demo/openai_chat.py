@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from farebox.demo.answering import (
     FAILURE,
     SSE_HEADERS,
-    Composed,
+    Completion,
     Counts,
     Dialect,
     Endpoint,
     Event,
     Mark,
     Reply,
-    compose,
+    complete,
     json_reply,
     reported,
     sse,
@@ -78,7 +78,7 @@ def _read(call: Call) -> Ask:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = compose(ask, told)
+    answer = complete(ask, told)
     base: Json = {"id": f"chatcmpl-demo-{mark.serial}", "created": mark.created, "model": ask.model}
     if ask.stream:
         events = _events(ask, told, answer, base)
@@ -98,7 +98,7 @@ def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
     return json_reply(ask, with_usage(body, "usage", reported(_usage(answer.counts), told)), answer.counts.output)
 
 
-def _message(answer: Composed, serial: int) -> Json:
+def _message(answer: Completion, serial: int) -> Json:
     if answer.tool is None:
         return {"role": "assistant", "content": answer.text, "refusal": None}
     function = {"name": answer.tool.name, "arguments": answer.tool.text}
@@ -106,7 +106,7 @@ def _message(answer: Composed, serial: int) -> Json:
     return {"role": "assistant", "content": None, "refusal": None, "tool_calls": calls}
 
 
-def _events(ask: Ask, told: Directives, answer: Composed, base: Json) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, answer: Completion, base: Json) -> Iterator[Event]:
     options = ask.body.get("stream_options")
     asked = isinstance(options, dict) and options.get("include_usage") is True
     base = base | {"object": "chat.completion.chunk", "system_fingerprint": "fp_demo"}
@@ -130,7 +130,7 @@ def _events(ask: Ask, told: Directives, answer: Composed, base: Json) -> Iterato
     yield Event(_DONE)
 
 
-def _deltas(answer: Composed, call_id: str) -> Iterator[tuple[Json, int]]:
+def _deltas(answer: Completion, call_id: str) -> Iterator[tuple[Json, int]]:
     for piece in answer.pieces:
         yield {"content": piece}, 1
     if answer.tool is None:

@@ -7,7 +7,7 @@ import re
 import struct
 import zlib
 
-from farebox.demo.answering import Counts, Endpoint, Mark, Reply, compose, json_reply, reported, with_usage
+from farebox.demo.answering import Counts, Endpoint, Mark, Reply, complete, json_reply, reported, with_usage
 from farebox.demo.asking import (
     DEFAULT_MODEL,
     Ask,
@@ -172,7 +172,7 @@ def _form(content_type: str, body: bytes) -> dict[str, bytes]:
 
 
 def _transcription(ask: Ask, told: Directives, _mark: Mark) -> Reply:
-    answer = compose(ask, told)
+    answer = complete(ask, told)
     if ask.body["format"] == "text":
         return Reply(
             headers=[("content-type", "text/plain; charset=utf-8")],

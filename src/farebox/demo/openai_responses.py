@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from farebox.demo.answering import (
     FAILURE,
     SSE_HEADERS,
-    Composed,
+    Completion,
     Counts,
     Endpoint,
     Event,
     Mark,
     Reply,
-    compose,
+    complete,
     json_reply,
     named_sse,
     reported,
@@ -49,7 +49,7 @@ def _read(call: Call) -> Ask:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = compose(ask, told)
+    answer = complete(ask, told)
     if ask.stream:
         events = _events(ask, told, answer, mark)
         return Reply(headers=SSE_HEADERS, events=events, failure=_FAILURE, input_tokens=ask.input_tokens)
@@ -57,7 +57,7 @@ def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
     return json_reply(ask, _response(ask, mark, answer, usage), answer.counts.output)
 
 
-def _events(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, answer: Completion, mark: Mark) -> Iterator[Event]:
     started = _response(ask, mark, None, None)
     ended = _response(ask, mark, answer, reported(_usage(answer.counts), told, stream=True))
     frames = [
@@ -70,7 +70,7 @@ def _events(ask: Ask, told: Directives, answer: Composed, mark: Mark) -> Iterato
         yield Event(named_sse({**data, "sequence_number": number}), tokens)
 
 
-def _text_events(answer: Composed, mark: Mark) -> Iterator[tuple[Json, int]]:
+def _text_events(answer: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
     item = _item(answer, mark)
     place: Json = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     opening = {**item, "status": "in_progress", "content": []}
@@ -83,7 +83,7 @@ def _text_events(answer: Composed, mark: Mark) -> Iterator[tuple[Json, int]]:
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
 
 
-def _tool_events(answer: Composed, mark: Mark) -> Iterator[tuple[Json, int]]:
+def _tool_events(answer: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
     item = _item(answer, mark)
     place: Json = {"item_id": item["id"], "output_index": 0}
     opening = {**item, "status": "in_progress", "arguments": ""}
@@ -97,7 +97,7 @@ def _tool_events(answer: Composed, mark: Mark) -> Iterator[tuple[Json, int]]:
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
 
 
-def _response(ask: Ask, mark: Mark, answer: Composed | None, usage: Json | None) -> Json:
+def _response(ask: Ask, mark: Mark, answer: Completion | None, usage: Json | None) -> Json:
     """The response object: as it begins (no answer yet) or as it ends."""
     short = answer is not None and answer.finish == "length"
     return {
@@ -126,7 +126,7 @@ def _response(ask: Ask, mark: Mark, answer: Composed | None, usage: Json | None)
     }
 
 
-def _item(answer: Composed, mark: Mark) -> Json:
+def _item(answer: Completion, mark: Mark) -> Json:
     status = "incomplete" if answer.finish == "length" else "completed"
     if answer.tool is None:
         content = [_part(answer.text)]
