@@ -7,6 +7,10 @@ ten milliseconds over one connection, and its times are taken: alone, then besid
 and over on eight connections; in turn, so that what else the machine does falls on both. The hostile client is a
 process of its own that has its bodies ready and runs at the lowest priority: with two cores it takes what the gateway,
 its helpers and the measuring client leave. It has a cent of credit.
+
+Part of what is seen is not the gateway's: other programs take the two cores too. Therefore the same again, as the
+floor: the bodies go, as often as the gateway took them, to a program that only receives them, while another keeps one
+core busy at the lowest priority, as a helper does.
 """
 
 import argparse
@@ -33,6 +37,7 @@ from bench.served import Farebox, mock_upstream, run, serving, set_up
 
 CONNECTIONS = 8
 EVERY_SECONDS = 0.01
+OURSELVES = (sys.executable, "-m", "bench.hostile.latency")
 SETTLE_SECONDS = 1.0
 """After an attack has begun or ended, before times are taken again."""
 CALL = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -66,10 +71,11 @@ def times(served: Farebox, seconds: float) -> list[float]:
 
 
 @contextlib.contextmanager
-def attacked(served: Farebox, at: tuple[str, str], kind: str) -> Iterator[dict[str, int]]:
-    """Have the body sent on all connections meanwhile. Filled in at the end: how often each status was answered."""
+def attacked(port: int, at: tuple[str, str], kind: str, pace: float = 0) -> Iterator[dict[str, int]]:
+    """Have the body sent on all connections meanwhile; with `pace`, so many in a second at most. Filled in at the end:
+    how often each status was answered."""
     told: dict[str, int] = {}
-    command = [sys.executable, "-m", "bench.hostile.latency", "--attack", kind, str(served.port), *at]
+    command = [*OURSELVES, "--attack", kind, str(port), *at, str(pace)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -81,7 +87,51 @@ def attacked(served: Farebox, at: tuple[str, str], kind: str) -> Iterator[dict[s
         time.sleep(SETTLE_SECONDS)
 
 
-def attack(kind: str, port: int, path: str, authorization: str) -> None:
+@contextlib.contextmanager
+def busy_without_gateway() -> Iterator[int]:
+    """A program that receives bodies and does nothing else, at this port, and one that keeps a core busy."""
+    with (
+        subprocess.Popen([*OURSELVES, "--discard"], stdout=subprocess.PIPE, text=True) as receiver,
+        subprocess.Popen([*OURSELVES, "--busy"]) as busy,
+    ):
+        assert receiver.stdout is not None
+        try:
+            yield int(receiver.stdout.readline())
+        finally:
+            receiver.kill()
+            busy.kill()
+
+
+def discard() -> None:
+    """Until it is killed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            sock, _ = listener.accept()
+            threading.Thread(target=_discard_from, args=(sock,), daemon=True).start()
+
+
+def _discard_from(sock: socket.socket) -> None:
+    buffer = bytearray(2**18)
+    with contextlib.suppress(OSError), sock:
+        while head := sock.recv(2**12):
+            while b"\r\n\r\n" not in head:
+                head += sock.recv(2**12)
+            lines, _, body = head.partition(b"\r\n\r\n")
+            left = int(lines.rpartition(b"content-length: ")[2]) - len(body)
+            while left:
+                left -= sock.recv_into(buffer, min(left, len(buffer)))
+            sock.sendall(b"HTTP/1.1 402 Payment Required\r\ncontent-length: 0\r\n\r\n")
+
+
+def keep_busy() -> None:
+    """Until it is killed."""
+    os.nice(19)
+    while True:
+        pass
+
+
+def attack(kind: str, port: int, path: str, authorization: str, pace: float) -> None:
     """Until the standard input ends."""
     os.nice(19)
     body = BODIES[kind]()
@@ -91,7 +141,7 @@ def attack(kind: str, port: int, path: str, authorization: str) -> None:
     request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
     statuses: Counter[str] = Counter()
     threads = [
-        threading.Thread(target=_send_on, args=(request, port, statuses), daemon=True) for _ in range(CONNECTIONS)
+        threading.Thread(target=_send_on, args=(request, port, statuses, pace), daemon=True) for _ in range(CONNECTIONS)
     ]
     for thread in threads:
         thread.start()
@@ -101,10 +151,12 @@ def attack(kind: str, port: int, path: str, authorization: str) -> None:
     os._exit(0)
 
 
-def _send_on(request: bytes, port: int, statuses: Counter[str]) -> None:
+def _send_on(request: bytes, port: int, statuses: Counter[str], pace: float) -> None:
+    every = CONNECTIONS / pace if pace else 0
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
             while True:
+                begun = time.perf_counter()
                 with contextlib.suppress(OSError):  # refused before all of it was read: the answer is there
                     sock.sendall(request)
                 answer = http.client.HTTPResponse(sock)
@@ -115,6 +167,7 @@ def _send_on(request: bytes, port: int, statuses: Counter[str]) -> None:
                     statuses["none"] += 1
                     break
                 statuses[str(answer.status)] += 1
+                time.sleep(max(0.0, every - (time.perf_counter() - begun)))
                 if answer.will_close:
                     break
 
@@ -131,13 +184,17 @@ def measure(
     for kind in kinds:
         alone: list[float] = []
         beside: list[float] = []
+        floor: list[float] = []
         statuses: Counter[str] = Counter()
         for _ in range(rounds):
             alone += times(served, seconds)
-            with attacked(served, at, kind) as told:
+            with attacked(served.port, at, kind) as told:
                 beside += times(served, seconds)
             statuses.update(told)
-        row = {"kind": kind, "answers": dict(statuses), "alone": alone, "beside": beside}
+            pace = sum(told.values()) / (seconds + SETTLE_SECONDS)
+            with busy_without_gateway() as port, attacked(port, at, kind, pace):
+                floor += times(served, seconds)
+        row = {"kind": kind, "answers": dict(statuses), "alone": alone, "beside": beside, "floor": floor}
         rows.append(row)
         print(line(row), flush=True)
     return rows
@@ -145,34 +202,47 @@ def measure(
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
-    alone, beside = row["alone"], row["beside"]
+    alone, beside, floor = row["alone"], row["beside"], row["floor"]
     said = ", ".join(f"{count} × {status}" for status, count in sorted(row["answers"].items()))
-    ratio = p(beside, 99) / p(alone, 99)
+    ratio, least = p(beside, 99) / p(alone, 99), p(floor, 99) / p(alone, 99)
     return (
         f"| {row['kind']} | {said} | {p(alone, 50):.1f} / {p(alone, 99):.1f} | {p(beside, 50):.1f} / "
-        f"{p(beside, 99):.1f} | {max(beside):.0f} | {ratio:.1f} |"
+        f"{p(beside, 99):.1f} | {max(beside):.0f} | {ratio:.1f} | {least:.1f} |"
     )
 
 
 def main() -> None:
-    """Print a table."""
+    """The command line; also that of the programs beside the one that measures."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile.latency", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", default="", help="parts of names, with commas")
-    parser.add_argument("--attack", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--attack", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--discard", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--busy", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attack:
-        kind, port, path, authorization = options.attack
-        attack(kind, int(port), path, authorization)
-        return
+        kind, port, path, authorization, pace = options.attack
+        attack(kind, int(port), path, authorization, float(pace))
+    elif options.discard:
+        discard()
+    elif options.busy:
+        keep_busy()
+    else:
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure, and print a table."""
     words = options.kinds.split(",")
     kinds = [kind for kind in BODIES if any(word in kind for word in words)]
     print(
         f"{os.cpu_count()} cores; {machine.busy():.0%} of them taken by other programs; {machine.commit()}", flush=True
     )
-    print("| the other account sends | answers | alone p50 / p99 ms | beside p50 / p99 ms | longest | p99 ratio |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    print(
+        "| the other account sends | answers | alone p50 / p99 ms | beside p50 / p99 ms | longest | p99 ratio | floor |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as name, mock_upstream(build()["mock_upstream"]) as mock:
         folder = Path(name)
         targets = set_up(folder, mock)
