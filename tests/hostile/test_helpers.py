@@ -13,7 +13,7 @@ import pytest
 
 from farebox.decoding import TooLarge
 from farebox.memfile import LargeBody, MemoryFile, whole
-from farebox.offload import Busy, Died, Pool, TooMuch
+from farebox.offload import Busy, Died, Pool, Stopping, TooMuch
 from farebox.offload import pool as pools
 from farebox.offload.decode import decode_into
 from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
@@ -155,6 +155,23 @@ async def test_what_is_written_to_a_file_is_there() -> None:
     assert whole(LargeBody(file, ((0, size),))) == b"word " * 100_000
     with pytest.raises(TooLarge):
         await pool.run("a", decode_into, body, ["gzip"], 2**10, into=MemoryFile(), raises=(TooLarge,))
+    await pool.close()
+
+
+async def test_what_is_early_is_refused_before_a_stop_and_the_rest_is_done() -> None:
+    pool = Pool(1)
+    first = asyncio.create_task(pool.run("a", re.match, *A_WHILE, early=True))
+    await asyncio.sleep(0)
+    early = asyncio.create_task(pool.run("a", bytes.upper, b"word", early=True))
+    late = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
+    await asyncio.sleep(0)
+    pool.refuse_early()
+    with pytest.raises(Stopping):
+        await early
+    with pytest.raises(Stopping):
+        await pool.run("a", bytes.upper, b"word", early=True)
+    assert await first is None
+    assert await late == b"WORD"
     await pool.close()
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import brotli
@@ -15,11 +17,12 @@ import pytest
 from farebox.http import call_body
 from farebox.http.credentials import QUERY_FIELDS_MAX
 from farebox.http.server.reader import CHUNK_BYTES_MIN, CHUNKS_FREE
+from farebox.offload import Died
 from farebox.offload.decode import decode_into
-from tests.calls.kit import eventually
+from tests.calls.kit import eventually, until
 from tests.calls.wire import COMPAT, Wire, chat_body
 from tests.http.serving import Asked, serving
-from tests.support import Customer, Farebox
+from tests.support import Customer, Farebox, running_farebox
 
 MIB = 2**20
 HEAD = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -121,11 +124,7 @@ async def test_a_body_whose_client_goes_is_not_read(farebox: Farebox, customer: 
     """It waits for a helper, while the account's one is busy."""
     helpers, held = farebox.services.helpers, farebox.services.held
 
-    async def occupy() -> "asyncio.Future[Any]":
-        never = helpers.run(customer.account_id, re.match, b"(a+)+$", b"a" * 60 + b"b")
-        return asyncio.ensure_future(never)
-
-    busy = await asyncio.to_thread(farebox.run, occupy())
+    busy = await asyncio.to_thread(farebox.run, occupied(customer))
     for coded in (False, True):
         body = chat_body("Hi " * MIB)
         headers = dict(customer.headers)
@@ -149,3 +148,21 @@ async def test_a_body_whose_client_goes_is_not_read(farebox: Farebox, customer: 
             helper.break_off()
 
     await asyncio.to_thread(farebox.run, free())
+
+
+async def occupied(customer: Customer) -> "asyncio.Future[Any]":
+    """Have the account's helper at work, for as long as it may be."""
+    never = customer.farebox.services.helpers.run(customer.account_id, re.match, b"(a+)+$", b"a" * 60 + b"b")
+    return asyncio.ensure_future(never)
+
+
+def test_a_stop_does_not_wait_for_bodies_that_wait_to_be_read(tmp_path: Path) -> None:
+    with running_farebox(tmp_path) as farebox, ThreadPoolExecutor(1) as beside:
+        customer = farebox.funded()
+        busy = farebox.run(occupied(customer))
+        asked = beside.submit(customer.chat, "word " * MIB)
+        until(lambda: farebox.services.helpers.waiting == 1, "a body that waits to be read")
+        farebox.stop()
+        answer = asked.result()
+        assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, 2912)
+        assert isinstance(busy.exception(), Died)

@@ -30,7 +30,6 @@ from farebox.errors import (
     PROVIDER_UNAVAILABLE,
     PROVIDER_UNKNOWN,
     RATE_LIMITED,
-    SHUTTING_DOWN,
     TOO_MANY_CALLS,
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
@@ -48,7 +47,7 @@ from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
-from farebox.http.take_apart import take_apart
+from farebox.http.take_apart import shutting_down, take_apart
 from farebox.memfile import part_of
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
@@ -168,8 +167,10 @@ class DataPlane:
             self._in_flight.discard(task)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse further calls and wait for those in flight; those that take longer are cut and settled."""
+        """Refuse further calls, those too whose bodies wait to be read, and wait for those in flight; those that take
+        longer are cut and settled."""
         self._draining = True
+        self._services.helpers.refuse_early()
         if self._in_flight:
             _, late = await asyncio.wait(self._in_flight, timeout=grace_seconds)
             for task in late:
@@ -182,7 +183,7 @@ class DataPlane:
     ) -> None:
         services = self._services
         if self._draining:
-            raise Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=1)
+            raise shutting_down()
         _check_database(services)
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")

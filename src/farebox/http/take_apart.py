@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from farebox.calls.watch import Interrupted, Watch
-from farebox.errors import BODY_TOO_COMPLEX, INVALID_REQUEST, READERS_BUSY, Problem
+from farebox.errors import BODY_TOO_COMPLEX, INVALID_REQUEST, READERS_BUSY, SHUTTING_DOWN, Problem
 from farebox.memfile import Body, MemoryFile
-from farebox.offload import Busy, Died, TooMuch
+from farebox.offload import Busy, Died, Stopping, TooMuch
 from farebox.providers.audio.length import TooLong, at_once
 from farebox.providers.formats.base import InvalidRequest, TooComplex
 from farebox.providers.formats.bounds import is_light
@@ -44,11 +44,12 @@ async def in_helper(
     into: MemoryFile | None = None,
     raises: tuple[type[Exception], ...],
 ) -> T:
-    """See offload.Pool.run. Raises what is in `raises`, and Problem: BODY_TOO_COMPLEX, READERS_BUSY; Interrupted where
-    the client goes meanwhile: then what has not begun is not done."""
+    """See offload.Pool.run. Raises what is in `raises`, and Problem: BODY_TOO_COMPLEX, READERS_BUSY, SHUTTING_DOWN;
+    Interrupted where the client goes meanwhile: then what has not begun is not done."""
     try:
         with watch.waiting(services.settings.call_timeout_ms / 1000):
-            return await services.helpers.run(account_id, function, body, *args, into=into, raises=raises)
+            run = services.helpers.run
+            return await run(account_id, function, body, *args, into=into, raises=raises, early=True)
     except Interrupted as interrupted:
         if interrupted.reason == "client_gone":
             raise
@@ -57,8 +58,15 @@ async def in_helper(
         raise Problem(BODY_TOO_COMPLEX, f"Reading the body takes too much {error}.") from error
     except Busy as error:
         raise busy("Too many large bodies wait to be read.") from error
+    except Stopping as error:
+        raise shutting_down() from error
     except Died as error:
         raise busy("The body was not read.") from error
+
+
+def shutting_down() -> Problem:
+    """What is told to a caller whose call has not begun when the server stops."""
+    return Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=RETRY_SECONDS)
 
 
 def busy(message: str) -> Problem:

@@ -5,7 +5,7 @@ processes are few, started when there is work, ended when there is none, and bou
 one account sends costs only that account.
 """
 
-from farebox.offload.pool import BeginHelper, Busy, Died, Pool, TooMuch
+from farebox.offload.pool import BeginHelper, Busy, Died, Pool, Stopping, TooMuch
 from farebox.offload.process import HelperProcess
 
-__all__ = ["BeginHelper", "Busy", "Died", "HelperProcess", "Pool", "TooMuch"]
+__all__ = ["BeginHelper", "Busy", "Died", "HelperProcess", "Pool", "Stopping", "TooMuch"]

@@ -47,12 +47,17 @@ class Died(Exception):
     """The helper ended for a reason of its own, or failed; the work was not done."""
 
 
+class Stopping(Died):
+    """The server stops, and the work was not begun."""
+
+
 @dataclass(slots=True, eq=False)
 class _Work:
     account_id: str
     head: bytes
     body: Body
     files: tuple[MemoryFile, ...]
+    early: bool
     future: "asyncio.Future[Any]"
 
 
@@ -87,6 +92,7 @@ class Pool:
         self._idle: list[HelperProcess] = []
         self._idle_timer: asyncio.TimerHandle | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._refuses_early = False
         self._closed = False
 
     @property
@@ -108,21 +114,22 @@ class Pool:
         into: MemoryFile | None = None,
         raises: tuple[type[Exception], ...] = (),
         must: bool = False,
+        early: bool = False,
     ) -> T:
         """`function(body, *args)`, a function of a module, in a helper, where the body is bytes. `into`: a file that
         it is given as its last argument, to write to. `raises`: what it may raise, raised here again; `must`: however
-        many wait. Where the wait is cancelled before the work has begun, it is not done.
+        many wait; `early`: until `refuse_early`. Where the wait is cancelled before the work has begun, it is not done.
 
         Raises Busy, TooMuch, Died.
         """
-        if self._closed:
-            raise Died(STOPPING)
+        if self._closed or (early and self._refuses_early):
+            raise Stopping(STOPPING)
         if not must and self._is_full(account_id):
             raise Busy
         pieces = body.pieces if isinstance(body, LargeBody) else ((0, len(body)),)
         head = pickle.dumps((function, raises, args, pieces), pickle.HIGHEST_PROTOCOL)
         files = () if into is None else (into,)
-        work = _Work(account_id, head, body, files, asyncio.get_running_loop().create_future())
+        work = _Work(account_id, head, body, files, early, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(account_id, deque()).append(work)
         self._waiting_count += 1
         self._serve()
@@ -134,12 +141,19 @@ class Pool:
         finally:
             del work  # an exception that the future has refers to this frame: the body must not wait for the collector
 
+    def refuse_early(self) -> None:
+        """The server is about to stop: what only begins a call is not done any more, unless it has begun."""
+        self._refuses_early = True
+        for work in [work for queue in self._waiting.values() for work in queue if work.early]:
+            self._forget(work)
+            _fail(work, Stopping(STOPPING))
+
     async def close(self) -> None:
         """End all helpers. What is under way is broken off, and what waits is refused."""
         self._closed = True
         for queue in self._waiting.values():
             for work in queue:
-                _fail(work, Died(STOPPING))
+                _fail(work, Stopping(STOPPING))
         self._waiting.clear()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
