@@ -19,7 +19,7 @@ from typing import Final
 from farebox.memfile import MemoryFile, joined
 from farebox.offload.frames import answer, await_work
 
-NICE: Final = 19
+NICE: Final = 15
 SPENT_BYTES: Final = 256 * 2**20
 """A helper that stays larger is not used again: memory that was taken in small pieces is not always given back."""
 
