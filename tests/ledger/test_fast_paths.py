@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import Command, Conflict, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.posting import apply
-from farebox.storage.calls import HOUR_MS
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.spending import Duration
 from farebox.storage.sql import Connection

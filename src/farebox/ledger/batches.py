@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
+from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.lots import SPENDING_ORDER
 from farebox.ledger.posting import apply, apply_left
@@ -22,7 +23,6 @@ from farebox.storage.accounts import find_account
 from farebox.storage.activity import take_note
 from farebox.storage.calls import (
     ADD_USAGE,
-    HOUR_MS,
     INSERT_BODIES,
     INSERT_CALL,
     UNRECORDED,
