@@ -26,7 +26,7 @@ from farebox.clock import SystemClock
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
 from farebox.ledger.ledger import JobLedger
 from farebox.ledger.posting import apply_left
-from farebox.storage.accounts import find_account
+from farebox.storage.accounts import find_buckets
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
@@ -91,7 +91,10 @@ class LaneLedger:
         self._jobs = JobLedger(database)
         self._lanes: dict[int, _Lane] = {}
         self._buckets: dict[str, int] = {}
-        self._asking: dict[str, asyncio.Task[int | None]] = {}
+        self._asking: dict[str, asyncio.Future[int | None]] = {}
+        """By account: whose bucket is asked for."""
+        self._unasked: list[str] = []
+        self._reading: asyncio.Task[None] | None = None
         self._closed = False
         self._slow: set[asyncio.Task[None]] = set()
         self.slow = 0
@@ -136,23 +139,40 @@ class LaneLedger:
         return await item.future
 
     async def _find_bucket(self, account_id: str) -> int | None:
-        """Asked once for all who wait for it, who then go on in the order in which they came."""
+        """Asked once for all who wait for it, who then go on in the order in which they came; and together with all
+        other accounts that are asked for meanwhile."""
         asking = self._asking.get(account_id)
         if asking is None:
-            asking = self._asking[account_id] = self._loop.create_task(self._read_bucket(account_id))
+            asking = self._asking[account_id] = self._loop.create_future()
+            self._unasked.append(account_id)
+            if self._reading is None:
+                self._reading = self._loop.create_task(self._read_buckets())
         return await asyncio.shield(asking)
 
-    async def _read_bucket(self, account_id: str) -> int | None:
+    async def _read_buckets(self) -> None:
         try:
-            account = await self._database.get(lambda connection: find_account(connection, account_id))
+            while self._unasked:
+                account_ids, self._unasked = self._unasked, []
+                await self._read_buckets_of(account_ids)
         finally:
-            del self._asking[account_id]
-        if account is None:
-            return None
-        if len(self._buckets) >= BUCKETS_KEPT:
+            self._reading = None
+
+    async def _read_buckets_of(self, account_ids: list[str]) -> None:
+        try:
+            found = await self._database.get(partial(find_buckets, account_ids=account_ids))
+        except BaseException as error:
+            for account_id in account_ids:
+                asking = self._asking.pop(account_id)
+                asking.set_exception(_named(error))
+                asking.exception()  # whoever waited for it may have gone
+            if not isinstance(error, Exception):
+                raise
+            return
+        if len(self._buckets) + len(found) > BUCKETS_KEPT:
             self._buckets.clear()
-        self._buckets[account_id] = account.bucket
-        return account.bucket
+        self._buckets |= found
+        for account_id in account_ids:
+            self._asking.pop(account_id).set_result(found.get(account_id))
 
     def do_slowly(self, item: _Item) -> None:
         """Carry the item out as a job; whoever sent it gets the answer."""
@@ -219,9 +239,17 @@ class _Lane:
     async def _run(self) -> None:
         try:
             while self._pending:
+                await self._gather()
                 await self._do(self._next_batch())
         finally:
             self._work = None
+
+    async def _gather(self) -> None:
+        """Wait until a turn of the loop has brought nothing more: what comes while many are ready shares one batch."""
+        seen = 0
+        while seen < len(self._pending) < BATCH_MAX:
+            seen = len(self._pending)
+            await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, no time
 
     def _next_batch(self) -> list[_Item]:
         batch: list[_Item] = []

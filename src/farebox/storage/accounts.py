@@ -26,6 +26,11 @@ def find_account(connection: Connection, account_id: str) -> Account | None:
     return None if found is None else Account(*found)
 
 
+def find_buckets(connection: Connection, account_ids: list[str]) -> dict[str, int]:
+    """The bucket of each of these accounts, where it is there. For PostgreSQL."""
+    return dict(rows(connection, "SELECT account_id, bucket FROM accounts WHERE account_id = ANY (?)", (account_ids,)))
+
+
 def list_accounts(connection: Connection, *, after: str = "", limit: int = 100) -> list[Account]:
     """Accounts in order of their id, from the first one above `after`."""
     found = rows(

@@ -98,20 +98,20 @@ DECLARE
     l_left bigint[];
     l_drawn boolean[];
     -- Transfers to write.
-    t_account text[];
+    t_end int[];             -- place of the end whose charge it is
+    t_part int[];            -- which of the charge's transfers, from 1
     t_version bigint[];
-    t_id text[];
-    t_book text[];
+    t_lot int[];             -- place of the lot
     t_amount bigint[];
-    t_lot text[];
-    t_at bigint[];
-    t_note text[];
+    e_kept bigint[];         -- what the hold keeps; null where it is not open
+    e_ended boolean[] := array_fill(false, ARRAY[ends]);
     e_row boolean[] := array_fill(false, ARRAY[ends]);  -- its call's row is to be written; full, as unnest goes by position
     rows_new int := 0;
     bodies int := 0;
     charges int := 0;
     h_new boolean[] := array_fill(false, ARRAY[news]);
     holds_new int := 0;
+    any_ended boolean := false;
     fenced boolean := false;
     r record;
     i int;
@@ -130,9 +130,11 @@ BEGIN
         fenced := NOT FOUND;
     END IF;
 
-    FOR j IN 1 .. accounts LOOP
-        SELECT * INTO r FROM balances WHERE bucket = p_bucket AND account_id = p_accounts[j] FOR UPDATE;
-        CONTINUE WHEN r.account_id IS NULL;
+    FOR r IN SELECT q.place, b.* FROM unnest(p_accounts) WITH ORDINALITY AS q(account_id, place)
+        CROSS JOIN LATERAL (SELECT * FROM balances
+            WHERE bucket = p_bucket AND account_id = q.account_id FOR UPDATE) b
+    LOOP
+        j := r.place;
         a_posted[j] := r.posted;
         a_held[j] := r.held;
         a_owed[j] := r.owed;
@@ -146,33 +148,42 @@ BEGIN
                 a_armed[j] := 1;
             END IF;
         END IF;
+        a_spent[j] := r.limit_spent;
         IF r.limit_amount IS NOT NULL THEN
             a_limit[j] := r.limit_amount;
             a_window[j] := r.limit_from;
-            a_spent[j] := r.limit_spent;
             a_duration[j] := r.limit_duration;
             a_strategy[j] := r.limit_strategy;
         END IF;
     END LOOP;
 
     -- In the order of ledger.lots.SPENDING_ORDER.
-    FOR j IN 1 .. accounts LOOP
-        a_lot[j] := k + 1;
-        FOR r IN SELECT lot_id, book, remaining, expires_at FROM lots
-            WHERE bucket = p_bucket AND account_id = p_accounts[j] AND remaining > 0
-            ORDER BY priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id
-        LOOP
-            k := k + 1;
-            l_account[k] := j;
-            l_id[k] := r.lot_id;
-            l_book[k] := r.book;
-            l_left[k] := r.remaining;
-            l_drawn[k] := false;
-            IF r.expires_at < a_due[j] OR a_due[j] IS NULL THEN
-                a_due[j] := r.expires_at;
-            END IF;
-        END LOOP;
+    FOR r IN SELECT q.place, l.* FROM unnest(p_accounts) WITH ORDINALITY AS q(account_id, place)
+        CROSS JOIN LATERAL (SELECT lot_id, book, remaining, expires_at FROM lots
+            WHERE bucket = p_bucket AND account_id = q.account_id AND remaining > 0
+            ORDER BY priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id) l
+    LOOP
+        k := k + 1;
+        j := r.place;
+        IF a_lot[j] IS NULL THEN
+            a_lot[j] := k;
+        END IF;
+        l_account[k] := j;
+        l_id[k] := r.lot_id;
+        l_book[k] := r.book;
+        l_left[k] := r.remaining;
+        l_drawn[k] := false;
+        IF r.expires_at < a_due[j] OR a_due[j] IS NULL THEN
+            a_due[j] := r.expires_at;
+        END IF;
     END LOOP;
+
+    IF ends > 0 THEN
+        -- The state is asked for as an expression, so that the hold is found by its key, not among all open ones.
+        e_kept := ARRAY(SELECT h.amount FROM unnest(e_account, e_hold) AS q(account, hold_id)
+            LEFT JOIN LATERAL (SELECT amount FROM holds WHERE bucket = p_bucket AND account_id = p_accounts[q.account]
+                AND hold_id = q.hold_id AND state || '' = 'open' LIMIT 1) h ON true);
+    END IF;
 
     FOR i IN 1 .. ends LOOP
         j := e_account[i];
@@ -186,14 +197,12 @@ BEGIN
             END IF;
         ELSE
             kept := NULL;
-            -- The state is asked for as an expression, so that the hold is found by its key, not among all open ones.
             IF e_kind[i] = 1 THEN
                 amount_ := e_amount[i];
-                IF amount_ = 0 OR a_floor[j] IS NULL OR a_posted[j] - amount_ >= a_floor[j] THEN
-                    UPDATE holds SET state = 'settled', charge = amount_, written_off = 0
-                    WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = e_hold[i]
-                        AND state || '' = 'open' AND amount >= amount_
-                    RETURNING amount INTO kept;
+                IF amount_ <= e_kept[i]
+                    AND (amount_ = 0 OR a_floor[j] IS NULL OR a_posted[j] - amount_ >= a_floor[j])
+                THEN
+                    kept := e_kept[i];
                 END IF;
                 IF kept IS NOT NULL AND amount_ > 0 THEN
                     rest := amount_;
@@ -207,14 +216,11 @@ BEGIN
                         l_left[k] := l_left[k] - taken;
                         l_drawn[k] := true;
                         a_version[j] := a_version[j] + 1;
-                        t_account := t_account || p_accounts[j];
+                        t_end := t_end || i;
+                        t_part := t_part || part;
                         t_version := t_version || a_version[j];
-                        t_id := t_id || ('charge:' || e_hold[i] || CASE part WHEN 1 THEN '' ELSE '/' || part END);
-                        t_book := t_book || l_book[k];
+                        t_lot := t_lot || k;
                         t_amount := t_amount || taken;
-                        t_lot := t_lot || l_id[k];
-                        t_at := t_at || e_at[i];
-                        t_note := t_note || e_note[i];
                         rest := rest - taken;
                         part := part + 1;
                         IF l_left[k] = 0 THEN
@@ -230,9 +236,7 @@ BEGIN
                     charges := charges + 1;
                 END IF;
             ELSIF e_kind[i] = 2 THEN
-                UPDATE holds SET state = 'released', charge = NULL, written_off = NULL
-                WHERE bucket = p_bucket AND account_id = p_accounts[j] AND hold_id = e_hold[i] AND state || '' = 'open'
-                RETURNING amount INTO kept;
+                kept := e_kept[i];
             ELSE
                 kept := 0;
             END IF;
@@ -240,6 +244,8 @@ BEGIN
                 IF e_kind[i] <> 3 THEN
                     a_held[j] := a_held[j] - kept;
                     a_changed[j] := true;
+                    e_ended[i] := true;
+                    any_ended := true;
                 END IF;
                 answer[n + 1] := 1;
                 answer[n + 2] := a_posted[j];
@@ -303,26 +309,36 @@ BEGIN
         n := n + 4;
     END LOOP;
 
-    FOR j IN 1 .. accounts LOOP
-        IF a_changed[j] THEN
-            -- `0 +`: a bare subscript in the list of an UPDATE has crashed Citus, with all sessions of the node.
-            UPDATE balances SET posted = 0 + a_posted[j], held = 0 + a_held[j], version = 0 + a_version[j],
-                limit_spent = coalesce(a_spent[j], limit_spent)
-            WHERE bucket = p_bucket AND account_id = p_accounts[j];
-        END IF;
-    END LOOP;
+    -- Rows that are there, and locked by now, are changed as conflicts: that looks each of them up by its key, whatever
+    -- the statistics say. (UPDATE … FROM may read all rows of the bucket instead.)
+    IF holds_new > 0 OR any_ended THEN
+        INSERT INTO balances (bucket, account_id, posted, held, version, limit_spent)
+        SELECT p_bucket, p_accounts[q.at], a_posted[q.at], a_held[q.at], a_version[q.at], a_spent[q.at]
+        FROM generate_series(1, accounts) AS q(at) WHERE a_changed[q.at]
+        ON CONFLICT (bucket, account_id) DO UPDATE SET posted = excluded.posted, held = excluded.held,
+            version = excluded.version, limit_spent = excluded.limit_spent;
+    END IF;
+    IF any_ended THEN
+        INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, charge, written_off, owner, created_at,
+            expires_at)
+        SELECT p_bucket, p_accounts[q.account], q.hold_id, 0, 0, CASE q.kind WHEN 1 THEN 'settled' ELSE 'released' END,
+            CASE q.kind WHEN 1 THEN q.charge END, CASE q.kind WHEN 1 THEN 0 END, '', 0, 0
+        FROM unnest(e_ended, e_account, e_kind, e_hold, e_amount) AS q(ended, account, kind, hold_id, charge)
+        WHERE q.ended
+        ON CONFLICT (bucket, account_id, hold_id) DO UPDATE SET state = excluded.state, charge = excluded.charge,
+            written_off = excluded.written_off;
+    END IF;
     IF charges > 0 THEN
-        FOR k IN 1 .. cardinality(l_id) LOOP
-            IF l_drawn[k] THEN
-                UPDATE lots SET remaining = 0 + l_left[k]
-                WHERE bucket = p_bucket AND account_id = p_accounts[l_account[k]] AND lot_id = l_id[k];
-            END IF;
-        END LOOP;
+        INSERT INTO lots (bucket, account_id, lot_id, book, amount, remaining, priority, created_at)
+        SELECT p_bucket, p_accounts[l_account[q.at]], l_id[q.at], '', l_left[q.at], l_left[q.at], 0, 0
+        FROM generate_series(1, cardinality(l_id)) AS q(at) WHERE l_drawn[q.at]
+        ON CONFLICT (bucket, account_id, lot_id) DO UPDATE SET remaining = excluded.remaining;
         INSERT INTO transfers
             (bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note)
-        SELECT p_bucket, q.account_id, q.version, q.id, 'charge', q.book, 'revenue', q.amount, q.lot_id, q.at, q.note
-        FROM unnest(t_account, t_version, t_id, t_book, t_amount, t_lot, t_at, t_note)
-            AS q(account_id, version, id, book, amount, lot_id, at, note);
+        SELECT p_bucket, p_accounts[e_account[q.of]], q.version,
+            'charge:' || e_hold[q.of] || CASE q.part WHEN 1 THEN '' ELSE '/' || q.part END, 'charge', l_book[q.lot],
+            'revenue', q.amount, l_id[q.lot], e_at[q.of], e_note[q.of]
+        FROM unnest(t_end, t_part, t_version, t_lot, t_amount) AS q(of, part, version, lot, amount);
         INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out)
         SELECT p_bucket, p_accounts[q.account], q.counted - (q.counted % 3600000 + 3600000) % 3600000, q.provider,
             q.model, count(*), sum(q.charge), sum(coalesce(q.tokens_in, 0)), sum(coalesce(q.tokens_out, 0))
