@@ -163,7 +163,6 @@ class _Filler:
         self._invoice = msgspec.json.decode(self._document.old["content"], type=Invoice)
         self._hold = _Copies(connection, "holds", (*own, "hold_id", "created_at", "expires_at"))
         self._call = _Copies(connection, "calls", (*own, "log_id", "created_at", "model", "receipt"))
-        self._body = _Copies(connection, "call_bodies", (*own, "log_id"))
         self._waiting: dict[tuple[str, tuple[str, ...]], list[Values]] = {}
         self.next_number = 2
         """Of the invoice that is issued next; the first is the real account's."""
@@ -251,7 +250,6 @@ class _Filler:
             moved = (f"charge:{log_id}", "charge", "credit", "revenue", charge, lot_id, at + 300)
             self._add("transfers", _TRANSFER, *key, version, *moved)
             self._copy(self._call, *key, log_id, at, model, receipt.replace(old["log_id"], log_id))
-            self._copy(self._body, *key, log_id)
             version += 1
             self.calls += 1
             if number % FLUSH_ROWS == 0:

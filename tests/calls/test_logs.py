@@ -140,10 +140,12 @@ async def test_the_caller_may_ask_for_a_row_without_bodies(customer: Customer) -
     assert "secret" not in json.dumps(log_row(customer, answer.log_id))
     found = customer.farebox.run(
         customer.farebox.services.database.scan(
-            lambda connection: rows(connection, "SELECT log_id FROM call_bodies WHERE log_id = ?", (answer.log_id,))
+            lambda connection: rows(
+                connection, "SELECT request, response FROM calls WHERE log_id = ?", (answer.log_id,)
+            )
         )
     )
-    assert found == []
+    assert found == [(None, None)]
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,11 @@ def add_calls(path: Path, account_id: str, calls: int) -> None:
             f"lot_id, at) {numbers} SELECT 0, '{account_id}', i + 1, printf('charge:call-%08d', i), 'charge', "
             f"'{book}', 'revenue', {CALL_NANOS}, '{lot_id}', {CALL_AT} FROM n",
             f"INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, "
-            f"status_code, duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged) {numbers} "
+            f"status_code, duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged, request, response) "
+            f"{numbers} "
             f"SELECT {call}, 'default', {CALL_AT}, 'demo', 'demo-1', 1, 200, i % 900, 3, 4, {CALL_NANOS}, "
-            f"{CALL_NANOS}, '{{}}', '{{\"of\": ' || i || '}}', 1 FROM n",
-            f"INSERT INTO call_bodies (bucket, account_id, log_id, request, response) {numbers} "
-            f"SELECT {call}, randomblob({BODY_BYTES}), CASE WHEN i % 7 THEN randomblob({BODY_BYTES}) END FROM n",
+            f"{CALL_NANOS}, '{{}}', '{{\"of\": ' || i || '}}', 1, randomblob({BODY_BYTES}), "
+            f"CASE WHEN i % 7 THEN randomblob({BODY_BYTES}) END FROM n",
             f"INSERT INTO usage_hours VALUES (0, '{account_id}', {CALL_AT - CALL_AT % HOUR}, 'demo', 'demo-1', "
             f"{calls}, {calls * CALL_NANOS}, {calls * 3}, {calls * 4})",
             f"UPDATE lots SET remaining = 7 WHERE account_id = '{account_id}'",

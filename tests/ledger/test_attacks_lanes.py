@@ -57,9 +57,7 @@ async def test_many_large_calls_are_several_batches(books: Books, monkeypatch: p
     )
     assert sum(sizes) == 24_000_000
     assert max(sizes) < BATCH_BYTES + 2_000_001
-    assert await books.sql("SELECT count(*), sum(length(request) + length(response)) FROM call_bodies") == [
-        (12, 24_000_000)
-    ]
+    assert await books.sql("SELECT count(*), sum(length(request) + length(response)) FROM calls") == [(12, 24_000_000)]
 
 
 # --- what an operator's settings can do -------------------------------------------------------------------------------

@@ -23,11 +23,9 @@ from farebox.storage.accounts import find_account
 from farebox.storage.activity import take_note
 from farebox.storage.calls import (
     ADD_USAGE,
-    INSERT_BODIES,
     INSERT_CALL,
     UNRECORDED,
     CallRow,
-    bodies_values,
     call_values,
 )
 from farebox.storage.sql import Connection
@@ -339,16 +337,10 @@ class _Batch:
 
     def _write_calls(self) -> None:
         """As storage.calls.insert_call does."""
-        many = self._connection.executemany
-        many(INSERT_CALL, [call_values(bucket, call) for bucket, call in self._calls])
-        bodies = []
+        self._connection.executemany(INSERT_CALL, [call_values(bucket, call) for bucket, call in self._calls])
         for bucket, call in self._calls:
-            if call.request_body is not None or call.response_body is not None:
-                bodies.append(bodies_values(bucket, call))
             if call.charge:
                 self._count(
                     bucket, call.account_id, call.created_at, call.provider, call.model, call.charge,
                     call.tokens_in or 0, call.tokens_out or 0,
                 )  # fmt: skip
-        if bodies:
-            many(INSERT_BODIES, bodies)

@@ -67,8 +67,8 @@ COLUMNS = (
 )
 
 
-INSERT_CALL = f"INSERT INTO calls (bucket, {COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-INSERT_BODIES = "INSERT INTO call_bodies (bucket, account_id, log_id, request, response) VALUES (?, ?, ?, ?, ?)"
+"""What lists read. The bodies, `request` and `response`, lie behind it."""
+INSERT_CALL = f"INSERT INTO calls (bucket, {COLUMNS}, request, response) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 ADD_USAGE = (
     "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
@@ -86,8 +86,6 @@ def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
     connection.execute(f"{INSERT_CALL} ON CONFLICT DO NOTHING", call_values(bucket, call))
     if connection.changes() == 0:
         return
-    if call.request_body is not None or call.response_body is not None:
-        connection.execute(INSERT_BODIES, bodies_values(bucket, call))
     if call.charge:
         add_usage(
             connection,
@@ -122,12 +120,9 @@ def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
         encode_detail(call.detail),
         None if call.receipt is None else call.receipt.decode(),
         call.logged,
+        call.request_body,
+        call.response_body,
     )
-
-
-def bodies_values(bucket: int, call: CallRow) -> tuple[object, ...]:
-    """For INSERT_BODIES."""
-    return (bucket, call.account_id, call.log_id, call.request_body, call.response_body)
 
 
 def encode_detail(detail: CallDetail) -> str:
@@ -194,8 +189,11 @@ def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *
         (*gateway, *values),
     )
     for key in old:
-        connection.execute("UPDATE calls SET logged = 0 WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
-        connection.execute("DELETE FROM call_bodies WHERE bucket = ? AND account_id = ? AND log_id = ?", key)
+        connection.execute(
+            "UPDATE calls SET logged = 0, request = NULL, response = NULL "
+            "WHERE bucket = ? AND account_id = ? AND log_id = ?",
+            key,
+        )
     log_totals.take_off(connection, gateway, [log_id for _, _, log_id in old])
     return len(old)
 

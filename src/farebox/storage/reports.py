@@ -209,16 +209,13 @@ def _extremes(connection: Connection, where: str, values: tuple[object, ...]) ->
 
 def find_log(connection: Connection, account_id: str, gateway_id: str, log_id: str) -> CallRow | None:
     """One log row with the bodies that were kept; None where there is none, or the call was not to be logged."""
-    key = (account_id, account_id, log_id)
     found = row(
         connection,
-        f"SELECT {COLUMNS} FROM calls WHERE {_OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
-        (*key, gateway_id),
+        f"SELECT {COLUMNS}, request, response FROM calls "
+        f"WHERE {_OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
+        (account_id, account_id, log_id, gateway_id),
     )
-    if found is None:
-        return None
-    bodies = row(connection, f"SELECT request, response FROM call_bodies WHERE {_OF_ACCOUNT} AND log_id = ?", key)
-    return _call(found, *(bodies or (None, None)))
+    return None if found is None else _call(found[:-2], *found[-2:])
 
 
 def _call(fields: tuple[Any, ...], request: bytes | None = None, response: bytes | None = None) -> CallRow:

@@ -12,7 +12,6 @@ SELECT create_distributed_table('app_holds', 'bucket', colocate_with => 'balance
 SELECT create_distributed_table('lanes', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('gateways', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('calls', 'bucket', colocate_with => 'balances');
-SELECT create_distributed_table('call_bodies', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('usage_hours', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('transfer_days', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('transfer_marks', 'bucket', colocate_with => 'balances');

@@ -107,7 +107,6 @@ DECLARE
     e_ended boolean[] := array_fill(false, ARRAY[ends]);
     e_row boolean[] := array_fill(false, ARRAY[ends]);  -- its call's row is to be written; full, as unnest goes by position
     rows_new int := 0;
-    bodies int := 0;
     charges int := 0;
     h_new boolean[] := array_fill(false, ARRAY[news]);
     holds_new int := 0;
@@ -254,9 +253,6 @@ BEGIN
                 IF c_gateway[i] IS NOT NULL THEN
                     e_row[i] := true;
                     rows_new := rows_new + 1;
-                    IF c_request[i] IS NOT NULL OR c_response[i] IS NOT NULL THEN
-                        bodies := bodies + 1;
-                    END IF;
                 END IF;
             END IF;
         END IF;
@@ -353,20 +349,16 @@ BEGIN
     END IF;
     IF rows_new > 0 THEN
         INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, status_code,
-            duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged)
+            duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged, request, response)
         SELECT p_bucket, p_accounts[q.account], q.log_id, q.gateway_id, q.created_at, q.provider, q.model, q.success,
-            q.status_code, q.duration, q.tokens_in, q.tokens_out, q.cost, q.charge, q.detail, q.receipt, q.logged
+            q.status_code, q.duration, q.tokens_in, q.tokens_out, q.cost, q.charge, q.detail, q.receipt, q.logged,
+            q.request, q.response
         FROM unnest(e_row, e_account, e_hold, c_gateway, e_counted, c_provider, c_model, c_success, c_status,
-                c_duration, c_tokens_in, c_tokens_out, c_cost, e_amount, c_detail, c_receipt, c_logged)
+                c_duration, c_tokens_in, c_tokens_out, c_cost, e_amount, c_detail, c_receipt, c_logged, c_request,
+                c_response)
             AS q(written, account, log_id, gateway_id, created_at, provider, model, success, status_code,
-                duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged)
+                duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged, request, response)
         WHERE q.written;
-    END IF;
-    IF bodies > 0 THEN
-        INSERT INTO call_bodies (bucket, account_id, log_id, request, response)
-        SELECT p_bucket, p_accounts[q.account], q.log_id, q.request, q.response
-        FROM unnest(e_row, e_account, e_hold, c_request, c_response) AS q(written, account, log_id, request, response)
-        WHERE q.written AND (q.request IS NOT NULL OR q.response IS NOT NULL);
     END IF;
     IF holds_new > 0 THEN
         INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at)
