@@ -2,7 +2,7 @@
 
 A crash on SQLite is what kill -9 leaves: the database and its write-ahead log are copied as they are while a
 transaction is open, and the copy is opened. On PostgreSQL the connections are cut in the midst of a transaction.
-FAREBOX_TEST_LONG=1 runs it for longer.
+`make long` runs it for longer.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """`kill -9` of workers under load, and of the process that keeps them: afterwards every answer that a client has seen
 complete is charged once, nothing is charged twice, every hold has ended and the books balance.
 
-FAREBOX_TEST_KILLS says how many times (3), FAREBOX_TEST_SEED which random moments; FAREBOX_TEST_LONG=1 makes it 200.
+FAREBOX_TEST_KILLS says how many times (3), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
 """
 
 import asyncio

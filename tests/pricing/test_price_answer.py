@@ -20,10 +20,16 @@ LIST = PriceList()
 COST = Markup()
 TEXT = "Describe the harbour of Lundby in the evening, with all its cranes."
 SAID = "The cranes stand still, and the water carries their lights."
+TEXT_TOKENS, SAID_TOKENS = 15, 12
+"""Of the texts, by o200k_base."""
 
 
 def count(text: str) -> int:
     return int(quicktok.get_encoding("o200k_base").count(text))
+
+
+def test_the_texts_have_so_many_tokens() -> None:
+    assert (count(TEXT), count(SAID)) == (TEXT_TOKENS, SAID_TOKENS)
 
 
 def priced_as(model: str = "m", **rates: str) -> ModelPrice:
@@ -106,8 +112,8 @@ def test_without_usage_what_was_sent_and_delivered_is_counted() -> None:
     demand = Demand("m", text_bytes=len(TEXT), messages=2, output_max=100, allowed={"web_searches": 10})
     model = priced_as(input_mtok="1", output_mtok="2", web_searches_kcount="10")
     answer, held = price(whole(None), demand, model)
-    assert answer.usage == {"input_tokens": count(TEXT) + 8, "output_tokens": count(SAID)}
-    assert answer.charge == (count(TEXT) + 8) * 1000 + count(SAID) * 2000
+    assert answer.usage == {"input_tokens": TEXT_TOKENS + 8, "output_tokens": SAID_TOKENS}
+    assert answer.charge == (TEXT_TOKENS + 8) * 1000 + SAID_TOKENS * 2000
     assert held > answer.charge + 100_000_000, "the searches are held, not charged"
 
 
@@ -128,19 +134,19 @@ def test_a_count_is_charged_up_to_the_hold() -> None:
 @pytest.mark.parametrize(
     ("usage", "missing", "wanted"),
     [
-        ({"output_tokens": 7}, ("input_tokens",), {"input_tokens": count(TEXT) + 4, "output_tokens": 7}),
-        ({"input_tokens": 7}, ("output_tokens",), {"input_tokens": 7, "output_tokens": count(SAID)}),
+        ({"output_tokens": 7}, ("input_tokens",), {"input_tokens": TEXT_TOKENS + 4, "output_tokens": 7}),
+        ({"input_tokens": 7}, ("output_tokens",), {"input_tokens": 7, "output_tokens": SAID_TOKENS}),
         (
             {"input_tokens": 300, "input_tool_tokens": 300, "output_tokens": 7},
             ("input_tokens",),
-            {"input_tokens": count(TEXT) + 4 + 300, "input_tool_tokens": 300, "output_tokens": 7},
+            {"input_tokens": TEXT_TOKENS + 4 + 300, "input_tool_tokens": 300, "output_tokens": 7},
         ),
         (
             {"input_tokens": 7, "output_tokens": 90, "output_reasoning_tokens": 90},
             ("output_tokens",),
-            {"input_tokens": 7, "output_tokens": 90 + count(SAID), "output_reasoning_tokens": 90},
+            {"input_tokens": 7, "output_tokens": 90 + SAID_TOKENS, "output_reasoning_tokens": 90},
         ),
-        ({}, ("input_tokens", "output_tokens"), {"input_tokens": count(TEXT) + 4, "output_tokens": count(SAID)}),
+        ({}, ("input_tokens", "output_tokens"), {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}),
     ],
 )
 def test_what_a_usage_lacks_is_counted(usage: dict[str, Any], missing: tuple[str, ...], wanted: dict[str, Any]) -> None:
@@ -158,19 +164,19 @@ def test_a_cut_stream_keeps_what_was_told() -> None:
     told = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
     observed = Observed(usage=told, delivered_bytes=len(SAID), text=SAID)
     answer, held = price(observed, cut="the provider fell silent")
-    assert answer.usage == {**told, "output_tokens": count(SAID)}
-    assert answer.charge == 50_000 * 100 + count(SAID) * 2000 > held, "what was told stands"
+    assert answer.usage == {**told, "output_tokens": SAID_TOKENS}
+    assert answer.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "what was told stands"
     answer, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), cut="the provider fell silent")
-    assert answer.usage == {"input_tokens": count(TEXT) + 4, "output_tokens": count(SAID)}
+    assert answer.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
 
 
 def test_figures_from_the_way_do_not_price_an_answer_that_just_stops() -> None:
     said: dict[str, Any] = {"delivered_bytes": len(SAID), "text": SAID}
     told = {"input_tokens": 9, "output_tokens": 1}
     answer, _ = price(Observed(usage=told, **said))
-    assert answer.usage == {"input_tokens": 9, "output_tokens": count(SAID)}
+    assert answer.usage == {"input_tokens": 9, "output_tokens": SAID_TOKENS}
     assert answer.policy == "the answer ended early: counted from what was delivered"
-    near = {"input_tokens": 9, "output_tokens": count(SAID) - 3}
+    near = {"input_tokens": 9, "output_tokens": SAID_TOKENS - 3}
     assert price(Observed(usage=near, **said))[0].usage == near, "the provider's word, not our tokenizer's"
     assert price(whole(told))[0].usage == told
 
@@ -188,8 +194,8 @@ def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
     left: dict[str, Any] = {"cut": "the client went away", "by_client": True, "seconds": 30.0}
     assert price(observed, demand, model, **left)[0].usage["output_tokens"] == 30 * REASONING_TOKENS_PER_SECOND
     other = {**left, "by_client": False}
-    assert price(observed, demand, model, **other)[0].usage["output_tokens"] == count(SAID)
-    assert price(observed, demand, priced_as("gpt-4o"), **left)[0].usage["output_tokens"] == count(SAID)
+    assert price(observed, demand, model, **other)[0].usage["output_tokens"] == SAID_TOKENS
+    assert price(observed, demand, priced_as("gpt-4o"), **left)[0].usage["output_tokens"] == SAID_TOKENS
     thinking = Demand("m", text_bytes=len(TEXT), output_max=90_000, hides_reasoning=True)
     assert price(observed, thinking, replace(model, model="m"), **left)[0].usage["output_tokens"] == 3_000
     assert price(Observed(), demand, model, **left)[0].usage["output_tokens"] == 3_000, "before it said anything"
