@@ -14,7 +14,7 @@ from farebox.metrics.families import KEY_TROUBLE
 from farebox.providers.decoding import decoded
 from farebox.providers.scrubbing import Scrubbed, scrubber_of
 from farebox.providers.sse import BYTE_ORDER_MARK
-from farebox.providers.trouble import Trouble, is_json, reports_error, scrubbed, trouble_of
+from farebox.providers.trouble import Trouble, is_json, reports_error, trouble_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.runtime.operator_alarms import raise_alarm
 
@@ -64,12 +64,13 @@ async def checked(state: CallState, answer: UpstreamResponse) -> UpstreamRespons
     if trouble is not None:
         raise unavailable(state, answer.status, trouble)
     key = call.access.api_key or ""
+    clean = scrubber_of(key).clean_error
     headers = [
-        (name, scrubbed(value.encode("latin-1"), key).decode("latin-1"))
+        (name, clean(value.encode("latin-1")).decode("latin-1"))
         for name, value in answer.headers
         if name.lower() != "content-length"
     ]
-    passed = scrubbed(body, key)
+    passed = clean(body)
     if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
         passed = passed[: -max(len(key), _CUT_OFF)]
     return ReadError(answer.status, headers, passed)
@@ -96,10 +97,8 @@ async def _body(state: CallState, answer: UpstreamResponse) -> bytes:
 def unavailable(state: CallState, status: int, trouble: Trouble) -> Problem:
     """What the caller is told; the operator gets an alarm."""
     call, retry = state.call, state.services.settings.key_trouble_retry_seconds
-    code, message = (
-        scrubbed(said.encode(), call.access.api_key or "").decode(errors="replace")
-        for said in (trouble.code, trouble.message)
-    )
+    clean = scrubber_of(call.access.api_key or "").clean_error
+    code, message = (clean(said.encode()).decode(errors="replace") for said in (trouble.code, trouble.message))
     raise_alarm(
         state.services,
         "provider_key_trouble",
@@ -132,7 +131,7 @@ def checked_body(state: CallState, body: bytes) -> bytes | Problem:
 
 def _without_key(state: CallState, body: bytes) -> bytes:
     """Of an answer that is already kept for the log as it came: where anything is removed, the log has none of it."""
-    found = scrubbed(body, state.call.access.api_key or "")
+    found = scrubber_of(state.call.access.api_key or "").clean_error(body)
     state.body_withheld = state.body_withheld or found != body
     return found
 

@@ -1,8 +1,8 @@
 """Removes a key from what passes, in whichever form it is echoed, and changes nothing else.
 
 A key is searched for verbatim, escaped as in JSON, percent-encoded as in a URL, and in base64, also inside a longer
-text (`Basic …`, a token that contains it). What is found is overwritten with as many asterisks, so that lengths stay
-right.
+text (`Basic …`, a token that contains it). In what passes it is overwritten with as many asterisks, so that lengths
+stay right. In an error, whose length nobody was told, it is replaced by a word, and so are the operator's account ids.
 """
 
 import base64
@@ -18,14 +18,20 @@ from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamResponse
 KEY_MIN: Final = 8
 """What is shorter is no provider's key, but a word such as the demo's."""
 _PROBES: Final = (32, 16, 8, 4)
+_REMOVED: Final = b"[removed]"
+_MASKED: Final = re.compile(rb"((?<![\w-])[\w-]++)?+(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
+"""A key as providers print it: `sk-…abcd`."""
+_SHOWN_MIN: Final = 3
+_OF_THE_ACCOUNT: Final = re.compile(rb"\b(org-|proj_|project_number:|projects/)[A-Za-z0-9]{6,}")
 
 
 class Scrubber:
     """Knows one key. Where `forms` is empty, there is nothing to be found."""
 
-    __slots__ = ("_begins", "_longest", "_probes", "_used", "forms")
+    __slots__ = ("_begins", "_longest", "_probes", "_used", "_whole", "forms")
 
     def __init__(self, key: str) -> None:
+        self._whole = key.encode()
         families = list(_families(key)) if len(key.encode()) >= KEY_MIN else []
         every = {form for family in families for form in family}
         self.forms: tuple[bytes, ...] = tuple(sorted(every, key=len, reverse=True))
@@ -38,12 +44,29 @@ class Scrubber:
 
     def clean(self, data: bytes) -> bytes:
         """The same without the key; the very same object where it has none."""
+        return self._without(data, None)
+
+    def clean_error(self, text: bytes) -> bytes:
+        """A text about an error without the key, whole or masked, and without the names of the operator's organization
+        and project."""
+        text = self._without(text, _REMOVED)
+        if self.forms:
+            text = _MASKED.sub(self._unmasked, text)
+        return _OF_THE_ACCOUNT.sub(rb"\g<1>" + _REMOVED, text)
+
+    def _without(self, data: bytes, instead: bytes | None) -> bytes:
+        """`instead` None: as many asterisks."""
         for probe in self._probes:
             if probe in data:
                 for form in self.forms:
-                    data = data.replace(form, b"*" * len(form))
+                    data = data.replace(form, b"*" * len(form) if instead is None else instead)
                 break
         return data
+
+    def _unmasked(self, found: "re.Match[bytes]") -> bytes:
+        head, tail = found.group(1) or b"", found.group(2)
+        is_key = self._whole.startswith(head) and self._whole.endswith(tail) and len(head) + len(tail) >= _SHOWN_MIN
+        return _REMOVED if is_key else found.group()
 
     def passes(self, data: bytes) -> bool:
         """Whether this has nothing of the key, and does not end as it begins: so it is with nearly everything."""

@@ -11,8 +11,6 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from farebox.providers.scrubbing import scrubber_of
-
 Reason = Literal["key_refused", "no_credit"]
 
 
@@ -159,27 +157,3 @@ def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
             yield name, value
     for name in ("error", "errors", "details", "response"):
         yield from _fields(found.get(name), depth - 1)
-
-
-_MASKED: Final = re.compile(rb"((?<![\w-])[\w-]++)?+(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
-_SHOWN_MIN: Final = 3
-_OF_THE_ACCOUNT: Final = re.compile(rb"\b(org-|proj_|project_number:|projects/)[A-Za-z0-9]{6,}")
-_GONE: Final = b"[removed]"
-
-
-def scrubbed(body: bytes, key: str) -> bytes:
-    """The body without the key, whole in any form or masked as providers print it (`sk-…abcd`), and without the names
-    of the account's organization and project."""
-
-    def masked(found: "re.Match[bytes]") -> bytes:
-        head, tail = found.group(1) or b"", found.group(2)
-        of_key = whole.startswith(head) and whole.endswith(tail) and len(head) + len(tail) >= _SHOWN_MIN
-        return _GONE if of_key else found.group()
-
-    whole = key.encode()
-    forms = scrubber_of(key).forms
-    for form in forms:
-        body = body.replace(form, _GONE)
-    if forms:
-        body = _MASKED.sub(masked, body)
-    return _OF_THE_ACCOUNT.sub(rb"\g<1>" + _GONE, body)
