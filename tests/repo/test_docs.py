@@ -2,10 +2,15 @@
 
 import re
 import tomllib
+from dataclasses import fields
+from inspect import getsource
 
 import pytest
 
 import farebox
+from farebox.demo import provider
+from farebox.demo.directives import LIES, Directives
+from farebox.demo.journal import Stats
 from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, payments_page, settings_page
 
 LEAVES = [(path, text) for path, text in commands() if "COMMAND [ARGS]" not in text]
@@ -28,6 +33,17 @@ def test_every_command_takes_json_and_gives_an_example(path: str, text: str) -> 
     assert examples or not needs_arguments
     for words in examples:
         assert path.split()[-1] in words
+
+
+def test_every_directive_of_the_demo_provider_is_documented() -> None:
+    page = (ROOT / "docs" / "demo-provider.md").read_text()
+    assert re.findall(r"^\| `(\w+)=", page, re.MULTILINE) == [field.name for field in fields(Directives)]
+    (lies,) = re.findall(r"^\| `usage=.*$", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", lies)) == set(LIES)
+    assert set(re.findall(r"`(\w+ /_demo/\w+)", page)) == set(re.findall(r'"(\w+ /_demo/\w+)"', getsource(provider)))
+    assert set(re.findall(r"`(\w+)`", page.partition("counts: ")[2].splitlines()[0])) == {
+        field.name for field in fields(Stats)
+    }
 
 
 def test_the_release_is_told_once() -> None:
