@@ -166,7 +166,10 @@ class Settings:
         "whole hold, `free` nothing.",
     )
     unpaid_hourly_cents: int = _setting(
-        1_000, "US cents an hour that an account may leave unpaid by giving calls up (operating.md); 0: any.", 0, 10**8
+        1_000,
+        "US cents an hour that an account may leave unpaid in each process by giving calls up (operating.md); 0: any.",
+        0,
+        10**8,
     )
     unseen_input: str = _setting(
         "",
