@@ -23,6 +23,9 @@ Combine = Literal["sum", "max"]
 OTHER = "other"
 """The value of a label for whatever is none of the known ones."""
 MICROS = 1_000_000
+MISTAKES = (LookupError, ValueError, TypeError, ArithmeticError)
+"""All that counting can raise: a name that is not known, a figure that is no integer of eight bytes. Whoever counts
+what has been committed, or charged, catches them: a figure is missing then, and nothing else."""
 _WIDTH = 8
 _LIMIT = 2**62
 

@@ -15,12 +15,15 @@ import httpx
 import openai
 import pytest
 
+from farebox.counts import MISTAKES, private
 from farebox.http.exchange import Exchange
 from farebox.http.metrics import check_settings
 from farebox.http.server import serve
 from farebox.ledger.commands import Command, Grant, Settle
 from farebox.ledger.posting import apply
-from farebox.metrics.families import FAMILIES, JOBS
+from farebox.metrics import families
+from farebox.metrics.families import FAMILIES, JOBS, LAYOUT
+from farebox.metrics.metrics import Metrics
 from farebox.settings import SettingsError, load
 from farebox.storage.accounts import find_account
 from farebox.storage.notices import add_notice
@@ -337,6 +340,20 @@ def test_a_database_that_is_away_is_a_figure_and_no_failure(
             assert not found.has(f"farebox_{name}")
         assert found("farebox_calls_total", provider="demo", result="charged") == 1
     assert len(asked) == 1, "scrapes do not make it worse"
+
+
+def test_whatever_is_counted_wrongly_is_one_of_the_mistakes_that_are_caught() -> None:
+    place = private(LAYOUT)
+    activity = Metrics().activity()
+    for wrong in (float("nan"), float("inf"), 1e300, 2**63, -(2**64), "1", None):
+        for count in (place.histogram(families.LAG).observe_seconds, place.counter(families.MONEY, "charge").add):
+            with contextlib.suppress(*MISTAKES):
+                count(wrong)  # type: ignore[arg-type,operator]
+        activity.batch(wrong, wrong, {("money", "nobody's"): 1})  # type: ignore[arg-type]
+        activity.job(wrong, {("money", "charge"): wrong})  # type: ignore[arg-type, dict-item]
+    for values in ((), ("a", "b", "c")):
+        with pytest.raises(MISTAKES):
+            place.add(families.MONEY, *values)
 
 
 @on_both_engines

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 from farebox.clock import SystemClock
-from farebox.counts import Family, Place, Sheet, private
+from farebox.counts import MISTAKES, Family, Place, Sheet, private
 from farebox.metrics import families as of
 from farebox.metrics.families import LAYOUT
 from farebox.metrics.figures import KeptFigures
@@ -52,19 +52,19 @@ class Metrics:
         )
 
     def count(self, family: Family, *values: str, amount: int = 1) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*MISTAKES):
             self.place.add(family, *values, amount=amount)
 
     def hold_took(self, seconds: float) -> None:
         try:  # noqa: SIM105 - `suppress` takes longer than all of it
             self._hold_seconds.observe_seconds(seconds)
-        except Exception:  # noqa: BLE001, S110
+        except MISTAKES:
             pass
 
     def settle_took(self, seconds: float) -> None:
         try:  # noqa: SIM105
             self._settle_seconds.observe_seconds(seconds)
-        except Exception:  # noqa: BLE001, S110
+        except MISTAKES:
             pass
 
     def call_ended(
@@ -84,17 +84,19 @@ class Metrics:
                 self.place.add(of.CALL_ERRORS, cause)
                 if cause == "client_gone":
                     self.place.add(of.CLIENTS_GONE)
-        except Exception:  # noqa: BLE001, S110 - the call has been charged; the log is told by others
+        except MISTAKES:  # the call has been charged; the log is told by others
             pass
 
     def lagged(self, seconds: float) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*MISTAKES):
             self._lag.observe_seconds(seconds)
 
     def sample(self) -> None:
         """Take every sample now."""
         for sampler in self.samplers:
-            with contextlib.suppress(Exception):  # the others are none the worse for it
+            with contextlib.suppress(
+                Exception
+            ):  # it reads any part of the program; the others are none the worse for it
                 sampler(self.place)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from farebox.counts import Counter, Histogram
+from farebox.counts import MISTAKES, Counter, Histogram
 from farebox.storage.sql import Connection
 
 Notes: TypeAlias = dict[tuple[str, str], int]
@@ -31,14 +31,14 @@ class Activity:
             self.batch_size.observe(size)
             self.batch_seconds.observe_seconds(seconds)
             self._count(notes)
-        except Exception:  # noqa: BLE001, S110
+        except MISTAKES:
             pass
 
     def job(self, seconds: float, notes: Notes) -> None:
         try:
             self.job_seconds.observe_seconds(seconds)
             self._count(notes)
-        except Exception:  # noqa: BLE001, S110
+        except MISTAKES:
             pass
 
     def _count(self, notes: Notes) -> None:
