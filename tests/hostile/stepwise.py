@@ -105,6 +105,13 @@ class Reading:
             assert piece is not None, f"the answer ended before {marker!r}: {self.got!r}"
             self.got += piece
 
+    def until_bytes(self, size: int) -> None:
+        """Read on until there are so many."""
+        while len(self.got) < size:
+            piece = next(self._pieces, None)
+            assert piece is not None, f"the answer ended with {len(self.got)} bytes of {size}"
+            self.got += piece
+
     def rest(self) -> bytes:
         """All of it. Raises httpx.RemoteProtocolError where it broke off."""
         for piece in self._pieces:

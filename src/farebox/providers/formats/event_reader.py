@@ -11,6 +11,8 @@ from farebox.providers.sse import BYTE_ORDER_MARK, LINE_BYTES_MAX, LineCutter, i
 
 EVENT_BYTES_MAX: Final = 2**20
 """An event in several lines of data above this size is not read."""
+EVENT_LINES_MAX: Final = 10_000
+"""Nor one of more lines: each takes many times the bytes of a short one."""
 _FIELDS: Final = (b":", b"event", b"id", b"retry", b"data")
 """What lines begin with; others are no events, but some text."""
 
@@ -195,7 +197,7 @@ class EventReader:
             self._event.append(line)
             self._data.append(data)
             self._waiting += len(line)
-            if self._waiting > EVENT_BYTES_MAX:
+            if self._too_long:
                 self._give_up(passed)
             return
         self._give_up(passed)  # an event before, whose end nothing has shown
@@ -213,7 +215,8 @@ class EventReader:
         if not bare.startswith(_FIELDS) and not any(field.startswith(bare) for field in _FIELDS):
             self._text_line(bare)
         alone = bare.startswith(b":") and len(self._event) == 1  # comments keep connections alive
-        if alone or (self._waiting > EVENT_BYTES_MAX and not self._data):
+        if alone or self._too_long:
+            self._give_up(passed)
             self._flush(passed)
 
     def _text_line(self, line: bytes) -> None:
@@ -302,6 +305,11 @@ class EventReader:
             self._data.clear()
             self._waiting = 0
             self._flush(passed)
+
+    @property
+    def _too_long(self) -> bool:
+        """Whether the event under way is not kept any longer."""
+        return self._waiting > EVENT_BYTES_MAX or len(self._event) > EVENT_LINES_MAX
 
     def _lost(self, size: int) -> None:
         self._seen.unreadable += 1

@@ -1,0 +1,41 @@
+"""Streams of very many small things: single bytes, empty events, comments, an event that does not end. They pass, they
+are charged by their usage, nothing of them stays, and other accounts' calls go on meanwhile."""
+
+import pytest
+
+from farebox.providers.formats.event_reader import EVENT_BYTES_MAX
+from tests.calls.kit import differences, price_of, until
+from tests.hostile.stepwise import CHAT, COMPAT, END, asking, stepwise, words
+from tests.support import Customer, Farebox
+
+HELLO = words("Hello")
+PIECE = 2**16
+
+FLOODS = {
+    "single bytes": [bytes([byte]) for byte in HELLO * 8],
+    "empty events": [b"\n" * PIECE, b"\r\n" * (PIECE // 2), b"data:\n\n" * (PIECE // 7)],
+    "comments": [b":\n\n" * (PIECE // 3), b": x\n" * (PIECE // 4)] * 4,
+    "fields of an event without data": [b"event: x\n" * (PIECE // 9)] * 20,
+    "comments in an event that does not end": [b"data: {\n", *[b":\n" * (PIECE // 2)] * 20],
+    "data of an event that does not end": [b"data: {\n", *[b"data: 1,\n" * (PIECE // 9)] * 20],
+    "text that is no event": [b"x\n" * (PIECE // 2)] * 8,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_passes_and_stays_with_nobody(farebox: Farebox, customer: Customer, flood: list[bytes]) -> None:
+    other, before = farebox.funded("5"), customer.balance.posted
+    size = sum(map(len, flood))
+    with stepwise(farebox) as provider, asking(customer, COMPAT, CHAT) as stream:
+        provider.say(HELLO, *flood)
+        # Of an event that has not ended, so much is kept and no more: the rest has passed before the next is said.
+        stream.until_bytes(size - EVENT_BYTES_MAX - 10)
+        assert other.chat().status_code == 200
+        provider.say(b"\n\n", *END)
+        provider.end()
+        assert END[-1] in stream.rest()
+        assert len(stream.got) >= size
+    until(lambda: customer.balance.held == 0, "the hold ended")
+    assert customer.balance.posted == before - price_of(3, 2)
+    until(lambda: farebox.services.held.held_bytes == 0, "nothing is kept")
+    assert differences(farebox) == []
