@@ -364,3 +364,34 @@ def test_what_the_processor_did_not_sign_is_refused(farebox: Farebox) -> None:
         assert (answer.status_code, errors(answer)[0][0]) == (400, 2935)
     large = http.post(f"{farebox.url}/webhooks/stripe", content=b" " * (2**20 + 1))
     assert large.status_code == 413
+
+
+def test_a_key_that_two_accounts_send_names_something_of_each(farebox: Farebox, buyer: Customer) -> None:
+    """Purchases, hosted pages, refunds and holds: the one account neither gets the other's nor is hindered by it."""
+    other_id = farebox.create_account()
+    other = Customer(farebox, other_id, farebox.create_token(other_id))
+    save_card(other)
+    key, page_key = {"idempotency-key": "the-same"}, {"idempotency-key": "the-same-page"}
+    purchases, pages, refunds, holds = set(), set(), set(), set()
+    for customer, cents in ((buyer, 2000), (other, 3000), (buyer, 2000), (other, 3000)):
+        url = f"{customer.api_url}/ai-gateway/billing/topup"
+        bought = result(http.post(url, json={"amount": cents}, headers=customer.headers | key))["payment_intent_id"]
+        page = result(call(customer, "POST", "checkout", {"mode": "purchase", "amount_cents": cents}, **page_key))
+        top_up_id = get(customer, f"topups/{bought}")["id"]
+        refunded = call(customer, "POST", "refunds", {"top_up_id": top_up_id, "credit_cents": cents // 4}, **key)
+        held = call(customer, "POST", "holds", {"amount_nanos": cents * CENT // 4}, **key)
+        purchases.add((customer.account_id, bought))
+        pages.add((customer.account_id, page["id"]))
+        refunds.add((customer.account_id, result(refunded)["id"]))
+        holds.add((customer.account_id, result(held)["hold_id"], result(held)["amount_nanos"]))
+    for found in (purchases, pages, refunds, holds):
+        assert len(found) == 2, found
+    assert len({page_id for _, page_id in pages}) == 2
+    for customer, cents in ((buyer, 2000), (other, 3000)):
+        assert soon(lambda customer=customer, cents=cents: customer.balance.posted == cents * 3 // 4 * CENT)  # type: ignore[misc]
+        assert customer.balance.held == cents * CENT // 4
+        (refund_id,) = [each for account, each in refunds if account == customer.account_id]
+        assert get(customer, f"refunds/{refund_id}")["credit_cents"] == cents // 4
+        assert len(get(customer, "refunds")) == 1
+    assert result(call(buyer, "POST", "holds/the-same/release"))["state"] == "released"
+    assert (buyer.balance.held, other.balance.held) == (0, 3000 * CENT // 4)
