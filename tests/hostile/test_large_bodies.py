@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from farebox.errors import BODY_TOO_COMPLEX
 from farebox.offload import HelperProcess
 from farebox.providers.audio.length import AT_ONCE_BYTES
 from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX, is_light
-from tests.calls.kit import differences, set_price, set_provider
+from tests.calls.kit import differences, set_price, set_provider, until
 from tests.calls.upstream import Upstream, serving
-from tests.engines import ON_BOTH_ENGINES
+from tests.calls.wire import COMPAT, chat_body
+from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY
 from tests.support import Customer, Farebox, running_farebox, running_with
 
 pytestmark = ON_BOTH_ENGINES
@@ -224,6 +226,27 @@ def test_sound_is_walked_through_by_helpers_but_for_a_little(tmp_path: Path) -> 
             answer = account.chat(messages=[{"role": "user", "content": much}])
             assert answer.status_code == 200, answer.text
             assert helpers_of(served)
+
+
+@SQLITE_ONLY
+@pytest.mark.slow
+def test_a_body_that_takes_too_long_costs_its_sender_alone(tmp_path: Path) -> None:
+    """Sound of two bytes an element, more than a second's work: its helper ends, and everybody else is served."""
+    data = base64.b64encode(b"\x1aE\xdf\xa3\x80" + b"\xec\x80" * 180_000).decode()
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "webm"}}
+    body = chat_body().replace(b'"Hello there"', json.dumps([part] * 24).encode())
+    with running_farebox(tmp_path, helper_processes=2) as served, ThreadPoolExecutor(1) as sender:
+        served.services.helpers._cpu_seconds = 1
+        hostile, other = served.funded("100"), served.funded("100")
+        sent = sender.submit(post, hostile, body, COMPAT)
+        until(lambda: served.services.held.held_bytes >= len(body), "it has come")
+        assert other.chat("Hello " * 20_000).status_code == 200
+        answer = sent.result()
+        assert (answer.status_code, answer.json()["error"][0]["code"]) == (400, BODY_TOO_COMPLEX.code)
+        assert hostile.chat("Hello " * 20_000).status_code == 200
+        until(lambda: served.services.held.held_bytes == 0, "everything is given back")
+        assert (hostile.balance.held, other.balance.held) == (0, 0)
+        assert differences(served) == []
 
 
 def test_a_helper_that_is_killed_is_replaced(customer: Customer) -> None:
