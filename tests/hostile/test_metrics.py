@@ -348,7 +348,7 @@ def test_whatever_is_counted_wrongly_is_one_of_the_mistakes_that_are_caught() ->
     for wrong in (float("nan"), float("inf"), 1e300, 2**63, -(2**64), "1", None):
         for count in (place.histogram(families.LAG).observe_seconds, place.counter(families.MONEY, "charge").add):
             with contextlib.suppress(*MISTAKES):
-                count(wrong)  # type: ignore[arg-type,operator]
+                count(wrong)  # type: ignore[arg-type]
         activity.batch(wrong, wrong, {("money", "nobody's"): 1})  # type: ignore[arg-type]
         activity.job(wrong, {("money", "charge"): wrong})  # type: ignore[arg-type, dict-item]
     for values in ((), ("a", "b", "c")):
