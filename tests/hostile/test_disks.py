@@ -432,6 +432,19 @@ async def look_again(farebox: Farebox) -> None:
         await asyncio.sleep(0.005)
 
 
+@POSTGRES_ONLY
+async def test_where_no_temporary_file_may_be_written_a_commit_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = engines.new_database()
+    watched = health.Health(url, timeout=20, standby="ignore")
+    watched._watching = asyncio.ensure_future(asyncio.sleep(0))
+    watched.failed(DatabaseFull("no space left"))
+    monkeypatch.setattr(health, "_ROOM", health._ROOM.replace("BEGIN;", "BEGIN; SET LOCAL temp_file_limit = 0;"))
+    await watched._look()
+    watched.check()
+    await watched.close()
+    engines.postgres_server().drop_database(url)
+
+
 async def test_a_server_that_ended_itself_for_want_of_room_is_told_as_full() -> None:
     """PostgreSQL does so where it cannot write its log: the driver tells of the lost connection, and why it was."""
     watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")

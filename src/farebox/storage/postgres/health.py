@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from typing import Literal
 
+import asyncpg
 import structlog
 
 from farebox.storage.postgres.connecting import CUTS_MAX, Session, connect, has_ended, named
@@ -171,7 +172,7 @@ class Health:
                 self._mark_standby_missing()
                 return
             if self._full:
-                await session.execute(_ROOM)
+                await _look_for_room(session)
             if self._away is not None or self._standby_missing:
                 await session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
         self._mark_well()
@@ -212,6 +213,14 @@ class Health:
             log.warning("database back", seconds=seconds)
         else:
             log.info("database failed and works", why=why, seconds=seconds)
+
+
+async def _look_for_room(session: Session) -> None:
+    """Raises asyncpg.DiskFullError where there is none."""
+    try:
+        await session.execute(_ROOM)
+    except asyncpg.ConfigurationLimitExceededError:  # temp_file_limit: then the small commit that follows has to do
+        await session.execute("ROLLBACK")
 
 
 async def check_fitness(session: Session, standby: Standby) -> None:
