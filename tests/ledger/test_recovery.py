@@ -114,7 +114,10 @@ async def test_expiry_ends_holds_and_lots_and_says_so(books: Books) -> None:
             "owner": "",
         },
     ]  # fmt: skip
-    assert await books.sql("SELECT account_id, posted, held FROM balances ORDER BY 1") == [(ANN, 93, 21), (BOB, 100, 0)]
+    assert await books.sql("SELECT account_id, posted, held FROM balances ORDER BY 1") == [
+        (ANN, 100, 10),
+        (BOB, 100, 0),
+    ]
     with capture_logs() as lines:
         await expire_due(books.ledger, books.database, LATER, LOG)
     assert lines == []
