@@ -91,7 +91,8 @@ class _Theirs(msgspec.Struct, kw_only=True):
 
 
 async def reconcile(services: Services, *, since: int) -> list[Finding]:
-    """Hold the books against each other, as far as something has happened since. Returns what differs now.
+    """Hold the books against each other, as far as something has happened since (milliseconds since the Unix epoch).
+    Returns what differs now.
 
     Raises Problem(PAYMENTS_OFF), ProcessorUnavailable, ProcessorRefused.
     """

@@ -45,6 +45,9 @@ log = structlog.get_logger("farebox.refunds")
 
 
 class _RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asked for, at a time in milliseconds since the Unix epoch. `credit_cents` is credit, in US cents;
+    None: all that may be refunded."""
+
     account_id: str
     top_up_id: str
     refund_id: str

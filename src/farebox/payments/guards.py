@@ -35,7 +35,7 @@ HISTORY: Final = 31 * DAY_MS
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Not now: `reason` is a key of payments.states.DISABLED_REASONS."""
+    """Not now: `reason` is a key of payments.states.DISABLED_REASONS, `until` milliseconds since the Unix epoch."""
 
     reason: str
     until: int

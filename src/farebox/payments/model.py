@@ -1,4 +1,8 @@
-"""The nouns of payments: cards, top-ups, rules, refunds, disputes. Amounts are US cents, times milliseconds."""
+"""The nouns of payments: cards, top-ups, rules, refunds, disputes.
+
+Amounts (`…_cents`) are whole US cents. Moments (`…_at`, `…until`) are milliseconds since the Unix epoch, by our clock
+unless it says otherwise; where a day or a month is counted, it is UTC's.
+"""
 
 from typing import Literal, TypeAlias
 
@@ -15,15 +19,18 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     brand: str
     last4: str
     exp_month: int
+    """1 to 12; the card is good to the end of it."""
     exp_year: int
+    """Four digits."""
     fingerprint: str
     """The same for the same card saved twice."""
     is_default: bool = False
     created_at: int = 0
+    """When it was saved, in milliseconds, by the processor's clock."""
 
 
 class TopUp(msgspec.Struct, frozen=True, kw_only=True):
-    """One purchase of credit: a row of `top_ups`. `charge_cents` is what the card pays."""
+    """One purchase of credit: a row of `top_ups`. Amounts in US cents, moments in milliseconds since the Unix epoch."""
 
     account_id: str
     top_up_id: str
@@ -31,6 +38,7 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """A key of states.TOP_UP_STATES."""
     credit_cents: int
+    """What the account gets."""
     fee_cents: int
     tax_cents: int
     lines: bytes
@@ -45,12 +53,18 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     request_key: str | None = None
     request_hash: str | None = None
     attempt: int = 0
+    """Number of its latest charge; 0 before the first."""
     lease_owner: str | None = None
+    """The process that works on it."""
     lease_epoch: int = 0
+    """Raised by each claim: what an earlier worker writes is refused."""
     lease_until: int | None = None
     next_at: int | None = None
+    """When it is to be looked at; None: nothing is left to do."""
     first_unknown_at: int | None = None
+    """Since when the processor's answer is missing."""
     unseen_at: int | None = None
+    """When a listing first did not show its invoice."""
     retry_at: int | None = None
     """Declined: when the card may be tried again."""
     client_secret: str | None = None
@@ -58,61 +72,83 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     decline_code: str | None = None
     error: str | None = None
     refunded_cents: int = 0
+    """Of the charge, by refunds."""
     disputed_cents: int = 0
+    """Of the charge, by disputes that are open or lost."""
     clawed_cents: int = 0
+    """Of the credit, by both."""
     created_at: int
     updated_at: int
+    """When its state last changed."""
     paid_at: int | None = None
+    """When it was credited."""
 
     @property
     def charge_cents(self) -> int:
+        """What the card pays."""
         return self.credit_cents + self.fee_cents + self.tax_cents
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """An account's auto top-up: buy `amount_cents` when the posted balance is below `threshold_cents`."""
+    """An account's auto top-up: buy `amount_cents` when the posted balance is below `threshold_cents`.
+
+    Amounts in US cents, moments in milliseconds since the Unix epoch.
+    """
 
     account_id: str
     amount_cents: int
     threshold_cents: int
     monthly_cap_cents: int
+    """The most that it charges in a calendar month (UTC), fees and taxes included."""
     state: str = "active"
     """A key of states.RULE_STATES."""
     reason: str | None = None
     """A key of states.DISABLED_REASONS, unless active."""
     error: str | None = None
     until: int | None = None
+    """Paused: when it goes on."""
     failures: int = 0
+    """Declines in a row."""
     last_failed_at: int | None = None
     fingerprint: str | None = None
+    """Of the card that was declined when it was suspended."""
     sequence: int = 0
+    """Number of its latest request."""
     updated_at: int = 0
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """Money paid back to the card it came from."""
+    """Money paid back to the card it came from. Amounts in US cents, moments in milliseconds since the Unix epoch."""
 
     account_id: str
     refund_id: str
     top_up_id: str
     processor_id: str | None
     state: str
+    """A key of states.REFUND_STATES."""
     amount_cents: int
+    """What the card gets back, its part of fee and tax included."""
     credit_cents: int
+    """What is taken of the credit for it."""
     reason: str = ""
     error: str | None = None
     next_at: int | None = None
+    """When it is to be looked at; None: nothing is left to do."""
     created_at: int
     updated_at: int
 
 
 class Dispute(msgspec.Struct, frozen=True, kw_only=True):
-    """A charge that the card's owner contests at their bank."""
+    """A charge that the card's owner contests at their bank.
+
+    Amounts in US cents, moments in milliseconds since the Unix epoch.
+    """
 
     account_id: str
     dispute_id: str
     top_up_id: str
     state: str
+    """A key of states.DISPUTE_STATES."""
     amount_cents: int
     """What the bank disputes."""
     taken_cents: int = 0

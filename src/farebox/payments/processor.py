@@ -50,14 +50,15 @@ class InvalidSignature(ValueError):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of an invoice."""
+    """One line of an invoice; its amount in US cents."""
 
     description: str
     amount_cents: int
 
 
 class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
-    """An invoice of the processor's, with what became of its payment."""
+    """An invoice of the processor's, with what became of its payment. Amounts in US cents; `created_at` in milliseconds
+    since the Unix epoch, by the processor's clock, whose seconds are whole."""
 
     invoice_id: str
     state: InvoiceState
@@ -94,6 +95,8 @@ class Checkout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessorRefund(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund as the processor has it. The amount in US cents, `created_at` in milliseconds since the Unix epoch."""
+
     refund_id: str
     state: Literal["pending", "requires_action", "succeeded", "failed", "canceled"]
     amount_cents: int
@@ -105,6 +108,8 @@ class ProcessorRefund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessorDispute(msgspec.Struct, frozen=True, kw_only=True):
+    """A dispute as the processor has it. The amount in US cents, `created_at` in milliseconds since the Unix epoch."""
+
     dispute_id: str
     state: Literal["inquiry", "inquiry_closed", "open", "won", "lost"]
     """inquiry: no money has moved. open: the money was withdrawn."""
@@ -116,7 +121,10 @@ class ProcessorDispute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened at the processor. Only a hint: the object it names is fetched, and its state applied."""
+    """Something that happened at the processor. Only a hint: the object it names is fetched, and its state applied.
+
+    `created_at` in milliseconds since the Unix epoch, by the processor's clock.
+    """
 
     event_id: str
     type: str

@@ -17,7 +17,7 @@ class Tax(msgspec.Struct, frozen=True):
 
 
 class Purchase(msgspec.Struct, frozen=True, kw_only=True):
-    """A purchase as it was priced. It is stored with the top-up, so a later change of rates does not touch it."""
+    """A purchase as it was priced, in US cents. It is stored with the top-up: later rates do not touch it."""
 
     credit_cents: int
     fee_cents: int = 0

@@ -6,7 +6,8 @@ from farebox.storage.sql import Connection, row
 
 
 class Credit(msgspec.Struct, frozen=True):
-    """What an account has and how it buys more. Amounts in nano-dollars, those named …_cents in US cents."""
+    """What an account has and how it buys more. Amounts in nano-dollars, those named …_cents in US cents;
+    moments in milliseconds since the Unix epoch."""
 
     posted: int
     brand: str | None

@@ -11,7 +11,8 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference. `amount_cents` is what is at stake: theirs less ours, where it is a sum."""
+    """One difference. `amount_cents` is what is at stake: theirs less ours, where it is a sum. Moments in
+    milliseconds since the Unix epoch."""
 
     finding_id: str
     """`{kind}:{what it is about}`"""

@@ -71,7 +71,7 @@ def add_notice(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A notice as it was written."""
+    """A notice as it was written, in milliseconds since the Unix epoch."""
 
     bucket: int
     account_id: str

@@ -13,7 +13,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of the inbox. Times in milliseconds."""
+    """An event of the inbox. Moments in milliseconds since the Unix epoch."""
 
     event_id: str
     type: str

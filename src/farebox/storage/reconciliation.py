@@ -8,7 +8,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
-    """A top-up that a payment belongs to, and what the ledger credited for it."""
+    """A top-up that a payment belongs to, in US cents, and what the ledger credited for it."""
 
     account_id: str
     top_up_id: str
@@ -23,7 +23,7 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BookedClawback(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund or dispute, by the processor's name of it."""
+    """A refund or dispute, by the processor's name of it; the amount in US cents."""
 
     account_id: str
     payment_id: str

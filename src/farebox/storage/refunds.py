@@ -23,7 +23,7 @@ _DISPUTE = (
 
 @dataclass(frozen=True, slots=True)
 class Clawback:
-    """What refunds and disputes have taken of one top-up: of the money and of the credit."""
+    """What refunds and disputes have taken of one top-up, of the money and of the credit, in US cents."""
 
     refunded: int = 0
     refunded_credit: int = 0

@@ -26,7 +26,7 @@ class TransferRow:
 
 @dataclass(frozen=True, slots=True)
 class TransferFilter:
-    """Which transfers are wanted: of one kind, posted in [start, end). None: whatever it is."""
+    """Which transfers are wanted: of one kind, posted in [start, end), milliseconds since the Unix epoch. None: any."""
 
     kind: str | None = None
     start: int | None = None
@@ -35,7 +35,8 @@ class TransferFilter:
 
 @dataclass(frozen=True, slots=True)
 class LotRow:
-    """Credit that came in at once. Amounts in nano-dollars; `remaining` includes what open calls hold."""
+    """Credit that came in at once. Amounts in nano-dollars, moments in milliseconds since the Unix epoch; `remaining`
+    includes what open calls hold."""
 
     lot_id: str
     book: str

@@ -1,0 +1,42 @@
+"""Whoever reads a field of money in knows its unit: from its name, or from the docstring of its class."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.repo.reference import ROOT
+
+STORES = ("processor_events", "findings", "refunds", "reconciliation", "statement", "transfer_days", "credit")
+MODULES = sorted(
+    [
+        *(ROOT / "src/farebox/billing").glob("*.py"),
+        *(ROOT / "src/farebox/payments").glob("*.py"),
+        *(ROOT / "src/farebox/storage" / f"{name}.py" for name in STORES),
+    ]
+)
+MOMENT = re.compile(r"^(at|since|until|start|end)$|_(at|since|until)$")
+AMOUNT = re.compile(r"amount|charge$|credit$|^(captured|refunded|disputed|posted|held|owed)$")
+NAMED = re.compile(r"_(cents|nanos|ms)$")
+
+
+def fields(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Class, field, and what is said of both, for each field that is an integer."""
+    for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for field, after in zip(owner.body, [*owner.body[1:], None], strict=True):
+            if not isinstance(field, ast.AnnAssign) or "int" not in ast.unparse(field.annotation).split(" | "):
+                continue
+            assert isinstance(field.target, ast.Name)
+            own = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            yield owner.name, field.target.id, f"{ast.get_docstring(owner)} {own}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_moments_and_amounts_say_their_unit(path: Path) -> None:
+    for owner, name, said in fields(ast.parse(path.read_text())):
+        if MOMENT.search(name):
+            assert "millisecond" in said, f"{owner}.{name}: milliseconds since when?"
+        elif AMOUNT.search(name) and not NAMED.search(name):
+            assert re.search(r"cents|nano-dollars", said), f"{owner}.{name}: of what?"
