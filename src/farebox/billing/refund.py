@@ -24,6 +24,7 @@ from farebox.errors import (
 )
 from farebox.ledger.rows import read_balance
 from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.payments import metadata
 from farebox.payments.declines import public_failure
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefused, ProcessorUnavailable
@@ -199,11 +200,6 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
     One that may have been asked for before is first looked for: keys are forgotten after a day, and an error that the
     processor answered once is repeated under the same key for as long.
     """
-    metadata = {
-        "farebox_account": refund.account_id,
-        "farebox_top_up": refund.top_up_id,
-        "farebox_refund": refund.refund_id,
-    }
     try:
         intent = await _intent(services, processor, refund)
         found = None if is_new or intent is None else await _find(processor, refund, intent)
@@ -216,7 +212,8 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
     try:
         if found is None:
             key = f"refund:{refund.account_id}:{refund.refund_id}"
-            found = await processor.refund(intent, refund.amount_cents, metadata=metadata, key=key)
+            names = (refund.account_id, refund.top_up_id, refund.refund_id)
+            found = await processor.refund(intent, refund.amount_cents, metadata=metadata.of_refund(*names), key=key)
     except ProcessorUnavailable as error:
         log.warning("refund without answer", refund=refund.refund_id, error=str(error))
         return refund
@@ -243,8 +240,7 @@ async def _find(processor: Processor, refund: Refund, intent: str) -> ProcessorR
     """The refund as the processor has it, found by our metadata; None where it has none."""
     since = refund.created_at - LOOK_BACK_MS
     async for found in processor.refunds(since=since, payment_intent_id=intent):
-        named = found.metadata
-        if (named.get("farebox_account"), named.get("farebox_refund")) == (refund.account_id, refund.refund_id):
+        if metadata.named_refund(found.metadata) == (refund.account_id, refund.refund_id):
             return found
     return None
 

@@ -7,6 +7,7 @@ from farebox.billing.clawback import bucket_of, credit_for, give, level, missing
 from farebox.billing.documents import issue_credit_note
 from farebox.calendar import HOUR_MS, MINUTE_MS
 from farebox.payments.declines import public_failure
+from farebox.payments.metadata import named_refund
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import ProcessorRefund
 from farebox.payments.states import REFUND_STATES
@@ -65,10 +66,10 @@ def _asked_for(connection: Connection, found: ProcessorRefund) -> Refund | None:
 
     One that failed without ever having been the processor's is none either: money that did go back is to be taken.
     """
-    account = find_account(connection, found.metadata.get("farebox_account", ""))
+    account_id, refund_id = named_refund(found.metadata)
+    account = find_account(connection, account_id)
     if account is None:
         return None
-    refund_id = found.metadata.get("farebox_refund", "")
     known = store.find_refund(connection, account.bucket, account.account_id, refund_id)
     return None if known is None or known.processor_id is not None or known.state == "failed" else known
 

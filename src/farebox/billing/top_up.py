@@ -138,10 +138,10 @@ async def buy(
         retry=retry,
     )
     # From the first write on it runs in a task of the server's: the client may go away at any moment of it.
-    return _result(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _bought(services, request)))
+    return _result(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _buy(services, request)))
 
 
-async def _bought(services: Services, request: _PurchaseRequest) -> TopUp:
+async def _buy(services: Services, request: _PurchaseRequest) -> TopUp:
     top_up, is_new = await _begin(services, request)
     if not is_new:
         return await _repeated(services, top_up)
@@ -151,11 +151,11 @@ async def _bought(services: Services, request: _PurchaseRequest) -> TopUp:
 async def _begin(services: Services, request: _PurchaseRequest) -> tuple[TopUp, bool]:
     new_id, at = services.ids.log_id(), services.clock.now_ms()
     return await services.database.write(
-        lambda connection: _row(connection, services, request, request.top_up_id(new_id), at)
+        lambda connection: _find_or_insert(connection, services, request, request.top_up_id(new_id), at)
     )
 
 
-def _row(
+def _find_or_insert(
     connection: Connection, services: Services, request: _PurchaseRequest, top_up_id: str, at: int
 ) -> tuple[TopUp, bool]:
     """The row of a request, already claimed if it is new; else the one that it repeats."""

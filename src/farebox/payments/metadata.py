@@ -14,6 +14,16 @@ def of_top_up(account_id: str, top_up_id: str) -> dict[str, str]:
     return {ACCOUNT: account_id, TOP_UP: top_up_id}
 
 
+def of_refund(account_id: str, top_up_id: str, refund_id: str) -> dict[str, str]:
+    """The metadata of a refund."""
+    return {**of_top_up(account_id, top_up_id), REFUND: refund_id}
+
+
+def named_refund(metadata: Mapping[str, str]) -> tuple[str, str]:
+    """The account and the refund that the metadata names; empty where it names none."""
+    return metadata.get(ACCOUNT, ""), metadata.get(REFUND, "")
+
+
 def named_top_up(metadata: Mapping[str, str]) -> tuple[str, str] | None:
     """The account and the top-up that the metadata names; None where it is not ours."""
     account_id, top_up_id = metadata.get(ACCOUNT), metadata.get(TOP_UP)

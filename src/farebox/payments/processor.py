@@ -75,7 +75,6 @@ class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
     client_secret: str | None = None
     hosted_url: str | None = None
     decline_code: str | None = None
-    decline_message: str | None = None
     decline_advice: str | None = None
     created_at: int = 0
 

@@ -68,7 +68,6 @@ class _Payment:
     charge_id: str | None = None
     client_secret: str | None = None
     decline_code: str | None = None
-    decline_message: str | None = None
     decline_advice: str | None = None
 
 
@@ -90,7 +89,6 @@ def read_invoice(invoice: Json) -> ProcessorInvoice:
         client_secret=payment.client_secret,
         hosted_url=invoice.get("hosted_invoice_url"),
         decline_code=payment.decline_code,
-        decline_message=payment.decline_message,
         decline_advice=payment.decline_advice,
         created_at=_ms(invoice.get("created")),
     )
@@ -123,7 +121,6 @@ def _expanded(intent: Json, state: InvoiceState) -> _Payment:
         charge_id=object_id(intent.get("latest_charge")) if found in ("succeeded", "processing") else None,
         client_secret=intent.get("client_secret"),
         decline_code=AUTHENTICATION if found == "action_required" else code if declined else None,
-        decline_message=error.get("message") if declined else None,
         decline_advice=error.get("advice_code") if declined else None,
     )
 
@@ -219,7 +216,6 @@ def for_the_owner(invoice: ProcessorInvoice, declined: Declined) -> ProcessorInv
         invoice,
         payment_state="action_required",
         decline_code="authentication_required",
-        decline_message=declined.message,
         decline_advice=declined.advice,
     )
 
