@@ -29,7 +29,7 @@ def fields(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
             if not isinstance(field, ast.AnnAssign) or "int" not in ast.unparse(field.annotation).split(" | "):
                 continue
             assert isinstance(field.target, ast.Name)
-            own = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            own = ast.unparse(after) if isinstance(after, ast.Expr) else ""
             yield owner.name, field.target.id, f"{ast.get_docstring(owner)} {own}"
 
 
