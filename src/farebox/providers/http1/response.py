@@ -1,15 +1,29 @@
 """What the caller holds of an answer while it comes."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from farebox.providers.upstream import Cause, UpstreamFailed
 
-if TYPE_CHECKING:
-    from farebox.providers.http1.connection import UpstreamConnection
-
 PAUSE_ABOVE = 256 * 2**10
 """Bytes of a body that wait to be taken before the connection is no longer read."""
+
+
+class Sender(Protocol):
+    """The connection that a response comes from."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def drop(self) -> None:
+        """Close the connection, with the rest of the response."""
+        ...
 
 
 class Http1Response:
@@ -17,7 +31,7 @@ class Http1Response:
 
     __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_waiter", "headers", "status")
 
-    def __init__(self, connection: "UpstreamConnection") -> None:
+    def __init__(self, connection: Sender) -> None:
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self._connection = connection
