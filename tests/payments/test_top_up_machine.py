@@ -13,7 +13,7 @@ import pytest
 from farebox.billing import cards, top_up, top_up_machine
 from farebox.billing import top_up_steps as steps
 from farebox.billing.top_up_machine import TABLE, TRANSITIONS, Step
-from farebox.billing.top_up_steps import EVENTS, Event
+from farebox.billing.top_up_steps import EVENTS, StepEvent
 from farebox.errors import Problem
 from farebox.payments.model import Card
 from farebox.payments.processor import (
@@ -62,7 +62,7 @@ def test_whatever_may_be_heard_is_in_the_table_and_nothing_else() -> None:
     needed |= {(state, event) for step, states in ASKED.items() for state in states.split() for event in HEARD[step]}
     needed |= {(state, event) for state, events in PAGE.items() for event in events}
     assert set(TRANSITIONS) == needed
-    assert {event for _, event in TRANSITIONS} == set(EVENTS) == set(get_args(Event))
+    assert {event for _, event in TRANSITIONS} == set(EVENTS) == set(get_args(StepEvent))
 
 
 def test_no_row_is_written_twice() -> None:

@@ -18,7 +18,7 @@ import structlog
 from farebox.billing import cards, credit_payment
 from farebox.billing import top_up_steps as steps
 from farebox.billing import top_up_transitions as to
-from farebox.billing.top_up_steps import Event, Heard
+from farebox.billing.top_up_steps import Heard, StepEvent
 from farebox.errors import Problem
 from farebox.payments.model import TopUp
 from farebox.runtime.services import Services
@@ -51,7 +51,7 @@ _ENDED: Final = "failed canceled"
 _PAGE: Final = "action_required canceled"
 
 # fmt: off
-TABLE: Final[tuple[tuple[str, Event, Action, str, Step | None], ...]] = (
+TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
     # in these states       when it is heard   this is written    it is in this state then          asked next
     # A request of auto top-up is decided as soon as a worker has it.
     ("requested",           "claimed",         to.decide,         "submitting requested canceled",  None),

@@ -37,7 +37,9 @@ PAGE_LIFE_MS: Final = 24 * HOUR_MS
 PAGE_GRACE_MS: Final = HOUR_MS
 """After that we close it ourselves."""
 
-Event: TypeAlias = Literal[
+log = structlog.get_logger("farebox.top_up")
+
+StepEvent: TypeAlias = Literal[
     "claimed",
     "opened",
     "not_listed",
@@ -86,7 +88,7 @@ EVENTS: Final[Mapping[str, str]] = {
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """An event, and what came with it."""
 
-    event: Event
+    event: StepEvent
     invoice: ProcessorInvoice | None = None
     """As the processor shows it now."""
     page: Checkout | None = None
@@ -164,7 +166,7 @@ def _read(invoice: ProcessorInvoice, top_up: TopUp) -> Heard:
     return Heard(event=_said_by(invoice, top_up), invoice=invoice)
 
 
-def _said_by(invoice: ProcessorInvoice, top_up: TopUp) -> Event:
+def _said_by(invoice: ProcessorInvoice, top_up: TopUp) -> StepEvent:
     if invoice.state == "paid":
         return "paid"
     if invoice.state in ("void", "uncollectible"):
@@ -239,8 +241,6 @@ async def _look_after(processor: Processor, payment_id: str) -> ProcessorInvoice
 
 
 # --- the end of an invoice that is not to be paid ---------------------------------------------------------------------
-
-log = structlog.get_logger("farebox.top_up")
 
 
 async def void(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
