@@ -188,10 +188,13 @@ async def test_a_pool_closes_also_while_a_helper_is_being_begun(monkeypatch: pyt
     task = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
     waits = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
     await asyncio.sleep(0)
-    await pool.close()
-    with pytest.raises(Died):
-        await waits
-    begins.set()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await pool.close()
+        with pytest.raises(Died):
+            await waits
+    finally:
+        begins.set()
     with pytest.raises(Died):
         await task
 

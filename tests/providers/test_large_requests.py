@@ -15,6 +15,7 @@ from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFil
 from farebox.providers.formats import bodies
 from farebox.providers.outline import INLINE_BYTES, Outline, edited, outline_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
+from tests.calls.kit import PATIENCE_SECONDS
 from tests.providers.http1_kit import OK, Server, authority, pool, serving
 from tests.providers.http1_kit import whole as answered
 
@@ -93,8 +94,9 @@ async def test_an_answer_before_the_body_is_all_sent_ends_the_connection() -> No
     stop = asyncio.Event()
     body = in_file(bytes(32 * 2**20))
     async with serving(handler=refuse) as server, pool() as upstream:
-        for _ in range(2):
-            assert await answered(await upstream.send(request(server, body))) == b"ok"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for _ in range(2):
+                assert await answered(await upstream.send(request(server, body))) == b"ok"
         assert server.connections == 2
         stop.set()
 
