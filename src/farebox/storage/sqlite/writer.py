@@ -25,6 +25,7 @@ from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import BUSY_TIMEOUT_MS, SqliteConnection, connect
+from farebox.storage.sqlite.checkpoints import Checkpoints
 from farebox.storage.sqlite.trouble import Names, named
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Writer:
         self._path = path
         self._failed = failed
         self._names = Names(path)
+        self._checkpoints = Checkpoints(path)
         self._connection = self._connect()
         self._unusable = False
         """The connection could not undo what it had begun: the next batch begins with another one."""
@@ -83,6 +85,7 @@ class Writer:
     def _connect(self) -> SqliteConnection:
         connection = connect(self._path)
         connection.set_busy_timeout(0)  # the loop never waits for another process's turn; the thread does
+        self._checkpoints.watch(connection)
         return connection
 
     async def run(self, job: Callable[[Connection], T]) -> T:
@@ -122,6 +125,7 @@ class Writer:
                 await self._idle.wait()
             self._blocking.put(None)
             await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._checkpoints.close)
             self._connection.close()
 
     # --- one batch goes through these in turn; those marked so run on the thread ---
@@ -203,6 +207,7 @@ class Writer:
         else:
             if self._activity is not None:  # nothing else counts by it while a batch is under way
                 self._activity.batch(len(answers), self._monotonic() - began, self._connection.notes or {})
+            self._checkpoints.committed(self._connection)
         self._loop.call_soon_threadsafe(self._deliver, answers)
 
     def _deliver(self, answers: list[_Answer]) -> None:
