@@ -4,6 +4,7 @@ What comes is written to a file that exists in memory only. Helper processes are
 themselves; what is forwarded is read block for block. A change of single fields makes a new list of pieces.
 """
 
+import errno
 import os
 import queue
 import threading
@@ -14,6 +15,9 @@ LARGE_BYTES: Final = 256 * 2**10
 """A body up to this size is kept as bytes: to copy it takes some 50 µs, and a file some 10."""
 BLOCK_BYTES: Final = 128 * 2**10
 """What is read or written at once."""
+
+_MFD_NOEXEC_SEAL: Final = 8
+"""Never to be a program: hardened systems ask for it. Linux before 6.3 does not know it."""
 
 Piece: TypeAlias = bytes | tuple[int, int]
 """Bytes, or where in the file they are: from, to."""
@@ -27,7 +31,7 @@ class MemoryFile:
     def __init__(self, data: bytes = b"") -> None:
         """Raises OSError."""
         _closer.start()
-        self.fd = os.memfd_create("farebox-body", os.MFD_CLOEXEC)
+        self.fd = _create()
         self.size = 0
         if data:
             self.append(data)
@@ -53,6 +57,16 @@ class MemoryFile:
             count = os.pwrite(self.fd, view, self.size)
             self.size += count
             view = view[count:]
+
+
+def _create() -> int:
+    """The descriptor of a new one. Raises OSError."""
+    try:
+        return os.memfd_create("farebox-body", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return os.memfd_create("farebox-body", os.MFD_CLOEXEC)
 
 
 class _Closer:
