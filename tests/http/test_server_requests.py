@@ -107,7 +107,8 @@ async def test_what_follows_a_large_body_is_read(step: int) -> None:
     """The parser does not see all of such a body."""
     asked = Asked()
     body = bytes(range(256)) * 3000
-    sent = request("POST", "/", body) + request("POST", "/", body[::-1]) + GET + request("POST", "/", b"last")
+    offers = request("POST", "/", body[::-1], upgrade="h2c", connection="Upgrade")
+    sent = request("POST", "/", body) + offers + GET + request("POST", "/", b"last")
     async with serving(asked.echo) as served:
         peer = await served.open()
         for at in range(0, len(sent), step):
