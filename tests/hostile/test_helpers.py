@@ -188,12 +188,12 @@ async def test_what_is_early_is_refused_before_a_stop_and_the_rest_is_done() -> 
 async def test_a_pool_closes_also_while_a_helper_is_being_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     begins = threading.Event()
 
-    def slow(*_: int) -> HelperProcess:
+    def slow(_helper: HelperProcess, *_: int) -> None:
         begins.wait()
         raise OSError
 
     monkeypatch.setattr(pools, "CLOSE_SECONDS", 0.01)
-    monkeypatch.setattr(pools, "HelperProcess", slow)
+    monkeypatch.setattr(HelperProcess, "__init__", slow)
     pool = Pool(1)
     task = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
     waits = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
