@@ -90,6 +90,7 @@ class _MortalSqlite:
         writer._thread.join(10)
         writer._connection.exec_trace = None
         self._file._far_threads.shutdown()
+        await asyncio.to_thread(writer._checkpoints.close)
         for connection in (self._file._near, *self._file._far_opened, writer._connection):
             connection.close()
 

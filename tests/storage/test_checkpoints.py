@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from farebox.storage.sql import Connection
-from farebox.storage.sqlite import SqliteConnection, checkpoints, connect
+from farebox.storage.sqlite import PAGE_BYTES, SqliteConnection, checkpoints, connect
 from farebox.storage.sqlite.checkpoints import PAGES, PAGES_MAX
 from farebox.storage.sqlite.writer import Writer
 from tests.calls.kit import PATIENCE_SECONDS, eventually
 
-PAGE = 4096
+PAGE = PAGE_BYTES
 BLOB = b"x" * 100 * PAGE
 
 

@@ -12,11 +12,11 @@ from typing import Final
 
 import apsw
 
-from farebox.storage.sqlite import SqliteConnection, connect
+from farebox.storage.sqlite import LOG_PAGES, SqliteConnection, connect
 
-PAGES: Final = 1_000
-"""Of a log that is moved, as SQLite itself would: four megabytes."""
-PAGES_MAX: Final = 8 * PAGES
+PAGES: Final = LOG_PAGES
+"""Of a log that is moved, as SQLite itself would."""
+PAGES_MAX: Final = 4 * PAGES
 """From here on commits wait for it: they come faster than it can be moved."""
 
 
