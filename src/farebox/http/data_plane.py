@@ -9,7 +9,6 @@
 import asyncio
 import re
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -36,7 +35,7 @@ from farebox.errors import (
     UPSTREAM_UNREACHABLE,
     Problem,
 )
-from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
 from farebox.http.build_call import ProxyRequest, compat_call, native_call
 from farebox.http.call_body import body_of, check_credit
@@ -48,19 +47,17 @@ from farebox.http.router import shown, tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.take_apart import shutting_down, take_apart
+from farebox.http.target import Target, target_of
 from farebox.memfile import part_of
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
 
-_CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
-"""What user agent and `originator` of Codex begin with, in all its forms."""
 _is_target = re.compile(rb"[!-~]*").fullmatch
 SETTLE_SECONDS = 5.0
 RETRY_SECONDS = 2
 """When to try again after the database was away."""
-REST_PREFIX = "/client/v4/accounts/"
 _COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
 _REST_PATHS = _COMPAT_PATHS | {
     "responses": "responses",
@@ -91,33 +88,6 @@ _STEP_OPTIONS = {
 log = structlog.get_logger("farebox.calls")
 
 
-class Target(msgspec.Struct, frozen=True):
-    """What a URL of the data plane names."""
-
-    account_id: str
-    gateway_id: str
-    slug: str
-    """A provider's, or `compat`, `rest`, or empty for the universal endpoint."""
-    path: str
-
-    @property
-    def form(self) -> Form:
-        """Whose SDK is calling, by the path: it decides the shape of errors."""
-        if self.slug == "anthropic" or self.path.endswith(("messages", "messages/count_tokens")):
-            return "anthropic"
-        if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):
-            return "google"
-        return "openai"
-
-    def form_for(self, headers: RequestHeaders) -> Form:
-        """The same, where the client itself matters too."""
-        form = self.form
-        if form == "openai" and self.path.endswith(("responses", "responses/compact")):
-            named = (headers.get("originator") or "", headers.get("user-agent") or "")
-            form = "codex" if any(_CODEX.match(name) for name in named) else form
-        return form
-
-
 class DataPlane:
     """Serves model calls; counts those in flight, so that a stop can wait for them."""
 
@@ -129,7 +99,7 @@ class DataPlane:
     async def handle(self, exchange: Exchange) -> None:
         """Response one exchange, whatever happens."""
         request_id = self._services.ids.log_id()
-        target = _target(exchange)
+        target = target_of(exchange)
         form: Form = "openai" if target is None else target.form_for(exchange.headers)
         settings = self._services.settings
         sink = HttpSink(
@@ -391,16 +361,3 @@ def _options(headers: RequestHeaders) -> dict[str, str]:
 
 def _configured(step: Step) -> dict[str, str]:
     return {header: str(step.config[name]) for name, header in _STEP_OPTIONS.items() if name in step.config}
-
-
-def _target(exchange: Exchange) -> Target | None:
-    """What the URL names; None where it is no URL of the data plane."""
-    path = tidy_path(exchange.path)
-    if path.startswith(REST_PREFIX):
-        account_id, _, rest = path.removeprefix(REST_PREFIX).partition("/ai/v1/")
-        gateway_id = exchange.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
-        return Target(account_id, gateway_id, "rest", rest) if rest else None
-    parts = path.split("/", 5)
-    if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:
-        return None
-    return Target(parts[2], parts[3], parts[4] if len(parts) > 4 else "", parts[5] if len(parts) > 5 else "")
