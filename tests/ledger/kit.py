@@ -14,8 +14,9 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import Difference, audit
 from farebox.ledger.batches import BatchLedger
 from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
+from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.lanes import LaneLedger
-from farebox.ledger.ledger import JobLedger, Ledger, ledger_of
+from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.database import Database

@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import Command, Extend, Settle, Verdict
-from farebox.ledger.ledger import JobLedger
+from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.recovery import (
     AT_ONCE,
     OpenHold,

@@ -24,7 +24,7 @@ import structlog
 
 from farebox.clock import SystemClock
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
-from farebox.ledger.ledger import JobLedger
+from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.posting import apply_left
 from farebox.storage.accounts import find_buckets
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail

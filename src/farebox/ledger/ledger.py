@@ -1,13 +1,9 @@
 """The ledger as the rest of the program sees it: send a command, await the verdict."""
 
-from functools import partial
 from typing import Protocol
 
-from farebox.ledger.commands import CallWritten, Command, Outcome, Verdict
-from farebox.ledger.posting import apply
-from farebox.storage.accounts import find_account
+from farebox.ledger.commands import CallWritten, Command, Verdict
 from farebox.storage.database import Database
-from farebox.storage.sql import Connection
 
 
 class Ledger(Protocol):
@@ -34,22 +30,6 @@ class Ledger(Protocol):
         ...
 
 
-class JobLedger:
-    """Commands as jobs of the database, like everything else that is written."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def do(self, command: Command) -> Verdict:
-        return await self._database.write(partial(_apply, command))
-
-    async def record(self, account_id: str, record: CallWritten) -> None:
-        await self._database.write(partial(_record, account_id, record))
-
-    async def close(self) -> None:
-        """Nothing to do: what was sent is the database's to finish."""
-
-
 def ledger_of(database: Database, instance: str) -> Ledger:
     """The ledger that serves calls on this database, for the process of this name, which no other ledger has. Call it
     inside the running loop."""
@@ -64,13 +44,3 @@ def ledger_of(database: Database, instance: str) -> Ledger:
 
     assert isinstance(database, PostgresDatabase)
     return LaneLedger(database, instance)
-
-
-def _apply(command: Command, connection: Connection) -> Verdict:
-    return apply(connection, command)
-
-
-def _record(account_id: str, record: CallWritten, connection: Connection) -> None:
-    account = find_account(connection, account_id)
-    if account is not None:
-        record.write(connection, account.bucket, Verdict(Outcome.UNKNOWN))

@@ -1,0 +1,35 @@
+"""The ledger whose every command is a job of the database: on PostgreSQL, what the lanes leave to it."""
+
+from functools import partial
+
+from farebox.ledger.commands import CallWritten, Command, Outcome, Verdict
+from farebox.ledger.posting import apply
+from farebox.storage.accounts import find_account
+from farebox.storage.database import Database
+from farebox.storage.sql import Connection
+
+
+class JobLedger:
+    """Commands as jobs of the database, like everything else that is written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def do(self, command: Command) -> Verdict:
+        return await self._database.write(partial(_apply, command))
+
+    async def record(self, account_id: str, record: CallWritten) -> None:
+        await self._database.write(partial(_record, account_id, record))
+
+    async def close(self) -> None:
+        """Nothing to do: what was sent is the database's to finish."""
+
+
+def _apply(command: Command, connection: Connection) -> Verdict:
+    return apply(connection, command)
+
+
+def _record(account_id: str, record: CallWritten, connection: Connection) -> None:
+    account = find_account(connection, account_id)
+    if account is not None:
+        record.write(connection, account.bucket, Verdict(Outcome.UNKNOWN))
