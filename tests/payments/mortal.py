@@ -88,6 +88,7 @@ class _MortalSqlite:
         writer = self._file.writer
         writer._blocking.put(None)
         writer._thread.join(10)
+        writer._checkpoints.close()
         writer._connection.exec_trace = None
         self._file._far_threads.shutdown()
         await asyncio.to_thread(writer._checkpoints.close)
