@@ -2,7 +2,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # Containers often forbid to keep bytecode; each process that a test starts would then compile all of Farebox.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    gc.disable()  # until all tests are collected: it would look through ever more of them, and find no garbage
     if not hasattr(config, "workerinput"):  # workers, and servers that tests start, inherit it
         _trust_nobody(config)
         _use_memory()
@@ -35,10 +34,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
 
 
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Without the garbage collector, which would look through ever more tests and find no garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def _trust_nobody(config: pytest.Config) -> None:
