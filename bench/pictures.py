@@ -42,6 +42,7 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"FAREBOX_DATA_DIR": folder, "FAREBOX_PORT": str(port)}
+        _run("make setup", environment)  # so that `make run` has nothing to install
         with _served(environment, Path(folder)) as greeting:
             session = _session(greeting, environment)
             (IMAGES / "terminal.svg").write_text(_terminal(session))
@@ -86,6 +87,7 @@ def _session(greeting: str, environment: dict[str, str]) -> list[tuple[bool, str
     """The lines of a terminal, each with whether somebody typed it."""
     lines = [(True, "$ make run")]
     lines += [(False, line) for line in greeting[: greeting.index("\ncurl\n")].splitlines()]
+    lines.append((False, ""))
     call = _curl(greeting).replace("curl ", "curl -si ", 1)
     lines += [(True, f"{'$ ' if number == 0 else ''}{line}") for number, line in enumerate(call.splitlines())]
     head, _, body = _run(call, environment).partition("\n\n")

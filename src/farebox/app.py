@@ -67,7 +67,7 @@ class Ready:
     port: int
     demo_url: str | None
     background: "asyncio.Future[None]"
-    """The periodic jobs; done only where they have ended for good, and then nobody should be served on."""
+    """The periodic jobs; finished only when they have ended for good, and then the server must stop, too."""
     fake_stripe_url: str | None = None
 
 
@@ -113,16 +113,16 @@ async def _stopped(stop: asyncio.Event, ready: Ready) -> None:
     if not stop.is_set():
         stopping.cancel()
         cause = None if ready.background.cancelled() else ready.background.exception()
-        raise JobsEnded("the periodic jobs have ended, without which calls must not be served: start again") from cause
+        raise JobsEnded("the periodic jobs have ended, and without them calls must not be served: restart") from cause
 
 
 @asynccontextmanager
 async def running(
     settings: Settings, *, demo: bool, clock: Clock | None = None, begin_helper: BeginHelper = HelperProcess
 ) -> AsyncIterator[Ready]:
-    """A server alone, with all that it needs; taken down in the opposite order on the way out.
+    """A single server with everything it needs; shut down in reverse order.
 
-    `demo` adds the demo provider and, where no Stripe key is set, the fake Stripe. `begin_helper`: for whoever has
+    `demo` adds the demo provider and, if no Stripe key is set, the fake Stripe. `begin_helper`: for whoever has
     helpers to spare.
     """
     clock = clock or SystemClock()
@@ -278,7 +278,7 @@ def _proxy_to(url: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
-        raise SettingsError(f"FAREBOX_STRIPE_API_BASE is no URL: {error}") from error
+        raise SettingsError(f"FAREBOX_STRIPE_API_BASE is not a URL: {error}") from error
     return proxies().for_origin(parts.scheme, parts.hostname or "", port)
 
 
@@ -297,7 +297,7 @@ def _sole_server(settings: Settings) -> Iterator[None]:
     except OSError as error:
         file.close()
         raise AlreadyRunning(
-            f"another Farebox serves {settings.database_path}: an SQLite database is served by one process. "
+            f"another Farebox is serving {settings.database_path}: an SQLite database is served by one process. "
             "Stop it, or set another FAREBOX_DATA_DIR."
         ) from error
     try:

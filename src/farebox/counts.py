@@ -32,7 +32,7 @@ _LIMIT = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and all the values that it can have; the last one stands for whatever is none of the others."""
+    """A label and all its possible values; the last one means any other."""
 
     name: str
     values: tuple[str, ...]
@@ -143,7 +143,7 @@ class Place:
         self.cells[0] = pid
 
     def clear(self) -> None:
-        """Nobody has the place: the counters stay, what was only of the moment goes."""
+        """The row is free: counters stay, momentary values are cleared."""
         self.cells[0] = 0
         for family in self.layout.families:
             if family.kind == "gauge":
@@ -164,7 +164,7 @@ class Place:
         self.cells[self.layout.column(family, values)] = max(-_LIMIT, min(value, _LIMIT))
 
     def follow(self, family: Family, *values: str, total: int) -> None:
-        """Count what a counter that is kept elsewhere in this process has gone up by since the last time."""
+        """Add the increase of a counter kept elsewhere in this process since the last time."""
         key = (family.name, *values)
         risen = total - self._seen.get(key, 0)
         self._seen[key] = total
@@ -208,5 +208,5 @@ def new_file(layout: Layout, places: int) -> int:
 
 
 def private(layout: Layout) -> Place:
-    """A place in nobody else's sight."""
+    """A row that nobody else sees."""
     return Place(layout, memoryview(bytearray(layout.width * _WIDTH)).cast("q"))

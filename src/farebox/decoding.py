@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from zstandard import ZstdDecompressionObj
 
 KNOWN: Final = "zstd, br, gzip, deflate"
-"""The codings that can be undone, as an `Accept-Encoding` has them."""
+"""The codings that can be decoded, as an `Accept-Encoding` lists them."""
 CODINGS_MAX: Final = 3
 """Codings that may be stacked."""
 _HEADER_MAX: Final = 512
@@ -27,7 +27,7 @@ _ZSTD_SMALL_SLICE: Final = 64
 
 
 class UnknownCoding(ValueError):
-    """A coding that cannot be undone, or too many of them."""
+    """A coding that cannot be decoded, or too many of them."""
 
 
 class BrokenCoding(ValueError):
@@ -91,7 +91,7 @@ class Decoder:
     def close(self) -> None:
         """The body has ended. Raises BrokenCoding where it is not whole."""
         if not all(stage.whole for stage in self._stages):
-            raise BrokenCoding("the coded bytes end too early")
+            raise BrokenCoding("the encoded data is truncated")
 
 
 def codings(header: str | None) -> list[str]:

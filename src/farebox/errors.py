@@ -130,12 +130,12 @@ DATABASE_UNAVAILABLE = ErrorKind(
     2913,
     "Try again; if it persists, check the disk and the database that Farebox runs on.",
 )
-INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request id. The receipt says what was charged.")
+INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request ID. The receipt says what was charged.")
 
 # The control plane: Cloudflare's codes
 VALIDATION_FAILED = ErrorKind("validation_failed", 400, 7001, "Correct the field that `path` names.")
-NOT_FOUND = ErrorKind("not_found", 404, 7002, "Check the id; list the collection to see what exists.")
-NO_ROUTE = ErrorKind("no_route", 404, 7003, "Check the path and the account id against /openapi.json.")
+NOT_FOUND = ErrorKind("not_found", 404, 7002, "Check the ID; list the collection to see what exists.")
+NO_ROUTE = ErrorKind("no_route", 404, 7003, "Check the path and the account ID against /openapi.json.")
 METHOD_NOT_ALLOWED = ErrorKind("method_not_allowed", 405, 7001, "Use one of the methods in the `Allow` header.")
 NOT_AVAILABLE = ErrorKind("not_available", 501, 2921, "Not available in this release: see docs/limits.md.")
 MALFORMED_JSON = ErrorKind("malformed_json", 400, 6007, "Send a JSON object as the request body.")

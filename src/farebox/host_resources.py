@@ -20,7 +20,7 @@ from farebox.http.server import AddressInUse, reserve
 from farebox.settings import Settings, proxies
 
 GRACE_SECONDS = 10.0
-"""How long calls in flight may go on after the request to stop."""
+"""How long calls in flight may continue after the request to stop."""
 
 log = structlog.get_logger("farebox")
 
@@ -43,7 +43,7 @@ class HostResources:
     metrics_reserved: socket.socket | None = None
     """The same, of the port of the metrics, where they have one."""
     sheet: Sheet | None = None
-    """Where processes that serve together count; None: this one is alone."""
+    """Where processes that serve together count; None: a single process."""
     place: int = 0
     """Which place of it is this process's."""
 
@@ -55,10 +55,10 @@ class HostResources:
 
 @asynccontextmanager
 async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[HostResources]:
-    """Reserve the port; with `demo` start the demo provider and, where no Stripe key is set, the fake Stripe.
+    """Reserve the port; with `demo`, start the demo provider and, if no Stripe key is set, the fake Stripe.
 
-    Raises AddressInUse; SettingsError for metrics that would be open to all, and for a proxy in the environment that
-    cannot be used, before anything is begun.
+    Raises AddressInUse; SettingsError for metrics that would be open to all, and for an unusable proxy in the
+    environment, before anything is started.
     """
     check_settings(settings)
     proxies()

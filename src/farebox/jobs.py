@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 import structlog
 
 PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before a job that ended is begun again: the first time, the second in a row…"""
+"""Seconds before a job that ended is restarted: the first time, the second in a row…"""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("farebox.jobs")
 
 
 class OnFailure(Protocol):
-    """Told of a job that failed, and goes on; raises nothing."""
+    """Called with a job that failed; continues, and raises nothing."""
 
     def __call__(self, name: str, error: BaseException | None, /) -> None: ...
 
@@ -40,7 +40,7 @@ class _Round:
 
 
 class Jobs:
-    """The jobs of this process, and what became of them."""
+    """The jobs of this process, and their state."""
 
     def __init__(self) -> None:
         self.restarts: Counter[tuple[str, str]] = Counter()
@@ -50,14 +50,14 @@ class Jobs:
         self._rounds: dict[str, _Round] = {}
 
     def failed(self, name: str, error: BaseException | None, /) -> None:
-        """Count and tell that a job ended, by this exception or, where None, by itself. Raises nothing."""
+        """Count and log that a job ended, by this exception or, if None, by returning. Raises nothing."""
         why = "ended" if error is None else type(error).__name__
         self.restarts[name, why] += 1
         with contextlib.suppress(Exception):  # a job does not end because telling of its end failed
             log.error("periodic job failed", job=name, why=why, exc_info=error)
 
     async def keep(self, work: Mapping[str, Work]) -> NoReturn:
-        """Run all of these, each begun again whenever it ends, until cancelled."""
+        """Run all of these until cancelled, each restarted whenever it ends."""
         running = {_task(name, run()): name for name, run in work.items()}
         try:
             while True:
@@ -83,7 +83,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def round(self, name: str, at_most: float) -> Iterator[None]:
-        """One round of a job, which is to take so many seconds at most."""
+        """One round of a job, which should take at most this many seconds."""
         current = self._rounds[name] = _Round(asyncio.get_running_loop().time(), at_most)
         try:
             yield

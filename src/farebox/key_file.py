@@ -29,7 +29,7 @@ def decoded_key(text: str, where: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise ValueError(f"{where} is not base64: make one with `openssl rand -base64 32`") from error
+        raise ValueError(f"{where} is not base64: generate one with `openssl rand -base64 32`") from error
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{where} is {len(key)} bytes, not 32: make one with `openssl rand -base64 32`")
+        raise ValueError(f"{where} is {len(key)} bytes, not 32: generate one with `openssl rand -base64 32`")
     return key

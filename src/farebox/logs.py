@@ -31,13 +31,13 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class Dropped:
-    """Lines of this process's log that were let go of."""
+    """Log lines that this process has dropped."""
 
     lines = 0
 
 
 def configure(settings: Settings, *, cached: bool = True) -> None:
-    """Set up structlog. `cached`: for the life of the process; else it can be set up anew, as after one command."""
+    """Set up structlog. `cached`: for the life of the process; otherwise it can be set up again later."""
     terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and terminal)
     common: list[Any] = [structlog.processors.add_log_level, _Timestamp(), structlog.processors.format_exc_info]

@@ -15,10 +15,10 @@ _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 def whole_number(text: str) -> int:
-    """A whole number in ASCII digits. Raises ValueError for anything else: `int` would take the digits of other
-    scripts, underscores, a plus and blanks, which people and other programs read in another way, or not at all."""
+    """A whole number in ASCII digits. Raises ValueError for anything else: `int` would accept the digits of other
+    scripts, underscores, a plus sign and blanks, which people and other programs read differently, or not at all."""
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is no whole number")
+        raise ValueError(f"{text[:40]!r} is not a whole number")
     return int(text)
 
 

@@ -36,9 +36,9 @@ NO_PROXIES = Proxies()
 
 
 def proxies_of(environment: Mapping[str, str]) -> Proxies:
-    """What `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say; where one is not set, its name in upper case.
+    """What `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say; if one is not set, its uppercase name.
 
-    Raises ValueError, which names the variable and says what to do. It does not tell the URL: there may be a password.
+    Raises ValueError, which names the variable and says what to do, without the URL: it may contain a password.
     """
 
     def named(*names: str) -> tuple[str, str]:
@@ -66,7 +66,7 @@ def _checked(variable: str, url: str) -> str:
     except ValueError:
         usable = False
     if not usable or not url.isascii() or not url.isprintable():
-        raise ValueError(f"{variable} is no URL of a proxy: write it as http://USER:PASSWORD@HOST:PORT")
+        raise ValueError(f"{variable} is not a proxy URL: write it as http://USER:PASSWORD@HOST:PORT")
     return url
 
 

@@ -36,11 +36,11 @@ def _setting(
 class Settings:
     """Everything that can be set. Field `x` is the variable FAREBOX_X."""
 
-    data_dir: str = _setting("./data", "Folder of the database, the secret key and the lock file; made where missing.")
+    data_dir: str = _setting("./data", "Folder of the database, the secret key and the lock file; created if missing.")
     database_url: str = _setting(
         "",
-        "`sqlite:///PATH`, or `postgresql://USER:PASSWORD@HOST:PORT/NAME` (several hosts: the one that takes writes is "
-        "used); by default `farebox.db` in the data folder.",
+        "`sqlite:///PATH`, or `postgresql://USER:PASSWORD@HOST:PORT/NAME` (several hosts: the one that accepts writes "
+        "is used); by default `farebox.db` in the data folder.",
         secret=True,
     )
     database_timeout_ms: int = _setting(
@@ -48,62 +48,62 @@ class Settings:
     )
     standby: Literal["ignore", "require"] = _setting(
         "ignore",
-        "`require`: calls are refused while no synchronous standby streams from PostgreSQL "
+        "`require`: calls are refused while no synchronous standby is streaming from PostgreSQL "
         "(docs/high-availability.md).",
     )
     instance_timeout_ms: int = _setting(
         30_000,
-        "On PostgreSQL: how long a gateway process must not have been seen until its calls in doubt are resolved.",
+        "On PostgreSQL: time without a sign of life after which a gateway process is declared dead.",
         1_000,
         3_600_000,
     )
     buckets: int = _setting(
-        1, "Buckets that new accounts are spread over. More than one is for Citus: docs/citus.md.", 1, 1024
+        1, "Number of buckets that new accounts are spread over. More than one is for Citus: docs/citus.md.", 1, 1024
     )
     secret_key: str = _setting(
-        "", "32 bytes in base64, under which secrets are stored; made on first start in the data folder.", secret=True
+        "", "32 bytes in base64 that protect stored secrets; created in the data folder on first start.", secret=True
     )
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8787, "Port to listen on.", 1, 65535)
     public_url: str = _setting(
-        "", "Base URL that clients use, for links in answers; it may have a path. By default http://HOST:PORT."
+        "", "Base URL that clients use, for links in responses; it may have a path. By default http://HOST:PORT."
     )
     trusted_proxies: str = _setting(
-        "", "Addresses and networks of the proxies in front, such as `127.0.0.1,10.0.0.0/8`, which are believed."
+        "", "Addresses and networks of trusted proxies in front, such as `127.0.0.1,10.0.0.0/8`."
     )
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = _setting(
-        "x-forwarded-for", "The header in which trusted proxies tell the client's address; the other one is not read."
+        "x-forwarded-for", "The header in which trusted proxies report the client's address; the other one is not read."
     )
-    proxy_protocol: Literal["off", "on"] = _setting("off", "`on`: trusted proxies use the PROXY protocol, 1 or 2.")
-    metrics_port: int = _setting(0, "Port of its own for `GET /metrics` (docs/metrics.md); 0: none.", 0, 65535)
+    proxy_protocol: Literal["off", "on"] = _setting("off", "`on`: trusted proxies use the PROXY protocol (1 or 2).")
+    metrics_port: int = _setting(0, "Separate port for `GET /metrics` (docs/metrics.md); 0: none.", 0, 65535)
     metrics_host: str = _setting("127.0.0.1", "Its address. One that others can reach needs FAREBOX_METRICS_TOKEN.")
     metrics_token: str = _setting(
-        "", "Token for `GET /metrics`, there and at the main port: 16 to 512 characters.", secret=True
+        "", "Token for `GET /metrics`, there and on the main port: 16 to 512 characters.", secret=True
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "The least that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Minimum level that is logged.")
     log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
-    header_limit_bytes: int = _setting(64 * 2**10, "Largest request head, all headers together.", 4096, 2**20)
+    header_limit_bytes: int = _setting(64 * 2**10, "Largest request head: all headers together.", 4096, 2**20)
     calls_max: int = _setting(
-        2000, "Model calls in flight at once in each process, of all accounts; further ones are answered 503.", 1, 10**6
+        2000, "Model calls in flight at once in each process, of all accounts; further ones receive 503.", 1, 10**6
     )
     helper_processes: int = _setting(
         2,
-        "Most processes beside each gateway process that take large request bodies apart and count tokens; begun when "
-        "there is work, ended after a minute without.",
+        "Maximum number of helper processes per gateway process, which parse large request bodies and count tokens; "
+        "started when there is work, ended after a minute without.",
         1,
         64,
     )
     estimate_max_cents: int = _setting(
         0,
-        "The most that one call on the operator's key may cost by its estimate, in US cents: its output is limited to "
-        "that, else it is refused (`estimate_capped`); 0: no cap.",
+        "Cap on the estimated cost of one call on the operator's key, in US cents: its output is limited accordingly, "
+        "or else it is refused (`estimate_capped`); 0: no cap.",
         0,
         10**8,
     )
     refused_fields: str = _setting(
         "",
-        "Fields of requests that are refused on the operator's key, as `PROVIDER:FIELD,…`, for example "
+        "Request fields that are refused on the operator's key, as `PROVIDER:FIELD,…`, for example "
         "`openai:service_tier`; `*` for every provider.",
     )
     refused_tools: str = _setting(
@@ -111,94 +111,93 @@ class Settings:
     )
     account_calls_max: int = _setting(
         1000,
-        "The same for one account, answered 429; an account is never given more than half of what the others leave "
-        "either.",
+        "The same for one account, which receives 429; it is also never given more than half of what the others leave.",
         1,
         10**6,
     )
     held_bytes_max: int = _setting(
         512 * 2**20,
-        "Bytes of bodies, and of answers that wait, that a process keeps in memory for all accounts together; further "
-        "ones are answered 503.",
+        "Bytes of request bodies and waiting responses that a process keeps in memory for all accounts together; "
+        "further ones receive 503.",
         16 * 2**20,
         2**40,
     )
     account_held_bytes_max: int = _setting(
         256 * 2**20,
-        "The same for one account, which is never given more than half of what the others leave either.",
+        "The same for one account, which is also never given more than half of what the others leave.",
         2**20,
         2**40,
     )
     hold_wait_ms: int = _setting(
-        250, "How long a call waits for money that other calls' holds keep, before it is answered 429.", 0, 60_000
+        250, "How long a call waits for money held by other calls before it receives 429.", 0, 60_000
     )
     connect_timeout_ms: int = _setting(10_000, "Time to connect to a provider.", 1, 300_000)
-    first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to answer.", 1, 3_600_000)
+    first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to respond.", 1, 3_600_000)
     request_timeout_min_ms: int = _setting(
-        10_000, "Least `cf-aig-request-timeout` on the operator's key; a shorter one is raised to it.", 1, 3_600_000
+        10_000, "Minimum `cf-aig-request-timeout` on the operator's key; a shorter one is raised to it.", 1, 3_600_000
     )
     retry_timeouts: Literal["deny", "allow"] = _setting(
-        "deny", "Whether what was sent on the operator's key and not answered in time is sent again, and billed twice."
+        "deny", "Whether a request on the operator's key that timed out is sent again, and possibly billed twice."
     )
-    read_timeout_ms: int = _setting(120_000, "Longest silence within a provider's answer.", 1, 3_600_000)
+    read_timeout_ms: int = _setting(120_000, "Longest silence within a provider's response.", 1, 3_600_000)
     stream_comment_ms: int = _setting(
         10_000,
-        "Silence in an event stream after which a comment is sent, so that no proxy takes it for dead; 0: never. Forms "
-        "whose SDKs cannot take comments get none (docs/proxies.md).",
+        "Silence in an event stream after which a comment is sent, so that no proxy considers it dead; 0: never. "
+        "Formats whose SDKs cannot handle comments get none (docs/proxies.md).",
         0,
         3_600_000,
     )
-    call_timeout_ms: int = _setting(1_800_000, "Longest whole call; its hold expires a minute later.", 1, 86_400_000)
+    call_timeout_ms: int = _setting(1_800_000, "Longest call; its hold expires a minute later.", 1, 86_400_000)
     key_trouble_retry_seconds: int = _setting(
         30,
-        "`Retry-After` of the 503 where a provider refuses the operator's key or its account has no credit; 0: clients "
-        "are told not to try again.",
+        "`Retry-After` of the 503 when a provider rejects the operator's key or its account has no credit; 0: clients "
+        "are told not to retry.",
         0,
         3_600,
     )
     in_doubt: Literal["release", "charge"] = _setting(
         "release",
-        "What happens to calls that a crash interrupted: `release` gives the hold back, `charge` takes all of it.",
+        "What happens to calls interrupted by a crash: `release` gives the hold back, `charge` charges all of it.",
     )
     cut_stream: Literal["delivered", "hold", "free"] = _setting(
         "delivered",
-        "What a stream costs that ended before its usage came: `delivered` counts what is not told, `hold` charges the "
-        "whole hold, `free` nothing.",
+        "Charge for a stream that ended before its usage arrived: `delivered` counts what was not reported, `hold` "
+        "charges the whole hold, `free` nothing.",
     )
     unpaid_hourly_cents: int = _setting(
         1_000,
-        "US cents an hour that an account may leave unpaid in each process by giving calls up (operating.md); 0: any.",
+        "US cents per hour and process that an account may leave unpaid by abandoning calls (operating.md); 0: any.",
         0,
         10**8,
     )
     unseen_input: str = _setting(
         "",
-        "What is held for input that requests do not show, as `KIND=RULE,…` over the defaults: `window`, `learned` or "
-        "`refuse` (docs/operating.md).",
+        "What is held for input that requests do not show, as `KIND=RULE,…` overriding the defaults: `window`, "
+        "`learned` or `refuse` (docs/operating.md).",
     )
     unseen_percentile: int = _setting(
-        99, "How many of a hundred earlier uses of a `learned` tool brought in no more than what is held.", 50, 100
+        99, "Percentile of what earlier uses of a `learned` tool brought in that is held for the next one.", 50, 100
     )
     unseen_prior_tokens: int = _setting(
-        32_000, "Tokens that are held for each use of a `learned` tool at least.", 0, 10**6
+        32_000, "Minimum number of tokens held for each use of a `learned` tool.", 0, 10**6
     )
     overrun_alarm_cents: int = _setting(
-        1_000, "Written off by one process in a day, in US cents: above it the operator is told; 0: never.", 0, 10**8
+        1_000, "US cents written off by one process in a day above which the operator is told; 0: never.", 0, 10**8
     )
     no_credit_status: Literal["auto", "402", "429"] = _setting(
         "auto",
-        "The status of `no_credit`: `auto` is 429 for Codex, which goes on asking after a 402, and 402 for all others.",
+        "The status of `no_credit`: `auto` is 429 for Codex, which keeps retrying after a 402, and 402 for all others.",
     )
     log_days: int = _setting(30, "Days that log rows and bodies are kept. Receipts and transfers stay.", 1, 36_500)
     log_body_limit_bytes: int = _setting(
-        1_000_000, "Largest request or answer that is kept with its log row.", 0, 10_000_000
+        1_000_000, "Largest request or response body that is kept with its log row.", 0, 10_000_000
     )
     stripe_secret_key: str = _setting(
         "", "Secret key of the Stripe account that takes payments; empty: no payments.", secret=True
     )
     stripe_webhook_secret: str = _setting(
         "",
-        "Signing secret of the webhook endpoint `/webhooks/stripe`. Required where Stripe is switched on.",
+        "Signing secret of the webhook endpoint `/webhooks/stripe`. Required if Stripe is switched on.",
         secret=True,
     )
     stripe_api_base: str = _setting("https://api.stripe.com", "Base URL of Stripe's API.")
@@ -210,13 +209,13 @@ class Settings:
     fee_fixed_cents: int = _setting(0, "Fixed fee on top of each purchase of credit, in US cents.", 0, 10**6)
     credit_days: int = _setting(0, "Days until bought credit expires; 0: never.", 0, 36_500)
     auto_topup: Literal["on", "dry_run", "off"] = _setting(
-        "on", "`off` stops every auto top-up, `dry_run` only writes to the log what it would charge."
+        "on", "`off` stops every auto top-up, `dry_run` only logs what it would charge."
     )
     token_topup_config: Literal["allow", "deny"] = _setting(
-        "allow", "Whether access tokens may change the auto top-up; `deny` leaves it to the billing page."
+        "allow", "Whether access tokens may change auto top-up settings; `deny` restricts that to the billing page."
     )
     spending_limit_post: Literal["allow", "deny"] = _setting(
-        "allow", "Whether an account's spending limit can be set; `deny` answers Cloudflare's 403."
+        "allow", "Whether an account's spending limit can be set; `deny` returns Cloudflare's 403."
     )
     low_balance_cents: int = _setting(
         200,
@@ -226,24 +225,24 @@ class Settings:
     )
     openrouter_prompt_usd: int = _setting(
         5,
-        "Most USD per million prompt tokens that a model of OpenRouter without a list price may cost, unless the "
-        "request's `provider.max_price` says otherwise. It is sent with the request.",
+        "Maximum USD per million prompt tokens for an OpenRouter model without a list price, unless the request's "
+        "`provider.max_price` says otherwise. It is sent with the request.",
         0,
         10_000,
     )
     openrouter_completion_usd: int = _setting(25, "The same, per million completion tokens.", 0, 10_000)
     stated_cost_percent: int = _setting(
         10,
-        "Operator alarm where a provider's stated cost differs from the cost by our prices by more percent than this.",
+        "Operator alarm if a provider's stated cost differs by more than this percentage from the cost at our prices.",
         1,
         1_000,
     )
-    seller_name: str = _setting("", "Who sells the credit, for invoices.")
+    seller_name: str = _setting("", "Name of the seller, for invoices.")
     seller_address: str = _setting("", "Address of the seller, for invoices; `|` separates its lines.")
     seller_country: str = _setting("", "Country of the seller, two letters.")
-    seller_tax_id: str = _setting("", "Tax id of the seller, for invoices.")
+    seller_tax_id: str = _setting("", "Tax ID of the seller, for invoices.")
     seller_email: str = _setting("", "E-mail address of the seller, for invoices and messages.")
-    invoice_prefix: str = _setting("FB-", "What invoice numbers begin with; credit notes add `CN-`.")
+    invoice_prefix: str = _setting("FB-", "Prefix of invoice numbers; credit notes add `CN-`.")
     smtp_url: str = _setting(
         "", "`smtp://USER:PASSWORD@HOST:PORT` (STARTTLS) or `smtps://…`; empty: no e-mail.", secret=True
     )
@@ -254,12 +253,12 @@ class Settings:
 
     @property
     def engine(self) -> Literal["sqlite", "postgres"]:
-        """Which database it is."""
+        """Which database engine is configured."""
         return "postgres" if self.database_url.startswith(("postgresql://", "postgres://")) else "sqlite"
 
     @property
     def database_shown(self) -> str:
-        """The database for people: without a password."""
+        """The database for display: without a password."""
         if self.engine == "sqlite":
             return str(self.database_path)
         scheme, _, rest = self.database_url.partition("://")
@@ -282,7 +281,7 @@ class Settings:
 
     @property
     def base_url(self) -> str:
-        """Where clients reach the server, without a slash at the end."""
+        """URL at which clients reach the server, without a trailing slash."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
 
@@ -302,7 +301,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     parsed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise SettingsError(f"{PREFIX}{name.upper()} is no setting of Farebox; docs/settings.md lists them all")
+            raise SettingsError(f"{PREFIX}{name.upper()} is not a setting of Farebox; docs/settings.md lists them all")
         parsed[name] = _parse(name, value, known[name].type, known[name].metadata)
     settings = Settings(**parsed)
     if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
@@ -325,7 +324,7 @@ def _check_money_in(settings: Settings) -> None:
     """Settings of payments and messages that only make sense together."""
     if settings.stripe_secret_key and not settings.stripe_webhook_secret:
         raise SettingsError(
-            "FAREBOX_STRIPE_WEBHOOK_SECRET is empty: anybody could then say that a payment was made. Take the signing "
+            "FAREBOX_STRIPE_WEBHOOK_SECRET is empty: anyone could then claim that a payment was made. Take the signing "
             "secret of the webhook endpoint from Stripe's dashboard, or leave FAREBOX_STRIPE_SECRET_KEY empty too"
         )
     if not settings.stripe_api_base.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):

@@ -14,7 +14,7 @@ _OWN_PATHS = frozenset(
 
 
 def path_of(public_url: str) -> str:
-    """The path of a public URL, without a slash at its end; empty where it has none, and where there is no URL."""
+    """The path of a public URL, without a trailing slash; empty if it has none, or if there is no URL."""
     found = _is_public_url(public_url)
     return found[1] if found else ""
 
@@ -34,11 +34,11 @@ def check_standing(public_url: str, trusted_proxies: str, proxy_protocol: str) -
     segments = path_of(public_url).split("/")[1:]
     if {".", ".."} & set(segments) or _OWN_PATHS & set(segments[:1]):
         raise ValueError(
-            f"FAREBOX_PUBLIC_URL has a path that begins with {segments[0]!r}, as paths of our own do: take another"
+            f"FAREBOX_PUBLIC_URL has a path that begins with {segments[0]!r}, like Farebox's own paths: choose another"
         )
     try:
         networks = networks_of(trusted_proxies)
     except ValueError as error:
         raise ValueError(f"FAREBOX_TRUSTED_PROXIES: {error}; write for example 127.0.0.1,10.0.0.0/8") from error
     if proxy_protocol == "on" and not networks:
-        raise ValueError("FAREBOX_PROXY_PROTOCOL is on, and FAREBOX_TRUSTED_PROXIES names nobody who may use it")
+        raise ValueError("FAREBOX_PROXY_PROTOCOL is on, and FAREBOX_TRUSTED_PROXIES names no proxy that may use it")

@@ -13,7 +13,7 @@ Usage: TypeAlias = Mapping[str, Quantity]
 special ones, so `input_tokens` counts cached tokens too. A meter that is absent is zero."""
 
 METER_MAX = 10**9
-"""No single call has more of anything; a larger figure from upstream is absurd and is not believed."""
+"""No single call has more of anything; a larger figure from upstream is absurd and is rejected."""
 
 
 class AbsurdUsage(ValueError):

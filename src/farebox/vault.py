@@ -45,7 +45,7 @@ class Vault:
         return clear.decode()
 
     def sign(self, purpose: str, text: str) -> str:
-        """A signature of the text that is good for this purpose only; it may stand in a URL."""
+        """A signature of the text, valid only for this purpose; it may be used in a URL."""
         key = hmac.digest(self._signing, purpose.encode(), "sha256")
         return base64.urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).decode().rstrip("=")
 

@@ -30,7 +30,7 @@ WATCH_SECONDS = 0.4
 
 EXPIRE_EVERY_SECONDS = 5.0
 MONEY_EVERY_SECONDS = 0.5
-"""How soon a request for an auto top-up is taken up, and events of the processor are acted on."""
+"""How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
 SWEEP_EVERY_SECONDS = 30.0
 ALONE_EVERY_SECONDS = 60.0
@@ -60,7 +60,7 @@ log = structlog.get_logger("farebox.worker")
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job that is done again and again."""
+    """A job that is repeated."""
 
     every_seconds: float
     """From the end of a round to the next."""
@@ -97,7 +97,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
 
 
 async def run_periodic_jobs(services: Services) -> NoReturn:
-    """Run all jobs until cancelled, each begun again whenever something ends it (farebox.jobs)."""
+    """Run all jobs until cancelled, each restarted whenever something ends it (farebox.jobs)."""
     jobs = periodic_jobs(services)
     await services.jobs.keep({name: partial(_every, services, name, job) for name, job in jobs.items()})
 
@@ -105,7 +105,7 @@ async def run_periodic_jobs(services: Services) -> NoReturn:
 async def _every(services: Services, name: str, job: Periodic) -> None:
     """One round after another. Whatever is raised ends it; but that the database is away, which is waited for."""
     told = False
-    """That the database is away: once an outage, not twice a second."""
+    """Logged once per outage, not twice a second."""
     while True:
         await services.clock.sleep(job.every_seconds)
         try:
@@ -120,7 +120,7 @@ async def _every(services: Services, name: str, job: Periodic) -> None:
 
 
 async def _tell_trouble(services: Services) -> None:
-    """What the operator must do something about, as alarms: that the database is away passes, and the log says so."""
+    """What the operator must act on, as alarms: a database outage passes by itself, and the log says so."""
     for trouble in services.database.take_troubles():
         if trouble.state in ALARMING:
             raise_alarm(services, "database_trouble", trouble.state, why=str(trouble), remedy=trouble.remedy)

@@ -19,14 +19,14 @@ def test_an_account_is_created_listed_and_shown(cli: Cli) -> None:
 def test_an_account_id_may_be_chosen_once(cli: Cli, acme: str) -> None:
     again = cli("account", "create", "--name", "Other", "--id", acme)
     assert (again.status, again.out) == (1, "")
-    assert again.err.startswith("farebox: there is an account 'acme' already")
+    assert again.err.startswith("farebox: the account 'acme' already exists")
 
 
 def test_an_account_id_must_fit_into_a_url(cli: Cli) -> None:
     for wrong in ("a/b", "", "é", "x" * 65):
         refused = cli("account", "create", "--name", "N", "--id", wrong)
         assert refused.status == 1
-        assert "cannot be an account id" in refused.err
+        assert "cannot be an account ID" in refused.err
 
 
 def test_a_token_is_shown_once(cli: Cli, acme: str, data_dir: Path) -> None:

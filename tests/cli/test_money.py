@@ -40,7 +40,7 @@ def test_a_grant_with_an_id_happens_once(cli: Cli, acme: str) -> None:
 
     other = cli("grant", "--account", acme, "--amount", "6", "--id", "welcome")
     assert (other.status, other.out) == (1, "")
-    assert "choose another id" in other.err
+    assert "choose another ID" in other.err
     assert cli("balance", "--account", acme, "--json").json["posted"] == "5.00"
 
 

@@ -249,7 +249,7 @@ def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: 
         if engine_now() == "sqlite":  # on PostgreSQL there may be any number
             second = cli("serve", "--port", "1")
             assert second.status == 1
-            assert "another Farebox serves" in second.err
+            assert "another Farebox is serving" in second.err
 
 
 @pytest.mark.slow

@@ -250,7 +250,7 @@ def _batches_in_file(path: Path) -> int:
 def test_a_target_with_data_is_refused(rich: Rich, postgres_url: str, tmp_path: Path) -> None:
     farebox(tmp_path, "account", "create", "--name", "theirs", "--id", "theirs", FAREBOX_DATABASE_URL=postgres_url)
     why = refused(rich.folder, url_of(rich.database), postgres_url)
-    assert "the target has data already" in why
+    assert "the target already has data" in why
     assert "accounts" in why
     ended = farebox(tmp_path, "balance", "--account", "theirs", FAREBOX_DATABASE_URL=postgres_url)
     assert ended.returncode == 0, ended.stderr  # and it is left as it was
@@ -259,7 +259,7 @@ def test_a_target_with_data_is_refused(rich: Rich, postgres_url: str, tmp_path: 
 def test_a_complete_copy_is_not_copied_over(rich: Rich, tmp_path: Path) -> None:
     there = url_of(tmp_path / "there.db")
     copied(rich.folder, url_of(rich.database), there)
-    assert "the target has data already" in refused(rich.folder, url_of(rich.database), there)
+    assert "the target already has data" in refused(rich.folder, url_of(rich.database), there)
 
 
 def test_a_served_file_is_refused_at_either_end(rich: Rich, tmp_path: Path) -> None:

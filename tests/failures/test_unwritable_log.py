@@ -83,7 +83,7 @@ def background_jobs_go_on(farebox: Served) -> None:
     if engine_now() == "postgres":
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         postgres_server().query(end + "AND pid <> pg_backend_pid()", farebox.house.settings.database_url)
-        until(lambda: farebox.call().status_code == 200, "calls are taken again")
+        until(lambda: farebox.call().status_code == 200, "calls are accepted again")
     with opened_for_command(farebox.house.settings, writing=True) as connection:
         connection.execute("UPDATE access_tokens SET revoked_at = 1")
         connection.execute("UPDATE config_version SET version = version + 1")

@@ -214,7 +214,7 @@ async def test_no_account_gets_more_than_half_of_what_the_others_leave(farebox: 
     late = await begin(customers[3], 3 * MIB, expect="100-continue")
     answer = await within(10, late.answer())
     assert (answer.status, answer.code) == (503, 2920)
-    assert "fair part" in answer.json()["error"][0]["message"]
+    assert "fair share" in answer.json()["error"][0]["message"]
     await is_asked_for(customers[3], MIB)
     for wire in wires:
         wire.hang_up()

@@ -297,7 +297,7 @@ def exchange_of(begun: list[Exchange]) -> Http1Exchange:
 async def test_two_hosts_are_named() -> None:
     async with serving(Asked().echo) as served:
         answer = await served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n")
-        assert answer.json() == {"error": {"message": "The request has two headers host."}}
+        assert answer.json() == {"error": {"message": "The request has more than one header host."}}
 
 
 REFUSED = [

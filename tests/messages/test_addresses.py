@@ -121,13 +121,13 @@ async def test_an_answer_that_does_not_come_or_does_not_end(
 ) -> None:
     monkeypatch.setattr(send, "TIMEOUT_SECONDS", 0.2)
     receiver.hold = asyncio.Event()
-    assert (await post(receiver.url, {}, b"{}", private=True)).error == "no answer within 0 seconds"
+    assert (await post(receiver.url, {}, b"{}", private=True)).error == "no response within 0 seconds"
 
     async def slow(host: str, port: int) -> list[Address]:
         await asyncio.Event().wait()
         return []
 
-    assert (await post(receiver.url, {}, b"{}", private=True, resolver=slow)).error == "no answer within 0 seconds"
+    assert (await post(receiver.url, {}, b"{}", private=True, resolver=slow)).error == "no response within 0 seconds"
 
 
 async def test_an_endless_answer_is_not_read() -> None:
@@ -179,7 +179,7 @@ async def test_a_name_that_is_none() -> None:
     for url in ("https://no-such-host.invalid/", f"https://{'a' * 70}.example/", "https://.../"):
         sent = await post(url, {}, b"{}", private=False)
         assert sent.error == UNREACHABLE or sent.error.startswith("no answer"), sent.error
-    with pytest.raises(OSError, match="no name"):
+    with pytest.raises(OSError, match="not a host name"):
         await resolve("a" * 70 + ".example", 443)
 
 

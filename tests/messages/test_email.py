@@ -284,7 +284,7 @@ async def test_a_letter_is_tried_again(services: Services, box: Mailbox) -> None
     await notify(services, "a")
     assert await messages.work(services) == 1
     assert await sql(services, "SELECT attempts, next_at, last_error FROM deliveries") == [
-        (1, START + 5_000, "the relay answered 421")
+        (1, START + 5_000, "the relay responded 421")
     ]
     box.answers = {}
     clock.now += 5_000

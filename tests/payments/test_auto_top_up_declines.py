@@ -87,7 +87,7 @@ async def test_the_month_s_cap_is_looked_at_again_before_the_next_try(shop: Shop
     await shop.change(lambda c: c.execute("UPDATE top_up_rules SET monthly_cap_cents = 3999"))
     await shop.steer(f"cards/{card}", behave="ok")
     await shop.let_pass(HOUR + MINUTE)
-    assert (shop.the_auto().state, shop.the_auto().error) == ("canceled", "The month's cap is reached.")
+    assert (shop.the_auto().state, shop.the_auto().error) == ("canceled", "The monthly cap is reached.")
     assert (shop.rule.state, shop.rule.reason) == ("paused", "monthly_cap_reached")
     assert await shop.captured() == []
 

@@ -383,7 +383,7 @@ async def test_events_that_are_done_are_forgotten_in_the_end(shop: Shop) -> None
 async def test_a_sweep_that_fails_is_made_up_for(shop: Shop) -> None:
     await lost_payment(shop)
     await shop.fault("GET /v1/events", "error_500_before")
-    with pytest.raises(Exception, match="no usable answer"):
+    with pytest.raises(Exception, match="no usable response"):
         await processor_events.sweep_undelivered(shop.services)
     assert shop.read(inbox.last_swept) is None
     await processor_events.sweep_undelivered(shop.services)

@@ -340,7 +340,7 @@ async def test_reconciling_by_hand(shop: Shop, cli: Cli) -> None:
     assert "amount_differs" in told
     assert "1 difference" in told
     await shop.fault("GET /v1/invoices", "error_500_before")
-    assert "did not answer" in await asyncio.to_thread(lambda: cli("reconcile", status=1))
+    assert "did not respond" in await asyncio.to_thread(lambda: cli("reconcile", status=1))
 
 
 async def test_a_profile_is_shown_and_changed(shop: Shop, cli: Cli) -> None:

@@ -87,13 +87,13 @@ def test_one_that_the_bank_sends_back_is_an_error(cli: Cli, world: World) -> Non
     order = ("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "10", "--id", "a")
     world.fake.steer("faults", match="POST /v1/refunds", kind="error_500_after_commit")
     first = cli(*order)
-    assert (first.exit_code, "asks again" in first.stdout) == (0, True)
+    assert (first.exit_code, "keeps asking" in first.stdout) == (0, True)
     world.clock.at += DAY
     world.fake.http.get("/_fake/clock")  # the bank's turn: it does what is due when it is asked something
     again = cli(*order)
     assert isinstance(again.exception, Stopped)
     assert "failed" in str(again.exception)
-    assert "on the account again" in str(again.exception)
+    assert "has been restored" in str(again.exception)
     assert again.stdout == ""
 
 

@@ -156,7 +156,7 @@ def test_what_a_usage_lacks_is_counted(usage: dict[str, Any], missing: tuple[str
 
 def test_nothing_is_free() -> None:
     assert price(whole({}, delivered_bytes=0, text=""))[0].charge == 0
-    assert price(Observed(empty=True))[0].policy == "the answer was empty: free"
+    assert price(Observed(empty=True))[0].policy == "the response was empty: free"
     assert price(Observed(problem="no usage"))[0].charge == 0
 
 
@@ -175,7 +175,7 @@ def test_figures_from_the_way_do_not_price_an_answer_that_just_stops() -> None:
     told = {"input_tokens": 9, "output_tokens": 1}
     answer, _ = price(Observed(usage=told, **said))
     assert answer.usage == {"input_tokens": 9, "output_tokens": SAID_TOKENS}
-    assert answer.policy == "the answer ended early: counted from what was delivered"
+    assert answer.policy == "the response ended early: counted from what was delivered"
     near = {"input_tokens": 9, "output_tokens": SAID_TOKENS - 3}
     assert price(Observed(usage=near, **said))[0].usage == near, "the provider's word, not our tokenizer's"
     assert price(whole(told))[0].usage == told

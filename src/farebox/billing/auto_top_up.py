@@ -1,4 +1,4 @@
-"""Auto top-up as its owner sees it: the rule, on and off, suspending and resuming it; and the sweep that wakes it.
+"""Auto top-up as its owner sees it: the rule, its suspension and resumption; and the sweep that wakes it.
 
 A suspended rule never resumes by itself: only a card with another fingerprint, or the owner saving the rule again,
 lifts it. A rule paused by a guard resumes when its time has come.
@@ -42,9 +42,10 @@ async def set_rule(
     threshold_cents: int,
     monthly_cap_cents: int | None = None,
 ) -> Rule:
-    """Switch auto top-up on, or on again: whatever stopped it is forgotten. Without a cap an earlier choice is kept.
+    """Switch auto top-up on, or back on: whatever stopped it is cleared. Without a cap, an earlier choice is kept.
+    Charges nothing by itself.
 
-    Charges nothing by itself. Raises Problem: VALIDATION_FAILED, NOT_FOUND.
+    Raises Problem: VALIDATION_FAILED, NOT_FOUND.
     """
 
     def save(connection: Connection) -> Rule:
@@ -80,7 +81,7 @@ def _set(connection: Connection, settings: Settings, wanted: Rule, at: int) -> R
         updated_at=at,
     )
     store.save_rule(connection, account.bucket, saved)
-    _drop_waiting(connection, wanted.account_id, "Auto top-up was set anew.", at)
+    _drop_waiting(connection, wanted.account_id, "The auto top-up rule was saved again.", at)
     store.rearm(connection, account.bucket, account.account_id)
     return saved
 
@@ -114,7 +115,7 @@ async def remove_rule(services: Services, account_id: str) -> None:
 
 
 def _drop_request(connection: Connection, account_id: str, text: str, at: int) -> None:
-    """Cancel a request that nobody has taken up."""
+    """Cancel a request that no worker has claimed."""
     waiting = open_auto(connection, account_id)
     if waiting is not None and waiting.state == "requested":
         free = revoke_lease(connection, account_id, waiting.top_up_id)
@@ -174,7 +175,7 @@ def freeze(connection: Connection, bucket: int, account_id: str, reason: str, at
 
 
 def unfreeze(connection: Connection, bucket: int, account_id: str, reason: str, at: int) -> None:
-    """Go on after a freeze for this reason; another reason stays."""
+    """Resume after a freeze for this reason; another reason stays."""
     found = store.rule_of(connection, account_id)
     if found is None or found.state != "suspended" or found.reason != reason:
         return
@@ -186,7 +187,7 @@ def unfreeze(connection: Connection, bucket: int, account_id: str, reason: str, 
 
 
 async def sweep(services: Services) -> int:
-    """Wake rules whose pause is over, and request what an armed balance below its threshold asks for, as when the rule
+    """Wake rules whose pause has ended, and request top-ups for armed balances below their threshold, as when a rule
     was saved while the balance was low. Returns how many top-ups were requested."""
     requested, after, on = 0, "", _switched_on(services)
     while True:
@@ -222,7 +223,7 @@ def _wake(connection: Connection, services: Services, account_id: str, at: int) 
 
 
 def _over(services: Services, paused: Rule, at: int) -> bool:
-    """Whether a pause is over. What the operator switched off goes on when the operator switches it on."""
+    """Whether a pause has ended. What the operator switched off resumes when the operator switches it back on."""
     if paused.reason == "switched_off" and _switched_on(services):
         return True
     return paused.until is None or paused.until <= at

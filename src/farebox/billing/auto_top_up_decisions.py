@@ -27,9 +27,9 @@ from farebox.storage.top_ups import charged_since, move, postpone, voids_pending
 VOID_WAIT_MS: Final = 30_000
 """How long a request waits at a time for an older invoice to be void."""
 OFF_CHECK_MS: Final = DAY_MS
-"""How often a rule that the operator's switch stops is looked at; a dry run says again what it would charge."""
+"""How often a rule stopped by the operator's switch is checked; a dry run then logs again what it would charge."""
 TOLD_PAUSES: Final = frozenset({"monthly_cap_reached", "too_many_top_ups"})
-"""Pauses that the owner is told of: they may last, and the owner can do something about them."""
+"""Pauses that the owner is notified of: they may last, and the owner can do something about them."""
 DRY_RUN: Final = "dry run"
 """What begins the error text of a request that a dry run stopped."""
 
@@ -39,14 +39,14 @@ def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at
     assert (top_up.kind, top_up.state) == ("auto", "requested")
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active":
-        return _cancel(connection, top_up, "Auto top-up was switched off meanwhile.", at)
+        return _cancel(connection, top_up, "Auto top-up has been switched off.", at)
     if settings.auto_topup == "off":
         return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at)
     if voids_pending(connection, top_up.account_id):
         return postpone(connection, top_up, at, at + VOID_WAIT_MS)
     gap = _gap(connection, rule)
     if gap <= 0:
-        return _cancel(connection, top_up, "The balance is not below the threshold any more.", at)
+        return _cancel(connection, top_up, "The balance is no longer below the threshold.", at)
     card = default_card(connection, top_up.account_id)
     if card is None:
         text = "There is no card to charge."
@@ -104,7 +104,7 @@ def _sized(
 
 
 def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
-    """Decide about a declined charge whose wait is over: `submitting` with its next attempt begun, ended, or later."""
+    """Decide about a declined charge whose wait has ended: `submitting` with a new attempt, ended, or later."""
     assert (top_up.kind, top_up.state) == ("auto", "declined")
     wanted = close_unless_wanted(connection, settings, top_up, at)
     if wanted.state == "canceled":
@@ -112,7 +112,7 @@ def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: 
     rule = rule_of(connection, top_up.account_id)
     assert rule is not None
     if charged_since(connection, top_up.account_id, month_start(at)) + top_up.charge_cents > rule.monthly_cap_cents:
-        closed = _give_up(connection, top_up, "The month's cap is reached.", at)
+        closed = _give_up(connection, top_up, "The monthly cap is reached.", at)
         _rest(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
         return closed
     wait = check_auto(
@@ -134,9 +134,9 @@ def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopU
     """
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active" or settings.auto_topup != "on":
-        return _give_up(connection, top_up, "Auto top-up was switched off meanwhile.", at)
+        return _give_up(connection, top_up, "Auto top-up has been switched off.", at)
     if _gap(connection, rule) <= 0:
-        return _give_up(connection, top_up, "The balance is not below the threshold any more.", at)
+        return _give_up(connection, top_up, "The balance is no longer below the threshold.", at)
     return top_up
 
 

@@ -55,16 +55,16 @@ _TOP_UP_CENTS = (50, 99_999_999)
 
 @contextlib.contextmanager
 def asking(what: str) -> Iterator[None]:
-    """Calls of the processor on behalf of a caller: what fails is told as PROCESSOR_UNAVAILABLE or _REFUSED."""
+    """Calls to the processor on behalf of a caller: failures become PROCESSOR_UNAVAILABLE or _REFUSED."""
     try:
         yield
     except ProcessorUnavailable as error:
-        log.warning("the processor gave no answer", what=what, error=str(error))
-        message = "The payment processor did not answer. Try again in a moment."
+        log.warning("the processor did not respond", what=what, error=str(error))
+        message = "The payment processor did not respond. Try again in a moment."
         raise Problem(PROCESSOR_UNAVAILABLE, message, retry_after=RETRY_SECONDS) from error
     except ProcessorRefused as error:
         log.warning("the processor refused", what=what, code=error.code, error=str(error))
-        raise Problem(PROCESSOR_REFUSED, "The payment processor refused the request.") from error
+        raise Problem(PROCESSOR_REFUSED, "The payment processor rejected the request.") from error
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------
@@ -153,10 +153,12 @@ async def open_setup(services: Services, account_id: str, *, success_url: str, c
 
 
 async def refresh(services: Services, account_id: str) -> list[Card]:
-    """Ask the processor for the cards, put them in order, and store what there is.
+    """Fetch the cards from the processor, order them, and store them.
 
-    Of a card that was saved twice the newest copy stays, and is the default if the older one was. A card that is alone
-    is the default. Raises Problem: PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
+    Of a card that was saved twice the newest copy is kept, and is the default if the older one was. A single card is
+    the default.
+
+    Raises Problem: PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
     processor = processor_of(services)
     customer_id = await services.database.get(partial(store.find_customer, account_id=account_id))
@@ -215,7 +217,7 @@ async def remove(services: Services, account_id: str, card_id: str) -> list[Card
 
 
 async def _named(services: Services, account_id: str, card_id: str) -> Card:
-    """The account's card of this name. Another account's is not found, whoever asks for it."""
+    """The account's card with this ID. Another account's card is not found, whoever asks."""
     for known in (await cards(services, account_id), None):
         for card in known if known is not None else await refresh(services, account_id):
             if card.card_id == card_id:

@@ -81,7 +81,7 @@ def _set_taken(
     cause: str,
     at: int,
 ) -> None:
-    """Make a dispute's part so large: what was taken for it is given back, and taken anew."""
+    """Set a dispute's part: what was taken for it is given back, and the new part taken."""
     if (taken_cents, credit_cents) == (dispute.taken_cents, dispute.credit_cents):
         return
     give(connection, top_up, f"dispute_won:{dispute.take_id}", dispute.credit_cents, at)
@@ -97,7 +97,7 @@ def _set_taken(
 
 
 def paid_with(connection: Connection, charge_id: str | None, payment_intent_id: str | None) -> TopUp | None:
-    """The paid top-up that a charge of the processor's was for; None where there is none."""
+    """The paid top-up that a charge at the processor was for; None if there is none."""
     found = None if charge_id is None else find_by_charge(connection, charge_id)
     if found is None and payment_intent_id is not None:
         found = find_by_intent(connection, payment_intent_id)
@@ -105,7 +105,7 @@ def paid_with(connection: Connection, charge_id: str | None, payment_intent_id: 
 
 
 def missing(connection: Connection, at: int) -> str:
-    """The outcome of an event about a charge that we do not know: its payment may not have arrived here yet."""
+    """The result for an event about an unknown charge: it may be of a payment that has not arrived here yet."""
     return "not_paid" if may_be_charged(connection, at) else "not_ours"
 
 
@@ -117,4 +117,4 @@ def bucket_of(connection: Connection, account_id: str) -> int:
 
 
 def _done(verdict: Verdict) -> None:
-    assert verdict.ok, f"the ledger did not take it: {verdict}"
+    assert verdict.ok, f"the ledger refused it: {verdict}"

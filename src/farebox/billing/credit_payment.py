@@ -41,7 +41,7 @@ async def credit_once(services: Services, top_up: TopUp, invoice: ProcessorInvoi
 
 
 def announce(services: Services, row: TopUp, invoice: ProcessorInvoice) -> None:
-    """What follows the commit of `credit`: calls that wait for credit go on; a payment without credit is in the log."""
+    """What follows the commit of `credit`: calls waiting for credit continue; a payment without credit is logged."""
     if row.state == "paid" and row.payment_id == invoice.invoice_id:
         services.waiters.wake(row.account_id)
     else:
@@ -129,7 +129,7 @@ def _refuse_credit(connection: Connection, top_up: TopUp, invoice: ProcessorInvo
     report(connection, "not_credited", top_up, invoice.invoice_id, invoice.paid_cents, fault, at)
     if top_up.state == "paid" or top_up.payment_id not in (None, invoice.invoice_id):
         return top_up
-    text = "The payment does not agree with the purchase. The operator has been told."
+    text = "The payment does not match the purchase. The operator has been notified."
     if top_up.state not in OPEN_TOP_UPS:
         return move(connection, top_up, top_up.state, at, next_at=None, decline_code=UNDER_REVIEW, error=text)
     end_attempt(connection, top_up, "closed", at)

@@ -36,10 +36,10 @@ async def disputes(services: Services, account_id: str) -> list[Dispute]:
 
 
 async def apply_dispute(services: Services, dispute: ProcessorDispute) -> str:
-    """Take note of a dispute as the processor shows it now; whoever tells of it, and however often.
+    """Record a dispute as the processor shows it now, whichever way it was learned, and however often.
 
-    Returns what came of it: the state it has now, `repeated`, `not_ours`, or `not_paid` where it may be of a payment
-    that is on its way here: it is to be told again.
+    Returns the result: its current state, `repeated`, `not_ours`, or `not_paid` if it may be of a payment that is on
+    its way here: such an event must be retried.
     """
     job = partial(_apply, settings=services.settings, found=dispute, at=services.clock.now_ms())
     outcome, account_id = await services.database.write(job)
@@ -116,7 +116,7 @@ def _follow_up(
     before: str | None,
     at: int,
 ) -> None:
-    """What else follows: auto top-up stops or goes on, the credit note, the notices."""
+    """What else follows: auto top-up stops or resumes, the credit note, the notices."""
     account_id = top_up.account_id
     dispute = find_dispute(connection, bucket, account_id, dispute_id)
     assert dispute is not None

@@ -40,7 +40,7 @@ _CONTENT: dict[str, type[Invoice] | type[CreditNote]] = {"invoice": Invoice, "cr
 
 
 def issue_invoice(connection: Connection, settings: Settings, bucket: int, top_up: TopUp, at: int) -> str:
-    """The number of the paid top-up's invoice, which is issued where there is none yet."""
+    """The number of the paid top-up's invoice, issued if there is none yet."""
     cause_id = top_up.payment_id or top_up.top_up_id
     issued = find_by_cause(connection, top_up.account_id, cause_id)
     if issued is not None:
@@ -77,7 +77,7 @@ def issue_credit_note(
     at: int,
     reason: str = "",
 ) -> str:
-    """The number of the credit note of a refund or a lost dispute, which is issued where there is none yet.
+    """The number of the credit note of a refund or a lost dispute, issued if there is none yet.
 
     `amount_cents` went back to the card, `credit_cents` were taken from the credit. Fee and tax are credited in
     proportion; the parts of several credit notes add up to the invoice's own.
@@ -216,7 +216,7 @@ def check_link(services: Services, name: str, *, account_id: str, expires: int, 
     """Raises Problem (LINK_EXPIRED) where a link to this document of the account is not ours, or no longer valid."""
     genuine = services.vault.verify(_PURPOSE, _signed_text(name, account_id, expires), signature)
     if not genuine or expires * 1000 <= services.clock.now_ms():
-        raise Problem(LINK_EXPIRED, "The link is not valid, or no longer valid")
+        raise Problem(LINK_EXPIRED, "The link is invalid or has expired")
 
 
 async def pdf(services: Services, account_id: str, name: str) -> bytes:
@@ -240,7 +240,7 @@ async def statement_of(services: Services, account_id: str, month: str) -> State
     now = services.clock.now_ms()
     span = month_span(month)
     if span is None or span[0] > now:
-        raise Problem(NOT_FOUND, "There is no statement of that month: write a month that has begun as 2026-11")
+        raise Problem(NOT_FOUND, "There is no statement for that month: name a month that has begun, such as 2026-11")
     new = await services.database.scan(partial(new_sums, account_id=account_id))
     if new is not None:
         with suppress(DatabaseUnavailable):  # the statement is whole without it

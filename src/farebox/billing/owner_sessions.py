@@ -74,7 +74,7 @@ async def open_link(services: Services, link: str) -> Session:
 
 
 def _used_up() -> Problem:
-    return Problem(LINK_EXPIRED, "This link has been used before, or is older than an hour")
+    return Problem(LINK_EXPIRED, "This link has already been used, or is older than an hour")
 
 
 async def session(services: Services, secret: str | None) -> Session | None:

@@ -21,8 +21,8 @@ log = structlog.get_logger("farebox.top_up")
 
 
 async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
-    """What the processor says of an invoice, whoever brings it. A word for the log: credited, already_credited,
-    not_credited (there is a finding), noted (a worker looks at it now), closed, or not_ours."""
+    """What the processor says about an invoice, whichever way it was learned. A word for the log: credited,
+    already_credited, not_credited (there is a finding), noted (a worker checks it now), closed, or not_ours."""
     found = await services.database.get(partial(_named, invoice=invoice))
     if found is None:
         return await _stray(services, invoice)
@@ -47,7 +47,7 @@ def _named(connection: Connection, invoice: ProcessorInvoice) -> TopUp | None:
 
 
 async def _stray(services: Services, invoice: ProcessorInvoice) -> str:
-    """An invoice without a row. Where money was paid in the name of an account of ours, somebody must look."""
+    """An invoice without a row. If money was paid in the name of one of our accounts, somebody must look into it."""
     named = named_top_up(invoice.metadata)
     if named is None or await services.database.get(partial(find_account, account_id=named[0])) is None:
         return "not_ours"
@@ -68,7 +68,7 @@ async def _stray(services: Services, invoice: ProcessorInvoice) -> str:
 
 
 async def apply_checkout(services: Services, checkout: Checkout) -> str:
-    """What the processor says of a hosted page; words as apply_invoice, or `setup`: it only saved a card."""
+    """What the processor says about a hosted page; results as in apply_invoice, or `setup`: it only saved a card."""
     if checkout.mode == "setup":
         return "setup"
     if checkout.invoice is not None and checkout.invoice.state == "paid":

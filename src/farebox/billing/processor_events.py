@@ -51,11 +51,11 @@ FIRST_SWEEP_BACK_MS = 3 * DAY_MS
 """What the first sweep looks back at: as long as the processor tries a webhook."""
 SWEEP_BATCH = 200
 KEPT_MS = 90 * DAY_MS
-"""How long events that are done can be looked at and replayed."""
+"""How long processed events can be inspected and replayed."""
 REFUSALS_TOLD = 10
 """Refused webhooks that are written to the log in a minute."""
 TOO_EARLY = frozenset({"not_paid"})
-"""Outcomes of events that are ahead of others: they are tried again."""
+"""Results of events that arrived ahead of others: they are retried."""
 GONE: Final = "gone"
 """The object does not exist any more."""
 
@@ -78,13 +78,13 @@ async def receive(services: Services, body: bytes, signature: str) -> None:
         services.metrics.count(WEBHOOKS, "refused")
         if services.rates.admit(("webhook refused", ""), REFUSALS_TOLD, 60, sliding=True, now_ms=at) is None:
             log.warning("webhook refused", reason=str(error))  # anybody can send one: not to fill the disk with it
-        raise Problem(BAD_SIGNATURE, "The signature is not of this endpoint, or too old.") from error
+        raise Problem(BAD_SIGNATURE, "The signature does not match this endpoint, or is too old.") from error
     await services.database.write(partial(inbox.add_event, event=event, via="webhook", at=at))
     services.metrics.count(WEBHOOKS, "stored")
 
 
 async def note_checkout(services: Services, checkout_id: str, *, account_id: str | None = None) -> Checkout:
-    """The browser came back from a hosted page: fetch what became of it, and apply it without waiting for a webhook.
+    """The browser returned from a hosted page: fetch the page's state, and apply it without waiting for a webhook.
 
     With `account_id` the page must be this account's. Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE,
     PROCESSOR_REFUSED.
@@ -129,7 +129,7 @@ async def sweep_undelivered(services: Services) -> None:
 
 
 async def replay(services: Services, *, event_id: str | None = None, since: int | None = None) -> int:
-    """Have one event, or all since, worked at again; how many. They do nothing that has been done."""
+    """Have one event, or all since, processed again; returns how many. Nothing already done is repeated."""
     at = services.clock.now_ms()
     return await services.database.write(partial(inbox.make_due, at=at, event_id=event_id, since=since))
 
@@ -262,7 +262,7 @@ async def _checkout(services: Services, processor: Processor, event: StoredEvent
 
 
 async def _apply_checkout(services: Services, checkout: Checkout) -> str:
-    """A page that sold credit is told to the top-up; a page that saved a card makes it the default."""
+    """A page that sold credit is reported to its top-up; a page that saved a card makes it the default."""
     outcome = "not_ours" if checkout.mode == "setup" else await top_up.apply_checkout(services, checkout)
     account_id = await _account_of(services, checkout.customer_id)
     if account_id is None or checkout.card_id is None:

@@ -32,18 +32,18 @@ from farebox.storage.sql import Connection
 log = structlog.get_logger("farebox.reconcile")
 
 AUTO_CENTS: Final = 10_000
-"""A difference of at most so much that was missed is applied; above it, it is reported only."""
+"""Missed events up to this amount are applied; above it, they are only reported."""
 
 KINDS: dict[str, str] = {
-    "no_top_up": "The processor has a paid invoice that says it is of a top-up which does not exist here.",
-    "not_credited": "The processor has been paid, but no credit was given.",
-    "paid_too_much": "The processor was paid more than the top-up says. The credit is what the top-up says.",
-    "credited_not_paid": "Credit was given, but the processor has not been paid.",
-    "amount_differs": "The processor was paid less than the top-up says, and credit was given.",
-    "credit_differs": "The ledger's credit is not once what the top-up says.",
-    "paid_without_payment": "A top-up is marked paid without any payment of the processor's.",
-    "refund_differs": "A refund is missing on one side, or its amount or state is not the same.",
-    "dispute_differs": "A dispute is missing on one side, or its amount or state is not the same.",
+    "no_top_up": "The processor has a paid invoice for a top-up that does not exist here.",
+    "not_credited": "The processor was paid, but no credit was given.",
+    "paid_too_much": "The processor was paid more than the top-up's amount. The credit is the top-up's amount.",
+    "credited_not_paid": "Credit was given, but the processor was not paid.",
+    "amount_differs": "The processor was paid less than the top-up's amount, and credit was given.",
+    "credit_differs": "The ledger does not have exactly one credit of the top-up's amount.",
+    "paid_without_payment": "A top-up is marked paid without any payment at the processor.",
+    "refund_differs": "A refund is missing on one side, or its amount or state differs.",
+    "dispute_differs": "A dispute is missing on one side, or its amount or state differs.",
     "payment_taken": "The processor answered a purchase with an invoice that belongs to another one.",
     "event_given_up": "An event from the processor could not be processed for three days.",
 }
@@ -53,7 +53,7 @@ _OF_INVOICES = (
     "no_top_up", "not_credited", "paid_too_much", "credited_not_paid", "amount_differs", "credit_differs",
 )  # fmt: skip
 _TOLD_ELSEWHERE = ("no_top_up", "not_credited", "paid_too_much")
-"""Found when the payment was heard of, too."""
+"""Found when the event about the payment arrived, too."""
 _REFUND_STATES = {"requires_action": "pending", "canceled": "failed"}
 _DISPUTE_STATES = {"inquiry_closed": "won"}
 _COUNTED_REFUNDS = ("pending", "succeeded")
@@ -63,7 +63,7 @@ T = TypeVar("T")
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
-    """What was looked at comes to, in US cents."""
+    """The sums of what was compared, in US cents."""
 
     captured: int = 0
     refunded: int = 0
@@ -77,7 +77,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     theirs: Sums
     ours: Sums
     payments: int
-    """How many payments were looked at."""
+    """How many payments were compared."""
     applied: int
     """How many missed events were applied."""
 
@@ -209,7 +209,7 @@ async def _apply_missed(services: Services, processor: Processor, theirs: _Their
 
 
 async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, finding: Finding) -> bool:
-    """Whether it may be applied by itself; then it has been."""
+    """Whether it is an event that may be applied automatically; then it has been."""
     object_id = finding.finding_id.partition(":")[2]
     refunded, disputed = theirs.refunds.get(object_id), theirs.disputes.get(object_id)
     if finding.kind == "not_credited" and finding.amount_cents <= AUTO_CENTS:
@@ -364,7 +364,7 @@ def _counted(clawbacks: Mapping[str, BookedClawback], states: Sequence[str]) -> 
 
 
 def _keep(connection: Connection, theirs: _Theirs, found: Sequence[Finding], at: int) -> list[Finding]:
-    """Write the findings, and resolve the earlier ones about what was looked at; returns those that are new."""
+    """Write the findings, and resolve earlier ones about what was compared; returns the new ones."""
     ids = {f"{kind}:{payment_id}" for payment_id in theirs.invoices for kind in _OF_INVOICES}
     ids |= {f"refund_differs:{name}" for name in theirs.refunds} | {
         f"dispute_differs:{name}" for name in theirs.disputes

@@ -35,7 +35,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find, find_by_payment
 
 RETRY_MS = (1_000, HOUR_MS)
-"""Shortest and longest wait before a refund of unknown outcome is looked at again; it doubles with its age."""
+"""Shortest and longest wait before a refund with unknown outcome is checked again; it doubles with its age."""
 IN_HAND_MS = 10_000
 """How long the request that wrote a refund has it to itself."""
 LOOK_BACK_MS = DAY_MS
@@ -90,7 +90,7 @@ async def refund(
     if made.state == "requested":
         made = await _ask(services, processor, made, is_new=is_new)
     if made.state == "failed" and made.processor_id is None:
-        raise Problem(PROCESSOR_REFUSED, f"The payment processor refused the refund: {made.error}")
+        raise Problem(PROCESSOR_REFUSED, f"The payment processor rejected the refund: {made.error}")
     return made
 
 
@@ -105,10 +105,10 @@ async def refunds(services: Services, account_id: str) -> list[Refund]:
 
 
 async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
-    """Take note of a refund as the processor shows it now; whoever tells of it, and however often.
+    """Record a refund as the processor shows it now, whichever way it was learned, and however often.
 
-    Returns what came of it: the state it has now, `repeated`, `not_ours`, or `not_paid` where it may be of a payment
-    that is on its way here: it is to be told again.
+    Returns the result: its current state, `repeated`, `not_ours`, or `not_paid` if it may be of a payment that is on
+    its way here: such an event must be retried.
     """
     job = partial(apply_found, settings=services.settings, found=refund, at=services.clock.now_ms())
     outcome, account_id = await services.database.write(job)
@@ -118,7 +118,7 @@ async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
 
 
 async def work(services: Services) -> int:
-    """One pass over the refunds that are due; how many were looked at. Any number of processes may do it."""
+    """One pass over the refunds that are due; returns how many were checked. Any number of processes may do it."""
     if services.processor is None:
         return 0
     done = 0
@@ -150,7 +150,7 @@ def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, b
     earlier = store.find_refund(connection, account.bucket, request.account_id, request.refund_id)
     if earlier is not None:
         if earlier.top_up_id != top_up.top_up_id or request.credit_cents not in (None, earlier.credit_cents):
-            raise Problem(KEY_REUSED, "The Idempotency-Key was used for another refund.")
+            raise Problem(KEY_REUSED, "The Idempotency-Key was used for a different refund.")
         return earlier, False
     credit = _refundable(connection, account.bucket, top_up, request)
     made = Refund(
@@ -167,7 +167,7 @@ def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, b
         updated_at=request.at,
     )
     if made.amount_cents == 0:
-        raise Problem(REFUND_REFUSED, "So little credit is worth less than a cent of the charge.")
+        raise Problem(REFUND_REFUSED, "This amount of credit is worth less than a cent of the charge.")
     store.add_refund(connection, account.bucket, made)
     take(connection, top_up, f"refund:{made.refund_id}", credit, request.at)
     store.save_clawback(connection, account.bucket, top_up)
@@ -187,7 +187,7 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _Re
         available = 0 if balance is None else balance.available // NANOS_PER_CENT
         unspent = min(store.unspent_cents(connection, bucket, top_up, request.at), available)
         if unspent < left:
-            left, what = unspent, "is still unspent; what was spent only the operator can refund (--allow-spent)"
+            left, what = unspent, "is still unspent; only the operator can refund spent credit (--allow-spent)"
     credit = left if request.credit_cents is None else request.credit_cents
     if not 0 < credit <= left:
         raise Problem(REFUND_REFUSED, f"Of this top-up's credit {format_usd(left * NANOS_PER_CENT)} USD {what}.")
@@ -195,10 +195,10 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _Re
 
 
 async def _ask(services: Services, processor: Processor, refund: Refund, *, is_new: bool) -> Refund:
-    """Ask the processor for the money, and apply its answer. The refund as it is then.
+    """Ask the processor for the money, and apply its response. Returns the refund afterwards.
 
-    One that may have been asked for before is first looked for: keys are forgotten after a day, and an error that the
-    processor answered once is repeated under the same key for as long.
+    One that may have been requested before is first looked for: keys are forgotten after a day, and an error that the
+    processor returned once is repeated under the same key for as long.
     """
     try:
         intent = await _intent(services, processor, refund)
@@ -207,7 +207,7 @@ async def _ask(services: Services, processor: Processor, refund: Refund, *, is_n
         log.warning("refund cannot be looked for", refund=refund.refund_id, error=str(error))
         return refund
     if intent is None:
-        update = RefundUpdate(state="failed", processor_id=None, error="it was paid outside of the payment processor")
+        update = RefundUpdate(state="failed", processor_id=None, error="it was paid outside the payment processor")
         return (await _apply(services, refund, update))[0]
     try:
         if found is None:

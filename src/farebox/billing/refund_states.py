@@ -19,7 +19,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find
 
 POLL_MS = (MINUTE_MS, 6 * HOUR_MS)
-"""Shortest and longest wait before a refund that the processor said is pending is looked at again."""
+"""Shortest and longest wait before a refund that the processor reports as pending is checked again."""
 
 log = structlog.get_logger("farebox.refunds")
 
@@ -104,7 +104,7 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
 def change(
     connection: Connection, settings: Settings, refund: Refund, update: RefundUpdate, at: int
 ) -> tuple[Refund, str]:
-    """Go to the update's state, with all that goes with it; the refund as it is then, and what happened."""
+    """Move to the update's state, with all that follows; returns the refund afterwards, and what happened."""
     bucket = bucket_of(connection, refund.account_id)
     now = store.find_refund(connection, bucket, refund.account_id, refund.refund_id)
     assert now is not None

@@ -31,7 +31,7 @@ class MonthUsage:
 
 
 async def balance(services: Services, account_id: str) -> Balance:
-    """The account's money now. Raises Problem (ACCESS_DENIED) where there is no such account."""
+    """The account's current money. Raises Problem (ACCESS_DENIED) if there is no such account."""
     found = await services.database.get(lambda connection: read_balance(connection, account_id))
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
@@ -39,7 +39,7 @@ async def balance(services: Services, account_id: str) -> Balance:
 
 
 async def credit(services: Services, account_id: str) -> Credit:
-    """What the account has, and how it buys more. Raises Problem (ACCESS_DENIED) where there is no such account."""
+    """What the account has, and how it buys more. Raises Problem (ACCESS_DENIED) if there is no such account."""
     found = await services.database.get(lambda connection: read_credit(connection, account_id))
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")

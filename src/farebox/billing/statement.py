@@ -8,7 +8,7 @@ from farebox.storage.sql import Connection, snapshot
 from farebox.storage.transfer_days import DaySum, day_sums
 
 _SETTLE_SLACK_MS = HOUR_MS
-"""Beyond the longest call: the hold's own minute, and a database that was away for a while."""
+"""Beyond the longest call: the hold's extra minute, and a database outage of a while."""
 
 _MOVEMENT_OF = {
     "top_up": "bought",

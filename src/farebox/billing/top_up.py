@@ -43,7 +43,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import attempts_since
 
 SAME_MS: Final = MINUTE_MS
-"""A request without a key that is the same as one so long ago is taken for its repeat."""
+"""A request without a key that equals one from this long ago is taken for its repeat."""
 RETRY_MS: Final = 10 * MINUTE_MS
 """The same for one that says itself that it is a repeat."""
 AT_ONCE: Final = 8
@@ -73,7 +73,7 @@ class _PurchaseRequest(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def top_up_id(self, new_id: str) -> str:
-        """Derived from the caller's key where there is one, so that a repeat finds itself in any process."""
+        """Derived from the caller's key if there is one, so that a repeat is recognized in any process."""
         if self.request_key is None:
             return new_id
         return "key-" + hashlib.sha256(f"{self.account_id}\n{self.request_key}".encode()).hexdigest()[:32]
@@ -199,7 +199,7 @@ def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopU
     if request.request_key is not None:
         found = store.find_by_request(connection, request.account_id, request.request_key)
         if found is not None and found.request_hash != request.content:
-            raise Problem(KEY_REUSED, "The Idempotency-Key was used before with another request.")
+            raise Problem(KEY_REUSED, "The Idempotency-Key was used before with a different request.")
         return found
     for top_up in store.latest(connection, request.account_id, request.kind, at - RETRY_MS):
         same, age = top_up.request_hash == request.content, at - top_up.created_at
@@ -208,12 +208,12 @@ def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopU
         if same and ((request.retry and age <= RETRY_MS) or (alive and age <= SAME_MS) or _still_open(top_up)):
             return top_up
         if request.kind == "manual" and not same and _still_open(top_up):
-            raise Problem(TOP_UP_IN_PROGRESS, f"A purchase of {top_up.credit_cents} cents is still under way.")
+            raise Problem(TOP_UP_IN_PROGRESS, f"A purchase of {top_up.credit_cents} cents is still in progress.")
     return None
 
 
 def _still_open(top_up: TopUp) -> bool:
-    """Under way at the processor. One that waits for its owner hinders nobody: they may have changed their mind."""
+    """In progress at the processor. One that waits for its owner blocks nothing: they may have changed their mind."""
     return top_up.kind == "manual" and top_up.state in ("submitting", "unknown", "processing")
 
 
@@ -241,12 +241,13 @@ def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase,
     )
     if wait is not None:
         seconds = ceil_div(wait.until - at, 1000)
-        raise Problem(RATE_LIMITED, "Cards of this account were declined too often.", retry_after=seconds)
+        raise Problem(RATE_LIMITED, "This account's cards were declined too often.", retry_after=seconds)
     return card
 
 
 async def _repeated(services: Services, top_up: TopUp) -> TopUp:
-    """What becomes of a purchase that is asked for again: awaited while it is being done, looked at where unknown."""
+    """What happens to a purchase that is requested again: awaited while it is being made, fetched if its outcome is
+    unknown."""
     if top_up.state == "unknown" or services.tasks.running(_task(top_up)):
         return await _poll(services, top_up)
     deadline = services.clock.monotonic() + AWAIT_SECONDS
@@ -257,7 +258,7 @@ async def _repeated(services: Services, top_up: TopUp) -> TopUp:
 
 
 async def _poll(services: Services, top_up: TopUp) -> TopUp:
-    """Ask the processor now, unless somebody is at it; one asker at a time in this process."""
+    """Ask the processor now, unless somebody else is doing so; one at a time in this process."""
 
     async def look() -> TopUp | None:
         return await carry_out(services, top_up.account_id, top_up.top_up_id, early=True)
@@ -276,7 +277,7 @@ def _result(top_up: TopUp) -> TopUp:
     if top_up.state in ("failed", "canceled"):
         raise Problem(TOP_UP_FAILED, text)
     if top_up.payment_id is None and top_up.kind == "manual":
-        message = "The payment processor has not answered. Ask again: nothing is charged twice."
+        message = "The payment processor has not responded. Try again: nothing is charged twice."
         raise Problem(PROCESSOR_UNAVAILABLE, message, retry_after=RETRY_SECONDS)
     return top_up
 
@@ -322,7 +323,7 @@ async def buy_at_checkout(
         )
     top_up = await _repeated_page(services, top_up)
     if top_up.state in ("submitting", "unknown"):
-        raise Problem(PROCESSOR_UNAVAILABLE, "The payment processor has not answered.", retry_after=RETRY_SECONDS)
+        raise Problem(PROCESSOR_UNAVAILABLE, "The payment processor has not responded.", retry_after=RETRY_SECONDS)
     return _result(top_up)
 
 
@@ -335,7 +336,7 @@ async def _repeated_page(services: Services, top_up: TopUp) -> TopUp:
 
 
 async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
-    """What became of a purchase, asked of the processor while it is open. Raises Problem: NOT_FOUND."""
+    """The outcome of a purchase, fetched from the processor while it is open. Raises Problem: NOT_FOUND."""
 
     def find(connection: Connection) -> TopUp | None:
         return store.find_by_payment(connection, payment_id) or store.find(connection, account_id, payment_id)
@@ -353,7 +354,7 @@ async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
 
 
 async def work(services: Services) -> int:
-    """Look at what is due, several at once, each under its lease. Returns how many were looked at."""
+    """Process what is due, several at once, each under its lease. Returns how many were processed."""
     off = services.processor is None  # then requests are put to rest, and all else waits
     at = services.clock.now_ms()
     found = await services.database.get(partial(store.due, at=at, limit=DUE_MAX, requests_only=off))

@@ -17,7 +17,7 @@ from farebox.storage.top_up_rules import change_rule, rearm, rule_of
 from farebox.storage.top_ups import move
 
 REFUSED: Final = "processor_refused"
-"""What stands for a decline code where the processor refused the request itself, and no bank was asked."""
+"""Used in place of a decline code if the processor rejected the request itself, and no bank was involved."""
 UNDER_REVIEW: Final = "under_review"
 """The same, where a payment does not agree with our row."""
 REFUSED_PAUSE_MS: Final = HOUR_MS
@@ -47,7 +47,7 @@ def close(connection: Connection, top_up: TopUp, state: str, at: int, *, code: s
 
 def close_refused(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     """The processor refused the request itself: no bank was asked. Auto top-up waits an hour."""
-    text = "The payment processor refused the request. Nothing was charged."
+    text = "The payment processor rejected the request. Nothing was charged."
     closed = close(connection, top_up, "failed", at, code=REFUSED, text=text)
     pause(connection, top_up, text, at)
     return closed
@@ -74,7 +74,7 @@ def pause(connection: Connection, top_up: TopUp, text: str, at: int) -> None:
 
 
 def suspend(connection: Connection, top_up: TopUp, reason: str, text: str, at: int) -> None:
-    """Stop an account's auto top-up because of this one, and tell the owner once. It does not go on by itself."""
+    """Suspend an account's auto top-up because of this one, and notify the owner once. It does not resume by itself."""
     rule = rule_of(connection, top_up.account_id)
     if top_up.kind != "auto" or rule is None or rule.state == "suspended":
         return
@@ -94,7 +94,7 @@ def suspend(connection: Connection, top_up: TopUp, reason: str, text: str, at: i
 
 
 def end_confirmation(connection: Connection, top_up: TopUp, at: int) -> None:
-    """An auto top-up came to nothing: a rule that waits for its confirmation goes on."""
+    """An auto top-up ended without a charge: a rule that waited for its confirmation resumes."""
     rule = rule_of(connection, top_up.account_id)
     if top_up.kind == "auto" and rule is not None and rule.state == "action_required":
         change_rule(connection, rule, "active", at)

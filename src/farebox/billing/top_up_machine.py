@@ -27,9 +27,9 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_ups import StaleLease, claim, find
 
 Step: TypeAlias = Callable[[Services, TopUp, Heard | None], Awaitable[Heard]]
-"""Asks the processor; given what was heard last."""
+"""Asks the processor; given the previous event."""
 Action: TypeAlias = Callable[[Connection, Settings, TopUp, Heard, int], TopUp]
-"""Writes down what was heard, in one transaction, at that time."""
+"""Records the event in one transaction, at the given time."""
 
 log = structlog.get_logger("farebox.top_up")
 
@@ -39,9 +39,9 @@ class Transition(NamedTuple):
 
     action: Action
     states: frozenset[str]
-    """Those that the row may be in then. Where there are several, the action decides."""
+    """The states that the row may be in afterwards. If there are several, the action decides."""
     then: Step | None
-    """What is asked next, if the action keeps the lease and the top-up is still open."""
+    """The next step, if the action keeps the lease and the top-up is still open."""
 
 
 _SENT: Final = "submitting unknown"
@@ -126,7 +126,7 @@ def _claim(connection: Connection, services: Services, account_id: str, top_up_i
 
 
 async def perform(services: Services, claimed: TopUp) -> TopUp:
-    """Do what a claimed top-up needs, until its lease is given back. The row as it stands then, whoever wrote it."""
+    """Do what a claimed top-up needs, until its lease is given back. Returns the row afterwards, whoever wrote it."""
     top_up, heard = claimed, None
     step = _first_step(claimed)
     try:
@@ -146,7 +146,7 @@ async def perform(services: Services, claimed: TopUp) -> TopUp:
 
 
 def _first_step(claimed: TopUp) -> Step | None:
-    """Where to begin, or to go on after another worker: with a look, wherever something may have been asked."""
+    """Where to start, or to continue after another worker: with a fetch, if a request may have been sent."""
     if claimed.lease_owner is None:  # a request that was decided against, or put off
         return None
     if claimed.kind == "checkout" and claimed.payment_id is None:

@@ -33,7 +33,7 @@ KEY_LIFE_MS: Final = 23 * HOUR_MS
 LISTING_SLACK_MS: Final = HOUR_MS
 """How far the processor's clock may be from ours."""
 PAGE_LIFE_MS: Final = 24 * HOUR_MS
-"""The processor closes a page to buy on after so long."""
+"""The processor closes a page to buy on after this long."""
 PAGE_GRACE_MS: Final = HOUR_MS
 """After that we close it ourselves."""
 
@@ -62,24 +62,24 @@ StepEvent: TypeAlias = Literal[
 ]
 
 EVENTS: Final[Mapping[str, str]] = {
-    "claimed": "A worker has taken it up; nobody has been asked anything.",
-    "opened": "The invoice was made, or found.",
-    "not_listed": "The invoice was asked for more than a day ago, and no listing shows it.",
-    "unpaid": "The invoice waits for a payment.",
-    "payment_failed": "The invoice waits for a payment; its latest one failed.",
-    "processing": "A payment is under way at the bank.",
-    "to_confirm": "The bank wants the card's owner to confirm the payment.",
+    "claimed": "A worker has claimed it; nothing has been requested yet.",
+    "opened": "The invoice was created, or found.",
+    "not_listed": "The invoice was requested more than a day ago, and no listing shows it.",
+    "unpaid": "The invoice awaits a payment.",
+    "payment_failed": "The invoice awaits a payment; its latest one failed.",
+    "processing": "A payment is in progress at the bank.",
+    "to_confirm": "The bank wants the cardholder to confirm the payment.",
     "paid": "The invoice is paid.",
-    "closed": "The invoice is void, or marked as uncollectible.",
-    "declined": "The card was asked now, and declined.",
-    "refused": "The processor refused the request itself, or does not have the invoice.",
+    "closed": "The invoice is void, or marked uncollectible.",
+    "declined": "The card was charged now, and declined.",
+    "refused": "The processor rejected the request itself, or does not have the invoice.",
     "no_answer": "Whether the request took effect is not known.",
     "voided": "The invoice can never be paid.",
     "not_voided": "The invoice may still be paid.",
-    "page_opened": "The page to buy on is open, and this is its address.",
-    "page_not_opened": "The page was refused, or whether it was opened is not known.",
-    "page_unknown": "Whoever asked for the page died before its address was written.",
-    "page_open": "The page is open still, or cannot be looked at now.",
+    "page_opened": "The page to buy on is open, and this is its URL.",
+    "page_not_opened": "The page was rejected, or it is not known whether it was opened.",
+    "page_unknown": "The process that requested the page died before its URL was recorded.",
+    "page_open": "The page is still open, or cannot be fetched now.",
     "page_expired": "The page is closed, and nobody bought on it.",
 }
 """What each of them means."""
@@ -96,14 +96,14 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     decline_advice: str | None = None
     refusal: ProcessorRefused | None = None
     problem: Problem | None = None
-    """What whoever asked for the page is answered."""
+    """The error returned to whoever requested the page."""
 
 
 # --- the invoice ------------------------------------------------------------------------------------------------------
 
 
 async def open_invoice(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
-    """Ask for the invoice, under the top-up's key; where somebody may have asked before, look for theirs first."""
+    """Request the invoice, under the top-up's key; if it may have been requested before, look for it first."""
     processor = processor_of(services)
     key_lives = _key_lives(top_up, services.clock.now_ms())
     try:
@@ -142,14 +142,14 @@ async def _listed(processor: Processor, top_up: TopUp, customer_id: str) -> Proc
 
 
 async def read_opened(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
-    """What the invoice says that has just been opened, or found: nobody is asked."""
+    """The state of the invoice that has just been opened, or found: no request is made."""
     assert before is not None
     assert before.invoice is not None
     return _read(before.invoice, top_up)
 
 
 async def look(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
-    """Ask how the invoice stands."""
+    """Fetch the invoice."""
     assert top_up.payment_id is not None
     try:
         invoice = await processor_of(services).fetch_invoice(top_up.payment_id)
@@ -182,7 +182,7 @@ def _said_by(invoice: ProcessorInvoice, top_up: TopUp) -> StepEvent:
 
 
 async def charge(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
-    """Ask the card, under the attempt's key: once done, the same question gets the same answer."""
+    """Charge the card, under the attempt's key: once done, the same request gets the same response."""
     assert top_up.payment_id is not None
     processor = processor_of(services)
     try:
@@ -214,7 +214,7 @@ async def charge(services: Services, top_up: TopUp, before: Heard | None) -> Hea
 
 
 def _charged(invoice: ProcessorInvoice, top_up: TopUp) -> Heard:
-    """What the invoice says right after the card was asked: nothing of a payment means that nothing is known of it."""
+    """The state of the invoice right after the card was charged: without a payment on it, the result is unknown."""
     said = _said_by(invoice, top_up)
     if said == "unpaid":
         return Heard(event="no_answer")
@@ -233,7 +233,7 @@ def heard_of_failure(invoice: ProcessorInvoice) -> Heard:
 
 
 async def _look_after(processor: Processor, payment_id: str) -> ProcessorInvoice | None:
-    """The invoice after a charge was turned down; None where that cannot be known now."""
+    """The invoice after a charge was declined; None if that cannot be known now."""
     try:
         return await processor.fetch_invoice(payment_id)
     except (ProcessorUnavailable, ProcessorRefused):
@@ -244,7 +244,7 @@ async def _look_after(processor: Processor, payment_id: str) -> ProcessorInvoice
 
 
 async def void(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
-    """Ask that the invoice can never be paid. One that was paid meanwhile is credited."""
+    """Void the invoice. One that was paid in the meantime is credited."""
     assert top_up.payment_id is not None
     try:
         invoice = await processor_of(services).void_invoice(top_up.payment_id)
@@ -262,7 +262,7 @@ async def void(services: Services, top_up: TopUp, before: Heard | None) -> Heard
 
 
 async def open_page(services: Services, top_up: TopUp, *, success_url: str, cancel_url: str) -> Heard:
-    """Ask for the hosted page, under the top-up's key."""
+    """Request the hosted page, under the top-up's key."""
 
     async def ask(customer_id: str) -> Checkout:
         return await processor_of(services).open_purchase(
@@ -283,7 +283,7 @@ async def open_page(services: Services, top_up: TopUp, *, success_url: str, canc
 
 
 async def look_at_page(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
-    """Ask what became of the page; have it closed when its time is over."""
+    """Fetch the outcome of the page; close it when its time is over."""
     if top_up.checkout_id is None:
         return Heard(event="page_unknown")
     processor = processor_of(services)
@@ -304,7 +304,7 @@ async def look_at_page(services: Services, top_up: TopUp, before: Heard | None) 
 
 
 def key_of(top_up: TopUp) -> str:
-    """The idempotency key of all that is asked for a top-up; its charges add `:pay:{attempt}`."""
+    """The idempotency key of all requests for a top-up; its charges add `:pay:{attempt}`."""
     return f"topup:{top_up.account_id}:{top_up.top_up_id}"
 
 

@@ -34,15 +34,15 @@ from farebox.storage.top_up_rules import change_rule, rule_of
 from farebox.storage.top_ups import move, postpone, tie_payment
 
 LISTINGS_APART_MS: Final = 10 * MINUTE_MS
-"""Two listings so far apart must agree before a payment is believed not to exist."""
+"""Two listings this far apart must agree before a payment is considered not to exist."""
 PROCESSING_MAX_MS: Final = 7 * DAY_MS
-"""A payment of which nothing can be seen for so long is given up; its invoice is voided."""
+"""A payment of which nothing can be seen for this long is given up; its invoice is voided."""
 PATIENCE_MS: Final = 15 * MINUTE_MS
-"""A purchase by hand whose card could not be asked within this is given up: its buyer has long gone away."""
+"""A purchase by hand whose card could not be charged within this time is given up: its buyer has long left."""
 CONFIRM_MS: Final = 3 * DAY_MS
 """How long the owner may take to confirm a payment on the hosted page."""
 UNSEEN_MS: Final = 15 * MINUTE_MS
-"""How long a page whose address never reached us can still be asked for again; nobody else can know it."""
+"""How long a page whose URL never reached us can still be requested again; nobody else can know it."""
 
 UNKNOWN_WAITS: Final = (1_000, HOUR_MS)
 PROCESSING_WAITS: Final = (2_000, HOUR_MS)
@@ -53,7 +53,7 @@ PAGE_WAITS: Final = (5_000, HOUR_MS // 2)
 
 
 def later(at: int, since: int, waits: tuple[int, int], share: int = 1) -> int:
-    """When to look again: the longer it has been, the longer the wait, within bounds. Always in the future."""
+    """When to check again: the longer it has been, the longer the wait, within bounds. Always in the future."""
     return at + backoff.with_age(at - since, *waits, share=share)
 
 
@@ -66,12 +66,12 @@ def _invoice(heard: Heard) -> ProcessorInvoice:
 
 
 def decide(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """A worker has an auto top-up's request: whether it is charged, and how much."""
+    """Decide on an auto top-up's request: whether it is charged, and how much."""
     return auto.decide_request(connection, settings, top_up, at)
 
 
 def tie(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """Tie the invoice to the top-up for good, in its row and in the directory of payments."""
+    """Tie the invoice to the top-up permanently, in its row and in the directory of payments."""
     invoice_id = _invoice(heard).invoice_id
     if not tie_payment(connection, invoice_id, top_up.account_id, top_up.top_up_id):
         report(connection, "payment_taken", top_up, invoice_id, 0, "the invoice belongs to another purchase", at)
@@ -80,11 +80,11 @@ def tie(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard,
 
 
 def await_listing(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """No listing shows the invoice. The second time, ten minutes later, that is the truth: it was never made."""
+    """No listing shows the invoice. If so again ten minutes later, it was never created."""
     if top_up.unseen_at is None or at - top_up.unseen_at < LISTINGS_APART_MS:
         since = top_up.unseen_at or at
         return postpone(connection, top_up, at, max(at + 1, since + LISTINGS_APART_MS), unseen_at=since)
-    text = "The payment processor never got the request. Nothing was charged."
+    text = "The payment processor never received the request. Nothing was charged."
     return close(connection, top_up, "failed", at, code=None, text=text)
 
 
@@ -92,7 +92,7 @@ def await_listing(connection: Connection, settings: Settings, top_up: TopUp, hea
 
 
 def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """Begin the first attempt; or leave it as it is, to repeat the one whose answer is missing; or end it."""
+    """Start the first attempt; or leave it as it is, to repeat the one whose response is missing; or end it."""
     invoice = _invoice(heard)
     if invoice.due_cents != top_up.charge_cents:
         return _close_not_our_price(connection, top_up, invoice.due_cents, at)
@@ -112,7 +112,7 @@ def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, he
 
 def _first_attempt(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     if top_up.kind == "manual" and at - top_up.created_at > PATIENCE_MS:
-        text = "The payment processor did not answer in time. Nothing was charged."
+        text = "The payment processor did not respond in time. Nothing was charged."
         return close(connection, top_up, "canceled", at, code=None, text=text)
     if key_age(top_up, at) >= KEY_LIFE_MS:
         return close_never_charged(connection, top_up, at)
@@ -120,7 +120,7 @@ def _first_attempt(connection: Connection, top_up: TopUp, at: int) -> TopUp:
 
 
 def _close_not_our_price(connection: Connection, top_up: TopUp, due_cents: int, at: int) -> TopUp:
-    """The processor would charge another amount, as where its customer has a balance there: nothing is charged."""
+    """The processor would charge another amount, because its customer has a balance there: nothing is charged."""
     text = (
         f"The payment processor would charge {due_cents} cents instead of {top_up.charge_cents}. Nothing was charged."
     )
@@ -130,7 +130,7 @@ def _close_not_our_price(connection: Connection, top_up: TopUp, due_cents: int, 
 
 
 def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp:
-    """A day has passed without an answer, and the invoice is unpaid: voiding it makes sure that it stays so."""
+    """A day has passed without a response, and the invoice is unpaid: voiding it makes sure that it stays so."""
     text = "The payment processor never charged the card."
     closed = close(connection, top_up, "failed", at, code=None, text=text)
     end_confirmation(connection, closed, at)
@@ -141,33 +141,33 @@ def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp
 
 
 def await_answer(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """No answer came: ask again under the same key, less and less often. It is no failure."""
+    """No response arrived: repeat the request under the same key, less and less often. It is not a failure."""
     asked_at = top_up.updated_at if top_up.state == "submitting" else at
     since = asked_at if top_up.first_unknown_at is None else top_up.first_unknown_at
     return move(connection, top_up, "unknown", at, next_at=later(at, since, UNKNOWN_WAITS), first_unknown_at=since)
 
 
 def look_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The look itself failed: nothing changes."""
+    """The fetch itself failed: nothing changes."""
     return postpone(connection, top_up, at, later(at, top_up.updated_at, PROCESSING_WAITS))
 
 
 def await_bank(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The payment is under way at the bank."""
+    """The payment is in progress at the bank."""
     since = top_up.updated_at if top_up.state == "processing" else at
     next_at = later(at, since, PROCESSING_WAITS, share=4)
     return move(connection, top_up, "processing", at, next_at=next_at, first_unknown_at=None)
 
 
 def await_payment(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """It was under way at the bank, and nothing can be seen of it any more: for a week that may change."""
+    """It was in progress at the bank, and nothing can be seen of it any more: for a week that may change."""
     if at - top_up.updated_at >= PROCESSING_MAX_MS:
         return close_never_charged(connection, top_up, at)
     return await_bank(connection, settings, top_up, heard, at)
 
 
 def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The owner is to confirm the payment on the hosted page; auto top-up rests meanwhile."""
+    """The owner must confirm the payment on the hosted page; auto top-up is suspended in the meantime."""
     invoice = _invoice(heard)
     code = "authentication_required"
     text = safe_text(code)
@@ -195,7 +195,7 @@ def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: 
 
 
 def await_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """Not confirmed yet: look again, more rarely; after three days it is over."""
+    """Not confirmed yet: check again, less often; after three days it is given up."""
     since = top_up.updated_at
     if at - since >= CONFIRM_MS:
         closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=top_up.error)
@@ -208,7 +208,7 @@ def await_owner(connection: Connection, settings: Settings, top_up: TopUp, heard
 
 
 def decline(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The bank said no. By hand that is the end; auto top-up may try again later, within the rules."""
+    """The bank declined. By hand that is the end; auto top-up may try again later, within the rules."""
     if heard.event == "payment_failed":
         heard = heard_of_failure(_invoice(heard))
     code, advice = heard.decline_code, heard.decline_advice
@@ -244,7 +244,7 @@ def decline(connection: Connection, settings: Settings, top_up: TopUp, heard: He
 
 
 def await_retry(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """Declined, and not paid by its owner meanwhile: wait on, or try the card again where that is due and allowed."""
+    """Declined, and not paid by its owner since: keep waiting, or retry the card if that is due and allowed."""
     retry_at = top_up.retry_at or at
     if at < retry_at:
         return postpone(connection, top_up, at, min(later(at, top_up.updated_at, DECLINED_WAITS), retry_at))
@@ -252,7 +252,7 @@ def await_retry(connection: Connection, settings: Settings, top_up: TopUp, heard
 
 
 def refuse(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The processor refused the request itself, or has no such invoice."""
+    """The processor rejected the request itself, or has no such invoice."""
     return close_refused(connection, top_up, at)
 
 
@@ -260,13 +260,14 @@ def refuse(connection: Connection, settings: Settings, top_up: TopUp, heard: Hea
 
 
 def credit(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """It is paid, whatever state it has here: the payment becomes credit, once."""
+    """It is paid, whatever its state here: the payment becomes credit, once."""
     row, _ = credit_payment.credit(connection, settings, top_up, _invoice(heard), at)
     return row
 
 
 def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """Somebody canceled it at the processor. A void one cannot be paid any more; an uncollectible one is voided yet."""
+    """It was canceled at the processor. A void one cannot be paid any more; an uncollectible one still has to be
+    voided."""
     text = "The payment was canceled at the payment processor."
     closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
     rule = rule_of(connection, top_up.account_id)
@@ -283,7 +284,7 @@ def finish(connection: Connection, settings: Settings, top_up: TopUp, heard: Hea
 
 
 def void_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The invoice may still be paid: ask again that it cannot."""
+    """The invoice may still be paid: try to void it again."""
     return postpone(connection, top_up, at, later(at, top_up.updated_at, VOID_WAITS))
 
 
@@ -291,7 +292,7 @@ def void_later(connection: Connection, settings: Settings, top_up: TopUp, heard:
 
 
 def show_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The page is open: its address is kept, for its owner and for us."""
+    """The page is open: its URL is stored, for its owner and for us."""
     assert heard.page is not None
     return move(
         connection,
@@ -306,18 +307,18 @@ def show_page(connection: Connection, settings: Settings, top_up: TopUp, heard: 
 
 
 def await_buyer(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """No page is known: whoever asked for it may ask again."""
+    """No page is known: whoever requested it may request it again."""
     return move(connection, top_up, "unknown", at, next_at=at + UNSEEN_MS, first_unknown_at=at)
 
 
 def drop_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """No page is known, and nobody has asked again."""
+    """No page is known, and nobody has requested it again."""
     text = "The page to buy on was never opened."
     return move(connection, top_up, "canceled", at, next_at=None, error=text, first_unknown_at=None)
 
 
 def await_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The page is open still, or cannot be looked at now."""
+    """The page is still open, or cannot be fetched now."""
     return postpone(connection, top_up, at, later(at, top_up.created_at, PAGE_WAITS, share=8))
 
 

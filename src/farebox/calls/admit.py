@@ -92,7 +92,7 @@ def _check_paid_for(services: Services, demand: Demand) -> None:
     if kinds:
         raise Problem(
             NOT_METERED,
-            f"The request brings in input that cannot be seen from here ({', '.join(kinds)}), which the operator's key "
+            f"The request refers to input that cannot be seen from here ({', '.join(kinds)}), which the operator's key "
             "does not pay for. Send the input itself, or your own provider key.",
         )
 
@@ -110,7 +110,7 @@ class _Offer:
     """Output tokens per choice that the operator's cap on a call allows, where the request may take more."""
 
     def estimate(self, output_tokens: int | None = None) -> Estimate:
-        """The most that the call can cost, with so many output tokens per choice where they are limited."""
+        """The most that the call can cost, with this many output tokens per choice if they are limited."""
         demand = self.demand
         if output_tokens is not None:
             demand = structs.replace(demand, output_max=output_tokens)
@@ -207,7 +207,7 @@ async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
-    """Raises DatabaseUnavailable: then there may be a hold, and whoever ends the call gives it back."""
+    """Raises DatabaseUnavailable: then there may be a hold, and whoever ends the call releases it."""
     services.database.check()
     now, began = services.clock.now_ms(), services.clock.monotonic()
     hold = Hold(

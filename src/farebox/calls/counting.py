@@ -39,8 +39,8 @@ async def price_by_count(
     ending: Ending,
     within: float | None = None,
 ) -> Priced:
-    """`price_answer`, which may have to count what was sent and delivered. Where nobody can, or not within so many
-    seconds, every four bytes count as a token: a call is never left without its end."""
+    """`price_answer`, which may have to count what was sent and delivered. If counting is impossible, or takes longer
+    than this many seconds, every four bytes count as a token: a call is never left without its end."""
     assert call.parsed is not None
     demand = call.parsed.demand
     if not _may_count(observed, demand):

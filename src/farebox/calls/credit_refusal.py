@@ -34,7 +34,7 @@ async def credit_refusal(
         return Problem(
             TOP_UP_UNDER_WAY,
             f"This can cost up to {format_usd(asked)} USD and the account has {format_usd(verdict.posted)} USD; more "
-            "credit is being bought at this moment. Nothing was charged; try again in a moment.",
+            "credit is being bought right now. Nothing was charged; try again in a moment.",
             retry_after=TOP_UP_RETRY_SECONDS,
         )
     return Problem(

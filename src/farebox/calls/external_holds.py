@@ -165,7 +165,7 @@ async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
     await services.ledger.do(Release(account_id=account_id, hold_id=PREFIX + hold_id, at=services.clock.now_ms()))
     hold = await get(services, account_id, hold_id)
     if hold.state == "settled":
-        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} was settled before.")
+        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has already been settled.")
     services.waiters.wake(account_id)
     return hold
 
@@ -180,7 +180,7 @@ async def get(services: Services, account_id: str, hold_id: str) -> AppHold:
 
 def _check_open(hold_id: str, verdict: Verdict) -> None:
     if verdict.outcome is Outcome.NOT_OPEN:
-        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has ended before.")
+        raise Problem(HOLD_REFUSED, f"The hold {hold_id!r} has already ended.")
 
 
 def _check_number(already_open: int) -> None:

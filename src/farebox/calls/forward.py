@@ -70,7 +70,7 @@ async def _send(state: CallState, request: UpstreamRequest) -> UpstreamResponse:
             raise
         cause: Cause = "timeout_answer" if sent else "timeout_connect"
         state.services.upstream.count(cause)
-        raise UpstreamFailed(f"no answer began within {wait:g} seconds", sent=sent, cause=cause) from interrupted
+        raise UpstreamFailed(f"no response began within {wait:g} seconds", sent=sent, cause=cause) from interrupted
 
 
 def _may_run_twice(state: CallState) -> bool:
@@ -115,7 +115,7 @@ def _pause_seconds(call: Call, attempt: int) -> float:
 
 
 def _unreachable(state: CallState, failure: UpstreamFailed) -> Problem:
-    """What the caller is told: the cause's word, and nothing of the way there. The operator's log has more."""
+    """What the caller is told: the cause's word, and nothing about the route there. The operator's log has more."""
     provider, cause = state.call.provider, failure.cause
     log.warning("upstream failed", log_id=state.call.log_id, provider=provider, cause=cause, why=str(failure))
     if failure.timeout:

@@ -43,7 +43,7 @@ async def check_worth_reading(services: Services, account_id: str, provider: str
 
 
 def _hopeless(connection: Connection, account_id: str) -> Balance | None:
-    """The balance of an account that has nothing and gets nothing by itself; else None."""
+    """The balance of an account that has nothing and gets nothing automatically; else None."""
     balance = read_balance(connection, account_id)
     if balance is None or balance.posted > 0:
         return None

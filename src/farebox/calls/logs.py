@@ -13,7 +13,7 @@ from farebox.storage.reports import LogPage, LogQuery, find_log, list_logs
 from farebox.storage.sql import DatabaseUnavailable
 
 _LATE_MS = HOUR_MS
-"""Beyond the longest call: the hold's own minute, and a database that was away for a while."""
+"""Beyond the longest call: the hold's extra minute, and a database outage of a while."""
 
 
 async def exists(services: Services, account_id: str, gateway_id: str) -> bool:

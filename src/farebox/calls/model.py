@@ -97,7 +97,7 @@ class SinkStream(Protocol):
 
 
 class Gone(Exception):
-    """The client has gone; nobody reads the answer."""
+    """The client has disconnected; nobody reads the response."""
 
 
 class Sink(Protocol):
@@ -108,11 +108,11 @@ class Sink(Protocol):
     def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
 
     def keep(self, more: int) -> bool:
-        """Whether so many more bytes of the answer may be kept in memory; then they are counted."""
+        """Whether this many more bytes of the response may be kept in memory; then they are counted."""
         ...
 
     def release(self, less: int) -> None:
-        """So many of them are kept no longer."""
+        """This many of them are no longer kept."""
         ...
 
     def broken(self, message: str) -> bytes:
@@ -120,5 +120,5 @@ class Sink(Protocol):
         ...
 
     def fail(self, problem: Problem) -> None:
-        """Answer with an error. Where an answer has begun, the client sees that it breaks off."""
+        """Respond with an error. If a response has begun, the client sees that it breaks off."""
         ...

@@ -56,7 +56,7 @@ async def checked(state: CallState, answer: UpstreamResponse) -> UpstreamRespons
         body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
         if answer.status not in (401, 402):
-            raise Problem(UPSTREAM_INVALID, f"The answer of {call.provider} broke off.") from failure
+            raise Problem(UPSTREAM_INVALID, f"The response of {call.provider} broke off.") from failure
         body = b""
     finally:
         await answer.close()
@@ -112,7 +112,7 @@ def unavailable(state: CallState, status: int, trouble: Trouble) -> Problem:
     state.services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
     return Problem(
         PROVIDER_UNAVAILABLE,
-        f"{call.provider} takes no calls from this service at the moment. Nothing was charged.",
+        f"{call.provider} does not accept calls from this service at the moment. Nothing was charged.",
         retry_after=retry or None,
         reason=f"{trouble.reason}, answered {status}",
     )
@@ -130,7 +130,7 @@ def checked_body(state: CallState, body: bytes) -> bytes | Problem:
 
 
 def _without_key(state: CallState, body: bytes) -> bytes:
-    """Of an answer that is already kept for the log as it came: where anything is removed, the log has none of it."""
+    """For a response already kept for the log as received: if anything is removed, the log has none of it."""
     found = scrubber_of(state.call.access.api_key or "").clean_error(body)
     state.body_withheld = state.body_withheld or found != body
     return found

@@ -19,12 +19,12 @@ from farebox.pricing.unseen import untold
 from farebox.providers.formats.base import Observed
 from farebox.usage import AbsurdUsage, Quantity, Usage
 
-REPORTED_FAILURE = "the provider reported a failure within the answer"
+REPORTED_FAILURE = "the provider reported a failure within the response"
 REASONING_TOKENS_PER_SECOND = 100
 """At which hidden reasoning is counted where the client hung up before its usage came: about what the models that
 hide it generate."""
 
-CAPPED = "what is counted is charged up to the hold"
+CAPPED = "counted usage is charged up to the hold"
 CutPolicy = Literal["delivered", "hold", "free"]
 
 
@@ -42,7 +42,7 @@ class Priced(msgspec.Struct, frozen=True):
     computed_nanos: str | None = None
     """The cost by our prices, where it states one."""
     disbelieved: str = ""
-    """Why the provider's figures cannot be, where they cannot: the operator is told."""
+    """Why the provider's figures are impossible, if they are: the operator is notified."""
 
 
 NOTHING = Priced("none", {}, None, 0)
@@ -87,19 +87,19 @@ class _Counter(msgspec.Struct, frozen=True):
     ending: Ending
 
     def whole(self) -> Priced:
-        """A whole answer's price."""
+        """The price of a complete response."""
         observed = self.observed
         notes = (*self._problem(), *observed.notes)
         if observed.disbelieved:
             return self._disbelieved(observed.problem or "", notes)
         if observed.usage is None:
             if observed.empty or not (observed.complete or self._delivered):
-                return replace(NOTHING, policy="the answer was empty: free", notes=notes)
+                return replace(NOTHING, policy="the response was empty: free", notes=notes)
             counted = self._counted({}, ("input_tokens",), notes, output=self._output(), fixed=True)
-            return replace(counted, policy="the answer told no usage: counted from what was sent and delivered")
+            return replace(counted, policy="the response reported no usage: counted from what was sent and delivered")
         missing = observed.missing
         if not observed.usage and not missing:
-            policy = "the provider reports that nothing was used: free"
+            policy = "the provider reports no usage: free"
             return Priced("provider", {}, Cost(0, self.price.denominator, ()), 0, policy, notes)
         try:
             check_possible(observed.usage, self.demand, self.price, self.bound)
@@ -109,7 +109,7 @@ class _Counter(msgspec.Struct, frozen=True):
             return self._charged("provider", observed.usage, notes)
         if not missing:
             counted = self._counted(observed.usage, (), notes, output=self._output())
-            return replace(counted, policy="the answer ended early: counted from what was delivered")
+            return replace(counted, policy="the response ended early: counted from what was delivered")
         output = self._told_and_counted(observed.usage) if "output_tokens" in missing else None
         counted = self._counted(observed.usage, missing, notes, output=output)
         return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
@@ -120,26 +120,26 @@ class _Counter(msgspec.Struct, frozen=True):
         notes = (*self._problem(), *observed.notes)
         told = {} if observed.usage is None else dict(observed.usage)
         if ending.policy == "free":
-            return replace(NOTHING, policy=f"{reason}: cut answers are free", notes=notes)
+            return replace(NOTHING, policy=f"{reason}: cut responses are free", notes=notes)
         input_told = "input_tokens" in told and "input_tokens" not in observed.missing
         if ending.by_client and not observed.empty and untold(self.demand, input_told=input_told):
-            policy = f"{reason}, and what the answer read was not told in time: the hold is charged"
+            policy = f"{reason}, and what was read was not reported in time: the hold is charged"
             return Priced("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
         if not self._delivered and not ending.by_client:
             return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
         if ending.policy == "hold":
-            return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut answers cost their hold", notes)
+            return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut responses cost their hold", notes)
         output = self._told_and_counted(told)
         policy = f"{reason}: counted from what was {'delivered' if self._delivered else 'read'}"
         if hidden > output:
-            output, policy = hidden, f"{reason}: counted from its time, because the model reasons unseen"
+            output, policy = hidden, f"{reason}: counted from its duration, because the model's reasoning is hidden"
         missing = () if input_told else ("input_tokens",)
         return replace(self._counted(told, missing, notes, output=output), policy=policy)
 
     @property
     def _delivered(self) -> bool:
-        """Whether anything that is generated has been."""
+        """Whether any generated output has been delivered."""
         return bool(self.observed.delivered_bytes or self.observed.sound_seconds or self.observed.pictured)
 
     def _lags(self, told: Usage) -> bool:
@@ -159,7 +159,7 @@ class _Counter(msgspec.Struct, frozen=True):
 
     def _disbelieved(self, why: str, notes: tuple[str, ...]) -> Priced:
         policy = "the provider's usage is impossible: the hold is charged"
-        notes = tuple(dict.fromkeys((*notes, f"the provider's usage is not believed: {why}")))
+        notes = tuple(dict.fromkeys((*notes, f"the provider's usage is impossible: {why}")))
         return Priced("estimate", {}, None, self.bound.amount, policy, notes, disbelieved=why or "impossible")
 
     def _charged(self, source: UsageSource, usage: Usage, notes: tuple[str, ...]) -> Priced:
@@ -175,7 +175,7 @@ class _Counter(msgspec.Struct, frozen=True):
         output: int | None = None,
         fixed: bool = False,
     ) -> Priced:
-        """What was told; the input, where it is missing, as counted from the request; and so many output tokens. With
+        """What was reported; the input, if missing, as counted from the request; and this many output tokens. With
         `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
         usage: dict[str, Quantity] = dict(told)
         if "input_tokens" in missing:
@@ -218,7 +218,8 @@ class _Counter(msgspec.Struct, frozen=True):
         return speech_tokens(self.price.model, seconds) if seconds else 0
 
     def _heard(self) -> Demand:
-        """The request; its audio, where its own bytes do not tell how long it plays, as long as the answer says."""
+        """The request; its audio, if its own bytes do not tell its duration, with the duration that the response
+        states."""
         demand, heard = self.demand, math.ceil(self.observed.heard_seconds)
         if not heard or demand.audio_seconds == demand.audio_seconds_max:
             return demand

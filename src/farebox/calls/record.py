@@ -32,7 +32,7 @@ class Ended(msgspec.Struct, kw_only=True):
     model: str = ""
     error: str = ""
     cause: str = ""
-    """The name of the error that was answered, where one was."""
+    """The name of the error that was returned, if any."""
 
 
 class CallRecord(msgspec.Struct):

@@ -30,13 +30,13 @@ WHOLE_BODY_MAX = 8 * 2**20
 HOLD_SECONDS = 0.1
 """How long an event is kept back that may be the last, where only the end of the body tells."""
 DRAIN_SECONDS = 2.0
-"""How long an answer whose terminal event has come may be silent before its connection is given up."""
+"""How long a response whose terminal event has arrived may be silent before its connection is dropped."""
 DRAIN_SECONDS_MAX = 10.0
 """How long it may take to close, however much it still says."""
 READ_ON_SECONDS = 5.0
 """How long an answer is read on whose client has left, if all that can follow is its usage."""
 UNTOLD_SECONDS = 120.0
-"""The same, if only its end tells what it read: input that the request does not show."""
+"""The same, if only its end tells what was read: input that the request does not show."""
 UNTOLD_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of an answer beyond its end, or after its client has left."""
@@ -72,10 +72,10 @@ _NOT_PASSED = frozenset(
         "x-sendfile2",
     }
 )
-"""Answer headers that speak of the provider's connection, or of its host, rather than of the answer; and orders to the
-caches, browsers and proxies on the way: `x-accel-redirect` would have an nginx before us send one of its own files."""
+"""Response headers about the provider's connection, or its host, rather than the response; and instructions to caches,
+browsers and proxies on the way: `x-accel-redirect` would make an nginx in front of us send one of its own files."""
 _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
-"""Content types whose first bytes are not looked at, unless the request asked for a stream."""
+"""Content types whose first bytes are not inspected, unless the request asked for a stream."""
 
 
 async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
@@ -87,7 +87,7 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
     try:
         answer = decoded(answer)
     except UnknownCoding as encoding:
-        unread = f"the answer is encoded as {str(encoding)!r}, which cannot be read"
+        unread = f"the response is encoded as {str(encoding)!r}, which cannot be read"
     answer = operator_key.without_key(state, answer)
     headers, length = _passed(answer.headers)
     if not state.call.own_key:
@@ -154,7 +154,7 @@ class _Relay:
         self._kept = KeptAnswer(state, reader)
         self._silence_seconds = state.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
-        """The header that tells the body's length, where it is known."""
+        """The header with the body's length, if it is known."""
 
     @property
     def _events(self) -> bool:
@@ -211,7 +211,7 @@ class _Relay:
         try:
             await settle_call(state, observed, cut)
         except DatabaseUnavailable:
-            cut = "the charge could not be written"
+            cut = "the charge could not be recorded"
             end = []
         broken = None if cut is None else self._broken(cut)
         if broken is not None and self._events:
@@ -224,7 +224,7 @@ class _Relay:
             state.sink.fail(broken)  # no event can tell: the client sees the connection break
 
     def _broken(self, cut: str) -> Problem:
-        return Problem(UPSTREAM_INVALID, f"The answer of {self._state.call.provider} broke off: {cut}.")
+        return Problem(UPSTREAM_INVALID, f"The response of {self._state.call.provider} broke off: {cut}.")
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
         """Read the answer through `take`; return why it did not get to its end, or None."""
@@ -249,9 +249,9 @@ class _Relay:
         await settle_call(self._state, observed, SERVER_STOPPED)
 
     async def _read_on(self) -> str | None:
-        """The client has left. Where every choice has ended, all that can follow is the usage, and it is waited for;
-        where only the end tells what the answer read, so is that: otherwise whoever hangs up in time would not pay for
-        what cannot be seen. Returns why the call is cut, or None."""
+        """The client has left. If every choice has ended, only the usage can follow, and it is waited for; if only the
+        end tells what was read, so is that: otherwise whoever hangs up in time would not pay for what cannot be seen.
+        Returns why the call is cut, or None."""
         reader, parsed = self._reader, self._state.call.parsed
         if reader is None or reader.finished or parsed is None:
             return CLIENT_GONE
@@ -358,7 +358,7 @@ class _Relay:
 
     @property
     def _misdeclared(self) -> bool:
-        """A document that calls itself events: most likely an error, which is looked at as a whole."""
+        """A document labelled as events: most likely an error, which is read as a whole."""
         return self._declared_events and not self._events and not self._state.call.own_key
 
     def _own_words(self, chunk: bytes) -> bytes:

@@ -47,7 +47,7 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
         await end_without_answer(state, "released", error=REASONS[interrupted.reason])
         if interrupted.reason == "client_gone":
             return True
-        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} did not answer in the time allowed.") from interrupted
+        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} did not respond in the time allowed.") from interrupted
     except DatabaseUnavailable:  # whether the hold is there, nobody knows
         await end_without_answer(state, "released", error="the database refused the hold")
         raise

@@ -215,10 +215,10 @@ def _count_write_off(state: CallState, amount: int, now: int) -> None:
 
 
 async def _persist(state: CallState, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
-    """Make the end of the call durable: in the database, and where that is away, in the journal. Returns the ledger's
-    verdict; UNKNOWN where there is no hold, and None where the journal has it, or the hold was charged as one in doubt.
+    """Make the end of the call durable: in the database or, if that is unavailable, in the journal.
 
-    Raises DatabaseUnavailable where neither takes it.
+    Returns the ledger's verdict; UNKNOWN if there is no hold, and None if the journal has it, or the hold was charged
+    as one in doubt. Raises DatabaseUnavailable if neither accepts it.
     """
     services = state.services
     attempt = 1

@@ -38,7 +38,7 @@ class LimitState:
     """What open calls hold: it counts as spent until they end."""
     window_start: int
     window_end: int | None
-    """When the count begins anew; None for a sliding window, which never ends."""
+    """When the count restarts; None for a sliding window, which never ends."""
 
     @property
     def available(self) -> int:
@@ -53,9 +53,9 @@ async def get(services: Services, account_id: str) -> SpendingLimit | None:
 async def put(
     services: Services, account_id: str, *, amount_cents: int, duration: Duration, strategy: Strategy
 ) -> SpendingLimit:
-    """Put the account under a limit, in place of any other. What was charged in the window before counts.
+    """Set the account's limit, replacing any other. What was charged in the window before counts.
 
-    Raises Problem: VALIDATION_FAILED, ACCESS_DENIED where there is no such account.
+    Raises Problem: VALIDATION_FAILED, ACCESS_DENIED if there is no such account.
     """
     if not AMOUNT_MIN_CENTS <= amount_cents <= AMOUNT_MAX // NANOS_PER_CENT:
         largest = AMOUNT_MAX // NANOS_PER_CENT
@@ -70,7 +70,7 @@ async def put(
 
 
 async def remove(services: Services, account_id: str) -> None:
-    """Lift the limit; where there is none, nothing happens. Raises Problem (ACCESS_DENIED)."""
+    """Remove the limit, if there is one. Raises Problem (ACCESS_DENIED)."""
     await _set(services, account_id, None)
 
 
@@ -81,7 +81,7 @@ async def _set(services: Services, account_id: str, limit: SpendingLimit | None)
 
 
 async def state(services: Services, account_id: str) -> LimitState | None:
-    """The limit with what is spent and held of it now; None where there is none."""
+    """The limit with what is spent and held of it now; None if there is none."""
     now = services.clock.now_ms()
     return await services.database.get(lambda connection: _state(connection, account_id, now))
 

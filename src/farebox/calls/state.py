@@ -18,17 +18,17 @@ SERVER_STOPPED = "the server stopped"
 REASONS = {
     "client_gone": CLIENT_GONE,
     "silence": "the provider fell silent",
-    "too_long": "the call took longer than is allowed",
+    "too_long": "the call took longer than allowed",
 }
 """watch.Reason in the words of receipts and logs."""
-OWN_TIME = "no answer began in the time that the caller allows"
-OPERATORS_TIME = "no answer began in the time that the operator allows"
+OWN_TIME = "no response began in the time that the caller allows"
+OPERATORS_TIME = "no response began in the time that the operator allows"
 BY_CALLER = (CLIENT_GONE, OWN_TIME)
 """Ends of a call that its caller brought about."""
 
 
 class CallState(msgspec.Struct):
-    """Filled in from top to bottom as the call goes on."""
+    """Filled in from top to bottom as the call proceeds."""
 
     services: Services
     call: Call

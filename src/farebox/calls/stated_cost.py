@@ -13,11 +13,11 @@ from farebox.runtime.operator_alarms import raise_alarm
 
 
 def by_stated_cost(state: CallState, priced: Priced, observed: Observed, price: ModelPrice, markup: Markup) -> Priced:
-    """The charge of a whole answer, by what the provider states that it costs, if it states that."""
+    """The charge of a complete response by the cost that the provider states, if it states one."""
     usd = observed.stated_usd
     if usd is None:
         if price.bounded and priced.cost is not None:
-            note = "no list has a price for this model and the answer states no cost: charged at the most it may cost"
+            note = "no list has a price for this model and the response states no cost: charged at the most it may cost"
             return replace(priced, notes=(*priced.notes, note))
         return priced
     computed = None
@@ -32,11 +32,11 @@ def by_stated_cost(state: CallState, priced: Priced, observed: Observed, price: 
     if computed is not None:
         _compare(state, cost.numerator * computed.denominator, computed.numerator * cost.denominator, price)
     if price.is_own:
-        note = f"the provider states a cost of {usd:f} USD; the operator's own price goes before it"
+        note = f"the provider states a cost of {usd:f} USD; the operator's own price takes precedence"
         return replace(priced, notes=(*priced.notes, note))
     notes = priced.notes
     if computed is not None and cost.numerator * computed.denominator != computed.numerator * cost.denominator:
-        notes = (*notes, f"charged by the cost that the provider states; by our prices it is {priced.computed_nanos} n")
+        notes = (*notes, f"charged at the cost that the provider states; at our prices it is {priced.computed_nanos} n")
     return replace(priced, source="provider", cost=cost, charge=charge_of(cost, markup), policy=None, notes=notes)
 
 

@@ -26,8 +26,8 @@ from farebox.runtime.operator_alarms import raise_alarm
 from farebox.usage import AbsurdUsage, Usage
 
 MAY_CHOOSE: Final[Mapping[str, tuple[str, ...]]] = {"openai": ("priority",)}
-"""Service tiers that a provider may choose by itself where a call leaves it the choice (`auto`): those that the
-operator's project can be set to. The others fall back to the standard tier only."""
+"""Service tiers that a provider may choose itself if a call leaves it the choice (`auto`): those that the operator's
+project can be set to. The others fall back to the standard tier only."""
 BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("openai", "batch")})
 """Cheaper tiers that a provider keeps to, or answers with an error; where the answer names no tier, others are believed
 to be the standard one."""
@@ -46,14 +46,14 @@ def asked_price(state: CallState) -> ModelPrice:
         raise Problem(
             NOT_METERED,
             f"What {', '.join(price.unknown)} costs for {state.call.parsed.model!r} of {state.call.provider} is not "
-            "known, so the request is not sent on the operator's key. Leave it out, or use a provider key of your own.",
+            "known, so the request is not sent on the operator's key. Leave it out, or use your own provider key.",
         )
     return price
 
 
 def hold_price(state: CallState, asked: ModelPrice) -> ModelPrice:
-    """The price that the hold is estimated by: the dearest of what the provider may apply, with what other models may
-    cost in the same call. Raises Problem where one of those has no price."""
+    """The price that the hold is estimated by: the most expensive that the provider may apply, with what other models
+    may cost in the same call. Raises Problem if one of those has no price."""
     assert state.call.parsed is not None
     assert state.price is not None
     context, demand = state.call.parsed.context, state.call.parsed.demand
@@ -73,7 +73,8 @@ def hold_price(state: CallState, asked: ModelPrice) -> ModelPrice:
 
 
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
-    """Nothing is kept for 12 hours unless the request asks for it, and that would be the dearest input there is."""
+    """Nothing is cached for 12 hours unless the request asks for it, and that would be the most expensive input there
+    is."""
     for rate in price.rates:
         if rate.meter == _LONG_CACHE:
             break
@@ -107,7 +108,9 @@ def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tup
     found = state.price_for(applied, model) if applied or model else state.price
     price = state.price if found is None else found
     notes = (
-        () if found is not None else (f"the model {model!r}, which answered, has no price: charged as the one asked",)
+        ()
+        if found is not None
+        else (f"the model {model!r}, which responded, has no price: charged as the requested one",)
     )
     tier = asked.get("service_tier", "")
     told = "service_tier" in observed.context
@@ -119,11 +122,11 @@ def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tup
 
 
 def known_price(state: CallState, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
-    """The price, or where it is not known what part of it was asked for, the dearest that it may be."""
+    """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
     assert state.call.parsed is not None
     unknown = list(price.unknown)
     if usage.get(_LONG_CACHE) and all(rate.meter != _LONG_CACHE for rate in price.rates):
-        unknown.append("a cache kept for 12 hours")
+        unknown.append("12-hour caching")
     if not unknown:
         return price, ()
     factor = state.services.configuration.prices.dearest_factor(state.call.provider)
@@ -137,7 +140,7 @@ def known_price(state: CallState, price: ModelPrice, usage: Usage) -> tuple[Mode
             factor=str(factor),
         )
     note = f"no price is known for {what}: charged at {factor.normalize():f} times the standard price of a token, the "
-    return scaled(price, Fraction(factor), f"unknown:{what}"), (note + "dearest that this provider is known to have",)
+    return scaled(price, Fraction(factor), f"unknown:{what}"), (note + "highest that this provider is known to have",)
 
 
 def with_further(state: CallState, priced: Priced, observed: Observed, own: ModelPrice) -> Priced:
@@ -152,7 +155,7 @@ def with_further(state: CallState, priced: Priced, observed: Observed, own: Mode
         price = state.price_for(context, passed.model) if passed.model else own
         if price is None:
             notes.append(
-                f"the model {passed.model!r}, which the answer bills too, has no price: charged as its own model"
+                f"the model {passed.model!r}, which the response bills too, has no price: charged as its own model"
             )
             price = own
         price, doubts = known_price(state, price, passed.usage)
@@ -162,7 +165,7 @@ def with_further(state: CallState, priced: Priced, observed: Observed, own: Mode
             parts.append((price, cost_of(price, passed.usage)))
         except AbsurdUsage as absurd:
             disbelieved = str(absurd)
-            notes.append(f"a pass of the model {passed.model or own.model!r} is not believed: {absurd}")
+            notes.append(f"a pass of the model {passed.model or own.model!r} is impossible: {absurd}")
     cost = combined(parts)
     charge = priced.charge + charge_of(cost, state.markup) - charge_of(priced.cost, state.markup)
     if disbelieved:

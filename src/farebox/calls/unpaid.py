@@ -20,13 +20,13 @@ def check_unpaid(services: Services, call: Call) -> None:
     if wait is not None:
         raise Problem(
             GIVEN_UP,
-            "Too many calls of this account were given up before their answer began, while the provider was at work.",
+            "Too many calls of this account were abandoned before their response began, with the provider at work.",
             retry_after=wait,
         )
 
 
 def count_unpaid(state: CallState, charge: int) -> None:
-    """Count a call, or an attempt of one, that was given up (`state.given_up`), for all of its hold but the charge."""
+    """Count an abandoned call, or attempt of one (`state.given_up`), for all of its hold minus the charge."""
     services, call = state.services, state.call
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
     if not hourly or state.bound is None or call.parsed is None:

@@ -20,8 +20,8 @@ class Interrupted(Exception):
 
 
 class Watch:
-    """One for each exchange. `with watch.waiting(seconds):` raises Interrupted where its block waits too long, or the
-    client goes away; what happens outside of such blocks (settling a charge) is never interrupted."""
+    """One for each exchange. `with watch.waiting(seconds):` raises Interrupted if its block waits too long, or the
+    client disconnects; what happens outside such blocks (settling a charge) is never interrupted."""
 
     def __init__(self, gone: Callable[[], Awaitable[None]], longest_seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def waiting(self, silence_seconds: float) -> "Watch":
-        """What follows may be silent for so long at a time; `progress` tells that something arrived."""
+        """What follows may be silent for this long at a time; `progress` reports that something arrived."""
         self._silence = silence_seconds
         self._last = self._loop.time()
         self._wake_at(min(self._deadline, self._last + silence_seconds))
@@ -70,7 +70,7 @@ class Watch:
             raise Interrupted(reason) from error
 
     def _wake_at(self, moment: float) -> None:
-        """Make sure that `_check` runs by then; a timer that comes sooner is left to set itself anew."""
+        """Make sure that `_check` runs by then; an earlier timer reschedules itself."""
         if self._timer is not None:
             if self._timer.when() <= moment:
                 return

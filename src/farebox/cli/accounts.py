@@ -30,15 +30,15 @@ def _account_row(found: Account) -> Row:
 @account.command("create")
 def create_account(
     context: typer.Context,
-    name: Annotated[str, typer.Option(metavar="NAME", help="What people call it.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Display name.")],
     account_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="The id to use in URLs; a new one if left out.")
+        str | None, typer.Option("--id", metavar="ID", help="The ID to use in URLs; generated if omitted.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an account.
 
-    Its id is part of the URLs that are called: /v1/ID/default/… . It begins with no money: see `farebox grant`.
+    Its ID is part of the URLs to call: /v1/ID/default/… . It starts without money: see `farebox grant`.
 
     \b
     Examples:
@@ -68,14 +68,14 @@ def list_accounts(context: typer.Context, as_json: AsJson = False) -> None:
     with session_of(context).reading() as connection:
         found = accounts.list_accounts(connection, limit=_ALL)
     columns = {"account_id": "ACCOUNT", "name": "NAME", "created_at": "CREATED"}
-    empty = "No account yet: `farebox account create --name NAME` makes one."
+    empty = "No accounts yet: create one with `farebox account create --name NAME`."
     show_rows([_account_row(item) for item in found], as_json=as_json, columns=columns, empty=empty)
 
 
 @account.command("show")
 def show_account(
     context: typer.Context,
-    account_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the account.")],
+    account_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the account.")],
     as_json: AsJson = False,
 ) -> None:
     """Show one account and its money.
@@ -118,15 +118,15 @@ def create_token(
     account_id: AccountId,
     permissions: Annotated[
         list[Permission],
-        typer.Option("--permission", case_sensitive=False, help="What it may do; give it more than once for more."),
+        typer.Option("--permission", case_sensitive=False, help="What it may do; may be repeated."),
     ],
-    name: Annotated[str, typer.Option(metavar="NAME", help="What it is for.")] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="A label for it.")] = "",
     expires: Expires = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an access token and print it, this once: only its hash is kept.
+    """Create an access token and print it. This is the only time: only its hash is kept.
 
-    `AI Gateway Run` calls models; `Read` and `Write` see and change gateways, logs and billing reports;
+    `AI Gateway Run` calls models; `Read` and `Write` view and change gateways, logs and billing reports;
     `Billing Write` changes how the account is paid for.
 
     \b
@@ -176,19 +176,19 @@ def list_tokens(
         "token_id": "TOKEN ID", "account_id": "ACCOUNT", "name": "NAME", "permissions": "PERMISSIONS",
         "active": "ACTIVE", "expires_at": "EXPIRES",
     }  # fmt: skip
-    empty = "No token yet: `farebox token create --account ID --permission …` makes one."
+    empty = "No tokens yet: create one with `farebox token create --account ID --permission …`."
     show_rows([_token_row(item, at) for item in found], as_json=as_json, columns=columns, empty=empty)
 
 
 @token.command("revoke")
 def revoke_token(
     context: typer.Context,
-    token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="As `farebox token list` shows it.")],
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="As shown by `farebox token list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make an access token useless, within a second on every running server.
+    """Revoke an access token; effective within a second on every running server.
 
-    Calls in flight are answered to their end. Revoking a token twice does no harm.
+    Calls in flight are completed. Revoking a token twice is harmless.
 
     \b
     Example:
@@ -210,14 +210,14 @@ def create_user(
     context: typer.Context,
     email: Annotated[str, typer.Option(metavar="EMAIL", help="Sent as X-Auth-Email.")],
     account_ids: Annotated[
-        list[str], typer.Option("--account", metavar="ID", help="An account to be a member of; may be repeated.")
+        list[str], typer.Option("--account", metavar="ID", help="An account to make them a member of; may be repeated.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Make a person a member of accounts, and print their key, this once.
+    """Make a person a member of accounts, and print their key. This is the only time.
 
-    A member has every permission on the accounts. Someone who is a user already keeps theirs, and gets a new key in
-    place of the earlier one.
+    A member has every permission on the accounts. An existing user keeps their other accounts, and gets a new key
+    that replaces the old one.
 
     \b
     Example:

@@ -12,10 +12,10 @@ def register(app: typer.Typer) -> None:
 
 
 def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
-    """Make a link to an account's billing page, for its owner: valid for an hour, and once.
+    """Create a single-use link to an account's billing page for its owner, valid for an hour.
 
-    Whoever opens it can buy credit with the account's cards until signing out, half a day at most: send it to the owner
-    alone. It begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens at.
+    Anyone who opens it can buy credit with the account's cards until signing out, half a day at most: send it only to
+    the owner. It begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def receipt(
     context: typer.Context,
-    log_id: Annotated[str, typer.Argument(metavar="LOG_ID", help="The answer's cf-aig-log-id header.")],
+    log_id: Annotated[str, typer.Argument(metavar="LOG_ID", help="The response's cf-aig-log-id header.")],
     as_json: AsJson = False,
 ) -> None:
     """Explain what one call cost.
@@ -47,7 +47,7 @@ def receipt(
     with session_of(context).reading() as connection:
         stored = find_receipt(connection, log_id)
     if stored is None:
-        raise Stopped(f"there is no receipt of a call {log_id!r}: take the id from the answer's cf-aig-log-id header")
+        raise Stopped(f"there is no receipt of a call {log_id!r}: take the ID from the response's cf-aig-log-id header")
     if as_json:
         show(msgspec.json.decode(stored), as_json=True, text="")
     else:
@@ -57,7 +57,7 @@ def receipt(
 
 
 def _print_receipt(found: "Receipt") -> None:
-    """The receipt for people: what was used, then how the charge came of it."""
+    """The receipt for people: what was used, then how the charge was computed."""
     facts = {
         "Call": found.log_id,
         "Account": f"{found.account_id}, gateway {found.gateway_id}",
@@ -100,13 +100,12 @@ def _print_facts(facts: dict[str, str | None]) -> None:
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Prove that the database is whole and that the books balance.
+    """Prove that the database is intact and that the books balance.
 
-    First the database is read as such (of PostgreSQL, what the books are in). Then every balance is replayed from its
-    transfers and holds; every difference is a line with the account and the transfer. The exit status is 0 where there
-    is nothing wrong, 1 where there are differences, 3 where the database is damaged: then the books are not looked at,
-    and 4 where it has no account, so that there was nothing to prove. It runs beside a server: each account is read
-    in one snapshot.
+    First the database itself is read (on PostgreSQL, the tables of the books). Then every balance is replayed from its
+    transfers and holds; each difference is a line with the account and the transfer. The exit status is 0 if nothing is
+    wrong, 1 if there are differences, 3 if the database is damaged: then the books are not checked, and 4 if it has no
+    accounts, so that there was nothing to prove. It can run beside a server: each account is read in one snapshot.
 
     \b
     Examples:
@@ -175,7 +174,7 @@ def _say_damaged(damage: list[str], database: str, *, as_json: bool) -> NoReturn
 
 @contextmanager
 def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where somebody watches."""
+    """A progress bar on stderr, if it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -29,22 +29,19 @@ def copy(
         str, typer.Option("--from", metavar=_URL, help="Database to copy: sqlite:///PATH or postgresql://….")
     ],
     target_url: Annotated[
-        str, typer.Option("--to", metavar=_URL, help="Empty database to copy into; a file is made where missing.")
+        str, typer.Option("--to", metavar=_URL, help="Empty database to copy into; a missing file is created.")
     ],
     buckets: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=1024, metavar="N", help="Buckets that accounts are spread over there [FAREBOX_BUCKETS]."
-        ),
+        typer.Option(min=1, max=1024, metavar="N", help="Buckets to spread the accounts over [FAREBOX_BUCKETS]."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move a whole installation to another database, in either direction.
+    """Copy a whole installation to another database, in either direction.
 
-    Stop the servers of both first. Everything is copied and then proved: counts and sums of all tables on both sides,
-    and what `farebox check` proves on each. Until that is done no other command opens the target. A copy that was cut
-    off goes on where it stood when the same command is given again. The source stays as it is;
-    its schema, where that is of an older release, is brought up to date.
+    Stop the servers of both first. Everything is copied and then verified: counts and sums of all tables on both sides,
+    and `farebox check` on each. Until that is done no other command opens the target. To resume an interrupted copy,
+    run the same command again. The source stays as it is, except that the schema of an older release is migrated.
 
     \b
     Examples:
@@ -119,7 +116,7 @@ def _count(number: int, noun: str) -> str:
 
 @contextmanager
 def _progress(*, shown: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each thing that is done, where somebody watches."""
+    """A progress bar on stderr for each step, if it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

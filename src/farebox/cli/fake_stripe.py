@@ -16,25 +16,25 @@ def register(app: typer.Typer) -> None:
 
 def fake_stripe(
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 takes a free one.")] = 12111,
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen on; 0 picks a free one.")] = 12111,
     webhook: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Told of every event, signed; Farebox listens at /webhooks/stripe."),
+        typer.Option(metavar="URL", help="Receives every event, signed; Farebox listens at /webhooks/stripe."),
     ] = None,
     webhook_secret: Annotated[
-        str | None, typer.Option(metavar="SECRET", help="What the events are signed with: whsec_…")
+        str | None, typer.Option(metavar="SECRET", help="Secret that signs the events: whsec_…")
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File that keeps its customers and payments; else in memory.")
+        Path | None, typer.Option(metavar="FILE", help="File to keep customers and payments in; in memory if omitted.")
     ] = None,
     public_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Under which browsers reach its pages, where that is another.")
+        str | None, typer.Option(metavar="URL", help="URL at which browsers reach its pages, if different.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a fake Stripe until Ctrl-C: test cards, hosted payment pages, webhooks, and no money.
 
-    It takes any key that begins with sk_test_, and refuses live ones. docs/fake-stripe.md says how to move its clock,
+    It accepts any key that begins with sk_test_, and rejects live ones. docs/fake-stripe.md says how to move its clock,
     break its answers and dispute its payments.
 
     \b
@@ -44,9 +44,11 @@ def fake_stripe(
       farebox fake-stripe --port 0 --state fake-stripe.jsonl
     """
     if host not in ("127.0.0.1", "::1", "localhost"):
-        typer.echo("Whoever reaches this address controls the fake Stripe: it is for a machine of your own.", err=True)
+        typer.echo(
+            "Anyone who can reach this address controls the fake Stripe: use it only on your own machine.", err=True
+        )
     if webhook is not None and webhook_secret is None:
-        raise typer.BadParameter("give the secret that its receiver checks", param_hint="--webhook-secret")
+        raise typer.BadParameter("give the secret that the receiver verifies", param_hint="--webhook-secret")
     need_fake_stripe()
     import uvloop
 

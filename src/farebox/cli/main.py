@@ -31,7 +31,7 @@ from farebox.cli.session import Session, session_of
 _HELP = """Farebox: a self-hosted AI gateway with prepaid billing.
 
 \b
-Try it, without any setting:
+Try it without any configuration:
   farebox serve --demo --welcome
 
 \b
@@ -48,9 +48,9 @@ Sell credit (docs/payments.md):
   FAREBOX_STRIPE_SECRET_KEY=sk_… FAREBOX_STRIPE_WEBHOOK_SECRET=whsec_… farebox serve
   farebox billing-link --account ID
 
-Every command takes --json, and works while a server runs on the same database. The exit status is 0 where the command
-did what it says, 1 where it was refused (one line on stderr says why and what to do), 2 where it was mistyped.
-Settings come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/settings.md.
+Every command takes --json, and works while a server runs on the same database. The exit status is 0 if the command
+succeeded, 1 if it was refused (one line on stderr says why and what to do), 2 if the command line is invalid. Settings
+come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/settings.md.
 """
 
 _ORDER = (
@@ -61,7 +61,7 @@ _ORDER = (
 
 
 class _InOrder(TyperGroup):
-    """Lists the commands in the order in which they are needed."""
+    """Lists the commands in the order in which they are usually needed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=_ORDER.index)
@@ -84,7 +84,7 @@ def start(
     data_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the database and the secret key [FAREBOX_DATA_DIR].")
     ] = None,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Where it fails, show the way there.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="On failure, print a traceback.")] = False,
 ) -> None:
     session = session_of(context)
     session.data_dir, session.traceback = data_dir, traceback
@@ -111,7 +111,7 @@ def run() -> None:
 
 
 def _keep_standard_descriptors() -> None:
-    """Where a standard stream is closed, its number must not become a file of ours, into which messages are written."""
+    """If a standard stream is closed, its descriptor must not be reused for a file, or messages would go there."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 webhook = typer.Typer(no_args_is_help=True, help="Webhooks: the URLs that messages are sent to.")
 messages = typer.Typer(no_args_is_help=True, help="Messages to account owners and to you, and their deliveries.")
 
-EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its id, from `farebox webhook list`.")]
+EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Its ID, from `farebox webhook list`.")]
 _OPERATOR = "(every account)"
 _YOURS = "(you)"
 
@@ -28,19 +28,19 @@ def register(app: typer.Typer) -> None:
 @webhook.command("add")
 def add_webhook(
     context: typer.Context,
-    url: Annotated[str, typer.Argument(metavar="URL", help="Where to POST, https.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL to POST to, https.")],
     account_id: Annotated[
-        str | None, typer.Option("--account", metavar="ID", help="Only this account's messages; all, if left out.")
+        str | None, typer.Option("--account", metavar="ID", help="Only this account's messages; all if omitted.")
     ] = None,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", metavar="KIND", help="Only this kind; more than once for more; all, if left out."),
+        typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated; all if omitted."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have messages sent to a URL, and print the secret that signs them, this once.
+    """Send messages to a URL, and print the secret that signs them. This is the only time.
 
-    docs/messages.md lists the kinds, and shows how to check the signature.
+    docs/messages.md lists the kinds, and shows how to verify the signature.
 
     \b
     Examples:
@@ -67,7 +67,7 @@ def add_webhook(
 
 @webhook.command("list")
 def list_webhooks(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the URLs that messages are sent to, the accounts' own among them."""
+    """List the URLs that messages are sent to, including the accounts' own."""
     from farebox.storage.webhook_endpoints import all_endpoints
 
     with session_of(context).reading() as connection:
@@ -75,12 +75,17 @@ def list_webhooks(context: typer.Context, as_json: AsJson = False) -> None:
     if not as_json:
         rows = [{**row, "account_id": row["account_id"] or _OPERATOR, "kinds": row["kinds"] or "all"} for row in rows]
     columns = {"endpoint_id": "ENDPOINT", "account_id": "ACCOUNT", "url": "URL", "kinds": "KINDS"}
-    show_rows(rows, as_json=as_json, columns=columns, empty="No endpoint: messages are sent nowhere, but for e-mail.")
+    show_rows(
+        rows,
+        as_json=as_json,
+        columns=columns,
+        empty="No endpoints: messages are sent only by e-mail, if it is switched on.",
+    )
 
 
 @webhook.command("remove")
 def remove_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson = False) -> None:
-    """Stop sending messages there. What is still under way to it is given up.
+    """Stop sending messages to an endpoint. Its pending deliveries are given up.
 
     \b
     Example:
@@ -90,12 +95,14 @@ def remove_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJ
 
     with session_of(context).writing() as connection:
         endpoints.remove_endpoint(connection, endpoint_id)
-    show({"endpoint_id": endpoint_id, "removed": True}, as_json=as_json, text=f"Endpoint {endpoint_id} is removed.")
+    show(
+        {"endpoint_id": endpoint_id, "removed": True}, as_json=as_json, text=f"Endpoint {endpoint_id} has been removed."
+    )
 
 
 @webhook.command("test")
 def try_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson = False) -> None:
-    """Send a signed message of the type `test` there, now and once.
+    """Send a signed message of the type `test` to an endpoint, now, without retries.
 
     \b
     Example:
@@ -110,7 +117,7 @@ def try_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson
     with session.reading() as connection:
         endpoint = find_endpoint(connection, endpoint_id)
     if endpoint is None:
-        raise Stopped(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the ids")
+        raise Stopped(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the IDs")
     test = endpoints.send_test(
         session.vault,
         session.settings,
@@ -120,21 +127,21 @@ def try_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJson
     )
     sent = asyncio.run(test)
     if not sent.ok:
-        raise Stopped(f"{endpoint.url} did not take the message: {sent.error}")
+        raise Stopped(f"{endpoint.url} did not accept the message: {sent.error}")
     data = {"endpoint_id": endpoint_id, "delivered": True, "status": sent.status}
-    show(data, as_json=as_json, text=f"{endpoint.url} took the message ({sent.status}).")
+    show(data, as_json=as_json, text=f"{endpoint.url} accepted the message ({sent.status}).")
 
 
 @messages.command("list")
 def list_messages(
     context: typer.Context,
     account_id: Annotated[
-        str | None, typer.Option("--account", metavar="ID", help="Only this account's; all, if left out.")
+        str | None, typer.Option("--account", metavar="ID", help="Only this account's; all if omitted.")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Maximum number.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List messages, the newest first, with what became of each delivery.
+    """List messages, newest first, with the state of each delivery.
 
     \b
     Examples:
@@ -172,14 +179,14 @@ def replay_message(
     context: typer.Context,
     message_id: Annotated[str | None, typer.Argument(metavar="MESSAGE", help="From `farebox messages list`.")] = None,
     account_id: Annotated[
-        str | None, typer.Option("--account", metavar="ID", help="Whose message it is; your own, if left out.")
+        str | None, typer.Option("--account", metavar="ID", help="Whose message it is; your own if omitted.")
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All deliveries that were given up.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send a message once more, to everybody who wants it now; or all that could not be delivered.
+    """Send a message again, to its current recipients; or all that could not be delivered.
 
-    A running server sends them. A repeat has the `webhook-id` of the first time.
+    A running server sends them. A repeat keeps its `webhook-id`.
 
     \b
     Examples:
@@ -192,7 +199,7 @@ def replay_message(
     from farebox.storage.buckets import OPERATOR
 
     if (message_id is None) == (not failed):
-        raise typer.BadParameter("name a message, or say --failed", param_hint="MESSAGE / --failed")
+        raise typer.BadParameter("name a message, or give --failed", param_hint="MESSAGE / --failed")
     session = session_of(context)
     at = session.clock.now_ms()
     with session.writing() as connection:

@@ -10,7 +10,7 @@ from farebox.cli.values import AccountId, Amount, AsJson, Expires, SomeAmount, b
 from farebox.money import format_usd
 
 Cause = Annotated[
-    str | None, typer.Option("--id", metavar="ID", help="Names the act, so that repeating it does no harm.")
+    str | None, typer.Option("--id", metavar="ID", help="Identifies the operation, so that repeating it is harmless.")
 ]
 
 
@@ -29,12 +29,12 @@ def grant(
         int, typer.Option(metavar="N", min=0, max=100, help="Lower is spent first; top-ups have 50.")
     ] = 50,
     grant_id: Cause = None,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the statement.")] = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Reason, shown on the statement.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Give an account money.
+    """Grant credit to an account.
 
-    A script that may run twice gives the grant an id: the repeat then changes nothing, and says so.
+    Scripts that may run twice should give the grant an ID: a repeat then changes nothing, and says so.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def grant(
         **balance_row(posted.balance),
     }
     did = (
-        f"Grant {posted.cause_id} was made before; nothing changed"
+        f"Grant {posted.cause_id} was already made; nothing changed"
         if posted.repeated
         else f"Granted {format_usd(amount)} USD"
     )
@@ -80,15 +80,15 @@ def grant(
 def correct(
     context: typer.Context,
     account_id: AccountId,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Kept in the books.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded in the books.")],
     give: SomeAmount = None,
     take: SomeAmount = None,
     correction_id: Cause = None,
     as_json: AsJson = False,
 ) -> None:
-    """Mend an earlier charge.
+    """Correct an earlier charge.
 
-    Gives money back as credit, or takes what was not charged, and keeps the reason in the books.
+    Returns money as credit, or charges what was missed, and records the reason in the books.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def correct(
     from farebox.operator import administer
 
     if (give is None) == (take is None):
-        raise typer.BadParameter("say how much, by one of the two", param_hint="--give / --take")
+        raise typer.BadParameter("give exactly one of the two", param_hint="--give / --take")
     amount = give if give is not None else -(take or 0)
     session = session_of(context)
     with session.writing() as connection:
@@ -120,7 +120,7 @@ def correct(
         **balance_row(posted.balance),
     }
     did = (
-        f"Correction {posted.cause_id} was made before; nothing changed"
+        f"Correction {posted.cause_id} was already made; nothing changed"
         if posted.repeated
         else f"{'Gave back' if amount > 0 else 'Took'} {format_usd(abs(amount))} USD"
     )
@@ -132,9 +132,9 @@ def correct(
 
 
 def balance(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
-    """Show what an account has.
+    """Show an account's balance.
 
-    Posted is the sum of all its transfers; held is what calls in flight keep for themselves; available is the rest.
+    Posted is the sum of all its transfers; held is what calls in flight reserve; available is the rest.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ def show(data: object, *, as_json: bool, text: str) -> None:
 
 
 def show_rows(rows: Sequence[Row], *, as_json: bool, columns: Mapping[str, str], empty: str) -> None:
-    """Print the rows as a JSON array, or as a table of the columns (key → heading); `empty` where there are none."""
+    """Print the rows as a JSON array, or as a table of the columns (key → heading); `empty` if there are none."""
     if as_json or not rows:
         show(rows, as_json=as_json, text=empty)
     else:

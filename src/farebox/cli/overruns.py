@@ -19,9 +19,9 @@ def overruns(
     days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="Show the last N days, including today.")] = 7,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far holds covered what calls cost.
+    """Show how well holds covered what calls cost.
 
-    Lists, by day, provider, model and kind, the calls with input that requests do not show (files, earlier answers,
+    Lists, by day, provider, model and kind, the calls with input that requests do not show (files, earlier responses,
     searches), and all others that cost more than was held. What was written off is your loss: a rule in
     FAREBOX_UNSEEN_INPUT may prevent it (docs/operating.md).
 

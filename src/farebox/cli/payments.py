@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from farebox.storage.processor_events import StoredEvent
 
 
-payments = typer.Typer(no_args_is_help=True, help="Payments: the processor's events, and whether both books agree.")
+payments = typer.Typer(
+    no_args_is_help=True, help="Payments: the processor's events, and whether its books and ours match."
+)
 
 Cents = Annotated[int | None, typer.Option(parser=whole_cents, metavar="CENTS", help="US cents.")]
 
@@ -35,12 +37,12 @@ def register(app: typer.Typer) -> None:
 def list_events(
     context: typer.Context,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only those that failed: they are tried for three days, then given up.")
+        bool, typer.Option("--failed", help="Only failed ones: they are retried for three days, then given up.")
     ] = False,
-    last: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many, the newest first.")] = 50,
+    last: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="Maximum number, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List what the payment processor told, by webhook or when it was asked, and what came of it.
+    """List the payment processor's events, from webhooks and polling, with their outcome.
 
     \b
     Examples:
@@ -55,7 +57,7 @@ def list_events(
         "event_id": "EVENT", "type": "TYPE", "object_id": "OBJECT", "received_at": "RECEIVED", "via": "VIA",
         "attempts": "TRIED", "state": "STATE", "outcome": "OUTCOME",
     }  # fmt: skip
-    empty = "No event has failed." if failed else "No event has come yet."
+    empty = "No failed events." if failed else "No events yet."
     show_rows([_event_row(event) for event in found], as_json=as_json, columns=columns, empty=empty)
 
 
@@ -72,13 +74,14 @@ def _event_row(event: "StoredEvent") -> Row:
 @payments.command("replay")
 def replay(
     context: typer.Context,
-    event_id: Annotated[str | None, typer.Argument(metavar="[EVENT_ID]", help="As `payments events` shows it.")] = None,
+    event_id: Annotated[str | None, typer.Argument(metavar="[EVENT_ID]", help="As shown by `payments events`.")] = None,
     since: Since = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have events worked at again, by the running server, within a second.
+    """Have the running server process events again, within a second.
 
-    An event only names what has changed; that is fetched anew. So a replay does no harm, and does nothing twice.
+    An event only names what has changed; the current state is fetched again. So a replay is harmless, and does nothing
+    twice.
 
     \b
     Examples:
@@ -88,7 +91,7 @@ def replay(
     from farebox.storage import processor_events
 
     if (event_id is None) == (since is None):
-        raise typer.BadParameter("name one event, or all --since a date", param_hint="EVENT_ID")
+        raise typer.BadParameter("name one event, or give --since", param_hint="EVENT_ID")
     session = session_of(context)
     with session.writing() as connection:
         count = processor_events.make_due(connection, at=session.clock.now_ms(), event_id=event_id, since=since)
@@ -104,13 +107,13 @@ def replay(
 @payments.command("reconcile")
 def reconcile(
     context: typer.Context,
-    days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="How far back.")] = 30,
+    days: Annotated[int, typer.Option(metavar="N", min=1, max=3650, help="How far back to look.")] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Hold our books against the payment processor's, in both directions, to the cent.
+    """Compare our books with the payment processor's, in both directions, to the cent.
 
-    A server does it every night. What differs is a line, and the exit status is 1. What was missed is applied
-    where at most 100 US dollars are at stake; nothing else is mended by itself.
+    A server does this every night. Each difference is a line, and the exit status is 1. Missed events are applied if at
+    most 100 US dollars are at stake; nothing else is corrected automatically.
 
     \b
     Examples:
@@ -168,21 +171,21 @@ def _print_reconciled(done: "Reconciliation") -> None:
     for finding in done.findings:
         typer.echo(f"{finding.finding_id}: {_usd(finding.amount_cents)} USD, {finding.detail}")
     if done.applied:
-        typer.echo(f"Applied {done.applied} events that had been missed.")
+        typer.echo(f"Applied {done.applied} missed {'event' if done.applied == 1 else 'events'}.")
     count = len(done.findings)
-    result = f"{count} {'difference' if count == 1 else 'differences'}" if count else "the books agree"
+    result = f"{count} {'difference' if count == 1 else 'differences'}" if count else "the books match"
     typer.echo(f"Compared {done.payments} {'payment' if done.payments == 1 else 'payments'}: {result}.")
 
 
 @payments.command("findings")
 def list_findings(
     context: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Those that have been resolved, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include resolved ones.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what reconciliation and the processor's events found that does not agree. An empty list is a good one.
+    """List the differences found by reconciliation and events. An empty list means that the books match.
 
-    What a later reconciliation finds to agree again is resolved.
+    Differences that a later reconciliation no longer finds are resolved.
 
     \b
     Examples:
@@ -235,9 +238,9 @@ def profile(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show or change who an account's invoices are made out to, and its own limits of a top-up.
+    """Show or change who an account's invoices are made out to, and its own top-up limits.
 
-    What is not named stays as it is. It holds for invoices from now on; those that were issued do not change.
+    Whatever you omit stays unchanged. Changes apply to invoices issued from now on.
 
     \b
     Examples:

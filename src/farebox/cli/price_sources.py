@@ -24,16 +24,16 @@ def register(app: typer.Typer) -> None:
 def supplement(
     context: typer.Context,
     load: Annotated[
-        Path | None, typer.Option("--load", metavar="FILE", help="Put this file in place of the supplement.")
+        Path | None, typer.Option("--load", metavar="FILE", help="Replace the supplement with this file.")
     ] = None,
-    shipped: Annotated[bool, typer.Option("--shipped", help="Go back to the one that came with this release.")] = False,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Go back to the one shipped with this release.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the supplement: dated prices for what the built-in list lacks.
 
-    It has models that the list does not know, what tiers, geographies and speeds cost, and meters that the list has no
-    price for, each from a public source. Your own prices go before it, and the list wherever it has a price. With
-    --load a file of the same form takes its place, for every process at once; --json prints the form.
+    It contains models missing from the list, the cost of tiers, geographies and speeds, and meters that the list has no
+    price for, each from a public source. Your own prices take precedence over it, and so does the list wherever it has
+    a price. With --load a file of the same format replaces it, for every process at once; --json prints the format.
 
     \b
     Examples:
@@ -110,19 +110,19 @@ def audit(
     context: typer.Context,
     litellm: Annotated[
         Path | None,
-        typer.Option("--litellm", metavar="FILE", help="LiteLLM's price map; the installed package's, if left out."),
+        typer.Option("--litellm", metavar="FILE", help="LiteLLM's price map; the installed package's if omitted."),
     ] = None,
     days: Annotated[int, typer.Option(metavar="N", min=1, help="Look at the calls of the last N days.")] = 30,
     limit: Annotated[
-        int, typer.Option(metavar="PERCENT", min=1, help="Exit with 1 where a model in use differs by more.")
+        int, typer.Option(metavar="PERCENT", min=1, help="Exit with 1 if a model in use differs by more.")
     ] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Compare prices with those that others publish and providers state.
+    """Compare your prices with those that others publish and providers state.
 
-    They are compared with LiteLLM's price map (that of the installed package, or a file), with the supplement, and with
-    the costs that providers stated in their answers, by the median. Shown is what differs by more than 1 %, the latest
-    prices first. Exits with 1 where a model that was called differs by more than --limit.
+    They are compared with LiteLLM's price map (of the installed package, or a file), with the supplement, and with the
+    median of the costs that providers stated in their responses. Differences of more than 1 % are shown, latest prices
+    first. Exits with 1 if a model that was called differs by more than --limit.
 
     \b
     Examples:

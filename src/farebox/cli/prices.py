@@ -29,8 +29,8 @@ def register(app: typer.Typer) -> None:
 @price.command("set")
 def set_price(
     context: typer.Context,
-    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Such as openai.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name, or how names begin and *.")],
+    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="For example openai.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name, or a prefix followed by *.")],
     input_price: Annotated[
         str | None, typer.Option("--input", parser=parse_price, metavar="USD", help="Per million input tokens.")
     ] = None,
@@ -45,16 +45,16 @@ def set_price(
     ] = None,
     rates: Rates = None,
     output_max: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most output tokens of one answer: bounds the hold.")
+        int | None, typer.Option(metavar="N", min=1, help="Maximum output tokens of one response: bounds the hold.")
     ] = None,
     account_id: OnlyAccount = None,
     valid_from: ValidFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set what a model costs. It replaces the built-in price whole: what is not named here has no price.
+    """Set the price of a model. It replaces the built-in price entirely: what is not given here has no price.
 
-    Calls that are under way keep the price they began with. An account's own price goes before everybody's. Any price
-    key of genai-prices can be given by --rate; a free model says --input 0.
+    Calls in flight keep the price they began with. An account's own price takes precedence. Any price key of
+    genai-prices can be given with --rate; for a free model use --input 0.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def set_price(
             raise typer.BadParameter(f"{key} is given twice", param_hint="--rate")
         given[key] = usd
     if not given:
-        raise typer.BadParameter("name at least one price; a free model says --input 0", param_hint="--input")
+        raise typer.BadParameter("give at least one price; for a free model use --input 0", param_hint="--input")
     session = session_of(context)
     with session.writing() as connection:
         stored = administer.set_price(
@@ -97,7 +97,7 @@ def set_price(
 
 @price.command("list")
 def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the prices you set. Models without one have the built-in price list's."""
+    """List the prices you set. All other models use the built-in price list."""
     from farebox.storage import config
 
     with session_of(context).reading() as connection:
@@ -130,9 +130,9 @@ def set_markup(
     valid_from: ValidFrom = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set what is charged on top of the cost, in percent. Without any markup, the cost itself is charged.
+    """Set the percentage charged on top of the cost. Without a markup, the cost itself is charged.
 
-    The most exact one applies: an account's before everybody's, then a model's, then a provider's.
+    The most specific one applies: an account's before everyone's, then a model's, then a provider's.
 
     \b
     Examples:

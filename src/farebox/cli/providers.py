@@ -19,19 +19,17 @@ def register(app: typer.Typer) -> None:
 @provider.command("set")
 def set_provider(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `farebox provider list` shows it.")],
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where its API is, if not at its own address.")
-    ] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As shown by `farebox provider list`.")],
+    base_url: Annotated[str | None, typer.Option(metavar="URL", help="URL of its API, if not the default.")] = None,
     api_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help='Your key. Seen by `ps` and kept by shells. "" removes it.')
+        str | None, typer.Option(metavar="KEY", help='Your key. Visible in `ps` and shell history. "" removes it.')
     ] = None,
     api_key_stdin: Annotated[bool, typer.Option("--api-key-stdin", help="Read your key from standard input.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set the key, or the base URL, for calls on your account with a provider.
+    """Set the key or the base URL for calls on your account with a provider.
 
-    The key is encrypted at rest and never shown again. What you leave out stays as it is. A running server takes the
+    The key is encrypted at rest and never shown again. Whatever you omit stays unchanged. A running server takes the
     change up within a second.
 
     \b
@@ -42,9 +40,9 @@ def set_provider(
     from farebox.operator import administer
 
     if api_key is not None and api_key_stdin:
-        raise typer.BadParameter("give the key one way only", param_hint="--api-key / --api-key-stdin")
+        raise typer.BadParameter("give the key in only one way", param_hint="--api-key / --api-key-stdin")
     if base_url is None and api_key is None and not api_key_stdin:
-        raise typer.BadParameter("say what to set", param_hint="--base-url / --api-key / --api-key-stdin")
+        raise typer.BadParameter("give at least one of them", param_hint="--base-url / --api-key / --api-key-stdin")
     if api_key_stdin:
         api_key = sys.stdin.read().strip()
         if not api_key:

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def top_ups(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
-    """List what an account bought, newest first: paid top-ups, and those that are under way.
+    """List an account's purchases, newest first: paid top-ups, and those in progress.
 
     \b
     Example:
@@ -55,18 +55,19 @@ def refund(
     top_up_id: Annotated[str, typer.Option("--top-up", metavar="ID", help="The top-up, or its payment.")],
     amount: SomeAmount = None,
     allow_spent: Annotated[
-        bool, typer.Option("--allow-spent", help="Also credit that is spent: other bought credit makes up for it.")
+        bool, typer.Option("--allow-spent", help="Also refund spent credit: other bought credit makes up for it.")
     ] = False,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with the refund.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Reason; recorded with the refund.")] = "",
     request_key: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="Names the act, so that repeating it does no harm.")
+        str | None,
+        typer.Option("--id", metavar="ID", help="Identifies the operation, so that repeating it is harmless."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pay a top-up back to the card, and take its credit.
+    """Refund a top-up to the card, and take its credit.
 
-    The amount is of the credit; the card gets the same part of what it paid, fee and taxes included. Without an amount
-    all that is still unspent is refunded. With --allow-spent the account may come to owe what it has spent.
+    The amount is that of the credit; the card gets the same proportion of what it paid, fee and taxes included. Without
+    an amount, everything unspent is refunded. With --allow-spent the account may end up owing what it has spent.
 
     \b
     Examples:
@@ -77,7 +78,7 @@ def refund(
     from farebox.cli.services import run_with_services
 
     if amount is not None and amount % NANOS_PER_CENT:
-        raise typer.BadParameter("a card is paid in whole cents", param_hint="--amount")
+        raise typer.BadParameter("cards are refunded in whole cents", param_hint="--amount")
     made = run_with_services(
         session_of(context),
         partial(
@@ -91,7 +92,7 @@ def refund(
         ),
     )
     if made.state == "failed":
-        raise Stopped(f"the refund {made.refund_id} failed: {made.error}; the credit is on the account again")
+        raise Stopped(f"the refund {made.refund_id} failed: {made.error}; the credit has been restored")
     show(_refund(made), as_json=as_json, text=_told(made))
 
 
@@ -99,8 +100,8 @@ def _told(made: "Refund") -> str:
     money, credit = _usd(made.amount_cents), _usd(made.credit_cents)
     if made.state == "requested":
         return (
-            f"Took {credit} USD of credit. The processor has not answered yet whether {money} USD go back to the card: "
-            f"a running server asks again (refund {made.refund_id})."
+            f"Took {credit} USD of credit. The processor has not yet confirmed the {money} USD for the card: "
+            f"a running server keeps asking (refund {made.refund_id})."
         )
     is_on_its_way = " The bank has not confirmed it yet." if made.state == "pending" else ""
     return f"Refunded {money} USD to the card and took {credit} USD of credit (refund {made.refund_id}).{is_on_its_way}"

@@ -26,7 +26,7 @@ _ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """A server that runs, or that was killed before it could say goodbye."""
+    """A server that is running, or that was killed before it could remove this file."""
 
     base_url: str
     fake_stripe_url: str | None = None
@@ -45,7 +45,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(settings: Settings, info: "Ready | HostResources") -> None:
-    """Write down where the server listens."""
+    """Record where the server listens."""
     make_data_dir(settings)  # database and key may be elsewhere
     host = (
         ""
@@ -65,7 +65,7 @@ def remove(settings: Settings) -> None:
 
 
 def settings_beside(settings: Settings) -> tuple[Settings, str]:
-    """What a command works with, and the base URL of its links: its settings, completed by the server's notes."""
+    """The settings a command uses, completed from the server's file, and the base URL of its links."""
     found = _read(_path(settings))
     if found is None:
         return settings, settings.base_url

@@ -1,4 +1,4 @@
-"""The use-cases' services for one command that has to ask the payment processor, beside a server or without one."""
+"""The services for a command that calls the payment processor, with or without a running server."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]]") -> T:
-    """Run `work` in a loop of its own. What a caller of the API would be answered as an error stops the command."""
+    """Run `work` in its own event loop. What would be an API error stops the command."""
     import asyncio
 
     import structlog

@@ -33,16 +33,18 @@ def serve(
     port: Annotated[int | None, typer.Option(metavar="PORT", help="Port to listen on [FAREBOX_PORT].")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Add the demo provider, with the model demo-1.")] = False,
     welcome: Annotated[
-        bool, typer.Option("--welcome", help="With --demo: a first account with 5 USD and a token, and what to paste.")
+        bool,
+        typer.Option("--welcome", help="With --demo: a first account with 5 USD and a token, and snippets to paste."),
     ] = False,
     workers: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Processes that serve the port. Several need PostgreSQL.")
+        int,
+        typer.Option(metavar="N", min=1, max=256, help="Number of gateway processes. More than one needs PostgreSQL."),
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM. Calls in flight are answered to their end.
+    """Serve until Ctrl-C or SIGTERM. Calls in flight are completed.
 
-    The database and the secret key are made in the data folder on the first start. The demo provider runs on this
+    The database and the secret key are created in the data folder on first start. The demo provider runs on this
     machine, needs no key, and costs 1 USD per million input tokens and 2 USD per million output tokens.
 
     \b
@@ -53,13 +55,13 @@ def serve(
       FAREBOX_DATABASE_URL=postgresql://… farebox serve --workers 4
     """
     if welcome and not demo:
-        raise typer.BadParameter("it shows the demo provider: give --demo too", param_hint="--welcome")
+        raise typer.BadParameter("it greets with the demo provider: give --demo too", param_hint="--welcome")
     session = session_of(context)
     greeting = None
     settings = session.load_settings(host=host, port=port)
     if workers > 1 and settings.engine == "sqlite":
         raise Stopped(
-            "an SQLite database is served by one process: leave --workers away, or set FAREBOX_DATABASE_URL to a "
+            "an SQLite database is served by one process: omit --workers, or set FAREBOX_DATABASE_URL to a "
             "PostgreSQL database (docs/postgresql.md)"
         )
     if demo and not settings.stripe_secret_key:
@@ -109,7 +111,7 @@ def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welc
 
 
 def init(context: typer.Context, as_json: AsJson = False) -> None:
-    """Make the data folder, the secret key and the database. What is there already stays as it is.
+    """Create the data folder, the secret key and the database. Existing ones stay as they are.
 
     Keep a copy of the secret key apart from the database: without it, stored provider keys and all tokens are void.
 
@@ -143,14 +145,14 @@ def init(context: typer.Context, as_json: AsJson = False) -> None:
 def migrate(
     context: typer.Context,
     citus: Annotated[
-        bool, typer.Option("--citus", help="Then spread the tables over the nodes of Citus, by FAREBOX_BUCKETS.")
+        bool, typer.Option("--citus", help="Then distribute the tables over the nodes of Citus, by FAREBOX_BUCKETS.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database up to this release's schema.
+    """Migrate the database to this release's schema.
 
-    Every command and every start does so by itself; this one shows what it did. Stop the servers of an older release
-    first.
+    Every command and every start does this automatically; this one shows what it did. Stop the servers of an older
+    release first.
 
     \b
     Examples:
@@ -163,7 +165,7 @@ def migrate(
     if citus and (settings.engine == "sqlite" or settings.buckets == 1):
         raise Stopped(
             "--citus spreads buckets over the nodes of a cluster: set FAREBOX_DATABASE_URL to its coordinator and "
-            "FAREBOX_BUCKETS to 4 to 8 for each node that there may ever be (docs/citus.md)"
+            "FAREBOX_BUCKETS to 4 to 8 for each node you may ever have (docs/citus.md)"
         )
     make_data_dir(settings)
     applied, current = migrate_now(settings, citus=citus)
@@ -172,5 +174,5 @@ def migrate(
 
 
 def version(as_json: AsJson = False) -> None:
-    """Show which release this is."""
+    """Show the version."""
     show({"version": farebox.__version__}, as_json=as_json, text=f"farebox {farebox.__version__}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Stopped(Exception):
-    """The command cannot do what it was asked to; the message says why, and what to do about it."""
+    """The command cannot be carried out; the message says why, and what to do about it."""
 
 
 class Session:
@@ -47,20 +47,20 @@ class Session:
 
     @contextmanager
     def reading(self) -> "Iterator[Connection]":
-        """A connection to the database, which must be there: a mistyped folder is not to become an empty service."""
+        """A connection to the database, which must exist: a mistyped folder must not become an empty service."""
         from farebox.storage.database import opened_for_command
 
         if self.settings.engine == "sqlite" and not self.settings.database_path.exists():
             raise Stopped(
-                f"there is no database at {self.settings.database_path}: make one with `farebox init`, or name the "
-                "folder it is in with `farebox --data-dir DIR …`"
+                f"there is no database at {self.settings.database_path}: create one with `farebox init`, or name its "
+                "folder with `farebox --data-dir DIR …`"
             )
         with opened_for_command(self.settings) as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> "Iterator[Connection]":
-        """A connection inside one transaction, committed at the end; the database is made where there is none yet."""
+        """A connection inside one transaction, committed at the end; a missing database is created."""
         from farebox.storage.database import opened_for_command
 
         make_data_dir(self.settings)
@@ -69,7 +69,7 @@ class Session:
 
 
 def make_data_dir(settings: Settings) -> Path:
-    """The data folder, made where missing: for its owner alone, as what is in it is worth money."""
+    """The data folder, created if missing: for its owner alone, as its content is worth money."""
     path = Path(settings.data_dir)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

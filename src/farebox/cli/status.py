@@ -20,9 +20,11 @@ def register(app: typer.Typer) -> None:
 def status(
     context: typer.Context,
     resolve: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Close the open alarms of this kind; `all`: of every kind.")
+        str | None, typer.Option(metavar="KIND", help="Close the open alarms of this kind, or `all`.")
     ] = None,
-    about: Annotated[str | None, typer.Option(metavar="TEXT", help="With --resolve: only those about this.")] = None,
+    about: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="With --resolve: only those about this subject.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what you should look into: a server that is not ready, open alarms, and what to do about each.
@@ -43,9 +45,9 @@ def status(
 
     session = session_of(context)
     if resolve is not None and resolve not in (*ALARM_KINDS, "all"):
-        raise typer.BadParameter(f"{resolve!r} is none of {', '.join(ALARM_KINDS)}, all", param_hint="--resolve")
+        raise typer.BadParameter(f"{resolve!r} is not one of {', '.join(ALARM_KINDS)}, all", param_hint="--resolve")
     if about is not None and resolve is None:
-        raise typer.BadParameter("it goes with --resolve", param_hint="--about")
+        raise typer.BadParameter("needs --resolve", param_hint="--about")
     if resolve is not None:
         with session.writing() as connection:
             kind = None if resolve == "all" else resolve

@@ -28,19 +28,19 @@ def register(app: typer.Typer) -> None:
 
 def _country(text: str) -> str:
     if not _COUNTRY.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no country: write two letters such as DE, or * for all others")
+        raise typer.BadParameter(f"{text!r} is not a country: write two letters such as DE, or * for all others")
     return text.upper()
 
 
 def _rate(text: str) -> int:
     """Parts per million."""
     if not _PERCENT.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no tax rate: write a percentage such as 19 or 7.7")
+        raise typer.BadParameter(f"{text!r} is not a tax rate: write a percentage such as 19 or 7.7")
     whole, _, decimals = text.partition(".")
     return int(whole) * 10_000 + int(decimals.ljust(4, "0"))
 
 
-Country = Annotated[str, typer.Argument(parser=_country, metavar="COUNTRY", help="Such as DE; * for all others.")]
+Country = Annotated[str, typer.Argument(parser=_country, metavar="COUNTRY", help="For example DE; * for all others.")]
 
 
 @tax.command("set")
@@ -48,15 +48,15 @@ def set_tax(
     context: typer.Context,
     country: Country,
     percent: Annotated[int, typer.Argument(parser=_rate, metavar="PERCENT", help="On top of credit and fee.")],
-    name: Annotated[str, typer.Option(metavar="NAME", help="As the invoice says it.")] = "VAT",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name on the invoice.")] = "VAT",
     reverse_charge: Annotated[
-        bool, typer.Option("--reverse-charge", help="A customer there with a tax id owes the tax themselves.")
+        bool, typer.Option("--reverse-charge", help="A customer there with a tax ID owes the tax themselves.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Set the tax on purchases by customers of a country. Without a rate, no tax is charged.
 
-    Purchases that were made keep their tax. Reverse charge applies to customers of other countries than the seller's
+    Past purchases keep their tax. Reverse charge applies to customers of other countries than the seller's
     (FAREBOX_SELLER_COUNTRY).
 
     \b
@@ -96,7 +96,7 @@ def list_taxes(context: typer.Context, as_json: AsJson = False) -> None:
 
 @tax.command("remove")
 def remove_tax(context: typer.Context, country: Country, as_json: AsJson = False) -> None:
-    """Remove a country's tax rate; the rate of `*` applies then, if there is one.
+    """Remove a country's tax rate; the rate of `*` then applies, if there is one.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def remove_tax(context: typer.Context, country: Country, as_json: AsJson = False
         found = remove_tax_rate(connection, country)
     if not found:
         raise Stopped(f"there is no tax rate for {country}: `farebox tax list` shows all")
-    show({"country": country, "removed": True}, as_json=as_json, text=f"The tax rate for {country} is removed.")
+    show({"country": country, "removed": True}, as_json=as_json, text=f"The tax rate for {country} has been removed.")
 
 
 Output = Annotated[
@@ -122,7 +122,7 @@ def invoice(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an invoice or credit note as PDF, or print what it says as JSON.
+    """Write an invoice or credit note as PDF, or print its content as JSON.
 
     \b
     Examples:
@@ -142,11 +142,11 @@ def invoice(
 def statement(
     context: typer.Context,
     account_id: AccountId,
-    month: Annotated[str, typer.Option(metavar="MONTH", help="Such as 2026-11, UTC.")],
+    month: Annotated[str, typer.Option(metavar="MONTH", help="For example 2026-11, UTC.")],
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an account's usage statement of a month as PDF, or print it as JSON.
+    """Write an account's monthly usage statement as PDF, or print it as JSON.
 
     Opening and closing balance, what came in and what was charged, and one line for each provider and model.
 
@@ -163,7 +163,7 @@ def statement(
     now = session.clock.now_ms()
     span = month_span(month)
     if span is None or span[0] > now:
-        raise typer.BadParameter(f"{month!r}: write a month that has begun, as 2026-11", param_hint="--month")
+        raise typer.BadParameter(f"{month!r}: name a month that has begun, such as 2026-11", param_hint="--month")
     with session.reading() as connection:
         administer.require_account(connection, account_id)
         made = statement_reader(session.settings, account_id, month, now)(connection)

@@ -27,7 +27,7 @@ def whole_cents(text: str) -> int:
     try:
         cents = whole_number(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no number of cents: write 1250 for 12.50 US dollars") from error
+        raise typer.BadParameter(f"{text!r} is not a number of cents: write 1250 for 12.50 US dollars") from error
     if not 0 <= cents <= AMOUNT_MAX // NANOS_PER_CENT:
         raise typer.BadParameter(f"{text} is out of range: from 0 to {AMOUNT_MAX // NANOS_PER_CENT} cents")
     return cents
@@ -37,7 +37,7 @@ def _moment(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no date: write 2027-01-31 or 2027-01-31T18:00:00Z") from error
+        raise typer.BadParameter(f"{text!r} is not a date: write 2027-01-31 or 2027-01-31T18:00:00Z") from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
@@ -45,7 +45,7 @@ def _moment(text: str) -> int:
 
 def _percent(text: str) -> int:
     if not _PERCENT.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no percentage: write 20 or 12.5, with at most four decimals")
+        raise typer.BadParameter(f"{text!r} is not a percentage: write 20 or 12.5, with at most four decimals")
     return int(Decimal(text) * PARTS_PER_PERCENT) + 100 * PARTS_PER_PERCENT
 
 
@@ -59,38 +59,38 @@ class Rate(NamedTuple):
 def parse_price(text: str) -> str:
     """A price as it was written: zero too, and as many decimals as it takes."""
     if not _DECIMAL.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no price: write US dollars as 0.25")
+        raise typer.BadParameter(f"{text!r} is not a price: write US dollars as 0.25")
     return text
 
 
 def _rate(text: str) -> Rate:
     key, equals, usd = text.partition("=")
     if not (key and equals and usd):
-        raise typer.BadParameter(f"{text!r} is no rate: write it as input_audio_mtok=40")
+        raise typer.BadParameter(f"{text!r} is not a rate: write it as input_audio_mtok=40")
     return Rate(key, parse_price(usd))
 
 
 Amount: TypeAlias = Annotated[int, typer.Option(parser=_usd, metavar="USD", help="US dollars, up to nine decimals.")]
 SomeAmount: TypeAlias = Annotated[int | None, typer.Option(parser=_usd, metavar="USD", help="US dollars.")]
-AccountId: TypeAlias = Annotated[str, typer.Option("--account", metavar="ID", help="Id of the account.")]
+AccountId: TypeAlias = Annotated[str, typer.Option("--account", metavar="ID", help="ID of the account.")]
 OnlyAccount: TypeAlias = Annotated[
-    str | None, typer.Option("--account", metavar="ID", help="Only for this account; for every one if left out.")
+    str | None, typer.Option("--account", metavar="ID", help="Only for this account; for all if omitted.")
 ]
 Expires: TypeAlias = Annotated[
-    int | None, typer.Option(parser=_moment, metavar="DATE", help="When it ends, UTC: 2027-01-31. Never, if left out.")
+    int | None, typer.Option(parser=_moment, metavar="DATE", help="Expiry, UTC: 2027-01-31. Never if omitted.")
 ]
 ValidFrom: TypeAlias = Annotated[
-    int | None, typer.Option(parser=_moment, metavar="DATE", help="When it begins, UTC: 2027-01-31. Now, if left out.")
+    int | None, typer.Option(parser=_moment, metavar="DATE", help="Start, UTC: 2027-01-31. Now if omitted.")
 ]
 Since: TypeAlias = Annotated[
-    int | None, typer.Option(parser=_moment, metavar="DATE", help="Since then, UTC: 2027-01-31T18:00:00Z.")
+    int | None, typer.Option(parser=_moment, metavar="DATE", help="From this time on, UTC: 2027-01-31T18:00:00Z.")
 ]
 Percent: TypeAlias = Annotated[int, typer.Argument(parser=_percent, metavar="PERCENT", help="On top of the cost.")]
 Rates: TypeAlias = Annotated[
     list[Rate] | None,
     typer.Option("--rate", parser=_rate, metavar="KEY=USD", help="Any price key; may be repeated."),
 ]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, nothing else.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 
 
 def moment_text(at: int) -> str:

@@ -37,7 +37,7 @@ class Guest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Who is greeted, and what they have."""
+    """The content of the greeting."""
 
     guest: Guest
     available: int
@@ -46,7 +46,7 @@ class Welcome:
 
 
 def prepare(session: Session, settings: Settings) -> Welcome:
-    """Make the account, the grant and the token where they are missing; the same at every start."""
+    """Create the account, the grant and the token if missing; the same on every start."""
     from farebox.billing import owner_sessions
     from farebox.operator import administer
     from farebox.storage.accounts import find_account
@@ -96,7 +96,7 @@ def _is_active(session: Session, connection: "Connection", guest: Guest, at: int
 
 
 def text(welcome: Welcome, info: "Ready | HostResources", settings: Settings) -> str:
-    """The greeting. The blocks are to be pasted as they are, so nothing in them is wrapped or coloured."""
+    """The greeting. The snippets are pasted as they are, so nothing in them is wrapped or colored."""
     guest, base_url = welcome.guest, info.base_url
     compat = f"{base_url}/v1/{guest.account_id}/default/compat"
     command = _own_command()
@@ -164,7 +164,7 @@ def _processor(info: "Ready | HostResources") -> str:
 
 
 def _own_command() -> str:
-    """How to call this very program again from here: `farebox` where the PATH finds it, else its path."""
+    """How to run this program again from here: `farebox` if it is on the PATH, else its path."""
     here = Path(sys.argv[0]).resolve()
     found = shutil.which("farebox")
     if found is not None and Path(found).resolve() == here:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Start(msgspec.Struct, frozen=True):
-    """What a worker is told. With secrets: it goes through a pipe, not through arguments or the environment."""
+    """What a worker is told. With secrets, hence through a pipe and not through arguments or the environment."""
 
     settings: Settings
     base_url: str
@@ -28,7 +28,7 @@ class Start(msgspec.Struct, frozen=True):
     metrics_reserved: int | None
     """That of the port of the metrics, where they have one."""
     sheet: int
-    """That of the sheet on which all workers count; it has so many places, of this layout."""
+    """The descriptor of the sheet on which all workers count; it has this many rows, with this layout."""
     places: int
     layout: str
     place: int

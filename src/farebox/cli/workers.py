@@ -29,7 +29,7 @@ STOP_SECONDS = 2 * GRACE_SECONDS + 5
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a worker that died is started again: the first time, the second in a row…"""
 STEADY_SECONDS = 10.0
-"""A worker that lived so long died for a new reason."""
+"""A worker that lived this long died for a new reason."""
 
 log = structlog.get_logger("farebox.workers")
 

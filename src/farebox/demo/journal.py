@@ -45,11 +45,11 @@ class Stats:
     open: int = 0
     """Being served at this moment."""
     disconnects: int = 0
-    """The client went away before its answer's end."""
+    """The client disconnected before the end of the response."""
     completed: int = 0
-    """Answered to the end; errors too, but not what a directive broke off."""
+    """Completed; errors too, but not what a directive broke off."""
     tokens_in: int = 0
-    """Of the answers begun."""
+    """Of the responses begun."""
     tokens_out: int = 0
     """Of the words sent, whatever usage was reported."""
 
@@ -73,7 +73,7 @@ class Journal:
         return entry
 
     def clear(self) -> None:
-        """Forget the calls and start counting anew; calls being served stay counted as open."""
+        """Forget the calls and restart the counts; calls being served stay counted as open."""
         self.stats = Stats(open=self.stats.open)
         self.entries.clear()
 

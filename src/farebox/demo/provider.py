@@ -77,7 +77,7 @@ class DemoProvider:
         self._script.clear()
 
     def close(self) -> None:
-        """Let go of every request that waits."""
+        """Release every waiting request."""
         if not self._closing.done():
             self._closing.set_result(None)
 
@@ -142,7 +142,7 @@ class DemoProvider:
 
 
 def _endpoint(call: Call) -> Endpoint | None:
-    """The endpoint by the end of the path: any prefix (`v1/`, `openai/v1/`) may stand before it."""
+    """The endpoint by the end of the path: any prefix (`v1/`, `openai/v1/`) may precede it."""
     *_, before, last = ("", *call.path.rsplit("/", 2))
     if call.method == "POST":
         return _POST.get(f"{before}/{last}") or _POST.get(last) or _GOOGLE.get(last.partition(":")[2])
@@ -175,7 +175,7 @@ class RunningProvider:
         self._server = server
 
     async def close(self) -> None:
-        """Stop serving; requests that wait are let go, and a client that does not read its answer is not waited for."""
+        """Stop serving; waiting requests are released, and slow clients are not waited for."""
         self.app.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._server.close(), _CLOSE_SECONDS)

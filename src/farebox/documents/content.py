@@ -125,7 +125,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     made_at: int
     final: bool
-    """Whether nothing can change any more: the month is over, and so is every call that began in it."""
+    """Whether nothing can change any more: the month has ended, and so has every call that began in it."""
     seller: Party
     customer: Party
     opening_nanos: int

@@ -39,7 +39,7 @@ def invoice_view(content: Invoice) -> dict[str, Any]:
             _paid(content),
             *_reference("Payment reference", content.payment_reference),
             *_tax_note(content.tax),
-            "Prepaid credit is used up by calls to AI models as they are made. Nothing more is to be paid.",
+            "Prepaid credit is used up by calls to AI models as they are made. No further payment is due.",
         ],
     }
 
@@ -102,7 +102,7 @@ def statement_view(content: Statement) -> dict[str, Any]:
         "sums": sums if usage or charged or len(sums) > 1 else [],
         "charges": ("Charges", usd(charged, places)),
         "notes": [
-            "This statement is no invoice: credit was invoiced when it was bought.",
+            "This statement is not an invoice: credit was invoiced when it was bought.",
             *([] if content.final else ["The month's figures are not final yet."]),
         ],
     }
@@ -134,7 +134,7 @@ def cents(amount: int) -> str:
 
 
 def usd(nanos: int, places: int) -> str:
-    """Nano-dollars with exactly so many decimals, which must be enough."""
+    """Nano-dollars with exactly this many decimals, which must be enough."""
     whole, rest = divmod(abs(nanos), NANOS_PER_USD)
     return f"{'−' if nanos < 0 else ''}{whole:,}.{f'{rest:09d}'[:places]}"
 

@@ -125,7 +125,7 @@ def _of_data_plane(path: str) -> bool:
 
 
 def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:
-    """What the caller is told of an exception; what is no Problem of ours goes to the log, not to the caller."""
+    """What the caller is told about an exception; anything but a Problem is logged, and not disclosed."""
     if isinstance(error, Problem):
         return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
@@ -133,7 +133,7 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
         log.error("database unavailable", **where, reason=str(error))
         return Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS)
     log.error("internal error", **where, exc_info=error)
-    return Problem(INTERNAL, f"Internal error. Request id: {request_id}")
+    return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")
 
 
 def _send(exchange: Exchange, answer: Response, request_id: str) -> None:

@@ -68,7 +68,7 @@ project of the operator's a call is for."""
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
 """The same in a query; also whatever begins with `$`, and forms of the answer (`alt`) that are not JSON."""
 _QUEUED_QUERY = "queueRequest"
-"""Asks Workers AI to answer later, where nobody reads what it cost."""
+"""Asks Workers AI to respond later, where nobody reads what it cost."""
 _ANSWER_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
 _METADATA_MAX = 5
@@ -230,7 +230,7 @@ def _patience(services: Services, asked: ProxyRequest) -> int | None:
 def _operator_key(asked: ProxyRequest, access: ProviderAccess) -> str:
     """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED)."""
     if asked.gateway.byok_only or _flag(asked.headers.get("cf-aig-no-wholesale"), default=False):
-        raise Problem(OWN_KEY_REQUIRED, "This gateway takes calls with a provider key of your own only.")
+        raise Problem(OWN_KEY_REQUIRED, "This gateway accepts only calls with your own provider key.")
     if access.api_key is None:
         raise Problem(
             OWN_KEY_REQUIRED,

@@ -80,7 +80,7 @@ async def body_of(
     except UnknownCoding as error:
         if any_coding:
             return CallBody(body, coded=True)
-        message = f"The content coding {error!s:.64} is not known: send {KNOWN}, or none."
+        message = f"The content coding {error!s:.64} is not supported: send {KNOWN}, or none."
         raise Problem(CODING_UNKNOWN, message) from error
 
 
@@ -100,9 +100,9 @@ async def _decoded(services: Services, watch: Watch, body: Body, names: list[str
         lease.shrink(lease.size - len(body))
         return decoded if len(decoded) > LARGE_BYTES else whole(decoded)
     except BrokenCoding as error:
-        raise Problem(INVALID_REQUEST, f"The body is not whole {', '.join(names)}: {error}.") from error
+        raise Problem(INVALID_REQUEST, f"The body is not valid {', '.join(names)}: {error}.") from error
     except TooLarge as error:
-        raise Problem(BODY_TOO_LARGE, f"Decoded, the body has more than {limit} bytes.") from error
+        raise Problem(BODY_TOO_LARGE, f"Decoded, the body exceeds {limit} bytes.") from error
     except OSError as error:
         raise Problem(SERVER_BYTES_FULL, "The server has no memory left to decode the body.") from error
 
@@ -122,7 +122,7 @@ def _at_once(body: Body, names: list[str], limit: int) -> bytes | None:
 
 
 def _more(coming: Iterator[bytes], most: int) -> bytes:
-    """The next pieces, about so many bytes; fewer at the end."""
+    """The next pieces, about this many bytes; fewer at the end."""
     pieces: list[bytes] = []
     size = 0
     for piece in coming:

@@ -14,7 +14,7 @@ from farebox.settings import Settings
 from farebox.standing import networks_of
 
 HOPS_MAX = 16
-"""Proxies one behind another, and more than anybody has."""
+"""Chained proxies: more than anyone has."""
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^";,\s]+)', re.IGNORECASE)
 _PROTO = re.compile(r'(?:^|;)\s*proto\s*=\s*"?(\w+)', re.IGNORECASE)
 _WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?")
@@ -45,7 +45,7 @@ class Clients:
         return found is not None and any(found in network for network in self._trusted)
 
     def address(self, peer: str, headers: RequestHeaders) -> str:
-        """The client's address, as far as it can be known; `peer` is whoever is connected."""
+        """The client's address, as far as it can be known; `peer` is the connection's."""
         if not self._trusted or not self.trusts(peer):
             return peer
         nearest = peer

@@ -57,7 +57,7 @@ from farebox.storage.sql import DatabaseUnavailable
 _is_target = re.compile(rb"[!-~]*").fullmatch
 SETTLE_SECONDS = 5.0
 RETRY_SECONDS = 2
-"""When to try again after the database was away."""
+"""When to retry after a database outage."""
 _COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
 _REST_PATHS = _COMPAT_PATHS | {
     "responses": "responses",
@@ -129,7 +129,7 @@ class DataPlane:
                 self._services.metrics.count(REFUSED, DATABASE_UNAVAILABLE.name)
             log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
         except Exception:
-            sink.fail(Problem(INTERNAL, f"Internal error. Request id: {request_id}"))
+            sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
             log.exception("call failed", request_id=request_id)
         finally:
             watch.close()
@@ -158,7 +158,7 @@ class DataPlane:
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
         if exchange.method == "GET" and "websocket" in (exchange.headers.get("upgrade") or "").lower():
-            raise Problem(NO_WEBSOCKET, "There are no WebSockets here: use HTTP, where streams come as events.")
+            raise Problem(NO_WEBSOCKET, "WebSockets are not supported: use HTTP, where streams are server-sent events.")
         if await self._cross_origin(exchange, target, sink):
             return
         credentials = read_credentials(exchange.headers, exchange.query)
@@ -287,7 +287,7 @@ class DataPlane:
     async def _universal(self, asked: ProxyRequest, sink: HttpSink, watch: Watch) -> None:
         """Try the steps in order; the first that the provider answers without an error is the answer."""
         if asked.method != "POST":
-            raise Problem(NO_ROUTE, "The universal endpoint takes POST.")
+            raise Problem(NO_ROUTE, "The universal endpoint accepts only POST.")
         steps = await take_apart(self._services, watch, asked.account_id, read_steps, asked.body)
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
@@ -321,7 +321,7 @@ async def _call(services: Services, asked: ProxyRequest) -> Call:
 
 
 async def _step_call(services: Services, asked: ProxyRequest, step: Step, number: int) -> Call:
-    """A step has headers and a key of its own; our token and options come with the request."""
+    """A step has its own headers and key; our token and options come with the request."""
     options = _options(asked.headers) | _configured(step)
     headers = StepHeaders(
         {**options, "content-type": "application/json", **step.headers}, services.settings.header_limit_bytes
@@ -348,10 +348,10 @@ def _endpoint(step: Step) -> tuple[str, str]:
     try:
         target = f"/{step.endpoint.lstrip('/')}".encode("ascii")
         if not _is_target(target):
-            raise ValueError("it has characters that no URL has")
+            raise ValueError("it contains characters that are not allowed in a URL")
         path, query = split_target(target, "POST")
     except ValueError as error:
-        raise Problem(INVALID_REQUEST, f"The endpoint {step.endpoint[:64]!r} of a step is no path of a URL.") from error
+        raise Problem(INVALID_REQUEST, f"The endpoint {step.endpoint[:64]!r} of a step is not a URL path.") from error
     return tidy_path(path).lstrip("/"), query
 
 

@@ -66,7 +66,7 @@ class MonthStatement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def linked(request: Request, query: Signed) -> Response:
-    """By a signed link: anybody who has it may look."""
+    """By a signed link: anyone who has it may look."""
     name = _name(request)
     issued.check_link(
         request.services, name, account_id=query.account, expires=query.expires, signature=query.signature
@@ -135,7 +135,7 @@ def _name(request: Request) -> str:
 
 
 def _pdf(name: str, body: bytes) -> Response:
-    """Shown in the browser, kept by nobody on the way, and never taken for anything else."""
+    """Shown in the browser, never cached, and never interpreted as anything else."""
     headers = (
         ("content-disposition", f'inline; filename="{_UNSAFE.sub("_", name)}{_SUFFIX}"'),
         ("cache-control", "no-store"),

@@ -56,7 +56,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer, before the headers that every answer carries are added."""
+    """A complete response, before the headers that every response carries are added."""
 
     body: bytes
     status: int = 200
@@ -110,7 +110,7 @@ def _items(problem: Problem) -> list[ErrorItem]:
 
 
 def send_headers(answer: Response, request_id: str) -> HeaderList:
-    """The headers of an answer of the control plane. Unless it says otherwise, it is for nobody but the caller."""
+    """The headers of a control-plane response. Unless it says otherwise, it is for the caller only."""
     headers = [("content-type", answer.content_type), ("cf-ray", request_id), *answer.headers]
     if not any(name == "cache-control" for name, _ in answer.headers):
         headers.append(("cache-control", "no-store"))

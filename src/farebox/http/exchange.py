@@ -10,7 +10,7 @@ HeaderList: TypeAlias = list[tuple[str, str]]
 
 
 class ClientGone(Exception):
-    """The client closed its connection; what is sent further reaches nobody."""
+    """The client closed its connection; whatever is sent from now on reaches nobody."""
 
 
 class RequestHeaders(Protocol):
@@ -43,11 +43,10 @@ class Exchange(Protocol):
     def method(self) -> str: ...
 
     path: str
-    """Percent-encoded, as it would be forwarded; what needs no encoding has none. Whoever serves below a path takes it
-    off."""
+    """Percent-encoded, as it would be forwarded; what needs no encoding has none. A server below a path strips it."""
 
     client: str
-    """The address of the client; of whoever is connected, where nobody knows better. Empty where it is not known."""
+    """The address of the client, or of the peer if nothing better is known. Empty if unknown."""
     encrypted: bool
     """The client is known to have come over TLS, to a proxy in front."""
 
@@ -84,5 +83,5 @@ class Exchange(Protocol):
     def start(self, status: int, headers: HeaderList) -> ResponseStream: ...
 
     def gone(self) -> Awaitable[None]:
-        """Done when the client has closed the connection. Each call makes an awaitable of its own."""
+        """Done when the client has closed the connection. Each call creates a new awaitable."""
         ...

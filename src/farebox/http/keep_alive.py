@@ -12,7 +12,7 @@ from farebox.http.exchange import HeaderList, ResponseStream
 from farebox.providers.sse import BYTE_ORDER_MARK
 
 COMMENT = b": keep-alive\n\n"
-"""With an empty line of its own: there are clients that cut a stream at empty lines and look how each piece begins."""
+"""With its own empty line: some clients cut a stream at empty lines and look at how each piece begins."""
 
 _TAKEN = frozenset(
     {
@@ -32,7 +32,7 @@ _TAIL = 4
 
 
 def takes_comments(call: Call, status: int, headers: HeaderList) -> bool:
-    """Whether comments may stand in this answer."""
+    """Whether comments may be inserted in this response."""
     if status != 200 or call.format is None or call.format.name not in _TAKEN:
         return False
     if call.parsed is None or not call.parsed.stream:
@@ -42,8 +42,8 @@ def takes_comments(call: Call, status: int, headers: HeaderList) -> bool:
 
 
 class KeepAlive:
-    """Sends a comment after each `seconds` of silence, where what was sent ends with an event. One timer a stream, that
-    sets itself anew: one for each chunk would cost more than the chunk."""
+    """Sends a comment after each `seconds` of silence, if what was sent ends with an event. One timer per stream, which
+    reschedules itself: one per chunk would cost more than the chunk."""
 
     __slots__ = ("_last", "_loop", "_seconds", "_spoken", "_stream", "_tail", "_timer")
 

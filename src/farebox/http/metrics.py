@@ -22,23 +22,23 @@ _is_token = re.compile(r"[!-~]{16,512}").fullmatch
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises SettingsError where somebody could see the metrics who was not chosen to."""
+    """Raises SettingsError if the metrics would be open to anyone who was not chosen."""
     token, host = settings.metrics_token, settings.metrics_host
     if token and not _is_token(token):
         raise SettingsError(
-            "FAREBOX_METRICS_TOKEN must be 16 to 512 characters without spaces: make one with `openssl rand -hex 24`"
+            "FAREBOX_METRICS_TOKEN must be 16 to 512 characters without spaces: `openssl rand -hex 24` generates one"
         )
     if settings.metrics_port and not token and not is_loopback(host):
         raise SettingsError(
-            f"FAREBOX_METRICS_HOST is {host!r}, which others can reach: set FAREBOX_METRICS_TOKEN too, or leave the "
-            "address at 127.0.0.1"
+            f"FAREBOX_METRICS_HOST is {host!r}, which other machines can reach: set FAREBOX_METRICS_TOKEN too, or keep "
+            "127.0.0.1"
         )
     if settings.metrics_port and settings.metrics_port == settings.port:
-        raise SettingsError("FAREBOX_METRICS_PORT is FAREBOX_PORT: give the metrics a port of their own")
+        raise SettingsError("FAREBOX_METRICS_PORT is FAREBOX_PORT: choose a different port for the metrics")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
+    """Whether an address to listen on is reachable only from this machine."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
 
 
 async def metrics(request: Request, _: Any) -> Response:
-    """At the main port: with the token, and only where there is one."""
+    """On the main port: with the token, and only if there is one."""
     token = request.services.settings.metrics_token
     if not token:
         raise no_route(PATH)
@@ -55,7 +55,7 @@ async def metrics(request: Request, _: Any) -> Response:
 
 
 def at_own_port(services: Services) -> Handler:
-    """The handler of the port of its own. A token that is set is asked for there, too."""
+    """The handler of the separate port. A configured token is required there, too."""
     token = services.settings.metrics_token
 
     async def handle(exchange: Exchange) -> None:
@@ -63,7 +63,7 @@ def at_own_port(services: Services) -> Handler:
             if tidy_path(exchange.path) != PATH:
                 raise no_route(exchange.path)
             if exchange.method not in ("GET", "HEAD"):
-                raise Problem(METHOD_NOT_ALLOWED, "Metrics are there to GET.")
+                raise Problem(METHOD_NOT_ALLOWED, "Metrics are available only by GET.")
             if token:
                 _check(exchange.headers, token)
             answer = await _page(services, exchange.headers)
@@ -79,7 +79,7 @@ def _check(headers: RequestHeaders, token: str) -> None:
     scheme, _, brought = (headers.get("authorization") or "").partition(" ")
     right = same(brought.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not right:
-        raise Problem(CREDENTIALS_REJECTED, "The token is not that of the metrics (FAREBOX_METRICS_TOKEN)")
+        raise Problem(CREDENTIALS_REJECTED, "The token is not the one for metrics (FAREBOX_METRICS_TOKEN)")
 
 
 async def _page(services: Services, headers: RequestHeaders) -> Response:

@@ -20,14 +20,14 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
 _DATA_PLANE = (
     (
         "/v1/{account_id}/{gateway_id}/{provider}/{path}",
-        "A provider's own API behind the gateway: method, path, query and body as the provider takes them",
+        "A provider's own API behind the gateway: method, path, query and body as the provider accepts them",
     ),
-    ("/v1/{account_id}/{gateway_id}/compat/chat/completions", "OpenAI's chat form; `model` is `provider/model`"),
-    ("/v1/{account_id}/{gateway_id}/compat/embeddings", "OpenAI's embeddings form; `model` is `provider/model`"),
+    ("/v1/{account_id}/{gateway_id}/compat/chat/completions", "OpenAI's chat format; `model` is `provider/model`"),
+    ("/v1/{account_id}/{gateway_id}/compat/embeddings", "OpenAI's embeddings format; `model` is `provider/model`"),
     ("/v1/{account_id}/{gateway_id}", "The universal endpoint: an array of steps, tried in order"),
-    ("/client/v4/accounts/{account_id}/ai/v1/chat/completions", "OpenAI's chat form; gateway by cf-aig-gateway-id"),
-    ("/client/v4/accounts/{account_id}/ai/v1/responses", "OpenAI's responses form; gateway by cf-aig-gateway-id"),
-    ("/client/v4/accounts/{account_id}/ai/v1/messages", "Anthropic's messages form; gateway by cf-aig-gateway-id"),
+    ("/client/v4/accounts/{account_id}/ai/v1/chat/completions", "OpenAI's chat format; gateway by cf-aig-gateway-id"),
+    ("/client/v4/accounts/{account_id}/ai/v1/responses", "OpenAI's Responses format; gateway by cf-aig-gateway-id"),
+    ("/client/v4/accounts/{account_id}/ai/v1/messages", "Anthropic's Messages format; gateway by cf-aig-gateway-id"),
 )
 _MODEL_LISTS = (
     "/v1/{account_id}/{gateway_id}/compat/models",
@@ -50,7 +50,7 @@ def document(routes: Iterable[Route]) -> bytes:
     for path, summary in _DATA_PLANE:
         paths[path] = {"post": _model_call(path, summary)}
     for path in _MODEL_LISTS:
-        paths[path] = {"get": _model_call(path, "The models that have a price, in OpenAI's form")}
+        paths[path] = {"get": _model_call(path, "The models that have a price, in OpenAI's format")}
     text = {
         "openapi": "3.1.0",
         "info": {"title": "Farebox", "version": __version__, "license": {"name": "Apache-2.0"}},
@@ -130,7 +130,7 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "schema": {"type": "string", "maxLength": 255},
-    "description": "The same request under the same key is done once",
+    "description": "The same request under the same key is carried out once",
 }
 
 
@@ -191,7 +191,7 @@ def _model_call(path: str, summary: str) -> dict[str, Any]:
         "security": [{"gatewayToken": []}, {"token": []}],
         "parameters": [_path_parameter(name) for name in names],
         "responses": {
-            "200": {"description": "The provider's answer"},
-            "default": {"description": "The provider's error, or ours in the provider's form"},
+            "200": {"description": "The provider's response"},
+            "default": {"description": "The provider's error, or ours in the provider's format"},
         },
     }

@@ -13,7 +13,7 @@ from farebox.runtime.services import Services
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """So many times in so many seconds, for each account."""
+    """This many times in this many seconds, for each account."""
 
     name: str
     limit: int
@@ -21,13 +21,13 @@ class Budget:
 
 
 ASKS = Budget("requests to the payment processor", 100, 60)
-POLLS = Budget("questions to the payment processor", 300, 60)
-"""Apart from the requests: whoever looks too often does not keep the owner from buying."""
+POLLS = Budget("status queries to the payment processor", 300, 60)
+"""Separate from the requests: whoever polls too often does not keep the owner from buying."""
 PAGES = Budget("pages of the payment processor", 100, 3600)
 LINKS = Budget("links to the billing page", 100, 3600)
 DOCUMENTS = Budget("documents", 30, 60)
 """The longest statement takes a thread for two seconds, and there are two threads."""
-TESTS = Budget("messages by hand", 20, 60)
+TESTS = Budget("manually sent messages", 20, 60)
 ANONYMOUS = Budget("visits without a session", 60, 60)
 """Of all who come back from the processor's page without a session, together."""
 STRANGER = Budget("visits without a session from your address", 20, 60)

@@ -38,7 +38,7 @@ class Request:
         return self.path["account_id"]
 
     def query_pairs(self) -> list[tuple[str, str]]:
-        """The query's parameters in order, blank ones left out. Raises InvalidInput where there are too many."""
+        """The query's parameters in order, blank ones omitted. Raises InvalidInput if there are too many."""
         return parse_query(self.query)
 
     def form(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Request:
 
 
 def parse_query(query: str) -> list[tuple[str, str]]:
-    """Percent-decoded pairs in order, blank ones left out. Raises InvalidInput where there are too many."""
+    """Percent-decoded pairs in order, blank ones omitted. Raises InvalidInput if there are too many."""
     if not query:
         return []
     try:

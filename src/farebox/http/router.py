@@ -68,11 +68,11 @@ class Route:
     raw_limit: int = 0
     """Above 0: the handler is given the request's body as it came, in `request.body`, up to this many bytes."""
     budget: Budget | None = None
-    """How often one account may call it, where it is dear; routes with the same budget share it."""
+    """How often one account may call it, if it is expensive; routes with the same budget share it."""
     idempotent: bool = False
     """Whether the handler heeds an `Idempotency-Key` header; for the OpenAPI document."""
     denied: ErrorKind = ACCESS_DENIED
-    """What a caller is told who may act on the account, but has none of the permissions."""
+    """The error for a caller who may act on the account, but has none of the permissions."""
     on_problem: Callable[[Problem], Response] = failure
     """What a problem looks like; pages for people show it in their own way."""
 

@@ -245,7 +245,7 @@ _NOT_YET: tuple[tuple[str, str], ...] = (
     ("GET POST", f"{ACCOUNT}/ai-gateway/custom-providers/costs"),
     ("GET PATCH DELETE", f"{ACCOUNT}/ai-gateway/custom-providers/costs/{{id}}"),
 )
-"""What Cloudflare serves and this release does not: answered with an error that says so."""
+"""What Cloudflare's API has and this release does not: answered with an error that says so."""
 # fmt: on
 
 UNAVAILABLE = tuple(

@@ -11,7 +11,7 @@ from farebox.http.server.headers import sendable
 from farebox.limits.held import Lease
 
 PRIVATE = ("cache-control", "no-store")
-"""On every answer: whatever stands between us and the caller, what a call says is the caller's alone."""
+"""On every response: whatever is between us and the caller, a call's content is only the caller's."""
 _UNDELAYED: HeaderList = [
     ("cache-control", "no-store, no-transform"),  # to compress it, a proxy would collect it
     ("x-accel-buffering", "no"),  # nginx collects 32 KiB otherwise; others have learned the word from it
@@ -47,7 +47,7 @@ class HttpSink:
         self._always = headers
 
     def of(self, call: Call) -> None:
-        """The call that is being answered from now on."""
+        """The call that is answered from now on."""
         self._call = call
         self._headers = [
             ("cf-aig-log-id", call.log_id),
@@ -90,7 +90,7 @@ class HttpSink:
         return broken_event(message, self._form)
 
     def fail(self, problem: Problem) -> None:
-        """Response with an error. Where an answer has begun, the client sees that it breaks off."""
+        """Respond with an error. If a response has begun, the client sees that it breaks off."""
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit)
             body = error_body(problem, self._form, status, self._request_id)

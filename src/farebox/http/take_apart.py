@@ -53,15 +53,15 @@ async def in_helper(
     except Interrupted as interrupted:
         if interrupted.reason == "client_gone":
             raise
-        raise busy("The body was not read in time.") from interrupted
+        raise busy("The body was not parsed in time.") from interrupted
     except TooMuch as error:
-        raise Problem(BODY_TOO_COMPLEX, f"Reading the body takes too much {error}.") from error
+        raise Problem(BODY_TOO_COMPLEX, f"Parsing the body takes too much {error}.") from error
     except Busy as error:
-        raise busy("Too many large bodies wait to be read.") from error
+        raise busy("Too many large bodies are waiting to be parsed.") from error
     except Stopping as error:
         raise shutting_down() from error
     except Died as error:
-        raise busy("The body was not read.") from error
+        raise busy("The body was not parsed.") from error
 
 
 def shutting_down() -> Problem:

@@ -5,10 +5,10 @@ from farebox.http.envelope import Response, plain
 from farebox.http.request import Request
 
 BODY_LIMIT = 2**18
-"""Bytes of a webhook; events are a few thousand, and anybody may send one. For the route's `raw_limit`."""
+"""Bytes of a webhook; events are a few thousand, and anyone may send one. For the route's `raw_limit`."""
 
 
 async def stripe(request: Request, _: None) -> Response:
-    """Store the event and acknowledge it; it is worked at afterwards."""
+    """Store the event and acknowledge it; it is processed afterwards."""
     await processor_events.receive(request.services, request.body, request.headers.get("stripe-signature") or "")
     return plain({"received": True})

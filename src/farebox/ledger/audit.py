@@ -20,10 +20,10 @@ __all__ = ["WHAT", "Difference", "audit"]
 def audit(
     connection: Connection, *, progress: Callable[[int, int], None] | None = None
 ) -> Generator[Difference, None, None]:
-    """Check every account, and yield what differs as it is found.
+    """Check every account, and yield differences as they are found. `progress` is called after each account with the
+    number done and the total.
 
-    `progress` is told the accounts done and the accounts there are, after each one. The connection must be outside a
-    transaction, and is left so, also when the caller stops early.
+    The connection must be outside a transaction, and is left so, also if the caller stops early.
     """
     connection.execute(_ANALYZE)
     for (account_id,) in connection.execute(_WITHOUT_BALANCE):
@@ -79,7 +79,7 @@ class _Replay:
     filled: int = 0
     """Lots that were filled."""
     lots: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(book, lot_id) → what is left of it, where anything is."""
+    """(book, lot_id) → what is left of it, if anything."""
     moved: Counter[str] = field(default_factory=Counter)
     """Kind of transfer → sum."""
     owed: int = 0

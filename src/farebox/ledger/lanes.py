@@ -72,7 +72,7 @@ class _Item:
         """The hold's id, which is the call's."""
         self.command = command
         self.record = record
-        """Where there is no command."""
+        """If there is no command."""
         self.values = values
         """For the function, but for the place of the account."""
         self.future = future
@@ -139,8 +139,8 @@ class LaneLedger:
         return await item.future
 
     async def _find_bucket(self, account_id: str) -> int | None:
-        """Asked once for all who wait for it, who then go on in the order in which they came; and together with all
-        other accounts that are asked for meanwhile."""
+        """Queried once for all who wait for it, who then continue in the order in which they came; and together with
+        all other accounts that are queried at the same time."""
         asking = self._asking.get(account_id)
         if asking is None:
             asking = self._asking[account_id] = self._loop.create_future()
@@ -175,7 +175,7 @@ class LaneLedger:
             self._asking.pop(account_id).set_result(found.get(account_id))
 
     def do_slowly(self, item: _Item) -> None:
-        """Carry the item out as a job; whoever sent it gets the answer."""
+        """Carry the item out as a job; its sender gets the result."""
         self.slow += 1
         task = self._loop.create_task(self._do_slowly(item))
         self._slow.add(task)
@@ -314,7 +314,7 @@ def _named(error: BaseException) -> BaseException:
 
 
 def _values(command: Command) -> Values | None:
-    """What the function is told of the command; None where it is a job from the start."""
+    """What the function is told about the command; None if it is a job from the start."""
     if isinstance(command, Hold):
         if command.amount < 0 or "/" in command.hold_id:
             return None  # and fails there

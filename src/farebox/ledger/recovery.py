@@ -42,17 +42,17 @@ class OpenHold:
 
 
 def left_open(connection: Connection, owner: str) -> list[OpenHold]:
-    """Open holds of any process but `owner`; those without an owner have nobody who could have died."""
+    """Open holds of any process but `owner`; those without an owner have no process that could have died."""
     return _open_holds(connection, "owner != '' AND owner != ?", owner)
 
 
 def expired_holds(connection: Connection, at: int) -> list[OpenHold]:
-    """Open holds whose time is up at `at`."""
+    """Open holds that have expired at `at`."""
     return _open_holds(connection, "expires_at <= ?", at)
 
 
 def expired_accounts(connection: Connection, at: int) -> list[str]:
-    """Accounts with open holds or unspent lots whose time is up at `at`."""
+    """Accounts with open holds or unspent lots that have expired at `at`."""
     found = rows(
         connection,
         "SELECT account_id FROM holds INDEXED BY holds_open WHERE state = 'open' AND expires_at <= ?1 "
@@ -160,9 +160,9 @@ def _expire_now(connection: Connection, hold: OpenHold, at: int) -> Verdict:
 
 
 async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> None:
-    """End the holds and lots whose time is up at `at`, with a line in the log for each hold and each account's lots.
+    """End the holds and lots that have expired at `at`, logging each hold and each account's lots.
 
-    A lot that open holds keep is taken when they end, by a later run. Raises storage.sql.DatabaseUnavailable; what
+    A lot that open holds reserve is taken when they end, by a later run. Raises storage.sql.DatabaseUnavailable; what
     was ended until then stays ended.
     """
     accounts, listed = await database.scan(

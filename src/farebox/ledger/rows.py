@@ -21,7 +21,7 @@ class Balance(msgspec.Struct):
     top_up_below: int | None
     """Auto top-up is armed: `posted` below this asks for one."""
     low_below: int | None
-    """`posted` below this is told to the owner…"""
+    """`posted` below this notifies the owner…"""
     low_told: int
     """…unless it has been told since it was last above."""
     limit_amount: int | None
@@ -140,7 +140,7 @@ def transfer(
 
 
 def sum_of_parts(connection: Connection, balance: Balance, transfer_id: str) -> int | None:
-    """Total of a transfer and its further parts (`…/2`, `…/3`); None where there is none."""
+    """Total of a transfer and its further parts (`…/2`, `…/3`); None if there is none."""
     found = row(
         connection,
         "SELECT sum(amount) FROM transfers WHERE bucket = ? AND account_id = ? "

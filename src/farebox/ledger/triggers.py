@@ -27,13 +27,13 @@ def after_fall(connection: Connection, balance: Balance, before: int, at: int) -
 
 
 def after_rise(connection: Connection, balance: Balance) -> None:
-    """`posted` has risen. Once it is not low any more, the next fall is told again."""
+    """`posted` has risen. Once it is not low any more, the next fall is reported again."""
     if balance.low_told and (balance.low_below is None or balance.posted >= balance.low_below):
         _set_told(connection, balance, told=False)
 
 
 def ask_for_credit(connection: Connection, balance: Balance, at: int) -> None:
-    """Where auto top-up is armed and `posted` below its threshold: ask for one, and disarm until it is over."""
+    """If auto top-up is armed and `posted` below its threshold: request one, and disarm until it has ended."""
     below = balance.top_up_below
     if below is None or balance.posted >= below:
         return

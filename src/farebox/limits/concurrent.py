@@ -36,7 +36,7 @@ class CallsInFlight:
         self.total += 1
 
     def end(self, account_id: str) -> None:
-        """One that was counted is over."""
+        """One that was counted has ended."""
         self.total -= 1
         count = self.by_account[account_id] - 1
         if count:

@@ -12,7 +12,7 @@ from farebox.errors import ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL, Problem
 
 MIB: Final = 2**20
 UNCLAIMED: Final = ""
-"""Stands for the account of what came and nobody has asked for yet: unfinished heads, and requests that wait."""
+"""Represents the account of unrequested data: unfinished request heads, and pipelined requests."""
 ANONYMOUS: Final = "?"
 """The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages. What follows it
 is where they come from: one address is never given more than half of what the others leave of it."""
@@ -48,7 +48,7 @@ class ByteBudget:
         return min(self._own(account_id), self.process_max // 2)
 
     def full(self, account_id: str, more: int) -> Scope | None:
-        """Whose budget has no room for so many more bytes; None where there is room."""
+        """Whose budget has no room for this many more bytes; None if there is room."""
         held = self.by_account.get(account_id, 0)
         if held + more > self._own(account_id):
             return "account"
@@ -75,7 +75,7 @@ class ByteBudget:
 
 
 class Lease:
-    """What one exchange holds. Whoever made it closes it; nothing is counted afterwards."""
+    """What one exchange holds. Its creator closes it; nothing is counted afterwards."""
 
     __slots__ = ("_budget", "_closed", "account_id", "size")
 
@@ -92,7 +92,7 @@ class Lease:
         return self._budget.largest(self.account_id)
 
     def take(self, more: int) -> None:
-        """Count so many more. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL) where there is no room."""
+        """Count this many more. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL) if there is no room."""
         full = self._budget.full(self.account_id, more)
         if full is not None:
             self._budget.refused[full] += 1
@@ -100,7 +100,7 @@ class Lease:
         self.force(more)
 
     def room_for(self, more: int) -> bool:
-        """Count so many more if there is room; whether there is."""
+        """Count this many more if there is room; returns whether there was."""
         if self._budget.full(self.account_id, more) is not None:
             return False
         self.force(more)
@@ -113,7 +113,7 @@ class Lease:
             self._budget.count(self.account_id, more)
 
     def shrink(self, size: int) -> None:
-        """Keep at most so many."""
+        """Keep at most this many."""
         if self.size > size:
             self._budget.count(self.account_id, size - self.size)
             self.size = size
@@ -139,6 +139,6 @@ def _problem(full: Scope, account_id: str, budget: ByteBudget) -> Problem:
     return Problem(
         SERVER_BYTES_FULL,
         "The bodies of calls in flight fill the memory that the server has for them, and this account has its fair "
-        "part of what is left. Nothing was charged; try again in a moment.",
+        "share of what is left. Nothing was charged; try again in a moment.",
         retry_after=RETRY_SECONDS,
     )

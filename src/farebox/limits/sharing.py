@@ -9,11 +9,10 @@ from farebox.storage.sql import DatabaseUnavailable
 
 
 async def exchange(limiter: RateLimiter, database: Database) -> None:
-    """Tell what was counted since the last time, and learn what the others counted in the same windows. Where nothing
-    was counted here, nothing is asked.
+    """Report what was counted since the last time, and read what the others counted in the same windows.
 
-    Raises DatabaseUnavailable; what was to be told is then told the next time. Should it have been told all the same,
-    it is counted twice: a limit is then reached too early, never too late.
+    If nothing was counted here, nothing is queried. Raises DatabaseUnavailable; the counts are then reported the next
+    time. If they had arrived after all, they count twice: a limit is then reached too early, never too late.
     """
     untold = limiter.take_untold()
     if not untold:

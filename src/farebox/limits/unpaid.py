@@ -11,7 +11,7 @@ from farebox.calendar import HOUR_MS
 
 ACCOUNTS_MAX = 100_000
 _HOURS_MAX = 24
-"""A bucket fills up to what leaks out of it in so many hours: nobody is shut out for longer than that."""
+"""A bucket fills up to what drains from it in this many hours: nobody is locked out for longer than that."""
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ async def resolve(host: str, port: int) -> list[Address]:
         ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(_THREADS, ask)
     except UnicodeError as error:
-        raise OSError(f"{host!r} is no name of a host") from error
+        raise OSError(f"{host!r} is not a host name") from error
     return list(dict.fromkeys(ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found))
 
 
@@ -57,9 +57,9 @@ def is_public(address: Address) -> bool:
 
 
 async def checked_addresses(host: str, port: int, *, private: bool, resolver: Resolver) -> list[Address]:
-    """The host's addresses, to be connected to without asking again: the answer could be another then.
+    """The host's addresses, to connect to without resolving again: the result could be different then.
 
-    Raises AddressRefused where even one of them is not public, unless `private` allows it; OSError where there is none.
+    Raises AddressRefused if even one of them is not public, unless `private` allows it; OSError if there is none.
     """
     addresses = await resolver(host, port)
     if not addresses:

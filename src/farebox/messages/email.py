@@ -86,7 +86,7 @@ def composed(letter: Letter) -> EmailMessage:
 
 
 def one_line(text: str, limit: int = 150) -> str:
-    """Text from outside as it may stand in a header: no control characters, not too long."""
+    """Untrusted text made safe for a header: no control characters, not too long."""
     return "".join(" " if unicodedata.category(mark)[0] in "CZ" else mark for mark in text)[:limit].strip()
 
 
@@ -101,11 +101,11 @@ def _sender(text: str) -> Address:
 
 def _address(text: str) -> Address:
     if not _ADDRESS.fullmatch(text):
-        raise NotSent("this is no e-mail address", for_good=True)
+        raise NotSent("this is not an e-mail address", for_good=True)
     try:
         return Address(addr_spec=text)
     except (ValueError, IndexError) as error:
-        raise NotSent("this is no e-mail address", for_good=True) from error
+        raise NotSent("this is not an e-mail address", for_good=True) from error
 
 
 def _send(relay: Relay, message: EmailMessage, tls: ssl.SSLContext | None) -> None:
@@ -118,9 +118,9 @@ def _send(relay: Relay, message: EmailMessage, tls: ssl.SSLContext | None) -> No
             client.send_message(message)
     except smtplib.SMTPRecipientsRefused as error:
         ((code, _),) = error.recipients.values()
-        raise NotSent(f"the relay refused the recipient ({code})", for_good=500 <= code < 600) from error
+        raise NotSent(f"the relay rejected the recipient ({code})", for_good=500 <= code < 600) from error
     except smtplib.SMTPResponseException as error:
-        raise NotSent(f"the relay answered {error.smtp_code}") from error
+        raise NotSent(f"the relay responded {error.smtp_code}") from error
     except (smtplib.SMTPException, OSError) as error:
         raise NotSent(f"the relay could not be used: {type(error).__name__}") from error
 

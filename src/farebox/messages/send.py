@@ -15,8 +15,8 @@ TIMEOUT_SECONDS = 10.0
 """For all of it, the look-up of the name included."""
 URL_MAX = 2048
 UNREACHABLE = (
-    "the host cannot be reached: its name must lead to public addresses alone, and one of them must take a connection, "
-    "with a valid certificate"
+    "the host cannot be reached: its name must resolve only to public addresses, and one of them must accept a "
+    "connection, with a valid certificate"
 )
 """All that the owner of an endpoint is told: whether a name is unknown, leads inside, or nobody listens there, would be
 a map of the operator's network. The log has which of them it was."""
@@ -44,17 +44,17 @@ class Sent:
 def check_url(text: str, *, private: bool) -> httpx.URL:
     """The URL, if messages may be sent there as far as its text tells. Raises AddressRefused."""
     if len(text) > URL_MAX or not _PRINTABLE.fullmatch(text):
-        raise AddressRefused(f"a URL has at most {URL_MAX} characters, none of them blank or beyond ASCII")
+        raise AddressRefused(f"a URL has at most {URL_MAX} characters, all of them printable ASCII")
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError) as error:
-        raise AddressRefused("this is no URL: write it as https://example.com/webhooks") from error
+        raise AddressRefused("this is not a URL: write it as https://example.com/webhooks") from error
     if url.scheme not in (("https", "http") if private else ("https",)) or not url.host:
         raise AddressRefused("a URL for messages begins with https:// (else set FAREBOX_WEBHOOK_PRIVATE to `allow`)")
     if url.port is not None and not 0 < url.port < 65_536:
         raise AddressRefused("a port is a number from 1 to 65535")
     if url.userinfo:
-        raise AddressRefused("a URL for messages has no user name: messages are signed, check the signature instead")
+        raise AddressRefused("a URL for messages has no user name: messages are signed, verify the signature instead")
     if url.fragment:
         raise AddressRefused("a URL for messages has no fragment")
     return url
@@ -77,7 +77,7 @@ async def post(
             addresses = await checked_addresses(_host(url), port, private=private, resolver=resolver)
             return await _post_to(addresses, url, headers, body, tls or _tls())
     except TimeoutError:
-        return Sent(f"no answer within {TIMEOUT_SECONDS:.0f} seconds")
+        return Sent(f"no response within {TIMEOUT_SECONDS:.0f} seconds")
     except (AddressRefused, OSError, httpx.ConnectError) as error:
         log.warning("webhook unreachable", url=text, why=str(error) or type(error).__name__)
         return Sent(UNREACHABLE)

@@ -53,7 +53,7 @@ class _All(Collector):
         yield _gauge(of.WORKERS, {(): len(running)})
         yield from _processes(running)
         told = {"version": farebox.__version__, "database": self._engine, "python": platform.python_version()}
-        yield InfoMetricFamily("farebox_build", "The release that runs.", told)
+        yield InfoMetricFamily("farebox_build", "The running release.", told)
 
 
 def _counted(family: Family, places: Sequence[Place]) -> Metric:

@@ -31,7 +31,7 @@ CAUSES: Final = (
     "too_long",
     *KINDS,
 )
-"""Why calls fail: what happened to their answers, or the kind of error that was answered instead of one."""
+"""Why calls fail: what happened to their responses, or the kind of error returned instead."""
 
 JOBS: Final = (
     "alone", "auto_top_up", "configuration", "expiry", "http_sweeper", "instances", "jobs_late", "journal",
@@ -50,7 +50,7 @@ _CALL_MS: Final = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_00
 # Calls.
 CALLS = Family(
     name="farebox_calls_total",
-    help="Model calls that ended, by provider and by what became of them.",
+    help="Model calls that ended, by provider and outcome.",
     labels=(_provider, Label("result", RESULTS)),
 )
 CALL_ERRORS = Family(
@@ -60,14 +60,14 @@ CALL_ERRORS = Family(
 )
 REFUSED = Family(
     name="farebox_refused_total",
-    help="Requests to the data plane that were refused before they were a call, by the error answered.",
+    help="Requests to the data plane that were refused before they became a call, by error.",
     labels=(Label("error", KINDS),),
 )
-CLIENTS_GONE = Family(name="farebox_clients_gone_total", help="Clients that went away before their call had ended.")
-CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls under way.", kind="gauge")
+CLIENTS_GONE = Family(name="farebox_clients_gone_total", help="Clients that disconnected before their call had ended.")
+CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls in flight.", kind="gauge")
 HELD_BYTES = Family(
     name="farebox_held_bytes",
-    help="Bytes of bodies and answers that exchanges under way keep in memory.",
+    help="Bytes of bodies and responses that exchanges in progress keep in memory.",
     kind="gauge",
 )
 HELD_REFUSED = Family(
@@ -77,14 +77,14 @@ HELD_REFUSED = Family(
 )
 CALL_SECONDS = Family(
     name="farebox_call_seconds",
-    help="Duration of model calls, from the whole request to the end of the answer.",
+    help="Duration of model calls, from the complete request to the end of the response.",
     kind="histogram",
     per_unit=1000,
     bounds=_CALL_MS,
 )
 FIRST_BYTE_SECONDS = Family(
     name="farebox_first_byte_seconds",
-    help="Time until the provider began to answer, of the calls that it answered.",
+    help="Time until the provider began to respond, for calls that it responded to.",
     kind="histogram",
     per_unit=1000,
     bounds=_CALL_MS,
@@ -105,22 +105,22 @@ SETTLE_SECONDS = Family(
 )
 DISBELIEVED = Family(
     name="farebox_usage_disbelieved_total",
-    help="Answers whose usage was impossible, so that the whole hold was charged.",
+    help="Responses with impossible usage, so that the whole hold was charged.",
     labels=(_provider,),
 )
 KEY_TROUBLE = Family(
     name="farebox_provider_key_trouble_total",
-    help="Answers by which a provider refused the operator's key, or said that its account has no credit.",
+    help="Responses by which a provider rejected the operator's key, or said that its account has no credit.",
     labels=(_provider, Label("reason", ("key_refused", "no_credit"))),
 )
 UPSTREAM_FAILURES = Family(
     name="farebox_upstream_failures_total",
-    help="Requests to providers that failed, or answers that broke off, by cause.",
+    help="Requests to providers that failed, or responses that broke off, by cause.",
     labels=(Label("cause", get_args(Cause)),),
 )
 UPSTREAM_RESENT = Family(
     name="farebox_upstream_resent_total",
-    help="Requests sent again since the connection had been closed before anything of them was read.",
+    help="Requests sent again because the connection had been closed before anything of them was read.",
 )
 
 # Money.
@@ -132,7 +132,7 @@ MONEY = Family(
 )
 TOP_UPS = Family(
     name="farebox_top_ups_total",
-    help="Purchases of credit that went into a state, each time that one did.",
+    help="Transitions of purchases of credit into a state.",
     labels=(Label("state", tuple(TOP_UP_STATES)),),
 )
 
@@ -145,7 +145,7 @@ BATCH_SIZE = Family(
 )
 COMMIT_SECONDS = Family(
     name="farebox_commit_seconds",
-    help="Time that commits took: of batches, and on PostgreSQL of single jobs.",
+    help="Duration of commits: of batches, and on PostgreSQL of single jobs.",
     kind="histogram",
     labels=(Label("of", ("batch", "job")),),
     per_unit=MICROS,
@@ -155,11 +155,10 @@ SLOW_COMMANDS = Family(
     name="farebox_ledger_slow_commands_total",
     help="Holds and ends of holds that were carried out one by one, not with the others of their batch.",
 )
-WRITE_QUEUE = Family(
-    name="farebox_write_queue_length", help="Commands and jobs that wait for their turn to be written.", kind="gauge"
-)
+WRITE_QUEUE = Family(name="farebox_write_queue_length", help="Commands and jobs waiting to be written.", kind="gauge")
 JOURNALED = Family(
-    name="farebox_journaled_total", help="Ends of calls that were kept in the journal, for want of the database."
+    name="farebox_journaled_total",
+    help="Ends of calls that were kept in the journal because the database was unavailable.",
 )
 JOURNAL_ENTRIES = Family(
     name="farebox_journal_entries", help="Lines of the journal that are still to be posted.", kind="gauge"
@@ -169,14 +168,14 @@ JOURNAL_BYTES = Family(
 )
 JOURNAL_AGE = Family(
     name="farebox_journal_oldest_age_seconds",
-    help="Age of the oldest file of the journal that is still to be posted; 0 where there is none.",
+    help="Age of the oldest journal file that is still to be posted; 0 if there is none.",
     kind="gauge",
     per_unit=1000,
     combine="max",
 )
 JOURNAL_REFUSED = Family(
     name="farebox_journal_refused_bytes",
-    help="Bytes of journal lines that were put aside because they cannot be posted.",
+    help="Bytes of journal lines that were set aside because they cannot be posted.",
     kind="gauge",
     combine="max",
 )
@@ -184,7 +183,7 @@ JOURNAL_REFUSED = Family(
 # Around it.
 WEBHOOKS = Family(
     name="farebox_processor_webhooks_total",
-    help="Webhooks of the payment processor that came in.",
+    help="Webhooks received from the payment processor.",
     labels=(Label("result", ("stored", "refused")),),
 )
 DELIVERIES = Family(
@@ -194,24 +193,24 @@ DELIVERIES = Family(
 )
 ALARMS = Family(
     name="farebox_operator_alarms_total",
-    help="Operator alarms that were raised, each time.",
+    help="Operator alarms raised.",
     labels=(Label("kind", ALARM_KINDS),),
 )
 JOB_RESTARTS = Family(
     name="farebox_job_restarts_total",
-    help="Times that something which runs beside the calls ended and was begun again.",
+    help="Times that a background job ended and was restarted.",
     labels=(Label("job", JOBS),),
 )
-JOBS_LATE = Family(name="farebox_jobs_late", help="Jobs whose round takes longer than it may: they hang.", kind="gauge")
-ALARMS_DROPPED = Family(name="farebox_operator_alarms_dropped_total", help="Operator alarms that were let go of.")
-LOG_DROPPED = Family(name="farebox_log_lines_dropped_total", help="Lines of the log that could not be written.")
+JOBS_LATE = Family(name="farebox_jobs_late", help="Jobs whose current round takes too long: they hang.", kind="gauge")
+ALARMS_DROPPED = Family(name="farebox_operator_alarms_dropped_total", help="Operator alarms that were dropped.")
+LOG_DROPPED = Family(name="farebox_log_lines_dropped_total", help="Log lines that could not be written.")
 RELOADS = Family(
     name="farebox_configuration_loads_total",
-    help="Times that a process loaded prices, providers and tokens: at its start, and after each change.",
+    help="Times that a process loaded prices, providers and tokens: at startup, and after each change.",
 )
 LAG = Family(
     name="farebox_event_loop_lag_seconds",
-    help="How late the event loop was for an appointment four times a second.",
+    help="How late the event loop was for a timer that fires four times a second.",
     kind="histogram",
     per_unit=MICROS,
     bounds=_SECONDS,
@@ -232,33 +231,33 @@ COUNTED: Final = (
 # What is read when it is asked for: of the database at most every few seconds.
 DATABASE_UP = Family(
     name="farebox_database_up",
-    help="1 where the database answers; 0 where it does not, and then nothing else is told of it.",
+    help="1 if the database answers; 0 if not, and then its other figures are absent.",
     kind="gauge",
 )
-OPEN_HOLDS = Family(name="farebox_open_holds", help="Holds that are open, of all processes.", kind="gauge")
+OPEN_HOLDS = Family(name="farebox_open_holds", help="Open holds, over all processes.", kind="gauge")
 OPEN_HOLDS_USD = Family(
-    name="farebox_open_holds_usd", help="US dollars that open holds keep.", kind="gauge", per_unit=NANOS_PER_USD
+    name="farebox_open_holds_usd", help="US dollars reserved by open holds.", kind="gauge", per_unit=NANOS_PER_USD
 )
 OPEN_HOLDS_AGE = Family(
     name="farebox_open_holds_oldest_age_seconds",
-    help="Age of the oldest open hold; 0 where there is none.",
+    help="Age of the oldest open hold; 0 if there is none.",
     kind="gauge",
     per_unit=1000,
 )
 OPEN_TOP_UPS_NOW = Family(
     name="farebox_open_top_ups",
-    help="Purchases of credit under way, by state.",
+    help="Purchases of credit in progress, by state.",
     kind="gauge",
     labels=(Label("state", OPEN_TOP_UPS),),
 )
 EVENTS_WAITING = Family(
-    name="farebox_processor_events_waiting", help="News of the payment processor to be acted on.", kind="gauge"
+    name="farebox_processor_events_waiting", help="Events of the payment processor still to be processed.", kind="gauge"
 )
 DELIVERIES_WAITING = Family(
-    name="farebox_deliveries_waiting", help="Messages that are still to be delivered, or tried again.", kind="gauge"
+    name="farebox_deliveries_waiting", help="Messages still to be delivered or retried.", kind="gauge"
 )
 INSTANCES = Family(
-    name="farebox_instances", help="Gateway processes that the database knows of, on all machines.", kind="gauge"
+    name="farebox_instances", help="Gateway processes known to the database, on all machines.", kind="gauge"
 )
 IN_DATABASE: Final = (
     OPEN_HOLDS, OPEN_HOLDS_USD, OPEN_HOLDS_AGE, OPEN_TOP_UPS_NOW, EVENTS_WAITING, DELIVERIES_WAITING, INSTANCES,

@@ -10,7 +10,7 @@ from farebox.storage.figures import Figures, read_figures
 
 FRESH_SECONDS = 10.0
 PATIENCE_SECONDS = 2.0
-"""Longest wait for the database; whoever looks then learns that it is away."""
+"""Longest wait for the database; a scrape then reports that it is unavailable."""
 
 log = structlog.get_logger("farebox.metrics")
 

@@ -20,7 +20,7 @@ SAMPLE_EVERY_BEATS = 4
 
 
 class Metrics:
-    """Counts in one place of a sheet; without a sheet, in memory of its own."""
+    """Counts in one row of a sheet; without a sheet, in private memory."""
 
     def __init__(self, sheet: Sheet | None = None, number: int = 0) -> None:
         self.place = private(LAYOUT) if sheet is None else sheet.place(number)

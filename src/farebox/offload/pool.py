@@ -40,7 +40,7 @@ class Busy(Exception):
 
 
 class TooMuch(Exception):
-    """The work took more time or memory than it may; the message says of what."""
+    """The work took more time or memory than allowed; the message says which."""
 
 
 class Died(Exception):
@@ -86,7 +86,7 @@ class Pool:
         """By account; the first is next."""
         self._waiting_count = 0
         self._running: Counter[str] = Counter()
-        """Work under way, by account."""
+        """Work in progress, by account."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._helpers: set[HelperProcess] = set()
         self._idle: list[HelperProcess] = []
@@ -149,7 +149,7 @@ class Pool:
             _fail(work, Stopping(STOPPING))
 
     async def close(self) -> None:
-        """End all helpers. What is under way is broken off, and what waits is refused."""
+        """End all helpers. Work in progress is aborted, and what waits is refused."""
         self._closed = True
         for queue in self._waiting.values():
             for work in queue:
@@ -175,7 +175,7 @@ class Pool:
         return own >= min(WAITING_OF_ACCOUNT_MAX, left // 2)
 
     def _serve(self) -> None:
-        """Begin what can be begun."""
+        """Start what can be started."""
         while self._running.total() < self._size and (work := self._next()) is not None:
             self._running[work.account_id] += 1
             self._spawn(self._do(work))

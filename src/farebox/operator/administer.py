@@ -61,16 +61,16 @@ class Posted:
 def create_account(
     connection: Connection, ids: Ids, *, name: str, at: int, account_id: str | None = None, buckets: int = 1
 ) -> Account:
-    """Create an account, under the id given or a new one, in one of so many buckets."""
+    """Create an account, under the given ID or a new one, in one of this many buckets."""
     if not name.strip():
         raise Refused("an account needs a name")
     account_id = ids.account_id() if account_id is None else account_id
     if not _ACCOUNT_ID.fullmatch(account_id):
         raise Refused(
-            f"{account_id!r} cannot be an account id: it is part of URLs, use 1 to 64 letters, digits, - or _"
+            f"{account_id!r} cannot be an account ID: it is part of URLs, use 1 to 64 letters, digits, - or _"
         )
     if accounts.find_account(connection, account_id) is not None:
-        raise Refused(f"there is an account {account_id!r} already; leave the id out for a new one")
+        raise Refused(f"the account {account_id!r} already exists; omit the ID to get a new one")
     return accounts.add_account(connection, account_id, name.strip(), at, buckets)
 
 
@@ -116,7 +116,7 @@ def create_token(
 def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
     """Make the token useless from now on. Revoking it twice keeps the first time."""
     if not accounts.revoke_token(connection, token_id, at):
-        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the ids")
+        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
 
 
 def create_user(
@@ -154,7 +154,7 @@ def grant(
     expires_at: int | None = None,
     note: str = "",
 ) -> Posted:
-    """Give the account money. A repeat with the same grant id changes nothing and is answered as the first was."""
+    """Grant the account credit. A repeat with the same grant ID changes nothing and returns the first result."""
     grant_id = ids.log_id() if grant_id is None else grant_id
     command = Grant(
         account_id=account_id,
@@ -183,7 +183,7 @@ def correct(
 ) -> Posted:
     """Mend an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
     if not reason.strip():
-        raise Refused("a correction needs a reason: it is what the books will say about it")
+        raise Refused("a correction needs a reason: it is recorded in the books")
     correction_id = ids.log_id() if correction_id is None else correction_id
     command = Correct(account_id=account_id, correction_id=correction_id, amount=amount, at=at, reason=reason.strip())
     return _post(connection, correction_id, command)
@@ -195,7 +195,7 @@ def _post(connection: Connection, cause_id: str, command: Command) -> Posted:
     try:
         verdict = apply(connection, command)
     except Conflict as error:
-        raise Refused(f"{error}: repeat it exactly, or choose another id") from error
+        raise Refused(f"{error}: repeat it exactly, or choose another ID") from error
     if verdict.outcome is Outcome.UNKNOWN:
         raise _no_account(command.account_id)
     if not verdict.ok:
@@ -235,7 +235,7 @@ def set_provider(
     else:
         url = _checked_url(base_url)
     if "{account}" in url:
-        raise Refused(f"{slug} is called at an address of your own: give --base-url {url} with your account id in it")
+        raise Refused(f"{slug} has a URL of your own: give --base-url {url} with your account id in it")
     if api_key is None:
         key = None if before is None else before.api_key
     else:
@@ -324,7 +324,7 @@ def _checked_url(text: str) -> str:
     """The base URL without slashes at its end."""
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname or re.search(r"\s", text):
-        raise Refused(f"{text!r} is no base URL: write it as https://api.example.com/v1")
+        raise Refused(f"{text!r} is not a base URL: write it as https://api.example.com/v1")
     if url.query or url.fragment or url.username is not None:
         raise Refused("a base URL has no query, fragment or user name: give the key with --api-key-stdin")
     return text.rstrip("/")

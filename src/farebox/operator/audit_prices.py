@@ -39,7 +39,7 @@ class Difference:
     date: str
     """Since when ours is in force, as far as its source says."""
     in_use: bool
-    """Whether the model was called in the days that were looked at."""
+    """Whether the model was called in the days examined."""
 
     @property
     def percent(self) -> Decimal:

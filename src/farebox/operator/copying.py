@@ -81,18 +81,18 @@ def _refuse_served(connection: Connection, now_ms: int) -> None:
 
 
 def _begin(source: Connection, target: Connection, origin: str, buckets: int) -> None:
-    """Mark the target, and refuse one that has anything in it but this copy."""
+    """Mark the target, and refuse one that contains anything but this copy."""
     copy = {"of": find_installation(source) or origin, "buckets": buckets}
     try:
         begun = begin(target, copy)
     except TableHasRows as error:
         raise CopyRefused(
-            f"the target has data already: its table {error} has rows. Copy into an empty database"
+            f"the target already has data: its table {error} has rows. Copy into an empty database"
         ) from error
     if begun != copy:
         raise CopyRefused(
             f"the target holds part of another copy, of {begun['of']} into {begun['buckets']} buckets; this one is of "
-            f"{copy['of']} into {buckets}. Go on with the one that was begun, or empty the target"
+            f"{copy['of']} into {buckets}. Resume that copy, or empty the target"
         )
 
 
@@ -148,7 +148,7 @@ def _compare(source: Connection, target: Connection, report: Report) -> None:
     if differences:
         raise CopyRefused(
             f"the two do not agree: {_first(differences)}. Was the source written to between two runs of the copy? "
-            "Empty the target and begin anew"
+            "Empty the target and start again"
         )
 
 
@@ -159,7 +159,7 @@ def _audit(connection: Connection, side: str, report: Report) -> None:
         for difference in audit(connection, progress=lambda done, total: report(f"Checking the {side}", done, total))
     ]
     if differences:
-        remedy = "find out why before it is moved" if side == "source" else "empty the target and begin anew"
+        remedy = "find out why before you move it" if side == "source" else "empty the target and start again"
         raise CopyRefused(f"the books of the {side} do not balance: {_first(differences)}: {remedy}")
 
 

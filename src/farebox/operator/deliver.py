@@ -38,14 +38,14 @@ RETRIES_MS = (
 LEASE_MS = 90 * SECOND_MS
 """Longer than any attempt takes; after it another process may try."""
 WEBHOOKS_MAX = 32
-"""Attempts under way at once."""
+"""Concurrent attempts."""
 WEBHOOKS_MAX_EACH = 2
 """Of them, to one endpoint: a slow one does not take the others' places."""
 LETTERS_MAX = 4
 MESSAGES = "messages"
 """The periodic job that does this."""
 LOOK_SECONDS = 0.5
-"""How soon what became due is noticed while attempts are under way."""
+"""How soon new due deliveries are noticed while attempts are in progress."""
 
 log = structlog.get_logger("farebox.messages")
 
@@ -59,7 +59,7 @@ class _Ended:
 
 
 class Round:
-    """The attempts of one round: it goes on until nothing is due and nothing under way."""
+    """The attempts of one round: it continues until nothing is due and nothing in progress."""
 
     def __init__(self, services: Services, fan_out: Callable[[Services], Awaitable[None]]) -> None:
         """`fan_out` writes the deliveries of new notices; it is called again and again, as attempts may take long."""
@@ -161,7 +161,7 @@ async def _attempt(services: Services, delivery: Delivery) -> None:
 
 
 def _shown(target: str) -> str:
-    """As it may stand in a log: an e-mail address is somebody's."""
+    """Redacted for a log: an e-mail address is personal."""
     return "e-mail" if target.startswith(MAIL) else target
 
 

@@ -62,13 +62,13 @@ def add_endpoint(
     known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]
     unknown = sorted(set(kinds) - set(known))
     if unknown:
-        raise EndpointRefused("kinds", f"there is no kind of message {unknown[0]!r}: use {', '.join(known)}")
+        raise EndpointRefused("kinds", f"there is no message kind {unknown[0]!r}: use {', '.join(known)}")
     try:
         check_url(url, private=settings.webhook_private == "allow")
     except AddressRefused as error:
         raise EndpointRefused("url", str(error)) from error
     if len(endpoints_of(connection, account_id)) >= ENDPOINTS_MAX:
-        raise EndpointRefused("url", f"there are {ENDPOINTS_MAX} endpoints already: remove one first")
+        raise EndpointRefused("url", f"there are {ENDPOINTS_MAX} endpoints, the maximum: remove one first")
     endpoint_id = f"we_{ids.account_id()}"
     secret = secret_from(random_bytes(KEY_BYTES))
     endpoint = Endpoint(
@@ -84,9 +84,9 @@ def add_endpoint(
 
 
 def remove_endpoint(connection: Connection, endpoint_id: str) -> None:
-    """Stop sending messages there, also those that are under way."""
+    """Stop sending messages there, including pending ones."""
     if not webhook_endpoints.remove_endpoint(connection, endpoint_id):
-        raise Refused(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the ids")
+        raise Refused(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the IDs")
     give_up_target(connection, endpoint_id, REMOVED)
 
 

@@ -35,7 +35,7 @@ from farebox.storage.webhook_endpoints import endpoints_of
 
 FAN_OUT_MAX = 50
 WARN_DAYS = (7, 30)
-"""A card that expires within so many days is told of, once for each."""
+"""A card that expires within this many days is reported, once for each."""
 
 # Which places a notice goes to ------------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
 
 
 def replay_given_up(connection: Connection, at: int, account_id: str | None = None) -> int:
-    """The same for each single delivery that was given up, of one account or of all; returns how many."""
+    """The same for each delivery that was given up, of one account or of all; returns how many."""
     items = given_up(connection, account_id)
     for item in items:
         deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
@@ -109,7 +109,7 @@ def replay_given_up(connection: Connection, at: int, account_id: str | None = No
 
 
 async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
-    """Have a notice delivered once more to those of the account's own endpoints that want it; returns how many.
+    """Have a notice delivered again to those of the account's own endpoints that want it; returns how many.
 
     Not by e-mail: an owner could have any address written to as often as they like. Raises Problem (NOT_FOUND).
     """
@@ -162,7 +162,7 @@ def with_deliveries(connection: Connection, notice: Notice) -> Told:
 
 
 async def daily(services: Services) -> None:
-    """Tell the owners of default cards that expire within thirty, and within seven days; each once."""
+    """Notify the owners of default cards that expire within thirty, and within seven days; each once."""
     now = services.clock.now_ms()
     today = utc(now)
     cards = await services.database.scan(partial(expiring_cards, year=today.year, month=today.month))

@@ -11,7 +11,7 @@ AttemptOutcome: TypeAlias = Literal["paid", "declined", "action_required", "clos
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `top_up_attempts`. While `outcome` is None it is not known what became of it: neither good nor bad.
+    """A row of `top_up_attempts`. While `outcome` is None the result is unknown: neither success nor failure.
 
     `amount_cents` is the charge, in US cents; moments are milliseconds since the Unix epoch.
     """

@@ -18,7 +18,7 @@ TRIES_MAX: Final = 4
 """Charges of one top-up, the first included."""
 WAIT_MIN: Final = HOUR_MS
 WAIT_MAX: Final = DAY_MS
-"""Of our own doubling; a network's advice may be longer and is kept."""
+"""Upper bound of our own doubling; a network's advice may be longer and is followed."""
 
 HARD: Final[Mapping[str, str]] = {
     "lost_card": "",
@@ -29,30 +29,30 @@ HARD: Final[Mapping[str, str]] = {
     "merchant_blacklist": "",
     "security_violation": "",
     "expired_card": "The card has expired.",
-    "incorrect_number": "The card's number is not right.",
-    "invalid_number": "The card's number is not right.",
+    "incorrect_number": "The card number is incorrect.",
+    "invalid_number": "The card number is incorrect.",
     "invalid_account": "The card, or the account it belongs to, is not valid.",
     "account_closed": "The card, or the account it belongs to, is not valid.",
     "new_account_information_available": "The card's details have changed. Save the card again.",
-    "incorrect_cvc": "The card's security code is not right.",
-    "invalid_cvc": "The card's security code is not right.",
-    "invalid_expiry_month": "The card's expiry date is not right.",
-    "invalid_expiry_year": "The card's expiry date is not right.",
-    "incorrect_zip": "The card's postal code is not right.",
-    "incorrect_address": "The card's address is not right.",
+    "incorrect_cvc": "The card's security code is incorrect.",
+    "invalid_cvc": "The card's security code is incorrect.",
+    "invalid_expiry_month": "The card's expiry date is incorrect.",
+    "invalid_expiry_year": "The card's expiry date is incorrect.",
+    "incorrect_zip": "The card's postal code is incorrect.",
+    "incorrect_address": "The card's address is incorrect.",
     "card_not_supported": "The card does not support this kind of purchase.",
     "currency_not_supported": "The card does not support US dollars.",
     "not_permitted": "The bank does not permit this payment.",
     "service_not_allowed": "The bank does not permit this payment.",
     "transaction_not_allowed": "The bank does not permit this payment.",
     "invalid_amount": "The bank does not permit a payment of this amount.",
-    "do_not_try_again": "The bank asks that the card is not tried again.",
-    "stop_payment_order": "The card's owner has told the bank to stop these payments.",
-    "revocation_of_authorization": "The card's owner has told the bank to stop these payments.",
-    "revocation_of_all_authorizations": "The card's owner has told the bank to stop these payments.",
-    "pin_try_exceeded": "The card's PIN was entered wrongly too often.",
-    "offline_pin_required": "The card asks for a PIN, which cannot be given online.",
-    "online_or_offline_pin_required": "The card asks for a PIN, which cannot be given online.",
+    "do_not_try_again": "The bank asks not to charge this card again.",
+    "stop_payment_order": "The cardholder has told the bank to stop these payments.",
+    "revocation_of_authorization": "The cardholder has told the bank to stop these payments.",
+    "revocation_of_all_authorizations": "The cardholder has told the bank to stop these payments.",
+    "pin_try_exceeded": "The card's PIN was entered incorrectly too often.",
+    "offline_pin_required": "The card requires a PIN, which cannot be entered online.",
+    "online_or_offline_pin_required": "The card requires a PIN, which cannot be entered online.",
     "testmode_decline": "A test card was used for a real payment.",
     "test_mode_live_card": "A real card was used for a test payment.",
     "live_mode_test_card": "A test card was used for a real payment.",
@@ -64,12 +64,12 @@ HARD: Final[Mapping[str, str]] = {
 SOFT: Final[Mapping[str, str]] = {
     "insufficient_funds": "The card has insufficient funds.",
     "withdrawal_count_limit_exceeded": "The card's credit limit is exceeded.",
-    "card_velocity_exceeded": "The card's limit of payments is exceeded.",
+    "card_velocity_exceeded": "The card's payment limit is exceeded.",
     "processing_error": "The bank could not process the payment.",
     "issuer_not_available": "The bank could not be reached.",
     "reenter_transaction": "The bank could not process the payment.",
     "try_again_later": "The bank asks to try again later.",
-    "duplicate_transaction": "The bank takes this for a payment made before.",
+    "duplicate_transaction": "The bank considers this a duplicate payment.",
     "do_not_honor": "",
     "generic_decline": "",
     "card_declined": "",
@@ -79,10 +79,10 @@ SOFT: Final[Mapping[str, str]] = {
 }
 
 AUTHENTICATION: Final[Mapping[str, str]] = {
-    "authentication_required": "The bank wants the card's owner to confirm the payment.",
-    "authentication_not_handled": "The bank wants the card's owner to confirm the payment.",
-    "payment_intent_authentication_failure": "The card's owner did not confirm the payment.",
-    "mobile_device_authentication_required": "The bank wants the card's owner to confirm the payment.",
+    "authentication_required": "The bank wants the cardholder to confirm the payment.",
+    "authentication_not_handled": "The bank wants the cardholder to confirm the payment.",
+    "payment_intent_authentication_failure": "The cardholder did not confirm the payment.",
+    "mobile_device_authentication_required": "The bank wants the cardholder to confirm the payment.",
 }
 
 GENERAL: Final = "The card was declined."
@@ -130,12 +130,12 @@ def classify(code: str, advice: str | None = None) -> DeclineClass:
 
 
 def safe_text(code: str) -> str:
-    """What the card's owner is told. That a card is reported lost or stolen, or looks like fraud, is told to nobody."""
+    """What the cardholder is told. That a card is reported lost or stolen, or looks like fraud, is never disclosed."""
     return HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code) or GENERAL
 
 
 def public_code(code: str | None) -> str | None:
-    """The code as far as it may leave the house: what has no text of its own is a general decline."""
+    """The code as far as it may be disclosed: what has no text of its own is a general decline."""
     if code is None:
         return None
     public = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)

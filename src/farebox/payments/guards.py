@@ -17,18 +17,18 @@ from farebox.payments.declines import network_allows_at
 ATTEMPTS_MAX: Final = 2
 ATTEMPTS_WINDOW: Final = 10 * MINUTE_MS
 FAILURES_WINDOW: Final = HOUR_MS
-"""After a failure with a card, auto top-up leaves it alone for so long."""
+"""After a failure with a card, auto top-up does not use it for this long."""
 FAILURES_IN_A_ROW: Final = 3
-"""So many suspend the rule."""
+"""This many suspend the rule."""
 SUCCESSES_MAX: Final = 3
 SUCCESSES_WINDOW: Final = 10 * MINUTE_MS
 """More purchases than this in this time, by whatever way, look like a loop."""
 DAILY_MAX: Final = 24
 """Auto top-ups that an account may begin in 24 hours."""
 DECLINES_PER_HOUR: Final = 10
-"""Declines by hand, of one account: more look like somebody trying stolen cards."""
+"""Declines by hand, of one account: more look like somebody testing stolen cards."""
 CAP_FACTOR: Final = 10
-"""The monthly cap is so many times the amount, unless the owner says otherwise."""
+"""The monthly cap is this many times the amount, unless the owner sets one."""
 
 HISTORY: Final = 31 * DAY_MS
 """How far back the attempts have to be read for the rules here and of the networks."""
@@ -90,7 +90,7 @@ def _ended(attempt: Attempt) -> int:
 
 
 def increments(gap_nanos: int, amount_cents: int) -> int:
-    """How many times the amount closes a gap, landing above it and not on it; 0 where there is none."""
+    """How many times the amount closes a gap, landing above it and not on it; 0 if there is none."""
     return 0 if gap_nanos <= 0 else gap_nanos // (amount_cents * NANOS_PER_CENT) + 1
 
 

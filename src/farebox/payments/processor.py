@@ -57,7 +57,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
-    """An invoice of the processor's, with what became of its payment. Amounts in US cents; `created_at` in milliseconds
+    """An invoice at the processor, with the state of its payment. Amounts in US cents; `created_at` in milliseconds
     since the Unix epoch, by the processor's clock, whose seconds are whole."""
 
     invoice_id: str
@@ -80,7 +80,7 @@ class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkout(msgspec.Struct, frozen=True, kw_only=True):
-    """A hosted Checkout page and what became of it."""
+    """A hosted Checkout page and its state."""
 
     checkout_id: str
     url: str | None
@@ -120,7 +120,7 @@ class ProcessorDispute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened at the processor. Only a hint: the object it names is fetched, and its state applied.
+    """An event at the processor. Only a hint: the object it names is fetched, and its state applied.
 
     `created_at` in milliseconds since the Unix epoch, by the processor's clock.
     """
@@ -161,7 +161,7 @@ class Processor(Protocol):
         metadata: Mapping[str, str],
         key: str,
     ) -> Checkout:
-        """A hosted page on which the customer buys and saves the card; the payment gets an invoice of its own."""
+        """A hosted page on which the customer buys and saves the card; the payment gets its own invoice."""
         ...
 
     async def fetch_checkout(self, checkout_id: str) -> Checkout: ...
@@ -175,7 +175,7 @@ class Processor(Protocol):
         ...
 
     async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
-        """Charge the card. Raises Declined; what needs the owner's confirmation is told by `payment_state`."""
+        """Charge the card. Raises Declined; `payment_state` says if the owner must confirm."""
         ...
 
     async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice: ...

@@ -49,7 +49,7 @@ stripe.enable_telemetry = False  # it would write an id into the home folder and
 SIGNATURE_TOLERANCE_MS = 300_000
 PAGE = 100
 _KEY_MARK: Final = "farebox_key"
-"""Name in an invoice's metadata of the key it was made under: how it is found where the answer was lost for good."""
+"""The name, in an invoice's metadata, of the key it was created under: how it is found if the response was lost."""
 _TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 
 _Method = Callable[..., Awaitable[Any]]
@@ -57,8 +57,8 @@ _Marked = TypeVar("_Marked", ProcessorInvoice, Checkout, ProcessorRefund)
 
 
 class StripeProcessor:
-    """One Stripe account, for one installation of Farebox: its id is in every key and on every object that is made, and
-    what says another is read as nobody's. `http_client` takes the place of our own, for tests."""
+    """One Stripe account, for one installation of Farebox: its ID is in every key and on every object that is created,
+    and objects with another ID are ignored. `http_client` replaces our own, for tests."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class StripeProcessor:
     async def open_invoice(
         self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
-        """Three steps, each under a key of its own: a repeat goes on where the first broke off."""
+        """Three steps, each under its own key: a repeat continues where the first broke off."""
         key = self._key(key)
         charged, notes = split_lines(lines)
         params = {
@@ -243,7 +243,7 @@ class StripeProcessor:
         return await self.fetch_invoice(invoice_id)
 
     async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
-        """Where the owner has to confirm the payment, on session or off, that is told by `payment_state`."""
+        """If the owner has to confirm the payment, on session or off, `payment_state` says so."""
         params = {"payment_method": card_id, "off_session": not on_session}
         try:
             await _ask(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
@@ -266,7 +266,7 @@ class StripeProcessor:
         return self._ours(read_invoice(await _ask(self._v1.invoices.retrieve_async, invoice_id, params)))
 
     async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
-        """A draft is deleted: it cannot be voided. One whose payment is under way is returned as it is too."""
+        """A draft is deleted: it cannot be voided. One whose payment is in progress is returned unchanged too."""
         found = await self.fetch_invoice(invoice_id)
         try:
             if found.state == "draft":
@@ -282,7 +282,7 @@ class StripeProcessor:
         return found if found.state in ("paid", "void") else await self.fetch_invoice(invoice_id)
 
     async def invoices(self, *, since: int, customer_id: str | None = None) -> AsyncIterator[ProcessorInvoice]:
-        """Of an open one of ours the payment is asked for by itself: Stripe does not show it in a list."""
+        """For an open one of ours the payment is fetched separately: Stripe does not show it in a list."""
         params: dict[str, Any] = {"created": {"gte": since // 1000}, "expand": ["data.payments"]}
         if customer_id is not None:
             params["customer"] = customer_id
@@ -326,7 +326,7 @@ class StripeProcessor:
     def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
         """The signature is checked by the SDK, its time against `at`."""
         if not signature.isascii():  # the SDK's comparison raises a TypeError
-            raise InvalidSignature("the webhook's signature is none")
+            raise InvalidSignature("the webhook has no valid signature")
         try:
             text = body.decode()
             stripe.WebhookSignature.verify_header(text, signature, self._webhook_secret)
@@ -353,7 +353,7 @@ async def _ask(method: _Method, *arguments: Any, key: str | None = None, charges
             raise
         raise ProcessorRefused(declined.message, declined.code) from declined
     if "object" not in answer:
-        raise ProcessorUnavailable("Stripe gave no usable answer: it is no object of Stripe's")
+        raise ProcessorUnavailable("Stripe returned no usable response: it is not a Stripe object")
     return answer
 
 
@@ -389,7 +389,7 @@ def _translated_errors() -> Iterator[None]:
         raise ProcessorRefused("the secret key may not do this at Stripe", "permission") from error
     except (stripe.StripeError, AttributeError) as error:  # the SDK trips over JSON that a proxy answers with
         where = f"HTTP {getattr(error, 'http_status', None)}, request {getattr(error, 'request_id', None)}"
-        raise ProcessorUnavailable(f"Stripe gave no usable answer ({type(error).__name__}, {where})") from error
+        raise ProcessorUnavailable(f"Stripe returned no usable response ({type(error).__name__}, {where})") from error
 
 
 def _error_of(error: stripe.StripeError) -> Mapping[str, Any]:

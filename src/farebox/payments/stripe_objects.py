@@ -22,7 +22,7 @@ from farebox.payments.processor import (
 Json: TypeAlias = Mapping[str, Any]
 
 PAYMENT_OF_INVOICE = "payments.data.payment.payment_intent"
-"""What has to be expanded in an invoice so that `read_invoice` sees what became of its payment."""
+"""What has to be expanded in an invoice so that `read_invoice` sees the state of its payment."""
 
 AUTHENTICATION = "authentication_required"
 AUTHENTICATION_CODES = frozenset({AUTHENTICATION, "invoice_payment_intent_requires_action"})
@@ -61,7 +61,7 @@ _DISPUTE_STATES: Final[Mapping[str, Literal["inquiry", "inquiry_closed", "open",
 
 @dataclass(frozen=True, slots=True)
 class _Payment:
-    """What became of an invoice's payment."""
+    """The state of an invoice's payment."""
 
     state: PaymentState = "none"
     intent_id: str | None = None
@@ -72,7 +72,7 @@ class _Payment:
 
 
 def read_invoice(invoice: Json) -> ProcessorInvoice:
-    """An invoice, with PAYMENT_OF_INVOICE expanded or not. Without, an unpaid one's payment is told as `none`."""
+    """An invoice, with PAYMENT_OF_INVOICE expanded or not. If not, an unpaid one's payment is `none`."""
     state: InvoiceState = "void" if invoice.get("deleted") else _INVOICE_STATES[invoice["status"]]
     payment = _payment(invoice, state)
     return ProcessorInvoice(

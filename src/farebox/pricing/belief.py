@@ -10,7 +10,7 @@ from farebox.pricing.window import WINDOW_UNKNOWN, context_window
 from farebox.usage import AbsurdUsage, Usage
 
 UNKNOWN_MARGIN = 4
-"""Where window or ceiling of a model are assumed rather than known, they are believed to be so many times larger."""
+"""If a model's window or ceiling is assumed rather than known, it is taken to be this many times larger."""
 
 
 def check_possible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estimate) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from farebox.pricing.model import ModelPrice
 
 OUTPUT_UNKNOWN = 131_072
-"""Assumed of a model about which nothing is known."""
+"""Assumed for an unknown model."""
 
 OUTPUT_MAX: Mapping[str, int] = MappingProxyType(
     {
@@ -137,8 +137,8 @@ def hides_reasoning(model: str) -> bool:
 
 @lru_cache(4096)
 def ignores_limit(model: str, *, old_field: bool) -> bool:
-    """Whether the model's reasoning goes on above the request's output limit. `old_field`: the limit is only in
-    `max_tokens`, which OpenAI's reasoning models do not take for their reasoning."""
+    """Whether the model's reasoning may exceed the request's output limit. `old_field`: the limit is only in
+    `max_tokens`, which OpenAI's reasoning models do not apply to their reasoning."""
     return longest_prefix(UNLIMITED_REASONING, family_name(model)) in ({"always", "old"} if old_field else {"always"})
 
 

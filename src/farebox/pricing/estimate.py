@@ -28,7 +28,7 @@ TOOL_TOKENS = 64
 """Allowed for each tool; its JSON is part of the text already."""
 
 TOOLS_TOKENS = 1_600
-"""Allowed once where there are tools: the hidden instructions (804 published) and one built-in tool (735)."""
+"""Allowed once if there are tools: the hidden instructions (804 published) and one built-in tool (735)."""
 
 CALL_TOKENS = {"": 128, "grok": 1_024}
 """Allowed once for each call, by the beginning of the model's name: the template's own text and hidden prompts."""
@@ -157,7 +157,7 @@ def _reach(demand: Demand, inputs: _Inputs) -> int:
 
 
 def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
-    """The highest rate of these meters that a call of so many input tokens can meet; 0 where none has a price."""
+    """The highest rate of these meters that a call with this many input tokens can meet; 0 if none has a price."""
     highest = 0
     for rate in price.rates:
         if rate.meter in meters:

@@ -15,7 +15,7 @@ USES_KEPT = 200
 """Observations of one account's uses of one tool at one provider: the latest."""
 ACCOUNTS_KEPT = 500
 ACCOUNTS_MIN = 3
-"""From so many accounts on, what is usual with them counts for all."""
+"""From this many accounts on, what is usual among them applies to all."""
 BYTES_PER_TOKEN = 4
 """Of the request's own text, roughly: what is above it is taken for what tools brought in."""
 
@@ -36,7 +36,7 @@ class _Uses:
             del self._ordered[bisect_left(self._ordered, self._latest.popleft())]
 
     def level(self, percentile: int) -> int:
-        """What so many of a hundred uses do not exceed."""
+        """This percentile of the uses."""
         return self._ordered[min(len(self._ordered) - 1, len(self._ordered) * percentile // 100)]
 
 
@@ -48,7 +48,7 @@ class Learned:
         self._uses: dict[tuple[str, str], OrderedDict[str, _Uses]] = {}
 
     def keep_size(self, account_id: str, provider: str, reference: str, tokens: int) -> None:
-        """An answer can be referred to from now on: input and output of its call together are what it stands for."""
+        """A response can be referred to from now on: its size is the input and output of its call together."""
         key = (account_id, provider, reference)
         self._sizes[key] = tokens
         self._sizes.move_to_end(key)
@@ -56,7 +56,7 @@ class Learned:
             self._sizes.popitem(last=False)
 
     def size(self, account_id: str, provider: str, reference: str) -> int | None:
-        """Tokens that the reference stands for; None where it did not pass through here for this account."""
+        """Tokens that the reference stands for; None if it did not pass through here for this account."""
         key = (account_id, provider, reference)
         tokens = self._sizes.get(key)
         if tokens is not None:
@@ -64,7 +64,7 @@ class Learned:
         return tokens
 
     def learn_use(self, account_id: str, provider: str, kind: str, tokens: int) -> None:
-        """A call's uses of a tool brought in so many tokens each."""
+        """Each of a call's uses of a tool brought in this many tokens."""
         accounts = self._uses.setdefault((provider, kind), OrderedDict())
         accounts.setdefault(account_id, _Uses()).add(tokens)
         accounts.move_to_end(account_id)
@@ -72,9 +72,8 @@ class Learned:
             accounts.popitem(last=False)
 
     def per_use(self, account_id: str, provider: str, kind: str, percentile: int) -> int:
-        """So much, or less, one use brought in, in that percentage of the account's own calls, and of the calls of an
-        account in the middle of all: what a few others bring in does not raise anybody's holds. 0 where there were
-        none."""
+        """The given percentile of what one use brought in, over the account's own calls, or over those of the median
+        account if higher: what a few others bring in does not raise anybody's holds. 0 if there were none."""
         accounts = self._uses.get((provider, kind))
         if not accounts:
             return 0
@@ -85,7 +84,7 @@ class Learned:
 
 
 def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:
-    """Take from a whole answer, and the provider's own figures, what later holds can be made of."""
+    """Learn from a complete response, and the provider's own figures, what later holds can be based on."""
     read = int(usage.get("input_tokens", 0))
     if reference and not demand.cuts_input:
         learned.keep_size(account_id, provider, reference, read + int(usage.get("output_tokens", 0)))

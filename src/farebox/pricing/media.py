@@ -21,11 +21,12 @@ UNSEEN_AUDIO_SECONDS = 4 * 3600
 """Of a recording given by URL or id, where the model is billed by the second: no provider takes a longer one."""
 
 SPEECH_TOKENS_PER_MINUTE: Mapping[str, int] = MappingProxyType({"": 1_500, "gpt-": 1_250})
-"""Of generated sound. OpenAI gives 0.015 USD a minute for what costs 12 USD a million tokens (a published bill for 268
-seconds comes to 1,207 a minute); Google gives 25 a second, and of the others nothing is known."""
+"""Tokens per minute of generated audio. OpenAI states 0.015 USD per minute for what costs 12 USD per million tokens (a
+published bill for 268 seconds amounts to 1,207 per minute); Google states 25 per second, and for the others nothing is
+known."""
 
 _IMAGE_SIDE_MAX = 100_000
-"""Pixels; a larger figure from the request is not believed. No provider takes a tenth of it."""
+"""Pixels; a larger figure in the request is ignored. No provider accepts a tenth of it."""
 
 _Rule: TypeAlias = Callable[[ImageInput], int]
 
@@ -44,7 +45,7 @@ def audio_usage(price: ModelPrice, seconds: int) -> dict[str, Quantity]:
 
 
 def speech_tokens(model: str, seconds: Quantity) -> int:
-    """The tokens that so many seconds of generated sound are."""
+    """The tokens of this many seconds of generated audio."""
     return math.ceil(seconds * (longest_prefix(SPEECH_TOKENS_PER_MINUTE, family_name(model)) or 0) / 60)
 
 
@@ -125,7 +126,7 @@ def _flat(tokens: int) -> _Rule:
 
 
 def _unknown_model(image: ImageInput) -> int:
-    """The dearest of the open vision models: 6,500 for any image, or patches of 28 pixels, 16,384 at most."""
+    """The most expensive of the open vision models: 6,500 for any image, or patches of 28 pixels, 16,384 at most."""
     size = _size(image)
     return 16_384 if size is None else min(16_384, max(6_500, _squares(*size, 28)))
 

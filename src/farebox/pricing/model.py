@@ -43,11 +43,11 @@ class ModelPrice:
     output_max: int | None = None
     """Most output tokens the model produces in one answer, where known."""
     audio_seconds_min: int = 0
-    """Audio is billed as at least so many seconds, where there is any (Groq's transcription)."""
+    """Audio is billed as at least this many seconds, if there is any (Groq's transcription)."""
     bounded: bool = False
     """Whether this is no price, but the most that the call is let cost: what it does cost, the answer states."""
     unknown: tuple[str, ...] = field(default=(), compare=False)
-    """What was asked of the price (`service_tier=turbo`) that nobody knows the price of: this is the standard one."""
+    """The requested variant (`service_tier=turbo`) that has no known price: this is the standard price."""
 
     @property
     def is_own(self) -> bool:

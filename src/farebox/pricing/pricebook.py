@@ -43,7 +43,7 @@ class OwnPrice:
 
 @dataclass(frozen=True, slots=True)
 class OwnMarkup:
-    """A markup that the operator set. None, of account, provider or model, stands for any."""
+    """A markup set by the operator. None, for account, provider or model, means any."""
 
     markup_id: str
     account_id: str | None
@@ -141,7 +141,7 @@ class PriceBook:
         return sorted(name for name in names if self.find(account_id, provider, name, at_ms) is not None)
 
     def may_be_free(self, account_id: str, provider: str | None) -> bool:
-        """Whether the operator lets the account have anything of this provider, or of any, for nothing."""
+        """Whether the operator gives the account anything of this provider, or of any, for free."""
         return any(
             row.account_id in (None, account_id) and provider in (None, row.provider) and self._has_zero(row)
             for row in self._own

@@ -32,8 +32,8 @@ _OURS: dict[str, dict[str, Any]] = {
         "dimensions": {"family": "images", "direction": "output"},
     },
 }
-"""Units that providers bill by and genai-prices does not know: what OpenAI keeps in its cache for twelve hours, and
-pictures of DALL·E, each counted as so many of the standard size and quality."""
+"""Units that providers bill by and genai-prices does not know: OpenAI's 12-hour cache, and images of DALL·E, each
+counted as a number of images of the standard size and quality."""
 
 UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"

@@ -172,7 +172,7 @@ def prices_of(rates: Mapping[str, RateText]) -> dict[str, Price]:
 
 
 def multiple(price: Price, times: Decimal) -> Price:
-    """The price so many times, in each of its tiers."""
+    """The price multiplied, in each of its tiers."""
     if isinstance(price, Decimal):
         return price * times
     return TieredPrices(base=price.base * times, tiers=[Tier(tier.start, tier.price * times) for tier in price.tiers])
@@ -192,9 +192,9 @@ def _number(text: str) -> Decimal:
     except ArithmeticError:
         number = Decimal("NaN")
     if not number.is_finite() or number < 0:
-        raise InvalidPrice(f"{text!r} is no amount: write it as 12.34")
+        raise InvalidPrice(f"{text!r} is not an amount: write it as 12.34")
     if number > _USD_MAX or number.as_tuple().exponent < -_DECIMALS_MAX:  # type: ignore[operator]  # it is finite
-        raise InvalidPrice(f"{text[:40]!r} is no price: above a million dollars, or of more than 18 decimals")
+        raise InvalidPrice(f"{text[:40]!r} is not a price: above a million dollars, or of more than 18 decimals")
     return number
 
 

@@ -79,7 +79,7 @@ class Outside(msgspec.Struct, frozen=True, gc=False):
     windows: int = 0
     """How often the whole context window is read."""
     known: int = 0
-    """Tokens of ids whose size is known; they fit into the windows, where there are any."""
+    """Tokens of IDs whose size is known; they fit into the windows, if there are any."""
     learned: int = 0
     """Tokens that uses of learned kinds bring in."""
 
@@ -100,9 +100,9 @@ def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, _, rule = (word.strip() for word in part.partition("="))
         if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no kind of unseen input: use {', '.join(KINDS)}")
+            raise ValueError(f"{kind!r} is not a kind of unseen input: use {', '.join(KINDS)}")
         if rule not in get_args(Rule):
-            raise ValueError(f"{rule!r} is no rule for {kind}: use {', '.join(get_args(Rule))}")
+            raise ValueError(f"{rule!r} is not a rule for {kind}: use {', '.join(get_args(Rule))}")
         if rule == "learned" and kind not in TOOLS:
             raise ValueError(f"{kind} cannot be learned, only tools can: {', '.join(sorted(TOOLS))}")
         of[kind] = cast(Rule, rule)
@@ -163,8 +163,8 @@ def passes_max(demand: Demand) -> int | None:
 
 
 def untold(demand: Demand, *, input_told: bool) -> bool:
-    """Whether only the end of an answer tells what it costs beside its text: what a request does not show, what tools
-    bring in and further models take. `input_told`: whether the provider has told the input by now."""
+    """Whether only the end of a response tells what it costs besides its text: input that the request does not show,
+    what tools bring in, and additional models. `input_told`: whether the provider has reported the input by now."""
     if demand.further_models:
         return True
     return any(

@@ -10,8 +10,8 @@ WINDOW_ROUNDING = 105
 
 
 def context_window(price: ModelPrice) -> int:
-    """Tokens that the model reads at most, for one answer. Where a dearer tier begins at the listed window or above it,
-    the model has a larger one too (Claude Sonnet 4.5: 200,000, and 1,000,000 on request)."""
+    """The most tokens that the model reads for one response. If a more expensive tier begins at the listed window or
+    above it, the model has a larger one too (Claude Sonnet 4.5: 200,000, and 1,000,000 on request)."""
     listed = price.context_window
     if listed is None:
         return WINDOW_UNKNOWN

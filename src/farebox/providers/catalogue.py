@@ -25,7 +25,7 @@ from farebox.providers.formats.tools import RESEARCH
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
 
 CALLER_KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
-"""Request headers in which a caller can bring a provider key of their own."""
+"""Request headers in which a caller can send its own provider key."""
 CALLER_KEY_QUERY: Final = "key"
 """The query parameter in which Google also takes a key."""
 
@@ -36,7 +36,7 @@ class Plain(Enum):
     FREE = "free"
     """Costs nothing: lists of models, counting of tokens, moderation."""
     UNMETERED = "unmetered"
-    """Costs what Farebox cannot tell: only for callers with a provider key of their own."""
+    """Its cost is unknown to Farebox: only for callers with their own provider key."""
 
 
 FREE: Final = Plain.FREE
@@ -56,7 +56,7 @@ class Provider:
     slug: str
     name: str
     base_url: str
-    """No slash at its end. `{account}` stands for the operator's account at the provider."""
+    """Without a trailing slash. `{account}` stands for the operator's account at the provider."""
     routes: tuple[Route, ...]
     """Method, canonical path, metering; the first that matches counts."""
     moves: tuple[Move, ...] = ()
@@ -74,7 +74,7 @@ class Provider:
     aliases: tuple[str, ...] = ()
     """Other names in `provider/model`."""
     stops_when_left: bool = False
-    """A stream whose reader hangs up is not generated, or billed, any further. The others go on, or nobody knows
+    """A stream whose reader hangs up is neither generated nor billed any further. The others continue, or it is unknown
     (openrouter.ai/docs/api-reference/streaming, "Stream Cancellation")."""
 
 
@@ -339,7 +339,7 @@ _DOTTED: Final = re.compile(r"(?<=\d)\.(?=\d)")
 
 
 def provider_of(slug: str) -> Provider | None:
-    """The provider of a URL's slug, or of an alias such as `xai`; None where there is none."""
+    """The provider of a URL's slug, or of an alias such as `xai`; None if there is none."""
     return _BY_NAME.get(slug)
 
 

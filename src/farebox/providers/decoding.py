@@ -31,14 +31,14 @@ class _Decoded:
         self._taken = 0
 
     async def chunk(self) -> bytes | None:
-        """The next bytes. Raises UpstreamFailed, also where they are not what they are said to be, or a bomb."""
+        """The next bytes. Raises UpstreamFailed, also if they are not in the declared coding, or are a bomb."""
         while True:
             try:
                 piece = next(self._pieces, None)
             except BrokenCoding as error:
-                raise UpstreamFailed("the answer could not be decoded", sent=True, cause="protocol") from error
+                raise UpstreamFailed("the response could not be decoded", sent=True, cause="protocol") from error
             except TooLarge as error:
-                words = f"the answer grows to more than {RATIO_MAX} times its size"
+                words = f"the response grows to more than {RATIO_MAX} times its size"
                 raise UpstreamFailed(words, sent=True, cause="protocol") from error
             if piece:
                 return piece
@@ -59,6 +59,6 @@ class _Decoded:
                 self._decoder.close()
             except BrokenCoding as error:
                 raise UpstreamFailed(
-                    "the answer broke off in the middle of its encoding", sent=True, cause="cut"
+                    "the response broke off in the middle of its encoding", sent=True, cause="cut"
                 ) from error
         return False

@@ -30,7 +30,7 @@ class Outline(msgspec.Struct, frozen=True):
 
     small: bytes
     mark: bytes
-    """What the strings begin with that stand for values; their number follows."""
+    """Prefix of the placeholder strings; their number follows."""
     spans: tuple[tuple[int, int], ...]
     long_cache: bool = False
     """Whether `12h` is anywhere in the body: see `calls.tiers`."""
@@ -40,9 +40,9 @@ def outline_of(body: bytes) -> Outline:
     """Raises InvalidRequest where the body is no object, and TooComplex where that would not be small."""
     top = bodies.fields(body)
     if len(top) > FIELDS_MAX:
-        raise TooComplex(f"The body has more than {FIELDS_MAX:,} fields at its outermost level.")
+        raise TooComplex(f"The body has more than {FIELDS_MAX:,} top-level fields.")
     if sum(map(len, top)) > _NAMES_BYTES_MAX:
-        raise TooComplex(f"The names of the body's fields are longer than {_NAMES_BYTES_MAX:,} bytes together.")
+        raise TooComplex(f"The body's field names exceed {_NAMES_BYTES_MAX:,} bytes together.")
     mark, at = _mark(body), 0
     spans: list[tuple[int, int]] = []
     small: dict[str, msgspec.Raw | str] = {}

@@ -169,7 +169,7 @@ class Scrubbed:
         await self._answer.close()
 
     def _rest(self) -> bytes:
-        """What was kept back. If that is much, the answer ends in the midst of the key."""
+        """What was kept back. If that is much, the response ends in the middle of the key."""
         rest, self._kept = self._kept, b""
         return rest if len(rest) < KEY_MIN else b"*" * len(rest)
 

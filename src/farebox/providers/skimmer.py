@@ -39,7 +39,7 @@ class Skimmer:
         self._in_string = self._is_text = self._dropping = self._escaped = self._numbers = self._over = False
         self._next = _LOGPROBS_BYTES
         self._start = 0
-        """Where in `_out` the string under way begins."""
+        """Where in `_out` the current string begins."""
         self.size = 0
         self.dropped = 0
         """Bytes of encoded data and of numbers."""
@@ -112,7 +112,7 @@ class Skimmer:
             self._is_text = True
 
     def _closing(self, piece: bytes) -> int:
-        """Where the string under way ends, or -1."""
+        """Where the current string ends, or -1."""
         at = piece.find(b'"')
         while at >= 0 and _escaped(piece, at, self._escaped):
             at = piece.find(b'"', at + 1)
@@ -143,7 +143,7 @@ class Skimmer:
 
 
 def _escaped(piece: bytes, at: int, before: bool) -> bool:
-    """Whether an odd number of backslashes stands before `at`; `before` is the same of where the piece begins."""
+    """Whether an odd number of backslashes precedes `at`; `before` is the same for where the piece begins."""
     start = at
     while start and piece[start - 1] == 0x5C:
         start -= 1

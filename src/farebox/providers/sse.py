@@ -21,7 +21,7 @@ class LineCutter:
         self._partial = bytearray()
         self._cr = False
         self.long = False
-        """The line under way is too long to be kept: its pieces are returned as they come, its end as a last one."""
+        """The current line is too long to be kept: its pieces are returned as they arrive, its end as a last one."""
 
     def push(self, chunk: bytes) -> tuple[bytes, list[bytes]]:
         """Take the next bytes. Returns the LF that belongs to a CR returned before, or nothing; then what is whole.

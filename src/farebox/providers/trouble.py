@@ -92,8 +92,8 @@ _DEEPEST: Final = 4
 
 
 def trouble_of(status: int, body: bytes) -> Trouble | None:
-    """What the error says of the key; None where it is about the request, or about nothing that is known. `status` is
-    that of the answer, or 200 where the error is in the body of a good one."""
+    """What the error says about the key; None if it is about the request, or unknown. `status` is that of the response,
+    or 200 if the error is in the body of a successful one."""
     words, numbers, messages = _read(body)
     code = next((word for word in words if word.lower() in _CREDIT or word.lower() in _KEY), "")
     message = messages[0] if messages else ""
@@ -145,7 +145,7 @@ def _read(body: bytes) -> tuple[list[str], list[str], list[str]]:
 
 
 def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """The fields of an error that tell what it is, in whichever nesting a provider has them."""
+    """The fields of an error that identify it, in whichever nesting a provider has them."""
     if isinstance(found, list) and depth:
         for item in found[:8]:
             yield from _fields(item, depth - 1)

@@ -49,7 +49,7 @@ class UpstreamFailed(Exception):
 
 
 class Sending(msgspec.Struct):
-    """How far a request has come, for whoever breaks off the wait for its answer."""
+    """How far a request has come, for whoever abandons the wait for its response."""
 
     whole: bool = False
     """All of it had been handed to the network when the wait was broken off: the provider may be at work on it."""
@@ -76,7 +76,7 @@ class UpstreamResponse(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the answer; where it has not ended, the connection is dropped and the provider notices."""
+        """Release the response; if it has not ended, the connection is dropped and the provider notices."""
         ...
 
 
@@ -92,7 +92,7 @@ class Upstream(Protocol):
         ...
 
     def count(self, cause: Cause) -> None:
-        """Count a failure that only the caller knows of, such as a wait that was given up."""
+        """Count a failure that only the caller knows of, such as an abandoned wait."""
         ...
 
     async def close(self) -> None: ...

@@ -63,7 +63,7 @@ class Configuration:
         self._tokens: dict[str, AccessToken] = {}
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._no_gateways: dict[tuple[str, str], None] = {}
-        """What was asked for and is not there: browsers ask, and anybody may."""
+        """Cached misses: browsers ask, and anyone may."""
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -74,7 +74,7 @@ class Configuration:
     async def load(
         cls, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None
     ) -> "Configuration":
-        """As it stands in the database now."""
+        """As it is in the database now."""
         configuration = cls(database, vault, clock, demo_url=demo_url)
         await configuration.forget()
         return configuration
@@ -112,7 +112,7 @@ class Configuration:
         return Caller(email, found[1], frozenset(Permission))
 
     async def gateway(self, account_id: str, gateway_id: str, *, create: bool = True) -> GatewayConfig | None:
-        """The gateway's configuration, or None. `default` comes into being on first use, where `create`."""
+        """The gateway's configuration, or None. `default` is created on first use, if `create`."""
         key = (account_id, gateway_id)
         config = self._gateways.get(key)
         makes = create and gateway_id == DEFAULT_GATEWAY
@@ -203,7 +203,7 @@ def price_book(
 
 
 def _supplement(text: str) -> Supplement:
-    """The loaded one. It was checked when it was loaded; a release that reads it differently goes on with its own."""
+    """The loaded one. It was checked when it was loaded; a release that reads it differently keeps using its own."""
     if not text:
         return shipped()
     try:

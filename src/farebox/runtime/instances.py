@@ -22,7 +22,7 @@ from farebox.storage.instances import fence, list_instances, note_seen, remove_i
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 NO_ROW = -1
-"""Stands for what an owner of holds has written that has no row."""
+"""Represents what an owner of holds without a row has written."""
 SEEN_TIMES = 6
 """How often a process is seen in the time after which it would be taken for dead."""
 
@@ -140,6 +140,6 @@ async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, in
 
 
 def _fenced(connection: Connection, instance_id: str) -> list[OpenHold] | None:
-    """Declare a process dead: all the holds that it has left open, and it can make no more. None where a batch of it is
-    under way. A process that lives connects anew, and what it then holds is not among these."""
+    """Declare a process dead; returns all the holds that it has left open, and it can create no more. None if a batch
+    of it is in progress. A live process reconnects, and what it then holds is not among these."""
     return holds_of(connection, instance_id) if fence(connection, instance_id) else None

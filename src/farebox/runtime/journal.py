@@ -69,7 +69,7 @@ class Journal:
             log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
 
     async def prove(self) -> None:
-        """Raises JournalUnwritable where there is no room for a line."""
+        """Raises JournalUnwritable if there is no room for a line."""
         await self._noting(self._files.prove())
 
     async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
@@ -81,9 +81,9 @@ class Journal:
         self.unwritable = None
 
     def remember(self, entry: Entry) -> bool:
-        """Keep the end of a call in memory, without its bodies, where it can be kept nowhere else: it is posted like
-        the others. False: so many are kept that this one is not. With the process they are lost, and their holds are
-        resolved as those of calls in doubt."""
+        """Keep the end of a call in memory, without its bodies, if it can be kept nowhere else: it is posted like the
+        others. False: there are too many already. If the process dies they are lost, and their holds are resolved as
+        calls in doubt."""
         if len(self._remembered) >= REMEMBERED_MAX:
             return False
         self._remembered.append(replace(entry, call=replace(entry.call, request_body=None, response_body=None)))

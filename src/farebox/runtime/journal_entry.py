@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def command(self) -> Settle | Release | None:
-        """What the ledger is told: the same again whenever it is sent, so that a repeat finds its own work."""
+        """The commands for the ledger: the same whenever they are sent, so that a repeat finds its own work."""
         account_id, hold_id, record = self.call.account_id, self.call.log_id, JournaledCall(self.call, self.receipt)
         if self.ends == "settle":
             return Settle(

@@ -7,7 +7,7 @@ from farebox.runtime.services import Services
 from farebox.storage.leases import drop_lease, finish_lease, take_lease
 
 LEASE_MS = 15 * 60_000
-"""Longer than such a job takes. One that takes longer may be begun a second time, so it has to bear that."""
+"""Longer than such a job takes. One that takes longer may be started a second time, so it has to tolerate that."""
 RETRY_MS = 60_000
 """After a failure, at the earliest."""
 
@@ -21,7 +21,8 @@ async def run_exclusive(
     lease_ms: int = LEASE_MS,
     retry_ms: int = RETRY_MS,
 ) -> bool:
-    """Run the job if it is due, counted from when it was last finished, and nobody else is at it; whether it ran."""
+    """Run the job if it is due, counted from when it last finished, and nobody else is running it; returns whether it
+    ran."""
     take = partial(
         take_lease,
         name=name,

@@ -39,7 +39,7 @@ def raise_alarm(services: Services, kind: str, about: str, **content: str | int)
 
 
 def _text(text: str) -> str:
-    """What databases, logs and terminals take, whoever wrote it: one alarm that cannot be kept would keep back all."""
+    """What databases, logs and terminals accept, whoever wrote it: one that cannot be stored would hold back all."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:TEXT_MAX])
 
 

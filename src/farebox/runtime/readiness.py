@@ -14,7 +14,7 @@ from farebox.storage.journal_files import JournalUnwritable
 from farebox.storage.sql import DatabaseSlow, DatabaseUnavailable
 
 FRESH_SECONDS = 1.0
-"""How old an answer may be; that all is well is looked at anew where a read or write has failed since."""
+"""How old an answer may be; `ok` is checked again if a read or write has failed since."""
 WAIT_SECONDS = 2.0
 """Longest wait for one."""
 
@@ -55,7 +55,7 @@ class Readiness:
             if not done:
                 # What the last look found stands until the next one has found something else.
                 trouble = self._database.held_up or self._trouble
-                slow = DatabaseSlow("the database does not answer in time")
+                slow = DatabaseSlow("the database does not respond in time")
                 return Found(trouble or slow, self._journal_state())
         return Found(self._trouble, self._journal_state())
 

@@ -52,13 +52,13 @@ class Services:
     readiness: Readiness = field(init=False)
     """Whether calls can be served."""
     tasks: Tasks = field(default_factory=Tasks)
-    """Charges that go on when their caller has gone."""
+    """Charges that continue when their caller has gone."""
     learned: Learned = field(default_factory=Learned)
     """Sizes of input that requests do not show, from the answers that passed."""
     unseen_rules: Rules = field(default_factory=Rules)
     """What is held for such input, by kind."""
     journal: Journal | None = None
-    """Where the ends of calls are kept while the database is away; None where no calls are served."""
+    """Where the ends of calls are kept during a database outage; None where no calls are served."""
     alarms: Alarms = field(default_factory=Alarms)
     """Operator alarms that are not durable yet."""
     helpers: Pool = field(default_factory=Pool)
@@ -72,9 +72,9 @@ class Services:
     logged: LoggedBytes = field(default_factory=LoggedBytes)
     """Counts the bytes of large bodies that the log keeps, by account."""
     jobs: Jobs = field(default_factory=Jobs)
-    """What runs beside the calls: how often each was begun again, and which hang."""
+    """Background jobs: how often each was restarted, and which hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)
-    """Counts what is dear and therefore rationed (http.quotas)."""
+    """Counts operations that are rate-limited because they are expensive (http.quotas)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""
 
@@ -82,13 +82,13 @@ class Services:
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
 
     metrics: Metrics = field(default_factory=Metrics)
-    """Counts what happens, for whoever watches over the server."""
+    """Counts what happens, for metrics."""
     unpaid: Unpaid = field(default_factory=Unpaid)
     """What accounts leave unpaid by giving calls up."""
 
 
 def processor_of(services: Services) -> Processor:
-    """The payment processor. Raises Problem(PAYMENTS_OFF) where there is none."""
+    """The payment processor. Raises Problem(PAYMENTS_OFF) if there is none."""
     if services.processor is None:
         raise Problem(PAYMENTS_OFF, "Payments are switched off on this server.")
     return services.processor

@@ -27,7 +27,7 @@ class Tasks:
         return key in self._running
 
     async def drain(self, seconds: float) -> None:
-        """Wait for everything that runs, at most so long; what runs then is cut off, as by a crash."""
+        """Wait for everything that runs, at most this long; what still runs then is cut off, as by a crash."""
         if self._running:
             _, late = await asyncio.wait(list(self._running.values()), timeout=seconds)
             for task in late:

@@ -22,7 +22,7 @@ def warn_if_unusual(log_id: str, verdict: Verdict, *, overrun: bool) -> None:
 
 
 def notes_of(verdict: Verdict) -> tuple[str, ...]:
-    """What the receipt says of an unusual verdict."""
+    """What the receipt says about an unusual verdict."""
     notes: tuple[str, ...] = ()
     if verdict.late:
         notes = ("the hold had expired before the charge",)

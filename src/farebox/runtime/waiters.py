@@ -18,7 +18,7 @@ class Waiters:
         self._look_seconds = look_seconds
 
     async def wait(self, account_id: str, seconds: float) -> bool:
-        """Wait until it is worth trying again, at most so long. Whether it is; False: the time is up."""
+        """Wait until it is worth trying again, at most this long. Returns whether it is; False: time is up."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(account_id, set())
         waiting.add(future)

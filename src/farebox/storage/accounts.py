@@ -9,7 +9,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 def add_account(connection: Connection, account_id: str, name: str, at: int, buckets: int = 1) -> Account:
-    """Create an account with an empty balance, in one of so many buckets."""
+    """Create an account with an empty balance, in one of this many buckets."""
     account = Account(account_id, bucket_of(account_id, buckets), name, at)
     connection.execute(
         "INSERT INTO accounts (account_id, bucket, name, created_at) VALUES (?, ?, ?, ?)",
@@ -47,7 +47,7 @@ def count_accounts(connection: Connection) -> int:
 
 
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
-    """What the account has, or None where there is no such account."""
+    """The account's balance, or None if there is no such account."""
     found = row(
         connection,
         "SELECT b.posted, b.held FROM accounts a "
@@ -58,7 +58,7 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
 
 
 def read_owed(connection: Connection, account_id: str) -> int:
-    """What was taken back from the account beyond what it had left, in nano-dollars; 0 where there is none."""
+    """What was taken back from the account beyond what it had left, in nano-dollars; 0 if there is none."""
     found = row(
         connection,
         "SELECT b.owed FROM accounts a "

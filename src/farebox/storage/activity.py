@@ -26,7 +26,7 @@ class Activity:
     done: Mapping[tuple[str, str], Counter]
 
     def batch(self, size: int, seconds: float, notes: Notes) -> None:
-        """So many were committed together. Raises nothing, like `job`: what is committed has to be told."""
+        """This many were committed together. Raises nothing, like `job`: what is committed has to be reported."""
         try:
             self.batch_size.observe(size)
             self.batch_seconds.observe_seconds(seconds)

@@ -17,7 +17,7 @@ _LOWEST = -(2**31)
 
 
 def bucket_of(account_id: str, buckets: int) -> int:
-    """The bucket of a new account, where accounts are spread over so many."""
+    """The bucket of a new account, if accounts are spread over this many."""
     if account_id == OPERATOR:
         return 0
     return bucket_numbers(buckets)[zlib.crc32(account_id.encode()) % buckets]
@@ -25,7 +25,7 @@ def bucket_of(account_id: str, buckets: int) -> int:
 
 @lru_cache
 def bucket_numbers(buckets: int) -> tuple[int, ...]:
-    """The numbers of so many buckets; the first is 0, and each is the lowest that falls into a shard of its own."""
+    """The numbers of this many buckets; the first is 0, and each is the lowest that falls into its own shard."""
     owner: dict[int, int] = {}
     for number in count():
         owner.setdefault(shard_of(number, buckets), number)
@@ -35,7 +35,7 @@ def bucket_numbers(buckets: int) -> tuple[int, ...]:
 
 
 def shard_of(number: int, shards: int) -> int:
-    """Which of so many equal shards Citus puts the number into."""
+    """Which of this many equal shards Citus puts the number into."""
     return min((hashint4(number) - _LOWEST) // (_HASHES // shards), shards - 1)
 
 

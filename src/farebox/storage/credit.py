@@ -11,7 +11,7 @@ class Credit(msgspec.Struct, frozen=True):
 
     posted: int
     brand: str | None
-    """Of the card that is charged where none is named; None where there is none."""
+    """Of the card that is charged by default; None if there is none."""
     last4: str | None
     amount_cents: int | None
     """Of the auto top-up; None where it is switched off, as with the other fields of it."""
@@ -25,7 +25,7 @@ class Credit(msgspec.Struct, frozen=True):
 
 
 def read_credit(connection: Connection, account_id: str) -> Credit | None:
-    """None where there is no such account."""
+    """None if there is no such account."""
     found = row(
         connection,
         "SELECT b.posted, c.brand, c.last4, r.amount_cents, r.threshold_cents, r.state, r.reason, r.error, "

@@ -24,7 +24,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     top_up_min_cents: int | None = None
     top_up_max_cents: int | None = None
     low_balance_cents: int | None = None
-    """A posted balance below this is told to the owner; 0: never."""
+    """A posted balance below this notifies the owner; 0: never."""
 
 
 # --- customers --------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def put_profile(connection: Connection, account_id: str, profile: Profile, at: i
 
 
 def set_low_balance(connection: Connection, account_id: str, cents: int | None) -> None:
-    """Move the low-balance mark. Where it moves, a balance below it is told again."""
+    """Change the low-balance threshold. If it changes, a balance below it is reported again."""
     nanos = None if cents is None else cents * NANOS_PER_CENT
     connection.execute(
         "UPDATE balances SET low_below = ?, low_told = 0 "

@@ -128,8 +128,8 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
 
 
 def damages_of(connection: Connection) -> list[str]:
-    """What is wrong with the file of a command's connection; empty where it is whole. Of PostgreSQL nothing is known
-    beforehand: who reads a damaged page is told (DatabaseDamaged)."""
+    """What is wrong with the file of a command's connection; empty if it is intact. On PostgreSQL nothing is known
+    beforehand: whoever reads a damaged page gets DatabaseDamaged."""
     return damages(connection) if isinstance(connection, SqliteConnection) else []
 
 

@@ -17,7 +17,7 @@ MAIL = "mailto:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A notice on its way to one place. `next_at` None: delivered, or given up."""
+    """A notice on its way to one endpoint. `next_at` None: delivered, or given up."""
 
     bucket: int
     account_id: str
@@ -36,7 +36,7 @@ _KEY = "bucket = ? AND account_id = ? AND notice_id = ? AND target = ?"
 def add_delivery(
     connection: Connection, bucket: int, account_id: str, notice_id: str, target: str, next_at: int
 ) -> None:
-    """Have the notice delivered there; one that is under way already, or is done, stays as it is."""
+    """Have the notice delivered there; a delivery that is in progress, or done, stays as it is."""
     connection.execute(
         "INSERT INTO deliveries (bucket, account_id, notice_id, target, next_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO NOTHING",
@@ -60,7 +60,7 @@ def due_deliveries(
 
 
 def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | None:
-    """Begin an attempt at the delivery as it was read; None where somebody else has, or it is not due any more."""
+    """Start an attempt at the delivery as it was read; None if somebody else has, or it is no longer due."""
     connection.execute(
         f"UPDATE deliveries SET attempts = attempts + 1, next_at = ? WHERE {_KEY} AND next_at = ? AND attempts = ?",
         (until, *_key(delivery), delivery.next_at, delivery.attempts),
@@ -73,7 +73,8 @@ def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | 
 def finish(
     connection: Connection, claimed: Delivery, *, next_at: int | None, delivered_at: int | None, error: str | None
 ) -> bool:
-    """Write how the attempt ended, unless its lease was over and another has begun; returns whether it was written."""
+    """Record how the attempt ended, unless its lease had expired and another has begun; returns whether it was
+    recorded."""
     connection.execute(
         f"UPDATE deliveries SET next_at = ?, delivered_at = ?, last_error = ? "
         f"WHERE {_KEY} AND next_at = ? AND attempts = ?",

@@ -36,7 +36,7 @@ class CustomerRow:
 
 
 def next_number(connection: Connection, series: str) -> int:
-    """Take the next number of a series: 1, 2, 3 … It is given back if the transaction is undone, so there is no gap."""
+    """Take the next number of a series: 1, 2, 3 … It is returned on rollback, so there is no gap."""
     found = row(
         connection,
         "INSERT INTO series (name, next) VALUES (?, 2) "

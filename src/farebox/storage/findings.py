@@ -29,7 +29,7 @@ _COLUMNS = "finding_id, kind, account_id, payment_id, amount_cents, detail, foun
 
 
 def add_finding(connection: Connection, finding: Finding) -> bool:
-    """Write a finding. Returns whether it is new: not when the same one is open already."""
+    """Write a finding. Returns whether it is new: not if the same one is already open."""
     before = row(connection, "SELECT resolved_at FROM findings WHERE finding_id = ?", (finding.finding_id,))
     connection.execute(
         f"INSERT INTO findings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL) "

@@ -4,7 +4,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 def note_seen(connection: Connection, instance_id: str, at: int) -> None:
-    """The process lives; `at` differs from call to call. A row that others have taken away comes back."""
+    """The process is alive; `at` differs from call to call. A row that others have removed is recreated."""
     connection.execute(
         "INSERT INTO instances (instance_id, started_at, seen_at) VALUES (?, ?, ?) "
         "ON CONFLICT (instance_id) DO UPDATE SET seen_at = excluded.seen_at",
@@ -24,10 +24,10 @@ def count_seen_since(connection: Connection, at: int) -> int:
 
 
 def fence(connection: Connection, instance_id: str) -> bool:
-    """Take from the process the right to make holds in batches; one that lives takes it again by connecting anew.
+    """Revoke the process's right to create holds in batches; a live one regains it by reconnecting.
 
-    False, and nothing done, where a batch of it is under way: it may yet commit. Once this has committed, none can
-    that was sent before. Jobs have turns of their own: none is under way beside this one.
+    False, and nothing done, if a batch of it is in progress: it may yet commit. Once this has committed, none can that
+    was sent before. Jobs take turns: none is in progress beside this one.
     """
     found = rows(connection, "SELECT bucket FROM lanes WHERE instance_id = ?", (instance_id,))
     buckets = [bucket for (bucket,) in found]
@@ -40,7 +40,7 @@ def fence(connection: Connection, instance_id: str) -> bool:
 
 
 def remove_instance(connection: Connection, instance_id: str, seen_at: int | None = None) -> None:
-    """Take the row away; with `seen_at` only where the process has not been seen since."""
+    """Remove the row; with `seen_at` only if the process has not been seen since."""
     if seen_at is None:
         connection.execute("DELETE FROM instances WHERE instance_id = ?", (instance_id,))
     else:

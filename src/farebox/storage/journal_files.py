@@ -52,7 +52,7 @@ class JournalFile:
     """Lines up to `size`."""
     done_entries: int = 0
     since_ms: int = 0
-    """When it was begun; where another process began it, when it was last written to."""
+    """When it was started; if another process started it, when it was last written to."""
 
     def lines(self) -> list[bytes]:
         """Some of the lines that are to be done next, each with its end; empty after the last one."""
@@ -83,7 +83,7 @@ class Depth:
     entries: int
     bytes: int
     since_ms: int | None
-    """When the oldest file of it was begun; None where there is none."""
+    """When its oldest file was started; None if there is none."""
     refused_bytes: int
 
 
@@ -125,7 +125,7 @@ class JournalFiles:
         await future
 
     async def prove(self) -> None:
-        """Raises JournalUnwritable where there is no room for a line."""
+        """Raises JournalUnwritable if there is no room for a line."""
         try:
             await self._run(self._prove)
         except OSError as error:
@@ -175,7 +175,7 @@ class JournalFiles:
             await self._at_work
 
     async def close(self) -> None:
-        """Let go of the files; what is in them is for the next process."""
+        """Release the files; what is in them is for the next process."""
         await self.finish()
         self._thread.shutdown()
         for file in [*self._full, *([self._open] if self._open else [])]:
@@ -299,7 +299,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def take_room(folder: Path) -> None:
-    """Take as much room in a folder as a call's end may need, and give it back. Raises OSError where there is none."""
+    """Allocate as much room in a folder as a call's end may need, and free it. Raises OSError if there is none."""
     with tempfile.TemporaryFile(dir=folder) as file:  # it has no name: a crash leaves nothing behind
         os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
 
@@ -312,7 +312,7 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def _locked(path: Path) -> JournalFile | None:
-    """The file with its lock; None where its process lives, or it has gone."""
+    """The file with its lock; None if its process is alive, or the file is gone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

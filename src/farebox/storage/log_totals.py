@@ -13,7 +13,7 @@ from farebox.calendar import DAY_MS
 from farebox.storage.sql import Connection, row
 
 KEEP_FROM = 2_000
-"""So many calls above the mark are counted at each read; where there are more, the mark is moved."""
+"""This many calls above the mark are counted at each read; if there are more, the mark is moved."""
 COUNTED_ANEW_MS = DAY_MS
 _OF_GATEWAY = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ? AND gateway_id = ?"
 

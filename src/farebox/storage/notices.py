@@ -12,24 +12,24 @@ import msgspec
 from farebox.storage.sql import Connection, row, rows
 
 KINDS: dict[str, str] = {
-    "low_balance": "The posted balance fell below the account's low-balance mark.",
+    "low_balance": "The posted balance fell below the account's low-balance threshold.",
     "top_up_paid": "Credit was bought, by hand or by auto top-up.",
     "top_up_failed": "A charge for credit failed.",
-    "top_up_action_required": "The bank wants the card's owner to confirm a payment on the hosted page.",
-    "auto_top_up_suspended": "Auto top-up stopped and does not go on by itself.",
-    "auto_top_up_paused": "Auto top-up rests: the monthly cap is reached, or credit was bought unusually often.",
+    "top_up_action_required": "The bank wants the cardholder to confirm a payment on the hosted page.",
+    "auto_top_up_suspended": "Auto top-up was suspended and does not resume by itself.",
+    "auto_top_up_paused": "Auto top-up is paused: the monthly cap is reached, or credit was bought unusually often.",
     "card_expiring": "The default card expires soon.",
     "limit_reached": "A call was refused because the account's spending limit is reached.",
     "dispute_opened": "A payment is disputed; its credit was taken back.",
     "dispute_closed": "A dispute was won or lost.",
-    "refunded": "Money was paid back to the card.",
-    "provider_key_trouble": "A provider refused the operator's key, or its account with the provider has no credit.",
-    "usage_disbelieved": "A provider stated a usage that is impossible; the call was charged by a rule instead.",
-    "cost_differs": "A provider stated a cost that is not what the price list comes to.",
+    "refunded": "Money was refunded to the card.",
+    "provider_key_trouble": "A provider rejected the operator's key, or the operator's account there has no credit.",
+    "usage_disbelieved": "A provider reported impossible usage; the call was charged by a rule instead.",
+    "cost_differs": "A provider's stated cost differs from the price list.",
     "tier_unknown": "A provider applied a service tier, or another variant, that the price list does not know.",
-    "overrun": "A call cost more than was held for it, and the account did not have the rest.",
+    "overrun": "A call cost more than was held for it, and the account could not pay the rest.",
     "database_trouble": "The disk is full, failing or read-only, or the database is damaged or was replaced.",
-    "journal_unwritable": "The journal takes no lines: if the database went away, charges could not be kept.",
+    "journal_unwritable": "The journal cannot be written: if the database failed now, charges could not be kept.",
 }
 """Kind of notice → what it tells. Documented in docs/messages.md."""
 
@@ -42,7 +42,7 @@ ALARM_KINDS = (
     "database_trouble",
     "journal_unwritable",
 )
-"""Told to the operator alone: such a notice belongs to no account (storage.buckets.OPERATOR)."""
+"""Sent only to the operator: such a notice belongs to no account (storage.buckets.OPERATOR)."""
 
 _BUCKET = "coalesce((SELECT bucket FROM accounts WHERE account_id = ?), 0)"
 
@@ -56,7 +56,7 @@ def add_notice(
     content: Mapping[str, object],
     at: int,
 ) -> bool:
-    """Write a notice; its id is derived from its cause, so the same cause a second time writes nothing.
+    """Write a notice; its ID is derived from its cause, so the same event a second time writes nothing.
 
     `content` is plain JSON: amounts in nano-dollars (`…_nanos`) or US cents (`…_cents`). Returns whether it was new.
     """

@@ -45,7 +45,7 @@ def put_alarm(connection: Connection, alarm: Alarm) -> None:
 
 
 def open_alarms(connection: Connection) -> list[Alarm]:
-    """Those that nobody has resolved, the latest first."""
+    """The unresolved ones, the latest first."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM operator_alarms WHERE resolved_at IS NULL ORDER BY last_at DESC, kind, about",

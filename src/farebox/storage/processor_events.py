@@ -48,7 +48,7 @@ def add_event(connection: Connection, event: Event, *, via: str, at: int) -> boo
 
 
 def list_events(connection: Connection, *, failed: bool = False, limit: int = 100) -> list[StoredEvent]:
-    """The newest events; `failed`: those that were given up, or failed and will be tried again."""
+    """The newest events; `failed`: those that were given up, or failed and will be retried."""
     where = "WHERE processed_at IS NULL AND (next_at IS NULL OR attempts > 0)" if failed else ""
     found = rows(
         connection,
@@ -96,7 +96,7 @@ def postpone_event(connection: Connection, event_id: str, error: str, next_at: i
 
 
 def make_due(connection: Connection, *, at: int, event_id: str | None = None, since: int | None = None) -> int:
-    """Have one event, or all that were created since, worked at again. Returns how many there are."""
+    """Have one event, or all created since, processed again. Returns how many there are."""
     where, value = ("event_id = ?", event_id) if event_id is not None else ("created_at >= ?", since)
     connection.execute(
         f"UPDATE processor_events SET next_at = ?, processed_at = NULL, attempts = 0 WHERE {where}", (at, value)

@@ -9,7 +9,7 @@ Count = tuple[str, str, int, int, int]
 
 
 def add_counts(connection: Connection, counts: Sequence[Count]) -> list[Count]:
-    """Add so many calls to each window. The sums of these windows and of those before them, as they are now."""
+    """Add this many calls to each window. Returns the sums of these windows and of those before them."""
     columns = tuple(list(column) for column in zip(*counts, strict=True))
     connection.execute(
         "INSERT INTO rate_counts (account_id, gateway_id, length, number, calls) "

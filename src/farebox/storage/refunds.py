@@ -79,7 +79,7 @@ def _name(connection: Connection, refund: Refund) -> None:
 
 
 def claim_refund(connection: Connection, bucket: int, refund: Refund, next_at: int) -> bool:
-    """Take a due refund up: whoever moves its time first has it until then."""
+    """Claim a due refund: whoever moves its time first has it until then."""
     connection.execute(
         "UPDATE refunds SET next_at = ? WHERE bucket = ? AND account_id = ? AND refund_id = ? AND next_at = ?",
         (next_at, bucket, refund.account_id, refund.refund_id, refund.next_at),
@@ -114,7 +114,7 @@ def refunds_of(connection: Connection, bucket: int, account_id: str, top_up_id: 
 
 
 def due_refunds(connection: Connection, at: int, limit: int) -> list[tuple[int, Refund]]:
-    """Refunds of any account to be looked at, with their bucket; the one that waits longest first."""
+    """Due refunds of any account, with their bucket; the one that waits longest first."""
     found = rows(
         connection,
         f"SELECT bucket, {_REFUND} FROM refunds WHERE next_at <= ? ORDER BY next_at, refund_id LIMIT ?",
@@ -225,7 +225,7 @@ def intent_of(connection: Connection, payment_id: str) -> str | None:
 
 
 def may_be_charged(connection: Connection, at: int) -> bool:
-    """Whether a top-up begun before then waits for its payment: a charge that we do not know may be its own."""
+    """Whether a top-up started before then waits for its payment: an unknown charge may be its own."""
     found = row(
         connection,
         "SELECT 1 FROM top_ups WHERE next_at IS NOT NULL AND state != 'requested' AND created_at < ? LIMIT 1",

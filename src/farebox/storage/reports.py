@@ -208,7 +208,7 @@ def _extremes(connection: Connection, where: str, values: tuple[object, ...]) ->
 
 
 def find_log(connection: Connection, account_id: str, gateway_id: str, log_id: str) -> CallRow | None:
-    """One log row with the bodies that were kept; None where there is none, or the call was not to be logged."""
+    """One log row with the bodies that were kept; None if there is none, or the call was not to be logged."""
     found = row(
         connection,
         f"SELECT {COLUMNS}, request, response FROM calls "

@@ -16,27 +16,28 @@ class DatabaseUnavailable(RuntimeError):
     """The database cannot be opened or written now: none there, out of reach, locked, closed; or one of those below."""
 
     told: ClassVar[str] = "The database cannot be written to at the moment."
-    """What a caller is told: nothing of hosts and paths."""
+    """What a caller is told: nothing about hosts and paths."""
     state: ClassVar[str] = "unreachable"
     """What `GET /readyz` calls it; docs/operating.md has a row for each."""
-    remedy: ClassVar[str] = "see that the database runs and can be reached from here"
+    remedy: ClassVar[str] = "check that the database is running and reachable from here"
 
 
 class StandbyMissing(DatabaseUnavailable):
     """No synchronous standby streams from the database, and FAREBOX_STANDBY requires one."""
 
     told: ClassVar[str] = (
-        "The database has no synchronous standby at the moment, and this server is set to take no calls without one."
+        "The database has no synchronous standby at the moment, and this server is configured to accept no calls "
+        "without one."
     )
     state: ClassVar[str] = "no_standby"
-    remedy: ClassVar[str] = "start the standby, and see that it streams"
+    remedy: ClassVar[str] = "start the standby, and check that it is streaming"
 
 
 class DatabaseFull(DatabaseUnavailable):
     """There is no room for what is to be written."""
 
     state: ClassVar[str] = "full"
-    remedy: ClassVar[str] = "make room on the database's disk: calls are taken again at once, without a restart"
+    remedy: ClassVar[str] = "make room on the database's disk: calls are accepted again at once, without a restart"
 
 
 class DatabaseGoneFull(DatabaseFull):
@@ -52,7 +53,7 @@ class DatabaseReadOnly(DatabaseUnavailable):
     """The file, its folder or its file system takes no writes."""
 
     state: ClassVar[str] = "read_only"
-    remedy: ClassVar[str] = "let Farebox's user write to the data folder and all that is in it, and mount it read-write"
+    remedy: ClassVar[str] = "let Farebox's user write to the data folder and everything in it, and mount it read-write"
 
 
 class DatabaseLocked(DatabaseUnavailable):
@@ -70,10 +71,10 @@ class DatabaseSlow(DatabaseUnavailable):
 
 
 class DatabaseFailing(DatabaseUnavailable):
-    """The disk, or the system, answers with an error."""
+    """The disk, or the system, returns an error."""
 
     state: ClassVar[str] = "failing"
-    remedy: ClassVar[str] = "look into the system's log for errors of the disk, and at the quota of Farebox's user"
+    remedy: ClassVar[str] = "check the system log for disk errors, and the quota of Farebox's user"
 
 
 class DatabaseDamaged(DatabaseUnavailable):
@@ -87,12 +88,11 @@ class DatabaseDamaged(DatabaseUnavailable):
 
 
 class DatabaseReplaced(DatabaseUnavailable):
-    """The file that is written to is no longer the one that has its name: nobody would find again what is written."""
+    """The open file no longer has its name: nobody would find what is written."""
 
     state: ClassVar[str] = "replaced"
     remedy: ClassVar[str] = (
-        "put farebox.db and farebox.db-wal back in their place, by moving, not by copying; if they are gone, stop the "
-        "server and restore a backup"
+        "move (do not copy) farebox.db and farebox.db-wal back; if they are gone, stop the server and restore a backup"
     )
 
 
@@ -131,7 +131,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
 
 
 def locks_rows(connection: Connection) -> bool:
-    """Whether a job must lock what it goes on from: not where one writer has the database to itself."""
+    """Whether a job must lock what it depends on: not if one writer has the database to itself."""
     return getattr(connection, "locks_rows", False)
 
 

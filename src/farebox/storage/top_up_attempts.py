@@ -33,7 +33,7 @@ def begin_attempt(connection: Connection, top_up: TopUp, at: int) -> None:
 def end_attempt(
     connection: Connection, top_up: TopUp, outcome: AttemptOutcome, at: int, decline_code: str | None = None
 ) -> None:
-    """Write what became of the latest attempt, unless that is known already; what the owner confirmed may still end."""
+    """Record the result of the latest attempt, unless it is known already; what the owner confirmed may still end."""
     connection.execute(
         "UPDATE top_up_attempts SET outcome = ?, decline_code = ?, ended_at = ? "
         f"WHERE {_OF_TOP_UP} AND (outcome IS NULL OR outcome = 'action_required')",
@@ -52,7 +52,7 @@ def latest_attempt(connection: Connection, top_up: TopUp) -> Attempt | None:
 
 
 def attempts_since(connection: Connection, account_id: str, since: int) -> list[Attempt]:
-    """The account's attempts that were begun since, the oldest first."""
+    """The account's attempts since then, the oldest first."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM top_up_attempts WHERE bucket = {_BUCKET} AND account_id = ? AND started_at >= ? "

@@ -46,7 +46,7 @@ def change_rule(connection: Connection, rule: Rule, state: str, at: int, **chang
     if state == "active":
         changes = {"reason": None, "until": None, "fingerprint": None} | changes
     changed = msgspec.structs.replace(rule, state=state, updated_at=at, **changes)
-    assert changed.state == "active" or changed.reason in DISABLED_REASONS, f"{changed.reason} is no reason"
+    assert changed.state == "active" or changed.reason in DISABLED_REASONS, f"{changed.reason} is not a reason"
     account = _account(connection, rule.account_id)
     save_rule(connection, account.bucket, changed)
     return changed
@@ -83,10 +83,10 @@ def rearm(connection: Connection, bucket: int, account_id: str) -> None:
 
 
 def request_auto(connection: Connection, bucket: int, account_id: str, at: int) -> str | None:
-    """Ask for an auto top-up, in the transaction that found the posted balance below the threshold.
+    """Request an auto top-up, in the transaction that found the posted balance below the threshold.
 
-    The request says nothing of the amount: that is decided when a worker takes it up. Returns its id; None where the
-    rule is not active or a request is open already (the index top_ups_one_auto decides, whoever else asks meanwhile).
+    The request has no amount: that is decided when a worker claims it. Returns its ID; None if the rule is not active
+    or a request is already open (the index top_ups_one_auto decides, whoever else asks at the same time).
     """
     connection.execute(
         "UPDATE top_up_rules SET sequence = sequence + 1 WHERE bucket = ? AND account_id = ? AND state = 'active' "
@@ -122,9 +122,9 @@ def fire(connection: Connection, bucket: int, account_id: str, at: int) -> str |
 
 
 def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, switched_on: bool) -> list[str]:
-    """Accounts above `after`, in order, whose rule has something that no event brings on: a pause that is over, an
-    armed balance below the threshold, or an active rule that is not armed although nothing is open; and where the
-    operator has `switched_on` again, what was stopped by the switch."""
+    """Accounts above `after`, in order, whose rule needs something that no event triggers: a pause that has ended, an
+    armed balance below the threshold, or an active rule that is not armed although nothing is open; and if the operator
+    has `switched_on` again, what was stopped by the switch."""
     found = rows(
         connection,
         "SELECT r.account_id FROM top_up_rules r "
@@ -139,5 +139,5 @@ def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, s
 
 def _account(connection: Connection, account_id: str) -> Account:
     account = find_account(connection, account_id)
-    assert account is not None, f"{account_id} has a rule and is no account"
+    assert account is not None, f"{account_id} has a rule but is not an account"
     return account

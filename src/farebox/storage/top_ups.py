@@ -31,7 +31,7 @@ _KEY = f"bucket = {_BUCKET} AND account_id = ? AND top_up_id = ?"
 
 
 class StaleLease(Exception):
-    """Another worker has the top-up by now, or it came to its end another way. Nothing was written."""
+    """Another worker has the top-up by now, or another event ended it. Nothing was written."""
 
 
 def _quoted(states: tuple[str, ...]) -> str:
@@ -87,7 +87,7 @@ def find_by_request(connection: Connection, account_id: str, request_key: str) -
 
 
 def latest(connection: Connection, account_id: str, kind: str, since: int) -> list[TopUp]:
-    """Top-ups of one kind that were begun since, or are still open; newest first."""
+    """Top-ups of one kind that were started since, or are still open; newest first."""
     condition = (
         f"bucket = {_BUCKET} AND account_id = ? AND kind = ? "
         f"AND (created_at >= ? OR state IN ({_quoted(OPEN_TOP_UPS)})) ORDER BY created_at DESC, top_up_id DESC"
@@ -119,7 +119,7 @@ def voids_pending(connection: Connection, account_id: str) -> bool:
 
 
 def charged_since(connection: Connection, account_id: str, since: int) -> int:
-    """What auto top-up charged since then, in cents, fees and taxes included; what is under way counts too."""
+    """What auto top-up charged since then, in cents, fees and taxes included; including charges in progress."""
     found = row(
         connection,
         "SELECT coalesce(sum(credit_cents + fee_cents + tax_cents), 0) FROM top_ups "
@@ -154,7 +154,7 @@ def history(
 
 
 def due(connection: Connection, at: int, limit: int, *, requests_only: bool = False) -> list[tuple[str, str]]:
-    """Account and id of top-ups that are to be looked at, the most overdue first; or of mere requests among them."""
+    """Account and ID of due top-ups, the most overdue first; or only of requests among them."""
     only = "AND state = 'requested' " if requests_only else ""
     found = rows(
         connection,
@@ -176,7 +176,7 @@ def insert(connection: Connection, bucket: int, top_up: TopUp) -> None:
 def claim(
     connection: Connection, account_id: str, top_up_id: str, *, owner: str, at: int, early: bool = False
 ) -> TopUp | None:
-    """Take a top-up to work on it; None where it is not due (unless `early`) or somebody else has it."""
+    """Claim a top-up; None if it is not due (unless `early`) or somebody else has it."""
     connection.execute(
         "UPDATE top_ups SET lease_owner = ?, lease_epoch = lease_epoch + 1, lease_until = ?, next_at = ? "
         f"WHERE {_KEY} AND next_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= ?)"
@@ -187,7 +187,7 @@ def claim(
 
 
 def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
-    """Take a top-up away from whoever works on it, for what stands above their work: they learn it by StaleLease."""
+    """Take a top-up away from its worker, for something more important: the worker learns it by StaleLease."""
     connection.execute(
         f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
         _key(account_id, top_up_id),
@@ -207,7 +207,7 @@ def move(
 ) -> TopUp:
     """Move along TOP_UP_STATES, if the row is as `top_up` says and the lease is still ours; returns the new row.
 
-    `keep` goes on under the lease, renewed, and `next_at` is then its end. Raises StaleLease.
+    `keep` continues under the lease, renewed, and `next_at` is then its end. Raises StaleLease.
     """
     allowed = TOP_UP_STATES[top_up.state]
     assert state == top_up.state or state in allowed, f"a top-up cannot go from {top_up.state} to {state}"
@@ -218,7 +218,7 @@ def move(
 
 
 def postpone(connection: Connection, top_up: TopUp, at: int, next_at: int, **changes: object) -> TopUp:
-    """Leave the state as it is, give the lease back and look again later. Raises StaleLease."""
+    """Leave the state as it is, give the lease back and check again later. Raises StaleLease."""
     assert next_at > at, "a top-up that is postponed is looked at later"
     return _write(connection, top_up, at, next_at, keep=False, changes=changes)
 
@@ -246,7 +246,7 @@ def _write(
 
 
 def make_due(connection: Connection, top_up: TopUp, at: int) -> bool:
-    """Have a top-up looked at now, for something was heard of it; one that a worker has at hand is left to them."""
+    """Have a top-up checked now, because of an event; one that a worker is handling is left to it."""
     connection.execute(
         f"UPDATE top_ups SET next_at = ? WHERE {_KEY} AND next_at > ? AND lease_until IS NULL",
         (at, *_key(top_up.account_id, top_up.top_up_id), at),
@@ -258,7 +258,7 @@ def make_due(connection: Connection, top_up: TopUp, at: int) -> bool:
 
 
 def tie_payment(connection: Connection, payment_id: str, account_id: str, top_up_id: str) -> bool:
-    """Tie a payment to a top-up for good. False where it is tied to another one: nothing was changed then."""
+    """Tie a payment to a top-up permanently. False if it is tied to another one: nothing was changed then."""
     connection.execute(
         "INSERT INTO payments (payment_id, account_id, top_up_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (payment_id, account_id, top_up_id),

@@ -11,7 +11,7 @@ from farebox.calendar import DAY_MS
 from farebox.storage.sql import Connection, row, rows
 
 KEEP_FROM = 2_000
-"""So many transfers above the mark are read one by one; more are summed once and kept."""
+"""This many transfers above the mark are read one by one; more are summed once and stored."""
 _OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
 
 

@@ -14,7 +14,7 @@ from farebox.model import Account
 
 
 class TokenStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A token that is valid now; any other one is answered with an error."""
+    """A valid token; any other one gets an error."""
 
     id: str
     status: Literal["active", "disabled", "expired"]

@@ -92,7 +92,7 @@ class InvoicePagination(msgspec.Struct, frozen=True):
 
 
 class InvoiceHistory(msgspec.Struct, frozen=True):
-    """Purchases of credit that are paid or under way, newest first."""
+    """Purchases of credit that are paid or in progress, newest first."""
 
     invoices: list[Invoice]
     pagination: InvoicePagination

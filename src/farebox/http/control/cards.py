@@ -58,7 +58,7 @@ class OpenCheckout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckoutState(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a hosted page."""
+    """The state of a hosted page."""
 
     id: str
     url: str | None
@@ -135,7 +135,7 @@ def _checked(url: str | None, field: str) -> str | None:
 
 
 async def checkout(request: Request, _: None) -> Response:
-    """What became of a hosted page: asked of the processor, and applied."""
+    """The state of a hosted page: fetched from the processor, and applied."""
     found = await processor_events.note_checkout(
         request.services, request.path["checkout_id"], account_id=request.account_id
     )

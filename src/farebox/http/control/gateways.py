@@ -31,7 +31,7 @@ _REQUIRED = frozenset(
     }
 )
 _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_default", "modified_at", "wholesale")
-"""What a client that sends a gateway back as it got it sends too; it is not looked at."""
+"""Fields that a client sends back as it received them; they are ignored."""
 _UNAVAILABLE = (
     "cache_ttl",
     "dlp",
@@ -171,7 +171,7 @@ def _given(body: Any) -> dict[str, Any]:
     given = {item.name: getattr(body, item.name) for item in _CONFIG}
     given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
     faults = [
-        Fault(("body", name), f"'{name}' is not available in this release: leave it out or empty")
+        Fault(("body", name), f"'{name}' is not available in this release: omit it or leave it empty")
         for name in _UNAVAILABLE
         if _asks(given.get(name))
     ]
@@ -186,7 +186,7 @@ def _given(body: Any) -> dict[str, Any]:
 
 
 def _asks(value: Any) -> bool:
-    """Whether the value of a field asks for anything: something that is not empty, and not switched off."""
+    """Whether the value of a field asks for anything: something neither empty nor switched off."""
     if isinstance(value, dict) and value.get("enabled") is False:
         return False
     return bool(value)

@@ -135,7 +135,7 @@ def _flat_filters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
         return filters
     keys, operators, values = ([text for part, text in parts if part == name] for name in ("key", "operator", "value"))
     if not len(keys) == len(operators) == len(values):
-        message = "Which value belongs to which filter cannot be told: send the filters as a JSON array"
+        message = "It is ambiguous which value belongs to which filter: send the filters as a JSON array"
         raise invalid(message, "query", "filters")
     grouped = zip(keys, operators, values, strict=True)
     return [{"key": key, "operator": operator, "value": [value]} for key, operator, value in grouped]

@@ -177,7 +177,7 @@ def _head(name: str, body: bytes | None) -> dict[str, Any]:
 
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(; *[\w-]+=[\w.\"-]+)*")
 _INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-content-type-options", "nosniff"))
-"""A stored body is somebody else's text: a browser that opens it must not run it."""
+"""A stored body is untrusted text: a browser that opens it must not execute it."""
 
 
 def _body(body: bytes | None, content_type: str) -> Response:

@@ -30,7 +30,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointWithSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """A new endpoint. The secret signs what is sent there; it is told this once."""
+    """A new endpoint. The secret signs what is sent there; it is shown only this once."""
 
     endpoint_id: str
     url: str
@@ -40,7 +40,7 @@ class EndpointWithSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of the test message. `status` is what the receiver answered, `error` why that was not enough."""
+    """The result of the test message. `status` is the receiver's response, `error` why that was not enough."""
 
     delivered: bool
     status: int | None
@@ -67,7 +67,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """To how many places the message goes once more."""
+    """The number of recipients the message is sent to again."""
 
     message_id: str
     deliveries: int

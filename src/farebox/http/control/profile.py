@@ -26,7 +26,7 @@ class ProfileSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """ISO 3166-1, two capital letters: decides on the tax."""
     tax_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
     low_balance_cents: Annotated[int, msgspec.Meta(ge=0, le=10**8)] | None = None
-    """A posted balance below this is told to the owner; null: the operator's mark; 0: never."""
+    """A posted balance below this notifies the owner; null: the operator's threshold; 0: never."""
 
 
 class BillingProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +41,10 @@ class BillingProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AutoTopup(msgspec.Struct, frozen=True, kw_only=True):
-    """Auto top-up in detail; all null where there is none."""
+    """Auto top-up in detail; all null if there is none."""
 
     state: str | None = None
-    """active, paused (goes on by itself), action_required, suspended (by a new card, or when it is saved again)."""
+    """active, paused (resumes by itself), action_required, suspended (resumes with a new card, or when saved again)."""
     amount_cents: int | None = None
     threshold_cents: int | None = None
     monthly_cap_cents: int | None = None
@@ -59,7 +59,7 @@ class AutoTopup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BillingLink(msgspec.Struct, frozen=True):
-    """Opens the owner's billing page, once and for a short time. Whoever has it can buy with the saved card."""
+    """Opens the owner's billing page, once and for a short time. Anyone who has it can buy with the saved card."""
 
     url: str
 

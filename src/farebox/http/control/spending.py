@@ -14,7 +14,7 @@ from farebox.storage.spending import SpendingLimit
 
 
 class SpendingLimitConfig(msgspec.Struct, frozen=True):
-    """`amount` in cents; all null where there is no limit."""
+    """`amount` in cents; all null if there is no limit."""
 
     amount: int | None = None
     duration: Literal["daily", "weekly", "monthly"] | None = None
@@ -37,7 +37,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class LimitState(msgspec.Struct, frozen=True, kw_only=True):
-    """The limit and what is spent of it; all null where there is none."""
+    """The limit and what is spent of it; all null if there is none."""
 
     limit_nanos: int | None = None
     spent_nanos: int | None = None
@@ -70,7 +70,7 @@ async def put(request: Request, body: LimitSet) -> Response:
 
 
 async def remove(request: Request, _: None) -> Response:
-    """Lift the limit; where there is none, nothing happens."""
+    """Remove the limit; if there is none, nothing happens."""
     await spending_limit.remove(request.services, request.account_id)
     return ok(Nothing())
 

@@ -29,14 +29,14 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str | None = None
     """What the operator can do about that."""
     journal: JournalState
-    """`waiting`: ends of calls that were kept while the database was away are being posted. `unwritable`: it takes no
-    line, so that charges could not be kept if the database went away."""
+    """`waiting`: ends of calls kept during a database outage are being posted. `unwritable`: it accepts no lines, so
+    charges could not be kept if the database failed now."""
     jobs_late: list[str]
     """Periodic jobs of this process that hang."""
     log_lines_dropped: int
     """Lines of this process's log that could not be written, since it started."""
     alarms_dropped: int
-    """Operator alarms that this process let go of, since it started."""
+    """Operator alarms that this process has dropped since it started."""
 
 
 async def readyz(request: Request, _: None) -> Response:

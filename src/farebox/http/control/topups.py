@@ -24,7 +24,7 @@ class TopupCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Topup(msgspec.Struct, frozen=True, kw_only=True):
-    """A purchase as it was begun; it may not be paid yet: ask `topup/status`."""
+    """A purchase as it was started; it may not be paid yet: query `topup/status`."""
 
     client_secret: str | None
     """For Stripe's own scripts, where the owner must confirm the payment; else null."""
@@ -43,7 +43,7 @@ class TopupStatusQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TopupStatus(msgspec.Struct, frozen=True):
-    """`completed`: the credit is there. A purchase that failed is answered 402 instead."""
+    """`completed`: the credit is there. A purchase that failed returns 402 instead."""
 
     payment_intent_id: str
     status: Literal["completed", "pending"]
@@ -108,7 +108,7 @@ async def create(request: Request, body: TopupCreate) -> Response:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The `Idempotency-Key` header. Raises InvalidInput where it is longer than anybody needs."""
+    """The `Idempotency-Key` header. Raises InvalidInput if it is too long."""
     key = (request.headers.get("idempotency-key") or "").strip()
     if len(key) > KEY_MAX:
         raise invalid(f"String must contain at most {KEY_MAX} character(s)", "header", "Idempotency-Key")
@@ -121,7 +121,7 @@ def _is_retry(request: Request) -> bool:
 
 
 async def status(request: Request, body: TopupStatusQuery) -> Response:
-    """What became of a purchase, asked of the processor while it is open."""
+    """The outcome of a purchase, fetched from the processor while it is open."""
     found = await top_up.status(request.services, request.account_id, body.payment_intent_id)
     if found.state in ("failed", "canceled"):
         raise Problem(TOP_UP_FAILED, found.error or "The top-up failed. Nothing was charged.")

@@ -36,7 +36,7 @@ class Window(msgspec.Struct, frozen=True):
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=4e15, description="Unix time in milliseconds")]
 
 
-Moment = Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601; UTC where it names no offset")]
+Moment = Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601; UTC if it has no offset")]
 
 
 def moment(text: str | None, name: str) -> int | None:

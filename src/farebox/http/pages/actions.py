@@ -1,4 +1,4 @@
-"""What the page's forms do. Each checks session and seal, acts, and sends on: a reload does nothing twice."""
+"""What the page's forms do. Each checks session and CSRF token, acts, and redirects: a reload does nothing twice."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,11 +32,11 @@ from farebox.storage.top_ups import find_by_request
 
 Form: TypeAlias = Mapping[str, str]
 Act: TypeAlias = Callable[[Visit, Form], Awaitable[Response | str]]
-"""Returns what to tell the owner on the billing page, or an answer of its own."""
+"""Returns the note for the owner on the billing page, or a response."""
 
 
 def action(act: Act, *, budget: Budget | None = None) -> Handler:
-    """A handler of a form: what is refused is told on the billing page, like what was done."""
+    """A form handler: a refusal is shown on the billing page, like a success."""
 
     @wraps(act)
     async def handle(request: Request, _: None) -> Response:
@@ -65,7 +65,7 @@ def back(visit: Visit, note: Flash) -> Response:
 
 
 def _stale() -> Problem:
-    return Problem(VALIDATION_FAILED, "The form is too old or was not sent from the billing page: open the page again")
+    return Problem(VALIDATION_FAILED, "The form has expired or was not sent from the billing page: open the page again")
 
 
 # --- buying -----------------------------------------------------------------------------------------------------------
@@ -134,20 +134,20 @@ async def save_card(visit: Visit, form: Form) -> Response | str:
         cancel_url=f"{visit.services.base_url}/billing",
     )
     if checkout.url is None:
-        return "The payment page is finished already."
+        return "The payment page has already been completed."
     return leave(checkout.url)
 
 
 @_asks
 async def make_default(visit: Visit, form: Form) -> Response | str:
     await cards.set_default(visit.services, visit.account_id, form.get("card", ""))
-    return "The default card is another one now."
+    return "The default card has been changed."
 
 
 @_asks
 async def remove_card(visit: Visit, form: Form) -> Response | str:
     await cards.remove(visit.services, visit.account_id, form.get("card", ""))
-    return "The card is removed."
+    return "The card has been removed."
 
 
 @action
@@ -158,7 +158,7 @@ async def save_details(visit: Visit, form: Form) -> Response | str:
     given["country"] = given["country"].upper()
     given["address"] = given["address"].replace("\r\n", "\n")
     await cards.set_profile(visit.services, visit.account_id, msgspec.structs.replace(profile, **given))
-    return "The invoice details are saved."
+    return "The invoice details have been saved."
 
 
 # --- what runs by itself ----------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ async def set_auto(visit: Visit, form: Form) -> Response | str:
 @action
 async def end_auto(visit: Visit, form: Form) -> Response | str:
     await auto_top_up.remove_rule(visit.services, visit.account_id)
-    return "Auto top-up is switched off."
+    return "Auto top-up has been switched off."
 
 
 @action
@@ -194,13 +194,13 @@ async def set_limit(visit: Visit, form: Form) -> Response | str:
     await spending_limit.put(
         visit.services, visit.account_id, amount_cents=amount, duration=duration, strategy=strategy
     )
-    return f"The spending limit is {labels.usd(amount)} in a {labels.DURATIONS[duration]}."
+    return f"The spending limit is {labels.usd(amount)} per {labels.DURATIONS[duration]}."
 
 
 @action
 async def end_limit(visit: Visit, form: Form) -> Response | str:
     await spending_limit.remove(visit.services, visit.account_id)
-    return "The spending limit is removed."
+    return "The spending limit has been removed."
 
 
 @action

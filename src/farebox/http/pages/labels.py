@@ -112,7 +112,7 @@ def floor_usd(nanos: int) -> str:
 
 
 def signed(movement: Movement) -> str:
-    """What a movement did to the balance; one between books of the house did nothing, and stands in brackets."""
+    """What a movement did to the balance; one between house books did nothing, and is in parentheses."""
     if not movement.change:
         return f"({exact_usd(movement.amount)})"
     return f"+{exact_usd(movement.change)}" if movement.change > 0 else exact_usd(movement.change)
@@ -161,20 +161,20 @@ def _card(brand: str, last4: str) -> str:
 
 
 def expired(card: Card, at: int) -> bool:
-    """Whether the month on the card is over."""
+    """Whether the card has expired."""
     when = _utc(at)
     return (card.exp_year, card.exp_month) < (when.year, when.month)
 
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """The state of an auto top-up as the page says it: `Paused`, and the rest of the sentence."""
+    """The state of an auto top-up as the page shows it: `Paused`, and the rest of the sentence."""
 
     tone: str
     name: str
     text: str
     until: int | None = None
-    """When it goes on, in milliseconds."""
+    """When it resumes, in milliseconds since the epoch (UTC)."""
 
 
 def rule_state(rule: Rule, *, contested: bool) -> RuleState:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 REFRESH_SECONDS = 3
-"""How often a page looks again by itself, while something is under way."""
+"""How often a page refreshes while something is in progress."""
 ANOTHER = "another"
 """Chosen instead of a saved card: the payment page, where a card is typed."""
 HIGHEST_CENTS = 99_999_999

@@ -58,7 +58,7 @@ async def link(request: Request, _: None) -> Response:
 async def open_link(request: Request, _: None) -> Response:
     """Use a link up for a session. Not from another site's form: it could sign the owner in to a stranger's account."""
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        raise Problem(VALIDATION_FAILED, "The form was not sent from here: open the link itself")
+        raise Problem(VALIDATION_FAILED, "The form was not sent from this page: open the link itself")
     session = await owner_sessions.open_link(request.services, request.form().get("link", ""))
     log.info("billing page opened", account=session.account_id, client=request.client)
     return see_other("/billing", session_cookie(request, session))
@@ -87,7 +87,7 @@ async def quote(request: Request, _: None) -> Response:
 
 
 async def one_top_up(request: Request, _: None) -> Response:
-    """A purchase that is under way; once it is done, the billing page says how it ended."""
+    """A purchase in progress; once it is done, the billing page says how it ended."""
     visit = await visit_of(request)
     spend(visit.services, POLLS, visit.account_id)
     found = await top_up.status(visit.services, visit.account_id, _parameter(request, "id"))
@@ -123,23 +123,23 @@ async def done(request: Request, _: None) -> Response:
             return back(Visit(request, session), Flash("bad", f"{problem.message.rstrip('.')}."))
         if problem.kind is not RATE_LIMITED:
             raise
-        note = Flash("warn", "What became of the payment page is not looked at just now; nothing is lost by that.")
+        note = Flash("warn", "The payment page cannot be checked right now; nothing is lost.")
     if session is not None:
         return back(Visit(request, session), note)
     return html(render.done(note))
 
 
 def _landing(checkout: Checkout) -> Flash:
-    """What became of a payment page, without a word on whose it was."""
+    """The state of a payment page, without revealing whose it was."""
     if checkout.state == "complete" and checkout.mode == "setup":
         return Flash("good", "The card is saved.")
     if checkout.state == "complete" and checkout.paid:
         return Flash("good", "The payment went through, and the card is saved.")
     if checkout.state == "complete":
-        return Flash("warn", "The payment is under way: the credit comes when it is through.")
+        return Flash("warn", "The payment is in progress: the credit arrives when it is complete.")
     if checkout.state == "expired":
         return Flash("bad", "The payment page has expired. Nothing was charged.")
-    return Flash("warn", "The payment page is not finished. Nothing was charged so far.")
+    return Flash("warn", "The payment page has not been completed. Nothing has been charged.")
 
 
 async def signed_out(request: Request, _: None) -> Response:

@@ -14,10 +14,10 @@ from farebox.storage.statement import TransferRow
 
 MOVEMENTS = 10
 TRANSFERS_READ = 50
-"""A movement may be several transfers: so many are read to show so many movements."""
+"""A movement may be several transfers: this many are read to show this many movements."""
 
 HOPE_MS = 120_000
-"""A page looks again by itself while a top-up is under way, but not for longer than this: its forms want to be used."""
+"""A page refreshes itself while a top-up is in progress, but no longer than this: its forms need to be usable."""
 
 
 Tone: TypeAlias = Literal["good", "bad", "warn"]
@@ -133,8 +133,8 @@ class View:
 
 
 def _acts(transfers: list[TransferRow]) -> list[list[TransferRow]]:
-    """Transfers, newest first, by what moved the money: a call that empties one lot and goes on to the next is several
-    (`…`, `…/2`, `…/3`). The oldest act is left out where some of it may be missing."""
+    """Transfers, newest first, grouped by what moved the money: a call that empties one lot and continues with the next
+    is several (`…`, `…/2`, `…/3`). The oldest group is left out if part of it may be missing."""
     acts = [
         list(parts) for _, parts in groupby(transfers, lambda each: (each.transfer_id.partition("/")[0], each.kind))
     ]

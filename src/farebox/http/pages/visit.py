@@ -106,7 +106,7 @@ def session_cookie(request: Request, session: Session | None) -> tuple[str, str]
 
 
 def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
-    """The header that keeps a note for the next page. It is sealed: nobody else puts words into our mouth."""
+    """The header that keeps a note for the next page. It is signed: nobody else can put words into our mouth."""
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
     seal = owner_sessions.seal(visit.services, visit.session, text)
     packed = base64.urlsafe_b64encode(f"{seal}{text}".encode()).decode().rstrip("=")
@@ -121,7 +121,7 @@ _SEAL_CHARACTERS = 64
 
 
 def note_of(visit: Visit) -> Flash | None:
-    """The note that the last form left; None where there is none, or it is not ours."""
+    """The note that the last form left; None if there is none, or it is not ours."""
     packed = visit.request.cookie(NOTE_COOKIE)
     if not packed:
         return None

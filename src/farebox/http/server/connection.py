@@ -18,7 +18,7 @@ from farebox.http.server.state import PAUSE_ABOVE, PROGRESS_BYTES, REST_BYTES, S
 from farebox.limits.held import Lease
 
 WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
-"""Bytes of answers that wait to be taken: above the one a stream waits, below the other it goes on."""
+"""Bytes of waiting responses: above the one a stream pauses, below the other it continues."""
 
 log = structlog.get_logger("farebox.http")
 
@@ -55,26 +55,26 @@ class ClientConnection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         """The handler's."""
         self.peer = ""
-        """The address of whoever is connected, or for whom a trusted proxy connected; empty where it has none."""
+        """The address of the peer, or of the client that a trusted proxy connected for; empty if it has none."""
         self._transport = cast(asyncio.Transport, None)
         self._reader = RequestReader(self)
         self._current: Http1Exchange | None = None
         """The exchange that the handler has."""
         self._in_head = False
-        """The deadline is that of a head which has begun."""
+        """The deadline is that of a request head which has begun."""
         self._ahead = 0
-        """Bytes that came without anybody asking for them."""
+        """Bytes that arrived without anyone asking for them."""
         self._paused = False
         self._preface: bytes | None = None
         """What has come of the PROXY protocol's header, while it is not there in full."""
         self._leaving = False
-        """Nothing further is answered."""
+        """No further response is sent."""
         self._lost = False
-        """The client has gone."""
+        """The client has disconnected."""
         self._unsent = 0
-        """Bytes that waited to be sent when this was last looked at."""
+        """Bytes waiting to be sent at the last check."""
         self._marked = 0
-        """Bytes of the body that had come when this was last looked at."""
+        """Bytes of the body received at the last check."""
         self._kept = Kept(state.budget)
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -126,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _after_preface(self, data: bytes) -> bytes:
-        """What follows the header of the PROXY protocol. Whoever lacks it is closed without an answer."""
+        """What follows the header of the PROXY protocol. A peer without one is disconnected without a response."""
         try:
             found = read_preface(data)
         except ValueError as error:
@@ -259,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
             self._reset()
 
     def _count_unclaimed(self) -> None:
-        """Count what came and belongs to no account yet; where there is no room for it, do without it."""
+        """Count what arrived and belongs to no account yet; if there is no room for it, discard it."""
         current = self._current
         size = 0 if self._reader.reading_closed and current is None else self._ahead + self._reader.pending
         body = current is not None and not current.complete
@@ -304,7 +304,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.writelines(data)
 
     async def drained(self) -> None:
-        """Wait until the client has read, or has gone."""
+        """Wait until the client has read, or has disconnected."""
         waiter: asyncio.Future[None] = self.state.loop.create_future()
         self._waiters.append(waiter)
         await waiter
@@ -325,7 +325,7 @@ class ClientConnection(asyncio.Protocol):
                 waiter.set_result(None)
 
     def _lose(self) -> None:
-        """The client has gone."""
+        """The client has disconnected."""
         if self._lost:
             return
         self._lost = True
@@ -375,7 +375,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._current is not None:
             self._expect_body(self._current, now)
         elif self._reader.unread:
-            self._answer(408, "The request's head did not arrive in time.")
+            self._answer(408, "The request headers did not arrive in time.")
         else:
             self._leave(linger=False)
 
@@ -389,7 +389,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.late()
 
     def finish(self) -> None:
-        """Close as soon as the exchange in progress is over."""
+        """Close as soon as the exchange in progress has ended."""
         if self._leaving and not self._transport.get_write_buffer_size():
             self._transport.abort()
         elif self._current is None and not self._leaving and not self.stalled:

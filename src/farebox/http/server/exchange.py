@@ -20,14 +20,14 @@ _BODILESS = (204, 304)
 _HEAD_FREE = 4 * 2**10
 """A head up to this size is not counted."""
 _STEP = 64 * 2**10
-"""Bytes by which a body that does not tell its length is counted ahead."""
+"""Bytes by which a body of unknown length is counted ahead."""
 
 Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
-"""How the end of the answer is seen; empty: it has not begun."""
+"""How the end of the response is delimited; empty: it has not begun."""
 
 
 class Http1Exchange:
-    """An exchange carried by a ClientConnection, which tells it what arrives and when it is lost."""
+    """An exchange carried by a ClientConnection, which reports what arrives and when it is lost."""
 
     __slots__ = (
         "_connection",
@@ -87,7 +87,7 @@ class Http1Exchange:
         self.complete = False
         """The body has arrived."""
         self.lost = False
-        """The client has gone, or what it sends cannot be read any further."""
+        """The client has disconnected, or what it sends cannot be read any further."""
         self.broken = False
         """The answer cannot be finished."""
         self.head_bytes = 0
@@ -236,7 +236,7 @@ class Http1Exchange:
 
     @property
     def answered(self) -> bool:
-        """The answer has begun."""
+        """The response has begun."""
         return self._framing != ""
 
     @property
@@ -282,12 +282,14 @@ class Http1Exchange:
 
     def late(self) -> None:
         """The client hardly sends: its body is not waited for any longer."""
-        self._problem = Problem(BODY_LATE, "The request body came too slowly: send it faster, or in smaller requests.")
+        self._problem = Problem(
+            BODY_LATE, "The request body arrived too slowly: send it faster, or in smaller requests."
+        )
         self._incoming.clear()
         self._wake()
 
     def forget(self) -> None:
-        """It is over: nothing that came is kept."""
+        """It has ended: nothing that arrived is kept."""
         self._incoming.clear()
 
     def completed(self) -> None:
@@ -296,7 +298,7 @@ class Http1Exchange:
         self._wake()
 
     def lose(self) -> None:
-        """The client has gone, or cannot be understood any longer."""
+        """The client has disconnected, or cannot be understood any longer."""
         self.lost = True
         self._incoming.clear()
         self._wake()

@@ -12,7 +12,7 @@ from farebox.clock import Clock
 from farebox.http.exchange import HeaderList
 
 PATH_SAFE = "/:@!$&'()*+,;=-._~"
-"""What stands in a path as it is; everything else is percent-encoded."""
+"""Characters allowed verbatim in a path; everything else is percent-encoded."""
 _is_plain_path = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=\-._~]*").fullmatch
 _origin_of = re.compile(r"https?://[^/?#@]+(?=[/?]|$)", re.IGNORECASE).match
 is_host = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%]*(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?").fullmatch
@@ -57,7 +57,7 @@ def add_header(headers: dict[str, str], name: str, value: str) -> None:
 
 
 class Dates:
-    """The Date header's line, made anew each second."""
+    """The Date header's line, regenerated every second."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -73,10 +73,10 @@ class Dates:
 
 
 def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
-    """The lines of an answer's headers without its content-length, which stands apart, and whether there is a date.
+    """The lines of a response's headers without its content-length, which is separate, and whether there is a date.
 
-    Raises ValueError where one cannot be sent as it is: a line break in a value would be further headers, or an answer
-    of somebody else's.
+    Raises ValueError if one cannot be sent as it is: a line break in a value would be further headers, or somebody
+    else's response.
     """
     lines: list[str] = []
     length, dated = None, False
@@ -109,7 +109,7 @@ def sendable(headers: HeaderList) -> HeaderList:
 def status_line(status: int) -> str:
     """Raises ValueError where it is no status of a final answer."""
     if not 200 <= status <= 999:
-        raise ValueError(f"{status} is no status of an answer")
+        raise ValueError(f"{status} is not a response status")
     return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
 
 
@@ -140,5 +140,5 @@ def _learn(name: str) -> Kind:
 
 def _length(value: str) -> int:
     if not (value.isascii() and value.isdigit()):
-        raise ValueError("the content-length is no number")
+        raise ValueError("the content-length is not a number")
     return int(value)

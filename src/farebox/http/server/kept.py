@@ -3,7 +3,7 @@
 from farebox.limits.held import ByteBudget, Lease
 
 UNCLAIMED_FREE = 4 * 2**10
-"""Bytes of unfinished heads, and of what nobody has asked for, that are not counted: what most heads have."""
+"""Bytes of unfinished request heads, and of unrequested data, that are not counted: most heads fit."""
 
 
 class Kept:
@@ -16,7 +16,7 @@ class Kept:
         self._unclaimed: Lease | None = None
         """What came and belongs to no account yet."""
         self._untaken: Lease | None = None
-        """An answer that waits to be taken, whose exchange is over."""
+        """A response waiting to be taken, whose exchange has ended."""
 
     @property
     def counting(self) -> bool:
@@ -24,7 +24,7 @@ class Kept:
         return self._unclaimed is not None
 
     def unclaimed(self, size: int, *, must: bool = False) -> bool:
-        """So many bytes are unclaimed now; whether there is room for them. With `must` they count all the same."""
+        """This many bytes are unclaimed now; returns whether there is room for them. With `must` they count anyway."""
         lease = self._unclaimed = self._unclaimed or self._budget.lease()
         lease.shrink(size)
         if lease.room_for(size - lease.size):
@@ -34,13 +34,13 @@ class Kept:
         return False
 
     def claimed(self, left: int) -> None:
-        """Of what was unclaimed, so many bytes are left."""
+        """Of what was unclaimed, this many bytes are left."""
         if self._unclaimed is not None:
             self._unclaimed.shrink(left)
 
     def untaken(self, lease: Lease | None, unsent: int) -> bool:
-        """An exchange is over, and so many bytes of its answer wait to be taken; whether there is room for them. The
-        lease is that of the exchange, if it had one."""
+        """An exchange has ended, and this many bytes of its response wait to be taken; returns whether there is room
+        for them. The lease is that of the exchange, if it had one."""
         self.taken()
         lease = lease or self._budget.lease()
         lease.shrink(unsent)

@@ -36,7 +36,7 @@ def plain(address: str) -> str:
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:
-    """The address of whoever is connected; empty where it has none."""
+    """The address of the peer; empty if it has none."""
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
         return ""

@@ -62,9 +62,9 @@ class RequestReader:
         self.waiting: deque[Http1Exchange] = deque()
         """Exchanges whose head has come; the body of the last may be on its way."""
         self.refusal: tuple[int, str] | None = None
-        """Status and message that are answered when those before are answered."""
+        """Status and message to respond with after the pending responses."""
         self.reading_closed = False
-        """What comes further is thrown away."""
+        """Whatever else arrives is discarded."""
         self.unread = 0
         """Bytes since the parser last made something of them: an unfinished head, trailers, extensions of chunks."""
         self.pending = 0
@@ -111,7 +111,7 @@ class RequestReader:
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._resume_after_upgrade(data[upgrade.args[0] :])
             except httptools.HttpParserInvalidMethodError:
-                self.refuse(501, "The request's method is not known.")
+                self.refuse(501, "The request method is not supported.")
             except httptools.HttpParserError as error:
                 status = 505 if "HTTP version" in str(error) else 400
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
@@ -125,7 +125,7 @@ class RequestReader:
         head_max = self._limits.header_bytes + self._limits.target_bytes
         self.pending = min(self.pending + size, head_max)
         if self.unread > head_max:
-            self.refuse(431, "The request's head is too large.")
+            self.refuse(431, "The request headers are too large.")
 
     def _leave_parser(self) -> None:
         """Of a large body whose length is known, the rest passes by the parser, which would copy it. It has nothing to
@@ -154,7 +154,7 @@ class RequestReader:
         return rest
 
     def refuse(self, status: int, message: str) -> None:
-        """Have it answered so when those before are answered, and read nothing further."""
+        """Respond with this after the pending responses, and read nothing further."""
         if self.reading_closed:
             return
         self.reading_closed = True
@@ -182,7 +182,7 @@ class RequestReader:
             return
         self._target += target
         if len(self._target) > self._limits.target_bytes:
-            self._fail(414, "The request's target is too long.")
+            self._fail(414, "The request target is too long.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._arriving is not None:  # a trailer
@@ -191,13 +191,13 @@ class RequestReader:
         self._head_lines += 1
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > limits.header_bytes or self._head_lines > limits.headers:
-            self._fail(431, "The request's head is too large.")
+            self._fail(431, "The request headers are too large.")
         key = _names.get(name) or _learn(name)
         text = value.decode("latin-1").rstrip(" \t")
         if key not in headers:
             headers[key] = text
         elif key in _ONCE:
-            self._fail(400, f"The request has two headers {key}.")
+            self._fail(400, f"The request has more than one header {key}.")
         else:
             add_header(headers, key, text)
 
@@ -219,7 +219,7 @@ class RequestReader:
         exchange.expects = "expect" in headers and not exchange.old
         self._upgrading = "upgrade" in headers and parser.should_upgrade()
         if len(self.waiting) >= PIPELINED_MAX:
-            self._fail(503, "Too many requests without waiting for an answer.")
+            self._fail(503, "Too many pipelined requests.")
         exchange.head_bytes = self._head_bytes
         self._arriving = exchange
         self._chunks = 0
@@ -312,7 +312,7 @@ class RequestReader:
         if version not in ("1.1", "1.0"):
             self._fail(505, "Use HTTP/1.1.")
         if method == "CONNECT":
-            self._fail(501, "This is no proxy.")
+            self._fail(501, "This is not a proxy.")
         host = headers.get("host")
         if host is None:
             if version == "1.1":
@@ -320,14 +320,14 @@ class RequestReader:
         elif not is_host(host):
             self._fail(400, "The request's Host header is malformed.")
         if "expect" in headers and headers["expect"].lower() != "100-continue":
-            self._fail(417, "The request expects what is not known here.")
+            self._fail(417, "The request's expectation is not supported.")
         coding = headers.get("transfer-encoding")
         if coding is None:
             return int(headers.get("content-length") or 0)
         if version == "1.0" or "content-length" in headers:
             self._fail(400, "The request's length is ambiguous.")
         if coding.lower() != "chunked":
-            self._fail(501, "The transfer coding is not known.")
+            self._fail(501, "The transfer coding is not supported.")
         return None
 
     def _fail(self, status: int, message: str) -> None:

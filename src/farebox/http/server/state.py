@@ -45,7 +45,7 @@ class Limits:
     body_seconds: float = 20.0
     """In which a client whose body is waited for sends some of it."""
     linger_seconds: float = 10.0
-    """How long what a client still sends is thrown away, so that it can read why it was refused."""
+    """How long a refused client's data is discarded, so that it can read why."""
 
     @property
     def shortest_seconds(self) -> float:
@@ -61,7 +61,7 @@ class ServerState:
     budget: ByteBudget = field(default_factory=ByteBudget)
     """Counts what connections keep that no account has asked for; handlers count the rest on it."""
     prefaced: Callable[[str], bool] | None = None
-    """Whether whoever connects from this address begins with a header of the PROXY protocol; None: nobody."""
+    """Whether connections from this address begin with a header of the PROXY protocol; None: none do."""
     connections: "set[ClientConnection]" = field(default_factory=set)
     resting: "deque[ClientConnection]" = field(default_factory=deque)
     """Those whose turn to be read comes again."""
@@ -70,7 +70,7 @@ class ServerState:
     """Done when the last connection is gone."""
     sweeper: asyncio.TimerHandle | None = None
     failed: OnFailure | None = None
-    """Told where the sweeper failed, which goes on."""
+    """Called if the sweeper failed, which continues."""
 
     def add(self, connection: "ClientConnection") -> None:
         self.connections.add(connection)

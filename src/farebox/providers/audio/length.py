@@ -66,12 +66,12 @@ def audio_length(data: bytes) -> AudioLength:
 
 
 def unknown_length(size: int) -> AudioLength:
-    """The length of so many bytes that cannot be read: what they usually play for, and the longest that they can."""
+    """The duration of this many unreadable bytes: the usual one, and the longest possible."""
     return _rounded(within(None, size))
 
 
 def bare_length(size: int, rate: int) -> AudioLength:
-    """The length of samples of 16 bits without any header, so many a second."""
+    """The duration of 16-bit samples without a header, at this rate."""
     return _rounded(Measure(size / 2 / rate, size / 2 / rate))
 
 

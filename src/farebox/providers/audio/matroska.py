@@ -42,7 +42,7 @@ class _File:
 
 
 def length(data: bytes, start: int) -> Measure | None:
-    """None where there is no track of sound."""
+    """None if there is no audio track."""
     file = _File()
     at, steps = start, 0
     while at < len(data) and steps < STEPS_MAX:
@@ -98,7 +98,7 @@ def _name(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _size(data: bytes, at: int) -> tuple[int | None, int]:
-    """A number of variable width and where it ends; None where it stands for "unknown"."""
+    """A number of variable width and where it ends; None if it means "unknown"."""
     if at >= len(data) or not data[at]:
         return None, at + 1
     width = 9 - data[at].bit_length()

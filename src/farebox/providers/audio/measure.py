@@ -5,11 +5,11 @@ from typing import Final, NamedTuple
 SLOWEST: Final = 750
 """Bytes a second: 6 kbit/s, the lowest rate of Opus. What cannot be walked through is not held for less."""
 USUAL: Final = 4_000
-"""Bytes a second: 32 kbit/s, a usual rate of speech. What an unknown format is charged by where nobody tells usage."""
+"""Bytes per second: 32 kbit/s, a usual rate of speech. An unknown format is charged by it if no usage is reported."""
 FASTEST: Final = 48_000
 """Bytes a second: 384 kbit/s. A compressed file does not play for less than so."""
 STEPS_MAX: Final = 200_000
-"""Frames that are looked at one by one: hours of sound. The rest of a file that has more is bounded by its bytes."""
+"""Frames that are inspected one by one: hours of audio. The rest of a longer file is bounded by its bytes."""
 _TRIMMED = 0.3
 """Seconds by which a header may say less than the frames do: encoders pad their first and last frames."""
 
@@ -32,6 +32,6 @@ def believed(declared: float | None, counted: float) -> float:
 
 
 def within(declared: float | None, size: int) -> Measure:
-    """A length that nothing but the header tells, between what so many bytes can hold."""
+    """A duration that only the header states, within what this many bytes can hold."""
     least, most = size / FASTEST, size / SLOWEST
     return Measure(min(max(declared, least), most) if declared else size / USUAL, most, sure=False)

@@ -27,7 +27,7 @@ class _Track:
 
 
 def length(data: bytes, start: int) -> Measure | None:
-    """The length of the longest track of sound; None where there is none."""
+    """The duration of the longest audio track; None if there is none."""
     tracks: list[_Track] = []
     scale, current = 0, _Track()
     for name, at, end in _boxes(data, start):

@@ -61,7 +61,7 @@ def length(data: bytes, start: int) -> Measure | None:
 
 
 def _page(data: bytes, at: int, lacing: bytes, continued: bool, stream: _Stream) -> bool:
-    """Take the packets of one page; whether its last one goes on in the next."""
+    """Take the packets of one page; returns whether its last one continues in the next."""
     fresh = not continued
     for size in lacing:
         if fresh:

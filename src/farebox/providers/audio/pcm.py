@@ -32,7 +32,7 @@ def wav_length(data: bytes, start: int) -> Measure | None:
 
 
 def _samples(data: bytes, layout: bytes, at: int, size: int) -> Measure | None:
-    """The length of so many bytes of samples that are described so; None where that is not known."""
+    """The duration of this many bytes of samples described this way; None if it is not known."""
     kind, channels = int.from_bytes(layout[:2], "little"), int.from_bytes(layout[2:4], "little")
     rate, bits = int.from_bytes(layout[4:8], "little"), int.from_bytes(layout[14:16], "little")
     if kind == _EXTENSIBLE and len(layout) >= 26:

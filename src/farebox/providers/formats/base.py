@@ -15,7 +15,7 @@ class InvalidRequest(ValueError):
 
 
 class TooComplex(InvalidRequest):
-    """The body, or what it asks for, has more parts than are read (formats.bounds); the message says of what."""
+    """The body, or what it asks for, has more parts than are read (formats.bounds); the message says which."""
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Observed(msgspec.Struct, frozen=True):
     context: Mapping[str, str] = {}
     """What the provider says it applied, of what selects another price; see ParsedRequest.context."""
     problem: str | None = None
-    """Why the figures are not to be believed, or that none came; None where all is well."""
+    """Why the figures are not trusted, or that none arrived; None if all is well."""
     complete: bool = False
     """Whether the answer reached its own end (terminal event, whole JSON document)."""
     failed: bool = False
@@ -124,7 +124,7 @@ class ResponseReader(Protocol):
 
     @property
     def input_told(self) -> bool:
-        """Whether the usage told so far tells the input."""
+        """Whether the usage reported so far includes the input."""
         ...
 
     @property

@@ -28,7 +28,7 @@ class JsonBody:
         return body
 
     def ask_usage(self, body: bytes) -> bytes:
-        """Nothing to ask: the answer tells its usage, or never does."""
+        """Nothing to request: the response reports its usage, or never does."""
         return body
 
     def replace_model(self, body: bytes, model: str) -> bytes:
@@ -75,8 +75,8 @@ def changed(body: bytes, **values: object) -> bytes:
 
 
 def asked(**fields: object) -> dict[str, str]:
-    """ParsedRequest.context of the fields that select another price, in the words in which prices know their values:
-    `SERVICE_TIER_FLEX` is `flex`. `auto` leaves the choice to the provider, whose answer tells it."""
+    """ParsedRequest.context of the fields that select another price, in the words that prices use: `SERVICE_TIER_FLEX`
+    is `flex`. `auto` leaves the choice to the provider, whose response names it."""
     return {key: plain(value) for key, value in fields.items() if isinstance(value, str) and value}
 
 

@@ -50,7 +50,7 @@ def is_light(body: bytes) -> bool:
 
 
 def check(body: bytes) -> None:
-    """Raises TooComplex where the body is JSON beyond the bounds; whether it is JSON at all is not looked at."""
+    """Raises TooComplex if the body is JSON beyond the bounds; whether it is JSON at all is not checked."""
     if len(body) <= AT_ONCE_BYTES and not _more(body, b"{[", DEPTH_MAX):
         return
     if opening(body) not in (b"{", b"["):
@@ -84,7 +84,7 @@ def _more(body: bytes, characters: bytes, most: int) -> bool:
 
 
 def _structure(body: bytes) -> bytes:
-    """The body without its strings. Raises TooComplex where there are too many."""
+    """The body without its strings. Raises TooComplex if there are too many."""
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     if body.count(b'"') > 2 * STRINGS_MAX:

@@ -218,7 +218,7 @@ def _take_meta(seen: Seen, body: bytes) -> None:
 
 
 def _take_embed(seen: Seen, body: bytes) -> None:
-    """Tokens of pictures stand beside those of text, or inside; what the parts come to is the least of the whole."""
+    """Image tokens are beside those of text, or inside; the sum of the parts is the minimum of the whole."""
     _take_meta(seen, body)
     billed = (seen.usage or {}).get("billed_units")
     if isinstance(billed, dict):

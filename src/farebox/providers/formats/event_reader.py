@@ -52,9 +52,9 @@ class EventReader:
         self._seen = seen or Seen()
         self._cutter = LineCutter()
         self._event: list[bytes] = []
-        """Lines of the event under way that have not passed, since it may have to be dropped or kept back."""
+        """Lines of the current event that have not passed, since it may have to be dropped or kept back."""
         self._data: list[bytes] = []
-        """Data of the event under way that is not whole yet."""
+        """Data of the current event that is not complete yet."""
         self._waiting = 0
         """Bytes of its lines."""
         self._separated = False
@@ -66,7 +66,7 @@ class EventReader:
         self._kept: list[bytes] = []
         self._kept_closed = False
         self._named_error = False
-        """The event under way is called an error."""
+        """The current event is named an error."""
         self._long: Skimmer | None = None
         self._long_data = False
         self._tail = b""
@@ -156,7 +156,7 @@ class EventReader:
     # --- lines ---
 
     def _json_line(self, line: bytes, passed: list[bytes]) -> None:
-        """What `_line` does, quickly, where nothing is under way."""
+        """The fast path of `_line`, when no event is in progress."""
         seen = self._seen
         if len(line) > LINE_BYTES_MAX:
             self._long_line(line, passed)

@@ -35,7 +35,7 @@ _ANSWER: Final = Answers[_Answer](_Answer)
 
 @dataclass(frozen=True, slots=True)
 class GoogleEmbed(bodies.JsonBody):
-    """`models/M:embedContent` and `:batchEmbedContents`. Older models tell no usage at all."""
+    """`models/M:embedContent` and `:batchEmbedContents`. Older models report no usage at all."""
 
     name: str = "google_embed"
 

@@ -66,7 +66,7 @@ class _Head(msgspec.Struct):
     generationConfig: _Config | None = None
     generation_config: _Config | None = None
     tools: list[dict[str, msgspec.Raw]] | dict[str, msgspec.Raw] | None = None
-    """A list, or one tool that stands alone."""
+    """A list, or a single tool."""
     cachedContent: Any = None
     cached_content: Any = None
     serviceTier: Any = None
@@ -101,7 +101,7 @@ class _Feedback(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """A whole answer, or one event of a stream."""
+    """A complete response, or one event of a stream."""
 
     candidates: list[_Candidate] | None = None
     usageMetadata: Any = None
@@ -208,7 +208,7 @@ def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
 
 
 def _take_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
-    """A whole answer, or the array form of a stream; of an array cut short, as many events as are whole."""
+    """A complete response, or the array form of a stream; of an array cut short, the events that are complete."""
     try:
         answers = _ANSWERS.decode(body)
     except ValueError:

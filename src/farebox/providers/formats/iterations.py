@@ -85,7 +85,7 @@ def iterations(usage: Mapping[str, object], read: Read) -> Iterations:
         try:
             figures = read(entry)
         except AbsurdUsage as absurd:
-            notes.append(f"an entry of `usage.iterations` is not believed: {absurd}")
+            notes.append(f"an entry of `usage.iterations` is impossible: {absurd}")
             continue
         if figures:
             further.append(FurtherUsage(model, figures))

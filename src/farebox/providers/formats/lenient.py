@@ -91,7 +91,7 @@ class Answers(Generic[T]):
 
 
 def _of_few_parts(data: bytes) -> bool:
-    """Whether there is little to make objects of, as in a picture. What stands in strings counts too."""
+    """Whether there is little to make objects of, as in an image. Content of strings counts too."""
     return data.count(b"{") + data.count(b"[") <= PARTS_MAX and data.count(b",") <= _ITEMS_MAX
 
 

@@ -40,7 +40,7 @@ class Attachments:
     """Bytes of the body that the payloads took."""
 
     def take_all(self, content: object) -> None:
-        """Find the attachments in a message's content: a list of parts, each perhaps with parts of its own."""
+        """Find the attachments in a message's content: a list of parts, possibly with parts of their own."""
         parts = content if isinstance(content, list) else [content]
         for part in parts:
             if isinstance(part, dict):
@@ -75,7 +75,7 @@ class Attachments:
             self.unseen[kind] = None
 
     def _refer(self, kind: str) -> None:
-        """Something is given by reference. A picture has a most by itself."""
+        """Something is given by reference. An image has a maximum of its own."""
         if kind == "image/":
             self.images.append(ImageInput())
         else:

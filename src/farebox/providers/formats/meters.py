@@ -57,7 +57,7 @@ class Figures(msgspec.Struct, frozen=True):
     missing: tuple[str, ...] = ()
     """Required meters that the object does not tell; `usage` may have parts of them."""
     notes: tuple[str, ...] = ()
-    """Parts that were doubtful and what became of them."""
+    """Doubtful parts and how they were handled."""
 
 
 class Reading:
@@ -93,7 +93,7 @@ class Reading:
         try:
             return self._stated(usage), ()
         except ImplausibleCost as wrong:
-            return None, (f"the cost that the provider states is disregarded: {wrong}",)
+            return None, (f"the provider's stated cost is ignored: {wrong}",)
 
     def passes(self, usage: Mapping[str, object]) -> Iterations:
         """What is billed beside the figures themselves."""
@@ -104,7 +104,7 @@ class Reading:
         return {} if figures is None else figures.usage
 
     def tells_input(self, usage: Mapping[str, object] | None) -> bool:
-        """Whether a usage object, as it stands, tells the input."""
+        """Whether a usage object, as it is, reports the input."""
         try:
             figures = self.read(usage) if usage else None
         except AbsurdUsage:
@@ -134,7 +134,7 @@ def _whole(value: Decimal) -> bool:
 
 
 def _completed(figures: Figures, usage: Mapping[str, object]) -> Figures:
-    """The figures with the one that is missing, where the stated total tells it."""
+    """The figures with the missing one, if the stated total reveals it."""
     other = {"input_tokens": "output_tokens", "output_tokens": "input_tokens"}.get(figures.missing[0])
     total = next((value for key in _TOTALS if type(value := usage.get(key)) is int), None)
     if other is None or total is None:
@@ -143,7 +143,7 @@ def _completed(figures: Figures, usage: Mapping[str, object]) -> Figures:
     left = total - int(figures.usage.get(other, 0))
     if left <= 0 or left < figures.usage.get(meter, 0):
         return figures
-    note = f"{meter} is not told: it is what the total leaves"
+    note = f"{meter} is missing: computed from the total"
     return Figures(checked({**figures.usage, meter: left}), (), (*figures.notes, note))
 
 
@@ -202,7 +202,7 @@ def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> 
 
 
 def _number(meter: str, reported: object, further: tuple[str, ...]) -> Quantity | None:
-    """The number at this place; None where there is none. Raises AbsurdUsage."""
+    """The number at this place; None if there is none. Raises AbsurdUsage."""
     if further:
         reported = _at(reported, further)
     value = reported if type(reported) is int else _quantity(meter, reported)
@@ -233,7 +233,7 @@ def _entry(value: object, modality: str) -> object:
 
 
 def _quantity(meter: str, value: object) -> Quantity | None:
-    """None where there is no figure; containers count as none, because some providers send `{}` for "nothing"."""
+    """None if there is no figure; containers count as none, because some providers send `{}` for "nothing"."""
     if value is None or isinstance(value, dict | list):
         return None
     if isinstance(value, float) and value.is_integer():

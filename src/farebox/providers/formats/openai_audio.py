@@ -46,7 +46,7 @@ _SAMPLE_RATE: Final = 24_000
 _SOUND_BYTES_MAX: Final = 64 * 1024 * 1024
 """23 minutes of samples."""
 _UNTOLD: Final = (
-    "how long audio of this kind plays cannot be counted, and this form of the answer does not tell it: "
+    "the duration of this kind of audio cannot be counted, and this response format does not state it: "
     'ask for "response_format": "verbose_json"'
 )
 _CUE: Final = re.compile(r"--> *(?:(\d+):)?(\d\d):(\d\d)[.,](\d{3})")
@@ -129,14 +129,14 @@ def _speech_tokens_max(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class OpenAITranscript(bodies.JsonBody):
-    """`audio/transcriptions` and `audio/translations`. Answers in `text`, `srt` or `vtt` tell no usage."""
+    """`audio/transcriptions` and `audio/translations`. Responses in `text`, `srt` or `vtt` report no usage."""
 
     name: str = "openai_transcript"
     remote_seconds: int = 0
     """How long audio can play that the request names by URL or file id, as the provider limits it; 0 where a request
     is not metered that names some."""
     tells: frozenset[str] = frozenset({"json", "verbose_json", "diarized_json", "srt", "vtt"})
-    """Forms of the answer that tell how long was heard."""
+    """Formats of the response that report the duration."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -158,7 +158,7 @@ class OpenAITranscript(bodies.JsonBody):
         stream = multipart.value(fields, body, "stream") == "true"
         unmetered = None
         if not files and not self.remote_seconds:
-            unmetered = "how long audio plays that is not in the form is not known"
+            unmetered = "the duration of audio that is not in the form is unknown"
         elif not all(length.sure for length in lengths):
             form = multipart.value(fields, body, "response_format") or "json"
             unmetered = None if form in self.tells else _UNTOLD

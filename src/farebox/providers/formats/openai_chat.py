@@ -143,7 +143,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """A whole answer, or one chunk of a stream."""
+    """A complete response, or one chunk of a stream."""
 
     choices: list[_Choice] | None = None
     usage: Any = None
@@ -165,8 +165,8 @@ class OpenAIChat(bodies.JsonBody):
     name: str = "openai_chat"
     reading: Reading = OPENAI
     asks: bool = True
-    """Whether a stream tells its usage only when asked by `stream_options`. Providers that tell it unasked are not
-    asked, because some of them (Mistral) refuse a request with that field."""
+    """Whether a stream reports its usage only if requested by `stream_options`. Providers that report it anyway are not
+    asked, because some of them (Mistral) reject a request with that field."""
     new_limit: bool = True
     """Whether the provider knows `max_completion_tokens`."""
     total_counts: bool = False
@@ -175,7 +175,7 @@ class OpenAIChat(bodies.JsonBody):
     prefix: str = ""
     """What the provider lets a model's name begin with, and its price list does not (Google's `models/`)."""
     searches: bool = False
-    """Whether the usage tells the searches, so that they may be asked for."""
+    """Whether the usage reports the searches, so that they may be requested."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -250,10 +250,10 @@ class OpenAIChat(bodies.JsonBody):
 
     def _unmetered(self, head: _Head) -> str | None:
         if head.deferred not in (None, False):
-            return "a deferred completion is answered before its usage is known"
+            return "a deferred completion is acknowledged before its usage is known"
         for field in _UNCOUNTED:
             if getattr(head, field) not in (None, []) and not (self.searches and field == "web_search_options"):
-                return f"what `{field}` costs is not in the answer"
+                return f"what `{field}` costs is not in the response"
         return None
 
     def _messages(self, head: _Head) -> int:
@@ -288,7 +288,7 @@ def _take_body(seen: Seen, body: bytes) -> None:
 
 
 def _failed(answer: _Answer) -> bool:
-    """Some providers send an empty error beside every good answer; others an error that is not inside of anything."""
+    """Some providers send an empty error with every good response; others an error that is not nested in anything."""
     return (
         bool(answer.error)
         or answer.object == "error"

@@ -153,7 +153,7 @@ class OpenAIImages(bodies.JsonBody):
             further_models=(FurtherModel(author),) if author else (),
         )
         unnamed = head.output_format == "svg" and not author
-        unmetered = "which model writes the SVG is not said: name it in `svg.model`" if unnamed else None
+        unmetered = "the model that writes the SVG is not named: name it in `svg.model`" if unnamed else None
         return ParsedRequest(head.model, head.stream is True, demand, unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
@@ -270,7 +270,7 @@ def _take_author(seen: Seen, usage: dict[str, object]) -> None:
     try:
         figures = AUTHOR.read(usage)
     except AbsurdUsage as absurd:
-        seen.doubts.append(f"the usage of the SVG's author is not believed: {absurd}")
+        seen.doubts.append(f"the usage of the SVG's author is impossible: {absurd}")
         return
     if figures is not None:
         seen.further.append(FurtherUsage(model if isinstance(model, str) else "", figures.usage))

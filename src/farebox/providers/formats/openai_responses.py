@@ -155,9 +155,9 @@ def _model(head: _Head) -> str:
 
 def _unmetered(head: _Head) -> str | None:
     if head.background not in (None, False):
-        return "a background response is answered before its usage is known"
+        return "a background response is acknowledged before its usage is known"
     if head.models or head.plugins:
-        return "what another of the `models`, or one of the `plugins`, costs is not in the answer"
+        return "what another of the `models`, or one of the `plugins`, costs is not in the response"
     return None
 
 

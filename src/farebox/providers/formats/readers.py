@@ -58,7 +58,7 @@ class Seen(msgspec.Struct):
     unreadable: int = 0
     """Events, or bodies, that could not be read."""
     refused: bool = False
-    """The model declined to answer. Where it had not begun to, that is not billed."""
+    """The model declined to answer. If it had not begun to, that is not billed."""
     oversize: int = 0
     """Events, or bodies, of which even the skeleton was too large to be read."""
     reference: str = ""
@@ -70,7 +70,7 @@ class Seen(msgspec.Struct):
     pictured: int = 0
     """Observed.pictured."""
     further: list[FurtherUsage] = []
-    """Observed.further, as far as the answer tells it outside its usage object."""
+    """Observed.further, as far as the response reports it outside its usage object."""
     doubts: list[str] = []
     """Observed.notes, of the same."""
 
@@ -96,7 +96,7 @@ class Seen(msgspec.Struct):
         self.failed = self.failed or failed
 
     def choice_ended(self, index: object) -> None:
-        """A choice has named its finish reason; some providers do so again and again."""
+        """A choice has its finish reason; some providers send it repeatedly."""
         self.ended.add(index if isinstance(index, int) else 0)
 
     @property
@@ -222,7 +222,7 @@ class BodyReader:
         return self._last, observed(seen, self._reading, whole=seen.complete, empty=empty)
 
     def _told(self, seen: Seen) -> bool:
-        """Whether anything that is generated has been read."""
+        """Whether any generated output has been read."""
         return bool(seen.kept or seen.delivered or seen.sound_seconds or seen.pictured or seen.heard_seconds)
 
     def _skim(self) -> None:
@@ -236,7 +236,7 @@ class BodyReader:
 
 
 class UnreadReader:
-    """Passes what nobody here can read, such as an unknown encoding."""
+    """Passes what cannot be read here, such as an unknown encoding."""
 
     events = finished = holding = all_ended = input_told = False
     kept_bytes = 0
@@ -318,7 +318,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
 
 def _no_usage(seen: Seen, empty: bool) -> str:
     if empty:
-        return "no usage (an empty answer)"
+        return "no usage (an empty response)"
     notes = [f"{seen.unreadable} unreadable"] if seen.unreadable else []
     notes += [f"{seen.oversize} too large to read"] if seen.oversize else []
     return f"no usage ({', '.join(notes)})" if notes else "no usage"

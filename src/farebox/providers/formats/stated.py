@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 
 USD_MAX: Final = 10_000
-"""No single call costs more; a larger figure is not believed."""
+"""No single call costs more; a larger figure is not trusted."""
 StatedCost: TypeAlias = Callable[[Mapping[str, object]], Decimal | None]
 
 _DIGITS_MAX: Final = 30

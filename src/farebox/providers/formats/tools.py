@@ -233,7 +233,7 @@ def _by_rule(
 ) -> Tool:
     rule = rules.get(name)
     if rule is None:
-        charged = f"what the tool {raw[:40]!r} costs is not in the answer"
+        charged = f"what the tool {raw[:40]!r} costs is not in the response"
     rule = rule or _CLIENT
     return Tool(
         _KINDS.get(name, name),
@@ -281,7 +281,7 @@ def _hosted_shell(tool: Declared) -> str | None:
     local = isinstance(tool.environment, dict) and tool.environment.get("type") == "local"
     if _name(tool) != "shell" or local:
         return None
-    return 'what a hosted shell costs is not in the answer: use a `shell` with `"environment": {"type": "local"}`'
+    return 'what a hosted shell costs is not in the response: use a `shell` with `"environment": {"type": "local"}`'
 
 
 def _charged_code(tools: list[Declared]) -> str | None:
@@ -290,4 +290,6 @@ def _charged_code(tools: list[Declared]) -> str | None:
         dated = _DATE.search(str(tool.type)) if _name(tool) in ("web_search", "web_fetch") else None
         if dated and dated["year"] + dated["rest"] >= _FREE_CODE_FROM:
             return None
-    return "what the tool `code_execution` costs is not in the answer, unless a newer web search or fetch is beside it"
+    return (
+        "what the tool `code_execution` costs is not in the response, unless a newer web search or fetch is beside it"
+    )

@@ -33,7 +33,7 @@ READING: Final = Reading(
 )
 HEARD: Final = Reading(("audio_seconds", "seconds"), ("input_audio_seconds", "seconds"))
 """Of a recording that was transcribed."""
-QUEUED: Final = "a queued request is answered before its usage is known"
+QUEUED: Final = "a queued request is acknowledged before its usage is known"
 _JSON: Final = frozenset({b"{", b" ", b"\n", b"\r", b"\t", b""})
 
 

@@ -36,15 +36,15 @@ _BY_VERIFICATION: Final[dict[int, Cause]] = {
 """OpenSSL's X509_V_ERR_…, which are kept from release to release."""
 _WORDS: Final[dict[Cause, str]] = {
     "dns": "its name was not found",
-    "refused": "nobody listens there",
-    "unreachable": "there is no way to its network",
-    "reset": "the connection was reset while it was made",
+    "refused": "nothing listens there",
+    "unreachable": "there is no route to its network",
+    "reset": "the connection was reset while being established",
     "timeout_connect": "no connection in time",
     "tls": "no TLS connection could be made",
     "tls_expired": "its TLS certificate is not valid at this time",
     "tls_name": "its TLS certificate is for another name",
-    "tls_unknown_authority": "its TLS certificate is by nobody who is trusted here",
-    "exhausted": "this process has no descriptors or memory left for a connection",
+    "tls_unknown_authority": "its TLS certificate is from an untrusted authority",
+    "exhausted": "this process has no file descriptors or memory left for a connection",
 }
 _numbers = re.compile(r"\[Errno (\d+)\]").findall
 

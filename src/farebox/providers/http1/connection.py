@@ -182,9 +182,9 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head_bytes += len(data)
             self._parser.feed_data(data)
             if not self._framed and self._head_bytes > HEAD_MAX:
-                self._break("the answer's head is too large", "protocol")
+                self._break("the response headers are too large", "protocol")
             elif self._silent > SILENT_MAX and self._answer is not None:
-                self._break("the answer has more beside its body than is read", "protocol")
+                self._break("the response has too much data besides its body", "protocol")
         except Exception as error:  # noqa: BLE001 - whoever waits is woken
             self._failed(error)
 
@@ -226,8 +226,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._failed(error)
 
     def _keep_socket(self, *, tls: bool) -> None:
-        """A transport closes its socket after `connection_lost`, one of TLS before it (uvloop 0.23): there it takes a
-        descriptor of our own to ask afterwards what had arrived. Where none is left, that is not known."""
+        """A transport closes its socket after `connection_lost`, a TLS one before it (uvloop 0.23): there we need our
+        own descriptor to query afterwards what had arrived. If none is left, that is unknown."""
         if not tls:
             return
         try:
@@ -243,7 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._framed and self._until_eof and error is None:
                 self._finish(keep=False)
             else:
-                self._break("the connection was reset" if error else "the answer broke off", "cut")
+                self._break("the connection was reset" if error else "the response broke off", "cut")
         elif (
             self._used
             and not self._head_bytes
@@ -254,7 +254,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif error:
             self._break("the connection was reset", "reset")
         else:
-            self._break("the connection was closed without an answer", "closed")
+            self._break("the connection was closed without a response", "closed")
 
     def _not_read(self) -> bool:
         """Whether a part of the request has not arrived at the other end's system, and now never will."""
@@ -286,7 +286,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._answer is None or self._framed:
-            raise httptools.HttpParserError("an answer that nobody asked for")
+            raise httptools.HttpParserError("an unsolicited response")
         self._seen = True
         self._length = None
         self._chunked = False
@@ -371,7 +371,7 @@ class UpstreamConnection(asyncio.Protocol):
         if isinstance(error, httptools.HttpParserCallbackError):  # of a callback of the parser
             mistake = error.__context__
         if mistake is None or isinstance(mistake, httptools.HttpParserError | httptools.HttpParserUpgrade):
-            self._break("the request was not answered in HTTP", "protocol")
+            self._break("the response is not HTTP", "protocol")
             return
         self._break("a mistake of the gateway", "internal")
         log.error("mistake in the HTTP client", exc_info=mistake)

@@ -101,8 +101,8 @@ class Opener:
     async def _secured(
         self, beneath: _Transports, make: Callable[[], UpstreamConnection], name: str
     ) -> UpstreamConnection:
-        """TLS over the last of the transports, checked for the name. In a step of its own, because what a transport of
-        TLS has handed to the one beneath is not in its own buffer any more, sent or not."""
+        """TLS over the last of the transports, verified for the name. A separate step, because what a TLS transport has
+        handed to the one beneath is no longer in its own buffer, sent or not."""
         connection = make()
         try:
             transport = await self._tls_over(beneath[-1], connection, name)
@@ -158,16 +158,16 @@ class _Tunnel(asyncio.Protocol):
         transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n".encode() + credentials + b"\r\n")
         answer = await self._answered
         if not answer:
-            raise ProxyFailed("the proxy closed the connection instead of opening a way", "proxy_refused")
+            raise ProxyFailed("the proxy closed the connection instead of opening a tunnel", "proxy_refused")
         if b"\r\n\r\n" not in answer:
-            raise ProxyFailed("the proxy's answer is too large", "proxy_refused")
+            raise ProxyFailed("the proxy's response is too large", "proxy_refused")
         status = answer.split(b"\r\n", 1)[0].split(b" ")
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
-            raise ProxyFailed("the proxy did not answer in HTTP", "proxy_refused")
+            raise ProxyFailed("the proxy's response is not HTTP", "proxy_refused")
         if status[1] == b"407":
-            raise ProxyFailed("the proxy wants other credentials (407)", "proxy_auth")
+            raise ProxyFailed("the proxy requires other credentials (407)", "proxy_auth")
         if not status[1].startswith(b"2"):
-            raise ProxyFailed(f"the proxy refused to open a way ({int(status[1][:3])})", "proxy_refused")
+            raise ProxyFailed(f"the proxy refused to open a tunnel ({int(status[1][:3])})", "proxy_refused")
 
 
 def proxy_credentials(proxy: str) -> bytes:

@@ -36,7 +36,7 @@ class PooledUpstream:
         tls: ssl.SSLContext | None = None,
         failed: OnFailure | None = None,
     ) -> None:
-        """`failed` is told where the sweeper of unused connections failed, which goes on."""
+        """`failed` is called if the sweeper of idle connections failed, which continues."""
         self._failed = failed
         self.failures: dict[str, int] = Counter()
         self.resent = 0
@@ -57,7 +57,7 @@ class PooledUpstream:
             raise
 
     def count(self, cause: Cause) -> None:
-        """A call failed. The connections count answers that break off; who waits counts the waits it gives up."""
+        """A call failed. The connections count responses that break off; whoever waits counts the waits it abandons."""
         self.failures[cause] += 1
 
     async def _send(self, request: UpstreamRequest) -> Http1Response:
@@ -192,14 +192,14 @@ def _passed(answer: Http1Response, origin: Origin) -> Http1Response:
     """The answer, unless it is a plain proxy's and not the provider's. Raises UpstreamFailed."""
     if origin.absolute and answer.status == 407:
         answer.drop()
-        raise UpstreamFailed("the proxy wants other credentials (407)", sent=False, cause="proxy_auth")
+        raise UpstreamFailed("the proxy requires other credentials (407)", sent=False, cause="proxy_auth")
     return answer
 
 
 def _head(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
     """The request's head. Raises UpstreamFailed where a part of it cannot be sent."""
     if request.method not in _METHODS:
-        raise UpstreamFailed(f"{request.method} is no method that can be sent", sent=False, cause="unsendable")
+        raise UpstreamFailed(f"{request.method} is not a method that can be sent", sent=False, cause="unsendable")
     lines = [f"{name}: {value}\r\n" for name, value in request.headers if _is_name(name)]
     text = "".join(lines)
     if len(lines) < len(request.headers) or not text.count("\n") == text.count("\r") == len(lines) or "\0" in text:

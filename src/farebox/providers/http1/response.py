@@ -65,7 +65,7 @@ class Http1Response:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def close(self) -> None:
-        """Let go of the answer. One that has not ended takes its connection with it, so that the provider notices."""
+        """Release the response. One that has not ended takes its connection with it, so that the provider notices."""
         self.drop()
 
     def drop(self) -> None:

@@ -68,10 +68,11 @@ class Target(Protocol):
 
 
 def begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
-    """Mark the target as half copied, in one transaction; the copy that it was begun with: this one or an earlier one.
-    The caller compares them.
+    """Mark the target as half copied, in one transaction; returns the copy that it belongs to: this one or an earlier
+    one.
 
-    Raises TableHasRows where there is anything in it that no copy put there: nothing is marked then.
+    The caller compares them. Raises TableHasRows if it contains anything that no copy put there: nothing is marked
+    then.
     """
     connection.execute("BEGIN")
     try:
@@ -103,7 +104,7 @@ class TableHasRows(Exception):
 
 
 def progress_of(connection: Connection) -> dict[str, Progress]:
-    """How far the tables have come; those that were not begun are missing."""
+    """How far the tables have come; those not started are missing."""
     found = rows(connection, f"SELECT name, state FROM {COPYING} WHERE name != ''")
     return {name: msgspec.msgpack.decode(state, type=Progress) for name, state in found}
 

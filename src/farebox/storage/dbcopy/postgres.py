@@ -59,7 +59,7 @@ class _Connected:
 
 
 class PostgresSource:
-    """Nobody writes to it by a job until it is closed: this has the turn of all (storage.postgres.database)."""
+    """No job writes to it until it is closed: this holds the turn of all (storage.postgres.database)."""
 
     def __init__(self, url: str) -> None:
         self._guard = _Connected(url)
@@ -73,7 +73,7 @@ class PostgresSource:
             raise
 
     def _refuse_served(self) -> None:
-        """Whoever serves has a watch, also one whose clock is wrong, or that is frozen: its calls take no turns."""
+        """Every server has a watch, even one whose clock is wrong, or that is frozen: its calls take no turns."""
         served = (
             "SELECT count(*) FROM pg_stat_activity "
             "WHERE datname = current_database() AND strpos(application_name, ?) = 1"

@@ -47,7 +47,7 @@ class SqliteSource:
 
 
 class SqliteTarget:
-    """A file that nobody else has, until it is closed."""
+    """A file that nobody else uses, until it is closed."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

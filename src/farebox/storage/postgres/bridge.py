@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 async def run(job: Callable[[Connection], T], session: Session, notes: Notes | None = None) -> T:
-    """Run `job` on the session; the loop goes on with other things whenever a statement is under way. What the job
-    does is noted in `notes`."""
+    """Run `job` on the session; the loop does other things while a statement is in progress. What the job does is noted
+    in `notes`."""
     inside = greenlet(job)
     answer: Any = inside.switch(BridgedConnection(session, notes))
     while not inside.dead:

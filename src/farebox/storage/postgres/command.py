@@ -72,6 +72,6 @@ class CommandConnection:
         self._run(distribute(self._session, buckets))
 
     def close(self) -> None:
-        """What was not committed is undone."""
+        """What was not committed is rolled back."""
         self._loop.call_soon_threadsafe(self._session.terminate)
         self._stop()

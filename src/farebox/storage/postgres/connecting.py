@@ -38,7 +38,7 @@ _SETTINGS = {"jit": "off", **_LET_GO, **_ISOLATION, **_CITUS}
 the server where it was told to."""
 
 TRY_AGAIN = (of.SerializationError, of.DeadlockDetectedError)
-"""The transaction was undone for another's sake; the same again may pass."""
+"""The transaction was rolled back on behalf of another; retrying may succeed."""
 
 _UNAVAILABLE = (
     OSError,
@@ -55,8 +55,8 @@ _UNAVAILABLE = (
 )
 
 POOLED = (
-    "a pooler that gives sessions out by the transaction is in the way to PostgreSQL, and Farebox needs sessions of "
-    "its own: set pool_mode = session for this database, or connect to PostgreSQL itself (docs/postgresql.md)"
+    "a pooler in transaction mode is in front of PostgreSQL, and Farebox needs sessions of its own: set pool_mode = "
+    "session for this database, or connect to PostgreSQL directly (docs/postgresql.md)"
 )
 _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameError)
 """One session's statements were looked for, or prepared again, in another."""
@@ -88,7 +88,7 @@ _ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.Conn
 
 
 def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
-    """Whether the session is over, rather than the database out of reach, or too slow."""
+    """Whether the session has ended, rather than the database being unreachable, or too slow."""
     return session.is_closed() or isinstance(error.__cause__, _ENDED)
 
 
@@ -145,7 +145,7 @@ async def _connect(target: Target, host: str | None, port: int | None, timeout: 
 
 
 async def _first(attempts: list[Coroutine[Any, Any, Session]]) -> Session:
-    """The first connection that is made; the others are given up. Raises what is wrong with all of them."""
+    """The first connection that succeeds; the others are abandoned. Raises the errors of all of them."""
     tasks = [asyncio.ensure_future(attempt) for attempt in attempts]
     found: list[Session] = []
     failures: list[BaseException] = []
@@ -163,7 +163,7 @@ async def _first(attempts: list[Coroutine[Any, Any, Session]]) -> Session:
             if isinstance(ended, Session) and ended not in found:
                 ended.terminate()
     if not found:
-        raise DatabaseUnavailable("no host takes writes: " + "; ".join(f"{failure}" for failure in failures))
+        raise DatabaseUnavailable("no host accepts writes: " + "; ".join(f"{failure}" for failure in failures))
     return found[0]
 
 

@@ -60,9 +60,9 @@ class Sessions:
         self._closed = False
 
     async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do `work` with a connection of its own; all over again with a new one, CUTS_MAX times, where that ends.
+        """Do `work` with its own connection; again with a new one, CUTS_MAX times, if that ends.
 
-        Raises DatabaseUnavailable; where the database is known to be away, at once.
+        Raises DatabaseUnavailable; at once if the database is known to be unavailable.
         """
         self._health.check_reads()
         await self._place()
@@ -136,7 +136,7 @@ class Sessions:
 
 
 class _Transaction(Generic[T]):
-    """A job and its transaction, which may be begun again on another connection when the first has ended."""
+    """A job and its transaction, which may be restarted on another connection when the first has ended."""
 
     def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float]) -> None:
         self._job = job
@@ -231,13 +231,13 @@ class PostgresDatabase:
         return await self._readers.run(partial(bridge.run, read))
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
-        """A read that may take long: on connections of its own, so that short ones need not wait for it."""
+        """A read that may take long: on separate connections, so that short ones need not wait for it."""
         return await self._scanners.run(partial(bridge.run, read))
 
     async def write(self, job: Callable[[Connection], T]) -> T:
-        """Run `job` in a transaction of its own; its result, once that is durable.
+        """Run `job` in its own transaction; returns its result, once that is durable.
 
-        The job may be run more than once. It goes on where its caller is cancelled. Raises what the job raises, or
+        The job may be run more than once. It continues if its caller is cancelled. Raises what the job raises, or
         DatabaseUnavailable: then it may or may not have been committed.
         """
         self.health.check()
@@ -268,7 +268,7 @@ class PostgresDatabase:
 
     @property
     def troubles_met(self) -> int:
-        """How many failures the watch was told of."""
+        """How many failures were reported to the watch."""
         return self.health.troubles_met
 
     def take_troubles(self) -> list[DatabaseUnavailable]:
@@ -281,7 +281,7 @@ class PostgresDatabase:
         return len(self._writing)
 
     def check(self) -> None:
-        """Raises DatabaseUnavailable where the database is away, or has no standby and needs one."""
+        """Raises DatabaseUnavailable if the database is unavailable, or lacks a required standby."""
         self.health.check()
 
     def suspect(self, error: DatabaseUnavailable) -> None:

@@ -44,7 +44,7 @@ def schema(text: str) -> str:
 
 
 def has_rows(sql: str) -> bool:
-    """Whether the statement answers with rows rather than with a count."""
+    """Whether the statement returns rows rather than a count."""
     head = sql.lstrip()[:6].upper()
     return head.startswith(("SELECT", "WITH", "VALUES")) or " RETURNING " in sql
 

@@ -7,7 +7,7 @@ from farebox.storage.postgres.connecting import Session
 from farebox.storage.sql import DatabaseUnavailable
 
 _PLACING = 0x66617267
-"""Advisory lock of whoever places tables: several processes may be started at once."""
+"""Advisory lock of whoever places tables: several processes may start at once."""
 
 _OF_TABLE = re.compile(r"create_(?:distributed|reference)_table\('(\w+)'")
 _COMMENT = re.compile(r"--[^\n]*")
@@ -21,10 +21,10 @@ async def is_distributed(session: Session) -> bool:
 
 
 async def distribute(session: Session, buckets: int) -> list[str]:
-    """Place every table that is not placed yet, and the functions; the names of those tables.
+    """Place every table that is not placed yet, and the functions; returns the names of those tables.
 
-    The schema and the functions are there. Outside of a transaction: each statement commits by itself, and after a
-    failure the same again goes on. Raises DatabaseUnavailable where there is no Citus.
+    The schema and the functions must exist. Outside a transaction: each statement commits by itself, and after a
+    failure the same call resumes. Raises DatabaseUnavailable if there is no Citus.
     """
     await _require_citus(session)
     await session.execute(f"SELECT pg_advisory_lock({_PLACING})")

@@ -28,7 +28,7 @@ Standby = Literal["ignore", "require"]
 
 LOOK_EVERY_SECONDS = 1.0
 DAMAGE_SECONDS = 600.0
-"""How long damage is told of after it was last met: only a look at everything would tell that it has gone."""
+"""How long damage is reported after it was last seen: only a complete check would tell that it is gone."""
 PROOF_SECONDS = 2.0
 """Longest wait for the commit that proves that the database is back."""
 
@@ -66,7 +66,7 @@ class Health:
         """What the disk was full for, until there was room again."""
         self._standby_missing = False
         self._said = False
-        """Whether the log has told of what is wrong now."""
+        """Whether the current problem has been logged."""
         self._since = 0.0
         self.troubles_met = 0
         self._latest: dict[str, DatabaseUnavailable] = {}
@@ -77,15 +77,15 @@ class Health:
         self._watching: asyncio.Task[None] | None = None
 
     def check_reads(self) -> None:
-        """Raises DatabaseUnavailable where the database is away."""
+        """Raises DatabaseUnavailable if the database is unavailable."""
         if self._away is not None:
             raise type(self._away)(str(self._away))
 
     def check(self) -> None:
-        """Raises DatabaseUnavailable where the database is away, or has no standby and needs one."""
+        """Raises DatabaseUnavailable if the database is unavailable, or lacks a required standby."""
         self.check_reads()
         if self._standby_missing:
-            raise StandbyMissing("no synchronous standby streams")
+            raise StandbyMissing("no synchronous standby is streaming")
 
     def failed(self, error: DatabaseUnavailable) -> None:
         """Somebody's work failed: nobody else need try before the watch has seen a commit go through. (While a standby
@@ -115,7 +115,7 @@ class Health:
 
     @property
     def damage(self) -> DatabaseDamaged | None:
-        """Damage that somebody met in the last minutes."""
+        """Damage seen in the last minutes."""
         if asyncio.get_running_loop().time() - self._damage_met > DAMAGE_SECONDS:
             return None
         return self._damage
@@ -195,7 +195,7 @@ class Health:
             log.error("database away", why=str(self._away), until=until)
 
     def _mark_standby_missing(self) -> None:
-        """The primary answers, and no synchronous standby streams from it."""
+        """The primary answers, and no synchronous standby is streaming from it."""
         if self._away is None and not self._standby_missing:
             self._since = asyncio.get_running_loop().time()
         self._away = None
@@ -233,7 +233,7 @@ async def check_fitness(session: Session, standby: Standby) -> None:
     role, sees, waits = await session.fetchrow(_FIT)
     if not sees:
         raise DatabaseUnavailable(
-            f"FAREBOX_STANDBY is `require`, and {role} may not see whether a standby streams: run "
+            f"FAREBOX_STANDBY is `require`, and {role} cannot see whether a standby is streaming: run "
             f'`GRANT pg_monitor TO "{role}"` as a superuser'
         )
     if waits in ("off", "local"):

@@ -13,14 +13,15 @@ PARAMETERS = 33
 TRIES = 10
 """How often a batch is sent that another transaction made impossible."""
 _STATEMENT_SHARE = 0.9
-"""Of our own time-out: the server gives up first, so that we seldom have to leave a batch in doubt."""
+"""Fraction of our own timeout: the server gives up first, so that we rarely leave a batch in doubt."""
 
 
 _REGISTER = (
     "INSERT INTO lanes (bucket, instance_id, epoch) VALUES ($1, $2, $3) "
     "ON CONFLICT (bucket, instance_id) DO UPDATE SET epoch = excluded.epoch"
 )
-"""Waits for a batch that the former connection has left under way. From here on it has been done, or makes no hold."""
+"""Waits for a batch that the former connection has left in progress. From here on it has been done, or creates no
+holds."""
 
 log = structlog.get_logger("farebox.storage")
 

@@ -29,17 +29,17 @@ _DRIVERS = frozenset({
 _ONE_OF: Mapping[str, tuple[tuple[str, ...], str]] = {
     "target_session_attrs": (
         ("any", "read-write", "primary"),
-        "Farebox writes: leave it out, the host that takes writes is used",
+        "Farebox writes: leave it out, the host that accepts writes is used",
     ),
     "channel_binding": (
         ("disable", "prefer"),
-        "the driver has no channel binding: leave it out, and let sslmode=verify-full with sslrootcert see to it that "
-        "the server is the right one",
+        "the driver has no channel binding: leave it out, and use sslmode=verify-full with sslrootcert to verify "
+        "the server",
     ),
     "gssencmode": (("disable", "prefer"), "the driver does not encrypt by GSSAPI: use sslmode"),
-    "sslcompression": (("0",), "nobody compresses TLS any more: leave it out"),
-    "sslsni": (("1",), "the host's name is sent where there is TLS: leave it out"),
-    "load_balance_hosts": (("disable",), "all hosts are tried at once, and the one that takes writes is used"),
+    "sslcompression": (("0",), "TLS compression is obsolete: leave it out"),
+    "sslsni": (("1",), "the host name is always sent with TLS: leave it out"),
+    "load_balance_hosts": (("disable",), "all hosts are tried at once, and the one that accepts writes is used"),
     "client_encoding": (("auto", "utf8", "UTF8", "utf-8", "UTF-8"), "the driver speaks UTF-8: leave it out"),
     "sslmode": (("disable", "allow", "prefer", "require", "verify-ca", "verify-full"), "write one of these"),
 }
@@ -49,8 +49,8 @@ _REFUSED: Mapping[str, str] = {
     "service": "no service file is read: write host, user and database into the URL",
     "hostaddr": "write the address as the host; sslmode=verify-full then needs it in the server's certificate",
     "replication": "Farebox does not replicate: leave it out",
-    "require_auth": "the driver takes the method that the server asks for: leave it out, and settle it in pg_hba.conf",
-    "requirepeer": "the driver does not look at the server's user: leave it out",
+    "require_auth": "the driver uses the method that the server asks for: leave it out, and set it in pg_hba.conf",
+    "requirepeer": "the driver does not check the server's user: leave it out",
     "requiressl": "write sslmode=require",
     "sslcrldir": "write sslcrl with a file",
     "sslcertmode": "write sslcert, or leave it out",
@@ -101,7 +101,7 @@ def parse(url: str) -> Target:
     if _ALIKE.get(scheme, scheme) != "postgresql":
         raise _wrong("it must begin with postgresql://")
     if _BAD_PERCENT.search(rest):
-        raise _wrong("a % in it is not followed by two hexadecimal digits; one that stands for itself is written %25")
+        raise _wrong("a % in it is not followed by two hexadecimal digits; a literal one is written %25")
     user, password, rest = _credentials(rest)
     place, _, query = rest.partition("?")
     hostlist, _, database = place.partition("/")
@@ -128,7 +128,7 @@ def _wrong(why: str) -> SettingsError:
 
 
 def _credentials(rest: str) -> tuple[str, str, str]:
-    """User and password, as they stand there, and what follows. As in libpq they end at the first @."""
+    """User and password, verbatim, and what follows. As in libpq they end at the first @."""
     at, slash = rest.find("@"), rest.find("/")
     if at < 0 or 0 <= slash < at:
         return "", "", rest
@@ -137,7 +137,7 @@ def _credentials(rest: str) -> tuple[str, str, str]:
 
 
 def _parameters(query: str) -> dict[str, str]:
-    """The last of each. A `+` stands for itself."""
+    """The last of each. A `+` is literal."""
     given: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
@@ -181,7 +181,7 @@ def _port(text: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
-        raise _wrong("the port is no number; characters of a password such as / are written %2F and the like")
+        raise _wrong("the port is not a number; characters of a password such as / are written %2F and the like")
     return int(text)
 
 
@@ -192,11 +192,11 @@ def _require_known(given: Mapping[str, str]) -> None:
             if value not in values:
                 raise _wrong(f"{name} can be {', '.join(values)} only: {remedy}")
         elif name in _REFUSED:
-            raise _wrong(f"{name} cannot be had: {_REFUSED[name]}")
+            raise _wrong(f"{name} is not available: {_REFUSED[name]}")
         elif name not in _DRIVERS and name != "sslrootcert":
             shown = name if name.isidentifier() and len(name) < 64 else "one of them"
             raise _wrong(
-                f"{shown} is no parameter of libpq; a setting of the server is written options=-c%20NAME=VALUE"
+                f"{shown} is not a libpq parameter; a setting of the server is written options=-c%20NAME=VALUE"
             )
 
 
@@ -221,7 +221,7 @@ def _socket_options(given: dict[str, str]) -> tuple[tuple[int, int, int], ...]:
 
 
 def _secured(given: dict[str, str]) -> dict[str, Any]:
-    """What asyncpg is told of TLS and files."""
+    """What asyncpg is told about TLS and files."""
     names = _DRIVERS | {"sslmode", "sslrootcert"}
     told = {name: value for name, value in given.items() if name in names and value}
     _require_files(told)
@@ -244,12 +244,12 @@ def _require_files(told: Mapping[str, str]) -> None:
 
 
 def _by_the_system(told: Mapping[str, str]) -> ssl.SSLContext:
-    """Certificates that the system trusts, of the host's very name: anything less would be in vain."""
+    """Certificates that the system trusts, for exactly the host's name: anything less would be in vain."""
     if told.get("sslmode", "verify-full") != "verify-full":
-        raise _wrong("sslrootcert=system goes with sslmode=verify-full only")
+        raise _wrong("sslrootcert=system works only with sslmode=verify-full")
     others = sorted(told.keys() - {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"})
     if others:
-        raise _wrong(f"{others[0]} does not go with sslrootcert=system: name a file of root certificates")
+        raise _wrong(f"{others[0]} does not work with sslrootcert=system: name a file of root certificates")
     context = ssl.create_default_context()
     if "sslcert" in told:
         try:

@@ -20,7 +20,7 @@ class SqliteConnection(apsw.Connection):
     """A connection that may take notes of what its transactions do."""
 
     notes: dict[tuple[str, str], int] | None = None
-    """storage.activity.Notes; None: nobody counts."""
+    """storage.activity.Notes; None: not counted."""
 
 
 PAGE_BYTES = 1024
@@ -61,10 +61,11 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
 
 
 def make_private(path: Path) -> None:
-    """Make the file where it is missing, for its owner alone: SQLite would make it readable to everybody, and gives the
-    files beside it the mode that it has. Raises DatabaseUnavailable.
+    """Create the file if missing, for its owner alone: SQLite would make it readable to everyone, and gives the files
+    beside it the same mode.
 
-    One that is there is not opened: to close it again would take from SQLite the locks that this process has on it.
+    Raises DatabaseUnavailable. An existing one is not opened: closing it would release the locks that SQLite holds on
+    it in this process.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,9 +92,9 @@ def schema_version(connection: SqliteConnection) -> int:
 
 
 def migrate(connection: SqliteConnection, *, half_copied: bool = False) -> list[int]:
-    """Apply the migrations that are missing, each in a transaction of its own; return their numbers.
+    """Apply the missing migrations, each in its own transaction; return their numbers.
 
-    Raises SchemaMismatch where the file is newer than this release, or half copied and not expected to be.
+    Raises SchemaMismatch if the file is newer than this release, or unexpectedly half copied.
     """
     if not half_copied and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (COPYING,)).fetchone():
         raise SchemaMismatch(HALF_COPIED)

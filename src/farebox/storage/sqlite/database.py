@@ -26,11 +26,11 @@ T = TypeVar("T")
 log = structlog.get_logger("farebox.storage")
 
 APPLICATION_ID = 0x46415245
-"""`FARE`: what `file farebox.db` shows, and what is written to see whether anything can be."""
+"""`FARE`: what `file farebox.db` shows, and what is written to test whether anything can be."""
 LOOK_AGAIN_SECONDS = 60.0
 
 READERS = 4
-"""Threads for long reads, each with a connection of its own."""
+"""Threads for long reads, each with its own connection."""
 
 
 class SqliteDatabase:
@@ -120,7 +120,7 @@ class SqliteDatabase:
         return self.writer.waiting
 
     def check(self) -> None:
-        """Nothing is known beforehand of a file: whoever writes finds out."""
+        """Nothing is known beforehand about a file: whoever writes finds out."""
 
     def suspect(self, error: DatabaseUnavailable) -> None:
         """Nothing is kept in mind."""

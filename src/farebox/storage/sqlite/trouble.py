@@ -68,7 +68,7 @@ class Names:
         self._known: list[tuple[int, int] | None] = [None, None]
 
     def renew_log(self) -> None:
-        """The connection was made anew: SQLite may have begun another write-ahead log, and the database is the same."""
+        """The connection was reopened: SQLite may have started another write-ahead log for the same database."""
         self._known[1] = None
 
     def check(self) -> None:
@@ -79,7 +79,7 @@ class Names:
                 self._known[at] = found
             elif known != found:
                 what = "has gone" if found is None else "is another file now"
-                raise DatabaseReplaced(f"{path} {what}: what is written would be found by nobody")
+                raise DatabaseReplaced(f"{path} {what}: whatever is written would be lost")
 
 
 class LogHead:
@@ -134,12 +134,12 @@ class Trouble:
 
     def __init__(self) -> None:
         self.damage: DatabaseDamaged | None = None
-        """Damage that somebody met, until a look at the whole file has found none."""
+        """Damage seen, until a check of the whole file finds none."""
         self.looked_at = float("-inf")
         """When that was, by the loop's clock."""
         self.count = 0
         self.latest: dict[str, DatabaseUnavailable] = {}
-        """By state, what was met since this was last looked at."""
+        """By state, what was seen since the last check."""
 
     def met(self, error: Exception) -> Exception:
         """Keep it in mind; the error by our name."""

@@ -54,13 +54,14 @@ _Answer: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class Writer:
-    """Runs jobs in order on one connection, many to a commit. Make it inside the running loop.
+    """Runs jobs in order on one connection, many per commit. Create it inside the running loop.
 
-    Nothing ends it but `close`: whatever goes wrong in a batch is told to those who wait for it, and the next is begun.
+    Nothing ends it but `close`: whatever goes wrong in a batch is reported to those who wait for it, and the next one
+    starts.
     """
 
     def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
-        """`failed` is told of what should not have happened at all, and ended a batch."""
+        """`failed` is called with unexpected failures that ended a batch."""
         self._activity = activity
         self._monotonic = SystemClock().monotonic
         self._loop = asyncio.get_running_loop()
@@ -70,7 +71,7 @@ class Writer:
         self._checkpoints = Checkpoints(path)
         self._connection = self._connect()
         self._unusable = False
-        """The connection could not undo what it had begun: the next batch begins with another one."""
+        """The connection could not roll back: the next batch starts with another one."""
         self.awaits_turn = False
         """Another process is writing, and we wait until it has done."""
         self._pending: deque[_Waiting] = deque()
@@ -91,8 +92,8 @@ class Writer:
     async def run(self, job: Callable[[Connection], T]) -> T:
         """Run `job` inside a transaction and return its result once that is durable.
 
-        A job reads and writes only through the connection it is given and may be run twice: where another job of the
-        same batch raises, all are undone and run again, and only that one fails. Raises what the job raises, or
+        A job reads and writes only through the connection it is given and may be run twice: if another job of the same
+        batch raises, all are rolled back and run again, and only that one fails. Raises what the job raises, or
         DatabaseUnavailable: then it may or may not have been committed.
         """
         return await self._put(job, None)  # type: ignore[no-any-return]
@@ -177,7 +178,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._deliver, _all_failed(batch, failure))
 
     def _run(self, batch: list[_Waiting]) -> None:
-        """Run the jobs. Where one raises, all are undone and run again, each in a savepoint."""
+        """Run the jobs. If one raises, all are rolled back and run again, each in a savepoint."""
         connection = self._connection
         connection.notes = {} if self._activity else None
         try:
