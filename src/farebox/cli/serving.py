@@ -33,12 +33,10 @@ def serve(
     port: Annotated[int | None, typer.Option(metavar="PORT", help="Port to listen on [FAREBOX_PORT].")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Add the demo provider, with the model demo-1.")] = False,
     welcome: Annotated[
-        bool,
-        typer.Option("--welcome", help="With --demo: a first account with 5 USD and a token, and snippets to paste."),
+        bool, typer.Option("--welcome", help="With --demo: a first account with 5 USD, a token and snippets.")
     ] = False,
     workers: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, max=256, help="Number of gateway processes. More than one needs PostgreSQL."),
+        int, typer.Option(metavar="N", min=1, max=256, help="Gateway processes. More than one needs PostgreSQL.")
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
