@@ -250,7 +250,7 @@ def test_a_lost_dispute_leaves_a_credit_note_and_auto_top_up_to_the_owner(owner:
     dispute = steer("disputes", invoice=_payment_of(owner.farebox, owner.account_id), reason="fraudulent")
     steer(f"disputes/{dispute['id']}/close", status="lost")
     owner.comes_to_see(lambda: "Dispute: Lost" in page.locator("#top-ups").inner_text())
-    owner.sees("Auto top-up. Suspended: a dispute was lost. Save this form again to go on.")
+    owner.sees("Auto top-up. Suspended: a dispute was lost. Save this form again to resume.")
     expect(page.locator("#top-ups").get_by_role("link", name="Credit note")).to_be_visible()
 
 
