@@ -112,17 +112,17 @@ class Counter:
 class Histogram:
     """Sorts what it is given into buckets."""
 
-    __slots__ = ("_at", "_bounds", "_cells")
+    __slots__ = ("_at", "_bounds", "_cells", "_sum")
 
     def __init__(self, cells: "memoryview[int]", at: int, bounds: Sequence[int]) -> None:
         self._cells = cells
         self._at = at
         self._bounds = bounds
+        self._sum = at + len(bounds) + 1
 
     def observe(self, value: int) -> None:
-        at, bounds, cells = self._at, self._bounds, self._cells
-        cells[at + bisect_left(bounds, value)] += 1
-        cells[at + len(bounds) + 1] += value
+        self._cells[self._at + bisect_left(self._bounds, value)] += 1
+        self._cells[self._sum] += value
 
     def observe_seconds(self, seconds: float) -> None:
         """For one that is kept in microseconds."""

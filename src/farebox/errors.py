@@ -17,6 +17,10 @@ class ErrorKind:
     remedy: str
 
 
+class ClientGone(Exception):
+    """The client closed its connection; what is sent further reaches nobody."""
+
+
 class Problem(Exception):
     """Returned to the caller in the wire format of the path that was called. Nothing was charged."""
 

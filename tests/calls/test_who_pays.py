@@ -553,6 +553,43 @@ def test_a_revoked_token_stops_working_within_a_second(farebox: Farebox, custome
     assert code(call(customer, "demo/chat/completions", CHAT, bearer(customer.token))) == (401, 2009)
 
 
+def test_a_change_holds_for_the_next_request_of_a_connection(farebox: Farebox, customer: Customer) -> None:
+    """However often the same head has come on it: the operator's key and the gateway."""
+    path = f"{customer.gateway_url}/openai/chat/completions"
+    body = CHAT | {"model": "gpt-4o-mini"}
+    with httpx.Client(timeout=30, headers=customer.headers) as client:
+        for tokens in (5, 17, 5):
+            assert client.post(path, json=body | {"max_tokens": tokens}).status_code == 200
+        assert last_seen(farebox)["headers"]["authorization"] == f"Bearer {OPERATOR_KEY}"
+        set_provider(farebox, "openai", api_key="sk-another-operator-key")
+        try:
+            assert client.post(path, json=body).status_code == 200
+            assert last_seen(farebox)["headers"]["authorization"] == "Bearer sk-another-operator-key"
+        finally:
+            set_provider(farebox, "openai")
+        before = requests(farebox)
+        set_gateway(customer, byok_only=True)
+        assert client.post(path, json=body).status_code == 400
+        assert requests(farebox) == before
+        set_gateway(customer)
+        assert client.post(path, json=body).status_code == 200
+        assert last_seen(farebox)["headers"]["authorization"] == f"Bearer {OPERATOR_KEY}"
+
+
+def test_a_token_expires_for_the_requests_of_a_connection_too(farebox: Farebox, customer: Customer) -> None:
+    clock = farebox.services.clock
+    end = clock.now_ms() + 3_000
+    token = farebox.create_token(customer.account_id, Permission.RUN, expires_at=end)
+    with httpx.Client(timeout=30, headers=bearer(token)) as client:
+        asked = clock.now_ms()
+        while client.post(f"{customer.gateway_url}/demo/chat/completions", json=CHAT).status_code == 200:
+            assert asked < end, "it still works"
+            time.sleep(0.05)
+            asked = clock.now_ms()
+        assert clock.now_ms() >= end
+        assert code(client.post(f"{customer.gateway_url}/demo/chat/completions", json=CHAT)) == (401, 2009)
+
+
 def test_a_gateway_that_does_not_exist(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
     answer = call(customer, "demo/chat/completions", CHAT, ours(customer), gateway="nowhere")

@@ -14,7 +14,7 @@ import uvloop
 
 from farebox import app, worker
 from farebox.calls import relay
-from farebox.calls.watch import Interrupted, Watch
+from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.clock import SystemClock
 from farebox.ledger.commands import Command, Hold, Verdict
 from tests.calls.gate import SLUG as GATED
@@ -245,21 +245,15 @@ def test_a_dearer_tier_is_held_for_at_its_own_price(tiered: Customer) -> None:
 # Who watches over a call
 
 
-async def _watched(gone: bool) -> tuple[Watch, asyncio.Event]:
-    left = asyncio.Event()
-    if gone:
-        left.set()
-
-    async def wait() -> None:
-        await left.wait()
-
-    watch = Watch(wait, 600)
-    await asyncio.sleep(0.01)
-    return watch, left
+def _watched() -> Watch:
+    task = asyncio.current_task()
+    assert task is not None
+    return Watch(Watches(), task, 600)
 
 
 async def test_who_left_between_two_waits_is_noticed_at_the_next() -> None:
-    watch, _ = await _watched(gone=True)
+    watch = _watched()
+    watch.leave()
     with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
         pytest.fail("nobody is there")
     watch.close()
@@ -267,10 +261,10 @@ async def test_who_left_between_two_waits_is_noticed_at_the_next() -> None:
 
 async def test_what_is_no_wait_is_not_interrupted() -> None:
     """Such as a charge that is being written."""
-    watch, left = await _watched(gone=False)
+    watch = _watched()
     with watch.waiting(600):
         pass
-    left.set()
+    watch.leave()
     await asyncio.sleep(0.01)
     with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
         pytest.fail("nobody is there")
@@ -279,12 +273,39 @@ async def test_what_is_no_wait_is_not_interrupted() -> None:
 
 async def test_an_interrupted_call_can_be_waited_with_again() -> None:
     """Its task is not left as a cancelled one: a timeout would then not tell its own end from a stop."""
-    watch, left = await _watched(gone=False)
+    watch = _watched()
     loop = asyncio.get_running_loop()
-    loop.call_soon(left.set)
+    loop.call_soon(watch.leave)
     with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
         await loop.create_future()
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
     watch.close()
+
+
+async def test_one_timer_ends_each_wait_in_its_own_time() -> None:
+    """The first wait is long, a later one short, and a third begins while the timer stands for another."""
+    watches = Watches()
+
+    async def wait(seconds: float) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        watch = Watch(watches, task, 600)
+        try:
+            with watch.waiting(seconds):
+                await asyncio.get_running_loop().create_future()
+        except Interrupted as interrupted:
+            return interrupted.reason
+        finally:
+            watch.close()
+        return "nothing"
+
+    long = asyncio.ensure_future(wait(600))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert set(await asyncio.gather(wait(0.02), wait(0.01), wait(0.03))) == {"silence"}
+        assert await wait(0.01) == "silence", "the timer had gone off before"
+    assert len(watches.open) == 1
+    assert not long.done()
+    long.cancel()

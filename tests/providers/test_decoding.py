@@ -25,6 +25,9 @@ class Source:
         self.headers = [("Content-Encoding", encoding), ("Content-Length", "9"), ("content-type", "text/plain")]
         self._chunks = chunks
 
+    def whole(self) -> bytes | None:
+        return None
+
     async def chunk(self) -> bytes | None:
         return self._chunks.pop(0) if self._chunks else None
 

@@ -39,6 +39,9 @@ class Pieces:
         self.pieces = list(pieces)
         self.failure = failure
 
+    def whole(self) -> bytes | None:
+        return None
+
     async def chunk(self) -> bytes | None:
         if self.pieces:
             return self.pieces.pop(0)

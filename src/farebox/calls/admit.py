@@ -8,7 +8,6 @@ limit leaves counts like its money.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import msgspec
 from msgspec import structs
@@ -21,7 +20,7 @@ from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.unseen import Outside, Rules, modest, outside_of, refused
+from farebox.pricing.unseen import NOTHING, Outside, Rules, modest, outside_of, refused
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
 
@@ -48,10 +47,14 @@ async def hold_credit(services: Services, call: Call, price: ModelPrice, markup:
     not pay for. Raises DatabaseUnavailable.
     """
     assert call.parsed is not None
-    offer = _Offer(call.parsed.demand, price, markup, _outside(services, call))
-    _check_paid_for(services, offer.demand)
-    offer = await _within_cap(services, call, offer)
+    demand, cap = call.parsed.demand, services.settings.estimate_max_cents * NANOS_PER_CENT
+    if demand.unseen:
+        _check_paid_for(services, demand)
+    offer = _Offer(demand, price, markup, _outside(services, call) if demand.unseen else _nothing_outside)
     wanted = offer.estimate()
+    if cap and wanted.amount > cap:
+        offer = await _within_cap(services, call, offer, cap)
+        wanted = offer.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
@@ -88,7 +91,7 @@ def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:
 
 
 def _check_paid_for(services: Services, demand: Demand) -> None:
-    kinds = refused(demand, services.unseen_rules) if demand.unseen else ()
+    kinds = refused(demand, services.unseen_rules)
     if kinds:
         raise Problem(
             NOT_METERED,
@@ -97,8 +100,11 @@ def _check_paid_for(services: Services, demand: Demand) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+def _nothing_outside(_: Demand) -> Outside:
+    return NOTHING
+
+
+class _Offer(msgspec.Struct, frozen=True):
     """What holds are made of."""
 
     demand: Demand
@@ -132,7 +138,7 @@ class _Offer:
     def modest(self, rules: Rules) -> "_Offer | None":
         """The same with one use of each tool whose needs are learned, where it is allowed more."""
         fewer = modest(self.demand, rules)
-        return None if fewer is None else replace(self, demand=fewer)
+        return None if fewer is None else structs.replace(self, demand=fewer)
 
     def why(self, tokens: int) -> str:
         """What makes the hold large, where that is input which is not in the request; and what to do about it."""
@@ -179,19 +185,16 @@ def _later(verdict: Verdict) -> Verdict:
     return structs.replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
 
 
-async def _within_cap(services: Services, call: Call, offer: _Offer) -> _Offer:
-    """The offer, where it costs no more than the operator lets one call cost; counted, and then limited in its output,
+async def _within_cap(services: Services, call: Call, offer: _Offer, cap: int) -> _Offer:
+    """The offer made to cost no more than the operator lets one call cost: counted, and then limited in its output,
     where that is needed. Raises Problem (ESTIMATE_CAPPED)."""
-    cap = services.settings.estimate_max_cents * NANOS_PER_CENT
-    if not cap or offer.estimate().amount <= cap:
-        return offer
     offer = await _counted(services, call, offer)
     wanted = offer.estimate()
     if wanted.amount <= cap:
         return offer
     limit = offer.output_within(cap) if offer.demand.clampable else 0
     if limit >= OUTPUT_MIN:
-        return replace(offer, demand=structs.replace(offer.demand, output_max=limit), limit=limit)
+        return structs.replace(offer, demand=structs.replace(offer.demand, output_max=limit), limit=limit)
     raise Problem(
         ESTIMATE_CAPPED,
         f"The call may cost up to {format_usd(wanted.amount)} USD ({wanted.input_tokens} input and "
@@ -203,7 +206,7 @@ async def _within_cap(services: Services, call: Call, offer: _Offer) -> _Offer:
 async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
     if offer.counted_tokens is not None:
         return offer
-    return replace(offer, counted_tokens=await count_input(services, call, offer.price))
+    return structs.replace(offer, counted_tokens=await count_input(services, call, offer.price))
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:

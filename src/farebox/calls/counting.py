@@ -43,8 +43,6 @@ async def price_by_count(
     than this many seconds, every four bytes count as a token: a call is never left without its end."""
     assert call.parsed is not None
     demand = call.parsed.demand
-    if not _may_count(observed, demand):
-        return price_answer(observed, demand, price, markup, bound, ending)
     body = call.body if demand.text_bytes <= COUNTED_BYTES_MAX else b""
     try:
         async with asyncio.timeout(within):
@@ -55,7 +53,7 @@ async def price_by_count(
         return price_answer(observed, demand, price, markup, bound, replace(ending, rough=True))
 
 
-def _may_count(observed: Observed, demand: Demand) -> bool:
+def may_count(observed: Observed, demand: Demand) -> bool:
     """Whether the price may take a count of text."""
     if observed.disbelieved:
         return False

@@ -14,7 +14,7 @@ from farebox.calls.watch import Interrupted
 from farebox.errors import TOO_MANY_CALLS, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
 from farebox.memfile import Body
 from farebox.providers.outline import edited
-from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamRequest, UpstreamResponse
+from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
 """How long all pauses between the attempts of one call may take together, because it keeps its place and its hold
@@ -29,11 +29,10 @@ log = structlog.get_logger("farebox.calls")
 async def reach_provider(state: CallState) -> UpstreamResponse:
     """The answer whose head has come. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     call = state.call
-    request = UpstreamRequest(call.method, call.url, call.headers, _body(state))
+    request = UpstreamRequest(call.method, call.url, call.headers, _body(state), Sending(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
     while True:
-        pause = _pause_seconds(call, attempt)
-        last = attempt >= call.attempts_max or paused + pause > PAUSES_MAX_SECONDS
+        last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
             answer = await _send(state, request)
         except UpstreamFailed as failure:
@@ -50,6 +49,7 @@ async def reach_provider(state: CallState) -> UpstreamResponse:
                 state.status = answer.status
                 state.first_byte_ms = state.elapsed_ms()
                 return answer
+        pause = _pause_seconds(call, attempt)
         with state.watch.waiting(pause + 1):
             await state.services.clock.sleep(pause)
         attempt, paused = attempt + 1, paused + pause

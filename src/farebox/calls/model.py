@@ -13,11 +13,16 @@ from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
 from farebox.providers.reading import Place
+from farebox.providers.upstream import SentHead
 from farebox.runtime.configuration import ProviderAccess
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that was authenticated and understood. Times in milliseconds since the epoch."""
+    """A call that was authenticated and understood. Times in milliseconds since the epoch.
+
+    What the request's head alone says about it is worked out once for all requests with the same head: each call is a
+    copy of that, with its own id, time and body.
+    """
 
     log_id: str
     """Names the call everywhere: its hold, its charge, its log row, its receipt."""
@@ -25,6 +30,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     gateway_id: str
     gateway: GatewayConfig
     access: ProviderAccess
+    provider: str
+    """The slug of the provider that `access` is of."""
     own_key: bool
     """The caller's own provider key pays: nothing is held or charged."""
     format: WireFormat | None
@@ -37,11 +44,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's path, for the log."""
     headers: list[tuple[str, str]]
     """What is forwarded; credentials included, ours never."""
-    body: Body
+    sent_head: SentHead
+    """The head of the request to the provider, encoded once."""
+    body: Body = b""
     outline: Outline | None = None
     """Of a large body, by which it is changed."""
     content_type: str
-    started_at: int
+    started_at: int = 0
     request_timeout_ms: int | None = None
     attempts_max: int = 1
     retry_delay_ms: int = 0
@@ -54,10 +63,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     user_agent: str = ""
     client: str = ""
     """The caller's address, for the log line."""
-
-    @property
-    def provider(self) -> str:
-        return self.access.provider.slug
 
     @property
     def place(self) -> Place:
@@ -92,12 +97,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 class SinkStream(Protocol):
     async def send(self, chunk: bytes) -> None:
-        """Raises Gone."""
+        """Raises errors.ClientGone."""
         ...
-
-
-class Gone(Exception):
-    """The client has disconnected; nobody reads the response."""
 
 
 class Sink(Protocol):

@@ -35,6 +35,9 @@ class ReadError:
         self.headers = headers
         self._body: bytes | None = body
 
+    def whole(self) -> bytes | None:
+        return self._body
+
     async def chunk(self) -> bytes | None:
         body, self._body = self._body, None
         return body or None

@@ -14,9 +14,10 @@ from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.sql import Connection
 
 log = structlog.get_logger("farebox.calls")
+_encode = msgspec.json.Encoder().encode
 
 
-class Ended(msgspec.Struct, kw_only=True):
+class Ended(msgspec.Struct):
     """How a call ended, as far as its record needs it."""
 
     outcome: str
@@ -55,50 +56,50 @@ class CallRecord(msgspec.Struct):
 
     def row(self, verdict: Verdict) -> CallRow:
         """The call's row, for what the ledger says was taken."""
-        call, ended, cost, charge = self.call, self.ended, self.priced.cost, verdict.amount
-        receipt = self.receipt(verdict)
-        usage = self.priced.usage
+        call, ended, cost, usage = self.call, self.ended, self.priced.cost, self.priced.usage
+        tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
         return CallRow(
-            account_id=call.account_id,
-            log_id=call.log_id,
-            gateway_id=call.gateway_id,
-            created_at=call.started_at,
-            provider=call.provider,
-            model=ended.model or call.model,
-            success=ended.status < 400 and not ended.error,
-            status_code=ended.status,
-            duration=ended.duration_ms,
-            tokens_in=_count(usage.get("input_tokens")),
-            tokens_out=_count(usage.get("output_tokens")),
-            cost=0 if cost is None else ceil_div(cost.numerator, cost.denominator),
-            charge=charge,
-            detail=self._detail(),
-            receipt=msgspec.json.encode(receipt),
-            logged=call.logged,
-            request_body=ended.request_body,
-            response_body=ended.answer_body,
+            call.account_id,
+            call.log_id,
+            call.gateway_id,
+            call.started_at,
+            call.provider,
+            ended.model or call.model,
+            ended.status < 400 and not ended.error,
+            ended.status,
+            ended.duration_ms,
+            tokens_in if isinstance(tokens_in, int) else None,
+            tokens_out if isinstance(tokens_out, int) else None,
+            0 if cost is None else ceil_div(cost.numerator, cost.denominator),
+            verdict.amount,
+            self._detail(),
+            _encode(self.receipt(verdict)),
+            call.logged,
+            ended.request_body,
+            ended.answer_body,
         )
 
     def receipt(self, verdict: Verdict) -> Receipt:
+        call, priced = self.call, self.priced
         return make_receipt(
-            log_id=self.call.log_id,
-            account_id=self.call.account_id,
-            gateway_id=self.call.gateway_id,
-            provider=self.call.provider,
-            model=self.call.model,
-            outcome=self.ended.outcome,
-            usage_source=self.priced.source,
-            charge_nanos=verdict.amount,
-            usage=self.priced.usage,
-            price=self.price,
-            cost=self.priced.cost,
-            markup=self.markup,
-            hold_nanos=0 if self.bound is None else self.bound.amount,
-            written_off_nanos=verdict.written_off,
-            policy=self.priced.policy,
-            notes=(*self.priced.notes, *notes_of(verdict)),
-            stated_usd=self.priced.stated_usd,
-            computed_nanos=self.priced.computed_nanos,
+            call.log_id,
+            call.account_id,
+            call.gateway_id,
+            call.provider,
+            call.model,
+            self.ended.outcome,
+            priced.source,
+            verdict.amount,
+            priced.usage,
+            self.price,
+            priced.cost,
+            self.markup,
+            0 if self.bound is None else self.bound.amount,
+            verdict.written_off,
+            priced.policy,
+            (*priced.notes, *notes_of(verdict)),
+            priced.stated_usd,
+            priced.computed_nanos,
         )
 
     def say(self, charge: int) -> None:
@@ -126,23 +127,24 @@ class CallRecord(msgspec.Struct):
 
     def _detail(self) -> CallDetail:
         call, ended = self.call, self.ended
-        return CallDetail(
-            path=call.path,
-            request_type=call.format.name if call.format else "",
-            request_content_type=call.content_type,
-            response_content_type=ended.answer_type,
-            outcome=ended.outcome,
-            error=ended.error,
-            step=call.step,
-            metadata=call.metadata,
-            event_id=call.event_id,
-            own_key=call.own_key,
-            authenticated=call.gateway.authentication,
-            user_agent=call.user_agent,
-            request_size=len(call.body),
-            response_size=ended.answer_size,
-            first_byte_ms=ended.first_byte_ms,
-            unseen=_unseen(call),
+        return CallDetail(  # in their order, as CallRow
+            call.path,
+            "" if call.format is None else call.format.name,
+            call.content_type,
+            ended.answer_type,
+            ended.outcome,
+            ended.error,
+            call.step,
+            call.metadata,
+            call.event_id,
+            call.own_key,
+            call.gateway.authentication,
+            call.user_agent,
+            len(call.body),
+            ended.answer_size,
+            False,
+            ended.first_byte_ms,
+            _unseen(call),
         )
 
 
@@ -151,7 +153,3 @@ def _unseen(call: Call) -> tuple[str, ...]:
     if call.parsed is None or not call.parsed.demand.unseen:
         return ()
     return tuple(sorted({unseen.kind for unseen in call.parsed.demand.unseen}))
-
-
-def _count(quantity: object) -> int | None:
-    return quantity if isinstance(quantity, int) else None

@@ -8,19 +8,18 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from farebox.calls import operator_key
-from farebox.calls.kept_response import KeptAnswer
-from farebox.calls.model import Gone, SinkStream
+from farebox.calls.answer_headers import money_headers, passed_headers
+from farebox.calls.kept_response import FREE, KeptAnswer
+from farebox.calls.model import SinkStream
 from farebox.calls.settle import end_without_answer, settle_call
 from farebox.calls.state import CLIENT_GONE, REASONS, SERVER_STOPPED, CallState
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
-from farebox.errors import UPSTREAM_INVALID, Problem
-from farebox.ledger.commands import Verdict
-from farebox.money import format_usd
+from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.pricing.unseen import untold
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, ResponseReader
-from farebox.providers.formats.readers import UnreadReader
+from farebox.providers.formats.readers import BodyReader, UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.sql import DatabaseUnavailable
@@ -41,39 +40,7 @@ UNTOLD_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of an answer beyond its end, or after its client has left."""
 
-_NOT_PASSED = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "content-length",
-        "set-cookie",
-        "alt-svc",
-        "strict-transport-security",
-        "cache-control",
-        "cdn-cache-control",
-        "clear-site-data",
-        "expires",
-        "pragma",
-        "surrogate-control",
-        "x-accel-buffering",
-        "x-accel-charset",
-        "x-accel-expires",
-        "x-accel-limit-rate",
-        "x-accel-redirect",
-        "x-lighttpd-send-file",
-        "x-reproxy-url",
-        "x-sendfile",
-        "x-sendfile2",
-    }
-)
-"""Response headers about the provider's connection, or its host, rather than the response; and instructions to caches,
-browsers and proxies on the way: `x-accel-redirect` would make an nginx in front of us send one of its own files."""
+_DOCUMENT = (b"{", b"[")
 _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
 """Content types whose first bytes are not inspected, unless the request asked for a stream."""
 
@@ -89,12 +56,12 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
     except UnknownCoding as encoding:
         unread = f"the response is encoded as {str(encoding)!r}, which cannot be read"
     answer = operator_key.without_key(state, answer)
-    headers, length = _passed(answer.headers)
-    if not state.call.own_key:
-        headers = [header for header in headers if header[0] not in operator_key.HEADERS]
-    declared = next((value for name, value in headers if name == "content-type"), "")
-    state.answer_type = declared.partition(";")[0].strip().lower()
+    headers, length = passed_headers(state, answer.headers)
     events = state.answer_type == "text/event-stream"
+    document = None if events or unread else _document(state, answer)
+    if document is not None:
+        await _answer_whole(state, headers, document)
+        return
     relay = _Relay(state, answer, _reader(state, unread, events=events), events=events)
     asked_for_stream = state.call.parsed is not None and state.call.parsed.stream and state.status < 400
     if length is not None and state.call.method == "HEAD":
@@ -110,15 +77,42 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
         await answer.close()
 
 
-def _passed(headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
-    passed, length = [], None
-    for name, value in headers:
-        name = name.lower()
-        if name == "content-length" and value.isascii() and value.isdigit():
-            length = int(value)
-        if name not in _NOT_PASSED and not name.startswith("access-control-"):  # who may read it, the gateway says
-            passed.append((name, value))
-    return passed, length
+def _document(state: CallState, answer: UpstreamResponse) -> bytes | None:
+    """The answer, if it is a small document to be metered that has arrived completely, as most have; otherwise None."""
+    parsed = state.call.parsed
+    if parsed is None or parsed.stream or state.status >= 400 or state.call.format is None or state.watch.client_gone:
+        return None
+    body = answer.whole()
+    return body if body is not None and len(body) <= FREE and body.startswith(_DOCUMENT) else None
+
+
+async def _answer_whole(state: CallState, headers: list[tuple[str, str]], body: bytes) -> None:
+    """Settle, and answer with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
+    call = state.call
+    assert call.format is not None
+    assert call.parsed is not None
+    state.keep(body)
+    reader = call.format.reader(call.parsed, streaming=False, hide_usage=not call.parsed.asked_usage)
+    if isinstance(reader, BodyReader):
+        observed = reader.whole(body)
+    else:
+        passed = reader.feed(body)
+        tail, observed = reader.close()
+        body = passed + tail
+    if observed.failed:
+        body = await _checked(state, body)
+    verdict = await settle_call(state, observed, None)
+    state.sink.answer(state.status, headers + money_headers(state, verdict), body)
+
+
+async def _checked(state: CallState, body: bytes) -> bytes:
+    """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
+    found = operator_key.checked_body(state, body)
+    if isinstance(found, Problem):
+        state.hold_asked = state.held is not None
+        await end_without_answer(state, "refused", found)
+        raise found
+    return found
 
 
 def _reader(state: CallState, unread: str, *, events: bool) -> ResponseReader | None:
@@ -178,29 +172,20 @@ class _Relay:
         body = b"".join((*self._collected, tail))
         self._collected.clear()
         if observed.failed and cut is None:
-            body = await self._checked(body)
+            body = await _checked(state, body)
         verdict = await settle_call(state, observed, cut, broken_status=UPSTREAM_INVALID.status)
         if cut == CLIENT_GONE:
             return
         if cut is not None:
             raise self._broken(cut)
-        state.sink.answer(state.status, headers + _money(state, verdict), body)
-
-    async def _checked(self, body: bytes) -> bytes:
-        """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
-        found = operator_key.checked_body(self._state, body)
-        if isinstance(found, Problem):
-            self._state.hold_asked = self._state.held is not None
-            await end_without_answer(self._state, "refused", found)
-            raise found
-        return found
+        state.sink.answer(state.status, headers + money_headers(state, verdict), body)
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         state = self._state
         self._begun = True
         length = [] if self._events else self.length
-        stream = state.sink.start(state.status, headers + length + _money(state, None))
+        stream = state.sink.start(state.status, headers + length + money_headers(state, None))
         cut = await self._read(lambda: self._forward(stream))
         if cut == CLIENT_GONE:
             cut = await self._read_on()
@@ -216,7 +201,7 @@ class _Relay:
         broken = None if cut is None else self._broken(cut)
         if broken is not None and self._events:
             end.append(state.sink.broken(broken.message))
-        with contextlib.suppress(Gone):  # it was charged by what was delivered: nobody is left to tell
+        with contextlib.suppress(ClientGone):  # it was charged by what was delivered: nobody is left to tell
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
@@ -235,7 +220,7 @@ class _Relay:
             if self._sending and interrupted.reason == "silence":
                 return CLIENT_GONE  # it has stopped reading: the provider was not even asked for more
             return REASONS[interrupted.reason]
-        except Gone:
+        except ClientGone:
             return CLIENT_GONE
         except UpstreamFailed as failure:
             return f"the provider's connection failed ({failure})"
@@ -381,22 +366,3 @@ class _Relay:
         if cut is not None and not self._begun:  # nobody has been given any of it
             observed = replace(observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), pictured=0, empty=True)
         return tail, observed
-
-
-def _money(state: CallState, verdict: Verdict | None) -> list[tuple[str, str]]:
-    """Our headers: the charge where it is known by now, else the hold; and what is left."""
-    if state.held is None:
-        return []
-    if verdict is None:
-        headers = [
-            ("farebox-hold-usd", format_usd(state.held.estimate.amount)),
-            ("farebox-balance-usd", format_usd(state.held.verdict.available)),
-        ]
-    else:
-        headers = [
-            ("farebox-charge-usd", format_usd(verdict.amount)),
-            ("farebox-balance-usd", format_usd(verdict.available)),
-        ]
-    if state.held.output_limit is not None:
-        headers.append(("farebox-output-limit", str(state.held.output_limit)))
-    return headers

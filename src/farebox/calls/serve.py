@@ -18,7 +18,7 @@ from farebox.calls.unpaid import check_unpaid
 from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, Problem
 from farebox.pricing.charge import unpriced_meters
-from farebox.pricing.model import ModelPrice
+from farebox.pricing.model import Demand, ModelPrice
 from farebox.providers.formats.base import InvalidRequest
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
@@ -34,7 +34,9 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
     state = CallState(services, call, sink, watch, services.clock.monotonic())
     try:
         await _price_and_hold(state)
-        answer = await checked(state, await reach_provider(state))
+        answer = await reach_provider(state)
+        if answer.status >= 400:
+            answer = await checked(state, answer)
     except Problem as problem:
         state.hold_asked = state.held is not None
         await end_without_answer(state, "refused", problem)
@@ -86,15 +88,8 @@ async def _price_and_hold(state: CallState) -> None:
             f"The model {model!r} of {call.provider} has no price, so it cannot be charged. The operator can set one: "
             f"farebox price set {call.provider} {model} --input USD --output USD (per million tokens).",
         )
-    wanted = {**call.parsed.demand.fixed, **call.parsed.demand.allowed}
-    unpriced = [meter for meter in unpriced_meters(state.price, wanted) if meter.endswith("_searches")]
-    if unpriced:  # of other meters, a request fixes several of which the provider charges by one
-        raise Problem(
-            NOT_METERED,
-            f"The request allows searches, and {model!r} of {call.provider} has no price for {', '.join(unpriced)}, so "
-            "it is not called on the operator's key.",
-        )
-    _check_priced_by_the_token(state, state.price)
+    _check_searches_priced(call, call.parsed.demand, state.price)
+    _check_priced_by_the_token(call, call.parsed.demand, state.price)
     price = hold_price(state, asked_price(state))
     check_unpaid(services, call)
     state.hold_asked = True
@@ -102,15 +97,28 @@ async def _price_and_hold(state: CallState) -> None:
         state.held = await hold_credit(services, call, price, state.markup)
 
 
-def _check_priced_by_the_token(state: CallState, price: ModelPrice) -> None:
+def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
+    """Raises Problem where a search that the request allows would be free. Of other meters, a request fixes several of
+    which the provider charges by one."""
+    if not (demand.fixed or demand.allowed):
+        return
+    wanted = {**demand.fixed, **demand.allowed}
+    unpriced = [meter for meter in unpriced_meters(price, wanted) if meter.endswith("_searches")]
+    if unpriced:
+        raise Problem(
+            NOT_METERED,
+            f"The request allows searches, and {demand.model!r} of {call.provider} has no price for "
+            f"{', '.join(unpriced)}, so it is not called on the operator's key.",
+        )
+
+
+def _check_priced_by_the_token(call: Call, demand: Demand, price: ModelPrice) -> None:
     """A model that is priced by the second, character or page may write text too, at its maker: that would be free.
     Raises Problem."""
-    assert state.call.parsed is not None
-    demand = state.call.parsed.demand
-    by_other = demand.no_output or demand.audio_seconds_max or price.is_own
+    by_other = "input_tokens" in price.meters or demand.no_output or demand.audio_seconds_max or price.is_own
     if not by_other and unpriced_meters(price, {"input_tokens": 1}):
         raise Problem(
             NOT_METERED,
-            f"{demand.model!r} of {state.call.provider} has no price for tokens, so it is not asked for text on the "
+            f"{demand.model!r} of {call.provider} has no price for tokens, so it is not asked for text on the "
             "operator's key.",
         )

@@ -4,8 +4,8 @@ from msgspec.structs import replace
 
 from farebox import backoff
 from farebox.calls.causes import cause_of
-from farebox.calls.counting import price_by_count
-from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, Priced
+from farebox.calls.counting import may_count, price_by_count
+from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, Priced, price_answer
 from farebox.calls.record import CallRecord, Ended, log
 from farebox.calls.state import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, CallState
 from farebox.calls.stated_cost import by_stated_cost
@@ -19,7 +19,7 @@ from farebox.pricing.estimate import estimate
 from farebox.pricing.learned import learn
 from farebox.providers.formats.base import Observed
 from farebox.runtime.journal_entry import Entry
-from farebox.runtime.observers import best_effort
+from farebox.runtime.observers import best_effort, observer_failed
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
 from farebox.runtime.verdicts import warn_if_unusual
@@ -31,6 +31,7 @@ PERSIST_ATTEMPTS = 5
 PERSIST_WAITS_MS = (200, 1_600)
 NOT_DURABLE = "database_unavailable (neither it nor the journal took the charge)"
 _NO_VERDICT = Verdict(Outcome.UNKNOWN)
+_WHOLE = Ending()
 COUNT_SECONDS = 2.0
 """How long a server that stops waits for a count, of the five seconds that it has to settle what it cuts off."""
 
@@ -48,24 +49,26 @@ async def settle_call(
     """
     call = state.call
     ended = Ended(
-        outcome="own_key" if call.own_key else "free",
-        status=_status(state, cut, broken_status),
-        duration_ms=state.elapsed_ms(),
-        first_byte_ms=state.first_byte_ms,
-        answer_type=state.answer_type,
-        answer_size=state.size,
-        answer_body=state.kept_body(),
-        request_body=state.kept_request(),
-        model=observed.model or "",
-        error=cut or (REPORTED_FAILURE if observed.failed else ""),
+        "own_key" if call.own_key else "free",
+        state.status if cut is None else _cut_status(state, cut, broken_status),
+        state.elapsed_ms(),
+        state.first_byte_ms,
+        state.answer_type,
+        state.size,
+        state.kept_body(),
+        state.kept_request(),
+        observed.model or "",
+        cut or (REPORTED_FAILURE if observed.failed else ""),
     )
     priced = NOTHING
     if state.status < 300 and call.parsed is not None and state.price is not None and state.markup is not None:
         priced = await _price(state, observed, cut)
         if state.held is not None and (priced.charge or cut is None):
             ended.outcome = "charged"
-            with best_effort("what is learned"):
+            try:
                 _learn(state, observed, priced)
+            except Exception as error:  # noqa: BLE001 - the answer is priced, and has to be charged
+                observer_failed("what is learned", error)
     return await _end(state, ended, priced)
 
 
@@ -88,10 +91,10 @@ def _learn(state: CallState, observed: Observed, priced: Priced) -> None:
         )
 
 
-def _status(state: CallState, cut: str | None, broken_status: int | None) -> int:
+def _cut_status(state: CallState, cut: str, broken_status: int | None) -> int:
     if cut == CLIENT_GONE:
         return CLIENT_CLOSED_STATUS
-    return broken_status if cut is not None and broken_status is not None else state.status
+    return state.status if broken_status is None else broken_status
 
 
 async def end_without_answer(state: CallState, outcome: str, problem: Problem | None = None, error: str = "") -> None:
@@ -99,7 +102,7 @@ async def end_without_answer(state: CallState, outcome: str, problem: Problem | 
     while the provider was at work, what is certain is charged first: by policy, as of an answer of which nothing came.
     """
     ended = Ended(
-        outcome=outcome,
+        outcome,
         status=problem.kind.status if problem else state.status or CLIENT_CLOSED_STATUS,
         duration_ms=state.elapsed_ms(),
         first_byte_ms=state.first_byte_ms,
@@ -126,17 +129,16 @@ async def _price(state: CallState, observed: Observed, cut: str | None) -> Price
     assert state.markup is not None
     state.price, doubts = applied_price(state, observed)
     bound = state.bound or estimate(state.call.parsed.demand, state.price, state.markup)
-    priced = await price_by_count(
-        state.services,
-        state.call,
-        observed,
-        state.price,
-        state.markup,
-        bound,
-        _ending(state, cut),
-        within=COUNT_SECONDS if cut == SERVER_STOPPED else None,
-    )
-    priced = replace(priced, notes=(*priced.notes, *doubts))
+    demand, ending = state.call.parsed.demand, _ending(state, cut) if cut or observed.failed else _WHOLE
+    if may_count(observed, demand):
+        within = COUNT_SECONDS if cut == SERVER_STOPPED else None
+        priced = await price_by_count(
+            state.services, state.call, observed, state.price, state.markup, bound, ending, within
+        )
+    else:
+        priced = price_answer(observed, demand, state.price, state.markup, bound, ending)
+    if doubts:
+        priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
         priced = with_further(state, priced, observed, state.price)
     if cut is None and not observed.failed:
@@ -183,15 +185,21 @@ async def _end(state: CallState, ended: Ended, priced: Priced) -> Verdict | None
         return None
     held = command is not None and verdict.outcome is not Outcome.UNKNOWN
     if held:
-        with best_effort("those who wait"):
+        try:
             services.waiters.wake(call.account_id)
-        with best_effort("what is left unpaid"):
+        except Exception as error:  # noqa: BLE001 - the charge is durable
+            observer_failed("those who wait", error)
+        try:
             services.unpaid.paid(call.account_id, verdict.amount)
-    with best_effort("the log"):
+        except Exception as error:  # noqa: BLE001 - as above
+            observer_failed("what is left unpaid", error)
+    try:
         if held or isinstance(command, Settle):  # a hold that is unknown had been acknowledged
             overrun = held and state.bound is not None and verdict.amount > state.bound.amount
             warn_if_unusual(call.log_id, verdict, overrun=overrun)
         record.say(verdict.amount if held else 0)
+    except Exception as error:  # noqa: BLE001 - the charge is durable
+        observer_failed("the log", error)
     if held and verdict.written_off:
         with best_effort("overruns"):
             _count_write_off(state, verdict.written_off, now)

@@ -57,29 +57,25 @@ def hold_price(state: CallState, asked: ModelPrice) -> ModelPrice:
     assert state.call.parsed is not None
     assert state.price is not None
     context, demand = state.call.parsed.context, state.call.parsed.demand
+    dearest = state.price
     candidates = [state.price] if asked is state.price else [state.price, asked]
-    if context.get("service_tier") == "auto":
+    if context and context.get("service_tier") == "auto":
         for tier in MAY_CHOOSE.get(state.call.provider, ()):
             chosen = state.price_for({**context, "service_tier": tier})
             if chosen is not None and not chosen.unknown:
                 candidates.append(chosen)
-    dearest = candidates[0]
     if len(candidates) > 1:
         dearest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
-    if not state.call.long_cache:
+    if _LONG_CACHE in dearest.meters and not state.call.long_cache:
         dearest = _without_long_cache(dearest)
+    if not demand.further_models:
+        return dearest
     fee = sum(_further(state, demand, dearest, index) for index in range(len(demand.further_models)))
     return with_fee(dearest, fee) if fee else dearest
 
 
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
-    """Nothing is cached for 12 hours unless the request asks for it, and that would be the most expensive input there
-    is."""
-    for rate in price.rates:
-        if rate.meter == _LONG_CACHE:
-            break
-    else:
-        return price
+    """Nothing is kept for 12 hours unless the request asks for it, and that would be the dearest input there is."""
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
 
 
@@ -104,6 +100,8 @@ def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tup
     assert state.call.parsed is not None
     assert state.price is not None
     asked, model = state.call.parsed.context, observed.billed_model
+    if not (asked or observed.context or model):
+        return known_price(state, state.price, observed.usage or {})
     applied = {**asked, **observed.context}
     found = state.price_for(applied, model) if applied or model else state.price
     price = state.price if found is None else found
@@ -124,11 +122,10 @@ def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tup
 def known_price(state: CallState, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
     assert state.call.parsed is not None
-    unknown = list(price.unknown)
-    if usage.get(_LONG_CACHE) and all(rate.meter != _LONG_CACHE for rate in price.rates):
-        unknown.append("12-hour caching")
-    if not unknown:
+    unpriced_cache = _LONG_CACHE in usage and _LONG_CACHE not in price.meters
+    if not (price.unknown or unpriced_cache):
         return price, ()
+    unknown = [*price.unknown, "12-hour caching"] if unpriced_cache else list(price.unknown)
     factor = state.services.configuration.prices.dearest_factor(state.call.provider)
     what = ", ".join(unknown)
     if not state.call.own_key:

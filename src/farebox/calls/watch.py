@@ -1,10 +1,10 @@
 """Watching over a call while it waits for the provider: a client that disconnects, silence, and the longest duration.
 
-One timer serves all three, because a timer per chunk would cost more than the chunk.
+One timer serves all calls, because a timer per wait would cost more than the wait.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
 from types import TracebackType
 from typing import Literal
 
@@ -19,42 +19,74 @@ class Interrupted(Exception):
         self.reason = reason
 
 
+class Watches:
+    """The watches of all calls under way, and the timer for the first of them that is due."""
+
+    def __init__(self) -> None:
+        self.open: set[Watch] = set()
+        self.due = math.inf
+        """When the timer goes off, on the loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look_at(self, moment: float) -> None:
+        """Make sure that each watch is looked at by then."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.due = moment
+        self._timer = asyncio.get_running_loop().call_at(moment, self._look)
+
+    def _look(self) -> None:
+        self._timer, self.due = None, math.inf
+        now = asyncio.get_running_loop().time()
+        due = min((watch.look(now) for watch in tuple(self.open)), default=math.inf)
+        if due < math.inf:
+            self.look_at(due)
+
+
 class Watch:
     """One for each exchange. `with watch.waiting(seconds):` raises Interrupted if its block waits too long, or the
     client disconnects; what happens outside such blocks (settling a charge) is never interrupted."""
 
-    def __init__(self, gone: Callable[[], Awaitable[None]], longest_seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+    __slots__ = ("_deadline", "_last", "_loop", "_reason", "_silence", "_waiting", "_watches", "client_gone", "task")
+
+    def __init__(self, watches: Watches, task: "asyncio.Task[object]", longest_seconds: float) -> None:
+        """`task` is the one that waits."""
+        self.task = task
+        self.client_gone = False
+        self._watches = watches
+        self._loop = task.get_loop()
         self._last = self._loop.time()
         self._deadline = self._last + longest_seconds
         self._silence = longest_seconds
         self._waiting = False
-        self._is_gone = False
         self._reason: Reason | None = None
-        self._watcher = asyncio.ensure_future(gone())
-        self._watcher.add_done_callback(self._client_gone)
-        self._timer: asyncio.TimerHandle | None = None
+        watches.open.add(self)
 
     def waiting(self, silence_seconds: float) -> "Watch":
         """What follows may be silent for this long at a time; `progress` reports that something arrived."""
         self._silence = silence_seconds
         self._last = self._loop.time()
-        self._wake_at(min(self._deadline, self._last + silence_seconds))
+        moment = self._last + silence_seconds
+        if moment > self._deadline:
+            moment = self._deadline
+        if moment < self._watches.due:
+            self._watches.look_at(moment)
         return self
 
     def progress(self) -> None:
         self._last = self._loop.time()
 
+    def leave(self) -> None:
+        """The client has gone."""
+        self.client_gone = True
+        self._interrupt("client_gone")
+
     def close(self) -> None:
         """Stop watching."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._watcher.remove_done_callback(self._client_gone)
-        self._watcher.cancel()
+        self._watches.open.discard(self)
 
     def __enter__(self) -> "Watch":
-        if self._is_gone:
+        if self.client_gone:
             raise Interrupted("client_gone")
         self._waiting = True
         return self
@@ -63,38 +95,22 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._waiting = False
-        if isinstance(error, asyncio.CancelledError) and self._reason is not None:
-            assert self._task is not None
-            self._task.uncancel()
+        if error is not None and self._reason is not None and isinstance(error, asyncio.CancelledError):
+            self.task.uncancel()
             reason, self._reason = self._reason, None
             raise Interrupted(reason) from error
 
-    def _wake_at(self, moment: float) -> None:
-        """Make sure that `_check` runs by then; an earlier timer reschedules itself."""
-        if self._timer is not None:
-            if self._timer.when() <= moment:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(moment, self._check)
-
-    def _check(self) -> None:
-        self._timer = None
+    def look(self, now: float) -> float:
+        """Interrupt a wait that is over; when to look again."""
         if not self._waiting:
-            return
-        now = self._loop.time()
-        if now >= self._deadline:
-            self._interrupt("too_long")
-        elif now >= self._last + self._silence:
-            self._interrupt("silence")
-        else:
-            self._wake_at(min(self._deadline, self._last + self._silence))
-
-    def _client_gone(self, watcher: "asyncio.Future[None]") -> None:
-        if not watcher.cancelled():
-            self._is_gone = True
-            self._interrupt("client_gone")
+            return math.inf
+        due = min(self._deadline, self._last + self._silence)
+        if now < due:
+            return due
+        self._interrupt("too_long" if now >= self._deadline else "silence")
+        return math.inf
 
     def _interrupt(self, reason: Reason) -> None:
-        if self._waiting and self._reason is None and self._task is not None:
+        if self._waiting and self._reason is None:
             self._reason = reason
-            self._task.cancel()
+            self.task.cancel()

@@ -43,7 +43,6 @@ class Application:
         self._requests = itertools.count(1)
 
     async def __call__(self, exchange: Exchange) -> None:
-        request_id = f"{self._process}{next(self._requests):08x}-FBX"
         if self._clients.behind_proxies:
             self._clients.look_behind(exchange)
         if self._root:
@@ -51,20 +50,26 @@ class Application:
         if exchange.path == "*":  # only OPTIONS asks for it: what the server can do
             exchange.answer(204, [("allow", METHODS)], b"")
             return
+        request_id = ""
         try:
             if _of_data_plane(exchange.path):
                 await self._data_plane(exchange)
                 return
+            request_id = self._new_id()
             answer = await self._control_plane(exchange, request_id)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
+            request_id = request_id or self._new_id()
             extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
             answer = failure(_problem_of(error, exchange, request_id), *extra)
         try:
             _send(exchange, answer, request_id)
         except Exception:  # noqa: BLE001 - the client has gone, or the answer had begun before the error
             log.info("not answered", request_id=request_id, status=answer.status)
+
+    def _new_id(self) -> str:
+        return f"{self._process}{next(self._requests):08x}-FBX"
 
     async def _control_plane(self, exchange: Exchange, request_id: str) -> Response:
         route, parameters = self._router.find(exchange.method, exchange.path)
@@ -118,6 +123,8 @@ _ACCOUNTS = "/client/v4/accounts/"
 
 def _of_data_plane(path: str) -> bool:
     """`/v1/…`, and `/client/v4/accounts/{account_id}/ai/…`."""
+    if path.startswith("/v1/") and "//" not in path:
+        return len(path) > len("/v1/")
     path = tidy_path(path)
     if path.startswith(_ACCOUNTS):
         return path.startswith("/ai/", path.find("/", len(_ACCOUNTS)))

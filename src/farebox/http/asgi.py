@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from farebox.errors import BODY_TOO_LARGE, Problem
-from farebox.http.exchange import ClientGone, HeaderList
+from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
 from farebox.http.server.state import Handler
 from farebox.limits.held import Lease
@@ -32,12 +32,14 @@ class AsgiExchange:
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             add_header(self.headers, name.decode("latin-1").lower(), value.decode("latin-1"))
+        self.head = RequestHead(self.method, self.path, self.query, self.headers)
         self._receive = receive
         self._send = send
         self._head: Message | None = None
         self._body = b""
         self._begun = self._broken = False
         self._received = asyncio.Event()
+        self.complete = False
         self.listener: asyncio.Task[None] | None = None
         self.lease: Lease | None = None
         length = self.headers.get("content-length", "0" if "transfer-encoding" not in self.headers else "")
@@ -94,8 +96,14 @@ class AsgiExchange:
         """Nothing goes to an ASGI server without waiting."""
 
     async def gone(self) -> None:
+        await asyncio.shield(self._listening())
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        self._listening().add_done_callback(lambda listener: None if listener.cancelled() else callback())
+
+    def _listening(self) -> "asyncio.Task[None]":
         self.listener = self.listener or asyncio.ensure_future(self._listen())
-        await asyncio.shield(self.listener)
+        return self.listener
 
     async def end(self) -> None:
         if self._head is None:

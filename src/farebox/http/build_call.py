@@ -4,6 +4,7 @@ import re
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.calls.model import Call
 from farebox.calls.watch import Watch
@@ -18,8 +19,9 @@ from farebox.errors import (
 from farebox.gateway import GatewayConfig
 from farebox.http.credentials import carries_ours, is_ours
 from farebox.http.exchange import RequestHeaders
-from farebox.http.take_apart import take_apart, unreadable
+from farebox.http.take_apart import take_apart, take_apart_aside, take_apart_here, unreadable
 from farebox.memfile import Body
+from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
     CALLER_KEY_HEADERS,
     CALLER_KEY_QUERY,
@@ -32,10 +34,12 @@ from farebox.providers.catalogue import (
     provider_of,
     upstream_path,
 )
-from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.formats.base import InvalidRequest, WireFormat
+from farebox.providers.formats.bounds import is_light
 from farebox.providers.formats.workers_ai_run import QUEUED
 from farebox.providers.outline import put_together
-from farebox.providers.reading import Place, Read, read_call, read_common
+from farebox.providers.reading import Place, Read, read_as, read_call, read_common
+from farebox.providers.upstream import SentHead
 from farebox.runtime.configuration import ProviderAccess
 from farebox.runtime.services import Services
 
@@ -77,7 +81,11 @@ _leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGN
 """Whether a path has a segment that some server takes for the folder itself, or the one above it."""
 
 
-class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True):
+COMMON = frozenset({"compat", "rest"})
+"""What stands in a URL where the body names the provider."""
+
+
+class ProxyRequest(msgspec.Struct, frozen=True):
     """One request to one provider, as a URL or a universal step asks for it."""
 
     log_id: str
@@ -92,6 +100,8 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: Body
     watch: Watch
     own_key: bool
+    known: dict[str, Call]
+    """What earlier requests with the same head had in common, by provider; see calls.model.Call."""
     step: int = 0
     coded: bool = False
     """The body is in a content coding that the provider may know."""
@@ -101,19 +111,31 @@ class ProxyRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 async def native_call(services: Services, asked: ProxyRequest) -> Call:
     """A call of a provider's own path. Raises Problem."""
+    known = asked.known.get(asked.slug)
+    if known is not None:
+        return _with_body(services, asked, known, await _read(services, asked, known.format, known.place))
     access = _access(services, asked.slug)
     path = upstream_path(access.provider, asked.path)
     metering = format_of(access.provider, asked.method, path)
     key = _key(asked, access, metering, path)
-    slug = access.provider.slug
-    refused = None if asked.own_key else services.refusals.get(slug)
-    place = Place(slug, asked.method, path, _content_type(asked))
-    read = Read(None)
-    if not isinstance(metering, Plain):
-        read = await take_apart(
-            services, asked.watch, asked.account_id, read_call, asked.body, place, refused, asked.own_key
-        )
+    place = Place(access.provider.slug, asked.method, path, _content_type(asked))
+    read = await _read(services, asked, None if isinstance(metering, Plain) else metering, place)
     return _call(services, asked, access, metering, path, key, read)
+
+
+async def _read(services: Services, asked: ProxyRequest, wire: WireFormat | None, place: Place) -> Read:
+    """What is read of the body. Raises Problem."""
+    if wire is None:
+        return Read(None)
+    refused = None if asked.own_key else services.refusals.get(place.slug)
+    if isinstance(asked.body, bytes) and is_light(asked.body):
+        try:
+            return take_apart_here(read_as, wire, asked.body, place, refused, asked.own_key)
+        except TooLong:
+            pass
+    return await take_apart_aside(
+        services, asked.watch, asked.account_id, read_call, asked.body, place, refused, asked.own_key
+    )
 
 
 async def compat_call(services: Services, asked: ProxyRequest) -> Call:
@@ -125,6 +147,9 @@ async def compat_call(services: Services, asked: ProxyRequest) -> Call:
     found = await take_apart(
         services, asked.watch, asked.account_id, read_common, asked.body, place, services.refusals, asked.own_key
     )
+    known = asked.known.get(found.slug)
+    if known is not None and isinstance(found.read, Read):
+        return _with_body(services, asked, known, found.read)
     access = _access(services, found.slug)
     if found.read is None:
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{asked.path}` in this form.")
@@ -174,36 +199,25 @@ def _call(
     key: str | None,
     read: Read,
 ) -> Call:
-    parsed = read.parsed
-    if parsed is not None and parsed.unmetered and not asked.own_key:
-        raise Problem(NOT_METERED, f"Not on the operator's key: {parsed.unmetered}.")
-    if read.refused:
-        raise Problem(
-            REQUEST_REFUSED, f"On the operator's key, {access.provider.name} is not asked for {read.refused}."
-        )
-    body: Body = asked.body if read.body is None else read.body
-    outline = read.outline
-    if outline is not None and read.changed:
-        body, outline = put_together(body, outline)
+    _check_read(asked, access.provider, read)
     gateway, header = asked.gateway, asked.headers.get
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
-    return Call(
-        log_id=asked.log_id,
+    known = Call(
+        log_id="",
         account_id=asked.account_id,
         gateway_id=asked.gateway_id,
         gateway=gateway,
         access=access,
+        provider=access.provider.slug,
         own_key=asked.own_key,
         format=None if isinstance(metering, Plain) else metering,
-        parsed=parsed,
+        parsed=None,
         method=asked.method,
         url=_url(access, path, asked),
         path=path,
         headers=_forwarded(asked, access.provider, path, key),
-        body=body,
-        outline=outline,
+        sent_head=SentHead(),
         content_type=_content_type(asked),
-        started_at=services.clock.now_ms(),
         request_timeout_ms=_patience(services, asked),
         attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
         retry_delay_ms=(gateway.retry_delay or 0) if retry_delay is None else retry_delay,
@@ -214,8 +228,35 @@ def _call(
         metadata=_metadata(header("cf-aig-metadata")),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
+    )
+    asked.known[known.provider if asked.slug in COMMON else asked.slug] = known
+    return _with_body(services, asked, known, read)
+
+
+def _with_body(services: Services, asked: ProxyRequest, known: Call, read: Read) -> Call:
+    """The call of this request, with what is `known` from its head. Raises Problem."""
+    _check_read(asked, known.access.provider, read)
+    body: Body = asked.body if read.body is None else read.body
+    outline = read.outline
+    if outline is not None and read.changed:
+        body, outline = put_together(body, outline)
+    return replace(
+        known,
+        log_id=asked.log_id,
+        parsed=read.parsed,
+        body=body,
+        outline=outline,
+        started_at=services.clock.now_ms(),
         client=asked.client,
     )
+
+
+def _check_read(asked: ProxyRequest, provider: Provider, read: Read) -> None:
+    """Raises Problem where the operator does not pay for what the body asks for."""
+    if read.parsed is not None and read.parsed.unmetered and not asked.own_key:
+        raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
+    if read.refused:
+        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not asked for {read.refused}.")
 
 
 def _patience(services: Services, asked: ProxyRequest) -> int | None:

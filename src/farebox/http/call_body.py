@@ -1,11 +1,11 @@
 """The body of a model call: complete, without its content codings, within bounds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from farebox.calls.large_body import LARGE_BODY, check_worth_reading
+from farebox.calls.large_body import check_worth_reading
 from farebox.calls.watch import Interrupted, Watch
 from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, SERVER_BYTES_FULL, Problem
@@ -33,10 +33,10 @@ class CallBody(msgspec.Struct, frozen=True):
     """Whether it is still in a coding that is not known here."""
 
 
-async def check_credit(services: Services, exchange: Exchange, account_id: str, slug: str, path: str) -> None:
-    """Before a large body is read, of a call on the operator's key: see calls.large_body. `slug`, `path`: what the
-    URL names. Raises Problem (NO_CREDIT)."""
-    if slug == "" or (exchange.length is not None and exchange.length <= LARGE_BODY):
+async def check_credit(services: Services, method: str, account_id: str, slug: str, path: str) -> None:
+    """Before a body is read that may be large, of a call on the operator's key: see calls.large_body. `slug`, `path`:
+    what the URL names. Raises Problem (NO_CREDIT)."""
+    if slug == "":
         return  # of a universal request, the steps may bring keys of their own
     if slug in ("compat", "rest"):
         await check_worth_reading(services, account_id, None)
@@ -44,7 +44,7 @@ async def check_credit(services: Services, exchange: Exchange, account_id: str, 
     provider = provider_of(slug)
     if provider is None:
         return
-    metering = format_of(provider, exchange.method, upstream_path(provider, path))
+    metering = format_of(provider, method, upstream_path(provider, path))
     if not isinstance(metering, Plain):  # else it costs nothing, or is not taken
         await check_worth_reading(services, account_id, provider.slug)
 
@@ -61,8 +61,11 @@ async def body_of(
     settings = services.settings
     limit = min(settings.body_limit_bytes, lease.largest)
     try:
-        with watch.waiting(settings.read_timeout_ms / 1000):
+        if exchange.complete:
             body = await exchange.content(limit)
+        else:
+            with watch.waiting(settings.read_timeout_ms / 1000):
+                body = await exchange.content(limit)
     except ClientGone:
         return None
     except Interrupted as interrupted:
@@ -70,7 +73,7 @@ async def body_of(
             return None
         raise Problem(BODY_LATE, "The request body did not arrive in time.") from interrupted
     coding = exchange.headers.get("content-encoding")
-    names = codings(coding)
+    names = codings(coding) if coding else ()
     if not names:
         return CallBody(body)
     try:
@@ -84,7 +87,9 @@ async def body_of(
         raise Problem(CODING_UNKNOWN, message) from error
 
 
-async def _decoded(services: Services, watch: Watch, body: Body, names: list[str], limit: int, lease: Lease) -> Body:
+async def _decoded(
+    services: Services, watch: Watch, body: Body, names: Sequence[str], limit: int, lease: Lease
+) -> Body:
     """What comes out is counted as soon as it is there, and what went in no longer: of bodies that are being decoded,
     there are no more than helpers. Raises UnknownCoding, Problem, and Interrupted where the client has gone."""
     limit = min(limit, max(len(body) * EXPANSION_MAX, _ALWAYS))
@@ -107,7 +112,7 @@ async def _decoded(services: Services, watch: Watch, body: Body, names: list[str
         raise Problem(SERVER_BYTES_FULL, "The server has no memory left to decode the body.") from error
 
 
-def _at_once(body: Body, names: list[str], limit: int) -> bytes | None:
+def _at_once(body: Body, names: Sequence[str], limit: int) -> bytes | None:
     """The decoded body, where that is quick; else None. Raises UnknownCoding, BrokenCoding, TooLarge."""
     decoder = Decoder(names)
     if not body:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from farebox.errors import INVALID_REQUEST, TOKEN_REJECTED, Problem
-from farebox.model import Permission
+from farebox.model import AccessToken, Permission
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.runtime.configuration import Configuration
 from farebox.vault import TOKEN_PREFIX
@@ -72,9 +72,9 @@ def carries_ours(value: str) -> bool:
     return is_ours(_bare(value) or "")
 
 
-async def authorize_run(token: str | None, account_id: str, configuration: Configuration) -> None:
-    """Raises Problem (TOKEN_REJECTED) unless the token may run calls on the account. Missing, unknown, revoked and
-    foreign tokens are answered alike."""
+async def authorize_run(token: str | None, account_id: str, configuration: Configuration) -> AccessToken:
+    """The token with this text. Raises Problem (TOKEN_REJECTED) unless it may run calls on the account. Missing,
+    unknown, revoked and foreign tokens are answered alike."""
     found = await configuration.token(token) if token else None
     if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
         raise Problem(
@@ -82,6 +82,7 @@ async def authorize_run(token: str | None, account_id: str, configuration: Confi
             "Unauthorized: send an access token of this account with the permission `AI Gateway Run`, as "
             "`cf-aig-authorization: Bearer <token>` or as the SDK's API key.",
         )
+    return found
 
 
 def _bare(value: str | None) -> str | None:

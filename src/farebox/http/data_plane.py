@@ -1,10 +1,4 @@
-"""The data plane: the URLs of model calls.
-
-/v1/{account}/{gateway}/{provider}/…           a provider's own paths
-/v1/{account}/{gateway}/compat/…               OpenAI form, `provider/model`
-/v1/{account}/{gateway}                        universal: steps tried in order
-/client/v4/accounts/{account}/ai/v1/…          REST form, the gateway named by a header
-"""
+"""The data plane: model calls, from their request to their answer."""
 
 import asyncio
 import re
@@ -12,13 +6,13 @@ import re
 import structlog
 from msgspec.structs import replace
 
+from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
-from farebox.calls.watch import Interrupted, Watch
+from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     DATABASE_UNAVAILABLE,
-    GATEWAY_UNKNOWN,
     INTERNAL,
     INVALID_REQUEST,
     MODEL_UNPRICED,
@@ -37,17 +31,18 @@ from farebox.errors import (
 )
 from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
-from farebox.http.build_call import ProxyRequest, compat_call, native_call
+from farebox.http.build_call import COMMON, ProxyRequest, compat_call, native_call
 from farebox.http.call_body import body_of, check_credit
-from farebox.http.credentials import StepHeaders, authorize_run, read_credentials
+from farebox.http.call_target import Target, target_of
+from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
+from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.take_apart import shutting_down, take_apart
-from farebox.http.target import Target, target_of
 from farebox.memfile import part_of
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
@@ -93,149 +88,142 @@ class DataPlane:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._in_flight: set[asyncio.Task[object]] = set()
+        self._watches = Watches()
         self._draining = False
+        settings = services.settings
+        self._call_seconds = settings.call_timeout_ms / 1000
+        self._no_credit = settings.no_credit_status
+        self._comment_seconds = settings.stream_comment_ms / 1000
 
     async def handle(self, exchange: Exchange) -> None:
-        """Response one exchange, whatever happens."""
+        """Answer one exchange, whatever happens."""
         request_id = self._services.ids.log_id()
-        target = target_of(exchange)
-        form: Form = "openai" if target is None else target.form_for(exchange.headers)
-        settings = self._services.settings
-        sink = HttpSink(
-            exchange,
-            request_id,
-            form,
-            no_credit=settings.no_credit_status,
-            comment_seconds=settings.stream_comment_ms / 1000,
-        )
+        understood = _understood(exchange)
+        sink = HttpSink(exchange, request_id, understood.form, self._no_credit, self._comment_seconds)
         task = asyncio.current_task()
         assert task is not None
-        self._in_flight.add(task)
-        watch = Watch(exchange.gone, settings.call_timeout_ms / 1000)
+        watch = Watch(self._watches, task, self._call_seconds)
+        exchange.when_gone(watch.leave)
         try:
-            await self._serve(exchange, target, sink, watch, request_id)
-        except Problem as problem:
-            sink.fail(problem)
-            if not sink.call_known:  # one that became a call has its own line and row
-                path, why = shown(exchange.path), problem.kind.name
-                self._services.metrics.count(REFUSED, why)
-                log.info("refused", request_id=request_id, path=path, error=why, client=exchange.client)
+            await self._serve(exchange, understood, sink, watch, request_id)
         except Interrupted:  # its client has gone while its body waited to be read
             self._services.metrics.count(CLIENTS_GONE)
-        except DatabaseUnavailable as error:
-            sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
-            if not sink.call_known:
-                self._services.metrics.count(REFUSED, DATABASE_UNAVAILABLE.name)
-            log.error("database unavailable", request_id=request_id, why=str(error))  # noqa: TRY400 - no traceback
-        except Exception:
-            sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
-            log.exception("call failed", request_id=request_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+            self._refuse(exchange, sink, request_id, error)
         finally:
             watch.close()
             sink.close()
-            self._in_flight.discard(task)
+
+    def _refuse(self, exchange: Exchange, sink: HttpSink, request_id: str, error: Exception) -> None:
+        """Answer an error, as far as nothing has been answered; one that became a call has its own line and row."""
+        if isinstance(error, Problem):
+            sink.fail(error)
+            if not sink.call_known:
+                path, why = shown(exchange.path), error.kind.name
+                self._services.metrics.count(REFUSED, why)
+                log.info("refused", request_id=request_id, path=path, error=why, client=exchange.client)
+        elif isinstance(error, DatabaseUnavailable):
+            sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
+            if not sink.call_known:
+                self._services.metrics.count(REFUSED, DATABASE_UNAVAILABLE.name)
+            log.error("database unavailable", request_id=request_id, why=str(error))
+        else:
+            sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
+            log.error("call failed", request_id=request_id, exc_info=error)
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse further calls, those too whose bodies wait to be read, and wait for those in flight; those that take
         longer are cut and settled."""
         self._draining = True
         self._services.helpers.refuse_early()
-        if self._in_flight:
-            _, late = await asyncio.wait(self._in_flight, timeout=grace_seconds)
+        tasks = [watch.task for watch in self._watches.open]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_seconds)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=SETTLE_SECONDS)
 
     async def _serve(
-        self, exchange: Exchange, target: Target | None, sink: HttpSink, watch: Watch, request_id: str
+        self, exchange: Exchange, understood: Understood, sink: HttpSink, watch: Watch, request_id: str
     ) -> None:
         services = self._services
         if self._draining:
             raise shutting_down()
         _check_database(services)
+        target, permit = understood.target, understood.permit
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
-        if exchange.method == "GET" and "websocket" in (exchange.headers.get("upgrade") or "").lower():
-            raise Problem(NO_WEBSOCKET, "WebSockets are not supported: use HTTP, where streams are server-sent events.")
-        if await self._cross_origin(exchange, target, sink):
-            return
-        credentials = read_credentials(exchange.headers, exchange.query)
-        own_key = credentials.own_key and target.slug not in ("rest", "")
-        gateway = await self._gateway(target, credentials.token, own_key=own_key)
-        if exchange.method in ("GET", "HEAD") and target.slug in ("compat", "rest") and target.path in _MODEL_LISTS:
-            sink.answer(200, [("content-type", "application/json")], model_list(services, target.account_id))
-            return
-        self._count(target, gateway)
+        if permit is None or not permit.stands(services):
+            permit = await self._permit(exchange, target, understood, sink)
+            if permit is None:
+                return
+        self._count(target, permit.gateway)
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
         try:
-            await self._admitted(exchange, target, gateway, sink, watch, request_id, own_key=own_key)
+            await self._admitted(exchange, target, permit, sink, watch, request_id)
         finally:
             services.calls.end(target.account_id)
 
+    async def _permit(
+        self, exchange: Exchange, target: Target, understood: Understood, sink: HttpSink
+    ) -> Permit | None:
+        """The permit for a call, kept for others with the same head; None where this was no call, and is answered."""
+        if exchange.method == "GET" and "websocket" in (exchange.headers.get("upgrade") or "").lower():
+            raise Problem(NO_WEBSOCKET, "WebSockets are not supported: use HTTP, where streams are server-sent events.")
+        if await self._cross_origin(exchange, target, sink):
+            return None
+        permit = await permit_of(self._services, exchange, target)
+        if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
+            models = model_list(self._services, target.account_id)
+            sink.answer(200, [("content-type", "application/json")], models)
+            return None
+        if exchange.headers.get("origin") is None:  # else there are headers to be added each time
+            understood.permit = permit
+        return permit
+
     async def _admitted(
-        self,
-        exchange: Exchange,
-        target: Target,
-        gateway: GatewayConfig,
-        sink: HttpSink,
-        watch: Watch,
-        request_id: str,
-        *,
-        own_key: bool,
+        self, exchange: Exchange, target: Target, permit: Permit, sink: HttpSink, watch: Watch, request_id: str
     ) -> None:
         """A call that may be made: read its body and serve it."""
-        services = self._services
+        services, own_key = self._services, permit.own_key
         lease = services.held.lease(target.account_id)
         exchange.hold(lease)
         sink.lease = lease
-        if not own_key:
-            await check_credit(services, exchange, target.account_id, target.slug, target.path)
+        if not own_key and (exchange.length is None or exchange.length > LARGE_BODY):
+            await check_credit(services, exchange.method, target.account_id, target.slug, target.path)
         body = await body_of(services, exchange, watch, lease, any_coding=own_key)
         if body is None:
             services.metrics.count(CLIENTS_GONE)
             return
         asked = ProxyRequest(
-            log_id=request_id,
-            account_id=target.account_id,
-            gateway_id=target.gateway_id,
-            gateway=gateway,
-            slug=target.slug,
-            path=target.path,
-            query=exchange.query,
-            method=exchange.method,
-            headers=exchange.headers,
-            body=body.content,
-            watch=watch,
-            own_key=own_key,
-            coded=body.coded,
-            client=exchange.client,
+            request_id,
+            target.account_id,
+            target.gateway_id,
+            permit.gateway,
+            target.slug,
+            target.path,
+            exchange.query,
+            exchange.method,
+            exchange.headers,
+            body.content,
+            watch,
+            own_key,
+            permit.calls,
+            0,
+            body.coded,
+            exchange.client,
         )
         if target.slug == "":
             if isinstance(body.content, bytes):
                 lease.take(len(body.content))  # a step's body is a copy
             await self._universal(asked, sink, watch)
         else:
-            call = await _call(services, asked)
+            call = await (_common_call(services, asked) if target.slug in COMMON else native_call(services, asked))
             del asked, body  # the call has it, or another in its place
             sink.of(call)
             await serve_call(services, call, sink, watch)
-
-    async def _gateway(self, target: Target, token: str | None, *, own_key: bool) -> GatewayConfig:
-        """The gateway, if the caller may use it. Only a gateway with authentication off serves callers without a token,
-        and those only on their own key. Raises Problem."""
-        configuration = self._services.configuration
-        if token is None and own_key:
-            gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
-            if gateway is not None and not gateway.authentication:
-                return gateway
-        await authorize_run(token, target.account_id, configuration)
-        gateway = await configuration.gateway(target.account_id, target.gateway_id)
-        if gateway is None:
-            raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
-        return gateway
 
     async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
         """Where a page of an origin that the gateway lets in is calling, let it read the answers. Whether this was the
@@ -310,9 +298,18 @@ def _check_database(services: Services) -> None:
         raise Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS) from error
 
 
-async def _call(services: Services, asked: ProxyRequest) -> Call:
-    if asked.slug not in ("compat", "rest"):
-        return await native_call(services, asked)
+def _understood(exchange: Exchange) -> Understood:
+    """What the head means; kept with it."""
+    head = exchange.head
+    if isinstance(head.memo, Understood):
+        return head.memo
+    target = target_of(exchange.path, exchange.headers)
+    form: Form = "openai" if target is None else target.form_for(exchange.headers)
+    head.memo = understood = Understood(target, form)
+    return understood
+
+
+async def _common_call(services: Services, asked: ProxyRequest) -> Call:
     paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
     path = paths.get(asked.path.removeprefix("v1/"))
     if asked.method != "POST" or path is None:
@@ -336,10 +333,11 @@ async def _step_call(services: Services, asked: ProxyRequest, step: Step, number
         headers=headers,
         body=b"{}" if step.query is None else part_of(asked.body, *step.query),
         own_key=read_credentials(headers, query).own_key,
+        known={},
         step=number,
     )
     if step.provider == "compat":
-        return await _call(services, of_step)
+        return await _common_call(services, of_step)
     return await native_call(services, of_step)
 
 

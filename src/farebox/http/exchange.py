@@ -1,16 +1,13 @@
 """One HTTP exchange, whatever server carries it: head and body in; status, headers, bytes out."""
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeAlias
 
+from farebox.errors import ClientGone as ClientGone
 from farebox.limits.held import Lease
 from farebox.memfile import Body
 
 HeaderList: TypeAlias = list[tuple[str, str]]
-
-
-class ClientGone(Exception):
-    """The client closed its connection; whatever is sent from now on reaches nobody."""
 
 
 class RequestHeaders(Protocol):
@@ -19,6 +16,28 @@ class RequestHeaders(Protocol):
     def get(self, name: str) -> str | None: ...
 
     def items(self) -> Iterable[tuple[str, str]]: ...
+
+
+class RequestHead:
+    """What a request's head says. Nothing of it is changed."""
+
+    __slots__ = ("headers", "memo", "method", "path", "query")
+
+    def __init__(self, method: str, path: str, query: str, headers: "RequestHeaders") -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.memo: object = None
+        """What the handler has worked out from it, all but the body's length: when a client repeats the head on its
+        connection, the next request has the same memo."""
+
+    def with_length(self, length: str) -> "RequestHead":
+        """The same head with another content-length, and the same memo."""
+        headers = {**dict(self.headers.items()), "content-length": length}
+        head = RequestHead(self.method, self.path, self.query, headers)
+        head.memo = self.memo
+        return head
 
 
 class ResponseStream(Protocol):
@@ -38,6 +57,9 @@ class Exchange(Protocol):
 
     Where the handler raises, or answers once more, after `start`, the client sees that the answer broke off.
     """
+
+    @property
+    def head(self) -> RequestHead: ...
 
     @property
     def method(self) -> str: ...
@@ -68,6 +90,11 @@ class Exchange(Protocol):
         when its answer has been taken, or its client has gone. Raises errors.Problem where the head has no room."""
         ...
 
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body is known to have arrived."""
+        ...
+
     async def body(self, limit: int) -> bytes:
         """The whole request body, for those who expect a small one: see `content`."""
         ...
@@ -84,4 +111,8 @@ class Exchange(Protocol):
 
     def gone(self) -> Awaitable[None]:
         """Done when the client has closed the connection. Each call creates a new awaitable."""
+        ...
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Have this called when the client closes the connection; at once if it has."""
         ...

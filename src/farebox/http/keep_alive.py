@@ -58,13 +58,13 @@ class KeepAlive:
         """A comment has been sent."""
         self._timer = self._loop.call_later(seconds, self._look)
 
-    def passing(self, chunk: bytes) -> bytes:
-        """What is to be sent of the provider's next bytes."""
+    async def send(self, chunk: bytes) -> None:
+        """Send the provider's next bytes. Raises ClientGone."""
         self._last = self._loop.time()
         if self._tail is None and self._spoken:
             chunk = chunk.removeprefix(BYTE_ORDER_MARK)  # clients skip one at the very start only
         self._tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else ((self._tail or b"") + chunk)[-_TAIL:]
-        return chunk
+        await self._stream.send(chunk)
 
     def close(self) -> None:
         """No further comment: the stream is at its end."""

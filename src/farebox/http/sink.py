@@ -2,9 +2,9 @@
 
 import contextlib
 
-from farebox.calls.model import Call, Gone
+from farebox.calls.model import Call
 from farebox.errors import Problem
-from farebox.http.exchange import ClientGone, Exchange, HeaderList, ResponseStream
+from farebox.http.exchange import Exchange, HeaderList, ResponseStream
 from farebox.http.keep_alive import KeepAlive, takes_comments
 from farebox.http.provider_errors import Form, broken_event, error_body, error_headers, error_status
 from farebox.http.server.headers import sendable
@@ -21,9 +21,7 @@ _UNDELAYED: HeaderList = [
 class HttpSink:
     """Writes an answer into the exchange, with the headers that name the call."""
 
-    def __init__(
-        self, exchange: Exchange, request_id: str, form: Form, *, no_credit: str, comment_seconds: float
-    ) -> None:
+    def __init__(self, exchange: Exchange, request_id: str, form: Form, no_credit: str, comment_seconds: float) -> None:
         """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never."""
         self._exchange = exchange
         self._no_credit = no_credit
@@ -63,7 +61,7 @@ class HttpSink:
         except ValueError:  # the answer has been paid for: it goes out without the header that cannot be sent
             self._exchange.answer(status, sendable(headers + ours), body)
 
-    def start(self, status: int, headers: HeaderList) -> "HttpStream":
+    def start(self, status: int, headers: HeaderList) -> ResponseStream | KeepAlive:
         whole = any(name == "content-length" for name, _ in headers)
         every = headers + self._headers + self._always + ([PRIVATE] if whole else _UNDELAYED)
         try:
@@ -72,7 +70,7 @@ class HttpSink:
             stream = self._exchange.start(status, sendable(every))
         if self._comment_seconds and self._call is not None and takes_comments(self._call, status, headers):
             self._keep_alive = KeepAlive(stream, self._comment_seconds)
-        return HttpStream(stream, self._keep_alive)
+        return self._keep_alive or stream
 
     def close(self) -> None:
         """The answer is at its end."""
@@ -95,19 +93,3 @@ class HttpSink:
             status = error_status(problem, self._form, self._no_credit)
             body = error_body(problem, self._form, status, self._request_id)
             self.answer(status, error_headers(problem, self._form), body)
-
-
-class HttpStream:
-    __slots__ = ("_keep_alive", "_stream")
-
-    def __init__(self, stream: ResponseStream, keep_alive: KeepAlive | None) -> None:
-        self._stream = stream
-        self._keep_alive = keep_alive
-
-    async def send(self, chunk: bytes) -> None:
-        if self._keep_alive is not None:
-            chunk = self._keep_alive.passing(chunk)
-        try:
-            await self._stream.send(chunk)
-        except ClientGone as error:
-            raise Gone from error

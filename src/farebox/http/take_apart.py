@@ -23,12 +23,19 @@ async def take_apart(
 ) -> T:
     """`function(body, *args)`, one of providers.reading. Raises Problem: INVALID_REQUEST, BODY_TOO_COMPLEX,
     READERS_BUSY; Interrupted where the client goes meanwhile."""
+    if isinstance(body, bytes) and is_light(body):
+        try:
+            return take_apart_here(function, body, *args)
+        except TooLong:
+            pass  # sound is walked through frame by frame: little of it takes long
+    return await take_apart_aside(services, watch, account_id, function, body, *args)
+
+
+async def take_apart_aside(
+    services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
+) -> T:
+    """The same in a helper process, whatever the body."""
     try:
-        if isinstance(body, bytes) and is_light(body):
-            try:
-                return at_once(function, body, *args)
-            except TooLong:
-                pass  # sound is walked through frame by frame: little of it takes long
         return await in_helper(services, watch, account_id, function, body, *args, raises=RAISES)
     except InvalidRequest as error:
         raise unreadable(error) from error
@@ -72,6 +79,14 @@ def shutting_down() -> Problem:
 def busy(message: str) -> Problem:
     """What the caller is told where nobody has read its body."""
     return Problem(READERS_BUSY, message, retry_after=RETRY_SECONDS)
+
+
+def take_apart_here(function: Callable[..., T], *args: object) -> T:
+    """`function(*args)` of a light body. Raises TooLong, Problem: INVALID_REQUEST, BODY_TOO_COMPLEX."""
+    try:
+        return at_once(function, *args)
+    except InvalidRequest as error:
+        raise unreadable(error) from error
 
 
 def unreadable(error: InvalidRequest) -> Problem:

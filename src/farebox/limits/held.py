@@ -16,6 +16,7 @@ UNCLAIMED: Final = ""
 ANONYMOUS: Final = "?"
 """The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages. What follows it
 is where they come from: one address is never given more than half of what the others leave of it."""
+_NOBODY: Final = (UNCLAIMED, ANONYMOUS)
 UNCLAIMED_SHARE: Final = 8
 """Each of the two may hold this part of the process's bytes."""
 RETRY_SECONDS: Final = 2
@@ -52,7 +53,7 @@ class ByteBudget:
         held = self.by_account.get(account_id, 0)
         if held + more > self._own(account_id):
             return "account"
-        if account_id.startswith(ANONYMOUS):
+        if account_id[:1] == ANONYMOUS:
             left_by_strangers = self._own(account_id) - (self.strangers_bytes - held)
             if 2 * (held + more) > left_by_strangers:
                 return "account"
@@ -60,18 +61,19 @@ class ByteBudget:
         return "process" if 2 * (held + more) > left_by_others else None
 
     def _own(self, account_id: str) -> int:
-        return self.process_max // UNCLAIMED_SHARE if _is_nobody(account_id) else self.account_max
+        return self.account_max if account_id[:1] not in _NOBODY else self.process_max // UNCLAIMED_SHARE
 
     def count(self, account_id: str, more: int) -> None:
         """Bytes that are there, or are there no longer."""
         self.held_bytes += more
-        if account_id.startswith(ANONYMOUS):
+        if account_id[:1] == ANONYMOUS:
             self.strangers_bytes += more
-        held = self.by_account.get(account_id, 0) + more
+        by_account = self.by_account
+        held = by_account.get(account_id, 0) + more
         if held:
-            self.by_account[account_id] = held
+            by_account[account_id] = held
         else:
-            self.by_account.pop(account_id, None)
+            by_account.pop(account_id, None)
 
 
 class Lease:
@@ -125,7 +127,7 @@ class Lease:
 
 
 def _is_nobody(account_id: str) -> bool:
-    return account_id == UNCLAIMED or account_id.startswith(ANONYMOUS)
+    return account_id[:1] in _NOBODY
 
 
 def _problem(full: Scope, account_id: str, budget: ByteBudget) -> Problem:

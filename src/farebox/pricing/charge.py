@@ -39,7 +39,12 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
     """
     if not usage:
         return ()
-    priced = {rate.meter for rate in price.rates}
+    priced = price.meters
+    for meter in usage:
+        if meter not in priced:
+            break
+    else:
+        return ()
     return tuple(
         meter
         for meter, quantity in usage.items()
@@ -49,17 +54,24 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
 
 def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
     """`usage` counts 1/scale units. Relies on the rates coming with the most special meters first."""
-    reported = usage.get
-    input_tokens = reported("input_tokens", 0)
+    input_tokens = usage.get("input_tokens", 0)
     alone: dict[str, int] = {}
     lines = []
     total = 0
     for rate in price.rates:
         meter = rate.meter
-        quantity = reported(meter, 0) if meter != REQUESTS else scale
-        for part in rate.inside:
-            if part in alone:
-                quantity -= alone[part]
+        if meter == REQUESTS:
+            quantity = scale
+        elif meter in usage:
+            quantity = usage[meter]
+        elif alone:
+            quantity = 0
+        else:
+            continue
+        if alone:
+            for part in rate.inside:
+                if part in alone:
+                    quantity -= alone[part]
         if not quantity:
             continue
         if quantity < 0:

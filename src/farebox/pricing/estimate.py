@@ -84,10 +84,10 @@ def estimate(
     output = 0 if demand.no_output else _choices(demand) * _output_limit(demand, price)
     numerator = _without_output(demand, price, inputs, reach) + output * _dearest(price, _OUTPUT, reach)
     return Estimate(
-        amount=ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
-        input_tokens=inputs.total,
-        output_tokens=output + math.ceil(demand.fixed.get("output_tokens", 0)) if demand.fixed else output,
-        exact=exact_input_tokens is not None,
+        ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
+        inputs.total,
+        output + math.ceil(demand.fixed.get("output_tokens", 0)) if demand.fixed else output,
+        exact_input_tokens is not None,
     )
 
 
@@ -133,10 +133,10 @@ def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Out
     if demand.tools:
         text += TOOLS_TOKENS + TOOL_TOKENS * demand.tools
     inputs = _Inputs(
-        text=text + demand.files_bytes,
-        images=sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
-        audio=audio_tokens(price.model, demand.audio_seconds_max) if demand.audio_seconds_max else 0,
-        unseen=0,
+        text + demand.files_bytes,
+        sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
+        audio_tokens(price.model, demand.audio_seconds_max) if demand.audio_seconds_max else 0,
+        0,
     )
     if not demand.unseen:
         return inputs
@@ -157,7 +157,10 @@ def _reach(demand: Demand, inputs: _Inputs) -> int:
 
 
 def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
-    """The highest rate of these meters that a call with this many input tokens can meet; 0 if none has a price."""
+    """The highest rate of these meters that a call of so many input tokens can meet; 0 where none has a price."""
+    highest = price.dearest.get(meters)
+    if highest is not None:
+        return highest
     highest = 0
     for rate in price.rates:
         if rate.meter in meters:
@@ -166,6 +169,8 @@ def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
             for start, number in rate.tiers:
                 if number > highest and reach > start:
                     highest = number
+    if not price.tiered:
+        price.dearest[meters] = highest
     return highest
 
 

@@ -47,7 +47,18 @@ class ModelPrice:
     bounded: bool = False
     """Whether this is no price, but the most that the call is let cost: what it does cost, the answer states."""
     unknown: tuple[str, ...] = field(default=(), compare=False)
-    """The requested variant (`service_tier=turbo`) that has no known price: this is the standard price."""
+    """What was asked of the price (`service_tier=turbo`) that nobody knows the price of: this is the standard one."""
+    meters: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Those that have a rate."""
+
+    dearest: dict[frozenset[str], int] = field(init=False, repr=False, compare=False)
+    """The highest rate of some meters, as it was asked for; of a price with tiers, nothing."""
+    tiered: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "meters", frozenset(rate.meter for rate in self.rates))
+        object.__setattr__(self, "dearest", {})
+        object.__setattr__(self, "tiered", any(rate.tiers for rate in self.rates))
 
     @property
     def is_own(self) -> bool:

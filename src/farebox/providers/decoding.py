@@ -6,6 +6,8 @@ from typing import Final
 from farebox.decoding import BrokenCoding, Decoder, TooLarge, codings
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 
+_CODING: Final = "content-encoding"
+_NAME_LENGTH: Final = len(_CODING)
 RATIO_MAX: Final = 200
 """How many times larger an answer may become; text that machines write seldom shrinks to less than a twentieth."""
 FREE_BYTES: Final = 16 * 2**20
@@ -14,7 +16,8 @@ FREE_BYTES: Final = 16 * 2**20
 
 def decoded(answer: UpstreamResponse) -> UpstreamResponse:
     """The answer as it was before it was encoded, without the headers that no longer hold. Raises UnknownCoding."""
-    names = codings(", ".join(value for name, value in answer.headers if name.lower() == "content-encoding"))
+    told = [value for name, value in answer.headers if len(name) == _NAME_LENGTH and name.lower() == _CODING]
+    names = codings(", ".join(told)) if told else ()
     return _Decoded(answer, Decoder(names)) if names else answer
 
 
@@ -29,6 +32,10 @@ class _Decoded:
         self._decoder = decoder
         self._pieces: Iterator[bytes] = iter(())
         self._taken = 0
+
+    def whole(self) -> bytes | None:
+        """It is decoded piece by piece."""
+        return None
 
     async def chunk(self) -> bytes | None:
         """The next bytes. Raises UpstreamFailed, also if they are not in the declared coding, or are a bomb."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from farebox.memfile import whole
 from farebox.providers.catalogue import PROVIDERS, Plain, Provider, compat_model, format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies, bounds, multipart
-from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
 from farebox.providers.outline import Outline, edited, outline_of
 
 RAISES: Final = (InvalidRequest,)
@@ -100,8 +100,13 @@ def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool,
     own, a body that we cannot read is the provider's to judge. Raises InvalidRequest."""
     provider = provider_of(place.slug)
     metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
-    if isinstance(metering, Plain):
-        return Read(None)
+    return Read(None) if isinstance(metering, Plain) else read_as(metering, body, place, refused, own_key, model)
+
+
+def read_as(
+    metering: WireFormat, body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None
+) -> Read:
+    """The same, where the format of the path is known. Raises InvalidRequest."""
     came, outline = body, None
     spans: tuple[tuple[int, int], ...] = ()
     try:
@@ -238,6 +243,8 @@ def _check_text(body: bytes) -> None:
 def _check_numbers(parsed: ParsedRequest) -> None:
     """Raises TooComplex where the request has more of something than is priced in a moment."""
     demand = parsed.demand
+    if demand.tools <= bounds.TOOLS_MAX and not (demand.images or demand.unseen or demand.further_models):
+        return  # nearly all of them
     for what, number, most in (
         ("tools", demand.tools, bounds.TOOLS_MAX),
         ("images", len(demand.images), bounds.IMAGES_MAX),

@@ -55,6 +55,15 @@ class Sending(msgspec.Struct):
     """All of it had been handed to the network when the wait was broken off: the provider may be at work on it."""
 
 
+class SentHead(msgspec.Struct):
+    """The encoded head of a request, kept by whoever sends several with the same method, URL and headers."""
+
+    base: str = ""
+    """Scheme and host of the URL; empty until something was sent."""
+    lines: bytes = b""
+    """Everything but the body's length and the end of the head."""
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """One request to a provider, ready to go."""
 
@@ -63,6 +72,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str]]
     body: Body
     sending: Sending = msgspec.field(default_factory=Sending)
+    head: SentHead = msgspec.field(default_factory=SentHead)
 
 
 class UpstreamResponse(Protocol):
@@ -70,6 +80,10 @@ class UpstreamResponse(Protocol):
 
     status: int
     headers: list[tuple[str, str]]
+
+    def whole(self) -> bytes | None:
+        """The whole body, if all of it has arrived and none of it has been taken; otherwise None."""
+        ...
 
     async def chunk(self) -> bytes | None:
         """The next bytes as they arrive; None at the end. Raises UpstreamFailed."""

@@ -56,8 +56,9 @@ class Configuration:
         self._clock = clock
         self._demo_url = demo_url
         self._version = 0
-        self._forgotten = 0
-        """How often the caches were emptied: what was read before is not put into them afterwards."""
+        self.edition = 0
+        """How often the caches were emptied: what was read before is not put into them afterwards, and what others made
+        of it does not hold any more."""
         self.loads = 0
         """How often all of it was read."""
         self._tokens: dict[str, AccessToken] = {}
@@ -96,11 +97,11 @@ class Configuration:
         found = self._tokens.get(text)
         if found is None:
             hashed = self._vault.hash_token(text)
-            forgotten = self._forgotten
+            edition = self.edition
             found = await self._database.get(lambda connection: find_token(connection, hashed))
             if found is None:
                 return None
-            if forgotten == self._forgotten:
+            if edition == self.edition:
                 _remember(self._tokens, text, found)
         return found if found.active(self._clock.now_ms()) else None
 
@@ -119,17 +120,17 @@ class Configuration:
         if config is None and key in self._no_gateways and not makes:
             return None
         if config is None:
-            forgotten = self._forgotten
+            edition = self.edition
             row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
             if row is not None:
                 config = msgspec.json.decode(row.config, type=GatewayConfig)
             elif makes:
                 config = await self._make_default(account_id)
             else:
-                if forgotten == self._forgotten:
+                if edition == self.edition:
                     _remember(self._no_gateways, key, None)
                 return None
-            if forgotten == self._forgotten:
+            if edition == self.edition:
                 _remember(self._gateways, key, config)
         return config
 
@@ -150,7 +151,7 @@ class Configuration:
         return config
 
     async def _load(self) -> None:
-        self._forgotten += 1
+        self.edition += 1
         self._tokens.clear()
         self._gateways.clear()
         self._no_gateways.clear()
@@ -174,6 +175,7 @@ class Configuration:
             self._price_list,
             demo=self._demo_url is not None,
         )
+        self.edition += 1  # what was made of a part of it
 
 
 def price_book(

@@ -8,11 +8,14 @@ import structlog
 log = structlog.get_logger("farebox.calls")
 
 
-class best_effort:
-    """A block that must not fail the call: an exception in it is logged, if possible, and goes no further.
+def observer_failed(what: str, error: Exception) -> None:
+    """An observer raised: that is logged, if possible, and goes no further."""
+    with contextlib.suppress(Exception):
+        log.error("observer failed", what=what, exc_info=error)
 
-    A class rather than a generator of contextlib's, which costs several times as much: every call has three.
-    """
+
+class best_effort:
+    """A block that must not fail the call: an exception in it is logged, if possible, and goes no further."""
 
     __slots__ = ("_what",)
 
@@ -27,6 +30,5 @@ class best_effort:
     ) -> bool:
         if not isinstance(error, Exception):
             return False
-        with contextlib.suppress(Exception):
-            log.error("observer failed", what=self._what, exc_info=error)
+        observer_failed(self._what, error)
         return True

@@ -1,11 +1,11 @@
 """One request and its answer, on a connection of ours. See http.exchange for what a handler may expect."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, SERVER_BYTES_FULL, Problem
-from farebox.http.exchange import ClientGone, HeaderList
+from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import header_lines, status_line
 from farebox.http.server.incoming import Incoming
 from farebox.limits.held import Lease
@@ -29,84 +29,49 @@ Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
 class Http1Exchange:
     """An exchange carried by a ClientConnection, which reports what arrives and when it is lost."""
 
-    __slots__ = (
-        "_connection",
-        "_counted",
-        "_framing",
-        "_head",
-        "_incoming",
-        "_left",
-        "_limit",
-        "_problem",
-        "_received",
-        "_waiter",
-        "_watchers",
-        "asked",
-        "broken",
-        "client",
-        "complete",
-        "encrypted",
-        "expects",
-        "head_bytes",
-        "headers",
-        "keep_alive",
-        "lease",
-        "length",
-        "lost",
-        "method",
-        "old",
-        "path",
-        "query",
-    )
+    encrypted = False
+    keep_alive = True
+    """Whether another request may follow on the connection."""
+    old = False
+    """HTTP/1.0."""
+    expects = False
+    """The client waits for a word from us before it sends the body."""
+    asked = False
+    """The handler wants the body."""
+    complete = False
+    """The body has arrived."""
+    lost = False
+    """The client has gone, or what it sends cannot be read any further."""
+    broken = False
+    """The answer cannot be finished."""
+    head_bytes = 0
+    lease: Lease | None = None
+    """Counts what is kept of the exchange; see `hold`."""
+    _received = 0
+    _counted = 0
+    """Bytes of the body that the lease has counted."""
+    _problem: Problem | None = None
+    """Why the body is not read any further."""
+    _limit = 0
+    _waiter: asyncio.Future[None] | None = None
+    _watchers: list[Callable[[], None]] | None = None
+    """Called when the client has gone."""
+    _framing: Framing = ""
+    _head = b""
+    """The head of a stream that nothing has been sent of."""
+    _left = 0
 
-    def __init__(
-        self,
-        connection: "ClientConnection",
-        method: str,
-        path: str,
-        query: str,
-        headers: dict[str, str],
-        length: int | None,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
+    def __init__(self, connection: "ClientConnection", head: RequestHead, length: int | None) -> None:
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.headers = head.headers
         self.client = connection.peer
-        self.encrypted = False
         self.length = length
         """Of the body; None where it comes in chunks."""
-        self.keep_alive = True
-        """Whether another request may follow on the connection."""
-        self.old = False
-        """HTTP/1.0."""
-        self.expects = False
-        """The client waits for a word from us before it sends the body."""
-        self.asked = False
-        """The handler wants the body."""
-        self.complete = False
-        """The body has arrived."""
-        self.lost = False
-        """The client has disconnected, or what it sends cannot be read any further."""
-        self.broken = False
-        """The answer cannot be finished."""
-        self.head_bytes = 0
-        self.lease: Lease | None = None
-        """Counts what is kept of the exchange; see `hold`."""
         self._connection = connection
         self._incoming = Incoming(joins=length is None)
-        self._received = 0
-        self._counted = 0
-        """Bytes of the body that the lease has counted."""
-        self._problem: Problem | None = None
-        """Why the body is not read any further."""
-        self._limit = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._watchers: list[asyncio.Future[None]] | None = None
-        self._framing: Framing = ""
-        self._head = b""
-        """The head of a stream that nothing has been sent of."""
-        self._left = 0
 
     # --- for the handler ---
 
@@ -224,13 +189,16 @@ class Http1Exchange:
 
     def gone(self) -> Awaitable[None]:
         watcher: asyncio.Future[None] = self._connection.state.loop.create_future()
-        if self.lost:
-            watcher.set_result(None)
-        elif self._watchers is None:
-            self._watchers = [watcher]
-        else:
-            self._watchers.append(watcher)
+        self.when_gone(lambda: None if watcher.done() else watcher.set_result(None))
         return watcher
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        if self.lost:
+            callback()
+        elif self._watchers is None:
+            self._watchers = [callback]
+        else:
+            self._watchers.append(callback)
 
     # --- for the connection ---
 
@@ -302,10 +270,9 @@ class Http1Exchange:
         self.lost = True
         self._incoming.clear()
         self._wake()
-        for watcher in self._watchers or ():
-            if not watcher.done():
-                watcher.set_result(None)
-        self._watchers = None
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            watcher()
 
     def end(self) -> bool:
         """The handler has returned: finish the answer. Whether it is whole."""

@@ -24,8 +24,8 @@ _NAMES_MAX = 1024
 
 Kind = Literal["plain", "length", "date", "ours"]
 _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer"})
-_kinds: dict[str, Kind] = {}
-"""Names of headers that answers had, by their spelling."""
+_plain: set[str] = set()
+"""Names of headers that answers had and that need no attention, by their spelling."""
 
 
 def split_target(target: bytes, method: str) -> tuple[str, str]:
@@ -78,22 +78,32 @@ def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
     Raises ValueError if one cannot be sent as it is: a line break in a value would be further headers, or somebody
     else's response.
     """
-    lines: list[str] = []
     length, dated = None, False
-    for name, value in headers:
-        kind = _kinds.get(name) or _learn(name)
-        if kind == "length":
-            length = _length(value)
-            continue
-        if kind == "date":
-            dated = True
-        elif kind == "ours":
-            raise ValueError(f"the header {name} is the server's to send")
-        lines.append(f"{name}: {value}\r\n")
+    for name, _ in headers:
+        if name not in _plain:
+            headers, length, dated = _without_length(headers)
+            break
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
         raise ValueError("a header's value has a line break")
     return text, length, dated
+
+
+def _without_length(headers: HeaderList) -> tuple[HeaderList, int | None, bool]:
+    """The headers but the content-length, that, and whether there is a date. Raises ValueError."""
+    kept: HeaderList = []
+    length, dated = None, False
+    for name, value in headers:
+        kind = _kind(name)
+        if kind == "ours":
+            raise ValueError(f"the header {name} is the server's to send")
+        if kind == "length":
+            length = _length(value)
+        else:
+            dated = dated or kind == "date"
+            kept.append((name, value))
+    return kept, length, dated
 
 
 def sendable(headers: HeaderList) -> HeaderList:
@@ -122,20 +132,19 @@ def refused(status: int, message: str, dates: Dates) -> bytes:
     ).encode() + body
 
 
-def _learn(name: str) -> Kind:
+def _kind(name: str) -> Kind:
     if not _is_token(name):
         raise ValueError("a header's name cannot be sent")
     lower = name.lower()
-    kind: Kind = "plain"
     if lower == "content-length":
-        kind = "length"
-    elif lower == "date":
-        kind = "date"
-    elif lower in _OURS:
-        kind = "ours"
-    if len(_kinds) < _NAMES_MAX:
-        _kinds[name] = kind
-    return kind
+        return "length"
+    if lower == "date":
+        return "date"
+    if lower in _OURS:
+        return "ours"
+    if len(_plain) < _NAMES_MAX:
+        _plain.add(name)
+    return "plain"
 
 
 def _length(value: str) -> int:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import httptools
 
+from farebox.http.exchange import RequestHead
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.headers import add_header, is_host, split_target
+from farebox.http.server.known_head import KnownHead, known_head
 from farebox.memfile import LARGE_BYTES
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 PIPELINED_MAX = 64
 """Requests that wait for the one before them."""
+KNOWN_HEADS_MAX = 1_024
+"""How many connections of a server remember a head, with what the handler worked out from it: about 10 KiB each."""
 CHUNKS_FREE = 1_000
 CHUNK_BYTES_MIN = 64
 """What the chunks of a body have at least on average, but for the CHUNKS_FREE: each takes its work, whatever is in it,
@@ -44,6 +48,7 @@ class RequestReader:
         "_head_lines",
         "_headed",
         "_headers",
+        "_known",
         "_limits",
         "_line",
         "_line_open",
@@ -94,10 +99,12 @@ class RequestReader:
         """What is being fed has these parts of bodies since the last request line."""
         self._headed = False
         """A head has become whole with what is being fed."""
+        self._known: KnownHead | None = None
+        """The head of an earlier request."""
 
     def feed(self, data: bytes) -> None:
-        if self._ahead:
-            data = self._pass(data)
+        if self._ahead or self._known is not None:
+            data = self._pass_by(data)
             if not data or self.reading_closed:
                 return
         size = len(data)
@@ -115,6 +122,8 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 status = 505 if "HTTP version" in str(error) else 400
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
+        if idle and not under_way and self.waiting and not (self.unread or self.reading_closed):
+            self._remember(self._received, self.waiting[-1])
         self._keep_line(begins=idle and not under_way, goes_on=idle and under_way)
         self._received = b""
         self._bodies.clear()
@@ -139,6 +148,28 @@ class RequestReader:
             return
         self._parser = httptools.HttpRequestParser(self)
 
+    def _pass_by(self, data: bytes) -> bytes:
+        """Take what the parser need not read: the rest of a large body, and requests with a known head, which mean what
+        the first of them meant. Returns what is left for the parser."""
+        while data and not self.reading_closed:
+            if self._ahead:
+                data = self._pass(data)
+                continue
+            known = self._known
+            if self.unread or self._arriving is not None or known is None or len(self.waiting) >= PIPELINED_MAX:
+                break
+            rest = known.after_head(data)
+            if rest is None:
+                break
+            exchange = self._arriving = Http1Exchange(self._connection, known.head, known.length)
+            exchange.head_bytes = known.size
+            self.waiting.append(exchange)
+            self._ahead = known.length
+            if not self._ahead:
+                self.on_message_complete()
+            data = rest
+        return data
+
     def _pass(self, data: bytes) -> bytes:
         """Take the part that belongs to the body; what is left follows it."""
         exchange = self._arriving
@@ -152,6 +183,18 @@ class RequestReader:
         if not self._ahead:
             self.on_message_complete()
         return rest
+
+    def _remember(self, data: bytes, exchange: Http1Exchange) -> None:
+        """Remember the head of `data`, which was parsed; the exchange is the last in it."""
+        special = exchange.old or exchange.expects or not exchange.keep_alive or self._upgrading
+        if special or exchange.length is None or exchange.headers.get("upgrade") is not None:
+            return
+        state = self._connection.state
+        state.known_heads -= self._known is not None
+        self._known = None
+        if state.known_heads < KNOWN_HEADS_MAX:
+            self._known = known_head(data, exchange.head, exchange.head_bytes, exchange.received)
+            state.known_heads += self._known is not None
 
     def refuse(self, status: int, message: str) -> None:
         """Respond with this after the pending responses, and read nothing further."""
@@ -170,6 +213,8 @@ class RequestReader:
         self.reading_closed = True
         self.waiting.clear()
         self._arriving = None
+        self._connection.state.known_heads -= self._known is not None
+        self._known = None
         del self._parser, self._connection  # both refer to this: it need not wait for the collector
 
     # --- httptools ---
@@ -213,7 +258,7 @@ class RequestReader:
             path, query = split_target(self._target, method)
         except ValueError as error:
             self._fail(400, f"The request cannot be served: {error}.")
-        exchange = Http1Exchange(self._connection, method, path, query, headers, length)
+        exchange = Http1Exchange(self._connection, RequestHead(method, path, query, headers), length)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.old = version == "1.0"
         exchange.expects = "expect" in headers and not exchange.old

@@ -65,6 +65,8 @@ class ServerState:
     connections: "set[ClientConnection]" = field(default_factory=set)
     resting: "deque[ClientConnection]" = field(default_factory=deque)
     """Those whose turn to be read comes again."""
+    known_heads: int = 0
+    """Connections that remember the head of the request before."""
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None
     """Done when the last connection is gone."""

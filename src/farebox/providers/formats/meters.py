@@ -7,7 +7,7 @@ rows of one meter are added up. Rows follow the extractors of genai-prices, so t
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import msgspec
 
@@ -43,6 +43,7 @@ _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 """What contains what. Parts on one line exclude each other, so their sum is compared."""
 
 
+_SHAPES_MAX, _SHAPE_FIELDS_MAX = 256, 32
 _TOTALS: Final = ("total_tokens", "totalTokenCount")
 _DIGITS: Final = re.compile(r"[0-9]{1,12}")
 """A count that a provider writes as text is still a count."""
@@ -63,7 +64,7 @@ class Figures(msgspec.Struct, frozen=True):
 class Reading:
     """How the usage object of one answer format reads."""
 
-    __slots__ = ("_beside", "_passes", "_required", "_rows", "_stated", "rows")
+    __slots__ = ("_beside", "_passes", "_required", "_rows", "_shapes", "_stated", "rows")
 
     def __init__(
         self,
@@ -85,6 +86,18 @@ class Reading:
         self._rows = _places(rows)
         self._beside = _places(beside)
         self._required = required
+        self._shapes: dict[tuple[str, ...], tuple[_Places, ...]] = {}
+        """Of usage objects that came before, by their fields: the rows that may find something."""
+
+    def _rows_for(self, usage: Mapping[str, object]) -> tuple[_Places, ...]:
+        """Of many rows, an object of one provider has the fields of a few."""
+        fields = tuple(usage)
+        rows = self._shapes.get(fields)
+        if rows is None:
+            rows = tuple(row for row in self._rows if any(key in usage for key, _ in row[1]))
+            if len(self._shapes) < _SHAPES_MAX and len(fields) <= _SHAPE_FIELDS_MAX:
+                self._shapes[fields] = rows
+        return rows
 
     def stated_usd(self, usage: Mapping[str, object]) -> tuple[Decimal | None, tuple[str, ...]]:
         """The cost that the provider states, and notes on a figure that cannot be one."""
@@ -114,7 +127,7 @@ class Reading:
     def read(self, usage: Mapping[str, object]) -> Figures | None:
         """The figures of a usage object; None where it has none. Raises AbsurdUsage where one cannot be right."""
         found: dict[str, Quantity] = {}
-        told = _collect(found, self._rows, usage)
+        told = _collect(found, self._rows_for(usage), usage)
         if self._beside and not _made_up(usage.get("total_tokens"), found):
             _collect(found, self._beside, usage)
         missing = tuple([meter for meter in self._required if meter not in told])
@@ -159,8 +172,12 @@ def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mappi
     for meter, places, is_first in rows:
         for key, further in places:
             reported = usage.get(key)
-            if reported is not None and (value := _number(meter, reported, further)) is not None:
-                found[meter] = found.get(meter, 0) + value
+            if reported is None:
+                continue
+            plain = type(reported) is int and reported >= 0 and not further
+            value = cast(int, reported) if plain else _number(meter, reported, further)
+            if value is not None:
+                found[meter] = found[meter] + value if meter in found else value
                 if is_first:
                     told.add(meter)
                 break

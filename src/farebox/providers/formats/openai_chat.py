@@ -6,6 +6,7 @@ of the output limit the provider knows.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -181,30 +182,32 @@ class OpenAIChat(bodies.JsonBody):
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
         model = head.model.removeprefix(self.prefix)
-        limits = [limit for limit in (head.max_tokens, head.max_completion_tokens) if limit is not None]
         old_field = self.new_limit and head.max_tokens is not None and head.max_completion_tokens is None
         unlimited = ignores_limit(head.model, old_field=old_field)
         demand = Demand(
-            model=model,
-            text_bytes=len(body),
+            model,
+            len(body),
             messages=self._messages(head),
             tools=len(head.tools or ()) + len(head.functions or ()),
             choices=max(head.n or 1, head.best_of or 1) * (_prompts(head.prompt) if self.legacy else 1),
-            output_max=None if unlimited else max(limits, default=None),
+            output_max=None if unlimited else _larger(head.max_tokens, head.max_completion_tokens),
             clampable=not unlimited,
             allowed={"web_searches": _RESEARCH_SEARCHES} if self._researches(head.model) else {},
             unseen=self._unseen(head),
         )
-        demand = with_attachments(demand, [message.content for message in head.messages or ()])
+        if head.messages:
+            demand = with_attachments(demand, [message.content for message in head.messages])
         if exact:
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True
         told = head.stream_options is not None and head.stream_options.include_usage is True
         asked_usage = told or not stream or not self.asks
         context = bodies.asked(service_tier=head.service_tier)
+        if not head.tools:
+            return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
         declared = tools.of_chat(head.tools)
         unmetered = self._unmetered(head) or tools.unmetered(declared)
-        return ParsedRequest(model, stream, demand, asked_usage, context, unmetered, tools=tools.names(declared))
+        return ParsedRequest(model, stream, demand, asked_usage, context, unmetered, "", tools.names(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit the request names, or the one its model knows."""
@@ -238,9 +241,11 @@ class OpenAIChat(bodies.JsonBody):
     def _unseen(self, head: _Head) -> tuple[Unseen, ...]:
         """Speech of earlier answers that is referred to by its id, caches, and what searching models bring in."""
         found = []
-        if any(isinstance(message.audio, dict) and message.audio.get("id") for message in head.messages or ()):
-            found.append(Unseen("audio"))
-        if _SEARCHING.match(family_name(head.model)) or self._researches(head.model):
+        for message in head.messages or ():
+            if isinstance(message.audio, dict) and message.audio.get("id"):
+                found.append(Unseen("audio"))
+                break
+        if _searches(head.model) or self._researches(head.model):
             found.append(Unseen("web_search", uses=None))
         if head.extra_body is not None or head.google is not None:
             google = msgspec.json.encode([head.extra_body, head.google])
@@ -249,6 +254,8 @@ class OpenAIChat(bodies.JsonBody):
         return tuple(found)
 
     def _unmetered(self, head: _Head) -> str | None:
+        if head.deferred is head.models is head.plugins is head.search_parameters is head.web_search_options is None:
+            return None  # as nearly always
         if head.deferred not in (None, False):
             return "a deferred completion is acknowledged before its usage is known"
         for field in _UNCOUNTED:
@@ -264,6 +271,15 @@ class OpenAIChat(bodies.JsonBody):
         if head.messages is None:
             raise InvalidRequest("Object missing required field `messages`.")
         return len(head.messages)
+
+
+@lru_cache(4096)  # models repeat
+def _searches(model: str) -> bool:
+    return _SEARCHING.match(family_name(model)) is not None
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)
 
 
 def _prompts(prompt: object) -> int:

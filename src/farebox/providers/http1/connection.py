@@ -29,6 +29,10 @@ RACE_SECONDS = 1.0
 one way there and back; a provider that works at a request for longer than this has read it."""
 
 _BODILESS = (204, 304)
+_FRAMING = ("content-length", "transfer-encoding", "keep-alive")
+_NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
+_names: dict[bytes, tuple[str, str]] = {}
+"""Names of headers that answers had: as text, and in lower case where it is one of _FRAMING, else empty."""
 _hinted = re.compile(r"(?:^|[\s,;])timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE).search
 
 log = structlog.get_logger("farebox.upstream")
@@ -295,16 +299,21 @@ class UpstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._framed or self._answer is None:  # what comes after the body are trailers
             return
+        text, framing = _names.get(name) or _learn(name)
+        if framing:
+            self._note(framing, value)
         headers = self._answer.headers
-        lower = name.lower()
-        if lower == b"content-length":
-            self._length = int(value) if value.isdigit() else -1
-        elif lower == b"transfer-encoding":
-            self._chunked = value.lower().strip().endswith(b"chunked")
-        elif lower == b"keep-alive":
-            self._heed(value.decode("latin-1"))
         if len(headers) < HEADERS_MAX:
-            headers.append((name.decode("latin-1"), value.decode("latin-1")))
+            headers.append((text, value.decode("latin-1")))
+
+    def _note(self, name: str, value: bytes) -> None:
+        """A header that tells of the body's end, or of the connection's."""
+        if name == "content-length":
+            self._length = int(value) if value.isdigit() else -1
+        elif name == "transfer-encoding":
+            self._chunked = value.lower().strip().endswith(b"chunked")
+        else:
+            self._heed(value.decode("latin-1"))
 
     def _heed(self, hint: str) -> None:
         """`timeout=N`: the server closes a connection that was unused for so many seconds. No request is to meet that
@@ -375,3 +384,11 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._break("a mistake of the gateway", "internal")
         log.error("mistake in the HTTP client", exc_info=mistake)
+
+
+def _learn(name: bytes) -> tuple[str, str]:
+    text = name.decode("latin-1")
+    found = text, text.lower() if text.lower() in _FRAMING else ""
+    if len(_names) < _NAMES_MAX and len(name) <= _NAME_BYTES_MAX:
+        _names[name] = found
+    return found

@@ -16,7 +16,7 @@ from farebox.providers.http1.connection import UpstreamConnection
 PROXY_HEAD_MAX = 16 * 2**10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: the pool keeps one of each
 class Origin:
     """Where connections of one kind lead. `host_header` has the port only where it is not the scheme's own."""
 

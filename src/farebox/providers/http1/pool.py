@@ -51,7 +51,19 @@ class PooledUpstream:
     async def send(self, request: UpstreamRequest) -> Http1Response:
         """Send, and wait for the head of the answer: for as long as the caller does. Raises UpstreamFailed."""
         try:
-            return await self._send(request)
+            kept = request.head
+            if not kept.base:
+                kept.base, kept.lines = self._lines(request)
+            origin = self._origins.get(kept.base) or self._learn(kept.base)
+            head, to_head = _head(request, kept.lines), request.method == "HEAD"
+            connection = self._take(origin) or await self._connect(origin)
+            try:
+                answer = await connection.exchange(head, request.body, request.sending, to_head=to_head)
+            except Unread:  # a new connection cannot end so: it is sent again once at most
+                self.resent += 1
+                connection = await self._connect(origin)
+                answer = await connection.exchange(head, request.body, request.sending, to_head=to_head)
+            return _passed(answer) if origin.absolute else answer
         except UpstreamFailed as failure:
             self.count(failure.cause)
             raise
@@ -60,18 +72,10 @@ class PooledUpstream:
         """A call failed. The connections count responses that break off; whoever waits counts the waits it abandons."""
         self.failures[cause] += 1
 
-    async def _send(self, request: UpstreamRequest) -> Http1Response:
+    def _lines(self, request: UpstreamRequest) -> tuple[str, bytes]:
+        """The first part of the URL, and the request's head but for its end. Raises UpstreamFailed."""
         base, target = _split(request.url)
-        origin = self._origins.get(base) or self._learn(base)
-        head, to_head = _head(request, origin, target), request.method == "HEAD"
-        connection = self._take(origin)
-        if connection is not None:
-            try:
-                return _passed(await connection.exchange(head, request.body, request.sending, to_head=to_head), origin)
-            except Unread:  # a new connection cannot end so: it is sent again once at most
-                self.resent += 1
-        connection = await self._connect(origin)
-        return _passed(await connection.exchange(head, request.body, request.sending, to_head=to_head), origin)
+        return base, _head_lines(request, self._origins.get(base) or self._learn(base), target)
 
     async def close(self) -> None:
         """Drop the unused connections; those in use end with their answers."""
@@ -188,24 +192,28 @@ def _split(url: str) -> tuple[str, str]:
     return url[: found.start()], rest if rest.startswith("/") else "/" + rest
 
 
-def _passed(answer: Http1Response, origin: Origin) -> Http1Response:
-    """The answer, unless it is a plain proxy's and not the provider's. Raises UpstreamFailed."""
-    if origin.absolute and answer.status == 407:
+def _passed(answer: Http1Response) -> Http1Response:
+    """The answer that came through a plain proxy, unless it is the proxy's own. Raises UpstreamFailed."""
+    if answer.status == 407:
         answer.drop()
         raise UpstreamFailed("the proxy requires other credentials (407)", sent=False, cause="proxy_auth")
     return answer
 
 
-def _head(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
-    """The request's head. Raises UpstreamFailed where a part of it cannot be sent."""
+def _head(request: UpstreamRequest, lines: bytes) -> bytes:
+    if request.body or request.method in _BODY_EXPECTED:
+        return b"%bcontent-length: %d\r\n\r\n" % (lines, len(request.body))
+    return lines + b"\r\n"
+
+
+def _head_lines(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
+    """The request's head but for its end. Raises UpstreamFailed where a part of it cannot be sent."""
     if request.method not in _METHODS:
         raise UpstreamFailed(f"{request.method} is not a method that can be sent", sent=False, cause="unsendable")
     lines = [f"{name}: {value}\r\n" for name, value in request.headers if _is_name(name)]
     text = "".join(lines)
     if len(lines) < len(request.headers) or not text.count("\n") == text.count("\r") == len(lines) or "\0" in text:
         raise UpstreamFailed("a header cannot be sent", sent=False, cause="unsendable")
-    if request.body or request.method in _BODY_EXPECTED:
-        text += f"content-length: {len(request.body)}\r\n"
     try:
         headers, where = text.encode("latin-1"), origin.absolute + target.encode("ascii")
     except UnicodeEncodeError as error:
@@ -213,7 +221,7 @@ def _head(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
     if b" " in where or b"\r" in where or b"\n" in where:
         raise UpstreamFailed("the provider's URL cannot be sent", sent=False, cause="unsendable")
     credentials = proxy_credentials(origin.proxy) if origin.absolute and origin.proxy else b""
-    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b" % (
         request.method.encode(), where, origin.host_header, headers, credentials,
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ class Sender(Protocol):
 class Http1Response:
     """An answer whose head has come. See providers.upstream.UpstreamResponse."""
 
-    __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_waiter", "headers", "status")
+    __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_taken", "_waiter", "headers", "status")
 
     def __init__(self, connection: Sender) -> None:
         self.status = 0
@@ -37,10 +37,16 @@ class Http1Response:
         self._connection = connection
         self._chunks: list[bytes] = []
         self._buffered = 0
-        self._ended = False
+        self._ended = self._taken = False
         self._failure: tuple[str, Cause] | None = None
         """Why it broke off. Not the exception: with its traceback it would keep the caller's frames alive."""
         self._waiter: asyncio.Future[None] | None = None
+
+    def whole(self) -> bytes | None:
+        """The whole body, if all of it has arrived and none of it has been taken; otherwise None."""
+        if not self._ended or self._taken:
+            return None
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     async def chunk(self) -> bytes | None:
         """Everything that has arrived since the last time; waits where that is nothing; None at the end.
@@ -58,6 +64,7 @@ class Http1Response:
                 await self._waiter
             finally:
                 self._waiter = None
+        self._taken = True
         chunks, self._chunks = self._chunks, []
         if self._buffered > PAUSE_ABOVE and not self._ended:
             self._connection.resume()

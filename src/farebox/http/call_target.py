@@ -1,22 +1,27 @@
-"""What a URL of the data plane names, and whose SDK is calling it."""
+"""What a data-plane URL names, and whose SDK is calling.
+
+/v1/{account}/{gateway}/{provider}/…           a provider's own paths
+/v1/{account}/{gateway}/compat/…               OpenAI form, `provider/model`
+/v1/{account}/{gateway}                        universal: steps tried in order
+/client/v4/accounts/{account}/ai/v1/…          REST form, the gateway named by a header
+"""
 
 import re
-from typing import Final
 
 import msgspec
 
 from farebox.gateway import DEFAULT_GATEWAY
-from farebox.http.exchange import Exchange, RequestHeaders
+from farebox.http.exchange import RequestHeaders
 from farebox.http.provider_errors import Form
 from farebox.http.router import tidy_path
 
-_CODEX: Final = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
+REST_PREFIX = "/client/v4/accounts/"
+_CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""
-REST_PREFIX: Final = "/client/v4/accounts/"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a URL of the data plane names."""
+    """What a data-plane URL names."""
 
     account_id: str
     gateway_id: str
@@ -42,12 +47,12 @@ class Target(msgspec.Struct, frozen=True):
         return form
 
 
-def target_of(exchange: Exchange) -> Target | None:
-    """What the URL names; None where it is no URL of the data plane."""
-    path = tidy_path(exchange.path)
+def target_of(path: str, headers: RequestHeaders) -> Target | None:
+    """What the URL names; None if it is not a data-plane URL."""
+    path = tidy_path(path)
     if path.startswith(REST_PREFIX):
         account_id, _, rest = path.removeprefix(REST_PREFIX).partition("/ai/v1/")
-        gateway_id = exchange.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
+        gateway_id = headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
         return Target(account_id, gateway_id, "rest", rest) if rest else None
     parts = path.split("/", 5)
     if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:

@@ -1,0 +1,59 @@
+"""Who may call, and through which gateway."""
+
+import msgspec
+
+from farebox.calls.model import Call
+from farebox.errors import GATEWAY_UNKNOWN, Problem
+from farebox.gateway import GatewayConfig
+from farebox.http.call_target import Target
+from farebox.http.credentials import authorize_run, read_credentials
+from farebox.http.exchange import Exchange
+from farebox.http.provider_errors import Form
+from farebox.model import AccessToken
+from farebox.runtime.services import Services
+
+
+class Permit(msgspec.Struct, frozen=True):
+    """Permission for a request, and for others with the same head as long as it `stands`."""
+
+    edition: int
+    """Of the configuration under which it was given."""
+    token: AccessToken | None
+    """None: the gateway serves callers without one, on their own key."""
+    own_key: bool
+    """The caller's own provider key pays."""
+    gateway: GatewayConfig
+    calls: dict[str, Call] = {}
+    """What the head alone says about calls to a provider, by its slug; see calls.model.Call."""
+
+    def stands(self, services: Services) -> bool:
+        """Whether it would be given again now."""
+        token = self.token
+        return self.edition == services.configuration.edition and (
+            token is None or token.expires_at is None or token.active(services.clock.now_ms())
+        )
+
+
+class Understood(msgspec.Struct):
+    """What a request's head means, kept with it (http.exchange.RequestHead.memo)."""
+
+    target: Target | None
+    form: Form
+    permit: Permit | None = None
+
+
+async def permit_of(services: Services, exchange: Exchange, target: Target) -> Permit:
+    """The permit for a request. Only a gateway with authentication off serves callers without a token, and only on
+    their own key. Raises Problem."""
+    edition, configuration = services.configuration.edition, services.configuration
+    credentials = read_credentials(exchange.headers, exchange.query)
+    own_key = credentials.own_key and target.slug not in ("rest", "")
+    if credentials.token is None and own_key:
+        gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
+        if gateway is not None and not gateway.authentication:
+            return Permit(edition, None, own_key, gateway)
+    token = await authorize_run(credentials.token, target.account_id, configuration)
+    gateway = await configuration.gateway(target.account_id, target.gateway_id)
+    if gateway is None:
+        raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
+    return Permit(edition, token, own_key, gateway)
