@@ -12,7 +12,7 @@ from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.metrics.families import KEY_TROUBLE
 from farebox.providers.decoding import decoded
-from farebox.providers.scrubbing import Scrubbed, scrubber_of
+from farebox.providers.scrubbing import Scrubbed, cleaned_headers, scrubber_of
 from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.providers.trouble import Trouble, is_json, reports_error, trouble_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
@@ -85,6 +85,15 @@ def without_key(state: CallState, answer: UpstreamResponse) -> UpstreamResponse:
         return answer
     scrubber = scrubber_of(state.call.access.api_key or "")
     return Scrubbed(answer, scrubber) if scrubber.forms else answer
+
+
+def headers_without_key(state: CallState, answer: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
+    """The same for an answer that has arrived completely: its headers as they pass; None if its body may not pass as it
+    is."""
+    if state.call.own_key:
+        return answer.headers
+    scrubber = scrubber_of(state.call.access.api_key or "")
+    return cleaned_headers(answer.headers, scrubber) if scrubber.passes(body) else None
 
 
 async def _body(state: CallState, answer: UpstreamResponse) -> bytes:

@@ -17,7 +17,7 @@ from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.pricing.unseen import untold
-from farebox.providers.decoding import decoded
+from farebox.providers.decoding import decoded, is_coded
 from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.readers import BodyReader, UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
@@ -50,6 +50,10 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
 
     Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
     """
+    document = _document(state, answer)
+    if document is not None:
+        await _answer_whole(state, *document)
+        return
     unread = ""
     try:
         answer = decoded(answer)
@@ -58,10 +62,6 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
     answer = operator_key.without_key(state, answer)
     headers, length = passed_headers(state, answer.headers)
     events = state.answer_type == "text/event-stream"
-    document = None if events or unread else _document(state, answer)
-    if document is not None:
-        await _answer_whole(state, headers, document)
-        return
     relay = _Relay(state, answer, _reader(state, unread, events=events), events=events)
     asked_for_stream = state.call.parsed is not None and state.call.parsed.stream and state.status < 400
     if length is not None and state.call.method == "HEAD":
@@ -77,13 +77,20 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
         await answer.close()
 
 
-def _document(state: CallState, answer: UpstreamResponse) -> bytes | None:
-    """The answer, if it is a small document to be metered that has arrived completely, as most have; otherwise None."""
+def _document(state: CallState, answer: UpstreamResponse) -> tuple[list[tuple[str, str]], bytes] | None:
+    """Headers and body of the answer as they are passed on, if it is a small document to be metered that has arrived
+    completely, as most have; otherwise None."""
     parsed = state.call.parsed
     if parsed is None or parsed.stream or state.status >= 400 or state.call.format is None or state.watch.client_gone:
         return None
     body = answer.whole()
-    return body if body is not None and len(body) <= FREE and body.startswith(_DOCUMENT) else None
+    if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(answer):
+        return None
+    headers = operator_key.headers_without_key(state, answer, body)
+    if headers is None:
+        return None
+    passed, _ = passed_headers(state, headers)
+    return None if state.answer_type == "text/event-stream" else (passed, body)
 
 
 async def _answer_whole(state: CallState, headers: list[tuple[str, str]], body: bytes) -> None:

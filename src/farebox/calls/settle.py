@@ -65,10 +65,9 @@ async def settle_call(
         priced = await _price(state, observed, cut)
         if state.held is not None and (priced.charge or cut is None):
             ended.outcome = "charged"
-            try:
-                _learn(state, observed, priced)
-            except Exception as error:  # noqa: BLE001 - the answer is priced, and has to be charged
-                observer_failed("what is learned", error)
+            if priced.disbelieved or observed.reference or call.parsed.demand.unseen:
+                with best_effort("what is learned"):
+                    _learn(state, observed, priced)
     return await _end(state, ended, priced)
 
 

@@ -26,6 +26,11 @@ class Unpaid:
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}
 
+    @property
+    def any(self) -> bool:
+        """Whether any account has."""
+        return bool(self._buckets)
+
     def add(self, account_id: str, amount: int, hourly: int, now_ms: int) -> None:
         """The account has left so much unpaid."""
         bucket = self._leaked(account_id, hourly, now_ms)

@@ -14,10 +14,18 @@ FREE_BYTES: Final = 16 * 2**20
 """An answer that is decoded to no more than this may have any ratio."""
 
 
+def is_coded(answer: UpstreamResponse) -> bool:
+    """Whether it says that it is encoded."""
+    for name, _ in answer.headers:  # noqa: SIM110 - a generator takes as long as all the rest
+        if len(name) == _NAME_LENGTH and name.lower() == _CODING:
+            return True
+    return False
+
+
 def decoded(answer: UpstreamResponse) -> UpstreamResponse:
     """The answer as it was before it was encoded, without the headers that no longer hold. Raises UnknownCoding."""
-    told = [value for name, value in answer.headers if len(name) == _NAME_LENGTH and name.lower() == _CODING]
-    names = codings(", ".join(told)) if told else ()
+    told = [value for name, value in answer.headers if name.lower() == _CODING]
+    names = codings(", ".join(told))
     return _Decoded(answer, Decoder(names)) if names else answer
 
 

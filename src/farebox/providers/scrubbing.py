@@ -133,7 +133,7 @@ class Scrubbed:
 
     def __init__(self, answer: UpstreamResponse, scrubber: Scrubber) -> None:
         self.status = answer.status
-        self.headers = _cleaned(answer.headers, scrubber)
+        self.headers = cleaned_headers(answer.headers, scrubber)
         self._answer = answer
         self._scrubber = scrubber
         self._kept = b""
@@ -141,12 +141,8 @@ class Scrubbed:
         self._failure: tuple[str, Cause] | None = None
 
     def whole(self) -> bytes | None:
-        """The whole body without the key, unless it ends like the beginning of the key."""
-        body = self._answer.whole()
-        if not body or self._scrubber.passes(body):
-            return body
-        clean = self._scrubber.clean(body)
-        return None if self._scrubber.begun(clean) else clean
+        """It is cleaned piece by piece."""
+        return None
 
     async def chunk(self) -> bytes | None:
         """The next bytes. Raises UpstreamFailed, after what had been kept back has passed."""
@@ -182,7 +178,8 @@ class Scrubbed:
         return rest if len(rest) < KEY_MIN else b"*" * len(rest)
 
 
-def _cleaned(headers: list[tuple[str, str]], scrubber: Scrubber) -> list[tuple[str, str]]:
+def cleaned_headers(headers: list[tuple[str, str]], scrubber: Scrubber) -> list[tuple[str, str]]:
+    """The headers without the key; the same list if it is in none of them."""
     every = "\n".join([value for _, value in headers]).encode("latin-1")
     if scrubber.clean(every) is every:
         return headers

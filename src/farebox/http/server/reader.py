@@ -161,13 +161,15 @@ class RequestReader:
             rest = known.after_head(data)
             if rest is None:
                 break
-            exchange = self._arriving = Http1Exchange(self._connection, known.head, known.length)
+            exchange = Http1Exchange(self._connection, known.head, known.length)
             exchange.head_bytes = known.size
             self.waiting.append(exchange)
-            self._ahead = known.length
-            if not self._ahead:
-                self.on_message_complete()
-            data = rest
+            if len(rest) >= known.length:
+                exchange.add(rest[: known.length])
+                exchange.completed()
+                data = rest[known.length :]
+            else:
+                self._arriving, self._ahead, data = exchange, known.length, rest
         return data
 
     def _pass(self, data: bytes) -> bytes:
