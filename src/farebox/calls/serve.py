@@ -5,6 +5,7 @@ charge is durable: what a client has seen complete is charged, whatever happens 
 """
 
 import asyncio
+from typing import Final
 
 from farebox.calls.admit import hold_credit
 from farebox.calls.forward import reach_provider
@@ -23,6 +24,14 @@ from farebox.providers.formats.base import InvalidRequest
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
 
+INTERNAL_ERROR: Final = "internal error"
+_RELEASED: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (DatabaseUnavailable, "the database refused the hold"),  # whether the hold is there, nobody knows
+    (asyncio.CancelledError, SERVER_STOPPED),
+    (Exception, INTERNAL_ERROR),  # a mistake of ours, which the edge reports
+)
+"""Ends of calls that are raised on as they are, in the words of their rows: the first that matches."""
+
 
 async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *, last: bool = True) -> bool:
     """Serve the call and answer it through `sink`. With `last` False, an error that the provider answers leaves the
@@ -37,28 +46,8 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
         answer = await reach_provider(state)
         if answer.status >= 400:
             answer = await checked(state, answer)
-    except Problem as problem:
-        state.hold_asked = state.held is not None
-        await end_without_answer(state, "refused", problem)
-        raise
-    except InvalidRequest as error:  # a body is read more closely where the money is short
-        refusal = Problem(INVALID_REQUEST, str(error))
-        await end_without_answer(state, "refused", refusal)
-        raise refusal from error
-    except Interrupted as interrupted:
-        await end_without_answer(state, "released", error=REASONS[interrupted.reason])
-        if interrupted.reason == "client_gone":
-            return True
-        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} did not respond in the time allowed.") from interrupted
-    except DatabaseUnavailable:  # whether the hold is there, nobody knows
-        await end_without_answer(state, "released", error="the database refused the hold")
-        raise
-    except asyncio.CancelledError:
-        await end_without_answer(state, "released", error=SERVER_STOPPED)
-        raise
-    except Exception:  # a mistake of ours: the edge reports it, and the hold must not outlive it
-        await end_without_answer(state, "released", error="internal error")
-        raise
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
+        return await _end_early(state, error)
     if answer.status >= 400 and not last:
         await answer.close()
         await end_without_answer(state, "free")
@@ -68,9 +57,28 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
     except (Problem, DatabaseUnavailable):  # the call has been settled, or that has been tried
         raise
     except Exception:  # as above; where the charge is posted already, this changes nothing
-        await end_without_answer(state, "released", error="internal error")
+        await end_without_answer(state, "released", error=INTERNAL_ERROR)
         raise
     return True
+
+
+async def _end_early(state: CallState, error: BaseException) -> bool:
+    """End a call that has no answer to pass on: refused if the caller can be told why, otherwise released. Raises what
+    the caller is told; returns True if nobody is left to be told."""
+    if isinstance(error, InvalidRequest):  # a body is read more closely when the money is short
+        error = Problem(INVALID_REQUEST, str(error))
+    if isinstance(error, Problem):
+        state.hold_asked = state.held is not None
+        await end_without_answer(state, "refused", error)
+    elif isinstance(error, Interrupted):
+        await end_without_answer(state, "released", error=REASONS[error.reason])
+        if error.reason == "client_gone":
+            return True
+        error = Problem(UPSTREAM_TIMEOUT, f"{state.call.provider} did not respond in the time allowed.")
+    else:
+        words = next(words for kind, words in _RELEASED if isinstance(error, kind))
+        await end_without_answer(state, "released", error=words)
+    raise error
 
 
 async def _price_and_hold(state: CallState) -> None:
