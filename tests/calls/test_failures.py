@@ -937,7 +937,8 @@ async def test_a_mistake_of_ours_in_mid_answer_leaves_no_hold(
     def broken(reader: object, chunk: bytes) -> bytes:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(EventReader if stream else BodyReader, "feed", broken)
+    for kind, method in ((EventReader, "feed"), (BodyReader, "feed"), (BodyReader, "whole")):
+        monkeypatch.setattr(kind, method, broken)
     await post(customer, native_body(stream=stream), NATIVE)
     await eventually(lambda: customer.balance.held == 0, "the hold ended")
     assert customer.balance.posted == FIVE
