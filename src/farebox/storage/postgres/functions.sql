@@ -54,10 +54,11 @@ END $$;
 -- 5 unknown, 6 fenced), posted, held, owed; then three for each refusal of an account that has a spending limit: the number of
 -- the hold, the limit, what was spent.
 --
--- Every statement is about one table, one bucket and, where it looks for rows, one account: whatever the statistics say,
--- there is one sensible plan. (With `= ANY` of many keys, a plan made while the tables were small reads all of the
--- bucket later.) What an account owns is touched only while its balance is locked, and balances are locked in order of their id: batches
--- and jobs cannot deadlock. Must run by itself, outside any transaction block: Citus then runs all of it on the node
+-- A batch is a constant number of statements, and each has one possible plan, whatever the statistics say: rows are
+-- looked for by LATERAL subqueries that lock, sort or limit, one execution a key, and changed as conflicts of an INSERT.
+-- (With `= ANY` of many keys, or UPDATE … FROM, a plan made while the tables were small reads all of the bucket later.)
+-- What an account owns is touched only while its balance is locked, and balances are locked in order of their id:
+-- batches and jobs cannot deadlock. Must run by itself, outside any transaction block: Citus then runs all of it on the node
 -- that has the bucket, and commits there.
 CREATE FUNCTION ledger_batch(
     p_bucket int, p_careful boolean, p_instance text, p_epoch bigint, p_accounts text[],
