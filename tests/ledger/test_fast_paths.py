@@ -209,7 +209,7 @@ async def test_unknown_accounts_do_not_shift_the_places_of_others(books: Books) 
         await books.do(top_up("p", 100, account_id=account))
     if isinstance(books.ledger, LaneLedger):
         for nobody in ("aaa", "anz", "zzz"):
-            books.ledger._buckets[nobody] = 0  # as where a database was put back to before it was made
+            books.ledger._buckets.known[nobody] = 0  # as where a database was put back to before it was made
     await books.do(hold("warm", 1))
     names = ["zzz", BOB, "anz", ANN, "aaa"]
     verdicts = await asyncio.gather(*(books.do(hold("h", 10, account_id=name)) for name in names))

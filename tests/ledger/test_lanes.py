@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 
 from farebox.calendar import HOUR_MS
+from farebox.ledger import buckets
 from farebox.ledger.commands import Command, Conflict, Outcome, Release, Verdict
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.spending import window_start
-from farebox.storage.accounts import add_account
+from farebox.storage.accounts import add_account, find_buckets
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.postgres.migrations import TURN
 from farebox.storage.spending import Duration, Strategy
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from tests import engines
 from tests.ledger.kit import ANN, BOB, EVE, SECONDS, START, Books, CallOf, grant, hold, open_books, settle, top_up
 
@@ -78,6 +79,23 @@ async def test_common_calls_need_no_job(books: Books) -> None:
         ("a", 40), ("c", 0), ("first", 0), ("free", 0),
     ]  # fmt: skip
     assert await books.sql("SELECT calls, charge, tokens_in FROM usage_hours") == [(1, 40, 3)]
+
+
+async def test_buckets_are_asked_for_together(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    await asyncio.gather(*(books.fund(name, 100) for name in (ANN, BOB)))
+    asked: list[list[str]] = []
+
+    def found(connection: Connection, account_ids: list[str]) -> dict[str, int]:
+        asked.append(account_ids)
+        return find_buckets(connection, account_ids)
+
+    monkeypatch.setattr(buckets, "find_buckets", found)
+    names = [ANN, EVE, BOB, ANN]
+    verdicts = await asyncio.gather(*(books.do(hold(f"h{n}", 1, account_id=name)) for n, name in enumerate(names)))
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.DONE, Outcome.UNKNOWN, Outcome.DONE, Outcome.DONE]
+    assert asked == [[ANN, EVE, BOB]]
+    await books.do(hold("again", 1))
+    assert len(asked) == 1
 
 
 async def test_unusual_ones_are_left_to_jobs(books: Books) -> None:

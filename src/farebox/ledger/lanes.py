@@ -23,10 +23,10 @@ from typing import Any, TypeAlias
 import structlog
 
 from farebox.clock import SystemClock
+from farebox.ledger.buckets import Buckets
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
 from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.posting import apply_left
-from farebox.storage.accounts import find_buckets
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
@@ -38,8 +38,6 @@ BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
 """Of bodies in a batch, and then one call's more. A few hundred large calls in one statement would run into its
 time-out, with everybody's calls beside them."""
-BUCKETS_KEPT = 100_000
-"""Accounts whose bucket is remembered."""
 
 _SETTLE, _RELEASE, _ALONE = 1, 2, 3
 _FENCED = 6
@@ -90,11 +88,7 @@ class LaneLedger:
         self._database = database
         self._jobs = JobLedger(database)
         self._lanes: dict[int, _Lane] = {}
-        self._buckets: dict[str, int] = {}
-        self._asking: dict[str, asyncio.Future[int | None]] = {}
-        """By account: whose bucket is asked for."""
-        self._unasked: list[str] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._buckets = Buckets(database)
         self._closed = False
         self._slow: set[asyncio.Task[None]] = set()
         self.slow = 0
@@ -124,9 +118,9 @@ class LaneLedger:
         values: Values,
     ) -> Verdict:
         self._database.check()
-        bucket = self._buckets.get(account_id)
+        bucket = self._buckets.known.get(account_id)
         if bucket is None:
-            bucket = await self._find_bucket(account_id)
+            bucket = await self._buckets.find(account_id)
             if bucket is None:
                 return Verdict(Outcome.UNKNOWN)
         if self._closed:
@@ -137,42 +131,6 @@ class LaneLedger:
         item = _Item(account_id, key, command, record, values, self._loop.create_future())
         lane.put(item)
         return await item.future
-
-    async def _find_bucket(self, account_id: str) -> int | None:
-        """Queried once for all who wait for it, who then continue in the order in which they came; and together with
-        all other accounts that are queried at the same time."""
-        asking = self._asking.get(account_id)
-        if asking is None:
-            asking = self._asking[account_id] = self._loop.create_future()
-            self._unasked.append(account_id)
-            if self._reading is None:
-                self._reading = self._loop.create_task(self._read_buckets())
-        return await asyncio.shield(asking)
-
-    async def _read_buckets(self) -> None:
-        try:
-            while self._unasked:
-                account_ids, self._unasked = self._unasked, []
-                await self._read_buckets_of(account_ids)
-        finally:
-            self._reading = None
-
-    async def _read_buckets_of(self, account_ids: list[str]) -> None:
-        try:
-            found = await self._database.get(partial(find_buckets, account_ids=account_ids))
-        except BaseException as error:
-            for account_id in account_ids:
-                asking = self._asking.pop(account_id)
-                asking.set_exception(_named(error))
-                asking.exception()  # whoever waited for it may have gone
-            if not isinstance(error, Exception):
-                raise
-            return
-        if len(self._buckets) + len(found) > BUCKETS_KEPT:
-            self._buckets.clear()
-        self._buckets |= found
-        for account_id in account_ids:
-            self._asking.pop(account_id).set_result(found.get(account_id))
 
     def do_slowly(self, item: _Item) -> None:
         """Carry the item out as a job; its sender gets the result."""

@@ -1,0 +1,62 @@
+"""The buckets of the accounts that call, as far as this process knows them. An account's bucket never changes."""
+
+import asyncio
+from functools import partial
+
+from farebox.storage.accounts import find_buckets
+from farebox.storage.postgres.database import PostgresDatabase
+from farebox.storage.sql import DatabaseUnavailable
+
+KEPT = 100_000
+"""Accounts whose bucket is remembered."""
+
+
+class Buckets:
+    """Make it inside the running loop."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._loop = asyncio.get_running_loop()
+        self.known: dict[str, int] = {}
+        self._asking: dict[str, asyncio.Future[int | None]] = {}
+        self._unasked: list[str] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    async def find(self, account_id: str) -> int | None:
+        """The account's bucket; None where there is no such account. Raises DatabaseUnavailable.
+
+        Asked once for all who wait for it, who then go on in the order in which they came; and with one query for all
+        accounts that are asked for meanwhile.
+        """
+        asking = self._asking.get(account_id)
+        if asking is None:
+            asking = self._asking[account_id] = self._loop.create_future()
+            self._unasked.append(account_id)
+            if self._reading is None:
+                self._reading = self._loop.create_task(self._read())
+        return await asyncio.shield(asking)
+
+    async def _read(self) -> None:
+        try:
+            while self._unasked:
+                account_ids, self._unasked = self._unasked, []
+                await self._read_of(account_ids)
+        finally:
+            self._reading = None
+
+    async def _read_of(self, account_ids: list[str]) -> None:
+        try:
+            found = await self._database.get(partial(find_buckets, account_ids=account_ids))
+        except BaseException as error:
+            for account_id in account_ids:
+                asking = self._asking.pop(account_id)
+                asking.set_exception(error if isinstance(error, Exception) else DatabaseUnavailable("stopped"))
+                asking.exception()  # whoever waited for it may have gone
+            if not isinstance(error, Exception):
+                raise
+            return
+        if len(self.known) + len(found) > KEPT:
+            self.known.clear()
+        self.known |= found
+        for account_id in account_ids:
+            self._asking.pop(account_id).set_result(found.get(account_id))
