@@ -234,7 +234,7 @@ def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider,
     assert answer.status_code == 200
     *words, last = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
     assert words == [WORD] * before
-    assert last["error"]["message"].startswith("cerebras takes no calls from this service")
+    assert last["error"]["message"].startswith("cerebras does not accept calls from this service")
     assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
     assert customer.balance.held == 0
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
@@ -255,7 +255,7 @@ def test_nor_are_events_under_another_type_with_their_length(customer: Customer,
     provider.streams({"error": NO_MONEY})
     provider.kind, provider.headers = "application/json", [("content-length", str(len(provider.pieces[0])))]
     answer = call(customer, stream=True, stream_options={"include_usage": True})
-    assert "cerebras takes no calls from this service" in answer.text
+    assert "cerebras does not accept calls from this service" in answer.text
     assert "tail" not in answer.text
 
 
@@ -295,7 +295,7 @@ def test_nor_is_one_in_place_of_a_stream(customer: Customer, provider: Provider,
     answer = call(customer, stream=True)
     events = kind == "text/event-stream"  # so that its head has been passed on before the first byte came
     assert answer.status_code == (200 if events else 503)
-    assert "cerebras takes no calls from this service" in answer.text
+    assert "cerebras does not accept calls from this service" in answer.text
     assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
@@ -317,7 +317,7 @@ def test_an_error_in_a_stream_however_its_lines_end(
 ) -> None:
     end = ends[: max(1, len(ends) // 2)]
     for error, told in (
-        (NO_MONEY, "takes no calls"),
+        (NO_MONEY, "does not accept calls"),
         ({"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not", "code": "no"}, "[removed]"),
     ):
         name = f"event: error{end}" if named else ""

@@ -170,7 +170,7 @@ async def test_impatience_starts_one_generation_and_pays_for_what_was_read(
     assert paid(customer) == price_of_reading()
     row, receipt = log_row(customer, answer.log_id), customer.receipt(answer.log_id)
     assert (row["status_code"], row["farebox"]["outcome"], row["success"]) == (504, "charged", False)
-    assert receipt["policy"] == f"no answer began in the time that the caller allows: {READ}"
+    assert receipt["policy"] == f"no response began in the time that the caller allows: {READ}"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

@@ -174,7 +174,7 @@ HOSTILE = {
     "not much too deep": (nested(DEPTH_MAX), "nested too deeply"),
     "fields": (
         json.dumps(chat("Hi") | {f"f{number}": number for number in range(20_000)}).encode(),
-        "1,000 fields",
+        "1,000 top-level fields",
     ),
 }
 

@@ -131,7 +131,7 @@ def test_a_tool_that_the_operator_refuses(customer: Customer, provider: Upstream
 
 @pytest.mark.parametrize("text", ["openai", "openai:", "nobody:service_tier", ":x"])
 async def test_a_refusal_of_nothing_refuses_to_start(text: str, tmp_path: Path) -> None:
-    settings = load({}, data_dir=str(tmp_path), refused_fields=text)
+    settings = load({}, data_dir=str(tmp_path), refused_fields=text, port=0)
     with pytest.raises(SettingsError, match="FAREBOX_REFUSED_FIELDS"):
         async with running(settings, demo=False, clock=SystemClock()):
             pass
