@@ -16,6 +16,7 @@ from farebox.settings import SettingsError, load
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.url import Target, parse
 from tests import engines
+from tests.multiprocess.kit import free_port
 
 on_postgres = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="needs PostgreSQL")
 
@@ -213,7 +214,7 @@ def test_a_password_that_is_not_escaped_is_refused_and_not_shown(rest: str) -> N
 def test_a_start_says_what_cannot_be_used_and_never_the_password(command: str, tmp_path: Path) -> None:
     url = "postgresql://u:S3cret@127.0.0.1:1/db?channel_binding=require"
     line = [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), command]
-    environment = os.environ | {"FAREBOX_DATABASE_URL": url, "FAREBOX_PORT": "0"}
+    environment = os.environ | {"FAREBOX_DATABASE_URL": url, "FAREBOX_PORT": str(free_port())}
     ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
     said = ended.stdout + ended.stderr
     assert ended.returncode != 0

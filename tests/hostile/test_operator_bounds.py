@@ -14,6 +14,7 @@ from farebox.settings import SettingsError, load
 from tests.calls.kit import differences, price_of, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
+from tests.multiprocess.kit import free_port
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -131,7 +132,7 @@ def test_a_tool_that_the_operator_refuses(customer: Customer, provider: Upstream
 
 @pytest.mark.parametrize("text", ["openai", "openai:", "nobody:service_tier", ":x"])
 async def test_a_refusal_of_nothing_refuses_to_start(text: str, tmp_path: Path) -> None:
-    settings = load({}, data_dir=str(tmp_path), refused_fields=text, port=0)
+    settings = load({}, data_dir=str(tmp_path), refused_fields=text, port=free_port())
     with pytest.raises(SettingsError, match="FAREBOX_REFUSED_FIELDS"):
         async with running(settings, demo=False, clock=SystemClock()):
             pass
