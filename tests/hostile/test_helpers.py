@@ -168,6 +168,18 @@ async def test_what_is_written_to_a_file_is_there() -> None:
     await pool.close()
 
 
+async def test_a_helper_keeps_nothing_of_what_it_was_refused() -> None:
+    """Not until a collector comes by: nobody counts what is in a file by then, and it is up to the largest body."""
+    pool, bomb = Pool(1), gzip.compress(bytes(2**20))
+    for _ in range(3):
+        with pytest.raises(TooLarge):
+            await pool.run("a", decode_into, bomb, ["gzip"], 2**10, into=MemoryFile(), raises=(TooLarge,))
+    [helper] = pool.alive
+    links = [str(link.readlink()) for link in Path(f"/proc/{helper.pid}/fd").iterdir()]
+    assert [link for link in links if link.startswith("/memfd:")] == []
+    await pool.close()
+
+
 async def test_what_is_early_is_refused_before_a_stop_and_the_rest_is_done() -> None:
     pool = Pool(1)
     first = asyncio.create_task(pool.run("a", re.match, *A_WHILE, early=True))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -47,8 +48,9 @@ def test_a_part_is_what_it_would_be_of_the_bytes(pieces: list[Piece], data: st.D
 @given(st.dictionaries(st.text(max_size=8), st.text() | st.text(max_size=1).map(lambda text: text * 2 * INLINE_BYTES)))
 def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
     body = json.dumps({"model": "m", **fields}).encode()
-    by_bytes: tuple[Body, Outline | None] = body, outline_of(body)
-    by_file: tuple[Body, Outline | None] = in_file(body), outline_of(body)
+    outline = outline_of(body)
+    by_bytes: tuple[Body, Outline | None] = body, outline
+    by_file: tuple[Body, Outline | None] = in_file(body), outline
     for new in ({"model": "other"}, {"max_tokens": 7, "model": "third"}):
         change: Callable[[bytes], bytes] = partial(bodies.changed, **new)
         by_bytes, by_file = edited(*by_bytes, change), edited(*by_file, change)
@@ -56,6 +58,17 @@ def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
         assert isinstance(by_file[0], LargeBody)
         assert whole(by_file[0]) == by_bytes[0] == body
         assert by_file[1] == by_bytes[1]
+
+
+def test_a_body_that_speaks_of_placeholders_is_edited_as_any_other() -> None:
+    """Whatever has been one, and each spelling of it: a field of such a name was filled with the value it named."""
+    large = {"messages": "word " * INLINE_BYTES}
+    earlier = re.findall(rb"~[^~]*~", outline_of(json.dumps(large).encode()).small)[0].decode()
+    for said in (earlier, "~farebox:0:0~", "~farebox:0:00~", "~farebox:0:99~"):
+        for spelt in (said, said.replace("~", "\\u007e")):
+            body = b'{"model":"m","%b":1,"nested":{"%b":2},%b' % (*[spelt.encode()] * 2, json.dumps(large).encode()[1:])
+            new, _ = edited(in_file(body), outline_of(body), partial(bodies.changed, model="other"))
+            assert json.loads(whole(new)) == {"model": "other", said: 1, "nested": {said: 2}, **large}
 
 
 def test_a_file_that_nobody_has_is_closed() -> None:

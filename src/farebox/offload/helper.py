@@ -59,10 +59,10 @@ def _answer(head: bytes, files: list[MemoryFile]) -> bytes:
         function, raises, arguments, pieces = pickle.loads(head)  # noqa: S301 - from the gateway
         body = joined(files.pop(0), pieces)
         try:
-            outcome, value = "done", function(body, *arguments, *files)
-        except raises as error:
-            outcome, value = "raised", error
-        return pickle.dumps((outcome, value, _spent()), pickle.HIGHEST_PROTOCOL)
+            value = function(body, *arguments, *files)
+        except raises as error:  # not kept in a variable: it refers to this frame, and so to the body and the files
+            return pickle.dumps(("raised", error, _spent()), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(("done", value, _spent()), pickle.HIGHEST_PROTOCOL)
     except MemoryError:
         return pickle.dumps(("memory", None, True))
     except Exception:  # noqa: BLE001 - the gateway logs it

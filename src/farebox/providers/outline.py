@@ -1,11 +1,12 @@
 """A large body without its large values, so that single fields can be changed without going through all of it again.
 
-The outline is the body's outermost object in which each large value is replaced by a placeholder string that does not
-occur in the body. What changes a small body (`bodies.changed`) changes an outline as well; `put_together` then puts the
+The outline is the body's outermost object in which each large value is replaced by a placeholder string that nobody can
+have put into the body, in whatever spelling. What changes a small body (`bodies.changed`) changes an outline as well; `put_together` then puts the
 values back, byte for byte; for a body in a file it only lists where they are.
 """
 
 import re
+import secrets
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +24,8 @@ _CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "gen
 """Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `calls.unlisted`."""
 _CHANGED_BYTES_MAX: Final = 256 * 1024
 _NAMES_BYTES_MAX: Final = 64 * 1024
+_MARK_BYTES: Final = 16
+"""Of chance, in the placeholders of one body: names and values may say anything, and spell it with escapes."""
 
 
 class Outline(msgspec.Struct, frozen=True):
@@ -43,7 +46,7 @@ def outline_of(body: bytes) -> Outline:
         raise TooComplex(f"The body has more than {FIELDS_MAX:,} top-level fields.")
     if sum(map(len, top)) > _NAMES_BYTES_MAX:
         raise TooComplex(f"The body's field names exceed {_NAMES_BYTES_MAX:,} bytes together.")
-    mark, at = _mark(body), 0
+    mark, at = f"~farebox:{secrets.token_hex(_MARK_BYTES)}:", 0
     spans: list[tuple[int, int]] = []
     small: dict[str, msgspec.Raw | str] = {}
     for name, raw in top.items():
@@ -90,10 +93,3 @@ def put_together(body: Body, outline: Outline) -> tuple[Body, Outline]:
     if isinstance(body, LargeBody):
         return LargeBody(body.file, tuple(pieces)), new
     return b"".join(piece for piece in pieces if isinstance(piece, bytes)), new
-
-
-def _mark(body: bytes) -> str:
-    number = 0
-    while f"~farebox:{number}:".encode() in body:
-        number += 1
-    return f"~farebox:{number}:"
