@@ -16,7 +16,7 @@ from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFil
 from farebox.providers.formats import bodies
 from farebox.providers.outline import INLINE_BYTES, Outline, edited, outline_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
-from tests.calls.kit import PATIENCE_SECONDS
+from tests.calls.kit import PATIENCE_SECONDS, eventually
 from tests.hostile.test_helpers import files_in_memory
 from tests.providers.http1_kit import OK, Server, authority, pool, serving
 from tests.providers.http1_kit import whole as answered
@@ -95,6 +95,15 @@ async def test_a_body_in_a_file_arrives_whole_again_and_again(secure: bool) -> N
         for sent in server.requests:
             assert sent.partition(b"\r\n\r\n")[2] == b"[" + content + b"," + content[5:LARGE_BYTES] + b"]"
         assert server.connections == 1
+
+
+async def test_an_idle_connection_keeps_no_body() -> None:
+    body = in_file(bytes(SIZE))
+    inode = os.fstat(body.file.fd).st_ino
+    async with serving(OK) as server, pool() as upstream:
+        assert await answered(await upstream.send(request(server, body))) == b"ok"
+        del body
+        await eventually(lambda: inode not in files_in_memory(), "its file is closed")
 
 
 async def test_an_answer_before_the_body_is_all_sent_ends_the_connection() -> None:

@@ -211,6 +211,8 @@ class UpstreamConnection(asyncio.Protocol):
             if not self._full and not self._lost and self._transport is not None:
                 block = next(self._blocks)
                 self._to_send -= len(block)
+                if not self._to_send:
+                    self._blocks = iter(())  # the generator has not ended, and would keep the body while this is idle
                 self._transport.write(block)
                 self._send_on()
         except Exception as error:  # noqa: BLE001 - whoever waits is woken
