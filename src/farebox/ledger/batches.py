@@ -6,7 +6,7 @@ within its hold; a release; a call's row. Whatever else comes is left to ledger.
 all that was decided before it is written.
 
 So there is no rule here that posting does not have: what is common must leave what posting leaves, row by row
-(tests/ledger/test_batches.py).
+(tests/ledger/test_fast_paths.py).
 """
 
 from collections.abc import Sequence
