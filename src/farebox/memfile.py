@@ -45,9 +45,11 @@ class MemoryFile:
 
     def __del__(self) -> None:
         fd = getattr(self, "fd", -1)
-        if fd >= 0 and self.size <= LARGE_BYTES:
+        if fd < 0:
+            return
+        if os.fstat(fd).st_size <= LARGE_BYTES:  # not `size`: a helper may have written to it
             os.close(fd)
-        elif fd >= 0:
+        else:
             _closer.close(fd)
 
     def append(self, data: bytes | bytearray) -> None:

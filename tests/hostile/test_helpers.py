@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from farebox import memfile
 from farebox.decoding import TooLarge
 from farebox.memfile import LargeBody, MemoryFile, whole
 from farebox.offload import Busy, Died, Pool, Stopping, TooMuch
@@ -148,10 +149,10 @@ async def test_whoever_goes_leaves_nothing_behind() -> None:
     await pool.close()
 
 
-def files_in_memory() -> set[int]:
-    """Inodes of those that this process has open."""
+def files_in_memory(pid: int | str = "self") -> set[int]:
+    """Inodes of those that this process, or another, has open."""
     found = set()
-    for link in Path("/proc/self/fd").iterdir():
+    for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
             if str(link.readlink()).startswith("/memfd:"):
                 found.add(link.stat().st_ino)
@@ -168,6 +169,19 @@ async def test_what_is_written_to_a_file_is_there() -> None:
     await pool.close()
 
 
+async def test_what_a_helper_has_written_is_not_closed_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+    pool, file = Pool(1), MemoryFile()
+    await pool.run("a", decode_into, gzip.compress(bytes(2**20)), ["gzip"], 2**20, into=file)
+    await pool.close()
+    fd = file.fd
+    with monkeypatch.context() as patch:
+        patch.setattr(memfile._closer, "close", closed.append)
+        del file
+    assert closed == [fd]
+    os.close(fd)
+
+
 async def test_a_helper_keeps_nothing_of_what_it_was_refused() -> None:
     """Not until a collector comes by: nobody counts what is in a file by then, and it is up to the largest body."""
     pool, bomb = Pool(1), gzip.compress(bytes(2**20))
@@ -175,8 +189,7 @@ async def test_a_helper_keeps_nothing_of_what_it_was_refused() -> None:
         with pytest.raises(TooLarge):
             await pool.run("a", decode_into, bomb, ["gzip"], 2**10, into=MemoryFile(), raises=(TooLarge,))
     [helper] = pool.alive
-    links = [str(link.readlink()) for link in Path(f"/proc/{helper.pid}/fd").iterdir()]
-    assert [link for link in links if link.startswith("/memfd:")] == []
+    assert files_in_memory(helper.pid) == set()
     await pool.close()
 
 

@@ -48,9 +48,8 @@ def test_a_part_is_what_it_would_be_of_the_bytes(pieces: list[Piece], data: st.D
 @given(st.dictionaries(st.text(max_size=8), st.text() | st.text(max_size=1).map(lambda text: text * 2 * INLINE_BYTES)))
 def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
     body = json.dumps({"model": "m", **fields}).encode()
-    outline = outline_of(body)
-    by_bytes: tuple[Body, Outline | None] = body, outline
-    by_file: tuple[Body, Outline | None] = in_file(body), outline
+    by_bytes: tuple[Body, Outline | None] = body, outline_of(body)
+    by_file: tuple[Body, Outline | None] = in_file(body), outline_of(body)
     for new in ({"model": "other"}, {"max_tokens": 7, "model": "third"}):
         change: Callable[[bytes], bytes] = partial(bodies.changed, **new)
         by_bytes, by_file = edited(*by_bytes, change), edited(*by_file, change)

@@ -1,12 +1,12 @@
 """A large body without its large values, so that single fields can be changed without going through all of it again.
 
-The outline is the body's outermost object in which each large value is replaced by a placeholder string that nobody can
-have put into the body, in whatever spelling. What changes a small body (`bodies.changed`) changes an outline as well; `put_together` then puts the
-values back, byte for byte; for a body in a file it only lists where they are.
+The outline is the body's outermost object in which each large value is replaced by a placeholder string that nothing in
+the body can name, however it is spelt. What changes a small body (`bodies.changed`) changes an outline as well;
+`put_together` then puts the values back, byte for byte; for a body in a file it only lists where they are.
 """
 
+import hashlib
 import re
-import secrets
 from collections.abc import Callable
 from typing import Final
 
@@ -24,8 +24,8 @@ _CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "gen
 """Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `calls.unlisted`."""
 _CHANGED_BYTES_MAX: Final = 256 * 1024
 _NAMES_BYTES_MAX: Final = 64 * 1024
-_MARK_BYTES: Final = 16
-"""Of chance, in the placeholders of one body: names and values may say anything, and spell it with escapes."""
+_DIGEST_BYTES: Final = 16
+"""Of the body's digest in its placeholders: a body may say anything, with escapes too, but not its own digest."""
 
 
 class Outline(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ def outline_of(body: bytes) -> Outline:
         raise TooComplex(f"The body has more than {FIELDS_MAX:,} top-level fields.")
     if sum(map(len, top)) > _NAMES_BYTES_MAX:
         raise TooComplex(f"The body's field names exceed {_NAMES_BYTES_MAX:,} bytes together.")
-    mark, at = f"~farebox:{secrets.token_hex(_MARK_BYTES)}:", 0
+    mark, at = f"~farebox:{hashlib.blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()}:", 0
     spans: list[tuple[int, int]] = []
     small: dict[str, msgspec.Raw | str] = {}
     for name, raw in top.items():
