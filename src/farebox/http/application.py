@@ -5,15 +5,16 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from farebox.errors import DATABASE_UNAVAILABLE, INTERNAL, Problem
+from farebox.errors import INTERNAL, Problem
 from farebox.http.auth import authenticate, authorize
+from farebox.http.call_target import is_data_plane
 from farebox.http.client_address import Clients
-from farebox.http.envelope import Response, failure, send_headers
+from farebox.http.envelope import Response, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
 from farebox.http.quotas import spend, stranger
 from farebox.http.request import Request, parse_query, whole_body
-from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown, tidy_path
+from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
 from farebox.http.validation import read, read_body
 from farebox.limits.held import ANONYMOUS
@@ -26,8 +27,6 @@ log = structlog.get_logger("farebox.http")
 
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 """All that there are at some URL."""
-RETRY_SECONDS = 1
-"""When to try again after the database did not take a write."""
 
 
 class Application:
@@ -52,7 +51,7 @@ class Application:
             return
         request_id = ""
         try:
-            if _of_data_plane(exchange.path):
+            if is_data_plane(exchange.path):
                 await self._data_plane(exchange)
                 return
             request_id = self._new_id()
@@ -118,19 +117,6 @@ class Application:
         return caller
 
 
-_ACCOUNTS = "/client/v4/accounts/"
-
-
-def _of_data_plane(path: str) -> bool:
-    """`/v1/…`, and `/client/v4/accounts/{account_id}/ai/…`."""
-    if path.startswith("/v1/") and "//" not in path:
-        return len(path) > len("/v1/")
-    path = tidy_path(path)
-    if path.startswith(_ACCOUNTS):
-        return path.startswith("/ai/", path.find("/", len(_ACCOUNTS)))
-    return path.startswith("/v1/")
-
-
 def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:
     """What the caller is told about an exception; anything but a Problem is logged, and not disclosed."""
     if isinstance(error, Problem):
@@ -138,7 +124,7 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
         log.error("database unavailable", **where, reason=str(error))
-        return Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS)
+        return database_unavailable(error)
     log.error("internal error", **where, exc_info=error)
     return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")
 

@@ -1,12 +1,7 @@
-"""What a data-plane URL names, and whose SDK is calling.
-
-/v1/{account}/{gateway}/{provider}/…           a provider's own paths
-/v1/{account}/{gateway}/compat/…               OpenAI form, `provider/model`
-/v1/{account}/{gateway}                        universal: steps tried in order
-/client/v4/accounts/{account}/ai/v1/…          REST form, the gateway named by a header
-"""
+"""The data plane's URLs: which there are, what each names, and whose SDK is calling."""
 
 import re
+from typing import Final
 
 import msgspec
 
@@ -15,7 +10,28 @@ from farebox.http.exchange import RequestHeaders
 from farebox.http.provider_errors import Form
 from farebox.http.router import tidy_path
 
-REST_PREFIX = "/client/v4/accounts/"
+PREFIX: Final = "/v1/"
+REST_PREFIX: Final = "/client/v4/accounts/"
+_GATEWAY: Final = PREFIX + "{account_id}/{gateway_id}"
+_REST: Final = REST_PREFIX + "{account_id}/ai/v1"
+_BY_HEADER: Final = "gateway by cf-aig-gateway-id"
+
+MODEL_CALLS: Final = (
+    (
+        f"{_GATEWAY}/{{provider}}/{{path}}",
+        "A provider's own API behind the gateway: method, path, query and body as the provider accepts them",
+    ),
+    (f"{_GATEWAY}/compat/chat/completions", "OpenAI's chat format; `model` is `provider/model`"),
+    (f"{_GATEWAY}/compat/embeddings", "OpenAI's embeddings format; `model` is `provider/model`"),
+    (_GATEWAY, "The universal endpoint: an array of steps, tried in order"),
+    (f"{_REST}/chat/completions", f"OpenAI's chat format; {_BY_HEADER}"),
+    (f"{_REST}/responses", f"OpenAI's Responses format; {_BY_HEADER}"),
+    (f"{_REST}/messages", f"Anthropic's Messages format; {_BY_HEADER}"),
+)
+"""Path and summary of what is called with POST."""
+MODEL_LISTS: Final = (f"{_GATEWAY}/compat/models", f"{_REST}/models")
+"""Paths of what is read with GET."""
+
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""
 
@@ -58,3 +74,13 @@ def target_of(path: str, headers: RequestHeaders) -> Target | None:
     if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:
         return None
     return Target(parts[2], parts[3], parts[4] if len(parts) > 4 else "", parts[5] if len(parts) > 5 else "")
+
+
+def is_data_plane(path: str) -> bool:
+    """Whether a request is for the data plane: `/v1/…`, or `/client/v4/accounts/{account_id}/ai/…`."""
+    if path.startswith(PREFIX) and "//" not in path:
+        return len(path) > len(PREFIX)
+    path = tidy_path(path)
+    if path.startswith(REST_PREFIX):
+        return path.startswith("/ai/", path.find("/", len(REST_PREFIX)))
+    return path.startswith(PREFIX)

@@ -35,6 +35,7 @@ from farebox.http.build_call import COMMON, ProxyRequest, compat_call, native_ca
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import Target, target_of
 from farebox.http.credentials import StepHeaders, read_credentials
+from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
 from farebox.http.permits import Permit, Understood, permit_of
@@ -51,8 +52,6 @@ from farebox.storage.sql import DatabaseUnavailable
 
 _is_target = re.compile(rb"[!-~]*").fullmatch
 SETTLE_SECONDS = 5.0
-RETRY_SECONDS = 2
-"""When to retry after a database outage."""
 _COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
 _REST_PATHS = _COMPAT_PATHS | {
     "responses": "responses",
@@ -123,7 +122,7 @@ class DataPlane:
                 self._services.metrics.count(REFUSED, why)
                 log.info("refused", request_id=request_id, path=path, error=why, client=exchange.client)
         elif isinstance(error, DatabaseUnavailable):
-            sink.fail(Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS))
+            sink.fail(database_unavailable(error))
             if not sink.call_known:
                 self._services.metrics.count(REFUSED, DATABASE_UNAVAILABLE.name)
             log.error("database unavailable", request_id=request_id, why=str(error))
@@ -295,7 +294,7 @@ def _check_database(services: Services) -> None:
     try:
         services.database.check()
     except DatabaseUnavailable as error:
-        raise Problem(DATABASE_UNAVAILABLE, error.told, retry_after=RETRY_SECONDS) from error
+        raise database_unavailable(error) from error
 
 
 def _understood(exchange: Exchange) -> Understood:

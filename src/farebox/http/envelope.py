@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from farebox.errors import NO_ROUTE, PROCESSOR_REFUSED, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, PROCESSOR_REFUSED, Problem
 from farebox.http.exchange import HeaderList
 from farebox.http.validation import InvalidInput
+from farebox.storage.sql import DatabaseUnavailable
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -115,3 +116,11 @@ def send_headers(answer: Response, request_id: str) -> HeaderList:
     if not any(name == "cache-control" for name, _ in answer.headers):
         headers.append(("cache-control", "no-store"))
     return headers
+
+
+DATABASE_RETRY_SECONDS = 2
+
+
+def database_unavailable(error: DatabaseUnavailable) -> Problem:
+    """What a caller is told while the database is away, on both planes."""
+    return Problem(DATABASE_UNAVAILABLE, error.told, retry_after=DATABASE_RETRY_SECONDS)

@@ -7,6 +7,7 @@ import msgspec
 
 from farebox import __version__, errors
 from farebox.errors import ErrorKind
+from farebox.http.call_target import MODEL_CALLS, MODEL_LISTS
 from farebox.http.envelope import JSON, Envelope, ErrorItem, Note
 from farebox.http.router import Access, Route, Shape
 
@@ -17,22 +18,6 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     Access.CALLER: [{"token": []}, {"email": [], "key": []}],
     Access.ACCOUNT: [{"token": []}, {"email": [], "key": []}],
 }
-_DATA_PLANE = (
-    (
-        "/v1/{account_id}/{gateway_id}/{provider}/{path}",
-        "A provider's own API behind the gateway: method, path, query and body as the provider accepts them",
-    ),
-    ("/v1/{account_id}/{gateway_id}/compat/chat/completions", "OpenAI's chat format; `model` is `provider/model`"),
-    ("/v1/{account_id}/{gateway_id}/compat/embeddings", "OpenAI's embeddings format; `model` is `provider/model`"),
-    ("/v1/{account_id}/{gateway_id}", "The universal endpoint: an array of steps, tried in order"),
-    ("/client/v4/accounts/{account_id}/ai/v1/chat/completions", "OpenAI's chat format; gateway by cf-aig-gateway-id"),
-    ("/client/v4/accounts/{account_id}/ai/v1/responses", "OpenAI's Responses format; gateway by cf-aig-gateway-id"),
-    ("/client/v4/accounts/{account_id}/ai/v1/messages", "Anthropic's Messages format; gateway by cf-aig-gateway-id"),
-)
-_MODEL_LISTS = (
-    "/v1/{account_id}/{gateway_id}/compat/models",
-    "/client/v4/accounts/{account_id}/ai/v1/models",
-)
 
 
 def document(routes: Iterable[Route]) -> bytes:
@@ -47,9 +32,9 @@ def document(routes: Iterable[Route]) -> bytes:
     paths: dict[str, Any] = {}
     for route in served:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, components)
-    for path, summary in _DATA_PLANE:
+    for path, summary in MODEL_CALLS:
         paths[path] = {"post": _model_call(path, summary)}
-    for path in _MODEL_LISTS:
+    for path in MODEL_LISTS:
         paths[path] = {"get": _model_call(path, "The models that have a price, in OpenAI's format")}
     text = {
         "openapi": "3.1.0",
