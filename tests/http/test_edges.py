@@ -88,6 +88,14 @@ def test_head_answers_like_get_without_a_body(farebox: Farebox, customer: Custom
     assert http.head(url).status_code == 400
 
 
+def test_head_of_the_demo_provider_s_models_answers_like_get(customer: Customer) -> None:
+    for path in ("demo/v1/models", "demo/v1/models/demo-1", "compat/models"):
+        url = f"{customer.gateway_url}/{path}"
+        got, head = (http.request(method, url, headers=customer.headers) for method in ("GET", "HEAD"))
+        assert (got.status_code, head.status_code, head.content) == (200, 200, b""), path
+        assert head.headers["content-length"] == str(len(got.content)), path
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -146,7 +146,7 @@ def _endpoint(call: Call) -> Endpoint | None:
     *_, before, last = ("", *call.path.rsplit("/", 2))
     if call.method == "POST":
         return _POST.get(f"{before}/{last}") or _POST.get(last) or _GOOGLE.get(last.partition(":")[2])
-    if call.method == "GET" and "models" in (before, last):
+    if call.method in ("GET", "HEAD") and "models" in (before, last):
         return _MODELS[_dialect(call)]
     return None
 
