@@ -133,7 +133,7 @@ def stop_on_signals() -> asyncio.Event:
 
 def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_stripe_url: str | None) -> None:
     """The first line of the log, and a warning where a demo is open to others."""
-    log.info("listening", url=base_url, demo=demo_url, database=settings.database_shown)
+    log.info("listening", url=base_url, demo=demo_url, fake_stripe=fake_stripe_url, database=settings.database_shown)
     if fake_stripe_url is not None and _open_to_others(settings):
         log.warning(
             "the demo is open to others: its payments are not real, and credit bought with them pays for any "

@@ -75,6 +75,15 @@ def test_a_price_is_set_and_listed(cli: Cli, acme: str) -> None:
     assert "input_mtok 1.25" in cli("price", "list").out
 
 
+def test_setting_a_price_says_what_it_is_for_each_unit(cli: Cli) -> None:
+    rates = ("--input", "1.25", "--cache-read", "0.125", "--rate", "requests_kcount=5")
+    said = cli("price", "set", "openai", "gpt-x", *rates).out
+    assert (
+        "1.25 USD per million input tokens, 0.125 USD per million cache read tokens, 5 USD per thousand requests"
+        in said
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "arguments"),
     [

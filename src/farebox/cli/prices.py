@@ -91,7 +91,7 @@ def set_price(
         "price_id": stored.price_id, "provider": stored.provider, "model": model, "account_id": account_id,
         "rates": given, "output_max": output_max, "valid_from": moment_text(stored.valid_from),
     }  # fmt: skip
-    text = f"From {moment_text(stored.valid_from)} on, {stored.provider}/{model} costs {_rates_text(given)}."
+    text = f"From {moment_text(stored.valid_from)} on, {stored.provider}/{model} costs {_costs_in_words(given)}."
     show(data, as_json=as_json, text=text)
 
 
@@ -118,6 +118,21 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
 
 def _rates_text(rates: dict[str, str]) -> str:
     return ", ".join(f"{key} {usd}" for key, usd in rates.items())
+
+
+def _costs_in_words(rates: dict[str, str]) -> str:
+    return ", ".join(_rate_in_words(key, usd) for key, usd in rates.items())
+
+
+def _rate_in_words(key: str, usd: str) -> str:
+    what, _, unit = key.rpartition("_")
+    match unit:
+        case "mtok":
+            return f"{usd} USD per million {what.replace('_', ' ')} tokens"
+        case "kcount":
+            return f"{usd} USD per thousand {what.replace('_', ' ')}"
+        case _:
+            return f"{usd} USD for {key}"
 
 
 @markup.command("set")
