@@ -17,6 +17,7 @@ run: $(BIN)/.run  ## serve with the demo provider and a first account: a token a
 	@exec $(BIN)/farebox serve --demo --welcome
 
 setup: $(BIN)/.run  ## create .venv with .venv/bin/farebox
+	@echo "Installed: $(BIN)/farebox"
 
 test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; tests/browser needs Chromium
 	$(BIN)/pytest -n auto

@@ -29,9 +29,9 @@ def status(
 ) -> None:
     """Show what you should look into: a server that is not ready, open alarms, and what to do about each.
 
-    The server is asked that serves from this data folder: of a database that takes no writes, it alone can tell. An
-    alarm stays open until you close it with --resolve; raised again, it opens again. docs/messages.md lists the
-    kinds.
+    The server that serves from this data folder is asked as well: only it can tell if the database takes no writes.
+    An alarm stays open until you close it with --resolve, and opens again if it is raised again. docs/messages.md
+    lists the kinds.
 
     \b
     Examples:

@@ -208,10 +208,10 @@ async def _serve_until_stopped(host: str, port: int) -> None:
 def main() -> None:
     """Run a demo provider alone until it is interrupted."""
     parser = argparse.ArgumentParser(
-        prog="farebox.demo.provider", description="A local AI provider for demo and tests."
+        prog="farebox.demo.provider", description="A local AI provider, for the demo and tests."
     )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=9000, help="0: any free port (printed)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=9000, help="port to listen on (9000); 0: any free one, printed")
     options = parser.parse_args()
     uvloop.run(_serve_until_stopped(options.host, options.port))
 

@@ -39,13 +39,17 @@ async def serve_until_stopped(
 
 def main() -> None:
     """Run a fake Stripe alone until it is interrupted."""
-    parser = argparse.ArgumentParser(prog="fake-stripe", description="A local Stripe for demo and tests. No money.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; whoever reaches it controls it")
-    parser.add_argument("--port", type=int, default=12111, help="port to listen on; 0: any free one (printed)")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="keeps its objects; else they are in memory")
-    parser.add_argument("--webhook", metavar="URL", help="told of every event, signed")
-    parser.add_argument("--webhook-secret", metavar="SECRET", help="what the events are signed with: whsec_…")
-    parser.add_argument("--public-url", metavar="URL", help="under which browsers reach its pages, where not its own")
+    parser = argparse.ArgumentParser(
+        prog="fake-stripe", description="A local server that speaks Stripe's API, for demos and tests. No money moves."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; anyone who can reach it controls it")
+    parser.add_argument("--port", type=int, default=12111, help="port to listen on (12111); 0: any free one, printed")
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="file that keeps all objects; without it they are in memory"
+    )
+    parser.add_argument("--webhook", metavar="URL", help="endpoint that receives every event, signed")
+    parser.add_argument("--webhook-secret", metavar="SECRET", help="secret that signs the events: whsec_…")
+    parser.add_argument("--public-url", metavar="URL", help="URL at which browsers reach its pages, if not its own")
     options = parser.parse_args()
     if options.webhook is not None and options.webhook_secret is None:
         parser.error("--webhook needs --webhook-secret: the secret that its receiver checks")
