@@ -4,11 +4,15 @@ import asyncio
 import resource
 import socket
 import struct
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import AddressInUse, reserve, serve
+from farebox.http.server.connection import ClientConnection
+from farebox.http.server.state import INTAKE_BURST, INTAKE_BYTES_A_SECOND, Limits, ServerState
 from tests.http.serving import Asked, Peer, request, serving, until
 
 GET = request()
@@ -227,3 +231,59 @@ async def test_a_connection_that_is_reset_before_it_is_looked_at() -> None:
             sock.close()
         assert (await served.ask(GET)).status == 200
         await until(lambda: len(served.server._state.connections) <= 1)
+
+
+class _SteppedLoop:
+    """A loop whose time and calls a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.soon: list[Callable[[], None]] = []
+        self.later: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        self.later.append((self.now + delay, callback))
+
+    def step(self) -> None:
+        if self.soon:
+            self.soon.pop(0)()
+        else:
+            self.now, callback = self.later.pop(0)
+            callback()
+
+
+class _Sender:
+    """A connection that sends as much as it may, whenever it is read."""
+
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
+        self.sent = 0
+
+    def rested(self) -> None:
+        self.sent += 256 * 1024
+        self.state.rest(cast(ClientConnection, self), 256 * 1024)
+
+
+def test_who_sends_much_is_read_in_turn_and_at_a_bounded_rate() -> None:
+    loop = _SteppedLoop()
+    state = ServerState(cast(Any, None), cast(Any, loop), cast(Any, None), Limits())
+    senders = [_Sender(state) for _ in range(3)]
+    began = loop.now
+    for sender in senders:
+        sender.rested()
+    while loop.now < began + 1:
+        loop.step()
+    sent = sum(sender.sent for sender in senders)
+    assert INTAKE_BYTES_A_SECOND <= sent <= INTAKE_BYTES_A_SECOND + INTAKE_BURST + 4 * 256 * 1024
+    assert max(sender.sent for sender in senders) - min(sender.sent for sender in senders) <= 256 * 1024
+    loop.now += 60  # a pause saves up no more than a burst
+    before, paused = sum(sender.sent for sender in senders), loop.now
+    while loop.now == paused:
+        loop.step()
+    assert sum(sender.sent for sender in senders) - before <= INTAKE_BURST + 4 * 256 * 1024

@@ -98,7 +98,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if len(data) > REST_BYTES and not self._transport.is_closing():
             self._transport.pause_reading()
-            self.state.rest(self)
+            self.state.rest(self, len(data))
         if self._preface is not None:
             data = self._after_preface(self._preface + data)
             if not data:

@@ -23,6 +23,11 @@ PROGRESS_BYTES = 16 * 2**10
 REST_BYTES = 64 * 2**10
 """What a client may send at once before the others have their turn: the event loop reads a connection on and on while
 there is something to be read. Of those who have sent so much, one is read in each round of the loop."""
+INTAKE_BYTES_A_SECOND = 128 * 2**20
+"""What all of them together may send for long: to receive bodies of many megabytes as fast as the loopback brings them
+takes a processor, and every other call waits for it."""
+INTAKE_BURST = 8 * 2**20
+"""What they may send at once, without a pause."""
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -65,6 +70,10 @@ class ServerState:
     connections: "set[ClientConnection]" = field(default_factory=set)
     resting: "deque[ClientConnection]" = field(default_factory=deque)
     """Those whose turn to be read comes again."""
+    intake: float = INTAKE_BURST
+    """What may be read of them now; below zero they wait."""
+    intake_at: float = 0.0
+    """When that was so, on the loop's clock."""
     known_heads: int = 0
     """Connections that remember the head of the request before."""
     closing: bool = False
@@ -84,13 +93,20 @@ class ServerState:
         if not self.connections and self.emptied is not None and not self.emptied.done():
             self.emptied.set_result(None)
 
-    def rest(self, connection: "ClientConnection") -> None:
-        """It is read again when its turn comes."""
+    def rest(self, connection: "ClientConnection", size: int) -> None:
+        """It has sent so many bytes at once, and is read again when its turn comes."""
+        self.intake -= size
         self.resting.append(connection)
         if len(self.resting) == 1:
             self.loop.call_soon(self._read_next)
 
     def _read_next(self) -> None:
+        now = self.loop.time()
+        self.intake = min(INTAKE_BURST, self.intake + (now - self.intake_at) * INTAKE_BYTES_A_SECOND)
+        self.intake_at = now
+        if self.intake < 0:
+            self.loop.call_later(-self.intake / INTAKE_BYTES_A_SECOND, self._read_next)
+            return
         self.resting.popleft().rested()
         if self.resting:
             self.loop.call_soon(self._read_next)
