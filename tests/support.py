@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import random
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -216,3 +218,11 @@ def running_with(
         yield box["farebox"]
     finally:
         stop()
+
+
+def free_port() -> int:
+    """Below those that the system gives to outgoing connections: it is still free when a server is started again."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

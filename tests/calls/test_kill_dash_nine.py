@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from farebox.vault import Vault
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireAnswer, chat_body, usage_of
 from tests.engines import looking, read_now, settings_for
+from tests.support import free_port
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "8"))
@@ -101,9 +101,7 @@ def house(tmp_path: Path) -> House:
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
             made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    return House(tmp_path, port, customers)
+    return House(tmp_path, free_port(), customers)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from farebox.settings import load
 from farebox.storage.database import opened_for_command
 from tests.cli.conftest import Cli
 from tests.engines import SQLITE_ONLY, engine_now, postgres_server
+from tests.support import free_port
 
 
 def _mode(path: Path) -> int:
@@ -154,7 +155,7 @@ def _serving(
     tmp_path: Path, *arguments: str, program: tuple[str, ...] = ("-m", "farebox.cli.main")
 ) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
     """`farebox serve` as a process, stopped as a terminal stops it; it must then end by itself, with status 0."""
-    command = [sys.executable, *program, "serve", "--port", str(_free_port()), *arguments]
+    command = [sys.executable, *program, "serve", "--port", str(free_port()), *arguments]
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert server.stdout is not None
@@ -166,15 +167,6 @@ def _serving(
             server.kill()
             server.wait()
             server.stdout.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _blocks(greeting: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from farebox.storage.sql import rows
 from farebox.vault import Vault
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireAnswer, chat_body
+from tests.support import free_port
 
 ACCOUNTS = 3
 CALLERS = 12
@@ -86,14 +86,6 @@ def new_house(folder: Path, database_url: str, **settings: object) -> House:
             made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
     return House(folder, chosen, free_port(), customers)
-
-
-def free_port() -> int:
-    """Below those that the system gives to outgoing connections: it is still free when a server is started again."""
-    while True:
-        port = random.randrange(10_000, 15_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+
+from tests.support import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "proxies.md"
 START_SECONDS = 30.0
@@ -90,13 +91,6 @@ def _moved(block: str, port: int, farebox_url: str) -> str:
     block = re.sub(rf"(?<!\d){_HERE}(?!\d)", str(port), block)
     block = block.replace(_THERE, f"{address.hostname}:{address.port}")
     return re.sub(r"(?<!\d)8787(?!\d)", str(address.port), block)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, output: Path) -> None:

@@ -16,7 +16,7 @@ from farebox.settings import SettingsError, load
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.url import Target, parse
 from tests import engines
-from tests.multiprocess.kit import free_port
+from tests.support import free_port
 
 on_postgres = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="needs PostgreSQL")
 

@@ -33,9 +33,8 @@ from tests.calls.wire import chat_body, start
 from tests.engines import looking
 from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
 from tests.http.support import http, result, save_card, soon
-from tests.multiprocess.kit import free_port
 from tests.repo.reference import example
-from tests.support import Customer, Farebox, running_farebox
+from tests.support import Customer, Farebox, free_port, running_farebox
 
 on_both_engines = pytest.mark.both_engines
 """The fixture `measured` asks for the engine."""

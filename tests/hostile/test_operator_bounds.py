@@ -14,8 +14,7 @@ from farebox.settings import SettingsError, load
 from tests.calls.kit import differences, price_of, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
-from tests.multiprocess.kit import free_port
-from tests.support import Customer, Farebox, running_farebox
+from tests.support import Customer, Farebox, free_port, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -19,9 +19,8 @@ from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import DatabaseUnavailable
 from tests import engines
-from tests.multiprocess.kit import free_port
 from tests.postgres.server import PostgresServer, wait_for
-from tests.support import running_farebox
+from tests.support import free_port, running_farebox
 
 PROGRAM = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 

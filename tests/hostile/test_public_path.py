@@ -12,8 +12,8 @@ from cloudflare import Cloudflare
 from farebox.billing import owner_sessions
 from farebox.settings import SettingsError, load
 from farebox.standing import path_of
-from tests.hostile.proxies import PROXIES, free_port
-from tests.support import Farebox, running_farebox
+from tests.hostile.proxies import PROXIES
+from tests.support import Farebox, free_port, running_farebox
 
 NGINX = PROXIES[0]
 

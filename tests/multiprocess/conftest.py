@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.multiprocess.kit import House, Server, free_port
+from tests.multiprocess.kit import House, Server
 from tests.postgres.server import PostgresServer
+from tests.support import free_port
 
 NewHouse = Callable[..., House]
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -233,12 +232,6 @@ def _on_a_thread(work: Callable[[], T]) -> T:
     """Tests have a loop that runs; what makes a loop of its own needs a thread without one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 # Calling.

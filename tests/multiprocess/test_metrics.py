@@ -10,7 +10,8 @@ import pytest
 from tests.calls.wire import chat_body
 from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
 from tests.multiprocess.conftest import NewHouse
-from tests.multiprocess.kit import calls, eventually, free_port, start
+from tests.multiprocess.kit import calls, eventually, start
+from tests.support import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.calls.wire import chat_body
 from tests.multiprocess.conftest import NewHouse
-from tests.multiprocess.kit import House, Server, call, calls, children_of, eventually, free_port, is_alive, start
+from tests.multiprocess.kit import House, Server, call, calls, children_of, eventually, is_alive, start
+from tests.support import free_port
 
 pytestmark = pytest.mark.slow
 
