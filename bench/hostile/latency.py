@@ -72,8 +72,8 @@ def times(served: Farebox, seconds: float) -> list[float]:
 
 @contextlib.contextmanager
 def attacked(port: int, at: tuple[str, str], kind: str, pace: float = 0) -> Iterator[dict[str, int]]:
-    """Have the body sent on all connections meanwhile; with `pace`, so many in a second at most. Filled in at the end:
-    how often each status was answered."""
+    """Send the body on all connections while the block runs, at most `pace` a second (0: without a limit). At the end,
+    the result has how often each status was returned."""
     told: dict[str, int] = {}
     command = [*OURSELVES, "--attack", kind, str(port), *at, str(pace)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -112,14 +112,14 @@ class LargeBody:
         return self._size
 
     def blocks(self) -> Iterator[bytes]:
-        """All of it, block for block."""
+        """All of it, block for block. Raises EOFError if the file is shorter than the pieces say."""
         for piece in self.pieces:
             if isinstance(piece, bytes):
                 yield piece
                 continue
             at, end = piece
             while at < end:
-                block = os.pread(self.file.fd, min(end - at, BLOCK_BYTES), at)
+                block = _pread(self.file, at, min(end, at + BLOCK_BYTES))
                 at += len(block)
                 yield block
 
@@ -159,11 +159,16 @@ def whole(body: Body) -> bytes:
 def _read(file: MemoryFile, start: int, end: int) -> bytes:
     parts = []
     while start < end:
-        if not (part := os.pread(file.fd, end - start, start)):
-            raise EOFError
-        parts.append(part)
+        parts.append(_pread(file, start, end))
         start += len(parts[-1])
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _pread(file: MemoryFile, start: int, end: int) -> bytes:
+    """Some of it, at least a byte."""
+    if not (part := os.pread(file.fd, end - start, start)):
+        raise EOFError
+    return part
 
 
 def _length(piece: Piece) -> int:

@@ -182,7 +182,7 @@ class Settings:
         32_000, "Minimum number of tokens held for each use of a `learned` tool.", 0, 10**6
     )
     overrun_alarm_cents: int = _setting(
-        1_000, "US cents written off by one process in a day above which the operator is told; 0: never.", 0, 10**8
+        1_000, "US cents written off by one process in a day above which the operator is alerted; 0: never.", 0, 10**8
     )
     no_credit_status: Literal["auto", "402", "429"] = _setting(
         "auto",

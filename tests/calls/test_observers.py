@@ -13,6 +13,7 @@ from farebox import logs
 from farebox.http.exchange import HeaderList
 from farebox.http.server.headers import header_lines, sendable
 from farebox.jobs import Jobs
+from farebox.metrics.metrics import Metrics
 from farebox.runtime.observers import best_effort
 from farebox.runtime.waiters import Waiters
 from farebox.storage.sql import DatabaseUnavailable
@@ -43,7 +44,7 @@ class Broken:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
-    """Every logger of the program, whoever waits for money, and the alarms."""
+    """Every logger of the program, the metrics of calls, and waking calls that wait for money."""
     logger = Broken()
     for name, module in list(sys.modules.items()):
         if name.startswith("farebox.") and hasattr(getattr(module, "log", None), "warning"):
@@ -53,7 +54,12 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
         logger.said.append("wake")
         raise RuntimeError("broken")
 
+    def call_ended(self: Metrics, provider: str, outcome: str, **values: object) -> None:
+        logger.said.append("metrics")
+        raise MemoryError
+
     monkeypatch.setattr(Waiters, "wake", wake)
+    monkeypatch.setattr(Metrics, "call_ended", call_ended)
     return logger
 
 
@@ -67,7 +73,7 @@ async def test_a_charged_call_is_answered_whatever_looks_on_breaks(
     assert (answer.status, answer.whole) == (200, True)
     if stream:
         assert answer.events[-1] == "[DONE]"
-    assert {"call", "wake"} <= set(broken.said)
+    assert {"call", "wake", "metrics"} <= set(broken.said)
     assert log_row(customer, answer.log_id)["farebox"]["charge_nanos"] == COST
     assert (customer.balance.posted, customer.balance.held) == (5_000_000_000 - COST, 0)
     assert differences(customer.farebox) == []

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -25,13 +24,6 @@ def path(tmp_path: Path) -> Path:
     connection.execute("CREATE TABLE blobs (b BLOB)")
     connection.close()
     return path
-
-
-@pytest.fixture
-async def writer(path: Path) -> AsyncIterator[Writer]:
-    writer = Writer(path)
-    yield writer
-    await writer.close()
 
 
 def insert(connection: Connection, size: int = len(BLOB)) -> None:

@@ -1,14 +1,15 @@
 """The writer: group commit, and what becomes of a batch when something in it, or under it, goes wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
 import pytest
 
 from farebox.storage.sql import Connection, DatabaseLocked, DatabaseUnavailable
-from farebox.storage.sqlite import connect
+from farebox.storage.sqlite import SqliteConnection, connect
+from farebox.storage.sqlite.checkpoints import Checkpoints
 from farebox.storage.sqlite.writer import Writer
 
 Job = Callable[[Connection], int]
@@ -21,13 +22,6 @@ def path(tmp_path: Path) -> Path:
     connection.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
     connection.close()
     return path
-
-
-@pytest.fixture
-async def writer(path: Path) -> AsyncIterator[Writer]:
-    writer = Writer(path)
-    yield writer
-    await writer.close()
 
 
 def insert(number: int) -> Job:
@@ -173,3 +167,17 @@ async def test_a_full_disk_refuses_the_write_and_leaves_the_file_whole(writer: W
     assert len(numbers(path)) == len(answers) - refused
     await writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert await writer.run(insert(7)) == 7
+
+
+async def test_nothing_after_a_commit_reports_it_as_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Checkpoints, connection: SqliteConnection) -> None:
+        raise MemoryError
+
+    failed: list[tuple[str, type]] = []
+    monkeypatch.setattr(Checkpoints, "committed", broken)
+    writer = Writer(path, failed=lambda job, error: failed.append((job, type(error))))
+    assert await writer.run(insert(1)) == 1
+    assert numbers(path) == [1]
+    assert await writer.run(insert(2)) == 2
+    await writer.close()
+    assert failed == [("sqlite_writer", MemoryError)] * 2

@@ -170,14 +170,17 @@ async def _end(state: CallState, ended: Ended, priced: Priced) -> Verdict | None
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await _persist(state, command, record, now)
     # It is durable: from here on nothing may raise, or the client would be told to try again, and pay again.
-    services.metrics.settle_took(services.clock.monotonic() - began)
-    services.metrics.call_ended(
-        call.provider,
-        ended.outcome,
-        cause=cause_of(ended),
-        duration_ms=ended.duration_ms,
-        first_byte_ms=ended.first_byte_ms,
-    )
+    try:
+        services.metrics.settle_took(services.clock.monotonic() - began)
+        services.metrics.call_ended(
+            call.provider,
+            ended.outcome,
+            cause=cause_of(ended),
+            duration_ms=ended.duration_ms,
+            first_byte_ms=ended.first_byte_ms,
+        )
+    except Exception as error:  # noqa: BLE001 - the charge is durable
+        observer_failed("the metrics", error)
     if verdict is None:
         with best_effort("the log"):
             record.say(priced.charge if ended.outcome == "charged" else 0)

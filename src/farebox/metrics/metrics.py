@@ -94,9 +94,8 @@ class Metrics:
     def sample(self) -> None:
         """Take every sample now."""
         for sampler in self.samplers:
-            with contextlib.suppress(
-                Exception
-            ):  # it reads any part of the program; the others are none the worse for it
+            # A sampler reads any part of the program. If one fails, the others are still taken.
+            with contextlib.suppress(Exception):
                 sampler(self.place)
 
 

@@ -1,6 +1,6 @@
 """Stores of the operator's configuration: providers, prices, markups, and the version that invalidates caches.
 
-Whoever writes configuration increments the version in the same transaction; every process checks it twice a second.
+Every write of configuration increments the version in its transaction; every process checks it twice a second.
 """
 
 import json

@@ -40,7 +40,7 @@ class FakeStripe:
         self._background = asyncio.ensure_future(self.deliverer.run())
 
     def send_webhooks_to(self, url: str | None, secret: str | None) -> None:
-        """The endpoint that is named at the start is told of everything; one of an earlier start no more."""
+        """Send all events to the endpoint named at startup, and none to the one of an earlier start."""
         earlier = self.world.store.find("webhook_endpoint", DEFAULT_ENDPOINT)
         if url is not None:
             secret = secret or "whsec_fake_stripe"

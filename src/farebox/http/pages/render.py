@@ -19,6 +19,9 @@ REFRESH_SECONDS = 3
 ANOTHER = "another"
 """Chosen instead of a saved card: the payment page, where a card is typed."""
 HIGHEST_CENTS = 99_999_999
+USUAL_CENTS = 5_000
+USUAL_THRESHOLD_CENTS = 1_000
+"""What the forms begin with."""
 
 _ADDRESS_STARTS = ("/", "#", "https://", "http://")
 
@@ -89,12 +92,15 @@ def _page(template: str, title: str, *, refresh: str | None = None, **given: Any
 
 
 def _bounds(view: View) -> dict[str, Any]:
-    """What the forms' amounts may be, in US cents; `usual` is what the form for buying begins with."""
+    """What the forms' amounts may be, in US cents, and what they begin with."""
     low, high = view.limits
+    lowest_auto = max(AMOUNT_MIN, low)
     return {
-        "usual": min(max(5_000, low), high),
-        "auto": (max(AMOUNT_MIN, low), high),
+        "usual": min(max(USUAL_CENTS, low), high),
+        "auto": (lowest_auto, high),
+        "usual_auto": max(USUAL_CENTS, lowest_auto),
         "threshold": (THRESHOLD_MIN, THRESHOLD_MAX),
+        "usual_threshold": USUAL_THRESHOLD_CENTS,
         "highest": HIGHEST_CENTS,
         "cap_factor": CAP_FACTOR,
     }

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from farebox.billing.reports import MonthUsage
 from farebox.model import Account, Balance
+from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
 from farebox.payments.states import HOPEFUL_TOP_UPS
 from farebox.storage.spending import Duration, Strategy
@@ -57,6 +58,10 @@ class Spending:
     strategy: Strategy
     spent: int
     held: int
+
+    @property
+    def amount_cents(self) -> int:
+        return self.amount // NANOS_PER_CENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,13 @@ Until it is read again, its going away is not noticed either."""
 PROGRESS_BYTES = 16 * 2**10
 """What a client must take of a waiting answer in `Limits.write_seconds`, or send of a body in `Limits.body_seconds`."""
 REST_BYTES = 64 * 2**10
-"""What a client may send at once before the others have their turn: the event loop reads a connection on and on while
-there is something to be read. Of those who have sent so much, one is read in each round of the loop."""
+"""What a client may send at once before others have their turn: the event loop keeps reading a connection as long as it
+has data. Of those that have sent this much, one is read in each round of the loop."""
 INTAKE_BYTES_A_SECOND = 128 * 2**20
-"""What all of them together may send for long: to receive bodies of many megabytes as fast as the loopback brings them
-takes a processor, and every other call waits for it."""
+"""The sustained rate of all of them together: receiving bodies of many megabytes as fast as a local network delivers
+them takes a whole processor, and every other call waits for it."""
 INTAKE_BURST = 8 * 2**20
-"""What they may send at once, without a pause."""
+"""What they may send before the rate applies."""
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
@@ -94,7 +94,7 @@ class ServerState:
             self.emptied.set_result(None)
 
     def rest(self, connection: "ClientConnection", size: int) -> None:
-        """It has sent so many bytes at once, and is read again when its turn comes."""
+        """It has just sent `size` bytes, and is read again when its turn comes."""
         self.intake -= size
         self.resting.append(connection)
         if len(self.resting) == 1:

@@ -206,10 +206,18 @@ class Writer:
             self._undo()
             answers = [(future, None, _named(error)) for future, _, _ in answers]
         else:
-            if self._activity is not None:  # nothing else counts by it while a batch is under way
-                self._activity.batch(len(answers), self._monotonic() - began, self._connection.notes or {})
-            self._checkpoints.committed(self._connection)
+            self._committed(len(answers), self._monotonic() - began)
         self._loop.call_soon_threadsafe(self._deliver, answers)
+
+    def _committed(self, count: int, seconds: float) -> None:
+        """On the thread: what follows a commit. It is durable, and nothing here may report it as failed."""
+        try:
+            if self._activity is not None:  # nothing else counts by it while a batch is under way
+                self._activity.batch(count, seconds, self._connection.notes or {})
+            self._checkpoints.committed(self._connection)
+        except Exception as error:  # noqa: BLE001 - the commit stands, whatever it was
+            if self._failed is not None:
+                self._failed("sqlite_writer", error)
 
     def _deliver(self, answers: list[_Answer]) -> None:
         for future, result, error in answers:
