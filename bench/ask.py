@@ -21,7 +21,7 @@ _BILLING = "/ai-gateway/billing"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A route, and what its answer says that the account must have: both as one figure."""
+    """A route, and what its response says that the account must have: both as one figure."""
 
     name: str
     path: str
@@ -29,23 +29,23 @@ class Read:
     true: Callable[[Made], float]
 
 
-def _total(answer: dict[str, Any]) -> float:
-    return float(answer["result_info"]["total_count"])
+def _total(response: dict[str, Any]) -> float:
+    return float(response["result_info"]["total_count"])
 
 
 READS = (
     Read(
         "balance", f"{_BILLING}/credit-balance",
-        lambda answer: answer["result"]["balance"], lambda made: made.posted / NANOS_PER_CENT,
+        lambda response: response["result"]["balance"], lambda made: made.posted / NANOS_PER_CENT,
     ),
     Read(
         "usage", _BILLING + "/usage-history?value_grouping_window=hour&start_time={since}",
-        lambda answer: sum(entry["aggregated_value"] for entry in answer["result"]["history"]),
+        lambda response: sum(entry["aggregated_value"] for entry in response["result"]["history"]),
         lambda made: made.wanted.calls,
     ),
     Read(
         "invoices", f"{_BILLING}/invoice-history",
-        lambda answer: answer["result"]["pagination"]["total_count"],
+        lambda response: response["result"]["pagination"]["total_count"],
         lambda made: max(1, min(made.wanted.top_ups, made.wanted.calls)),
     ),
     Read(
@@ -54,7 +54,7 @@ READS = (
     ),
     Read(
         "statement", "/farebox/statements/{month}",
-        lambda answer: answer["result"]["closing_nanos"], lambda made: made.posted,
+        lambda response: response["result"]["closing_nanos"], lambda made: made.posted,
     ),
     Read("logs", "/ai-gateway/gateways/default/logs", _total, lambda made: made.wanted.calls),
 )  # fmt: skip
@@ -69,21 +69,21 @@ def target(read: Read, made: Made) -> tuple[str, dict[str, str]]:
 
 
 def get(served: Farebox, read: Read, made: Made) -> dict[str, Any]:
-    """One answer. Raises Broken where it is not 200."""
+    """One response. Raises Broken where it is not 200."""
     path, headers = target(read, made)
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     with contextlib.closing(connection):
         connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        text = answer.read()
-    if answer.status != 200:
-        raise Broken(f"{read.name} was answered {answer.status}: {text[:500]!r}")
+        response = connection.getresponse()
+        text = response.read()
+    if response.status != 200:
+        raise Broken(f"{read.name} was answered {response.status}: {text[:500]!r}")
     found: dict[str, Any] = json.loads(text)
     return found
 
 
 def wrong(served: Farebox, read: Read, made: Made) -> str | None:
-    """What is wrong with the route's answer; None where it is exact."""
+    """What is wrong with the route's response; None where it is exact."""
     said, true = read.said(get(served, read, made)), read.true(made)
     return None if abs(said - true) < 1e-6 * max(abs(true), 1) else f"{read.name} says {said} instead of {true}"
 
@@ -121,7 +121,7 @@ class Answering(Protocol):
 def measure(
     program: Path, served: Answering, targets: Path, *, connections: int, seconds: float, warm: float
 ) -> dict[str, Any]:
-    """One row: times of the answers, and the processor time of the server and of the database."""
+    """One row: times of the responses, and the processor time of the server and of the database."""
     load(program, served.port, targets, connections=connections, seconds=warm)
     cpu, database_cpu = machine.cpu_seconds(served.pid), served.engine.cpu_seconds()
     came = load(program, served.port, targets, connections=connections, seconds=seconds)

@@ -26,9 +26,9 @@ _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/=-]{1,512})")
 _HEADERS = [("content-type", "application/json")]
 
 
-async def serve(answer: object, token: str) -> None:
+async def serve(response: object, token: str) -> None:
     vault, encoder = Vault(bytes(32)), msgspec.json.Encoder()
-    accounts = {vault.hash_token(token): answer}
+    accounts = {vault.hash_token(token): response}
 
     async def application(scope: Any, protocol: Any) -> None:
         found = _BEARER.fullmatch(scope.headers.get("authorization") or "")

@@ -323,9 +323,9 @@ def _real_call(folder: Path, targets: Path, engine: Engine) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         with contextlib.closing(connection):
             connection.request("POST", path, body, dict([header.split(": ", 1)]) | {"content-type": "application/json"})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise Broken(f"the real call was answered {answer.status}: {answer.read()[:500]!r}")
+            response = connection.getresponse()
+            if response.status != 200:
+                raise Broken(f"the real call was answered {response.status}: {response.read()[:500]!r}")
     return path.split("/")[2]
 
 

@@ -166,10 +166,10 @@ def _call(served: Farebox, made: Made) -> None:
     headers = {"authorization": f"Bearer {made.token}", "content-type": "application/json"}
     with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
         connection.request("POST", f"/v1/{made.account_id}/default/openai/chat/completions", json.dumps(CHAT), headers)
-        answer = connection.getresponse()
-        text = answer.read()
-    if answer.status != 200:
-        raise Broken(f"a call was answered {answer.status}: {text[:500]!r}")
+        response = connection.getresponse()
+        text = response.read()
+    if response.status != 200:
+        raise Broken(f"a call was answered {response.status}: {text[:500]!r}")
 
 
 def table(sizes: Sequence[Size], measured: list[list[dict[str, Any]]]) -> str:

@@ -159,9 +159,9 @@ def _buy(page: Page) -> None:
 def _spend(greeting: str) -> None:
     """40 USD, in one call of the expensive model."""
     call = _curl(greeting).replace("demo/demo-1", "demo/gold").replace("Hello!", "demo:tokens=40")
-    answer: dict[str, Any] = json.loads(_run(call.replace("curl ", "curl -s ", 1), dict(os.environ)))
-    if answer.get("usage", {}).get("completion_tokens") != 40:
-        raise RuntimeError(f"the call failed: {answer}")
+    response: dict[str, Any] = json.loads(_run(call.replace("curl ", "curl -s ", 1), dict(os.environ)))
+    if response.get("usage", {}).get("completion_tokens") != 40:
+        raise RuntimeError(f"the call failed: {response}")
 
 
 if __name__ == "__main__":

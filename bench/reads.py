@@ -2,7 +2,7 @@
 
 The balance is read by many callers at once, in turns with a bare handler on the same server (bench.bare): the ratio of
 the two is what all of Farebox's own work costs. The other reads are timed for one caller. The exit status is 0 where
-every answer came and the figures in them are those of the books.
+every response came and the figures in them are those of the books.
 """
 
 import argparse
@@ -40,9 +40,9 @@ class Bare:
 
 
 @contextlib.contextmanager
-def bare(folder: Path, answer: dict[str, Any], token: str) -> Iterator[Bare]:
-    """The bare handler, which gives this answer to this token."""
-    (folder / "answer.json").write_text(json.dumps(answer))
+def bare(folder: Path, response: dict[str, Any], token: str) -> Iterator[Bare]:
+    """The bare handler, which gives this response to this token."""
+    (folder / "answer.json").write_text(json.dumps(response))
     command = [sys.executable, "-m", "bench.bare", str(folder / "answer.json"), token]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
@@ -79,8 +79,8 @@ class Reads:
     def beside_bare(self) -> dict[str, float]:
         """The balance, by turns with the bare handler; Farebox's figures over the bare one's."""
         served, best = self._served, {"rate": dict[str, float](), "cpu": dict[str, float]()}
-        answer = ask.get(served, ask.READ["balance"], self._made)
-        with bare(served.folder, answer, self._made.token) as beside:
+        response = ask.get(served, ask.READ["balance"], self._made)
+        with bare(served.folder, response, self._made.token) as beside:
             for name in ("balance", "bare") * TURNS:
                 found = self.measure(name, beside if name == "bare" else served, CONNECTIONS)
                 best["rate"][name] = max(best["rate"].get(name, 0), found["per_second"])

@@ -35,7 +35,7 @@ INPUT_NANOS, OUTPUT_NANOS = 150, 600
 PLAIN_NANOS = 20 * INPUT_NANOS + 16 * OUTPUT_NANOS
 STREAM_NANOS = 20 * INPUT_NANOS + EVENTS * OUTPUT_NANOS
 SETTLE_SECONDS = 0.5
-"""What the server does so long after the last answer still counts as the case's."""
+"""What the server does so long after the last response still counts as the case's."""
 
 CHAT: dict[str, Any] = {
     "model": "gpt-4o-mini",
@@ -95,7 +95,7 @@ class Bench:
         self._load_program = programs["load"]
         self._mock = mock
         self._served = served
-        self.answers = 0
+        self.responses = 0
         for name, more in (("plain", {}), ("stream", STREAMED)):
             (served.folder / f"{name}.json").write_text(json.dumps({**CHAT, **more}, separators=(",", ":")))
 
@@ -168,7 +168,7 @@ class Bench:
         if not done.stdout:
             raise Broken(f"the load client failed with {done.returncode}")
         came: dict[str, Any] = json.loads(done.stdout)
-        self.answers += 0 if direct else came["ok"]
+        self.responses += 0 if direct else came["ok"]
         return came
 
 
@@ -250,11 +250,11 @@ def _measure_all(asked: argparse.Namespace, bench: Bench, served: Farebox) -> in
     facts = {"engine": asked.engine, "engine_version": engine.version, "accounts": asked.accounts}
     facts |= {"workers": asked.workers, "file_system": system, "syncs_per_second": round(syncs), "books_clean": clean}
     name = asked.name or f"calls-{asked.engine}-{asked.accounts}" + (f"-{asked.workers}" if asked.workers > 1 else "")
-    path = write(name, rows, **facts, answers=bench.answers, log_lines=lines, profiled=asked.profile is not None)
-    print(f"{bench.answers:,} answers, {lines:,} canonical log lines; books {'clean' if clean else 'NOT CLEAN'}")
+    path = write(name, rows, **facts, answers=bench.responses, log_lines=lines, profiled=asked.profile is not None)
+    print(f"{bench.responses:,} responses, {lines:,} canonical log lines; books {'clean' if clean else 'NOT CLEAN'}")
     print(f"written: {shown(path)}")
-    broke = any(row.get("held_up") is False for row in rows)  # then calls without an answer may have their line
-    return int(not clean or wrong > 0 or (lines < bench.answers if broke else lines != bench.answers))
+    broke = any(row.get("held_up") is False for row in rows)  # then calls without a response may have their line
+    return int(not clean or wrong > 0 or (lines < bench.responses if broke else lines != bench.responses))
 
 
 def _books_are_clean(served: Farebox, accounts: int) -> bool:

@@ -39,8 +39,8 @@ class Mock:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         with contextlib.closing(connection):
             connection.request("GET", path)
-            answer: dict[str, int] = json.loads(connection.getresponse().read())
-            return answer
+            response: dict[str, int] = json.loads(connection.getresponse().read())
+            return response
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def serving(
         process = subprocess.Popen([*command, "serve", *several], stdout=log, stderr=log, env=environment, cwd=_ROOT)
         served = Farebox(process.pid, port, folder, targets, engine)
         try:
-            _await_answer(process, served)
+            _await_response(process, served)
             yield served
         finally:
             _stop(process, served)
@@ -164,8 +164,8 @@ def run(folder: Path, *words: str, engine: Engine = SQLITE) -> dict[str, Any]:
     done = subprocess.run([*_command(), *words, "--json"], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Broken(f"`farebox {' '.join(words[:2])}` failed: {done.stderr.strip()}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    response: dict[str, Any] = json.loads(done.stdout)
+    return response
 
 
 def _free_port() -> int:
@@ -175,7 +175,7 @@ def _free_port() -> int:
         return port
 
 
-def _await_answer(process: subprocess.Popen[bytes], served: Farebox) -> None:
+def _await_response(process: subprocess.Popen[bytes], served: Farebox) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", served.port)):

@@ -2,7 +2,7 @@
 
 Plain calls, paced streams and reads at once, all the time; each minute says what the server takes. It is flat where the
 last quarter's median is at most FLAT times the first quarter's, after WARM_MINUTES in which caches and pools fill. The
-exit status is 0 where it is flat, no answer failed and every charge is exact.
+exit status is 0 where it is flat, no response failed and every charge is exact.
 """
 
 import argparse

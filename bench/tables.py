@@ -243,10 +243,10 @@ def soak() -> str:
     lines = []
     for result in (results := of("soak-")):
         memory = [row["pss_mb"] for row in result["rows"]]
-        answers = ", ".join(f"{count:,} {name}" for name, count in result["answers"].items())
+        responses = ", ".join(f"{count:,} {name}" for name, count in result["answers"].items())
         lines.append(
             [
-                _ENGINE[result["engine"]], f"{len(memory)}", answers, figure(result["idle_mb"], 0),
+                _ENGINE[result["engine"]], f"{len(memory)}", responses, figure(result["idle_mb"], 0),
                 figure(memory[0], 0), figure(memory[-1], 0), figure(result["growth"], 3),
             ]
         )  # fmt: skip

@@ -107,10 +107,10 @@ class Farebox:
 
     def script(self, *directives: str) -> None:
         """What the demo provider does with the next requests, in turn."""
-        answer = httpx.post(
+        response = httpx.post(
             f"{self.demo_url}/_demo/script", json={"answers": [{"directives": text} for text in directives]}
         )
-        assert answer.status_code < 300, answer.text
+        assert response.status_code < 300, response.text
 
     def demo_stats(self) -> dict[str, int]:
         stats: dict[str, int] = httpx.get(f"{self.demo_url}/_demo/stats").json()
@@ -146,9 +146,9 @@ class Customer:
         )
 
     def receipt(self, log_id: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.api_url}/farebox/receipts/{log_id}", headers=self.headers)
-        assert answer.status_code == 200, answer.text
-        receipt: dict[str, Any] = answer.json()["result"]
+        response = httpx.get(f"{self.api_url}/farebox/receipts/{log_id}", headers=self.headers)
+        assert response.status_code == 200, response.text
+        receipt: dict[str, Any] = response.json()["result"]
         return receipt
 
 

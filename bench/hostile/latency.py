@@ -61,10 +61,10 @@ def times(served: Farebox, seconds: float) -> list[float]:
         end = time.perf_counter() + seconds
         while (begun := time.perf_counter()) < end:
             connection.request("POST", path, CALL, headers)
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                raise RuntimeError(f"a call of the well-behaved account was answered {answer.status}")
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                raise RuntimeError(f"a call of the well-behaved account was answered {response.status}")
             taken.append((time.perf_counter() - begun) * 1000)
             time.sleep(max(0.0, EVERY_SECONDS - (time.perf_counter() - begun)))
     return taken
@@ -157,18 +157,18 @@ def _send_on(request: bytes, port: int, statuses: Counter[str], pace: float) -> 
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
             while True:
                 begun = time.perf_counter()
-                with contextlib.suppress(OSError):  # refused before all of it was read: the answer is there
+                with contextlib.suppress(OSError):  # refused before all of it was read: the response is there
                     sock.sendall(request)
-                answer = http.client.HTTPResponse(sock)
+                response = http.client.HTTPResponse(sock)
                 try:
-                    answer.begin()
-                    answer.read()
+                    response.begin()
+                    response.read()
                 except http.client.HTTPException:
                     statuses["none"] += 1
                     break
-                statuses[str(answer.status)] += 1
+                statuses[str(response.status)] += 1
                 time.sleep(max(0.0, every - (time.perf_counter() - begun)))
-                if answer.will_close:
+                if response.will_close:
                     break
 
 

@@ -46,7 +46,7 @@ class Scene:
     poor: tuple[str, str]
     """Account and token; it has no credit."""
     rich: list[tuple[str, str]]
-    answers: "collections.Counter[str]" = field(default_factory=collections.Counter)
+    responses: "collections.Counter[str]" = field(default_factory=collections.Counter)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -55,12 +55,12 @@ class Scene:
         return reader, writer
 
     async def listen(self, reader: asyncio.StreamReader, seconds: float = SECONDS) -> None:
-        """Count the status of the answer, if one comes."""
+        """Count the status of the response, if one comes."""
         word = "nothing"
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(seconds):
                 word = (await reader.readline()).decode().split(" ")[1:2][0] if not reader.at_eof() else "cut"
-        self.answers[word] += 1
+        self.responses[word] += 1
 
 
 def head(caller: tuple[str, str], *lines: str) -> bytes:
@@ -186,7 +186,7 @@ async def deaf(scene: Scene) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(first)
         await asyncio.sleep(SECONDS)
-        scene.answers["unread"] += 1
+        scene.responses["unread"] += 1
 
     await asyncio.gather(*(one() for _ in range(40)))
 
@@ -208,7 +208,7 @@ async def choices(scene: Scene) -> None:
 
 
 async def small_choices(scene: Scene) -> None:
-    """Four times as many answers of 7 MB, which are collected as far as there is room."""
+    """Four times as many responses of 7 MB, which are collected as far as there is room."""
     body = chat("whole")
     first = head(scene.rich[0], f"content-length: {len(body)}", "connection: close") + body
 
@@ -263,17 +263,17 @@ async def provider(exchange: Exchange) -> None:
         if kind == b"slow":
             await exchange.gone()
         elif kind == b"whole":
-            exchange.answer(200, headers, _answer(7_000_000))
+            exchange.respond(200, headers, _respond(7_000_000))
         elif kind == b"choices":
             stream = exchange.start(200, headers)
-            answer = _answer(40_000_000)
-            for at in range(0, len(answer), 65_536):
-                await stream.send(answer[at : at + 65_536])
+            response = _respond(40_000_000)
+            for at in range(0, len(response), 65_536):
+                await stream.send(response[at : at + 65_536])
         else:
-            exchange.answer(200, headers, _answer(0))
+            exchange.respond(200, headers, _respond(0))
 
 
-def _answer(size: int) -> bytes:
+def _respond(size: int) -> bytes:
     return b'{"model":"gpt-4o-mini","choices":[' + CHOICE * (size // len(CHOICE)) + CHOICE[:-1] + b"]," + USAGE
 
 
@@ -368,7 +368,7 @@ def main() -> int:
             bound = sampler.base + budget * 3 // 2
             within = sampler.peak <= bound
             exceeded += not within
-            answered = ", ".join(f"{count:,} × {word}" for word, count in sorted(scene.answers.items()))
+            answered = ", ".join(f"{count:,} × {word}" for word, count in sorted(scene.responses.items()))
             figures = " | ".join(str(size // 10**6) for size in (sampler.base, sampler.peak, bound))
             print(f"| {words} | {answered} | {figures} | {'ok' if within else 'EXCEEDED'} |", flush=True)
     return 1 if exceeded else 0

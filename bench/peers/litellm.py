@@ -160,9 +160,9 @@ def _virtual_key(port: int) -> str:
     with contextlib.closing(connection):
         headers = {"authorization": f"Bearer {MASTER_KEY}", "content-type": "application/json"}
         connection.request("POST", "/key/generate", json.dumps({"max_budget": BUDGET_USD}), headers)
-        answer = connection.getresponse()
-        said = answer.read()
-    if answer.status != 200:
+        response = connection.getresponse()
+        said = response.read()
+    if response.status != 200:
         raise Broken(f"it made no virtual key: {said[:300].decode(errors='replace')}")
     key: str = json.loads(said)["key"]
     return key

@@ -65,12 +65,12 @@ class Measurement:
             name: max(cpu - waited * self._idle_cores.get(name, 0.0), 0.0)
             for name, cpu in _differences(self._cpu(), before).items()
         }
-        answers, events = max(came["ok"], 1), came["events"]
+        responses, events = max(came["ok"], 1), came["events"]
         return {
             "case": asdict(case),
             **came,
             "cpu_s": {name: round(cpu, 2) for name, cpu in used.items()},
-            "cpu_s_per_1000": {name: round(cpu / answers * 1000, 4) for name, cpu in used.items()},
+            "cpu_s_per_1000": {name: round(cpu / responses * 1000, 4) for name, cpu in used.items()},
             "cpu_s_per_100k_events": {name: round(cpu / events * 100_000, 3) for name, cpu in used.items()}
             if events
             else None,

@@ -131,8 +131,8 @@ class Owner:
 
     def call(self) -> None:
         """A model call through the gateway, charged to the account."""
-        answer = self.customer.chat()
-        assert answer.status_code == 200, answer.text
+        response = self.customer.chat()
+        assert response.status_code == 200, response.text
 
     # --- what the owner sees ---
 
@@ -181,9 +181,9 @@ def steer(farebox: Farebox) -> Callable[..., dict[str, Any]]:
     """Tells the fake Stripe what its banks do."""
 
     def act(path: str, **values: object) -> dict[str, Any]:
-        answer = httpx.post(f"{farebox.stripe_url}/_fake/{path}", json=values)
-        assert answer.status_code == 200, answer.text
-        told: dict[str, Any] = answer.json()
+        response = httpx.post(f"{farebox.stripe_url}/_fake/{path}", json=values)
+        assert response.status_code == 200, response.text
+        told: dict[str, Any] = response.json()
         return told
 
     return act

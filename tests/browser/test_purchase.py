@@ -54,9 +54,9 @@ def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
     for name in ("Invoice of 25.00 USD, PDF", "Invoice of 50.00 USD, PDF"):
         invoice = page.get_by_role("link", name=name).get_attribute("href")
         assert invoice is not None
-        answer = page.context.request.get(invoice)
-        assert (answer.status, answer.headers["content-type"]) == (200, "application/pdf")
-        assert answer.body().startswith(b"%PDF-")
+        response = page.context.request.get(invoice)
+        assert (response.status, response.headers["content-type"]) == (200, "application/pdf")
+        assert response.body().startswith(b"%PDF-")
 
 
 def test_the_page_refreshes_itself_while_a_top_up_is_under_way_only(owner: Owner) -> None:
@@ -211,7 +211,7 @@ def test_an_auto_top_up_whose_confirmation_fails(owner: Owner) -> None:
     expect(page.locator("#available")).to_contain_text("74.99")
 
 
-def test_an_answer_that_is_lost_neither_charges_twice_nor_loses_the_payment(owner: Owner, steer: Steer) -> None:
+def test_a_response_that_is_lost_neither_charges_twice_nor_loses_the_payment(owner: Owner, steer: Steer) -> None:
     page = owner.page
     owner.save_card()
     steer("faults", match="POST /v1/invoices/*/pay", kind="reset_after_commit", times=8)

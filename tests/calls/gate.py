@@ -1,4 +1,4 @@
-"""A provider that takes every request and ends no answer until the test opens its gate. OpenAI's form."""
+"""A provider that takes every request and ends no response until the test opens its gate. OpenAI's form."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ class Gate:
     async def _whole(self, exchange: Exchange) -> None:
         await self._until_open(exchange)
         choice = {"index": 0, "message": {"role": "assistant", "content": "through"}, "finish_reason": "stop"}
-        exchange.answer(
+        exchange.respond(
             200,
             [("content-type", "application/json")],
             json.dumps({"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": _USAGE}).encode(),

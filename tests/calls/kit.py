@@ -33,17 +33,17 @@ def price_of(input_tokens: int, output_tokens: int) -> int:
 
 def log_row(customer: Customer, log_id: str, gateway_id: str = "default") -> dict[str, Any]:
     """The detail of one log row."""
-    answer = _logs(customer, gateway_id, f"/{log_id}")
-    assert answer.status_code == 200, answer.text
-    row: dict[str, Any] = answer.json()["result"]
+    response = _logs(customer, gateway_id, f"/{log_id}")
+    assert response.status_code == 200, response.text
+    row: dict[str, Any] = response.json()["result"]
     return row
 
 
 def log_rows(customer: Customer, gateway_id: str = "default") -> list[dict[str, Any]]:
     """The gateway's log, newest first."""
-    answer = _logs(customer, gateway_id, "?per_page=50")
-    assert answer.status_code == 200, answer.text
-    rows: list[dict[str, Any]] = answer.json()["result"]
+    response = _logs(customer, gateway_id, "?per_page=50")
+    assert response.status_code == 200, response.text
+    rows: list[dict[str, Any]] = response.json()["result"]
     return rows
 
 

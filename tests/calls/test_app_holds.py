@@ -276,10 +276,10 @@ def test_a_hundred_holds_at_once_admit_what_the_balance_covers(holds: Holds) -> 
         )
         return await asyncio.gather(*creating, return_exceptions=True)
 
-    answers = holds.farebox.run(race())
-    admitted = {answer.hold_id for answer in answers if isinstance(answer, AppHold)}
+    responses = holds.farebox.run(race())
+    admitted = {response.hold_id for response in responses if isinstance(response, AppHold)}
     assert len(admitted) == 10
-    assert {each.kind for each in answers if isinstance(each, Problem)} == {CREDIT_HELD}
+    assert {each.kind for each in responses if isinstance(each, Problem)} == {CREDIT_HELD}
     assert holds.customer.balance.available == 0
     for hold_id in admitted:
         holds.settle(hold_id, each)

@@ -100,12 +100,12 @@ def messages() -> list[Any]:
 def openai_chat(clients: Clients, way: str) -> Told:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(model=model(way), messages=messages())
-    answer = raw.parse()
-    assert answer.usage is not None
-    assert answer.choices[0].message.content is not None
+    response = raw.parse()
+    assert response.usage is not None
+    assert response.choices[0].message.content is not None
     return Told(
-        answer.choices[0].message.content,
-        (answer.usage.prompt_tokens, answer.usage.completion_tokens),
+        response.choices[0].message.content,
+        (response.usage.prompt_tokens, response.usage.completion_tokens),
         dict(raw.headers),
     )
 
@@ -138,10 +138,10 @@ def openai_chat_stream_usage(clients: Clients, way: str) -> Told:
 def openai_responses(clients: Clients, way: str) -> Told:
     client = clients.openai(base(clients.customer, way))
     raw = client.responses.with_raw_response.create(model=model(way), input=TEXT)
-    answer = raw.parse()
-    assert answer.usage is not None
-    usage = (answer.usage.input_tokens, answer.usage.output_tokens)
-    return Told(answer.output_text, usage, dict(raw.headers))
+    response = raw.parse()
+    assert response.usage is not None
+    usage = (response.usage.input_tokens, response.usage.output_tokens)
+    return Told(response.output_text, usage, dict(raw.headers))
 
 
 def openai_responses_stream(clients: Clients, way: str) -> Told:
@@ -161,9 +161,9 @@ def openai_responses_stream(clients: Clients, way: str) -> Told:
 def openai_embeddings(clients: Clients, way: str) -> Told:
     client = clients.openai(base(clients.customer, way))
     raw = client.embeddings.with_raw_response.create(model=model(way), input=TEXT)
-    answer = raw.parse()
-    assert len(answer.data[0].embedding) == 64
-    return Told("", (answer.usage.prompt_tokens, 0), dict(raw.headers))
+    response = raw.parse()
+    assert len(response.data[0].embedding) == 64
+    return Told("", (response.usage.prompt_tokens, 0), dict(raw.headers))
 
 
 # --- Anthropic, Google ------------------------------------------------------------------------------------------------
@@ -172,10 +172,10 @@ def openai_embeddings(clients: Clients, way: str) -> Told:
 def anthropic_messages(clients: Clients, way: str) -> Told:
     client = clients.anthropic(base(clients.customer, way))
     raw = client.messages.with_raw_response.create(model=model(way), messages=messages(), max_tokens=500)
-    answer = raw.parse()
-    block = answer.content[0]
+    response = raw.parse()
+    block = response.content[0]
     assert block.type == "text"
-    return Told(block.text, (answer.usage.input_tokens, answer.usage.output_tokens), dict(raw.headers))
+    return Told(block.text, (response.usage.input_tokens, response.usage.output_tokens), dict(raw.headers))
 
 
 def anthropic_stream(clients: Clients, way: str) -> Told:
@@ -188,11 +188,11 @@ def anthropic_stream(clients: Clients, way: str) -> Told:
 
 def google_generate(clients: Clients, way: str) -> Told:
     client = clients.google(base(clients.customer, way))
-    answer = client.models.generate_content(model=model(way), contents=TEXT)
-    assert answer.text is not None
-    assert answer.sdk_http_response is not None
-    headers = {name.lower(): value for name, value in (answer.sdk_http_response.headers or {}).items()}
-    return Told(answer.text, _google_usage(answer), headers)
+    response = client.models.generate_content(model=model(way), contents=TEXT)
+    assert response.text is not None
+    assert response.sdk_http_response is not None
+    headers = {name.lower(): value for name, value in (response.sdk_http_response.headers or {}).items()}
+    return Told(response.text, _google_usage(response), headers)
 
 
 def google_stream(clients: Clients, way: str) -> Told:
@@ -205,9 +205,9 @@ def google_stream(clients: Clients, way: str) -> Told:
     return Told(text, usage)
 
 
-def _google_usage(answer: genai_types.GenerateContentResponse) -> tuple[int, int]:
-    assert answer.usage_metadata is not None
-    return answer.usage_metadata.prompt_token_count or 0, answer.usage_metadata.candidates_token_count or 0
+def _google_usage(response: genai_types.GenerateContentResponse) -> tuple[int, int]:
+    assert response.usage_metadata is not None
+    return response.usage_metadata.prompt_token_count or 0, response.usage_metadata.candidates_token_count or 0
 
 
 CALLS: dict[str, tuple[Callable[[Clients, str], Told], str]] = {
@@ -305,25 +305,25 @@ def test_an_async_client_with_many_calls_at_once(customer: Customer) -> None:
                 *(client.chat.completions.create(model="demo/demo-1", messages=messages()) for _ in range(20))
             )
 
-    answers = asyncio.run(ask())
-    spent = sum(price_of(answer.usage.prompt_tokens, answer.usage.completion_tokens) for answer in answers)
-    assert len(answers) == 20
+    responses = asyncio.run(ask())
+    spent = sum(price_of(response.usage.prompt_tokens, response.usage.completion_tokens) for response in responses)
+    assert len(responses) == 20
     assert parse_usd("5") - customer.balance.posted == spent
     assert len({row["id"] for row in log_rows(customer)}) == 20
 
 
 def test_cached_tokens_cost_their_own_price(customer: Customer) -> None:
-    answer = customer.chat(TEXT, headers={"x-demo": "cached=4"})
-    usage = answer.json()["usage"]
+    response = customer.chat(TEXT, headers={"x-demo": "cached=4"})
+    usage = response.json()["usage"]
     assert usage["prompt_tokens_details"]["cached_tokens"] == 4
     charge = (WORDS_IN - 4) * 1_000 + 4 * 100 + usage["completion_tokens"] * 2_000
-    assert customer.receipt(answer.headers["cf-aig-log-id"])["charge_nanos"] == charge
+    assert customer.receipt(response.headers["cf-aig-log-id"])["charge_nanos"] == charge
     assert parse_usd("5") - customer.balance.posted == charge
 
 
 def test_reasoning_and_several_choices_are_paid_for(customer: Customer) -> None:
-    answer = customer.chat(TEXT, n=3, headers={"x-demo": "reasoning=7 tokens=5"})
-    assert len(answer.json()["choices"]) == 3
+    response = customer.chat(TEXT, n=3, headers={"x-demo": "reasoning=7 tokens=5"})
+    assert len(response.json()["choices"]) == 3
     assert parse_usd("5") - customer.balance.posted == price_of(WORDS_IN, 3 * 5 + 7)
 
 
@@ -333,12 +333,12 @@ def test_tools_images_and_unknown_fields_arrive_as_they_were_sent(customer: Cust
         b'{"type":"image_url","image_url":{"url":"data:image/gif;base64,R0lGODlhAQABAAAAACw="}}]}],'
         b'"a_field_of_tomorrow": {"x": [1.0, 1e3, null]}, "tools": []}'
     )
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.gateway_url}/demo/chat/completions?trace=a%20b",
         content=body,
         headers=customer.headers | {"content-type": "application/json", "openai-beta": "x=y"},
     )
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text
     seen = customer.farebox.demo_journal(1)[-1]
     assert seen["body"].encode() == body, "not a byte is changed"
     assert seen["path"] == "/v1/chat/completions"
@@ -365,8 +365,8 @@ def test_the_usage_chunk_is_taken_out_byte_by_byte(customer: Customer) -> None:
         json={"model": "demo/demo-1", "messages": messages(), "stream": True},
         headers=customer.headers | {"x-demo": "trickle=1 tokens=3"},
         timeout=30,
-    ) as answer:
-        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    ) as response:
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
     assert all(event["choices"] and event.get("usage") is None for event in events)
     sent = json.loads(customer.farebox.demo_journal(1)[-1]["body"])
     assert sent["stream_options"] == {"include_usage": True}

@@ -20,7 +20,7 @@ from farebox.money import format_usd, parse_usd
 from farebox.storage.accounts import read_balance
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gated
 from tests.calls.kit import differences, eventually, log_rows, price_of, within
-from tests.calls.wire import COMPAT, Wire, WireAnswer, chat_body, post, start
+from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body, post, start
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.support import Customer, Farebox, running_farebox
 
@@ -85,9 +85,9 @@ async def hold_of(farebox: Farebox, gate: Gate, body: bytes) -> int:
     held = customer.balance.held
     assert held > 0
     gate.open()
-    answer = await within(30, wire.answer())
+    response = await within(30, wire.response())
     gate.shut()
-    assert customer.receipt(answer.log_id)["hold_nanos"] == held
+    assert customer.receipt(response.log_id)["hold_nanos"] == held
     return held
 
 
@@ -106,10 +106,10 @@ async def in_flight(customer: Customer, body: bytes, calls: int, demo: str = "")
     return list(wires)
 
 
-async def refusals(wires: list[Wire], count: int) -> tuple[list[WireAnswer], set["asyncio.Task[WireAnswer]"]]:
+async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set["asyncio.Task[WireResponse]"]]:
     """Wait until so many were answered; also the calls that are still under way."""
-    pending = {asyncio.ensure_future(wire.answer()) for wire in wires}
-    answered: list[WireAnswer] = []
+    pending = {asyncio.ensure_future(wire.response()) for wire in wires}
+    answered: list[WireResponse] = []
     while len(answered) < count:
         done, pending = await asyncio.wait(pending, timeout=15, return_when=asyncio.FIRST_COMPLETED)
         assert done, f"only {len(answered)} of {count} were answered while the provider was shut"
@@ -117,12 +117,12 @@ async def refusals(wires: list[Wire], count: int) -> tuple[list[WireAnswer], set
     return answered, pending
 
 
-def assert_credit_held(answer: WireAnswer) -> None:
-    assert answer.status == 429, answer.body
-    assert answer.code == 2907
-    assert int(answer.headers["retry-after"]) >= 1
-    assert "x-should-retry" not in answer.headers, "an SDK would not try again"
-    assert "held by other calls" in answer.json()["message"]
+def assert_credit_held(response: WireResponse) -> None:
+    assert response.status == 429, response.body
+    assert response.code == 2907
+    assert int(response.headers["retry-after"]) >= 1
+    assert "x-should-retry" not in response.headers, "an SDK would not try again"
+    assert "held by other calls" in response.json()["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
@@ -140,10 +140,10 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
             gate.open()
             admitted = await within(30, asyncio.gather(*pending))
 
-        assert [answer.status for answer in admitted] == [200] * K
-        assert all(answer.whole for answer in admitted)
-        for answer in refused:
-            assert_credit_held(answer)
+        assert [response.status for response in admitted] == [200] * K
+        assert all(response.whole for response in admitted)
+        for response in refused:
+            assert_credit_held(response)
         assert watch.least_available == 0
         assert watch.most_held == K * hold
         balance = customer.balance
@@ -157,23 +157,23 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
         admitted = await within(30, asyncio.gather(*pending))
-        assert [answer.status for answer in admitted] == [200] * again
-        assert {answer.status for answer in refused} == {429}
+        assert [response.status for response in admitted] == [200] * again
+        assert {response.status for response in refused} == {429}
         assert customer.balance.held == 0
-        assert len({answer.log_id for answer in [*admitted, *refused]}) == IN_FLIGHT
+        assert len({response.log_id for response in [*admitted, *refused]}) == IN_FLIGHT
     assert differences(farebox) == []
 
 
 async def test_a_provider_that_never_answers_holds_k_calls_and_gives_all_back(farebox: Farebox) -> None:
     body = chat_body(max_tokens=100)
     probe = farebox.funded("5")
-    answer = await post(probe, body)
-    hold = probe.receipt(answer.log_id)["hold_nanos"]
+    response = await post(probe, body)
+    hold = probe.receipt(response.log_id)["hold_nanos"]
     customer = with_balance(farebox, K * hold)
     before = farebox.demo_stats()
     with BalanceWatch(customer) as watch:
         wires = await in_flight(customer, body, IN_FLIGHT, demo="hang=1")
-        answering = {wire: asyncio.ensure_future(wire.answer()) for wire in wires}
+        answering = {wire: asyncio.ensure_future(wire.response()) for wire in wires}
         await eventually(lambda: sum(task.done() for task in answering.values()) == IN_FLIGHT - K, "72 refusals", 15)
         assert customer.balance.held == K * hold
         assert customer.balance.available == 0
@@ -190,8 +190,8 @@ async def test_a_provider_that_never_answers_holds_k_calls_and_gives_all_back(fa
     assert farebox.demo_stats()["requests"] - before["requests"] == K
 
     farebox.grant(customer.account_id, f"{read / 10**9:.9f}")
-    answers = await asyncio.gather(*(post(customer, body, demo="tokens=1") for _ in range(K)))
-    assert [answer.status for answer in answers] == [200] * K, "all of it is spendable at once"
+    responses = await asyncio.gather(*(post(customer, body, demo="tokens=1") for _ in range(K)))
+    assert [response.status for response in responses] == [200] * K, "all of it is spendable at once"
     assert differences(farebox) == []
 
 
@@ -207,9 +207,9 @@ async def test_a_call_short_for_a_moment_is_served_when_the_money_comes_back(pat
         assert not second.done()
         assert gate.waiting == 1, "the second call must not have been forwarded without a hold"
         gate.open()
-        answers = await within(30, asyncio.gather(first, second))  # woken: who waits to the end is refused
-        assert [answer.status for answer in answers] == [200, 200]
-        assert "farebox-output-limit" not in answers[1].headers
+        responses = await within(30, asyncio.gather(first, second))  # woken: who waits to the end is refused
+        assert [response.status for response in responses] == [200, 200]
+        assert "farebox-output-limit" not in responses[1].headers
         assert customer.balance.held == 0
 
 
@@ -224,11 +224,11 @@ async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refu
         await asyncio.sleep(0.1)
         assert not second.done()
         gate.open()
-        answers = await within(30, asyncio.gather(first, second))
-        assert [answer.status for answer in answers] == [200, 200]
+        responses = await within(30, asyncio.gather(first, second))
+        assert [response.status for response in responses] == [200, 200]
         # The first charge is what the second can no longer hold.
         missing = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
-        assert int(answers[1].headers["farebox-output-limit"]) == 4096 - math.ceil(missing / 2000)
+        assert int(responses[1].headers["farebox-output-limit"]) == 4096 - math.ceil(missing / 2000)
 
 
 async def test_a_caller_that_waits_for_money_and_goes_away_leaves_no_hold(patient: Farebox) -> None:
@@ -333,31 +333,31 @@ def test_a_large_output_limit_is_cut_to_the_balance(farebox: Farebox, way: str) 
     assert 0 < receipt["charge_nanos"] == nanos - customer.balance.posted
 
 
-async def test_the_answer_says_that_its_output_was_limited(farebox: Farebox) -> None:
+async def test_the_response_says_that_its_output_was_limited(farebox: Farebox) -> None:
     customer = with_balance(farebox, parse_usd("0.002"))
-    answer = await post(customer, chat_body(max_tokens=64_000), demo="tokens=2000")
-    assert answer.status == 200
-    limit = int(answer.headers["farebox-output-limit"])
+    response = await post(customer, chat_body(max_tokens=64_000), demo="tokens=2000")
+    assert response.status == 200
+    limit = int(response.headers["farebox-output-limit"])
     assert json.loads(farebox.demo_journal(1)[-1]["body"])["max_tokens"] == limit
-    assert answer.json()["usage"]["completion_tokens"] == limit
-    assert answer.json()["choices"][0]["finish_reason"] == "length"
-    receipt = customer.receipt(answer.log_id)
+    assert response.json()["usage"]["completion_tokens"] == limit
+    assert response.json()["choices"][0]["finish_reason"] == "length"
+    receipt = customer.receipt(response.log_id)
     assert receipt["charge_nanos"] <= receipt["hold_nanos"]
     assert customer.balance.available >= 0
 
     roomy = farebox.funded("5")
-    answer = await post(roomy, chat_body(max_tokens=64_000))
-    assert "farebox-output-limit" not in answer.headers
+    response = await post(roomy, chat_body(max_tokens=64_000))
+    assert "farebox-output-limit" not in response.headers
 
 
 async def test_a_body_that_is_not_utf_8_is_refused_and_leaves_no_hold(farebox: Farebox) -> None:
     customer = with_balance(farebox, parse_usd("0.002"))
     broken = b'{"contents":[{"parts":[{"text":"Hello"}]}],"generationConfig":{"maxOutputTokens":64000,"\xff":1}}'
-    answer = await post(customer, broken, "demo/v1beta/models/demo-1:generateContent")
-    assert answer.status == 400, answer.body
+    response = await post(customer, broken, "demo/v1beta/models/demo-1:generateContent")
+    assert response.status == 400, response.body
     assert (log_rows(customer), customer.balance.held) == ([], 0), "it is refused before it is a call"
-    answer = await post(customer, chat_body(stream=True)[:-1] + b',"stream_options":{"\xff":1}}')
-    assert answer.status == 400, answer.body
+    response = await post(customer, chat_body(stream=True)[:-1] + b',"stream_options":{"\xff":1}}')
+    assert response.status == 400, response.body
 
 
 OUT_OF_MONEY: dict[str, tuple[Callable[[Customer, int], None], type[Exception]]] = {
@@ -392,11 +392,11 @@ def test_without_money_the_sdk_raises_402_and_does_not_try_again(farebox: Farebo
 
 
 async def test_no_money_and_money_held_are_told_apart(farebox: Farebox) -> None:
-    answer = await post(farebox.funded("0.00001"), chat_body(max_tokens=100))
-    assert (answer.status, answer.code) == (402, 2021)
-    assert answer.headers["x-should-retry"] == "false"
-    assert "retry-after" not in answer.headers
-    body = answer.json()
+    response = await post(farebox.funded("0.00001"), chat_body(max_tokens=100))
+    assert (response.status, response.code) == (402, 2021)
+    assert response.headers["x-should-retry"] == "false"
+    assert "retry-after" not in response.headers
+    body = response.json()
     assert body["success"] is False
     assert body["httpCode"] == 402
     assert body["internalCode"] == 2021

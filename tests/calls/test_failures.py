@@ -38,7 +38,7 @@ from tests.calls.kit import (
     until,
     within,
 )
-from tests.calls.wire import Wire, WireAnswer, chat_body, post, start
+from tests.calls.wire import Wire, WireResponse, chat_body, post, start
 from tests.engines import looking
 from tests.support import Customer, Farebox, running_farebox
 
@@ -59,7 +59,7 @@ HASTY = {
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Waits for providers a fraction of a second; cut answers are charged by what was delivered."""
+    """Waits for providers a fraction of a second; cut responses are charged by what was delivered."""
     with running_farebox(tmp_path_factory.mktemp("hasty"), **HASTY) as served:
         yield served
         assert differences(served) == []
@@ -100,9 +100,9 @@ def alarmed(farebox: Farebox, kind: str) -> bool:
     return kind in {alarm.kind for alarm in [*farebox.services.alarms._waiting.values(), *stored]}
 
 
-def said(answer: WireAnswer) -> str:
+def said(response: WireResponse) -> str:
     """The text in the events of a stream."""
-    found = (event for event in answer.events if isinstance(event, dict) and event.get("choices"))
+    found = (event for event in response.events if isinstance(event, dict) and event.get("choices"))
     return "".join(event["choices"][0]["delta"].get("content") or "" for event in found)
 
 
@@ -129,11 +129,11 @@ def test_the_providers_error_passes_unchanged_and_is_free(customer: Customer, st
     body = {"model": "demo-1", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
     demo = customer.farebox.demo_url
     direct = httpx.post(f"{demo}/v1/chat/completions", json=body, headers=directive)
-    answer = httpx.post(f"{customer.gateway_url}/{NATIVE}", json=body, headers=customer.headers | directive)
-    assert direct.status_code == answer.status_code == status
-    assert answer.content == direct.content
-    assert answer.headers.get("retry-after") == direct.headers.get("retry-after")
-    row = ended(customer, answer.headers["cf-aig-log-id"], 0)
+    response = httpx.post(f"{customer.gateway_url}/{NATIVE}", json=body, headers=customer.headers | directive)
+    assert direct.status_code == response.status_code == status
+    assert response.content == direct.content
+    assert response.headers.get("retry-after") == direct.headers.get("retry-after")
+    row = ended(customer, response.headers["cf-aig-log-id"], 0)
     assert (row["status_code"], row["success"], row["farebox"]["outcome"]) == (status, False, "free")
 
 
@@ -162,44 +162,44 @@ def test_sdks_see_the_providers_own_errors(customer: Customer) -> None:
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_usage_that_does_not_come_is_counted(customer: Customer, stream: bool) -> None:
     body = native_body(stream=stream, max_tokens=100)
-    answer = await post(customer, body, NATIVE, demo="usage=none")
-    assert answer.status == 200
-    text = said(answer) if stream else answer.json()["choices"][0]["message"]["content"]
-    row = ended(customer, answer.log_id, counted(body, text))
+    response = await post(customer, body, NATIVE, demo="usage=none")
+    assert response.status == 200
+    text = said(response) if stream else response.json()["choices"][0]["message"]["content"]
+    row = ended(customer, response.log_id, counted(body, text))
     assert row["receipt"]["usage_source"] == "counted"
     assert row["receipt"]["policy"] == "the response reported no usage: counted from what was sent and delivered"
     assert row["receipt"]["notes"], "it never passes silently"
     if stream:
-        assert answer.events[-1] == "[DONE]"
+        assert response.events[-1] == "[DONE]"
 
 
 async def test_counts_written_as_text_are_counts(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, demo="usage=string tokens=9")
-    row = ended(customer, answer.log_id, price_of(2, 9))
+    response = await post(customer, native_body(), NATIVE, demo="usage=string tokens=9")
+    row = ended(customer, response.log_id, price_of(2, 9))
     assert row["receipt"]["usage_source"] == "provider"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("lie", ["negative", "absurd", "float"])
 async def test_usage_that_cannot_be_costs_the_hold(customer: Customer, lie: str, stream: bool) -> None:
-    answer = await post(customer, native_body(stream=stream, max_tokens=100), NATIVE, demo=f"usage={lie}")
-    assert answer.status == 200
-    row = ended(customer, answer.log_id, customer.receipt(answer.log_id)["hold_nanos"])
+    response = await post(customer, native_body(stream=stream, max_tokens=100), NATIVE, demo=f"usage={lie}")
+    assert response.status == 200
+    row = ended(customer, response.log_id, customer.receipt(response.log_id)["hold_nanos"])
     assert row["receipt"]["usage_source"] == "estimate"
     assert row["receipt"]["policy"] == "the provider's usage is impossible: the hold is charged"
     assert "is impossible" in row["receipt"]["notes"][-1]
     until(lambda: alarmed(customer.farebox, "usage_disbelieved"))
     if stream:
-        assert answer.events[-1] == "[DONE]"
+        assert response.events[-1] == "[DONE]"
 
 
 async def test_usage_far_beyond_what_the_model_can_is_not_believed(farebox: Farebox, customer: Customer) -> None:
-    """Not absurd by itself, but no model writes so much in one answer."""
+    """Not absurd by itself, but no model writes so much in one response."""
     with liar(farebox, {"prompt_tokens": 3, "completion_tokens": 90_000_000, "total_tokens": 90_000_003}) as path:
         body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
-        answer = await post(customer, body, path)
-    assert answer.status == 200
-    row = ended(customer, answer.log_id, customer.receipt(answer.log_id)["hold_nanos"])
+        response = await post(customer, body, path)
+    assert response.status == 200
+    row = ended(customer, response.log_id, customer.receipt(response.log_id)["hold_nanos"])
     assert row["receipt"]["usage_source"] == "estimate"
     assert "is impossible" in row["receipt"]["notes"][0]
 
@@ -208,20 +208,20 @@ async def test_a_usage_of_zeros_is_free_only_where_nothing_was_said(farebox: Far
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
     with liar(farebox, zeros, says="") as path:
-        answer = await post(customer, body, path)
-    row = ended(customer, answer.log_id, 0)
+        response = await post(customer, body, path)
+    row = ended(customer, response.log_id, 0)
     assert row["receipt"]["policy"] == "the provider reports no usage: free"
     with liar(farebox, zeros) as path:
-        answer = await post(customer, body, path)
+        response = await post(customer, body, path)
     assert FIVE - customer.balance.posted == counted(body, "So it is.")
-    assert customer.receipt(answer.log_id)["usage_source"] == "counted"
+    assert customer.receipt(response.log_id)["usage_source"] == "counted"
 
 
 async def test_an_empty_answer_is_free(farebox: Farebox, customer: Customer) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
     with raw_provider(farebox, lambda connection: connection.sendall(head)) as path:
-        answer = await call_raw(customer, path)
-    row = ended(customer, answer.log_id, 0)
+        response = await call_raw(customer, path)
+    row = ended(customer, response.log_id, 0)
     assert row["receipt"]["policy"] == "the response was empty: free"
     assert row["farebox"]["outcome"] == "charged", "nothing, but as a whole answer"
 
@@ -232,72 +232,72 @@ async def test_an_overrun_is_taken_and_never_below_zero(farebox: Farebox) -> Non
     with liar(farebox, {"prompt_tokens": 3, "completion_tokens": 900, "total_tokens": 903}) as path:
         body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
         rich = farebox.funded("5")
-        answer = await post(rich, body, path)
-        row = ended(rich, answer.log_id, price_of(3, 900))
+        response = await post(rich, body, path)
+        row = ended(rich, response.log_id, price_of(3, 900))
         hold = row["receipt"]["hold_nanos"]
         assert hold < price_of(3, 900)
 
         poor = farebox.funded(f"{(hold + 50_000) / 10**9:.9f}")
-        answer = await post(poor, body, path)
-        assert answer.status == 200
+        response = await post(poor, body, path)
+        assert response.status == 200
         assert poor.balance.posted == 0
         assert poor.balance.held == 0
-        receipt = poor.receipt(answer.log_id)
+        receipt = poor.receipt(response.log_id)
         assert receipt["charge_nanos"] == hold + 50_000
         assert receipt["written_off_nanos"] == price_of(3, 900) - hold - 50_000
         assert "written off" in receipt["notes"][0]
     assert differences(farebox) == []
 
 
-async def test_garbage_as_a_whole_answer(customer: Customer) -> None:
+async def test_garbage_as_a_whole_response(customer: Customer) -> None:
     body = native_body(max_tokens=100)
-    answer = await post(customer, body, NATIVE, demo="garbage=1")
-    assert answer.status == 200
-    assert answer.body == GARBAGE, "bytes are passed on as they came"
-    row = ended(customer, answer.log_id, counted(body, GARBAGE))
+    response = await post(customer, body, NATIVE, demo="garbage=1")
+    assert response.status == 200
+    assert response.body == GARBAGE, "bytes are passed on as they came"
+    row = ended(customer, response.log_id, counted(body, GARBAGE))
     assert row["receipt"]["usage_source"] == "counted"
     assert "unreadable" in row["receipt"]["notes"][0]
 
 
 async def test_garbage_between_the_events_of_a_stream(customer: Customer) -> None:
-    answer = await post(customer, native_body(stream=True), NATIVE, demo="garbage=1 tokens=9")
-    assert GARBAGE in answer.body
-    assert answer.body.endswith(b"data: [DONE]\n\n")
-    row = ended(customer, answer.log_id, price_of(2, 9))
+    response = await post(customer, native_body(stream=True), NATIVE, demo="garbage=1 tokens=9")
+    assert GARBAGE in response.body
+    assert response.body.endswith(b"data: [DONE]\n\n")
+    row = ended(customer, response.log_id, price_of(2, 9))
     assert row["receipt"]["usage_source"] == "provider"
 
 
 async def test_a_stream_that_never_tells_its_usage(customer: Customer) -> None:
     body = native_body(stream=True)
-    answer = await post(customer, body, NATIVE, demo="nousage_stream=1")
-    assert answer.events[-1] == "[DONE]"
-    row = ended(customer, answer.log_id, counted(body, said(answer)))
+    response = await post(customer, body, NATIVE, demo="nousage_stream=1")
+    assert response.events[-1] == "[DONE]"
+    row = ended(customer, response.log_id, counted(body, said(response)))
     assert row["receipt"]["usage_source"] == "counted"
 
 
 async def test_a_stream_that_ends_without_its_terminal_event(customer: Customer) -> None:
     body = native_body(stream=True)
-    answer = await post(customer, body, NATIVE, demo="end=4")
-    assert answer.whole
-    assert len(said(answer).split()) == 3
-    ended(customer, answer.log_id, counted(body, said(answer)))
+    response = await post(customer, body, NATIVE, demo="end=4")
+    assert response.whole
+    assert len(said(response).split()) == 3
+    ended(customer, response.log_id, counted(body, said(response)))
 
 
 async def test_a_failure_inside_a_stream_is_passed_on_and_charged_by_what_came_before(customer: Customer) -> None:
     body = native_body(stream=True)
-    answer = await post(customer, body, NATIVE, demo="error_event=1")
-    assert answer.events[-1]["error"]["message"] == "The demo provider was told to fail here."
-    assert len(said(answer).split()) == 2
-    row = ended(customer, answer.log_id, counted(body, said(answer)))
+    response = await post(customer, body, NATIVE, demo="error_event=1")
+    assert response.events[-1]["error"]["message"] == "The demo provider was told to fail here."
+    assert len(said(response).split()) == 2
+    row = ended(customer, response.log_id, counted(body, said(response)))
     assert row["success"] is False
     assert "reported a failure" in row["receipt"]["policy"]
 
 
-async def test_a_failure_as_a_whole_answer_is_free(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, demo="error_event=1")
-    assert answer.status == 200
-    assert answer.json()["error"]
-    row = ended(customer, answer.log_id, 0)
+async def test_a_failure_as_a_whole_response_is_free(customer: Customer) -> None:
+    response = await post(customer, native_body(), NATIVE, demo="error_event=1")
+    assert response.status == 200
+    assert response.json()["error"]
+    row = ended(customer, response.log_id, 0)
     assert row["success"] is False
     assert "nothing was delivered" in row["receipt"]["policy"]
 
@@ -305,24 +305,24 @@ async def test_a_failure_as_a_whole_answer_is_free(customer: Customer) -> None:
 async def test_a_redirect_is_not_followed_and_costs_nothing(farebox: Farebox, customer: Customer) -> None:
     head = b"HTTP/1.1 302 Found\r\nlocation: https://example.com/\r\ncontent-length: 5\r\n\r\nthere"
     with raw_provider(farebox, lambda connection: connection.sendall(head)) as path:
-        answer = await post(customer, native_body().replace(b"demo-1", b"raw-1"), path)
-    assert (answer.status, answer.headers["location"]) == (302, "https://example.com/")
-    ended(customer, answer.log_id, 0)
+        response = await post(customer, native_body().replace(b"demo-1", b"raw-1"), path)
+    assert (response.status, response.headers["location"]) == (302, "https://example.com/")
+    ended(customer, response.log_id, 0)
 
 
-# --- the provider's answer breaks off ---------------------------------------------------------------------------------
+# --- the provider's response breaks off -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("events", [1, 2, 6])
 async def test_a_stream_that_is_cut_is_charged_by_what_was_delivered(customer: Customer, events: int) -> None:
     body = native_body(stream=True)
-    answer = await post(customer, body, NATIVE, demo=f"cut={events}")
-    assert answer.status == 200
-    assert "broke off" in answer.events[-1]["error"]["message"], "an SDK must not take it for a whole answer"
-    assert "[DONE]" not in answer.events
-    text = said(answer)
+    response = await post(customer, body, NATIVE, demo=f"cut={events}")
+    assert response.status == 200
+    assert "broke off" in response.events[-1]["error"]["message"], "an SDK must not take it for a whole answer"
+    assert "[DONE]" not in response.events
+    text = said(response)
     assert len(text.split()) == events - 1
-    row = ended(customer, answer.log_id, counted(body, text) if text else 0)
+    row = ended(customer, response.log_id, counted(body, text) if text else 0)
     assert row["success"] is False
     assert "connection failed" in row["farebox"]["error"]
     assert row["receipt"]["policy"].endswith(
@@ -340,17 +340,17 @@ async def test_a_stream_that_is_cut_after_its_terminal_event_is_whole(farebox: F
         connection.sendall(head + data)
 
     with raw_provider(farebox, serve) as path:
-        answer = await post(customer, native_body(stream=True).replace(b"demo-1", b"raw-1"), path)
-    assert answer.events[-1] == "[DONE]"
-    assert not any("error" in event for event in answer.events[:-1])
-    ended(customer, answer.log_id, price_of(3, 4))
+        response = await post(customer, native_body(stream=True).replace(b"demo-1", b"raw-1"), path)
+    assert response.events[-1] == "[DONE]"
+    assert not any("error" in event for event in response.events[:-1])
+    ended(customer, response.log_id, price_of(3, 4))
 
 
 async def test_a_whole_body_that_is_cut_is_an_error_and_free(customer: Customer) -> None:
     """The client has been given nothing, and its SDK will try again."""
-    answer = await post(customer, native_body(), NATIVE, demo="cut=1")
-    assert (answer.status, answer.code) == (502, 2911)
-    row = ended(customer, answer.log_id, 0)
+    response = await post(customer, native_body(), NATIVE, demo="cut=1")
+    assert (response.status, response.code) == (502, 2911)
+    row = ended(customer, response.log_id, 0)
     assert row["status_code"] == 502, "what the client was answered"
     assert row["success"] is False
     assert "nothing was delivered" in row["receipt"]["policy"]
@@ -359,46 +359,46 @@ async def test_a_whole_body_that_is_cut_is_an_error_and_free(customer: Customer)
 @pytest.mark.parametrize("demo", ["hang=1", "delay=5000"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_a_provider_that_does_not_begin_is_given_up(customer: Customer, demo: str, stream: bool) -> None:
-    answer = await within(PATIENCE_SECONDS, post(customer, native_body(stream=stream), NATIVE, demo=demo))
-    assert (answer.status, answer.code) == (504, 2910)
-    row = ended(customer, answer.log_id, 0)
+    response = await within(PATIENCE_SECONDS, post(customer, native_body(stream=stream), NATIVE, demo=demo))
+    assert (response.status, response.code) == (504, 2910)
+    row = ended(customer, response.log_id, 0)
     assert row["status_code"] == 504
     assert row["farebox"]["error"] == "upstream_timeout (timeout_answer)"
     assert row["duration"] >= 250
 
 
 async def test_a_caller_may_wait_less_or_more_for_the_first_byte(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, demo="delay=200", cf_aig_request_timeout="50")
-    assert (answer.status, answer.code) == (504, 2910)
-    answer = await post(customer, native_body(), NATIVE, demo="delay=400", cf_aig_request_timeout="60000")
-    assert answer.status == 200
+    response = await post(customer, native_body(), NATIVE, demo="delay=200", cf_aig_request_timeout="50")
+    assert (response.status, response.code) == (504, 2910)
+    response = await post(customer, native_body(), NATIVE, demo="delay=400", cf_aig_request_timeout="60000")
+    assert response.status == 200
     for wrong in ("0", "-1", "soon", "99999999999999999999"):
-        answer = await post(customer, native_body(), NATIVE, cf_aig_request_timeout=wrong)
-        assert (answer.status, answer.code) == (400, 2901), wrong
+        response = await post(customer, native_body(), NATIVE, cf_aig_request_timeout=wrong)
+        assert (response.status, response.code) == (400, 2901), wrong
 
 
 async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
     before = customer.farebox.demo_stats()["disconnects"]
-    answer = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=5000"))
-    assert "fell silent" in answer.events[-1]["error"]["message"]
-    ended(customer, answer.log_id, 0)
+    response = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=5000"))
+    assert "fell silent" in response.events[-1]["error"]["message"]
+    ended(customer, response.log_id, 0)
     await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider was told")
 
 
 async def test_a_stream_that_goes_on_for_ever_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
-    answer = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
-    assert "longer than allowed" in answer.events[-1]["error"]["message"]
-    text = said(answer)
+    response = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
+    assert "longer than allowed" in response.events[-1]["error"]["message"]
+    text = said(response)
     assert 0 < len(text.split()) < 20, "of four thousand"
-    ended(customer, answer.log_id, counted(body, text))
+    ended(customer, response.log_id, counted(body, text))
 
 
 async def test_a_whole_body_that_comes_byte_by_byte_is_whole(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, demo="trickle=1 tokens=4")
-    assert answer.status == 200
-    ended(customer, answer.log_id, price_of(2, 4))
+    response = await post(customer, native_body(), NATIVE, demo="trickle=1 tokens=4")
+    assert response.status == 200
+    ended(customer, response.log_id, price_of(2, 4))
 
 
 async def test_sdks_notice_a_stream_that_broke_off(customer: Customer) -> None:
@@ -475,10 +475,10 @@ def liar(farebox: Farebox, usage: dict[str, int], says: str = "So it is.") -> It
         yield path
 
 
-async def call_raw(customer: Customer, path: str) -> WireAnswer:
+async def call_raw(customer: Customer, path: str) -> WireResponse:
     body = native_body().replace(b"demo-1", b"raw-1")
-    answer: WireAnswer = await within(PATIENCE_SECONDS, post(customer, body, path))
-    return answer
+    response: WireResponse = await within(PATIENCE_SECONDS, post(customer, body, path))
+    return response
 
 
 async def test_nobody_listens(farebox: Farebox, customer: Customer) -> None:
@@ -486,18 +486,18 @@ async def test_nobody_listens(farebox: Farebox, customer: Customer) -> None:
         port = taken.getsockname()[1]
     set_provider(farebox, "cerebras", base_url=f"http://127.0.0.1:{port}")
     set_price(farebox, "cerebras", "raw-1")
-    answer = await call_raw(customer, "cerebras/chat/completions")
-    assert (answer.status, answer.code) == (502, 2909)
-    row = ended(customer, answer.log_id, 0)
+    response = await call_raw(customer, "cerebras/chat/completions")
+    assert (response.status, response.code) == (502, 2909)
+    row = ended(customer, response.log_id, 0)
     assert row["farebox"]["error"] == "upstream_unreachable (refused)"
 
 
 async def test_no_such_host(farebox: Farebox, customer: Customer) -> None:
     set_provider(farebox, "cerebras", base_url="http://provider.invalid")
     set_price(farebox, "cerebras", "raw-1")
-    answer = await call_raw(customer, "cerebras/chat/completions")
-    assert answer.status in (502, 504)
-    ended(customer, answer.log_id, 0)
+    response = await call_raw(customer, "cerebras/chat/completions")
+    assert response.status in (502, 504)
+    ended(customer, response.log_id, 0)
 
 
 async def test_a_connection_that_is_never_accepted(farebox: Farebox, customer: Customer) -> None:
@@ -508,17 +508,17 @@ async def test_a_connection_that_is_never_accepted(farebox: Farebox, customer: C
             waiting.connect_ex(full.getsockname())
         set_provider(farebox, "cerebras", base_url=f"http://127.0.0.1:{full.getsockname()[1]}")
         set_price(farebox, "cerebras", "raw-1")
-        answer = await call_raw(customer, "cerebras/chat/completions")
-    assert answer.status == 504
-    ended(customer, answer.log_id, 0)
+        response = await call_raw(customer, "cerebras/chat/completions")
+    assert response.status == 504
+    ended(customer, response.log_id, 0)
 
 
 @pytest.mark.parametrize("reply", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\ncontent-ty"])
 async def test_a_provider_that_does_not_speak_http(farebox: Farebox, customer: Customer, reply: bytes) -> None:
     with raw_provider(farebox, lambda connection: connection.sendall(reply)) as path:
-        answer = await call_raw(customer, path)
-    assert (answer.status, answer.code) == (502, 2909)
-    ended(customer, answer.log_id, 0)
+        response = await call_raw(customer, path)
+    assert (response.status, response.code) == (502, 2909)
+    ended(customer, response.log_id, 0)
 
 
 # --- the client goes away ---------------------------------------------------------------------------------------------
@@ -531,7 +531,7 @@ def leave(request: pytest.FixtureRequest) -> Callable[[Wire], None]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_a_client_that_leaves_before_the_answer_begins(
+async def test_a_client_that_leaves_before_the_response_begins(
     patient: Farebox, leave: Callable[[Wire], None], stream: bool
 ) -> None:
     customer = patient.funded("5")
@@ -550,7 +550,7 @@ async def test_a_client_that_leaves_before_the_answer_begins(
 
 
 @pytest.mark.parametrize("why", ["the client left", "too slow"])
-async def test_the_provider_is_told_when_an_answer_is_no_longer_waited_for(patient: Farebox, why: str) -> None:
+async def test_the_provider_is_told_when_a_response_is_no_longer_waited_for(patient: Farebox, why: str) -> None:
     customer = patient.funded("5")
     before = patient.demo_stats()
     left = why == "the client left"
@@ -560,7 +560,7 @@ async def test_the_provider_is_told_when_an_answer_is_no_longer_waited_for(patie
     if left:
         wire.hang_up()
     else:
-        assert (await wire.answer()).status == 504
+        assert (await wire.response()).status == 504
     await eventually(lambda: customer.balance.held == 0, "the hold ended")
     await eventually(lambda: patient.demo_stats()["disconnects"] > before["disconnects"], "the provider was told")
 
@@ -640,8 +640,8 @@ async def test_cut_answers_are_charged_by_the_operators_policy(
             assert row["receipt"]["policy"] == "the client went away: cut responses are free"
 
         other = farebox.funded("5")
-        answer = await post(other, body, NATIVE, demo="cut=4")
-        row = ended(other, answer.log_id, hold)
+        response = await post(other, body, NATIVE, demo="cut=4")
+        row = ended(other, response.log_id, hold)
         assert "connection failed" in row["receipt"]["policy"]
         assert differences(farebox) == []
 
@@ -675,18 +675,18 @@ async def test_failed_attempts_are_repeated_as_the_caller_asks(customer: Custome
     farebox = customer.farebox
     before = farebox.demo_stats()["requests"]
     farebox.script("status=500", "status=429", "tokens=3")
-    answer = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="3", cf_aig_retry_delay="1")
-    assert answer.status == 200
+    response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="3", cf_aig_retry_delay="1")
+    assert response.status == 200
     assert farebox.demo_stats()["requests"] - before == 3
-    ended(customer, answer.log_id, price_of(2, 3))
+    ended(customer, response.log_id, price_of(2, 3))
     assert len(log_rows(customer)) == 1
 
     farebox.script("status=500", "status=503")
-    answer = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="2")
-    assert answer.status == 503, "the last attempt's answer"
+    response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="2")
+    assert response.status == 503, "the last attempt's answer"
     farebox.script("status=400")
-    answer = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="5")
-    assert answer.status == 400, "what the provider refuses for good is not repeated"
+    response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="5")
+    assert response.status == 400, "what the provider refuses for good is not repeated"
     assert farebox.demo_stats()["requests"] - before == 3 + 2 + 1
     assert customer.balance.held == 0
 
@@ -701,11 +701,11 @@ async def test_without_being_asked_nothing_that_was_sent_is_repeated(customer: C
 async def test_a_gateway_may_set_the_retries(customer: Customer) -> None:
     set_gateway(customer, "default", retry_max_attempts=3, retry_delay=1, retry_backoff="exponential")
     customer.farebox.script("status=500", "status=500", "tokens=3")
-    answer = await post(customer, native_body(), NATIVE)
-    assert answer.status == 200
+    response = await post(customer, native_body(), NATIVE)
+    assert response.status == 200
     customer.farebox.script("status=500", "")
-    answer = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="1")
-    assert answer.status == 500, "the request goes before the gateway"
+    response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="1")
+    assert response.status == 500, "the request goes before the gateway"
     assert (await post(customer, native_body(), NATIVE)).status == 200  # takes the second of the script
 
 
@@ -716,8 +716,8 @@ async def test_retry_options_are_checked(customer: Customer) -> None:
         {"cf_aig_retry_delay": "60001"},
         {"cf_aig_backoff": "sometimes"},
     ):
-        answer = await post(customer, native_body(), NATIVE, **wrong)
-        assert (answer.status, answer.code) == (400, 2901), wrong
+        response = await post(customer, native_body(), NATIVE, **wrong)
+        assert (response.status, response.code) == (400, 2901), wrong
 
 
 def step(demo: str = "", *, provider: str = "demo", stream: bool = False, **more: Any) -> dict[str, Any]:
@@ -731,15 +731,15 @@ def step(demo: str = "", *, provider: str = "demo", stream: bool = False, **more
     }
 
 
-async def universal(customer: Customer, *steps: dict[str, Any], **headers: str) -> WireAnswer:
+async def universal(customer: Customer, *steps: dict[str, Any], **headers: str) -> WireResponse:
     return await post(customer, json.dumps(steps).encode(), "", **headers)
 
 
 async def test_the_universal_endpoint_answers_with_its_first_step(customer: Customer) -> None:
-    answer = await universal(customer, step("tokens=3"), step("tokens=9"))
-    assert answer.status == 200
-    assert answer.headers["cf-aig-step"] == "0"
-    ended(customer, answer.log_id, price_of(2, 3))
+    response = await universal(customer, step("tokens=3"), step("tokens=9"))
+    assert response.status == 200
+    assert response.headers["cf-aig-step"] == "0"
+    ended(customer, response.log_id, price_of(2, 3))
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
@@ -747,10 +747,10 @@ async def test_the_universal_endpoint_falls_back(customer: Customer, stream: boo
     set_provider(customer.farebox, "cerebras", base_url="http://127.0.0.1:9")
     set_price(customer.farebox, "cerebras", "demo-1")
     steps = (step(provider="cerebras"), step("status=500"), step("hang=1"), step("tokens=3", stream=stream), step())
-    answer = await universal(customer, *steps)
-    assert answer.status == 200
-    assert answer.headers["cf-aig-step"] == "3"
-    row = ended(customer, answer.log_id, price_of(2, 3))
+    response = await universal(customer, *steps)
+    assert response.status == 200
+    assert response.headers["cf-aig-step"] == "3"
+    row = ended(customer, response.log_id, price_of(2, 3))
     assert row["step"] == 3
     rows = {row["step"]: row for row in log_rows(customer)}
     assert sorted(rows) == [0, 1, 2, 3]
@@ -759,38 +759,38 @@ async def test_the_universal_endpoint_falls_back(customer: Customer, stream: boo
     assert len({row["id"] for row in rows.values()}) == 4
 
 
-async def test_the_last_steps_failure_is_the_answer(customer: Customer) -> None:
-    answer = await universal(customer, step("status=500"), step("status=429"))
-    assert answer.status == 429
-    assert answer.headers["cf-aig-step"] == "1"
-    ended(customer, answer.log_id, 0)
+async def test_the_last_steps_failure_is_the_response(customer: Customer) -> None:
+    response = await universal(customer, step("status=500"), step("status=429"))
+    assert response.status == 429
+    assert response.headers["cf-aig-step"] == "1"
+    ended(customer, response.log_id, 0)
 
 
 async def test_a_step_may_bring_a_key_and_a_configuration_of_its_own(customer: Customer) -> None:
     own = step("tokens=3")
     own["headers"]["authorization"] = "Bearer sk-own"
-    answer = await universal(customer, own)
-    assert answer.status == 200
-    ended(customer, answer.log_id, 0)
+    response = await universal(customer, own)
+    assert response.status == 200
+    ended(customer, response.log_id, 0)
     assert customer.farebox.demo_journal(1)[-1]["headers"]["authorization"] == "Bearer sk-own"
 
     customer.farebox.script("status=500", "tokens=3")
-    answer = await universal(customer, step(config={"maxAttempts": 2, "retryDelay": 1}), step("tokens=9"))
-    assert answer.headers["cf-aig-step"] == "0"
-    assert answer.json()["usage"]["completion_tokens"] == 3
-    answer = await universal(customer, step("delay=200", config={"requestTimeout": 50}), step("tokens=9"))
-    assert answer.headers["cf-aig-step"] == "1"
+    response = await universal(customer, step(config={"maxAttempts": 2, "retryDelay": 1}), step("tokens=9"))
+    assert response.headers["cf-aig-step"] == "0"
+    assert response.json()["usage"]["completion_tokens"] == 3
+    response = await universal(customer, step("delay=200", config={"requestTimeout": 50}), step("tokens=9"))
+    assert response.headers["cf-aig-step"] == "1"
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"nonsense", b'[{"provider": "demo"}]', b"[1]"])
 async def test_what_is_no_list_of_steps_is_refused(customer: Customer, body: bytes) -> None:
-    answer = await post(customer, body, "")
-    assert (answer.status, answer.code) == (400, 2901)
+    response = await post(customer, body, "")
+    assert (response.status, response.code) == (400, 2901)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_step_names_no_header_that_cannot_be_sent(customer: Customer, stream: bool) -> None:
-    """JSON takes it, and `cf-aig-event-id` goes into the answer, which has been paid for by then."""
+    """JSON takes it, and `cf-aig-event-id` goes into the response, which has been paid for by then."""
     before = customer.farebox.demo_stats()["requests"]
     for name, value in (
         ("cf-aig-event-id", "a\r\nb"),
@@ -800,21 +800,21 @@ async def test_a_step_names_no_header_that_cannot_be_sent(customer: Customer, st
     ):
         wrong = step("tokens=3", stream=stream)
         wrong["headers"][name] = value
-        answer = await universal(customer, wrong)
-        assert (answer.status, answer.code) == (400, 2901), name
+        response = await universal(customer, wrong)
+        assert (response.status, response.code) == (400, 2901), name
     assert customer.farebox.demo_stats()["requests"] == before
     assert customer.balance.held == 0
     right = step("tokens=3", stream=stream)
     right["headers"] |= {"cf-aig-event-id": "Acme 1", "cf-aig-metadata": '{"price": "\u20ac"}'}
-    answer = await universal(customer, right)
-    assert (answer.status, answer.whole) == (200, True)
-    assert log_row(customer, answer.log_id)["metadata"] == {"price": "\u20ac"}
+    response = await universal(customer, right)
+    assert (response.status, response.whole) == (200, True)
+    assert log_row(customer, response.log_id)["metadata"] == {"price": "\u20ac"}
 
 
 async def test_too_many_steps(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
-    answer = await universal(customer, *(step("status=500") for _ in range(11)))
-    assert (answer.status, answer.code) == (400, 2901)
+    response = await universal(customer, *(step("status=500") for _ in range(11)))
+    assert (response.status, response.code) == (400, 2901)
     assert customer.farebox.demo_stats()["requests"] == before
 
 
@@ -823,17 +823,17 @@ async def test_too_many_steps(customer: Customer) -> None:
 
 async def test_a_body_that_is_too_large(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
-    answer = await post(customer, native_body("x" * 20_000), NATIVE)
-    assert (answer.status, answer.code) == (413, 2906)
-    assert answer.headers["x-should-retry"] == "false"
+    response = await post(customer, native_body("x" * 20_000), NATIVE)
+    assert (response.status, response.code) == (413, 2906)
+    assert response.headers["x-should-retry"] == "false"
     assert customer.farebox.demo_stats()["requests"] == before
 
 
 def test_a_body_of_unknown_length_that_is_too_large(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
     pieces = iter((native_body("x" * 10_000), b" " * 15_000))
-    answer = httpx.post(f"{customer.gateway_url}/{NATIVE}", content=pieces, headers=customer.headers)
-    assert answer.status_code == 413
+    response = httpx.post(f"{customer.gateway_url}/{NATIVE}", content=pieces, headers=customer.headers)
+    assert response.status_code == 413
     assert customer.farebox.demo_stats()["requests"] == before
 
 
@@ -841,8 +841,8 @@ async def test_a_head_that_is_too_large(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
     wire = await start(customer, native_body(), NATIVE, x_large="x" * 300_000)
     try:
-        answer = await wire.answer()
-        assert 400 <= answer.status < 500
+        response = await wire.response()
+        assert 400 <= response.status < 500
     except (ConnectionError, asyncio.IncompleteReadError):
         pass  # closed without a word
     assert customer.farebox.demo_stats()["requests"] == before
@@ -867,9 +867,9 @@ WRONG: dict[str, bytes] = {
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_a_request_that_cannot_be_billed_is_refused_before_the_call(customer: Customer, wrong: str) -> None:
     before = customer.farebox.demo_stats()["requests"]
-    answer = await post(customer, WRONG[wrong], NATIVE)
-    assert (answer.status, answer.code) == (400, 2940 if wrong == "deep" else 2901), answer.body
-    assert answer.json()["message"]
+    response = await post(customer, WRONG[wrong], NATIVE)
+    assert (response.status, response.code) == (400, 2940 if wrong == "deep" else 2901), response.body
+    assert response.json()["message"]
     assert customer.farebox.demo_stats()["requests"] == before
     assert customer.balance.posted == FIVE
     assert customer.balance.held == 0
@@ -889,9 +889,9 @@ async def test_a_request_that_cannot_be_billed_is_refused_before_the_call(custom
 async def test_errors_have_the_shape_that_the_paths_sdk_reads(
     customer: Customer, path: str, found: Callable[[Any], tuple[Any, Any]]
 ) -> None:
-    answer = await post(customer, b"{nonsense", path)
-    assert answer.status == 400
-    body = answer.json()
+    response = await post(customer, b"{nonsense", path)
+    assert response.status == 400
+    body = response.json()
     assert found(body) in [
         ("invalid_request", 2901),
         ("error", "invalid_request_error"),
@@ -905,10 +905,10 @@ async def test_errors_have_the_shape_that_the_paths_sdk_reads(
 async def test_a_rate_limit(customer: Customer) -> None:
     set_gateway(customer, "default", rate_limiting_limit=2, rate_limiting_interval=3600)
     before = customer.farebox.demo_stats()["requests"]
-    answers = [await post(customer, native_body(), NATIVE) for _ in range(4)]
-    assert [answer.status for answer in answers] == [200, 200, 429, 429]
-    assert answers[-1].code == 2003
-    assert 0 < int(answers[-1].headers["retry-after"]) <= 3600
+    responses = [await post(customer, native_body(), NATIVE) for _ in range(4)]
+    assert [response.status for response in responses] == [200, 200, 429, 429]
+    assert responses[-1].code == 2003
+    assert 0 < int(responses[-1].headers["retry-after"]) <= 3600
     assert customer.farebox.demo_stats()["requests"] - before == 2
     other = customer.farebox.funded("5")
     assert (await post(other, native_body(), NATIVE)).status == 200, "a limit is one gateway's"
@@ -921,11 +921,11 @@ async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) 
         body = chat_body().replace(b"demo/demo-1", b"cerebras/gate-1")
         inside = [asyncio.ensure_future(post(each, body)) for each in customers[:3]]
         await eventually(lambda: gate.waiting == 3, "three calls at the provider")
-        answer = await post(customers[3], body)
-        assert (answer.status, answer.code) == (503, 2908)
-        assert int(answer.headers["retry-after"]) >= 1
+        response = await post(customers[3], body)
+        assert (response.status, response.code) == (503, 2908)
+        assert int(response.headers["retry-after"]) >= 1
         gate.open()
-        assert [answer.status for answer in await within(PATIENCE_SECONDS, asyncio.gather(*inside))] == [200] * 3
+        assert [response.status for response in await within(PATIENCE_SECONDS, asyncio.gather(*inside))] == [200] * 3
         until(lambda: customer.balance.held == 0, "the holds ended")
         assert (await post(customer, body)).status == 200, "there is room again"
 

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment under load, many times; afterwards every answer that a client has seen complete is
+"""`kill -9` at any moment under load, many times; afterwards every response that a client has seen complete is
 charged once, nothing is charged twice, every hold has ended and the books balance.
 
 FAREBOX_TEST_KILLS says how many times (8), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
@@ -31,7 +31,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
 from farebox.vault import Vault
 from tests.calls.kit import price_of
-from tests.calls.wire import Wire, WireAnswer, chat_body, usage_of
+from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.engines import looking, read_now, settings_for
 from tests.support import free_port
 
@@ -54,12 +54,12 @@ class Seen:
     """What the clients saw."""
 
     complete: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Log id of each complete answer → its account, and what it must cost."""
+    """Log id of each complete response → its account, and what it must cost."""
     begun: set[str] = field(default_factory=set)
-    """Log ids of answers that began and broke off."""
-    without_answer: int = 0
+    """Log ids of responses that began and broke off."""
+    without_response: int = 0
     repeated: list[str] = field(default_factory=list)
-    """Log ids that came with a second answer."""
+    """Log ids that came with a second response."""
     statuses: Counter[int] = field(default_factory=Counter)
 
 
@@ -159,14 +159,14 @@ class Load:
         while not self.stopped:
             account, token = self._chance.choice(self._house.customers)
             try:
-                answer = await self._call(account, token)
+                response = await self._call(account, token)
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
-                self.seen.without_answer += 1
+                self.seen.without_response += 1
                 await asyncio.sleep(0.03)
             else:
-                self._note(account, answer)
+                self._note(account, response)
 
-    async def _call(self, account: str, token: str) -> WireAnswer:
+    async def _call(self, account: str, token: str) -> WireResponse:
         chance = self._chance
         stream = chance.random() < 0.5
         more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
@@ -178,19 +178,19 @@ class Load:
         wire = await Wire.open(f"http://127.0.0.1:{self._house.port}")
         try:
             await wire.send(f"/v1/{account}/default/compat/chat/completions", headers, body)
-            return await wire.answer()
+            return await wire.response()
         finally:
             wire.close()
 
-    def _note(self, account: str, answer: WireAnswer) -> None:
+    def _note(self, account: str, response: WireResponse) -> None:
         seen = self.seen
-        seen.statuses[answer.status] += 1
-        log_id = answer.headers.get("cf-aig-log-id")
-        if answer.status != 200 or log_id is None:
+        seen.statuses[response.status] += 1
+        log_id = response.headers.get("cf-aig-log-id")
+        if response.status != 200 or log_id is None:
             return
         if log_id in seen.complete or log_id in seen.begun:
             seen.repeated.append(log_id)
-        usage = usage_of(answer)
+        usage = usage_of(response)
         if usage is None:
             seen.begun.add(log_id)
         else:
@@ -248,7 +248,7 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
     assert set(seen.statuses) <= {200, 503}, seen.statuses
     assert seen.repeated == []
     assert len(seen.complete) > 10 * KILLS, "too little load to prove anything"
-    assert seen.without_answer > KILLS, "no call was ever interrupted"
+    assert seen.without_response > KILLS, "no call was ever interrupted"
 
     with looking(house.settings) as connection:
         assert list(audit(connection)) == []
@@ -268,7 +268,7 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
         assert left is not None
         assert left[0] > KILLS // 2
         more = len(charges) - len(seen.complete)
-        assert 0 <= more <= seen.without_answer + len(seen.begun), "charged, and nobody called"
+        assert 0 <= more <= seen.without_response + len(seen.begun), "charged, and nobody called"
 
 
 def _charges(connection: Any) -> dict[str, tuple[str, int]]:

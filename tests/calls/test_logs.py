@@ -11,7 +11,7 @@ from farebox.limits import logged
 from farebox.storage.accounts import read_balance
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import log_row, log_rows, price_of, set_gateway
-from tests.calls.wire import WireAnswer, chat_body, post
+from tests.calls.wire import WireResponse, chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 
@@ -57,10 +57,10 @@ def rows_in_database(customer: Customer) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_one_row_a_call_with_everything_in_it(customer: Customer, stream: bool) -> None:
     body = native_body(stream=stream)
-    answer = await post(customer, body, NATIVE, demo="tokens=4 delay=60", user_agent="test/1", cf_aig_event_id="ev-1")
-    assert answer.headers["cf-aig-event-id"] == "ev-1"
+    response = await post(customer, body, NATIVE, demo="tokens=4 delay=60", user_agent="test/1", cf_aig_event_id="ev-1")
+    assert response.headers["cf-aig-event-id"] == "ev-1"
     [row] = log_rows(customer)
-    assert row["id"] == answer.log_id
+    assert row["id"] == response.log_id
     assert (row["provider"], row["model"], row["path"]) == ("demo", "demo-1", "v1/chat/completions")
     assert (row["status_code"], row["success"], row["cached"], row["step"]) == (200, True, False, 0)
     assert (row["tokens_in"], row["tokens_out"]) == (2, 4)
@@ -72,15 +72,15 @@ async def test_one_row_a_call_with_everything_in_it(customer: Customer, stream: 
     assert row["authentication"] is True
     assert row["farebox"]["first_byte_ms"] >= 55
     assert row["duration"] >= row["farebox"]["first_byte_ms"]
-    detail = log_row(customer, answer.log_id)
+    detail = log_row(customer, response.log_id)
     if stream:
         # The stream was asked for its usage, so that both bodies are a little larger than the caller's.
-        assert json.loads(stored(customer, answer.log_id, "request").content)["stream"] is True
-        assert detail["response_size"] > len(answer.body)
+        assert json.loads(stored(customer, response.log_id, "request").content)["stream"] is True
+        assert detail["response_size"] > len(response.body)
     else:
-        assert stored(customer, answer.log_id, "request").content == body
-        assert stored(customer, answer.log_id, "response").content == answer.body
-        assert (detail["request_size"], detail["response_size"]) == (len(body), len(answer.body))
+        assert stored(customer, response.log_id, "request").content == body
+        assert stored(customer, response.log_id, "response").content == response.body
+        assert (detail["request_size"], detail["response_size"]) == (len(body), len(response.body))
         assert detail["request_head"] == body.decode()
         assert detail["request_head_complete"] is True
 
@@ -95,13 +95,13 @@ async def test_every_call_has_a_row_of_its_own(customer: Customer) -> None:
     assert [log_id for log_id, _ in rows_in_database(customer)] == sorted(made)
 
 
-async def test_an_answer_that_is_too_large_is_not_kept_and_its_row_is(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, demo=f"big={2 * KEPT} tokens=9")
-    assert len(answer.body) > KEPT
-    assert stored(customer, answer.log_id, "request").status_code == 200
-    assert stored(customer, answer.log_id, "response").status_code == 404
-    detail = log_row(customer, answer.log_id)
-    assert detail["response_size"] == len(answer.body)
+async def test_a_response_that_is_too_large_is_not_kept_and_its_row_is(customer: Customer) -> None:
+    response = await post(customer, native_body(), NATIVE, demo=f"big={2 * KEPT} tokens=9")
+    assert len(response.body) > KEPT
+    assert stored(customer, response.log_id, "request").status_code == 200
+    assert stored(customer, response.log_id, "response").status_code == 404
+    detail = log_row(customer, response.log_id)
+    assert detail["response_size"] == len(response.body)
     assert "response_head" not in detail
     assert detail["tokens_out"] == 9
 
@@ -122,26 +122,26 @@ async def test_large_bodies_are_kept_at_a_rate(
 
 async def test_a_request_that_is_too_large_is_not_kept_and_its_row_is(customer: Customer) -> None:
     body = native_body("word " * KEPT)
-    answer = await post(customer, body, NATIVE)
-    assert stored(customer, answer.log_id, "request").status_code == 404
-    assert stored(customer, answer.log_id, "response").status_code == 200
-    detail = log_row(customer, answer.log_id)
+    response = await post(customer, body, NATIVE)
+    assert stored(customer, response.log_id, "request").status_code == 404
+    assert stored(customer, response.log_id, "response").status_code == 200
+    detail = log_row(customer, response.log_id)
     assert detail["request_size"] == len(body)
     assert detail["tokens_in"] == KEPT
 
 
 async def test_the_caller_may_ask_for_a_row_without_bodies(customer: Customer) -> None:
-    answer = await post(customer, native_body("a secret"), NATIVE, cf_aig_collect_log_payload="false")
+    response = await post(customer, native_body("a secret"), NATIVE, cf_aig_collect_log_payload="false")
     [row] = log_rows(customer)
-    assert row["id"] == answer.log_id
+    assert row["id"] == response.log_id
     assert row["tokens_in"] == 2
     for which in ("request", "response"):
-        assert stored(customer, answer.log_id, which).status_code == 404
-    assert "secret" not in json.dumps(log_row(customer, answer.log_id))
+        assert stored(customer, response.log_id, which).status_code == 404
+    assert "secret" not in json.dumps(log_row(customer, response.log_id))
     found = customer.farebox.run(
         customer.farebox.services.database.scan(
             lambda connection: rows(
-                connection, "SELECT request, response FROM calls WHERE log_id = ?", (answer.log_id,)
+                connection, "SELECT request, response FROM calls WHERE log_id = ?", (response.log_id,)
             )
         )
     )
@@ -157,11 +157,11 @@ async def test_the_caller_may_ask_for_no_row_or_for_one(
 ) -> None:
     set_gateway(customer, "default", collect_logs=collects)
     headers = {} if asked is None else {"cf_aig_collect_log": asked}
-    answer = await post(customer, native_body(), NATIVE, **headers)
-    assert [row["id"] for row in log_rows(customer)] == ([answer.log_id] if logged else [])
-    assert stored(customer, answer.log_id, "request").status_code == (200 if logged else 404)
+    response = await post(customer, native_body(), NATIVE, **headers)
+    assert [row["id"] for row in log_rows(customer)] == ([response.log_id] if logged else [])
+    assert stored(customer, response.log_id, "request").status_code == (200 if logged else 404)
     # The receipt is there all the same: nobody is charged without one.
-    charge = customer.receipt(answer.log_id)["charge_nanos"]
+    charge = customer.receipt(response.log_id)["charge_nanos"]
     assert charge > 0
     balance = customer.farebox.run(
         customer.farebox.services.database.scan(lambda connection: read_balance(connection, customer.account_id))
@@ -189,35 +189,35 @@ METADATA: dict[str, tuple[str, dict[str, Any] | None]] = {
 @pytest.mark.parametrize("case", METADATA)
 async def test_metadata(customer: Customer, case: str) -> None:
     text, expected = METADATA[case]
-    answer = await post(customer, native_body(), NATIVE, cf_aig_metadata=text)
-    assert answer.status == 200, "metadata never stops a call"
-    assert log_row(customer, answer.log_id).get("metadata") == expected
+    response = await post(customer, native_body(), NATIVE, cf_aig_metadata=text)
+    assert response.status == 200, "metadata never stops a call"
+    assert log_row(customer, response.log_id).get("metadata") == expected
     assert "cf-aig-metadata" not in customer.farebox.demo_journal(1)[-1]["headers"]
 
 
 async def test_refused_calls_are_logged_and_cost_nothing(customer: Customer) -> None:
     poor = Customer(customer.farebox, *_account(customer.farebox))
-    refused: dict[str, WireAnswer] = {
+    refused: dict[str, WireResponse] = {
         "no_credit": await post(poor, native_body(), NATIVE),
         "model_unpriced": await post(poor, native_body().replace(b"demo-1", b"demo-9"), NATIVE),
     }
     found = {row["farebox"]["error"]: row for row in log_rows(poor)}
     assert found.keys() == refused.keys()
-    for error, answer in refused.items():
+    for error, response in refused.items():
         row = found[error]
-        assert row["id"] == answer.log_id
-        assert row["status_code"] == answer.status
+        assert row["id"] == response.log_id
+        assert row["status_code"] == response.status
         assert (row["success"], row["cost"]) == (False, 0)
         assert row["farebox"]["outcome"] == "refused"
         assert (row["tokens_in"], row["tokens_out"]) == (None, None)
-        assert poor.receipt(answer.log_id)["charge_nanos"] == 0
-        assert stored(poor, answer.log_id, "request").status_code == 200, "what was asked is kept"
+        assert poor.receipt(response.log_id)["charge_nanos"] == 0
+        assert stored(poor, response.log_id, "request").status_code == 200, "what was asked is kept"
 
 
 async def test_a_strangers_call_leaves_no_row(customer: Customer) -> None:
     stranger = customer.farebox.funded("5")
-    answer = await post(Customer(customer.farebox, customer.account_id, stranger.token), native_body(), NATIVE)
-    assert answer.status == 401
+    response = await post(Customer(customer.farebox, customer.account_id, stranger.token), native_body(), NATIVE)
+    assert response.status == 401
     assert rows_in_database(customer) == []
     assert rows_in_database(stranger) == []
 
@@ -234,11 +234,11 @@ def test_nobody_reads_anothers_rows(customer: Customer) -> None:
 
 
 async def test_keys_are_in_no_row_and_no_body(customer: Customer) -> None:
-    answer = await post(customer, native_body(), NATIVE, x_api_key="sk-own-key-of-the-caller")
-    assert answer.status == 200
-    everything = json.dumps(log_row(customer, answer.log_id)) + json.dumps(customer.receipt(answer.log_id))
+    response = await post(customer, native_body(), NATIVE, x_api_key="sk-own-key-of-the-caller")
+    assert response.status == 200
+    everything = json.dumps(log_row(customer, response.log_id)) + json.dumps(customer.receipt(response.log_id))
     for which in ("request", "response"):
-        everything += stored(customer, answer.log_id, which).text
+        everything += stored(customer, response.log_id, which).text
     assert customer.token not in everything
     assert "sk-own-key" not in everything
 
@@ -248,10 +248,10 @@ async def test_a_key_in_the_query_is_in_no_row_either(customer: Customer) -> Non
     body = b'{"contents": [{"parts": [{"text": "Hello there"}]}]}'
     path = "demo/v1beta/models/demo-1:streamGenerateContent?alt=sse&key=sk-own-key"
     for demo in ("", "cut=3", "status=500"):
-        answer = await post(customer, body, path, demo=demo)
+        response = await post(customer, body, path, demo=demo)
         assert customer.farebox.demo_journal(1)[-1]["query"] == "alt=sse&key=sk-own-key"
-        everything = answer.body.decode() + json.dumps(log_row(customer, answer.log_id))
-        assert "sk-own-key" not in everything + json.dumps(customer.receipt(answer.log_id))
+        everything = response.body.decode() + json.dumps(log_row(customer, response.log_id))
+        assert "sk-own-key" not in everything + json.dumps(customer.receipt(response.log_id))
 
 
 def _account(farebox: Farebox) -> tuple[str, str]:

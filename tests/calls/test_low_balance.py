@@ -68,8 +68,8 @@ async def test_a_hundred_calls_across_the_threshold_ask_for_credit_once(farebox:
     posted = customer.balance.posted
     await asyncio.to_thread(arm, customer, posted - 50_000)
     await asyncio.to_thread(write, customer, "UPDATE balances SET low_below = ? WHERE account_id = ?", posted - 60_000)
-    answers = await asyncio.gather(*(post(customer, chat_body(max_tokens=10)) for _ in range(100)))
-    assert {answer.status for answer in answers} == {200}
+    responses = await asyncio.gather(*(post(customer, chat_body(max_tokens=10)) for _ in range(100)))
+    assert {response.status for response in responses} == {200}
     assert read(customer, "SELECT top_up_below FROM balances WHERE account_id = ?") == [(None,)]
     assert read(customer, "SELECT kind FROM top_ups WHERE account_id = ?") == [("auto",)]
     [(content,)] = read(customer, "SELECT content FROM notices WHERE account_id = ? AND kind = 'low_balance'")
@@ -123,11 +123,11 @@ def test_the_openai_sdk_tries_again_and_is_served_when_the_credit_is_there(fareb
     paying = threading.Thread(target=pay)
     paying.start()
     with openai_client(customer) as client:
-        answer = client.chat.completions.create(
+        response = client.chat.completions.create(
             model="demo-1", messages=[{"role": "user", "content": "Hello there"}], max_tokens=100
         )
     paying.join()
-    assert answer.choices[0].message.content
+    assert response.choices[0].message.content
     assert [row["status_code"] for row in log_rows(customer)] == [200, 503]
 
 

@@ -1,4 +1,4 @@
-"""Pictures, speech and transcripts: what is charged for them where the answer tells, and where it tells nothing.
+"""Pictures, speech and transcripts: what is charged for them where the response tells, and where it tells nothing.
 
 The upstream here answers what the test tells it to; whatever stands between it and the receipt is real.
 """
@@ -36,9 +36,9 @@ def customer(farebox: Farebox) -> Customer:
 
 def charged(customer: Customer, path: str, **request: Any) -> dict[str, Any]:
     """The receipt of a call."""
-    answer = httpx.post(f"{customer.gateway_url}/{path}", headers=customer.headers, timeout=30, **request)
-    assert answer.status_code == 200, answer.text
-    receipt = customer.receipt(answer.headers["cf-aig-log-id"])
+    response = httpx.post(f"{customer.gateway_url}/{path}", headers=customer.headers, timeout=30, **request)
+    assert response.status_code == 200, response.text
+    receipt = customer.receipt(response.headers["cf-aig-log-id"])
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
     return receipt
 
@@ -51,10 +51,10 @@ def transcribed(customer: Customer, sound: bytes, provider: str = "openai", **fi
 # Transcripts: whisper-1 costs 0.006 USD a minute
 
 
-def test_a_minute_of_mp3_costs_a_minute_in_every_form_of_answer(customer: Customer, upstream: Upstream) -> None:
+def test_a_minute_of_mp3_costs_a_minute_in_every_form_of_response(customer: Customer, upstream: Upstream) -> None:
     minute = mp3_of_zeros(2500)
-    for form, answer in (("text", b"Good day.\n"), ("srt", b"1\n00:00:00,000 --> 00:00:02,000\nGood day.\n")):
-        upstream.says(answer, "text/plain; charset=utf-8")
+    for form, response in (("text", b"Good day.\n"), ("srt", b"1\n00:00:00,000 --> 00:00:02,000\nGood day.\n")):
+        upstream.says(response, "text/plain; charset=utf-8")
         receipt = transcribed(customer, minute, response_format=form)
         assert (receipt["charge_nanos"], receipt["usage_source"]) == (6_000_000, "counted")
     upstream.says(b'{"text":"Good day.","usage":{"type":"duration","seconds":59.5}}')
@@ -155,6 +155,6 @@ def test_the_writing_of_an_svg_is_billed_beside_its_picture(customer: Customer, 
 def test_queued_work_is_refused_on_the_operators_key(customer: Customer) -> None:
     url = f"{customer.gateway_url}/workers-ai/run/@cf/meta/llama-3.1-8b-instruct"
     for query, body in (("?queueRequest=true", {"prompt": "Hi"}), ("", {"requests": [{"prompt": "Hi"}] * 50})):
-        answer = httpx.post(url + query, json=body, headers=customer.headers)
-        assert answer.status_code == 400
-        assert "queued" in answer.text
+        response = httpx.post(url + query, json=body, headers=customer.headers)
+        assert response.status_code == 400
+        assert "queued" in response.text

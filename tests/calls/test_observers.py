@@ -1,4 +1,4 @@
-"""Nothing between the commit of a charge and the last byte of its answer may raise, whatever looks on breaks."""
+"""Nothing between the commit of a charge and the last byte of its response may raise, whatever looks on breaks."""
 
 import asyncio
 import os
@@ -69,29 +69,29 @@ async def test_a_charged_call_is_answered_whatever_looks_on_breaks(
 ) -> None:
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     body = chat_body(max_tokens=50, **more)
-    answer = await post(customer, body, demo="tokens=5")
-    assert (answer.status, answer.whole) == (200, True)
+    response = await post(customer, body, demo="tokens=5")
+    assert (response.status, response.whole) == (200, True)
     if stream:
-        assert answer.events[-1] == "[DONE]"
+        assert response.events[-1] == "[DONE]"
     assert {"call", "wake", "metrics"} <= set(broken.said)
-    assert log_row(customer, answer.log_id)["farebox"]["charge_nanos"] == COST
+    assert log_row(customer, response.log_id)["farebox"]["charge_nanos"] == COST
     assert (customer.balance.posted, customer.balance.held) == (5_000_000_000 - COST, 0)
     assert differences(customer.farebox) == []
 
 
 @pytest.mark.parametrize("demo", ["usage=absurd", "nousage_stream=1", "cut=2"])
 async def test_nor_does_what_is_unusual_about_a_call(customer: Customer, broken: Broken, demo: str) -> None:
-    """A charge above its hold, a usage that is missing, an answer that broke off: each has lines of its own."""
-    answer = await post(customer, chat_body(max_tokens=50, stream=True), demo=demo)
-    assert answer.status == 200
+    """A charge above its hold, a usage that is missing, a response that broke off: each has lines of its own."""
+    response = await post(customer, chat_body(max_tokens=50, stream=True), demo=demo)
+    assert response.status == 200
     assert "observer failed" in broken.said
     assert customer.balance.held == 0
     assert differences(customer.farebox) == []
 
 
-async def test_a_refused_call_has_its_own_answer(customer: Customer, broken: Broken) -> None:
-    answer = await post(customer, b"{", demo="tokens=5")
-    assert (answer.status, answer.code) == (400, 2901)
+async def test_a_refused_call_has_its_own_response(customer: Customer, broken: Broken) -> None:
+    response = await post(customer, b"{", demo="tokens=5")
+    assert (response.status, response.code) == (400, 2901)
 
 
 async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer, broken: Broken) -> None:

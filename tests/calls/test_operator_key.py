@@ -109,17 +109,17 @@ def test_a_tenant_is_told_in_our_words(
     customer: Customer, provider: Provider, status: int, reason: str, document: Any, stream: bool
 ) -> None:
     provider.says(status, document)
-    answer = call(customer, stream=stream)
-    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
-    assert answer.headers["retry-after"] == "30"
-    assert "x-should-retry" not in answer.headers
+    response = call(customer, stream=stream)
+    assert (response.status_code, response.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert response.headers["retry-after"] == "30"
+    assert "x-should-retry" not in response.headers
     for secret in (KEY, MASKED, "tail", "quota", "Balance", "api_key"):
-        assert secret not in answer.text
+        assert secret not in response.text
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
-    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    row = log_row(customer, response.headers["cf-aig-log-id"])
     assert (row["status_code"], row["success"]) == (503, False)
     assert row["farebox"]["error"] == f"provider_unavailable ({reason}, answered {status})"
-    assert "tail" not in json.dumps(row) + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert "tail" not in json.dumps(row) + stored_body(customer, response.headers["cf-aig-log-id"])
     alarm = alarmed(customer.farebox)
     assert (alarm.kind, alarm.content["reason"], alarm.content["status"]) == ("provider_key_trouble", reason, status)
     assert "tail" not in str(alarm.content)
@@ -128,9 +128,9 @@ def test_a_tenant_is_told_in_our_words(
 
 def test_a_path_that_costs_nothing_is_no_exception(customer: Customer, provider: Provider) -> None:
     provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
-    answer = httpx.get(f"{customer.gateway_url}/{SLUG}/models", headers=customer.headers, timeout=30)
-    assert answer.status_code == 503
-    assert "tail" not in answer.text
+    response = httpx.get(f"{customer.gateway_url}/{SLUG}/models", headers=customer.headers, timeout=30)
+    assert response.status_code == 503
+    assert "tail" not in response.text
     assert alarmed(customer.farebox).content["status"] == 401
 
 
@@ -140,9 +140,9 @@ def test_the_callers_own_key_is_the_callers_own_matter(
 ) -> None:
     provider.says(status, document)
     own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
-    answer = call(customer, own)
-    assert (answer.status_code, answer.content) == (status, provider.pieces[0])
-    assert "retry-after" not in answer.headers
+    response = call(customer, own)
+    assert (response.status_code, response.content) == (status, provider.pieces[0])
+    assert "retry-after" not in response.headers
     assert alarms(customer.farebox) == []
 
 
@@ -160,19 +160,19 @@ def test_what_is_about_the_request_passes_as_it_is(
     customer: Customer, provider: Provider, status: int, document: Any
 ) -> None:
     provider.says(status, document)
-    answer = call(customer)
-    assert (answer.status_code, answer.content) == (status, provider.pieces[0])
-    assert stored_body(customer, answer.headers["cf-aig-log-id"]).encode() == provider.pieces[0]
+    response = call(customer)
+    assert (response.status_code, response.content) == (status, provider.pieces[0])
+    assert stored_body(customer, response.headers["cf-aig-log-id"]).encode() == provider.pieces[0]
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
     assert alarms(customer.farebox) == []
 
 
 def test_but_without_the_key(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not use the model"}})
-    answer = call(customer)
+    response = call(customer)
     said = "Key [removed] ([removed]) of org-[removed] may not use the model"
-    assert (answer.status_code, answer.json()) == (403, {"error": {"message": said}})
-    assert "tail" not in stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert (response.status_code, response.json()) == (403, {"error": {"message": said}})
+    assert "tail" not in stored_body(customer, response.headers["cf-aig-log-id"])
 
 
 def test_the_next_step_takes_over(customer: Customer, provider: Provider) -> None:
@@ -182,8 +182,8 @@ def test_the_next_step_takes_over(customer: Customer, provider: Provider) -> Non
         {"provider": SLUG, "endpoint": "chat/completions", "query": {"model": MODEL, **query}},
         {"provider": "demo", "endpoint": "chat/completions", "query": {"model": "demo-1", **query}},
     ]
-    answer = httpx.post(customer.gateway_url, json=steps, headers=customer.headers, timeout=30)
-    assert (answer.status_code, answer.headers["cf-aig-step"]) == (200, "1")
+    response = httpx.post(customer.gateway_url, json=steps, headers=customer.headers, timeout=30)
+    assert (response.status_code, response.headers["cf-aig-step"]) == (200, "1")
     assert alarmed(customer.farebox).content["status"] == 401
     assert [row["success"] for row in log_rows(customer)] == [True, False]
     assert customer.balance.held == 0
@@ -208,21 +208,21 @@ WORD = chunk(choices=[{"index": 0, "delta": {"content": "word "}, "finish_reason
 NO_MONEY = {"code": 402, "message": f"Insufficient credits of {MASKED}"}
 
 
-def test_a_good_answer_that_reports_it_is_no_better(customer: Customer, provider: Provider) -> None:
+def test_a_good_response_that_reports_it_is_no_better(customer: Customer, provider: Provider) -> None:
     provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
-    answer = call(customer)
-    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
-    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    response = call(customer)
+    assert (response.status_code, response.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
-    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    row = log_row(customer, response.headers["cf-aig-log-id"])
     assert row["farebox"]["error"] == "provider_unavailable (no_credit, answered 200)"
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
 
 
-def test_other_failures_in_a_good_answer_pass(customer: Customer, provider: Provider) -> None:
+def test_other_failures_in_a_good_response_pass(customer: Customer, provider: Provider) -> None:
     provider.says(200, {"error": {"code": 502, "message": "The provider is down"}})
-    answer = call(customer)
-    assert (answer.status_code, answer.content) == (200, provider.pieces[0])
+    response = call(customer)
+    assert (response.status_code, response.content) == (200, provider.pieces[0])
     assert customer.balance.held == 0
     assert alarms(customer.farebox) == []
 
@@ -230,12 +230,12 @@ def test_other_failures_in_a_good_answer_pass(customer: Customer, provider: Prov
 @pytest.mark.parametrize("before", [0, 2])
 def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider, before: int) -> None:
     provider.streams(*[WORD] * before, chunk(choices=[], error=NO_MONEY))
-    answer = call(customer, stream=True)
-    assert answer.status_code == 200
-    *words, last = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    response = call(customer, stream=True)
+    assert response.status_code == 200
+    *words, last = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
     assert words == [WORD] * before
     assert last["error"]["message"].startswith("cerebras does not accept calls from this service")
-    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
     assert customer.balance.held == 0
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
     assert differences(customer.farebox) == []
@@ -245,18 +245,18 @@ def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider,
 def test_nor_is_one_object_in_the_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
     provider.says(200, {"error": NO_MONEY})
     provider.kind = kind
-    answer = call(customer, stream=True)
-    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
-    assert "tail" not in answer.text
+    response = call(customer, stream=True)
+    assert (response.status_code, response.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    assert "tail" not in response.text
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
 
 
 def test_nor_are_events_under_another_type_with_their_length(customer: Customer, provider: Provider) -> None:
     provider.streams({"error": NO_MONEY})
     provider.kind, provider.headers = "application/json", [("content-length", str(len(provider.pieces[0])))]
-    answer = call(customer, stream=True, stream_options={"include_usage": True})
-    assert "cerebras does not accept calls from this service" in answer.text
-    assert "tail" not in answer.text
+    response = call(customer, stream=True, stream_options={"include_usage": True})
+    assert "cerebras does not accept calls from this service" in response.text
+    assert "tail" not in response.text
 
 
 def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
@@ -269,40 +269,40 @@ def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, pro
 def test_an_error_that_comes_compressed_is_read(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": f"Permission denied: Consumer 'api_key:{KEY}' has been suspended."}})
     provider.pieces, provider.encoding = [gzip.compress(provider.pieces[0])], "gzip"
-    answer = call(customer)
-    assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
+    response = call(customer)
+    assert (response.status_code, response.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
 
 
 def test_an_error_that_cannot_be_read_passes_without_its_body(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": f"Key {KEY}"}})
     provider.encoding = "compress"
-    answer = call(customer)
-    assert (answer.status_code, answer.content) == (403, b"")
+    response = call(customer)
+    assert (response.status_code, response.content) == (403, b"")
 
 
 def test_the_account_is_not_named_in_headers(customer: Customer, provider: Provider) -> None:
     provider.says(429, {"error": {"message": "Rate limit", "code": "rate_limit_exceeded"}})
     provider.headers = [("openai-organization", "acme"), ("x-ratelimit-limit-requests", "20")]
-    answer = call(customer)
-    assert answer.headers.get("openai-organization") is None
-    assert answer.headers["x-ratelimit-limit-requests"] == "20"
+    response = call(customer)
+    assert response.headers.get("openai-organization") is None
+    assert response.headers["x-ratelimit-limit-requests"] == "20"
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream", ""])
 def test_nor_is_one_in_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
     provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
     provider.kind = kind
-    answer = call(customer, stream=True)
+    response = call(customer, stream=True)
     events = kind == "text/event-stream"  # so that its head has been passed on before the first byte came
-    assert answer.status_code == (200 if events else 503)
-    assert "cerebras does not accept calls from this service" in answer.text
-    assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+    assert response.status_code == (200 if events else 503)
+    assert "cerebras does not accept calls from this service" in response.text
+    assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
     assert differences(customer.farebox) == []
 
 
-def test_an_answer_in_place_of_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
+def test_a_response_in_place_of_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
     said = {"message": {"content": f"org-AbCdEf0123 has {MASKED}"}}
     for kind in ("application/json", "text/event-stream"):
         provider.says(200, {"choices": [said], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
@@ -324,11 +324,11 @@ def test_an_error_in_a_stream_however_its_lines_end(
         whole = f"data: {json.dumps(WORD)}{ends}{name}data: {json.dumps({'error': error})}{ends}".encode()
         provider.status, provider.kind = 200, "text/event-stream"
         for provider.pieces in ([whole], [whole[at : at + 1] for at in range(len(whole))]):
-            answer = call(customer, stream=True)
-            assert answer.status_code == 200
-            assert "word " in answer.text
-            assert told in answer.text
-            assert "tail" not in answer.text + stored_body(customer, answer.headers["cf-aig-log-id"])
+            response = call(customer, stream=True)
+            assert response.status_code == 200
+            assert "word " in response.text
+            assert told in response.text
+            assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
 
 
 @pytest.mark.parametrize("begun", [1, 12, len(KEY) - 1])
@@ -336,13 +336,13 @@ def test_nor_does_an_error_that_is_cut_end_in_the_key(customer: Customer, provid
     """What comes before it may be quoted from the request, so that its place is the tenant's to choose."""
     provider.says(500, {})
     provider.pieces = [b"z" * (2**20 - begun) + KEY.encode() + b" more"]
-    answer = call(customer)
-    assert answer.status_code == 500
-    assert answer.content.strip(b"z") == b""
+    response = call(customer)
+    assert response.status_code == 500
+    assert response.content.strip(b"z") == b""
 
 
 def test_headers_of_an_error_pass_without_the_key(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": "The model is not for you", "code": "model_not_found"}})
     provider.headers = [("x-said", f"{KEY} and {MASKED}"), ("x-other", "well")]
-    answer = call(customer)
-    assert (answer.headers["x-said"], answer.headers["x-other"]) == ("[removed] and [removed]", "well")
+    response = call(customer)
+    assert (response.headers["x-said"], response.headers["x-other"]) == ("[removed] and [removed]", "well")

@@ -50,12 +50,12 @@ def call(customer: Customer, path: str, body: dict[str, Any]) -> httpx.Response:
 
 def charged(customer: Customer, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The receipt of a call."""
-    answer = call(customer, path, body)
-    assert answer.status_code == 200, answer.text
-    return customer.receipt(answer.headers["cf-aig-log-id"])
+    response = call(customer, path, body)
+    assert response.status_code == 200, response.text
+    return customer.receipt(response.headers["cf-aig-log-id"])
 
 
-def chat_answer(usage: dict[str, Any], **more: Any) -> dict[str, Any]:
+def chat_response(usage: dict[str, Any], **more: Any) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "Good day."}, "finish_reason": "stop"}
     return {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage, **more}
 
@@ -64,7 +64,7 @@ def chat(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [MESSAGE], "max_tokens": 1000, **more}
 
 
-def message_answer(model: str, usage: dict[str, Any], **more: Any) -> dict[str, Any]:
+def message_response(model: str, usage: dict[str, Any], **more: Any) -> dict[str, Any]:
     content = [{"type": "text", "text": "Good day."}]
     return {
         "id": "m",
@@ -84,8 +84,8 @@ def tokens(input_tokens: int, output_tokens: int, **more: Any) -> dict[str, Any]
 
 
 def raw(usage: str) -> bytes:
-    """A whole chat answer whose usage is this text of JSON, digit for digit."""
-    text = json.dumps(chat_answer({"x": 1}))
+    """A whole chat response whose usage is this text of JSON, digit for digit."""
+    text = json.dumps(chat_response({"x": 1}))
     return text.replace('{"x": 1}', usage).encode()
 
 
@@ -108,7 +108,7 @@ TIERS = [
 def test_a_tier_of_openai(
     customer: Customer, upstream: Upstream, model: str, asked: dict[str, str], told: dict[str, str], usd: str
 ) -> None:
-    upstream.answer = chat_answer(TEN_AND_ONE, **told)
+    upstream.response = chat_response(TEN_AND_ONE, **told)
     receipt = charged(customer, "openai/chat/completions", chat(model, **asked, metadata={"x": "y " * 9000}))
     assert receipt["charge_nanos"] == parse_usd(usd)
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
@@ -120,7 +120,7 @@ def test_a_tier_of_openai(
 def test_a_tier_of_google(customer: Customer, upstream: Upstream, tier: str, usd: str) -> None:
     usage = {"promptTokenCount": 10_000, "candidatesTokenCount": 1_000, "totalTokenCount": 11_000}
     part = {"content": {"parts": [{"text": "Good day."}]}, "finishReason": "STOP"}
-    upstream.answer = {"candidates": [part], "usageMetadata": {**usage, "serviceTier": tier}}
+    upstream.response = {"candidates": [part], "usageMetadata": {**usage, "serviceTier": tier}}
     asked = {"contents": [{"parts": [{"text": "Hello " * 5000}]}], "serviceTier": tier}
     receipt = charged(customer, "google-ai-studio/v1beta/models/gemini-3.5-flash:generateContent", asked)
     assert receipt["charge_nanos"] == parse_usd(usd)
@@ -130,29 +130,29 @@ def test_a_tier_of_google(customer: Customer, upstream: Upstream, tier: str, usd
 def test_an_unknown_tier_that_is_asked_for_is_refused(customer: Customer, upstream: Upstream) -> None:
     before = len(upstream.asked)
     for asked in ({"service_tier": "hyperfast"}, {"service_tier": "turbo"}):
-        answer = call(customer, "openai/chat/completions", chat("gpt-6-astra", **asked))
-        assert answer.status_code == 400, answer.text
-        assert f"service_tier={asked['service_tier']}" in answer.text
-    answer = call(customer, "anthropic/v1/messages", chat("claude-opus-4-6", inference_geo="mars"))
-    assert "inference_geo=mars" in answer.text
+        response = call(customer, "openai/chat/completions", chat("gpt-6-astra", **asked))
+        assert response.status_code == 400, response.text
+        assert f"service_tier={asked['service_tier']}" in response.text
+    response = call(customer, "anthropic/v1/messages", chat("claude-opus-4-6", inference_geo="mars"))
+    assert "inference_geo=mars" in response.text
     assert len(upstream.asked) == before, "nothing was sent"
 
 
 def test_an_unknown_tier_that_is_applied_unasked_costs_the_dearest_known(
     customer: Customer, upstream: Upstream
 ) -> None:
-    upstream.answer = chat_answer(TEN_AND_ONE, service_tier="hyperfast")
+    upstream.response = chat_response(TEN_AND_ONE, service_tier="hyperfast")
     receipt = charged(customer, "openai/chat/completions", chat("gpt-6-astra"))
     assert receipt["charge_nanos"] == 6 * parse_usd("0.15")
     assert any("service_tier=hyperfast" in note and "6 times" in note for note in receipt["notes"])
 
 
 def test_the_united_states_cost_a_tenth_more(customer: Customer, upstream: Upstream) -> None:
-    upstream.answer = message_answer("claude-opus-4-6", tokens(1000, 1000, inference_geo="us"))
+    upstream.response = message_response("claude-opus-4-6", tokens(1000, 1000, inference_geo="us"))
     receipt = charged(customer, "anthropic/v1/messages", chat("claude-opus-4-6", inference_geo="us"))
     assert receipt["charge_nanos"] == parse_usd("0.033")
     assert "supplement/" in receipt["price_version"]
-    upstream.answer = message_answer("claude-opus-4-6", tokens(1000, 1000, inference_geo="global"))
+    upstream.response = message_response("claude-opus-4-6", tokens(1000, 1000, inference_geo="global"))
     assert charged(customer, "anthropic/v1/messages", chat("claude-opus-4-6"))["charge_nanos"] == parse_usd("0.03")
 
 
@@ -161,18 +161,18 @@ def test_twelve_hours_in_the_cache(customer: Customer, upstream: Upstream) -> No
         "cache_write_tokens": 9_000,
         "cache_write_tokens_details": {"ttl_30m_tokens": 4_000, "ttl_12h_tokens": 5_000},
     }
-    upstream.answer = chat_answer({**TEN_AND_ONE, "prompt_tokens_details": details})
+    upstream.response = chat_response({**TEN_AND_ONE, "prompt_tokens_details": details})
     receipt = charged(customer, "openai/chat/completions", chat("gpt-6-astra"))
     # 1,000 at 10 USD a million, 4,000 at 12.5, 5,000 at 25, 1,000 out at 50
     assert receipt["charge_nanos"] == parse_usd("0.235")
-    upstream.answer = chat_answer({**TEN_AND_ONE, "prompt_tokens_details": details})
+    upstream.response = chat_response({**TEN_AND_ONE, "prompt_tokens_details": details})
     receipt = charged(customer, "openai/chat/completions", chat("gpt-5.2"))
     assert any("12-hour" in note for note in receipt["notes"]), "no price is known: never silently the usual one"
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-search-preview", "gpt-4o-mini-search-preview", "gpt-5-search-api"])
 def test_search_models_cost_by_the_request_too(customer: Customer, upstream: Upstream, model: str) -> None:
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 75, "total_tokens": 175})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 75, "total_tokens": 175})
     fee = {"gpt-4o-search-preview": 25, "gpt-4o-mini-search-preview": 25, "gpt-5-search-api": 10}[model]
     price = {
         "gpt-4o-search-preview": (2_500, 10_000),
@@ -197,7 +197,7 @@ DALLE = [
 def test_pictures_by_size_and_quality(
     customer: Customer, upstream: Upstream, model: str, more: dict[str, Any], nanos: int
 ) -> None:
-    upstream.answer = {"created": 1, "data": [{"url": "https://example.com/1.png"}] * more.get("n", 1)}
+    upstream.response = {"created": 1, "data": [{"url": "https://example.com/1.png"}] * more.get("n", 1)}
     receipt = charged(customer, "openai/images/generations", {"model": model, "prompt": "A harbour", **more})
     assert receipt["charge_nanos"] == nanos
     assert receipt["hold_nanos"] >= nanos
@@ -210,9 +210,9 @@ def entry(kind: str, input_tokens: int, output_tokens: int, model: str | None = 
     return {"type": kind, **tokens(input_tokens, output_tokens), **({"model": model} if model else {})}
 
 
-def test_a_compaction_is_billed_beside_the_answer(customer: Customer, upstream: Upstream) -> None:
+def test_a_compaction_is_billed_beside_the_response(customer: Customer, upstream: Upstream) -> None:
     passes = [entry("compaction", 180_000, 3_500), entry("message", 23_000, 1_000)]
-    upstream.answer = message_answer("claude-opus-4-6", tokens(23_000, 1_000, iterations=passes))
+    upstream.response = message_response("claude-opus-4-6", tokens(23_000, 1_000, iterations=passes))
     edits = {"edits": [{"type": "compact_20260112"}]}
     asked = chat("claude-opus-4-6", context_management=edits, system="word " * 40_000)
     receipt = charged(customer, "anthropic/v1/messages", asked)
@@ -231,13 +231,13 @@ def test_an_advisor_is_billed_at_its_own_prices(customer: Customer, upstream: Up
         entry("message", 700, 60),
     ]
     usage = tokens(1_200, 100, iterations=passes)
-    upstream.answer = message_answer("claude-haiku-4-5", usage)
+    upstream.response = message_response("claude-haiku-4-5", usage)
     if streamed:
         start = {"type": "message_start", "message": {"model": "claude-haiku-4-5", "usage": tokens(1_200, 1)}}
         text = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Good day."}}
         end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
         events: list[dict[str, Any]] = [start, text, end, {"type": "message_stop"}]
-        upstream.answer = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events).encode()
+        upstream.response = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events).encode()
     asked = chat("claude-haiku-4-5", tools=[ADVISOR], system="word " * 2000, stream=streamed)
     receipt = charged(customer, "anthropic/v1/messages", asked)
     assert receipt["charge_nanos"] == 1_200 * 1_000 + 100 * 5_000 + 9_000 * 5_000 + 7_001 * 25_000
@@ -258,7 +258,7 @@ def test_a_fallback_answers_at_its_own_price(customer: Customer, upstream: Upstr
             entry("message", 2_000, spoken, "claude-fable-5"),
             entry("fallback_message", 2_000, 100, "claude-opus-4-6"),
         ]
-        upstream.answer = message_answer("claude-opus-4-6", tokens(2_000, 100, iterations=passes))
+        upstream.response = message_response("claude-opus-4-6", tokens(2_000, 100, iterations=passes))
         receipt = charged(customer, "anthropic/v1/messages", chat("claude-fable-5", fallbacks=fallbacks))
         assert receipt["charge_nanos"] == 2_000 * 5_000 + 100 * 25_000 + declined
         assert receipt["priced_model"] == "claude-opus-4-6"
@@ -266,7 +266,7 @@ def test_a_fallback_answers_at_its_own_price(customer: Customer, upstream: Upstr
 
 def test_a_fallback_beside_the_top_level_figures_is_added(customer: Customer, upstream: Upstream) -> None:
     passes = [entry("message", 2_000, 30), entry("fallback_message", 2_030, 100, "claude-opus-4-6")]
-    upstream.answer = message_answer("claude-fable-5", tokens(2_000, 30, iterations=passes))
+    upstream.response = message_response("claude-fable-5", tokens(2_000, 30, iterations=passes))
     receipt = charged(
         customer, "anthropic/v1/messages", chat("claude-fable-5", fallbacks=[{"model": "claude-opus-4-6"}])
     )
@@ -275,7 +275,7 @@ def test_a_fallback_beside_the_top_level_figures_is_added(customer: Customer, up
 
 def test_a_pass_that_cannot_be_costs_the_hold(customer: Customer, upstream: Upstream) -> None:
     passes = [entry("compaction", 900_000_000, 1), entry("message", 50, 16)]
-    upstream.answer = message_answer("claude-opus-4-6", tokens(50, 16, iterations=passes))
+    upstream.response = message_response("claude-opus-4-6", tokens(50, 16, iterations=passes))
     edits = {"edits": [{"type": "compact_20260112"}]}
     receipt = charged(customer, "anthropic/v1/messages", chat("claude-opus-4-6", context_management=edits))
     assert receipt["charge_nanos"] == receipt["hold_nanos"]
@@ -283,7 +283,7 @@ def test_a_pass_that_cannot_be_costs_the_hold(customer: Customer, upstream: Upst
 
 
 def test_a_model_that_declines_before_a_word_is_free(customer: Customer, upstream: Upstream) -> None:
-    upstream.answer = message_answer("claude-fable-5", tokens(400, 0), content=[], stop_reason="refusal")
+    upstream.response = message_response("claude-fable-5", tokens(400, 0), content=[], stop_reason="refusal")
     receipt = charged(customer, "anthropic/v1/messages", chat("claude-fable-5"))
     assert receipt["charge_nanos"] == 0
 
@@ -299,8 +299,8 @@ def test_a_model_that_declines_before_a_word_is_free(customer: Customer, upstrea
 )
 def test_what_cannot_be_priced_is_not_sent(customer: Customer, upstream: Upstream, more: dict[str, Any]) -> None:
     before = len(upstream.asked)
-    answer = call(customer, "anthropic/v1/messages", chat("claude-haiku-4-5", **more))
-    assert answer.status_code in (400, 402, 403, 404), answer.text
+    response = call(customer, "anthropic/v1/messages", chat("claude-haiku-4-5", **more))
+    assert response.status_code in (400, 402, 403, 404), response.text
     assert len(upstream.asked) == before
 
 
@@ -308,7 +308,7 @@ def test_what_cannot_be_priced_is_not_sent(customer: Customer, upstream: Upstrea
 
 
 def test_openrouters_cost_is_what_is_charged_to_the_last_digit(customer: Customer, upstream: Upstream) -> None:
-    upstream.answer = raw('{"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00012345678901234567}')
+    upstream.response = raw('{"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00012345678901234567}')
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))
     assert receipt["charge_nanos"] == 123_457
     assert receipt["stated_usd"] == "0.00012345678901234567"
@@ -318,9 +318,9 @@ def test_openrouters_cost_is_what_is_charged_to_the_last_digit(customer: Custome
 
 def test_a_key_of_ones_own_at_the_upstream_costs_too(customer: Customer, upstream: Upstream) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.000001, "is_byok": True}
-    upstream.answer = chat_answer({**usage, "cost_details": {"upstream_inference_cost": 0.00002}})
+    upstream.response = chat_response({**usage, "cost_details": {"upstream_inference_cost": 0.00002}})
     assert charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))["charge_nanos"] == 21_000
-    upstream.answer = chat_answer({**usage, "cost": 0})
+    upstream.response = chat_response({**usage, "cost": 0})
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))
     assert receipt["charge_nanos"] == 21_000, "what the upstream takes is not told: our own prices"
     assert any("ignored" in note for note in receipt["notes"])
@@ -328,7 +328,7 @@ def test_a_key_of_ones_own_at_the_upstream_costs_too(customer: Customer, upstrea
 
 @pytest.mark.parametrize("cost", ["-1", "1e300", "true", '"free"', "1e-999999999", "[]"])
 def test_a_stated_cost_that_cannot_be_is_disregarded(customer: Customer, upstream: Upstream, cost: str) -> None:
-    upstream.answer = raw(f'{{"prompt_tokens": 100, "completion_tokens": 10, "cost": {cost}}}')
+    upstream.response = raw(f'{{"prompt_tokens": 100, "completion_tokens": 10, "cost": {cost}}}')
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))
     assert receipt["charge_nanos"] == 21_000
     assert any("ignored" in note for note in receipt["notes"])
@@ -338,7 +338,7 @@ def test_a_stated_cost_that_cannot_be_is_disregarded(customer: Customer, upstrea
 def test_a_model_without_a_list_price_is_held_by_the_operators_bound(
     customer: Customer, upstream: Upstream, model: str
 ) -> None:
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.0031})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.0031})
     receipt = charged(customer, "openrouter/chat/completions", chat(model, provider={"sort": "price"}))
     assert receipt["charge_nanos"] == 3_100_000
     assert receipt["hold_nanos"] >= 1000 * 25_000
@@ -347,7 +347,7 @@ def test_a_model_without_a_list_price_is_held_by_the_operators_bound(
 
 
 def test_the_requests_own_bound_goes_before_the_operators(customer: Customer, upstream: Upstream) -> None:
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00001})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00001})
     own = {"max_price": {"prompt": "0.5", "completion": 1, "image": 0.2, "request": 0}}
     receipt = charged(customer, "openrouter/chat/completions", chat("openrouter/auto", provider=own))
     assert receipt["charge_nanos"] == 10_000
@@ -356,41 +356,41 @@ def test_the_requests_own_bound_goes_before_the_operators(customer: Customer, up
 
 
 def test_variants_have_their_models_price_and_free_ones_none(customer: Customer, upstream: Upstream) -> None:
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00002})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00002})
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini:floor"))
     assert (receipt["charge_nanos"], receipt["computed_nanos"]) == (20_000, "21000")
     assert "provider" not in upstream.asked[-1]
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0})
     assert charged(customer, "openrouter/chat/completions", chat("acme/tiny:free"))["charge_nanos"] == 0
 
 
 def test_embeddings_of_openrouter(customer: Customer, upstream: Upstream) -> None:
-    upstream.answer = {"data": [{"embedding": [0.25]}], "model": "m", "usage": {"prompt_tokens": 6, "cost": 1.2e-7}}
+    upstream.response = {"data": [{"embedding": [0.25]}], "model": "m", "usage": {"prompt_tokens": 6, "cost": 1.2e-7}}
     receipt = charged(customer, "openrouter/embeddings", {"model": "acme/embed-1", "input": "Hello there"})
     assert receipt["charge_nanos"] == 120
 
 
 def test_ticks_of_xai(customer: Customer, upstream: Upstream) -> None:
     usage = {"prompt_tokens": 200_000, "completion_tokens": 100, "total_tokens": 200_100}
-    upstream.answer = chat_answer({**usage, "cost_in_usd_ticks": 5_005_000_001})
+    upstream.response = chat_response({**usage, "cost_in_usd_ticks": 5_005_000_001})
     asked = chat("grok-4.3", metadata={"x": "y " * 20_000})
     receipt = charged(customer, "grok/v1/chat/completions", asked)
     assert receipt["charge_nanos"] == 500_500_001
     assert receipt["computed_nanos"] == "500500000", "the tier begins at its number"
-    upstream.answer = chat_answer({**usage, "prompt_tokens": 199_999})
+    upstream.response = chat_response({**usage, "prompt_tokens": 199_999})
     assert charged(customer, "grok/v1/chat/completions", asked)["charge_nanos"] == 199_999 * 1_250 + 250_000
 
 
 def test_perplexitys_total(customer: Customer, upstream: Upstream) -> None:
     cost = {"input_tokens_cost": 0.001, "request_cost": 0.006, "total_cost": 0.0071}
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": cost})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": cost})
     assert charged(customer, "perplexity-ai/chat/completions", chat("sonar-pro"))["charge_nanos"] == 7_100_000
 
 
 def test_the_operators_own_price_goes_before_a_stated_cost(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("10")
     set_price(farebox, "openrouter", "acme/own-price")
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.5})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.5})
     receipt = charged(customer, "openrouter/chat/completions", chat("acme/own-price"))
     assert receipt["charge_nanos"] == 100 * 1_000 + 10 * 2_000
     assert receipt["stated_usd"] == "0.5"
@@ -398,7 +398,7 @@ def test_the_operators_own_price_goes_before_a_stated_cost(farebox: Farebox, ups
 
 def test_the_operator_hears_of_costs_that_differ(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     forget(farebox)
-    upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.0000231})
+    upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.0000231})
     charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o"))
     found = [alarm for alarm in farebox.services.alarms.take() if alarm.kind == "cost_differs"]
     assert "openrouter/openai/gpt-4o" in {alarm.about for alarm in found}
@@ -406,7 +406,7 @@ def test_the_operator_hears_of_costs_that_differ(farebox: Farebox, customer: Cus
 
 def test_the_audit_has_the_median_of_stated_costs(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     for cost in (0.000021, 0.000042, 0.00063):
-        upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10, "cost": cost})
+        upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": cost})
         charged(customer, "openrouter/chat/completions", chat("anthropic/claude-haiku-4.5"))
     now = farebox.services.clock.now_ms()
     with looking(farebox.services.settings) as connection:
@@ -430,7 +430,7 @@ def test_a_loaded_supplement_is_charged_by_at_once(farebox: Farebox, upstream: U
         farebox.run(services.database.write(partial(add_supplement, text=loaded, at=services.clock.now_ms())))
         forget(farebox)
         if loaded:
-            upstream.answer = chat_answer({"prompt_tokens": 100, "completion_tokens": 10})
+            upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10})
             receipt = charged(customer, "openai/chat/completions", chat("acme-9-large"))
             assert receipt["charge_nanos"] == 100 * 3_000 + 10 * 6_000
             assert receipt["price_version"].startswith("supplement/2027-01-31/")

@@ -52,7 +52,7 @@ def farebox(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def customer(farebox: Farebox, provider: Upstream) -> Customer:
-    provider.answer, provider.headers = CHAT_ANSWER, {}
+    provider.response, provider.headers = CHAT_ANSWER, {}
     provider.sent.clear()
     return farebox.funded("5")
 
@@ -68,8 +68,8 @@ def post(
     return httpx.post(url, content=content, headers=sent, timeout=30)
 
 
-def charged(customer: Customer, answer: httpx.Response) -> int:
-    charge: int = customer.receipt(answer.headers["cf-aig-log-id"])["charge_nanos"]
+def charged(customer: Customer, response: httpx.Response) -> int:
+    charge: int = customer.receipt(response.headers["cf-aig-log-id"])["charge_nanos"]
     return charge
 
 
@@ -93,14 +93,14 @@ def test_a_compressed_body_is_forwarded_decoded(
     customer: Customer, provider: Upstream, coding: str, code: Callable[[bytes], bytes]
 ) -> None:
     body = json.dumps(CHAT | {"note": "x" * 100_000}).encode()
-    answer = post(customer, "openai/chat/completions", code(body), {"content-encoding": coding})
-    assert answer.status_code == 200, answer.text
+    response = post(customer, "openai/chat/completions", code(body), {"content-encoding": coding})
+    assert response.status_code == 200, response.text
     [sent] = provider.sent
     assert sent.body == body
     assert "content-encoding" not in sent.headers
     assert sent.headers["content-length"] == str(len(body))
-    assert charged(customer, answer) == price_of(7, 3)
-    assert log_row(customer, answer.headers["cf-aig-log-id"])["tokens_in"] == 7
+    assert charged(customer, response) == price_of(7, 3)
+    assert log_row(customer, response.headers["cf-aig-log-id"])["tokens_in"] == 7
 
 
 def test_a_coding_that_is_not_known_is_refused_and_left_to_the_provider_on_the_callers_own_key(
@@ -149,9 +149,9 @@ def test_slashes_that_base_urls_bring_along_do_not_matter(customer: Customer, pr
 def test_the_common_forms_may_have_their_version_in_the_path(customer: Customer, provider: Upstream) -> None:
     chat = CHAT | {"model": "openai/gpt-5.4"}
     for path in ("compat/v1/chat/completions", f"{customer.api_url}/ai/v1/chat/completions/"):
-        answer = post(customer, path, chat)
-        assert answer.status_code == 200, answer.text
-        assert charged(customer, answer) == price_of(7, 3)
+        response = post(customer, path, chat)
+        assert response.status_code == 200, response.text
+        assert charged(customer, response) == price_of(7, 3)
     models = httpx.get(f"{customer.gateway_url}/compat/v1/models", headers=customer.headers)
     assert models.status_code == 200, models.text
     assert models.json()["object"] == "list", models.text
@@ -159,7 +159,7 @@ def test_the_common_forms_may_have_their_version_in_the_path(customer: Customer,
 
 
 def test_embeddings_by_the_api_hosts_path(customer: Customer, provider: Upstream) -> None:
-    provider.answer = {"object": "list", "data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+    provider.response = {"object": "list", "data": [], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
     with openai.OpenAI(api_key=customer.token, base_url=f"{customer.api_url}/ai/v1", max_retries=0) as client:
         raw = client.embeddings.with_raw_response.create(model="@cf/acme/e", input="Good morning")
     assert provider.sent[0].path == "/v1/embeddings"
@@ -167,7 +167,7 @@ def test_embeddings_by_the_api_hosts_path(customer: Customer, provider: Upstream
 
 
 def test_a_compaction_is_charged_as_a_response_is(customer: Customer, provider: Upstream) -> None:
-    provider.answer = {
+    provider.response = {
         "id": "resp_acme",
         "object": "response.compaction",
         "created_at": 1,
@@ -186,14 +186,14 @@ def test_a_google_model_may_be_named_with_its_folder(customer: Customer, provide
         ("google-ai-studio/v1beta/openai/chat/completions", "models/gemini-9"),
         ("compat/chat/completions", "google/models/gemini-9"),
     ):
-        answer = post(customer, path, CHAT | {"model": model})
-        assert answer.status_code == 200, answer.text
-        assert charged(customer, answer) == price_of(7, 3)
+        response = post(customer, path, CHAT | {"model": model})
+        assert response.status_code == 200, response.text
+        assert charged(customer, response) == price_of(7, 3)
     assert [sent.json()["model"] for sent in provider.sent] == ["models/gemini-9"] * 2
 
 
 def test_googles_tools_may_be_one_object(customer: Customer, provider: Upstream) -> None:
-    provider.answer = {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}}
+    provider.response = {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}}
     path = "google-ai-studio/v1beta/models/gemini-9:generateContent"
     body = {"contents": [{"parts": [{"text": "Good morning"}]}]}
     assert post(customer, path, body | {"tools": {"functionDeclarations": [{"name": "f"}]}}).status_code == 200
@@ -205,7 +205,7 @@ def test_googles_tools_may_be_one_object(customer: Customer, provider: Upstream)
 def test_a_prompt_stored_at_the_provider_needs_a_price_of_its_own(
     customer: Customer, farebox: Farebox, provider: Upstream
 ) -> None:
-    provider.answer = {"object": "response", "model": "gpt-5.4", "output": [], "usage": RESPONSE_USAGE}
+    provider.response = {"object": "response", "model": "gpt-5.4", "output": [], "usage": RESPONSE_USAGE}
     body = {"prompt": {"id": "pmpt_acme1", "version": "3"}}
     refused = post(customer, "openai/responses", body)
     assert (refused.status_code, refused.json()["error"][0]["code"]) == (400, 2904)
@@ -236,8 +236,8 @@ def ask_in_advance(customer: Customer, origin: str = PAGE, path: str = "openai/c
     )
 
 
-def readable_by(answer: httpx.Response) -> str | None:
-    origin: str | None = answer.headers.get("access-control-allow-origin")
+def readable_by(response: httpx.Response) -> str | None:
+    origin: str | None = response.headers.get("access-control-allow-origin")
     return origin
 
 
@@ -250,10 +250,10 @@ def test_pages_may_call_where_the_gateway_lets_their_origin_in(customer: Custome
     assert (asked.status_code, readable_by(asked), asked.content) == (204, PAGE, b"")
     assert "POST" in asked.headers["access-control-allow-methods"]
     assert asked.headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
-    answer = post(customer, "openai/chat/completions", CHAT, {"origin": PAGE})
-    assert (answer.status_code, readable_by(answer)) == (200, PAGE)
-    assert answer.headers["access-control-expose-headers"] == "*"
-    assert "farebox-charge-usd" in answer.headers
+    response = post(customer, "openai/chat/completions", CHAT, {"origin": PAGE})
+    assert (response.status_code, readable_by(response)) == (200, PAGE)
+    assert response.headers["access-control-expose-headers"] == "*"
+    assert "farebox-charge-usd" in response.headers
     assert "origin" not in provider.sent[-1].headers
     refused = post(customer, "openai/chat/completions", CHAT, {"origin": PAGE, "authorization": "Bearer fbx_none"})
     assert (refused.status_code, readable_by(refused)) == (401, PAGE)
@@ -292,11 +292,11 @@ def test_a_websocket_is_answered_with_what_to_do_instead(customer: Customer, pat
     upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
     upgrade["sec-websocket-key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     with httpx.Client() as client:
-        answer = client.get(f"{customer.gateway_url}/{path}", headers=upgrade | customer.headers)
-        assert answer.status_code == 426
-        assert answer.json()["internalCode"] == 2916
-        assert "HTTP" in answer.json()["message"]
-        assert (answer.headers["upgrade"], answer.headers["x-should-retry"]) == ("HTTP/1.1", "false")
+        response = client.get(f"{customer.gateway_url}/{path}", headers=upgrade | customer.headers)
+        assert response.status_code == 426
+        assert response.json()["internalCode"] == 2916
+        assert "HTTP" in response.json()["message"]
+        assert (response.headers["upgrade"], response.headers["x-should-retry"]) == ("HTTP/1.1", "false")
         again = client.post(f"{customer.gateway_url}/openai/chat/completions", json=CHAT, headers=customer.headers)
         assert again.status_code == 200
 
@@ -305,19 +305,19 @@ def test_no_credit_ends_a_run_of_codex_with_our_words(farebox: Farebox, provider
     poor = farebox.funded("0.000000001")
     body = {"model": "gpt-5.4", "input": "Good morning"}
     for headers in (CODEX, {"user-agent": "codex-tui/0.171.0"}, {"originator": "Codex Desktop"}):
-        answer = post(poor, "openai/responses", body, headers)
-        error = answer.json()["error"]
-        assert (answer.status_code, answer.json()["httpCode"], answer.json()["internalCode"]) == (429, 429, 2021)
+        response = post(poor, "openai/responses", body, headers)
+        error = response.json()["error"]
+        assert (response.status_code, response.json()["httpCode"], response.json()["internalCode"]) == (429, 429, 2021)
         assert (error["type"], error["code"]) == ("usage_limit_reached", "insufficient_quota")
-        assert error["message"].startswith(answer.headers["x-codex-promo-message"])
-        assert "Insufficient credits" in answer.headers["x-codex-promo-message"]
+        assert error["message"].startswith(response.headers["x-codex-promo-message"])
+        assert "Insufficient credits" in response.headers["x-codex-promo-message"]
     for path, headers in (
         ("openai/responses", {"user-agent": "OpenAI/Python 3.57.0"}),
         ("openai/responses", {"user-agent": "codexample/1"}),
     ):
-        answer = post(poor, path, body, headers)
-        assert (answer.status_code, answer.json()["error"][0]["code"]) == (402, 2021)
-        assert answer.headers["x-should-retry"] == "false"
+        response = post(poor, path, body, headers)
+        assert (response.status_code, response.json()["error"][0]["code"]) == (402, 2021)
+        assert response.headers["x-should-retry"] == "false"
     assert post(poor, "openai/chat/completions", CHAT, CODEX).status_code == 402
     assert differences(farebox) == []
 
@@ -345,8 +345,8 @@ def test_the_operator_chooses_the_status_of_no_credit(status: str, tmp_path_fact
             ("demo/v1/chat/completions", CHAT | {"model": "demo-1"}, {}),
             ("demo/v1/messages", CHAT | {"model": "demo-1", "max_tokens": 5}, {}),
         ]
-        answers = [post(poor, *one) for one in asked]
-        assert [str(answer.status_code) for answer in answers] == [status] * 3
-        assert {answer.headers["x-should-retry"] for answer in answers} == {"false"}
+        responses = [post(poor, *one) for one in asked]
+        assert [str(response.status_code) for response in responses] == [status] * 3
+        assert {response.headers["x-should-retry"] for response in responses} == {"false"}
         if status == "429":
-            assert answers[1].json()["error"]["type"] == "insufficient_quota"
+            assert responses[1].json()["error"]["type"] == "insufficient_quota"

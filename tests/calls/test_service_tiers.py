@@ -19,7 +19,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 def charge_and_hold(customer: Customer, **more: str) -> tuple[int, int, str]:
     """Charge, hold and price version of a call of 2 and 1000 tokens."""
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         json={
             "model": "gpt-5-mini",
@@ -30,8 +30,8 @@ def charge_and_hold(customer: Customer, **more: str) -> tuple[int, int, str]:
         headers=customer.headers | {"x-demo": "tokens=1000"},
         timeout=30,
     )
-    assert answer.status_code == 200, answer.text
-    receipt = customer.receipt(answer.headers["cf-aig-log-id"])
+    assert response.status_code == 200, response.text
+    receipt = customer.receipt(response.headers["cf-aig-log-id"])
     return receipt["charge_nanos"], receipt["hold_nanos"], receipt["price_version"]
 
 

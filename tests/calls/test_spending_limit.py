@@ -28,7 +28,7 @@ from tests.calls.test_exact_admission import (
     in_flight,
     refusals,
 )
-from tests.calls.wire import WireAnswer, chat_body, post
+from tests.calls.wire import WireResponse, chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 
@@ -80,10 +80,10 @@ async def test_a_limit_of_k_holds_admits_exactly_k_calls(farebox: Farebox, strea
             assert customer.balance.held == K * hold
             gate.open()
             admitted = await within(30, asyncio.gather(*pending))
-        assert [answer.status for answer in admitted] == [200] * K
-        assert all(answer.whole for answer in admitted)
-        for answer in refused:  # the others may spend less than they hold: to try again is right
-            assert_credit_held(answer)
+        assert [response.status for response in admitted] == [200] * K
+        assert all(response.whole for response in admitted)
+        for response in refused:  # the others may spend less than they hold: to try again is right
+            assert_credit_held(response)
         assert watch.most_held == K * hold
         assert notices(customer) == []
         charged = K * price_of(INPUT_TOKENS, OUTPUT_TOKENS)
@@ -96,8 +96,8 @@ async def test_a_limit_of_k_holds_admits_exactly_k_calls(farebox: Farebox, strea
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
         admitted = await within(30, asyncio.gather(*pending))
-        assert [answer.status for answer in admitted] == [200] * again
-        assert {answer.status for answer in refused} == {429}
+        assert [response.status for response in admitted] == [200] * again
+        assert {response.status for response in refused} == {429}
     assert differences(farebox) == []
 
 
@@ -109,19 +109,19 @@ async def test_calls_are_served_until_the_limit_and_not_beyond(farebox: Farebox)
     limit_to(customer, limit)
     body = chat_body(max_tokens=50)
     for _ in range(6):
-        answers = await asyncio.gather(*(post(customer, body, demo="tokens=50") for _ in range(12)))
-        assert {answer.status for answer in answers} <= {200, 429}
+        responses = await asyncio.gather(*(post(customer, body, demo="tokens=50") for _ in range(12)))
+        assert {response.status for response in responses} <= {200, 429}
     refused = await _until_refused(customer, body)
     assert limit - least < spent(customer) <= limit
     assert refused.code == 2045
     assert differences(farebox) == []
 
 
-async def _until_refused(customer: Customer, body: bytes) -> WireAnswer:
+async def _until_refused(customer: Customer, body: bytes) -> WireResponse:
     for _ in range(30):
-        answer = await post(customer, body)
-        if answer.status != 200:
-            return answer
+        response = await post(customer, body)
+        if response.status != 200:
+            return response
     raise AssertionError("the limit is never reached")
 
 
@@ -155,16 +155,16 @@ async def test_a_callers_own_key_is_not_limited(farebox: Farebox) -> None:
     body = {"model": "demo-1", "messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 50}
     headers = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-own-key"}
     url = f"{customer.gateway_url}/openai/chat/completions"
-    answer = await asyncio.to_thread(partial(httpx.post, url, json=body, headers=headers, timeout=30))
-    assert answer.status_code == 200, answer.text
+    response = await asyncio.to_thread(partial(httpx.post, url, json=body, headers=headers, timeout=30))
+    assert response.status_code == 200, response.text
 
 
 async def test_a_large_output_limit_is_cut_to_what_the_limit_leaves(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     limit_to(customer, 2_000_000)
-    answer = await post(customer, chat_body(max_tokens=64_000), demo="tokens=2000")
-    assert answer.status == 200, answer.body
-    assert 800 < int(answer.headers["farebox-output-limit"]) < 1000
+    response = await post(customer, chat_body(max_tokens=64_000), demo="tokens=2000")
+    assert response.status == 200, response.body
+    assert 800 < int(response.headers["farebox-output-limit"]) < 1000
     assert 0 < spent(customer) <= 2_000_000
 
 

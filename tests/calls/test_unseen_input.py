@@ -11,7 +11,7 @@ from farebox.money import parse_usd
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.overruns import covered
 from tests.calls.kit import differences, set_provider, until
-from tests.calls.test_provider_prices import message_answer, tokens
+from tests.calls.test_provider_prices import message_response, tokens
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.support import Customer, Farebox, running_farebox
@@ -38,7 +38,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory, upstream: Ups
         assert differences(served) == []
 
 
-def response(input_tokens: int, output_tokens: int, reference: str = "resp_acme") -> dict[str, Any]:
+def stored_response(input_tokens: int, output_tokens: int, reference: str = "resp_acme") -> dict[str, Any]:
     content = [{"type": "output_text", "text": "Gladly."}]
     return {
         "id": reference,
@@ -50,7 +50,7 @@ def response(input_tokens: int, output_tokens: int, reference: str = "resp_acme"
     }
 
 
-def responses(customer: Customer, **fields: Any) -> httpx.Response:
+def ask_responses(customer: Customer, **fields: Any) -> httpx.Response:
     url = f"{customer.gateway_url}/openai/responses"
     return httpx.post(url, json=GO_ON | fields, headers=customer.headers, timeout=30)
 
@@ -63,63 +63,63 @@ def search(customer: Customer) -> httpx.Response:
 
 def found(input_tokens: int, searches: int) -> dict[str, Any]:
     usage = tokens(input_tokens, 10, server_tool_use={"web_search_requests": searches})
-    return message_answer("claude-haiku-4-5", usage)
+    return message_response("claude-haiku-4-5", usage)
 
 
 def together(customer: Customer, times: int, **fields: Any) -> list[httpx.Response]:
     with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(lambda _: responses(customer, **fields), range(times)))
+        return list(pool.map(lambda _: ask_responses(customer, **fields), range(times)))
 
 
 def test_twelve_calls_that_go_on_from_an_unknown_answer_are_refused(farebox: Farebox, upstream: Upstream) -> None:
     """Each would read 300,000 tokens, and six of them were answered on a dollar; the model can read a million."""
     customer = farebox.funded("1.00")
-    upstream.answer = response(300_000, 100)
-    answers = together(customer, 12, previous_response_id="resp_of_somebody")
-    assert {answer.status_code for answer in answers} == {402}
-    assert "cannot be seen from here (response)" in answers[0].text
+    upstream.response = stored_response(300_000, 100)
+    responses = together(customer, 12, previous_response_id="resp_of_somebody")
+    assert {response.status_code for response in responses} == {402}
+    assert "cannot be seen from here (response)" in responses[0].text
     assert customer.balance.posted == parse_usd("1")
 
 
-def test_the_size_of_an_answer_that_passed_is_known(farebox: Farebox, upstream: Upstream) -> None:
+def test_the_size_of_a_response_that_passed_is_known(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("1.3008")
-    upstream.answer = response(300_000, 100, "resp_known")
-    assert responses(customer).status_code == 200
+    upstream.response = stored_response(300_000, 100, "resp_known")
+    assert ask_responses(customer).status_code == 200
     assert customer.balance.posted == parse_usd("0.70")
-    upstream.answer = response(300_200, 100, "resp_next")
-    answers = together(customer, 12, previous_response_id="resp_known")
-    codes = sorted(answer.status_code for answer in answers)
+    upstream.response = stored_response(300_200, 100, "resp_next")
+    responses = together(customer, 12, previous_response_id="resp_known")
+    codes = sorted(response.status_code for response in responses)
     assert codes.count(200) == 1
     assert set(codes) <= {200, 402, 429}
     assert customer.balance.posted == parse_usd("0.70") - (300_200 * 2000 + 100 * 8000)
-    receipt = customer.receipt(next(a for a in answers if a.status_code == 200).headers["cf-aig-log-id"])
+    receipt = customer.receipt(next(a for a in responses if a.status_code == 200).headers["cf-aig-log-id"])
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
     assert "written_off_nanos" not in receipt or receipt["written_off_nanos"] == 0
 
 
 def test_somebody_elses_answer_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
     one, other = farebox.funded("1"), farebox.funded("1")
-    upstream.answer = response(100, 10, "resp_private")
-    assert responses(one).status_code == 200
-    assert responses(other, previous_response_id="resp_private").status_code == 402
-    assert responses(one, previous_response_id="resp_private").status_code == 200
+    upstream.response = stored_response(100, 10, "resp_private")
+    assert ask_responses(one).status_code == 200
+    assert ask_responses(other, previous_response_id="resp_private").status_code == 402
+    assert ask_responses(one, previous_response_id="resp_private").status_code == 200
 
 
-def test_an_answer_that_was_read_in_part_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
+def test_a_response_that_was_read_in_part_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
     """A model with a small window cuts a long conversation; a model with a large one would go on from all of it."""
     customer = farebox.funded("1.90")
-    upstream.answer = response(100_000, 10, "resp_cut")
-    assert responses(customer, truncation="auto").status_code == 200
-    assert responses(customer, previous_response_id="resp_cut").status_code == 402
-    assert responses(customer, truncation="disabled").status_code == 200
-    assert responses(customer, previous_response_id="resp_cut").status_code == 200
+    upstream.response = stored_response(100_000, 10, "resp_cut")
+    assert ask_responses(customer, truncation="auto").status_code == 200
+    assert ask_responses(customer, previous_response_id="resp_cut").status_code == 402
+    assert ask_responses(customer, truncation="disabled").status_code == 200
+    assert ask_responses(customer, previous_response_id="resp_cut").status_code == 200
 
 
 def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_bring_in(
     farebox: Farebox, upstream: Upstream
 ) -> None:
     rich = farebox.funded("10")
-    upstream.answer = found(20_000, 2)
+    upstream.response = found(20_000, 2)
     hold = rich.receipt(search(rich).headers["cf-aig-log-id"])["hold_nanos"]
     assert 5 * 32_000 * 2000 < hold < 5 * 33_000 * 2000 + 60_000_000
     little = farebox.funded("0.12")
@@ -127,21 +127,21 @@ def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_br
     assert receipt["charge_nanos"] == 20_000 * 1000 + 10 * 5000 + 2 * 10_000_000
     assert receipt["hold_nanos"] == parse_usd("0.12"), "all there is"
     assert search(farebox.funded("0.05")).status_code == 402, "not enough for one search"
-    upstream.answer = found(90_000, 1)
+    upstream.response = found(90_000, 1)
     assert search(rich).status_code == 200
-    upstream.answer = found(20_000, 2)
+    upstream.response = found(20_000, 2)
     grown = rich.receipt(search(rich).headers["cf-aig-log-id"])["hold_nanos"]
     assert grown > 5 * 89_000 * 2000
 
 
 def test_what_one_tenant_searches_for_does_not_raise_the_holds_of_others(farebox: Farebox, upstream: Upstream) -> None:
-    upstream.answer = found(20_000, 2)
+    upstream.response = found(20_000, 2)
     for _ in range(3):
         assert search(farebox.funded("5")).status_code == 200
     greedy, modest = farebox.funded("10"), farebox.funded("5")
-    upstream.answer = found(900_000, 1)
+    upstream.response = found(900_000, 1)
     assert search(greedy).status_code == 200
-    upstream.answer = found(20_000, 2)
+    upstream.response = found(20_000, 2)
     holds = [customer.receipt(search(customer).headers["cf-aig-log-id"])["hold_nanos"] for customer in (modest, greedy)]
     assert holds[0] < 5 * 33_000 * 2000 + 60_000_000
     assert holds[1] > 5 * 890_000 * 1000
@@ -150,17 +150,17 @@ def test_what_one_tenant_searches_for_does_not_raise_the_holds_of_others(farebox
 def test_what_the_operator_does_not_pay_for_is_refused(farebox: Farebox) -> None:
     customer = farebox.funded("100")
     mcp = {"type": "mcp", "server_label": "acme", "server_url": "https://acme.example/mcp"}
-    answer = responses(customer, tools=[mcp])
-    assert answer.status_code == 403 or answer.status_code == 400, answer.text
-    assert "mcp" in answer.text
+    response = ask_responses(customer, tools=[mcp])
+    assert response.status_code == 403 or response.status_code == 400, response.text
+    assert "mcp" in response.text
     assert customer.balance.posted == parse_usd("100")
 
 
 def test_what_was_written_off_is_reported_and_told(farebox: Farebox, upstream: Upstream) -> None:
-    upstream.answer = found(20_000, 2)
+    upstream.response = found(20_000, 2)
     assert search(farebox.funded("10")).status_code == 200
     poor = farebox.funded("0.30")
-    upstream.answer = found(1_200_000, 5)  # what the searches may bring in at most, whatever was learned before
+    upstream.response = found(1_200_000, 5)  # what the searches may bring in at most, whatever was learned before
     receipt = poor.receipt(search(poor).headers["cf-aig-log-id"])
     cost = 1_200_000 * 1000 + 10 * 5000 + 5 * 10_000_000
     assert (receipt["charge_nanos"], receipt["written_off_nanos"]) == (parse_usd("0.30"), cost - parse_usd("0.30"))

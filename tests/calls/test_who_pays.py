@@ -62,9 +62,9 @@ def ours(customer: Customer) -> dict[str, str]:
     return {"cf-aig-authorization": f"Bearer {customer.token}"}
 
 
-def code(answer: httpx.Response) -> tuple[int, int]:
+def code(response: httpx.Response) -> tuple[int, int]:
     """Status and code of one of our errors, in OpenAI's form."""
-    return answer.status_code, answer.json()["error"][0]["code"]
+    return response.status_code, response.json()["error"][0]["code"]
 
 
 def last_seen(farebox: Farebox) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def test_an_own_key_is_forwarded_untouched_and_nothing_is_charged(
     farebox: Farebox, customer: Customer, way: str
 ) -> None:
     path, headers, body = OWN_KEY_CALLS[way]
-    answer = call(customer, path, body, ours(customer) | headers)
-    assert answer.status_code == 200, answer.text
+    response = call(customer, path, body, ours(customer) | headers)
+    assert response.status_code == 200, response.text
     seen = last_seen(farebox)
     for name, value in headers.items():
         assert seen["headers"][name] == value
@@ -115,8 +115,8 @@ def test_an_own_key_is_forwarded_untouched_and_nothing_is_charged(
     assert TOKEN_PREFIX not in json.dumps(seen)
 
     assert customer.balance.posted == FIVE
-    assert "farebox-charge-usd" not in answer.headers
-    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    assert "farebox-charge-usd" not in response.headers
+    row = log_row(customer, response.headers["cf-aig-log-id"])
     assert row["cost"] > 0, "it is logged with what it cost the caller"
     assert row["tokens_out"] > 0
     assert row["wholesale"] is False
@@ -127,32 +127,32 @@ def test_an_own_key_is_forwarded_untouched_and_nothing_is_charged(
 def test_an_own_key_needs_no_money(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     poor = Customer(farebox, account_id, farebox.create_token(account_id))
-    answer = call(poor, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, ours(poor) | bearer(OWN_KEY))
-    assert answer.status_code == 200, answer.text
+    response = call(poor, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, ours(poor) | bearer(OWN_KEY))
+    assert response.status_code == 200, response.text
 
 
 def test_an_own_key_may_call_what_cannot_be_metered_or_priced(farebox: Farebox, customer: Customer) -> None:
     headers = ours(customer) | bearer(OWN_KEY)
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "model-of-tomorrow"}, headers)
-    assert answer.status_code == 200
-    row = log_row(customer, answer.headers["cf-aig-log-id"])
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "model-of-tomorrow"}, headers)
+    assert response.status_code == 200
+    row = log_row(customer, response.headers["cf-aig-log-id"])
     assert (row["cost"], row["farebox"]["outcome"]) == (0, "own_key")
-    answer = call(customer, "openai/assistants/a1/run", {"anything": 1}, headers)
-    assert answer.status_code == 404, "the provider's own answer"
-    assert "demo provider" in answer.text
+    response = call(customer, "openai/assistants/a1/run", {"anything": 1}, headers)
+    assert response.status_code == 404, "the provider's own answer"
+    assert "demo provider" in response.text
     assert last_seen(farebox)["path"] == "/assistants/a1/run"
 
 
 def test_a_body_that_cannot_be_read_is_the_providers_to_judge_on_an_own_key(
     farebox: Farebox, customer: Customer
 ) -> None:
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         content=b"{nonsense",
         headers=ours(customer) | bearer(OWN_KEY),
     )
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"].startswith("the body is not JSON"), "the provider's error, unchanged"
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("the body is not JSON"), "the provider's error, unchanged"
     assert last_seen(farebox)["body"] == "{nonsense"
 
 
@@ -177,9 +177,9 @@ def test_our_token_pays_wherever_it_comes_and_never_reaches_the_provider(
 ) -> None:
     headers, query = TOKEN_PLACES[place](customer.token)
     model = "gpt-4o-mini" if provider.startswith("openai") else "claude-sonnet-4-5"
-    answer = call(customer, provider + query, CHAT | {"model": model}, headers)
-    assert answer.status_code == 200, answer.text
-    assert parse_usd(answer.headers["farebox-charge-usd"]) == FIVE - customer.balance.posted > 0
+    response = call(customer, provider + query, CHAT | {"model": model}, headers)
+    assert response.status_code == 200, response.text
+    assert parse_usd(response.headers["farebox-charge-usd"]) == FIVE - customer.balance.posted > 0
     seen = last_seen(farebox)
     assert TOKEN_PREFIX not in json.dumps(seen)
     assert seen["headers"]["authorization"] == f"Bearer {OPERATOR_KEY}"
@@ -189,8 +189,8 @@ def test_our_token_pays_wherever_it_comes_and_never_reaches_the_provider(
 
 def test_with_an_own_key_beside_it_our_token_still_goes_nowhere(farebox: Farebox, customer: Customer) -> None:
     headers = {"x-api-key": customer.token, "authorization": f"Bearer {OWN_KEY}"}
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
-    assert answer.status_code == 200
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
+    assert response.status_code == 200
     seen = last_seen(farebox)
     assert seen["headers"]["authorization"] == f"Bearer {OWN_KEY}"
     assert TOKEN_PREFIX not in json.dumps(seen)
@@ -210,8 +210,8 @@ def test_what_belongs_to_the_callers_connection_is_not_forwarded(farebox: Farebo
         "x-auth-email": "someone@example.com",
         "x-auth-key": "k",
     }
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, ours(customer) | private)
-    assert answer.status_code == 200
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, ours(customer) | private)
+    assert response.status_code == 200
     seen = last_seen(farebox)["headers"]
     assert set(seen).isdisjoint(private)
     assert seen["accept-encoding"] == "identity", "a compressed answer could not be metered"
@@ -222,9 +222,9 @@ def test_what_belongs_to_the_callers_connection_is_not_forwarded(farebox: Farebo
 def test_a_blank_key_is_no_key(farebox: Farebox, customer: Customer, blank: str) -> None:
     """SDKs that always send the header send it blank where nobody gave them a key."""
     headers = ours(customer) | {"authorization": blank}
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
-    assert answer.status_code == 200, answer.text
-    assert "farebox-charge-usd" in answer.headers
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
+    assert response.status_code == 200, response.text
+    assert "farebox-charge-usd" in response.headers
     assert last_seen(farebox)["headers"]["authorization"] == f"Bearer {OPERATOR_KEY}"
 
 
@@ -273,14 +273,14 @@ def test_the_path_that_a_client_sends_arrives_and_is_charged(
     path, upstream, model = PATHS[client]
     if client.startswith("openrouter"):
         set_price(farebox, "openrouter", model)
-    answer = call(customer, path, CHAT | {"model": model, "stream": stream}, ours(customer))
-    assert answer.status_code == 200, answer.text
+    response = call(customer, path, CHAT | {"model": model, "stream": stream}, ours(customer))
+    assert response.status_code == 200, response.text
     seen = last_seen(farebox)
     assert seen["path"] == upstream
     body = json.loads(seen["body"])
     if path.startswith("compat"):
         assert body["model"] == model.partition("/")[2].replace(".5", "-5" if "claude" in model else ".5")
-    receipt = customer.receipt(answer.headers["cf-aig-log-id"])
+    receipt = customer.receipt(response.headers["cf-aig-log-id"])
     if stream and "stream_options" not in body:
         # Mistral, Groq and Perplexity tell usage unasked; the stand-in does not, so what passed was counted.
         assert receipt["usage_source"] == "counted"
@@ -301,9 +301,9 @@ def test_the_sdks_reach_their_own_providers_paths(farebox: Farebox, customer: Cu
     messages: list[Any] = CHAT["messages"]  # type: ignore[assignment]
     with ExitStack() as stack:
         one = stack.enter_context(openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai"))
-        answer = one.chat.completions.create(model="gpt-4o-mini", messages=messages)
-        assert answer.usage is not None
-        assert paid() == answer.usage.prompt_tokens * 150 + answer.usage.completion_tokens * 600
+        response = one.chat.completions.create(model="gpt-4o-mini", messages=messages)
+        assert response.usage is not None
+        assert paid() == response.usage.prompt_tokens * 150 + response.usage.completion_tokens * 600
         assert one.embeddings.create(model="text-embedding-3-small", input="Hello there").usage.prompt_tokens == 2
         assert paid() == 2 * 20
         assert one.responses.create(model="gpt-4o-mini", input="Hello there").usage
@@ -345,28 +345,30 @@ def test_a_gateway_may_demand_own_keys(farebox: Farebox, customer: Customer) -> 
     set_gateway(customer, "own-only", byok_only=True)
     before = requests(farebox)
     for headers in (ours(customer), ours(customer) | {"cf-aig-no-wholesale": "false"}):
-        answer = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers, gateway="own-only")
-        assert code(answer) == (400, 2905)
+        response = call(
+            customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers, gateway="own-only"
+        )
+        assert code(response) == (400, 2905)
     assert requests(farebox) == before
     headers = ours(customer) | bearer(OWN_KEY)
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers, gateway="own-only")
-    assert answer.status_code == 200
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers, gateway="own-only")
+    assert response.status_code == 200
 
 
 def test_a_caller_may_refuse_to_pay(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
     headers = ours(customer) | {"cf-aig-no-wholesale": "true"}
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
-    assert code(answer) == (400, 2905)
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
+    assert code(response) == (400, 2905)
     assert requests(farebox) == before
     assert customer.balance.posted == FIVE
 
 
 def test_a_provider_without_an_operators_key_says_what_to_do(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
-    answer = call(customer, "perplexity-ai/chat/completions", CHAT | {"model": "sonar"}, ours(customer))
-    assert code(answer) == (400, 2905)
-    assert "farebox provider set perplexity-ai" in answer.json()["message"]
+    response = call(customer, "perplexity-ai/chat/completions", CHAT | {"model": "sonar"}, ours(customer))
+    assert code(response) == (400, 2905)
+    assert "farebox provider set perplexity-ai" in response.json()["message"]
     assert requests(farebox) == before
 
 
@@ -378,9 +380,9 @@ def test_a_path_that_cannot_be_metered_is_not_called_on_the_operators_key(
     farebox: Farebox, customer: Customer, path: str
 ) -> None:
     before = requests(farebox)
-    answer = call(customer, path, CHAT, ours(customer))
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["internalCode"] == 2903
+    response = call(customer, path, CHAT, ours(customer))
+    assert response.status_code == 400, response.text
+    assert response.json()["internalCode"] == 2903
     assert requests(farebox) == before
     assert customer.balance.posted == FIVE
 
@@ -406,13 +408,15 @@ def test_what_would_hide_the_usage_does_not_reach_the_provider_on_the_operators_
     farebox: Farebox, customer: Customer, query: str, headers: dict[str, str]
 ) -> None:
     body = {"contents": [{"parts": [{"text": "Hello there"}]}]}
-    answer = call(customer, f"{GENERATE}?{query}&trace=1", body, ours(customer) | headers)
-    assert answer.status_code == 200, answer.text
+    response = call(customer, f"{GENERATE}?{query}&trace=1", body, ours(customer) | headers)
+    assert response.status_code == 200, response.text
     seen = last_seen(farebox)
     assert seen["query"] == "trace=1"
     assert headers.keys().isdisjoint(seen["headers"])
-    answer = call(customer, f"{GENERATE}?{query}&trace=1", body, ours(customer) | {"x-goog-api-key": OWN_KEY} | headers)
-    assert answer.status_code == 200, answer.text
+    response = call(
+        customer, f"{GENERATE}?{query}&trace=1", body, ours(customer) | {"x-goog-api-key": OWN_KEY} | headers
+    )
+    assert response.status_code == 200, response.text
     seen = last_seen(farebox)
     assert seen["query"] == f"{query}&trace=1"
     assert headers.items() <= seen["headers"].items()
@@ -437,8 +441,8 @@ def test_what_no_usage_tells_is_not_bought_on_the_operators_key(
     before = requests(farebox)
     assert code(call(customer, f"{provider}/chat/completions", CHAT | fields, ours(customer))) == (400, 2903)
     assert requests(farebox) == before
-    answer = call(customer, f"{provider}/chat/completions", CHAT | fields, ours(customer) | bearer(OWN_KEY))
-    assert answer.status_code == 200, answer.text
+    response = call(customer, f"{provider}/chat/completions", CHAT | fields, ours(customer) | bearer(OWN_KEY))
+    assert response.status_code == 200, response.text
     assert customer.balance.posted == FIVE
 
 
@@ -470,9 +474,9 @@ def test_searches_that_the_models_price_does_not_cover_are_not_bought_on_the_ope
 ) -> None:
     set_price(farebox, path.split("/")[0], "demo-1")
     before = requests(farebox)
-    answer = call(customer, path, body, ours(customer))
-    assert answer.status_code == 400, answer.text
-    assert "perator's key" in answer.text
+    response = call(customer, path, body, ours(customer))
+    assert response.status_code == 400, response.text
+    assert "perator's key" in response.text
     assert requests(farebox) == before
     assert customer.balance == Balance(FIVE, 0)
 
@@ -484,24 +488,24 @@ def test_a_model_without_a_price_is_refused_before_the_call(farebox: Farebox, cu
         ("compat/chat/completions", "openai/model-of-tomorrow"),
         ("demo/chat/completions", "demo-2"),
     ):
-        answer = call(customer, path, CHAT | {"model": model}, ours(customer))
-        assert code(answer) == (400, 2904)
-        assert "farebox price set" in answer.json()["message"]
-        row = log_row(customer, answer.headers["cf-aig-log-id"])
+        response = call(customer, path, CHAT | {"model": model}, ours(customer))
+        assert code(response) == (400, 2904)
+        assert "farebox price set" in response.json()["message"]
+        row = log_row(customer, response.headers["cf-aig-log-id"])
         assert (row["status_code"], row["cost"], row["farebox"]["outcome"]) == (400, 0, "refused")
     assert requests(farebox) == before
     assert customer.balance.posted == FIVE
 
     set_price(farebox, "openai", "model-of-tomorrow")
-    answer = call(customer, "openai/chat/completions", CHAT | {"model": "model-of-tomorrow"}, ours(customer))
-    usage = answer.json()["usage"]
+    response = call(customer, "openai/chat/completions", CHAT | {"model": "model-of-tomorrow"}, ours(customer))
+    usage = response.json()["usage"]
     assert FIVE - customer.balance.posted == price_of(usage["prompt_tokens"], usage["completion_tokens"])
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "nobody/gpt-4o-mini", "", "/"])
 def test_a_model_that_names_no_provider_is_refused_on_compat(customer: Customer, model: str) -> None:
-    answer = call(customer, "compat/chat/completions", CHAT | {"model": model}, ours(customer))
-    assert code(answer) == (400, 2901)
+    response = call(customer, "compat/chat/completions", CHAT | {"model": model}, ours(customer))
+    assert code(response) == (400, 2901)
 
 
 def test_unknown_providers_and_paths(customer: Customer) -> None:
@@ -520,12 +524,12 @@ def test_tokens_that_may_not_call_are_answered_alike(farebox: Farebox, customer:
     expired = farebox.create_token(customer.account_id, Permission.RUN, expires_at=at - 1)
     messages = set()
     for token in (stranger.token, reader, expired, f"{TOKEN_PREFIX}{'x' * 43}", "not-a-token", ""):
-        answer = call(customer, "demo/chat/completions", CHAT, {"cf-aig-authorization": f"Bearer {token}".strip()})
-        assert code(answer) == (401, 2009), token
-        messages.add(answer.json()["message"])
-    answer = call(customer, "demo/chat/completions", CHAT)
-    assert code(answer) == (401, 2009)
-    assert messages == {answer.json()["message"]}, "an answer that tells why would help to guess"
+        response = call(customer, "demo/chat/completions", CHAT, {"cf-aig-authorization": f"Bearer {token}".strip()})
+        assert code(response) == (401, 2009), token
+        messages.add(response.json()["message"])
+    response = call(customer, "demo/chat/completions", CHAT)
+    assert code(response) == (401, 2009)
+    assert messages == {response.json()["message"]}, "an answer that tells why would help to guess"
     assert requests(farebox) == before
     runner = farebox.create_token(customer.account_id, Permission.RUN)
     assert call(customer, "demo/chat/completions", CHAT, bearer(runner)).status_code == 200
@@ -592,8 +596,8 @@ def test_a_token_expires_for_the_requests_of_a_connection_too(farebox: Farebox, 
 
 def test_a_gateway_that_does_not_exist(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
-    answer = call(customer, "demo/chat/completions", CHAT, ours(customer), gateway="nowhere")
-    assert code(answer) == (400, 2001)
+    response = call(customer, "demo/chat/completions", CHAT, ours(customer), gateway="nowhere")
+    assert code(response) == (400, 2001)
     assert requests(farebox) == before
     rest = httpx.post(
         f"{customer.api_url}/ai/v1/chat/completions",
@@ -622,22 +626,22 @@ def test_the_gateway_default_comes_into_being_at_its_first_call(farebox: Farebox
 
 def test_a_rest_call_goes_through_the_gateway_it_names(customer: Customer) -> None:
     set_gateway(customer, "named")
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.api_url}/ai/v1/chat/completions",
         json=CHAT | {"model": "demo/demo-1"},
         headers=customer.headers | {"cf-aig-gateway-id": "named"},
     )
-    assert answer.status_code == 200
-    assert [row["id"] for row in log_rows(customer, "named")] == [answer.headers["cf-aig-log-id"]]
-    assert customer.receipt(answer.headers["cf-aig-log-id"])["gateway_id"] == "named"
+    assert response.status_code == 200
+    assert [row["id"] for row in log_rows(customer, "named")] == [response.headers["cf-aig-log-id"]]
+    assert customer.receipt(response.headers["cf-aig-log-id"])["gateway_id"] == "named"
 
 
 def test_on_the_rest_paths_every_key_is_a_token(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.api_url}/ai/v1/chat/completions", json=CHAT | {"model": "demo/demo-1"}, headers=bearer(OWN_KEY)
     )
-    assert code(answer) == (401, 2009)
+    assert code(response) == (401, 2009)
     assert requests(farebox) == before
 
 

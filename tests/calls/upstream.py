@@ -27,17 +27,17 @@ class Upstream:
     """Answers every request with `answer`."""
 
     url: str = ""
-    answer: Any = field(default_factory=dict)
+    response: Any = field(default_factory=dict)
     """Bytes as they are, anything else as JSON."""
     content_type: str = ""
-    """Left empty: events or JSON, as the answer begins."""
+    """Left empty: events or JSON, as the response begins."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Further headers of the answer."""
+    """Further headers of the response."""
     sent: list[Sent] = field(default_factory=list)
 
-    def says(self, answer: bytes, content_type: str = "") -> None:
+    def says(self, response: bytes, content_type: str = "") -> None:
         """What is answered from now on."""
-        self.answer, self.content_type = answer, content_type
+        self.response, self.content_type = response, content_type
 
     @property
     def asked(self) -> list[Any]:
@@ -57,16 +57,16 @@ def serving() -> Iterator[Upstream]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             told.sent.append(Sent(self.path, headers, body, self.command))
-            answer = told.answer if isinstance(told.answer, bytes) else json.dumps(told.answer).encode()
-            events = answer.startswith((b"data:", b"event:"))
+            response = told.response if isinstance(told.response, bytes) else json.dumps(told.response).encode()
+            events = response.startswith((b"data:", b"event:"))
             content_type = told.content_type or ("text/event-stream" if events else "application/json")
             self.send_response(200)
             for name, value in {"content-type": content_type, **told.headers}.items():
                 self.send_header(name, value)
-            self.send_header("content-length", str(len(answer)))
+            self.send_header("content-length", str(len(response)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
         do_GET = do_HEAD = do_POST
 

@@ -16,7 +16,7 @@ COMPAT = "compat/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
-class WireAnswer:
+class WireResponse:
     """What came back on one connection."""
 
     status: int
@@ -69,7 +69,7 @@ class Wire:
         await self._writer.drain()
 
     async def head(self) -> None:
-        """Wait for the head of the answer."""
+        """Wait for the head of the response."""
         text = (await self._reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = text.strip().split("\r\n")
         self.status = int(first.split()[1])
@@ -82,7 +82,7 @@ class Wire:
             assert chunk, f"the answer ended before {marker!r}: {self._raw!r}"
             self._raw += chunk
 
-    async def answer(self) -> WireAnswer:
+    async def response(self) -> WireResponse:
         """All of it, as far as it comes. Raises ConnectionError or IncompleteReadError where no head came."""
         try:
             if not self.status:
@@ -93,7 +93,7 @@ class Wire:
         finally:
             self.close()
         body, whole = self._unframed()
-        return WireAnswer(self.status, self.headers, body, whole)
+        return WireResponse(self.status, self.headers, body, whole)
 
     def hang_up(self) -> None:
         """Go away as a process does that is killed: the connection is reset."""
@@ -131,7 +131,7 @@ def chat_body(text: str = "Hello there", **fields: Any) -> bytes:
 
 
 async def start(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str = "", **headers: str) -> Wire:
-    """Send a request and do not wait for its answer. `demo` are directives for the provider; in `headers` an
+    """Send a request and do not wait for its response. `demo` are directives for the provider; in `headers` an
     underscore is a dash."""
     wire = await Wire.open(customer.farebox.url)
     named = {"content-type": "application/json", **customer.headers, **({"x-demo": demo} if demo else {})}
@@ -140,17 +140,17 @@ async def start(customer: Customer, body: bytes, path: str = COMPAT, *, demo: st
     return wire
 
 
-async def post(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str = "", **headers: str) -> WireAnswer:
-    """Send a request and take its answer."""
+async def post(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str = "", **headers: str) -> WireResponse:
+    """Send a request and take its response."""
     wire = await start(customer, body, path, demo=demo, **headers)
-    return await wire.answer()
+    return await wire.response()
 
 
-def usage_of(answer: WireAnswer) -> dict[str, int] | None:
-    """What a complete answer says it used; None where it is not complete. A stream is complete with its `[DONE]`:
+def usage_of(response: WireResponse) -> dict[str, int] | None:
+    """What a complete response says it used; None where it is not complete. A stream is complete with its `[DONE]`:
     that is all that its reader waits for."""
-    stream = answer.headers["content-type"].startswith("text/event-stream")
-    if not (answer.body.endswith(b"data: [DONE]\n\n") if stream else answer.whole):
+    stream = response.headers["content-type"].startswith("text/event-stream")
+    if not (response.body.endswith(b"data: [DONE]\n\n") if stream else response.whole):
         return None
-    usage: dict[str, int] = (answer.events[-2] if stream else answer.json())["usage"]
+    usage: dict[str, int] = (response.events[-2] if stream else response.json())["usage"]
     return usage

@@ -67,9 +67,9 @@ def rich_installation(folder: Path) -> Rich:
     """Calls through a real server; then purchases, refunds, a dispute, an auto top-up, an open hold and an alarm."""
     with running_farebox(folder, secret_key=SECRET_KEY) as farebox:
         customer = farebox.funded("5")
-        answers = [customer.chat(f"Call number {number} — übermäßig \U0001f695") for number in range(6)]
-        answers.append(customer.chat("A stream", stream=True))
-        log_ids = tuple(answer.headers["cf-aig-log-id"] for answer in answers)
+        responses = [customer.chat(f"Call number {number} — übermäßig \U0001f695") for number in range(6)]
+        responses.append(customer.chat("A stream", stream=True))
+        log_ids = tuple(response.headers["cf-aig-log-id"] for response in responses)
         told = ask(farebox.url, customer.account_id, customer.token, log_ids)
         token = customer.token
     asyncio.run(_shop(folder))
@@ -98,9 +98,9 @@ def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> Told
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
 
         def get(path: str) -> Any:
-            answer = http.get(path)
-            assert answer.status_code == 200, (path, answer.text)
-            return answer.json()["result"]
+            response = http.get(path)
+            assert response.status_code == 200, (path, response.text)
+            return response.json()["result"]
 
         api = f"/client/v4/accounts/{account_id}"
         logs = get(f"{api}/ai-gateway/gateways/default/logs")

@@ -95,8 +95,8 @@ def test_the_target_serves_what_the_source_did(rich: Rich, postgres: PostgresSer
     with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
         assert ask(served.url, rich.account_id, rich.token, rich.log_ids) == rich.told
         spent = served.balance(rich.account_id).posted
-        answer = Customer(served, rich.account_id, rich.token).chat("A call at the new address")
-        assert answer.status_code == 200, answer.text
+        response = Customer(served, rich.account_id, rich.token).chat("A call at the new address")
+        assert response.status_code == 200, response.text
         assert served.balance(rich.account_id).posted < spent
     ended = farebox(rich.folder, "check", FAREBOX_DATABASE_URL=postgres_url)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -213,10 +213,14 @@ def _killed(rich: Rich, target: str, when: Callable[[], bool]) -> bool:
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while process.poll() is None and not when():
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)  # it does not get on while we look, however long that takes
+        if when():
+            break
+        process.send_signal(signal.SIGCONT)
         assert time.monotonic() < deadline, "it never came so far"
         time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     output, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors.decode()
     assert not output

@@ -1,4 +1,4 @@
-"""What directives do to an answer, seen from plain HTTP."""
+"""What directives do to a response, seen from plain HTTP."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -45,32 +45,32 @@ async def test_the_script_overrules_the_header_and_the_header_the_text(
     assert queued.json() == {"queued": 2}
     lengths = []
     for headers in ({"x-demo": "tokens=5"}, {"x-demo": "tokens=5"}, {}):
-        answer = await http.post(CHAT, json=asking("hi demo: tokens=50"), headers=headers)
-        lengths.append(answer.json()["usage"]["completion_tokens"])
+        response = await http.post(CHAT, json=asking("hi demo: tokens=50"), headers=headers)
+        lengths.append(response.json()["usage"]["completion_tokens"])
     assert lengths == [3, 5, 50]
     assert (await http.post("/_demo/script", json={"answers": [{"directives": "x=1"}]})).status_code == 400
 
 
 async def test_a_misspelt_directive_is_refused(http: httpx2.AsyncClient) -> None:
-    answer = await told(http, "tokns=5")
-    assert answer.status_code == 400
-    assert "tokns" in answer.json()["error"]["message"]
+    response = await told(http, "tokns=5")
+    assert response.status_code == 400
+    assert "tokns" in response.json()["error"]["message"]
 
 
 async def test_length_and_size(http: httpx2.AsyncClient) -> None:
-    answer = (await told(http, "tokens=200")).json()
-    assert answer["usage"]["completion_tokens"] == len(answer["choices"][0]["message"]["content"].split()) == 200
-    answer = (await told(http, "tokens=200", max_tokens=150)).json()
-    assert answer["usage"]["completion_tokens"] == 150
-    answer = (await told(http, "tokens=7 big=100000")).json()
-    text = answer["choices"][0]["message"]["content"]
+    response = (await told(http, "tokens=200")).json()
+    assert response["usage"]["completion_tokens"] == len(response["choices"][0]["message"]["content"].split()) == 200
+    response = (await told(http, "tokens=200", max_tokens=150)).json()
+    assert response["usage"]["completion_tokens"] == 150
+    response = (await told(http, "tokens=7 big=100000")).json()
+    text = response["choices"][0]["message"]["content"]
     assert len(text) == 100_000
-    assert answer["usage"]["completion_tokens"] == len(text.split()) == 7
+    assert response["usage"]["completion_tokens"] == len(text.split()) == 7
 
 
 async def test_details_are_parts_of_the_usage(http: httpx2.AsyncClient) -> None:
-    answer = (await told(http, "tokens=10 cached=1 cache_write=5 reasoning=4", text="a b c")).json()
-    usage = answer["usage"]
+    response = (await told(http, "tokens=10 cached=1 cache_write=5 reasoning=4", text="a b c")).json()
+    usage = response["usage"]
     assert usage["prompt_tokens"] == 3
     assert usage["prompt_tokens_details"] == {"cached_tokens": 1, "cache_write_tokens": 2, "audio_tokens": 0}
     assert usage["completion_tokens"] == 14
@@ -84,24 +84,24 @@ async def test_details_are_parts_of_the_usage(http: httpx2.AsyncClient) -> None:
     [("none", None), ("negative", -2), ("absurd", 10**15 + 1), ("string", "1"), ("float", 1.5)],
 )
 async def test_false_usage(http: httpx2.AsyncClient, lie: str, expected: object) -> None:
-    answer = (await told(http, f"usage={lie} tokens=1")).json()
-    assert answer.get("usage", {}).get("completion_tokens") == expected
+    response = (await told(http, f"usage={lie} tokens=1")).json()
+    assert response.get("usage", {}).get("completion_tokens") == expected
     body = (await told(http, f"usage={lie} tokens=1", stream=True, stream_options={"include_usage": True})).text
     usages = [json.loads(data).get("usage") for data in streamed(body)[:-1]]
     assert [usage["completion_tokens"] for usage in usages if usage] == ([expected] if lie != "none" else [])
 
 
 async def test_a_stream_without_usage(http: httpx2.AsyncClient) -> None:
-    answer = await told(http, "nousage_stream=1", stream=True, stream_options={"include_usage": True})
-    assert '"usage":{' not in answer.text
-    assert answer.text.endswith("data: [DONE]\n\n")
+    response = await told(http, "nousage_stream=1", stream=True, stream_options={"include_usage": True})
+    assert '"usage":{' not in response.text
+    assert response.text.endswith("data: [DONE]\n\n")
     for path, body in (
         ("/v1/messages", asking("hi", stream=True)),
         ("/v1/models/m:streamGenerateContent?alt=sse", {"contents": []}),
     ):
-        answer = await http.post(path, json=body, headers={"x-demo": "nousage_stream=1"})
-        assert answer.status_code == 200
-        assert "usage" not in answer.text
+        response = await http.post(path, json=body, headers={"x-demo": "nousage_stream=1"})
+        assert response.status_code == 200
+        assert "usage" not in response.text
 
 
 async def test_delay_and_gap(http: httpx2.AsyncClient) -> None:
@@ -115,18 +115,18 @@ async def test_delay_and_gap(http: httpx2.AsyncClient) -> None:
 
 
 async def received(http: httpx2.AsyncClient, directives: str, **fields: Any) -> tuple[bytes, bool]:
-    """What arrived of the answer, and whether it broke off."""
+    """What arrived of the response, and whether it broke off."""
     arrived = b""
     try:
-        async with http.stream("POST", CHAT, json=asking(**fields), headers={"x-demo": directives}) as answer:
-            async for chunk in answer.aiter_raw():
+        async with http.stream("POST", CHAT, json=asking(**fields), headers={"x-demo": directives}) as response:
+            async for chunk in response.aiter_raw():
                 arrived += chunk
     except httpx2.RemoteProtocolError:
         return arrived, True
     return arrived, False
 
 
-async def test_a_cut_breaks_the_answer_off(demo: RunningProvider, http: httpx2.AsyncClient) -> None:
+async def test_a_cut_breaks_the_response_off(demo: RunningProvider, http: httpx2.AsyncClient) -> None:
     arrived, broken = await received(http, "cut=5", stream=True)
     assert broken
     assert len(streamed(arrived.decode())) == 5
@@ -143,17 +143,17 @@ async def test_a_cut_breaks_the_answer_off(demo: RunningProvider, http: httpx2.A
 
 
 async def test_garbage(http: httpx2.AsyncClient) -> None:
-    answer = await told(http, "garbage=1")
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.content == GARBAGE
-    answer = await told(http, "garbage=1", stream=True)
-    assert GARBAGE in answer.content
-    assert answer.content.endswith(b"data: [DONE]\n\n")
+    response = await told(http, "garbage=1")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    assert response.content == GARBAGE
+    response = await told(http, "garbage=1", stream=True)
+    assert GARBAGE in response.content
+    assert response.content.endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_failure_inside_a_success(http: httpx2.AsyncClient) -> None:
-    answer = await told(http, "error_event=1")
-    assert (answer.status_code, answer.json()["error"]["type"]) == (200, "server_error")
+    response = await told(http, "error_event=1")
+    assert (response.status_code, response.json()["error"]["type"]) == (200, "server_error")
     events = streamed((await told(http, "error_event=1", stream=True)).text)
     assert len(events) == 4
     assert "error" in json.loads(events[-1])
@@ -163,8 +163,8 @@ async def test_a_failure_inside_a_success(http: httpx2.AsyncClient) -> None:
 async def test_a_trickle_changes_nothing_but_the_pace(http: httpx2.AsyncClient, stream: bool) -> None:
     async with http.stream(
         "POST", CHAT, json=asking(stream=stream), headers={"x-demo": "trickle=1 tokens=3"}
-    ) as answer:
-        chunks = [chunk async for chunk in answer.aiter_raw()]
+    ) as response:
+        chunks = [chunk async for chunk in response.aiter_raw()]
     plain = await told(http, "tokens=3", stream=stream)
     assert len(b"".join(chunks)) == len(plain.content)
     if stream:

@@ -26,15 +26,15 @@ def words(text: str | None) -> int:
 
 
 async def test_generate_reports_the_words_read_and_said(client: AsyncClient) -> None:
-    answer = await client.models.generate_content(
+    response = await client.models.generate_content(
         model="gemini-x", contents=QUESTION, config=types.GenerateContentConfig(system_instruction="Be brief.")
     )
-    assert answer.text is not None
-    assert QUESTION in answer.text
-    usage = answer.usage_metadata
+    assert response.text is not None
+    assert QUESTION in response.text
+    usage = response.usage_metadata
     assert usage is not None
-    assert (usage.prompt_token_count, usage.candidates_token_count) == (2 + 6, words(answer.text))
-    assert usage.total_token_count == 8 + words(answer.text)
+    assert (usage.prompt_token_count, usage.candidates_token_count) == (2 + 6, words(response.text))
+    assert usage.total_token_count == 8 + words(response.text)
 
     short = await client.models.generate_content(
         model="gemini-x",
@@ -64,8 +64,8 @@ async def test_stream(client: AsyncClient) -> None:
 
 async def test_stream_as_an_array(demo: RunningProvider, http: httpx2.AsyncClient) -> None:
     body = {"contents": [{"parts": [{"text": QUESTION}]}]}
-    answer = await http.post("/v1beta/models/gemini-x:streamGenerateContent", json=body)
-    chunks = answer.json()
+    response = await http.post("/v1beta/models/gemini-x:streamGenerateContent", json=body)
+    chunks = response.json()
     text = "".join(chunk["candidates"][0]["content"]["parts"][0]["text"] for chunk in chunks)
     assert chunks[-1]["candidates"][0]["finishReason"] == "STOP"
     assert chunks[-1]["usageMetadata"]["candidatesTokenCount"] == words(text) == demo.app.journal.stats.tokens_out
@@ -80,11 +80,11 @@ async def test_a_tool_that_is_required(client: AsyncClient) -> None:
         tools=[types.Tool(function_declarations=[function])],
         tool_config=types.ToolConfig(function_calling_config=calling),
     )
-    answer = await client.models.generate_content(model="gemini-x", contents=QUESTION, config=config)
-    assert answer.function_calls is not None
-    assert answer.function_calls[0].args == {"city": "demo"}
-    assert answer.usage_metadata is not None
-    assert answer.usage_metadata.candidates_token_count == 2
+    response = await client.models.generate_content(model="gemini-x", contents=QUESTION, config=config)
+    assert response.function_calls is not None
+    assert response.function_calls[0].args == {"city": "demo"}
+    assert response.usage_metadata is not None
+    assert response.usage_metadata.candidates_token_count == 2
 
 
 async def test_counting_models_and_errors(demo: RunningProvider, client: AsyncClient) -> None:

@@ -37,30 +37,30 @@ def words(text: str | None) -> int:
 
 
 async def test_chat_reports_the_words_it_read_and_said(client: AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(
+    response = await client.chat.completions.create(
         model="gpt-4o-mini",
         messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
     )
-    text = answer.choices[0].message.content
+    text = response.choices[0].message.content
     assert text is not None
     assert QUESTION in text
-    assert answer.model == "gpt-4o-mini"
-    assert answer.choices[0].finish_reason == "stop"
-    assert answer.usage is not None
-    assert answer.usage.prompt_tokens == 2 + 6
-    assert answer.usage.completion_tokens == words(text)
+    assert response.model == "gpt-4o-mini"
+    assert response.choices[0].finish_reason == "stop"
+    assert response.usage is not None
+    assert response.usage.prompt_tokens == 2 + 6
+    assert response.usage.completion_tokens == words(text)
     assert 12 <= words(text) <= 40
-    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert response.usage.total_tokens == response.usage.prompt_tokens + response.usage.completion_tokens
 
 
 async def test_chat_stops_at_max_tokens_in_every_choice(client: AsyncOpenAI) -> None:
-    answer = await client.chat.completions.create(
+    response = await client.chat.completions.create(
         model="demo-1", messages=[{"role": "user", "content": QUESTION}], max_completion_tokens=5, n=3
     )
-    assert [words(choice.message.content) for choice in answer.choices] == [5, 5, 5]
-    assert {choice.finish_reason for choice in answer.choices} == {"length"}
-    assert answer.usage is not None
-    assert answer.usage.completion_tokens == 15
+    assert [words(choice.message.content) for choice in response.choices] == [5, 5, 5]
+    assert {choice.finish_reason for choice in response.choices} == {"length"}
+    assert response.usage is not None
+    assert response.usage.completion_tokens == 15
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -90,19 +90,19 @@ async def test_chat_streams_and_reports_usage_only_if_asked(client: AsyncOpenAI,
 
 async def test_chat_calls_a_tool_that_is_required(client: AsyncOpenAI) -> None:
     messages: Any = [{"role": "user", "content": QUESTION}]
-    answer = await client.chat.completions.create(
+    response = await client.chat.completions.create(
         model="demo-1", messages=messages, tools=[TOOL], tool_choice="required"
     )
-    choice = answer.choices[0]
+    choice = response.choices[0]
     assert choice.finish_reason == "tool_calls"
     assert choice.message.tool_calls is not None
     call = choice.message.tool_calls[0]
     assert call.type == "function"
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments) == {"city": "demo", "days": 1}
-    assert answer.usage is not None
+    assert response.usage is not None
     # of the tool: its name (1), its description (4), and the names in `required` (2)
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (6 + 7, 2)
+    assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (6 + 7, 2)
 
     async with client.chat.completions.stream(
         model="demo-1", messages=messages, tools=[TOOL], tool_choice="required"
@@ -115,11 +115,11 @@ async def test_chat_calls_a_tool_that_is_required(client: AsyncOpenAI) -> None:
 
 
 async def test_responses(client: AsyncOpenAI) -> None:
-    answer = await client.responses.create(model="demo-1", instructions="Be brief.", input=QUESTION)
-    assert QUESTION in answer.output_text
-    assert answer.status == "completed"
-    assert answer.usage is not None
-    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (2 + 6, words(answer.output_text))
+    response = await client.responses.create(model="demo-1", instructions="Be brief.", input=QUESTION)
+    assert QUESTION in response.output_text
+    assert response.status == "completed"
+    assert response.usage is not None
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (2 + 6, words(response.output_text))
 
     short = await client.responses.create(
         model="demo-1", input=[{"role": "user", "content": QUESTION}], max_output_tokens=4
@@ -211,10 +211,10 @@ async def test_errors_are_the_clients_own(demo: RunningProvider, client: AsyncOp
 
 async def test_the_client_retries_by_retry_after(demo: RunningProvider, client: AsyncOpenAI) -> None:
     demo.app.script(["status=503"])
-    answer = await client.with_options(max_retries=1).chat.completions.create(
+    response = await client.with_options(max_retries=1).chat.completions.create(
         model="demo-1", messages=[{"role": "user", "content": QUESTION}]
     )
-    assert answer.usage is not None
+    assert response.usage is not None
     assert [entry["status"] for entry in demo.app.journal.last()] == [503, 200]
 
 

@@ -60,19 +60,19 @@ def buyer(farebox: Farebox) -> Buyer:
     return Buyer(farebox)
 
 
-def error_of(answer: httpx.Response) -> tuple[int, int]:
-    return answer.status_code, answer.json()["errors"][0]["code"]
+def error_of(response: httpx.Response) -> tuple[int, int]:
+    return response.status_code, response.json()["errors"][0]["code"]
 
 
 def test_a_link_shows_the_invoice_without_credentials(buyer: Buyer) -> None:
-    answer = httpx.get(buyer.link)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/pdf"
-    assert answer.headers["content-disposition"] == f'inline; filename="{buyer.number}.pdf"'
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert f"Invoice number {buyer.number}" in read_back(answer.content).words
+    response = httpx.get(buyer.link)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/pdf"
+    assert response.headers["content-disposition"] == f'inline; filename="{buyer.number}.pdf"'
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert f"Invoice number {buyer.number}" in read_back(response.content).words
 
 
 def test_a_link_is_valid_for_a_week(buyer: Buyer) -> None:
@@ -163,7 +163,7 @@ def test_the_statement_as_pdf_and_as_json(buyer: Buyer) -> None:
         (buyer.farebox.run(link()), {}),
         (f"{buyer.api_url}/farebox/documents/statement-{month}.pdf", buyer.headers),
     ):
-        answer = httpx.get(url, headers=headers)
-        assert answer.status_code == 200, answer.text
-        assert "Usage statement" in read_back(answer.content).words
+        response = httpx.get(url, headers=headers)
+        assert response.status_code == 200, response.text
+        assert "Usage statement" in read_back(response.content).words
     assert httpx.get(f"{buyer.api_url}/farebox/statements/2099-01", headers=buyer.headers).status_code == 404

@@ -26,7 +26,7 @@ from farebox.storage.postgres.connecting import connect
 from farebox.storage.sql import rows
 from farebox.vault import Vault
 from tests.calls.kit import price_of
-from tests.calls.wire import Wire, WireAnswer, chat_body
+from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.support import free_port
 
 ACCOUNTS = 3
@@ -129,14 +129,14 @@ async def until_async(true: Callable[[], object], what: str, seconds: float = 20
         await asyncio.sleep(0.01)
 
 
-async def call(house: House, *, demo: str = "tokens=5", words: int = 5, stream: bool = False) -> WireAnswer:
+async def call(house: House, *, demo: str = "tokens=5", words: int = 5, stream: bool = False) -> WireResponse:
     """One call of the first customer."""
     wire = await begin(house, house.customers[0], demo=demo, words=words, stream=stream)
-    return await wire.answer()
+    return await wire.response()
 
 
 async def begin(house: House, customer: tuple[str, str], *, demo: str, words: int, stream: bool) -> Wire:
-    """Send a call; its answer is read by the test."""
+    """Send a call; its response is read by the test."""
     account, token = customer
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     body = chat_body(" ".join(["word"] * words), max_tokens=200, **more)
@@ -153,11 +153,11 @@ class Load:
     house: House
     chance: random.Random
     complete: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Log id of each complete answer → its account, and what it must cost."""
+    """Log id of each complete response → its account, and what it must cost."""
     refused: set[str] = field(default_factory=set)
     """Log ids of calls that were answered 503."""
     unclear: int = 0
-    """Answers that broke off, or did not come."""
+    """Responses that broke off, or did not come."""
     statuses: Counter[int] = field(default_factory=Counter)
     longest_refusal: float = 0.0
     """Seconds that the slowest 503 took."""
@@ -177,27 +177,27 @@ class Load:
             began = time.monotonic()
             try:
                 wire = await begin(self.house, customer, demo=demo, words=chance.randrange(1, 30), stream=stream)
-                answer = await asyncio.wait_for(wire.answer(), 30)
+                response = await asyncio.wait_for(wire.response(), 30)
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
                 self.unclear += 1
                 await asyncio.sleep(0.03)
             else:
-                self.note(customer[0], answer, time.monotonic() - began)
-                await asyncio.sleep(0.03 if answer.status == 503 else 0)
+                self.note(customer[0], response, time.monotonic() - began)
+                await asyncio.sleep(0.03 if response.status == 503 else 0)
 
-    def note(self, account: str, answer: WireAnswer, seconds: float = 0.0) -> None:
-        self.statuses[answer.status] += 1
-        log_id = answer.headers.get("cf-aig-log-id")
-        if answer.status == 503:
-            assert "retry-after" in answer.headers
-            assert answer.code == 2913, answer.body
+    def note(self, account: str, response: WireResponse, seconds: float = 0.0) -> None:
+        self.statuses[response.status] += 1
+        log_id = response.headers.get("cf-aig-log-id")
+        if response.status == 503:
+            assert "retry-after" in response.headers
+            assert response.code == 2913, response.body
             self.longest_refusal = max(self.longest_refusal, seconds)
             if log_id:
                 self.refused.add(log_id)
             return
         assert log_id is not None
         assert log_id not in self.complete
-        usage = _usage(answer)
+        usage = _usage(response)
         if usage is None:
             self.unclear += 1
         else:
@@ -209,14 +209,14 @@ class Load:
         await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers", 40)
 
 
-def _usage(answer: WireAnswer) -> dict[str, int] | None:
-    """What a complete answer says it used; None where it is not complete."""
-    if answer.status != 200:
+def _usage(response: WireResponse) -> dict[str, int] | None:
+    """What a complete response says it used; None where it is not complete."""
+    if response.status != 200:
         return None
-    stream = answer.headers["content-type"].startswith("text/event-stream")
-    if not (answer.body.endswith(b"data: [DONE]\n\n") if stream else answer.whole):
+    stream = response.headers["content-type"].startswith("text/event-stream")
+    if not (response.body.endswith(b"data: [DONE]\n\n") if stream else response.whole):
         return None
-    usage: dict[str, int] = (answer.events[-2] if stream else answer.json())["usage"]
+    usage: dict[str, int] = (response.events[-2] if stream else response.json())["usage"]
     return usage
 
 

@@ -89,7 +89,7 @@ async def test_while_postgres_is_away_calls_are_refused_at_once_and_streams_end(
         assert refused.headers["retry-after"] == "2"
         await _own_key_refused(house)
         await _control_plane_refused(house)
-        whole = await wire.answer()
+        whole = await wire.response()
         assert whole.body.endswith(b"data: [DONE]\n\n"), "its charge is journaled: nothing keeps its end back"
         assert house.journal
         await asyncio.to_thread(postgres.start)
@@ -104,24 +104,24 @@ async def test_while_postgres_is_away_calls_are_refused_at_once_and_streams_end(
 async def _own_key_refused(house: House) -> None:
     account, token = house.customers[0]
     async with httpx.AsyncClient() as client:
-        answer = await client.post(
+        response = await client.post(
             f"{house.url}/v1/{account}/default/demo/chat/completions",
             json={"model": "demo-1", "messages": [{"role": "user", "content": "x"}]},
             headers={"authorization": "Bearer own", "cf-aig-authorization": f"Bearer {token}"},
         )
-    assert answer.status_code == 503
-    assert "retry-after" in answer.headers
+    assert response.status_code == 503
+    assert "retry-after" in response.headers
 
 
 async def _control_plane_refused(house: House) -> None:
     account, token = house.customers[0]
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
-        answer = await client.get(f"{house.url}/client/v4/accounts/{account}/ai-gateway/gateways", timeout=2)
+        response = await client.get(f"{house.url}/client/v4/accounts/{account}/ai-gateway/gateways", timeout=2)
         ready = await client.get(f"{house.url}/readyz", timeout=2)
         alive = await client.get(f"{house.url}/healthz", timeout=2)
-    assert (answer.status_code, answer.json()["success"]) == (503, False)
-    assert answer.json()["errors"][0]["code"] == 2913
-    assert "retry-after" in answer.headers
+    assert (response.status_code, response.json()["success"]) == (503, False)
+    assert response.json()["errors"][0]["code"] == 2913
+    assert "retry-after" in response.headers
     assert (ready.status_code, alive.status_code) == (503, 200)
 
 
@@ -138,7 +138,7 @@ async def test_a_gateway_killed_with_a_full_journal_posts_it_at_its_next_start(
         await wire.until(b"data: ")
         postgres.kill()
         for wire, (account, _) in zip(wires, house.customers, strict=True):
-            load.note(account, await wire.answer())
+            load.note(account, await wire.response())
         assert len(load.complete) == len(wires)
         gateway.send_signal(signal.SIGKILL)
         gateway.wait()

@@ -36,16 +36,16 @@ async def test_a_stream_ends_when_the_database_is_full_and_is_charged_when_there
         await wire.head()
         await wire.until(b"data: ")
         allow_pages(farebox, 1)
-        answer = await wire.answer()
-        assert answer.events[-1] == "[DONE]"
+        response = await wire.response()
+        assert response.events[-1] == "[DONE]"
         journals = list((tmp_path / "journal").glob("*.jsonl"))
         assert len(journals) == 1
         assert customer.balance.held > 0
         allow_pages(farebox, MOST_PAGES)
         until(lambda: not list((tmp_path / "journal").glob("*.jsonl")), "the journal is posted")
-        cost = price_of(answer.events[-2]["usage"]["prompt_tokens"], 5)
-        row = log_row(customer, answer.log_id)
+        cost = price_of(response.events[-2]["usage"]["prompt_tokens"], 5)
+        row = log_row(customer, response.log_id)
         assert row["farebox"]["charge_nanos"] == cost
-        assert customer.receipt(answer.log_id)["charge_nanos"] == cost
+        assert customer.receipt(response.log_id)["charge_nanos"] == cost
         assert customer.balance.held == 0
         assert differences(farebox) == []

@@ -13,7 +13,7 @@ import pytest
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, StandbyMissing
-from tests.calls.wire import WireAnswer
+from tests.calls.wire import WireResponse
 from tests.failures.kit import SEED, House, Load, begin, call, compare, new_house, served, settled, stop, until_async
 from tests.postgres.server import PostgresServer, standby_of, start_postgres
 
@@ -78,7 +78,7 @@ async def test_without_a_standby_calls_are_refused_until_one_streams_where_it_is
         await load.more(20)
         await asyncio.to_thread(pair.standby.kill)
         await _refused_soon(house, load)
-        whole = await asyncio.wait_for(wire.answer(), 10)
+        whole = await asyncio.wait_for(wire.response(), 10)
         assert whole.body.endswith(b"data: [DONE]\n\n")
         load.note(house.customers[0][0], whole)
         assert not calling.done()
@@ -98,16 +98,16 @@ async def test_without_a_standby_calls_are_refused_until_one_streams_where_it_is
 async def _refused_soon(house: House, load: Load) -> None:
     """Calls that come one after another: those that came before the watch has seen it wait for a time-out."""
     began = time.monotonic()
-    probes: list[asyncio.Task[WireAnswer]] = []
+    probes: list[asyncio.Task[WireResponse]] = []
     while not (done := [probe for probe in probes if probe.done() and probe.result().status == 503]):
         assert time.monotonic() - began < 3, "no call was refused"
         probes.append(asyncio.ensure_future(call(house)))
         await asyncio.sleep(0.1)
-    answer = done[0].result()
-    assert answer.code == 2913
-    assert "standby" in answer.json()["error"][0]["message"]
-    for answer in await asyncio.wait_for(asyncio.gather(*probes), 20):
-        load.note(house.customers[0][0], answer)
+    response = done[0].result()
+    assert response.code == 2913
+    assert "standby" in response.json()["error"][0]["message"]
+    for response in await asyncio.wait_for(asyncio.gather(*probes), 20):
+        load.note(house.customers[0][0], response)
 
 
 async def test_a_database_that_has_no_synchronous_standby_at_all_is_not_written_where_one_is_required(

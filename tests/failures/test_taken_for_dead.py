@@ -23,7 +23,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_its_caller_gets_the_answer_and_is_charged_once(farebox: Farebox, *, stream: bool) -> None:
+async def test_its_caller_gets_the_response_and_is_charged_once(farebox: Farebox, *, stream: bool) -> None:
     customer = farebox.funded("5")
     services = farebox.services
     with gated(farebox) as gate:
@@ -36,9 +36,9 @@ async def test_its_caller_gets_the_answer_and_is_charged_once(farebox: Farebox, 
         verdict = await asyncio.to_thread(farebox.run, services.ledger.do(charge))
         assert verdict.outcome is Outcome.DONE
         gate.open()
-        answer = await asyncio.wait_for(wire.answer(), 10)
-    assert answer.status == 200
-    assert b"[DONE]" in answer.body if stream else b"through" in answer.body
-    assert "farebox-charge-usd" not in answer.headers, "what it was charged is not what this answer costs"
+        response = await asyncio.wait_for(wire.response(), 10)
+    assert response.status == 200
+    assert b"[DONE]" in response.body if stream else b"through" in response.body
+    assert "farebox-charge-usd" not in response.headers, "what it was charged is not what this answer costs"
     assert (customer.balance.posted, customer.balance.held) == (verdict.posted, 0)
     assert differences(farebox) == []

@@ -73,8 +73,8 @@ def served(folder: Path, stderr: int | None) -> Iterator[Served]:
 
 
 def calls_are_answered_and_charged_once(farebox: Served, count: int = CALLS) -> None:
-    answers = [farebox.call() for _ in range(count)]
-    assert [answer.status_code for answer in answers] == [200] * count
+    responses = [farebox.call() for _ in range(count)]
+    assert [response.status_code for response in responses] == [200] * count
     assert farebox.charges() == [price_of(3, 5)] * count
 
 

@@ -225,18 +225,18 @@ QUERIES += (
 
 @dataclass(frozen=True)
 class Sent:
-    """One request, with the answer that the provider gives to it."""
+    """One request, with the response that the provider gives to it."""
 
     method: str
     path: bytes
     headers: list[tuple[str, bytes]]
     body: bytes
-    answer: bytes
-    answer_type: str
+    response: bytes
+    response_type: str
 
-    def told(self) -> str:
+    def described(self) -> str:
         """For people."""
-        return f"{self.method} {self.path[:300]!r}\n{self.headers}\n{self.body[:3000]!r}\n→ {self.answer[:1500]!r}"
+        return f"{self.method} {self.path[:300]!r}\n{self.headers}\n{self.body[:3000]!r}\n→ {self.response[:1500]!r}"
 
 
 def mutated_json(rng: random.Random, value: Any) -> bytes:
@@ -310,9 +310,9 @@ def a_call(rng: random.Random, customer: Customer) -> Sent:
     if path.startswith("compat") and rng.random() < 0.5:
         base, path = urlsplit(customer.api_url).path + "/ai/v1", path.removeprefix("compat/")
     target = f"{base}/{path}".encode("latin-1", "replace")
-    answer = payload(rng, rng.choice(ANSWERS))
+    response = payload(rng, rng.choice(ANSWERS))
     kind = rng.choice(("", "", "", "text/event-stream", "application/json", "audio/mpeg", "\xff"))
-    return Sent("POST", scratched(rng, target, 0.03), with_nonsense(rng, headers), body, answer, kind)
+    return Sent("POST", scratched(rng, target, 0.03), with_nonsense(rng, headers), body, response, kind)
 
 
 def a_command(rng: random.Random, customer: Customer) -> Sent:
@@ -378,16 +378,16 @@ class Fuzz:
         """The longest that the event loop was late, in seconds."""
 
     def one(self, number: int) -> str:
-        """Send the input of this number. Returns what is wrong with its answer, or nothing."""
+        """Send the input of this number. Returns what is wrong with its response, or nothing."""
         rng = random.Random(f"{self.seed}/{number}")
         decoders(rng)
         make: Callable[[random.Random, Customer], Sent] = a_command if rng.random() < 0.35 else a_call
         sent = make(rng, self.customer)
-        self._upstream.answer, self._upstream.content_type = sent.answer, sent.answer_type
-        status, answer = self._exchange(sent)
+        self._upstream.response, self._upstream.content_type = sent.response, sent.response_type
+        status, response = self._exchange(sent)
         self.sent += 1
-        if status == 500 or b'"code":2999' in answer:
-            return f"seed {self.seed}, number {number}: {status} {answer[:500]!r}\n{sent.told()}"
+        if status == 500 or b'"code":2999' in response:
+            return f"seed {self.seed}, number {number}: {status} {response[:500]!r}\n{sent.described()}"
         return ""
 
     def _exchange(self, sent: Sent) -> tuple[int, bytes]:
@@ -398,9 +398,9 @@ class Fuzz:
             lines += [b"content-length: %d" % len(sent.body), b"connection: close"]
             connection.connect()
             connection.sock.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + sent.body)
-            answer = http.client.HTTPResponse(connection.sock, method=sent.method)
-            answer.begin()
-            return answer.status, answer.read()
+            response = http.client.HTTPResponse(connection.sock, method=sent.method)
+            response.begin()
+            return response.status, response.read()
         except (http.client.HTTPException, ConnectionError):  # a stream that breaks off, by a provider's nonsense
             return 0, b""
         finally:

@@ -100,9 +100,9 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, output: Path) -> None:
         assert process.poll() is None, output.read_text()[-3000:]
         assert time.monotonic() < end, output.read_text()[-3000:]
         with contextlib.suppress(httpx.HTTPError):
-            answer = httpx.get(f"{url}/healthz", timeout=5)
-            unread = answer.text == "404 page not found\n"  # Traefik, before it has read its routes
-            if answer.status_code in (200, 404) and not unread:
+            response = httpx.get(f"{url}/healthz", timeout=5)
+            unread = response.text == "404 page not found\n"  # Traefik, before it has read its routes
+            if response.status_code in (200, 404) and not unread:
                 return
         time.sleep(0.02)
 

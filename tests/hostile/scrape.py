@@ -20,13 +20,13 @@ def parsed(text: str) -> Samples:
 
 
 class Scrape:
-    """One answer of `/metrics`."""
+    """One response of `/metrics`."""
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
-        answer = http.get(f"{url}/metrics", headers=headers or {})
-        assert answer.status_code == 200, answer.text
-        self.text = answer.text
-        self.samples = parsed(answer.text)
+        response = http.get(f"{url}/metrics", headers=headers or {})
+        assert response.status_code == 200, response.text
+        self.text = response.text
+        self.samples = parsed(response.text)
 
     def __call__(self, name: str, **labels: str) -> float:
         return self.samples[name, frozenset(labels.items())]

@@ -30,22 +30,22 @@ class Stepwise:
         self._server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
         self.url = f"http://{self._server.host}:{self._server.port}"
         self.headers = [("content-type", "text/event-stream")]
-        """Of the answers."""
+        """Of the responses."""
         self.bodies: list[bytes] = []
         """What came."""
         self.left = 0
-        """Requests that were given up before their answer's end."""
+        """Requests that were given up before their response's end."""
 
     def say(self, *pieces: bytes) -> None:
         """Send these, each as a chunk of its own."""
         self._farebox.run(self._put(*pieces))
 
     def end(self) -> None:
-        """The answer is whole."""
+        """The response is whole."""
         self._farebox.run(self._put(None))
 
     def break_off(self) -> None:
-        """The answer ends before it is whole."""
+        """The response ends before it is whole."""
         self._farebox.run(self._put(b""))
 
     def close(self) -> None:
@@ -91,11 +91,11 @@ def stepwise(farebox: Farebox, slug: str = SLUG) -> Iterator[Stepwise]:
 
 
 class Reading:
-    """An answer that is read as it comes."""
+    """A response that is read as it comes."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        self.answer = answer
-        self._pieces = answer.iter_raw()
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._pieces = response.iter_raw()
         self.got = b""
 
     def until(self, marker: bytes, times: int = 1) -> None:
@@ -121,13 +121,13 @@ class Reading:
 
 @contextlib.contextmanager
 def asking(customer: Customer, path: str, body: dict[str, Any], *, base: str = "", **headers: str) -> Iterator[Reading]:
-    """A call whose answer is read by the test; leaving the block hangs up. `base` is a proxy before the server."""
+    """A call whose response is read by the test; leaving the block hangs up. `base` is a proxy before the server."""
     url = f"{base or customer.farebox.url}/v1/{customer.account_id}/default/{path}"
     with (
         httpx.Client(timeout=60) as client,
-        client.stream("POST", url, content=json.dumps(body), headers=customer.headers | headers) as answer,
+        client.stream("POST", url, content=json.dumps(body), headers=customer.headers | headers) as response,
     ):
-        yield Reading(answer)
+        yield Reading(response)
 
 
 def chat_event(**fields: Any) -> bytes:

@@ -178,13 +178,13 @@ def test_one_stranger_does_not_use_up_what_is_for_all(trusting: Farebox) -> None
 def test_the_cookie_is_secure_where_a_trusted_proxy_says_so(trusting: Farebox, farebox: Farebox) -> None:
     for served, proto, secure in ((trusting, "https", True), (trusting, "http", False), (farebox, "https", False)):
         link = served.run(owner_sessions.make_link(served.services, served.create_account()))
-        answer = httpx.post(
+        response = httpx.post(
             f"{served.url}/billing/open",
             data={"link": link.partition("link=")[2]},
             headers={"x-forwarded-proto": f"{'http' if secure else 'https'}, {proto}"},
         )
-        assert answer.status_code == 303
-        assert ("; Secure" in answer.headers["set-cookie"]) is secure
+        assert response.status_code == 303
+        assert ("; Secure" in response.headers["set-cookie"]) is secure
 
 
 def _raw(served: Farebox, *pieces: bytes) -> bytes:

@@ -36,11 +36,11 @@ async def test_unfinished_heads_fill_no_more_than_their_share(budget: ByteBudget
             peers.append(await served.open(UNFINISHED))
             await until(lambda number=number: budget.held_bytes == number * len(UNFINISHED))  # type: ignore[misc]
         late = await served.open(UNFINISHED)
-        assert (await late.answer()).status == 503
+        assert (await late.response()).status == 503
         assert budget.by_account == {UNCLAIMED: 4 * len(UNFINISHED)}
         assert (await served.ask(request())).status == 200, "an ordinary head needs no room"
         peers[0].send(b"\r\n\r\n")
-        assert (await peers[0].answer()).status == 200
+        assert (await peers[0].response()).status == 200
         await until(lambda: budget.held_bytes == 3 * len(UNFINISHED))
         sock = peers[1].writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -53,7 +53,7 @@ async def test_requests_that_wait_for_the_one_before_them(budget: ByteBudget) ->
 
     async def handler(exchange: Exchange) -> None:
         await opened.wait()
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     ahead = b"".join(b"GET / HTTP/1.1\r\nHost: h\r\nA: %b\r\n\r\n" % (b"x" * 10 * KIB) for _ in range(10))
     async with serving(handler, budget=budget) as served:
@@ -63,17 +63,17 @@ async def test_requests_that_wait_for_the_one_before_them(budget: ByteBudget) ->
         assert await greedy.closed()
         opened.set()
         for _ in range(11):
-            assert (await peer.answer()).status == 200
+            assert (await peer.response()).status == 200
 
 
-async def test_an_answer_that_is_not_taken_is_counted_until_it_is(budget: ByteBudget) -> None:
+async def test_a_response_that_is_not_taken_is_counted_until_it_is(budget: ByteBudget) -> None:
     async def handler(exchange: Exchange) -> None:
         lease = budget.lease("someone")
         exchange.hold(lease)
         if not lease.room_for(300 * KIB):
-            exchange.answer(503, [], b"")
+            exchange.respond(503, [], b"")
         else:
-            exchange.answer(200, [], bytes(LARGE))
+            exchange.respond(200, [], bytes(LARGE))
 
     budget.process_max, budget.account_max = 64 * LARGE, LARGE + 400 * KIB
     async with serving(handler, budget=budget) as served:
@@ -82,8 +82,8 @@ async def test_an_answer_that_is_not_taken_is_counted_until_it_is(budget: ByteBu
         await until(lambda: 400 * KIB < budget.held_bytes <= LARGE + 1 * KIB)
         greedy = await served.open(request())
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await greedy.answer()  # there is no room for a second one of its account
-        assert len((await slow.answer()).body) == LARGE
+            await greedy.response()  # there is no room for a second one of its account
+        assert len((await slow.response()).body) == LARGE
         await until(lambda: budget.held_bytes == 0)
 
 
@@ -98,7 +98,7 @@ async def test_a_body_that_is_waited_for_must_come_on(budget: ByteBudget) -> Non
             await exchange.body(2**20)
         except Problem as problem:
             problems.append(problem.kind.name)
-            exchange.answer(problem.kind.status, [], b"")
+            exchange.respond(problem.kind.status, [], b"")
 
     async with serving(handler, budget=budget) as served:
         peer = await served.open(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
@@ -114,7 +114,7 @@ async def test_a_body_that_is_waited_for_must_come_on(budget: ByteBudget) -> Non
         peer.send(b"x" * (PROGRESS_BYTES - 1))
         await until(lambda: exchanges[0].received == 3 * PROGRESS_BYTES - 1)  # type: ignore[attr-defined]
         connection.expire(connection.deadline + 1)
-        assert ((await peer.answer()).status, problems) == (408, ["body_late"])
+        assert ((await peer.response()).status, problems) == (408, ["body_late"])
 
 
 @settings(max_examples=15, deadline=None)
@@ -127,9 +127,9 @@ async def test_however_connections_end_all_is_given_back(steps: list[tuple[str, 
             exchange.hold(budget.lease("someone"))
             body = await exchange.body(80_000)
         except Problem as problem:
-            exchange.answer(problem.kind.status, [], b"")
+            exchange.respond(problem.kind.status, [], b"")
         else:
-            exchange.answer(200, [], body * 10)
+            exchange.respond(200, [], body * 10)
 
     async def one(served: Served, kind: str, size: int) -> None:
         filling = b"x" * size
@@ -145,7 +145,7 @@ async def test_however_connections_end_all_is_given_back(steps: list[tuple[str, 
         if size % 2:
             peer.writer.transport.abort()
         elif kind == "slow":
-            await peer.answer()
+            await peer.response()
 
     async with serving(handler, budget=budget) as served:
         await asyncio.gather(*(one(served, kind, size) for kind, size in steps), return_exceptions=True)

@@ -66,8 +66,8 @@ class Served:
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         path = f"/v1/{self.account}/default/cerebras/chat/completions"
         connection.request("POST", path, json.dumps(body), headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
 @contextlib.contextmanager

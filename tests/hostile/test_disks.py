@@ -56,8 +56,8 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def ready(farebox: Farebox) -> tuple[int, dict[str, Any]]:
-    answer = httpx.get(f"{farebox.url}/readyz")
-    return answer.status_code, answer.json()
+    response = httpx.get(f"{farebox.url}/readyz")
+    return response.status_code, response.json()
 
 
 def until_ready(farebox: Farebox) -> None:
@@ -130,17 +130,17 @@ async def test_held_money_returns_when_there_is_room_again(
         stream = await begun(customer, "tokens=5 gap=100", stream=True, stream_options={"include_usage": True})
         whole = await begun(customer, "tokens=5 delay=600")
         disk.fill()
-        answers = await asyncio.gather(stream.answer(), whole.answer())
-        assert answers[0].status == 200
-        assert "[DONE]" not in answers[0].events, "an answer whose charge is kept nowhere is not completed"
-        assert answers[1].status == 503
+        responses = await asyncio.gather(stream.response(), whole.response())
+        assert responses[0].status == 200
+        assert "[DONE]" not in responses[0].events, "an answer whose charge is kept nowhere is not completed"
+        assert responses[1].status == 503
         assert customer.balance.held > 0
         disk.make_room()
         until(lambda: customer.balance.held == 0, "held money returns")
         charged = 0 if in_doubt == "release" else 2 * price_of(3, 5)
         assert customer.balance.posted == before - charged
-        for answer in answers:
-            row = log_row(customer, answer.log_id)
+        for response in responses:
+            row = log_row(customer, response.log_id)
             assert row["farebox"]["charge_nanos"] == charged // 2
             if in_doubt == "release":
                 assert row["farebox"]["outcome"] == "released"
@@ -257,8 +257,8 @@ def test_a_damaged_page_is_told_and_nothing_is_charged_wrongly(tmp_path: Path) -
         again = Customer(farebox, customer.account_id, customer.token)
         before = again.balance.posted
         assert ready(farebox)[0] == 200, "nobody has met it"
-        answer = again.chat("one two three", headers={"x-demo": "tokens=5"})
-        assert answer.status_code == 200, "its charge is in the journal"
+        response = again.chat("one two three", headers={"x-demo": "tokens=5"})
+        assert response.status_code == 200, "its charge is in the journal"
         status, body = ready(farebox)
         assert (status, body["database"], body["journal"]) == (503, "damaged", "waiting")
         assert "farebox check" in body["remedy"]

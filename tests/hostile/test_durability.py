@@ -117,9 +117,9 @@ async def test_a_commit_that_fails_is_told_to_all_of_its_batch(
             return real.execute(sql, *values)
 
     monkeypatch.setattr(writer, "_connection", Refusing())
-    answers = await asyncio.gather(*(writer.run(insert(number)) for number in range(5)), return_exceptions=True)
+    responses = await asyncio.gather(*(writer.run(insert(number)) for number in range(5)), return_exceptions=True)
     expected = DatabaseFull if error is apsw.FullError else DatabaseUnavailable if error is not RuntimeError else error
-    assert all(isinstance(answer, expected) for answer in answers), answers
+    assert all(isinstance(response, expected) for response in responses), responses
     monkeypatch.setattr(writer, "_connection", real)
     assert await writer.run(insert(7)) == 7
     assert await writer.run(lambda c: [n for (n,) in c.execute("SELECT n FROM numbers")]) == [7]
@@ -128,7 +128,7 @@ async def test_a_commit_that_fails_is_told_to_all_of_its_batch(
 
 @pytest.mark.both_engines
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_an_answer_is_not_completed_where_its_charge_is_kept_nowhere(
+async def test_a_response_is_not_completed_where_its_charge_is_kept_nowhere(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     async def refuses(*_: object, **__: object) -> None:
@@ -145,11 +145,11 @@ async def test_an_answer_is_not_completed_where_its_charge_is_kept_nowhere(
     headers = customer.headers | {"content-type": "application/json", "x-demo": "tokens=5"}
     path = f"/v1/{customer.account_id}/default/compat/chat/completions"
     await wire.send(path, headers, chat_body("one two", max_tokens=50, **more))
-    answer = await wire.answer()
+    response = await wire.response()
     if stream:
-        assert "[DONE]" not in answer.events
+        assert "[DONE]" not in response.events
     else:
-        assert answer.status == 503
+        assert response.status == 503
     assert posted_of(customer) == 5_000_000_000
 
 

@@ -171,10 +171,10 @@ async def test_a_hold_lives_as_long_as_its_call_may_take_and_a_minute(tmp_path: 
             farebox.run(worker._expire_due(farebox.services))
             assert customer.balance.held == held, minutes
         gate.open()
-        answer = await call
-        assert answer.status == 200
+        response = await call
+        assert response.status == 200
         assert FIVE - customer.balance.posted == price_of(10, 20)
-        assert customer.receipt(answer.log_id)["notes"] == ["the hold had expired before the charge"]
+        assert customer.receipt(response.log_id)["notes"] == ["the hold had expired before the charge"]
 
 
 # A verdict that does not arrive
@@ -217,7 +217,7 @@ def tiered(farebox: Farebox) -> Customer:
 
 def held_for(customer: Customer, tier: str, padding: str) -> int:
     """The hold of a request with this tier; the padding makes all of them as long as each other."""
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         json={
             "model": "gpt-5-mini",
@@ -228,8 +228,8 @@ def held_for(customer: Customer, tier: str, padding: str) -> int:
         headers=customer.headers | {"x-demo": "tokens=10"},
         timeout=30,
     )
-    assert answer.status_code == 200, answer.text
-    hold: int = customer.receipt(answer.headers["cf-aig-log-id"])["hold_nanos"]
+    assert response.status_code == 200, response.text
+    hold: int = customer.receipt(response.headers["cf-aig-log-id"])["hold_nanos"]
     return hold
 
 

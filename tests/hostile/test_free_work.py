@@ -1,4 +1,4 @@
-"""What a provider was asked to do it bills, whether somebody waits for the answer or not: calls that are given up are
+"""What a provider was asked to do it bills, whether somebody waits for the response or not: calls that are given up are
 paid for by a stated rule, are not repeated, and are bounded."""
 
 import asyncio
@@ -19,7 +19,7 @@ from farebox.limits.unpaid import Unpaid
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.http1.pool import PooledUpstream
 from tests.calls.kit import differences, eventually, log_row, log_rows, price_of, set_price, set_provider
-from tests.calls.wire import Wire, WireAnswer, post, start
+from tests.calls.wire import Wire, WireResponse, post, start
 from tests.engines import ON_BOTH_ENGINES
 from tests.metering.pace import PacedLoop
 from tests.support import Customer, Farebox, running_on
@@ -34,16 +34,16 @@ PATIENCE_MS = 4_000
 BUSY_SECONDS = 120.0
 """For what may wait for a helper process that counts, and is begun on a busy machine."""
 READ = "counted from what was read"
-Answer = Callable[[Exchange], Awaitable[None]]
+Response = Callable[[Exchange], Awaitable[None]]
 SILENCE = None
 """What a provider says that does not answer for as long as somebody waits."""
 
 
-def says(status: int, document: object) -> Answer:
-    async def answer(exchange: Exchange) -> None:
-        exchange.answer(status, [("content-type", "application/json")], json.dumps(document).encode())
+def says(status: int, document: object) -> Response:
+    async def respond(exchange: Exchange) -> None:
+        exchange.respond(status, [("content-type", "application/json")], json.dumps(document).encode())
 
-    return answer
+    return respond
 
 
 GOOD = says(
@@ -59,7 +59,7 @@ class Provider:
     """Answers the requests that come with `script` in turn, the last of it again and again; on the server's loop."""
 
     def __init__(self, farebox: Farebox) -> None:
-        self.script: list[Answer | None] = [SILENCE]
+        self.script: list[Response | None] = [SILENCE]
         self.seen = 0
         self.silent = 0
         """Requests that are not answered now."""
@@ -71,11 +71,11 @@ class Provider:
 
     async def _handle(self, exchange: Exchange) -> None:
         await exchange.body(2**20)
-        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        response = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         self.seen += 1
         with contextlib.suppress(ClientGone):
-            if answer is not SILENCE:
-                await answer(exchange)
+            if response is not SILENCE:
+                await response(exchange)
                 return
             self.silent += 1
             try:
@@ -138,8 +138,10 @@ def price_of_reading(content: bytes | None = None) -> int:
     return price_of(quicktok.get_encoding("o200k_base").count(demand.text) + 4 * demand.messages, 0)
 
 
-async def hasty(customer: Customer, provider: Provider, content: bytes, path: str = PATH, **headers: str) -> WireAnswer:
-    """The answer to a caller whose time is up whenever the provider is silent."""
+async def hasty(
+    customer: Customer, provider: Provider, content: bytes, path: str = PATH, **headers: str
+) -> WireResponse:
+    """The response to a caller whose time is up whenever the provider is silent."""
     headers = {"cf_aig_request_timeout": str(PATIENCE_MS), **headers}
     call = asyncio.ensure_future(post(customer, content, path, **headers))
     while not call.done():
@@ -163,12 +165,12 @@ async def left(customer: Customer, provider: Provider, content: bytes, path: str
 async def test_impatience_starts_one_generation_and_pays_for_what_was_read(
     customer: Customer, provider: Provider
 ) -> None:
-    answer = await hasty(customer, provider, body(), cf_aig_max_attempts="5")
-    assert (answer.status, answer.code) == (504, UPSTREAM_TIMEOUT.code)
-    assert "Nothing was charged" not in answer.body.decode()
+    response = await hasty(customer, provider, body(), cf_aig_max_attempts="5")
+    assert (response.status, response.code) == (504, UPSTREAM_TIMEOUT.code)
+    assert "Nothing was charged" not in response.body.decode()
     assert provider.seen == 1
     assert paid(customer) == price_of_reading()
-    row, receipt = log_row(customer, answer.log_id), customer.receipt(answer.log_id)
+    row, receipt = log_row(customer, response.log_id), customer.receipt(response.log_id)
     assert (row["status_code"], row["farebox"]["outcome"], row["success"]) == (504, "charged", False)
     assert receipt["policy"] == f"no response began in the time that the caller allows: {READ}"
 
@@ -181,7 +183,7 @@ async def test_so_does_who_hangs_up(customer: Customer, provider: Provider, stre
     assert paid(customer) == price_of_reading()
 
 
-async def test_and_who_hangs_up_before_a_whole_answer_is_whole(customer: Customer, provider: Provider) -> None:
+async def test_and_who_hangs_up_before_a_whole_response_is_whole(customer: Customer, provider: Provider) -> None:
     async def begun(exchange: Exchange) -> None:
         stream = exchange.start(200, [("content-type", "application/json")])
         await stream.send(b"  \n ")
@@ -196,8 +198,8 @@ async def test_and_who_hangs_up_before_a_whole_answer_is_whole(customer: Custome
 async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provider: Provider) -> None:
     step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
     steps = [{**step, "config": {"requestTimeout": PATIENCE_MS, "maxAttempts": 5}} for _ in range(3)]
-    answer = await hasty(customer, provider, json.dumps(steps).encode(), "")
-    assert (answer.status, answer.headers["cf-aig-step"]) == (504, "2")
+    response = await hasty(customer, provider, json.dumps(steps).encode(), "")
+    assert (response.status, response.headers["cf-aig-step"]) == (504, "2")
     assert provider.seen == 3
     assert paid(customer) == 3 * price_of_reading()
 
@@ -205,8 +207,8 @@ async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provid
 async def test_the_callers_own_key_is_the_callers_own_matter(customer: Customer, provider: Provider) -> None:
     provider.script = [SILENCE, GOOD]
     own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
-    answer = await hasty(customer, provider, body(), cf_aig_max_attempts="5", **own)
-    assert (answer.status, provider.seen) == (200, 2)
+    response = await hasty(customer, provider, body(), cf_aig_max_attempts="5", **own)
+    assert (response.status, provider.seen) == (200, 2)
     assert paid(customer) == 0
 
 
@@ -229,7 +231,7 @@ async def test_what_never_reached_the_provider_is_free(
         wire.hang_up()
     else:
         time_passes(customer.farebox)
-        assert (await wire.answer()).code == UPSTREAM_TIMEOUT.code
+        assert (await wire.response()).code == UPSTREAM_TIMEOUT.code
     await eventually(lambda: log_rows(customer), "the row")
     assert log_rows(customer)[0]["farebox"]["outcome"] == ("released" if how == "hangs up" else "refused")
     assert (paid(customer), provider.seen) == (0, 0)
@@ -238,8 +240,8 @@ async def test_what_never_reached_the_provider_is_free(
 async def test_a_key_without_credit_is_not_tried_again(customer: Customer, provider: Provider) -> None:
     error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
     provider.script = [says(429, error)]
-    answer = await post(customer, body(), PATH, cf_aig_max_attempts="5")
-    assert (answer.status, answer.code) == (503, PROVIDER_UNAVAILABLE.code)
+    response = await post(customer, body(), PATH, cf_aig_max_attempts="5")
+    assert (response.status, response.code) == (503, PROVIDER_UNAVAILABLE.code)
     assert provider.seen == 1
     provider.script = [says(429, {"error": {"message": "Slower", "code": "rate_limit_exceeded"}}), GOOD]
     assert (await post(customer, body(), PATH, cf_aig_max_attempts="5")).status == 200
@@ -251,8 +253,8 @@ async def test_nor_is_what_somebody_else_has_waited_for_in_vain(
     customer: Customer, provider: Provider, status: int
 ) -> None:
     provider.script = [says(status, {"error": {"message": "Timeout"}})]
-    answer = await post(customer, body(), PATH, cf_aig_max_attempts="5")
-    assert (answer.status, provider.seen) == (status, 1)
+    response = await post(customer, body(), PATH, cf_aig_max_attempts="5")
+    assert (response.status, provider.seen) == (status, 1)
     provider.script = [says(500, {"error": {"message": "Sorry"}})]
     assert (await post(customer, body(), PATH, cf_aig_max_attempts="5")).status == 500
     assert provider.seen == 6
@@ -275,9 +277,9 @@ async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox,
     seen = provider.seen
     provider.script = [GOOD]
     for path, ask in ((PATH, body()), (f"{OTHER}/chat/completions", body()), (PATH, body(stream=True))):
-        answer = await post(customer, ask, path)
-        assert (answer.status, answer.code) == (429, GIVEN_UP.code)
-        assert 1 < int(answer.headers["retry-after"]) <= 3600
+        response = await post(customer, ask, path)
+        assert (response.status, response.code) == (429, GIVEN_UP.code)
+        assert 1 < int(response.headers["retry-after"]) <= 3600
     assert provider.seen == seen
     assert paid(customer, 100 * 10**9) == before
     own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
@@ -334,8 +336,8 @@ def test_what_was_left_unpaid_is_forgotten_evenly() -> None:
 async def test_what_it_costs_is_the_operators_policy(tmp_path: Path, policy: str) -> None:
     with provided(tmp_path, request_timeout_min_ms=1, cut_stream=policy, unpaid_hourly_cents=0) as (farebox, provider):
         customer = farebox.funded("5")
-        answer = await hasty(customer, provider, body(max_tokens=100))
-        receipt = customer.receipt(answer.log_id)
+        response = await hasty(customer, provider, body(max_tokens=100))
+        receipt = customer.receipt(response.log_id)
         assert paid(customer) == receipt["charge_nanos"] == (receipt["hold_nanos"] if policy == "hold" else 0)
         assert receipt["hold_nanos"] > price_of(0, 100)
         rich = farebox.funded("100")
@@ -348,18 +350,18 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
     with provided(tmp_path, request_timeout_min_ms=1, retry_timeouts="allow") as (farebox, provider):
         customer = farebox.funded("100")
         provider.script = [SILENCE, says(504, {}), GOOD]
-        answer = await hasty(customer, provider, body(model=DEAR), cf_aig_max_attempts="3")
-        assert (answer.status, provider.seen) == (200, 3)
+        response = await hasty(customer, provider, body(model=DEAR), cf_aig_max_attempts="3")
+        assert (response.status, provider.seen) == (200, 3)
         assert paid(customer, 100 * 10**9) == price_of(3, 5)
-        answer = await post(customer, body(), PATH)
-        assert (answer.status, answer.code) == (429, GIVEN_UP.code), "the first attempt is unpaid work"
+        response = await post(customer, body(), PATH)
+        assert (response.status, response.code) == (429, GIVEN_UP.code), "the first attempt is unpaid work"
 
         customer = farebox.funded("5")
         provider.script = [SILENCE, says(404, {}), GOOD]
         step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
         steps = [{**step, "config": {"requestTimeout": PATIENCE_MS, "maxAttempts": 2}}, step]
-        answer = await hasty(customer, provider, json.dumps(steps).encode(), "")
-        assert (answer.status, answer.headers["cf-aig-step"]) == (200, "1")
+        response = await hasty(customer, provider, json.dumps(steps).encode(), "")
+        assert (response.status, response.headers["cf-aig-step"]) == (200, "1")
         assert paid(customer) == price_of(3, 5), "the first step was answered in the end"
 
 
@@ -381,20 +383,20 @@ async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path
 
 
 async def test_what_the_operators_own_limit_ends_is_free_but_counts(tmp_path: Path) -> None:
-    """What is slow is for the caller to choose, too: a whole answer is not seen before it has been generated."""
+    """What is slow is for the caller to choose, too: a whole response is not seen before it has been generated."""
     with provided(tmp_path, first_byte_timeout_ms=PATIENCE_MS) as (farebox, provider):
         customer, other = farebox.funded("100"), farebox.funded("100")
         for caller, stream, code in ((other, True, 0), (customer, False, GIVEN_UP.code)):
             call = asyncio.ensure_future(post(caller, body(model=DEAR, stream=stream), PATH))
             await eventually(lambda: provider.silent, "the provider is silent")
             time_passes(farebox)
-            answer = await call
-            assert (answer.status, answer.code) == (504, UPSTREAM_TIMEOUT.code)
-            assert "that the operator allows: nothing was delivered" in caller.receipt(answer.log_id)["policy"]
+            response = await call
+            assert (response.status, response.code) == (504, UPSTREAM_TIMEOUT.code)
+            assert "that the operator allows: nothing was delivered" in caller.receipt(response.log_id)["policy"]
             assert paid(caller, 100 * 10**9) == 0
             provider.script = [GOOD]
-            answer = await post(caller, body(), PATH)
-            assert answer.status == (429 if code else 200)
+            response = await post(caller, body(), PATH)
+            assert response.status == (429 if code else 200)
             provider.script = [SILENCE]
 
 

@@ -31,15 +31,15 @@ def test_bytes_that_are_no_utf_8_in_a_body(farebox: Farebox, place: str, stream:
     """Also where nothing of ours reads them: the body is not JSON, and is refused as that, not sent on."""
     customer = farebox.funded("5")
     body = b'{"model":"demo/demo-1","messages":[],"stream":%s,%s}' % (stream, place.encode("latin-1"))
-    answer = httpx.post(f"{customer.gateway_url}/compat/chat/completions", content=body, headers=customer.headers)
-    assert answer.status_code == 400, answer.text
-    assert "not JSON" in answer.json()["error"][0]["message"]
+    response = httpx.post(f"{customer.gateway_url}/compat/chat/completions", content=body, headers=customer.headers)
+    assert response.status_code == 400, response.text
+    assert "not JSON" in response.json()["error"][0]["message"]
 
 
 @pytest.mark.parametrize(
     "signature", [b"t=1,v1=\xf8", b"t=1,v1=\xe9,v0=x", b"\xff", b"t=\xb2,v1=a", b"t=" + b"9" * 5000]
 )
 def test_a_signature_of_a_webhook_that_is_none(farebox: Farebox, signature: bytes) -> None:
-    answer = httpx.post(f"{farebox.url}/webhooks/stripe", content=b"{}", headers=[(b"stripe-signature", signature)])
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["errors"][0]["code"] == 2935
+    response = httpx.post(f"{farebox.url}/webhooks/stripe", content=b"{}", headers=[(b"stripe-signature", signature)])
+    assert response.status_code == 400, response.text
+    assert response.json()["errors"][0]["code"] == 2935

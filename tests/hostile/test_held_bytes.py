@@ -20,7 +20,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_up_rules import save_rule
 from tests.calls.gate import SLUG, Gate, gated
 from tests.calls.kit import eventually, forget, set_price, until, within
-from tests.calls.wire import COMPAT, Wire, WireAnswer, chat_body
+from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 
@@ -93,9 +93,9 @@ async def holds(customer: Customer, size: int) -> None:
 async def no_credit(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
     """The request is refused for want of credit before its body is asked for."""
     wire = await begin(customer, length, path=path, expect="100-continue", **headers)
-    answer = await within(10, wire.answer())
-    assert (answer.status, answer.code) == (402, 2021)
-    assert "was not read" in answer.json()["error"][0]["message"]
+    response = await within(10, wire.response())
+    assert (response.status, response.code) == (402, 2021)
+    assert "was not read" in response.json()["error"][0]["message"]
 
 
 async def is_asked_for(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
@@ -113,9 +113,9 @@ async def test_a_large_body_of_an_account_without_credit_is_refused_unread(penni
 
 
 async def test_the_refusal_can_be_read_whatever_the_client_still_sends(penniless: Customer) -> None:
-    wire = await begin(penniless, 2 * MIB, b" " * 2 * MIB)  # all of it, before the answer is looked at
-    answer = await within(10, wire.answer())
-    assert (answer.status, answer.code) == (402, 2021)
+    wire = await begin(penniless, 2 * MIB, b" " * 2 * MIB)  # all of it, before the response is looked at
+    response = await within(10, wire.response())
+    assert (response.status, response.code) == (402, 2021)
 
 
 async def test_what_may_be_served_is_read(farebox: Farebox, penniless: Customer, customer: Customer) -> None:
@@ -150,8 +150,8 @@ async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, 
     await asyncio.to_thread(forget, farebox)
     await is_asked_for(penniless, 2 * MIB)
     text = "word " * (LARGE_BODY // 5 + 1)
-    answer = await asyncio.to_thread(penniless.chat, text, model="demo/gratis")
-    assert answer.status_code == 200, answer.text
+    response = await asyncio.to_thread(penniless.chat, text, model="demo/gratis")
+    assert response.status_code == 200, response.text
 
     other = await asyncio.to_thread(farebox.create_account)
     buyer = Customer(farebox, other, await asyncio.to_thread(farebox.create_token, other))
@@ -174,10 +174,10 @@ async def test_bodies_beyond_the_accounts_bytes_are_refused_before_they_are_read
     first = await begin(customer, 3 * MIB, b"{")
     await holds(customer, 3 * MIB)
     second = await begin(customer, 2 * MIB, expect="100-continue")
-    answer = await within(10, second.answer())
-    assert (answer.status, answer.code) == (503, 2919)
-    assert "this account's calls" in answer.json()["error"][0]["message"]
-    assert answer.headers["retry-after"] == "2"
+    response = await within(10, second.response())
+    assert (response.status, response.code) == (503, 2919)
+    assert "this account's calls" in response.json()["error"][0]["message"]
+    assert response.headers["retry-after"] == "2"
     other = await asyncio.to_thread(customer.farebox.funded)
     assert (await asyncio.to_thread(other.chat)).status_code == 200
     first.hang_up()
@@ -189,8 +189,8 @@ async def test_a_body_in_chunks_is_counted_as_it_comes(customer: Customer) -> No
     first = await begin(customer, 3 * MIB, b"{")
     await holds(customer, 3 * MIB)
     second = await begin(customer, None, *[b" " * 65536] * 20)
-    answer = await within(10, second.answer())
-    assert (answer.status, answer.code) == (503, 2919)
+    response = await within(10, second.response())
+    assert (response.status, response.code) == (503, 2919)
     first.hang_up()
 
 
@@ -200,8 +200,8 @@ async def test_what_a_compressed_body_decodes_to_is_counted(customer: Customer) 
     filled = json.dumps({"model": "demo/demo-1", "messages": [], "filling": "farebox " * (5 * MIB // 16)}).encode()
     bomb = gzip.compress(filled, 1)
     second = await begin(customer, len(bomb), bomb, content_encoding="gzip")
-    answer = await within(10, second.answer())
-    assert (answer.status, answer.code) == (503, 2919)
+    response = await within(10, second.response())
+    assert (response.status, response.code) == (503, 2919)
     first.hang_up()
 
 
@@ -212,9 +212,9 @@ async def test_no_account_gets_more_than_half_of_what_the_others_leave(farebox: 
         wires += [await begin(customer, 2 * MIB, b"{") for _ in range(2)]
         await holds(customer, 4 * MIB)
     late = await begin(customers[3], 3 * MIB, expect="100-continue")
-    answer = await within(10, late.answer())
-    assert (answer.status, answer.code) == (503, 2920)
-    assert "fair share" in answer.json()["error"][0]["message"]
+    response = await within(10, late.response())
+    assert (response.status, response.code) == (503, 2920)
+    assert "fair share" in response.json()["error"][0]["message"]
     await is_asked_for(customers[3], MIB)
     for wire in wires:
         wire.hang_up()
@@ -227,13 +227,13 @@ async def test_so_many_calls_of_an_account_and_no_more(farebox: Farebox, custome
     wires = [await begin(customer, len(body), body) for _ in range(CALLS_MAX)]
     await eventually(lambda: gate.waiting == CALLS_MAX)
     late = await begin(customer, 2 * MIB, expect="100-continue")
-    answer = await within(10, late.answer())
-    assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, 2918, "1")
+    response = await within(10, late.response())
+    assert (response.status, response.code, response.headers["retry-after"]) == (429, 2918, "1")
     other = await asyncio.to_thread(farebox.funded)
     assert (await asyncio.to_thread(other.chat)).status_code == 200
     gate.open()
     for wire in wires:
-        assert (await within(10, wire.answer())).status == 200
+        assert (await within(10, wire.response())).status == 200
     await eventually(lambda: not farebox.services.calls.by_account)
     assert (await asyncio.to_thread(customer.chat)).status_code == 200
 
@@ -250,8 +250,8 @@ async def test_no_account_gets_more_than_half_of_the_calls_that_the_others_leave
         before = gate.waiting
         wires.extend([await begin(customer, len(body), body) for _ in range(calls)])
         await eventually(lambda: gate.waiting == before + calls)
-        answer: WireAnswer = await within(10, (await begin(customer, len(body), body)).answer())
-        return answer.status, answer.code
+        response: WireResponse = await within(10, (await begin(customer, len(body), body)).response())
+        return response.status, response.code
 
     first, second, third = [await asyncio.to_thread(farebox.funded) for _ in range(3)]
     assert await taken(first, 3) == (429, 2918)
@@ -260,15 +260,15 @@ async def test_no_account_gets_more_than_half_of_the_calls_that_the_others_leave
     assert farebox.services.calls.total == 6
     gate.open()
     for wire in wires:
-        assert (await within(10, wire.answer())).status == 200
+        assert (await within(10, wire.response())).status == 200
     await eventually(lambda: not farebox.services.calls.total)
 
 
 def test_the_control_plane_takes_little_and_strangers_less(farebox: Farebox, customer: Customer) -> None:
     async def refused(path: str, length: int, **headers: str) -> int:
         wire = await begin(customer, length, path=path, expect="100-continue", **headers)
-        answer: WireAnswer = await within(10, wire.answer())
-        return answer.status
+        response: WireResponse = await within(10, wire.response())
+        return response.status
 
     gateways = f"/client/v4/accounts/{customer.account_id}/ai-gateway/gateways"
     assert asyncio.run(refused(gateways, BODY_MAX + 1)) == 413
@@ -326,7 +326,7 @@ def test_however_exchanges_end_all_is_given_back(farebox: Farebox, steps: list[t
             await asyncio.sleep(0)
             wire.hang_up()
         else:
-            assert 200 <= (await within(20, wire.answer())).status < 600
+            assert 200 <= (await within(20, wire.response())).status < 600
 
     async def all_at_once() -> None:
         await asyncio.gather(*(one(end, size) for end, size in steps))

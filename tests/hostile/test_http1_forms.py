@@ -32,10 +32,10 @@ async def test_a_request_line_has_two_spaces(line: bytes) -> None:
     async with serving(asked.echo) as served:
         for size in (1, 3, 7, len(raw)):
             peer = await served.open(*(raw[at : at + size] for at in range(0, len(raw), size)))
-            assert (await peer.answer()).status in (400, 501)
+            assert (await peer.response()).status in (400, 501)
         behind = await served.open(b"GET /a HTTP/1.1\r\n" + HOST + raw)
-        assert (await behind.answer()).status == 200
-        assert (await behind.answer()).status in (400, 501)
+        assert (await behind.response()).status == 200
+        assert (await behind.response()).status in (400, 501)
     assert len(asked.exchanges) == 1
 
 
@@ -46,8 +46,8 @@ async def test_a_header_does_not_stand_for_the_request_line(before: bytes) -> No
     async with serving(asked.echo) as served:
         peer = await served.open(raw)
         if before.strip():
-            assert (await peer.answer()).status == 200
-        assert (await peer.answer()).status == 400
+            assert (await peer.response()).status == 200
+        assert (await peer.response()).status == 400
         told = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
         assert told.status == 200, "a header may have it beside the line"
     assert [exchange.path for exchange in asked.exchanges] == ["/a", "/b"][not before.strip() :]
@@ -70,12 +70,12 @@ async def test_it_has_so_behind_another_request_in_any_pieces(first: bytes, seco
     async with serving(asked.echo) as served:
         for cut in range(len(first) + 1, len(raw)):
             peer = await served.open(raw[:cut])
-            assert (await peer.answer()).status == 200, "the first has come, with a part of the second"
+            assert (await peer.response()).status == 200, "the first has come, with a part of the second"
             peer.send(raw[cut : cut + 4])
             for _ in range(3):
                 await asyncio.sleep(0)
             peer.send(raw[cut + 4 :])
-            assert (await peer.answer()).status == status, raw[:cut]
+            assert (await peer.response()).status == status, raw[:cut]
 
 
 async def test_one_in_any_pieces_is_read() -> None:
@@ -88,7 +88,7 @@ async def test_one_in_any_pieces_is_read() -> None:
             for at in range(0, len(raw), size):
                 peer.send(raw[at : at + size])
                 await peer.writer.drain()
-            paths = [(await peer.answer()).json()["path"] for _ in range(3)]
+            paths = [(await peer.response()).json()["path"] for _ in range(3)]
             assert paths == ["/a%20b", "/b%20b", "/c"]
 
 
@@ -114,18 +114,18 @@ def test_head_is_answered_wherever_get_is(farebox: Farebox) -> None:
 
 
 @pytest.mark.parametrize("size", [2, WHOLE_BODY_MAX + 1])
-def test_head_of_a_providers_path_is_the_head_of_its_answer(farebox: Farebox, size: int) -> None:
+def test_head_of_a_providers_path_is_the_head_of_its_response(farebox: Farebox, size: int) -> None:
     """Also of a body that would pass as it comes. Nothing is charged or held, and the connections stay in order."""
     customer = farebox.funded("5")
     own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
     with provider() as upstream, httpx.Client(timeout=30) as client:
-        upstream.answer = b"x" * size
+        upstream.response = b"x" * size
         set_provider(farebox, "cerebras", base_url=upstream.url)
         asked = [("models", customer.headers), ("models", own), ("chat/completions", own), ("anything", own)]
         for path, headers in asked:
-            answer = client.head(f"{customer.gateway_url}/cerebras/{path}", headers=headers)
-            assert (answer.status_code, answer.content) == (200, b"")
-            assert answer.headers["content-length"] == str(size)
+            response = client.head(f"{customer.gateway_url}/cerebras/{path}", headers=headers)
+            assert (response.status_code, response.content) == (200, b"")
+            assert response.headers["content-length"] == str(size)
             assert (upstream.sent[-1].method, upstream.sent[-1].path) == ("HEAD", f"/{path}")
             assert client.get(f"{farebox.url}/healthz").status_code == 200, "on the same connection"
         for path in ("chat/completions", "anything"):
@@ -139,5 +139,5 @@ def test_head_of_a_providers_path_is_the_head_of_its_answer(farebox: Farebox, si
 def test_the_server_says_what_it_can_do(farebox: Farebox) -> None:
     url = httpx.URL(farebox.url)
     with httpx.Client() as client:
-        answer = client.send(httpx.Request("OPTIONS", url, extensions={"target": b"*"}))
-    assert (answer.status_code, answer.headers["allow"]) == (204, METHODS)
+        response = client.send(httpx.Request("OPTIONS", url, extensions={"target": b"*"}))
+    assert (response.status_code, response.headers["allow"]) == (204, METHODS)

@@ -299,13 +299,13 @@ async def test_the_sweeper_of_the_server_goes_on(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 async def provider() -> AsyncIterator[str]:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
 
@@ -317,10 +317,10 @@ async def test_the_sweeper_of_the_pool_goes_on(provider: str, monkeypatch: pytes
     upstream = pool.PooledUpstream(connect_seconds=5, failed=jobs.failed)
     drop_old = upstream._drop_old
     monkeypatch.setattr(upstream, "_drop_old", Failing(LookupError))
-    answer = await upstream.send(UpstreamRequest("GET", f"{provider}/", [], b""))
-    while await answer.chunk() is not None:
+    response = await upstream.send(UpstreamRequest("GET", f"{provider}/", [], b""))
+    while await response.chunk() is not None:
         pass
-    await answer.close()
+    await response.close()
     await eventually(lambda: jobs.restarts["upstream_sweeper", "LookupError"] > 1, "it failed, and was tried again")
     monkeypatch.setattr(upstream, "_drop_old", drop_old)
     await eventually(lambda: not upstream._idle, "the unused connection is dropped")

@@ -50,7 +50,7 @@ class TestOnBothEngines:
             body = reading.rest()
         assert body.replace(COMMENT, b"").startswith(words("one") + words(" two"))
         assert body.endswith(END[-1])
-        row = log_row(customer, reading.answer.headers["cf-aig-log-id"])
+        row = log_row(customer, reading.response.headers["cf-aig-log-id"])
         assert (row["success"], row["tokens_in"], row["tokens_out"]) == (True, 3, 2)
         assert COMMENT.decode() not in json.dumps(row)
 
@@ -60,7 +60,7 @@ class TestOnBothEngines:
             reading.until(b"one")
             reading.until(COMMENT, 2)
         until(lambda: provider.left, "the provider's being left")
-        log_id = reading.answer.headers["cf-aig-log-id"]
+        log_id = reading.response.headers["cf-aig-log-id"]
         until(lambda: not log_row(customer, log_id)["success"], "the end of the call")
 
 
@@ -214,7 +214,7 @@ def test_nothing_keeps_answers_on_the_way(farebox: Farebox) -> None:
             provider.say(*END)
             provider.end()
             reading.rest()
-        told = reading.answer.headers
+        told = reading.response.headers
         assert told.get_list("cache-control") == ["no-store, no-transform"]
         assert (told["x-accel-buffering"], told["x-request-id"]) == ("no", "r1")
         assert not {"expires", "x-accel-redirect"} & set(told)
@@ -226,8 +226,8 @@ def test_nothing_keeps_answers_on_the_way(farebox: Farebox) -> None:
         assert (whole.headers.get_list("cache-control"), whole.status_code) == (["no-store"], 200)
         assert not {"expires", "x-accel-redirect", "x-accel-buffering"} & set(whole.headers)
     refused = httpx.post(f"{customer.gateway_url}/compat/chat/completions", json=CHAT)
-    answers = [refused, httpx.get(f"{customer.api_url}/farebox/billing-profile", headers=customer.headers)]
-    answers += [httpx.get(f"{customer.farebox.url}{path}") for path in ("/readyz", "/client/v4/accounts", "/nowhere")]
-    answers.append(httpx.get(f"{customer.farebox.url}/billing"))
-    assert {answer.status_code for answer in answers} == {200, 400, 401, 403, 404}
-    assert {tuple(answer.headers.get_list("cache-control")) for answer in answers} == {("no-store",)}
+    responses = [refused, httpx.get(f"{customer.api_url}/farebox/billing-profile", headers=customer.headers)]
+    responses += [httpx.get(f"{customer.farebox.url}{path}") for path in ("/readyz", "/client/v4/accounts", "/nowhere")]
+    responses.append(httpx.get(f"{customer.farebox.url}/billing"))
+    assert {response.status_code for response in responses} == {200, 400, 401, 403, 404}
+    assert {tuple(response.headers.get_list("cache-control")) for response in responses} == {("no-store",)}

@@ -48,17 +48,17 @@ def ask(
     )
 
 
-def seen(customer: Customer, answer: httpx.Response) -> str:
+def seen(customer: Customer, response: httpx.Response) -> str:
     """All that a tenant can see of a call, now and later."""
-    log_id = answer.headers["cf-aig-log-id"]
+    log_id = response.headers["cf-aig-log-id"]
     logs = f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}"
     row = httpx.get(logs, headers=customer.headers).text
-    head = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
-    return f"{head}\n{answer.text}\n{row}\n{stored_body(customer, log_id)}\n{customer.receipt(log_id)}"
+    head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
+    return f"{head}\n{response.text}\n{row}\n{stored_body(customer, log_id)}\n{customer.receipt(log_id)}"
 
 
-def check(customer: Customer, answer: httpx.Response) -> None:
-    found = seen(customer, answer)
+def check(customer: Customer, response: httpx.Response) -> None:
+    found = seen(customer, response)
     assert [leak for leak in LEAKS if leak in found] == []
 
 
@@ -69,13 +69,13 @@ def good(text: str) -> bytes:
     return json.dumps({"choices": [choice], "model": "TEXT", "usage": usage}).replace("TEXT", text).encode()
 
 
-def test_in_the_body_of_a_good_answer(customer: Customer, provider: Provider) -> None:
+def test_in_the_body_of_a_good_response(customer: Customer, provider: Provider) -> None:
     body = good(EVERY_FORM)
     provider.status, provider.kind, provider.pieces = 200, "application/json", [body]
-    answer = ask(customer)
-    assert (answer.status_code, len(answer.content)) == (200, len(body))
-    assert answer.json()["usage"]["completion_tokens"] == 5
-    check(customer, answer)
+    response = ask(customer)
+    assert (response.status_code, len(response.content)) == (200, len(body))
+    assert response.json()["usage"]["completion_tokens"] == 5
+    check(customer, response)
     provider.pieces, provider.encoding = [gzip.compress(body)], "gzip"
     check(customer, ask(customer))
 
@@ -89,17 +89,17 @@ def test_in_any_header(customer: Customer, provider: Provider, status: int) -> N
         ("set-cookie", f"k={KEY}"),
         ("www-authenticate", f"Basic {BASIC}"),
     ]
-    answer = ask(customer)
-    assert answer.status_code == status
-    check(customer, answer)
+    response = ask(customer)
+    assert response.status_code == status
+    check(customer, response)
 
 
 def test_in_an_error(customer: Customer, provider: Provider) -> None:
     provider.status, provider.kind = 404, "text/html"
     provider.pieces = [f"<h1>No {EVERY_FORM}</h1>".encode()]
-    answer = ask(customer)
-    assert answer.text.count("[removed]") == len(FORMS) - 1
-    check(customer, answer)
+    response = ask(customer)
+    assert response.text.count("[removed]") == len(FORMS) - 1
+    check(customer, response)
 
 
 def test_in_a_stream_of_single_bytes(customer: Customer, provider: Provider) -> None:
@@ -109,19 +109,19 @@ def test_in_a_stream_of_single_bytes(customer: Customer, provider: Provider) -> 
     whole = event + b"data: " + json.dumps(usage).encode() + b"\n\ndata: [DONE]\n\n"
     provider.status, provider.kind = 200, "text/event-stream"
     provider.pieces = [whole[at : at + 1] for at in range(len(whole))]
-    answer = ask(customer, stream=True, stream_options={"include_usage": True})
-    assert len(answer.content) == len(whole)
-    assert answer.text.count("*") > 20 * (len(FORMS) - 1)
-    check(customer, answer)
+    response = ask(customer, stream=True, stream_options={"include_usage": True})
+    assert len(response.content) == len(whole)
+    assert response.text.count("*") > 20 * (len(FORMS) - 1)
+    check(customer, response)
 
 
 def test_in_a_large_body_whose_length_is_told(customer: Customer, provider: Provider) -> None:
     body = good("x" * 9_000_000 + FORMS["as JSON"])
     provider.status, provider.kind, provider.pieces = 200, "application/json", [body]
     provider.headers = [("content-length", str(len(body)))]
-    answer = ask(customer)
-    assert answer.headers["content-length"] == str(len(body)) == str(len(answer.content))
-    assert "0123456789" not in answer.text
+    response = ask(customer)
+    assert response.headers["content-length"] == str(len(body)) == str(len(response.content))
+    assert "0123456789" not in response.text
 
 
 def test_in_sound(customer: Customer, provider: Provider) -> None:
@@ -129,14 +129,14 @@ def test_in_sound(customer: Customer, provider: Provider) -> None:
     set_provider(customer.farebox, "groq", base_url=provider.url, api_key=KEY)
     provider.status, provider.kind = 200, "audio/mpeg"
     provider.pieces = [b"\xff\xfb\x90" + bytes(range(256)) + KEY.encode() + b"\x00\xff"]
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.gateway_url}/groq/audio/speech",
         json={"model": "tts-1", "input": "Hello", "voice": "x"},
         headers=customer.headers,
         timeout=30,
     )
-    assert answer.status_code == 200, answer.text
-    assert answer.content == provider.pieces[0].replace(KEY.encode(), b"*" * len(KEY))
+    assert response.status_code == 200, response.text
+    assert response.content == provider.pieces[0].replace(KEY.encode(), b"*" * len(KEY))
 
 
 def test_in_what_the_operator_is_told(customer: Customer, provider: Provider) -> None:
@@ -157,12 +157,12 @@ def test_a_key_of_the_callers_own_passes_but_is_not_kept(customer: Customer, pro
     own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": f"Bearer {KEY}"}
     for status in (200, 401):
         provider.says(status, {"error": {"message": f"{KEY} and {BASIC}"}})
-        answer = ask(customer, own)
-        assert (answer.status_code, answer.content) == (status, provider.pieces[0])
-        kept = stored_body(customer, answer.headers["cf-aig-log-id"])
+        response = ask(customer, own)
+        assert (response.status_code, response.content) == (status, provider.pieces[0])
+        kept = stored_body(customer, response.headers["cf-aig-log-id"])
         assert "error" in kept
         assert [leak for leak in LEAKS if leak in kept] == []
     own = {"cf-aig-authorization": f"Bearer {customer.token}"}
-    answer = ask(customer, own, path=f"chat/completions?key={quote(KEY, safe='')}")
-    assert answer.content == provider.pieces[0]
-    assert "0123456789" not in stored_body(customer, answer.headers["cf-aig-log-id"])
+    response = ask(customer, own, path=f"chat/completions?key={quote(KEY, safe='')}")
+    assert response.content == provider.pieces[0]
+    assert "0123456789" not in stored_body(customer, response.headers["cf-aig-log-id"])

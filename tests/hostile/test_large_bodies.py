@@ -93,8 +93,8 @@ def test_large_bodies_reach_the_provider_byte_for_byte(
     customer: Customer, provider: Upstream, body: dict[str, Any]
 ) -> None:
     sent = json.dumps(body).encode()
-    answer = post(customer, sent)
-    assert answer.status_code == 200, answer.text
+    response = post(customer, sent)
+    assert response.status_code == 200, response.text
     assert provider.sent[0].body == sent
     assert customer.balance.posted < 1000 * 10**9
     assert differences(customer.farebox) == []
@@ -105,12 +105,12 @@ def test_single_fields_of_a_large_body_are_changed_and_nothing_else(customer: Cu
     provider.says(STREAM)
     poor = customer.farebox.funded("0.202")
     given = chat("word " * 40_000, stream=True, stream_options={"include_obfuscation": False}, seed=7)
-    answer = post(poor, json.dumps(given | {"model": f"openai/{MODEL}"}).encode(), "compat/chat/completions")
-    assert answer.status_code == 200, answer.text
+    response = post(poor, json.dumps(given | {"model": f"openai/{MODEL}"}).encode(), "compat/chat/completions")
+    assert response.status_code == 200, response.text
     [asked] = provider.asked
     limit = asked.pop("max_completion_tokens")
     assert 16 <= limit < 100_000
-    assert answer.headers["farebox-output-limit"] == str(limit)
+    assert response.headers["farebox-output-limit"] == str(limit)
     assert asked == given | {"stream_options": {"include_obfuscation": False, "include_usage": True}}
 
 
@@ -118,11 +118,11 @@ def test_a_nested_limit_of_a_large_body_is_set_beside_its_other_options(customer
     provider.says(json.dumps({"candidates": [], "usageMetadata": {"promptTokenCount": 1}}).encode())
     poor = customer.farebox.funded("0.202")
     given = {"contents": [{"parts": [{"text": "word " * 40_000}]}], "generationConfig": {"temperature": 0.5}}
-    answer = post(poor, json.dumps(given).encode(), f"google-ai-studio/v1beta/models/{GOOGLE}:generateContent")
-    assert answer.status_code == 200, answer.text
+    response = post(poor, json.dumps(given).encode(), f"google-ai-studio/v1beta/models/{GOOGLE}:generateContent")
+    assert response.status_code == 200, response.text
     [asked] = provider.asked
     limit = asked["generationConfig"].pop("maxOutputTokens")
-    assert answer.headers["farebox-output-limit"] == str(limit)
+    assert response.headers["farebox-output-limit"] == str(limit)
     assert asked == given
 
 
@@ -130,8 +130,8 @@ def test_openrouter_is_told_the_bound_of_a_large_request_too(customer: Customer,
     given = chat("word " * 40_000, provider={"order": ["acme"], "max_price": {"prompt": 1}}) | {
         "model": "acme/unlisted"
     }
-    answer = post(customer, json.dumps(given).encode(), "openrouter/v1/chat/completions")
-    assert answer.status_code == 200, answer.text
+    response = post(customer, json.dumps(given).encode(), "openrouter/v1/chat/completions")
+    assert response.status_code == 200, response.text
     [asked] = provider.asked
     preferences = asked.pop("provider")
     assert preferences["order"] == ["acme"]
@@ -145,8 +145,8 @@ def test_steps_of_a_large_universal_request(customer: Customer, provider: Upstre
         {"provider": "nobody", "endpoint": "chat/completions", "query": query},
         {"provider": "openai", "endpoint": "chat/completions", "query": query},
     ]
-    answer = post(customer, json.dumps(steps).encode(), "")
-    assert answer.status_code == 200, answer.text
+    response = post(customer, json.dumps(steps).encode(), "")
+    assert response.status_code == 200, response.text
     assert provider.asked == [query]
 
 
@@ -184,10 +184,10 @@ def test_what_is_beyond_a_limit_is_refused_by_its_name(
     customer: Customer, provider: Upstream, body: bytes, limit: str
 ) -> None:
     for path in ("openai/v1/chat/completions", "compat/chat/completions"):
-        answer = post(customer, body.replace(b'"gpt', b'"openai/gpt') if "compat" in path else body, path)
-        assert answer.status_code == 400, answer.text
-        assert error_of(answer)["code"] == BODY_TOO_COMPLEX.code
-        assert limit in error_of(answer)["message"]
+        response = post(customer, body.replace(b'"gpt', b'"openai/gpt') if "compat" in path else body, path)
+        assert response.status_code == 400, response.text
+        assert error_of(response)["code"] == BODY_TOO_COMPLEX.code
+        assert limit in error_of(response)["message"]
     assert not provider.sent
     assert differences(customer.farebox) == []
 
@@ -223,8 +223,8 @@ def test_sound_is_walked_through_by_helpers_but_for_a_little(tmp_path: Path) -> 
         assert not helpers_of(served)
         for much in (sound(AT_ONCE_BYTES), little * 2):
             assert is_light(json.dumps(much).encode())
-            answer = account.chat(messages=[{"role": "user", "content": much}])
-            assert answer.status_code == 200, answer.text
+            response = account.chat(messages=[{"role": "user", "content": much}])
+            assert response.status_code == 200, response.text
             assert helpers_of(served)
 
 
@@ -241,8 +241,8 @@ def test_a_body_that_takes_too_long_costs_its_sender_alone(tmp_path: Path) -> No
         sent = sender.submit(post, hostile, body, COMPAT)
         until(lambda: served.services.held.held_bytes >= len(body), "it has come")
         assert other.chat("Hello " * 20_000).status_code == 200
-        answer = sent.result()
-        assert (answer.status_code, answer.json()["error"][0]["code"]) == (400, BODY_TOO_COMPLEX.code)
+        response = sent.result()
+        assert (response.status_code, response.json()["error"][0]["code"]) == (400, BODY_TOO_COMPLEX.code)
         assert hostile.chat("Hello " * 20_000).status_code == 200
         until(lambda: served.services.held.held_bytes == 0, "everything is given back")
         assert (hostile.balance.held, other.balance.held) == (0, 0)
@@ -253,14 +253,14 @@ def test_a_helper_that_is_killed_is_replaced(customer: Customer) -> None:
     assert customer.chat("Hello " * 20_000).status_code == 200
     for pid in helpers_of(customer.farebox):
         os.kill(pid, signal.SIGKILL)
-    answers = [customer.chat("Hello " * 20_000) for _ in range(3)]
-    assert {answer.status_code for answer in answers} == {200}
+    responses = [customer.chat("Hello " * 20_000) for _ in range(3)]
+    assert {response.status_code for response in responses} == {200}
     assert differences(customer.farebox) == []
 
 
-def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """The one error of an answer in the gateway's own form."""
-    [error] = answer.json()["errors"] if "errors" in answer.json() else answer.json()["error"]
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The one error of a response in the gateway's own form."""
+    [error] = response.json()["errors"] if "errors" in response.json() else response.json()["error"]
     found: dict[str, Any] = error
     return found
 

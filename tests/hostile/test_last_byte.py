@@ -1,4 +1,5 @@
-"""The last byte of an answer waits for the commit of its charge, on PostgreSQL: who holds up one holds up the other."""
+"""The last byte of a response waits for the commit of its charge, on PostgreSQL: who holds up one holds up the
+other."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_nobody_has_the_whole_answer_before_it_is_charged(farebox: Farebox, *, stream: bool) -> None:
+async def test_nobody_has_the_whole_response_before_it_is_charged(farebox: Farebox, *, stream: bool) -> None:
     customer = farebox.funded("5")
     third = await connect(farebox.services.settings.database_url, timeout=10, name="third")
     with gated(farebox) as gate:
@@ -37,7 +38,7 @@ async def test_nobody_has_the_whole_answer_before_it_is_charged(farebox: Farebox
         await eventually(lambda: gate.waiting == 1, "the call is under way")
         async with third.transaction():
             await third.execute("SELECT FROM balances WHERE account_id = $1 FOR UPDATE", customer.account_id)
-            answering = asyncio.ensure_future(wire.answer())
+            answering = asyncio.ensure_future(wire.response())
             gate.open()
             while not await third.fetchval(WAITING):  # noqa: ASYNC110 - the charge's batch
                 await asyncio.sleep(0.01)
@@ -47,9 +48,9 @@ async def test_nobody_has_the_whole_answer_before_it_is_charged(farebox: Farebox
             assert not answering.done()
             assert b"data: [DONE]\n\n" not in wire._raw, "the last event lacks a byte"
             assert customer.balance.posted == 5 * 10**9
-        answer = await asyncio.wait_for(answering, 10)
+        response = await asyncio.wait_for(answering, 10)
     third.terminate()
-    assert answer.status == 200
-    assert answer.whole
+    assert response.status == 200
+    assert response.whole
     assert customer.balance.posted < 5 * 10**9
     assert differences(farebox) == []

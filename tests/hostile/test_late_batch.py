@@ -170,14 +170,14 @@ async def test_one_that_was_only_taken_for_dead_holds_again_and_charges(world: W
     await world.pass_time(LOST_AFTER + STEP, judge)
     assert set((await world.states()).values()) == {"expired"}
     # Side by side: its charges are posted though it is fenced, and its holds go out again under a new epoch.
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         gateway.ledger.do(Settle(account_id="a", hold_id="charged", amount=60, at=at)),
         gateway.hold("again"),
         gateway.ledger.do(Release(account_id="a", hold_id="again", at=at)),
         gateway.hold("app:1", owner=""),
     )
-    assert [answer.outcome for answer in answers] == [Outcome.DONE] * 4
-    assert answers[0].late
+    assert [response.outcome for response in responses] == [Outcome.DONE] * 4
+    assert responses[0].late
     assert (await gateway.hold("after")).ok
     await world.seen("gateway")
     await world.pass_time(2 * LOST_AFTER, judge, alive=("gateway",))

@@ -76,12 +76,12 @@ def sdk(customer: Customer, *, api_key: str = "") -> openai.OpenAI:
 
 def ask(client: openai.OpenAI, text: str, *, demo: str = "") -> str:
     """The log id of one answered call."""
-    answer = client.chat.completions.with_raw_response.create(
+    response = client.chat.completions.with_raw_response.create(
         model="demo/demo-1",
         messages=[{"role": "user", "content": text}],
         extra_headers={"x-demo": demo} if demo else {},
     )
-    return str(answer.headers["cf-aig-log-id"])
+    return str(response.headers["cf-aig-log-id"])
 
 
 # The figures are right.
@@ -154,8 +154,8 @@ def test_what_is_undone_is_not_counted(measured: tuple[Farebox, str]) -> None:
         jobs = [database.write(granting(number)) for number in range(1, 10)]
         return await asyncio.gather(*jobs, return_exceptions=True)
 
-    answers = farebox.run(together())
-    assert [number for number, answer in enumerate(answers, 1) if answer is not None] == [5]
+    responses = farebox.run(together())
+    assert [number for number, response in enumerate(responses, 1) if response is not None] == [5]
     assert Scrape(url).usd("grant") == moved(farebox)["grant"] == sum(10**n for n in range(1, 10)) - 10**5
 
 
@@ -255,7 +255,7 @@ def receiving(farebox: Farebox, customer: Customer) -> Iterator[list[int]]:
     statuses: list[int] = []
 
     async def take(exchange: Exchange) -> None:
-        exchange.answer(statuses.pop(0), [], b"")
+        exchange.respond(statuses.pop(0), [], b"")
 
     server = farebox.run(serve(take, "127.0.0.1", 0))
     there = {"url": f"http://127.0.0.1:{server.port}/"}
@@ -431,14 +431,14 @@ def scraping(folder: Path, port: int) -> Iterator[Callable[[str], list[str]]]:
 
     def query(expression: str) -> list[str]:
         try:
-            answer = http.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression})
+            response = http.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression})
         except httpx.ConnectError:  # it is starting
             assert process.poll() is None, (folder / "prometheus.log").read_text()
             return []
-        if answer.status_code == 503:
+        if response.status_code == 503:
             return []
-        assert answer.status_code == 200, answer.text
-        return [found["value"][1] for found in answer.json()["data"]["result"]]
+        assert response.status_code == 200, response.text
+        return [found["value"][1] for found in response.json()["data"]["result"]]
 
     try:
         yield query
@@ -457,12 +457,12 @@ def test_no_label_is_named_by_a_caller(measured: tuple[Farebox, str]) -> None:
     customer = farebox.funded("5")
     models = ["demo/demo-1", "demo/no-such-model", "nowhere/x", "demo/" + "x" * 200, 'demo/"} 1\nevil_total 1']
     for model in models:
-        answer = http.post(
+        response = http.post(
             f"{customer.gateway_url}/compat/chat/completions",
             json={"model": model, "messages": [{"role": "user", "content": "hello"}], "user": "a-user-of-mine"},
             headers=customer.headers | {"user-agent": "an-agent", "cf-aig-metadata": '{"team":"secret-team"}'},
         )
-        assert answer.status_code < 500
+        assert response.status_code < 500
     for path in ("v1/other/default/demo/x", f"v1/{customer.account_id}/my-gateway/demo/y", "v1/%22%7D/x/y/z"):
         http.post(f"{farebox.url}/{path}", headers=customer.headers)
     found = Scrape(url)
@@ -480,8 +480,8 @@ def test_no_label_is_named_by_a_caller(measured: tuple[Farebox, str]) -> None:
 def test_there_is_no_such_page_unless_it_is_asked_for(farebox: Farebox) -> None:
     unknown = http.get(f"{farebox.url}/metricz", headers=BEARER)
     for headers in ({}, BEARER, {"authorization": "Bearer"}):
-        answer = http.get(f"{farebox.url}/metrics", headers=headers)
-        assert (answer.status_code, answer.text) == (404, unknown.text.replace("metricz", "metrics"))
+        response = http.get(f"{farebox.url}/metrics", headers=headers)
+        assert (response.status_code, response.text) == (404, unknown.text.replace("metricz", "metrics"))
 
 
 def test_only_the_token_opens_it(tmp_path: Path) -> None:
@@ -492,10 +492,10 @@ def test_only_the_token_opens_it(tmp_path: Path) -> None:
             wrong += [f"Bearer {customer.token}", f"Bearer {TOKEN.upper()}", "Bearer \xff"]
             for value in wrong:
                 headers = [(b"authorization", value.encode("latin-1"))] if value else []
-                answer = httpx.get(f"{url}/metrics", headers=headers)
-                assert answer.status_code == 401, (url, value)
-                assert "farebox_" not in answer.text
-                assert TOKEN not in answer.text
+                response = httpx.get(f"{url}/metrics", headers=headers)
+                assert response.status_code == 401, (url, value)
+                assert "farebox_" not in response.text
+                assert TOKEN not in response.text
             assert Scrape(url, BEARER).has("farebox_calls_total")
             head = http.head(f"{url}/metrics", headers=BEARER)
             assert (head.status_code, head.content) == (200, b"")

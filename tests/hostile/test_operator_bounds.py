@@ -47,7 +47,7 @@ def farebox(engine: str, provider: Upstream, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def customer(farebox: Farebox, provider: Upstream) -> Customer:
-    provider.answer = ANSWER
+    provider.response = ANSWER
     provider.sent.clear()
     return farebox.funded("5")
 
@@ -58,17 +58,17 @@ def post(customer: Customer, body: dict[str, Any], path: str = "openai/chat/comp
 
 
 def test_the_output_of_a_call_is_limited_to_the_cap_on_its_estimate(customer: Customer, provider: Upstream) -> None:
-    answer = post(customer, CHAT | {"max_tokens": 4_000, "n": 4})
-    assert answer.status_code == 200, answer.text
-    limit = int(answer.headers["farebox-output-limit"])
+    response = post(customer, CHAT | {"max_tokens": 4_000, "n": 4})
+    assert response.status_code == 200, response.text
+    limit = int(response.headers["farebox-output-limit"])
     assert provider.asked == [CHAT | {"max_tokens": limit, "n": 4}]
     assert CAP_NANOS - price_of(300, 4) < price_of(0, 4 * limit) < CAP_NANOS
     assert customer.balance.posted == 5 * 10**9 - price_of(7, 3)
 
 
 def test_a_call_within_the_cap_is_left_alone(customer: Customer, provider: Upstream) -> None:
-    answer = post(customer, CHAT | {"max_tokens": 1_000})
-    assert "farebox-output-limit" not in answer.headers
+    response = post(customer, CHAT | {"max_tokens": 1_000})
+    assert "farebox-output-limit" not in response.headers
     assert provider.asked == [CHAT | {"max_tokens": 1_000}]
 
 
@@ -76,9 +76,9 @@ def test_input_beyond_the_cap_is_counted_and_then_refused(customer: Customer, pr
     """40,000 bytes are not more than 8,000 tokens, which the cap affords; four times as many are not."""
     text = "word word " * 4_000
     assert post(customer, CHAT | {"messages": [{"role": "user", "content": text}]}).status_code == 200
-    answer = post(customer, CHAT | {"messages": [{"role": "user", "content": text * 4}]})
-    [error] = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (ESTIMATE_CAPPED.status, ESTIMATE_CAPPED.code)
+    response = post(customer, CHAT | {"messages": [{"role": "user", "content": text * 4}]})
+    [error] = response.json()["error"]
+    assert (response.status_code, error["code"]) == (ESTIMATE_CAPPED.status, ESTIMATE_CAPPED.code)
     assert "0.01 USD" in error["message"]
     assert len(provider.sent) == 1
     assert customer.balance.held == 0
@@ -87,15 +87,15 @@ def test_input_beyond_the_cap_is_counted_and_then_refused(customer: Customer, pr
 
 def test_a_balance_below_the_cap_limits_further(customer: Customer) -> None:
     poor = customer.farebox.funded("0.002")
-    answer = post(poor, CHAT | {"max_tokens": 100_000})
-    assert price_of(0, int(answer.headers["farebox-output-limit"])) < 2 * 10**6
+    response = post(poor, CHAT | {"max_tokens": 100_000})
+    assert price_of(0, int(response.headers["farebox-output-limit"])) < 2 * 10**6
 
 
 @pytest.mark.parametrize("field", ["service_tier", "metadata"])
 def test_a_field_that_the_operator_refuses(customer: Customer, provider: Upstream, field: str) -> None:
-    answer = post(customer, CHAT | {field: "priority"})
-    [error] = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (REQUEST_REFUSED.status, REQUEST_REFUSED.code)
+    response = post(customer, CHAT | {field: "priority"})
+    [error] = response.json()["error"]
+    assert (response.status_code, error["code"]) == (REQUEST_REFUSED.status, REQUEST_REFUSED.code)
     assert f"the field `{field}`" in error["message"]
     common = post(customer, CHAT | {"model": "openai/gpt-4o", field: "x"}, "compat/chat/completions")
     assert common.json()["error"][0]["code"] == REQUEST_REFUSED.code
@@ -119,11 +119,11 @@ def test_a_refused_field_of_a_form_and_of_a_large_body(customer: Customer, provi
 
 @pytest.mark.parametrize("kind", ["web_search_20250305", "web_search_20260209"])
 def test_a_tool_that_the_operator_refuses(customer: Customer, provider: Upstream, kind: str) -> None:
-    provider.answer = MESSAGE
+    provider.response = MESSAGE
     body = {"model": "claude-9", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
-    answer = post(customer, body | {"tools": [{"type": kind, "name": "web_search"}]}, "anthropic/v1/messages")
-    assert answer.status_code == 400
-    assert "the tool `web_search`" in answer.json()["error"]["message"]
+    response = post(customer, body | {"tools": [{"type": kind, "name": "web_search"}]}, "anthropic/v1/messages")
+    assert response.status_code == 400
+    assert "the tool `web_search`" in response.json()["error"]["message"]
     assert not provider.sent
     tools = [{"name": "lookup", "input_schema": {"type": "object"}}]
     assert post(customer, body | {"tools": tools}, "anthropic/v1/messages").status_code == 200

@@ -45,9 +45,9 @@ def test_a_demo_needs_no_exemption_from_a_proxy(tmp_path: Path, monkeypatch: pyt
         assert page.status_code == 200, page.text
         set_provider(farebox, "cerebras", base_url="http://provider.example")
         set_price(farebox, "cerebras", "demo-1")
-        answer = customer.chat(model="cerebras/demo-1")
-        assert answer.status_code == 502
-        assert "(proxy_unreachable)" in answer.text
+        response = customer.chat(model="cerebras/demo-1")
+        assert response.status_code == 502
+        assert "(proxy_unreachable)" in response.text
         assert customer.balance.held == 0
 
 
@@ -101,8 +101,8 @@ async def test_stripe_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_stripe_on_this_machine_is_asked_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such customer"}}'
-    answer = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(missing)
-    async with serving(answer + missing) as fake:
+    response = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(missing)
+    async with serving(response + missing) as fake:
         monkeypatch.setenv("HTTP_PROXY", NOBODY)
         processor = open_processor(with_stripe(fake.url), "i")
         assert processor is not None

@@ -1,4 +1,4 @@
-"""Poolers that answer all that is asked of them, and give each transaction another session of the server: only the
+"""Poolers that response all that is asked of them, and give each transaction another session of the server: only the
 server's processes tell. PgBouncer 1.18 gives itself away sooner (test_pgbouncer.py)."""
 
 import contextlib

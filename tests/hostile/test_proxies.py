@@ -60,7 +60,7 @@ def test_each_event_arrives_before_the_next_is_sent(base: str, customer: Custome
         provider.say(*END)
         provider.end()
         assert reading.rest().endswith(END[-1])
-    assert log_row(customer, reading.answer.headers["cf-aig-log-id"])["tokens_out"] == 2
+    assert log_row(customer, reading.response.headers["cf-aig-log-id"])["tokens_out"] == 2
 
 
 def test_a_stream_that_breaks_off_ends_with_its_error(base: str, customer: Customer, provider: Stepwise) -> None:
@@ -78,7 +78,7 @@ def test_who_goes_away_ends_the_call(base: str, customer: Customer, provider: St
         provider.say(words("one"))
         reading.until(b"one")
     until(lambda: provider.left > left, "the provider's being left")
-    log_id = reading.answer.headers["cf-aig-log-id"]
+    log_id = reading.response.headers["cf-aig-log-id"]
     until(lambda: not log_row(customer, log_id)["success"], "the end of the call")
 
 
@@ -88,16 +88,16 @@ def test_a_large_body_arrives(base: str, customer: Customer, provider: Stepwise)
     provider.headers, events = [("content-type", "application/json")], provider.headers
     provider.say(b'{"usage": {"prompt_tokens": 3, "completion_tokens": 2}}')
     provider.end()
-    answer = httpx.post(
+    response = httpx.post(
         f"{base}/v1/{customer.account_id}/default/{COMPAT}", json=body, headers=customer.headers, timeout=60
     )
     provider.headers = events
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text
     assert len(provider.bodies.pop()) > BODY_BYTES
 
 
 async def _silent(exchange: Exchange) -> None:
-    """A provider that thinks, before its answer or within it, as the model's name says."""
+    """A provider that thinks, before its response or within it, as the model's name says."""
     when = json.loads(await exchange.body(2**20))["messages"][0]["content"]
     if when == "before":
         await asyncio.sleep(SILENCE_SECONDS)
@@ -110,13 +110,13 @@ async def _silent(exchange: Exchange) -> None:
 
 
 def _asked_and_answered(customer: Customer, url: str, when: str) -> bytes:
-    answer = httpx.post(
+    response = httpx.post(
         f"{url}/v1/{customer.account_id}/default/{COMPAT}",
         json=CHAT | {"messages": [{"role": "user", "content": when}]},
         headers=customer.headers,
         timeout=SILENCE_SECONDS + 60,
     )
-    return answer.content
+    return response.content
 
 
 @pytest.mark.slow
@@ -135,10 +135,10 @@ def test_a_long_silence_is_borne(tmp_path: Path) -> None:
             if proxy.path is not None
         }
         threads = stack.enter_context(ThreadPoolExecutor(2 * len(urls)))
-        answers = {
+        responses = {
             (title, when): threads.submit(_asked_and_answered, customer, url, when)
             for title, url in urls.items()
             for when in ("before", "within")
         }
-        ends = {name: answer.result() for name, answer in answers.items()}
+        ends = {name: response.result() for name, response in responses.items()}
         assert {name: end for name, end in ends.items() if not end.endswith(END[-1])} == {}

@@ -27,7 +27,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max
 def upstream(farebox: Farebox) -> Iterator[Upstream]:
     """Its API is at /base/v1."""
     with serving() as told:
-        told.answer = GOOD
+        told.response = GOOD
         set_provider(farebox, SLUG, base_url=f"{told.url}/base/v1")
         set_price(farebox, SLUG, MODEL)
         yield told
@@ -41,13 +41,13 @@ def step(
     return httpx.post(customer.gateway_url, content=json.dumps(asked), headers=customer.headers, timeout=30)
 
 
-def refused(answer: httpx.Response, code: int = 2901) -> bool:
+def refused(response: httpx.Response, code: int = 2901) -> bool:
     """In the shape that callers of this endpoint read, with what to do about it."""
-    error = answer.json()
+    error = response.json()
     return (
-        answer.status_code == 400
+        response.status_code == 400
         and (error["error"][0]["code"], error["success"], error["httpCode"]) == (code, False, 400)
-        and answer.headers["x-should-retry"] == "false"
+        and response.headers["x-should-retry"] == "false"
         and bool(error["description"])
     )
 
@@ -214,8 +214,8 @@ def test_an_endpoint_that_leads_out_or_is_none_is_refused(customer: Customer, up
 @pytest.mark.parametrize("own", [False, True])
 def test_no_endpoint_leaves_the_base_url(customer: Customer, upstream: Upstream, own: bool) -> None:
     for endpoint in ELSEWHERE:
-        answer = step(customer, endpoint, own=own)
-        assert answer.status_code == 200 or refused(answer, 2903), endpoint
+        response = step(customer, endpoint, own=own)
+        assert response.status_code == 200 or refused(response, 2903), endpoint
     for sent in upstream.sent:
         assert sent.path.startswith("/base/v1/")
         assert own or (sent.path, sent.headers["authorization"]) == (
@@ -232,8 +232,8 @@ def test_nor_does_a_url(customer: Customer, upstream: Upstream) -> None:
             headers = {"cf-aig-authorization": f"Bearer {customer.token}"} | ({"x-api-key": "sk-own"} if own else {})
             url = httpx.URL(f"{customer.gateway_url}/{SLUG}/x")
             url = url.copy_with(raw_path=url.raw_path[:-1] + path.encode())
-            answer = httpx.post(url, json=CHAT, headers=headers, timeout=30)
-            assert answer.status_code in (400, 404), path
+            response = httpx.post(url, json=CHAT, headers=headers, timeout=30)
+            assert response.status_code in (400, 404), path
     assert upstream.sent == []
 
 
@@ -244,8 +244,10 @@ def test_a_query_that_hides_the_usage_stays_here(customer: Customer, upstream: U
 
 def test_a_step_is_refused_in_the_steps_before_it_are_done(customer: Customer, upstream: Upstream) -> None:
     """A step that cannot be sent ends the request, whatever came before it; and nothing is charged for it."""
-    upstream.answer = {"error": {"message": "no"}}
+    upstream.response = {"error": {"message": "no"}}
     wrong = {"provider": SLUG, "endpoint": "chat/completions", "headers": {"x\n": "y"}, "query": CHAT}
-    answer = httpx.post(customer.gateway_url, content=json.dumps([wrong, wrong]), headers=customer.headers, timeout=30)
-    assert refused(answer)
+    response = httpx.post(
+        customer.gateway_url, content=json.dumps([wrong, wrong]), headers=customer.headers, timeout=30
+    )
+    assert refused(response)
     assert upstream.sent == []

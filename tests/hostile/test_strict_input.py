@@ -82,12 +82,12 @@ def test_no_command_takes_it_and_nothing_is_granted(text: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("value", ['"12"', '"١٢"', "12.5", '"1_0"', "true", "1e400", "-5"])
 def test_the_api_takes_numbers_of_json_alone(customer: Customer, value: str) -> None:
-    answer = httpx.post(
+    response = httpx.post(
         f"{customer.api_url}/farebox/holds",
         content=f'{{"hold_id": "x", "amount_nanos": {value}}}',
         headers=customer.headers | {"content-type": "application/json"},
     )
-    assert answer.status_code == 400, answer.text
+    assert response.status_code == 400, response.text
     assert customer.balance.held == 0
 
 

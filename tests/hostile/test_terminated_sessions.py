@@ -39,27 +39,27 @@ def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) -> None:
     customer = await asyncio.to_thread(farebox.funded, "5")
     third = await connect(farebox.services.settings.database_url, timeout=10, name="third")
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     stopped = asyncio.Event()
 
     async def call(client: httpx.AsyncClient, number: int) -> None:
         while not stopped.is_set():
             body = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
-            answers.append(await client.post(f"{customer.gateway_url}/compat/chat/completions", json=body))
+            responses.append(await client.post(f"{customer.gateway_url}/compat/chat/completions", json=body))
             if number == 0:  # reads of reports, and what is written as a job
-                answers.append(await client.get(f"{customer.api_url}/ai-gateway/gateways"))
+                responses.append(await client.get(f"{customer.api_url}/ai-gateway/gateways"))
 
     async with httpx.AsyncClient(headers=customer.headers, timeout=30) as client:
         calling = [asyncio.ensure_future(call(client, number)) for number in range(CALLERS)]
         for _ in range(6):
-            seen = len(answers)
-            while len(answers) < seen + 3 * CALLERS:  # noqa: ASYNC110 - all have been served since
+            seen = len(responses)
+            while len(responses) < seen + 3 * CALLERS:  # noqa: ASYNC110 - all have been served since
                 await asyncio.sleep(0.005)
             await third.fetch(CUT)
         stopped.set()
         await asyncio.gather(*calling)
     third.terminate()
-    assert {answer.status_code for answer in answers} == {200}
+    assert {response.status_code for response in responses} == {200}
     balance = await asyncio.to_thread(lambda: customer.balance)
     assert balance.held == 0
     assert await asyncio.to_thread(differences, farebox) == []
@@ -97,8 +97,8 @@ async def test_nor_that_they_are_ended_again_while_it_is_tried_again(
 
     monkeypatch.setattr(Lane, "_connect", connecting)
     monkeypatch.setattr(bridge, "run", running)
-    answer = await asyncio.to_thread(customer.chat, "one two three", headers={"x-demo": "tokens=5"})
-    assert answer.status_code == 200, answer.text
+    response = await asyncio.to_thread(customer.chat, "one two three", headers={"x-demo": "tokens=5"})
+    assert response.status_code == 200, response.text
     assert cuts == {"batch": CUTS_MAX - 1, "job": CUTS_MAX - 1}
     balance = await asyncio.to_thread(lambda: customer.balance)
     assert (balance.posted, balance.held) == (before - price_of(3, 5), 0)
@@ -183,7 +183,7 @@ async def test_a_job_whose_session_ends_before_its_commit_is_run_again(world: Wo
 
 
 @pytest.mark.parametrize("is_done", [True, False])
-async def test_a_commit_without_an_answer_is_looked_up_and_not_repeated(
+async def test_a_commit_without_a_response_is_looked_up_and_not_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch, *, is_done: bool
 ) -> None:
     execute: Any = Session.execute
@@ -205,7 +205,7 @@ async def test_a_commit_without_an_answer_is_looked_up_and_not_repeated(
     assert await world.accounts() == (["a1"] if is_done else ["a2"])
 
 
-async def test_nor_is_it_repeated_where_the_next_commit_has_no_answer_either(
+async def test_nor_is_it_repeated_where_the_next_commit_has_no_response_either(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second was only to hear that the first went through, and is undone."""
@@ -228,7 +228,7 @@ async def test_nor_is_it_repeated_where_the_next_commit_has_no_answer_either(
     assert await world.accounts() == ["a1"]
 
 
-async def test_a_commit_without_an_answer_of_another_server_stays_unknown(
+async def test_a_commit_without_a_response_of_another_server_stays_unknown(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a fail-over: the other server has given the transaction's number to another, or has not come to it yet."""

@@ -72,7 +72,7 @@ def way(kind: str) -> Iterator[str]:
             port = taken.getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     else:
-        with closing(lambda *_: "keep", answer=b"" if kind == "closed" else b"SSH-2.0-x\r\n") as upstream:
+        with closing(lambda *_: "keep", response=b"" if kind == "closed" else b"SSH-2.0-x\r\n") as upstream:
             yield upstream.url
 
 
@@ -96,15 +96,15 @@ def test_the_cause_has_a_word_for_everybody(farebox: Farebox, customer: Customer
     with way(cause) as url, capture_logs() as lines:
         set_provider(farebox, slug, base_url=url)
         set_price(farebox, slug, "raw-1")
-        answer = call(customer, path, body)
-    assert answer.status_code == 502
-    told = answer.json()
+        response = call(customer, path, body)
+    assert response.status_code == 502
+    told = response.json()
     error = told["error"][0] if isinstance(told["error"], list) else told["error"]
     assert f"({cause})" in error["message"]
     assert "Nothing was charged" in error["message"]
-    assert "127.0.0.1" not in answer.text
-    assert ".invalid" not in answer.text
-    log_id = answer.headers["cf-aig-log-id"]
+    assert "127.0.0.1" not in response.text
+    assert ".invalid" not in response.text
+    log_id = response.headers["cf-aig-log-id"]
     assert log_row(customer, log_id)["farebox"]["error"] == f"upstream_unreachable ({cause})"
     (line,) = [line for line in lines if line["event"] == "upstream failed"]
     assert (line["cause"], line["provider"], line["log_id"]) == (cause, slug, log_id)
@@ -159,13 +159,13 @@ def test_what_a_client_does_not_read_stays_with_the_provider(farebox: Farebox, c
         set_provider(farebox, "cerebras", base_url=url)
         set_price(farebox, "cerebras", "raw-1")
         where = f"{customer.gateway_url}/cerebras/chat/completions"
-        with httpx.stream("POST", where, json=body, headers=customer.headers, timeout=30) as answer:
+        with httpx.stream("POST", where, json=body, headers=customer.headers, timeout=30) as response:
             before = -1
             while len(taken) != before:  # until the provider stands still
                 before = len(taken)
                 time.sleep(0.2)
             assert before < EVENTS * 3 // 4, "all of it is kept here"
-            received = sum(len(chunk) for chunk in answer.iter_raw())
+            received = sum(len(chunk) for chunk in response.iter_raw())
         assert len(taken) == EVENTS
         assert received >= EVENTS * len(EVENT)
     until(lambda: customer.balance.held == 0, "the charge")

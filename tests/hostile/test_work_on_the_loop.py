@@ -36,17 +36,17 @@ async def test_a_body_of_very_small_chunks_is_refused() -> None:
     asked = Asked()
     async with serving(asked.echo) as served:
         for size in (1, CHUNK_BYTES_MIN // 2):
-            answer = await served.ask(chunked(size, 3 * CHUNKS_FREE))
-            assert answer.status == 400
-            assert b"too small" in answer.body
+            response = await served.ask(chunked(size, 3 * CHUNKS_FREE))
+            assert response.status == 400
+            assert b"too small" in response.body
     assert asked.bodies == []
 
 
 async def test_a_body_of_small_chunks_is_read() -> None:
     async with serving(Asked().echo) as served:
         for size, number in ((1, CHUNKS_FREE), (CHUNK_BYTES_MIN, 4 * CHUNKS_FREE)):
-            answer = await served.ask(chunked(size, number))
-            assert answer.json()["body"] == "a" * size * number
+            response = await served.ask(chunked(size, number))
+            assert response.json()["body"] == "a" * size * number
 
 
 async def test_pieces_of_any_size_make_the_body() -> None:
@@ -57,7 +57,7 @@ async def test_pieces_of_any_size_make_the_body() -> None:
         for piece in pieces:
             peer.send(piece)
             await peer.writer.drain()
-        assert (await peer.answer()).status == 200
+        assert (await peer.response()).status == 200
     assert asked.bodies == [b"".join(pieces)]
 
 
@@ -68,10 +68,10 @@ def fields(number: int) -> str:
 def test_a_query_has_only_so_many_fields(customer: Customer) -> None:
     url = f"{customer.gateway_url}/{COMPAT}"
     for headers in (customer.headers, {}):
-        answer = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX + 1)}", json={}, headers=headers)
-        assert (answer.status_code, answer.json()["error"][0]["code"]) == (400, 2901)
-    answer = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX)}", content=chat_body("Hi"), headers=customer.headers)
-    assert answer.status_code == 200
+        response = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX + 1)}", json={}, headers=headers)
+        assert (response.status_code, response.json()["error"][0]["code"]) == (400, 2901)
+    response = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX)}", content=chat_body("Hi"), headers=customer.headers)
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,14 @@ def test_a_query_has_only_so_many_fields(customer: Customer) -> None:
 )
 def test_a_step_asks_for_no_more_than_a_request_may(customer: Customer, endpoint: str) -> None:
     steps = [{"provider": "demo", "endpoint": endpoint, "query": json.loads(chat_body("Hi"))}]
-    answer = httpx.post(customer.gateway_url.rstrip("/"), json=steps, headers=customer.headers)
-    assert (answer.status_code, answer.json()["error"][0]["code"]) == (400, 2901)
+    response = httpx.post(customer.gateway_url.rstrip("/"), json=steps, headers=customer.headers)
+    assert (response.status_code, response.json()["error"][0]["code"]) == (400, 2901)
 
 
 def test_a_long_list_of_codings_is_not_looked_through(customer: Customer) -> None:
     headers = customer.headers | {"content-encoding": "," * 1_000}
-    answer = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=chat_body("Hi"), headers=headers)
-    assert (answer.status_code, answer.json()["error"][0]["code"]) == (415, 2917)
+    response = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=chat_body("Hi"), headers=headers)
+    assert (response.status_code, response.json()["error"][0]["code"]) == (415, 2917)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
@@ -114,8 +114,8 @@ def test_what_grows_large_is_decoded_by_a_helper(
     coded = gzip.compress(body) if coding == "gzip" else brotli.compress(body)
     assert len(coded) < call_body._AT_ONCE
     headers = customer.headers | {"content-encoding": coding}
-    answer = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=coded, headers=headers)
-    assert answer.status_code == 200, answer.text
+    response = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=coded, headers=headers)
+    assert response.status_code == 200, response.text
     assert decode_into in in_helpers
     assert sum(on_loop) <= (0 if coding == "br" else MIB + call_body._AT_ONCE)
 
@@ -163,6 +163,6 @@ def test_a_stop_does_not_wait_for_bodies_that_wait_to_be_read(tmp_path: Path) ->
         asked = beside.submit(customer.chat, "word " * MIB)
         until(lambda: farebox.services.helpers.waiting == 1, "a body that waits to be read")
         farebox.stop()
-        answer = asked.result()
-        assert (answer.status_code, answer.json()["error"][0]["code"]) == (503, 2912)
+        response = asked.result()
+        assert (response.status_code, response.json()["error"][0]["code"]) == (503, 2912)
         assert isinstance(busy.exception(), Died)

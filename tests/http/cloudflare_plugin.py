@@ -23,5 +23,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _seeded_anew(request: pytest.FixtureRequest) -> None:
     body = json.dumps({"test": request.node.nodeid}).encode()
     asked = urllib.request.Request(RESET_URL, body, {"content-type": "application/json"}, method="POST")
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        answer.read()
+    with urllib.request.urlopen(asked, timeout=60) as response:
+        response.read()

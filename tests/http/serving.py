@@ -18,7 +18,7 @@ SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One answer."""
+    """One response."""
 
     status: int
     headers: dict[str, str]
@@ -54,7 +54,7 @@ class Asked:
             "headers": dict(exchange.headers.items()),
             "body": self.bodies[-1].decode("latin-1"),
         }
-        exchange.answer(200, [("content-type", "application/json")], json.dumps(told).encode())
+        exchange.respond(200, [("content-type", "application/json")], json.dumps(told).encode())
 
 
 class Peer:
@@ -68,8 +68,8 @@ class Peer:
         for piece in pieces:
             self.writer.write(piece)
 
-    async def answer(self, *, to_head: bool = False) -> Received:
-        """The next answer, unframed. Raises IncompleteReadError where it breaks off."""
+    async def response(self, *, to_head: bool = False) -> Received:
+        """The next response, unframed. Raises IncompleteReadError where it breaks off."""
         async with asyncio.timeout(SECONDS):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
@@ -116,8 +116,8 @@ class Served:
         return peer
 
     async def ask(self, request: bytes, *, to_head: bool = False) -> Received:
-        """One answer on a connection of its own."""
-        return await (await self.open(request)).answer(to_head=to_head)
+        """One response on a connection of its own."""
+        return await (await self.open(request)).response(to_head=to_head)
 
 
 @contextlib.asynccontextmanager

@@ -24,9 +24,9 @@ GATEWAY_FIELDS: dict[str, Any] = {
 """What Cloudflare requires of a new gateway, beside its id."""
 
 
-def errors(answer: httpx.Response) -> list[tuple[int, str]]:
+def errors(response: httpx.Response) -> list[tuple[int, str]]:
     """The codes and messages of an error; checks that it is in the envelope."""
-    body = answer.json()
+    body = response.json()
     assert body["success"] is False
     assert body["result"] is None
     assert body["messages"] == []
@@ -34,10 +34,10 @@ def errors(answer: httpx.Response) -> list[tuple[int, str]]:
     return [(error["code"], error["message"]) for error in body["errors"]]
 
 
-def result(answer: httpx.Response) -> Any:
+def result(response: httpx.Response) -> Any:
     """The result of a success; checks the envelope."""
-    assert answer.status_code in (200, 201), answer.text
-    body = answer.json()
+    assert response.status_code in (200, 201), response.text
+    body = response.json()
     assert body["success"] is True
     assert body["errors"] == []
     return body["result"]
@@ -56,11 +56,11 @@ def attach_card(customer: Customer, stripe_url: str, token: str = "pm_card_visa"
     """Save one of the fake Stripe's test cards on the account, as its hosted page would; returns the card's id."""
     services = customer.farebox.services
     customer_id = customer.farebox.run(cards.customer_of(services, customer.account_id))
-    answer = http.post(
+    response = http.post(
         f"{stripe_url}/v1/payment_methods/{token}/attach", data={"customer": customer_id}, headers=STRIPE_KEY
     )
-    assert answer.status_code == 200, answer.text
-    card_id: str = answer.json()["id"]
+    assert response.status_code == 200, response.text
+    card_id: str = response.json()["id"]
     return card_id
 
 
@@ -69,8 +69,8 @@ def make_default(customer: Customer, stripe_url: str, card_id: str) -> None:
     services = customer.farebox.services
     customer_id = customer.farebox.run(cards.customer_of(services, customer.account_id))
     data = {"invoice_settings[default_payment_method]": card_id}
-    answer = http.post(f"{stripe_url}/v1/customers/{customer_id}", data=data, headers=STRIPE_KEY)
-    assert answer.status_code == 200, answer.text
+    response = http.post(f"{stripe_url}/v1/customers/{customer_id}", data=data, headers=STRIPE_KEY)
+    assert response.status_code == 200, response.text
     customer.farebox.run(cards.refresh(services, customer.account_id))
 
 

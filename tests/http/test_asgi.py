@@ -18,13 +18,13 @@ def client(handler: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(asgi_app(handler)), base_url="http://h")
 
 
-async def test_a_request_and_its_answer() -> None:
+async def test_a_request_and_its_response() -> None:
     async with client(Asked().echo) as http:
-        answer = await http.post("/a%20b/%41?x=%41", content=b"body", headers=[("X-A", "1"), ("x-a", "2")])
-        told = answer.json()
+        response = await http.post("/a%20b/%41?x=%41", content=b"body", headers=[("X-A", "1"), ("x-a", "2")])
+        told = response.json()
         assert (told["method"], told["path"], told["query"], told["body"]) == ("POST", "/a%20b/A", "x=%41", "body")
         assert told["headers"]["x-a"] == "1, 2"
-        assert answer.headers["content-length"] == str(len(answer.content))
+        assert response.headers["content-length"] == str(len(response.content))
 
 
 async def test_streams_head_and_limits() -> None:
@@ -32,15 +32,15 @@ async def test_streams_head_and_limits() -> None:
         try:
             await exchange.body(10)
         except Problem as problem:
-            exchange.answer(problem.kind.status, [], b"no")
+            exchange.respond(problem.kind.status, [], b"no")
             return
         stream = exchange.start(201, [("x-a", "1")])
         for piece in (b"one ", b"", b"two"):
             await stream.send(piece)
 
     async with client(handler) as http:
-        answer = await http.get("/")
-        assert (answer.status_code, answer.content, answer.headers["x-a"]) == (201, b"one two", "1")
+        response = await http.get("/")
+        assert (response.status_code, response.content, response.headers["x-a"]) == (201, b"one two", "1")
         assert (await http.head("/")).content == b""
         assert (await http.post("/", content=b"x" * 11)).status_code == 413
 
@@ -50,7 +50,7 @@ async def test_mistakes() -> None:
         """Answers nothing."""
 
     async def splitting(exchange: Exchange) -> None:
-        exchange.answer(200, [("x", "a\r\nevil: 1")], b"")
+        exchange.respond(200, [("x", "a\r\nevil: 1")], b"")
 
     async with client(silent) as http:
         assert (await http.get("/")).status_code == 500

@@ -25,8 +25,8 @@ def user(farebox: Farebox, customer: Customer) -> dict[str, str]:
     return {"x-auth-email": email, "x-auth-key": KEY}
 
 
-def refusal(answer: httpx.Response) -> tuple[int, list[tuple[int, str]]]:
-    return answer.status_code, errors(answer)
+def refusal(response: httpx.Response) -> tuple[int, list[tuple[int, str]]]:
+    return response.status_code, errors(response)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def refusal(answer: httpx.Response) -> tuple[int, list[tuple[int, str]]]:
 def test_credentials_that_are_refused(
     customer: Customer, headers: dict[str, str], expected: object, chain: list[int] | None
 ) -> None:
-    answer = http.get(f"{customer.api_url}/ai-gateway/billing/credit-balance", headers=headers)
-    assert refusal(answer) == expected
+    response = http.get(f"{customer.api_url}/ai-gateway/billing/credit-balance", headers=headers)
+    assert refusal(response) == expected
     if chain is not None:
-        assert [link["code"] for link in answer.json()["errors"][0]["error_chain"]] == chain
+        assert [link["code"] for link in response.json()["errors"][0]["error_chain"]] == chain
 
 
 def test_a_revoked_token_is_refused(farebox: Farebox, customer: Customer) -> None:
@@ -61,8 +61,8 @@ def test_a_revoked_token_is_refused(farebox: Farebox, customer: Customer) -> Non
     token = farebox.run(services.database.scan(lambda c: list_tokens(c, customer.account_id)))[0]
     farebox.run(services.database.write(lambda c: revoke_token(c, token.token_id, 1)))
     farebox.run(_forget(farebox))
-    answer = http.get(f"{customer.api_url}/farebox/balance", headers=customer.headers)
-    assert refusal(answer) == REJECTED
+    response = http.get(f"{customer.api_url}/farebox/balance", headers=customer.headers)
+    assert refusal(response) == REJECTED
 
 
 async def _forget(farebox: Farebox) -> None:
@@ -72,13 +72,13 @@ async def _forget(farebox: Farebox) -> None:
 def test_an_expired_token_is_refused(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     token = farebox.create_token(account_id, expires_at=SystemClock().now_ms() - 1)
-    answer = http.get(f"{farebox.url}/client/v4/user/tokens/verify", headers={"authorization": f"Bearer {token}"})
-    assert refusal(answer) == (401, [(1000, "Invalid API Token")])
+    response = http.get(f"{farebox.url}/client/v4/user/tokens/verify", headers={"authorization": f"Bearer {token}"})
+    assert refusal(response) == (401, [(1000, "Invalid API Token")])
 
 
 def test_a_user_signs_in_with_email_and_key(customer: Customer, user: dict[str, str]) -> None:
-    answer = http.get(f"{customer.api_url}/ai-gateway/billing/credit-balance", headers=user)
-    assert result(answer)["balance"] == 500
+    response = http.get(f"{customer.api_url}/ai-gateway/billing/credit-balance", headers=user)
+    assert result(response)["balance"] == 500
     wrong = http.get(f"{customer.api_url}/farebox/balance", headers=user | {"x-auth-key": KEY[:-1]})
     assert refusal(wrong) == WRONG_KEY
 
@@ -100,9 +100,9 @@ def test_a_user_sees_the_accounts_of_the_membership_only(
 
 def test_verify_tells_the_token(farebox: Farebox, customer: Customer) -> None:
     url = f"{farebox.url}/client/v4/user/tokens/verify"
-    answer = http.get(url, headers=customer.headers)
-    assert result(answer)["status"] == "active"
-    assert answer.json()["messages"][0]["message"] == "This API Token is valid and active"
+    response = http.get(url, headers=customer.headers)
+    assert result(response)["status"] == "active"
+    assert response.json()["messages"][0]["message"] == "This API Token is valid and active"
     assert refusal(http.get(url)) == MISSING
     assert refusal(http.get(url, headers={"authorization": "x"})) == MALFORMED
 

@@ -92,9 +92,9 @@ def test_usage_history_has_bounds(farebox: Farebox, customer: Customer) -> None:
 def test_usage_history_says_what_is_wrong(
     customer: Customer, parameters: dict[str, str], path: str, message: str
 ) -> None:
-    answer = billing(customer, "usage-history", **parameters)
-    assert answer.status_code == 400
-    assert answer.json()["errors"] == [{"code": 7001, "message": message, "path": ["query", path]}]
+    response = billing(customer, "usage-history", **parameters)
+    assert response.status_code == 400
+    assert response.json()["errors"] == [{"code": 7001, "message": message, "path": ["query", path]}]
 
 
 def test_the_running_month_has_a_line_for_each_model(customer: Customer) -> None:
@@ -116,8 +116,8 @@ def test_the_running_month_has_a_line_for_each_model(customer: Customer) -> None
 
 @pytest.mark.parametrize("kind", ["all", "auto", "manual", None])
 def test_who_bought_nothing_has_no_invoices(customer: Customer, kind: str | None) -> None:
-    answer = billing(customer, "invoice-history", **({} if kind is None else {"type": kind}))
-    assert result(answer) == {
+    response = billing(customer, "invoice-history", **({} if kind is None else {"type": kind}))
+    assert result(response) == {
         "invoices": [],
         "pagination": {"has_more": False, "page": 1, "per_page": 20, "total_count": 0},
     }
@@ -143,12 +143,12 @@ def test_the_statement_adds_up_page_by_page(customer: Customer) -> None:
         customer.chat()
     found = []
     for page in range(1, 5):
-        answer = http.get(
+        response = http.get(
             f"{customer.api_url}/farebox/transfers", params={"page": page, "per_page": 2}, headers=customer.headers
         )
-        found += result(answer)
-        count = len(answer.json()["result"])
-        assert answer.json()["result_info"] == {"page": page, "per_page": 2, "count": count, "total_count": 5}
+        found += result(response)
+        count = len(response.json()["result"])
+        assert response.json()["result_info"] == {"page": page, "per_page": 2, "count": count, "total_count": 5}
     assert [transfer["version"] for transfer in found] == [5, 4, 3, 2, 1]
     own = ("granted", "credit")
     sums = [transfer["amount_nanos"] * (1 if transfer["to_book"] in own else -1) for transfer in found]

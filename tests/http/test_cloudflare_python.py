@@ -150,11 +150,11 @@ def test_a_whole_life_of_billing(farebox: Farebox) -> None:
 
 
 def test_the_retries_of_the_sdk_charge_once(farebox: Farebox) -> None:
-    """The answer to the first attempt is lost; the SDK sends it again, with nothing but its count."""
+    """The response to the first attempt is lost; the SDK sends it again, with nothing but its count."""
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))
     save_card(owner)
-    lost = _LosesTheFirstAnswer()
+    lost = _LosesTheFirstResponse()
     with httpx.Client(transport=lost) as transport:
         client = Cloudflare(api_token=owner.token, base_url=f"{farebox.url}/client/v4", http_client=transport)
         bought = client.ai_gateway.billing.topup.create(account_id=account_id, amount=1000)
@@ -164,13 +164,13 @@ def test_the_retries_of_the_sdk_charge_once(farebox: Farebox) -> None:
     assert invoice.id == bought.payment_intent_id
 
 
-class _LosesTheFirstAnswer(httpx.HTTPTransport):
+class _LosesTheFirstResponse(httpx.HTTPTransport):
     requests = 0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = super().handle_request(request)
+        response = super().handle_request(request)
         self.requests += 1
         if self.requests == 1:
-            answer.read()
+            response.read()
             raise httpx.ReadError("the connection was lost")
-        return answer
+        return response

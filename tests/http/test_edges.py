@@ -32,7 +32,7 @@ class OneExchange:
     async def content(self, limit: int) -> bytes:
         return b""
 
-    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         self.status, self.sent, self.answered = status, dict(headers), body
 
     async def gone(self) -> None: ...
@@ -42,9 +42,9 @@ class OneExchange:
     "path", ["/", "/nope", "/client/v4", "/client/v4/", "/client/v4/zones", "/v1", "/client/v4/accounts//ai-gateway"]
 )
 def test_unknown_paths(farebox: Farebox, path: str) -> None:
-    answer = http.get(farebox.url + path)
-    assert answer.status_code == 404
-    assert errors(answer) == [
+    response = http.get(farebox.url + path)
+    assert response.status_code == 404
+    assert errors(response) == [
         (7003, f"Could not route to {path}, perhaps your object identifier is invalid?"),
         (7000, "No route for that URI"),
     ]
@@ -62,8 +62,8 @@ def test_a_token_in_the_path_is_never_repeated(farebox: Farebox, customer: Custo
 
 def test_account_ids_of_another_shape_lead_nowhere(farebox: Farebox, customer: Customer) -> None:
     for account_id in ("a" * 65, "a%20b", "ä", "a.b"):
-        answer = http.get(f"{farebox.url}/client/v4/accounts/{account_id}", headers=customer.headers)
-        assert (answer.status_code, errors(answer)[0][0]) == (404, 7003)
+        response = http.get(f"{farebox.url}/client/v4/accounts/{account_id}", headers=customer.headers)
+        assert (response.status_code, errors(response)[0][0]) == (404, 7003)
 
 
 def test_an_account_may_have_a_chosen_id(farebox: Farebox, seed_account: str) -> None:
@@ -72,10 +72,10 @@ def test_an_account_may_have_a_chosen_id(farebox: Farebox, seed_account: str) ->
 
 
 def test_wrong_methods(farebox: Farebox, customer: Customer) -> None:
-    answer = http.patch(f"{customer.api_url}/ai-gateway/billing/credit-balance")
-    assert answer.status_code == 405
-    assert errors(answer) == [(7001, "Method PATCH not available for that URI.")]
-    assert answer.headers["allow"] == "GET, HEAD"
+    response = http.patch(f"{customer.api_url}/ai-gateway/billing/credit-balance")
+    assert response.status_code == 405
+    assert errors(response) == [(7001, "Method PATCH not available for that URI.")]
+    assert response.headers["allow"] == "GET, HEAD"
     gateway = http.request("TRACE", f"{customer.api_url}/ai-gateway/gateways/x")
     assert gateway.headers["allow"] == "DELETE, GET, HEAD, PATCH, PUT"
 
@@ -110,30 +110,30 @@ def test_head_of_the_demo_provider_s_models_answers_like_get(customer: Customer)
     ],
 )
 def test_bodies_that_are_no_json_object(customer: Customer, body: bytes, expected: tuple[int, str]) -> None:
-    answer = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
-    assert answer.status_code == 400
-    assert errors(answer) == [expected]
+    response = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
+    assert response.status_code == 400
+    assert errors(response) == [expected]
 
 
 def test_a_body_above_the_limit_is_refused(farebox: Farebox, customer: Customer) -> None:
     body = b" " * (BODY_MAX + 1)
-    answer = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
-    assert (answer.status_code, errors(answer)[0][0]) == (BODY_TOO_LARGE.status, BODY_TOO_LARGE.code)
+    response = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
+    assert (response.status_code, errors(response)[0][0]) == (BODY_TOO_LARGE.status, BODY_TOO_LARGE.code)
 
 
 def test_what_is_not_available_says_so_and_is_not_tried_again(farebox: Farebox, customer: Customer) -> None:
-    answer = http.post(f"{customer.api_url}/ai-gateway/gateways/default/policies", json={}, headers=customer.headers)
-    assert answer.status_code == 501
-    assert errors(answer) == [(2921, "This part of the API is not available in this release of Farebox")]
-    assert answer.headers["x-should-retry"] == "false"
+    response = http.post(f"{customer.api_url}/ai-gateway/gateways/default/policies", json={}, headers=customer.headers)
+    assert response.status_code == 501
+    assert errors(response) == [(2921, "This part of the API is not available in this release of Farebox")]
+    assert response.headers["x-should-retry"] == "false"
 
 
-def test_every_answer_names_its_request(farebox: Farebox) -> None:
-    answers = [http.get(farebox.url + path) for path in ("/healthz", "/readyz", "/openapi.json", "/nope")]
-    ids = [answer.headers["cf-ray"] for answer in answers]
+def test_every_response_names_its_request(farebox: Farebox) -> None:
+    responses = [http.get(farebox.url + path) for path in ("/healthz", "/readyz", "/openapi.json", "/nope")]
+    ids = [response.headers["cf-ray"] for response in responses]
     assert all(re.fullmatch(r"[0-9a-f]{16}-FBX", request_id) for request_id in ids)
     assert len(set(ids)) == len(ids)
-    assert all(answer.headers["content-type"] == "application/json" for answer in answers)
+    assert all(response.headers["content-type"] == "application/json" for response in responses)
 
 
 def test_no_two_routes_are_the_same() -> None:

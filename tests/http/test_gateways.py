@@ -72,12 +72,12 @@ def test_an_id_is_taken_once(gateways: Gateways) -> None:
 def test_of_many_at_once_one_takes_the_id(gateways: Gateways) -> None:
     body = {"id": "contested"} | GATEWAY_FIELDS
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda _: gateways("POST", body=body).status_code, range(16)))
-    assert sorted(answers) == [200, *[400] * 15]
+        responses = list(threads.map(lambda _: gateways("POST", body=body).status_code, range(16)))
+    assert sorted(responses) == [200, *[400] * 15]
 
 
 def test_what_is_missing_or_wrong_is_said_all_at_once(gateways: Gateways) -> None:
-    answer = gateways(
+    response = gateways(
         "POST",
         body={
             "id": "Not This",
@@ -89,8 +89,8 @@ def test_what_is_missing_or_wrong_is_said_all_at_once(gateways: Gateways) -> Non
             "colour": "red",
         },
     )
-    assert answer.status_code == 400
-    assert {tuple(error["path"]): error["message"] for error in answer.json()["errors"]} == {
+    assert response.status_code == 400
+    assert {tuple(error["path"]): error["message"] for error in response.json()["errors"]} == {
         ("body", "cache_invalidate_on_update"): "Required",
         ("body", "cache_ttl"): "Required",
         ("body", "collect_logs"): "Expected boolean, received string",
@@ -101,7 +101,7 @@ def test_what_is_missing_or_wrong_is_said_all_at_once(gateways: Gateways) -> Non
         ("body", "retry_delay"): "Number must be less than or equal to 60000",
         ("body",): "Unrecognized key(s) in object: 'colour'",
     }
-    assert {error["code"] for error in answer.json()["errors"]} == {7001}
+    assert {error["code"] for error in response.json()["errors"]} == {7001}
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,13 @@ def test_what_cannot_be_acted_on_is_refused_never_ignored(
     gateways: Gateways, field: str, asking: object, empty: object
 ) -> None:
     gateways.create("plain", **{field: empty})
-    for answer in (
+    for response in (
         gateways("POST", body={"id": "more"} | GATEWAY_FIELDS | {field: asking}),
         gateways("PUT", "plain", GATEWAY_FIELDS | {field: asking}),
         gateways("PATCH", "plain", {field: asking}),
     ):
-        assert answer.status_code == 400
-        (error,) = answer.json()["errors"]
+        assert response.status_code == 400
+        (error,) = response.json()["errors"]
         assert error["path"] == ["body", field]
         assert "not available in this release" in error["message"]
 

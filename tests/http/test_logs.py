@@ -20,18 +20,18 @@ def logs(customer: Customer, path: str = "", **query: Any) -> httpx.Response:
 def calls(customer: Customer) -> list[str]:
     """Log ids of three calls, the oldest first: two that went well with metadata, one of an unknown model."""
     tagged = [{"team": "red", "seats": 3}, {"team": "blue", "trial": True}]
-    answers = [customer.chat("one two", headers={"cf-aig-metadata": json.dumps(metadata)}) for metadata in tagged]
-    answers.append(customer.chat(model="demo/none-such"))
-    return [answer.headers["cf-aig-log-id"] for answer in answers]
+    responses = [customer.chat("one two", headers={"cf-aig-metadata": json.dumps(metadata)}) for metadata in tagged]
+    responses.append(customer.chat(model="demo/none-such"))
+    return [response.headers["cf-aig-log-id"] for response in responses]
 
 
 def test_a_log_row(customer: Customer) -> None:
-    answer = customer.chat("hello", headers={"cf-aig-metadata": '{"team":"red"}', "cf-aig-event-id": "mine"})
+    response = customer.chat("hello", headers={"cf-aig-metadata": '{"team":"red"}', "cf-aig-event-id": "mine"})
     (row,) = result(logs(customer))
-    assert row["id"] == answer.headers["cf-aig-log-id"]
+    assert row["id"] == response.headers["cf-aig-log-id"]
     assert (row["provider"], row["model"], row["path"]) == ("demo", "demo-1", "v1/chat/completions")
     assert (row["success"], row["status_code"], row["cached"], row["step"]) == (True, 200, False, 0)
-    usage = answer.json()["usage"]
+    usage = response.json()["usage"]
     assert (row["tokens_in"], row["tokens_out"]) == (usage["prompt_tokens"], usage["completion_tokens"])
     assert row["cost"] == pytest.approx((usage["prompt_tokens"] + 2 * usage["completion_tokens"]) / 1e6)
     assert row["farebox"]["charge_nanos"] == 5_000_000_000 - customer.balance.posted
@@ -43,8 +43,8 @@ def test_a_log_row(customer: Customer) -> None:
 
 def test_the_detail_shows_the_beginnings_of_the_bodies(customer: Customer) -> None:
     long = "word " * 2000
-    answer = customer.chat(long)
-    log_id = answer.headers["cf-aig-log-id"]
+    response = customer.chat(long)
+    log_id = response.headers["cf-aig-log-id"]
     detail = result(logs(customer, f"/{log_id}"))
     assert detail["request_head"].startswith('{"model":"demo-1"')
     assert detail["request_head_complete"] is False
@@ -52,9 +52,9 @@ def test_the_detail_shows_the_beginnings_of_the_bodies(customer: Customer) -> No
     assert detail["response_head"].startswith('{"id":')
     request = logs(customer, f"/{log_id}/request")
     assert long in request.json()["messages"][0]["content"]
-    response = logs(customer, f"/{log_id}/response")
-    assert response.json() == answer.json()
-    for raw in (request, response):
+    kept = logs(customer, f"/{log_id}/response")
+    assert kept.json() == response.json()
+    for raw in (request, kept):
         assert raw.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in raw.headers["content-security-policy"]
 
@@ -64,8 +64,8 @@ def test_a_body_that_was_not_kept_is_not_found(customer: Customer) -> None:
     detail = result(logs(customer, f"/{log_id}"))
     assert "request_head" not in detail
     for body in ("request", "response"):
-        answer = logs(customer, f"/{log_id}/{body}")
-        assert (answer.status_code, errors(answer)) == (404, [(7002, "Not Found")])
+        response = logs(customer, f"/{log_id}/{body}")
+        assert (response.status_code, errors(response)) == (404, [(7002, "Not Found")])
 
 
 def test_a_call_that_was_not_to_be_logged_has_a_receipt_only(customer: Customer) -> None:
@@ -178,9 +178,9 @@ def test_meta_info_tells_the_extremes(customer: Customer, calls: list[str]) -> N
     ],
 )
 def test_wrong_queries(customer: Customer, query: dict[str, str]) -> None:
-    answer = logs(customer, **query)
-    assert answer.status_code == 400
-    assert all(error["code"] == 7001 and error["path"][0] == "query" for error in answer.json()["errors"])
+    response = logs(customer, **query)
+    assert response.status_code == 400
+    assert all(error["code"] == 7001 and error["path"][0] == "query" for error in response.json()["errors"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever is sent to whichever route, the answer is in the envelope and never that something is wrong inside."""
+"""Whatever is sent to whichever route, the response is in the envelope and never that something is wrong inside."""
 
 import json
 from collections.abc import Iterator
@@ -79,9 +79,9 @@ def name_of(route: Route) -> str:
 def test_bodies(farebox: Farebox, owner: Customer, route: Route) -> None:
     at = url(farebox, route, owner.account_id)
     for body in bodies(route):
-        answer = http.request(route.method, at, content=json.dumps(body), headers=owner.headers)
-        assert answer.status_code < 500, (body, answer.text)
-        assert {"result", "success", "errors", "messages"} <= set(answer.json()), body
+        response = http.request(route.method, at, content=json.dumps(body), headers=owner.headers)
+        assert response.status_code < 500, (body, response.text)
+        assert {"result", "success", "errors", "messages"} <= set(response.json()), body
 
 
 @pytest.mark.parametrize("route", [route for route in TAKING if not route.takes_body], ids=name_of)
@@ -104,8 +104,8 @@ def test_queries(farebox: Farebox, owner: Customer, route: Route) -> None:
             "'; --",
         ):
             good = {known: GOOD[known] for known in fields(route) if known in GOOD}
-            answer = http.get(at, params=good | {name: value}, headers=owner.headers)
-            assert answer.status_code < 500, (name, value, answer.text)
+            response = http.get(at, params=good | {name: value}, headers=owner.headers)
+            assert response.status_code < 500, (name, value, response.text)
 
 
 @pytest.mark.parametrize("route", NAMED, ids=name_of)
@@ -114,7 +114,7 @@ def test_names_in_the_path(farebox: Farebox, owner: Customer, route: Route) -> N
         parameters = dict.fromkeys(set(route.parameters) - {"account_id"}, name)
         at = url(farebox, route, owner.account_id, **parameters)
         body = None if not route.takes_body else json.dumps({key: GOOD[key] for key in fields(route) if key in GOOD})
-        answer = http.request(route.method, at, content=body, headers=owner.headers)
-        assert answer.status_code < 500 or answer.status_code == 501, (name, answer.text)
+        response = http.request(route.method, at, content=body, headers=owner.headers)
+        assert response.status_code < 500 or response.status_code == 501, (name, response.text)
         if route.shape is not Shape.RAW:
-            assert "success" in answer.json()
+            assert "success" in response.json()

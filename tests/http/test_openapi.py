@@ -26,8 +26,8 @@ KNOWN = {"account_id": "", "gateway_id": "default", "log_id": "", "provider": "d
 
 @pytest.fixture(scope="module")
 def document(farebox: Farebox) -> dict[str, Any]:
-    answer: dict[str, Any] = http.get(f"{farebox.url}/openapi.json").json()
-    return answer
+    response: dict[str, Any] = http.get(f"{farebox.url}/openapi.json").json()
+    return response
 
 
 def test_it_has_every_route(document: dict[str, Any]) -> None:
@@ -91,13 +91,13 @@ def test_what_is_always_sent_is_required(document: dict[str, Any]) -> None:
 def test_answers_are_of_the_types_the_document_is_made_from(farebox: Farebox, customer: Customer, route: Route) -> None:
     known = KNOWN | {"log_id": customer.chat().headers["cf-aig-log-id"]}
     query = {"value_grouping_window": "day"} if route.path.endswith("usage-history") else {}
-    answer = http.get(
+    response = http.get(
         url(farebox, route, **(known | {"account_id": customer.account_id})), params=query, headers=customer.headers
     )
-    found = result(answer)
+    found = result(response)
     kind = list[route.result] if route.shape is Shape.PAGE else route.result  # type: ignore[name-defined]
     msgspec.convert(found, kind)
-    assert ("result_info" in answer.json()) == (route.shape is Shape.PAGE)
+    assert ("result_info" in response.json()) == (route.shape is Shape.PAGE)
 
 
 def test_docs_name_every_route() -> None:

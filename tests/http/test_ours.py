@@ -101,9 +101,9 @@ def test_a_checkout_link(buyer: Customer) -> None:
     ],
 )
 def test_checkout_says_what_is_wrong(buyer: Customer, body: Any, path: list[str]) -> None:
-    answer = call(buyer, "POST", "checkout", body)
-    assert answer.status_code == 400
-    assert answer.json()["errors"][0]["path"] in (path, ["body", "amount_cents"])
+    response = call(buyer, "POST", "checkout", body)
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["path"] in (path, ["body", "amount_cents"])
 
 
 def test_a_refund_takes_the_credit_and_has_a_credit_note(buyer: Customer) -> None:
@@ -151,13 +151,13 @@ def test_the_statement_as_csv(buyer: Customer) -> None:
     buy(buyer, 1000)
     assert buyer.chat().status_code == 200
     plain = get(buyer, "transfers")
-    for answer in (
+    for response in (
         call(buyer, "GET", "transfers?format=csv"),
         call(buyer, "GET", "transfers", accept="text/csv;q=1, */*"),
     ):
-        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-        assert answer.headers["x-total-count"] == str(len(plain))
-        found = list(csv.DictReader(io.StringIO(answer.text)))
+        assert response.headers["content-type"] == "text/csv; charset=utf-8"
+        assert response.headers["x-total-count"] == str(len(plain))
+        found = list(csv.DictReader(io.StringIO(response.text)))
         assert [int(line["version"]) for line in found] == [transfer["version"] for transfer in plain]
         assert [int(line["amount_nanos"]) for line in found] == [transfer["amount_nanos"] for transfer in plain]
         assert found[-1]["amount_usd"] == "10.00"
@@ -246,8 +246,8 @@ def test_holds_are_refused_as_calls_are(farebox: Farebox, customer: Customer) ->
     ],
 )
 def test_holds_say_what_is_wrong(customer: Customer, body: Any) -> None:
-    answer = call(customer, "POST", "holds", body)
-    assert (answer.status_code, errors(answer)[0][0]) == (400, 7001)
+    response = call(customer, "POST", "holds", body)
+    assert (response.status_code, errors(response)[0][0]) == (400, 7001)
 
 
 def test_a_spending_limit_and_what_is_spent_of_it(customer: Customer) -> None:
@@ -360,8 +360,8 @@ def test_webhook_endpoints_are_the_accounts_own(farebox: Farebox, customer: Cust
 
 def test_what_the_processor_did_not_sign_is_refused(farebox: Farebox) -> None:
     for headers in ({}, {"stripe-signature": "t=1,v1=00"}):
-        answer = http.post(f"{farebox.url}/webhooks/stripe", content=b"{}", headers=headers)
-        assert (answer.status_code, errors(answer)[0][0]) == (400, 2935)
+        response = http.post(f"{farebox.url}/webhooks/stripe", content=b"{}", headers=headers)
+        assert (response.status_code, errors(response)[0][0]) == (400, 2935)
     large = http.post(f"{farebox.url}/webhooks/stripe", content=b" " * (2**20 + 1))
     assert large.status_code == 413
 

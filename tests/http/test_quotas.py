@@ -60,9 +60,9 @@ def test_each_budget_is_somebodys() -> None:
 def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:
     with capture_logs() as lines:
         for _ in range(REFUSALS_TOLD + 5):
-            answer = http.post(
+            response = http.post(
                 f"{farebox.url}/webhooks/stripe", content=b"{}", headers={"stripe-signature": "t=1,v1=0"}
             )
-            assert (answer.status_code, errors(answer)[0][0]) == (400, 2935)
+            assert (response.status_code, errors(response)[0][0]) == (400, 2935)
     told = [line for line in lines if line["event"] == "webhook refused"]
     assert 0 < len(told) <= REFUSALS_TOLD

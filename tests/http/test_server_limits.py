@@ -23,15 +23,15 @@ async def test_a_head_that_does_not_arrive_is_answered_408(sent: bytes) -> None:
     async with serving(Asked().echo, head_seconds=0.15) as served:
         peer = await served.open(sent)
         if sent.startswith(GET):
-            assert (await peer.answer()).status == 200
-        assert (await peer.answer()).status == 408
+            assert (await peer.response()).status == 200
+        assert (await peer.response()).status == 408
         assert await peer.closed()
 
 
 async def test_a_head_that_trickles_gains_no_time() -> None:
     async with serving(Asked().echo, head_seconds=0.3) as served:
         peer = await served.open(b"GET / HTTP/1.1\r\nHost: h\r\n")
-        answered = asyncio.ensure_future(peer.answer())
+        answered = asyncio.ensure_future(peer.response())
         for number in range(2000):
             peer.send(b"a: %d\r\n" % number)
             await asyncio.sleep(0.01)
@@ -44,12 +44,12 @@ async def test_a_head_that_trickles_gains_no_time() -> None:
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
     async def handler(exchange: Exchange) -> None:
         await asyncio.sleep(0.6)
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler, idle_seconds=0.15, head_seconds=0.15) as served:
         peers = [await served.open(), await served.open(GET)]
         assert await peers[0].closed(), "it never asked"
-        assert (await peers[1].answer()).status == 200
+        assert (await peers[1].response()).status == 200
         assert await peers[1].closed()
 
 
@@ -71,9 +71,9 @@ async def test_so_many_connections_and_no_more() -> None:
     async with serving(Asked().echo, connections=3) as served:
         peers = [await served.open(GET) for _ in range(3)]
         for peer in peers:
-            assert (await peer.answer()).status == 200
-        answer = await served.ask(b"")
-        assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert (await peer.response()).status == 200
+        response = await served.ask(b"")
+        assert (response.status, response.headers["connection"]) == (503, "close")
         peers[0].writer.close()
         await until(lambda: len(served.server._state.connections) == 2)
         assert (await served.ask(GET)).status == 200
@@ -87,9 +87,9 @@ async def test_connections_leave_half_of_the_files_for_all_else() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     peers = [Peer(*await asyncio.open_connection("127.0.0.1", server.port)) for _ in range(101)]
-    assert (await peers[-1].answer()).status == 503
+    assert (await peers[-1].response()).status == 503
     peers[0].send(GET)
-    assert (await peers[0].answer()).status == 200
+    assert (await peers[0].response()).status == 200
     for peer in peers:
         peer.writer.close()
     await server.close()
@@ -100,7 +100,7 @@ async def test_nothing_is_kept_of_connections_that_are_gone() -> None:
         for number in range(30):
             peer = await served.open(GET if number % 3 else b"GET", b"x" * (number % 2))
             if number % 3:
-                await peer.answer()
+                await peer.response()
             peer.writer.transport.abort()
         await until(lambda: not served.server._state.connections)
 
@@ -113,7 +113,7 @@ async def test_small_packets_leave_at_once() -> None:
         [connection] = served.server._state.connections
         sock = connection._transport.get_extra_info("socket")
         found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         await served.ask(GET)
@@ -129,7 +129,7 @@ async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
     async def handler(exchange: Exchange) -> None:
         asked.exchanges.append(exchange)
         await go.wait()
-        exchange.answer(200, [], b"finished")
+        exchange.respond(200, [], b"finished")
 
     async with serving(handler) as served:
         idle, busy = await served.open(), await served.open(GET + GET)
@@ -142,8 +142,8 @@ async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
             await served.open()
         assert not closing.done()
         go.set()
-        answer = await busy.answer()
-        assert (answer.body, answer.headers["connection"]) == (b"finished", "close")
+        response = await busy.response()
+        assert (response.body, response.headers["connection"]) == (b"finished", "close")
         assert await busy.closed()
         await asyncio.wait_for(closing, 5)
         assert len(asked.exchanges) == 1, "what waited behind it was not begun"
@@ -155,7 +155,7 @@ async def test_a_stop_does_not_wait_for_ever() -> None:
     async def handler(exchange: Exchange) -> None:
         begun.append(exchange)
         if exchange.path == "/whole":
-            exchange.answer(200, [], b"x" * (64 << 20))
+            exchange.respond(200, [], b"x" * (64 << 20))
             return
         try:
             stream = exchange.start(200, [])
@@ -174,7 +174,7 @@ async def test_a_stop_does_not_wait_for_ever() -> None:
         assert len(gone) == 2
         for peer in peers:
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await peer.answer()
+                await peer.response()
 
 
 async def test_a_port_belongs_to_one_server() -> None:
@@ -210,7 +210,7 @@ async def test_a_port_may_be_shared() -> None:
         for _ in range(200):
             peer = Peer(*await asyncio.open_connection("127.0.0.1", servers[0].port))
             peer.send(GET)
-            assert (await peer.answer()).status == 200
+            assert (await peer.response()).status == 200
             peer.writer.close()
             await peer.writer.wait_closed()
             if all(one.exchanges for one in asked):

@@ -29,17 +29,17 @@ async def test_a_request_is_understood_and_the_connection_stays() -> None:
         peer = await served.open()
         for number in range(3):
             peer.send(request("POST", f"/a/{number}?b=c%20d&e", b"body", X_One="1", content_type="text/plain"))
-            answer = await peer.answer()
-            assert answer.status == 200
-            assert answer.json() == {
+            response = await peer.response()
+            assert response.status == 200
+            assert response.json() == {
                 "method": "POST",
                 "path": f"/a/{number}",
                 "query": "b=c%20d&e",
                 "headers": {"host": "h", "x-one": "1", "content-type": "text/plain", "content-length": "4"},
                 "body": "body",
             }
-            assert "connection" not in answer.headers
-            assert "server" not in answer.headers
+            assert "connection" not in response.headers
+            assert "server" not in response.headers
 
 
 async def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
@@ -48,7 +48,7 @@ async def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
         requests = [request("POST", f"/{number}", b"x" * number) for number in range(1, 21)]
         peer = await served.open(b"".join(requests))
         for number in range(1, 21):
-            told = (await peer.answer()).json()
+            told = (await peer.response()).json()
             assert (told["path"], told["body"]) == (f"/{number}", "x" * number)
         assert asked.most_busy == 1
 
@@ -58,8 +58,8 @@ async def test_so_many_requests_wait_and_no_more() -> None:
     async with serving(asked.echo) as served:
         peer = await served.open(GET * (PIPELINED_MAX + 50))
         for _ in range(PIPELINED_MAX):
-            assert (await peer.answer()).status == 200
-        assert (await peer.answer()).status == 503
+            assert (await peer.response()).status == 200
+        assert (await peer.response()).status == 503
         assert await peer.closed()
 
 
@@ -76,13 +76,13 @@ async def test_so_many_requests_wait_and_no_more() -> None:
 async def test_who_closes(sent: bytes, closes: bool, said: str | None) -> None:
     async with serving(Asked().echo) as served:
         peer = await served.open(sent)
-        answer = await peer.answer()
-        assert (answer.status, answer.headers.get("connection")) == (200, said)
+        response = await peer.response()
+        assert (response.status, response.headers.get("connection")) == (200, said)
         peer.send(sent)
         if closes:
             assert await peer.closed()
         else:
-            assert (await peer.answer()).status == 200
+            assert (await peer.response()).status == 200
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 1 << 20])
@@ -95,10 +95,10 @@ async def test_bodies_by_length_and_by_chunks(size: int) -> None:
         pieces = [body[at : at + 30_000] for at in range(0, size, 30_000)]
         chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
         peer = await served.open(CHUNKED, chunks, b"0\r\nTrailer: x\r\nHost: evil\r\n\r\n", GET)
-        told = await peer.answer()
+        told = await peer.response()
         assert told.status == 200
         assert told.json()["headers"] == {"host": "h", "transfer-encoding": "chunked"}
-        assert (await peer.answer()).status == 200
+        assert (await peer.response()).status == 200
         assert asked.bodies == [body, body, b""]
 
 
@@ -115,11 +115,11 @@ async def test_what_follows_a_large_body_is_read(step: int) -> None:
             peer.send(sent[at : at + step])
             await peer.writer.drain()
         for _ in range(4):
-            assert (await peer.answer()).status == 200
+            assert (await peer.response()).status == 200
         assert asked.bodies == [body, body[::-1], b"", b"last"]
         last = request("POST", "/", body, connection="close")
         peer.send(last + GET)
-        assert (await peer.answer()).status == 200
+        assert (await peer.response()).status == 200
         assert await peer.closed()
         assert asked.bodies[-1] == body
 
@@ -130,7 +130,7 @@ async def test_a_large_body_is_in_a_file_and_a_small_one_is_bytes() -> None:
     async def handler(exchange: Exchange) -> None:
         content = await exchange.content(1 << 24)
         kinds.append(type(content))
-        exchange.answer(200, [], hashlib.sha256(whole(content)).hexdigest().encode())
+        exchange.respond(200, [], hashlib.sha256(whole(content)).hexdigest().encode())
 
     small, large = os.urandom(LARGE_BYTES), os.urandom(4 * LARGE_BYTES)
     async with serving(handler) as served:
@@ -159,12 +159,12 @@ async def test_the_smallest_chunks_do_not_take_many_times_their_bytes() -> None:
         assert await exchange.body(1 << 20) == b"xy" * 32 * count
         kept.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         peer = await served.open(CHUNKED)
         peer.send(b"40\r\n%b\r\n" % (b"xy" * 32) * count + b"0\r\n\r\n")
-        assert (await peer.answer()).status == 200
+        assert (await peer.response()).status == 200
         assert kept[0] < 4 * 64 * count, "bytes, of which the client's own writing is a part"
 
 
@@ -174,14 +174,14 @@ async def test_a_body_above_the_limit(chunked: bool) -> None:
         try:
             await exchange.body(1000)
         except Problem as problem:
-            exchange.answer(problem.kind.status, [], b"no")
+            exchange.respond(problem.kind.status, [], b"no")
 
     body = b"x" * (8 << 20)
     sent = CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else request("POST", "/", body)
     async with serving(handler) as served:
         peer = await served.open(sent)
-        answer = await peer.answer()
-        assert (answer.status, answer.body, answer.headers["connection"]) == (413, b"no", "close")
+        response = await peer.response()
+        assert (response.status, response.body, response.headers["connection"]) == (413, b"no", "close")
         assert await peer.closed()
 
 
@@ -193,14 +193,14 @@ async def test_a_body_that_is_too_large_is_not_waited_for() -> None:
         try:
             await exchange.body(1000)
         except Problem as problem:
-            exchange.answer(problem.kind.status, [], b"no")
+            exchange.respond(problem.kind.status, [], b"no")
 
     async with serving(handler) as served:
         assert (await served.ask(request("POST", "/", Content_Length="10000000000"))).status == 413
         peer = await served.open(CHUNKED)
         await until(lambda: len(begun) == 2)
         peer.send(b"7d0\r\n" + b"x" * 2000 + b"\r\n")
-        assert (await peer.answer()).status == 413
+        assert (await peer.response()).status == 413
 
 
 async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
@@ -210,7 +210,7 @@ async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
     async def handler(exchange: Exchange) -> None:
         await go.wait()
         got.append(await exchange.body(1 << 30))
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         peer = await served.open(f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n".encode())
@@ -231,13 +231,13 @@ async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
         assert sent < size / 2
         go.set()
         await flooding
-        assert (await peer.answer()).status == 200
+        assert (await peer.response()).status == 200
         assert len(got[0]) == size
 
 
-async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_answer_arrives() -> None:
+async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_response_arrives() -> None:
     async def handler(exchange: Exchange) -> None:
-        exchange.answer(401, [], b"who are you?")
+        exchange.respond(401, [], b"who are you?")
 
     body = b"x" * (16 << 20)
 
@@ -250,11 +250,11 @@ async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_answer_a
     async with serving(handler) as served:
         assert b"401 Unauthorized" in await asyncio.to_thread(stubborn, served.server.port)
         small = await served.open(request("POST", "/", b"small"), GET)
-        answers = [await small.answer(), await small.answer()]
-        assert [answer.headers.get("connection") for answer in answers] == [None, None], "it had arrived"
+        responses = [await small.response(), await small.response()]
+        assert [response.headers.get("connection") for response in responses] == [None, None], "it had arrived"
         peer = await served.open(request("POST", "/", body), GET)
-        answer = await peer.answer()
-        assert (answer.status, answer.body, answer.headers["connection"]) == (401, b"who are you?", "close")
+        response = await peer.response()
+        assert (response.status, response.body, response.headers["connection"]) == (401, b"who are you?", "close")
         assert await peer.closed()
 
 
@@ -265,27 +265,27 @@ async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> No
         begun.append(exchange)
         if exchange.path == "/wanted":
             assert await exchange.body(100) == b"body"
-        exchange.answer(200, [], b"done")
+        exchange.respond(200, [], b"done")
 
     expecting = {"Expect": "100-continue", "Content_Length": "4"}
     async with serving(handler) as served:
         peer = await served.open(request("POST", "/wanted", **expecting))
-        assert (await peer.answer()).status == 100
+        assert (await peer.response()).status == 100
         peer.send(b"body")
-        assert (await peer.answer()).body == b"done"
+        assert (await peer.response()).body == b"done"
         peer.send(request("POST", "/wanted", **expecting), b"body")  # did not wait
-        first = await peer.answer()
-        assert first.status == 200 or (first.status, (await peer.answer()).body) == (100, b"done")
+        first = await peer.response()
+        assert first.status == 200 or (first.status, (await peer.response()).body) == (100, b"done")
         peer = await served.open(request("POST", "/", **expecting))
-        answer = await peer.answer()
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        response = await peer.response()
+        assert (response.status, response.headers["connection"]) == (200, "close")
         peer.send(b"GET /")  # what came now could be the body, or the next request
         assert await peer.closed()
         assert (await served.ask(request("POST", "/wanted", Expect="miracles"))).status == 417
         old = await served.open(b"POST /wanted HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
         await until(lambda: begun[-1].path == "/wanted" and exchange_of(begun).old and exchange_of(begun).asked)
         old.send(b"body")
-        assert (await old.answer()).status == 200, "HTTP/1.0 does not know the word"
+        assert (await old.response()).status == 200, "HTTP/1.0 does not know the word"
 
 
 def exchange_of(begun: list[Exchange]) -> Http1Exchange:
@@ -296,8 +296,8 @@ def exchange_of(begun: list[Exchange]) -> Http1Exchange:
 
 async def test_two_hosts_are_named() -> None:
     async with serving(Asked().echo) as served:
-        answer = await served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n")
-        assert answer.json() == {"error": {"message": "The request has more than one header host."}}
+        response = await served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n")
+        assert response.json() == {"error": {"message": "The request has more than one header host."}}
 
 
 REFUSED = [
@@ -384,12 +384,12 @@ async def test_refused(status: int, sent: bytes, before: bytes) -> None:
     async with serving(asked.echo) as served:
         peer = await served.open(before + sent, GET)
         if before:
-            assert (await peer.answer()).status == 200
-        answer = await peer.answer()
-        assert answer.status == status, answer.body
-        assert answer.headers["connection"] == "close"
-        assert answer.json()["error"]["message"]
-        assert len(answer.body) < 200
+            assert (await peer.response()).status == 200
+        response = await peer.response()
+        assert response.status == status, response.body
+        assert response.headers["connection"] == "close"
+        assert response.json()["error"]["message"]
+        assert len(response.body) < 200
         assert await peer.end() == b""
         assert len(asked.bodies) == bool(before), "no handler has it"
         if len(sent) < 1000:
@@ -468,7 +468,7 @@ async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split
         for piece in pieces:
             peer.send(piece)
             await asyncio.sleep(0)
-        told = [(await peer.answer()).json() for _ in sent]
+        told = [(await peer.response()).json() for _ in sent]
         assert [one["path"] for one in told] == ["/a", "/b", "/c", "/d", "/e"]
         assert [one["body"] for one in told] == [hidden.decode(), "", "abc", "", "x"]
         assert await peer.closed()
@@ -481,7 +481,7 @@ async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split
 async def test_what_follows_an_offer_is_read_as_http() -> None:
     async with serving(Asked().echo) as served:
         peer = await served.open(request("GET", "/", Connection="Upgrade", Upgrade="h2c"), b"\0\0\0 not HTTP\r\n\r\n")
-        assert [(await peer.answer()).status for _ in range(2)] == [200, 501]
+        assert [(await peer.response()).status for _ in range(2)] == [200, 501]
         assert await peer.closed()
 
 
@@ -512,7 +512,7 @@ async def test_a_client_that_leaves_is_noticed(leave: object) -> None:
         seen.append("waits")
         await second
         await exchange.gone()
-        exchange.answer(200, [], b"nobody reads this")
+        exchange.respond(200, [], b"nobody reads this")
         with pytest.raises(ClientGone):
             await exchange.start(200, []).send(b"x")
         seen.append("gone")
@@ -551,7 +551,7 @@ async def test_a_client_that_leaves_does_not_start_what_it_asked_for_further() -
     async def handler(exchange: Exchange) -> None:
         asked.exchanges.append(exchange)
         await go.wait()
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         peer = await served.open(GET * 3)
@@ -570,7 +570,7 @@ async def test_a_client_that_was_not_read_for_a_while_and_leaves() -> None:
         seen.append(exchange.path)
         await (exchange.gone() if exchange.path == "/last" else go.wait())
         seen.append("done")
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         peer = await served.open(GET)
@@ -592,7 +592,7 @@ async def test_requests_beyond_a_mark_are_not_even_read() -> None:
 
     async def handler(exchange: Exchange) -> None:
         await go.wait()
-        exchange.answer(200, [], b"")
+        exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         piece = request("POST", "/", b"x" * 60_000)
@@ -613,5 +613,5 @@ async def test_requests_beyond_a_mark_are_not_even_read() -> None:
         assert size < 80 * PAUSE_ABOVE
         flooding.cancel()
         go.set()
-        assert (await peer.answer()).status == 200
-        assert (await peer.answer()).status == 200
+        assert (await peer.response()).status == 200
+        assert (await peer.response()).status == 200

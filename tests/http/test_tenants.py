@@ -41,14 +41,14 @@ def test_every_route_with_an_account_is_guarded() -> None:
 def test_a_foreign_account_looks_like_one_that_does_not_exist(
     farebox: Farebox, stranger: Customer, owner: Customer, log_id: str, route: Route
 ) -> None:
-    answers = [
+    responses = [
         http.request(route.method, url(farebox, route, account_id, log_id=log_id), headers=stranger.headers)
         for account_id in (owner.account_id, "0" * 32, "account_id")
     ]
-    for answer in answers:
-        assert answer.status_code == 403
-        assert errors(answer) == [(10000, "Authentication error")]
-        assert answer.content == answers[0].content
+    for response in responses:
+        assert response.status_code == 403
+        assert errors(response) == [(10000, "Authentication error")]
+        assert response.content == responses[0].content
 
 
 def test_ids_of_another_account_are_not_found_in_ones_own(

@@ -94,23 +94,23 @@ def test_invoice_history_has_pages_and_kinds(buyer: Customer) -> None:
 
 
 def test_the_same_idempotency_key_is_the_same_purchase(buyer: Customer) -> None:
-    answers = [post(buyer, "topup", {"amount": 1500}, **{"idempotency-key": "order-1"}) for _ in range(3)]
-    assert len({result(answer)["payment_intent_id"] for answer in answers}) == 1
+    responses = [post(buyer, "topup", {"amount": 1500}, **{"idempotency-key": "order-1"}) for _ in range(3)]
+    assert len({result(response)["payment_intent_id"] for response in responses}) == 1
     other = post(buyer, "topup", {"amount": 1600}, **{"idempotency-key": "order-1"})
     assert (other.status_code, errors(other)[0][0]) == (409, 2928)
     assert other.headers["x-should-retry"] == "false"
     again = post(buyer, "topup", {"amount": 1500}, **{"idempotency-key": "order-2"})
-    assert result(again)["payment_intent_id"] != result(answers[0])["payment_intent_id"]
+    assert result(again)["payment_intent_id"] != result(responses[0])["payment_intent_id"]
     assert charges(buyer) == 2
     assert buyer.balance.posted == 3000 * CENT
 
 
 def test_a_retry_without_a_key_charges_once(buyer: Customer) -> None:
     """The official SDKs send a POST up to three times, and tell only by this header."""
-    answers = [post(buyer, "topup", {"amount": 2000}, **{"x-stainless-retry-count": str(n)}) for n in range(3)]
-    assert len({result(answer)["payment_intent_id"] for answer in answers}) == 1
+    responses = [post(buyer, "topup", {"amount": 2000}, **{"x-stainless-retry-count": str(n)}) for n in range(3)]
+    assert len({result(response)["payment_intent_id"] for response in responses}) == 1
     plain = post(buyer, "topup", {"amount": 2000})
-    assert result(plain)["payment_intent_id"] == result(answers[0])["payment_intent_id"]
+    assert result(plain)["payment_intent_id"] == result(responses[0])["payment_intent_id"]
     assert charges(buyer) == 1
 
 
@@ -118,14 +118,14 @@ def test_a_retry_without_a_key_charges_once(buyer: Customer) -> None:
 def test_a_declined_card_is_402(buyer: Customer, reason: str) -> None:
     (card,) = buyer.farebox.run(cards.cards(buyer.farebox.services, buyer.account_id))
     http.post(f"{buyer.farebox.stripe_url}/_fake/cards/{card.card_id}", json={"behave": reason}).raise_for_status()
-    answer = post(buyer, "topup", {"amount": 1000})
-    assert (answer.status_code, errors(answer)[0][0]) == (402, 2925)
-    assert answer.headers["x-should-retry"] == "false"
+    response = post(buyer, "topup", {"amount": 1000})
+    assert (response.status_code, errors(response)[0][0]) == (402, 2925)
+    assert response.headers["x-should-retry"] == "false"
     assert buyer.balance.posted == 0
     assert charges(buyer) == 0
     assert get(buyer, "credit-balance")["first_topup_success"] is False
     retried = post(buyer, "topup", {"amount": 1000}, **{"x-stainless-retry-count": "1"})
-    assert (retried.status_code, retried.json()) == (402, answer.json())
+    assert (retried.status_code, retried.json()) == (402, response.json())
 
 
 def test_a_purchase_under_way_is_not_joined_by_another(buyer: Customer) -> None:
@@ -166,8 +166,8 @@ def test_another_card_can_be_named(buyer: Customer) -> None:
 
 
 def test_without_a_card_nothing_is_bought(customer: Customer) -> None:
-    answer = post(customer, "topup", {"amount": 1000})
-    assert (answer.status_code, errors(answer)[0][0]) == (400, 2924)
+    response = post(customer, "topup", {"amount": 1000})
+    assert (response.status_code, errors(response)[0][0]) == (400, 2924)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +208,10 @@ def test_without_a_card_nothing_is_bought(customer: Customer) -> None:
     ],
 )
 def test_what_is_wrong_is_said(buyer: Customer, path: str, body: Any, fault: tuple[list[str], str | None]) -> None:
-    answer = post(buyer, path, body)
-    assert answer.status_code == 400
-    assert errors(answer)[0][0] == 7001
-    (found,) = answer.json()["errors"]
+    response = post(buyer, path, body)
+    assert response.status_code == 400
+    assert errors(response)[0][0] == 7001
+    (found,) = response.json()["errors"]
     assert found["path"] == fault[0]
     assert fault[1] is None or found["message"] == fault[1]
     assert buyer.balance.posted == 0
@@ -221,8 +221,8 @@ def test_an_unknown_or_foreign_payment_is_not_found(farebox: Farebox, buyer: Cus
     payment_id = result(post(buyer, "topup", {"amount": 1000}))["payment_intent_id"]
     stranger = farebox.funded("1")
     for asked, customer in ((payment_id, stranger), ("in_none", buyer), ("../x", buyer)):
-        answer = post(customer, "topup/status", {"payment_intent_id": asked})
-        assert (answer.status_code, errors(answer)[0][0]) == (404, 7002)
+        response = post(customer, "topup/status", {"payment_intent_id": asked})
+        assert (response.status_code, errors(response)[0][0]) == (404, 7002)
 
 
 def test_auto_top_up_is_set_read_and_removed(buyer: Customer) -> None:
@@ -289,8 +289,8 @@ def test_payments_can_be_bought_with_write_and_not_with_read(farebox: Farebox, b
     url = f"{buyer.api_url}/ai-gateway/billing/topup"
     for permission, status in ((Permission.READ, 403), (Permission.RUN, 403), (Permission.WRITE, 200)):
         token = farebox.create_token(buyer.account_id, permission)
-        answer = http.post(url, json={"amount": 1000}, headers={"authorization": f"Bearer {token}"})
-        assert answer.status_code == status
+        response = http.post(url, json={"amount": 1000}, headers={"authorization": f"Bearer {token}"})
+        assert response.status_code == status
 
 
 def test_reasons_are_documented() -> None:

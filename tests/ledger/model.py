@@ -166,7 +166,7 @@ class Model:
         if purse is None:
             return Verdict(Outcome.UNKNOWN)
         before = purse.posted
-        outcome, *amounts = _answer(purse, command)
+        outcome, *amounts = _respond(purse, command)
         purse.watch(before, refused=outcome is Outcome.REFUSED and isinstance(command, Hold | Extend))
         amount, lost, late, limit, spent = (*amounts, *(0, 0, 0, None, 0)[len(amounts) :])
         return Verdict(
@@ -174,11 +174,11 @@ class Model:
         )
 
 
-_Answer = tuple[Outcome, *tuple[int | None, ...]]
+_Response = tuple[Outcome, *tuple[int | None, ...]]
 """The outcome; then, where there is more to say: amount, written off, late, limit, spent."""
 
 
-def _answer(purse: Purse, command: Command) -> _Answer:
+def _respond(purse: Purse, command: Command) -> _Response:
     match command:
         case TopUp() | Grant() | Correct():
             return _once(purse, command)
@@ -198,7 +198,7 @@ def _answer(purse: Purse, command: Command) -> _Answer:
     return (Outcome.UNKNOWN,) if earlier is None else _on_hold(purse, earlier, command)
 
 
-def _on_hold(purse: Purse, hold: Held, command: Extend | Settle | Release) -> _Answer:
+def _on_hold(purse: Purse, hold: Held, command: Extend | Settle | Release) -> _Response:
     match command:
         case Extend():
             return _extend(purse, hold, command)
@@ -211,7 +211,7 @@ def _on_hold(purse: Purse, hold: Held, command: Extend | Settle | Release) -> _A
             return (Outcome.REPEATED if hold.state == "released" else Outcome.NOT_OPEN,)
 
 
-def _once(purse: Purse, command: TopUp | Grant | Correct) -> _Answer:
+def _once(purse: Purse, command: TopUp | Grant | Correct) -> _Response:
     """Money in, and corrections: known by their id, whatever the time they are sent."""
     match command:
         case TopUp():
@@ -241,7 +241,7 @@ def _once(purse: Purse, command: TopUp | Grant | Correct) -> _Answer:
     return Outcome.DONE, amount
 
 
-def _take_back(purse: Purse, command: TakeBack) -> _Answer:
+def _take_back(purse: Purse, command: TakeBack) -> _Response:
     content = (command.amount, command.payment_id)
     if command.cause in purse.taken:
         if purse.seen[command.cause] != content:
@@ -256,7 +256,7 @@ def _take_back(purse: Purse, command: TakeBack) -> _Answer:
     return Outcome.DONE, there
 
 
-def _give_back(purse: Purse, command: GiveBack) -> _Answer:
+def _give_back(purse: Purse, command: GiveBack) -> _Response:
     if command.cause in purse.seen:
         if purse.seen[command.cause] != (command.amount,):
             raise Conflict(command.cause)
@@ -271,7 +271,7 @@ def _give_back(purse: Purse, command: GiveBack) -> _Answer:
     return Outcome.DONE, command.amount
 
 
-def _refused(purse: Purse, more: int, whole: int, at: int) -> _Answer | None:
+def _refused(purse: Purse, more: int, whole: int, at: int) -> _Response | None:
     """A hold, or what an extension adds to one."""
     if more == 0:
         return None
@@ -288,7 +288,7 @@ def _refused(purse: Purse, more: int, whole: int, at: int) -> _Answer | None:
     return None if outcome is None else (outcome, 0, 0, 0, purse.limit[0], spent)
 
 
-def _hold(purse: Purse, command: Hold) -> _Answer:
+def _hold(purse: Purse, command: Hold) -> _Response:
     earlier = purse.holds.get(command.hold_id)
     if earlier is not None:
         if earlier.asked != command.amount:
@@ -302,7 +302,7 @@ def _hold(purse: Purse, command: Hold) -> _Answer:
     return Outcome.DONE, command.amount
 
 
-def _extend(purse: Purse, hold: Held, command: Extend) -> _Answer:
+def _extend(purse: Purse, hold: Held, command: Extend) -> _Response:
     if hold.state != "open":
         return (Outcome.NOT_OPEN,)
     if command.amount <= hold.amount and command.expires_at <= hold.ends:
@@ -317,7 +317,7 @@ def _extend(purse: Purse, hold: Held, command: Extend) -> _Answer:
     return Outcome.DONE, hold.amount
 
 
-def _settle(purse: Purse, hold: Held, command: Settle) -> _Answer:
+def _settle(purse: Purse, hold: Held, command: Settle) -> _Response:
     if hold.state == "settled":
         if hold.charge != command.amount:
             raise Conflict(command.hold_id)

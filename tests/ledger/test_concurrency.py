@@ -69,10 +69,10 @@ async def test_a_conflict_within_a_batch_fails_alone(books: Books) -> None:
     await books.fund(ANN, 1000)
     await books.do(hold("taken", 5))
     commands = [hold("taken", 6) if n == 20 else hold(f"h{n}", 10) for n in range(40)]
-    answers = await asyncio.gather(*(books.do(command) for command in commands), return_exceptions=True)
-    assert isinstance(answers[20], Conflict)
-    others = answers[:20] + answers[21:]
-    assert all(isinstance(answer, Verdict) and answer.outcome is Outcome.DONE for answer in others)
+    responses = await asyncio.gather(*(books.do(command) for command in commands), return_exceptions=True)
+    assert isinstance(responses[20], Conflict)
+    others = responses[:20] + responses[21:]
+    assert all(isinstance(response, Verdict) and response.outcome is Outcome.DONE for response in others)
     assert await books.sql("SELECT count(*), sum(amount) FROM holds") == [(40, 395)]
 
 

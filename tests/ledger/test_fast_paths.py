@@ -255,18 +255,18 @@ async def test_bodies_are_kept_as_they_came(books: Books) -> None:
     for name in kept:
         await books.do(hold(name, 10))
     ends: list[Command] = [
-        settle(name, 1, record=Odd(name, {"request_body": ask, "response_body": answer}))
-        for name, (ask, answer) in kept.items()
+        settle(name, 1, record=Odd(name, {"request_body": ask, "response_body": response}))
+        for name, (ask, response) in kept.items()
     ]
     await asyncio.gather(*map(books.do, ends))
     found = {
-        name: (ask, answer) for name, ask, answer in await books.sql("SELECT log_id, request, response FROM calls")
+        name: (ask, response) for name, ask, response in await books.sql("SELECT log_id, request, response FROM calls")
     }
     assert found == kept
     assert left_to_jobs(books) == 0
 
 
-async def test_an_answer_is_kept_whose_request_is_not(books: Books) -> None:
+async def test_a_response_is_kept_whose_request_is_not(books: Books) -> None:
     await books.ledger.record(ANN, Odd("a", {"response_body": b"answer"}))
     assert await books.sql("SELECT log_id, request, response FROM calls") == [("a", None, b"answer")]
 
@@ -446,26 +446,26 @@ async def test_batches_and_jobs_leave_the_same_rows(tmp_path: Path, seed: int) -
         for turn in range(12):
             commands = some_commands(draw, held, draw.choice((1, 3, 20, 60)), START + turn * HOUR_MS // 2)
             left.clear()
-            answers = await asyncio.gather(*(books.do(each) for each in commands), return_exceptions=True)
-            verdicts = {id(each): answer for each, answer in zip(commands, answers, strict=True)}
+            responses = await asyncio.gather(*(books.do(each) for each in commands), return_exceptions=True)
+            verdicts = {id(each): response for each, response in zip(commands, responses, strict=True)}
             for each in in_order(commands, left):
-                answer = verdicts[id(each)]
-                sent.append((each, answer if isinstance(answer, Verdict) else type(answer)))
-        fast = sum(1 for _, answer in sent if isinstance(answer, Verdict)) - left_to_jobs(books)
+                response = verdicts[id(each)]
+                sent.append((each, response if isinstance(response, Verdict) else type(response)))
+        fast = sum(1 for _, response in sent if isinstance(response, Verdict)) - left_to_jobs(books)
         by_batches = await all_rows(books)
     assert fast > len(sent) / 6
     async with open_books(tmp_path / "jobs", ANN, BOB, jobs=True) as books:
         await _prepare(books, random.Random(seed))
         wanted = await books.database.write(partial(_all_at_once, commands=[each for each, _ in sent]))
-        assert [answer for _, answer in sent] == wanted
+        assert [response for _, response in sent] == wanted
         assert await all_rows(books) == by_batches
 
 
 def _all_at_once(connection: Connection, commands: Sequence[Command]) -> list[Verdict | type[BaseException]]:
-    answers: list[Verdict | type[BaseException]] = []
+    responses: list[Verdict | type[BaseException]] = []
     for command in commands:
         try:
-            answers.append(apply(connection, command))
+            responses.append(apply(connection, command))
         except Conflict as error:
-            answers.append(type(error))
-    return answers
+            responses.append(type(error))
+    return responses

@@ -120,8 +120,10 @@ async def test_unusual_ones_are_left_to_jobs(books: Books) -> None:
 
 async def test_a_small_hold_behind_a_too_large_one_is_admitted(books: Books) -> None:
     await books.fund(ANN, 100)
-    answers = await asyncio.gather(*(books.do(hold(f"h{n}", amount)) for n, amount in enumerate((60, 50, 30, 20, 10))))
-    assert [(answer.ok, answer.held) for answer in answers] == [
+    responses = await asyncio.gather(
+        *(books.do(hold(f"h{n}", amount)) for n, amount in enumerate((60, 50, 30, 20, 10)))
+    )
+    assert [(response.ok, response.held) for response in responses] == [
         (True, 60), (False, 60), (True, 90), (False, 90), (True, 100),
     ]  # fmt: skip
     assert lanes(books).slow == 0
@@ -132,9 +134,9 @@ async def test_one_hold_many_times_in_a_batch(books: Books) -> None:
     await books.do(hold("first", 1))
     before = lanes(books).slow
     same: list[Command] = [hold("h", 40), settle("h", 30), hold("h", 40), hold("h", 41), release("h")]
-    answers = await asyncio.gather(*(books.do(each) for each in (*same, hold("i", 59))), return_exceptions=True)
-    assert isinstance(answers.pop(3), Conflict)
-    assert [answer.outcome for answer in answers if isinstance(answer, Verdict)] == [
+    responses = await asyncio.gather(*(books.do(each) for each in (*same, hold("i", 59))), return_exceptions=True)
+    assert isinstance(responses.pop(3), Conflict)
+    assert [response.outcome for response in responses if isinstance(response, Verdict)] == [
         Outcome.DONE, Outcome.DONE, Outcome.REPEATED, Outcome.NOT_OPEN, Outcome.DONE,
     ]  # fmt: skip
     assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(70, 60)]
@@ -215,15 +217,15 @@ async def test_what_breaks_a_batch_breaks_nobody_elses_command(books: Books) -> 
         await books.do(hold(f"of {account}", 10, account_id=account))
     await books.database.write(lambda c: c.execute("UPDATE lots SET remaining = 3 WHERE account_id = ?", (ANN,)))
     before = lanes(books).slow
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(books.do(settle(f"of {account}", 10, account_id=account)) for account in (ANN, BOB)),
         books.do(hold("another", 5, account_id=BOB)),
         return_exceptions=True,
     )
     assert lanes(books).slow == before + 3
-    assert isinstance(answers[0], Exception)
-    assert not isinstance(answers[0], DatabaseUnavailable), "the database is well"
-    assert [answer.outcome for answer in answers[1:] if isinstance(answer, Verdict)] == [Outcome.DONE] * 2
+    assert isinstance(responses[0], Exception)
+    assert not isinstance(responses[0], DatabaseUnavailable), "the database is well"
+    assert [response.outcome for response in responses[1:] if isinstance(response, Verdict)] == [Outcome.DONE] * 2
     await books.database.write(lambda c: c.execute("UPDATE lots SET remaining = 100 WHERE account_id = ?", (ANN,)))
 
 
@@ -248,7 +250,7 @@ async def test_windows_begin_where_the_ledger_says(books: Books, duration: Durat
 
 
 async def test_what_is_sent_again_carefully_takes_effect_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer to a batch is lost; whatever is in it is sent a second time."""
+    """The response to a batch is lost; whatever is in it is sent a second time."""
     await books.fund(ANN, 100)
     for name in ("settled", "released", "bare"):
         await books.do(hold(name, 10))

@@ -77,7 +77,7 @@ async def test_a_refusal_says_what_would_be_admitted(books: Books) -> None:
     )  # fmt: skip
 
 
-async def test_where_the_limit_is_in_the_way_more_credit_is_not_the_answer(books: Books) -> None:
+async def test_where_the_limit_is_in_the_way_more_credit_is_not_the_response(books: Books) -> None:
     await books.limit(100)
     assert (await books.do(hold("both", RICH + 1))).outcome is Outcome.LIMITED
     await books.do(Correct(account_id=ANN, correction_id="c", amount=-(RICH - 50), at=START))

@@ -114,13 +114,13 @@ class LedgerBesideModel(RuleBasedStateMachine):
     # --- the two sides ---
 
     def both(self, *commands: Command) -> None:
-        """Send the commands at once, so that they may share a commit; each answer must be the model's."""
+        """Send the commands at once, so that they may share a commit; each response must be the model's."""
 
         commands = tuple(copy.copy(command) for command in commands)  # the same one twice is two
-        answers = self.send(commands)
+        responses = self.send(commands)
         for place in self.carried_out(commands):
-            command, answer = commands[place], answers[place]
-            assert self.expected(command) == (Conflict if isinstance(answer, Conflict) else answer), command
+            command, response = commands[place], responses[place]
+            assert self.expected(command) == (Conflict if isinstance(response, Conflict) else response), command
         self.sent += commands
 
     def send(self, commands: tuple[Command, ...]) -> list[Verdict | BaseException]:

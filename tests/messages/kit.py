@@ -126,9 +126,9 @@ class Receiver:
 
     url: str = ""
     received: list[Received] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
+    responses: list[int] = field(default_factory=list)
     headers: str = ""
-    """Further header lines of its answers."""
+    """Further header lines of its responses."""
     hold: asyncio.Event | None = None
     """While it is not set, requests are taken and not answered."""
     host: str = ""
@@ -142,7 +142,7 @@ class Receiver:
             self.received.append(Received(first.split(" ")[1], headers, body))
             if self.hold is not None:
                 await self.hold.wait()
-            status = self.answers.pop(0) if self.answers else 204
+            status = self.responses.pop(0) if self.responses else 204
             writer.write(f"HTTP/1.1 {status} Whatever\r\ncontent-length: 0\r\n{self.headers}\r\n".encode())
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):

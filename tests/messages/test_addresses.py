@@ -116,7 +116,7 @@ async def test_a_proxy_of_the_environment_is_not_used(receiver: Receiver, monkey
     assert (await post(receiver.url, {}, b"{}", private=True)).ok
 
 
-async def test_an_answer_that_does_not_come_or_does_not_end(
+async def test_a_response_that_does_not_come_or_does_not_end(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(send, "TIMEOUT_SECONDS", 0.2)
@@ -158,11 +158,11 @@ async def test_an_endless_answer_is_not_read() -> None:
     assert written < 50_000_000
 
 
-@pytest.mark.parametrize("answer", [b"not http at all\r\n\r\n", b"", b"HTTP/1.1 abc\r\n\r\n"])
-async def test_what_is_no_http_is_a_failure(answer: bytes) -> None:
+@pytest.mark.parametrize("response", [b"not http at all\r\n\r\n", b"", b"HTTP/1.1 abc\r\n\r\n"])
+async def test_what_is_no_http_is_a_failure(response: bytes) -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        writer.write(response)
         writer.close()
 
     server = await asyncio.start_server(other, "127.0.0.1", 0)

@@ -68,7 +68,7 @@ def test_an_endpoint_is_added_tried_listed_and_removed(
     assert tried == {"endpoint_id": made["endpoint_id"], "delivered": True, "status": 204}
     (got,) = receiver.received
     assert verified(made["secret"], got.headers, got.body)
-    receiver.answers = [500]
+    receiver.responses = [500]
     failed = cli("webhook", "test", made["endpoint_id"])
     assert failed.status == 1
     assert "answered 500" in failed.err

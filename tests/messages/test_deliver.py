@@ -133,7 +133,7 @@ async def test_it_is_tried_again_and_again_and_then_given_up(
     services: Services, receiver: Receiver, clock: HandClock
 ) -> None:
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
-    receiver.answers = [500] * 20
+    receiver.responses = [500] * 20
     await notify(services, "a")
     waits = [5, 30, 120, 900, 3_600, 21_600, 86_400, 86_400]
     for number, wait in enumerate(waits, 1):
@@ -159,7 +159,7 @@ async def test_only_2xx_is_success_and_redirects_are_not_followed(
     services: Services, receiver: Receiver, clock: HandClock, status: int
 ) -> None:
     async with receiving() as elsewhere:
-        receiver.answers = [status]
+        receiver.responses = [status]
         receiver.headers = f"location: {elsewhere.url}\r\n"
         await endpoints.create(services, ANN, url=receiver.url, kinds=())
         await notify(services, "a")
@@ -172,7 +172,7 @@ async def test_only_2xx_is_success_and_redirects_are_not_followed(
 
 
 async def test_gone_is_given_up_at_once(services: Services, receiver: Receiver) -> None:
-    receiver.answers = [410]
+    receiver.responses = [410]
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     await notify(services, "a")
     await messages.work(services)
@@ -189,7 +189,7 @@ async def test_nobody_listens(services: Services) -> None:
 
 
 async def test_a_removed_endpoint_gets_nothing_more(services: Services, receiver: Receiver, clock: HandClock) -> None:
-    receiver.answers = [500]
+    receiver.responses = [500]
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
     await notify(services, "a")
     await messages.work(services)
@@ -309,7 +309,7 @@ async def test_an_owner_replays_to_their_own_endpoints_only(services: Services, 
 async def test_the_operator_replays_to_all_or_what_was_given_up(services: Services, receiver: Receiver) -> None:
     await operators(services, receiver.url)
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
-    receiver.answers = [410, 204, 204]
+    receiver.responses = [410, 204, 204]
     await notify(services, "a")
     await messages.work(services)
     assert await services.database.write(lambda c: messages.replay_given_up(c, START, BOB)) == 0
@@ -387,7 +387,7 @@ async def test_a_test_message(services: Services, receiver: Receiver) -> None:
     (got,) = receiver.received
     assert verified(made.secret, got.headers, got.body)
     assert json.loads(got.body)["type"] == "test"
-    receiver.answers = [418]
+    receiver.responses = [418]
     sent = await endpoints.test(services, ANN, made.endpoint.endpoint_id)
     assert (sent.ok, sent.status, sent.error) == (False, 418, "answered 418")
     assert await sql(services, "SELECT count(*) FROM deliveries") == [(0,)]

@@ -29,7 +29,7 @@ class Mailbox:
     port: int = 0
     tls: ssl.SSLContext | None = None
     """Offered by STARTTLS."""
-    answers: dict[str, str] = field(default_factory=dict)
+    responses: dict[str, str] = field(default_factory=dict)
     """Command → what it answers instead."""
     said: list[str] = field(default_factory=list)
     letters: list[EmailMessage] = field(default_factory=list)
@@ -46,8 +46,8 @@ class Mailbox:
             while line := (await reader.readline()).decode().strip():
                 self.said.append(line)
                 command = line.split(" ")[0].split(":")[0].upper()
-                if command in self.answers:
-                    await say(self.answers[command])
+                if command in self.responses:
+                    await say(self.responses[command])
                 elif command == "EHLO":
                     offers = ["test", "AUTH PLAIN", *(["STARTTLS"] if self.tls and not encrypted else [])]
                     await say(
@@ -190,7 +190,7 @@ def test_a_subject_begins_no_header() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "for_good"),
+    ("responses", "for_good"),
     [
         ({"RCPT": "550 no such user"}, True),
         ({"RCPT": "451 later"}, False),
@@ -199,9 +199,9 @@ def test_a_subject_begins_no_header() -> None:
         ({"EHLO": "500 what", "HELO": "500 what"}, False),
     ],
 )
-async def test_a_relay_that_refuses(answers: dict[str, str], *, for_good: bool) -> None:
+async def test_a_relay_that_refuses(responses: dict[str, str], *, for_good: bool) -> None:
     async with mailbox() as box:
-        box.answers = answers
+        box.responses = responses
         with pytest.raises(NotSent) as refused:
             await send(Relay("127.0.0.1", box.port, tls=False), LETTER)
     assert refused.value.for_good is for_good
@@ -280,13 +280,13 @@ async def test_the_operator_is_told_of_what_concerns_them(services: Services, bo
 async def test_a_letter_is_tried_again(services: Services, box: Mailbox) -> None:
     clock = services.clock
     assert isinstance(clock, HandClock)
-    box.answers = {"MAIL": "421 too busy"}
+    box.responses = {"MAIL": "421 too busy"}
     await notify(services, "a")
     assert await messages.work(services) == 1
     assert await sql(services, "SELECT attempts, next_at, last_error FROM deliveries") == [
         (1, START + 5_000, "the relay responded 421")
     ]
-    box.answers = {}
+    box.responses = {}
     clock.now += 5_000
     assert await messages.work(services) == 1
     assert len(box.letters) == 1

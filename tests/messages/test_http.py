@@ -29,11 +29,11 @@ def customer(farebox: Farebox) -> Customer:
 
 
 def call(customer: Customer, method: str, path: str, status: int = 200, **body: Any) -> Any:
-    answer = httpx.request(
+    response = httpx.request(
         method, f"{customer.api_url}/farebox/{path}", headers=customer.headers, json=body or None, timeout=30
     )
-    assert answer.status_code == status, answer.text
-    return answer.json()["result"] if status < 400 else answer.json()["errors"]
+    assert response.status_code == status, response.text
+    return response.json()["result"] if status < 400 else response.json()["errors"]
 
 
 def notify(customer: Customer, notice_id: str) -> None:
@@ -86,7 +86,7 @@ def test_a_test_message(customer: Customer, receiver: Receiver) -> None:
     made = call(customer, "POST", "webhooks", 201, url=receiver.url)
     path = f"webhooks/{made['endpoint_id']}/test"
     assert call(customer, "POST", path) == {"delivered": True, "status": 204, "error": None}
-    receiver.answers = [302]
+    receiver.responses = [302]
     assert call(customer, "POST", path) == {"delivered": False, "status": 302, "error": "answered 302"}
 
 

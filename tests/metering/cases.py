@@ -62,7 +62,7 @@ class Case:
 
     @cached_property
     def events(self) -> list[bytes]:
-        """The answer's body, cut where its events end; a body that is no stream is one piece."""
+        """The response's body, cut where its events end; a body that is no stream is one piece."""
         if self.streamed:
             events = [_event(expand(item), self.row) for item in self.row["sse"]]
         else:

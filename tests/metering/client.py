@@ -1,5 +1,5 @@
-"""A client that takes nothing for granted: it keeps every byte of an answer, and reads them with the standard library's
-parser when the connection ends."""
+"""A client that takes nothing for granted: it keeps every byte of a response, and reads them with the standard
+library's parser when the connection ends."""
 
 import asyncio
 import http.client
@@ -10,19 +10,19 @@ from urllib.parse import urlsplit
 
 
 @dataclass
-class Answer:
+class Response:
     """What a client got."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     broke: bool
-    """The connection ended before the answer did."""
+    """The connection ended before the response did."""
 
 
 async def fetch(
     method: str, url: str, headers: Mapping[str, str], body: bytes = b"", enough: Callable[[bytes], bool] | None = None
-) -> Answer:
+) -> Response:
     """One request on a connection of its own. `enough` tells, of the bytes so far, when the client hangs up."""
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
@@ -42,17 +42,17 @@ async def fetch(
     return _read(method, bytes(got))
 
 
-def _read(method: str, raw: bytes) -> Answer:
+def _read(method: str, raw: bytes) -> Response:
     response = http.client.HTTPResponse(_Bytes(raw), method=method)  # type: ignore[arg-type]
     try:
         response.begin()
     except http.client.HTTPException:
-        return Answer(0, {}, raw, broke=True)
+        return Response(0, {}, raw, broke=True)
     headers = {name.lower(): value for name, value in response.getheaders()}
     try:
-        return Answer(response.status, headers, response.read(), broke=False)
+        return Response(response.status, headers, response.read(), broke=False)
     except http.client.IncompleteRead:
-        return Answer(response.status, headers, _unchunked(raw), broke=True)
+        return Response(response.status, headers, _unchunked(raw), broke=True)
 
 
 def _unchunked(raw: bytes) -> bytes:

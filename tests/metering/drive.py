@@ -16,7 +16,7 @@ from farebox.storage.accounts import add_account, add_token, read_balance
 from farebox.vault import TOKEN_PREFIX
 from tests.engines import engine_now, looking
 from tests.metering.cases import Case
-from tests.metering.client import Answer, fetch
+from tests.metering.client import Response, fetch
 from tests.metering.pace import Pauses, PinnedClock
 from tests.metering.upstream import CHUNKINGS, RUN_HEADER, Run, ScriptedUpstream
 from tests.support import Farebox
@@ -93,7 +93,7 @@ async def _together(bench: Bench, case: Case, times: int, usd: str) -> list[Outc
 
 
 def chunkings_of(case: Case) -> tuple[str, ...]:
-    """The chunkings that a case is driven in. How an answer comes in pieces is over before anything is stored: on
+    """The chunkings that a case is driven in. How a response comes in pieces is over before anything is stored: on
     PostgreSQL one does."""
     chunkings = _all_chunkings(case)
     if engine_now() == "postgres":
@@ -135,20 +135,20 @@ async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.S
     async with gate:
         bench.pauses.begin()
         try:
-            answer = await _call(bench, run, account)
+            response = await _call(bench, run, account)
         except OSError as error:
             return Outcome(run.chunking, 0, [f"the client sees {error!r}"])
         finally:
             bench.pauses.end()
             del bench.upstream.runs[run.id]
-        receipt = await _receipt(bench, answer, account)
-    wrong = _refusal(run, answer) if run.case.refused else _answer(run, answer)
-    limit = answer.headers.get("farebox-output-limit")
+        receipt = await _receipt(bench, response, account)
+    wrong = _refusal(run, response) if run.case.refused else _respond(run, response)
+    limit = response.headers.get("farebox-output-limit")
     told = receipt or {}
     return Outcome(
         run.chunking,
-        answer.status,
-        [*wrong, *_money(bench, run, answer, receipt, account[0])],
+        response.status,
+        [*wrong, *_money(bench, run, response, receipt, account[0])],
         told.get("hold_nanos", 0),
         told.get("charge_nanos", 0),
         told.get("written_off_nanos", 0),
@@ -157,7 +157,7 @@ async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.S
     )
 
 
-async def _call(bench: Bench, run: Run, account: tuple[str, str]) -> Answer:
+async def _call(bench: Bench, run: Run, account: tuple[str, str]) -> Response:
     account_id, secret = account
     case = run.case
     body, content_type = case.request_body()
@@ -170,14 +170,14 @@ async def _call(bench: Bench, run: Run, account: tuple[str, str]) -> Answer:
         **(case.request_headers or {}),
     }
     last = case.events[case.leaves_after - 1].strip() if case.leaves_after else b""
-    answer = await fetch(case.method or "POST", place, headers, body, (lambda got: last in got) if last else None)
+    response = await fetch(case.method or "POST", place, headers, body, (lambda got: last in got) if last else None)
     run.left.set()
-    return answer
+    return response
 
 
-async def _receipt(bench: Bench, answer: Answer, account: tuple[str, str]) -> dict[str, Any] | None:
+async def _receipt(bench: Bench, response: Response, account: tuple[str, str]) -> dict[str, Any] | None:
     """The call's receipt; where the client hung up, it may take a moment."""
-    log_id = answer.headers.get("cf-aig-log-id")
+    log_id = response.headers.get("cf-aig-log-id")
     if log_id is None:
         return None
     url = f"{bench.farebox.url}/client/v4/accounts/{account[0]}/farebox/receipts/{log_id}"
@@ -190,27 +190,27 @@ async def _receipt(bench: Bench, answer: Answer, account: tuple[str, str]) -> di
     return None
 
 
-def _refusal(run: Run, answer: Answer) -> list[str]:
+def _refusal(run: Run, response: Response) -> list[str]:
     wanted = run.case.refusal
     found = []
-    if answer.status != wanted["status"]:
-        found.append(f"status {answer.status}, right is {wanted['status']}: {answer.body[:200]!r}")
-    if (code := wanted.get("code", "").encode()) not in answer.body:
-        found.append(f"the refusal does not say {code!r}: {answer.body[:300]!r}")
+    if response.status != wanted["status"]:
+        found.append(f"status {response.status}, right is {wanted['status']}: {response.body[:200]!r}")
+    if (code := wanted.get("code", "").encode()) not in response.body:
+        found.append(f"the refusal does not say {code!r}: {response.body[:300]!r}")
     if run.requests:
         found.append("the refused call reached the provider")
     return found
 
 
-def _answer(run: Run, answer: Answer) -> list[str]:
+def _respond(run: Run, response: Response) -> list[str]:
     case, found = run.case, []
     if not run.requests:
-        return [f"nothing reached the provider: {answer.status} {answer.body[:300]!r}"]
+        return [f"nothing reached the provider: {response.status} {response.body[:300]!r}"]
     path, _, body = run.requests[-1]
     if len(run.requests) > 1:
         found.append(f"the provider was called {len(run.requests)} times")
-    if answer.status != (case.status or 200):
-        found.append(f"status {answer.status}, right is {case.status or 200}: {answer.body[:200]!r}")
+    if response.status != (case.status or 200):
+        found.append(f"status {response.status}, right is {case.status or 200}: {response.body[:200]!r}")
     forwarded = case.forwarded or {}
     if "path" in forwarded and path != forwarded["path"]:
         found.append(f"the provider was called at {path}, right is {forwarded['path']}")
@@ -219,23 +219,23 @@ def _answer(run: Run, answer: Answer) -> list[str]:
     ]
     if case.leaves_after is not None:
         return found
-    got, wanted = _decoded(answer), case.received
+    got, wanted = _decoded(response), case.received
     if case.cut and not got.startswith(wanted):
         found.append(f"of {len(wanted)} bytes the client got {len(got)}, and not those: {_first(got, wanted)}")
     elif not case.cut and got != wanted:
         found.append(f"of {len(wanted)} bytes the client got {len(got)}: {_first(got, wanted)}")
-    if answer.broke and not case.cut:
+    if response.broke and not case.cut:
         found.append("the client saw the answer break off")
     return found
 
 
-def _decoded(answer: Answer) -> bytes:
-    encoding = answer.headers.get("content-encoding", "identity")
+def _decoded(response: Response) -> bytes:
+    encoding = response.headers.get("content-encoding", "identity")
     if encoding == "gzip":
-        return gzip.decompress(answer.body)
+        return gzip.decompress(response.body)
     if encoding == "deflate":
-        return zlib.decompress(answer.body)
-    return answer.body
+        return zlib.decompress(response.body)
+    return response.body
 
 
 def _first(got: bytes, wanted: bytes) -> str:
@@ -243,7 +243,7 @@ def _first(got: bytes, wanted: bytes) -> str:
     return f"at byte {same} {got[same : same + 60]!r} instead of {wanted[same : same + 60]!r}"
 
 
-def _money(bench: Bench, run: Run, answer: Answer, receipt: dict[str, Any] | None, account_id: str) -> list[str]:
+def _money(bench: Bench, run: Run, response: Response, receipt: dict[str, Any] | None, account_id: str) -> list[str]:
     case, found = run.case, []
     right = 0 if case.refused else case.charge
     if right == "hold":
@@ -264,10 +264,10 @@ def _money(bench: Bench, run: Run, answer: Answer, receipt: dict[str, Any] | Non
         found.append(f"the receipt says {receipt['charge_nanos']:,}, paid was {paid:,}")
     if case.refused:
         return found
-    return found + _told(case, answer, receipt)
+    return found + _told(case, response, receipt)
 
 
-def _told(case: Case, answer: Answer, receipt: dict[str, Any]) -> list[str]:
+def _told(case: Case, response: Response, receipt: dict[str, Any]) -> list[str]:
     """What the receipt has to say."""
     found = []
     if case.source is not None and receipt["usage_source"] != case.source:
@@ -283,7 +283,7 @@ def _told(case: Case, answer: Answer, receipt: dict[str, Any]) -> list[str]:
     for meter, quantity in (case.lines or {}).items():
         if lines.get(meter) != str(quantity):
             found.append(f"the receipt has {lines.get(meter)} {meter}, right is {quantity}: {lines}")
-    held, limit = receipt.get("hold_nanos", 0), answer.headers.get("farebox-output-limit")
+    held, limit = receipt.get("hold_nanos", 0), response.headers.get("farebox-output-limit")
     if receipt.get("written_off_nanos"):
         found.append(f"{receipt['written_off_nanos']:,} written off")
     if held < receipt["charge_nanos"] and case.hold != "below":

@@ -7,7 +7,7 @@ of it, worked out from the public price, never from what Farebox says. Fields:
   marked so and passes is a failure: whoever mends it removes the mark.
 - `provider`, `path`: the URL behind the gateway's; `method` (POST); `request`: JSON, or `multipart`: fields, a file as
   `{"filename": …, "content": …}`; `request_headers`; `balance_usd` (1000); `moment` (drive.MOMENT).
-- the provider's answer: `status` (200), `headers`, and one of `sse` (a list of events: objects as JSON, texts such as
+- the provider's response: `status` (200), `headers`, and one of `sse` (a list of events: objects as JSON, texts such as
   `[DONE]` as they are, `{"raw": "…"}` with its own line ends; `named` adds `event:` lines, `eol` is the line end),
   `body` (JSON or text), `raw` (the same, or bytes by a macro). `encode`: as cases.ENCODERS has it. `cut`: the
   connection breaks after it. `leaves_after`: the client hangs up after so many events.

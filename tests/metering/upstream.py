@@ -34,7 +34,7 @@ class Run:
         return f"{self.case.id}/{self.chunking}"
 
     def pieces(self) -> Iterator[bytes]:
-        """The answer as it is sent in this chunking."""
+        """The response as it is sent in this chunking."""
         events = self.case.events
         whole = b"".join(events)
         if self.chunking.startswith("whole"):

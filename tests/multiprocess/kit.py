@@ -27,7 +27,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
 from tests.calls.gate import MODEL, SLUG, Gate
-from tests.calls.wire import COMPAT, Wire, WireAnswer
+from tests.calls.wire import COMPAT, Wire, WireResponse
 from tests.support import Farebox
 
 T = TypeVar("T")
@@ -238,7 +238,7 @@ def _on_a_thread(work: Callable[[], T]) -> T:
 
 
 async def start(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> Wire:
-    """Send a call on a connection of its own, and so to any of the processes; do not wait for its answer."""
+    """Send a call on a connection of its own, and so to any of the processes; do not wait for its response."""
     wire = await Wire.open(house.url)
     await send(wire, caller, body, demo=demo, gateway=gateway)
     return wire
@@ -249,12 +249,12 @@ async def send(wire: Wire, caller: Caller, body: bytes, *, demo: str = "", gatew
     await wire.send(f"/v1/{caller.account_id}/{gateway}/{COMPAT}", headers, body)
 
 
-async def call(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> WireAnswer:
+async def call(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> WireResponse:
     wire = await start(house, caller, body, demo=demo, gateway=gateway)
-    return await asyncio.wait_for(wire.answer(), 30)
+    return await asyncio.wait_for(wire.response(), 30)
 
 
-async def calls(house: House, caller: Caller, body: bytes, count: int, **more: str) -> list[WireAnswer]:
+async def calls(house: House, caller: Caller, body: bytes, count: int, **more: str) -> list[WireResponse]:
     """So many at once."""
     return list(await asyncio.gather(*(call(house, caller, body, **more) for _ in range(count))))
 

@@ -18,7 +18,7 @@ PROMISED_SECONDS = 1.0
 
 
 async def statuses(house: House, caller: Caller) -> set[int]:
-    return {answer.status for answer in await calls(house, caller, chat_body(), ENOUGH)}
+    return {response.status for response in await calls(house, caller, chat_body(), ENOUGH)}
 
 
 async def test_a_revoked_token_is_refused_everywhere_within_a_second(house: House, server: Server) -> None:
@@ -33,14 +33,14 @@ async def test_a_revoked_token_is_refused_everywhere_within_a_second(house: Hous
 async def test_a_new_price_is_charged_everywhere_within_a_second(house: House, server: Server) -> None:
     assert len(server.workers) == 3
     caller = house.caller()
-    answers = await calls(house, caller, chat_body(), ENOUGH)
+    responses = await calls(house, caller, chat_body(), ENOUGH)
     before = house.read("SELECT DISTINCT charge FROM calls WHERE account_id = $1", caller.account_id)
     assert len(before) == 1
     set_price = house.command("markup", "set", "100", "--account", caller.account_id)
     assert set_price.returncode == 0, set_price.stderr
     await asyncio.sleep(PROMISED_SECONDS)
-    answers = await calls(house, caller, chat_body(), ENOUGH)
-    ids = [answer.log_id for answer in answers]
+    responses = await calls(house, caller, chat_body(), ENOUGH)
+    ids = [response.log_id for response in responses]
     after = house.read("SELECT DISTINCT charge FROM calls WHERE log_id = ANY($1::text[])", ids)
     assert after == [(2 * before[0][0],)]
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate
 from tests.calls.kit import price_of
-from tests.calls.wire import Wire, WireAnswer, chat_body
+from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.multiprocess.conftest import NewHouse
 from tests.multiprocess.kit import Caller, House, Server, calls, eventually, gated, send, start
 
@@ -35,7 +35,7 @@ async def hold_of(house: House, gate: Gate, body: bytes) -> int:
     await eventually(lambda: gate.waiting > before, "the call reached the provider")
     _, held = house.balance(caller)
     gate.open()
-    assert (await asyncio.wait_for(wire.answer(), 10)).status == 200
+    assert (await asyncio.wait_for(wire.response(), 10)).status == 200
     gate.shut()
     assert held > 0
     return held
@@ -48,10 +48,10 @@ async def in_flight(house: House, caller: Caller, body: bytes, count: int) -> li
     return list(wires)
 
 
-async def refusals(wires: list[Wire], count: int) -> tuple[list[WireAnswer], set["asyncio.Task[WireAnswer]"]]:
+async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set["asyncio.Task[WireResponse]"]]:
     """Wait until so many were answered; also the calls that are still under way."""
-    pending = {asyncio.ensure_future(wire.answer()) for wire in wires}
-    answered: list[WireAnswer] = []
+    pending = {asyncio.ensure_future(wire.response()) for wire in wires}
+    answered: list[WireResponse] = []
     while len(answered) < count:
         done, pending = await asyncio.wait(pending, timeout=20, return_when=asyncio.FIRST_COMPLETED)
         assert done, f"only {len(answered)} of {count} were answered while the provider was shut"
@@ -74,9 +74,9 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(house: House, server:
         gate.open()
         admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
 
-        assert [answer.status for answer in admitted] == [200] * K
-        assert all(answer.whole for answer in admitted)
-        assert {(answer.status, answer.code) for answer in refused} == {(429, 2907)}
+        assert [response.status for response in admitted] == [200] * K
+        assert all(response.whole for response in admitted)
+        assert {(response.status, response.code) for response in refused} == {(429, 2907)}
         assert house.balance(caller) == (K * (hold - PRICE), 0)
 
         # What was released is there for the next ones, at once and to the last hold, in whichever process.
@@ -86,8 +86,8 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(house: House, server:
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
         admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
-        assert [answer.status for answer in admitted] == [200] * again
-        assert {answer.status for answer in refused} == {429}
+        assert [response.status for response in admitted] == [200] * again
+        assert {response.status for response in refused} == {429}
         assert house.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
     assert len(house.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
     assert house.differences() == []
@@ -97,7 +97,7 @@ async def eventually_known(house: House, gate: Gate, body: bytes) -> None:
     """Wait until every process knows the provider: it was set a moment ago."""
     caller = house.caller()
     gate.open()
-    while {answer.status for answer in await calls(house, caller, body, 40)} != {200}:
+    while {response.status for response in await calls(house, caller, body, 40)} != {200}:
         pass
     gate.shut()
 
@@ -109,15 +109,15 @@ async def test_calls_that_wait_for_money_of_another_process_get_it_when_it_comes
         await eventually_known(house, gate, body)
         hold = await hold_of(house, gate, body)
         caller = house.caller(nanos=hold + 11 * PRICE)
-        first = asyncio.ensure_future((await start(house, caller, body)).answer())
+        first = asyncio.ensure_future((await start(house, caller, body)).response())
         await eventually(lambda: gate.waiting == 1, "the first reached the provider")
-        others = [asyncio.ensure_future((await start(house, caller, body)).answer()) for _ in range(11)]
+        others = [asyncio.ensure_future((await start(house, caller, body)).response()) for _ in range(11)]
         await asyncio.sleep(0.3)
         assert not any(task.done() for task in [first, *others])
         assert gate.waiting == 1, "a call must not be forwarded without a hold"
         gate.open()
-        answers = await asyncio.wait_for(asyncio.gather(first, *others), 10)  # far below hold_wait_ms
-        assert [answer.status for answer in answers] == [200] * 12
+        responses = await asyncio.wait_for(asyncio.gather(first, *others), 10)  # far below hold_wait_ms
+        assert [response.status for response in responses] == [200] * 12
         assert len(owners(house, caller)) > 1, "only one process had calls"
         assert house.balance(caller) == (hold - PRICE, 0)
 

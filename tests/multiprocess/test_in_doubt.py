@@ -43,7 +43,7 @@ async def answered(wires: list[Wire]) -> list[int]:
 
     async def status(wire: Wire) -> int:
         try:
-            return (await wire.answer()).status
+            return (await wire.response()).status
         except (ConnectionError, asyncio.IncompleteReadError):
             return 0
 

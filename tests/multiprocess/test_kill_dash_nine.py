@@ -1,4 +1,4 @@
-"""`kill -9` of workers under load, and of the process that keeps them: afterwards every answer that a client has seen
+"""`kill -9` of workers under load, and of the process that keeps them: afterwards every response that a client has seen
 complete is charged once, nothing is charged twice, every hold has ended and the books balance.
 
 FAREBOX_TEST_KILLS says how many times (3), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.calls.kit import price_of
-from tests.calls.wire import Wire, WireAnswer, chat_body, usage_of
+from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.multiprocess.conftest import NewHouse
 from tests.multiprocess.kit import Caller, House, Server, eventually, is_alive, send
 
@@ -39,12 +39,12 @@ class Load:
         self._chance = chance
         self.stopped = False
         self.complete: dict[str, tuple[str, int]] = {}
-        """Log id of each complete answer → its account, and what it must cost."""
+        """Log id of each complete response → its account, and what it must cost."""
         self.begun: set[str] = set()
-        """Log ids of answers that began and broke off."""
-        self.without_answer = 0
+        """Log ids of responses that began and broke off."""
+        self.without_response = 0
         self.repeated: list[str] = []
-        """Log ids that came with a second answer."""
+        """Log ids that came with a second response."""
         self.statuses: set[int] = set()
 
     async def run(self) -> None:
@@ -54,14 +54,14 @@ class Load:
         while not self.stopped:
             caller = self._chance.choice(self._callers)
             try:
-                answer = await self._call(caller)
+                response = await self._call(caller)
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
-                self.without_answer += 1
+                self.without_response += 1
                 await asyncio.sleep(0.03)
             else:
-                self._note(caller, answer)
+                self._note(caller, response)
 
-    async def _call(self, caller: Caller) -> WireAnswer:
+    async def _call(self, caller: Caller) -> WireResponse:
         chance = self._chance
         stream = chance.random() < 0.5
         more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
@@ -72,18 +72,18 @@ class Load:
         wire = await Wire.open(self._house.url)
         try:
             await send(wire, caller, body, demo=demo)
-            return await wire.answer()
+            return await wire.response()
         finally:
             wire.close()
 
-    def _note(self, caller: Caller, answer: WireAnswer) -> None:
-        self.statuses.add(answer.status)
-        log_id = answer.headers.get("cf-aig-log-id")
-        if answer.status != 200 or log_id is None:
+    def _note(self, caller: Caller, response: WireResponse) -> None:
+        self.statuses.add(response.status)
+        log_id = response.headers.get("cf-aig-log-id")
+        if response.status != 200 or log_id is None:
             return
         if log_id in self.complete or log_id in self.begun:
             self.repeated.append(log_id)
-        usage = usage_of(answer)
+        usage = usage_of(response)
         if usage is None:
             self.begun.add(log_id)
         else:
@@ -134,7 +134,7 @@ async def test_what_was_answered_is_charged_once_whoever_was_killed_when(new_hou
 
     assert load.statuses <= {200, 502, 503}, "502: the demo provider is in the process that was killed last"
     assert load.repeated == []
-    assert load.without_answer > KILLS, "no call was ever interrupted"
+    assert load.without_response > KILLS, "no call was ever interrupted"
     charges = charged(house)
     for log_id, (account, cost) in load.complete.items():
         assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
@@ -149,7 +149,7 @@ async def test_what_was_answered_is_charged_once_whoever_was_killed_when(new_hou
     )
     assert ended > 0
     more = len(charges) - len(load.complete)
-    assert 0 <= more <= load.without_answer + len(load.begun), "charged, and nobody called"
+    assert 0 <= more <= load.without_response + len(load.begun), "charged, and nobody called"
     for caller in callers:
         spent = sum(cost for account, cost in charges.values() if account == caller.account_id)
         assert house.balance(caller) == (GRANTED - spent, 0)

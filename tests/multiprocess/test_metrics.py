@@ -26,8 +26,8 @@ async def test_workers_count_together_and_a_dead_one_leaves_its_counts(new_house
 
     with house.serving(workers=2) as server:
         caller = house.caller()
-        answers = await calls(house, caller, chat_body(), 24)
-        assert {answer.status for answer in answers} == {200}
+        responses = await calls(house, caller, chat_body(), 24)
+        assert {response.status for response in responses} == {200}
         for _ in range(6):  # whichever process is asked
             found = await asyncio.to_thread(Scrape, url, BEARER)
             assert found("farebox_calls_total", provider="demo", result="charged") == 24
@@ -41,16 +41,16 @@ async def test_workers_count_together_and_a_dead_one_leaves_its_counts(new_house
         before = server.workers
         hanging = [await start(house, caller, chat_body(), demo="hang=1") for _ in range(6)]
         await eventually(lambda: Scrape(url, BEARER)("farebox_calls_in_flight") == 6, "calls under way")
-        ended = [asyncio.ensure_future(wire.answer()) for wire in hanging]
+        ended = [asyncio.ensure_future(wire.response()) for wire in hanging]
         os.kill(before[0], signal.SIGKILL)
         await eventually(lambda: len(server.workers) == 2 and before[0] not in server.workers, "another worker", 30)
         assert await asyncio.to_thread(charged) == 24, "what the dead one counted stays"
         await eventually(lambda: Scrape(url, BEARER)("farebox_workers") == 2, "the new one serves")
-        assert {answer.status for answer in await calls(house, caller, chat_body(), 12)} == {200}
+        assert {response.status for response in await calls(house, caller, chat_body(), 12)} == {200}
         found = await asyncio.to_thread(Scrape, url, BEARER)
         assert found("farebox_calls_total", provider="demo", result="charged") == 36
         assert found("farebox_worker_deaths_total") == 1
-        left = sum(not answer.done() for answer in ended)
+        left = sum(not response.done() for response in ended)
         await eventually(
             lambda: Scrape(url, BEARER)("farebox_calls_in_flight") == left, "what the dead one had under way has ended"
         )

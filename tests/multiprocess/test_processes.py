@@ -29,8 +29,8 @@ async def test_it_says_once_where_it_listens_and_a_stop_lets_calls_end(new_house
         for wire in wires:
             await wire.head()
         server.process.send_signal(signal.SIGTERM)
-        answers = [await wire.answer() for wire in wires]
-        assert all(answer.whole and answer.events[-1] == "[DONE]" for answer in answers)
+        responses = [await wire.response() for wire in wires]
+        assert all(response.whole and response.events[-1] == "[DONE]" for response in responses)
         assert server.process.wait(30) == 0
         assert server.process.stdout is not None
         assert server.process.stdout.read() == b"", "one line, and no more"
@@ -50,7 +50,7 @@ async def test_a_worker_that_dies_is_started_again(house: House, server: Server)
         lambda: len(house.read("SELECT 1 FROM instances")) == 3, "three are seen, and the dead one is not", 30
     )
     caller = house.caller()
-    assert {answer.status for answer in await calls(house, caller, chat_body(), 12)} == {200}
+    assert {response.status for response in await calls(house, caller, chat_body(), 12)} == {200}
 
 
 async def test_when_the_parent_is_killed_nobody_serves_on(new_house: NewHouse) -> None:

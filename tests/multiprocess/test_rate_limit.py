@@ -51,11 +51,11 @@ async def test_processes_share_a_limit(house: House, server: Server, technique: 
     while refused < 4 * AT_ONCE:
         assert time.monotonic() < deadline
         tick = time.monotonic()
-        for answer in await calls(house, caller, body, AT_ONCE, gateway="limited"):
-            if answer.status == 200:
+        for response in await calls(house, caller, body, AT_ONCE, gateway="limited"):
+            if response.status == 200:
                 admitted.append(tick)
             else:
-                assert (answer.status, answer.code) == (429, 2003), answer.body
+                assert (response.status, response.code) == (429, 2003), response.body
                 refused += 1
         await asyncio.sleep(max(0.0, tick + STEP_SECONDS - time.monotonic()))
     reached = admitted[LIMIT - 1]
@@ -63,8 +63,8 @@ async def test_processes_share_a_limit(house: House, server: Server, technique: 
     late = [tick for tick in admitted[LIMIT:] if tick > reached + EXCHANGE_SECONDS + 2 * STEP_SECONDS]
     assert late == [], "admitted when every process must have known"
     again = await calls(house, caller, body, 30, gateway="limited")
-    assert {answer.status for answer in again} == {429}
-    assert {int(answer.headers["retry-after"]) > 0 for answer in again} == {True}
+    assert {response.status for response in again} == {429}
+    assert {int(response.headers["retry-after"]) > 0 for response in again} == {True}
     [(counted,)] = house.read("SELECT calls FROM rate_counts WHERE account_id = $1", caller.account_id)
     assert counted == len(admitted)
 
@@ -75,4 +75,4 @@ async def test_another_gateway_is_not_counted_with_it(house: House, server: Serv
     limited(house, caller, rate_limiting_interval=DAY_SECONDS, rate_limiting_limit=1)
     first = await call(house, caller, chat_body(), gateway="limited")
     assert first.status == 200
-    assert {answer.status for answer in await calls(house, caller, chat_body(), 12)} == {200}
+    assert {response.status for response in await calls(house, caller, chat_body(), 12)} == {200}

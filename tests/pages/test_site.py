@@ -79,12 +79,12 @@ def other(farebox: Farebox) -> Iterator[Visitor]:
 
 def test_the_page_shows_the_account(visitor: Visitor) -> None:
     visitor.farebox.grant(visitor.account_id, "12.345")
-    answer = visitor.http.get("/billing")
-    assert answer.status_code == 200
-    assert "&lt;b&gt;Acme&lt;/b&gt;" in answer.text
-    assert "<b>" not in answer.text
-    assert '<strong id="available">12.34<small> USD</small></strong>' in answer.text
-    assert '<span id="posted">12.345</span>' in answer.text
+    response = visitor.http.get("/billing")
+    assert response.status_code == 200
+    assert "&lt;b&gt;Acme&lt;/b&gt;" in response.text
+    assert "<b>" not in response.text
+    assert '<strong id="available">12.34<small> USD</small></strong>' in response.text
+    assert '<span id="posted">12.345</span>' in response.text
 
 
 def test_a_movement_out_of_several_lots_is_shown_as_one(visitor: Visitor) -> None:
@@ -107,8 +107,8 @@ def _grant(number: int) -> TransferRow:
     return TransferRow(number, f"grant:{number}", "grant", "promotion", "granted", 1_000_000_000, None, 0, None)
 
 
-def test_every_answer_carries_the_headers(visitor: Visitor) -> None:
-    answers = [
+def test_every_response_carries_the_headers(visitor: Visitor) -> None:
+    responses = [
         visitor.http.get("/billing"),
         visitor.http.get("/billing/buy?amount=50"),
         visitor.http.get("/billing/signed-out"),
@@ -118,17 +118,17 @@ def test_every_answer_carries_the_headers(visitor: Visitor) -> None:
         visitor.http.post("/billing/auto", content=b"{}", headers={"content-type": "application/json"}),
         httpx.get(f"{visitor.farebox.url}/billing"),
     ]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 403, 404, 400, 400, 403]
-    for answer in answers:
-        assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        policy = answer.headers["content-security-policy"]
+    assert [response.status_code for response in responses] == [200, 200, 200, 403, 404, 400, 400, 403]
+    for response in responses:
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        policy = response.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; style-src 'self';")
         assert "frame-ancestors 'none'" in policy
         assert "form-action 'self'" in policy
         assert "unsafe" not in policy
-        assert answer.headers["cache-control"] == "no-store"
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert not re.search(r"<script|style=|\son\w+=", answer.text)
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert not re.search(r"<script|style=|\son\w+=", response.text)
 
 
 def test_nobody_is_let_in_without_a_session(farebox: Farebox) -> None:
@@ -136,9 +136,11 @@ def test_nobody_is_let_in_without_a_session(farebox: Farebox) -> None:
         for route in PAGES:
             if route.path.endswith((".css", ".svg", "/signed-out")):
                 continue
-            answer = stranger.request(route.method, route.path, data={"link": "x"} if route.method == "POST" else None)
-            assert answer.status_code in (403, 404), route.path
-            assert "set-cookie" not in answer.headers
+            response = stranger.request(
+                route.method, route.path, data={"link": "x"} if route.method == "POST" else None
+            )
+            assert response.status_code in (403, 404), route.path
+            assert "set-cookie" not in response.headers
 
 
 def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
@@ -163,10 +165,10 @@ def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
 def test_a_program_that_looks_at_a_link_does_not_use_it_up(farebox: Farebox) -> None:
     """Mail and chat programs fetch what is linked in a message, some with HEAD first."""
     link = _link(farebox, farebox.create_account("<i>Acme</i>"))
-    for answer in (httpx.head(link), httpx.get(link), httpx.get(link)):
-        assert answer.status_code == 200
-        assert "set-cookie" not in answer.headers
-    assert "&lt;i&gt;Acme&lt;/i&gt;" in answer.text
+    for response in (httpx.head(link), httpx.get(link), httpx.get(link)):
+        assert response.status_code == 200
+        assert "set-cookie" not in response.headers
+    assert "&lt;i&gt;Acme&lt;/i&gt;" in response.text
     assert _open(link).status_code == 303
 
 
@@ -174,9 +176,9 @@ def test_a_program_that_looks_at_a_link_does_not_use_it_up(farebox: Farebox) -> 
 def test_no_other_site_signs_an_owner_in(farebox: Farebox, site: str) -> None:
     """To an account of its own, say, whose next card would be the owner's."""
     link = _link(farebox, farebox.create_account())
-    answer = _open(link, site=site)
-    assert answer.status_code == 400
-    assert "set-cookie" not in answer.headers
+    response = _open(link, site=site)
+    assert response.status_code == 400
+    assert "set-cookie" not in response.headers
     assert _open(link, site="same-origin").status_code == 303
 
 
@@ -250,19 +252,19 @@ def test_what_the_browser_keeps_is_not_in_the_database(visitor: Visitor) -> None
 def test_a_form_without_the_seal_of_this_session_does_nothing(visitor: Visitor, other: Visitor, route: Route) -> None:
     path = route.path
     for seal in ("", "0" * 64, other.csrf, "é" * 64):
-        answer = visitor.http.post(path, data={"csrf": seal, "limit-amount": "5"})
-        assert answer.status_code == 400
-        assert "has expired" in answer.text
+        response = visitor.http.post(path, data={"csrf": seal, "limit-amount": "5"})
+        assert response.status_code == 400
+        assert "has expired" in response.text
     assert visitor.http.get("/billing").status_code == 200
     assert "Calls may spend all available credit" in visitor.http.get("/billing").text
 
 
 def test_notes_are_shown_once_and_only_ours(visitor: Visitor, other: Visitor) -> None:
-    answer = visitor.http.post(
+    response = visitor.http.post(
         "/billing/limit",
         data={"csrf": visitor.csrf, "limit-amount": "5", "duration": "daily", "strategy": "sliding"},
     )
-    assert (answer.status_code, answer.headers["location"]) == (303, "/billing")
+    assert (response.status_code, response.headers["location"]) == (303, "/billing")
     note = visitor.http.cookies["farebox_note"]
     assert "The spending limit is 5.00 USD per day." in visitor.http.get("/billing").text
     assert "The spending limit is" not in visitor.http.get("/billing").text
@@ -300,9 +302,9 @@ def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
 def test_what_is_wrong_is_said_and_changes_nothing(
     visitor: Visitor, path: str, fields: dict[str, str], said: str
 ) -> None:
-    answer = visitor.post(path, **fields)
-    assert answer.status_code == 200
-    found = re.search(r'<p class="note bad" role="alert">(.*?)</p>', answer.text)
+    response = visitor.post(path, **fields)
+    assert response.status_code == 200
+    found = re.search(r'<p class="note bad" role="alert">(.*?)</p>', response.text)
     assert found is not None
     assert said.lower() in found.group(1).lower()
     assert visitor.farebox.balance(visitor.account_id).posted == 0
@@ -318,8 +320,8 @@ def test_a_card_of_another_account_is_nobodys_business(visitor: Visitor, other: 
     (card,) = other.farebox.run(cards.cards(other.farebox.services, other.account_id))
     for path in ("/billing/cards/default", "/billing/cards/remove"):
         assert "no card" in visitor.post(path, card=card.card_id).text
-    answer = visitor.post("/billing/buy", amount="50", request_key="k" * 32, card=card.card_id)
-    assert "no saved card" in answer.text
+    response = visitor.post("/billing/buy", amount="50", request_key="k" * 32, card=card.card_id)
+    assert "no saved card" in response.text
     assert "Checkout not found" in visitor.http.get(back, follow_redirects=True).text
     assert [card.card_id for card in other.farebox.run(cards.cards(other.farebox.services, other.account_id))] == [
         card.card_id

@@ -43,9 +43,9 @@ async def agreed(services: Services, fake_url: str) -> None:
         compare(services.settings, await client.get(f"{fake_url}/_fake/ledger"))
 
 
-def compare(settings: Settings, answer: httpx.Response) -> None:
+def compare(settings: Settings, response: httpx.Response) -> None:
     """Compare the database that the settings name with the fake's statement."""
-    stripe = msgspec.json.decode(answer.raise_for_status().content, type=Stripe)
+    stripe = msgspec.json.decode(response.raise_for_status().content, type=Stripe)
     with looking(settings) as connection:
         found = [*differences(connection, stripe), *(str(difference) for difference in audit(connection))]
         found += silent_stops(connection)

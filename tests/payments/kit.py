@@ -40,7 +40,7 @@ START = 1_795_348_800_000  # 2026-11-22 12:00 UTC
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 WEBHOOK_SECRET = "whsec_of_the_tests"
 TIMEOUT_SECONDS = 0.8
-"""Of the adapter: long enough for an answer, short enough to wait for one that does not come."""
+"""Of the adapter: long enough for a response, short enough to wait for one that does not come."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 ROUNDS_MAX = 1_000
 CHARGES = "POST /v1/invoices/*/pay"
@@ -277,16 +277,16 @@ class Shop:
 
     async def stripe(self, path: str, **values: Any) -> Json:
         """POST /v1/{path}, as from Stripe's dashboard or a hosted page."""
-        answer = await self.http.post(f"/v1/{path}", data=values, headers={"authorization": "Bearer sk_test_1"})
-        assert answer.status_code < 300, answer.text
-        found: Json = answer.json()
+        response = await self.http.post(f"/v1/{path}", data=values, headers={"authorization": "Bearer sk_test_1"})
+        assert response.status_code < 300, response.text
+        found: Json = response.json()
         return found
 
     async def steer(self, path: str, **values: Any) -> Json:
         """POST /_fake/{path}."""
-        answer = await self.http.post(f"/_fake/{path}", json=values)
-        assert answer.status_code < 300, answer.text
-        found: Json = answer.json()
+        response = await self.http.post(f"/_fake/{path}", json=values)
+        assert response.status_code < 300, response.text
+        found: Json = response.json()
         return found
 
     async def fault(self, match: str, kind: str, **more: Any) -> None:
@@ -302,8 +302,8 @@ class Shop:
 
     async def charges(self) -> list[str]:
         """What came of each time that a bank was asked, newest first."""
-        answer = await self.http.get("/v1/charges", headers={"authorization": "Bearer sk_test_1"})
-        return [charge["status"] for charge in answer.json()["data"]]
+        response = await self.http.get("/v1/charges", headers={"authorization": "Bearer sk_test_1"})
+        return [charge["status"] for charge in response.json()["data"]]
 
     async def asked(self, ending: str = "/pay") -> int:
         """How many requests ended so, repeats included."""
@@ -319,8 +319,8 @@ class Shop:
         raise AssertionError("no charge was asked for")
 
     async def invoice(self, payment_id: str | None) -> Json:
-        answer = await self.http.get(f"/v1/invoices/{payment_id}", headers={"authorization": "Bearer sk_test_1"})
-        found: Json = answer.json()
+        response = await self.http.get(f"/v1/invoices/{payment_id}", headers={"authorization": "Bearer sk_test_1"})
+        found: Json = response.json()
         return found
 
     async def confirm(self, top_up: TopUp, *, passed: bool = True) -> None:

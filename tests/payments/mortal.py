@@ -70,19 +70,19 @@ class _MortalSqlite:
             raise Crash(sql)
         return True
 
-    def _committing(self, answers: Any) -> None:  # on the writer's thread: whoever dies here just stops
+    def _committing(self, responses: Any) -> None:  # on the writer's thread: whoever dies here just stops
         with contextlib.suppress(Crash):
             if self._dirty:
                 self._life.point("before COMMIT")
-            self._commit(answers)
+            self._commit(responses)
 
-    def _delivering(self, answers: Any) -> None:
+    def _delivering(self, responses: Any) -> None:
         was, self._dirty = self._dirty, False
         with contextlib.suppress(Crash):
             if was:
                 self._life.point("after COMMIT")
             if not self._life.dead:
-                self._deliver(answers)
+                self._deliver(responses)
 
     async def end(self) -> None:
         writer = self._file.writer

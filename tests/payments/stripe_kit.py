@@ -13,7 +13,7 @@ from farebox.payments.stripe import StripeProcessor
 WEBHOOK_SECRET = "whsec_of_the_tests"
 KEY = "sk_test_of_the_tests"
 TIMEOUT = 0.5
-"""Long enough for an answer, short enough to wait for one that does not come."""
+"""Long enough for a response, short enough to wait for one that does not come."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 
 
@@ -44,13 +44,13 @@ class Stripe:
 
     async def fault(self, match: str, kind: str, **more: object) -> None:
         """The next request like `POST /v1/invoices` goes wrong."""
-        answer = await self.control.post("/_fake/faults", json={"match": match, "kind": kind, **more})
-        assert answer.status_code == 200, answer.text
+        response = await self.control.post("/_fake/faults", json={"match": match, "kind": kind, **more})
+        assert response.status_code == 200, response.text
 
     async def behave(self, card_id: str, behave: str) -> None:
         """From now on the card declines with this code; `ok`: no more."""
-        answer = await self.control.post(f"/_fake/cards/{card_id}", json={"behave": behave})
-        assert answer.status_code == 200, answer.text
+        response = await self.control.post(f"/_fake/cards/{card_id}", json={"behave": behave})
+        assert response.status_code == 200, response.text
 
     async def requests(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.control.get("/_fake/requests")).json()["requests"]

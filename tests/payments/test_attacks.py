@@ -86,7 +86,7 @@ async def test_who_bought_by_hand_meanwhile_is_not_charged_again(shop: Shop) -> 
 
 
 @pytest.mark.parametrize("kind", ["reset_before", "timeout_after_commit"])
-async def test_a_charge_without_answer_is_voided_or_credited_once_it_is_not_wanted(shop: Shop, kind: str) -> None:
+async def test_a_charge_without_response_is_voided_or_credited_once_it_is_not_wanted(shop: Shop, kind: str) -> None:
     await shop.set_rule()
     await fire(shop)
     await shop.fault(CHARGES, kind, times=3)

@@ -164,7 +164,7 @@ async def test_a_processor_that_is_down_for_a_day_is_asked_ever_more_rarely_and_
     assert (shop.the_auto().state, await shop.captured()) == ("paid", [1_000])
 
 
-async def test_an_invoice_whose_answer_was_lost_is_found_by_what_it_says(shop: Shop) -> None:
+async def test_an_invoice_whose_response_was_lost_is_found_by_what_it_says(shop: Shop) -> None:
     await shop.set_rule()
     await shop.fault("POST /v1/invoices/*/finalize", "reset_after_commit")
     await shop.fault("GET /v1/invoices/*", "reset_before")

@@ -68,7 +68,7 @@ async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
     card = await shop.save_card("pm_card_mastercard")
     await shop.steer(f"cards/{card}", behave="do_not_honor", advice=advice)
     await shop.set_rule()
-    if away is not None:  # the answer is lost; after a day the invoice alone tells of it
+    if away is not None:  # the response is lost; after a day the invoice alone tells of it
         await shop.fault(CHARGES, "timeout_after_commit")
     await fire(shop)
     await shop.work()
@@ -92,8 +92,8 @@ async def test_the_month_s_cap_is_looked_at_again_before_the_next_try(shop: Shop
     assert await shop.captured() == []
 
 
-async def test_a_decline_whose_answer_was_lost_is_asked_for_again_and_not_of_the_bank(shop: Shop) -> None:
-    """4.1: the same key brings the same answer. Under a new one the bank would be asked a second time."""
+async def test_a_decline_whose_response_was_lost_is_asked_for_again_and_not_of_the_bank(shop: Shop) -> None:
+    """4.1: the same key brings the same response. Under a new one the bank would be asked a second time."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await shop.fault(CHARGES, "timeout_after_commit")

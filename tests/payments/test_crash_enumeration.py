@@ -26,7 +26,7 @@ SAMPLE: dict[Webhooks, int] = {"dropped": 5, "delivered": 2, "tripled": 2}
 WAYS: tuple[Webhooks, ...] = ("dropped", "delivered", "tripled")
 
 
-# --- steps of ours: a client calls, and calls again with the same key when no answer came -----------------------------
+# --- steps of ours: a client calls, and calls again with the same key when no response came ---------------------------
 
 
 def buys(cents: int = 5000, key: str = "order-1") -> Step:
@@ -40,7 +40,7 @@ def buys(cents: int = 5000, key: str = "order-1") -> Step:
 
 
 async def patiently(world: World, services: Services, ask: Callable[[], Awaitable[None]]) -> None:
-    """Ask again, as often as the SDKs do and as an owner then does, while the answer is to try again."""
+    """Ask again, as often as the SDKs do and as an owner then does, while the response is to try again."""
     for _ in range(60):
         try:
             await ask()
@@ -59,7 +59,7 @@ async def patiently(world: World, services: Services, ask: Callable[[], Awaitabl
 def spends(usd: int, call: str = "call-1") -> Step:
     async def step(world: World, services: Services) -> None:
         amount, at = usd * 100 * NANOS_PER_CENT, world.clock.at
-        if call not in world.notes:  # a client that got no answer asks for the same call
+        if call not in world.notes:  # a client that got no response asks for the same call
             world.notes[call] = at
         at = world.notes[call]
         hold = Hold(account_id=ACCOUNT, hold_id=call, amount=amount, at=at, expires_at=at + DAY, owner="test")
@@ -84,7 +84,7 @@ def refunds(credit: int | None = None, *, allow_spent: bool = False) -> Step:
 
 
 def never_again(first: Step) -> Step:
-    """The caller gets no answer and does not come back: what was begun is finished all the same, or never was."""
+    """The caller gets no response and does not come back: what was begun is finished all the same, or never was."""
 
     async def step(world: World, services: Services) -> None:
         if "asked" not in world.notes:
@@ -152,8 +152,8 @@ def methods(world: World) -> list[str]:
 def types_a_card(number: str = "4242424242424242") -> Step:
     def act(world: World) -> None:
         typed = {"card-number": number, "card-expiry": "12 / 34", "card-cvc": "123", "card-name": "Ann Example"}
-        answer = world.fake.http.post(world.notes["page"], data=typed)
-        assert answer.status_code == 303, answer.text
+        response = world.fake.http.post(world.notes["page"], data=typed)
+        assert response.status_code == 303, response.text
 
     return once("typed a card", act)
 
@@ -163,10 +163,10 @@ def confirm(world: World) -> None:
     (invoice,) = [one for one in world.fake.all("invoices") if one["status"] == "open"]
     page = invoice["hosted_invoice_url"]
     method = methods(world)[0]
-    answer = world.fake.http.post(page, data={"saved": method})
-    assert answer.status_code == 303, answer.text
-    if answer.headers["location"].endswith("/authenticate"):
-        done = world.fake.http.post(answer.headers["location"], data={"result": "complete"})
+    response = world.fake.http.post(page, data={"saved": method})
+    assert response.status_code == 303, response.text
+    if response.headers["location"].endswith("/authenticate"):
+        done = world.fake.http.post(response.headers["location"], data={"result": "complete"})
         assert done.status_code == 303, done.text
 
 

@@ -133,7 +133,7 @@ async def test_an_invoice_that_another_purchase_has_is_never_charged_for_this_on
 
 
 async def test_news_of_one_payment_any_number_of_times_credit_once(shop: Shop) -> None:
-    """Section 7 #1, #7: paid twice within milliseconds, by answer, webhook and poll."""
+    """Section 7 #1, #7: paid twice within milliseconds, by response, webhook and poll."""
     await shop.save_card("pm_card_authenticationRequired")
     bought = await shop.buy(2_000)
     await shop.confirm(bought)
@@ -163,7 +163,7 @@ async def test_a_failed_purchase_that_was_paid_after_all_is_credited_once(shop: 
     assert shop.cents == 2_000
 
 
-async def test_a_void_that_gets_no_answer_is_repeated_until_it_is_certain(shop: Shop) -> None:
+async def test_a_void_that_gets_no_response_is_repeated_until_it_is_certain(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.fault("POST /v1/invoices/*/void", "reset_before", times=5)
     await refused(shop, CARD_DECLINED, 2_000)

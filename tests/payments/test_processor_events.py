@@ -78,7 +78,7 @@ async def at_stripe(shop: Shop, bought: TopUp) -> ProcessorInvoice:
 
 
 async def lost_payment(shop: Shop, cents: int = 5_000) -> str:
-    """A payment that Stripe captured, and whose answer never came. Returns the top-up."""
+    """A payment that Stripe captured, and whose response never came. Returns the top-up."""
     await shop.fault(CHARGES, "timeout_after_commit")
     bought = await shop.buy(cents)
     assert bought.state == "unknown"

@@ -87,8 +87,8 @@ async def test_a_page_that_stripe_keeps_open_is_closed(shop: Shop) -> None:
     await shop.change(lambda c: c.execute("UPDATE top_ups SET created_at = created_at - 90000000"))
     await shop.let_pass(MINUTE)
     assert shop.top_ups()[0].state == "canceled"
-    answer = await shop.pay_at(page.action_url)
-    assert "expired" in answer.text
+    response = await shop.pay_at(page.action_url)
+    assert "expired" in response.text
     assert await shop.captured() == []
 
 

@@ -256,7 +256,7 @@ async def test_a_payment_of_today_on_an_invoice_of_long_ago_is_looked_at(shop: S
     assert [finding.payment_id for finding in done.findings] == [bought.payment_id]
 
 
-async def test_without_an_answer_nothing_is_judged(shop: Shop) -> None:
+async def test_without_a_response_nothing_is_judged(shop: Shop) -> None:
     await lost_payment(shop, LARGE)
     for path in ("invoices", "refunds", "disputes"):
         await shop.fault(f"GET /v1/{path}", "error_500_before")

@@ -76,9 +76,9 @@ def test_a_refund_in_part_and_of_the_rest(cli: Cli, world: World) -> None:
 
 
 def test_what_cannot_be_refunded_is_said_with_what_is_left(cli: Cli) -> None:
-    answer = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "50.01")
-    assert isinstance(answer.exception, Stopped)
-    assert "50.00 USD" in str(answer.exception)
+    response = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "50.01")
+    assert isinstance(response.exception, Stopped)
+    assert "50.00 USD" in str(response.exception)
 
 
 @pytest.mark.parametrize("card", ["pm_card_refundFail"])
@@ -98,12 +98,12 @@ def test_one_that_the_bank_sends_back_is_an_error(cli: Cli, world: World) -> Non
 
 
 def test_a_fraction_of_a_cent_is_no_amount(cli: Cli) -> None:
-    answer = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "0.001")
-    assert answer.exit_code == 2
-    assert "whole cents" in answer.output
+    response = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "0.001")
+    assert response.exit_code == 2
+    assert "whole cents" in response.output
 
 
 def test_without_payments_it_says_how_to_switch_them_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAREBOX_STRIPE_SECRET_KEY")
-    answer = cli("refund", "--account", ACCOUNT, "--top-up", "x")
-    assert "FAREBOX_STRIPE_SECRET_KEY" in str(answer.exception)
+    response = cli("refund", "--account", ACCOUNT, "--top-up", "x")
+    assert "FAREBOX_STRIPE_SECRET_KEY" in str(response.exception)

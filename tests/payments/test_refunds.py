@@ -280,12 +280,12 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("kind", [fault for fault in FAULTS if not fault.startswith("timeout")])
-async def test_a_lost_answer_is_found_out(shop: Shop, kind: str) -> None:
+async def test_a_lost_response_is_found_out(shop: Shop, kind: str) -> None:
     bought = await shop.buy()
     shop.world.fake.steer("faults", match="POST /v1/refunds", kind=kind)
     made = await shop.refund(bought, 1000, request_key="k")
     assert made.state == "requested"
-    assert shop.balance.posted == 4000 * NANOS_PER_CENT  # it is taken, whatever the answer will be
+    assert shop.balance.posted == 4000 * NANOS_PER_CENT  # it is taken, whatever the response will be
     await shop.settle(2 * DAY)
     assert (await shop.refund(bought, 1000, request_key="k")).state == "succeeded"
     assert shop.refunded_at_stripe == [1000]

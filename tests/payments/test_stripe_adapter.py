@@ -1,4 +1,4 @@
-"""The Stripe adapter: every method, and every way in which an answer can fail to come."""
+"""The Stripe adapter: every method, and every way in which a response can fail to come."""
 
 import contextlib
 import json
@@ -160,7 +160,7 @@ async def test_a_decline_names_its_code_and_the_advice(
     found = await kit.processor.fetch_invoice(invoice.invoice_id)
     assert (found.state, found.payment_state) == ("open", "failed")
     assert (found.decline_code, found.decline_advice) == (code, advice)
-    with pytest.raises(Declined):  # the same key: the same answer
+    with pytest.raises(Declined):  # the same key: the same response
         await kit.processor.pay_invoice(invoice.invoice_id, card_id=card, on_session=False, key="p1")
     await kit.behave(card, "ok")
     again = await kit.processor.pay_invoice(invoice.invoice_id, card_id=card, on_session=False, key="p2")
@@ -243,7 +243,7 @@ LOST = ["timeout_before", "timeout_after_commit", "reset_before", "reset_after_c
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("kind", LOST)
-async def test_an_invoice_whose_answer_was_lost_is_the_same_one_under_the_same_key(
+async def test_an_invoice_whose_response_was_lost_is_the_same_one_under_the_same_key(
     kit: Stripe, customer: str, card: str, step: str, kind: str
 ) -> None:
     await kit.fault(step, kind)
@@ -276,7 +276,7 @@ async def test_a_failure_before_anything_happened_is_unavailable(
 
 
 @pytest.mark.parametrize("kind", [*LOST, "error_500_after_commit"])
-async def test_a_payment_whose_answer_was_lost_is_unavailable_and_never_charged_twice(
+async def test_a_payment_whose_response_was_lost_is_unavailable_and_never_charged_twice(
     kit: Stripe, customer: str, card: str, kind: str
 ) -> None:
     invoice = await opened(kit, customer, card)
@@ -338,7 +338,7 @@ async def test_every_class_of_error(status: int, error: dict[str, str], raised: 
 
 @pytest.mark.parametrize("body", ["<html>Bad gateway</html>", "[]", '{"error": "no object"}'])
 @pytest.mark.parametrize("status", [200, 502])
-async def test_an_answer_that_is_none_is_unavailable(status: int, body: str) -> None:
+async def test_a_response_that_is_none_is_unavailable(status: int, body: str) -> None:
     processor = StripeProcessor(KEY, webhook_secret="", api_base="http://x", http_client=_Answering(status, body))
     with pytest.raises(ProcessorUnavailable):
         await processor.fetch_refund("re_1")
@@ -347,13 +347,13 @@ async def test_an_answer_that_is_none_is_unavailable(status: int, body: str) -> 
 class _Answering(stripe.HTTPXClient):
     """Answers everything alike."""
 
-    def __init__(self, status: int, answer: dict[str, str] | str) -> None:
+    def __init__(self, status: int, response: dict[str, str] | str) -> None:
         super().__init__()
-        self.answer = (answer if isinstance(answer, str) else json.dumps({"error": answer})).encode()
+        self.response = (response if isinstance(response, str) else json.dumps({"error": response})).encode()
         self.status = status
 
     async def request_async(self, *_: object) -> tuple[bytes, int, dict[str, str]]:
-        return self.answer, self.status, {}
+        return self.response, self.status, {}
 
 
 # --- hosted pages -----------------------------------------------------------------------------------------------------

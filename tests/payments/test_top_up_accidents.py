@@ -30,7 +30,7 @@ async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: objec
 
 
 class Unavailable(Exception):
-    """The answer was PROCESSOR_UNAVAILABLE, and no other problem."""
+    """The response was PROCESSOR_UNAVAILABLE, and no other problem."""
 
 
 async def buying(shop: Shop) -> TopUp:
@@ -68,7 +68,7 @@ async def test_whatever_answer_is_lost_the_purchase_is_paid_once(shop: Shop, cal
 
 
 async def test_a_failure_that_the_processor_repeats_under_its_key_ends_without_a_charge(shop: Shop) -> None:
-    """4.1: a saved 500 is the answer for 24 hours. The charge never took place: the invoice is voided after that."""
+    """4.1: a saved 500 is the response for 24 hours. The charge never took place: the invoice is voided after that."""
     await shop.fault(CHARGES, "error_500_before", saved=True)
     bought = await shop.buy(2_000)
     assert bought.state == "unknown"

@@ -226,7 +226,7 @@ class Whimsical:
 async def test_whatever_the_processor_says_a_purchase_ends_and_is_credited_iff_it_is_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Purchases of all kinds at a processor that says anything; no answer is one that the machine does not know."""
+    """Purchases of all kinds at a processor that says anything; no response is one that the machine does not know."""
     heard = set()
     apply = top_up_machine._apply
 
@@ -259,7 +259,7 @@ async def test_whatever_the_processor_says_a_purchase_ends_and_is_credited_iff_i
 
 
 async def at_last(ask: Callable[[], Awaitable[object]]) -> None:
-    """Ask until there is an answer."""
+    """Ask until there is a response."""
     for _ in range(100):
         with contextlib.suppress(Problem):
             await ask()

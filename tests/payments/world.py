@@ -1,8 +1,8 @@
 """A world for payments that can be killed anywhere: real use-cases on a database, a fake Stripe over HTTP, one clock.
 
 A `Process` is one life of a server on the database. It dies at the point of its life that it is told: at a statement
-that writes, around a commit, before a request leaves for Stripe, or when Stripe has done it and the answer is not read.
-Dying is as sudden as kill -9: nothing that it does afterwards reaches the database or Stripe.
+that writes, around a commit, before a request leaves for Stripe, or when Stripe has done it and the response is not
+read. Dying is as sudden as kill -9: nothing that it does afterwards reaches the database or Stripe.
 """
 
 import asyncio
@@ -137,16 +137,16 @@ class Fake:
 
     def post(self, path: str, **values: Any) -> Json:
         """A call of the API, as from Stripe's dashboard: form fields."""
-        answer = self.http.post(path, data=values)
-        assert answer.status_code < 300, answer.text
-        found: Json = answer.json()
+        response = self.http.post(path, data=values)
+        assert response.status_code < 300, response.text
+        found: Json = response.json()
         return found
 
     def steer(self, path: str, **values: Any) -> Json:
         """POST /_fake/{path}."""
-        answer = self.http.post(f"/_fake/{path}", json=values)
-        assert answer.status_code < 300, answer.text
-        found: Json = answer.json()
+        response = self.http.post(f"/_fake/{path}", json=values)
+        assert response.status_code < 300, response.text
+        found: Json = response.json()
         return found
 
     def all(self, kind: str, **params: Any) -> list[Json]:
@@ -155,9 +155,9 @@ class Fake:
         more = True
         while more:
             page = {"limit": 100, **params} | ({"starting_after": found[-1]["id"]} if found else {})
-            answer = self.http.get(f"/v1/{kind}", params=page).raise_for_status().json()
-            found += answer["data"]
-            more = answer["has_more"]
+            response = self.http.get(f"/v1/{kind}", params=page).raise_for_status().json()
+            found += response["data"]
+            more = response["has_more"]
         return found[::-1]
 
 
@@ -171,9 +171,9 @@ class _Wire(stripe.HTTPXClient):
     async def request_async(self, method: Any, url: Any, headers: Any, post_data: Any = None) -> Any:
         path = str(url).partition("/v1/")[2].partition("?")[0]
         self._process.point(f"before {method} {path}")
-        answer = await super().request_async(method, url, headers, post_data)
+        response = await super().request_async(method, url, headers, post_data)
         self._process.point(f"after {method} {path}")
-        return answer
+        return response
 
 
 def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

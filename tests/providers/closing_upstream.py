@@ -26,10 +26,10 @@ class ClosingUpstream:
     `more`: when it is `told`, it says something that nobody asked for.
     """
 
-    ends: Callable[[int, int], str] = lambda connection, answers: "keep"
+    ends: Callable[[int, int], str] = lambda connection, responses: "keep"
     tls: ssl.SSLContext | None = None
-    answer: bytes = ANSWER
-    """Where it is no whole answer, the connection is closed behind it."""
+    response: bytes = ANSWER
+    """Where it is no whole response, the connection is closed behind it."""
     url: str = ""
     connections: int = 0
     read: list[bytes] = field(default_factory=list)
@@ -50,13 +50,13 @@ class ClosingUpstream:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(SECONDS)
-        answers, end = 0, "keep"
+        responses, end = 0, "keep"
         while end == "keep":
             if not self._request(connection):
                 return
-            connection.sendall(self.answer)
-            end = self.ends(number, answers) if self.answer == ANSWER else "close"
-            answers += 1
+            connection.sendall(self.response)
+            end = self.ends(number, responses) if self.response == ANSWER else "close"
+            responses += 1
         if end == "close":
             return
         if end == "more":
@@ -96,10 +96,10 @@ class ClosingUpstream:
 
 @contextlib.contextmanager
 def closing(
-    ends: Callable[[int, int], str], tls: ssl.SSLContext | None = None, answer: bytes = ANSWER
+    ends: Callable[[int, int], str], tls: ssl.SSLContext | None = None, response: bytes = ANSWER
 ) -> Iterator[ClosingUpstream]:
     """Listens on a free port until the block ends."""
-    upstream = ClosingUpstream(ends, tls, answer)
+    upstream = ClosingUpstream(ends, tls, response)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     upstream.url = f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     threads: list[threading.Thread] = []

@@ -61,10 +61,10 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *answers: bytes, close: bool = False, tls: ssl.SSLContext | None = None, handler: Handler | None = None
+    *responses: bytes, close: bool = False, tls: ssl.SSLContext | None = None, handler: Handler | None = None
 ) -> AsyncIterator[Server]:
-    """A server that gives these answers in turn, on however many connections, and then closes if it is to."""
-    rest = iter([*answers, *[b""] * 8])
+    """A server that gives these responses in turn, on however many connections, and then closes if it is to."""
+    rest = iter([*responses, *[b""] * 8])
 
     async def answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -103,11 +103,11 @@ def post(url: str, body: bytes = b"{}", path: str = "/v1/chat?x=1") -> UpstreamR
     return UpstreamRequest("POST", url + path, [("authorization", "Bearer k")], body)
 
 
-async def whole(answer: UpstreamResponse) -> bytes:
+async def whole(response: UpstreamResponse) -> bytes:
     received = []
-    while (chunk := await answer.chunk()) is not None:
+    while (chunk := await response.chunk()) is not None:
         received.append(chunk)
-    await answer.close()
+    await response.close()
     return b"".join(received)
 
 

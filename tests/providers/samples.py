@@ -1,4 +1,4 @@
-"""Answers in the public API shapes, written by hand, one set for each wire format and accent."""
+"""Responses in the public API shapes, written by hand, one set for each wire format and accent."""
 
 import json
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ class Sample:
     slug: str
     path: str
     request: bytes
-    answer: bytes
+    response: bytes
     usage: dict[str, Any]
     model: str | None
     delivered: int
@@ -470,7 +470,7 @@ SAMPLES = [
 
 
 def chat_body(usage: Any, **more: Any) -> bytes:
-    """A whole chat answer."""
+    """A whole chat response."""
     message = {"role": "assistant", "content": "Grüße", "tool_calls": None}
     return body(
         id="c1",

@@ -1,4 +1,4 @@
-"""What selects another price of a model: asked for in the request, and told by the answer."""
+"""What selects another price of a model: asked for in the request, and told by the response."""
 
 import json
 from typing import Any
@@ -50,17 +50,17 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 def test_what_a_chat_stream_tells() -> None:
     format_ = wire_format("openai", "chat/completions")
     parsed = parse("openai", "chat/completions", messages=[], stream=True)
-    answer = stream(
+    response = stream(
         chunk({"content": "hi"}, service_tier="default"),
         {"choices": [], "usage": USAGE, "model": "m", "service_tier": "default"},
         "[DONE]",
     )
-    _, seen = read(format_.reader(parsed, streaming=True, hide_usage=False), [answer])
+    _, seen = read(format_.reader(parsed, streaming=True, hide_usage=False), [response])
     assert seen.context == {"service_tier": "default"}
 
 
 @pytest.mark.parametrize(
-    ("slug", "path", "answer", "context"),
+    ("slug", "path", "response", "context"),
     [
         (
             "openai",
@@ -107,10 +107,10 @@ def test_what_a_chat_stream_tells() -> None:
         ("openai", "chat/completions", {"choices": [], "usage": USAGE, "service_tier": 7}, {}),
     ],
 )
-def test_what_a_body_tells(slug: str, path: str, answer: dict[str, Any], context: dict[str, str]) -> None:
+def test_what_a_body_tells(slug: str, path: str, response: dict[str, Any], context: dict[str, str]) -> None:
     parsed = parse(slug, path, messages=[], contents=[], max_tokens=9)
     reader = wire_format(slug, path).reader(parsed, streaming=False, hide_usage=False)
-    _, seen = read(reader, [json.dumps(answer).encode()])
+    _, seen = read(reader, [json.dumps(response).encode()])
     assert seen.context == context
 
 

@@ -1,4 +1,4 @@
-"""Answers that come compressed."""
+"""Responses that come compressed."""
 
 import gzip
 import os
@@ -17,7 +17,7 @@ PLAIN = b"data: " + b"So it is. " * 500 + b"\n\ndata: [DONE]\n\n"
 
 
 class Source:
-    """An answer in these chunks."""
+    """A response in these chunks."""
 
     status = 200
 
@@ -54,10 +54,10 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 async def decode(encoding: str, chunks: list[bytes]) -> bytes:
-    answer = decoding.decoded(Source(encoding, chunks))
-    assert [name for name, _ in answer.headers] == ["content-type"]
+    response = decoding.decoded(Source(encoding, chunks))
+    assert [name for name, _ in response.headers] == ["content-type"]
     out = []
-    while (chunk := await answer.chunk()) is not None:
+    while (chunk := await response.chunk()) is not None:
         assert 0 < len(chunk) <= 64 * PIECE_BYTES_MAX
         out.append(chunk)
     return b"".join(out)
@@ -87,17 +87,17 @@ async def test_a_bomb_is_stopped(encoding: str) -> None:
         await decode(encoding, [encoded])
 
 
-async def test_an_answer_without_a_body_is_none() -> None:
+async def test_a_response_without_a_body_is_none() -> None:
     assert await decode("gzip", []) == b""
 
 
 async def test_events_are_decoded_as_they_come() -> None:
     encoder = zlib.compressobj(wbits=31)
     first = encoder.compress(b"data: 1\n\n") + encoder.flush(zlib.Z_SYNC_FLUSH)
-    answer = decoding.decoded(Source("gzip", [first, encoder.compress(b"data: 2\n\n") + encoder.flush()]))
-    assert await answer.chunk() == b"data: 1\n\n"
-    assert await answer.chunk() == b"data: 2\n\n"
-    assert await answer.chunk() is None
+    response = decoding.decoded(Source("gzip", [first, encoder.compress(b"data: 2\n\n") + encoder.flush()]))
+    assert await response.chunk() == b"data: 1\n\n"
+    assert await response.chunk() == b"data: 2\n\n"
+    assert await response.chunk() is None
 
 
 @pytest.mark.parametrize("encoding", ["snappy", "gzip, aws-chunked", "gzip, gzip, gzip, gzip"])

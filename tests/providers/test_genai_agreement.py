@@ -85,9 +85,9 @@ def test_every_figure_that_an_extractor_knows_is_read_alike(
     slug: str, path: str, flavor: str, request_body: bytes, data: st.DataObject
 ) -> None:
     rules = extractor(slug, flavor)
-    answer: dict[str, Any] = {"model": "m"}
+    response: dict[str, Any] = {"model": "m"}
     root = [rules.root] if isinstance(rules.root, str) else list(rules.root)
-    usage: dict[str, Any] = answer
+    usage: dict[str, Any] = response
     for step in root:
         assert isinstance(step, str)
         usage = usage.setdefault(step, {})
@@ -96,8 +96,8 @@ def test_every_figure_that_an_extractor_knows_is_read_alike(
             put(usage, mapping.path, _LEAST.get(mapping.dest, 0) + data.draw(st.integers(0, 100)))
     wire = wire_format(slug, path)
     parsed = wire.parse(path, "application/json", request_body)
-    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [body(**answer)])[1]
-    wanted = meters(rules.extract(answer)[1])
+    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [body(**response)])[1]
+    wanted = meters(rules.extract(response)[1])
     assert (seen.usage, seen.problem) == (wanted, None)
 
 
@@ -119,7 +119,7 @@ KNOWN = [(sample, flavor) for sample in WHOLE if (flavor := flavor_of(sample))]
 
 @pytest.mark.parametrize(("sample", "flavor"), KNOWN, ids=[sample.id for sample, _ in KNOWN])
 def test_the_samples_are_read_alike(sample: Sample, flavor: str) -> None:
-    usage = meters(extractor(sample.slug, flavor).extract(json.loads(sample.answer))[1])
+    usage = meters(extractor(sample.slug, flavor).extract(json.loads(sample.response))[1])
     assert {k: v for k, v in sample.usage.items() if k not in OURS - usage.keys()} == usage
 
 
@@ -141,6 +141,6 @@ def test_deepseeks_older_spelling_of_cached_tokens_counts_once() -> None:
         "prompt_cache_miss_tokens": 36,
         "prompt_tokens_details": {"cached_tokens": 64},
     }
-    answer = stream({"choices": [], "usage": usage}, "[DONE]")
-    seen = read(wire.reader(wire.parse("", "", CHAT), streaming=True, hide_usage=False), [answer])[1]
+    response = stream({"choices": [], "usage": usage}, "[DONE]")
+    seen = read(wire.reader(wire.parse("", "", CHAT), streaming=True, hide_usage=False), [response])[1]
     assert seen.usage == {"input_tokens": 100, "output_tokens": 5, "cache_read_tokens": 64}

@@ -17,9 +17,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EARLY = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
 
 
-async def test_a_request_is_sent_as_it_is_and_its_answer_read() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n\r\nhello"
-    async with serving(answer) as server, pool() as upstream:
+async def test_a_request_is_sent_as_it_is_and_its_response_read() -> None:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\nX-A: 2\r\n\r\nhello"
+    async with serving(response) as server, pool() as upstream:
         got = await upstream.send(post(server.url, b"body"))
         assert got.status == 200
         assert got.headers == [("Content-Length", "5"), ("X-A", "1"), ("X-A", "2")]
@@ -32,7 +32,7 @@ async def test_a_request_is_sent_as_it_is_and_its_answer_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "close", "body"),
+    ("response", "close", "body"),
     [
         (CHUNKED + b"2\r\nab\r\n1;ext=1\r\nc\r\n0\r\nTrail: x\r\n\r\n", False, b"abc"),
         (b"HTTP/1.1 200 OK\r\n\r\nto the end", True, b"to the end"),
@@ -44,8 +44,8 @@ async def test_a_request_is_sent_as_it_is_and_its_answer_read() -> None:
         (b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", False, b""),
     ],
 )  # fmt: skip
-async def test_every_framing(answer: bytes, close: bool, body: bytes) -> None:
-    async with serving(answer, close=close) as server, pool() as upstream:
+async def test_every_framing(response: bytes, close: bool, body: bytes) -> None:
+    async with serving(response, close=close) as server, pool() as upstream:
         got = await upstream.send(post(server.url))
         assert await whole(got) == body
         assert ("Link", "x") not in got.headers
@@ -53,16 +53,16 @@ async def test_every_framing(answer: bytes, close: bool, body: bytes) -> None:
 
 
 async def test_a_connection_is_used_again_and_answers_do_not_mix() -> None:
-    answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number for number in range(5)]
-    async with serving(*answers) as server, pool() as upstream:
+    responses = [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number for number in range(5)]
+    async with serving(*responses) as server, pool() as upstream:
         for number in range(5):
             assert await whole(await upstream.send(post(server.url))) == b"%d" % number
         assert server.connections == 1
 
 
 async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
-    async with serving(answer, answer, answer, close=True) as server, pool() as upstream:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+    async with serving(response, response, response, close=True) as server, pool() as upstream:
         for _ in range(3):
             assert await whole(await upstream.send(post(server.url))) == b"x"
         assert server.connections == 3
@@ -84,7 +84,7 @@ async def test_head_has_no_body() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -95,23 +95,23 @@ async def test_head_has_no_body() -> None:
         b"",
     ],
 )
-async def test_what_is_no_answer_fails_the_call(answer: bytes) -> None:
-    async with serving(answer, close=True) as server, pool() as upstream:
+async def test_what_is_no_response_fails_the_call(response: bytes) -> None:
+    async with serving(response, close=True) as server, pool() as upstream:
         with pytest.raises(UpstreamFailed) as raised:
             await whole(await upstream.send(post(server.url)))
         assert raised.value.sent
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nZZ\r\n",
     ],
 )
-async def test_an_answer_that_breaks_off_says_so_after_what_came(answer: bytes) -> None:
-    async with serving(answer, close=True) as server, pool() as upstream:
+async def test_a_response_that_breaks_off_says_so_after_what_came(response: bytes) -> None:
+    async with serving(response, close=True) as server, pool() as upstream:
         got = await upstream.send(post(server.url))
         assert await got.chunk() == b"half"
         with pytest.raises(UpstreamFailed):
@@ -182,7 +182,7 @@ async def test_a_wait_that_is_cancelled_drops_the_connection() -> None:
         await asyncio.wait_for(server.closed.wait(), 5)
 
 
-async def test_an_answer_let_go_of_drops_the_connection() -> None:
+async def test_a_response_let_go_of_drops_the_connection() -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
@@ -258,8 +258,8 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
 
     async with serving(handler=hasty, tls=served) as server, pool(tls=trusting) as upstream:
         for _ in range(2):
-            answer = await asyncio.wait_for(upstream.send(post(server.url, b"x" * (16 * 2**20))), 20)
-            assert await whole(answer) == b"no"
+            response = await asyncio.wait_for(upstream.send(post(server.url, b"x" * (16 * 2**20))), 20)
+            assert await whole(response) == b"no"
         assert server.connections == 2
         assert upstream.resent == 0
         released.set()
@@ -267,8 +267,8 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
 
 @pytest.mark.parametrize("second", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b"x"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "later"])
-async def test_what_comes_after_an_answer_is_nobodys(second: bytes, together: bool) -> None:
-    """Not the answer of the same exchange, nor of the next; the connection is given up at once."""
+async def test_what_comes_after_a_response_is_nobodys(second: bytes, together: bool) -> None:
+    """Not the response of the same exchange, nor of the next; the connection is given up at once."""
     told = asyncio.Event()
 
     async def says_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -289,7 +289,7 @@ async def test_what_comes_after_an_answer_is_nobodys(second: bytes, together: bo
     assert not lines, "it is the server's mistake"
 
 
-async def test_an_answer_of_http_1_0_ends_its_connection_unless_it_says_otherwise() -> None:
+async def test_a_response_of_http_1_0_ends_its_connection_unless_it_says_otherwise() -> None:
     closes = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"
     keeps = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"
     async with serving(closes, keeps, keeps, OK) as server, pool() as upstream:
@@ -309,17 +309,17 @@ async def test_a_server_that_says_close_is_taken_at_its_word() -> None:
 async def test_trailers_change_nothing() -> None:
     trailing = CHUNKED + b"2\r\nok\r\n0\r\nX-Cost: 1\r\nKeep-Alive: timeout=0\r\n\r\n"
     async with serving(trailing, OK) as server, pool() as upstream:
-        answer = await upstream.send(post(server.url))
-        assert await whole(answer) == b"ok"
-        assert answer.headers == [("Transfer-Encoding", "chunked")]
+        response = await upstream.send(post(server.url))
+        assert await whole(response) == b"ok"
+        assert response.headers == [("Transfer-Encoding", "chunked")]
         assert await whole(await upstream.send(post(server.url))) == b"ok"
         assert server.connections == 1
 
 
 async def test_tls_is_verified() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
     served, trusting = authority("127.0.0.1")
-    async with serving(answer, answer, tls=served) as server:
+    async with serving(response, response, tls=served) as server:
         async with pool(tls=trusting) as upstream:
             assert await whole(await upstream.send(post(server.url))) == b"secret"
             assert await whole(await upstream.send(post(server.url))) == b"secret"
@@ -329,12 +329,12 @@ async def test_tls_is_verified() -> None:
                 await stranger.send(post(server.url))
             assert not raised.value.sent
     served, trusting = authority("elsewhere.example")
-    async with serving(answer, tls=served) as server, pool(tls=trusting) as upstream:
+    async with serving(response, tls=served) as server, pool(tls=trusting) as upstream:
         with pytest.raises(UpstreamFailed, match="TLS"):
             await upstream.send(post(server.url))
 
 
-_ANSWERS = st.sampled_from(
+_RESPONSES = st.sampled_from(
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world", b"hello world"),
         (
@@ -346,10 +346,10 @@ _ANSWERS = st.sampled_from(
 )
 
 
-@given(answer=_ANSWERS, cuts=st.lists(st.integers(1, 80), max_size=12))
+@given(response=_RESPONSES, cuts=st.lists(st.integers(1, 80), max_size=12))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-async def test_an_answer_may_be_cut_anywhere(answer: tuple[bytes, bytes], cuts: list[int]) -> None:
-    raw, body = answer
+async def test_a_response_may_be_cut_anywhere(response: tuple[bytes, bytes], cuts: list[int]) -> None:
+    raw, body = response
 
     async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
@@ -369,7 +369,7 @@ async def test_an_answer_may_be_cut_anywhere(answer: tuple[bytes, bytes], cuts: 
     start=st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))  # fmt: skip
-async def test_garbage_is_an_error_or_an_answer_and_nothing_else(garbage: bytes, start: bytes) -> None:
+async def test_garbage_is_an_error_or_a_response_and_nothing_else(garbage: bytes, start: bytes) -> None:
     async with serving(start + garbage, close=True) as server, pool() as upstream:
         with contextlib.suppress(UpstreamFailed):
             await asyncio.wait_for(whole(await asyncio.wait_for(upstream.send(post(server.url)), 5)), 5)

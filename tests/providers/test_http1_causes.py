@@ -130,7 +130,7 @@ async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
 
 
 @pytest.mark.parametrize(
-    ("answer", "cause"),
+    ("response", "cause"),
     [
         (b"", "closed"),
         (b"HTTP/1.1 200 O", "closed"),
@@ -150,13 +150,13 @@ async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
         (HALF, "cut"),
     ],
 )
-async def test_no_answer(answer: bytes, cause: Cause) -> None:
-    async with serving(answer, close=True) as server, pool() as upstream:
+async def test_no_response(response: bytes, cause: Cause) -> None:
+    async with serving(response, close=True) as server, pool() as upstream:
         found = await cause_of(upstream, server.url, sent=True)
-        assert found == cause or (b"ZZ" in answer and found == "protocol")
+        assert found == cause or (b"ZZ" in response and found == "protocol")
 
 
-async def test_a_reset_before_the_answer() -> None:
+async def test_a_reset_before_the_response() -> None:
     async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -219,17 +219,17 @@ def raising(*_: object, **__: object) -> Any:
     ],
 )
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [OK, b"nonsense", b"", b"HTTP/1.1 200 OK\r\n\r\nto the end"],
     ids=["good", "nonsense", "nothing", "to-the-end"],
 )
 async def test_whatever_raises_in_a_callback_whoever_waits_is_told(
-    owner: type, name: str, answer: bytes, monkeypatch: pytest.MonkeyPatch
+    owner: type, name: str, response: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each callback of the connection, in each place from which it may come: an end at once, and no connection left."""
     monkeypatch.setattr(owner, name, raising)
     ends: set[str] = set()
-    async with serving(answer, close=answer is not OK) as server, pool() as upstream:
+    async with serving(response, close=response is not OK) as server, pool() as upstream:
         try:
             await asyncio.wait_for(whole(await asyncio.wait_for(upstream.send(post(server.url)), 20)), 20)
         except UpstreamFailed as failure:

@@ -23,7 +23,7 @@ LARGE = b"x" * (12 * 2**20)
 
 
 def once(end: str) -> Callable[[int, int], str]:
-    """The first connection ends so, after its first answer."""
+    """The first connection ends so, after its first response."""
     return lambda connection, _: end if connection == 0 else "keep"
 
 
@@ -49,7 +49,7 @@ async def test_what_was_not_read_is_sent_again(end: str, body: bytes) -> None:
 
 
 async def test_what_was_said_unasked_is_seen_before_a_connection_is_used_again() -> None:
-    """Though the loop has not read it yet: it would be taken for the next answer."""
+    """Though the loop has not read it yet: it would be taken for the next response."""
     with closing(once("more")) as server:
         async with pool() as upstream:
             await call(upstream, server, b"one")
@@ -73,9 +73,9 @@ async def test_a_request_that_crosses_the_end_of_its_connection_is_sent_again(
     monkeypatch.setattr(UpstreamConnection, "usable", property(lambda connection: not connection._lost))
     with closing(once("close"), served) as server:
         async with pool(tls=trusting) as upstream:
-            answer = await upstream.send(post(server.url, b"one"))
+            response = await upstream.send(post(server.url, b"one"))
             server.closed.acquire(timeout=30)  # the loop stands still meanwhile
-            assert await whole(answer) == ANSWER_BODY
+            assert await whole(response) == ANSWER_BODY
             await call(upstream, server, b"two")
             assert server.read == [b"one", b"two"]
             assert upstream.resent == 1
@@ -111,7 +111,7 @@ async def test_a_late_reset_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
             assert server.read == [b"one", b"two"]
 
 
-async def test_where_an_answer_had_begun_nothing_is_sent_again() -> None:
+async def test_where_a_response_had_begun_nothing_is_sent_again() -> None:
     """Also where the connection is reset then."""
     reset = asyncio.Event()
 
@@ -152,7 +152,7 @@ async def test_it_is_sent_again_once() -> None:
     """Every connection but the first ends unread at once, so that the second try fails for good."""
     ends = iter(["keep", "unread"])
 
-    def end(connection: int, answers: int) -> str:
+    def end(connection: int, responses: int) -> str:
         return next(ends, "unread")
 
     with closing(end) as server:
@@ -207,8 +207,8 @@ async def test_a_thousand_calls_to_a_server_that_closes_as_it_likes() -> None:
     ],
 )
 async def test_a_server_says_how_long_it_keeps_a_connection(hint: str, seconds: float) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: %b\r\n\r\nok" % hint.encode()
-    async with serving(answer, answer) as server, pool() as upstream:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: %b\r\n\r\nok" % hint.encode()
+    async with serving(response, response) as server, pool() as upstream:
         await whole(await upstream.send(post(server.url)))
         (kept,) = next(iter(upstream._idle.values()))
         assert kept.idle_max == seconds

@@ -194,7 +194,7 @@ async def test_through_a_plain_proxy() -> None:
         assert b"\r\nProxy-Authorization: Basic bWU6d29yZA==\r\n" in proxy.requests[0]
 
 
-async def test_what_a_plain_proxy_says_of_its_own_password_is_no_answer_of_the_provider() -> None:
+async def test_what_a_plain_proxy_says_of_its_own_password_is_no_response_of_the_provider() -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno"
     async with serving(refusal) as proxy, pool(proxies=Proxies({"http": proxy.url})) as upstream:
         with pytest.raises(UpstreamFailed) as raised:

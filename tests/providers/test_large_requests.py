@@ -105,7 +105,7 @@ async def test_an_idle_connection_keeps_no_body() -> None:
         await eventually(lambda: inode not in files_in_memory(), "its file is closed")
 
 
-async def test_an_answer_before_the_body_is_all_sent_ends_the_connection() -> None:
+async def test_a_response_before_the_body_is_all_sent_ends_the_connection() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

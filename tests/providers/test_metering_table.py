@@ -320,8 +320,8 @@ ROWS = [
 def test_the_usage_is_read_as_the_table_says(row: Row) -> None:
     wire = wire_format(row.slug, row.path)
     parsed = wire.parse(row.path, "application/json", row.request)
-    answer = body(model="m", **{row.holder: row.usage})
-    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+    response = body(model="m", **{row.holder: row.usage})
+    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [response])[1]
     assert (seen.usage, seen.problem) == (row.meters, None)
 
 
@@ -336,13 +336,13 @@ def test_the_split_of_cache_writes_is_kept_from_the_first_event() -> None:
         "output_tokens": 1,
     }
     last = {"input_tokens": 10, "cache_creation_input_tokens": 60, "cache_read_input_tokens": 0, "output_tokens": 7}
-    answer = stream(
+    response = stream(
         {"type": "message_start", "message": {"model": "m", "usage": start}},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last},
         {"type": "message_stop"},
     )
     parsed = wire.parse("v1/messages", "application/json", MESSAGES)
-    seen = read(wire.reader(parsed, streaming=True, hide_usage=False), [answer])[1]
+    seen = read(wire.reader(parsed, streaming=True, hide_usage=False), [response])[1]
     assert seen.usage == {
         "input_tokens": 70,
         "cache_write_tokens": 60,

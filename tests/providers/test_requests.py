@@ -853,13 +853,15 @@ def test_rerank_searches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slug", "answer", "metered"),
+    ("slug", "response", "metered"),
     [("openai", "json", True), ("openai", "text", False), ("groq", "json", False), ("groq", "verbose_json", True)],
 )
-def test_audio_that_cannot_be_counted_needs_an_answer_that_tells_its_length(
-    slug: str, answer: str, metered: bool
+def test_audio_that_cannot_be_counted_needs_a_response_that_tells_its_length(
+    slug: str, response: str, metered: bool
 ) -> None:
     for audio in (b"wvpk" + bytes(5_000), b"OggS" + bytes(5_000)):
-        request = form(("model", b"whisper-1", ""), ("response_format", answer.encode(), ""), ("file", audio, "a.flac"))
+        request = form(
+            ("model", b"whisper-1", ""), ("response_format", response.encode(), ""), ("file", audio, "a.flac")
+        )
         parsed = wire_format(slug, "audio/transcriptions").parse("", FORM, request)
         assert (parsed.unmetered is None) == metered

@@ -31,7 +31,7 @@ FORMS = {
 
 
 class Pieces:
-    """An answer that comes in these pieces, and then ends or fails."""
+    """A response that comes in these pieces, and then ends or fails."""
 
     def __init__(self, *pieces: bytes, failure: str = "") -> None:
         self.status = 200
@@ -57,11 +57,11 @@ def passed(*pieces: bytes, key: str = KEY, failure: str = "") -> list[bytes]:
     """The chunks that pass; the failure last."""
 
     async def take() -> list[bytes]:
-        answer, found = Scrubbed(Pieces(*pieces, failure=failure), Scrubber(key)), []
+        response, found = Scrubbed(Pieces(*pieces, failure=failure), Scrubber(key)), []
         try:
-            while (chunk := await answer.chunk()) is not None:
+            while (chunk := await response.chunk()) is not None:
                 found.append(chunk)
-            assert await answer.chunk() is None
+            assert await response.chunk() is None
         except UpstreamFailed as failed:
             found.append(str(failed).encode())
         return found
@@ -106,7 +106,7 @@ def test_what_only_begins_like_it_passes() -> None:
     assert passed(b"say s", b"sk-op!") == [b"say ", b"ssk-op!"]
 
 
-def test_an_answer_that_ends_in_the_midst_of_it() -> None:
+def test_a_response_that_ends_in_the_midst_of_it() -> None:
     assert passed(b"now s", b"k-") == [b"now ", b"sk-"]
     assert passed(KEY.encode()[:-1]) == [b"*" * (len(KEY) - 1)]
     assert passed(b"now " + KEY.encode()[:-1], failure="it broke off") == [

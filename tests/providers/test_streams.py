@@ -29,15 +29,15 @@ def google() -> ResponseReader:
     return wire.reader(wire.parse(PATH, "", body(contents=[])), streaming=True, hide_usage=False)
 
 
-def chunkings(answer: bytes) -> Iterator[list[bytes]]:
+def chunkings(response: bytes) -> Iterator[list[bytes]]:
     """One piece, byte by byte, line by line, and at random."""
-    yield [answer]
-    if len(answer) < 100_000:
-        yield [bytes([byte]) for byte in answer]
-    yield answer.splitlines(keepends=True)
+    yield [response]
+    if len(response) < 100_000:
+        yield [bytes([byte]) for byte in response]
+    yield response.splitlines(keepends=True)
     chance = random.Random(7)
-    places = sorted(chance.sample(range(1, len(answer)), min(9, len(answer) - 1)))
-    yield [answer[i:j] for i, j in zip([0, *places], [*places, len(answer)], strict=True)]
+    places = sorted(chance.sample(range(1, len(response)), min(9, len(response) - 1)))
+    yield [response[i:j] for i, j in zip([0, *places], [*places, len(response)], strict=True)]
 
 
 def drive(reader: ResponseReader, chunks: list[bytes], *, paused: bool = False) -> tuple[bytes, Observed]:
@@ -51,13 +51,13 @@ def drive(reader: ResponseReader, chunks: list[bytes], *, paused: bool = False) 
     return b"".join((*passed, rest)), seen
 
 
-def same(make: Any, answer: bytes, wanted: bytes | None = None) -> Observed:
+def same(make: Any, response: bytes, wanted: bytes | None = None) -> Observed:
     """What was seen, after checking that every chunking gives the same, with pauses and without."""
     found: list[Observed] = []
-    for chunks in chunkings(answer):
+    for chunks in chunkings(response):
         for paused in (False, True):
             passed, seen = drive(make(), chunks, paused=paused)
-            assert passed == (answer if wanted is None else wanted), (len(chunks), paused)
+            assert passed == (response if wanted is None else wanted), (len(chunks), paused)
             found.append(seen)
     assert all(seen == found[0] for seen in found)
     return found[0]
@@ -111,18 +111,18 @@ def test_what_is_held_passes_when_something_follows_or_nobody_waits() -> None:
 
 def test_done_after_a_terminal_event_passes_too() -> None:
     sample = next(sample for sample in SAMPLES if sample.id == "responses")
-    answer = sample.answer + b"data: [DONE]\n\n"
+    response = sample.response + b"data: [DONE]\n\n"
     reader = sample.reader()
-    assert sample.answer.startswith(reader.feed(answer))
+    assert sample.response.startswith(reader.feed(response))
     assert reader.finished
-    assert same(sample.reader, answer).reference == "resp_1"
+    assert same(sample.reader, response).reference == "resp_1"
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample.id for sample in SAMPLES])
 def test_every_choice_has_ended_only_at_the_end(sample: Sample) -> None:
-    middle = sample.answer[: len(sample.answer) // 3]
+    middle = sample.response[: len(sample.response) // 3]
     assert drive(sample.reader(), [middle])[1].finish_seen is False
-    assert drive(sample.reader(), [sample.answer])[1].finish_seen is True
+    assert drive(sample.reader(), [sample.response])[1].finish_seen is True
 
 
 # Framing
@@ -132,9 +132,9 @@ def test_every_choice_has_ended_only_at_the_end(sample: Sample) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("apart", [1, 2, 3])
 def test_line_ends_and_empty_lines_do_not_matter(sample: Sample, end: bytes, apart: int) -> None:
-    events = sample.answer.replace(b"\r\n", b"\n").split(b"\n\n")[:-1]
-    answer = b"".join(event.replace(b"\n", end) + end * apart for event in events)
-    seen = same(sample.reader, answer)
+    events = sample.response.replace(b"\r\n", b"\n").split(b"\n\n")[:-1]
+    response = b"".join(event.replace(b"\n", end) + end * apart for event in events)
+    seen = same(sample.reader, response)
     assert (seen.usage, seen.delivered_bytes, seen.complete) == (sample.usage, sample.delivered, True)
 
 
@@ -148,14 +148,14 @@ def test_hidden_usage_goes_with_its_empty_line(end: bytes) -> None:
 
 
 def test_an_event_without_figures_is_not_hidden() -> None:
-    answer = stream(chunk(None, usage={}, prompt_filter_results=[]), chunk({"content": "a"}, "stop"), "[DONE]")
-    same(lambda: chat(hide_usage=True), answer)
+    response = stream(chunk(None, usage={}, prompt_filter_results=[]), chunk({"content": "a"}, "stop"), "[DONE]")
+    same(lambda: chat(hide_usage=True), response)
 
 
 def test_an_event_in_several_lines() -> None:
     text = json.dumps(chunk({"content": "a"}, "stop", usage=PLAIN), indent=1).replace("\n", "\ndata: ")
-    answer = f": hello\n\ndata: {text}\n\n".encode()
-    assert same(chat, answer).usage == {"input_tokens": 10, "output_tokens": 2}
+    response = f": hello\n\ndata: {text}\n\n".encode()
+    assert same(chat, response).usage == {"input_tokens": 10, "output_tokens": 2}
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\n", b"\r"])
@@ -197,8 +197,8 @@ def test_long_lines_read_the_same_whole_and_in_pieces(end: bytes) -> None:
     ],
 )
 def test_an_odd_event_costs_its_own_reading_only(odd: str) -> None:
-    answer = stream(chunk({"content": "a"})) + f"data: {odd}\n\n".encode("utf-8", "surrogateescape")
-    seen = same(chat, answer + stream(chunk({"content": "b"}, "stop", usage=PLAIN), "[DONE]"))
+    response = stream(chunk({"content": "a"})) + f"data: {odd}\n\n".encode("utf-8", "surrogateescape")
+    seen = same(chat, response + stream(chunk({"content": "b"}, "stop", usage=PLAIN), "[DONE]"))
     assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
     assert seen.delivered_bytes >= 2
 
@@ -214,24 +214,24 @@ def test_without_usage_the_text_is_kept_and_unreadable_events_weigh_their_bytes(
 def test_a_body_that_strict_readers_refuse_is_read() -> None:
     wire = wire_format("openai", "chat/completions")
     for old, new in ((b'"Gr', b'"\\ud800'), (b'"c1"', b"NaN"), (b'"stop"', b'"\xff"'), (b"[{", b"[null,{")):
-        answer = chat_body(PLAIN).replace(old, new, 1)
+        response = chat_body(PLAIN).replace(old, new, 1)
         reader = wire.reader(wire.parse("", "", CHAT), streaming=False, hide_usage=False)
-        assert drive(reader, [answer])[1].usage == {"input_tokens": 10, "output_tokens": 2}
+        assert drive(reader, [response])[1].usage == {"input_tokens": 10, "output_tokens": 2}
 
 
-@pytest.mark.parametrize("answer", [b"", b"\n\n", b": nothing\n\n", b"data: [DONE]\n\n"])
-def test_a_stream_without_an_event_is_empty(answer: bytes) -> None:
-    seen = drive(chat(), [answer])[1]
+@pytest.mark.parametrize("response", [b"", b"\n\n", b": nothing\n\n", b"data: [DONE]\n\n"])
+def test_a_stream_without_an_event_is_empty(response: bytes) -> None:
+    seen = drive(chat(), [response])[1]
     assert (seen.empty, seen.complete, seen.usage, seen.delivered_bytes) == (True, True, None, 0)
     assert drive(chat(), [stream(chunk({}))])[1].empty is False
 
 
 def test_a_body_of_white_space_is_empty() -> None:
     for sample in WHOLE:
-        for answer in (b"", b" \n "):
-            passed, seen = drive(sample.reader(), [answer] if answer else [])
-            assert (passed, seen.empty, seen.complete) == (answer, True, True)
-        assert drive(sample.reader(), [sample.answer])[1].empty is False
+        for response in (b"", b" \n "):
+            passed, seen = drive(sample.reader(), [response] if response else [])
+            assert (passed, seen.empty, seen.complete) == (response, True, True)
+        assert drive(sample.reader(), [sample.response])[1].empty is False
 
 
 # What is large
@@ -246,34 +246,34 @@ def large(**more: Any) -> dict[str, Any]:
 
 
 def test_a_huge_event_passes_as_it_comes_and_is_read() -> None:
-    answer = stream(gemini("a"), large(), gemini("b", "STOP"))
+    response = stream(gemini("a"), large(), gemini("b", "STOP"))
     reader = google()
     kept = most = 0
-    for at in range(0, len(answer), 65536):
-        piece = answer[at : at + 65536]
+    for at in range(0, len(response), 65536):
+        piece = response[at : at + 65536]
         kept += len(piece) - len(reader.feed(piece))
         most = max(most, kept)
     assert most <= 2 * 65536
-    seen = same(google, answer)
+    seen = same(google, response)
     assert (seen.usage, seen.delivered_bytes) == ({"input_tokens": 1000, "output_tokens": 1290}, 5)
 
 
 def test_a_huge_terminal_event_is_kept_back_by_its_last_byte() -> None:
     reader = google()
-    answer = stream(large())
-    passed = b"".join([reader.feed(answer[at : at + 65536]) for at in range(0, len(answer), 65536)])
+    response = stream(large())
+    passed = b"".join([reader.feed(response[at : at + 65536]) for at in range(0, len(response), 65536)])
     assert reader.holding
-    assert 0 < len(answer) - len(passed) <= 65536
+    assert 0 < len(response) - len(passed) <= 65536
     with pytest.raises(json.JSONDecodeError):
         json.loads(passed.removeprefix(b"data: "))
 
 
 def test_a_huge_body_is_read() -> None:
     wire = wire_format("google-ai-studio", PATH)
-    for answer in (json.dumps(large()).encode(), json.dumps([gemini("a"), large()], indent=1).encode()):
+    for response in (json.dumps(large()).encode(), json.dumps([gemini("a"), large()], indent=1).encode()):
         reader = wire.reader(wire.parse(PATH, "", body(contents=[])), streaming=False, hide_usage=False)
-        passed, seen = drive(reader, [answer[at : at + 65536] for at in range(0, len(answer), 65536)])
-        assert passed == answer
+        passed, seen = drive(reader, [response[at : at + 65536] for at in range(0, len(response), 65536)])
+        assert passed == response
         assert seen.usage is not None
         assert seen.usage["output_tokens"] == 1290
 
@@ -284,9 +284,9 @@ def test_vectors_do_not_hide_the_usage() -> None:
     data = [
         {"object": "embedding", "index": i, "embedding": [chance.uniform(-1, 1) for _ in range(999)]} for i in range(99)
     ]
-    answer = body(object="list", data=data, model="e", usage={"prompt_tokens": 9})
-    passed, seen = drive(sample.reader(), [answer[at : at + 5000] for at in range(0, len(answer), 5000)])
-    assert (passed, seen.usage) == (answer, {"input_tokens": 9})
+    response = body(object="list", data=data, model="e", usage={"prompt_tokens": 9})
+    passed, seen = drive(sample.reader(), [response[at : at + 5000] for at in range(0, len(response), 5000)])
+    assert (passed, seen.usage) == (response, {"input_tokens": 9})
 
 
 def test_a_skeleton_is_the_document_without_its_bulk() -> None:
@@ -311,7 +311,7 @@ def test_a_skeleton_is_the_document_without_its_bulk() -> None:
 
 @pytest.mark.parametrize("comma", [",", ",\n        "])
 def test_what_a_token_might_have_been_is_bulk(comma: str) -> None:
-    """An answer of some thousand tokens has more of it than is kept."""
+    """A response of some thousand tokens has more of it than is kept."""
     others = [{"token": token, "logprob": -1.5, "bytes": [91, 34]} for token in ("[", ' "]', "\\", '{"a": [', "e")]
     tokens = [{"token": "[", "logprob": -0.1, "bytes": [91], "top_logprobs": others * 4}] * 9_000
     choice = {"index": 0, "message": {"content": "a"}, "logprobs": {"content": tokens}, "finish_reason": "stop"}
@@ -410,20 +410,20 @@ def sniffed(sample: Sample, *, declared: bool) -> Sniffer:
 
 
 @pytest.mark.parametrize("before", [b"", b" \n", b"\xef\xbb\xbf", b": hello\n\n"])
-def test_first_bytes_tell_what_an_answer_is(before: bytes) -> None:
+def test_first_bytes_tell_what_a_response_is(before: bytes) -> None:
     for sample in SAMPLES + WHOLE:
         if sample.id == "speech" or (before.startswith(b":") and not sample.streaming):
             continue
         for declared in (True, False):
-            for chunks in chunkings(before + sample.answer):
+            for chunks in chunkings(before + sample.response):
                 reader = sniffed(sample, declared=declared)
                 passed, seen = drive(reader, chunks)
-                assert passed == before + sample.answer
+                assert passed == before + sample.response
                 assert (seen.usage, reader.events) == (sample.usage, sample.streaming), sample.id
 
 
 def test_what_says_nothing_is_what_it_is_declared() -> None:
     sample = next(sample for sample in WHOLE if sample.id == "speech")
-    passed, seen = drive(sniffed(sample, declared=False), [sample.answer])
-    assert (passed, seen.usage) == (sample.answer, sample.usage)
+    passed, seen = drive(sniffed(sample, declared=False), [sample.response])
+    assert (passed, seen.usage) == (sample.response, sample.usage)
     assert drive(sniffed(SAMPLES[0], declared=True), [b"dat"])[0] == b"dat"

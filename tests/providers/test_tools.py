@@ -1,4 +1,4 @@
-"""Where requests declare their tools, and which of them cost what the answer does not tell."""
+"""Where requests declare their tools, and which of them cost what the response does not tell."""
 
 from typing import Any
 

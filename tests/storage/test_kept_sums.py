@@ -62,9 +62,9 @@ def add_calls(customer: Customer, count: int, at: int) -> None:
 
 def listed(customer: Customer, query: str = "") -> int:
     """The total that the list of logs tells."""
-    answer = httpx.get(f"{customer.api_url}/ai-gateway/gateways/default/logs{query}", headers=customer.headers)
-    assert answer.status_code == 200, answer.text
-    return int(answer.json()["result_info"]["total_count"])
+    response = httpx.get(f"{customer.api_url}/ai-gateway/gateways/default/logs{query}", headers=customer.headers)
+    assert response.status_code == 200, response.text
+    return int(response.json()["result_info"]["total_count"])
 
 
 def kept(customer: Customer) -> int | None:

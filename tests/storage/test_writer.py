@@ -138,8 +138,8 @@ async def test_a_database_locked_for_too_long_fails_the_batch_once(
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")
     sent = asyncio.gather(*(writer.run(insert(number)) for number in range(50)), return_exceptions=True)
-    answers = await asyncio.wait_for(sent, 2)
-    assert {type(answer) for answer in answers} == {DatabaseLocked}
+    responses = await asyncio.wait_for(sent, 2)
+    assert {type(response) for response in responses} == {DatabaseLocked}
     other.execute("ROLLBACK")
     other.close()
     assert await writer.run(insert(100)) == 100
@@ -161,10 +161,10 @@ async def test_a_full_disk_refuses_the_write_and_leaves_the_file_whole(writer: W
     pages = await writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
     await writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())
     jobs = [insert(number * 1_000_000_007) for number in range(2000)]
-    answers = await asyncio.gather(*(writer.run(job) for job in jobs), return_exceptions=True)
-    refused = sum(isinstance(answer, DatabaseUnavailable) for answer in answers)
+    responses = await asyncio.gather(*(writer.run(job) for job in jobs), return_exceptions=True)
+    refused = sum(isinstance(response, DatabaseUnavailable) for response in responses)
     assert refused > 0
-    assert len(numbers(path)) == len(answers) - refused
+    assert len(numbers(path)) == len(responses) - refused
     await writer.run(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert await writer.run(insert(7)) == 7
 

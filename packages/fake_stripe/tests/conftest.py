@@ -31,6 +31,6 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def told(fake: Fake, receiver: Receiver) -> Fake:
     """A fake that tells the receiver of everything."""
-    answer = fake.http.post("/_config/webhooks/w1", json={"url": receiver.url, "secret": SECRET})
-    assert answer.status_code == 200
+    response = fake.http.post("/_config/webhooks/w1", json={"url": receiver.url, "secret": SECRET})
+    assert response.status_code == 200
     return fake

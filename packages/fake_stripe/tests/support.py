@@ -30,9 +30,9 @@ class Fake:
 
     def control(self, method: str, path: str, **values: Any) -> dict[str, Any]:
         """One of the tester's calls."""
-        answer = self.http.request(method, f"/_fake/{path}", json=values)
-        assert answer.status_code == 200, answer.text
-        return cast(dict[str, Any], answer.json())
+        response = self.http.request(method, f"/_fake/{path}", json=values)
+        assert response.status_code == 200, response.text
+        return cast(dict[str, Any], response.json())
 
     def call(self, method: str, path: str, data: Any = None, **headers: str) -> httpx2.Response:
         """A call of the API without the SDK."""
@@ -115,8 +115,8 @@ class Receiver:
 
     def __init__(self) -> None:
         self.events: list[stripe.Event] = []
-        self.answers: list[int] = []
-        """Statuses of the next answers; 200 where none is left."""
+        self.responses: list[int] = []
+        """Statuses of the next responses; 200 where none is left."""
         self._changed = threading.Condition()
         receiver = self
 
@@ -126,7 +126,7 @@ class Receiver:
                 event = stripe.Webhook.construct_event(body, self.headers["stripe-signature"], SECRET)
                 with receiver._changed:
                     receiver.events.append(event)
-                    status = receiver.answers.pop(0) if receiver.answers else 200
+                    status = receiver.responses.pop(0) if receiver.responses else 200
                     receiver._changed.notify_all()
                 self.send_response(status)
                 self.end_headers()

@@ -13,30 +13,32 @@ INTENTS = "/v1/payment_intents"
 SESSIONS = "/v1/checkout/sessions"
 
 
-def error(answer: Any) -> dict[str, Any]:
-    told: dict[str, Any] = answer.json()["error"]
+def error(response: Any) -> dict[str, Any]:
+    told: dict[str, Any] = response.json()["error"]
     return told
 
 
 @pytest.mark.parametrize("key", ["", "bad", "sk_live_0123456789abcdef", "rk_live_0123456789abcdef", "pk_test_1"])
 def test_keys_that_are_refused(fake: Fake, key: str) -> None:
-    answer = fake.http.get("/v1/customers", headers={"authorization": f"Bearer {key}"} if key else {})
-    assert answer.status_code == 401
-    assert error(answer)["type"] == "invalid_request_error"
-    assert ("live key" in error(answer)["message"]) is ("_live_" in key)
-    assert key == "" or key not in answer.text or len(key) < 5
+    response = fake.http.get("/v1/customers", headers={"authorization": f"Bearer {key}"} if key else {})
+    assert response.status_code == 401
+    assert error(response)["type"] == "invalid_request_error"
+    assert ("live key" in error(response)["message"]) is ("_live_" in key)
+    assert key == "" or key not in response.text or len(key) < 5
 
 
 def test_a_key_as_user_name(fake: Fake) -> None:
     assert fake.http.get("/v1/balance", auth=(KEY, "")).status_code == 200
 
 
-def test_headers_of_an_answer(fake: Fake) -> None:
-    answer = fake.call("POST", "/v1/customers", {"name": "x"}, idempotency_key="k", stripe_version="2026-10-28.endive")
-    assert answer.headers["request-id"].startswith("req_")
-    assert answer.headers["stripe-version"] == "2026-10-28.endive"
-    assert answer.headers["idempotency-key"] == "k"
-    assert "idempotent-replayed" not in answer.headers
+def test_headers_of_a_response(fake: Fake) -> None:
+    response = fake.call(
+        "POST", "/v1/customers", {"name": "x"}, idempotency_key="k", stripe_version="2026-10-28.endive"
+    )
+    assert response.headers["request-id"].startswith("req_")
+    assert response.headers["stripe-version"] == "2026-10-28.endive"
+    assert response.headers["idempotency-key"] == "k"
+    assert "idempotent-replayed" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -77,9 +79,9 @@ def test_headers_of_an_answer(fake: Fake) -> None:
 def test_errors(
     fake: Fake, method: str, path: str, data: Any, status: int, code: str | None, param: str | None
 ) -> None:
-    answer = fake.call(method, path, data)
-    told = error(answer)
-    assert (answer.status_code, told.get("code"), told.get("param")) == (status, code, param)
+    response = fake.call(method, path, data)
+    told = error(response)
+    assert (response.status_code, told.get("code"), told.get("param")) == (status, code, param)
     assert told["type"] == "invalid_request_error"
     assert told["message"]
 
@@ -88,11 +90,11 @@ def test_errors(
     "body", ["a[b=1", "a=1&a[b]=2", "metadata[x][y]=1", "&".join(["a[" + "][".join("xxxxxxxxxxxxxx") + "]=1"])]
 )
 def test_bodies_that_cannot_be_read(fake: Fake, body: str) -> None:
-    answer = fake.http.post("/v1/customers", content=body, headers={"authorization": f"Bearer {KEY}"})
-    assert answer.status_code == 400
+    response = fake.http.post("/v1/customers", content=body, headers={"authorization": f"Bearer {KEY}"})
+    assert response.status_code == 400
 
 
-def test_the_same_key_and_parameters_get_the_same_answer(fake: Fake) -> None:
+def test_the_same_key_and_parameters_get_the_same_response(fake: Fake) -> None:
     first = fake.call("POST", INTENTS, CHARGE, idempotency_key="k1")
     again = fake.call("POST", INTENTS, dict(reversed(CHARGE.items())), idempotency_key="k1")
     assert (first.status_code, first.content) == (again.status_code, again.content)
@@ -144,8 +146,8 @@ def test_a_key_in_use(fake: Fake) -> None:
     thread.start()
     while not fake.control("GET", "requests")["requests"]:
         pass
-    answer = fake.call("POST", INTENTS, CHARGE, idempotency_key="k6")
-    assert (answer.status_code, error(answer)["code"]) == (409, "idempotency_key_in_use")
+    response = fake.call("POST", INTENTS, CHARGE, idempotency_key="k6")
+    assert (response.status_code, error(response)["code"]) == (409, "idempotency_key_in_use")
     thread.join()
 
 
@@ -158,11 +160,11 @@ def test_answers_that_are_lost(fake: Fake, kind: str) -> None:
         fake.http.post(INTENTS, data=CHARGE, headers=headers, timeout=0.2)
     assert len(fake.control("GET", "ledger")["payments"]) == done
     for _ in range(100):  # the server hears of a client that left some time after it did
-        answer = fake.call("POST", INTENTS, CHARGE, idempotency_key="k7")
-        if answer.status_code != 409:
+        response = fake.call("POST", INTENTS, CHARGE, idempotency_key="k7")
+        if response.status_code != 409:
             break
-    assert answer.status_code == 200
-    assert ("idempotent-replayed" in answer.headers) is bool(done)
+    assert response.status_code == 200
+    assert ("idempotent-replayed" in response.headers) is bool(done)
     assert len(fake.control("GET", "ledger")["payments"]) == 1
     assert fake.control("GET", "requests")["requests"][0]["fault"] == kind
 
@@ -192,7 +194,7 @@ def test_rate_limits_and_delays(fake: Fake) -> None:
     assert fake.http.post("/_fake/faults", json={"kind": "earthquake"}).status_code == 400
 
 
-def test_the_sdk_gets_over_a_lost_answer_by_itself(fake: Fake) -> None:
+def test_the_sdk_gets_over_a_lost_response_by_itself(fake: Fake) -> None:
     addresses: Any = {"api": fake.url}
     patient = stripe.StripeClient(KEY, base_addresses=addresses, max_network_retries=2)
     fake.control("POST", "faults", match="POST /v1/payment_intents", kind="error_500_after_commit", saved=False)
@@ -226,8 +228,8 @@ def test_control_paths_that_do_not_exist(fake: Fake) -> None:
 
 def test_a_body_that_is_too_large(fake: Fake) -> None:
     headers = {"authorization": f"Bearer {KEY}"}
-    answer = fake.http.post("/v1/customers", content=b"description=" + b"x" * 5_000_000, headers=headers)
-    assert answer.status_code == 413
+    response = fake.http.post("/v1/customers", content=b"description=" + b"x" * 5_000_000, headers=headers)
+    assert response.status_code == 413
 
 
 def test_web_pages_may_not_steer_it(fake: Fake) -> None:

@@ -66,10 +66,10 @@ async def test_requests_sent_without_waiting_for_answers(fake: Fake) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", httpx2.URL(fake.url).port)
     head = f"GET /v1/balance HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
     writer.write(f"{head}\r\n{head}\r\nHEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
-    answers = (await reader.read()).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    responses = (await reader.read()).split(b"HTTP/1.1 200 OK\r\n")[1:]
     writer.close()
-    assert [answer.count(b'"object":"balance"') for answer in answers] == [1, 1, 0]
-    assert answers[2].endswith(b"\r\n\r\n")
+    assert [response.count(b'"object":"balance"') for response in responses] == [1, 1, 0]
+    assert responses[2].endswith(b"\r\n\r\n")
 
 
 def test_ids_in_a_path_are_decoded(fake: Fake) -> None:

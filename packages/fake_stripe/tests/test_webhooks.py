@@ -25,7 +25,7 @@ def test_updates_tell_what_was_before(told: Fake, receiver: Receiver) -> None:
 
 
 def test_what_fails_is_tried_three_times(told: Fake, receiver: Receiver) -> None:
-    receiver.answers = [500, 404, 200]
+    receiver.responses = [500, 404, 200]
     told.v1.customers.create({"name": "x"})
     for tries, wait in enumerate((61, 3601), 1):
         receiver.wait_for(tries)
@@ -41,7 +41,7 @@ def test_what_fails_is_tried_three_times(told: Fake, receiver: Receiver) -> None
 
 
 def test_it_is_given_up_in_the_end(told: Fake, receiver: Receiver) -> None:
-    receiver.answers = [500, 500, 500]
+    receiver.responses = [500, 500, 500]
     told.v1.customers.create({"name": "x"})
     for tries in (1, 2, 3):
         receiver.wait_for(tries)
@@ -83,7 +83,7 @@ def test_dropped_and_doubled_events(told: Fake, receiver: Receiver) -> None:
     told.control("POST", "webhooks", mode="duplicate", times=3)
     told.v1.customers.create({"name": "tripled"})
     assert {event.data.object["name"] for event in receiver.wait_for(3)} == {"tripled"}
-    settled(told, 3)  # until the answer to the third has been read, its event counts as failed
+    settled(told, 3)  # until the response to the third has been read, its event counts as failed
     assert len(told.v1.events.list({"delivery_success": False}).data) == 1
     assert told.control("POST", "webhooks/flush", dropped=True) == {"delivered": 1}
     assert receiver.events[-1].data.object["name"] == "dropped"

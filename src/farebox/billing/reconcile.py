@@ -105,7 +105,7 @@ async def examine(services: Services, *, since: int) -> Reconciliation:
     theirs = await _collect(services, processor, since)
     applied = await _apply_missed(services, processor, theirs)
     suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
-    if suspects:  # something may have happened between their answer and our look: look at these once more
+    if suspects:  # something may have happened between their response and our look: look at these once more
         await _fetch_again(processor, theirs, suspects)
     at = services.clock.now_ms()
     found, sums = await services.database.scan(partial(_judged, theirs=theirs, at=at))

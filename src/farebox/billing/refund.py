@@ -1,6 +1,6 @@
 """Refunds: credit is taken in the transaction that writes the row; then the processor is asked to return the money.
 
-The processor's key is derived from the row, so asking again is harmless; its answer, whichever way it arrives, is
+The processor's key is derived from the row, so asking again is harmless; its response, whichever way it arrives, is
 applied by the table REFUND_STATES: once. Refunds made at the processor itself are reported through `apply_refund`.
 """
 

@@ -65,7 +65,7 @@ TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
     ("declined",            "payment_failed",  to.await_retry,    "declined submitting canceled",   steps.charge),
     # The card was asked.
     (_SENT,                 "declined",        to.decline,        "declined failed",                None),
-    (_SENT,                 "no_answer",       to.await_answer,   "unknown",                        None),
+    (_SENT,                 "no_answer",       to.await_response,   "unknown",                        None),
     # It is the bank's turn.
     (_OPEN,                 "processing",      to.await_bank,     "processing",                     None),
     ("processing",          "unpaid",          to.await_payment,  "processing failed",              None),

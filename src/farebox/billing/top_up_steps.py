@@ -1,4 +1,4 @@
-"""The steps of a top-up at the payment processor: what is asked there, and what the answers mean, as events.
+"""The steps of a top-up at the payment processor: what is asked there, and what the responses mean, as events.
 
 Each step is one question and writes nothing. Whatever the processor does with it, refusals and silence included, is an
 event that `top_up_machine` finds in its table; no step raises what the processor raises.

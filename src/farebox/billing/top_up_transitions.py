@@ -140,7 +140,7 @@ def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp
 # --- under way --------------------------------------------------------------------------------------------------------
 
 
-def await_answer(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_response(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
     """No response arrived: repeat the request under the same key, less and less often. It is not a failure."""
     asked_at = top_up.updated_at if top_up.state == "submitting" else at
     since = asked_at if top_up.first_unknown_at is None else top_up.first_unknown_at

@@ -25,7 +25,7 @@ from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
 
 OUTPUT_MIN = 16
-"""A limit below this many tokens gives no answer worth paying for: the call is refused instead."""
+"""A limit below this many tokens gives no response worth paying for: the call is refused instead."""
 HOLD_GRACE_MS = 60_000
 """How much longer than the longest call a hold lives."""
 
@@ -163,8 +163,8 @@ async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Est
         least = fewer.estimate().amount
         if least <= verdict.affordable:  # all there is, for the uses that it affords
             clamped = structs.replace(wanted, amount=min(wanted.amount, verdict.affordable))
-            answer = await _try(services, call, clamped)
-            return Held(clamped, answer, offer.limit) if answer.ok else _later(answer)
+            response = await _try(services, call, clamped)
+            return Held(clamped, response, offer.limit) if response.ok else _later(response)
         if least <= verdict.affordable_in_time:
             return _later(verdict)
         offer = fewer
@@ -173,8 +173,8 @@ async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Est
     limit = offer.output_within(verdict.affordable)
     if limit >= OUTPUT_MIN:
         limited = offer.estimate(limit)
-        answer = await _try(services, call, limited)
-        return Held(limited, answer, limit) if answer.ok else _later(answer)
+        response = await _try(services, call, limited)
+        return Held(limited, response, limit) if response.ok else _later(response)
     if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
         return _later(verdict)
     return verdict

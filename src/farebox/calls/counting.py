@@ -5,7 +5,7 @@ import asyncio
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
-from farebox.calls.price import Ending, Priced, price_answer
+from farebox.calls.price import Ending, Priced, price_response
 from farebox.offload import Busy, Died, TooMuch
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
@@ -39,7 +39,7 @@ async def price_by_count(
     ending: Ending,
     within: float | None = None,
 ) -> Priced:
-    """`price_answer`, which may have to count what was sent and delivered. If counting is impossible, or takes longer
+    """`price_response`, which may have to count what was sent and delivered. If counting is impossible, or takes longer
     than this many seconds, every four bytes count as a token: a call is never left without its end."""
     assert call.parsed is not None
     demand = call.parsed.demand
@@ -50,7 +50,7 @@ async def price_by_count(
                 call.account_id, _price, body, call.place, observed, demand, price, markup, bound, ending, must=True
             )
     except (Busy, Died, TooMuch, TimeoutError, asyncio.CancelledError):  # a stop cancels once, and waits for the charge
-        return price_answer(observed, demand, price, markup, bound, replace(ending, rough=True))
+        return price_response(observed, demand, price, markup, bound, replace(ending, rough=True))
 
 
 def may_count(observed: Observed, demand: Demand) -> bool:
@@ -78,4 +78,4 @@ def _price(
     def text() -> str:
         return read_text(body, place)
 
-    return price_answer(observed, demand, price, markup, bound, replace(ending, request_text=text))
+    return price_response(observed, demand, price, markup, bound, replace(ending, request_text=text))

@@ -14,7 +14,8 @@ TOP_UP_RETRY_SECONDS = 2
 async def credit_refusal(
     services: Services, account_id: str, verdict: Verdict, asked: int, *, why: str = ""
 ) -> Problem:
-    """The answer where a hold of `asked` nano-dollars was refused; `why` says what makes it so large, where that helps.
+    """The response where a hold of `asked` nano-dollars was refused; `why` says what makes it so large, where that
+    helps.
 
     NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: it has, and is buying more at this moment, perhaps because
     of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED.

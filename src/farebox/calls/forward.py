@@ -1,4 +1,4 @@
-"""Reach the provider: send the request, again where that is safe or configured, until an answer begins."""
+"""Reach the provider: send the request, again where that is safe or configured, until a response begins."""
 
 from functools import partial
 
@@ -27,14 +27,14 @@ log = structlog.get_logger("farebox.calls")
 
 
 async def reach_provider(state: CallState) -> UpstreamResponse:
-    """The answer whose head has come. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
+    """The response whose head has come. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     call = state.call
     request = UpstreamRequest(call.method, call.url, call.headers, _body(state), Sending(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
-            answer = await _send(state, request)
+            response = await _send(state, request)
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm
@@ -45,10 +45,10 @@ async def reach_provider(state: CallState) -> UpstreamResponse:
                 count_unpaid(state, 0)
                 state.given_up = ""
         else:
-            if last or not await _to_repeat(state, answer):
-                state.status = answer.status
+            if last or not await _to_repeat(state, response):
+                state.status = response.status
                 state.first_byte_ms = state.elapsed_ms()
-                return answer
+                return response
         pause = _pause_seconds(call, attempt)
         with state.watch.waiting(pause + 1):
             await state.services.clock.sleep(pause)
@@ -78,19 +78,19 @@ def _may_run_twice(state: CallState) -> bool:
     return state.call.own_key or state.services.settings.retry_timeouts == "allow"
 
 
-async def _to_repeat(state: CallState, answer: UpstreamResponse) -> bool:
-    """Whether another attempt may do better than this answer; it is then over. Raises Problem (PROVIDER_UNAVAILABLE)
+async def _to_repeat(state: CallState, response: UpstreamResponse) -> bool:
+    """Whether another attempt may do better than this response; it is then over. Raises Problem (PROVIDER_UNAVAILABLE)
     where none can, because it is the operator's key that is refused, or has no credit; Interrupted."""
-    if answer.status != 429 and answer.status < 500:
+    if response.status != 429 and response.status < 500:
         return False
-    if answer.status in _TOO_LATE and not _may_run_twice(state):
+    if response.status in _TOO_LATE and not _may_run_twice(state):
         return False
     try:
-        await checked(state, answer)
+        await checked(state, response)
     except Problem as problem:
         if problem.kind is not UPSTREAM_INVALID:
             raise
-    await answer.close()
+    await response.close()
     return True
 
 

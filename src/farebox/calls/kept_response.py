@@ -6,12 +6,12 @@ from farebox.calls.state import CallState
 from farebox.providers.formats.base import ResponseReader
 
 FREE: Final = 64 * 2**10
-"""Bytes that are kept of an answer without counting them."""
+"""Bytes that are kept of a response without counting them."""
 STEP: Final = 256 * 2**10
 """By which the rest is counted."""
 
 
-class KeptAnswer:
+class KeptResponse:
     """Counts it, on the account of the call."""
 
     __slots__ = ("_counted", "_reader", "_state")

@@ -1,4 +1,4 @@
-"""The nouns of one model call on its way through: what came in, and where the answer goes."""
+"""The nouns of one model call on its way through: what came in, and where the response goes."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -102,9 +102,9 @@ class SinkStream(Protocol):
 
 
 class Sink(Protocol):
-    """Where the answer goes. Either `answer` once, or `start` once."""
+    """Where the response goes. Either `answer` once, or `start` once."""
 
-    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
+    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
 
     def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
 

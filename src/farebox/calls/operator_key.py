@@ -19,7 +19,7 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.runtime.operator_alarms import raise_alarm
 
 HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", "openai-project"})
-"""Headers of answers that name the operator's account."""
+"""Headers of responses that name the operator's account."""
 ERROR_MAX: Final = 2**20
 """What is read and passed on of an error's body."""
 _CUT_OFF: Final = 256
@@ -46,60 +46,60 @@ class ReadError:
         """It has ended."""
 
 
-async def checked(state: CallState, answer: UpstreamResponse) -> UpstreamResponse:
-    """The answer as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
+async def checked(state: CallState, response: UpstreamResponse) -> UpstreamResponse:
+    """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
     off), Interrupted."""
     call = state.call
-    if answer.status < 400 or call.own_key:
-        return answer
+    if response.status < 400 or call.own_key:
+        return response
     try:
-        answer = decoded(answer)
-        body = await _body(state, answer)
+        response = decoded(response)
+        body = await _body(state, response)
     except UnknownCoding:
         body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
-        if answer.status not in (401, 402):
+        if response.status not in (401, 402):
             raise Problem(UPSTREAM_INVALID, f"The response of {call.provider} broke off.") from failure
         body = b""
     finally:
-        await answer.close()
-    trouble = trouble_of(answer.status, body)
+        await response.close()
+    trouble = trouble_of(response.status, body)
     if trouble is not None:
-        raise unavailable(state, answer.status, trouble)
+        raise unavailable(state, response.status, trouble)
     key = call.access.api_key or ""
     clean = scrubber_of(key).clean_error
     headers = [
         (name, clean(value.encode("latin-1")).decode("latin-1"))
-        for name, value in answer.headers
+        for name, value in response.headers
         if name.lower() != "content-length"
     ]
     passed = clean(body)
     if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
         passed = passed[: -max(len(key), _CUT_OFF)]
-    return ReadError(answer.status, headers, passed)
+    return ReadError(response.status, headers, passed)
 
 
-def without_key(state: CallState, answer: UpstreamResponse) -> UpstreamResponse:
-    """The answer, decoded, as it passes on the operator's key."""
+def without_key(state: CallState, response: UpstreamResponse) -> UpstreamResponse:
+    """The response, decoded, as it passes on the operator's key."""
     if state.call.own_key:
-        return answer
+        return response
     scrubber = scrubber_of(state.call.access.api_key or "")
-    return Scrubbed(answer, scrubber) if scrubber.forms else answer
+    return Scrubbed(response, scrubber) if scrubber.forms else response
 
 
-def headers_without_key(state: CallState, answer: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
-    """The same for an answer that has arrived completely: its headers as they pass; None if its body may not pass as it
-    is."""
+def headers_without_key(state: CallState, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
+    """The same for a response that has arrived completely: its headers as they pass; None if its body may not pass as
+    it is."""
     if state.call.own_key:
-        return answer.headers
+        return response.headers
     scrubber = scrubber_of(state.call.access.api_key or "")
-    return cleaned_headers(answer.headers, scrubber) if scrubber.passes(body) else None
+    return cleaned_headers(response.headers, scrubber) if scrubber.passes(body) else None
 
 
-async def _body(state: CallState, answer: UpstreamResponse) -> bytes:
+async def _body(state: CallState, response: UpstreamResponse) -> bytes:
     chunks, size = [], 0
     with state.watch.waiting(state.services.settings.read_timeout_ms / 1000):
-        while size < ERROR_MAX and (chunk := await answer.chunk()) is not None:
+        while size < ERROR_MAX and (chunk := await response.chunk()) is not None:
             state.watch.progress()
             chunks.append(chunk)
             size += len(chunk)
@@ -131,7 +131,7 @@ def unavailable(state: CallState, status: int, trouble: Trouble) -> Problem:
 
 
 def checked_body(state: CallState, body: bytes) -> bytes | Problem:
-    """The same for a failure that a good answer reports as its body: what may be passed on, or the problem."""
+    """The same for a failure that a good response reports as its body: what may be passed on, or the problem."""
     if state.call.own_key:
         return body
     trouble = trouble_of(200, body)

@@ -29,7 +29,7 @@ CutPolicy = Literal["delivered", "hold", "free"]
 
 
 class Priced(msgspec.Struct, frozen=True):
-    """An answer's price, and how it was come by."""
+    """A response's price, and how it was come by."""
 
     source: UsageSource
     usage: Usage
@@ -49,11 +49,11 @@ NOTHING = Priced("none", {}, None, 0)
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How an answer ended, and the request's text, should it have to be counted."""
+    """How a response ended, and the request's text, should it have to be counted."""
 
     request_text: Callable[[], str] = str
     cut: str | None = None
-    """Why the answer did not reach its end; None where it did."""
+    """Why the response did not reach its end; None where it did."""
     by_client: bool = False
     """Whether it was the client that hung up, or whose own time was up."""
     seconds: float = 0.0
@@ -63,13 +63,13 @@ class Ending(msgspec.Struct, frozen=True):
     """Whether no tokenizer is to be had: every four bytes count as a token."""
 
 
-def price_answer(
+def price_response(
     observed: Observed, demand: Demand, price: ModelPrice, markup: Markup, bound: Estimate, ending: Ending
 ) -> Priced:
-    """Price what an answer showed.
+    """Price what a response showed.
 
-    A whole answer: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
-    what was sent and delivered is counted, and what the request fixes. A cut answer: by `ending.policy`; what the
+    A whole response: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
+    what was sent and delivered is counted, and what the request fixes. A cut response: by `ending.policy`; what the
     provider told before the cut stands, the rest is counted from what was delivered.
     """
     counter = _Counter(observed, demand, price, markup, bound, ending)
@@ -115,7 +115,7 @@ class _Counter(msgspec.Struct, frozen=True):
         return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
 
     def cut(self, reason: str) -> Priced:
-        """The price of an answer that did not reach its end, or that is a failure."""
+        """The price of a response that did not reach its end, or that is a failure."""
         observed, ending = self.observed, self.ending
         notes = (*self._problem(), *observed.notes)
         told = {} if observed.usage is None else dict(observed.usage)
@@ -143,7 +143,7 @@ class _Counter(msgspec.Struct, frozen=True):
         return bool(self.observed.delivered_bytes or self.observed.sound_seconds or self.observed.pictured)
 
     def _lags(self, told: Usage) -> bool:
-        """Whether these are figures from the way, of an answer that just stops: much more has been delivered since."""
+        """Whether these are figures from the way, of a response that just stops: much more has been delivered since."""
         output = told.get("output_tokens")
         return not self.observed.complete and output is not None and self._output() > 2 * output
 

@@ -25,9 +25,9 @@ class Ended(msgspec.Struct):
     status: int
     duration_ms: int
     first_byte_ms: int | None = None
-    answer_type: str = ""
-    answer_size: int = 0
-    answer_body: bytes | None = None
+    response_type: str = ""
+    response_size: int = 0
+    response_body: bytes | None = None
     request_body: bytes | None = None
     """Both bodies as far as the log keeps them."""
     model: str = ""
@@ -76,7 +76,7 @@ class CallRecord(msgspec.Struct):
             _encode(self.receipt(verdict)),
             call.logged,
             ended.request_body,
-            ended.answer_body,
+            ended.response_body,
         )
 
     def receipt(self, verdict: Verdict) -> Receipt:
@@ -131,7 +131,7 @@ class CallRecord(msgspec.Struct):
             call.path,
             "" if call.format is None else call.format.name,
             call.content_type,
-            ended.answer_type,
+            ended.response_type,
             ended.outcome,
             ended.error,
             call.step,
@@ -141,7 +141,7 @@ class CallRecord(msgspec.Struct):
             call.gateway.authentication,
             call.user_agent,
             len(call.body),
-            ended.answer_size,
+            ended.response_size,
             False,
             ended.first_byte_ms,
             _unseen(call),

@@ -1,4 +1,4 @@
-"""Pass a provider's answer on: whole, or as it comes; metered on the way, settled before its last byte."""
+"""Pass a provider's response on: whole, or as it comes; metered on the way, settled before its last byte."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,10 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from farebox.calls import operator_key
-from farebox.calls.answer_headers import money_headers, passed_headers
-from farebox.calls.kept_response import FREE, KeptAnswer
+from farebox.calls.kept_response import FREE, KeptResponse
 from farebox.calls.model import SinkStream
-from farebox.calls.settle import end_without_answer, settle_call
+from farebox.calls.response_headers import money_headers, passed_headers
+from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.state import CLIENT_GONE, REASONS, SERVER_STOPPED, CallState
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
@@ -33,36 +33,36 @@ DRAIN_SECONDS = 2.0
 DRAIN_SECONDS_MAX = 10.0
 """How long it may take to close, however much it still says."""
 READ_ON_SECONDS = 5.0
-"""How long an answer is read on whose client has left, if all that can follow is its usage."""
+"""How long a response is read on whose client has left, if all that can follow is its usage."""
 UNTOLD_SECONDS = 120.0
 """The same, if only its end tells what was read: input that the request does not show."""
 UNTOLD_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
-"""Bytes that are read of an answer beyond its end, or after its client has left."""
+"""Bytes that are read of a response beyond its end, or after its client has left."""
 
 _DOCUMENT = (b"{", b"[")
 _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
 """Content types whose first bytes are not inspected, unless the request asked for a stream."""
 
 
-async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
-    """Pass the answer on to its end and settle the call.
+async def relay_response(state: CallState, response: UpstreamResponse) -> None:
+    """Pass the response on to its end and settle the call.
 
     Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
     """
-    document = _document(state, answer)
+    document = _document(state, response)
     if document is not None:
-        await _answer_whole(state, *document)
+        await _respond_whole(state, *document)
         return
     unread = ""
     try:
-        answer = decoded(answer)
+        response = decoded(response)
     except UnknownCoding as encoding:
         unread = f"the response is encoded as {str(encoding)!r}, which cannot be read"
-    answer = operator_key.without_key(state, answer)
-    headers, length = passed_headers(state, answer.headers)
-    events = state.answer_type == "text/event-stream"
-    relay = _Relay(state, answer, _reader(state, unread, events=events), events=events)
+    response = operator_key.without_key(state, response)
+    headers, length = passed_headers(state, response.headers)
+    events = state.response_type == "text/event-stream"
+    relay = _Relay(state, response, _reader(state, unread, events=events), events=events)
     asked_for_stream = state.call.parsed is not None and state.call.parsed.stream and state.status < 400
     if length is not None and state.call.method == "HEAD":
         headers.append(("content-length", str(length)))  # of the body that GET would be answered with
@@ -74,26 +74,26 @@ async def relay_answer(state: CallState, answer: UpstreamResponse) -> None:
         else:
             await relay.whole(headers, asked_for_stream=asked_for_stream)
     finally:
-        await answer.close()
+        await response.close()
 
 
-def _document(state: CallState, answer: UpstreamResponse) -> tuple[list[tuple[str, str]], bytes] | None:
-    """Headers and body of the answer as they are passed on, if it is a small document to be metered that has arrived
+def _document(state: CallState, response: UpstreamResponse) -> tuple[list[tuple[str, str]], bytes] | None:
+    """Headers and body of the response as they are passed on, if it is a small document to be metered that has arrived
     completely, as most have; otherwise None."""
     parsed = state.call.parsed
     if parsed is None or parsed.stream or state.status >= 400 or state.call.format is None or state.watch.client_gone:
         return None
-    body = answer.whole()
-    if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(answer):
+    body = response.whole()
+    if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(response):
         return None
-    headers = operator_key.headers_without_key(state, answer, body)
+    headers = operator_key.headers_without_key(state, response, body)
     if headers is None:
         return None
     passed, _ = passed_headers(state, headers)
-    return None if state.answer_type == "text/event-stream" else (passed, body)
+    return None if state.response_type == "text/event-stream" else (passed, body)
 
 
-async def _answer_whole(state: CallState, headers: list[tuple[str, str]], body: bytes) -> None:
+async def _respond_whole(state: CallState, headers: list[tuple[str, str]], body: bytes) -> None:
     """Settle, and answer with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
     call = state.call
     assert call.format is not None
@@ -109,7 +109,7 @@ async def _answer_whole(state: CallState, headers: list[tuple[str, str]], body: 
     if observed.failed:
         body = await _checked(state, body)
     verdict = await settle_call(state, observed, None)
-    state.sink.answer(state.status, headers + money_headers(state, verdict), body)
+    state.sink.respond(state.status, headers + money_headers(state, verdict), body)
 
 
 async def _checked(state: CallState, body: bytes) -> bytes:
@@ -117,7 +117,7 @@ async def _checked(state: CallState, body: bytes) -> bytes:
     found = operator_key.checked_body(state, body)
     if isinstance(found, Problem):
         state.hold_asked = state.held is not None
-        await end_without_answer(state, "refused", found)
+        await end_without_response(state, "refused", found)
         raise found
     return found
 
@@ -133,26 +133,26 @@ def _reader(state: CallState, unread: str, *, events: bool) -> ResponseReader | 
 
     if unread:  # some say `utf-8` there
         return Sniffer(make, declared=events, other=UnreadReader(unread))
-    if state.answer_type.startswith(_NEVER_EVENTS) and not parsed.stream:
+    if state.response_type.startswith(_NEVER_EVENTS) and not parsed.stream:
         return make(events)
     return Sniffer(make, declared=events)
 
 
 class _Relay:
-    """Moves one answer from the provider to the client."""
+    """Moves one response from the provider to the client."""
 
     def __init__(
-        self, state: CallState, answer: UpstreamResponse, reader: ResponseReader | None, *, events: bool
+        self, state: CallState, response: UpstreamResponse, reader: ResponseReader | None, *, events: bool
     ) -> None:
         self._state = state
-        self._answer = answer
+        self._response = response
         self._reader = reader
         self._declared_events = events
         self._collected: list[bytes] = []
         self._collected_bytes = 0
         self._goes_on = self._asked_for_stream = self._begun = False
         self._sending = False
-        self._kept = KeptAnswer(state, reader)
+        self._kept = KeptResponse(state, reader)
         self._silence_seconds = state.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header with the body's length, if it is known."""
@@ -168,7 +168,7 @@ class _Relay:
     async def whole(self, headers: list[tuple[str, str]], *, asked_for_stream: bool) -> None:
         """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
         large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
-        one object: that is an answer in one piece, and often an error."""
+        one object: that is a response in one piece, and often an error."""
         state = self._state
         self._asked_for_stream = asked_for_stream
         cut = await self._read(self._collect)
@@ -185,7 +185,7 @@ class _Relay:
             return
         if cut is not None:
             raise self._broken(cut)
-        state.sink.answer(state.status, headers + money_headers(state, verdict), body)
+        state.sink.respond(state.status, headers + money_headers(state, verdict), body)
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
@@ -219,7 +219,7 @@ class _Relay:
         return Problem(UPSTREAM_INVALID, f"The response of {self._state.call.provider} broke off: {cut}.")
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
-        """Read the answer through `take`; return why it did not get to its end, or None."""
+        """Read the response through `take`; return why it did not get to its end, or None."""
         try:
             with self._state.watch.waiting(self._silence_seconds):
                 await take()
@@ -258,7 +258,7 @@ class _Relay:
         try:
             async with asyncio.timeout(seconds):
                 while left > 0 and not reader.finished:
-                    chunk = await self._answer.chunk()
+                    chunk = await self._response.chunk()
                     if chunk is None:
                         return None
                     left -= len(chunk)
@@ -275,7 +275,7 @@ class _Relay:
 
     async def _collect(self) -> None:
         reader = self._reader
-        while (chunk := await self._answer.chunk()) is not None:
+        while (chunk := await self._response.chunk()) is not None:
             self._state.watch.progress()
             self._state.keep(chunk)
             passed = chunk if reader is None else reader.feed(chunk)
@@ -322,17 +322,17 @@ class _Relay:
         if reader is not None and reader.holding:
             try:
                 async with asyncio.timeout(HOLD_SECONDS):
-                    return await self._answer.chunk()
+                    return await self._response.chunk()
             except TimeoutError:
                 await self._send(stream, reader.release())
-        return await self._answer.chunk()
+        return await self._response.chunk()
 
     async def _drain(self, reader: ResponseReader) -> None:
-        """The terminal event has come. What follows belongs to the end of the answer, which the reader keeps."""
+        """The terminal event has come. What follows belongs to the end of the response, which the reader keeps."""
         loop = asyncio.get_running_loop()
         until, left = loop.time() + DRAIN_SECONDS_MAX, AFTER_END_MAX
         watch = self._state.watch.waiting(DRAIN_SECONDS)
-        while left > 0 and loop.time() < until and (chunk := await self._answer.chunk()) is not None:
+        while left > 0 and loop.time() < until and (chunk := await self._response.chunk()) is not None:
             watch.progress()
             self._state.keep(chunk)
             reader.feed(chunk)

@@ -1,6 +1,6 @@
 """Serve one model call: price it, hold, forward, meter the passing bytes, settle, record.
 
-No database transaction is open while the provider is waited for, and the answer's last byte is sent only after its
+No database transaction is open while the provider is waited for, and the response's last byte is sent only after its
 charge is durable: what a client has seen complete is charged, whatever happens to this process afterwards.
 """
 
@@ -11,8 +11,8 @@ from farebox.calls.admit import hold_credit
 from farebox.calls.forward import reach_provider
 from farebox.calls.model import Call, Sink
 from farebox.calls.operator_key import checked
-from farebox.calls.relay import relay_answer
-from farebox.calls.settle import end_without_answer
+from farebox.calls.relay import relay_response
+from farebox.calls.settle import end_without_response
 from farebox.calls.state import REASONS, SERVER_STOPPED, CallState
 from farebox.calls.tiers import asked_price, hold_price
 from farebox.calls.unpaid import check_unpaid
@@ -38,46 +38,46 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
     sink untouched and returns False, so that the next step can be tried; otherwise True.
 
     Raises Problem where nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
-    where a whole answer broke off, settled by policy.
+    where a whole response broke off, settled by policy.
     """
     state = CallState(services, call, sink, watch, services.clock.monotonic())
     try:
         await _price_and_hold(state)
-        answer = await reach_provider(state)
-        if answer.status >= 400:
-            answer = await checked(state, answer)
+        response = await reach_provider(state)
+        if response.status >= 400:
+            response = await checked(state, response)
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
         return await _end_early(state, error)
-    if answer.status >= 400 and not last:
-        await answer.close()
-        await end_without_answer(state, "free")
+    if response.status >= 400 and not last:
+        await response.close()
+        await end_without_response(state, "free")
         return False
     try:
-        await relay_answer(state, answer)
+        await relay_response(state, response)
     except (Problem, DatabaseUnavailable):  # the call has been settled, or that has been tried
         raise
     except Exception:  # as above; where the charge is posted already, this changes nothing
-        await end_without_answer(state, "released", error=INTERNAL_ERROR)
+        await end_without_response(state, "released", error=INTERNAL_ERROR)
         raise
     return True
 
 
 async def _end_early(state: CallState, error: BaseException) -> bool:
-    """End a call that has no answer to pass on: refused if the caller can be told why, otherwise released. Raises what
-    the caller is told; returns True if nobody is left to be told."""
+    """End a call that has no response to pass on: refused if the caller can be told why, otherwise released. Raises
+    what the caller is told; returns True if nobody is left to be told."""
     if isinstance(error, InvalidRequest):  # a body is read more closely when the money is short
         error = Problem(INVALID_REQUEST, str(error))
     if isinstance(error, Problem):
         state.hold_asked = state.held is not None
-        await end_without_answer(state, "refused", error)
+        await end_without_response(state, "refused", error)
     elif isinstance(error, Interrupted):
-        await end_without_answer(state, "released", error=REASONS[error.reason])
+        await end_without_response(state, "released", error=REASONS[error.reason])
         if error.reason == "client_gone":
             return True
         error = Problem(UPSTREAM_TIMEOUT, f"{state.call.provider} did not respond in the time allowed.")
     else:
         words = next(words for kind, words in _RELEASED if isinstance(error, kind))
-        await end_without_answer(state, "released", error=words)
+        await end_without_response(state, "released", error=words)
     raise error
 
 

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from farebox import backoff
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
-from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, Priced, price_answer
+from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, Priced, price_response
 from farebox.calls.record import CallRecord, Ended, log
 from farebox.calls.state import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, CallState
 from farebox.calls.stated_cost import by_stated_cost
@@ -39,7 +39,7 @@ COUNT_SECONDS = 2.0
 async def settle_call(
     state: CallState, observed: Observed, cut: str | None, *, broken_status: int | None = None
 ) -> Verdict | None:
-    """End a call whose answer had begun, by what the answer showed. `cut` says why it broke off, or is None;
+    """End a call whose response had begun, by what the response showed. `cut` says why it broke off, or is None;
     `broken_status` is what the client is answered in that case, where not what the provider answered.
 
     Returns the ledger's verdict, or None where nothing was held, the journal has the charge, or the hold was charged as
@@ -53,7 +53,7 @@ async def settle_call(
         state.status if cut is None else _cut_status(state, cut, broken_status),
         state.elapsed_ms(),
         state.first_byte_ms,
-        state.answer_type,
+        state.response_type,
         state.size,
         state.kept_body(),
         state.kept_request(),
@@ -96,9 +96,9 @@ def _cut_status(state: CallState, cut: str, broken_status: int | None) -> int:
     return state.status if broken_status is None else broken_status
 
 
-async def end_without_answer(state: CallState, outcome: str, problem: Problem | None = None, error: str = "") -> None:
-    """End a call that got no answer, or none that is passed on: its hold is given back. Where its caller gave it up
-    while the provider was at work, what is certain is charged first: by policy, as of an answer of which nothing came.
+async def end_without_response(state: CallState, outcome: str, problem: Problem | None = None, error: str = "") -> None:
+    """End a call that got no response, or none that is passed on: its hold is given back. Where its caller gave it up
+    while the provider was at work, what is certain is charged first: by policy, as of a response of which nothing came.
     """
     ended = Ended(
         outcome,
@@ -135,7 +135,7 @@ async def _price(state: CallState, observed: Observed, cut: str | None) -> Price
             state.services, state.call, observed, state.price, state.markup, bound, ending, within
         )
     else:
-        priced = price_answer(observed, demand, state.price, state.markup, bound, ending)
+        priced = price_response(observed, demand, state.price, state.markup, bound, ending)
     if doubts:
         priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
@@ -236,7 +236,7 @@ async def _persist(state: CallState, command: Settle | Release | None, record: C
         try:
             services.database.check()
             return await _in_database(services, command, record)
-        except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the answer is paid for
+        except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the response is paid for
             with best_effort("the log"):
                 log.error("charge refused", log_id=state.call.log_id, account=state.call.account_id, why=str(conflict))
             return None
@@ -261,7 +261,7 @@ async def _persist(state: CallState, command: Settle | Release | None, record: C
 
 def _keep_in_memory(state: CallState, command: Settle | Release | None, record: CallRecord, now: int) -> bool:
     """Neither database nor journal takes the end of the call: whether it is kept in mind, and ends the hold as soon as
-    one of them does. An answer whose charge is kept no better than this is not completed; it is in doubt, as after a
+    one of them does. A response whose charge is kept no better than this is not completed; it is in doubt, as after a
     crash, and charged or not by the same rule."""
     services = state.services
     if isinstance(command, Settle) and services.settings.in_doubt == "release":

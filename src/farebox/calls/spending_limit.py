@@ -102,7 +102,7 @@ def _state(connection: Connection, account_id: str, at: int) -> LimitState | Non
 
 
 async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int) -> Problem:
-    """The answer to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars.
+    """The response to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars.
 
     The first one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not by the
     ledger, because a hold that is refused may yet be made smaller and admitted.

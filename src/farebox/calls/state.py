@@ -41,15 +41,16 @@ class CallState(msgspec.Struct):
     """A hold may exist although `held` is None: the wait for its verdict was interrupted."""
     held: Held | None = None
     given_up: str = ""
-    """Why the wait for the answer was broken off after all of the request was sent: the provider may be at work."""
+    """Why the wait for the response was broken off after all of the request was sent: the provider may be at work."""
     status: int = 0
-    answer_type: str = ""
+    response_type: str = ""
     first_byte_ms: int | None = None
     kept: list[bytes] = []
-    """The answer so far, for the log; None of it once it is larger than a log keeps."""
+    """The response so far, for the log; None of it once it is larger than a log keeps."""
     size: int = 0
     body_withheld: bool = False
-    """Of the answer, nothing is kept for the log: it says what is the operator's own, or there was no memory for it."""
+    """Of the response, nothing is kept for the log: it says what is the operator's own, or there was no memory for
+    it."""
 
     @property
     def bound(self) -> Estimate | None:
@@ -84,16 +85,16 @@ class CallState(msgspec.Struct):
 
     @property
     def kept_bytes(self) -> int:
-        """Of the answer, for the log."""
+        """Of the response, for the log."""
         return self.size if self.kept else 0
 
     def withhold(self) -> None:
-        """Keep nothing of the answer for the log."""
+        """Keep nothing of the response for the log."""
         self.body_withheld = True
         self.kept.clear()
 
     def kept_body(self) -> bytes | None:
-        """The answer for the log. A key of the caller's own passes as it is, but is not kept."""
+        """The response for the log. A key of the caller's own passes as it is, but is not kept."""
         if not self.kept or self.body_withheld or not self._log_takes(self.size):
             return None
         body = b"".join(self.kept)

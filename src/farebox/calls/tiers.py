@@ -29,8 +29,8 @@ MAY_CHOOSE: Final[Mapping[str, tuple[str, ...]]] = {"openai": ("priority",)}
 """Service tiers that a provider may choose itself if a call leaves it the choice (`auto`): those that the operator's
 project can be set to. The others fall back to the standard tier only."""
 BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("openai", "batch")})
-"""Cheaper tiers that a provider keeps to, or answers with an error; where the answer names no tier, others are believed
-to be the standard one."""
+"""Cheaper tiers that a provider keeps to, or answers with an error; where the response names no tier, others are
+believed to be the standard one."""
 _COST_ONLY: Final = Markup()
 _NO_BOUND: Final = Estimate(0, 0, 0)
 _LONG_CACHE: Final = "cache_write_12h_tokens"
@@ -141,7 +141,7 @@ def known_price(state: CallState, price: ModelPrice, usage: Usage) -> tuple[Mode
 
 
 def with_further(state: CallState, priced: Priced, observed: Observed, own: ModelPrice) -> Priced:
-    """The price of an answer with what it bills beside its own usage: one exact cost, rounded once."""
+    """The price of a response with what it bills beside its own usage: one exact cost, rounded once."""
     assert state.call.parsed is not None
     assert state.markup is not None
     if priced.cost is None:

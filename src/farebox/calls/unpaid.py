@@ -31,7 +31,8 @@ def count_unpaid(state: CallState, charge: int) -> None:
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
     if not hourly or state.bound is None or call.parsed is None:
         return
-    # A stream begins at once: where the operator's own limit ends the wait, the provider has failed. Of a whole answer
+    # A stream begins at once: where the operator's own limit ends the wait, the provider has failed. Of a whole
+    # response
     # nothing is seen until it has been generated.
     if call.parsed.stream and (call.access.provider.stops_when_left or state.given_up not in BY_CALLER):
         return

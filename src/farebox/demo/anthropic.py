@@ -2,22 +2,6 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.answering import (
-    FAILURE,
-    SSE_HEADERS,
-    Completion,
-    Counts,
-    Dialect,
-    Endpoint,
-    Event,
-    Mark,
-    Reply,
-    complete,
-    json_reply,
-    named_sse,
-    reported,
-    with_usage,
-)
 from farebox.demo.asking import (
     Ask,
     Call,
@@ -33,6 +17,22 @@ from farebox.demo.asking import (
     words_in,
 )
 from farebox.demo.directives import Directives
+from farebox.demo.responding import (
+    FAILURE,
+    SSE_HEADERS,
+    Completion,
+    Counts,
+    Dialect,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    complete,
+    json_reply,
+    named_sse,
+    reported,
+    with_usage,
+)
 
 _FINISH = {"stop": "end_turn", "length": "max_tokens", "tool": "tool_use"}
 _ERRORS = {
@@ -77,14 +77,14 @@ def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = complete(ask, told)
+    response = complete(ask, told)
     if ask.stream:
         failure = named_sse(_error(529, FAILURE))
-        events = _events(ask, told, answer, mark)
+        events = _events(ask, told, response, mark)
         return Reply(headers=SSE_HEADERS, events=events, failure=failure, input_tokens=ask.input_tokens)
-    message = _message(ask, mark) | {"content": [_block(answer, mark)], "stop_reason": _FINISH[answer.finish]}
-    usage = reported(_usage(answer.counts), told)
-    return json_reply(ask, with_usage(message, "usage", usage), answer.counts.output)
+    message = _message(ask, mark) | {"content": [_block(response, mark)], "stop_reason": _FINISH[response.finish]}
+    usage = reported(_usage(response.counts), told)
+    return json_reply(ask, with_usage(message, "usage", usage), response.counts.output)
 
 
 def _message(ask: Ask, mark: Mark) -> Json:
@@ -99,44 +99,44 @@ def _message(ask: Ask, mark: Mark) -> Json:
     }
 
 
-def _block(answer: Completion, mark: Mark) -> Json:
-    if answer.tool is None:
-        return {"type": "text", "text": answer.text}
+def _block(response: Completion, mark: Mark) -> Json:
+    if response.tool is None:
+        return {"type": "text", "text": response.text}
     return {
         "type": "tool_use",
         "id": f"toolu_demo_{mark.serial}",
-        "name": answer.tool.name,
-        "input": answer.tool.arguments,
+        "name": response.tool.name,
+        "input": response.tool.arguments,
     }
 
 
-def _events(ask: Ask, told: Directives, answer: Completion, mark: Mark) -> Iterator[Event]:
-    usage = _usage(answer.counts)
+def _events(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
+    usage = _usage(response.counts)
     # As the real one: the first event already reports an output token, and the last one's figure replaces it.
-    first = reported(usage | {"output_tokens": min(1, answer.counts.output)}, told, stream=True)
+    first = reported(usage | {"output_tokens": min(1, response.counts.output)}, told, stream=True)
     message = with_usage(_message(ask, mark), "usage", first)
-    yield Event(named_sse({"type": "message_start", "message": message}), answer.counts.reasoning)
-    empty: Json = {"text": ""} if answer.tool is None else {"input": {}}
-    block = _block(answer, mark) | empty
+    yield Event(named_sse({"type": "message_start", "message": message}), response.counts.reasoning)
+    empty: Json = {"text": ""} if response.tool is None else {"input": {}}
+    block = _block(response, mark) | empty
     yield Event(named_sse({"type": "content_block_start", "index": 0, "content_block": block}))
     yield Event(named_sse({"type": "ping"}))
-    for delta, tokens in _deltas(answer):
+    for delta, tokens in _deltas(response):
         yield Event(named_sse({"type": "content_block_delta", "index": 0, "delta": delta}), tokens)
     yield Event(named_sse({"type": "content_block_stop", "index": 0}))
-    stop = {"stop_reason": _FINISH[answer.finish], "stop_sequence": None}
+    stop = {"stop_reason": _FINISH[response.finish], "stop_sequence": None}
     last = with_usage({"type": "message_delta", "delta": stop}, "usage", reported(usage, told, stream=True))
     yield Event(named_sse(last))
     yield Event(named_sse({"type": "message_stop"}))
 
 
-def _deltas(answer: Completion) -> Iterator[tuple[Json, int]]:
-    for piece in answer.pieces:
+def _deltas(response: Completion) -> Iterator[tuple[Json, int]]:
+    for piece in response.pieces:
         yield {"type": "text_delta", "text": piece}, 1
-    if answer.tool is not None:
-        text = answer.tool.text
+    if response.tool is not None:
+        text = response.tool.text
         middle = len(text) // 2
         yield {"type": "input_json_delta", "partial_json": text[:middle]}, 0
-        yield {"type": "input_json_delta", "partial_json": text[middle:]}, answer.tool.tokens
+        yield {"type": "input_json_delta", "partial_json": text[middle:]}, response.tool.tokens
 
 
 def _usage(counts: Counts) -> Json:

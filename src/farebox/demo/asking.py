@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of one of the request's tools, as the answer."""
+    """A call of one of the request's tools, as the response."""
 
     name: str
     arguments: Json

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterable, Iterator
 
 from farebox.clock import Clock
-from farebox.demo.answering import Event, Reply
 from farebox.demo.directives import Directives
 from farebox.demo.journal import Entry, Stats
+from farebox.demo.responding import Event, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 
 GARBAGE = b'\x00\xff\xfe{"garbage": \n\ndata: [}\xf0\n\n'
@@ -17,7 +17,7 @@ _ENDLESS = ("content-length", str(10**12))
 
 
 class Delivery:
-    """One answer on its way."""
+    """One response on its way."""
 
     def __init__(
         self, exchange: Exchange, told: Directives, clock: Clock, closing: asyncio.Future[None], stats: Stats
@@ -53,7 +53,7 @@ class Delivery:
     async def _send_body(self, reply: Reply) -> bool:
         told, body = self._told, GARBAGE if self._told.garbage else reply.body
         if told.cut is None and not told.trickle:
-            self._exchange.answer(reply.status, reply.headers, body)
+            self._exchange.respond(reply.status, reply.headers, body)
             self._stats.tokens_out += reply.output_tokens
             return True
         stream = self._exchange.start(reply.status, [*reply.headers, ("content-length", str(len(body)))])
@@ -79,8 +79,8 @@ class Delivery:
         return told.cut is None
 
     def _stream_headers(self, headers: HeaderList) -> HeaderList:
-        # The server cannot reset a connection. It closes one whose answer is shorter than its content-length, which a
-        # client sees as what it is: an answer that broke off.
+        # The server cannot reset a connection. It closes one whose response is shorter than its content-length, which a
+        # client sees as what it is: a response that broke off.
         return headers if self._told.cut is None else [*headers, _ENDLESS]
 
     def _disturbed(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
@@ -106,7 +106,7 @@ class Delivery:
             sleep.cancel()
 
     async def _until_gone(self, other: asyncio.Future[None] | None) -> bool:
-        """Wait until nobody waits for the answer, or for another thing. Whether the other thing came first."""
+        """Wait until nobody waits for the response, or for another thing. Whether the other thing came first."""
         if self._gone is None:
             self._gone = asyncio.ensure_future(self._exchange.gone())
         waited = {self._gone, self._closing} if other is None else {self._gone, self._closing, other}

@@ -1,4 +1,4 @@
-"""Directives: what a caller tells the demo provider to do with its answer (`tokens=200 delay=500 cut=5`)."""
+"""Directives: what a caller tells the demo provider to do with its response (`tokens=200 delay=500 cut=5`)."""
 
 import re
 from dataclasses import dataclass, fields
@@ -13,16 +13,16 @@ class BadDirective(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """One answer's directives; the defaults are an answer as it should be."""
+    """One response's directives; the defaults are a response as it should be."""
 
     tokens: int | None = None
-    """Length of the answer, in tokens; `max_tokens` still limits it."""
+    """Length of the response, in tokens; `max_tokens` still limits it."""
     delay: int = 0
-    """Milliseconds before the first byte of the answer, its head included."""
+    """Milliseconds before the first byte of the response, its head included."""
     gap: int = 0
     """Milliseconds between two stream events."""
     cut: int | None = None
-    """Break the connection after so many stream events; an answer that is not a stream breaks in the middle."""
+    """Break the connection after so many stream events; a response that is not a stream breaks in the middle."""
     end: int | None = None
     """End the stream after so many events, properly as HTTP has it but without its terminal event."""
     status: int = 0
@@ -44,7 +44,7 @@ class Directives:
     trickle: bool = False
     """Send one byte at a time."""
     big: int = 0
-    """Stretch the words so that the answer's text is so many bytes long (its tokens stay the same)."""
+    """Stretch the words so that the response's text is so many bytes long (its tokens stay the same)."""
     nousage_stream: bool = False
     """Streams carry no usage even where it was asked for."""
 

@@ -2,23 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from farebox.demo.answering import (
-    FAILURE,
-    JSON_HEADERS,
-    SSE_HEADERS,
-    Completion,
-    Counts,
-    Dialect,
-    Endpoint,
-    Event,
-    Mark,
-    Reply,
-    complete,
-    json_reply,
-    reported,
-    sse,
-    with_usage,
-)
 from farebox.demo.asking import (
     DEFAULT_MODEL,
     Ask,
@@ -36,6 +19,23 @@ from farebox.demo.asking import (
     words_in,
 )
 from farebox.demo.directives import Directives
+from farebox.demo.responding import (
+    FAILURE,
+    JSON_HEADERS,
+    SSE_HEADERS,
+    Completion,
+    Counts,
+    Dialect,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    complete,
+    json_reply,
+    reported,
+    sse,
+    with_usage,
+)
 
 _FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "tool": "STOP"}
 _ERRORS = {
@@ -90,12 +90,12 @@ def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = complete(ask, told)
+    response = complete(ask, told)
     if not ask.stream:
-        chunk = _chunk(ask, mark, _parts(answer), _FINISH[answer.finish])
-        body = with_usage(chunk, "usageMetadata", reported(_usage(answer.counts), told))
-        return json_reply(ask, body, answer.counts.output)
-    chunks = _chunks(ask, told, answer, mark)
+        chunk = _chunk(ask, mark, _parts(response), _FINISH[response.finish])
+        body = with_usage(chunk, "usageMetadata", reported(_usage(response.counts), told))
+        return json_reply(ask, body, response.counts.output)
+    chunks = _chunks(ask, told, response, mark)
     failure = _error(503, FAILURE)
     if ask.body["array"]:
         return Reply(
@@ -116,16 +116,16 @@ def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
     yield Event(b"]")
 
 
-def _chunks(ask: Ask, told: Directives, answer: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
+def _chunks(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
     """One chunk a word; each reports the usage so far, the last one with the reason why it ends."""
-    counts = answer.counts
-    bodies = [[{"text": piece}] for piece in answer.pieces] or [_parts(answer)]
+    counts = response.counts
+    bodies = [[{"text": piece}] for piece in response.pieces] or [_parts(response)]
     delivered = (counts.output - counts.reasoning) // len(bodies)  # per chunk: a word for each choice, or the tool call
     for number, parts in enumerate(bodies, 1):
         so_far = Counts(
             counts.input, counts.cached, counts.cache_write, delivered * number + counts.reasoning, counts.reasoning
         )
-        finish = _FINISH[answer.finish] if number == len(bodies) else None
+        finish = _FINISH[response.finish] if number == len(bodies) else None
         chunk = _chunk(ask, mark, parts, finish)
         usage = reported(_usage(so_far), told, stream=True)
         yield with_usage(chunk, "usageMetadata", usage), delivered + (counts.reasoning if number == 1 else 0)
@@ -142,10 +142,10 @@ def _chunk(ask: Ask, mark: Mark, parts: list[Json], finish: str | None) -> Json:
     }
 
 
-def _parts(answer: Completion) -> list[Json]:
-    if answer.tool is None:
-        return [{"text": answer.text}]
-    return [{"functionCall": {"name": answer.tool.name, "args": answer.tool.arguments}}]
+def _parts(response: Completion) -> list[Json]:
+    if response.tool is None:
+        return [{"text": response.text}]
+    return [{"functionCall": {"name": response.tool.name, "args": response.tool.arguments}}]
 
 
 def _usage(counts: Counts) -> Json:

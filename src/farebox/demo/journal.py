@@ -11,14 +11,14 @@ _ENTRIES_KEPT = 500
 
 @dataclass(slots=True)
 class Entry:
-    """One call, and how its answer went."""
+    """One call, and how its response went."""
 
     call: Call
     body_bytes: int
     status: int = 0
-    """0 until the answer begins."""
+    """0 until the response begins."""
     finished: bool = False
-    """The answer was sent to its end."""
+    """The response was sent to its end."""
 
     def shown(self) -> Json:
         """The entry as JSON. A header that came more than once has its values joined with a comma."""

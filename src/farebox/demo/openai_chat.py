@@ -2,22 +2,6 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.answering import (
-    FAILURE,
-    SSE_HEADERS,
-    Completion,
-    Counts,
-    Dialect,
-    Endpoint,
-    Event,
-    Mark,
-    Reply,
-    complete,
-    json_reply,
-    reported,
-    sse,
-    with_usage,
-)
 from farebox.demo.asking import (
     Ask,
     Call,
@@ -33,6 +17,22 @@ from farebox.demo.asking import (
     words_in,
 )
 from farebox.demo.directives import Directives
+from farebox.demo.responding import (
+    FAILURE,
+    SSE_HEADERS,
+    Completion,
+    Counts,
+    Dialect,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    complete,
+    json_reply,
+    reported,
+    sse,
+    with_usage,
+)
 
 _FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls"}
 _ERRORS = {
@@ -78,35 +78,35 @@ def _read(call: Call) -> Ask:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = complete(ask, told)
+    response = complete(ask, told)
     base: Json = {"id": f"chatcmpl-demo-{mark.serial}", "created": mark.created, "model": ask.model}
     if ask.stream:
-        events = _events(ask, told, answer, base)
+        events = _events(ask, told, response, base)
         return Reply(
             headers=SSE_HEADERS, events=events, failure=sse(error(500, FAILURE)), input_tokens=ask.input_tokens
         )
     choice: Json = {
-        "message": _message(answer, mark.serial),
+        "message": _message(response, mark.serial),
         "logprobs": None,
-        "finish_reason": _FINISH[answer.finish],
+        "finish_reason": _FINISH[response.finish],
     }
     body = base | {
         "object": "chat.completion",
         "choices": [{"index": i, **choice} for i in range(ask.choices)],
         "system_fingerprint": "fp_demo",
     }
-    return json_reply(ask, with_usage(body, "usage", reported(_usage(answer.counts), told)), answer.counts.output)
+    return json_reply(ask, with_usage(body, "usage", reported(_usage(response.counts), told)), response.counts.output)
 
 
-def _message(answer: Completion, serial: int) -> Json:
-    if answer.tool is None:
-        return {"role": "assistant", "content": answer.text, "refusal": None}
-    function = {"name": answer.tool.name, "arguments": answer.tool.text}
+def _message(response: Completion, serial: int) -> Json:
+    if response.tool is None:
+        return {"role": "assistant", "content": response.text, "refusal": None}
+    function = {"name": response.tool.name, "arguments": response.tool.text}
     calls = [{"id": f"call_demo_{serial}", "type": "function", "function": function}]
     return {"role": "assistant", "content": None, "refusal": None, "tool_calls": calls}
 
 
-def _events(ask: Ask, told: Directives, answer: Completion, base: Json) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, response: Completion, base: Json) -> Iterator[Event]:
     options = ask.body.get("stream_options")
     asked = isinstance(options, dict) and options.get("include_usage") is True
     base = base | {"object": "chat.completion.chunk", "system_fingerprint": "fp_demo"}
@@ -117,30 +117,30 @@ def _events(ask: Ask, told: Directives, answer: Completion, base: Json) -> Itera
 
     choices = range(ask.choices)
     for index in choices:
-        opening = {"role": "assistant", "content": None if answer.tool else ""}
-        yield Event(chunk(index, opening), 0 if index else answer.counts.reasoning)
-    for delta, tokens in _deltas(answer, base["id"]):
+        opening = {"role": "assistant", "content": None if response.tool else ""}
+        yield Event(chunk(index, opening), 0 if index else response.counts.reasoning)
+    for delta, tokens in _deltas(response, base["id"]):
         for index in choices:
             yield Event(chunk(index, delta), tokens)
     for index in choices:
-        yield Event(chunk(index, {}, _FINISH[answer.finish]))
-    usage = reported(_usage(answer.counts), told, stream=True)
+        yield Event(chunk(index, {}, _FINISH[response.finish]))
+    usage = reported(_usage(response.counts), told, stream=True)
     if asked and usage is not None:
         yield Event(sse({**base, "choices": [], "usage": usage}))
     yield Event(_DONE)
 
 
-def _deltas(answer: Completion, call_id: str) -> Iterator[tuple[Json, int]]:
-    for piece in answer.pieces:
+def _deltas(response: Completion, call_id: str) -> Iterator[tuple[Json, int]]:
+    for piece in response.pieces:
         yield {"content": piece}, 1
-    if answer.tool is None:
+    if response.tool is None:
         return
-    function = {"name": answer.tool.name, "arguments": ""}
+    function = {"name": response.tool.name, "arguments": ""}
     yield {"tool_calls": [{"index": 0, "id": f"call_{call_id}", "type": "function", "function": function}]}, 0
-    text = answer.tool.text
+    text = response.tool.text
     middle = len(text) // 2
     yield {"tool_calls": [{"index": 0, "function": {"arguments": text[:middle]}}]}, 0
-    yield {"tool_calls": [{"index": 0, "function": {"arguments": text[middle:]}}]}, answer.tool.tokens
+    yield {"tool_calls": [{"index": 0, "function": {"arguments": text[middle:]}}]}, response.tool.tokens
 
 
 def _usage(counts: Counts) -> Json:

@@ -7,7 +7,6 @@ import re
 import struct
 import zlib
 
-from farebox.demo.answering import Counts, Endpoint, Mark, Reply, complete, json_reply, reported, with_usage
 from farebox.demo.asking import (
     DEFAULT_MODEL,
     Ask,
@@ -22,6 +21,7 @@ from farebox.demo.asking import (
 )
 from farebox.demo.directives import Directives
 from farebox.demo.openai_chat import DIALECT
+from farebox.demo.responding import Counts, Endpoint, Mark, Reply, complete, json_reply, reported, with_usage
 
 _DIMENSIONS = 64
 _BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bit, one channel: the size of a recording tells its length
@@ -172,19 +172,19 @@ def _form(content_type: str, body: bytes) -> dict[str, bytes]:
 
 
 def _transcription(ask: Ask, told: Directives, _mark: Mark) -> Reply:
-    answer = complete(ask, told)
+    response = complete(ask, told)
     if ask.body["format"] == "text":
         return Reply(
             headers=[("content-type", "text/plain; charset=utf-8")],
-            body=answer.text.encode() + b"\n",
+            body=response.text.encode() + b"\n",
             input_tokens=ask.input_tokens,
-            output_tokens=answer.counts.output,
+            output_tokens=response.counts.output,
         )
-    body: Json = {"text": answer.text}
+    body: Json = {"text": response.text}
     if ask.body["format"] == "verbose_json":
         body |= {"task": "transcribe", "language": "english", "duration": float(ask.body["seconds"]), "segments": []}
-    usage = reported(_audio_usage(ask, answer.counts), told)
-    return json_reply(ask, with_usage(body, "usage", usage), answer.counts.output)
+    usage = reported(_audio_usage(ask, response.counts), told)
+    return json_reply(ask, with_usage(body, "usage", usage), response.counts.output)
 
 
 def _audio_usage(ask: Ask, counts: Counts) -> Json:

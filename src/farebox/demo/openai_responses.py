@@ -2,20 +2,6 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.answering import (
-    FAILURE,
-    SSE_HEADERS,
-    Completion,
-    Counts,
-    Endpoint,
-    Event,
-    Mark,
-    Reply,
-    complete,
-    json_reply,
-    named_sse,
-    reported,
-)
 from farebox.demo.asking import (
     Ask,
     Call,
@@ -29,6 +15,20 @@ from farebox.demo.asking import (
 )
 from farebox.demo.directives import Directives
 from farebox.demo.openai_chat import DIALECT, forced_tool
+from farebox.demo.responding import (
+    FAILURE,
+    SSE_HEADERS,
+    Completion,
+    Counts,
+    Endpoint,
+    Event,
+    Mark,
+    Reply,
+    complete,
+    json_reply,
+    named_sse,
+    reported,
+)
 
 _FAILURE = named_sse({"type": "error", "code": "server_error", "message": FAILURE, "param": None, "sequence_number": 3})
 
@@ -49,68 +49,68 @@ def _read(call: Call) -> Ask:
 
 
 def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    answer = complete(ask, told)
+    response = complete(ask, told)
     if ask.stream:
-        events = _events(ask, told, answer, mark)
+        events = _events(ask, told, response, mark)
         return Reply(headers=SSE_HEADERS, events=events, failure=_FAILURE, input_tokens=ask.input_tokens)
-    usage = reported(_usage(answer.counts), told)
-    return json_reply(ask, _response(ask, mark, answer, usage), answer.counts.output)
+    usage = reported(_usage(response.counts), told)
+    return json_reply(ask, _response(ask, mark, response, usage), response.counts.output)
 
 
-def _events(ask: Ask, told: Directives, answer: Completion, mark: Mark) -> Iterator[Event]:
+def _events(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
     started = _response(ask, mark, None, None)
-    ended = _response(ask, mark, answer, reported(_usage(answer.counts), told, stream=True))
+    ended = _response(ask, mark, response, reported(_usage(response.counts), told, stream=True))
     frames = [
-        ({"type": "response.created", "response": started}, answer.counts.reasoning),
+        ({"type": "response.created", "response": started}, response.counts.reasoning),
         ({"type": "response.in_progress", "response": started}, 0),
-        *(_text_events(answer, mark) if answer.tool is None else _tool_events(answer, mark)),
+        *(_text_events(response, mark) if response.tool is None else _tool_events(response, mark)),
         ({"type": f"response.{ended['status']}", "response": ended}, 0),
     ]
     for number, (data, tokens) in enumerate(frames):
         yield Event(named_sse({**data, "sequence_number": number}), tokens)
 
 
-def _text_events(answer: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
-    item = _item(answer, mark)
+def _text_events(response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
+    item = _item(response, mark)
     place: Json = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     opening = {**item, "status": "in_progress", "content": []}
     yield {"type": "response.output_item.added", "output_index": 0, "item": opening}, 0
     yield {"type": "response.content_part.added", **place, "part": _part("")}, 0
-    for piece in answer.pieces:
+    for piece in response.pieces:
         yield {"type": "response.output_text.delta", **place, "delta": piece, "logprobs": []}, 1
-    yield {"type": "response.output_text.done", **place, "text": answer.text, "logprobs": []}, 0
-    yield {"type": "response.content_part.done", **place, "part": _part(answer.text)}, 0
+    yield {"type": "response.output_text.done", **place, "text": response.text, "logprobs": []}, 0
+    yield {"type": "response.content_part.done", **place, "part": _part(response.text)}, 0
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
 
 
-def _tool_events(answer: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
-    item = _item(answer, mark)
+def _tool_events(response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
+    item = _item(response, mark)
     place: Json = {"item_id": item["id"], "output_index": 0}
     opening = {**item, "status": "in_progress", "arguments": ""}
     text: str = item["arguments"]
     middle = len(text) // 2
     yield {"type": "response.output_item.added", "output_index": 0, "item": opening}, 0
     yield {"type": "response.function_call_arguments.delta", **place, "delta": text[:middle]}, 0
-    yield {"type": "response.function_call_arguments.delta", **place, "delta": text[middle:]}, answer.counts.output
+    yield {"type": "response.function_call_arguments.delta", **place, "delta": text[middle:]}, response.counts.output
     done = {"type": "response.function_call_arguments.done", **place, "name": item["name"], "arguments": text}
     yield done, 0
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
 
 
-def _response(ask: Ask, mark: Mark, answer: Completion | None, usage: Json | None) -> Json:
-    """The response object: as it begins (no answer yet) or as it ends."""
-    short = answer is not None and answer.finish == "length"
+def _response(ask: Ask, mark: Mark, response: Completion | None, usage: Json | None) -> Json:
+    """The response object: as it begins (no response yet) or as it ends."""
+    short = response is not None and response.finish == "length"
     return {
         "id": f"resp_demo_{mark.serial}",
         "object": "response",
         "created_at": mark.created,
-        "status": "in_progress" if answer is None else "incomplete" if short else "completed",
+        "status": "in_progress" if response is None else "incomplete" if short else "completed",
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if short else None,
         "instructions": ask.body.get("instructions"),
         "max_output_tokens": ask.max_tokens,
         "model": ask.model,
-        "output": [] if answer is None else [_item(answer, mark)],
+        "output": [] if response is None else [_item(response, mark)],
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
@@ -126,10 +126,10 @@ def _response(ask: Ask, mark: Mark, answer: Completion | None, usage: Json | Non
     }
 
 
-def _item(answer: Completion, mark: Mark) -> Json:
-    status = "incomplete" if answer.finish == "length" else "completed"
-    if answer.tool is None:
-        content = [_part(answer.text)]
+def _item(response: Completion, mark: Mark) -> Json:
+    status = "incomplete" if response.finish == "length" else "completed"
+    if response.tool is None:
+        content = [_part(response.text)]
         name = f"msg_demo_{mark.serial}"
         return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
     return {
@@ -137,8 +137,8 @@ def _item(answer: Completion, mark: Mark) -> Json:
         "type": "function_call",
         "status": status,
         "call_id": f"call_demo_{mark.serial}",
-        "name": answer.tool.name,
-        "arguments": answer.tool.text,
+        "name": response.tool.name,
+        "arguments": response.tool.text,
     }
 
 

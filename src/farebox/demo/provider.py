@@ -20,11 +20,11 @@ import uvloop
 
 from farebox.clock import Clock, SystemClock
 from farebox.demo import anthropic, google, openai_chat, openai_media, openai_responses
-from farebox.demo.answering import FAILURE, JSON_HEADERS, Dialect, Endpoint, Mark, Reply
 from farebox.demo.asking import BadRequest, Call, encode, json_object, objects
 from farebox.demo.delivery import Delivery
 from farebox.demo.directives import PLAIN, BadDirective, Directives, in_text, parse
 from farebox.demo.journal import Journal
+from farebox.demo.responding import FAILURE, JSON_HEADERS, Dialect, Endpoint, Mark, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server import RunningServer, serve
 
@@ -64,12 +64,12 @@ class DemoProvider:
         self._serials = count(1)
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def script(self, answers: Iterable[str]) -> None:
+    def script(self, responses: Iterable[str]) -> None:
         """Queue directives: each of the next requests takes one. Raises BadDirective, and then queues none."""
-        answers = list(answers)
-        for directives in answers:
+        responses = list(responses)
+        for directives in responses:
             parse(directives)
-        self._script.extend(answers)
+        self._script.extend(responses)
 
     def clear(self) -> None:
         """Forget the journal, its counts and the scripted directives."""
@@ -86,13 +86,13 @@ class DemoProvider:
         body = await exchange.body(_BODY_LIMIT)
         call = Call(exchange.method, exchange.path, exchange.query, exchange.headers, body)
         if call.path.startswith("/_demo/"):
-            status, answer = self._manage(call)
-            exchange.answer(status, JSON_HEADERS, encode(answer))
+            status, response = self._manage(call)
+            exchange.respond(status, JSON_HEADERS, encode(response))
             return
         entry = self.journal.begin(call)
         stats = self.journal.stats
         try:
-            told, reply = self._answer(call)
+            told, reply = self._respond(call)
             await Delivery(exchange, told, self._clock, self._closing, stats).run(reply, entry)
         except ClientGone:
             stats.disconnects += 1
@@ -100,7 +100,7 @@ class DemoProvider:
             self.journal.stats.open -= 1  # of the present counts, which a clearing may have replaced meanwhile
             stats.completed += entry.finished
 
-    def _answer(self, call: Call) -> tuple[Directives, Reply]:
+    def _respond(self, call: Call) -> tuple[Directives, Reply]:
         endpoint = _endpoint(call)
         if endpoint is None:
             dialect = _dialect(call)
@@ -133,8 +133,8 @@ class DemoProvider:
                 self.clear()
                 return 200, {}
             if what == "POST /_demo/script":
-                answers = objects(json_object(call.body), "answers")
-                self.script(str(answer.get("directives", "")) for answer in answers)
+                responses = objects(json_object(call.body), "answers")
+                self.script(str(response.get("directives", "")) for response in responses)
                 return 200, {"queued": len(self._script)}
         except ValueError as error:
             return 400, {"error": str(error)}
@@ -159,7 +159,7 @@ def _dialect(call: Call) -> Dialect:
 
 
 def _failure(dialect: Dialect, code: int, message: str, *, status: int | None = None) -> Reply:
-    """An error in the provider's shape; `status` where the answer's is not the error's own."""
+    """An error in the provider's shape; `status` where the response's is not the error's own."""
     headers: HeaderList = [*JSON_HEADERS, ("retry-after", "1")] if code == 429 else JSON_HEADERS
     return Reply(status=status or code, headers=headers, body=encode(dialect.error(code, message)))
 

@@ -47,7 +47,7 @@ class Application:
         if self._root:
             exchange.path = below(self._root, exchange.path)
         if exchange.path == "*":  # only OPTIONS asks for it: what the server can do
-            exchange.answer(204, [("allow", METHODS)], b"")
+            exchange.respond(204, [("allow", METHODS)], b"")
             return
         request_id = ""
         try:
@@ -55,17 +55,17 @@ class Application:
                 await self._data_plane(exchange)
                 return
             request_id = self._new_id()
-            answer = await self._control_plane(exchange, request_id)
+            response = await self._control_plane(exchange, request_id)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
             request_id = request_id or self._new_id()
             extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
-            answer = failure(_problem_of(error, exchange, request_id), *extra)
+            response = failure(_problem_of(error, exchange, request_id), *extra)
         try:
-            _send(exchange, answer, request_id)
-        except Exception:  # noqa: BLE001 - the client has gone, or the answer had begun before the error
-            log.info("not answered", request_id=request_id, status=answer.status)
+            _send(exchange, response, request_id)
+        except Exception:  # noqa: BLE001 - the client has gone, or the response had begun before the error
+            log.info("not answered", request_id=request_id, status=response.status)
 
     def _new_id(self) -> str:
         return f"{self._process}{next(self._requests):08x}-FBX"
@@ -73,12 +73,12 @@ class Application:
     async def _control_plane(self, exchange: Exchange, request_id: str) -> Response:
         route, parameters = self._router.find(exchange.method, exchange.path)
         try:
-            answer = await self._handle(route, exchange, parameters)
+            response = await self._handle(route, exchange, parameters)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
-            answer = route.on_problem(_problem_of(error, exchange, request_id))
-        return rooted(answer, self._root) if self._root else answer
+            response = route.on_problem(_problem_of(error, exchange, request_id))
+        return rooted(response, self._root) if self._root else response
 
     async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Response:
         caller = await self._admit(route, exchange, parameters)
@@ -129,9 +129,9 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
     return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")
 
 
-def _send(exchange: Exchange, answer: Response, request_id: str) -> None:
-    headers = send_headers(answer, request_id)
+def _send(exchange: Exchange, response: Response, request_id: str) -> None:
+    headers = send_headers(response, request_id)
     if exchange.method == "HEAD":
-        exchange.answer(answer.status, [*headers, ("content-length", str(len(answer.body)))], b"")
+        exchange.respond(response.status, [*headers, ("content-length", str(len(response.body)))], b"")
     else:
-        exchange.answer(answer.status, headers, answer.body)
+        exchange.respond(response.status, headers, response.body)

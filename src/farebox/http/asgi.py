@@ -72,7 +72,7 @@ class AsgiExchange:
         self._received.set()
         return bytes(body)
 
-    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self.method == "HEAD" or status in (204, 304):
             self.start(status, headers)
             return
@@ -107,7 +107,7 @@ class AsgiExchange:
 
     async def end(self) -> None:
         if self._head is None:
-            self.answer(500, [("content-type", "text/plain")], b"Internal error.")
+            self.respond(500, [("content-type", "text/plain")], b"Internal error.")
         if self._broken:
             raise RuntimeError("the answer broke off")
         await self._pass(self._body, more=False)

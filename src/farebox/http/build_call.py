@@ -67,10 +67,10 @@ _DROPPED = frozenset(
 )
 _DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
 _OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization", "openai-project")
-"""Google's switches for the whole API, such as a mask that cuts the usage out of the answer; and which organization or
-project of the operator's a call is for."""
+"""Google's switches for the whole API, such as a mask that cuts the usage out of the response; and which organization
+or project of the operator's a call is for."""
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
-"""The same in a query; also whatever begins with `$`, and forms of the answer (`alt`) that are not JSON."""
+"""The same in a query; also whatever begins with `$`, and forms of the response (`alt`) that are not JSON."""
 _QUEUED_QUERY = "queueRequest"
 """Asks Workers AI to respond later, where nobody reads what it cost."""
 _ANSWER_FORMS = ("json", "sse")
@@ -260,7 +260,7 @@ def _check_read(asked: ProxyRequest, provider: Provider, read: Read) -> None:
 
 
 def _patience(services: Services, asked: ProxyRequest) -> int | None:
-    """How long the caller waits for the answer to begin; on the operator's key not less than the operator's minimum,
+    """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
     because what a provider was asked to do it does, and bills. None where the caller does not say. Raises Problem."""
     wanted = _number(asked.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
     if wanted is None or asked.own_key:
@@ -294,7 +294,7 @@ def _url(access: ProviderAccess, path: str, asked: ProxyRequest) -> str:
 
 
 def _queued(query: str) -> bool:
-    """Whether the query has the answer put off."""
+    """Whether the query has the response put off."""
     if _QUEUED_QUERY.lower() not in query.lower():
         return False
     pairs = parse_qsl(query, keep_blank_values=True)

@@ -101,7 +101,7 @@ class StepHeaders:
 
     def __init__(self, headers: Mapping[str, str], bytes_max: int) -> None:
         """Raises Problem (INVALID_REQUEST): JSON takes what no header may be, and more and larger ones than a request
-        has; and some of these go into the answer."""
+        has; and some of these go into the response."""
         if len(headers) > STEP_HEADERS_MAX or sum(map(len, (*headers, *headers.values()))) > bytes_max:
             raise Problem(
                 INVALID_REQUEST,

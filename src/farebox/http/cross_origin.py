@@ -10,7 +10,7 @@ from collections.abc import Collection
 from farebox.http.exchange import HeaderList, RequestHeaders
 
 MAX_AGE_SECONDS = 7200
-"""How long a browser may keep the answer to its question; none keeps it longer."""
+"""How long a browser may keep the response to its question; none keeps it longer."""
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~ ,-]{1,4096}")
 
 
@@ -20,7 +20,7 @@ def allowed(origins: Collection[str], origin: str) -> bool:
 
 
 def readable(origin: str) -> HeaderList:
-    """What lets a page of the origin read an answer."""
+    """What lets a page of the origin read a response."""
     return [
         ("access-control-allow-origin", origin),
         ("access-control-expose-headers", "*"),
@@ -31,10 +31,10 @@ def readable(origin: str) -> HeaderList:
 def preflight(headers: RequestHeaders) -> HeaderList:
     """What a browser is told that asks before it calls: all methods that providers take, and the headers it names."""
     asked = headers.get("access-control-request-headers") or ""
-    answer = [
+    response = [
         ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE"),
         ("access-control-max-age", str(MAX_AGE_SECONDS)),
     ]
     if _NAMES.fullmatch(asked):
-        answer.append(("access-control-allow-headers", asked))
-    return answer
+        response.append(("access-control-allow-headers", asked))
+    return response

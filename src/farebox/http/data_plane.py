@@ -1,4 +1,4 @@
-"""The data plane: model calls, from their request to their answer."""
+"""The data plane: model calls, from their request to their response."""
 
 import asyncio
 import re
@@ -176,7 +176,7 @@ class DataPlane:
         permit = await permit_of(self._services, exchange, target)
         if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
             models = model_list(self._services, target.account_id)
-            sink.answer(200, [("content-type", "application/json")], models)
+            sink.respond(200, [("content-type", "application/json")], models)
             return None
         if exchange.headers.get("origin") is None:  # else there are headers to be added each time
             understood.permit = permit
@@ -225,8 +225,8 @@ class DataPlane:
             await serve_call(services, call, sink, watch)
 
     async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
-        """Where a page of an origin that the gateway lets in is calling, let it read the answers. Whether this was the
-        browser's question in advance, and has been answered."""
+        """Where a page of an origin that the gateway lets in is calling, let it read the responses. Whether this was
+        the browser's question in advance, and has been answered."""
         origin = exchange.headers.get("origin")
         if origin is None:
             return False
@@ -236,7 +236,7 @@ class DataPlane:
         sink.add(cross_origin.readable(origin))
         if exchange.method != "OPTIONS" or exchange.headers.get("access-control-request-method") is None:
             return False
-        sink.answer(204, cross_origin.preflight(exchange.headers), b"")
+        sink.respond(204, cross_origin.preflight(exchange.headers), b"")
         return True
 
     def _check_room(self, account_id: str) -> None:
@@ -272,7 +272,7 @@ class DataPlane:
             raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
 
     async def _universal(self, asked: ProxyRequest, sink: HttpSink, watch: Watch) -> None:
-        """Try the steps in order; the first that the provider answers without an error is the answer."""
+        """Try the steps in order; the first that the provider answers without an error is the response."""
         if asked.method != "POST":
             raise Problem(NO_ROUTE, "The universal endpoint accepts only POST.")
         steps = await take_apart(self._services, watch, asked.account_id, read_steps, asked.body)

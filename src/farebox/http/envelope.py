@@ -46,7 +46,7 @@ class ResultInfo(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every answer that is not raw."""
+    """The body of every response that is not raw."""
 
     result: Any
     success: bool = True
@@ -110,10 +110,10 @@ def _items(problem: Problem) -> list[ErrorItem]:
     return items
 
 
-def send_headers(answer: Response, request_id: str) -> HeaderList:
+def send_headers(response: Response, request_id: str) -> HeaderList:
     """The headers of a control-plane response. Unless it says otherwise, it is for the caller only."""
-    headers = [("content-type", answer.content_type), ("cf-ray", request_id), *answer.headers]
-    if not any(name == "cache-control" for name, _ in answer.headers):
+    headers = [("content-type", response.content_type), ("cf-ray", request_id), *response.headers]
+    if not any(name == "cache-control" for name, _ in response.headers):
         headers.append(("cache-control", "no-store"))
     return headers
 

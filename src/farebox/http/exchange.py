@@ -41,7 +41,7 @@ class RequestHead:
 
 
 class ResponseStream(Protocol):
-    """An answer whose head has been sent."""
+    """A response whose head has been sent."""
 
     async def send(self, chunk: bytes) -> None:
         """Waits while the client is slow to read. Raises ClientGone."""
@@ -55,7 +55,7 @@ class ResponseStream(Protocol):
 class Exchange(Protocol):
     """Response exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns.
 
-    Where the handler raises, or answers once more, after `start`, the client sees that the answer broke off.
+    Where the handler raises, or answers once more, after `start`, the client sees that the response broke off.
     """
 
     @property
@@ -87,7 +87,7 @@ class Exchange(Protocol):
 
     def hold(self, lease: Lease) -> None:
         """From now on, count what the exchange keeps in memory on this lease, and close it when the exchange is over:
-        when its answer has been taken, or its client has gone. Raises errors.Problem where the head has no room."""
+        when its response has been taken, or its client has gone. Raises errors.Problem where the head has no room."""
         ...
 
     @property
@@ -105,7 +105,7 @@ class Exchange(Protocol):
         A client that waits for a word before it sends the body is given it only where there is room."""
         ...
 
-    def answer(self, status: int, headers: HeaderList, body: bytes) -> None: ...
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None: ...
 
     def start(self, status: int, headers: HeaderList) -> ResponseStream: ...
 

@@ -66,10 +66,10 @@ def at_own_port(services: Services) -> Handler:
                 raise Problem(METHOD_NOT_ALLOWED, "Metrics are available only by GET.")
             if token:
                 _check(exchange.headers, token)
-            answer = await _page(services, exchange.headers)
+            response = await _page(services, exchange.headers)
         except Problem as problem:
-            answer = failure(problem)
-        exchange.answer(answer.status, [("content-type", answer.content_type), *answer.headers], answer.body)
+            response = failure(problem)
+        exchange.respond(response.status, [("content-type", response.content_type), *response.headers], response.body)
 
     return handle
 

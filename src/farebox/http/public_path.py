@@ -20,12 +20,12 @@ def below(root: str, path: str) -> str:
     return path
 
 
-def rooted(answer: Response, root: str) -> Response:
+def rooted(response: Response, root: str) -> Response:
     """A page, or the way to one, with its addresses below the root."""
-    if answer.content_type != HTML:
-        return answer
-    body = _move(rb' \1="' + root.encode() + b"/", answer.body)
-    return replace(answer, body=body, headers=tuple(_rooted(name, value, root) for name, value in answer.headers))
+    if response.content_type != HTML:
+        return response
+    body = _move(rb' \1="' + root.encode() + b"/", response.body)
+    return replace(response, body=body, headers=tuple(_rooted(name, value, root) for name, value in response.headers))
 
 
 def _rooted(name: str, value: str, root: str) -> tuple[str, str]:

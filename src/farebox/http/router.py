@@ -27,13 +27,13 @@ class Access(StrEnum):
     TOKEN = "token"  # noqa: S105 - the name of a kind of access
     """The bearer of an access token; the handler judges it."""
     CALLER = "caller"
-    """Anyone with valid credentials; the answer holds only what is theirs."""
+    """Anyone with valid credentials; the response holds only what is theirs."""
     ACCOUNT = "account"
     """A caller with one of the route's permissions on the account in the path."""
 
 
 class Shape(StrEnum):
-    """What the body of a route's answer looks like."""
+    """What the body of a route's response looks like."""
 
     OBJECT = "object"
     """The envelope around one result."""

@@ -19,7 +19,7 @@ _UNDELAYED: HeaderList = [
 
 
 class HttpSink:
-    """Writes an answer into the exchange, with the headers that name the call."""
+    """Writes a response into the exchange, with the headers that name the call."""
 
     def __init__(self, exchange: Exchange, request_id: str, form: Form, no_credit: str, comment_seconds: float) -> None:
         """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never."""
@@ -33,7 +33,7 @@ class HttpSink:
         self._form: Form = form
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
         self.lease: Lease | None = None
-        """Counts what is kept of the answer."""
+        """Counts what is kept of the response."""
 
     @property
     def call_known(self) -> bool:
@@ -41,7 +41,7 @@ class HttpSink:
         return self._call is not None
 
     def add(self, headers: HeaderList) -> None:
-        """Headers of every answer from now on."""
+        """Headers of every response from now on."""
         self._always = headers
 
     def of(self, call: Call) -> None:
@@ -54,12 +54,12 @@ class HttpSink:
             ("cf-aig-step", str(call.step)),
         ]
 
-    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         ours = [*self._headers, *self._always, PRIVATE]
         try:
-            self._exchange.answer(status, headers + ours, body)
-        except ValueError:  # the answer has been paid for: it goes out without the header that cannot be sent
-            self._exchange.answer(status, sendable(headers + ours), body)
+            self._exchange.respond(status, headers + ours, body)
+        except ValueError:  # the response has been paid for: it goes out without the header that cannot be sent
+            self._exchange.respond(status, sendable(headers + ours), body)
 
     def start(self, status: int, headers: HeaderList) -> ResponseStream | KeepAlive:
         whole = any(name == "content-length" for name, _ in headers)
@@ -73,7 +73,7 @@ class HttpSink:
         return self._keep_alive or stream
 
     def close(self) -> None:
-        """The answer is at its end."""
+        """The response is at its end."""
         if self._keep_alive is not None:
             self._keep_alive.close()
 
@@ -92,4 +92,4 @@ class HttpSink:
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit)
             body = error_body(problem, self._form, status, self._request_id)
-            self.answer(status, error_headers(problem, self._form), body)
+            self.respond(status, error_headers(problem, self._form), body)

@@ -61,16 +61,16 @@ class BatchLedger:
 
     def all_of(self, connection: SqliteConnection, items: Sequence[_Item]) -> list[Verdict | Exception]:
         batch = _Batch(connection)
-        answers: list[Verdict | Exception] = []
+        responses: list[Verdict | Exception] = []
         for item in items:
-            answer = batch.do(item)
-            if answer is None:
+            response = batch.do(item)
+            if response is None:
                 batch.write()
-                answer = by_itself(connection, partial(self.one_of, item=item))
+                response = by_itself(connection, partial(self.one_of, item=item))
                 batch = _Batch(connection)
-            answers.append(answer)
+            responses.append(response)
         batch.write()
-        return answers
+        return responses
 
     def one_of(self, connection: Connection, item: _Item) -> Verdict:
         self.slow += 1

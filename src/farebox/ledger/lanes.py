@@ -224,12 +224,12 @@ class _Lane:
             self._database.check()  # it may have gone while these waited: they were not sent, and need not wait for it
             ends, holds, slow = _sorted(batch)
             began = self._monotonic()
-            answer = await self._sender.send(_arguments(ends, holds)) if ends or holds else []
-            if answer and self._database.activity is not None:
-                charged = {("money", "charge"): _charged(ends, answer)}
+            response = await self._sender.send(_arguments(ends, holds)) if ends or holds else []
+            if response and self._database.activity is not None:
+                charged = {("money", "charge"): _charged(ends, response)}
                 self._database.activity.batch(len(ends) + len(holds), self._monotonic() - began, charged)
-            left = set(batch) if answer is None else {*slow, *_deliver((*ends, *holds), len(ends), answer)}
-            if answer is not None and _FENCED in answer[4 * len(ends) : 4 * len(ends) + 1]:
+            left = set(batch) if response is None else {*slow, *_deliver((*ends, *holds), len(ends), response)}
+            if response is not None and _FENCED in response[4 * len(ends) : 4 * len(ends) + 1]:
                 again = left.union(holds)  # an end that found no hold is to come after it
                 left.clear()
                 self._send_again([item for item in batch if item in again])
@@ -363,19 +363,19 @@ def _some(column: Values) -> Values | None:
     return None if column.count(None) == len(column) else column
 
 
-def _charged(ends: Sequence[_Item], answer: list[int]) -> int:
+def _charged(ends: Sequence[_Item], response: list[int]) -> int:
     """What the function has charged; it writes nothing off, which is slow."""
-    done = (item.command for place, item in enumerate(ends) if _OUTCOMES[answer[4 * place]] is Outcome.DONE)
+    done = (item.command for place, item in enumerate(ends) if _OUTCOMES[response[4 * place]] is Outcome.DONE)
     return sum(command.amount for command in done if isinstance(command, Settle))
 
 
-def _deliver(items: Sequence[_Item], ends: int, answer: list[int]) -> list[_Item]:
+def _deliver(items: Sequence[_Item], ends: int, response: list[int]) -> list[_Item]:
     """Give the function's answers to those who wait; return the items that are slow."""
     slow = []
-    tail = iter(answer[4 * len(items) :])
+    tail = iter(response[4 * len(items) :])
     limits = {ends + number: (limit, spent) for number, limit, spent in zip(tail, tail, tail, strict=True)}
     for place, item in enumerate(items):
-        code, posted, held, owed = answer[4 * place : 4 * place + 4]
+        code, posted, held, owed = response[4 * place : 4 * place + 4]
         outcome = _OUTCOMES[code]
         if outcome is None:
             slow.append(item)

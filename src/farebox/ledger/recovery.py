@@ -1,7 +1,7 @@
 """What a crash or the clock left open, and how it is closed.
 
-Two questions to the database, and two jobs that answer them with ordinary commands, so that a job may be cut short and
-run again, or run twice at once, without harm.
+Two questions to the database, and two jobs that response them with ordinary commands, so that a job may be cut short
+and run again, or run twice at once, without harm.
 """
 
 import asyncio

@@ -103,13 +103,13 @@ async def _post_to(
                 extensions={"sni_hostname": _host(url)},
             )
             try:
-                answer = await client.send(request, stream=True)
+                response = await client.send(request, stream=True)
             except httpx.ConnectError:
                 if number == len(addresses):
                     raise
                 continue
-            await answer.aclose()  # its body is not read: nobody would look at it
-            return _judged(answer.status_code)
+            await response.aclose()  # its body is not read: nobody would look at it
+            return _judged(response.status_code)
     raise AssertionError("there was at least one address")
 
 

@@ -33,7 +33,7 @@ async def receive(sock: socket.socket) -> bytes:
     return bytes(data[_SIZE.size :])
 
 
-def answer(sock: socket.socket, data: bytes) -> None:
+def send_response(sock: socket.socket, data: bytes) -> None:
     """The helper's side. Raises OSError."""
     sock.sendall(_SIZE.pack(len(data)))
     sock.sendall(data)

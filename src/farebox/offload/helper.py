@@ -17,7 +17,7 @@ import traceback
 from typing import Final
 
 from farebox.memfile import MemoryFile, joined
-from farebox.offload.frames import answer, await_work
+from farebox.offload.frames import await_work, send_response
 
 NICE: Final = 15
 SPENT_BYTES: Final = 256 * 2**20
@@ -32,10 +32,10 @@ def main() -> None:
         while True:
             head, files = await_work(sock)
             signal.setitimer(signal.ITIMER_PROF, seconds)  # without a handler, its signal ends the process
-            found = _answer(head, [MemoryFile.of(fd) for fd in files])
+            found = _respond(head, [MemoryFile.of(fd) for fd in files])
             del head, files
             signal.setitimer(signal.ITIMER_PROF, 0)
-            answer(sock, found)
+            send_response(sock, found)
             if _spent():
                 return
 
@@ -52,7 +52,7 @@ def _give_way(memory: int) -> None:
         file.write("500")
 
 
-def _answer(head: bytes, files: list[MemoryFile]) -> bytes:
+def _respond(head: bytes, files: list[MemoryFile]) -> bytes:
     """What came of the work, pickled: how it ended ("done", "raised", "failed", "memory"), the result or what was
     raised, and whether this helper is not to be used again."""
     try:

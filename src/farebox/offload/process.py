@@ -58,10 +58,10 @@ class HelperProcess:
         try:
             async with asyncio.timeout(WALL_SECONDS):
                 await send(self._socket, head, files)
-                answer = await receive(self._socket)
+                response = await receive(self._socket)
         except (EOFError, OSError) as error:
             raise HelperSilent(type(error).__name__, late=isinstance(error, TimeoutError)) from error
-        found: tuple[str, Any, bool] = pickle.loads(answer)  # noqa: S301 - from a process that we started
+        found: tuple[str, Any, bool] = pickle.loads(response)  # noqa: S301 - from a process that we started
         return found
 
     def break_off(self) -> None:

@@ -215,7 +215,7 @@ class StripeProcessor:
         return await self._finalize(invoice_id, key)
 
     async def _made_under(self, customer_id: str, key: str) -> str | None:
-        """The invoice that was made under this key although its answer was a failure, among the customer's latest."""
+        """The invoice that was made under this key although its response was a failure, among the customer's latest."""
         params = {"customer": customer_id, "limit": PAGE}
         latest = await _ask(self._v1.invoices.list_async, params)
         return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
@@ -239,7 +239,7 @@ class StripeProcessor:
             if found.state == "draft":
                 raise
             return found
-        # The answer may be a repeat of an old one: it is the state of now that counts.
+        # The response may be a repeat of an old one: it is the state of now that counts.
         return await self.fetch_invoice(invoice_id)
 
     async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
@@ -248,7 +248,7 @@ class StripeProcessor:
         try:
             await _ask(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
         except Declined as declined:
-            found = await self.fetch_invoice(invoice_id)  # the answer may be a repeat, and the owner have paid since
+            found = await self.fetch_invoice(invoice_id)  # the response may be a repeat, and the owner have paid since
             if found.payment_state in ("succeeded", "processing", "action_required"):
                 return found
             if declined.code in AUTHENTICATION_CODES and found.state == "open":
@@ -347,14 +347,14 @@ async def _ask(method: _Method, *arguments: Any, key: str | None = None, charges
     try:
         with _translated_errors():
             found = await method(*arguments, options={} if key is None else {"idempotency_key": key})
-            answer: dict[str, Any] = found.to_dict(for_json=True)
+            response: dict[str, Any] = found.to_dict(for_json=True)
     except Declined as declined:
         if charges:
             raise
         raise ProcessorRefused(declined.message, declined.code) from declined
-    if "object" not in answer:
+    if "object" not in response:
         raise ProcessorUnavailable("Stripe returned no usable response: it is not a Stripe object")
-    return answer
+    return response
 
 
 async def _pages(method: _Method, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -393,6 +393,6 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _error_of(error: stripe.StripeError) -> Mapping[str, Any]:
-    """The error object of the answer."""
+    """The error object of the response."""
     details = error.json_body.get("error") if isinstance(error.json_body, dict) else None
     return details if isinstance(details, dict) else {}

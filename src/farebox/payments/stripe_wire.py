@@ -29,12 +29,12 @@ class Wire(stripe.HTTPClient):
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Raises stripe.APIConnectionError where no answer came."""
+        """Raises stripe.APIConnectionError where no response came."""
         try:
-            answer = await self._client.request(method, url, headers=headers, content=post_data or b"")
+            response = await self._client.request(method, url, headers=headers, content=post_data or b"")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise stripe.APIConnectionError(f"no answer ({type(error).__name__})") from error  # type: ignore[no-untyped-call]
-        return answer.content, answer.status_code, answer.headers
+        return response.content, response.status_code, response.headers
 
     async def close_async(self) -> None:
         await self._client.aclose()

@@ -91,7 +91,7 @@ HIDDEN_REASONING: Mapping[str, bool] = MappingProxyType(
         "sonar-deep-research": True,
     }
 )
-"""By how names begin; whose answers bill reasoning that is not in their text. Source: the providers' model pages."""
+"""By how names begin; whose responses bill reasoning that is not in their text. Source: the providers' model pages."""
 
 UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
     {
@@ -115,7 +115,7 @@ _T = TypeVar("_T")
 
 
 def output_ceiling(price: ModelPrice) -> int:
-    """The most output tokens of one answer: the price's own figure, else the table's, else the context window."""
+    """The most output tokens of one response: the price's own figure, else the table's, else the context window."""
     if price.output_max is not None:
         return price.output_max
     listed = _listed(price.model)

@@ -32,7 +32,7 @@ from farebox.pricing.supplement import (
 )
 
 Context = Mapping[str, str]
-"""What of the request, or of the answer, selects another price: `service_tier`, `inference_geo`, `speed`…"""
+"""What of the request, or of the response, selects another price: `service_tier`, `inference_geo`, `speed`…"""
 
 STANDARD = frozenset(
     {"", "default", "standard", "standard_only", "auto", "on_demand", "global", "not_available", "unspecified"}

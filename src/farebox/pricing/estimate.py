@@ -150,7 +150,7 @@ def _call_tokens(model: str) -> int:
 
 
 def _reach(demand: Demand, inputs: _Inputs) -> int:
-    """The most input tokens that the answer can report, by which its tier is chosen."""
+    """The most input tokens that the response can report, by which its tier is chosen."""
     if not demand.fixed:
         return inputs.total
     return inputs.total + sum(math.ceil(quantity) for meter, quantity in demand.fixed.items() if meter in _ANY)

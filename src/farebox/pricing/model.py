@@ -41,11 +41,11 @@ class ModelPrice:
     rates: tuple[Rate, ...]
     context_window: int | None = None
     output_max: int | None = None
-    """Most output tokens the model produces in one answer, where known."""
+    """Most output tokens the model produces in one response, where known."""
     audio_seconds_min: int = 0
     """Audio is billed as at least this many seconds, if there is any (Groq's transcription)."""
     bounded: bool = False
-    """Whether this is no price, but the most that the call is let cost: what it does cost, the answer states."""
+    """Whether this is no price, but the most that the call is let cost: what it does cost, the response states."""
     unknown: tuple[str, ...] = field(default=(), compare=False)
     """What was asked of the price (`service_tier=turbo`) that nobody knows the price of: this is the standard one."""
     meters: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -128,21 +128,21 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     clampable: bool = False
     """Whether the output can be limited by a parameter of this format."""
     no_output: bool = False
-    """Embeddings, moderations: the answer has no generated tokens."""
+    """Embeddings, moderations: the response has no generated tokens."""
     fixed: dict[str, Quantity] = {}
     """Meters the request fixes outright, such as `input_characters` of speech or `output_image_tokens` of images: what
-    an answer without usage is charged."""
+    a response without usage is charged."""
     allowed: dict[str, Quantity] = {}
     """Meters the request merely allows, at most, such as the searches of a declared tool: held, and charged only where
-    the answer shows them."""
+    the response shows them."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size the request does not tell."""
     cuts_input: bool = False
     """Whether the provider may leave out what does not fit: then the usage tells less than what is kept there."""
     hides_reasoning: bool = False
-    """Whether the request asks for reasoning of which the answer shows a summary at most."""
+    """Whether the request asks for reasoning of which the response shows a summary at most."""
     further_models: tuple["FurtherModel", ...] = ()
-    """What the request lets the provider run and bill beside the model's own answer."""
+    """What the request lets the provider run and bill beside the model's own response."""
 
 
 class Unseen(msgspec.Struct, frozen=True, gc=False):
@@ -152,13 +152,13 @@ class Unseen(msgspec.Struct, frozen=True, gc=False):
     """What brings them: `file`, `url`, `response`, `conversation`, `prompt`, `cache`, `pdf`, `video`, `web_search`,
     `web_fetch`, `mcp`, `file_search`, `code_execution`…: the name by which it is configured, learned and reported."""
     ref: str = ""
-    """The provider's id of it, where it has one whose size may be known from an earlier answer."""
+    """The provider's id of it, where it has one whose size may be known from an earlier response."""
     uses: int | None = 1
     """How often at most the request lets it bring something in; None where it does not say."""
 
 
 class FurtherModel(msgspec.Struct, frozen=True, gc=False):
-    """A pass of a model beside the answer: a fallback, an advisor, the summing up of a long conversation."""
+    """A pass of a model beside the response: a fallback, an advisor, the summing up of a long conversation."""
 
     model: str
     """Empty for the call's own."""

@@ -15,7 +15,7 @@ from farebox.pricing.model import Cost, Markup, ModelPrice
 from farebox.usage import Quantity, Usage
 
 UsageSource: TypeAlias = Literal["provider", "counted", "estimate", "none"]
-"""Where the figures come from: the provider's answer, our count of what passed, the hold's estimate, or nowhere."""
+"""Where the figures come from: the provider's response, our count of what passed, the hold's estimate, or nowhere."""
 
 
 _NO_MARKUP = Markup()
@@ -64,7 +64,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     written_off_nanos: int = 0
     """Part of the marked-up cost that the account was not charged."""
     policy: str | None = None
-    """The rule that settled the call where the answer was cut or its usage unknown."""
+    """The rule that settled the call where the response was cut or its usage unknown."""
     unpriced_meters: tuple[str, ...] = ()
     """Meters in the usage for which the model has no price: they cost nothing."""
     notes: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ By its kind one of three rules applies; the operator may change which (`FAREBOX_
   beyond that is an overrun, which the operator accepts; where the balance is short, one use is held at least.
 - `refuse`: not on the operator's key.
 
-An id that an earlier answer gave has a known size, whatever the rule.
+An id that an earlier response gave has a known size, whatever the rule.
 """
 
 from collections.abc import Callable, Mapping
@@ -151,8 +151,8 @@ def modest(demand: Demand, rules: Rules) -> Demand | None:
 
 
 def passes_max(demand: Demand) -> int | None:
-    """How often at most the model reads its input for one answer: once, and again after each use of a tool. None where
-    the request sets no bound."""
+    """How often at most the model reads its input for one response: once, and again after each use of a tool. None
+    where the request sets no bound."""
     passes = 1
     for unseen in demand.unseen:
         if unseen.kind in _PASSES:

@@ -9,34 +9,34 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 _CODING: Final = "content-encoding"
 _NAME_LENGTH: Final = len(_CODING)
 RATIO_MAX: Final = 200
-"""How many times larger an answer may become; text that machines write seldom shrinks to less than a twentieth."""
+"""How many times larger a response may become; text that machines write seldom shrinks to less than a twentieth."""
 FREE_BYTES: Final = 16 * 2**20
-"""An answer that is decoded to no more than this may have any ratio."""
+"""A response that is decoded to no more than this may have any ratio."""
 
 
-def is_coded(answer: UpstreamResponse) -> bool:
+def is_coded(response: UpstreamResponse) -> bool:
     """Whether it says that it is encoded."""
-    for name, _ in answer.headers:  # noqa: SIM110 - a generator takes as long as all the rest
+    for name, _ in response.headers:  # noqa: SIM110 - a generator takes as long as all the rest
         if len(name) == _NAME_LENGTH and name.lower() == _CODING:
             return True
     return False
 
 
-def decoded(answer: UpstreamResponse) -> UpstreamResponse:
-    """The answer as it was before it was encoded, without the headers that no longer hold. Raises UnknownCoding."""
-    told = [value for name, value in answer.headers if name.lower() == _CODING]
+def decoded(response: UpstreamResponse) -> UpstreamResponse:
+    """The response as it was before it was encoded, without the headers that no longer hold. Raises UnknownCoding."""
+    told = [value for name, value in response.headers if name.lower() == _CODING]
     names = codings(", ".join(told))
-    return _Decoded(answer, Decoder(names)) if names else answer
+    return _Decoded(response, Decoder(names)) if names else response
 
 
 class _Decoded:
     """See providers.upstream.UpstreamResponse."""
 
-    def __init__(self, answer: UpstreamResponse, decoder: Decoder) -> None:
+    def __init__(self, response: UpstreamResponse, decoder: Decoder) -> None:
         dropped = ("content-encoding", "content-length")
-        self.status = answer.status
-        self.headers = [(name, value) for name, value in answer.headers if name.lower() not in dropped]
-        self._answer = answer
+        self.status = response.status
+        self.headers = [(name, value) for name, value in response.headers if name.lower() not in dropped]
+        self._response = response
         self._decoder = decoder
         self._pieces: Iterator[bytes] = iter(())
         self._taken = 0
@@ -61,10 +61,10 @@ class _Decoded:
                 return None
 
     async def close(self) -> None:
-        await self._answer.close()
+        await self._response.close()
 
     async def _more(self) -> bool:
-        data = await self._answer.chunk()
+        data = await self._response.chunk()
         if data is not None:
             self._taken += len(data)
             self._pieces = self._decoder.feed(data, max(FREE_BYTES, RATIO_MAX * self._taken))

@@ -128,13 +128,13 @@ def _probe(family: frozenset[bytes]) -> bytes:
 
 
 class Scrubbed:
-    """An answer without the key (providers.upstream.UpstreamResponse). A chunk that ends as the key begins is kept back
-    so far until the next one tells; events end with their line, so that none is."""
+    """A response without the key (providers.upstream.UpstreamResponse). A chunk that ends as the key begins is kept
+    back so far until the next one tells; events end with their line, so that none is."""
 
-    def __init__(self, answer: UpstreamResponse, scrubber: Scrubber) -> None:
-        self.status = answer.status
-        self.headers = cleaned_headers(answer.headers, scrubber)
-        self._answer = answer
+    def __init__(self, response: UpstreamResponse, scrubber: Scrubber) -> None:
+        self.status = response.status
+        self.headers = cleaned_headers(response.headers, scrubber)
+        self._response = response
         self._scrubber = scrubber
         self._kept = b""
         self._over = False
@@ -151,7 +151,7 @@ class Scrubbed:
             raise UpstreamFailed(words, sent=True, cause=cause)
         while not self._over:
             try:
-                data = await self._answer.chunk()
+                data = await self._response.chunk()
             except UpstreamFailed as failure:
                 if not self._kept:
                     raise
@@ -170,7 +170,7 @@ class Scrubbed:
         return self._rest() or None
 
     async def close(self) -> None:
-        await self._answer.close()
+        await self._response.close()
 
     def _rest(self) -> bytes:
         """What was kept back. If that is much, the response ends in the middle of the key."""

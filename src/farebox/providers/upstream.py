@@ -33,7 +33,7 @@ TIMEOUTS: Final = ("timeout_connect", "timeout_answer")
 
 
 class UpstreamFailed(Exception):
-    """The provider could not be called, or its answer broke off. `sent` tells whether it may have seen the request.
+    """The provider could not be called, or its response broke off. `sent` tells whether it may have seen the request.
 
     The message is for the operator; it names no address and no secret.
     """
@@ -76,7 +76,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 
 
 class UpstreamResponse(Protocol):
-    """An answer whose head has come."""
+    """A response whose head has come."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -101,7 +101,7 @@ class Upstream(Protocol):
     """How often a request was sent again because a kept connection had ended before the provider read it."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send, and wait for the head of the answer: for as long as the caller does; where that is cancelled,
+        """Send, and wait for the head of the response: for as long as the caller does; where that is cancelled,
         `request.sending` tells how far it had come. Raises UpstreamFailed."""
         ...
 

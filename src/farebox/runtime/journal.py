@@ -150,28 +150,28 @@ class Journal:
 
     async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
         """Raises DatabaseUnavailable: all of them are then to be sent again."""
-        answers = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, DatabaseUnavailable | asyncio.CancelledError):
-                raise answer
-        for (line, entry), answer in zip(entries, answers, strict=True):
-            if isinstance(answer, BaseException):
-                why = str(answer) if isinstance(answer, Conflict) else f"{type(answer).__name__}: {answer}"
+        responses = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
+        for response in responses:
+            if isinstance(response, DatabaseUnavailable | asyncio.CancelledError):
+                raise response
+        for (line, entry), response in zip(entries, responses, strict=True):
+            if isinstance(response, BaseException):
+                why = str(response) if isinstance(response, Conflict) else f"{type(response).__name__}: {response}"
                 await self._refuse(line, entry, why)
-            elif answer.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
+            elif response.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
                 await self._refuse(line, entry, "the database does not have its hold: is it another database?")
             else:
                 with best_effort("those who wait, and the log"):
                     self._waiters.wake(entry.call.account_id)
-                    overrun = answer.amount > entry.receipt.hold_nanos
-                    warn_if_unusual(entry.call.log_id, answer, overrun=overrun)
+                    overrun = response.amount > entry.receipt.hold_nanos
+                    warn_if_unusual(entry.call.log_id, response, overrun=overrun)
 
     async def _send(self, entry: Entry) -> Verdict:
         account_id, command = entry.call.account_id, entry.command
         verdict = Verdict(Outcome.UNKNOWN) if command is None else await self._ledger.do(command)
         if verdict.outcome is Outcome.UNKNOWN:
             await self._ledger.record(account_id, entry.record)
-            if not isinstance(command, Settle):  # there was none, or the answer to it was lost and it was not made
+            if not isinstance(command, Settle):  # there was none, or the response to it was lost and it was not made
                 return Verdict(Outcome.DONE)
         return verdict
 

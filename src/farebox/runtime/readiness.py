@@ -14,7 +14,7 @@ from farebox.storage.journal_files import JournalUnwritable
 from farebox.storage.sql import DatabaseSlow, DatabaseUnavailable
 
 FRESH_SECONDS = 1.0
-"""How old an answer may be; `ok` is checked again if a read or write has failed since."""
+"""How old a response may be; `ok` is checked again if a read or write has failed since."""
 WAIT_SECONDS = 2.0
 """Longest wait for one."""
 

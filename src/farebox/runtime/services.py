@@ -54,7 +54,7 @@ class Services:
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that continue when their caller has gone."""
     learned: Learned = field(default_factory=Learned)
-    """Sizes of input that requests do not show, from the answers that passed."""
+    """Sizes of input that requests do not show, from the responses that passed."""
     unseen_rules: Rules = field(default_factory=Rules)
     """What is held for such input, by kind."""
     journal: Journal | None = None
@@ -66,7 +66,7 @@ class Services:
     refusals: Mapping[str, Refused] = field(default_factory=dict)
     """What the operator does not pay for, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)
-    """Counts the bytes of bodies and answers that are kept in memory, by account."""
+    """Counts the bytes of bodies and responses that are kept in memory, by account."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
     """Counts the calls in flight of each account."""
     logged: LoggedBytes = field(default_factory=LoggedBytes)

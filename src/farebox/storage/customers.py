@@ -94,7 +94,7 @@ def was_default(connection: Connection, account_id: str, card_id: str) -> bool:
 def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card], *, asked_at: int) -> bool:
     """Store the cards as the processor told them when it was asked at `asked_at`.
 
-    An answer to an earlier question than the stored one changes nothing, and False is returned.
+    A response to an earlier question than the stored one changes nothing, and False is returned.
     """
     connection.execute(
         "UPDATE customers SET cards_at = ? WHERE account_id = ? AND cards_at <= ?", (asked_at, account_id, asked_at)

@@ -52,35 +52,35 @@ class Api:
         self.keys = Keys(world)
         self._world = world
 
-    def answer(self, request: Request, *, fail: bool = False, save_failure: bool = True) -> ApiResponse:
-        """Carry a request out, or give the answer that its idempotency key has.
+    def respond(self, request: Request, *, fail: bool = False, save_failure: bool = True) -> ApiResponse:
+        """Carry a request out, or give the response that its idempotency key has.
 
         `fail`: say 500 although it is done; the key keeps that, or the true answer where the failure is not to be kept.
         """
         try:
             self._authenticate(request)
             mark = fingerprint(request.method, request.path, request.body, request.query)
-            known = self.keys.first_answer(request.key, mark) if request.key is not None else None
+            known = self.keys.first_response(request.key, mark) if request.key is not None else None
             if known is not None:
                 return self._replay(request, known)
         except StripeError as error:
             return self.told(request, error)
-        answer, saved = self._execute(request)
+        response, saved = self._execute(request)
         failure = self.told(request, server_error())
-        kept = failure if fail and save_failure else answer
+        kept = failure if fail and save_failure else response
         if saved and request.key is not None:
             self.keys.save(request.key, mark, kept.status, kept.body, request.request_id)
-        return failure if fail else answer
+        return failure if fail else response
 
     def failure(self, request: Request, *, save: bool) -> ApiResponse:
         """500 without having done anything."""
-        answer = self.told(request, server_error())
+        response = self.told(request, server_error())
         if save and request.key is not None:
             mark = fingerprint(request.method, request.path, request.body, request.query)
             known = self._world.store.find("_idempotency", request.key)
             if known is None:
-                self.keys.save(request.key, mark, answer.status, answer.body, request.request_id)
-        return answer
+                self.keys.save(request.key, mark, response.status, response.body, request.request_id)
+        return response
 
     def told(self, request: Request, error: StripeError) -> ApiResponse:
         """An error as the API tells it."""

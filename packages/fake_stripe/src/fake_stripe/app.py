@@ -52,28 +52,28 @@ class FakeStripe:
         """Serve one request: the ASGI application."""
         exchange = Exchange(scope, receive, send)
         try:
-            answer = await self._answer(exchange, await exchange.body(_BODY_LIMIT))
+            response = await self._respond(exchange, await exchange.body(_BODY_LIMIT))
         except BodyTooLarge:
-            answer = _plain(413, b"The request body is too large.")
+            response = _plain(413, b"The request body is too large.")
         except ClientGone:
             return
         self.world.store.flush()
-        if answer is None:
+        if response is None:
             await exchange.break_off()
         else:
-            await exchange.answer(answer.status, answer.headers, answer.body)
+            await exchange.respond(response.status, response.headers, response.body)
 
-    async def _answer(self, exchange: Exchange, body: bytes) -> ApiResponse | None:
+    async def _respond(self, exchange: Exchange, body: bytes) -> ApiResponse | None:
         request_id = self.world.new_id("req", 14)
         request = Request(exchange.method, exchange.path, exchange.query, exchange.headers, body, request_id)
         jobs.run_due(self.world)
         if request.path.startswith(("/_fake/", "/_config/")):
             if "origin" in exchange.headers:  # a web page that somebody visits, not a tool
                 return _plain(403, b"Web pages may not steer the fake Stripe.")
-            return await self.control.answer(request)
+            return await self.control.respond(request)
         if request.path.startswith("/v1/"):
             return await self._serve(exchange, request)
-        return self.pages.answer(request)
+        return self.pages.respond(request)
 
     async def _serve(self, exchange: Exchange, request: Request) -> ApiResponse | None:
         """A call of the API, with the trouble that was queued for it. None where it is not to be answered."""
@@ -91,16 +91,16 @@ class FakeStripe:
         self.requests.append(entry)
         try:
             with self.api.keys.using(request.key):
-                answer = await self._carry_out(exchange, request, fault)
+                response = await self._carry_out(exchange, request, fault)
         except StripeError as error:
-            answer = self.api.told(request, error)
-        if answer is not None:
-            entry.update(status=answer.status, replayed=answer.replayed)
-        return answer
+            response = self.api.told(request, error)
+        if response is not None:
+            entry.update(status=response.status, replayed=response.replayed)
+        return response
 
     async def _carry_out(self, exchange: Exchange, request: Request, fault: Fault | None) -> ApiResponse | None:
         if fault is None:
-            return self.api.answer(request)
+            return self.api.respond(request)
         if fault.milliseconds:
             await self._unless_closing(self.world.clock.real.sleep(fault.milliseconds / 1000))
         match fault.kind:
@@ -109,21 +109,21 @@ class FakeStripe:
             case "error_500_before":
                 return self.api.failure(request, save=fault.saved)
             case "error_500_after_commit":
-                return self.api.answer(request, fail=True, save_failure=fault.saved)
+                return self.api.respond(request, fail=True, save_failure=fault.saved)
             case "timeout_before":
                 await self._unless_closing(exchange.gone())
                 return None
             case "timeout_after_commit":
-                self.api.answer(request)
+                self.api.respond(request)
                 self.world.store.flush()
                 await self._unless_closing(exchange.gone())
                 return None
             case "reset_before":
                 return None
             case "reset_after_commit":
-                self.api.answer(request)
+                self.api.respond(request)
                 return None
-        return self.api.answer(request)
+        return self.api.respond(request)
 
     async def _unless_closing(self, other: Awaitable[None]) -> None:
         task = asyncio.ensure_future(other)

@@ -46,7 +46,7 @@ class Control:
             ("DELETE", "state"): self._reset,
         }
 
-    async def answer(self, request: Request) -> ApiResponse:
+    async def respond(self, request: Request) -> ApiResponse:
         """Serve one of the tester's requests."""
         try:
             values = msgspec.json.decode(request.body) if request.body else {}

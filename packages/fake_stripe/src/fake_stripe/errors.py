@@ -8,7 +8,7 @@ _DOCS = "https://docs.stripe.com/error-codes#"
 
 
 class StripeError(Exception):
-    """An answer that is not 2xx. `saved` where its idempotency key keeps it: the call had begun to be carried out."""
+    """A response that is not 2xx. `saved` where its idempotency key keeps it: the call had begun to be carried out."""
 
     def __init__(self, status: int, kind: str, message: str, *, saved: bool = False, **fields: Any) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""One HTTP exchange over ASGI: a request's head and body in; status, headers and body out, or an answer cut short."""
+"""One HTTP exchange over ASGI: a request's head and body in; status, headers and body out, or a response cut short."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
@@ -54,14 +54,14 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+    async def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         """Nothing happens where the client has gone."""
         await self._start(status, [*headers, ("content-length", str(len(body)))])
         await self._send({"type": "http.response.body", "body": body})
 
     async def break_off(self) -> None:
-        """Begin an answer that ends in its first byte: ASGI cannot reset a connection, but the server closes one whose
-        answer is shorter than its content-length."""
+        """Begin a response that ends in its first byte: ASGI cannot reset a connection, but the server closes one whose
+        response is shorter than its content-length."""
         await self._start(200, [("content-type", "application/json"), _ENDLESS])
         await self._send({"type": "http.response.body", "body": b"{", "more_body": True})
 

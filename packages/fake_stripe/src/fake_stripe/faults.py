@@ -1,4 +1,4 @@
-"""Faults that the tester queues: lost, broken and failed answers, before or after the work is done."""
+"""Faults that the tester queues: lost, broken and failed responses, before or after the work is done."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Idempotency keys: the first answer to a key is every later one, for 24 hours."""
+"""Idempotency keys: the first response to a key is every later one, for 24 hours."""
 
 import hashlib
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Keys:
         finally:
             self._busy.discard(key)
 
-    def first_answer(self, key: str, fingerprint: str) -> Json | None:
+    def first_response(self, key: str, fingerprint: str) -> Json | None:
         """What was answered to this key. Raises StripeError where it was used for something else."""
         self._forget_old()
         known = self._world.store.find("_idempotency", key)
@@ -57,7 +57,7 @@ class Keys:
         return known
 
     def save(self, key: str, fingerprint: str, status: int, body: bytes, request_id: str) -> None:
-        """Keep the first answer."""
+        """Keep the first response."""
         record = {"object": "_idempotency", "id": key, "created": self._world.now(), "fingerprint": fingerprint}
         self._world.store.add(record | {"status": status, "body": body.decode(), "request_id": request_id})
 

@@ -25,7 +25,7 @@ class Pages:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def answer(self, request: Request) -> ApiResponse:
+    def respond(self, request: Request) -> ApiResponse:
         """Serve one request of a browser."""
         parts = request.path.strip("/").split("/")
         acts: dict[str, Callable[[Request, list[str]], ApiResponse | None]] = {

@@ -188,7 +188,7 @@ def _shuffled(batch: list[tuple[str, str]], seed: int | None) -> list[tuple[str,
 
 
 async def post(url: str, body: bytes, signature: str) -> int:
-    """POST an event. The status of the answer, 0 where none came."""
+    """POST an event. The status of the response, 0 where none came."""
     try:
         return await asyncio.wait_for(_post(url, body, signature), _TIMEOUT_SECONDS)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):

@@ -67,19 +67,19 @@ class CheckoutState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_cards(request: Request, _: None) -> Response:
-    return _answer(await cards.cards(request.services, request.account_id))
+    return _respond(await cards.cards(request.services, request.account_id))
 
 
 async def make_default(request: Request, _: None) -> Response:
     """Charges go to this card from now on."""
-    return _answer(await cards.set_default(request.services, request.account_id, request.path["card_id"]))
+    return _respond(await cards.set_default(request.services, request.account_id, request.path["card_id"]))
 
 
 async def remove(request: Request, _: None) -> Response:
-    return _answer(await cards.remove(request.services, request.account_id, request.path["card_id"]))
+    return _respond(await cards.remove(request.services, request.account_id, request.path["card_id"]))
 
 
-def _answer(found: list[Card]) -> Response:
+def _respond(found: list[Card]) -> Response:
     shown = [
         SavedCard(
             id=card.card_id,

@@ -65,7 +65,7 @@ class BillingLink(msgspec.Struct, frozen=True):
 
 
 async def get_profile(request: Request, _: None) -> Response:
-    return _answer(await cards.profile(request.services, request.account_id))
+    return _respond(await cards.profile(request.services, request.account_id))
 
 
 async def set_profile(request: Request, body: ProfileSet) -> Response:
@@ -80,10 +80,10 @@ async def set_profile(request: Request, body: ProfileSet) -> Response:
         tax_id=body.tax_id,
         low_balance_cents=body.low_balance_cents,
     )
-    return _answer(await cards.set_profile(request.services, request.account_id, changed))
+    return _respond(await cards.set_profile(request.services, request.account_id, changed))
 
 
-def _answer(profile: Profile) -> Response:
+def _respond(profile: Profile) -> Response:
     return ok(
         BillingProfile(
             name=profile.name,

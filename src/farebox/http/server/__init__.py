@@ -34,7 +34,7 @@ class RunningServer:
 
     async def close(self) -> None:
         """Take no further connections, finish what is in flight, close the rest; after CLOSE_SECONDS break it off: a
-        client that does not read its answer must not keep the program alive."""
+        client that does not read its response must not keep the program alive."""
         state = self._state
         state.closing = True
         self._listener.close()

@@ -51,7 +51,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = state
         self.deadline = math.inf
         self.stalled = False
-        """The client does not read its answer."""
+        """The client does not read its response."""
         self.task: asyncio.Task[None] | None = None
         """The handler's."""
         self.peer = ""
@@ -182,7 +182,7 @@ class ClientConnection(asyncio.Protocol):
             if exchange.complete and not reader.waiting:
                 self._read_on()
         elif reader.refusal is not None:
-            self._answer(*reader.refusal)
+            self._respond(*reader.refusal)
         elif state.closing or reader.reading_closed:
             self._leave(linger=False)
         else:
@@ -227,11 +227,11 @@ class ClientConnection(asyncio.Protocol):
         if not exchange.answered:
             refusal = self._reader.refusal
             if exchange.lost and refusal is not None:  # its body could not be read
-                self._answer(*refusal)
+                self._respond(*refusal)
             elif exchange.broken:
                 self._reset()
             else:
-                self._answer(500, "Internal error.")
+                self._respond(500, "Internal error.")
         elif failed or not exchange.end():
             self._break(exchange)
         elif not exchange.keep_alive:
@@ -240,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
 
     def _break(self, exchange: Http1Exchange) -> None:
-        """Let the client see that the answer broke off."""
+        """Let the client see that the response broke off."""
         if exchange.endless:
             self._reset()
         else:
@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
             self._leave(linger=False)
 
     def _count_untaken(self, lease: Lease | None) -> None:
-        """The exchange is over: of what it kept, only that part of its answer is left which the client has not taken.
+        """The exchange is over: of what it kept, only that part of its response is left which the client has not taken.
         Where there is no room for that, it is given up; it has had its time."""
         unsent = self._transport.get_write_buffer_size()
         if unsent <= WRITE_HIGH or self._lost:
@@ -270,11 +270,11 @@ class ClientConnection(asyncio.Protocol):
                 self._paused = True
                 self._transport.pause_reading()
         elif current is None and not self.stalled:
-            self._answer(503, "The server has no memory left for requests: try again in a moment.")
-        else:  # further requests of a client that waits for an answer, or does not read it
+            self._respond(503, "The server has no memory left for requests: try again in a moment.")
+        else:  # further requests of a client that waits for a response, or does not read it
             self._reset()
 
-    def _answer(self, status: int, message: str) -> None:
+    def _respond(self, status: int, message: str) -> None:
         """The server's own word, and its last on this connection."""
         self.write(refused(status, message, self.state.dates))
         self._leave(linger=True)
@@ -375,7 +375,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._current is not None:
             self._expect_body(self._current, now)
         elif self._reader.unread:
-            self._answer(408, "The request headers did not arrive in time.")
+            self._respond(408, "The request headers did not arrive in time.")
         else:
             self._leave(linger=False)
 

@@ -1,4 +1,4 @@
-"""One request and its answer, on a connection of ours. See http.exchange for what a handler may expect."""
+"""One request and its response, on a connection of ours. See http.exchange for what a handler may expect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ class Http1Exchange:
     lost = False
     """The client has gone, or what it sends cannot be read any further."""
     broken = False
-    """The answer cannot be finished."""
+    """The response cannot be finished."""
     head_bytes = 0
     lease: Lease | None = None
     """Counts what is kept of the exchange; see `hold`."""
@@ -129,7 +129,7 @@ class Http1Exchange:
         if self._problem is not None and not self.lost:
             raise self._problem
 
-    def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self._framing:
             self.broken = True
             raise RuntimeError("the exchange has an answer already")
@@ -209,7 +209,7 @@ class Http1Exchange:
 
     @property
     def endless(self) -> bool:
-        """Only the end of the connection shows the end of the answer."""
+        """Only the end of the connection shows the end of the response."""
         return self._framing == "until_close"
 
     def add(self, data: bytes) -> None:
@@ -275,7 +275,7 @@ class Http1Exchange:
             watcher()
 
     def end(self) -> bool:
-        """The handler has returned: finish the answer. Whether it is whole."""
+        """The handler has returned: finish the response. Whether it is whole."""
         if self.broken or (self._framing == "length" and self._left):
             return False
         if self._framing == "chunked":
@@ -297,7 +297,7 @@ class Http1Exchange:
             self._waiter.set_result(None)
 
     def _compose(self, status: int, lines: str, size: str, *, dated: bool) -> bytes:
-        """The head. A body that has not arrived is not waited for: the connection ends with the answer."""
+        """The head. A body that has not arrived is not waited for: the connection ends with the response."""
         state = self._connection.state
         if not self.keep_alive or not self.complete or state.closing:
             self.keep_alive = False

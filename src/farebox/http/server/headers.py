@@ -1,4 +1,4 @@
-"""Heads: what a request line asks for, and the head of an answer. Text only; nothing here touches a connection."""
+"""Heads: what a request line asks for, and the head of a response. Text only; nothing here touches a connection."""
 
 import contextlib
 import json
@@ -117,7 +117,7 @@ def sendable(headers: HeaderList) -> HeaderList:
 
 
 def status_line(status: int) -> str:
-    """Raises ValueError where it is no status of a final answer."""
+    """Raises ValueError where it is no status of a final response."""
     if not 200 <= status <= 999:
         raise ValueError(f"{status} is not a response status")
     return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"

@@ -19,7 +19,8 @@ PAUSE_ABOVE = 256 * 2**10
 """Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
 Until it is read again, its going away is not noticed either."""
 PROGRESS_BYTES = 16 * 2**10
-"""What a client must take of a waiting answer in `Limits.write_seconds`, or send of a body in `Limits.body_seconds`."""
+"""What a client must take of a waiting response in `Limits.write_seconds`, or send of a body in
+`Limits.body_seconds`."""
 REST_BYTES = 64 * 2**10
 """What a client may send at once before others have their turn: the event loop keeps reading a connection as long as it
 has data. Of those that have sent this much, one is read in each round of the loop."""
@@ -46,7 +47,7 @@ class Limits:
     idle_seconds: float = 75.0
     """Between two requests."""
     write_seconds: float = 30.0
-    """In which a client that lets an answer wait takes some of it."""
+    """In which a client that lets a response wait takes some of it."""
     body_seconds: float = 20.0
     """In which a client whose body is waited for sends some of it."""
     linger_seconds: float = 10.0

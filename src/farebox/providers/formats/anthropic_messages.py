@@ -11,7 +11,7 @@ from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.iterations import ADVICE_MAX, further_models, sums_up, unnamed_fallback
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -91,8 +91,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_EVENT: Final = Answers[_Event](_Event)
-_MESSAGE: Final = Answers[_Message](_Message)
+_EVENT: Final = ResponseDecoder[_Event](_Event)
+_MESSAGE: Final = ResponseDecoder[_Message](_Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class AnthropicMessages(bodies.JsonBody):
         return bodies.changed(body, max_tokens=tokens)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return (
             EventReader(_take_event, READING, Seen(has_terminal=True)) if streaming else BodyReader(_take_body, READING)
         )

@@ -1,4 +1,4 @@
-"""What every wire format offers: read a request, adjust the few fields billing needs, read the usage of an answer."""
+"""What every wire format offers: read a request, adjust the few fields billing needs, read the usage of a response."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -30,14 +30,14 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """What selects another price of the model: `service_tier`, `speed`, as asked for."""
     unmetered: str | None = None
     """Why this request cannot be metered although its path can; None where it can."""
-    answer_form: str = ""
-    """The form in which the request asks for an answer that does not show its form itself."""
+    response_form: str = ""
+    """The form in which the request asks for a response that does not show its form itself."""
     tools: tuple[str, ...] = ()
     """The tools that it declares, by their kind and by their own name, each once."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):
-    """Usage that the answer bills beside its own, such as a pass of another model."""
+    """Usage that the response bills beside its own, such as a pass of another model."""
 
     model: str
     """The model whose prices it has; empty for the call's own."""
@@ -45,13 +45,13 @@ class FurtherUsage(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What an answer showed while it passed."""
+    """What a response showed while it passed."""
 
     usage: Mapping[str, Quantity] | None = None
     """The provider's own figures, sanity-checked and without zeros; None where none came or they cannot be right. Where
     `complete` is False they are what had been reported by then: at least so much was used."""
     model: str | None = None
-    """The model that the answer names."""
+    """The model that the response names."""
     delivered_bytes: int = 0
     """UTF-8 bytes of generated text (reasoning and tool arguments included) that passed: bounds the tokens of a cut
     stream."""
@@ -60,9 +60,9 @@ class Observed(msgspec.Struct, frozen=True):
     problem: str | None = None
     """Why the figures are not trusted, or that none arrived; None if all is well."""
     complete: bool = False
-    """Whether the answer reached its own end (terminal event, whole JSON document)."""
+    """Whether the response reached its own end (terminal event, whole JSON document)."""
     failed: bool = False
-    """Whether the answer is the provider's report of a failure, inside a 200 stream or body."""
+    """Whether the response is the provider's report of a failure, inside a 200 stream or body."""
     text: str = ""
     """The generated text that passed, as far as it is kept for counting; empty where usage made counting needless."""
     finish_seen: bool = False
@@ -70,13 +70,13 @@ class Observed(msgspec.Struct, frozen=True):
     sound_seconds: Decimal = Decimal(0)
     """How long the sound plays that passed, as its own bytes tell; zero where usage made counting needless."""
     heard_seconds: Decimal = Decimal(0)
-    """How long the request's audio plays at least, as the answer's timestamps tell."""
+    """How long the request's audio plays at least, as the response's timestamps tell."""
     pictured: int = 0
     """Tokens of a picture that passed in part only."""
     further: tuple[FurtherUsage, ...] = ()
     """Billed beside `usage`."""
     billed_model: str = ""
-    """The model whose prices `usage` has, where the provider let another one answer; empty for the call's own."""
+    """The model whose prices `usage` has, where the provider let another one response; empty for the call's own."""
     stated_usd: Decimal | None = None
     """What the provider itself says that the call costs, where its documentation calls that the price."""
     notes: tuple[str, ...] = ()
@@ -86,22 +86,23 @@ class Observed(msgspec.Struct, frozen=True):
     disbelieved: bool = False
     """Whether the figures that came cannot be; `problem` says why."""
     reference: str = ""
-    """The id under which a later request may refer to this answer (`resp_…`)."""
+    """The id under which a later request may refer to this response (`resp_…`)."""
     empty: bool = False
     """Whether nothing came at all: no event, and no byte but white space and comments."""
 
 
 class ResponseReader(Protocol):
-    """Reads one answer while it passes. One per call; not reused."""
+    """Reads one response while it passes. One per call; not reused."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the answer and return the bytes to pass on now: the same, less what the client did not
+        """Take the next bytes of the response and return the bytes to pass on now: the same, less what the client did
+        not
         ask for (the usage event that Farebox added), and less what is kept back: an unfinished line, the last event."""
         ...
 
     @property
     def events(self) -> bool:
-        """Whether the answer is a stream of events."""
+        """Whether the response is a stream of events."""
         ...
 
     @property
@@ -133,7 +134,7 @@ class ResponseReader(Protocol):
         ...
 
     def forgo(self) -> None:
-        """Keep nothing of it: there is no memory for it. It is then an answer that was too large to read."""
+        """Keep nothing of it: there is no memory for it. It is then a response that was too large to read."""
         ...
 
     def release(self) -> bytes:
@@ -141,7 +142,7 @@ class ResponseReader(Protocol):
         ...
 
     def close(self) -> tuple[bytes, Observed]:
-        """End of the answer, by its own end or cut off: the bytes still kept back, and what was seen."""
+        """End of the response, by its own end or cut off: the bytes still kept back, and what was seen."""
         ...
 
 
@@ -171,6 +172,6 @@ class WireFormat(Protocol):
         ...
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer. `streaming` as the answer's content type says, not as the request asked;
+        """A reader for the response. `streaming` as the response's content type says, not as the request asked;
         `hide_usage`: drop the usage event that `ask_usage` caused."""
         ...

@@ -11,7 +11,7 @@ from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -82,7 +82,7 @@ class _Event(msgspec.Struct):
     message: Any = None
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     message: _Message | str | None = None
     usage: Any = None
     meta: Any = None
@@ -105,8 +105,8 @@ class _RerankHead(msgspec.Struct):
 _CHAT_HEAD: Final = msgspec.json.Decoder(_ChatHead)
 _EMBED_HEAD: Final = msgspec.json.Decoder(_EmbedHead)
 _RERANK_HEAD: Final = msgspec.json.Decoder(_RerankHead)
-_EVENT: Final = Answers[_Event](_Event)
-_ANSWER: Final = Answers[_Answer](_Answer)
+_EVENT: Final = ResponseDecoder[_Event](_Event)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class CohereChat(bodies.JsonBody):
         return bodies.changed(body, max_tokens=tokens)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return EventReader(_take_event, CHAT) if streaming else BodyReader(_take_chat, CHAT)
 
 
@@ -165,7 +165,7 @@ class CohereEmbed(bodies.JsonBody):
         return ParsedRequest(head.model, stream=False, demand=demand)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return BodyReader(_take_embed, EMBED)
 
 
@@ -184,7 +184,7 @@ class CohereRerank(bodies.JsonBody):
         return ParsedRequest(head.model, stream=False, demand=demand)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return BodyReader(_take_meta, RERANK)
 
 
@@ -202,19 +202,19 @@ def _take_event(seen: Seen, data: bytes) -> bool:
 
 
 def _take_chat(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    seen.update(answer.usage)
-    if isinstance(answer.message, _Message):
-        _say(seen, answer.message)
+    response = _RESPONSE.decode(body)
+    seen.update(response.usage)
+    if isinstance(response.message, _Message):
+        _say(seen, response.message)
     seen.complete = True
-    seen.failed = bool(answer.message and isinstance(answer.message, str)) or answer.finish_reason == "ERROR"
+    seen.failed = bool(response.message and isinstance(response.message, str)) or response.finish_reason == "ERROR"
 
 
 def _take_meta(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    seen.update(answer.meta)
+    response = _RESPONSE.decode(body)
+    seen.update(response.meta)
     seen.complete = True
-    seen.failed = bool(answer.message)
+    seen.failed = bool(response.message)
 
 
 def _take_embed(seen: Seen, body: bytes) -> None:

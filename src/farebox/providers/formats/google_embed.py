@@ -10,7 +10,7 @@ from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.google_generate import MODEL_PATH, READING
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -24,13 +24,13 @@ class _Head(msgspec.Struct):
     requests: list[_Request] | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     usageMetadata: Any = None
     error: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class GoogleEmbed(bodies.JsonBody):
         return body
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return BodyReader(_take_body, READING)
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    seen.update(answer.usageMetadata)
+    response = _RESPONSE.decode(body)
+    seen.update(response.usageMetadata)
     seen.complete = True
-    seen.failed = bool(answer.error)
+    seen.failed = bool(response.error)

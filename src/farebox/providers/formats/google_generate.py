@@ -13,7 +13,7 @@ from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers, whole
+from farebox.providers.formats.lenient import ResponseDecoder, whole
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -100,7 +100,7 @@ class _Feedback(msgspec.Struct):
     blockReason: Any = None
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     """A complete response, or one event of a stream."""
 
     candidates: list[_Candidate] | None = None
@@ -113,8 +113,8 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer)
-_ANSWERS: Final = Answers[list[_Answer] | _Answer](list[_Answer] | _Answer)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response)
+_RESPONSES: Final = ResponseDecoder[list[_Response] | _Response](list[_Response] | _Response)
 _BETWEEN: Final = re.compile(r"[\s,]*")
 _CUT_JSON: Final = json.JSONDecoder()
 
@@ -172,12 +172,12 @@ class GoogleGenerate(bodies.JsonBody):
         return body
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         # Grounding is charged by the prompt up to Gemini 2, by the search from Gemini 3 on.
         per_prompt = bool(_PER_PROMPT.match(parsed.model))
 
         def take_event(seen: Seen, data: bytes) -> bool:
-            _take(seen, _ANSWER.decode(data), per_prompt)
+            _take(seen, _RESPONSE.decode(data), per_prompt)
             return True
 
         def take_body(seen: Seen, body: bytes) -> None:
@@ -187,12 +187,12 @@ class GoogleGenerate(bodies.JsonBody):
         return EventReader(take_event, READING, seen) if streaming else BodyReader(take_body, READING, seen)
 
 
-def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
-    seen.update(answer.usageMetadata, answer.modelVersion)
-    usage = answer.usageMetadata if isinstance(answer.usageMetadata, dict) else {}
-    for tier in (answer.serviceTier, answer.service_tier, usage.get("serviceTier"), usage.get("service_tier")):
+def _take(seen: Seen, response: _Response, per_prompt: bool) -> None:
+    seen.update(response.usageMetadata, response.modelVersion)
+    usage = response.usageMetadata if isinstance(response.usageMetadata, dict) else {}
+    for tier in (response.serviceTier, response.service_tier, usage.get("serviceTier"), usage.get("service_tier")):
         seen.applied("service_tier", tier)
-    for candidate in answer.candidates or ():
+    for candidate in response.candidates or ():
         for part in (candidate.content and candidate.content.parts) or ():
             for said in (part.text, part.functionCall, part.executableCode):
                 if said is not None:
@@ -202,22 +202,22 @@ def _take(seen: Seen, answer: _Answer, per_prompt: bool) -> None:
             seen.counted["web_searches"] = 1 if per_prompt else max(seen.counted.get("web_searches", 0), queries)
         if candidate.finishReason:
             seen.choice_ended(candidate.index)
-    if answer.promptFeedback and answer.promptFeedback.blockReason:
+    if response.promptFeedback and response.promptFeedback.blockReason:
         seen.ended.update(range(seen.choices))  # there will be no candidates
-    seen.failed = seen.failed or bool(answer.error)
+    seen.failed = seen.failed or bool(response.error)
 
 
 def _take_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
     """A complete response, or the array form of a stream; of an array cut short, the events that are complete."""
     try:
-        answers = _ANSWERS.decode(body)
+        responses = _RESPONSES.decode(body)
     except ValueError:
         if not body.lstrip().startswith(b"["):
             raise
         _take_cut_array(seen, body.decode("utf-8", "replace"), per_prompt)
         return
-    for answer in answers if isinstance(answers, list) else [answers]:
-        _take(seen, answer, per_prompt)
+    for response in responses if isinstance(responses, list) else [responses]:
+        _take(seen, response, per_prompt)
     seen.complete = True
 
 
@@ -230,7 +230,7 @@ def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
         except ValueError:
             break
         with contextlib.suppress(ValueError):
-            _take(seen, _ANSWER.convert(whole(entry)), per_prompt)
+            _take(seen, _RESPONSE.convert(whole(entry)), per_prompt)
     seen.unreadable += 1
     seen.complete = False
     seen.say(text[at:])

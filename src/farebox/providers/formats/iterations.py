@@ -22,7 +22,7 @@ _COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_cr
 
 
 class Iterations(msgspec.Struct, frozen=True):
-    """How an answer's usage is billed."""
+    """How a response's usage is billed."""
 
     model: str = ""
     """The model whose prices the top-level figures have; empty for the call's own."""

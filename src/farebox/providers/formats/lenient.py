@@ -32,7 +32,7 @@ _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]").search
 """An escape that may be half a pair."""
 
 
-class Answers(Generic[T]):
+class ResponseDecoder(Generic[T]):
     """Decodes JSON into `kind`, a Struct all of whose fields have defaults (or a union of such and lists of them)."""
 
     __slots__ = ("_float", "_kind", "_list", "_raw", "_strict")

@@ -62,7 +62,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Reading:
-    """How the usage object of one answer format reads."""
+    """How the usage object of one response format reads."""
 
     __slots__ = ("_beside", "_passes", "_required", "_rows", "_shapes", "_stated", "rows")
 

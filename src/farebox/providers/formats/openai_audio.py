@@ -14,7 +14,7 @@ from farebox.providers.audio.length import audio_length, bare_length
 from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -60,7 +60,7 @@ class _SpeechHead(msgspec.Struct):
     response_format: str | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     """A transcript, or one event of a stream."""
 
     type: Any = None
@@ -74,13 +74,13 @@ class _Answer(msgspec.Struct):
 
 
 _SPEECH_HEAD: Final = msgspec.json.Decoder(_SpeechHead)
-_ANSWER: Final = Answers[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAISpeech(bodies.JsonBody):
-    """`audio/speech`. The answer is sound and tells nothing, unless the client asked for events (`stream_format: sse`):
-    models billed by the character are metered by the request, others by how long the sound plays."""
+    """`audio/speech`. The response is sound and tells nothing, unless the client asked for events (`stream_format:
+    sse`): models billed by the character are metered by the request, others by how long the sound plays."""
 
     name: str = "openai_speech"
 
@@ -98,12 +98,12 @@ class OpenAISpeech(bodies.JsonBody):
             allowed={"output_tokens": tokens, "output_audio_tokens": tokens},
         )
         form = head.response_format or "mp3"
-        return ParsedRequest(head.model, head.stream_format == "sse", demand, answer_form=form)
+        return ParsedRequest(head.model, head.stream_format == "sse", demand, response_form=form)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         if streaming:
-            rate = _BYTES_PER_SECOND.get(parsed.answer_form, 2 * _SAMPLE_RATE)
+            rate = _BYTES_PER_SECOND.get(parsed.response_form, 2 * _SAMPLE_RATE)
 
             def take_event(seen: Seen, data: bytes) -> bool:
                 return _take_event(seen, data, rate)
@@ -113,7 +113,7 @@ class OpenAISpeech(bodies.JsonBody):
 
         def take_sound(seen: Seen, body: bytes) -> None:
             seen.complete = True
-            bare = parsed.answer_form == "pcm"
+            bare = parsed.response_form == "pcm"
             seen.sound_seconds = (bare_length(len(body), _SAMPLE_RATE) if bare else audio_length(body)).seconds
             if not by_tokens:
                 seen.update({"input_characters": parsed.demand.fixed["input_characters"]})
@@ -169,14 +169,14 @@ class OpenAITranscript(bodies.JsonBody):
         return multipart.replaced(body, "model", model)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return (
             EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT, blank=True)
         )
 
 
 def _take_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RATE) -> bool:
-    event = _ANSWER.decode(data)
+    event = _RESPONSE.decode(data)
     if event.type == "speech.audio.delta":
         seen.hear(event.audio, bytes_per_second)
     elif event.type == "transcript.text.delta":
@@ -199,13 +199,13 @@ def _take_transcript(seen: Seen, body: bytes) -> None:
             hours, minutes, seconds, thousandths = (int(part or 0) for part in cues[-1])
             seen.heard_seconds = Decimal(f"{hours * 3600 + minutes * 60 + seconds}.{thousandths:03}")
         return
-    answer = _ANSWER.decode(body)
+    response = _RESPONSE.decode(body)
     seen.complete = True
-    seen.update(answer.usage, answer.model)
-    if seen.usage is None and answer.duration is not None:
-        seen.update({"seconds": _seconds(answer.duration)})
-    seen.say(answer.text)
-    seen.failed = bool(answer.error)
+    seen.update(response.usage, response.model)
+    if seen.usage is None and response.duration is not None:
+        seen.update({"seconds": _seconds(response.duration)})
+    seen.say(response.text)
+    seen.failed = bool(response.error)
 
 
 def _seconds(duration: object) -> Decimal | None:

@@ -16,7 +16,7 @@ from farebox.pricing.model import Demand, Unseen
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
@@ -34,8 +34,8 @@ _CACHED: Final = (
     *("prompt_tokens_details.cached_tokens", "prompt_token_details.cached_tokens", "prompt_cache_hit_tokens"),
     *("num_cached_tokens", "cached_tokens", "cached_prompt_text_tokens"),
 )
-"""One figure in the spellings of OpenAI (and most), Mistral's newer and DeepSeek's older answers, Mistral's older ones,
-Anthropic's compatible form (and Together, Moonshot), and xAI's older ones. The first that is there counts."""
+"""One figure in the spellings of OpenAI (and most), Mistral's newer and DeepSeek's older responses, Mistral's older
+ones, Anthropic's compatible form (and Together, Moonshot), and xAI's older ones. The first that is there counts."""
 _ROWS: Final[tuple[Row, ...]] = (
     ("input_tokens", "prompt_tokens"),
     ("cache_read_tokens", *_CACHED),
@@ -143,7 +143,7 @@ class _Choice(msgspec.Struct):
     index: Any = None
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     """A complete response, or one chunk of a stream."""
 
     choices: list[_Choice] | None = None
@@ -156,7 +156,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer, float_hook=stated.exact_number)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class OpenAIChat(bodies.JsonBody):
         return bodies.changed(body, stream_options={**asked, "include_usage": True})
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         take_body = _take_google_body if self.total_counts else _take_body
         take_event = _take_google_event if self.total_counts else _take_event
         if streaming:
@@ -239,7 +239,7 @@ class OpenAIChat(bodies.JsonBody):
         return self.searches and family_name(model).startswith("sonar-deep-research")
 
     def _unseen(self, head: _Head) -> tuple[Unseen, ...]:
-        """Speech of earlier answers that is referred to by its id, caches, and what searching models bring in."""
+        """Speech of earlier responses that is referred to by its id, caches, and what searching models bring in."""
         found = []
         for message in head.messages or ():
             if isinstance(message.audio, dict) and message.audio.get("id"):
@@ -291,7 +291,7 @@ def _prompts(prompt: object) -> int:
 def _take_event(seen: Seen, data: bytes) -> bool:
     """Nothing in a chunk ends the stream: usage comes first, in the middle or in every chunk of some providers, and so
     do finish reasons. `[DONE]` does, or the end of the body."""
-    chunk = _ANSWER.decode(data)
+    chunk = _RESPONSE.decode(data)
     _take(seen, chunk)
     if not chunk.usage or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
         return True
@@ -299,31 +299,31 @@ def _take_event(seen: Seen, data: bytes) -> bool:
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    _take(seen, _ANSWER.decode(body))
+    _take(seen, _RESPONSE.decode(body))
     seen.complete = True
 
 
-def _failed(answer: _Answer) -> bool:
+def _failed(response: _Response) -> bool:
     """Some providers send an empty error with every good response; others an error that is not nested in anything."""
     return (
-        bool(answer.error)
-        or answer.object == "error"
-        or (isinstance(answer.x_groq, dict) and bool(answer.x_groq.get("error")))
+        bool(response.error)
+        or response.object == "error"
+        or (isinstance(response.x_groq, dict) and bool(response.x_groq.get("error")))
     )
 
 
-def _take(seen: Seen, answer: _Answer) -> None:
-    usage = answer.usage
-    if answer.x_groq is not None or answer.error is not None or answer.object == "error":
-        seen.failed = seen.failed or _failed(answer)
-        if usage is None and isinstance(answer.x_groq, dict):
-            usage = answer.x_groq.get("usage")
+def _take(seen: Seen, response: _Response) -> None:
+    usage = response.usage
+    if response.x_groq is not None or response.error is not None or response.object == "error":
+        seen.failed = seen.failed or _failed(response)
+        if usage is None and isinstance(response.x_groq, dict):
+            usage = response.x_groq.get("usage")
     if usage is not None or seen.model is None:
-        seen.update(usage, answer.model)
-        seen.applied("service_tier", answer.service_tier)
+        seen.update(usage, response.model)
+        seen.applied("service_tier", response.service_tier)
         if isinstance(usage, dict):
             seen.applied("service_tier", usage.get("service_tier"))  # Mistral's place for it
-    for choice in answer.choices or ():
+    for choice in response.choices or ():
         said = choice.delta or choice.message
         if said is not None:
             _say(seen, said)
@@ -352,7 +352,7 @@ def _say(seen: Seen, message: _Message) -> None:
 
 
 def _hear(seen: Seen, audio: dict[str, Any]) -> None:
-    """Sound in an answer: its transcript is text; its samples, as streams have them, count by the time they play."""
+    """Sound in a response: its transcript is text; its samples, as streams have them, count by the time they play."""
     seen.say(audio.get("transcript"))
     seen.hear(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 

@@ -8,7 +8,7 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, stated
 from farebox.providers.formats.base import ParsedRequest, ResponseReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -22,14 +22,14 @@ class _Head(msgspec.Struct):
     input: list[msgspec.Raw] | str
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     usage: Any = None
     model: Any = None
     error: Any = None
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer, float_hook=stated.exact_number)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class OpenAIEmbeddings(bodies.JsonBody):
         return ParsedRequest(model, stream=False, demand=demand)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return BodyReader(_take_body, self.reading)
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    seen.update(answer.usage, answer.model)
+    response = _RESPONSE.decode(body)
+    seen.update(response.usage, response.model)
     seen.complete = True
-    seen.failed = bool(answer.error)
+    seen.failed = bool(response.error)

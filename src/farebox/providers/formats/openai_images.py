@@ -14,7 +14,7 @@ from farebox.pricing.model import Demand, FurtherModel, ImageInput
 from farebox.providers.formats import bodies, media, multipart
 from farebox.providers.formats.base import FurtherUsage, InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.usage import AbsurdUsage, Quantity
@@ -107,7 +107,7 @@ class _Head(msgspec.Struct):
     images: list[_Reference] = msgspec.field(default_factory=list)
 
 
-class _Answer(msgspec.Struct):
+class _Response(msgspec.Struct):
     type: str | None = None
     usage: Any = None
     model: Any = None
@@ -116,7 +116,7 @@ class _Answer(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class OpenAIImages(bodies.JsonBody):
         return multipart.replaced(body, "model", model) if body.startswith(b"--") else bodies.changed(body, model=model)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         seen = Seen(choices=parsed.demand.choices)
         if not streaming:
             return BodyReader(_take_body, READING, seen)
@@ -217,7 +217,7 @@ def _count(text: str | None, name: str) -> int | None:
 
 
 def _billed(head: _Head) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
-    """What the pictures are billed by, and the most that they may be: tokens, or with DALL·E, whose answers tell no
+    """What the pictures are billed by, and the most that they may be: tokens, or with DALL·E, whose responses tell no
     usage, size and quality."""
     sizes = next((sizes for model, sizes in _STANDARD_IMAGES.items() if head.model.startswith(model)), None)
     if sizes is None:
@@ -244,7 +244,7 @@ def _output_tokens(head: _Head, otherwise: str) -> int:
 
 def _take_event(seen: Seen, data: bytes, tokens: int) -> bool:
     """`tokens`: what the request's pictures take."""
-    event = _ANSWER.decode(data)
+    event = _RESPONSE.decode(data)
     if event.type in _GENERATED:
         seen.update(event.usage, event.model)
         seen.choice_ended(len(seen.ended))
@@ -257,12 +257,12 @@ def _take_event(seen: Seen, data: bytes, tokens: int) -> bool:
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    seen.update(answer.usage, answer.model)
-    if isinstance(answer.svg_usage, dict):
-        _take_author(seen, answer.svg_usage)
+    response = _RESPONSE.decode(body)
+    seen.update(response.usage, response.model)
+    if isinstance(response.svg_usage, dict):
+        _take_author(seen, response.svg_usage)
     seen.complete = True
-    seen.failed = bool(answer.error)
+    seen.failed = bool(response.error)
 
 
 def _take_author(seen: Seen, usage: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, stated, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
@@ -89,8 +89,8 @@ class _Event(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_EVENT: Final = Answers[_Event](_Event, float_hook=stated.exact_number)
-_RESPONSE: Final = Answers[_Response](_Response, float_hook=stated.exact_number)
+_EVENT: Final = ResponseDecoder[_Event](_Event, float_hook=stated.exact_number)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class OpenAIResponses(bodies.JsonBody):
         return bodies.changed(body, max_output_tokens=tokens)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         return EventReader(_take_event, self.reading) if streaming else BodyReader(_take_body, self.reading)
 
 
@@ -225,7 +225,7 @@ def _update(seen: Seen, response: _Response) -> None:
 
 
 def _billable(seen: Seen, tool_usage: object) -> None:
-    """The searches that are billed, where the answer tells them: not every search that it lists is."""
+    """The searches that are billed, where the response tells them: not every search that it lists is."""
     searches = tool_usage.get("web_search") if isinstance(tool_usage, dict) else None
     number = searches.get("num_requests") if isinstance(searches, dict) else None
     if type(number) is int and number >= 0:

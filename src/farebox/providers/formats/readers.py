@@ -1,4 +1,4 @@
-"""What was seen of an answer, and the reader of whole bodies. What an answer means, formats tell the readers."""
+"""What was seen of a response, and the reader of whole bodies. What a response means, formats tell the readers."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ _NO_SOUND: Final = Decimal(0)
 
 
 class Seen(msgspec.Struct):
-    """What a format has seen of one answer so far. Formats write it, readers turn it into an Observed."""
+    """What a format has seen of one response so far. Formats write it, readers turn it into an Observed."""
 
     hide_usage: bool = False
     """Drop the event that carries nothing but usage."""
@@ -40,7 +40,8 @@ class Seen(msgspec.Struct):
     usage: dict[str, object] | None = None
     """The provider's usage object as it stands."""
     counted: dict[str, Quantity] = {}
-    """Meters that the answer shows beside its usage object, such as searches made; they count only together with it."""
+    """Meters that the response shows beside its usage object, such as searches made; they count only together with
+    it."""
     model: str | None = None
     context: dict[str, str] = {}
     """Observed.context."""
@@ -89,7 +90,7 @@ class Seen(msgspec.Struct):
                 self.say(piece)
 
     def hear(self, encoded: object, bytes_per_second: int) -> None:
-        """This sound, in base64, was in the answer."""
+        """This sound, in base64, was in the response."""
         if isinstance(encoded, str):
             self.sound_seconds += Decimal(len(encoded) * 3 // 4) / bytes_per_second
 
@@ -133,7 +134,7 @@ def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, o
 
 
 class BodyReader:
-    """Reads an answer that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
+    """Reads a response that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
     is only the last byte, if it may be the end, without which nobody has a document."""
 
     __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
@@ -150,7 +151,8 @@ class BodyReader:
         raw_max: int = RAW_BYTES_MAX,
         blank: bool = False,
     ) -> None:
-        """`raw_max`: up to which size a body is kept that is no JSON; `blank`: whether white space is an answer too."""
+        """`raw_max`: up to which size a body is kept that is no JSON; `blank`: whether white space is a response
+        too."""
         self._raw_max = raw_max
         self._blank = blank
         self._take = take
@@ -276,7 +278,7 @@ class UnreadReader:
 
 
 def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Observed:
-    """The account of an answer, with the provider's figures only if they can be right. `whole`: it has shown its own
+    """The account of a response, with the provider's figures only if they can be right. `whole`: it has shown its own
     end, so that its text need not be counted where its usage is told."""
     figures: Figures | None = None
     problem: str | None = None

@@ -8,7 +8,7 @@ from farebox.providers.sse import BYTE_ORDER_MARK
 
 
 class Sniffer:
-    """A reader that looks at an answer's first bytes: some are events or a document whatever their content type says.
+    """A reader that looks at a response's first bytes: some are events or a document whatever their content type says.
     `make` makes the reader, of events or not. `other` reads what is neither by its first bytes; without it, that is
     what it is declared to be."""
 
@@ -86,7 +86,7 @@ _MARKS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 def _kind(head: bytes) -> Literal["events", "document", "other", "unknown yet"]:
-    """What an answer is that begins so."""
+    """What a response is that begins so."""
     bare = head.removeprefix(BYTE_ORDER_MARK)
     if not bare or BYTE_ORDER_MARK.startswith(head):
         return "unknown yet"

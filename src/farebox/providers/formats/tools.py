@@ -32,7 +32,7 @@ class Rule(msgspec.Struct, frozen=True):
     hosted: bool = False
     """Whether the provider runs it, so that what it brings in is read, and billed, as input."""
     meter: str = ""
-    """The meter of its uses, which the answer tells; empty for a tool that costs tokens only."""
+    """The meter of its uses, which the response tells; empty for a tool that costs tokens only."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -196,7 +196,7 @@ def unmetered(tools: Iterable[Tool]) -> str | None:
 
 
 def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[str, Quantity]:
-    """The most that the answer may count of each meter. `each`: uses of a tool that does not say how many; `shared`:
+    """The most that the response may count of each meter. `each`: uses of a tool that does not say how many; `shared`:
     the tools of one meter share their bound, rather than having one each."""
     most: dict[str, Quantity] = {}
     for tool in tools:

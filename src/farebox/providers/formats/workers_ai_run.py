@@ -13,7 +13,7 @@ from farebox.providers.audio.length import AudioLength, audio_length
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.lenient import Answers
+from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import encoded_length, with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -68,7 +68,7 @@ class _Result(msgspec.Struct):
     transcription_info: Any = None
 
 
-class _Answer(_Result):
+class _Response(_Result):
     result: _Result | None = None
     success: Any = None
     errors: Any = None
@@ -76,7 +76,7 @@ class _Answer(_Result):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_ANSWER: Final = Answers[_Answer](_Answer)
+_RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class WorkersAIRun(bodies.JsonBody):
         return body
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the answer."""
+        """A reader for the response."""
         if streaming:
             return EventReader(_take_event, READING)
         return BodyReader(_take_body, HEARD if parsed.demand.audio_seconds_max else READING)
@@ -149,17 +149,17 @@ def _heard(demand: Demand, length: AudioLength) -> Demand:
 
 
 def _take_event(seen: Seen, data: bytes) -> bool:
-    event = _ANSWER.decode(data)
+    event = _RESPONSE.decode(data)
     _take(seen, event)
     seen.failed = seen.failed or bool(event.errors or event.error)
     return True
 
 
 def _take_body(seen: Seen, body: bytes) -> None:
-    answer = _ANSWER.decode(body)
-    _take(seen, answer.result or answer)
+    response = _RESPONSE.decode(body)
+    _take(seen, response.result or response)
     seen.complete = True
-    seen.failed = answer.success is False
+    seen.failed = response.success is False
 
 
 def _take(seen: Seen, result: _Result) -> None:

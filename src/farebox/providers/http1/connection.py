@@ -1,4 +1,4 @@
-"""One connection: a request out, an answer in, then idle for the next one."""
+"""One connection: a request out, a response in, then idle for the next one."""
 
 import asyncio
 import fcntl
@@ -18,7 +18,7 @@ from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
-"""Bytes of an answer's head, all headers together; so many are also read of what is no HTTP at all."""
+"""Bytes of a response's head, all headers together; so many are also read of what is no HTTP at all."""
 HEADERS_MAX = 256
 SILENT_MAX = 64 * 2**10
 """Bytes that may follow a head without one of a body among them: trailers, extensions of chunks."""
@@ -43,7 +43,7 @@ class Unread(Exception):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """A connection to one origin. `released` is called when it can take another request, `broken` when an answer whose
+    """A connection to one origin. `released` is called when it can take another request, `broken` when a response whose
     head has come breaks off.
 
     Whatever raises in a callback, the one who waits is woken: the loop would only log it.
@@ -68,7 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._head: asyncio.Future[Http1Response] | None = None
-        self._answer: Http1Response | None = None
+        self._response: Http1Response | None = None
         self._used = False
         self._sent_at = 0.0
         self._unread = False
@@ -104,20 +104,20 @@ class UpstreamConnection(asyncio.Protocol):
 
         The loop may not have seen yet that the server closed it: a look at the socket tells.
         """
-        if self._lost or self._answer is not None or self._fd < 0:
+        if self._lost or self._response is not None or self._fd < 0:
             return False
         return not self._news.poll(0)  # else closed, or saying something that nobody asked for
 
     async def exchange(self, request: bytes, body: Body, sending: Sending, *, to_head: bool) -> Http1Response:
-        """Send the request and wait for the answer's head. Raises UpstreamFailed; Unread on a connection that has been
-        used before.
+        """Send the request and wait for the response's head. Raises UpstreamFailed; Unread on a connection that has
+        been used before.
 
         Where the wait is cancelled the connection is dropped, so that the provider notices, and `sending` is filled in.
         """
         transport = self._transport
         if self._lost or transport is None:  # between its making and now: nothing would ever wake the wait for the head
             raise UpstreamFailed("the connection was closed at once", sent=False, cause="closed")
-        self._answer = Http1Response(self)
+        self._response = Http1Response(self)
         self._head = self.loop.create_future()
         self._to_head = to_head
         self._seen = self._framed = False
@@ -145,7 +145,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close at once; whatever was on its way is lost."""
-        self._answer = self._head = None
+        self._response = self._head = None
         self._lost = True
         self._blocks = iter(())
         fd, self._fd = self._fd, -1
@@ -177,7 +177,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._answer is None:  # nobody asked: a server that closes in these words, or one that is confused
+            if self._response is None:  # nobody asked: a server that closes in these words, or one that is confused
                 self.drop()
                 return
             if self._framed:
@@ -187,7 +187,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
             if not self._framed and self._head_bytes > HEAD_MAX:
                 self._break("the response headers are too large", "protocol")
-            elif self._silent > SILENT_MAX and self._answer is not None:
+            elif self._silent > SILENT_MAX and self._response is not None:
                 self._break("the response has too much data besides its body", "protocol")
         except Exception as error:  # noqa: BLE001 - whoever waits is woken
             self._failed(error)
@@ -243,7 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fd_lasts = False
 
     def _end(self, error: Exception | None) -> None:
-        if self._answer is None or self._head is None:
+        if self._response is None or self._head is None:
             self.drop()
         elif self._head.done():
             if self._framed and self._until_eof and error is None:
@@ -264,7 +264,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _not_read(self) -> bool:
         """Whether a part of the request has not arrived at the other end's system, and now never will."""
-        if self._transport is None or self._answer is None:
+        if self._transport is None or self._response is None:
             return False
         if self._unsent():
             return True
@@ -291,20 +291,20 @@ class UpstreamConnection(asyncio.Protocol):
     # --- httptools ---
 
     def on_message_begin(self) -> None:
-        if self._answer is None or self._framed:
+        if self._response is None or self._framed:
             raise httptools.HttpParserError("an unsolicited response")
         self._seen = True
         self._length = None
         self._chunked = False
-        self._answer.headers = []
+        self._response.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._framed or self._answer is None:  # what comes after the body are trailers
+        if self._framed or self._response is None:  # what comes after the body are trailers
             return
         text, framing = _names.get(name) or _learn(name)
         if framing:
             self._note(framing, value)
-        headers = self._answer.headers
+        headers = self._response.headers
         if len(headers) < HEADERS_MAX:
             headers.append((text, value.decode("latin-1")))
 
@@ -326,36 +326,36 @@ class UpstreamConnection(asyncio.Protocol):
             self.idle_max = min(IDLE_SECONDS, max(seconds - 1, seconds / 2))
 
     def on_headers_complete(self) -> None:
-        answer, status = self._answer, self._parser.get_status_code()
-        assert answer is not None
+        response, status = self._response, self._parser.get_status_code()
+        assert response is not None
         if status < 200:
             if status == 101 or status < 100:
                 raise httptools.HttpParserError("a switch of protocols that nobody asked for, or no status at all")
-            return  # 100, 102, 103: the answer itself follows
-        answer.status = status
+            return  # 100, 102, 103: the response itself follows
+        response.status = status
         self._framed = True
         self._until_eof = not self._chunked and self._length is None and status not in _BODILESS and not self._to_head
         if self._head is not None and not self._head.done():
-            self._head.set_result(answer)
+            self._head.set_result(response)
         if self._to_head:  # the parser would wait for the body that the length speaks of
             self._finish(keep=False)
 
     def on_body(self, data: bytes) -> None:
         self._silent = 0
-        if self._answer is not None:
-            self._answer.add(data)
+        if self._response is not None:
+            self._response.add(data)
 
     def on_message_complete(self) -> None:
-        if self._framed and not self._lost and self._answer is not None:
+        if self._framed and not self._lost and self._response is not None:
             self._finish(keep=self._parser.should_keep_alive() and not self._until_eof)
 
     # --- the end of an exchange ---
 
     def _finish(self, *, keep: bool) -> None:
-        answer, self._answer, self._head = self._answer, None, None
-        assert answer is not None
-        answer.end()
-        if not keep or self._lost or self._unsent():  # an answer before the request was all sent
+        response, self._response, self._head = self._response, None, None
+        assert response is not None
+        response.end()
+        if not keep or self._lost or self._unsent():  # a response before the request was all sent
             self.drop()
             return
         self.resume()
@@ -364,13 +364,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._released(self)
 
     def _break(self, words: str, cause: Cause) -> None:
-        answer, head = self._answer, self._head
-        self._answer = self._head = None
+        response, head = self._response, self._head
+        self._response = self._head = None
         try:
             if head is not None and not head.done():
                 head.set_exception(UpstreamFailed(words, sent=True, cause=cause))
-            elif answer is not None:
-                answer.fail(words, cause)
+            elif response is not None:
+                response.fail(words, cause)
                 self._broken(cause)
         finally:
             self.drop()

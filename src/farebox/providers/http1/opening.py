@@ -156,12 +156,12 @@ class _Tunnel(asyncio.Protocol):
         """Raises ProxyFailed where the proxy does not open the way."""
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n".encode() + credentials + b"\r\n")
-        answer = await self._answered
-        if not answer:
+        response = await self._answered
+        if not response:
             raise ProxyFailed("the proxy closed the connection instead of opening a tunnel", "proxy_refused")
-        if b"\r\n\r\n" not in answer:
+        if b"\r\n\r\n" not in response:
             raise ProxyFailed("the proxy's response is too large", "proxy_refused")
-        status = answer.split(b"\r\n", 1)[0].split(b" ")
+        status = response.split(b"\r\n", 1)[0].split(b" ")
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
             raise ProxyFailed("the proxy's response is not HTTP", "proxy_refused")
         if status[1] == b"407":

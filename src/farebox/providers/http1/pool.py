@@ -49,7 +49,7 @@ class PooledUpstream:
         self._closed = False
 
     async def send(self, request: UpstreamRequest) -> Http1Response:
-        """Send, and wait for the head of the answer: for as long as the caller does. Raises UpstreamFailed."""
+        """Send, and wait for the head of the response: for as long as the caller does. Raises UpstreamFailed."""
         try:
             kept = request.head
             if not kept.base:
@@ -58,12 +58,12 @@ class PooledUpstream:
             head, to_head = _head(request, kept.lines), request.method == "HEAD"
             connection = self._take(origin) or await self._connect(origin)
             try:
-                answer = await connection.exchange(head, request.body, request.sending, to_head=to_head)
+                response = await connection.exchange(head, request.body, request.sending, to_head=to_head)
             except Unread:  # a new connection cannot end so: it is sent again once at most
                 self.resent += 1
                 connection = await self._connect(origin)
-                answer = await connection.exchange(head, request.body, request.sending, to_head=to_head)
-            return _passed(answer) if origin.absolute else answer
+                response = await connection.exchange(head, request.body, request.sending, to_head=to_head)
+            return _passed(response) if origin.absolute else response
         except UpstreamFailed as failure:
             self.count(failure.cause)
             raise
@@ -78,7 +78,7 @@ class PooledUpstream:
         return base, _head_lines(request, self._origins.get(base) or self._learn(base), target)
 
     async def close(self) -> None:
-        """Drop the unused connections; those in use end with their answers."""
+        """Drop the unused connections; those in use end with their responses."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -192,12 +192,12 @@ def _split(url: str) -> tuple[str, str]:
     return url[: found.start()], rest if rest.startswith("/") else "/" + rest
 
 
-def _passed(answer: Http1Response) -> Http1Response:
-    """The answer that came through a plain proxy, unless it is the proxy's own. Raises UpstreamFailed."""
-    if answer.status == 407:
-        answer.drop()
+def _passed(response: Http1Response) -> Http1Response:
+    """The response that came through a plain proxy, unless it is the proxy's own. Raises UpstreamFailed."""
+    if response.status == 407:
+        response.drop()
         raise UpstreamFailed("the proxy requires other credentials (407)", sent=False, cause="proxy_auth")
-    return answer
+    return response
 
 
 def _head(request: UpstreamRequest, lines: bytes) -> bytes:

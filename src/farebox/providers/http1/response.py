@@ -1,4 +1,4 @@
-"""What the caller holds of an answer while it comes."""
+"""What the caller holds of a response while it comes."""
 
 import asyncio
 from typing import Protocol
@@ -27,7 +27,7 @@ class Sender(Protocol):
 
 
 class Http1Response:
-    """An answer whose head has come. See providers.upstream.UpstreamResponse."""
+    """A response whose head has come. See providers.upstream.UpstreamResponse."""
 
     __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_taken", "_waiter", "headers", "status")
 
@@ -51,7 +51,7 @@ class Http1Response:
     async def chunk(self) -> bytes | None:
         """Everything that has arrived since the last time; waits where that is nothing; None at the end.
 
-        Raises UpstreamFailed where the answer broke off.
+        Raises UpstreamFailed where the response broke off.
         """
         while not self._chunks:
             if self._ended:

@@ -22,23 +22,23 @@ async def run(job: Callable[[Connection], T], session: Session, notes: Notes | N
     """Run `job` on the session; the loop does other things while a statement is in progress. What the job does is noted
     in `notes`."""
     inside = greenlet(job)
-    answer: Any = inside.switch(BridgedConnection(session, notes))
+    response: Any = inside.switch(BridgedConnection(session, notes))
     while not inside.dead:
         try:
-            found = await answer
+            found = await response
         except BaseException as error:  # noqa: BLE001 - it belongs to the job, which may expect it
-            answer = inside.throw(error)
+            response = inside.throw(error)
         else:
-            answer = inside.switch(found)
-    result: T = answer
+            response = inside.switch(found)
+    result: T = response
     return result
 
 
-def _await(answer: Awaitable[T]) -> T:
-    """Leave the job until the answer is there."""
+def _await(response: Awaitable[T]) -> T:
+    """Leave the job until the response is there."""
     outside = getcurrent().parent
     assert outside is not None, "statements of a bridged connection are executed inside `run`"
-    found: T = outside.switch(answer)
+    found: T = outside.switch(response)
     return found
 
 

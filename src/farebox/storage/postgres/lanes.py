@@ -50,7 +50,7 @@ class Lane:
             try:
                 with named():
                     call = self._call or await self._connect()
-                    answer: list[int] = await call(self._bucket, careful, self._instance, self._epoch, *arguments)
+                    response: list[int] = await call(self._bucket, careful, self._instance, self._epoch, *arguments)
             except TRY_AGAIN as error:
                 log.info("batch tried again", why=str(error))
             except DatabaseUnavailable as error:
@@ -69,11 +69,11 @@ class Lane:
                 if self._call is None:  # it was the way that could not be made ready
                     self.close()
                 return None
-            except BaseException:  # whatever the statement is doing, its answer is not for the next batch
+            except BaseException:  # whatever the statement is doing, its response is not for the next batch
                 self.close()
                 raise
             else:
-                return answer
+                return response
         return None
 
     async def _connect(self) -> Callable[..., Any]:

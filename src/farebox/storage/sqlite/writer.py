@@ -50,7 +50,7 @@ BATCH_MAX = 256
 """Jobs and items of one commit: a few milliseconds of the event loop at most."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
 """A job; or an item, and what carries it out. An item is never None."""
-_Answer: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
+_Response: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class Writer:
@@ -183,20 +183,20 @@ class Writer:
         connection.notes = {} if self._activity else None
         try:
             try:
-                answers = _together(batch, connection)
+                responses = _together(batch, connection)
             except Exception:  # noqa: BLE001 - whatever it was, the second run finds out whose it is
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.notes = {} if self._activity else None
-                answers = _one_by_one(batch, connection)
+                responses = _one_by_one(batch, connection)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
             self._deliver(_all_failed(batch, error))
         else:
-            self._on_thread(partial(self._commit, answers), batch)
+            self._on_thread(partial(self._commit, responses), batch)
 
-    def _commit(self, answers: list[_Answer]) -> None:
+    def _commit(self, responses: list[_Response]) -> None:
         """On the thread: wait for the disk. A commit that failed may yet be there, so nothing is tried again."""
         began = self._monotonic()
         try:
@@ -204,10 +204,10 @@ class Writer:
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
-            answers = [(future, None, _named(error)) for future, _, _ in answers]
+            responses = [(future, None, _named(error)) for future, _, _ in responses]
         else:
-            self._committed(len(answers), self._monotonic() - began)
-        self._loop.call_soon_threadsafe(self._deliver, answers)
+            self._committed(len(responses), self._monotonic() - began)
+        self._loop.call_soon_threadsafe(self._deliver, responses)
 
     def _committed(self, count: int, seconds: float) -> None:
         """On the thread: what follows a commit. It is durable, and nothing here may report it as failed."""
@@ -219,8 +219,8 @@ class Writer:
             if self._failed is not None:
                 self._failed("sqlite_writer", error)
 
-    def _deliver(self, answers: list[_Answer]) -> None:
-        for future, result, error in answers:
+    def _deliver(self, responses: list[_Response]) -> None:
+        for future, result, error in responses:
             if future.done():  # its caller was cancelled; the commit stands
                 continue
             if error is None:
@@ -288,33 +288,33 @@ def by_itself(connection: SqliteConnection, job: Job) -> Any:
     return result
 
 
-def _together(batch: list[_Waiting], connection: SqliteConnection) -> list[_Answer]:
+def _together(batch: list[_Waiting], connection: SqliteConnection) -> list[_Response]:
     """Run the jobs, and the items between them together."""
-    answers: list[_Answer] = []
+    responses: list[_Response] = []
     place = 0
     while place < len(batch):
         work, item, future = batch[place]
         first = place
         place += 1
         if item is None:
-            answers.append((future, work(connection), None))
+            responses.append((future, work(connection), None))
             continue
         while place < len(batch) and batch[place][0] is work:
             place += 1
         items = batch[first:place]
         results = work.all_of(connection, [each for _, each, _ in items])
-        answers += [_answer(sent, result) for (_, _, sent), result in zip(items, results, strict=True)]
-    return answers
+        responses += [_respond(sent, result) for (_, _, sent), result in zip(items, results, strict=True)]
+    return responses
 
 
-def _one_by_one(batch: list[_Waiting], connection: SqliteConnection) -> list[_Answer]:
+def _one_by_one(batch: list[_Waiting], connection: SqliteConnection) -> list[_Response]:
     return [
-        _answer(future, by_itself(connection, work if item is None else partial(work.one_of, item=item)))
+        _respond(future, by_itself(connection, work if item is None else partial(work.one_of, item=item)))
         for work, item, future in batch
     ]
 
 
-def _answer(future: "asyncio.Future[Any]", result: Any) -> _Answer:
+def _respond(future: "asyncio.Future[Any]", result: Any) -> _Response:
     return (future, None, _named(result)) if isinstance(result, Exception) else (future, result, None)
 
 
@@ -322,7 +322,7 @@ def _futures(batch: list[_Waiting]) -> "list[asyncio.Future[Any]]":
     return [future for _, _, future in batch]
 
 
-def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Answer]:
+def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Response]:
     return [(future, None, _named(error)) for future in _futures(batch)]
 
 

@@ -1,4 +1,4 @@
-"""What an answer costs: believed unless impossible, completed by counting, never paid for by hanging up."""
+"""What a response costs: believed unless impossible, completed by counting, never paid for by hanging up."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -8,7 +8,7 @@ import pytest
 import quicktok  # type: ignore[import-untyped]
 from msgspec.structs import replace as replace_demand
 
-from farebox.calls.price import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_answer
+from farebox.calls.price import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_response
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, FurtherModel, ImageInput, Markup, ModelPrice, Unseen
@@ -47,7 +47,7 @@ def price(
     model = model or priced_as()
     bound = estimate(demand, model, COST)
     end = Ending(lambda: TEXT, **ending)
-    return price_answer(observed, demand, model, COST, bound, end), bound.amount
+    return price_response(observed, demand, model, COST, bound, end), bound.amount
 
 
 def whole(usage: dict[str, Any] | None, **more: Any) -> Observed:
@@ -66,9 +66,9 @@ def whole(usage: dict[str, Any] | None, **more: Any) -> Observed:
 )
 def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
     demand = Demand("m", text_bytes=10, output_max=100, unseen=unseen)
-    answer, _ = price(whole(usage), demand)
-    assert (answer.source, answer.usage) == ("provider", usage)
-    assert answer.charge == usage["input_tokens"] * 1000 + usage["output_tokens"] * 2000
+    response, _ = price(whole(usage), demand)
+    assert (response.source, response.usage) == ("provider", usage)
+    assert response.charge == usage["input_tokens"] * 1000 + usage["output_tokens"] * 2000
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[Un
     ],
 )
 def test_impossible_usage_costs_the_hold(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
-    answer, held = price(whole(usage), Demand("m", text_bytes=10, output_max=100, unseen=unseen))
-    assert (answer.source, answer.charge) == ("estimate", held)
-    assert answer.disbelieved
-    answer, held = price(whole(None, disbelieved=True, problem="input_tokens is -1"))
-    assert (answer.source, answer.charge, answer.disbelieved) == ("estimate", held, "input_tokens is -1")
+    response, held = price(whole(usage), Demand("m", text_bytes=10, output_max=100, unseen=unseen))
+    assert (response.source, response.charge) == ("estimate", held)
+    assert response.disbelieved
+    response, held = price(whole(None, disbelieved=True, problem="input_tokens is -1"))
+    assert (response.source, response.charge, response.disbelieved) == ("estimate", held, "input_tokens is -1")
 
 
 def test_what_is_only_assumed_of_a_model_is_believed_further() -> None:
@@ -102,19 +102,19 @@ def test_pictures_of_any_number_are_believed() -> None:
     demand = Demand(
         "m", text_bytes=50, choices=10, no_output=True, fixed={"output_tokens": tokens, "output_image_tokens": tokens}
     )
-    answer, held = price(whole({"input_tokens": 20, "output_tokens": tokens}), demand, model)
-    assert answer.charge == 20 * 5_000 + tokens * 40_000 <= held
-    answer, held = price(whole(None, delivered_bytes=0, text=""), demand, model)
-    assert answer.usage["output_tokens"] == tokens, "what the request fixes"
+    response, held = price(whole({"input_tokens": 20, "output_tokens": tokens}), demand, model)
+    assert response.charge == 20 * 5_000 + tokens * 40_000 <= held
+    response, held = price(whole(None, delivered_bytes=0, text=""), demand, model)
+    assert response.usage["output_tokens"] == tokens, "what the request fixes"
 
 
 def test_without_usage_what_was_sent_and_delivered_is_counted() -> None:
     demand = Demand("m", text_bytes=len(TEXT), messages=2, output_max=100, allowed={"web_searches": 10})
     model = priced_as(input_mtok="1", output_mtok="2", web_searches_kcount="10")
-    answer, held = price(whole(None), demand, model)
-    assert answer.usage == {"input_tokens": TEXT_TOKENS + 8, "output_tokens": SAID_TOKENS}
-    assert answer.charge == (TEXT_TOKENS + 8) * 1000 + SAID_TOKENS * 2000
-    assert held > answer.charge + 100_000_000, "the searches are held, not charged"
+    response, held = price(whole(None), demand, model)
+    assert response.usage == {"input_tokens": TEXT_TOKENS + 8, "output_tokens": SAID_TOKENS}
+    assert response.charge == (TEXT_TOKENS + 8) * 1000 + SAID_TOKENS * 2000
+    assert held > response.charge + 100_000_000, "the searches are held, not charged"
 
 
 def test_pictures_and_speech_of_the_request_are_counted_too() -> None:
@@ -127,8 +127,8 @@ def test_pictures_and_speech_of_the_request_are_counted_too() -> None:
 
 def test_a_count_is_charged_up_to_the_hold() -> None:
     demand = Demand("m", text_bytes=len(TEXT), output_max=1)
-    answer, held = price(whole(None, text="many words " * 5_000, delivered_bytes=55_000), demand)
-    assert (answer.usage["output_tokens"], answer.charge <= held) == (1, True)
+    response, held = price(whole(None, text="many words " * 5_000, delivered_bytes=55_000), demand)
+    assert (response.usage["output_tokens"], response.charge <= held) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_a_count_is_charged_up_to_the_hold() -> None:
     ],
 )
 def test_what_a_usage_lacks_is_counted(usage: dict[str, Any], missing: tuple[str, ...], wanted: dict[str, Any]) -> None:
-    answer, _ = price(whole(usage, missing=missing), Demand("m", text_bytes=1_000, messages=1, output_max=500))
-    assert (answer.source, answer.usage) == ("counted", wanted)
+    response, _ = price(whole(usage, missing=missing), Demand("m", text_bytes=1_000, messages=1, output_max=500))
+    assert (response.source, response.usage) == ("counted", wanted)
 
 
 def test_nothing_is_free() -> None:
@@ -163,19 +163,19 @@ def test_nothing_is_free() -> None:
 def test_a_cut_stream_keeps_what_was_told() -> None:
     told = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
     observed = Observed(usage=told, delivered_bytes=len(SAID), text=SAID)
-    answer, held = price(observed, cut="the provider fell silent")
-    assert answer.usage == {**told, "output_tokens": SAID_TOKENS}
-    assert answer.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "what was told stands"
-    answer, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), cut="the provider fell silent")
-    assert answer.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
+    response, held = price(observed, cut="the provider fell silent")
+    assert response.usage == {**told, "output_tokens": SAID_TOKENS}
+    assert response.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "what was told stands"
+    response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), cut="the provider fell silent")
+    assert response.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
 
 
-def test_figures_from_the_way_do_not_price_an_answer_that_just_stops() -> None:
+def test_figures_from_the_way_do_not_price_a_response_that_just_stops() -> None:
     said: dict[str, Any] = {"delivered_bytes": len(SAID), "text": SAID}
     told = {"input_tokens": 9, "output_tokens": 1}
-    answer, _ = price(Observed(usage=told, **said))
-    assert answer.usage == {"input_tokens": 9, "output_tokens": SAID_TOKENS}
-    assert answer.policy == "the response ended early: counted from what was delivered"
+    response, _ = price(Observed(usage=told, **said))
+    assert response.usage == {"input_tokens": 9, "output_tokens": SAID_TOKENS}
+    assert response.policy == "the response ended early: counted from what was delivered"
     near = {"input_tokens": 9, "output_tokens": SAID_TOKENS - 3}
     assert price(Observed(usage=near, **said))[0].usage == near, "the provider's word, not our tokenizer's"
     assert price(whole(told))[0].usage == told
@@ -200,14 +200,14 @@ def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
     assert price(observed, thinking, replace(model, model="m"), **left)[0].usage["output_tokens"] == 3_000
     assert price(Observed(), demand, model, **left)[0].usage["output_tokens"] == 3_000, "before it said anything"
     assert "output_tokens" not in price(Observed(), demand, priced_as("gpt-4o"), **left)[0].usage
-    answer, held = price(observed, demand, model, **{**left, "seconds": 10_000.0})
-    assert (answer.usage["output_tokens"], answer.charge <= held) == (90_000, True)
+    response, held = price(observed, demand, model, **{**left, "seconds": 10_000.0})
+    assert (response.usage["output_tokens"], response.charge <= held) == (90_000, True)
 
 
 def test_a_client_that_leaves_pays_what_was_told() -> None:
     told = {"input_tokens": 900, "output_tokens": 1}
-    answer, _ = price(Observed(usage=told), cut="the client went away", by_client=True)
-    assert answer.usage == told
+    response, _ = price(Observed(usage=told), cut="the client went away", by_client=True)
+    assert response.usage == told
     assert price(Observed(usage=told), cut="the provider fell silent")[0].charge == 0
 
 
@@ -222,8 +222,8 @@ def test_hanging_up_does_not_hide_what_was_read() -> None:
         (Unseen("web_search", uses=2), told, True),
         (Unseen("web_search", uses=0), told, False),
     ):
-        answer, held = price(observed, replace_demand(asked, unseen=(unseen,)), **left)
-        assert (answer.charge == held) == is_held, unseen
+        response, held = price(observed, replace_demand(asked, unseen=(unseen,)), **left)
+        assert (response.charge == held) == is_held, unseen
     advised = replace_demand(asked, further_models=(FurtherModel("b"),))
     assert price(told, advised, **left)[0].source == "estimate"
     assert price(told, advised, cut="the provider fell silent")[0].source == "counted"
@@ -232,8 +232,8 @@ def test_hanging_up_does_not_hide_what_was_read() -> None:
 @pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])
 def test_the_operator_may_decide_otherwise(policy: str, free: bool) -> None:
     observed = Observed(usage={"input_tokens": 9, "output_tokens": 9}, delivered_bytes=9, text="123456789")
-    answer, held = price(observed, cut="the client went away", by_client=True, policy=policy)
-    assert answer.charge == (0 if free else held)
+    response, held = price(observed, cut="the client went away", by_client=True, policy=policy)
+    assert response.charge == (0 if free else held)
 
 
 def test_parts_that_overlap_are_cut_to_what_fits() -> None:
@@ -241,9 +241,9 @@ def test_parts_that_overlap_are_cut_to_what_fits() -> None:
         input_mtok="1", input_audio_mtok="10", cache_read_mtok="0.1", cache_audio_read_mtok="0.5", output_mtok="2"
     )
     usage = {"input_tokens": 10, "cache_read_tokens": 8, "input_audio_tokens": 5, "output_tokens": 1}
-    answer, _ = price(whole(usage), model=model)
-    assert answer.charge == 5 * 10_000 + 5 * 100 + 2_000
-    assert "cache_read_tokens overlaps" in answer.notes[0]
+    response, _ = price(whole(usage), model=model)
+    assert response.charge == 5 * 10_000 + 5 * 100 + 2_000
+    assert "cache_read_tokens overlaps" in response.notes[0]
 
 
 def test_seconds_are_no_tokens() -> None:

@@ -40,7 +40,7 @@ def provider(farebox: Farebox) -> Iterator[Upstream]:
         yield upstream
 
 
-def answer_of(*choices: Any, count: int, **more: Any) -> bytes:
+def response_of(*choices: Any, count: int, **more: Any) -> bytes:
     made = b",".join(json.dumps(choice).encode() for choice in choices)
     head = json.dumps({"object": "chat.completion", "model": "m", **more}).encode()[:-1]
     return head + b', "choices": [' + b",".join([made] * count) + b'], "usage": ' + json.dumps(USAGE).encode() + b"}"
@@ -54,20 +54,20 @@ CHOICE = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", 
     [(CHOICE, 60_000), ({}, 1_500_000), ([], 400_000), ({"index": 0, "message": 5}, 40_000)],
     ids=["choices", "empty ones", "none that are such", "misfits"],
 )
-async def test_the_usage_of_a_large_answer_is_charged(
+async def test_the_usage_of_a_large_response_is_charged(
     customer: Customer, provider: Upstream, choice: Any, count: int
 ) -> None:
-    provider.says(answer_of(choice, count=count))
-    answer = await post(customer, chat_body(model=f"{SLUG}/m"))
-    assert (answer.status, answer.whole, answer.body) == (200, True, provider.answer)
-    receipt = await asyncio.to_thread(customer.receipt, answer.log_id)
+    provider.says(response_of(choice, count=count))
+    response = await post(customer, chat_body(model=f"{SLUG}/m"))
+    assert (response.status, response.whole, response.body) == (200, True, provider.response)
+    receipt = await asyncio.to_thread(customer.receipt, response.log_id)
     assert int(receipt["charge_nanos"]) == price_of(5, 7)
 
 
 @pytest.mark.parametrize("choice", [{}, [], {"index": 0, "message": 5}, CHOICE])
-def test_a_large_answer_is_not_made_into_objects(choice: Any) -> None:
+def test_a_large_response_is_not_made_into_objects(choice: Any) -> None:
     size = 4 * MIB
-    body = answer_of(choice, count=size // (len(json.dumps(choice)) + 1))
+    body = response_of(choice, count=size // (len(json.dumps(choice)) + 1))
     reader = BodyReader(_take_body, OPENAI)
     tracemalloc.start()
     try:
@@ -81,24 +81,24 @@ def test_a_large_answer_is_not_made_into_objects(choice: Any) -> None:
     assert peak < 5 * size
 
 
-async def test_an_answer_for_which_there_is_no_memory_is_passed_on_as_it_comes(
+async def test_a_response_for_which_there_is_no_memory_is_passed_on_as_it_comes(
     farebox: Farebox, customer: Customer, provider: Upstream
 ) -> None:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "word " * 100_000}}
-    provider.says(answer_of(choice, count=1))
+    provider.says(response_of(choice, count=1))
     other = await begin(customer, 8 * MIB - 50_000, b"{")
     await holds(customer, 8 * MIB - 50_000)
-    answer = await post(customer, chat_body(model=f"{SLUG}/m"))
-    assert (answer.status, answer.whole, answer.body) == (200, True, provider.answer)
-    assert "farebox-charge-usd" not in answer.headers, "it was not collected"
-    row = await asyncio.to_thread(log_row, customer, answer.log_id)
+    response = await post(customer, chat_body(model=f"{SLUG}/m"))
+    assert (response.status, response.whole, response.body) == (200, True, provider.response)
+    assert "farebox-charge-usd" not in response.headers, "it was not collected"
+    row = await asyncio.to_thread(log_row, customer, response.log_id)
     assert row["success"]
-    receipt = await asyncio.to_thread(customer.receipt, answer.log_id)
+    receipt = await asyncio.to_thread(customer.receipt, response.log_id)
     assert "too large to read" in str(receipt)
     other.hang_up()
     await holds(customer, 0)
 
-    answer = await post(customer, chat_body(model=f"{SLUG}/m"))
-    assert answer.headers["farebox-charge-usd"]
-    assert int((await asyncio.to_thread(customer.receipt, answer.log_id))["charge_nanos"]) == price_of(5, 7)
+    response = await post(customer, chat_body(model=f"{SLUG}/m"))
+    assert response.headers["farebox-charge-usd"]
+    assert int((await asyncio.to_thread(customer.receipt, response.log_id))["charge_nanos"]) == price_of(5, 7)
     assert not await asyncio.to_thread(differences, farebox)

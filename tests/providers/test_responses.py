@@ -50,28 +50,28 @@ def expected(sample: Sample) -> Observed:
 
 
 @every
-def test_the_answer_is_passed_unchanged_and_read(sample: Sample) -> None:
-    assert read(sample.reader(), [sample.answer]) == (sample.answer, expected(sample))
+def test_the_response_is_passed_unchanged_and_read(sample: Sample) -> None:
+    assert read(sample.reader(), [sample.response]) == (sample.response, expected(sample))
 
 
 @every
 def test_chunk_boundaries_do_not_matter(sample: Sample) -> None:
-    answer = sample.answer
-    for cut in range(len(answer) + 1):
-        assert read(sample.reader(), [answer[:cut], answer[cut:]]) == (answer, expected(sample)), cut
-    assert read(sample.reader(), [bytes([byte]) for byte in answer]) == (answer, expected(sample))
+    response = sample.response
+    for cut in range(len(response) + 1):
+        assert read(sample.reader(), [response[:cut], response[cut:]]) == (response, expected(sample)), cut
+    assert read(sample.reader(), [bytes([byte]) for byte in response]) == (response, expected(sample))
 
 
 @streamed
 def test_crlf_comments_and_keep_alives_do_not_matter(sample: Sample) -> None:
-    answer = b": connected\n\n" + sample.answer.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b": bye\r\n\r\n"
-    assert read(sample.reader(), [answer]) == (answer, expected(sample))
+    response = b": connected\n\n" + sample.response.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b": bye\r\n\r\n"
+    assert read(sample.reader(), [response]) == (response, expected(sample))
 
 
 @streamed
 def test_the_last_event_may_lack_its_empty_line(sample: Sample) -> None:
-    answer = sample.answer.rstrip()
-    assert read(sample.reader(), [answer]) == (answer, expected(sample))
+    response = sample.response.rstrip()
+    assert read(sample.reader(), [response]) == (response, expected(sample))
 
 
 ENDED_BY_THE_BODY = ("perplexity", "gemini", "images")
@@ -81,7 +81,7 @@ ENDED_BY_THE_BODY = ("perplexity", "gemini", "images")
 @streamed
 def test_only_the_last_event_is_kept_back(sample: Sample) -> None:
     """The terminal event until the end; without one, that which may be the last until something follows."""
-    events = [event + b"\n\n" for event in sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")[:-1]]
+    events = [event + b"\n\n" for event in sample.response.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")[:-1]]
     reader = sample.reader()
     passed = [reader.feed(event) for event in events]
     if sample.id in ENDED_BY_THE_BODY:
@@ -97,23 +97,23 @@ def test_only_the_last_event_is_kept_back(sample: Sample) -> None:
 
 @streamed
 def test_a_stream_cut_anywhere_is_passed_and_not_taken_for_complete(sample: Sample) -> None:
-    answer = sample.answer
-    full = read(sample.reader(), [answer])[1]
-    for cut in range(len(answer)):
-        passed, seen = read_all(sample.reader(), [answer[:cut]])
-        assert passed == answer[:cut]
+    response = sample.response
+    full = read(sample.reader(), [response])[1]
+    for cut in range(len(response)):
+        passed, seen = read_all(sample.reader(), [response[:cut]])
+        assert passed == response[:cut]
         assert seen.delivered_bytes <= full.delivered_bytes
         assert not seen.failed
         assert (seen.usage is None) == (seen.problem is not None)
         if seen.complete:
             assert seen.finish_seen or seen.empty
         else:
-            assert len(answer) - cut > 2
+            assert len(response) - cut > 2
 
 
 def test_a_cut_claude_stream_still_tells_its_input() -> None:
     sample = next(s for s in SAMPLES if s.id == "messages")
-    seen = read(sample.reader(), [sample.answer[: sample.answer.index(b"event: message_delta")]])[1]
+    seen = read(sample.reader(), [sample.response[: sample.response.index(b"event: message_delta")]])[1]
     assert not seen.complete
     assert seen.usage is not None
     assert (seen.usage["input_tokens"], seen.usage["output_tokens"]) == (7010, 1)
@@ -129,25 +129,25 @@ def test_zero_and_null_take_back_no_figure() -> None:
         "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": None},
         "output_tokens": 120,
     }
-    answer = sample.answer.replace(
+    response = sample.response.replace(
         b"event: message_stop", stream({"type": "message_delta", "usage": later}) + b"event: message_stop"
     )
-    assert read(sample.reader(), [answer]) == (answer, expected(sample))
+    assert read(sample.reader(), [response]) == (response, expected(sample))
 
 
 def test_a_cut_whole_body_is_bounded_by_its_bytes() -> None:
     for sample in WHOLE:
         if sample.id in ("speech", "gemini array stream"):
             continue
-        passed, seen = read(sample.reader(), [sample.answer[:-1]])
-        assert passed == sample.answer[:-1]
+        passed, seen = read(sample.reader(), [sample.response[:-1]])
+        assert passed == sample.response[:-1]
         assert seen == Observed(None, None, len(passed), problem="no usage (1 unreadable)"), sample.id
 
 
 def test_a_cut_gemini_array_is_read_as_far_as_it_goes() -> None:
     sample = next(s for s in WHOLE if s.id == "gemini array stream")
-    cut = sample.answer.index(b'"text": "lo"') + 11
-    seen = read(sample.reader(), [sample.answer[:cut]])[1]
+    cut = sample.response.index(b'"text": "lo"') + 11
+    seen = read(sample.reader(), [sample.response[:cut]])[1]
     assert not seen.complete
     assert seen.usage == {"input_tokens": 1000}
     assert 5 <= seen.delivered_bytes < cut
@@ -158,37 +158,37 @@ def test_a_cut_gemini_array_is_read_as_far_as_it_goes() -> None:
 
 def test_the_usage_event_is_hidden_at_every_chunk_boundary() -> None:
     sample = SAMPLES[0]
-    wanted = sample.answer.replace(sample.hidden, b"")
-    assert wanted != sample.answer
-    for cut in range(len(sample.answer) + 1):
-        chunks = [sample.answer[:cut], sample.answer[cut:]]
+    wanted = sample.response.replace(sample.hidden, b"")
+    assert wanted != sample.response
+    for cut in range(len(sample.response) + 1):
+        chunks = [sample.response[:cut], sample.response[cut:]]
         assert read(sample.reader(hide_usage=True), chunks) == (wanted, expected(sample))
 
 
 def test_hidden_usage_as_the_unterminated_end_of_a_stream() -> None:
     sample = SAMPLES[0]
-    answer = sample.answer[: sample.answer.index(sample.hidden)] + sample.hidden.rstrip()
-    passed, seen = read(sample.reader(hide_usage=True), [answer])
-    assert passed == sample.answer[: sample.answer.index(sample.hidden)]
+    response = sample.response[: sample.response.index(sample.hidden)] + sample.hidden.rstrip()
+    passed, seen = read(sample.reader(hide_usage=True), [response])
+    assert passed == sample.response[: sample.response.index(sample.hidden)]
     assert seen == expected(sample)
 
 
 def test_usage_beside_content_is_never_hidden() -> None:
     for sample in SAMPLES[1:]:
         if sample.slug in ("mistral", "groq", "perplexity-ai"):
-            assert read(sample.reader(hide_usage=True), [sample.answer])[0] == sample.answer
+            assert read(sample.reader(hide_usage=True), [sample.response])[0] == sample.response
 
 
 def test_empty_choices_without_usage_are_passed() -> None:
     """Azure begins its streams with such a chunk."""
     filtered = stream(chunk(None, prompt_filter_results=[], usage=None))
-    answer = filtered + SAMPLES[0].answer
-    assert read(SAMPLES[0].reader(hide_usage=True), [answer])[0] == filtered + SAMPLES[0].answer.replace(
+    response = filtered + SAMPLES[0].response
+    assert read(SAMPLES[0].reader(hide_usage=True), [response])[0] == filtered + SAMPLES[0].response.replace(
         USAGE_CHUNK, b""
     )
 
 
-# Failures inside an answer
+# Failures inside a response
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_empty_choices_without_usage_are_passed() -> None:
 def test_a_failure_inside_a_stream(slug: str, path: str, request_body: bytes, event: dict[str, Any]) -> None:
     wire = wire_format(slug, path)
     parsed = wire.parse(path, "application/json", request_body)
-    answer = stream(event)
-    passed, seen = read(wire.reader(parsed, streaming=True, hide_usage=True), [answer])
-    assert passed == answer
+    response = stream(event)
+    passed, seen = read(wire.reader(parsed, streaming=True, hide_usage=True), [response])
+    assert passed == response
     assert seen == Observed(None, None, 0, problem="no usage", complete=True, failed=True)
 
 
@@ -433,8 +433,8 @@ def test_rubbish_is_passed_and_never_raises(chunks: list[bytes]) -> None:
 @given(_RUBBISH)
 def test_rubbish_as_a_whole_body_never_raises(value: Any) -> None:
     for wire, sample in FORMATS:
-        answer = json.dumps(value).encode()
-        assert read(wire.reader(sample.parsed, streaming=False, hide_usage=True), [answer])[0] == answer
+        response = json.dumps(value).encode()
+        assert read(wire.reader(sample.parsed, streaming=False, hide_usage=True), [response])[0] == response
 
 
 @pytest.mark.parametrize("depth", [600, 900, 100_000])
@@ -442,39 +442,39 @@ def test_deep_nesting_never_raises(depth: int) -> None:
     for wire, sample in FORMATS:
         for inner in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
             for key in (b"usage", b"choices", b"delta", b"content", b"x"):
-                answer = b'data: {"type":"x.delta","' + key + b'":' + inner + b"}\n\n"
-                assert read(wire.reader(sample.parsed, streaming=True, hide_usage=False), [answer])[0] == answer
-                whole = answer[6:]
+                response = b'data: {"type":"x.delta","' + key + b'":' + inner + b"}\n\n"
+                assert read(wire.reader(sample.parsed, streaming=True, hide_usage=False), [response])[0] == response
+                whole = response[6:]
                 assert read(wire.reader(sample.parsed, streaming=False, hide_usage=False), [whole])[0] == whole
 
 
 def test_rubbish_in_the_middle_does_not_lose_the_usage() -> None:
     for sample in SAMPLES:
-        events = sample.answer.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")
+        events = sample.response.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")
         rubbish = (b"{rubbish", b'"\xff\xfe"')
-        answer = b"\n\n".join([events[0], *(b"data: " + data for data in rubbish), *events[1:]])
+        response = b"\n\n".join([events[0], *(b"data: " + data for data in rubbish), *events[1:]])
         seen = replace(expected(sample), delivered_bytes=sample.delivered + sum(map(len, rubbish)))
-        assert read(sample.reader(), [answer]) == (answer, seen), sample.id
+        assert read(sample.reader(), [response]) == (response, seen), sample.id
 
 
 def test_a_body_above_the_bound_passes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farebox.providers.formats.readers.KEPT_WHOLE", 10)
     monkeypatch.setattr("farebox.providers.skimmer.SKELETON_BYTES_MAX", 20)
     sample = WHOLE[0]
-    passed, seen = read(sample.reader(), [sample.answer[:15], sample.answer[15:]])
-    assert passed == sample.answer
+    passed, seen = read(sample.reader(), [sample.response[:15], sample.response[15:]])
+    assert passed == sample.response
     assert seen.problem == "no usage (1 too large to read)"
-    assert seen.delivered_bytes == len(sample.answer)
+    assert seen.delivered_bytes == len(sample.response)
 
 
 # Audio
 
 
-def transcript(answer: bytes) -> Observed:
+def transcript(response: bytes) -> Observed:
     wire = wire_format("openai", "audio/transcriptions")
     form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n--b--\r\n'
     parsed = wire.parse("", "multipart/form-data; boundary=b", form)
-    return read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+    return read(wire.reader(parsed, streaming=False, hide_usage=False), [response])[1]
 
 
 def test_transcripts_are_metered_by_seconds_or_tokens() -> None:
@@ -509,10 +509,10 @@ def test_subtitles_tell_how_long_the_recording_was_at_least() -> None:
 
 
 def test_sound_tells_how_long_it_plays() -> None:
-    def sound(answer: bytes, **more: str) -> Observed:
+    def sound(response: bytes, **more: str) -> Observed:
         wire = wire_format("openai", "audio/speech")
         parsed = wire.parse("", "", body(model="gpt-4o-mini-tts", input="hello", **more))
-        return read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+        return read(wire.reader(parsed, streaming=False, hide_usage=False), [response])[1]
 
     assert sound(mp3_of_zeros(250)).sound_seconds == 6
     assert sound(bytes(96_000), response_format="pcm").sound_seconds == 2
@@ -536,8 +536,8 @@ def test_a_cut_stream_of_sound_tells_how_long_it_played() -> None:
 def test_workers_ai_tells_how_long_a_recording_was() -> None:
     wire = wire_format("workers-ai", "run/@cf/openai/whisper")
     parsed = wire.parse("run/@cf/openai/whisper", "", b"ID3" + bytes(5000))
-    answer = body(result={"text": "hi", "transcription_info": {"duration": 4.5}}, success=True)
-    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [answer])[1]
+    response = body(result={"text": "hi", "transcription_info": {"duration": 4.5}}, success=True)
+    seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [response])[1]
     assert seen.usage == {"audio_seconds": Decimal("4.5"), "input_audio_seconds": Decimal("4.5")}
     assert read(wire.reader(parsed, streaming=False, hide_usage=False), [body(result={"text": "hi"})])[1].usage is None
 

@@ -34,8 +34,8 @@ def doors(customer: Customer, **ids: str) -> dict[str, str]:
     said = {}
     for route in ROUTES:
         if route.method == "GET" and "{account_id}" in route.path:
-            answer = http.get(url(customer.farebox, route, customer.account_id, **ids), headers=customer.headers)
-            said[route.path] = answer.text
+            response = http.get(url(customer.farebox, route, customer.account_id, **ids), headers=customer.headers)
+            said[route.path] = response.text
     link = customer.farebox.run(owner_sessions.make_link(customer.farebox.services, customer.account_id))
     page = http.post(link.split("?")[0], data={"link": link.split("link=")[1]}, follow_redirects=True)
     assert page.status_code == 200

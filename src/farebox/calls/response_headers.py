@@ -1,4 +1,4 @@
-"""The headers of an answer: which of the provider's are passed on, and our own about the call's cost."""
+"""The headers of a response: which of the provider's are passed on, and our own about the call's cost."""
 
 from farebox.calls import operator_key
 from farebox.calls.state import CallState
@@ -36,7 +36,8 @@ _NOT_PASSED = frozenset(
         "x-sendfile2",
     }
 )
-"""Answer headers that speak of the provider's connection, or of its host, rather than of the answer; and orders to the
+"""Answer headers that speak of the provider's connection, or of its host, rather than of the response; and orders to
+the
 caches, browsers and proxies on the way: `x-accel-redirect` would have an nginx before us send one of its own files."""
 _NAMES_MAX, _NAME_MAX = 1024, 64
 _names: dict[str, tuple[str, bool]] = {}
@@ -50,8 +51,8 @@ def passed_headers(state: CallState, headers: list[tuple[str, str]]) -> tuple[li
         lower, passes = _names.get(name) or _learn(name)
         if passes and (own_key or lower not in operator_key.HEADERS):
             passed.append((lower, value))
-            if lower == "content-type" and not state.answer_type:
-                state.answer_type = value.partition(";")[0].strip().lower()
+            if lower == "content-type" and not state.response_type:
+                state.response_type = value.partition(";")[0].strip().lower()
         elif lower == "content-length" and value.isascii() and value.isdigit():
             length = int(value)
     return passed, length

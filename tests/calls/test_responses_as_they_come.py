@@ -1,4 +1,4 @@
-"""What reaches the client when, and what that costs: the end of an answer, its encoding, its size, and hanging up."""
+"""What reaches the client when, and what that costs: the end of a response, its encoding, its size, and hanging up."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from farebox.calls import relay
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
 from tests.calls.kit import eventually, log_rows, price_of, set_price, set_provider, within
-from tests.calls.wire import Wire, WireAnswer, chat_body, post, start
+from tests.calls.wire import Wire, WireResponse, chat_body, post, start
 from tests.support import Customer, Farebox
 
 CHAT = "cerebras/chat/completions"
@@ -95,9 +95,9 @@ def paid(customer: Customer) -> int:
     return 5 * 10**9 - customer.balance.posted
 
 
-async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireAnswer:
-    answer: WireAnswer = await within(30, post(customer, body, path))
-    return answer
+async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireResponse:
+    response: WireResponse = await within(30, post(customer, body, path))
+    return response
 
 
 # Hanging up
@@ -182,7 +182,7 @@ async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None
         await within(30, wire.head())
         await within(30, wire.until(b"two"))
         assert paid(customer) == price_of(3, 5)
-        assert len((await wire.answer()).events) == 2
+        assert len((await wire.response()).events) == 2
 
 
 async def test_an_event_that_only_may_be_the_last_is_not_kept_back_for_long(customer: Customer) -> None:
@@ -199,8 +199,8 @@ async def test_an_event_that_only_may_be_the_last_is_not_kept_back_for_long(cust
         await within(30, wire.head())
         await within(30, wire.until(b"one"))
         tell()
-        answer = await within(30, wire.answer())
-    assert answer.body == google("one") + google("two")
+        response = await within(30, wire.response())
+    assert response.body == google("one") + google("two")
     assert paid(customer) == price_of(3, 5)
 
 
@@ -217,9 +217,9 @@ async def test_a_provider_that_never_closes_does_not_keep_the_end(
             await asyncio.sleep(0.01)
 
     with provider(customer.farebox, handle):
-        answer = await call(customer, streamed())
-    assert answer.whole
-    assert b"[DONE]" in answer.body
+        response = await call(customer, streamed())
+    assert response.whole
+    assert b"[DONE]" in response.body
     assert paid(customer) == price_of(3, 900)
 
 
@@ -232,9 +232,9 @@ async def test_nor_where_events_come_unasked(customer: Customer, monkeypatch: py
         await exchange.gone()
 
     with provider(customer.farebox, handle):
-        answer = await call(customer, whole())
-    assert answer.whole
-    assert b"[DONE]" in answer.body
+        response = await call(customer, whole())
+    assert response.whole
+    assert b"[DONE]" in response.body
     assert paid(customer) == price_of(3, 900)
 
 
@@ -251,7 +251,7 @@ async def test_objects_line_by_line_pass_as_they_come(customer: Customer) -> Non
         await within(30, wire.head())
         await within(30, wire.until(b'{"line": 1'))
         tell()
-        assert (await within(30, wire.answer())).body == b'{"line": 1}\n{"line": 2}\n'
+        assert (await within(30, wire.response())).body == b'{"line": 1}\n{"line": 2}\n'
 
 
 async def test_sound_of_which_nobody_got_any_is_free(customer: Customer) -> None:
@@ -263,8 +263,8 @@ async def test_sound_of_which_nobody_got_any_is_free(customer: Customer) -> None
     with provider(customer.farebox, handle):
         set_price(customer.farebox, "groq", "gpt-4o-mini-tts")  # by how long it plays
         request = json.dumps({"model": "gpt-4o-mini-tts", "input": "Good evening", "response_format": "pcm"}).encode()
-        answer = await call(customer, request, "groq/audio/speech")
-    assert (answer.status, paid(customer), customer.balance.held) == (502, 0, 0)
+        response = await call(customer, request, "groq/audio/speech")
+    assert (response.status, paid(customer), customer.balance.held) == (502, 0, 0)
 
 
 async def test_a_list_that_breaks_off_breaks_off_for_the_client(customer: Customer) -> None:
@@ -277,8 +277,8 @@ async def test_a_list_that_breaks_off_breaks_off_for_the_client(customer: Custom
         raise ConnectionError
 
     with provider(customer.farebox, handle):
-        answer = await call(customer, google_body(), GOOGLE.removesuffix("?alt=sse"))
-    assert (answer.body, answer.whole) == (b"[" + entry, False)
+        response = await call(customer, google_body(), GOOGLE.removesuffix("?alt=sse"))
+    assert (response.body, response.whole) == (b"[" + entry, False)
     assert paid(customer) == price_of(3, 5)
 
 
@@ -289,12 +289,12 @@ async def test_an_unknown_encoding_passes_unread_with_a_note(customer: Customer)
     secret = bytes(range(256)) * 4
 
     async def handle(self: Provider, exchange: Exchange) -> None:
-        exchange.answer(200, [*JSON, ("content-encoding", "snappy")], secret)
+        exchange.respond(200, [*JSON, ("content-encoding", "snappy")], secret)
 
     with provider(customer.farebox, handle):
-        answer = await call(customer, whole())
-    assert (answer.body, answer.headers["content-encoding"]) == (secret, "snappy")
-    receipt = customer.receipt(answer.log_id)
+        response = await call(customer, whole())
+    assert (response.body, response.headers["content-encoding"]) == (secret, "snappy")
+    receipt = customer.receipt(response.log_id)
     assert receipt["usage_source"] == "counted"
     assert "encoded as 'snappy'" in receipt["notes"][0]
 
@@ -305,27 +305,27 @@ async def test_plain_text_under_an_unknown_encoding_is_read(customer: Customer, 
     body = event({"choices": [], "usage": USAGE}) + event("[DONE]") if stream else json.dumps(document).encode()
 
     async def handle(self: Provider, exchange: Exchange) -> None:
-        exchange.answer(200, [*(EVENTS if stream else JSON), ("content-encoding", "utf-8")], body)
+        exchange.respond(200, [*(EVENTS if stream else JSON), ("content-encoding", "utf-8")], body)
 
     with provider(customer.farebox, handle):
-        answer = await call(customer, streamed() if stream else whole())
-    assert answer.body == body
+        response = await call(customer, streamed() if stream else whole())
+    assert response.body == body
     assert paid(customer) == price_of(3, 900)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_bomb_is_an_answer_that_broke_off(customer: Customer, stream: bool) -> None:
+async def test_a_bomb_is_a_response_that_broke_off(customer: Customer, stream: bool) -> None:
     bomb = gzip.compress(bytes(40 * 2**20))
 
     async def handle(self: Provider, exchange: Exchange) -> None:
-        exchange.answer(200, [*(EVENTS if stream else JSON), ("content-encoding", "gzip")], bomb)
+        exchange.respond(200, [*(EVENTS if stream else JSON), ("content-encoding", "gzip")], bomb)
 
     with provider(customer.farebox, handle):
-        answer = await within(30, post(customer, streamed() if stream else whole(), CHAT))
-    if stream or answer.status == 200:  # above what is collected, it has begun to pass
-        assert len(answer.body) < 30 * 2**20
+        response = await within(30, post(customer, streamed() if stream else whole(), CHAT))
+    if stream or response.status == 200:  # above what is collected, it has begun to pass
+        assert len(response.body) < 30 * 2**20
     else:
-        assert answer.status == 502
+        assert response.status == 502
     assert customer.balance.held == 0
 
 
@@ -351,6 +351,6 @@ async def test_a_large_body_of_unknown_length_passes_as_it_comes_and_is_read(cus
             await stream.send(piece)
 
     with provider(customer.farebox, handle):
-        answer = await within(30, post(customer, whole(), CHAT))
-    assert answer.body == body
+        response = await within(30, post(customer, whole(), CHAT))
+    assert response.body == body
     assert paid(customer) == price_of(3, 900)

@@ -27,7 +27,7 @@ _MORE = "The sentence goes on, politely and without meaning, until it is as long
 
 
 class Mark(NamedTuple):
-    """What makes one answer differ from the next."""
+    """What makes one response differ from the next."""
 
     serial: int
     created: int
@@ -99,7 +99,7 @@ class Endpoint(NamedTuple):
 
 
 def complete(ask: Ask, told: Directives) -> Completion:
-    """The answer: deterministic, within `max_tokens`, its usage exact."""
+    """The response: deterministic, within `max_tokens`, its usage exact."""
     limit = ask.max_tokens if ask.max_tokens is not None else 1 << 62
     reasoning = min(told.reasoning, limit)
     room = limit - reasoning
@@ -130,7 +130,7 @@ def with_usage(body: Json, key: str, usage: Json | None) -> Json:
 
 
 def json_reply(ask: Ask, body: Json, output_tokens: int = 0) -> Reply:
-    """A whole JSON body as the answer."""
+    """A whole JSON body as the response."""
     return Reply(body=encode(body), input_tokens=ask.input_tokens, output_tokens=output_tokens)
 
 

@@ -10,9 +10,9 @@ from tests.http.serving import Asked, Peer, Received, request, serving, until
 
 async def told(peer: Peer, sent: bytes) -> dict[str, object]:
     peer.send(sent)
-    answer: Received = await peer.answer()
-    assert answer.status == 200
-    found: dict[str, object] = answer.json()
+    response: Received = await peer.response()
+    assert response.status == 200
+    found: dict[str, object] = response.json()
     return found
 
 
@@ -38,16 +38,16 @@ async def test_what_the_handler_worked_out_is_found_again() -> None:
     async def handler(exchange: object) -> None:
         seen.append(exchange.head.memo)  # type: ignore[attr-defined]
         exchange.head.memo = exchange.head.memo or len(seen)  # type: ignore[attr-defined]
-        exchange.answer(204, [], b"")  # type: ignore[attr-defined]
+        exchange.respond(204, [], b"")  # type: ignore[attr-defined]
 
     async with serving(handler) as served:
         peer = await served.open()
         for sent in (post(b"one"), post(b"three"), post(b"one"), post(b"one", path="/v1/other"), post(b"one")):
             peer.send(sent)
-            assert (await peer.answer()).status == 204
+            assert (await peer.response()).status == 204
         other = await served.open()
         other.send(post(b"one"))
-        assert (await other.answer()).status == 204
+        assert (await other.response()).status == 204
     assert seen == [None, 1, 1, None, None, None], "another head, and the same on another connection, are new"
 
 
@@ -88,7 +88,7 @@ async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
                 peer.send(piece)
                 await peer.writer.drain()
                 await asyncio.sleep(0.01)
-            assert (await peer.answer()).json()["body"] == body.decode()
+            assert (await peer.response()).json()["body"] == body.decode()
         assert served.server._state.known_heads == 1
         sent = post(b"third") + post(b"fourth")
         cut = sent.index(b"third") + 2
@@ -96,7 +96,7 @@ async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
         await peer.writer.drain()
         await asyncio.sleep(0.01)
         peer.send(sent[cut:])
-        assert [(await peer.answer()).json()["body"] for _ in range(2)] == ["third", "fourth"]
+        assert [(await peer.response()).json()["body"] for _ in range(2)] == ["third", "fourth"]
 
 
 async def test_a_client_that_leaves_in_the_body_behind_a_known_head() -> None:
@@ -116,7 +116,7 @@ async def test_repeated_heads_may_be_pipelined() -> None:
         peer = await served.open()
         await told(peer, post(b"body"))
         peer.send(post(b"one") + post(b"three") + post(b"seven"))
-        assert [(await peer.answer()).json()["body"] for _ in range(3)] == ["one", "three", "seven"]
+        assert [(await peer.response()).json()["body"] for _ in range(3)] == ["one", "three", "seven"]
 
 
 @pytest.mark.parametrize("length", [b"+4", b"-4", b"4 ", b" 4", b"04", b"0x4", b"4,4", b"4\n", b"4_0", b"", b"1" * 30])
@@ -125,11 +125,11 @@ async def test_a_length_is_read_as_strictly_as_the_first_time(length: bytes) -> 
     sent = post(b"body").replace(b"Content-Length: 4", b"Content-Length: " + length)
     async with serving(Asked().echo) as served:
         fresh = await served.open(sent)
-        first = await fresh.answer()
+        first = await fresh.response()
         peer = await served.open()
         await told(peer, post(b"body"))
         peer.send(sent)
-        assert (await peer.answer()).status == first.status
+        assert (await peer.response()).status == first.status
         if first.status != 200:
             assert await peer.closed()
 
@@ -143,18 +143,18 @@ async def test_what_follows_a_body_is_the_next_request() -> None:
         await told(peer, post(inner))
         assert (await told(peer, post(inner)))["body"] == inner.decode()
         peer.send(post(b"body") + b"GET /after HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert (await peer.answer()).json()["body"] == "body"
-        assert (await peer.answer()).json()["path"] == "/after"
+        assert (await peer.response()).json()["body"] == "body"
+        assert (await peer.response()).json()["path"] == "/after"
         peer.send(post(b"body") + b"nonsense\r\n\r\n")
-        assert (await peer.answer()).json()["body"] == "body"
-        assert (await peer.answer()).status in (400, 501)
+        assert (await peer.response()).json()["body"] == "body"
+        assert (await peer.response()).status in (400, 501)
         assert await peer.closed()
 
 
 async def test_what_ends_or_changes_a_connection_is_never_remembered() -> None:
     async with serving(Asked().echo) as served:
         last = await served.open(post(b"body", connection="close"))
-        assert (await last.answer()).headers["connection"] == "close"
+        assert (await last.response()).headers["connection"] == "close"
         assert await last.closed()
         long = await served.open()
         for body in (b"one", b"three"):
@@ -162,7 +162,7 @@ async def test_what_ends_or_changes_a_connection_is_never_remembered() -> None:
         waiting = await served.open()
         for body in (b"one", b"three"):
             waiting.send(post(body, expect="100-continue"))
-            assert (await waiting.answer()).json()["body"] == body.decode()
+            assert (await waiting.response()).json()["body"] == body.decode()
         assert served.server._state.known_heads == 0
 
 

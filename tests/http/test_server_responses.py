@@ -1,4 +1,4 @@
-"""What the server makes of answers: framing, order, breaking off, and clients that do not read."""
+"""What the server makes of responses: framing, order, breaking off, and clients that do not read."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 def whole(status: int, headers: HeaderList, body: bytes) -> Handler:
     async def handler(exchange: Exchange) -> None:
-        exchange.answer(status, headers, body)
+        exchange.respond(status, headers, body)
 
     return handler
 
@@ -34,7 +34,7 @@ def streamed(headers: HeaderList, *chunks: bytes, status: int = 200) -> Handler:
     return handler
 
 
-async def test_a_whole_answer_byte_for_byte() -> None:
+async def test_a_whole_response_byte_for_byte() -> None:
     headers = [("content-type", "text/plain"), ("x-a", "1"), ("x-a", "2")]
     async with serving(whole(200, headers, b"hello")) as served:
         peer = await served.open(request(Connection="close"))
@@ -68,28 +68,28 @@ async def test_a_whole_answer_byte_for_byte() -> None:
 async def test_framings(sent: bytes, handler: Handler, status: int, length: str | None, body: bytes) -> None:
     async with serving(handler) as served:
         peer = await served.open()
-        for _ in range(2):  # what is sent beside the frame would spoil the second answer
+        for _ in range(2):  # what is sent beside the frame would spoil the second response
             peer.send(sent)
-            answer = await peer.answer(to_head=sent == HEAD)
-            assert (answer.status, answer.headers.get("content-length"), answer.body) == (status, length, body)
-            assert "transfer-encoding" not in answer.headers
+            response = await peer.response(to_head=sent == HEAD)
+            assert (response.status, response.headers.get("content-length"), response.body) == (status, length, body)
+            assert "transfer-encoding" not in response.headers
 
 
 async def test_streams_are_sent_in_chunks() -> None:
     async with serving(streamed([], b"one", b"", b"x" * 300_000, b"three")) as served:
         peer = await served.open(GET + GET)
         for _ in range(2):
-            answer = await peer.answer()
-            assert answer.headers["transfer-encoding"] == "chunked"
-            assert answer.body == b"one" + b"x" * 300_000 + b"three"
+            response = await peer.response()
+            assert response.headers["transfer-encoding"] == "chunked"
+            assert response.body == b"one" + b"x" * 300_000 + b"three"
         peer.send(HEAD + GET)
-        assert (await peer.answer(to_head=True)).headers["transfer-encoding"] == "chunked"
-        assert (await peer.answer()).status == 200
+        assert (await peer.response(to_head=True)).headers["transfer-encoding"] == "chunked"
+        assert (await peer.response()).status == 200
         old = await (await served.open(OLD)).end()
         assert old.endswith(b"connection: close\r\n\r\none" + b"x" * 300_000 + b"three")
     async with serving(streamed([])) as served:
         peer = await served.open(GET + GET)
-        assert [(await peer.answer()).body for _ in range(2)] == [b"", b""]
+        assert [(await peer.response()).body for _ in range(2)] == [b"", b""]
 
 
 async def test_what_is_sent_goes_out_at_once() -> None:
@@ -134,7 +134,7 @@ async def test_what_is_sent_goes_out_at_once() -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_nothing_is_smuggled_into_an_answer(header: tuple[str, str], stream: bool) -> None:
+async def test_nothing_is_smuggled_into_a_response(header: tuple[str, str], stream: bool) -> None:
     raised = []
 
     async def handler(exchange: Exchange) -> None:
@@ -142,7 +142,7 @@ async def test_nothing_is_smuggled_into_an_answer(header: tuple[str, str], strea
             if stream:
                 exchange.start(200, [header])
             else:
-                exchange.answer(200, [header], b"")
+                exchange.respond(200, [header], b"")
         except ValueError as error:
             raised.append(error)
             raise
@@ -174,15 +174,15 @@ class Mistake(Exception):
     """The handler's."""
 
 
-async def test_a_handler_that_fails_before_its_answer() -> None:
+async def test_a_handler_that_fails_before_its_response() -> None:
     async def handler(exchange: Exchange) -> None:
         raise Mistake("with a secret")
 
     async with serving(handler) as served:
         peer = await served.open(GET + GET)
-        answer = await peer.answer()
-        assert (answer.status, answer.headers["connection"]) == (500, "close")
-        assert b"secret" not in answer.body
+        response = await peer.response()
+        assert (response.status, response.headers["connection"]) == (500, "close")
+        assert b"secret" not in response.body
         assert await peer.closed()
 
 
@@ -200,7 +200,7 @@ async def fails(exchange: Exchange) -> None:
 
 async def answers_again(exchange: Exchange) -> None:
     with pytest.raises(RuntimeError):
-        exchange.answer(500, [], b"")
+        exchange.respond(500, [], b"")
 
 
 async def starts_again(exchange: Exchange) -> None:
@@ -214,7 +214,7 @@ async def gives_up(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("then", [fails, answers_again, starts_again, gives_up])
 @pytest.mark.parametrize("headers", [[], [("content-length", "100")]], ids=["chunks", "length"])
-async def test_an_answer_that_breaks_off_is_seen_to(then: Handler, headers: HeaderList) -> None:
+async def test_a_response_that_breaks_off_is_seen_to(then: Handler, headers: HeaderList) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.start(200, headers).send(b"so far")
         await then(exchange)
@@ -222,16 +222,16 @@ async def test_an_answer_that_breaks_off_is_seen_to(then: Handler, headers: Head
     async with serving(handler) as served:
         peer = await served.open(GET + GET)
         with pytest.raises(asyncio.IncompleteReadError):
-            await peer.answer()
+            await peer.response()
         assert await peer.end() == b"", "and nothing follows"
         raw = await (await served.open(GET)).end()
         assert raw.endswith(b"6\r\nso far\r\n" if not headers else b"\r\nso far")
         if not headers:
-            with pytest.raises(ConnectionResetError):  # its end could not be told from a whole answer's
+            with pytest.raises(ConnectionResetError):  # its end could not be told from a whole response's
                 await (await served.open(OLD)).end()
 
 
-async def test_an_answer_shorter_or_longer_than_it_said() -> None:
+async def test_a_response_shorter_or_longer_than_it_said() -> None:
     async with serving(streamed([("content-length", "10")], b"short")) as served:
         with pytest.raises(asyncio.IncompleteReadError):
             await served.ask(GET)
@@ -257,7 +257,7 @@ async def test_a_cancelled_handler_ends_its_connection() -> None:
             assert task is not None
             task.cancel()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await peer.answer()
+                await peer.response()
 
 
 # --- clients that do not read -----------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ class Flood:
 
 
 def waiting_bytes(served: object) -> int:
-    """What the server keeps of answers, for all connections."""
+    """What the server keeps of responses, for all connections."""
     connections = served.server._state.connections  # type: ignore[attr-defined]
     return sum(connection._transport.get_write_buffer_size() for connection in connections)
 
@@ -324,12 +324,12 @@ async def test_a_client_that_never_reads_is_cut(path: str) -> None:
         await until(lambda: not served.server._state.connections)
 
 
-async def test_a_client_that_asks_on_without_reading_gets_no_further_answers_made() -> None:
+async def test_a_client_that_asks_on_without_reading_gets_no_further_responses_made() -> None:
     asked = Asked()
 
     async def handler(exchange: Exchange) -> None:
         asked.exchanges.append(exchange)
-        exchange.answer(200, [], b"x" * (16 << 20))
+        exchange.respond(200, [], b"x" * (16 << 20))
 
     async with serving(handler) as served:
         peer = await served.open(GET * 5)
@@ -339,7 +339,7 @@ async def test_a_client_that_asks_on_without_reading_gets_no_further_answers_mad
             await asyncio.sleep(0.005)
         assert len(asked.exchanges) == 1
         for _ in range(5):
-            assert len((await peer.answer()).body) == 16 << 20
+            assert len((await peer.response()).body) == 16 << 20
 
 
 async def test_a_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
