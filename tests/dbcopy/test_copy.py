@@ -219,7 +219,7 @@ def _killed(rich: Rich, target: str, when: Callable[[], bool]) -> bool:
             break
         process.send_signal(signal.SIGCONT)
         assert time.monotonic() < deadline, "it never came so far"
-        time.sleep(0.001)
+        time.sleep(0.02)
     process.kill()
     output, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors.decode()
