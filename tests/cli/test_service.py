@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import apsw
 import httpx
 import pytest
 
@@ -43,6 +44,18 @@ def test_migrate_says_what_it_applied(cli: Cli, monkeypatch: pytest.MonkeyPatch)
     first = cli("migrate", "--json").json
     assert first["applied"][-1] == first["schema_version"]
     assert cli("migrate", "--json").json == {"applied": [], "schema_version": first["schema_version"]}
+
+
+@SQLITE_ONLY
+@pytest.mark.parametrize("command", [("migrate",), ("account", "list"), ("check",), ("serve", "--port", "0")])
+def test_a_database_too_old_to_upgrade_is_refused(cli: Cli, data_dir: Path, command: tuple[str, ...]) -> None:
+    data_dir.mkdir()
+    connection = apsw.Connection(str(data_dir / "farebox.db"))
+    connection.execute("CREATE TABLE accounts (account_id TEXT); PRAGMA user_version = 6")
+    connection.close()
+    refused = cli(*command)
+    assert (refused.status, refused.out) == (1, "")
+    assert "install Farebox 0.5.0, run `farebox migrate` once" in refused.err
 
 
 @SQLITE_ONLY

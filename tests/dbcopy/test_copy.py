@@ -49,7 +49,7 @@ SLOW_CALLS = 100_000 if os.environ.get("FAREBOX_TEST_LONG") else 10_000
 
 
 def test_every_table_of_either_engine_is_copied(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
-    """The list comes from the migrations: a table that they add is in it, and one made elsewhere fails here."""
+    """The list comes from the schema: a table that it adds is in it, and one made elsewhere fails here."""
     assert farebox(tmp_path, "migrate", FAREBOX_DATABASE_URL=postgres_url).returncode == 0
     catalogue = postgres.query(
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' "

@@ -1,6 +1,5 @@
-"""What must be unique across accounts is so by the directory, on both engines; and older databases get theirs."""
+"""What must be unique across accounts is so by the directory, on both engines."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,13 @@ import asyncpg
 import pytest
 
 from farebox.payments.model import Refund
-from farebox.settings import load
-from farebox.storage import documents, refunds
+from farebox.storage import refunds
 from farebox.storage.accounts import add_account
-from farebox.storage.database import migrate_now, opened_for_command
-from farebox.storage.documents import DocumentRow, find_by_number, insert_document
-from farebox.storage.migrations import migrations
-from farebox.storage.postgres.dialect import schema
+from farebox.storage.documents import DocumentRow, insert_document
 from farebox.storage.sql import rows
-from tests.engines import ON_BOTH_ENGINES, SQLITE_ONLY, settings_for, write_now
+from tests.engines import ON_BOTH_ENGINES, settings_for, write_now
 
 BUCKETS = 4
-DOCUMENT = "INSERT INTO documents VALUES (0, 'a', 'FB-1', 'invoice', 't', 'in_1', 500, '{\"of\": 1}', 7)"
-REFUND = "INSERT INTO refunds VALUES (0, 'a', '{}', 't', {}, 'requested', 5, 5, 'why', NULL, NULL, 1, 2)"
 
 
 def _document(account_id: str, number: str, cause_id: str) -> DocumentRow:
@@ -73,52 +66,3 @@ class TestUnique:
         found = write_now(settings, lambda c: refunds.find_by_processor(c, "re_1"))
         assert found is not None
         assert found.refund_id == "r1"
-
-
-def _old_file(path: Path) -> None:
-    """A database as the second migration left it."""
-    connection = apsw.Connection(str(path))
-    for number, text in migrations()[:2]:
-        connection.execute(text.replace("/* clustered */", "WITHOUT ROWID"))
-        connection.execute(f"PRAGMA user_version = {number}")
-    for statement in _old_rows():
-        connection.execute(statement)
-    connection.close()
-
-
-async def _old_database(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL)")
-    await connection.execute("INSERT INTO schema_version VALUES (2, '')")
-    for _, text in migrations()[:2]:
-        await connection.execute(schema(text))
-    for statement in _old_rows():
-        await connection.execute(statement)
-    await connection.close()
-
-
-def _old_rows() -> list[str]:
-    account = "INSERT INTO accounts VALUES ('a', 0, 'A', 1)"
-    balance = "INSERT INTO balances (bucket, account_id) VALUES (0, 'a')"
-    return [account, balance, DOCUMENT, REFUND.format("r1", "'re_1'"), REFUND.format("r2", "NULL")]
-
-
-@SQLITE_ONLY
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_an_older_database_keeps_its_rows_and_gets_the_directory(kind: str, tmp_path: Path, postgres_url: str) -> None:
-    if kind == "sqlite":
-        _old_file(tmp_path / "farebox.db")
-        settings = load({}, data_dir=str(tmp_path))
-    else:
-        asyncio.run(_old_database(postgres_url))
-        settings = load({}, database_url=postgres_url)
-    applied, _ = migrate_now(settings)
-    assert 3 in applied
-    with opened_for_command(settings, writing=True) as connection:
-        found = find_by_number(connection, "FB-1")
-        assert found is not None
-        assert (found.account_id, found.cause_id, found.content) == ("a", "in_1", b'{"of": 1}')
-        assert documents.list_documents(connection, "a", 0, 10)[1] == 1
-        assert sorted(one.refund_id for one in refunds.refunds_of(connection, 0, "a")) == ["r1", "r2"]
-        assert rows(connection, "SELECT * FROM document_numbers") == [("FB-1", "a", "in_1")]
-        assert rows(connection, "SELECT * FROM refund_names") == [("re_1", "a", "r1")]

@@ -1,4 +1,5 @@
-"""Whoever reads a field of money in knows its unit: from its name, or from the docstring of its class."""
+"""Whoever reads a field of money in knows its unit: from its name, or from the docstring of its class. So it is with a
+column of the database: from its name, or from the comment beside it."""
 
 import ast
 import re
@@ -40,3 +41,14 @@ def test_moments_and_amounts_say_their_unit(path: Path) -> None:
             assert "millisecond" in said, f"{owner}.{name}: milliseconds since when?"
         elif AMOUNT.search(name) and not NAMED.search(name):
             assert re.search(r"cents|nano-dollars", said), f"{owner}.{name}: of what?"
+
+
+COLUMN = re.compile(r"^    (\w+) +BIGINT\b[^\n-]*(?:-- (.*))?$", re.MULTILINE)
+UNIT = re.compile(r"nano-dollars|milliseconds|tokens|\bnumber|\d, \d|of the (cost|net amount)")
+
+
+def test_columns_say_their_unit() -> None:
+    found = COLUMN.findall((ROOT / "src/farebox/storage/schema/schema.sql").read_text())
+    assert len(found) > 100
+    for name, said in found:
+        assert name.endswith(("_at", "_cents")) or UNIT.search(said), f"{name}: of what?"

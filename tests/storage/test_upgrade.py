@@ -1,80 +1,256 @@
-"""A database of the release before: what its rows become."""
+"""A database of the last release becomes what a new one is, and keeps its rows; an older one is refused."""
 
 import asyncio
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import apsw
 import asyncpg
 import pytest
 
-from farebox.ledger.audit import audit
-from farebox.settings import load
+from farebox.settings import Settings, load
 from farebox.storage.database import migrate_now, opened_for_command
-from farebox.storage.migrations import migrations
 from farebox.storage.postgres.dialect import schema
-from farebox.storage.reports import find_log
+from farebox.storage.schema import OLDEST, VERSION, missing
+from farebox.storage.sql import Connection, SchemaMismatch, rows
 from tests import engines
 from tests.engines import ON_BOTH_ENGINES
 
 pytestmark = ON_BOTH_ENGINES
 
-BEFORE = 6
-"""The latest migration that the database has had."""
+Rows: TypeAlias = dict[str, list[dict[str, Any]]]
+"""By table."""
 
-_CALL = (
-    "INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, status_code, "
-    "duration, cost, charge, detail, logged) VALUES (0, 'a', '{}', 'default', 1, 'demo', 'demo-1', 1, 200, 5, 0, 0, "
-    "'{{{{}}}}', 1)"
-)
-ROWS = (
-    "INSERT INTO accounts VALUES ('a', 0, 'A', 1)",
-    "INSERT INTO balances (bucket, account_id) VALUES (0, 'a')",
-    *(_CALL.format(log_id) for log_id in ("both", "request", "response", "none")),
-    "INSERT INTO call_bodies SELECT 0, 'a', 'both', {0}, {1}",
-    "INSERT INTO call_bodies SELECT 0, 'a', 'request', {0}, NULL",
-    "INSERT INTO call_bodies SELECT 0, 'a', 'response', NULL, {1}",
-)
+_OLD = Path(__file__).with_name("version_7.sql").read_text()
+"""The files that made a database of version 7, one after the other, as that release had them."""
+_VERSION_TABLE = "CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL)"
+DROPPED = {("cards", "warned_at")}
 
 
-def _old_file(path: Path) -> None:
-    connection = apsw.Connection(str(path))
-    for number, text in migrations()[:BEFORE]:
-        connection.execute(text.replace("/* clustered */", "WITHOUT ROWID"))
-        connection.execute(f"PRAGMA user_version = {number}")
-    for statement in ROWS:
-        connection.execute(statement.format("x'61736b'", "x'00ff'"))
-    connection.close()
-
-
-async def _old_database(url: str) -> None:
-    connection = await asyncpg.connect(url)
-    await connection.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL)")
-    await connection.execute(f"INSERT INTO schema_version VALUES ({BEFORE}, '')")
-    for _, text in migrations()[:BEFORE]:
-        await connection.execute(schema(text))
-    for statement in ROWS:
-        await connection.execute(statement.format(r"'\x61736b'::bytea", r"'\x00ff'::bytea"))
-    await connection.close()
-
-
-def test_bodies_of_calls_are_where_they_belong(tmp_path: Path) -> None:
+def _empty(tmp_path: Path) -> Settings:
     if engines.engine_now() == "sqlite":
-        _old_file(tmp_path / "farebox.db")
-        settings = load({}, data_dir=str(tmp_path))
+        return load({}, data_dir=str(tmp_path / "data"))
+    return load({}, data_dir=str(tmp_path / "data"), database_url=engines.postgres_server().new_database())
+
+
+def _execute(settings: Settings, *statements: str) -> None:
+    """Without bringing the schema up to date first."""
+    if settings.engine == "sqlite":
+        settings.database_path.parent.mkdir(exist_ok=True)
+        connection = apsw.Connection(str(settings.database_path))
+        for statement in statements:
+            connection.execute(statement)
+        connection.close()
+        return
+
+    async def execute() -> None:
+        connection = await asyncpg.connect(settings.database_url)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(execute())
+
+
+def _of_version(settings: Settings, version: int) -> None:
+    if settings.engine == "sqlite":
+        text = _OLD.replace("/* clustered */", "WITHOUT ROWID")
+        _execute(settings, text, f"PRAGMA user_version = {version}")
     else:
-        settings = load({}, database_url=engines.postgres_server().new_database())
-        asyncio.run(_old_database(settings.database_url))
-    applied, _ = migrate_now(settings)
-    assert applied[0] == BEFORE + 1
+        _execute(settings, _VERSION_TABLE, f"INSERT INTO schema_version VALUES ({version}, '')", schema(_OLD))
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Settings:
+    """A database as the last release made it, with two rows in each table."""
+    settings = _empty(tmp_path)
+    _of_version(settings, OLDEST)
+    _execute(settings, *_inserts(settings))
+    return settings
+
+
+# What is in the tables. -----------------------------------------------------------------------------------------------
+
+
+def _inserts(settings: Settings) -> Iterator[str]:
+    """Two rows for each table: one with a value in every column, one with as few as it may have."""
+    for table, columns in _old_columns().items():
+        if table == "config_version":  # has its one row
+            yield "UPDATE config_version SET version = 41"
+            continue
+        for number in (1,) if "one" in columns else (1, 2):
+            values = {
+                name: _value(settings, name, kind, number)
+                for name, (kind, optional) in columns.items()
+                if number == 1 or not optional
+            }
+            yield f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
+
+
+def _old_columns() -> dict[str, dict[str, tuple[str, bool]]]:
+    """The columns of each table of version 7: type, and whether a row may do without."""
+    connection = apsw.Connection(":memory:")
+    connection.execute(_OLD.replace("/* clustered */", "WITHOUT ROWID"))
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    return {
+        table: {
+            name: (kind, not needed and not key)
+            for name, kind, needed, key in connection.execute(
+                'SELECT name, type, "notnull", pk FROM pragma_table_info(?)', (table,)
+            )
+        }
+        for table in tables
+    }
+
+
+def _value(settings: Settings, name: str, kind: str, number: int) -> str:
+    if kind in ("INTEGER", "BIGINT"):
+        return str(number)
+    if kind == "BYTEA":
+        digits = f"{name}\0{number}".encode().hex()
+        return f"x'{digits}'" if settings.engine == "sqlite" else f"'\\x{digits}'"
+    return f"'{name} {number} \u2026'"
+
+
+def _read_old(settings: Settings) -> Rows:
+    wanted = {table: list(columns) for table, columns in _old_columns().items()}
+    if settings.engine == "sqlite":
+        connection = apsw.Connection(str(settings.database_path))
+        found = {
+            table: [dict(zip(columns, values, strict=True)) for values in connection.execute(_select(table, columns))]
+            for table, columns in wanted.items()
+        }
+        connection.close()
+        return found
+
+    async def read() -> Rows:
+        connection = await asyncpg.connect(settings.database_url)
+        found = {
+            table: [dict(values) for values in await connection.fetch(_select(table, columns))]
+            for table, columns in wanted.items()
+        }
+        await connection.close()
+        return found
+
+    return asyncio.run(read())
+
+
+def _select(table: str, columns: list[str]) -> str:
+    return f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(columns)}"
+
+
+def test_an_upgrade_keeps_every_row(old: Settings) -> None:
+    before = _read_old(old)
+    assert len(before) > 40
+    assert all(len(found) == (1 if "one" in found[0] else 2) for found in before.values())
+    assert migrate_now(old) == (list(range(OLDEST + 1, VERSION + 1)), VERSION)
+    with opened_for_command(old) as connection:
+        for table, were in before.items():
+            columns = [name for name in were[0] if (table, name) not in DROPPED]
+            now = rows(connection, _select(table, columns))
+            assert sorted(now, key=repr) == sorted((tuple(row[name] for name in columns) for row in were), key=repr)
+    assert migrate_now(old) == ([], VERSION)
+
+
+# What the tables are. -------------------------------------------------------------------------------------------------
+
+
+def test_an_upgraded_schema_is_that_of_a_new_database(old: Settings, tmp_path: Path) -> None:
+    new = _empty(tmp_path / "new")
+    assert migrate_now(new) == ([VERSION], VERSION)
+    migrate_now(old)
+    upgraded, made = _described(old), _described(new)
+    assert len(made) > 60
+    assert upgraded == made
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    """Every table, index and constraint by name, as the database describes it."""
     with opened_for_command(settings) as connection:
-        names = ("both", "request", "response", "none")
-        found = {log_id: find_log(connection, "a", "default", log_id) for log_id in names}
-        bodies = {log_id: call and (call.request_body, call.response_body) for log_id, call in found.items()}
-        assert bodies == {
-            "both": (b"ask", b"\x00\xff"), "request": (b"ask", None), "response": (None, b"\x00\xff"),
-            "none": (None, None),
-        }  # fmt: skip
-        with pytest.raises((apsw.SQLError, asyncpg.UndefinedTableError)):
-            connection.execute("SELECT 1 FROM call_bodies")
-    with opened_for_command(settings) as connection:
-        assert list(audit(connection)) == []
+        return _of_file(connection) if settings.engine == "sqlite" else _of_catalog(connection)
+
+
+def _of_file(connection: Connection) -> dict[str, Any]:
+    """A table's text is rewritten when it is altered, with its comments and their places: those are left out."""
+    found = rows(connection, "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    return {name: _parts(sql) for name, sql in found}
+
+
+def _parts(sql: str) -> Any:
+    """What is before, in and behind the outer brackets of a table: its columns in order, and its constraints."""
+    text = " ".join(re.sub(r"--[^\n]*", "", sql).replace('"', "").split())
+    text = re.sub(r" ?([(),]) ?", r"\1", text)
+    if not text.startswith("CREATE TABLE"):
+        return text
+    head, inner, tail = text[: text.index("(")], text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") :]
+    items = re.findall(r"(?:[^,()]|\((?:[^()]|\([^()]*\))*\))+", inner)
+    of_table = [item for item in items if item.startswith(("PRIMARY KEY", "CHECK", "UNIQUE"))]
+    return head, [item for item in items if item not in of_table], sorted(of_table), tail
+
+
+def _of_catalog(connection: Connection) -> dict[str, Any]:
+    columns = rows(
+        connection,
+        "SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, "
+        "l.collname, pg_get_expr(d.adbin, d.adrelid) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid "
+        "LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum "
+        "LEFT JOIN pg_collation l ON l.oid = a.attcollation "
+        "WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped "
+        "ORDER BY c.relname, a.attnum",
+    )
+    found: dict[str, Any] = {}
+    for name, kind, *column in columns:
+        found.setdefault(f"{kind} {name}", []).append(column)
+    indexes = rows(connection, "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'")
+    constraints = rows(
+        connection,
+        "SELECT conrelid::regclass::text || '.' || conname, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace AND contype != 'n'",
+    )
+    functions = rows(
+        connection,
+        "SELECT oid::regprocedure::text, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    )
+    return found | dict(indexes) | dict(constraints) | dict(functions)
+
+
+# What is refused. -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, OLDEST - 1])
+def test_an_older_database_names_the_release_to_step_through(version: int, tmp_path: Path) -> None:
+    settings = _empty(tmp_path)
+    _of_version(settings, version)
+    with pytest.raises(SchemaMismatch, match=rf"\(schema version {version}; .*: install Farebox 0\.5\.0,"):
+        migrate_now(settings)
+    assert _version(settings) == version
+
+
+def test_a_newer_database_names_the_remedy(tmp_path: Path) -> None:
+    settings = _empty(tmp_path)
+    _of_version(settings, VERSION + 1)
+    with pytest.raises(SchemaMismatch, match="install that release"):
+        migrate_now(settings)
+    assert _version(settings) == VERSION + 1
+
+
+def _version(settings: Settings) -> int:
+    if settings.engine == "sqlite":
+        connection = apsw.Connection(str(settings.database_path))
+        return int(connection.execute("PRAGMA user_version").get)
+    return int(asyncio.run(_fetch_version(settings.database_url)))
+
+
+async def _fetch_version(url: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval("SELECT version FROM schema_version")
+    finally:
+        await connection.close()
+
+
+def test_every_version_has_its_upgrade() -> None:
+    assert [number for number, _ in missing(OLDEST)] == list(range(OLDEST + 1, VERSION + 1))
+    assert missing(VERSION) == []

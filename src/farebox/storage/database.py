@@ -134,7 +134,7 @@ def damages_of(connection: Connection) -> list[str]:
 
 
 def migrate_now(settings: Settings, *, citus: bool = False) -> tuple[list[int], int]:
-    """Bring the schema up to date; the migrations that were applied, and the one it is at now. With `citus` its tables
+    """Bring the schema up to date; the versions it has gone through, and the one it has now. With `citus` its tables
     are spread over the nodes of a cluster.
 
     Raises DatabaseUnavailable, SchemaMismatch.

@@ -1,4 +1,4 @@
-"""The tables as the migrations create them: what a whole installation consists of."""
+"""The tables as the schema creates them: what a whole installation consists of."""
 
 from dataclasses import dataclass
 from functools import lru_cache

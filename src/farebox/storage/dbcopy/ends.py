@@ -17,7 +17,7 @@ Row: TypeAlias = tuple[Any, ...]
 
 _CREATE = f"CREATE TABLE IF NOT EXISTS {COPYING} (name TEXT PRIMARY KEY, state BYTEA NOT NULL)"
 _SEEDED = ("config_version",)
-"""Tables that the migrations put a row into. A server or a command that changed nothing left it as it is."""
+"""Tables that the schema puts a row into. A server or a command that changed nothing left it as it is."""
 
 
 class Progress(msgspec.Struct, frozen=True):

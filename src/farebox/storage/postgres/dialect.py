@@ -36,11 +36,12 @@ def translated(sql: str) -> str:
 
 
 def schema(text: str) -> str:
-    """A file of storage/migrations.
+    """A file of storage/schema.
 
-    Texts are compared byte by byte, as SQLite does it: what is read in the order of ids is then the same on both.
+    Texts are compared byte by byte, as in SQLite: what is read in the order of IDs is then the same on both.
     """
-    return _TEXT.sub('TEXT COLLATE "C"', _COMMENT.sub("", text).replace("/* clustered */", ""))
+    text = _ALONE.sub(r"\1", _COMMENT.sub("", text).replace("/* clustered */", ""))
+    return _TEXT.sub('TEXT COLLATE "C"', text)
 
 
 def has_rows(sql: str) -> bool:

@@ -6,10 +6,10 @@ from importlib import resources
 from asyncpg.exceptions import DuplicateTableError
 
 from farebox.storage.half_copied import COPYING, HALF_COPIED
-from farebox.storage.migrations import migrations
 from farebox.storage.postgres.connecting import Session
 from farebox.storage.postgres.dialect import schema
 from farebox.storage.postgres.distributing import distribute, is_distributed
+from farebox.storage.schema import missing
 from farebox.storage.sql import SchemaMismatch
 
 TURN = 0x66617265
@@ -32,8 +32,8 @@ _FUNCTIONS = ("functions.sql",)
 
 
 async def _found(session: Session) -> tuple[str, int]:
-    """The schema in which tables are made, and the number of the latest migration that was applied; 0 where none of
-    Farebox's tables are there. What lies in other schemas of the `search_path` is another program's.
+    """The schema in which tables are created, and the version of Farebox's schema there; 0 if it has none of its
+    tables. What lies in other schemas of the `search_path` is another program's.
 
     Raises SchemaMismatch where the schema cannot be Farebox's, or is not the one that it has been in.
     """
@@ -56,32 +56,28 @@ async def _found(session: Session) -> tuple[str, int]:
 
 
 async def migrate(session: Session, *, half_copied: bool = False) -> list[int]:
-    """Apply the migrations that are missing, and the functions as this release has them; return the numbers.
+    """Bring the schema to this release's version, and define the functions as this release has them; return the
+    versions it has gone through.
 
-    On Citus, what is new is then placed on its nodes. Raises SchemaMismatch where a newer release wrote the schema, or
-    it is half copied and not expected to be.
+    On Citus, new tables are then placed on its nodes. Raises SchemaMismatch if the database is of a newer release, or
+    older than this one upgrades, or unexpectedly half copied.
     """
-    numbered = migrations()
     if not half_copied and await session.fetchval(_IS_THERE, COPYING):
         raise SchemaMismatch(HALF_COPIED)
     async with session.transaction():
         await session.execute(f"SELECT pg_advisory_xact_lock({TURN})")
         own, version = await _found(session)
-        if version > numbered[-1][0]:
-            raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")
+        lacking = missing(version)
         if version == 0:
             await session.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL)")
             await session.execute("INSERT INTO schema_version VALUES (0, '')")
-        applied = []
-        for number, text in numbered:
-            if number > version:
-                await _execute(session, schema(text), own)
-                await session.execute("UPDATE schema_version SET version = $1", number)
-                applied.append(number)
-        await _define_functions(session, anew=bool(applied))
+        for number, text in lacking:
+            await _execute(session, schema(text), own)
+            await session.execute("UPDATE schema_version SET version = $1", number)
+        await _define_functions(session, anew=bool(lacking))
     if await is_distributed(session):
         await distribute(session, buckets=1)  # what the number is for has been placed long since
-    return applied
+    return [number for number, _ in lacking]
 
 
 async def _execute(session: Session, text: str, own: str) -> None:

@@ -1,4 +1,4 @@
-"""SQLite: connections and migrations of the embedded engine.
+"""SQLite: connections and schema of the embedded engine.
 
 WAL with `synchronous=FULL`: a commit that returned survives a power cut. Any number of processes may read and write the
 file (the command line beside a running server); `BEGIN IMMEDIATE` gives them turns.
@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 
 from farebox.storage.half_copied import COPYING, HALF_COPIED
-from farebox.storage.migrations import migrations
+from farebox.storage.schema import missing
 from farebox.storage.sql import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SchemaMismatch
 from farebox.storage.sqlite.trouble import named, naming
 
@@ -86,28 +86,26 @@ def open_file(path: Path) -> SqliteConnection:
 
 
 def schema_version(connection: SqliteConnection) -> int:
-    """Number of the latest migration that was applied; 0 for an empty file."""
+    """Version of the file's schema (storage.schema); 0 for an empty file."""
     (version,) = next(iter(connection.execute("PRAGMA user_version")))
     return int(version)
 
 
 def migrate(connection: SqliteConnection, *, half_copied: bool = False) -> list[int]:
-    """Apply the missing migrations, each in its own transaction; return their numbers.
+    """Bring the schema to this release's version, in one transaction; return the versions it has gone through.
 
-    Raises SchemaMismatch if the file is newer than this release, or unexpectedly half copied.
+    Raises SchemaMismatch if the file is of a newer release, or older than this one upgrades, or unexpectedly half
+    copied.
     """
     if not half_copied and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (COPYING,)).fetchone():
         raise SchemaMismatch(HALF_COPIED)
-    numbered = migrations()
-    if schema_version(connection) > numbered[-1][0]:
-        raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")
+    if not missing(schema_version(connection)):
+        return []
     applied = []
-    for number, text in numbered:
-        connection.execute("BEGIN IMMEDIATE")  # another process may be migrating: look again once we have the turn
-        with_turn = schema_version(connection) < number
-        if with_turn:
-            connection.execute(text.replace("/* clustered */", "WITHOUT ROWID"))
-            connection.execute(f"PRAGMA user_version = {number}")
-            applied.append(number)
-        connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")  # another process may be migrating: look again once it is our turn
+    for number, text in missing(schema_version(connection)):
+        connection.execute(text.replace("/* clustered */", "WITHOUT ROWID"))
+        connection.execute(f"PRAGMA user_version = {number}")
+        applied.append(number)
+    connection.execute("COMMIT")
     return applied

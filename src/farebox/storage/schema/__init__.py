@@ -1,0 +1,37 @@
+"""The schema of both engines: `schema.sql` is the data model, `upgrade_N.sql` what an older database lacks of it.
+
+A database records its version: in `PRAGMA user_version`, or in the table `schema_version` of PostgreSQL.
+"""
+
+from importlib import resources
+
+from farebox.storage.sql import SchemaMismatch
+
+VERSION = 8
+"""Of `schema.sql`. Whoever changes that adds the upgrade which does the same to a database of the version before."""
+OLDEST = 7
+"""The oldest version that this release upgrades."""
+OLDEST_RELEASE = "0.5.0"
+"""The release that wrote it."""
+
+
+def missing(version: int) -> list[tuple[int, str]]:
+    """What a database of this version lacks, in order: the version it has afterwards, and the statements.
+
+    0 is an empty database. Raises SchemaMismatch where this release cannot use one of this version.
+    """
+    if version == 0:
+        return [(VERSION, _read("schema.sql"))]
+    if version > VERSION:
+        raise SchemaMismatch("the database was written by a newer release of Farebox: install that release")
+    if version < OLDEST:
+        raise SchemaMismatch(
+            f"the database was written by a release before Farebox {OLDEST_RELEASE} (schema version {version}; this "
+            f"release upgrades from {OLDEST}): install Farebox {OLDEST_RELEASE}, run `farebox migrate` once, and then "
+            "install this release again"
+        )
+    return [(number, _read(f"upgrade_{number}.sql")) for number in range(version + 1, VERSION + 1)]
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text()

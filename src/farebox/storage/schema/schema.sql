@@ -1,0 +1,573 @@
+-- The data model: this file makes an empty database what this release needs. SQLite and PostgreSQL both read it.
+--
+-- Units. Unless a comment says otherwise:
+--   …_at      a moment, in milliseconds since 1970-01-01T00:00:00Z. No column has a time zone or local time in it.
+--   …_cents   US cents.
+--   Every other BIGINT says in its comment what it counts; amounts of credit are nano-dollars (10⁻⁹ US dollars).
+--   INTEGER columns are counts, flags (0 or 1), numbers of buckets, and the month and year printed on a card.
+--
+-- Keys. A row that belongs to one account lies in a table whose key begins with `bucket` (accounts.bucket) and
+-- `account_id`, so that on Citus one commit stays on one node. The other tables have no bucket: what must be found, or
+-- must be unique, without knowing the account. storage/postgres/distribute.sql places every table on Citus. There are
+-- no foreign keys: they would cost a look-up in each commit of a call, and `farebox check` compares the rows instead.
+--
+-- `clustered` marks tables that SQLite keeps in the order of their primary key (WITHOUT ROWID). Columns that were added
+-- to a table later come last, as in a database that had the table before.
+
+-- Accounts, and who may act for them. --------------------------------------------------------------------------------
+
+CREATE TABLE accounts (                   -- the tenants; the only place that says in which bucket one lies
+    account_id TEXT PRIMARY KEY,
+    bucket     INTEGER NOT NULL,          -- storage.buckets; always 0 where there is one database
+    name       TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE access_tokens (              -- what callers and control-plane clients authenticate with
+    token_id    TEXT PRIMARY KEY,
+    account_id  TEXT NOT NULL,
+    hash        BYTEA NOT NULL UNIQUE,    -- HMAC-SHA256 of the token under the pepper; the token itself is not stored
+    name        TEXT NOT NULL,
+    permissions TEXT NOT NULL,            -- JSON array of permission names
+    created_at  BIGINT NOT NULL,
+    expires_at  BIGINT,                   -- null: never
+    revoked_at  BIGINT
+);
+CREATE INDEX access_tokens_of_account ON access_tokens (account_id);  -- to list an account's tokens
+
+CREATE TABLE users (                      -- people who use the control plane by e-mail and key (X-Auth-Email)
+    email      TEXT PRIMARY KEY,
+    key_hash   BYTEA NOT NULL,            -- HMAC-SHA256 of the key sent as X-Auth-Key
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE memberships (                -- which accounts a user may act for
+    email      TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    PRIMARY KEY (email, account_id)
+) /* clustered */;
+
+CREATE TABLE owner_sessions (             -- the billing page: links that open a session, and open sessions
+    hash       BYTEA PRIMARY KEY,         -- keyed hash of the secret in the link or cookie
+    kind       TEXT NOT NULL,             -- link, session
+    account_id TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+);
+
+-- The operator's configuration. Every write increments config_version. -----------------------------------------------
+
+CREATE TABLE providers (                  -- base URL and key of each provider the operator has set up
+    name       TEXT PRIMARY KEY,
+    base_url   TEXT NOT NULL,
+    api_key    BYTEA,                     -- AES-GCM, bound to the provider's name
+    updated_at BIGINT NOT NULL
+);
+
+CREATE TABLE prices (                     -- the operator's own prices; never changed: a later one replaces an earlier
+    price_id   TEXT PRIMARY KEY,
+    provider   TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    account_id TEXT,                      -- null: for every account
+    rates      TEXT NOT NULL,             -- JSON object: price key to US dollars as text
+    output_max BIGINT,                    -- tokens that a response can have at most; null: not known
+    valid_from BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE price_supplements (          -- prices from public sources that the operator loaded; the latest counts
+    loaded_at BIGINT PRIMARY KEY,         -- older ones stay: they explain old receipts
+    text      TEXT NOT NULL               -- JSON: pricing.supplement; empty: the shipped supplement again
+);
+
+CREATE TABLE markups (                    -- what is added to a cost; the most specific that is valid counts
+    markup_id         TEXT PRIMARY KEY,
+    account_id        TEXT,               -- null: for every account; provider and model likewise
+    provider          TEXT,
+    model             TEXT,
+    parts_per_million BIGINT NOT NULL,    -- of the cost: 50000 is 5 %
+    valid_from        BIGINT NOT NULL,    -- milliseconds since 1970-01-01T00:00:00Z
+    created_at        BIGINT NOT NULL
+);
+
+CREATE TABLE tax_rates (                  -- what tax a purchase has, by the customer's country
+    country           TEXT PRIMARY KEY,   -- ISO 3166-1 alpha-2; '*' for every other country
+    name              TEXT NOT NULL,      -- as invoices show it: VAT, GST…
+    parts_per_million BIGINT NOT NULL,    -- of the net amount: 190000 is 19 %
+    reverse_charge    INTEGER NOT NULL,   -- 1: a customer with a tax ID there owes the tax themselves
+    updated_at        BIGINT NOT NULL
+);
+
+CREATE TABLE config_version (             -- one row: processes compare it to know when their caches are out of date
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    version BIGINT NOT NULL               -- number of writes of configuration, tokens and gateways
+);
+INSERT INTO config_version (one, version) VALUES (1, 1);
+
+CREATE TABLE installation (               -- one row: marks what this installation creates at the processor
+    one             INTEGER PRIMARY KEY CHECK (one = 1),
+    installation_id TEXT NOT NULL
+);
+
+-- The ledger: src/farebox/ledger/README.md has its rules. All amounts are nano-dollars. ------------------------------
+
+CREATE TABLE balances (                   -- one row per account: locked by whatever moves its money
+    bucket         INTEGER NOT NULL,
+    account_id     TEXT NOT NULL,
+    posted         BIGINT NOT NULL DEFAULT 0,  -- nano-dollars: the sum of the account's transfers
+    held           BIGINT NOT NULL DEFAULT 0,  -- nano-dollars: the sum of its open holds
+    version        BIGINT NOT NULL DEFAULT 0,  -- number of the account's latest transfer
+    owed           BIGINT NOT NULL DEFAULT 0,  -- nano-dollars taken back beyond what was left; the next money in pays it
+    top_up_below   BIGINT,                     -- nano-dollars: `posted` below this requests an auto top-up; null: not armed
+    low_below      BIGINT,                     -- nano-dollars: `posted` below this notifies the owner; null: never
+    low_told       INTEGER NOT NULL DEFAULT 0, -- 1: the owner was notified, and `posted` has not been above since
+    limit_amount   BIGINT,                     -- nano-dollars: the spending limit; null: none
+    limit_duration TEXT,                       -- daily, weekly, monthly
+    limit_strategy TEXT,                       -- fixed, sliding
+    limit_from     BIGINT,                     -- milliseconds UTC: first hour in limit_spent; null: to be summed anew
+    limit_spent    BIGINT NOT NULL DEFAULT 0,  -- nano-dollars: sum of the account's usage_hours from limit_from on
+    PRIMARY KEY (bucket, account_id),
+    CHECK (held >= 0 AND posted >= held)
+) /* clustered */;
+
+CREATE TABLE transfers (                  -- every movement of money between two books; never changed or deleted
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    version     BIGINT NOT NULL,          -- 1, 2, 3 … per account, without gaps
+    transfer_id TEXT NOT NULL,            -- derived from the cause: charge:…, top_up:…
+    kind        TEXT NOT NULL,            -- ledger.books.TRANSFERS
+    from_book   TEXT NOT NULL,
+    to_book     TEXT NOT NULL,
+    amount      BIGINT NOT NULL CHECK (amount > 0),  -- nano-dollars
+    lot_id      TEXT,                     -- the lot that was filled or drawn
+    at          BIGINT NOT NULL,          -- milliseconds since 1970-01-01T00:00:00Z
+    note        TEXT,
+    PRIMARY KEY (bucket, account_id, version)
+) /* clustered */;
+CREATE UNIQUE INDEX transfers_by_id ON transfers (bucket, account_id, transfer_id);  -- no cause moves money twice
+
+CREATE TABLE lots (                       -- what is left of each top-up, grant or return
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    lot_id     TEXT NOT NULL,
+    book       TEXT NOT NULL,             -- granted, credit
+    amount     BIGINT NOT NULL,           -- nano-dollars that filled it
+    remaining  BIGINT NOT NULL CHECK (remaining >= 0 AND remaining <= amount),  -- nano-dollars
+    priority   INTEGER NOT NULL,          -- lower is spent first
+    expires_at BIGINT,                    -- null: never
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, lot_id)
+) /* clustered */;
+CREATE INDEX lots_unspent ON lots (bucket, account_id) WHERE remaining > 0;  -- what a charge draws on
+CREATE INDEX lots_expiring ON lots (expires_at) WHERE remaining > 0 AND expires_at IS NOT NULL;  -- the periodic job's
+
+CREATE TABLE holds (                      -- money reserved until a call, or an application's work, ends
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    hold_id     TEXT NOT NULL,            -- the call's log_id; app:… for an application's
+    asked       BIGINT NOT NULL,          -- nano-dollars it was opened with
+    amount      BIGINT NOT NULL,          -- nano-dollars it reserves: `asked`, or more after an extension
+    state       TEXT NOT NULL,            -- ledger.books.HOLD_STATES
+    charge      BIGINT,                   -- nano-dollars; settled: what was to be charged
+    written_off BIGINT,                   -- nano-dollars; settled: the part of it that the account could not cover
+    owner       TEXT NOT NULL,            -- the process that will end it (instances.instance_id)
+    created_at  BIGINT NOT NULL,
+    expires_at  BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, hold_id)
+) /* clustered */;
+CREATE INDEX holds_open ON holds (bucket, account_id, expires_at) WHERE state = 'open';  -- a few among all that ended
+
+CREATE TABLE app_holds (                  -- what an application said about a hold of its own; the hold is in `holds`
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    hold_id    TEXT NOT NULL,             -- as in `holds`: app:…
+    label      TEXT NOT NULL,             -- what the application calls it
+    provider   TEXT,                      -- settled: what the charge is counted under in usage_hours
+    model      TEXT,
+    note       TEXT,
+    settled_at BIGINT,                    -- and in which hour
+    PRIMARY KEY (bucket, account_id, hold_id)
+) /* clustered */;
+
+CREATE TABLE lanes (                      -- which process may send batches to which bucket; empty on SQLite
+    bucket      INTEGER NOT NULL,
+    instance_id TEXT NOT NULL,
+    epoch       BIGINT NOT NULL,          -- number of its connection: a batch under another creates no holds (ledger.lanes)
+    PRIMARY KEY (bucket, instance_id)
+) /* clustered */;
+
+-- Sums of transfers that reading need not compute again. They can always be computed anew, and are written where they
+-- are read, never in the commit of a call.
+
+CREATE TABLE transfer_days (              -- an account's transfers by day, up to the version in transfer_marks
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    day        BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z: start of the day in UTC
+    kind       TEXT NOT NULL,
+    from_book  TEXT NOT NULL,
+    to_book    TEXT NOT NULL,
+    amount     BIGINT NOT NULL,           -- nano-dollars
+    PRIMARY KEY (bucket, account_id, day, kind, from_book, to_book)
+) /* clustered */;
+
+CREATE TABLE transfer_marks (             -- how far transfer_days has come
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    version    BIGINT NOT NULL,           -- number of the latest transfer that is in transfer_days
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
+-- Gateways, and what calls left behind. -------------------------------------------------------------------------------
+
+CREATE TABLE gateways (                   -- an account's named configurations: logging, rate limit, CORS
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    config      TEXT NOT NULL,            -- JSON, see storage.gateways
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id)
+) /* clustered */;
+
+CREATE TABLE calls (                      -- the record of a call: log row, receipt and bodies
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    log_id      TEXT NOT NULL,            -- UUIDv7: ordered by time
+    gateway_id  TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,          -- when the call began
+    provider    TEXT NOT NULL,
+    model       TEXT NOT NULL,
+    success     INTEGER NOT NULL,
+    status_code INTEGER NOT NULL,
+    duration    BIGINT NOT NULL,          -- milliseconds
+    tokens_in   BIGINT,                   -- tokens; null: not known
+    tokens_out  BIGINT,                   -- tokens; null: not known
+    cost        BIGINT NOT NULL,          -- nano-dollars, rounded up: what the provider takes
+    charge      BIGINT NOT NULL,          -- nano-dollars: what the account pays
+    detail      TEXT NOT NULL,            -- JSON: the log row's other fields
+    receipt     TEXT,                     -- JSON: pricing.receipt.Receipt; outlives the log row
+    logged      INTEGER NOT NULL,         -- 0 where the gateway or the caller asked for no log: the receipt stays
+    request     BYTEA,                    -- bodies, as far as the log keeps them; last, behind all that lists read
+    response    BYTEA,
+    PRIMARY KEY (bucket, account_id, log_id)
+) /* clustered */;
+CREATE INDEX calls_of_gateway ON calls (bucket, account_id, gateway_id, log_id) WHERE logged = 1;  -- a gateway's log
+
+CREATE TABLE usage_hours (                -- calls and charges by hour: usage reports and spending limits read it
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    hour       BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z: start of the hour in UTC
+    provider   TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    calls      BIGINT NOT NULL,           -- number of calls
+    charge     BIGINT NOT NULL,           -- nano-dollars
+    tokens_in  BIGINT NOT NULL,           -- tokens
+    tokens_out BIGINT NOT NULL,           -- tokens
+    PRIMARY KEY (bucket, account_id, hour, provider, model)
+) /* clustered */;
+
+CREATE TABLE log_totals (                 -- how many calls the log of a gateway has, so that a page need not count them
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,
+    upto       TEXT NOT NULL,             -- those whose log_id is below this are counted in `calls`
+    calls      BIGINT NOT NULL,           -- number of calls
+    forgotten  BIGINT NOT NULL,           -- number of calls deleted from the log so far: voids a count begun before
+    counted_at BIGINT NOT NULL,           -- when they were last counted one by one
+    PRIMARY KEY (bucket, account_id, gateway_id)
+) /* clustered */;
+
+CREATE TABLE rate_counts (                -- calls per gateway and window, of all processes together; empty on SQLite
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,
+    length     BIGINT NOT NULL,           -- milliseconds: length of the window
+    number     BIGINT NOT NULL,           -- number of the window: milliseconds since 1970-01-01T00:00:00Z by length
+    calls      BIGINT NOT NULL,           -- number of calls
+    PRIMARY KEY (account_id, gateway_id, length, number)
+) /* clustered */;
+
+-- Payments: how an account buys credit. Amounts are US cents. ---------------------------------------------------------
+
+CREATE TABLE customers (                  -- which customer of the processor an account is
+    account_id  TEXT PRIMARY KEY,
+    customer_id TEXT NOT NULL UNIQUE,     -- the processor's name for the account
+    created_at  BIGINT NOT NULL,
+    cards_at    BIGINT NOT NULL DEFAULT 0 -- when the stored cards were requested: an older response is out of date
+);
+
+CREATE TABLE billing_profiles (           -- what invoices say about the customer, and the bounds of a top-up
+    bucket           INTEGER NOT NULL,
+    account_id       TEXT NOT NULL,
+    name             TEXT NOT NULL DEFAULT '',
+    email            TEXT NOT NULL DEFAULT '',
+    address          TEXT NOT NULL DEFAULT '',  -- lines
+    country          TEXT NOT NULL DEFAULT '',  -- ISO 3166-1 alpha-2
+    tax_id           TEXT NOT NULL DEFAULT '',
+    top_up_min_cents BIGINT,              -- null: as the setting says
+    top_up_max_cents BIGINT,              -- null: as the setting says
+    updated_at       BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
+CREATE TABLE cards (                      -- saved cards, as the processor last described them
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    card_id     TEXT NOT NULL,            -- the processor's payment method
+    brand       TEXT NOT NULL,
+    last4       TEXT NOT NULL,
+    exp_month   INTEGER NOT NULL,
+    exp_year    INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL,            -- the same for the same card saved twice
+    is_default  INTEGER NOT NULL,
+    was_default INTEGER NOT NULL DEFAULT 0, -- 1: has been it; a late event that it was saved does not make it so again
+    created_at  BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, card_id)
+) /* clustered */;
+
+CREATE TABLE top_up_rules (               -- the owner's settings for auto top-up, and what it does now; no row: off
+    bucket            INTEGER NOT NULL,
+    account_id        TEXT NOT NULL,
+    amount_cents      BIGINT NOT NULL,    -- credit bought each time
+    threshold_cents   BIGINT NOT NULL,    -- posted balance below which it is bought
+    monthly_cap_cents BIGINT NOT NULL,    -- per calendar month in UTC
+    state             TEXT NOT NULL,      -- payments.states.RULE_STATES
+    reason            TEXT,               -- payments.states.DISABLED_REASONS: the API's disabledReason
+    error             TEXT,               -- for people: why the last attempt failed
+    until             BIGINT,             -- milliseconds since 1970-01-01T00:00:00Z; paused: until when
+    failures          INTEGER NOT NULL DEFAULT 0,  -- in a row
+    last_failed_at    BIGINT,
+    fingerprint       TEXT,               -- suspended: the card that must not be charged again
+    sequence          BIGINT NOT NULL DEFAULT 0,   -- number of requests so far: names the next one
+    updated_at        BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
+CREATE TABLE top_ups (                    -- purchases of credit, from the request to the end
+    bucket           INTEGER NOT NULL,
+    account_id       TEXT NOT NULL,
+    top_up_id        TEXT NOT NULL,
+    kind             TEXT NOT NULL,       -- manual, auto, checkout
+    state            TEXT NOT NULL,       -- payments.states.TOP_UP_STATES
+    credit_cents     BIGINT NOT NULL,     -- what the account gets
+    fee_cents        BIGINT NOT NULL,
+    tax_cents        BIGINT NOT NULL,
+    lines            TEXT NOT NULL,       -- JSON: payments.purchase.Purchase, as it was priced
+    card_id          TEXT,
+    fingerprint      TEXT,                -- of the card, as brand and last4
+    brand            TEXT,
+    last4            TEXT,
+    payment_id       TEXT,                -- the processor's invoice
+    checkout_id      TEXT,
+    request_key      TEXT,                -- the caller's Idempotency-Key, or what stands for it
+    request_hash     TEXT,
+    attempt          INTEGER NOT NULL DEFAULT 0,  -- number of the latest attempt (top_up_attempts)
+    lease_owner      TEXT,                -- the process that works on it
+    lease_epoch      BIGINT NOT NULL DEFAULT 0,   -- number of the lease: voids what a former holder writes
+    lease_until      BIGINT,              -- milliseconds since 1970-01-01T00:00:00Z
+    next_at          BIGINT,              -- when to look at it again; null: nothing more to do
+    first_unknown_at BIGINT,              -- since when the processor's response is missing
+    unseen_at        BIGINT,              -- when the processor's list of invoices first lacked it
+    retry_at         BIGINT,              -- declined: when the card may be charged again
+    client_secret    TEXT,
+    action_url       TEXT,                -- hosted page on which the owner confirms it
+    decline_code     TEXT,
+    error            TEXT,
+    refunded_cents   BIGINT NOT NULL DEFAULT 0,  -- of the captured amount, refunds in progress included
+    disputed_cents   BIGINT NOT NULL DEFAULT 0,
+    clawed_cents     BIGINT NOT NULL DEFAULT 0,  -- of the credit, taken back by refunds and open or lost disputes
+    created_at       BIGINT NOT NULL,
+    updated_at       BIGINT NOT NULL,
+    paid_at          BIGINT,
+    PRIMARY KEY (bucket, account_id, top_up_id)
+) /* clustered */;
+CREATE UNIQUE INDEX top_ups_one_auto ON top_ups (bucket, account_id)  -- one auto top-up at a time
+    WHERE kind = 'auto' AND state IN ('requested', 'submitting', 'unknown', 'processing', 'action_required', 'declined');
+CREATE UNIQUE INDEX top_ups_by_request ON top_ups (bucket, account_id, request_key)  -- a repeated request finds its own
+    WHERE request_key IS NOT NULL;
+CREATE INDEX top_ups_due ON top_ups (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+CREATE INDEX top_ups_by_time ON top_ups (bucket, account_id, created_at, top_up_id);  -- an account's list
+
+CREATE TABLE top_up_attempts (            -- every charge that was attempted: what the guards count
+    bucket       INTEGER NOT NULL,
+    account_id   TEXT NOT NULL,
+    top_up_id    TEXT NOT NULL,
+    attempt      INTEGER NOT NULL,        -- 1, 2, 3 … of the top-up
+    kind         TEXT NOT NULL,           -- the top-up's
+    fingerprint  TEXT NOT NULL,           -- the card's; empty: none is known yet
+    amount_cents BIGINT NOT NULL,         -- what the card is charged: credit, fee and tax
+    started_at   BIGINT NOT NULL,
+    ended_at     BIGINT,
+    outcome      TEXT,                    -- state it led to
+    decline_code TEXT,
+    PRIMARY KEY (bucket, account_id, top_up_id, attempt)
+) /* clustered */;
+CREATE INDEX top_up_attempts_by_time ON top_up_attempts (bucket, account_id, started_at);  -- those of the last days
+
+CREATE TABLE payments (                   -- the processor's names of a payment, and the one top-up it belongs to
+    payment_id        TEXT PRIMARY KEY,   -- the processor's invoice
+    account_id        TEXT NOT NULL,
+    top_up_id         TEXT NOT NULL,
+    payment_intent_id TEXT,
+    charge_id         TEXT
+);
+CREATE INDEX payments_by_intent ON payments (payment_intent_id);  -- refunds and disputes name the intent or the charge
+CREATE INDEX payments_by_charge ON payments (charge_id);
+
+CREATE TABLE refunds (                    -- money paid back to a card, and the credit taken for it
+    bucket       INTEGER NOT NULL,
+    account_id   TEXT NOT NULL,
+    refund_id    TEXT NOT NULL,           -- ours; the processor's where it was made there
+    top_up_id    TEXT NOT NULL,
+    processor_id TEXT,                    -- unique by refund_names
+    state        TEXT NOT NULL,           -- payments.states.REFUND_STATES
+    amount_cents BIGINT NOT NULL,         -- paid back to the card
+    credit_cents BIGINT NOT NULL,         -- taken from the credit
+    reason       TEXT NOT NULL DEFAULT '',
+    error        TEXT,
+    next_at      BIGINT,                  -- when to look at it again; null: nothing more to do
+    created_at   BIGINT NOT NULL,
+    updated_at   BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, refund_id)
+) /* clustered */;
+CREATE INDEX refunds_due ON refunds (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+CREATE INDEX refunds_by_processor ON refunds (processor_id) WHERE processor_id IS NOT NULL;  -- an event names only that
+
+CREATE TABLE refund_names (               -- makes the processor's names of refunds unique across all accounts
+    processor_id TEXT PRIMARY KEY,
+    account_id   TEXT NOT NULL,
+    refund_id    TEXT NOT NULL
+);
+
+CREATE TABLE disputes (                   -- payments that a bank questions or has taken back
+    bucket       INTEGER NOT NULL,
+    account_id   TEXT NOT NULL,
+    dispute_id   TEXT NOT NULL,           -- the processor's
+    top_up_id    TEXT NOT NULL,
+    state        TEXT NOT NULL,           -- payments.states.DISPUTE_STATES
+    amount_cents BIGINT NOT NULL,         -- what the bank disputes
+    taken_cents  BIGINT NOT NULL DEFAULT 0,  -- of the captured amount: what refunds have left of it
+    credit_cents BIGINT NOT NULL,         -- taken from the credit
+    take_id      TEXT NOT NULL DEFAULT '',   -- the ledger took it as `dispute:{take_id}`
+    reason       TEXT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    updated_at   BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, dispute_id)
+) /* clustered */;
+
+CREATE TABLE processor_events (           -- the webhook inbox: stored, acknowledged, then processed
+    event_id     TEXT PRIMARY KEY,
+    type         TEXT NOT NULL,
+    object_id    TEXT NOT NULL,
+    body         BYTEA NOT NULL,
+    created_at   BIGINT NOT NULL,         -- by the processor's clock
+    received_at  BIGINT NOT NULL,
+    via          TEXT NOT NULL DEFAULT 'webhook',  -- webhook, sweep
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_at      BIGINT,                  -- null: done, or given up
+    processed_at BIGINT,
+    outcome      TEXT                     -- the result, or the last error
+);
+CREATE INDEX processor_events_due ON processor_events (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+
+CREATE TABLE findings (                   -- differences that reconciliation found; it never corrects them itself
+    finding_id   TEXT PRIMARY KEY,
+    kind         TEXT NOT NULL,
+    account_id   TEXT,
+    payment_id   TEXT,
+    amount_cents BIGINT NOT NULL,
+    detail       TEXT NOT NULL,
+    found_at     BIGINT NOT NULL,
+    resolved_at  BIGINT                   -- null: open
+);
+
+-- Invoices and credit notes. ------------------------------------------------------------------------------------------
+
+CREATE TABLE series (                     -- consecutive numbers of documents, without gaps
+    name TEXT PRIMARY KEY,
+    next BIGINT NOT NULL                  -- the number that the next document gets
+);
+
+CREATE TABLE documents (                  -- invoices and credit notes: what they say is fixed when they are issued
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    number      TEXT NOT NULL,            -- unique by document_numbers
+    kind        TEXT NOT NULL,            -- invoice, credit_note
+    top_up_id   TEXT NOT NULL,
+    cause_id    TEXT NOT NULL,            -- the payment, refund or dispute it documents
+    total_cents BIGINT NOT NULL,
+    content     TEXT NOT NULL,            -- JSON: everything the page shows
+    issued_at   BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, cause_id)
+) /* clustered */;
+CREATE INDEX documents_by_time ON documents (bucket, account_id, issued_at, number);  -- an account's list
+CREATE INDEX documents_by_number ON documents (number);  -- the operator knows the number alone
+
+CREATE TABLE document_numbers (           -- makes the numbers of documents unique across all accounts
+    number     TEXT PRIMARY KEY,
+    account_id TEXT NOT NULL,
+    cause_id   TEXT NOT NULL
+);
+
+-- Messages to owners and the operator. --------------------------------------------------------------------------------
+
+CREATE TABLE webhook_endpoints (          -- where messages are sent
+    endpoint_id TEXT PRIMARY KEY,
+    account_id  TEXT,                     -- null: the operator's, for every account
+    url         TEXT NOT NULL,
+    secret      BYTEA NOT NULL,           -- AES-GCM, bound to the endpoint
+    kinds       TEXT NOT NULL,            -- JSON array; empty: all
+    created_at  BIGINT NOT NULL
+);
+CREATE INDEX webhook_endpoints_of_account ON webhook_endpoints (account_id);  -- to find where a notice goes
+
+CREATE TABLE notices (                    -- written in the transaction of what they report; account '': the operator's
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    notice_id  TEXT NOT NULL,             -- derived from the cause: a repeat finds itself
+    kind       TEXT NOT NULL,
+    content    TEXT NOT NULL,             -- JSON
+    created_at BIGINT NOT NULL,
+    fanned_out INTEGER NOT NULL DEFAULT 0,-- 1: its deliveries have been written
+    PRIMARY KEY (bucket, account_id, notice_id)
+) /* clustered */;
+CREATE INDEX notices_new ON notices (created_at) WHERE fanned_out = 0;  -- the workers' queue
+
+CREATE TABLE deliveries (                 -- one notice to one endpoint or address
+    bucket       INTEGER NOT NULL,
+    account_id   TEXT NOT NULL,
+    notice_id    TEXT NOT NULL,
+    target       TEXT NOT NULL,           -- endpoint ID, or mailto:…
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_at      BIGINT,                  -- null: delivered, or given up
+    delivered_at BIGINT,
+    last_error   TEXT,
+    PRIMARY KEY (bucket, account_id, notice_id, target)
+) /* clustered */;
+CREATE INDEX deliveries_due ON deliveries (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+
+CREATE TABLE operator_alarms (            -- what the operator should look into; one row for each subject
+    kind        TEXT NOT NULL,            -- storage.notices.ALARM_KINDS
+    about       TEXT NOT NULL,            -- the subject: a provider, a model
+    content     TEXT NOT NULL,            -- JSON, of the last time
+    times       BIGINT NOT NULL,          -- number of times it was raised since it was opened
+    first_at    BIGINT NOT NULL,
+    last_at     BIGINT NOT NULL,
+    resolved_at BIGINT,                   -- null: open
+    PRIMARY KEY (kind, about)
+);
+
+-- The processes that serve. -------------------------------------------------------------------------------------------
+
+CREATE TABLE instances (                  -- processes that serve: whose holds are theirs to end
+    instance_id TEXT PRIMARY KEY,
+    started_at  BIGINT NOT NULL,
+    seen_at     BIGINT NOT NULL           -- renewed every few seconds, by its own clock; long past: it is dead
+);
+
+CREATE TABLE leases (                     -- which process does a job that only one may do at a time
+    name    TEXT PRIMARY KEY,
+    owner   TEXT NOT NULL,
+    epoch   BIGINT NOT NULL,              -- number of the lease: voids what a former holder writes
+    until   BIGINT NOT NULL,              -- milliseconds since 1970-01-01T00:00:00Z
+    done_at BIGINT                        -- when the job was last finished
+);
