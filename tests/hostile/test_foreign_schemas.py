@@ -47,8 +47,7 @@ def test_an_installation_in_its_own_schema_sees_none_of_theirs(postgres: Postgre
     before = theirs(postgres, postgres_url)
     settings = at(postgres_url, "farebox,public")
     applied, version = migrate_now(settings)
-    assert applied[0] == 1
-    assert applied[-1] == version
+    assert applied == [version]
     assert migrate_now(settings) == ([], version)
     with opened_for_command(settings, writing=True) as connection:
         assert rows(connection, "SELECT count(*) FROM accounts") == [(0,)]
