@@ -5,12 +5,10 @@ import contextlib
 import fcntl
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -30,27 +28,12 @@ from farebox.http.data_plane import DataPlane
 from farebox.http.metrics import at_own_port
 from farebox.http.server import RunningServer
 from farebox.http.server import serve as listen
-from farebox.jobs import Jobs
-from farebox.ledger.ledger import ledger_of
-from farebox.limits.concurrent import CallsInFlight
-from farebox.limits.held import ByteBudget
-from farebox.limits.rate import RateLimiter
 from farebox.metrics.metrics import Beat, Metrics
-from farebox.offload import BeginHelper, HelperProcess, Pool
-from farebox.payments.processor import Processor
-from farebox.pricing.unseen import Rules, parse_rules
-from farebox.providers.http1.pool import PooledUpstream
-from farebox.providers.reading import Refused, parse_refusals
-from farebox.runtime import operator_alarms
-from farebox.runtime.configuration import Configuration
-from farebox.runtime.instances import present
-from farebox.runtime.journal import Journal
+from farebox.offload import BeginHelper, HelperProcess
+from farebox.runtime.opening import open_services
 from farebox.runtime.samples import sample_services
 from farebox.runtime.services import Services
-from farebox.runtime.waiters import LOOK_SECONDS, Waiters
-from farebox.settings import Settings, SettingsError, proxies, secret_key
-from farebox.storage.config import installation_id
-from farebox.storage.database import open_database
+from farebox.settings import Settings, secret_key
 from farebox.vault import Vault
 from farebox.worker import run_periodic_jobs
 
@@ -144,53 +127,20 @@ async def gateway(
     """
     settings = around.settings
     async with AsyncExitStack() as stack:
-        ids = RandomIds(clock)
-        vault = Vault(secret_key(settings))
-        metrics, jobs = Metrics(around.sheet, around.place), Jobs()
-        database = await open_database(settings, metrics.activity(), failed=jobs.failed)
-        stack.push_async_callback(database.close)
-        named = partial(installation_id, new_id=ids.account_id()[:12])
-        processor = open_processor(settings, await database.write(named))
-        if processor is not None:
-            stack.push_async_callback(processor.close)
-        upstream = _upstream_of(settings, jobs)
-        stack.push_async_callback(upstream.close)
-        helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
-        stack.push_async_callback(helpers.close)
-        shared = database.engine == "postgres"
-        instance = ids.log_id()
-        ledger = ledger_of(database, instance)
-        waiters = Waiters(look_seconds=LOOK_SECONDS if shared else None)
-        journal = Journal(settings.data_dir, instance, database=database, ledger=ledger, waiters=waiters)
-        services = Services(
-            settings=settings,
-            clock=clock,
-            ids=ids,
-            vault=vault,
-            database=database,
-            ledger=ledger,
-            configuration=await Configuration.load(database, vault, clock, demo_url=around.demo_url),
-            upstream=upstream,
-            processor=processor,
-            waiters=waiters,
-            base_url=around.base_url,
-            instance=instance,
-            unseen_rules=_unseen_rules(settings),
-            journal=journal,
-            helpers=helpers,
-            refusals=_refusals(settings),
-            held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
-            calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
-            jobs=jobs,
-            gateway_rates=RateLimiter(shared=shared),
-            metrics=metrics,
+        services = await stack.enter_async_context(
+            open_services(
+                settings,
+                clock=clock,
+                ids=RandomIds(clock),
+                vault=Vault(secret_key(settings)),
+                base_url=around.base_url,
+                grace_seconds=GRACE_SECONDS,
+                serves=True,
+                demo_url=around.demo_url,
+                metrics=Metrics(around.sheet, around.place),
+                begin_helper=begin_helper,
+            )
         )
-        await journal.take_over()  # charges that were kept come before anything is decided about their holds
-        await stack.enter_async_context(present(services))
-        stack.push_async_callback(ledger.close)
-        stack.push_async_callback(operator_alarms.keep_last, services)
-        stack.push_async_callback(journal.close)
-        stack.push_async_callback(services.tasks.drain, GRACE_SECONDS)
         data_plane = DataPlane(services)
         server = await _listening(services, around, data_plane, port_shared=port_shared)
         stack.push_async_callback(server.close)
@@ -235,51 +185,6 @@ async def _measured(services: Services, around: HostResources, *, port_shared: b
             own = await listen(at_own_port(services), host, reserved=port, shared=port_shared)
             stack.push_async_callback(own.close)
         yield
-
-
-def _unseen_rules(settings: Settings) -> Rules:
-    """Raises SettingsError."""
-    try:
-        return parse_rules(settings.unseen_input, settings.unseen_prior_tokens)
-    except ValueError as error:
-        raise SettingsError(f"FAREBOX_UNSEEN_INPUT: {error}") from error
-
-
-def _refusals(settings: Settings) -> Mapping[str, Refused]:
-    """Raises SettingsError."""
-    try:
-        return parse_refusals(settings.refused_fields, settings.refused_tools)
-    except ValueError as error:
-        raise SettingsError(f"FAREBOX_REFUSED_FIELDS, FAREBOX_REFUSED_TOOLS: {error}") from error
-
-
-def _upstream_of(settings: Settings, jobs: Jobs) -> PooledUpstream:
-    return PooledUpstream(connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed)
-
-
-def open_processor(settings: Settings, installation: str) -> Processor | None:
-    """Stripe, where it is switched on. Its client is large and loaded only then."""
-    if not settings.stripe_secret_key:
-        return None
-    from farebox.payments.stripe import StripeProcessor
-
-    return StripeProcessor(
-        settings.stripe_secret_key,
-        webhook_secret=settings.stripe_webhook_secret,
-        api_base=settings.stripe_api_base,
-        installation=installation,
-        proxy=_proxy_to(settings.stripe_api_base),
-    )
-
-
-def _proxy_to(url: str) -> str | None:
-    """Raises SettingsError."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise SettingsError(f"FAREBOX_STRIPE_API_BASE is not a URL: {error}") from error
-    return proxies().for_origin(parts.scheme, parts.hostname or "", port)
 
 
 @contextlib.contextmanager

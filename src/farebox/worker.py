@@ -78,7 +78,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "configuration": Periodic(WATCH_SECONDS, _notice_changes),
         "expiry": Periodic(EXPIRE_EVERY_SECONDS, _expire),
         "top_ups": Periodic(MONEY_EVERY_SECONDS, top_up.work, LONG_ROUND_SECONDS),
-        "payment_news": Periodic(MONEY_EVERY_SECONDS, processor_events.work, LONG_ROUND_SECONDS),
+        "processor_events": Periodic(MONEY_EVERY_SECONDS, processor_events.work, LONG_ROUND_SECONDS),
         "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
         MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),

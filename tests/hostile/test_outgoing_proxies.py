@@ -10,9 +10,9 @@ import httpx
 import pytest
 import stripe
 
-from farebox.app import open_processor
 from farebox.messages.send import post
 from farebox.payments.processor import ProcessorRefused, ProcessorUnavailable
+from farebox.runtime.opening import open_processor
 from farebox.settings import Settings, load
 from tests.calls.kit import set_price, set_provider
 from tests.engines import settings_for

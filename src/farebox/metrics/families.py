@@ -35,7 +35,7 @@ CAUSES: Final = (
 
 JOBS: Final = (
     "alone", "auto_top_up", "configuration", "expiry", "http_sweeper", "instances", "jobs_late", "journal",
-    "journals_left", "messages", "operator_alarms", "payment_news", "rates", "refunds", "sqlite_writer", "top_ups",
+    "journals_left", "messages", "operator_alarms", "processor_events", "rates", "refunds", "sqlite_writer", "top_ups",
     "trouble", "upstream_sweeper", OTHER,
 )  # fmt: skip
 """What runs beside the calls: the jobs of farebox.worker, and what else tells farebox.jobs of its end."""

@@ -32,7 +32,7 @@ from farebox.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made by farebox.app at start, closed by it at the end."""
+    """Put together, and closed at the end, by runtime.opening."""
 
     settings: Settings
     clock: Clock

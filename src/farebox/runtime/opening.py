@@ -1,0 +1,155 @@
+"""From settings to services: the only place where `Services` is put together, and taken apart in the opposite order."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+from farebox.clock import Clock, Ids
+from farebox.jobs import Jobs
+from farebox.ledger.ledger import ledger_of
+from farebox.limits.concurrent import CallsInFlight
+from farebox.limits.held import ByteBudget
+from farebox.limits.rate import RateLimiter
+from farebox.metrics.metrics import Metrics
+from farebox.offload import BeginHelper, HelperProcess, Pool
+from farebox.payments.processor import Processor
+from farebox.pricing.unseen import Rules, parse_rules
+from farebox.providers.http1.pool import PooledUpstream
+from farebox.providers.reading import Refused, parse_refusals
+from farebox.runtime import operator_alarms
+from farebox.runtime.configuration import Configuration
+from farebox.runtime.instances import present
+from farebox.runtime.journal import Journal
+from farebox.runtime.services import Services
+from farebox.runtime.waiters import LOOK_SECONDS, Waiters
+from farebox.settings import Settings, SettingsError, proxies
+from farebox.storage.config import installation_id
+from farebox.storage.database import open_database
+from farebox.vault import Vault
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    *,
+    clock: Clock,
+    ids: Ids,
+    vault: Vault,
+    base_url: str,
+    grace_seconds: float,
+    serves: bool,
+    demo_url: str | None = None,
+    metrics: Metrics | None = None,
+    begin_helper: BeginHelper = HelperProcess,
+) -> AsyncIterator[Services]:
+    """The services of one process, until the block ends.
+
+    `serves`: the process serves calls. It has a journal, posts what the journals of dead processes contain, and ends
+    the holds that they left open. Without, it is a command, beside which servers may be running.
+    `grace_seconds`: how long tasks in progress may continue at the end.
+
+    Raises SettingsError, storage.sql.DatabaseUnavailable or storage.sql.SchemaMismatch.
+    """
+    async with AsyncExitStack() as stack:
+        metrics, jobs = metrics or Metrics(), Jobs()
+        database = await open_database(settings, metrics.activity(), failed=jobs.failed)
+        stack.push_async_callback(database.close)
+        named = partial(installation_id, new_id=ids.account_id()[:12])
+        processor = open_processor(settings, await database.write(named))
+        if processor is not None:
+            stack.push_async_callback(processor.close)
+        upstream = PooledUpstream(
+            connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed
+        )
+        stack.push_async_callback(upstream.close)
+        helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
+        stack.push_async_callback(helpers.close)
+        shared = database.engine == "postgres"
+        instance = ids.log_id()
+        ledger = ledger_of(database, instance)
+        waiters = Waiters(look_seconds=LOOK_SECONDS if shared else None)
+        services = Services(
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            vault=vault,
+            database=database,
+            ledger=ledger,
+            configuration=await Configuration.load(database, vault, clock, demo_url=demo_url),
+            upstream=upstream,
+            processor=processor,
+            waiters=waiters,
+            base_url=base_url,
+            instance=instance,
+            unseen_rules=_unseen_rules(settings),
+            journal=Journal(settings.data_dir, instance, database=database, ledger=ledger, waiters=waiters)
+            if serves
+            else None,
+            helpers=helpers,
+            refusals=_refusals(settings),
+            held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
+            calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
+            jobs=jobs,
+            gateway_rates=RateLimiter(shared=shared),
+            metrics=metrics,
+        )
+        await stack.enter_async_context(_at_work(services, grace_seconds))
+        yield services
+
+
+@asynccontextmanager
+async def _at_work(services: Services, grace_seconds: float) -> AsyncIterator[None]:
+    """What has to happen before the first call and after the last one."""
+    journal = services.journal
+    async with AsyncExitStack() as stack:
+        if journal is not None:
+            await journal.take_over()  # charges in journals are posted before anything is decided about their holds
+            await stack.enter_async_context(present(services))
+        stack.push_async_callback(services.ledger.close)
+        stack.push_async_callback(operator_alarms.keep_last, services)
+        if journal is not None:
+            stack.push_async_callback(journal.close)
+        stack.push_async_callback(services.tasks.drain, grace_seconds)
+        yield
+
+
+def open_processor(settings: Settings, installation: str) -> Processor | None:
+    """Stripe, if it is switched on; its client is large, and loaded only then. Raises SettingsError."""
+    if not settings.stripe_secret_key:
+        return None
+    from farebox.payments.stripe import StripeProcessor
+
+    return StripeProcessor(
+        settings.stripe_secret_key,
+        webhook_secret=settings.stripe_webhook_secret,
+        api_base=settings.stripe_api_base,
+        installation=installation,
+        proxy=_proxy_to(settings.stripe_api_base),
+    )
+
+
+def _proxy_to(url: str) -> str | None:
+    """Raises SettingsError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_STRIPE_API_BASE is not a URL: {error}") from error
+    return proxies().for_origin(parts.scheme, parts.hostname or "", port)
+
+
+def _unseen_rules(settings: Settings) -> Rules:
+    """Raises SettingsError."""
+    try:
+        return parse_rules(settings.unseen_input, settings.unseen_prior_tokens)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_UNSEEN_INPUT: {error}") from error
+
+
+def _refusals(settings: Settings) -> Mapping[str, Refused]:
+    """Raises SettingsError."""
+    try:
+        return parse_refusals(settings.refused_fields, settings.refused_tools)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_REFUSED_FIELDS, FAREBOX_REFUSED_TOOLS: {error}") from error
