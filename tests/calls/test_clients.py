@@ -29,7 +29,7 @@ WORDS_IN = len(TEXT.split())
 
 
 @dataclass
-class Told:
+class NoticeHistory:
     """What a client was told about its call."""
 
     text: str
@@ -97,20 +97,20 @@ def messages() -> list[Any]:
 # --- OpenAI -----------------------------------------------------------------------------------------------------------
 
 
-def openai_chat(clients: Clients, way: str) -> Told:
+def openai_chat(clients: Clients, way: str) -> NoticeHistory:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(model=model(way), messages=messages())
     response = raw.parse()
     assert response.usage is not None
     assert response.choices[0].message.content is not None
-    return Told(
+    return NoticeHistory(
         response.choices[0].message.content,
         (response.usage.prompt_tokens, response.usage.completion_tokens),
         dict(raw.headers),
     )
 
 
-def openai_chat_stream(clients: Clients, way: str) -> Told:
+def openai_chat_stream(clients: Clients, way: str) -> NoticeHistory:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(model=model(way), messages=messages(), stream=True)
     text = ""
@@ -118,10 +118,10 @@ def openai_chat_stream(clients: Clients, way: str) -> Told:
         assert chunk.choices, "the usage chunk, which nobody asked for"
         assert chunk.usage is None
         text += chunk.choices[0].delta.content or ""
-    return Told(text, None, dict(raw.headers))
+    return NoticeHistory(text, None, dict(raw.headers))
 
 
-def openai_chat_stream_usage(clients: Clients, way: str) -> Told:
+def openai_chat_stream_usage(clients: Clients, way: str) -> NoticeHistory:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(
         model=model(way), messages=messages(), stream=True, stream_options={"include_usage": True}
@@ -132,19 +132,19 @@ def openai_chat_stream_usage(clients: Clients, way: str) -> Told:
         last = chunk
     assert last is not None
     assert last.usage is not None, "the usage chunk, which was asked for, comes last"
-    return Told(text, (last.usage.prompt_tokens, last.usage.completion_tokens), dict(raw.headers))
+    return NoticeHistory(text, (last.usage.prompt_tokens, last.usage.completion_tokens), dict(raw.headers))
 
 
-def openai_responses(clients: Clients, way: str) -> Told:
+def openai_responses(clients: Clients, way: str) -> NoticeHistory:
     client = clients.openai(base(clients.customer, way))
     raw = client.responses.with_raw_response.create(model=model(way), input=TEXT)
     response = raw.parse()
     assert response.usage is not None
     usage = (response.usage.input_tokens, response.usage.output_tokens)
-    return Told(response.output_text, usage, dict(raw.headers))
+    return NoticeHistory(response.output_text, usage, dict(raw.headers))
 
 
-def openai_responses_stream(clients: Clients, way: str) -> Told:
+def openai_responses_stream(clients: Clients, way: str) -> NoticeHistory:
     client = clients.openai(base(clients.customer, way))
     raw = client.responses.with_raw_response.create(model=model(way), input=TEXT, stream=True)
     text, usage = "", None
@@ -155,54 +155,54 @@ def openai_responses_stream(clients: Clients, way: str) -> Told:
             assert event.response.usage is not None
             usage = (event.response.usage.input_tokens, event.response.usage.output_tokens)
     assert usage is not None, "the terminal event"
-    return Told(text, usage, dict(raw.headers))
+    return NoticeHistory(text, usage, dict(raw.headers))
 
 
-def openai_embeddings(clients: Clients, way: str) -> Told:
+def openai_embeddings(clients: Clients, way: str) -> NoticeHistory:
     client = clients.openai(base(clients.customer, way))
     raw = client.embeddings.with_raw_response.create(model=model(way), input=TEXT)
     response = raw.parse()
     assert len(response.data[0].embedding) == 64
-    return Told("", (response.usage.prompt_tokens, 0), dict(raw.headers))
+    return NoticeHistory("", (response.usage.prompt_tokens, 0), dict(raw.headers))
 
 
 # --- Anthropic, Google ------------------------------------------------------------------------------------------------
 
 
-def anthropic_messages(clients: Clients, way: str) -> Told:
+def anthropic_messages(clients: Clients, way: str) -> NoticeHistory:
     client = clients.anthropic(base(clients.customer, way))
     raw = client.messages.with_raw_response.create(model=model(way), messages=messages(), max_tokens=500)
     response = raw.parse()
     block = response.content[0]
     assert block.type == "text"
-    return Told(block.text, (response.usage.input_tokens, response.usage.output_tokens), dict(raw.headers))
+    return NoticeHistory(block.text, (response.usage.input_tokens, response.usage.output_tokens), dict(raw.headers))
 
 
-def anthropic_stream(clients: Clients, way: str) -> Told:
+def anthropic_stream(clients: Clients, way: str) -> NoticeHistory:
     client = clients.anthropic(base(clients.customer, way))
     with client.messages.stream(model=model(way), messages=messages(), max_tokens=500) as stream:
         text = "".join(stream.text_stream)
         usage = stream.get_final_message().usage
-        return Told(text, (usage.input_tokens, usage.output_tokens), dict(stream.response.headers))
+        return NoticeHistory(text, (usage.input_tokens, usage.output_tokens), dict(stream.response.headers))
 
 
-def google_generate(clients: Clients, way: str) -> Told:
+def google_generate(clients: Clients, way: str) -> NoticeHistory:
     client = clients.google(base(clients.customer, way))
     response = client.models.generate_content(model=model(way), contents=TEXT)
     assert response.text is not None
     assert response.sdk_http_response is not None
     headers = {name.lower(): value for name, value in (response.sdk_http_response.headers or {}).items()}
-    return Told(response.text, _google_usage(response), headers)
+    return NoticeHistory(response.text, _google_usage(response), headers)
 
 
-def google_stream(clients: Clients, way: str) -> Told:
+def google_stream(clients: Clients, way: str) -> NoticeHistory:
     client = clients.google(base(clients.customer, way))
     text, usage = "", None
     for chunk in client.models.generate_content_stream(model=model(way), contents=TEXT):
         text += chunk.text or ""
         if chunk.usage_metadata is not None:
             usage = _google_usage(chunk)
-    return Told(text, usage)
+    return NoticeHistory(text, usage)
 
 
 def _google_usage(response: genai_types.GenerateContentResponse) -> tuple[int, int]:
@@ -210,7 +210,7 @@ def _google_usage(response: genai_types.GenerateContentResponse) -> tuple[int, i
     return response.usage_metadata.prompt_token_count or 0, response.usage_metadata.candidates_token_count or 0
 
 
-CALLS: dict[str, tuple[Callable[[Clients, str], Told], str]] = {
+CALLS: dict[str, tuple[Callable[[Clients, str], NoticeHistory], str]] = {
     f"{call.__name__} by {way}": (call, way)
     for call, ways in {
         openai_chat: ("demo", "compat", "rest"),

@@ -40,7 +40,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NoticeHistory:
     """What a server says of an account over HTTP."""
 
     balance: Any
@@ -56,7 +56,7 @@ class Rich:
     account_id: str
     token: str
     log_ids: tuple[str, ...]
-    told: Told
+    told: NoticeHistory
 
     @property
     def database(self) -> Path:
@@ -93,7 +93,7 @@ async def _shop(folder: Path) -> None:
         await operator_alarms.work(shop.services)
 
 
-def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> Told:
+def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> NoticeHistory:
     """What the server says of the account."""
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
 
@@ -104,7 +104,7 @@ def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> Told
 
         api = f"/client/v4/accounts/{account_id}"
         logs = get(f"{api}/ai-gateway/gateways/default/logs")
-        return Told(
+        return NoticeHistory(
             balance=get(f"{api}/ai-gateway/billing/credit-balance"),
             receipts={log_id: get(f"{api}/farebox/receipts/{log_id}") for log_id in log_ids},
             logs=[one["id"] for one in logs],

@@ -4,7 +4,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from farebox.billing.processor_events import REFUSALS_TOLD
+from farebox.billing.processor_events import REFUSALS_LOGGED
 from farebox.http import quotas
 from farebox.http.quotas import Budget
 from farebox.http.routes import ROUTES
@@ -59,10 +59,10 @@ def test_each_budget_is_somebodys() -> None:
 
 def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:
     with capture_logs() as lines:
-        for _ in range(REFUSALS_TOLD + 5):
+        for _ in range(REFUSALS_LOGGED + 5):
             response = http.post(
                 f"{farebox.url}/webhooks/stripe", content=b"{}", headers={"stripe-signature": "t=1,v1=0"}
             )
             assert (response.status_code, errors(response)[0][0]) == (400, 2935)
     told = [line for line in lines if line["event"] == "webhook refused"]
-    assert 0 < len(told) <= REFUSALS_TOLD
+    assert 0 < len(told) <= REFUSALS_LOGGED

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from farebox.messages import email_templates
-from farebox.messages.email import Letter, NotSent, Relay, composed, one_line, relay_of, send
+from farebox.messages.email import Email, NotSent, Relay, composed, one_line, relay_of, send
 from farebox.operator import messages
 from farebox.runtime.services import Services
 from farebox.settings import SettingsError, load
@@ -97,7 +97,7 @@ async def mailbox(
         await server.wait_closed()
 
 
-LETTER = Letter(
+LETTER = Email(
     sender="Farebox <billing@seller.example>",
     recipient="ann@acme.example",
     subject="Your balance is low",
@@ -166,14 +166,14 @@ async def test_a_password_never_leaves_this_machine_in_the_clear(monkeypatch: py
     ],
 )  # fmt: skip
 def test_an_address_is_one_address_and_begins_no_header(recipient: str) -> None:
-    letter = Letter(sender="s@x.example", recipient=recipient, subject="s", body="b", identifier="i", at=START)
+    letter = Email(sender="s@x.example", recipient=recipient, subject="s", body="b", identifier="i", at=START)
     with pytest.raises(NotSent) as refused:
         composed(letter)
     assert refused.value.for_good
 
 
 def test_a_subject_begins_no_header() -> None:
-    evil = Letter(
+    evil = Email(
         sender="s@x.example",
         recipient="a@x.example",
         subject="Hi\r\nBcc: all@x.example\u2028\n\nbody" + "x" * 300,

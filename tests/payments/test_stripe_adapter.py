@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import stripe
 
-from farebox.payments.metadata import named_top_up
+from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
     Declined,
     InvalidSignature,
@@ -535,14 +535,14 @@ async def test_two_installations_on_one_stripe_account_do_not_mix(kit: Stripe) -
         assert await there.create_customer("acme", name="", email="", key="customer:acme") != ours
         urls = {"success_url": "http://x/ok", "cancel_url": "http://x/no"}
         page = await here.open_setup(ours, **urls, metadata=MARKS, key="setup:acme")
-        assert named_top_up((await here.fetch_checkout(page.checkout_id)).metadata) == ("acme", "t1")
-        assert named_top_up((await there.fetch_checkout(page.checkout_id)).metadata) is None
+        assert top_up_of((await here.fetch_checkout(page.checkout_id)).metadata) == ("acme", "t1")
+        assert top_up_of((await there.fetch_checkout(page.checkout_id)).metadata) is None
         listed = [invoice async for invoice in there.invoices(since=0)]
         card = await kit.card(ours)
         invoice = await here.open_invoice(ours, LINES, card_id=card, metadata=MARKS, key="k")
         found = {item.invoice_id: item async for item in there.invoices(since=0)}
         assert len(found) == len(listed) + 1
-        assert named_top_up(found[invoice.invoice_id].metadata) is None
+        assert top_up_of(found[invoice.invoice_id].metadata) is None
     finally:
         await here.close()
         await there.close()

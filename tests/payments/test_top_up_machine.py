@@ -29,63 +29,65 @@ from farebox.payments.states import TOP_UP_STATES
 from tests.payments.kit import DAY, Shop, open_shop
 
 INVOICE = frozenset({"unpaid", "payment_failed", "processing", "to_confirm", "paid", "closed"})
-"""What an invoice may say."""
-HEARD: Mapping[Any, frozenset[str]] = {
-    steps.open_invoice: frozenset({"opened", "not_listed", "no_answer", "refused"}),
+"""The events that an invoice's state may cause."""
+EVENTS_OF: Mapping[Any, frozenset[str]] = {
+    steps.open_invoice: frozenset({"opened", "not_listed", "no_response", "refused"}),
     steps.read_opened: INVOICE,
-    steps.look: INVOICE | {"no_answer", "refused"},
-    steps.charge: frozenset({"declined", "processing", "to_confirm", "paid", "closed", "no_answer", "refused"}),
+    steps.fetch_invoice: INVOICE | {"no_response", "refused"},
+    steps.charge: frozenset({"declined", "processing", "to_confirm", "paid", "closed", "no_response", "refused"}),
     steps.void: frozenset({"paid", "voided", "not_voided"}),
     steps.open_page: frozenset({"page_opened", "page_not_opened"}),
 }
-"""What each question may bring."""
-ASKED: Mapping[Any, str] = {
+"""The possible events of each step."""
+STATES_OF: Mapping[Any, str] = {
     steps.open_invoice: "submitting unknown",
     steps.read_opened: "submitting",
-    steps.look: "submitting unknown processing action_required declined",
+    steps.fetch_invoice: "submitting unknown processing action_required declined",
     steps.charge: "submitting unknown",
     steps.void: "failed canceled",
     steps.open_page: "submitting unknown",
 }
-"""In which states it is asked."""
+"""The states in which each step is taken."""
 PAGE = {
     "submitting": {"page_unknown"},
     "unknown": {"page_unknown"},
     "action_required": {"paid", "page_open", "page_expired"},
     "canceled": {"paid", "page_open", "page_expired"},
 }
-"""What a look at a page may bring, by state."""
+"""The possible events of fetching a page, by state."""
 
 
-def test_whatever_may_be_heard_is_in_the_table_and_nothing_else() -> None:
+def test_the_table_has_exactly_the_possible_events() -> None:
     needed = {("requested", "claimed")}
-    needed |= {(state, event) for step, states in ASKED.items() for state in states.split() for event in HEARD[step]}
+    needed |= {
+        (state, event) for step, states in STATES_OF.items() for state in states.split() for event in EVENTS_OF[step]
+    }
     needed |= {(state, event) for state, events in PAGE.items() for event in events}
     assert set(TRANSITIONS) == needed
     assert {event for _, event in TRANSITIONS} == set(EVENTS) == set(get_args(StepEvent))
 
 
-def test_no_row_is_written_twice() -> None:
+def test_the_table_has_no_duplicate_rows() -> None:
     assert sum(len(row[0].split()) for row in TABLE) == len(TRANSITIONS)
 
 
-def test_the_table_leads_only_where_the_states_lead() -> None:
+def test_the_table_follows_the_allowed_state_changes() -> None:
     for before, event, _, after, _ in TABLE:
         for state in before.split():
             left = set(after.split()) - set(before.split())
             assert left <= TOP_UP_STATES[state], f"{state}, {event}"
 
 
-FROM_OUTSIDE = {
+BY_OTHERS = {
     ("requested", "canceled"),  # the owner switches auto top-up off
     ("declined", "canceled"),  # …or saves another card
     ("action_required", "canceled"),
 }
-"""Ways that others than the worker go, beside credit."""
+"""State changes made by others than the worker, besides credit."""
 
 
-def test_every_way_between_states_is_gone_by_the_table() -> None:
-    gone = {(state, after) for (state, _), row in TRANSITIONS.items() for after in row.states} | FROM_OUTSIDE
+def test_every_allowed_state_change_is_in_the_table() -> None:
+    gone = {(state, after) for (state, _), row in TRANSITIONS.items() for after in row.states} | BY_OTHERS
     gone |= {(state, "paid") for state in TOP_UP_STATES}
     for state, after in ((state, after) for state, ways in TOP_UP_STATES.items() for after in ways):
         assert (state, after) in gone, f"nothing leads from {state} to {after}"
@@ -95,13 +97,13 @@ def test_a_worker_asks_a_few_questions_and_gives_the_lease_back() -> None:
     def longest(step: Step | None, seen: tuple[Step, ...]) -> int:
         if step is None:
             return len(seen)
-        assert step not in seen, "the same question would be asked again and again"
-        rows = [TRANSITIONS[state, event] for state in ASKED[step].split() for event in HEARD[step]]
+        assert step not in seen, "the same step would be repeated without end"
+        rows = [TRANSITIONS[state, event] for state in STATES_OF[step].split() for event in EVENTS_OF[step]]
         following = {row.then for row in rows} | {None if step is steps.void else steps.void}
         return max(longest(then, (*seen, step)) for then in following)
 
     assert longest(steps.open_invoice, ()) == 4  # open it, read it, charge, void
-    assert longest(steps.look, ()) == 3
+    assert longest(steps.fetch_invoice, ()) == 3
 
 
 # --- a processor that may say anything --------------------------------------------------------------------------------

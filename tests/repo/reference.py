@@ -85,7 +85,7 @@ def payments_page() -> str:
 def _life() -> str:
     from farebox.billing import top_up_machine, top_up_steps
 
-    rows = ["", "| in state | when this is heard | this is done | and the state then is | asked next |"]
+    rows = ["", "| in state | on this event | this is done | the state is then | next step |"]
     rows.append("| --- | --- | --- | --- | --- |")
     done: dict[str, str] = {}
     for before, event, action, after, then in top_up_machine.TABLE:
@@ -100,7 +100,7 @@ def _life() -> str:
     return "\n".join(rows) + "\n\n"
 
 
-_STEPS = ("open_invoice", "read_opened", "look", "charge", "void", "open_page", "look_at_page")
+_STEPS = ("open_invoice", "read_opened", "fetch_invoice", "charge", "void", "open_page", "fetch_page")
 
 
 def _glossary(heading: str, words: Mapping[str, str]) -> list[str]:

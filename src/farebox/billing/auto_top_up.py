@@ -1,7 +1,7 @@
-"""Auto top-up as its owner sees it: the rule, its suspension and resumption; and the sweep that wakes it.
+"""Auto top-up as its owner sees it: the rule, its suspension and resumption; and the sweep that resumes it.
 
 A suspended rule never resumes by itself: only a card with another fingerprint, or the owner saving the rule again,
-lifts it. A rule paused by a guard resumes when its time has come.
+lifts it. A rule paused by a guard resumes when the pause ends.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ SWEEP_AT_ONCE: Final = 200
 
 
 async def rule(services: Services, account_id: str) -> Rule | None:
-    """The account's auto top-up; None where it is switched off."""
+    """The account's auto top-up rule; None if it is switched off."""
     return await services.database.get(partial(store.rule_of, account_id=account_id))
 
 
@@ -100,7 +100,7 @@ def _within(field: str, cents: int, low: int, high: int) -> None:
 
 
 async def remove_rule(services: Services, account_id: str) -> None:
-    """Switch auto top-up off. A request that waits is dropped; a charge that is under way goes on to its truth."""
+    """Switch auto top-up off. A waiting request is dropped; a charge that is in progress is followed to its end."""
 
     def remove(connection: Connection) -> None:
         at = services.clock.now_ms()
@@ -124,7 +124,7 @@ def _drop_request(connection: Connection, account_id: str, text: str, at: int) -
 
 
 def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -> None:
-    """End an auto top-up that waits, for its next try or for its owner; its invoice is voided before another is made.
+    """End an auto top-up that waits for its next try or for its owner; its invoice is voided before another is made.
 
     Should it turn out to have been paid meanwhile, it is credited.
     """
@@ -135,15 +135,16 @@ def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -
         close(connection, free, "canceled", at, code=free.decline_code, text=text)
 
 
-# --- what lifts and stops it ------------------------------------------------------------------------------------------
+# --- what suspends and resumes it -------------------------------------------------------------------------------------
 
 
 def card_changed(
     connection: Connection, bucket: int, account_id: str, fingerprint: str, at: int, *, renewed: bool = False
 ) -> None:
-    """Another card is the default now, in the same transaction. One with another fingerprint, or `renewed`, lifts a
-    suspension that was the old card's fault, and takes the place of the old card in a top-up that waits. While a
-    payment is disputed, that is what stops it from then on."""
+    """Another card has become the default, in the same transaction. A card with another fingerprint, or a `renewed`
+    one, lifts a suspension that the old card caused, and replaces the old card in a waiting top-up. While a payment is
+    disputed, the dispute becomes the reason for the suspension instead.
+    """
     found = store.rule_of(connection, account_id)
     if found is None:
         return
@@ -164,7 +165,9 @@ def card_changed(
 
 
 def freeze(connection: Connection, bucket: int, account_id: str, reason: str, at: int) -> None:
-    """Stop auto top-up, for a dispute; a request that waits is dropped. Who was suspended before stays so."""
+    """Stop auto top-up because of a dispute; a waiting request is dropped. A rule that was already suspended stays
+    suspended.
+    """
     found = store.rule_of(connection, account_id)
     if found is None or found.state == "suspended":
         return
@@ -175,7 +178,7 @@ def freeze(connection: Connection, bucket: int, account_id: str, reason: str, at
 
 
 def unfreeze(connection: Connection, bucket: int, account_id: str, reason: str, at: int) -> None:
-    """Resume after a freeze for this reason; another reason stays."""
+    """Resume after a freeze for this reason; a rule stopped for another reason stays stopped."""
     found = store.rule_of(connection, account_id)
     if found is None or found.state != "suspended" or found.reason != reason:
         return
@@ -187,8 +190,9 @@ def unfreeze(connection: Connection, bucket: int, account_id: str, reason: str, 
 
 
 async def sweep(services: Services) -> int:
-    """Wake rules whose pause has ended, and request top-ups for armed balances below their threshold, as when a rule
-    was saved while the balance was low. Returns how many top-ups were requested."""
+    """Resume rules whose pause has ended, and request top-ups for armed balances below their threshold, such as when a
+    rule was saved while the balance was low. Returns how many top-ups were requested.
+    """
     requested, after, on = 0, "", _switched_on(services)
     while True:
         at = services.clock.now_ms()
@@ -223,7 +227,7 @@ def _wake(connection: Connection, services: Services, account_id: str, at: int) 
 
 
 def _over(services: Services, paused: Rule, at: int) -> bool:
-    """Whether a pause has ended. What the operator switched off resumes when the operator switches it back on."""
+    """Whether a pause has ended. If the operator switched auto top-up off, it ends when they switch it back on."""
     if paused.reason == "switched_off" and _switched_on(services):
         return True
     return paused.until is None or paused.until <= at

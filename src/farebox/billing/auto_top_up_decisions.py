@@ -28,14 +28,14 @@ VOID_WAIT_MS: Final = 30_000
 """How long a request waits at a time for an older invoice to be void."""
 OFF_CHECK_MS: Final = DAY_MS
 """How often a rule stopped by the operator's switch is checked; a dry run then logs again what it would charge."""
-TOLD_PAUSES: Final = frozenset({"monthly_cap_reached", "too_many_top_ups"})
-"""Pauses that the owner is notified of: they may last, and the owner can do something about them."""
+NOTIFIED_PAUSES: Final = frozenset({"monthly_cap_reached", "too_many_top_ups"})
+"""Pauses that the owner is notified of: they may last, and the owner can act on them."""
 DRY_RUN: Final = "dry run"
-"""What begins the error text of a request that a dry run stopped."""
+"""The beginning of the error text of a request that a dry run stopped."""
 
 
 def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
-    """Decide about a claimed request. It comes back `submitting`, still claimed; or canceled, or for later."""
+    """Decide a claimed request. It is returned as `submitting`, still claimed; or canceled, or postponed."""
     assert (top_up.kind, top_up.state) == ("auto", "requested")
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active":
@@ -128,9 +128,9 @@ def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: 
 
 
 def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopUp, at: int) -> TopUp:
-    """End a charge that is not known to have been made, where it is not wanted any more; else leave it as it is.
+    """End a charge whose outcome is unknown if it is no longer wanted; else leave it as it is.
 
-    Its invoice is voided then, which tells the truth about it too: one that was paid meanwhile is credited.
+    Its invoice is voided then, which also shows the outcome: an invoice that was paid meanwhile is credited.
     """
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active" or settings.auto_topup != "on":
@@ -141,7 +141,7 @@ def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopU
 
 
 def begin_charge(connection: Connection, top_up: TopUp, at: int) -> TopUp:
-    """Write the next attempt down; the card is asked once this is committed."""
+    """Record the next attempt; the card is charged once this is committed."""
     begun = move(
         connection,
         top_up,
@@ -179,7 +179,7 @@ def _give_up(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp
 
 
 def _pause(connection: Connection, top_up: TopUp, rule: Rule, wait: Wait, at: int, text: str | None = None) -> TopUp:
-    """Cancel the request and let the rule rest; the sweep wakes it."""
+    """Cancel the request and pause the rule; the sweep resumes it."""
     _rest(connection, rule, wait, at, rule.error)
     return _cancel(connection, top_up, text or f"Not now: {wait.reason}.", at)
 
@@ -189,7 +189,7 @@ def _rest(connection: Connection, rule: Rule, wait: Wait, at: int, error: str | 
     change_rule(connection, rule, "paused", at, reason=wait.reason, until=until, error=error)
     account = find_account(connection, rule.account_id)
     assert account is not None
-    if wait.reason in TOLD_PAUSES:
+    if wait.reason in NOTIFIED_PAUSES:
         notice_id = f"auto_top_up_paused:{wait.reason}:{until}"
         content = {"reason": wait.reason, "until": until}
         add_notice(connection, account.bucket, rule.account_id, notice_id, "auto_top_up_paused", content, at)

@@ -47,7 +47,7 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _TEXT_MAX = 1000
 _TOP_UP_CENTS = (50, 99_999_999)
-"""What the processor takes as one charge."""
+"""The smallest and largest amount the processor accepts for one charge, in US cents."""
 
 
 # --- the processor's failures as problems ----------------------------------------------------------------------------
@@ -71,12 +71,12 @@ def asking(what: str) -> Iterator[None]:
 
 
 async def cards(services: Services, account_id: str) -> list[Card]:
-    """The account's saved cards as last heard of, the default one first, then the newest."""
+    """The account's saved cards as last reported, the default one first, then the newest."""
     return await services.database.get(partial(store.cards_of, account_id=account_id))
 
 
 async def customer_of(services: Services, account_id: str) -> str:
-    """The processor's name for the account; made there on first use, under a key, so that a repeat finds itself.
+    """The processor's customer ID for the account; the customer is created on first use, under an idempotency key.
 
     Raises Problem: PAYMENTS_OFF, NOT_FOUND, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
@@ -85,10 +85,10 @@ async def customer_of(services: Services, account_id: str) -> str:
 
 
 async def for_customer(services: Services, account_id: str, ask: Callable[[str], Awaitable[T]]) -> T:
-    """Ask the processor for something in the customer's name, which is given to `ask`.
+    """Call `ask` with the account's customer ID.
 
-    Where the processor does not have the customer any more (deleted there, or of its test mode), a new one takes the
-    place. Raises what `customer_of` and `ask` raise.
+    If the processor no longer has the customer (deleted there, or created in test mode), a new one is created. Raises
+    what `customer_of` and `ask` raise.
     """
     customer_id = await customer_of(services, account_id)
     try:
@@ -101,7 +101,7 @@ async def for_customer(services: Services, account_id: str, ask: Callable[[str],
 
 
 async def _new_customer(services: Services, account_id: str, *, gone: str = "") -> str:
-    """Make the customer, and keep its name; in the place of the one that is gone."""
+    """Create the customer and store its ID, replacing the one that is gone."""
     processor = processor_of(services)
     account = await services.database.get(partial(find_account, account_id=account_id))
     if account is None:
@@ -127,8 +127,9 @@ async def _new_customer(services: Services, account_id: str, *, gone: str = "") 
 def _keep_customer(
     connection: Connection, settings: Settings, account_id: str, customer_id: str, gone: str, at: int
 ) -> str:
-    """Keep the name, in the place of the one that is `gone`; from now on the owner is told of a low balance, by the
-    setting's mark unless there is one."""
+    """Store the customer ID, replacing the one that is `gone`; from now on the owner is notified of a low balance, at
+    the mark from the settings unless the account has its own.
+    """
     if store.find_profile(connection, account_id).low_balance_cents is None:
         store.set_low_balance(connection, account_id, settings.low_balance_cents)
     store.forget_customer(connection, account_id, gone)
@@ -155,7 +156,7 @@ async def open_setup(services: Services, account_id: str, *, success_url: str, c
 async def refresh(services: Services, account_id: str) -> list[Card]:
     """Fetch the cards from the processor, order them, and store them.
 
-    Of a card that was saved twice the newest copy is kept, and is the default if the older one was. A single card is
+    If a card was saved twice, the newest copy is kept, and becomes the default if the older one was. A single card is
     the default.
 
     Raises Problem: PAYMENTS_OFF, PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
@@ -172,19 +173,20 @@ async def refresh(services: Services, account_id: str) -> list[Card]:
 
 
 async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
-    """The customer's cards; none of one that was deleted at the processor."""
+    """The customer's cards; none if the customer was deleted at the processor."""
     try:
         return await processor.cards(customer_id)
     except ProcessorRefused as error:
-        if error.code != CUSTOMER_DELETED:  # one that is merely unknown there: the secret key may be another account's
+        # a customer that is merely unknown there: the secret key may belong to another Stripe account
+        if error.code != CUSTOMER_DELETED:
             raise
         return []
 
 
 async def saved(services: Services, account_id: str, card_id: str) -> list[Card]:
-    """The owner has saved this card on a hosted page: it becomes the default, the first time this is heard.
+    """The owner has saved this card on a hosted page: it becomes the default the first time this is reported.
 
-    A late or repeated event does not undo what the owner chose since.
+    A late or repeated event does not undo the owner's later choice.
     """
     found = await refresh(services, account_id)
     new = next((card for card in found if card.card_id == card_id), None)
@@ -195,19 +197,19 @@ async def saved(services: Services, account_id: str, card_id: str) -> list[Card]
 
 
 async def set_default(services: Services, account_id: str, card_id: str) -> list[Card]:
-    """Make a saved card the one that is charged. Raises Problem: NOT_FOUND, and as `refresh`."""
+    """Make a saved card the default. Raises Problem: NOT_FOUND, and as `refresh`."""
     processor_of(services)
-    await _named(services, account_id, card_id)
+    await _find_card(services, account_id, card_id)
     return await _make_default(services, account_id, card_id)
 
 
 async def remove(services: Services, account_id: str, card_id: str) -> list[Card]:
-    """Forget a card, at the processor too. Where it was the default, the newest of the others is, if there is one.
+    """Remove a card, at the processor too. If it was the default, the newest of the others becomes the default.
 
     Raises Problem: NOT_FOUND, and as `refresh`.
     """
     processor = processor_of(services)
-    card = await _named(services, account_id, card_id)
+    card = await _find_card(services, account_id, card_id)
     with asking("remove a card"):
         await processor.remove_card(card_id)
     left = await refresh(services, account_id)
@@ -216,8 +218,8 @@ async def remove(services: Services, account_id: str, card_id: str) -> list[Card
     return left
 
 
-async def _named(services: Services, account_id: str, card_id: str) -> Card:
-    """The account's card with this ID. Another account's card is not found, whoever asks."""
+async def _find_card(services: Services, account_id: str, card_id: str) -> Card:
+    """The account's card with this ID. Another account's card is reported as not found."""
     for known in (await cards(services, account_id), None):
         for card in known if known is not None else await refresh(services, account_id):
             if card.card_id == card_id:
@@ -250,7 +252,7 @@ async def _in_order(
     chosen = next((newest[fingerprint] for fingerprint in defaults), None)
     if chosen is None and len(newest) == 1:
         chosen = next(iter(newest.values()))
-    if chosen is not None and not chosen.is_default:  # before the older copy goes, which may be the default
+    if chosen is not None and not chosen.is_default:  # before the older copy is removed, which may be the default
         await processor.set_default_card(customer_id, chosen.card_id)
     left = list(newest.values())
     for card in copies:
@@ -270,7 +272,7 @@ async def _store(services: Services, account_id: str, found: Sequence[Card], ask
 
 
 def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], asked_at: int, at: int) -> None:
-    """Store the cards. Where another one is the default now, a suspended auto top-up hears of it in the same commit."""
+    """Store the cards. If the default has changed, a suspended auto top-up is updated in the same commit."""
     before = store.default_card(connection, account_id)
     if not store.replace_cards(connection, account_id, found, asked_at=asked_at):
         return
@@ -284,7 +286,7 @@ def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], 
 
 
 def _same_but_renewed(before: Card, now: Card) -> bool:
-    """Whether a bank has given the card another expiry: for what was declined before it is another card."""
+    """Whether the bank has renewed the card with another expiry date: after a decline it counts as another card."""
     expiries = (before.exp_month, before.exp_year), (now.exp_month, now.exp_year)
     return before.fingerprint == now.fingerprint and expiries[0] != expiries[1]
 
@@ -293,7 +295,7 @@ def _same_but_renewed(before: Card, now: Card) -> bool:
 
 
 async def profile(services: Services, account_id: str) -> Profile:
-    """Who the account's invoices are made out to, and its own limits."""
+    """Who the account's invoices are addressed to, and its own limits."""
     return await services.database.get(partial(store.find_profile, account_id=account_id))
 
 
@@ -306,7 +308,8 @@ async def set_profile(services: Services, account_id: str, profile: Profile) -> 
 
 
 def put_profile(connection: Connection, settings: Settings, account_id: str, profile: Profile, at: int) -> Profile:
-    """Replace the profile, inside the caller's transaction. Without a low-balance mark the account has the setting's.
+    """Replace the profile, inside the caller's transaction. Without a low-balance mark the account uses the one from
+    the settings.
 
     Raises Problem: NOT_FOUND, VALIDATION_FAILED.
     """

@@ -1,8 +1,8 @@
-"""What refunds and disputes take from a top-up, money and credit: never more than was captured, never the same twice.
+"""What refunds and disputes take back of a top-up, in money and credit: never more than was captured, nothing twice.
 
-Of a charge A that bought the credit C, money and credit are returned in proportion. Refunds go first: disputes together
-take at most what refunds leave of A, and are rebalanced whenever that changes, in whatever order events arrive.
-All of it runs inside the caller's transaction. Amounts are US cents.
+Of a charge A that bought the credit C, money and credit are returned in proportion. Refunds go first: all disputes
+together take at most what refunds leave of A, and are rebalanced whenever that changes, in whatever order events
+arrive. All of it runs inside the caller's transaction. Amounts are US cents.
 """
 
 import msgspec
@@ -18,19 +18,21 @@ from farebox.storage.top_ups import find_by_charge, find_by_intent
 
 
 def money_for(top_up: TopUp, clawback: Clawback, credit_cents: int) -> int:
-    """What a refund of so much more credit pays back: all refunds together are the same part of A as of C."""
+    """The money that a further refund of this much credit pays back: all refunds together are the same fraction of A
+    as of C.
+    """
     together = top_up.charge_cents * (clawback.refunded_credit + credit_cents) // top_up.credit_cents
     return max(min(together - clawback.refunded, top_up.charge_cents - clawback.money), 0)
 
 
 def credit_for(top_up: TopUp, clawback: Clawback, amount_cents: int) -> int:
-    """What credit a refund of so much more money, made elsewhere, takes."""
+    """The credit that a further refund of this much money, made at the processor, takes."""
     together = top_up.credit_cents * (clawback.refunded + amount_cents) // top_up.charge_cents
     return max(min(together, top_up.credit_cents) - clawback.refunded_credit, 0)
 
 
 def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
-    """Take credit of the top-up back; what has been spent is owed."""
+    """Take back credit of the top-up; what has been spent already is owed."""
     if credit_cents > 0:
         _done(
             apply(
@@ -47,16 +49,16 @@ def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, a
 
 
 def give(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
-    """Give back what was taken."""
+    """Give back credit that was taken."""
     if credit_cents > 0:
         amount = credit_cents * NANOS_PER_CENT
         _done(apply(connection, GiveBack(account_id=top_up.account_id, cause=cause, amount=amount, at=at)))
 
 
 def level(connection: Connection, bucket: int, top_up: TopUp, cause: str, at: int) -> None:
-    """Let each open or lost dispute of the top-up take what is left for it, and write the sums into the top-up.
+    """Set what each open or lost dispute of the top-up takes, and write the sums into the top-up.
 
-    `cause` names what has changed, and no two changes alike: the ledger knows each by its id.
+    `cause` is a unique ID of the change: the ledger derives transfer IDs from it.
     """
     clawback = clawback_of(connection, bucket, top_up)
     money, credit = clawback.refunded, clawback.refunded_credit
@@ -81,7 +83,7 @@ def _set_taken(
     cause: str,
     at: int,
 ) -> None:
-    """Set a dispute's part: what was taken for it is given back, and the new part taken."""
+    """Set a dispute's share: what was taken for it is given back, and the new share is taken."""
     if (taken_cents, credit_cents) == (dispute.taken_cents, dispute.credit_cents):
         return
     give(connection, top_up, f"dispute_won:{dispute.take_id}", dispute.credit_cents, at)
@@ -105,7 +107,9 @@ def paid_with(connection: Connection, charge_id: str | None, payment_intent_id: 
 
 
 def missing(connection: Connection, at: int) -> str:
-    """The result for an event about an unknown charge: it may be of a payment that has not arrived here yet."""
+    """The result for an event about an unknown charge: it may belong to a payment that has not been processed here
+    yet.
+    """
     return "not_paid" if may_be_charged(connection, at) else "not_ours"
 
 

@@ -1,6 +1,6 @@
-"""A paid invoice becomes credit, once: the only place where a payment does, whoever brings word of it.
+"""A paid invoice becomes credit, once: the only place where this happens, however the payment was learned of.
 
-One transaction posts the credit, marks the top-up paid, issues the invoice, writes the notice and arms the rule again.
+One transaction posts the credit, marks the top-up paid, issues the invoice, writes the notice and re-arms the rule.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from farebox.ledger.commands import Conflict, Outcome
 from farebox.ledger.commands import TopUp as CreditCommand
 from farebox.ledger.posting import apply
 from farebox.money import NANOS_PER_CENT
-from farebox.payments.metadata import named_top_up
+from farebox.payments.metadata import top_up_of
 from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorInvoice
 from farebox.payments.states import OPEN_TOP_UPS
@@ -31,7 +31,7 @@ log = structlog.get_logger("farebox.top_up")
 
 
 async def credit_once(services: Services, top_up: TopUp, invoice: ProcessorInvoice) -> tuple[TopUp, bool]:
-    """Credit a paid invoice. Returns the row as it stands then, and whether it was credited now."""
+    """Credit a paid invoice. Returns the row as it is afterwards, and whether it was credited now."""
     at = services.clock.now_ms()
     row, credited_now = await services.database.write(
         lambda connection: credit(connection, services.settings, top_up, invoice, at)
@@ -41,7 +41,9 @@ async def credit_once(services: Services, top_up: TopUp, invoice: ProcessorInvoi
 
 
 def announce(services: Services, row: TopUp, invoice: ProcessorInvoice) -> None:
-    """What follows the commit of `credit`: calls waiting for credit continue; a payment without credit is logged."""
+    """What follows the commit of `credit`: calls waiting for credit continue; a payment that was not credited is
+    logged.
+    """
     if row.state == "paid" and row.payment_id == invoice.invoice_id:
         services.waiters.wake(row.account_id)
     else:
@@ -51,9 +53,9 @@ def announce(services: Services, row: TopUp, invoice: ProcessorInvoice) -> None:
 def credit(
     connection: Connection, settings: Settings, top_up: TopUp, invoice: ProcessorInvoice, at: int
 ) -> tuple[TopUp, bool]:
-    """Credit a paid invoice, once. Where it does not agree with the top-up there is a finding and no credit.
+    """Credit a paid invoice, once. If it does not match the top-up, a finding is written and nothing is credited.
 
-    A payment stands above whatever a worker is about: its lease is revoked. Returns the row as it stands then, and
+    A payment overrides a worker that has the row: its lease is revoked. Returns the row as it is afterwards, and
     whether it was credited now.
     """
     assert invoice.state == "paid"
@@ -96,7 +98,7 @@ def credit(
 
 
 def _post(connection: Connection, settings: Settings, top_up: TopUp, invoice: ProcessorInvoice, at: int) -> str | None:
-    """Put the credit on the account; what speaks against it, if anything does."""
+    """Post the credit to the account; returns why that was not possible, if it was not."""
     days = settings.credit_days
     command = CreditCommand(
         account_id=top_up.account_id,
@@ -113,7 +115,7 @@ def _post(connection: Connection, settings: Settings, top_up: TopUp, invoice: Pr
 
 
 def _disagreement(connection: Connection, top_up: TopUp, invoice: ProcessorInvoice) -> str | None:
-    if named_top_up(invoice.metadata) != (top_up.account_id, top_up.top_up_id):
+    if top_up_of(invoice.metadata) != (top_up.account_id, top_up.top_up_id):
         return "the payment names another purchase"
     if top_up.payment_id not in (None, invoice.invoice_id) or top_up.state == "paid":
         return f"the purchase has the payment {top_up.payment_id}"
@@ -125,7 +127,7 @@ def _disagreement(connection: Connection, top_up: TopUp, invoice: ProcessorInvoi
 
 
 def _refuse_credit(connection: Connection, top_up: TopUp, invoice: ProcessorInvoice, fault: str, at: int) -> TopUp:
-    """Leave the money uncredited for the operator to look at. The top-up ends, unless the payment is not its own."""
+    """Leave the money uncredited, for the operator to examine. The top-up ends, unless the payment is another's."""
     report(connection, "not_credited", top_up, invoice.invoice_id, invoice.paid_cents, fault, at)
     if top_up.state == "paid" or top_up.payment_id not in (None, invoice.invoice_id):
         return top_up
@@ -140,7 +142,7 @@ def _refuse_credit(connection: Connection, top_up: TopUp, invoice: ProcessorInvo
 
 
 def _after_success(connection: Connection, settings: Settings, bucket: int, paid: TopUp, at: int) -> None:
-    """The rule's failures are forgotten, and it is armed again; a first low-balance mark is set."""
+    """The rule's failures are reset and it is re-armed; the low-balance mark is set if there was none."""
     rule = rule_of(connection, paid.account_id)
     if rule is not None and paid.kind == "auto":
         state = "active" if rule.state == "action_required" else rule.state

@@ -1,7 +1,8 @@
-"""Disputes: what a bank takes back of a payment is taken from its credit, once, and restored when the dispute is won.
+"""Disputes: what a bank takes back of a payment is taken from the account's credit, once, and restored if the dispute
+is won.
 
 The processor's event is only a hint: the dispute is fetched, and its state applied by the table DISPUTE_STATES. Missed
-steps are made up for (a dispute first heard of when it is lost was open before); late ones change nothing.
+states are gone through (a dispute first reported as lost was open before); late events change nothing.
 """
 
 from functools import partial
@@ -38,8 +39,8 @@ async def disputes(services: Services, account_id: str) -> list[Dispute]:
 async def apply_dispute(services: Services, dispute: ProcessorDispute) -> str:
     """Record a dispute as the processor shows it now, whichever way it was learned, and however often.
 
-    Returns the result: its current state, `repeated`, `not_ours`, or `not_paid` if it may be of a payment that is on
-    its way here: such an event must be retried.
+    Returns the result: its current state, `repeated`, `not_ours`, or `not_paid` if it may belong to a payment that has
+    not been processed yet: such an event must be retried.
     """
     job = partial(_apply, settings=services.settings, found=dispute, at=services.clock.now_ms())
     outcome, account_id = await services.database.write(job)
@@ -49,7 +50,7 @@ async def apply_dispute(services: Services, dispute: ProcessorDispute) -> str:
 
 
 def _apply(connection: Connection, settings: Settings, found: ProcessorDispute, at: int) -> tuple[str, str | None]:
-    """Find out whose payment it is, and go through the states to the one it has. The outcome, and the account."""
+    """Find the disputed payment, and go through the states to the current one. Returns the outcome and the account."""
     top_up = paid_with(connection, found.charge_id, found.payment_intent_id)
     if top_up is None:
         return missing(connection, found.created_at), None
@@ -62,7 +63,7 @@ def _apply(connection: Connection, settings: Settings, found: ProcessorDispute, 
 
 
 def _path(before: str | None, state: str) -> list[str]:
-    """The states to go through. An inquiry that was closed is as good as won: no money has moved."""
+    """The states to go through. A closed inquiry counts as won: no money has moved."""
     goal = "won" if state == "inquiry_closed" else state
     if before is not None and goal not in DISPUTE_STATES[before]:
         return []
@@ -80,7 +81,7 @@ def _enter(
     state: str,
     at: int,
 ) -> None:
-    """Go to the next state, with all that goes with it."""
+    """Enter the next state, with everything that belongs to it."""
     before = find_dispute(connection, bucket, top_up.account_id, found.dispute_id)
     assert before is None or state in DISPUTE_STATES[before.state]
     fresh = before or Dispute(
@@ -98,7 +99,7 @@ def _enter(
     if state == "won" and now.take_id:
         give(connection, top_up, f"dispute_won:{now.take_id}", now.credit_cents, at)
     put_dispute(connection, bucket, now)
-    if state in ("inquiry", "open"):  # first, so that the credit that goes asks for no top-up
+    if state in ("inquiry", "open"):  # first, so that taking the credit does not trigger a top-up
         freeze(connection, bucket, top_up.account_id, REASON, at)
     if state == "open":
         level(connection, bucket, top_up, found.dispute_id, at)
@@ -136,7 +137,8 @@ def _follow_up(
     if dispute.state in ("won", "lost") and before == "open":
         _notify(connection, bucket, top_up, dispute, "dispute_closed", at)
     others = [one for one in disputes_of(connection, bucket, account_id) if one.state != "won"]
-    if dispute.state == "won" and before is not None and not others:  # a lost one keeps it frozen: the owner decides
+    # a lost dispute keeps it frozen until the owner saves the rule again
+    if dispute.state == "won" and before is not None and not others:
         unfreeze(connection, bucket, account_id, REASON, at)
 
 

@@ -31,7 +31,7 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.transfer_days import keep_sums, new_sums
 
 LINK_DAYS = 7
-"""How long a link is valid at least. It ends with a day, so that a page shows the same link all day."""
+"""How long a link is valid at least. It expires at the end of a day, so that a page shows the same link all day."""
 _PURPOSE = "link to a document"
 _STATEMENT = re.compile(r"statement-([0-9]{4}-[0-9]{2})")
 _CONTENT: dict[str, type[Invoice] | type[CreditNote]] = {"invoice": Invoice, "credit_note": CreditNote}
@@ -117,7 +117,7 @@ def issue_credit_note(
 
 
 def seller_of(settings: Settings) -> Party:
-    """The seller as the settings say."""
+    """The seller according to the settings."""
     return Party(
         name=settings.seller_name,
         address=tuple(line.strip() for line in settings.seller_address.split("|") if line.strip()),
@@ -128,7 +128,7 @@ def seller_of(settings: Settings) -> Party:
 
 
 def customer_of(connection: Connection, account_id: str) -> Party:
-    """The customer as the billing profile says now."""
+    """The customer according to the current billing profile."""
     found = read_customer(connection, account_id)
     return Party(
         name=found.name,
@@ -140,7 +140,7 @@ def customer_of(connection: Connection, account_id: str) -> Party:
 
 
 def _purchase(top_up: TopUp) -> Purchase:
-    """As it was priced; by the top-up's own figures where no lines were kept with it."""
+    """The purchase as it was priced; from the top-up's own figures if no lines were stored with it."""
     try:
         return msgspec.json.decode(top_up.lines, type=Purchase)
     except msgspec.ValidationError:
@@ -188,7 +188,8 @@ def _row(kind: str, content: Invoice | CreditNote, top_up_id: str, cause_id: str
 
 
 async def document_link(services: Services, account_id: str, cause_id: str) -> str | None:
-    """A link to the PDF of a payment, refund or dispute that anybody who has it can open; None: there is no document.
+    """A link to the PDF of a payment, refund or dispute; anyone who has the link can open it. None: there is no
+    document.
 
     It is valid for seven to eight days, and for this document of this account only.
     """
@@ -197,7 +198,7 @@ async def document_link(services: Services, account_id: str, cause_id: str) -> s
 
 
 def statement_link(services: Services, account_id: str, month: str) -> str:
-    """The same for the usage statement of a month such as `2026-11`."""
+    """A link to the usage statement of a month such as `2026-11`; as `document_link`."""
     return _link(services, account_id, f"statement-{month}")
 
 
@@ -213,7 +214,7 @@ def _signed_text(name: str, account_id: str, expires: int) -> str:
 
 
 def check_link(services: Services, name: str, *, account_id: str, expires: int, signature: str) -> None:
-    """Raises Problem (LINK_EXPIRED) where a link to this document of the account is not ours, or no longer valid."""
+    """Raises Problem (LINK_EXPIRED) if a link to this document of the account is not signed by us, or has expired."""
     genuine = services.vault.verify(_PURPOSE, _signed_text(name, account_id, expires), signature)
     if not genuine or expires * 1000 <= services.clock.now_ms():
         raise Problem(LINK_EXPIRED, "The link is invalid or has expired")
@@ -236,20 +237,22 @@ def content_of(document: DocumentRow) -> Invoice | CreditNote:
 
 
 async def statement_of(services: Services, account_id: str, month: str) -> Statement:
-    """What moved on the account in a month such as `2026-11`. Raises Problem: NOT_FOUND where it is none, or ahead."""
+    """The account's statement of a month such as `2026-11`. Raises Problem: NOT_FOUND if it is no month, or in the
+    future.
+    """
     now = services.clock.now_ms()
     span = month_span(month)
     if span is None or span[0] > now:
         raise Problem(NOT_FOUND, "There is no statement for that month: name a month that has begun, such as 2026-11")
     new = await services.database.scan(partial(new_sums, account_id=account_id))
     if new is not None:
-        with suppress(DatabaseUnavailable):  # the statement is whole without it
+        with suppress(DatabaseUnavailable):  # the statement is complete without it
             await services.database.write(partial(keep_sums, new=new))
     return await services.database.scan(statement_reader(services.settings, account_id, month, now))
 
 
 def statement_reader(settings: Settings, account_id: str, month: str, now: int) -> Callable[[Connection], Statement]:
-    """A read that makes the statement, in one snapshot of the database."""
+    """A function that reads the statement in one snapshot of the database."""
 
     def read(connection: Connection) -> Statement:
         return statement(

@@ -26,7 +26,7 @@ class Session:
 
 
 def new_link(connection: Connection, vault: Vault, secret: str, base_url: str, *, account_id: str, at: int) -> str:
-    """A link to the account's billing page, made of a new secret; as `make_link`."""
+    """A link to the account's billing page with a new secret; as `make_link`."""
     if find_account(connection, account_id) is None:
         raise Problem(NOT_FOUND, f"There is no account {account_id!r}")
     owner_sessions.add(connection, vault.hash_token(secret), "link", account_id, at=at, expires_at=at + LINK_MS)
@@ -44,7 +44,7 @@ async def make_link(services: Services, account_id: str) -> str:
 
 
 async def account_of_link(services: Services, link: str) -> str:
-    """Whose billing page the link opens; it stays unused. Raises Problem (LINK_EXPIRED)."""
+    """The account whose billing page the link opens; the link stays unused. Raises Problem (LINK_EXPIRED)."""
     hashed, at = services.vault.hash_token(link), services.clock.now_ms()
     account_id = await services.database.get(lambda connection: owner_sessions.find(connection, hashed, "link", at))
     if account_id is None:
@@ -53,7 +53,7 @@ async def account_of_link(services: Services, link: str) -> str:
 
 
 async def open_link(services: Services, link: str) -> Session:
-    """Use a link up: it becomes a session, in one transaction. Raises Problem (LINK_EXPIRED)."""
+    """Redeem a link: it becomes a session, in one transaction. Raises Problem (LINK_EXPIRED)."""
     at = services.clock.now_ms()
     link_hash = services.vault.hash_token(link)
     secret = services.ids.secret()
@@ -78,7 +78,7 @@ def _used_up() -> Problem:
 
 
 async def session(services: Services, secret: str | None) -> Session | None:
-    """The session with this secret, as long as it is valid."""
+    """The session with this secret, if it is still valid."""
     if not secret:
         return None
     hashed, at = services.vault.hash_token(secret), services.clock.now_ms()
@@ -93,7 +93,9 @@ async def end(services: Services, opened: Session) -> None:
 
 
 def seal(services: Services, opened: Session, text: str) -> str:
-    """What proves that a text comes from this server for this session: forms and notes carry one."""
+    """A signature that proves that a text was written by this server for this session; forms and flash messages carry
+    one.
+    """
     return services.vault.hash_token(f"billing page\0{opened.secret}\0{text}").hex()
 
 

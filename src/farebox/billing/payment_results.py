@@ -1,6 +1,6 @@
-"""What outsiders say of payments: a webhook, a sweep, the browser that comes back. What is paid is credited, once.
+"""Payments reported by webhooks, sweeps and returning browsers. What is paid is credited, once.
 
-All else is only a hint: the top-up is looked at again, and what the processor says then counts.
+Everything else is only a hint: the top-up is checked again, and the processor's state at that time counts.
 """
 
 from functools import partial
@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from farebox.billing.credit_payment import credit_once
-from farebox.payments.metadata import named_top_up
+from farebox.payments.metadata import top_up_of
 from farebox.payments.model import TopUp
 from farebox.payments.processor import Checkout, ProcessorInvoice
 from farebox.runtime.services import Services
@@ -21,9 +21,10 @@ log = structlog.get_logger("farebox.top_up")
 
 
 async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
-    """What the processor says about an invoice, whichever way it was learned. A word for the log: credited,
-    already_credited, not_credited (there is a finding), noted (a worker checks it now), closed, or not_ours."""
-    found = await services.database.get(partial(_named, invoice=invoice))
+    """Apply the state of an invoice as the processor reports it, however it was learned. Returns a code for the log:
+    credited, already_credited, not_credited (there is a finding), noted (a worker checks it now), closed, or not_ours.
+    """
+    found = await services.database.get(partial(_find_top_up, invoice=invoice))
     if found is None:
         return await _stray(services, invoice)
     if invoice.state == "paid":
@@ -33,48 +34,50 @@ async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
         return "credited" if credited_now else "already_credited"
     if found.payment_id != invoice.invoice_id or found.next_at is None:
         return "closed"
-    if found.state != "declined":  # that one waits for its time
+    if found.state != "declined":  # its worker checks it when it is due
         at = services.clock.now_ms()
         await services.database.write(lambda connection: store.make_due(connection, found, at))
     return "noted"
 
 
-def _named(connection: Connection, invoice: ProcessorInvoice) -> TopUp | None:
-    """The top-up that an invoice belongs to: by the directory, else by what it says itself."""
-    named = named_top_up(invoice.metadata)
+def _find_top_up(connection: Connection, invoice: ProcessorInvoice) -> TopUp | None:
+    """The top-up that an invoice belongs to: by the directory of payments, else by the invoice's metadata."""
+    ids = top_up_of(invoice.metadata)
     tied = store.find_by_payment(connection, invoice.invoice_id)
-    return tied or (store.find(connection, *named) if named is not None else None)
+    return tied or (store.find(connection, *ids) if ids is not None else None)
 
 
 async def _stray(services: Services, invoice: ProcessorInvoice) -> str:
-    """An invoice without a row. If money was paid in the name of one of our accounts, somebody must look into it."""
-    named = named_top_up(invoice.metadata)
-    if named is None or await services.database.get(partial(find_account, account_id=named[0])) is None:
+    """An invoice without a row. If it was paid for one of our accounts, it becomes a finding for the operator."""
+    ids = top_up_of(invoice.metadata)
+    if ids is None or await services.database.get(partial(find_account, account_id=ids[0])) is None:
         return "not_ours"
     if invoice.state != "paid":
         return "closed"
     finding = Finding(
         finding_id=f"no_top_up:{invoice.invoice_id}",
         kind="no_top_up",
-        account_id=named[0],
+        account_id=ids[0],
         payment_id=invoice.invoice_id,
         amount_cents=invoice.paid_cents,
-        detail=f"paid for the purchase {named[1]}, which is not in the books",
+        detail=f"paid for the purchase {ids[1]}, which is not in the books",
         found_at=services.clock.now_ms(),
     )
     await services.database.write(lambda connection: add_finding(connection, finding))
-    log.error("a payment has no purchase", account=named[0], top_up=named[1], paid=invoice.invoice_id)
+    log.error("a payment has no purchase", account=ids[0], top_up=ids[1], paid=invoice.invoice_id)
     return "not_credited"
 
 
 async def apply_checkout(services: Services, checkout: Checkout) -> str:
-    """What the processor says about a hosted page; results as in apply_invoice, or `setup`: it only saved a card."""
+    """Apply the state of a hosted page as the processor reports it; results as in `apply_invoice`, or `setup`: it only
+    saved a card.
+    """
     if checkout.mode == "setup":
         return "setup"
     if checkout.invoice is not None and checkout.invoice.state == "paid":
         return await apply_invoice(services, checkout.invoice)
-    named = named_top_up(checkout.metadata)
-    found = None if named is None else await services.database.get(lambda connection: store.find(connection, *named))
+    ids = top_up_of(checkout.metadata)
+    found = None if ids is None else await services.database.get(lambda connection: store.find(connection, *ids))
     if found is None:
         return "not_ours"
     if found.checkout_id not in (None, checkout.checkout_id) or found.next_at is None:

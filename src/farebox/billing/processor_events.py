@@ -1,7 +1,8 @@
 """Events from the payment processor: webhooks, sweeps for missed ones, and returning browsers.
 
-An event is verified, stored and acknowledged at once; then it is processed, as often as it takes. It is only a hint:
-the object that it names is fetched, and its current state applied. So order and number of events do not matter.
+An event is verified, stored and acknowledged at once; then it is processed, and retried as often as needed. It is only
+a hint: the object that it names is fetched, and its current state applied. So the order and number of events do not
+matter.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from farebox.billing import cards, disputes, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.errors import BAD_SIGNATURE, NOT_FOUND, Problem
 from farebox.metrics.families import WEBHOOKS
-from farebox.payments.metadata import named_top_up
+from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
     Checkout,
     Event,
@@ -38,35 +39,35 @@ log = structlog.get_logger("farebox.payments")
 
 BATCH = 50
 AT_ONCE = 8
-"""Objects that are asked for at the same time."""
+"""Objects that are fetched concurrently."""
 CLAIM_MS = 120_000
-"""How long an event is ours; then it is due again, as we must have died."""
+"""How long this process has claimed an event; then it is due again, as the process must have died."""
 RETRY_MS = (1_000, HOUR_MS)
 """First and longest wait after a failure; it doubles in between."""
 ATTEMPTS_MAX = 84
 """Twelve that double up to the hour, and then one an hour: three days."""
 SWEEP_BACK_MS = 3 * HOUR_MS
-"""What an hourly sweep looks back at: more than the hour, as the processor tries a webhook more than once."""
+"""How far an hourly sweep looks back: more than the hour, as the processor retries webhooks."""
 FIRST_SWEEP_BACK_MS = 3 * DAY_MS
-"""What the first sweep looks back at: as long as the processor tries a webhook."""
+"""How far the first sweep looks back: as long as the processor retries a webhook."""
 SWEEP_BATCH = 200
 KEPT_MS = 90 * DAY_MS
 """How long processed events can be inspected and replayed."""
-REFUSALS_TOLD = 10
+REFUSALS_LOGGED = 10
 """Refused webhooks that are written to the log in a minute."""
 TOO_EARLY = frozenset({"not_paid"})
-"""Results of events that arrived ahead of others: they are retried."""
+"""Results of events that arrived before others they depend on: they are retried."""
 GONE: Final = "gone"
 """The object does not exist any more."""
 
 _Apply: TypeAlias = Callable[[Services, Processor, StoredEvent], Awaitable[str]]
 
 
-# --- in ---------------------------------------------------------------------------------------------------------------
+# --- receiving --------------------------------------------------------------------------------------------------------
 
 
 async def receive(services: Services, body: bytes, signature: str) -> None:
-    """Take a webhook in: verified, stored, and no more. A repeat changes nothing.
+    """Receive a webhook: it is verified and stored, no more. A repeat changes nothing.
 
     Raises Problem: PAYMENTS_OFF, BAD_SIGNATURE.
     """
@@ -76,8 +77,8 @@ async def receive(services: Services, body: bytes, signature: str) -> None:
         event = processor.read_event(body, signature, at=at)
     except InvalidSignature as error:
         services.metrics.count(WEBHOOKS, "refused")
-        if services.rates.admit(("webhook refused", ""), REFUSALS_TOLD, 60, sliding=True, now_ms=at) is None:
-            log.warning("webhook refused", reason=str(error))  # anybody can send one: not to fill the disk with it
+        if services.rates.admit(("webhook refused", ""), REFUSALS_LOGGED, 60, sliding=True, now_ms=at) is None:
+            log.warning("webhook refused", reason=str(error))  # anyone can send one, so logging is limited
         raise Problem(BAD_SIGNATURE, "The signature does not match this endpoint, or is too old.") from error
     await services.database.write(partial(inbox.add_event, event=event, via="webhook", at=at))
     services.metrics.count(WEBHOOKS, "stored")
@@ -103,10 +104,10 @@ async def note_checkout(services: Services, checkout_id: str, *, account_id: str
 
 
 async def sweep_undelivered(services: Services) -> None:
-    """Put into the inbox what no webhook brought: every hour.
+    """Add to the inbox the events that no webhook delivered; runs every hour.
 
-    Where no webhook at all has come in that time (no endpoint, a wrong address), every event of it is looked at.
-    Nothing but the events' names is taken from here, so a wide window costs little.
+    If no webhook at all has arrived in that time (no endpoint, a wrong URL), every event of it is added. Only the
+    events' names are used, so a wide window costs little.
     """
     processor = processor_of(services)
     at = services.clock.now_ms()
@@ -134,11 +135,13 @@ async def replay(services: Services, *, event_id: str | None = None, since: int 
     return await services.database.write(partial(inbox.make_due, at=at, event_id=event_id, since=since))
 
 
-# --- worked at --------------------------------------------------------------------------------------------------------
+# --- processing -------------------------------------------------------------------------------------------------------
 
 
 async def work(services: Services) -> int:
-    """One pass over the due events, oldest first; how many there were. Any number of processes may do it."""
+    """Process the due events once, oldest first; returns how many there were. Any number of processes may do this at
+    once.
+    """
     processor = services.processor
     at = services.clock.now_ms()
     if processor is None or not await services.database.get(partial(inbox.has_due, at=at)):
@@ -161,14 +164,14 @@ def _by_object(events: Sequence[StoredEvent]) -> Iterable[list[StoredEvent]]:
 async def _work_at(
     services: Services, processor: Processor, events: list[StoredEvent], gate: asyncio.Semaphore
 ) -> None:
-    """Apply what the newest of these events about one object names; they all end as it does."""
+    """Process events about one object: its current state is applied, and all of them get that outcome."""
     async with gate:
         newest = events[-1]
         try:
             outcome = await _applied(services, processor, newest)
         except (ProcessorUnavailable, ProcessorRefused, Problem) as error:
             await _failed(services, events, f"{type(error).__name__}: {error}")
-        except Exception as error:  # one event that we cannot handle must not keep the others waiting
+        except Exception as error:  # an event that we cannot handle must not block the others
             log.exception("event failed", event_id=newest.event_id, type=newest.type)
             await _failed(services, events, f"{type(error).__name__}: {error}")
         else:
@@ -226,7 +229,7 @@ def _postpone(connection: Connection, events: Sequence[StoredEvent], error: str,
             )
 
 
-# --- what is done with each kind of object ----------------------------------------------------------------------------
+# --- by kind of object ------------------------------------------------------------------------------------------------
 
 
 async def _invoice(services: Services, processor: Processor, event: StoredEvent) -> str:
@@ -234,22 +237,22 @@ async def _invoice(services: Services, processor: Processor, event: StoredEvent)
 
 
 async def note_invoice(services: Services, invoice: ProcessorInvoice) -> str:
-    """Apply an invoice. One that was paid and says it is ours, but is of no account here, becomes a finding too."""
+    """Apply an invoice. One that was paid and has our metadata, but for an unknown account, becomes a finding too."""
     outcome = await top_up.apply_invoice(services, invoice)
-    named = named_top_up(invoice.metadata)
+    ids = top_up_of(invoice.metadata)
     finding_id = f"no_top_up:{invoice.invoice_id}"
     at = services.clock.now_ms()
     if outcome in ("credited", "already_credited"):
         await services.database.write(partial(resolve_finding, finding_id=finding_id, at=at))
-    if outcome != "not_ours" or invoice.state != "paid" or named is None:
+    if outcome != "not_ours" or invoice.state != "paid" or ids is None:
         return outcome
     finding = Finding(
         finding_id=finding_id,
         kind="no_top_up",
-        account_id=named[0],
+        account_id=ids[0],
         payment_id=invoice.invoice_id,
         amount_cents=invoice.paid_cents,
-        detail=f"paid for the purchase {named[1]} of an account that does not exist here",
+        detail=f"paid for the purchase {ids[1]} of an account that does not exist here",
         found_at=at,
     )
     if await services.database.write(partial(add_finding, finding=finding)):
@@ -262,7 +265,9 @@ async def _checkout(services: Services, processor: Processor, event: StoredEvent
 
 
 async def _apply_checkout(services: Services, checkout: Checkout) -> str:
-    """A page that sold credit is reported to its top-up; a page that saved a card makes it the default."""
+    """A page on which credit was bought is applied to its top-up; a page on which a card was saved makes it the
+    default.
+    """
     outcome = "not_ours" if checkout.mode == "setup" else await top_up.apply_checkout(services, checkout)
     account_id = await _account_of(services, checkout.customer_id)
     if account_id is None or checkout.card_id is None:
@@ -281,20 +286,20 @@ async def _dispute(services: Services, processor: Processor, event: StoredEvent)
 
 async def _customer(services: Services, processor: Processor, event: StoredEvent) -> str:
     """Something about the customer's cards has changed."""
-    account_id = await _account_of(services, _customer_named_in(event))
+    account_id = await _account_of(services, _customer_in(event))
     if account_id is None:
         return "not_ours"
     await cards.refresh(services, account_id)
     return "cards_refreshed"
 
 
-def _customer_named_in(event: StoredEvent) -> str | None:
-    """The customer whom the event is about; of a card that was removed, whose it was."""
+def _customer_in(event: StoredEvent) -> str | None:
+    """The customer that the event is about; for a card that was removed, its former customer."""
     data: dict[str, Any] = msgspec.json.decode(event.body).get("data") or {}
-    named = data.get("object") or {}
-    if named.get("object") == "customer":
+    ids = data.get("object") or {}
+    if ids.get("object") == "customer":
         return event.object_id
-    found = named.get("customer") or (data.get("previous_attributes") or {}).get("customer")
+    found = ids.get("customer") or (data.get("previous_attributes") or {}).get("customer")
     return found if isinstance(found, str) else None
 
 
@@ -314,7 +319,7 @@ _HANDLERS: tuple[tuple[str, _Apply], ...] = (
     ("customer.updated", _customer),
     ("customer.deleted", _customer),
 )
-"""What an event's type begins with → what is done with the object that it names. Others are ignored."""
+"""Prefix of an event's type → handler of the object that it names. Others are ignored."""
 
 
 def _handler(kind: str) -> _Apply | None:

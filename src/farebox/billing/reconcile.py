@@ -14,7 +14,7 @@ import structlog
 
 from farebox.billing import disputes, processor_events, refund
 from farebox.money import NANOS_PER_CENT, format_usd
-from farebox.payments.metadata import named_top_up
+from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
     Processor,
     ProcessorDispute,
@@ -52,8 +52,8 @@ KINDS: dict[str, str] = {
 _OF_INVOICES = (
     "no_top_up", "not_credited", "paid_too_much", "credited_not_paid", "amount_differs", "credit_differs",
 )  # fmt: skip
-_TOLD_ELSEWHERE = ("no_top_up", "not_credited", "paid_too_much")
-"""Found when the event about the payment arrived, too."""
+_REPORTED_ELSEWHERE = ("no_top_up", "not_credited", "paid_too_much")
+"""Also found when the event about the payment arrives."""
 _REFUND_STATES = {"requires_action": "pending", "canceled": "failed"}
 _DISPUTE_STATES = {"inquiry_closed": "won"}
 _COUNTED_REFUNDS = ("pending", "succeeded")
@@ -71,7 +71,7 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run came to."""
+    """The result of one run."""
 
     findings: list[Finding]
     theirs: Sums
@@ -91,8 +91,8 @@ class _Theirs(msgspec.Struct, kw_only=True):
 
 
 async def reconcile(services: Services, *, since: int) -> list[Finding]:
-    """Hold the books against each other, as far as something has happened since (milliseconds since the Unix epoch).
-    Returns what differs now.
+    """Compare both sets of books for everything that has happened since (milliseconds since the Unix epoch). Returns
+    the differences.
 
     Raises Problem(PAYMENTS_OFF), ProcessorUnavailable, ProcessorRefused.
     """
@@ -105,10 +105,10 @@ async def examine(services: Services, *, since: int) -> Reconciliation:
     theirs = await _collect(services, processor, since)
     applied = await _apply_missed(services, processor, theirs)
     suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
-    if suspects:  # something may have happened between their response and our look: look at these once more
+    if suspects:  # something may have changed between their response and our read: check these once more
         await _fetch_again(processor, theirs, suspects)
     at = services.clock.now_ms()
-    found, sums = await services.database.scan(partial(_judged, theirs=theirs, at=at))
+    found, sums = await services.database.scan(partial(_compare, theirs=theirs, at=at))
     fresh = await services.database.write(partial(_keep, theirs=theirs, found=found, at=at))
     for finding in fresh:
         log.error(
@@ -137,12 +137,12 @@ async def examine(services: Services, *, since: int) -> Reconciliation:
 
 
 async def _collect(services: Services, processor: Processor, since: int) -> _Theirs:
-    """All that is ours at the processor, and what our books name beside it."""
+    """Everything of ours at the processor, and the objects that our books name in addition."""
     theirs = _Theirs()
     scan = services.database.scan
     async for invoice in processor.invoices(since=since):
         booked = await scan(partial(books.booked_payment, payment_id=invoice.invoice_id))
-        if booked is not None or named_top_up(invoice.metadata) is not None:
+        if booked is not None or top_up_of(invoice.metadata) is not None:
             theirs.invoices[invoice.invoice_id] = invoice
     async for back in processor.refunds(since=since):
         if await scan(_payment_of(back)):
@@ -166,7 +166,7 @@ def _payment_of(clawback: ProcessorRefund | ProcessorDispute) -> Callable[[Conne
 async def _complete(
     known: dict[str, T | None], object_id: str, fetch: Callable[[str], Awaitable[T]], *, again: bool = False
 ) -> None:
-    """Fetch what a list did not have: it is older than the list, or does not exist."""
+    """Fetch objects that a list did not have: they are older than the list, or do not exist."""
     if object_id in known and not again:
         return
     try:
@@ -189,7 +189,7 @@ async def _fetch_again(processor: Processor, theirs: _Theirs, suspects: Sequence
 
 
 async def _apply_missed(services: Services, processor: Processor, theirs: _Theirs) -> int:
-    """Apply what the processor has and we have not heard of, up to AUTO_CENTS each; how many there were."""
+    """Apply what the processor has and we have missed, up to AUTO_CENTS each; returns how many there were."""
     applied = 0
     suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
     for finding in suspects:
@@ -197,7 +197,7 @@ async def _apply_missed(services: Services, processor: Processor, theirs: _Their
             done = await _apply_one(services, processor, theirs, finding)
         except (ProcessorUnavailable, ProcessorRefused):
             raise
-        except Exception:  # one piece that we cannot handle must not hide the others: it stays a finding
+        except Exception:  # an object that we cannot handle must not hide the others: it stays a finding
             log.exception("a missed event cannot be applied", kind=finding.kind, finding=finding.finding_id)
             continue
         if done:
@@ -209,7 +209,7 @@ async def _apply_missed(services: Services, processor: Processor, theirs: _Their
 
 
 async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, finding: Finding) -> bool:
-    """Whether it is an event that may be applied automatically; then it has been."""
+    """Apply it if that may be done automatically; returns whether it was."""
     object_id = finding.finding_id.partition(":")[2]
     refunded, disputed = theirs.refunds.get(object_id), theirs.disputes.get(object_id)
     if finding.kind == "not_credited" and finding.amount_cents <= AUTO_CENTS:
@@ -226,8 +226,8 @@ async def _apply_one(services: Services, processor: Processor, theirs: _Theirs, 
 # --- what differs -----------------------------------------------------------------------------------------------------
 
 
-def _judged(connection: Connection, theirs: _Theirs, at: int) -> tuple[list[Finding], tuple[Sums, Sums]]:
-    """What differs, with purchases that have no payment at all, and both sides' sums."""
+def _compare(connection: Connection, theirs: _Theirs, at: int) -> tuple[list[Finding], tuple[Sums, Sums]]:
+    """The differences, including purchases that have no payment at all, and both sides' sums."""
     found = [*_differences(connection, theirs, at), *_unbacked(connection, at)]
     return found, (_sum_theirs(theirs), _sum_ours(connection, theirs))
 
@@ -249,8 +249,8 @@ def _of_payments(connection: Connection, theirs: _Theirs, at: int) -> Iterable[F
         if difference is None:
             continue
         kind, cents, detail = difference
-        named = None if invoice is None else named_top_up(invoice.metadata)
-        account_id = booked.account_id if booked else named[0] if named else None
+        ids = None if invoice is None else top_up_of(invoice.metadata)
+        account_id = booked.account_id if booked else ids[0] if ids else None
         yield Finding(
             finding_id=f"{kind}:{payment_id}",
             kind=kind,
@@ -263,7 +263,7 @@ def _of_payments(connection: Connection, theirs: _Theirs, at: int) -> Iterable[F
 
 
 def _difference(invoice: ProcessorInvoice | None, booked: Booked | None) -> tuple[str, int, str] | None:
-    """Kind, cents (theirs less ours) and detail of what differs about one payment."""
+    """Kind, cents (theirs less ours) and detail of the difference in one payment."""
     paid = invoice.paid_cents if invoice is not None and invoice.state == "paid" else None
     if booked is None:
         return None if paid is None else ("no_top_up", paid, "no top-up has this payment")
@@ -296,7 +296,7 @@ def _of_clawbacks(
     same: Mapping[str, str],
     at: int,
 ) -> Iterable[Finding]:
-    """Refunds or disputes that are not the same on both sides."""
+    """Refunds or disputes that differ between both sides."""
     for processor_id, clawback in theirs.items():
         booked = ours.get(processor_id)
         there = None if clawback is None else (clawback.amount_cents, same.get(clawback.state, clawback.state))
@@ -371,6 +371,8 @@ def _keep(connection: Connection, theirs: _Theirs, found: Sequence[Finding], at:
     }
     ids |= {finding.finding_id for finding in open_findings(connection) if finding.kind == "paid_without_payment"}
     resolve_all_but(connection, ids, found, at)
-    before = {finding.finding_id for finding in open_findings(connection)}  # whoever was first knows more of it
-    fresh = [finding for finding in found if finding.finding_id not in before or finding.kind not in _TOLD_ELSEWHERE]
+    before = {finding.finding_id for finding in open_findings(connection)}  # the earlier finding has more detail
+    fresh = [
+        finding for finding in found if finding.finding_id not in before or finding.kind not in _REPORTED_ELSEWHERE
+    ]
     return [finding for finding in fresh if add_finding(connection, finding)]

@@ -37,7 +37,7 @@ from farebox.storage.top_ups import find, find_by_payment
 RETRY_MS = (1_000, HOUR_MS)
 """Shortest and longest wait before a refund with unknown outcome is checked again; it doubles with its age."""
 IN_HAND_MS = 10_000
-"""How long the request that wrote a refund has it to itself."""
+"""How long only the request that wrote a refund may process it."""
 LOOK_BACK_MS = DAY_MS
 """The processor's clock may be behind ours: refunds are listed from a day before."""
 BATCH = 20
@@ -46,8 +46,9 @@ log = structlog.get_logger("farebox.refunds")
 
 
 class _RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller asked for, at a time in milliseconds since the Unix epoch. `credit_cents` is credit, in US cents;
-    None: all that may be refunded."""
+    """What a caller requested, at a time in milliseconds since the Unix epoch. `credit_cents` is credit, in US cents;
+    None: everything that may be refunded.
+    """
 
     account_id: str
     top_up_id: str
@@ -68,7 +69,8 @@ async def refund(
     request_key: str | None = None,
     allow_spent: bool = False,
 ) -> Refund:
-    """Pay back the part of a top-up's charge that its credit is of it; all that may be refunded where none is named.
+    """Refund credit of a top-up, and pay back the same proportion of its charge; without an amount, everything
+    refundable.
 
     Only credit that is still unspent, unless `allow_spent`: then other bought credit makes up for it, and what that
     does not cover is owed. `top_up_id` may also be the payment's id. With a `request_key` a repeat is the same refund.
@@ -80,15 +82,15 @@ async def refund(
     request = _RefundRequest(
         account_id=account_id,
         top_up_id=top_up_id,
-        refund_id=_named(request_key) if request_key else services.ids.log_id(),
+        refund_id=_refund_id(request_key) if request_key else services.ids.log_id(),
         credit_cents=credit_cents,
         reason=reason,
         allow_spent=allow_spent,
         at=services.clock.now_ms(),
     )
-    made, is_new = await services.database.write(partial(_request, request=request))
+    made, is_new = await services.database.write(partial(_insert, request=request))
     if made.state == "requested":
-        made = await _ask(services, processor, made, is_new=is_new)
+        made = await _request_money(services, processor, made, is_new=is_new)
     if made.state == "failed" and made.processor_id is None:
         raise Problem(PROCESSOR_REFUSED, f"The payment processor rejected the refund: {made.error}")
     return made
@@ -107,8 +109,8 @@ async def refunds(services: Services, account_id: str) -> list[Refund]:
 async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
     """Record a refund as the processor shows it now, whichever way it was learned, and however often.
 
-    Returns the result: its current state, `repeated`, `not_ours`, or `not_paid` if it may be of a payment that is on
-    its way here: such an event must be retried.
+    Returns the result: its current state, `repeated`, `not_ours`, or `not_paid` if it may belong to a payment that has
+    not been processed yet: such an event must be retried.
     """
     job = partial(apply_found, settings=services.settings, found=refund, at=services.clock.now_ms())
     outcome, account_id = await services.database.write(job)
@@ -118,7 +120,7 @@ async def apply_refund(services: Services, refund: ProcessorRefund) -> str:
 
 
 async def work(services: Services) -> int:
-    """One pass over the refunds that are due; returns how many were checked. Any number of processes may do it."""
+    """Check the refunds that are due; returns how many were checked. Any number of processes may do this at once."""
     if services.processor is None:
         return 0
     done = 0
@@ -130,7 +132,7 @@ async def work(services: Services) -> int:
         if await services.database.write(partial(store.claim_refund, bucket=bucket, refund=waiting, next_at=later)):
             done += 1
             if waiting.state == "requested":
-                await _ask(services, services.processor, waiting, is_new=False)
+                await _request_money(services, services.processor, waiting, is_new=False)
             else:
                 await _poll(services, services.processor, waiting)
     return done
@@ -139,7 +141,7 @@ async def work(services: Services) -> int:
 # --- the request ------------------------------------------------------------------------------------------------------
 
 
-def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, bool]:
+def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bool]:
     """Write the row and take the credit. Returns the refund and whether it is new."""
     account = find_account(connection, request.account_id)
     top_up = None if account is None else find(connection, request.account_id, request.top_up_id)
@@ -175,7 +177,7 @@ def _request(connection: Connection, request: _RefundRequest) -> tuple[Refund, b
 
 
 def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _RefundRequest) -> int:
-    """How much credit is to be refunded. Raises Problem(REFUND_REFUSED), which names what is left."""
+    """How much credit is to be refunded. Raises Problem(REFUND_REFUSED), whose text says how much is left."""
     if top_up.state != "paid":
         raise Problem(REFUND_REFUSED, f"Nothing is left to refund: the top-up is {top_up.state}, not paid.")
     clawback = store.clawback_of(connection, bucket, top_up)
@@ -183,7 +185,7 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _Re
     if clawback.money == top_up.charge_cents:
         left = 0
     if not request.allow_spent:
-        balance = read_balance(connection, top_up.account_id)  # locked: calls spend meanwhile
+        balance = read_balance(connection, top_up.account_id)  # locked, as calls may spend credit meanwhile
         available = 0 if balance is None else balance.available // NANOS_PER_CENT
         unspent = min(store.unspent_cents(connection, bucket, top_up, request.at), available)
         if unspent < left:
@@ -194,16 +196,16 @@ def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _Re
     return credit
 
 
-async def _ask(services: Services, processor: Processor, refund: Refund, *, is_new: bool) -> Refund:
-    """Ask the processor for the money, and apply its response. Returns the refund afterwards.
+async def _request_money(services: Services, processor: Processor, refund: Refund, *, is_new: bool) -> Refund:
+    """Request the refund from the processor, and apply its response. Returns the refund afterwards.
 
-    One that may have been requested before is first looked for: keys are forgotten after a day, and an error that the
-    processor returned once is repeated under the same key for as long.
+    If it may have been requested before, it is searched for first: the processor forgets keys after a day, and until
+    then repeats an error it returned under the same key.
     """
     try:
         intent = await _intent(services, processor, refund)
         found = None if is_new or intent is None else await _find(processor, refund, intent)
-    except (ProcessorUnavailable, ProcessorRefused) as error:  # nothing was asked: look again later
+    except (ProcessorUnavailable, ProcessorRefused) as error:  # nothing was requested: try again later
         log.warning("refund cannot be looked for", refund=refund.refund_id, error=str(error))
         return refund
     if intent is None:
@@ -237,10 +239,10 @@ async def _intent(services: Services, processor: Processor, refund: Refund) -> s
 
 
 async def _find(processor: Processor, refund: Refund, intent: str) -> ProcessorRefund | None:
-    """The refund as the processor has it, found by our metadata; None where it has none."""
+    """The refund at the processor, found by our metadata; None if there is none."""
     since = refund.created_at - LOOK_BACK_MS
     async for found in processor.refunds(since=since, payment_intent_id=intent):
-        if metadata.named_refund(found.metadata) == (refund.account_id, refund.refund_id):
+        if metadata.refund_of(found.metadata) == (refund.account_id, refund.refund_id):
             return found
     return None
 
@@ -264,6 +266,6 @@ async def _apply(services: Services, refund: Refund, update: RefundUpdate) -> tu
     return changed, outcome
 
 
-def _named(request_key: str) -> str:
-    """The id of the refund that a caller's key asks for."""
+def _refund_id(request_key: str) -> str:
+    """The refund ID derived from a caller's key."""
     return "rk-" + hashlib.sha256(request_key.encode()).hexdigest()[:32]

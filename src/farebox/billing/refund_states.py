@@ -7,7 +7,7 @@ from farebox.billing.clawback import bucket_of, credit_for, give, level, missing
 from farebox.billing.documents import issue_credit_note
 from farebox.calendar import HOUR_MS, MINUTE_MS
 from farebox.payments.declines import public_failure
-from farebox.payments.metadata import named_refund
+from farebox.payments.metadata import refund_of
 from farebox.payments.model import Refund, TopUp
 from farebox.payments.processor import ProcessorRefund
 from farebox.payments.states import REFUND_STATES
@@ -25,7 +25,7 @@ log = structlog.get_logger("farebox.refunds")
 
 
 class RefundUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a refund: its state, the processor's name of it, why it failed."""
+    """What is known of a refund: its state, its ID at the processor, why it failed."""
 
     state: str
     processor_id: str | None
@@ -48,8 +48,8 @@ def update_from(found: ProcessorRefund) -> RefundUpdate:
 
 
 def apply_found(connection: Connection, settings: Settings, found: ProcessorRefund, at: int) -> tuple[str, str | None]:
-    """Find out whose refund it is, and apply it. The outcome, and the account."""
-    known = store.find_by_processor(connection, found.refund_id) or _asked_for(connection, found)
+    """Find the refund's row or top-up, and apply it. Returns the outcome and the account."""
+    known = store.find_by_processor(connection, found.refund_id) or _requested_here(connection, found)
     if known is not None:
         return change(connection, settings, known, update_from(found), at)[1], known.account_id
     top_up = paid_with(connection, found.charge_id, found.payment_intent_id)
@@ -61,12 +61,12 @@ def apply_found(connection: Connection, settings: Settings, found: ProcessorRefu
     return update.state, top_up.account_id
 
 
-def _asked_for(connection: Connection, found: ProcessorRefund) -> Refund | None:
-    """The refund of ours that the processor's metadata names, unless it is another one of the processor's already.
+def _requested_here(connection: Connection, found: ProcessorRefund) -> Refund | None:
+    """Our refund that the processor's metadata names, unless it already belongs to another refund at the processor.
 
-    One that failed without ever having been the processor's is none either: money that did go back is to be taken.
+    A refund that failed here before it reached the processor does not count: money that did go back must be taken.
     """
-    account_id, refund_id = named_refund(found.metadata)
+    account_id, refund_id = refund_of(found.metadata)
     account = find_account(connection, account_id)
     if account is None:
         return None
@@ -75,7 +75,7 @@ def _asked_for(connection: Connection, found: ProcessorRefund) -> Refund | None:
 
 
 def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefund, at: int) -> Refund:
-    """Write a refund that was made at the processor, and take its part of the credit; a failed one takes none."""
+    """Record a refund that was made at the processor, and take its share of the credit; a failed one takes none."""
     bucket = bucket_of(connection, top_up.account_id)
     clawback = store.clawback_of(connection, bucket, top_up)
     failed = _STATES[found.state] == "failed"
@@ -96,7 +96,8 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
     )
     store.add_refund(connection, bucket, made)
     if not failed:
-        level(connection, bucket, top_up, made.refund_id, at)  # disputes make room first, then the refund takes
+        # disputes are reduced first, then the refund takes its share
+        level(connection, bucket, top_up, made.refund_id, at)
         take(connection, top_up, f"refund:{made.refund_id}", made.credit_cents, at)
     return made
 
@@ -104,7 +105,7 @@ def _from_elsewhere(connection: Connection, top_up: TopUp, found: ProcessorRefun
 def change(
     connection: Connection, settings: Settings, refund: Refund, update: RefundUpdate, at: int
 ) -> tuple[Refund, str]:
-    """Move to the update's state, with all that follows; returns the refund afterwards, and what happened."""
+    """Apply the update's state and everything that follows from it; returns the refund afterwards and the outcome."""
     bucket = bucket_of(connection, refund.account_id)
     now = store.find_refund(connection, bucket, refund.account_id, refund.refund_id)
     assert now is not None

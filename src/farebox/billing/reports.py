@@ -1,4 +1,4 @@
-"""What an account's owner reads about money: balance, usage, the current month, the statement, the lots."""
+"""What an account's owner can read about money: balance, usage, the current month, the statement, the lots."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
 
 DEFAULT_SPAN_MS = 31 * DAY_MS
-"""How far back usage goes where the caller does not say."""
+"""How far back usage goes by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ async def balance(services: Services, account_id: str) -> Balance:
 
 
 async def credit(services: Services, account_id: str) -> Credit:
-    """What the account has, and how it buys more. Raises Problem (ACCESS_DENIED) if there is no such account."""
+    """The account's money, and how it buys more. Raises Problem (ACCESS_DENIED) if there is no such account."""
     found = await services.database.get(lambda connection: read_credit(connection, account_id))
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
@@ -47,14 +47,14 @@ async def credit(services: Services, account_id: str) -> Credit:
 
 
 async def owed(services: Services, account_id: str) -> int:
-    """What was taken back from the account beyond what it had left, in nano-dollars; the next money in pays it."""
+    """What was taken back from the account beyond what it had left, in nano-dollars; the next credit pays it first."""
     return await services.database.get(partial(read_owed, account_id=account_id))
 
 
 async def usage(
     services: Services, account_id: str, window_ms: int, start: int | None, end: int | None
 ) -> list[UsageWindow]:
-    """Usage per window, oldest first, empty windows left out; a window that the span touches is reported whole.
+    """Usage per window, oldest first, empty windows left out; a window that overlaps the period is reported whole.
 
     `start` and `end` in milliseconds; by default the last 31 days.
     """
@@ -68,7 +68,7 @@ async def usage(
 
 
 async def running_month(services: Services, account_id: str) -> MonthUsage:
-    """What the account's calls of this month were charged, by model."""
+    """What the account was charged for this month's calls, by model."""
     now = services.clock.now_ms()
     start, end = month_start(now), next_month(now)
     lines = await services.database.scan(partial(usage_by_model, account_id=account_id, start=start, end=end))
@@ -78,7 +78,7 @@ async def running_month(services: Services, account_id: str) -> MonthUsage:
 async def statement(
     services: Services, account_id: str, offset: int, limit: int, wanted: TransferFilter | None = None
 ) -> tuple[list[TransferRow], int]:
-    """The account's transfers from the newest on, and how many there are in all; only those that `wanted` lets pass."""
+    """The account's transfers from the newest on, and how many there are in all; only those that `wanted` accepts."""
     return await services.database.scan(
         partial(list_transfers, account_id=account_id, offset=offset, limit=limit, wanted=wanted or TransferFilter())
     )
@@ -87,14 +87,14 @@ async def statement(
 async def lots(
     services: Services, account_id: str, offset: int, limit: int, *, spent: bool
 ) -> tuple[list[LotRow], int]:
-    """The account's lots in the order in which they are spent, and how many there are; used-up ones where `spent`."""
+    """The account's lots in the order in which they are spent, and how many there are; with `spent`, spent ones too."""
     return await services.database.scan(
         partial(list_lots, account_id=account_id, offset=offset, limit=limit, spent=spent)
     )
 
 
 async def accounts(services: Services, account_ids: frozenset[str]) -> list[Account]:
-    """The accounts of these ids that exist, in order of their ids."""
+    """The accounts with these IDs that exist, in order of ID."""
 
     def read(connection: Connection) -> list[Account]:
         found = (find_account(connection, account_id) for account_id in sorted(account_ids))

@@ -8,7 +8,7 @@ from farebox.storage.sql import Connection, snapshot
 from farebox.storage.transfer_days import DaySum, day_sums
 
 _SETTLE_SLACK_MS = HOUR_MS
-"""Beyond the longest call: the hold's extra minute, and a database outage of a while."""
+"""Margin beyond the longest call: the hold's extra minute, and a database outage."""
 
 _MOVEMENT_OF = {
     "top_up": "bought",
@@ -18,7 +18,7 @@ _MOVEMENT_OF = {
     "expiry": "expired",
 }
 _BACK_BOOKS = frozenset({"refunded", "disputed", "receivable"})
-"""What stands against money that was taken back, or is owed because it could not be."""
+"""The books opposite money that was taken back, or is owed because it could not be taken."""
 
 
 def statement(
@@ -31,9 +31,9 @@ def statement(
     seller: Party,
     customer: Party,
 ) -> Statement:
-    """The statement of a month (it must be one) as of `now`; `settle_ms` is how long a call can take.
+    """The statement of a month (which must be valid) as of `now`; `settle_ms` is how long a call can take.
 
-    One snapshot: transfers that arrive meanwhile are in all of its figures or in none.
+    It is read in one snapshot: a concurrent transfer is in all of its figures or in none.
     """
     span = month_span(month)
     assert span is not None, f"{month} is no month"
@@ -68,7 +68,7 @@ def statement(
 
 
 def _effect(item: DaySum) -> int:
-    """What the transfers changed the balance by."""
+    """By how much the transfers changed the balance."""
     return item.amount * ((item.to_book in OWN_BOOKS) - (item.from_book in OWN_BOOKS))
 
 

@@ -1,7 +1,8 @@
-"""Buying credit: by hand with a saved card, on the processor's hosted page, and whatever is heard of a payment.
+"""Buying credit: manually with a saved card or on the processor's hosted page, and the worker that processes top-ups.
 
-The row is committed first, then the processor is asked (top_up_machine). A client that goes away stops nothing: the
-charge runs in a task of the server, and after a crash the row's lease lets another process go on.
+The row is committed first, then the processor is called (top_up_machine). A client that disconnects does not stop the
+purchase: the charge runs in a task of the server, and after a crash another process continues it once the row's lease
+has expired.
 """
 
 import asyncio
@@ -43,9 +44,9 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_up_attempts import attempts_since
 
 SAME_MS: Final = MINUTE_MS
-"""A request without a key that equals one from this long ago is taken for its repeat."""
+"""A request without a key that equals an earlier one within this time is treated as a repeat of it."""
 RETRY_MS: Final = 10 * MINUTE_MS
-"""The same for one that says itself that it is a repeat."""
+"""The same for a request that is marked as a repeat."""
 AT_ONCE: Final = 8
 DUE_MAX: Final = 64
 AWAIT_SECONDS: Final = 30.0
@@ -56,7 +57,7 @@ log = structlog.get_logger("farebox.top_up")
 
 
 class _PurchaseRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller asked for."""
+    """What a caller requested."""
 
     kind: TopUpKind
     account_id: str
@@ -137,7 +138,7 @@ async def buy(
         request_key=request_key,
         retry=retry,
     )
-    # From the first write on it runs in a task of the server's: the client may go away at any moment of it.
+    # From the first write on it runs in a task of the server: the client may disconnect at any time.
     return _result(await services.tasks.shared(("buy", services.ids.log_id()), lambda: _buy(services, request)))
 
 
@@ -204,7 +205,7 @@ def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopU
     for top_up in store.latest(connection, request.account_id, request.kind, at - RETRY_MS):
         same, age = top_up.request_hash == request.content, at - top_up.created_at
         gone = ("failed", "canceled") if request.kind == "manual" else ("failed", "canceled", "paid")
-        alive = top_up.state not in gone  # a page that was paid is used up
+        alive = top_up.state not in gone  # a page that has been paid cannot be used again
         if same and ((request.retry and age <= RETRY_MS) or (alive and age <= SAME_MS) or _still_open(top_up)):
             return top_up
         if request.kind == "manual" and not same and _still_open(top_up):
@@ -213,7 +214,9 @@ def _repeats(connection: Connection, request: _PurchaseRequest, at: int) -> TopU
 
 
 def _still_open(top_up: TopUp) -> bool:
-    """In progress at the processor. One that waits for its owner blocks nothing: they may have changed their mind."""
+    """In progress at the processor. One that waits for its owner's confirmation blocks no other: they may have changed
+    their mind.
+    """
     return top_up.kind == "manual" and top_up.state in ("submitting", "unknown", "processing")
 
 
@@ -224,7 +227,7 @@ def _within_limits(connection: Connection, services: Services, request: _Purchas
 
 
 def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase, at: int) -> Card:
-    """The card to charge. Raises Problem: NO_CARD; RATE_LIMITED where cards seem to be tried out."""
+    """The card to charge. Raises Problem: NO_CARD; RATE_LIMITED if someone seems to be testing stolen cards."""
     if request.card_id is None:
         card = default_card(connection, request.account_id)
     else:
@@ -246,8 +249,9 @@ def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase,
 
 
 async def _repeated(services: Services, top_up: TopUp) -> TopUp:
-    """What happens to a purchase that is requested again: awaited while it is being made, fetched if its outcome is
-    unknown."""
+    """The result of a purchase that is requested again: awaited while it is in progress, fetched if its outcome is
+    unknown.
+    """
     if top_up.state == "unknown" or services.tasks.running(_task(top_up)):
         return await _poll(services, top_up)
     deadline = services.clock.monotonic() + AWAIT_SECONDS
@@ -258,17 +262,17 @@ async def _repeated(services: Services, top_up: TopUp) -> TopUp:
 
 
 async def _poll(services: Services, top_up: TopUp) -> TopUp:
-    """Ask the processor now, unless somebody else is doing so; one at a time in this process."""
+    """Poll the processor now, unless another worker is doing so; one poll at a time in this process."""
 
-    async def look() -> TopUp | None:
+    async def fetch() -> TopUp | None:
         return await carry_out(services, top_up.account_id, top_up.top_up_id, early=True)
 
-    found: TopUp | None = await services.tasks.shared(_task(top_up), look)
+    found: TopUp | None = await services.tasks.shared(_task(top_up), fetch)
     return await _reload(services, top_up) if found is None else found
 
 
 def _result(top_up: TopUp) -> TopUp:
-    """A purchase as its caller sees it; raises Problem where it came to nothing."""
+    """A purchase as its caller sees it; raises Problem if it failed."""
     text = top_up.error or "The purchase failed. Nothing was charged."
     if top_up.state == "failed" and top_up.decline_code == REFUSED:
         raise Problem(PROCESSOR_REFUSED, text)
@@ -355,21 +359,21 @@ async def status(services: Services, account_id: str, payment_id: str) -> TopUp:
 
 async def work(services: Services) -> int:
     """Process what is due, several at once, each under its lease. Returns how many were processed."""
-    off = services.processor is None  # then requests are put to rest, and all else waits
+    off = services.processor is None  # without a processor, requests are canceled and everything else waits
     at = services.clock.now_ms()
     found = await services.database.get(partial(store.due, at=at, limit=DUE_MAX, requests_only=off))
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def look(account_id: str, top_up_id: str) -> bool:
+    async def fetch(account_id: str, top_up_id: str) -> bool:
         async with turns:
             done = await services.tasks.shared(
                 ("top_up", account_id, top_up_id), lambda: carry_out(services, account_id, top_up_id)
             )
         return done is not None
 
-    results = await asyncio.gather(*(look(*key) for key in found), return_exceptions=True)
+    results = await asyncio.gather(*(fetch(*key) for key in found), return_exceptions=True)
     for key, result in zip(found, results, strict=True):
-        if isinstance(result, BaseException):  # its lease runs out, and it is looked at again
+        if isinstance(result, BaseException):  # its lease expires, and it is processed again
             log.error("a top-up could not be looked at", account=key[0], top_up=key[1], exc_info=result)
     return sum(result is True for result in results)
 

@@ -1,4 +1,4 @@
-"""How a top-up ends without a payment, and what that means for the account's rule and its owner.
+"""How a top-up ends without a payment, and what follows for the account's rule and its owner.
 
 All of it runs inside the caller's transaction; `at` is milliseconds since the Unix epoch.
 """
@@ -19,12 +19,12 @@ from farebox.storage.top_ups import move
 REFUSED: Final = "processor_refused"
 """Used in place of a decline code if the processor rejected the request itself, and no bank was involved."""
 UNDER_REVIEW: Final = "under_review"
-"""The same, where a payment does not agree with our row."""
+"""The same, where a payment does not match our row."""
 REFUSED_PAUSE_MS: Final = HOUR_MS
 
 
 def close(connection: Connection, top_up: TopUp, state: str, at: int, *, code: str | None, text: str | None) -> TopUp:
-    """End a top-up without payment. If it has an invoice, it stays at hand, under the lease, until that is void."""
+    """End a top-up without payment. If it has an invoice, the lease is kept until the invoice is void."""
     end_attempt(connection, top_up, "closed", at)
     to_void = top_up.payment_id is not None or top_up.checkout_id is not None
     closed = move(
@@ -57,14 +57,14 @@ def close_refused(connection: Connection, top_up: TopUp, at: int) -> TopUp:
 
 
 def set_mark(connection: Connection, account_id: str) -> None:
-    """Bring the mark on the balance in line with the rule, whichever way it went."""
+    """Set the balance's threshold mark according to the rule's current state."""
     account = find_account(connection, account_id)
     assert account is not None
     rearm(connection, account.bucket, account_id)
 
 
 def pause(connection: Connection, top_up: TopUp, text: str, at: int) -> None:
-    """Let the rule of an auto top-up rest for an hour; the sweep wakes it."""
+    """Pause the rule of an auto top-up for an hour; the sweep resumes it."""
     rule = rule_of(connection, top_up.account_id)
     if top_up.kind != "auto" or rule is None or rule.state not in ("active", "action_required"):
         return
@@ -101,7 +101,7 @@ def end_confirmation(connection: Connection, top_up: TopUp, at: int) -> None:
         set_mark(connection, top_up.account_id)
 
 
-# --- who is told ------------------------------------------------------------------------------------------------------
+# --- notices and findings ---------------------------------------------------------------------------------------------
 
 
 def notify(connection: Connection, top_up: TopUp, kind: str, at: int, **more: object) -> None:
@@ -143,6 +143,8 @@ def report(connection: Connection, kind: str, top_up: TopUp, invoice_id: str, ce
 
 
 def public_decline_code(top_up: TopUp) -> str | None:
-    """Why it was declined, as far as its buyer may know: a word of ours, or what the bank lets its owner know."""
+    """Why it was declined, as far as the buyer may know: one of our own codes, or the code that the bank allows to be
+    disclosed.
+    """
     code = top_up.decline_code
     return code if code in (REFUSED, UNDER_REVIEW) else public_code(code)

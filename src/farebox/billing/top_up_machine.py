@@ -1,10 +1,10 @@
 """The life of a top-up: one table, and one loop that follows it.
 
-Whoever works on a top-up has it under a lease. The loop asks one question of the processor (`top_up_steps`), finds in
-the table what the event means in the row's state, carries that out in one transaction (`top_up_transitions`), and goes
-on until the lease is given back. So each step is committed before the next question, and no transaction spans one;
-whoever takes over after a crash finds in the row what may have been asked, and asks it again under the same key. A
-worker whose lease was lost meanwhile writes nothing.
+A worker holds a lease on the top-up it processes. The loop sends one request to the processor (`top_up_steps`), looks
+up in the table what the resulting event means in the row's state, applies that in one transaction
+(`top_up_transitions`), and continues until the lease is given back. So each step is committed before the next request,
+and no transaction spans a request; a worker that takes over after a crash finds in the row what may have been
+requested, and repeats it under the same key. A worker that has lost its lease writes nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +18,7 @@ import structlog
 from farebox.billing import cards, credit_payment
 from farebox.billing import top_up_steps as steps
 from farebox.billing import top_up_transitions as to
-from farebox.billing.top_up_steps import Heard, StepEvent
+from farebox.billing.top_up_steps import StepEvent, StepResult
 from farebox.errors import Problem
 from farebox.payments.model import TopUp
 from farebox.runtime.services import Services
@@ -26,9 +26,9 @@ from farebox.settings import Settings
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import StaleLease, claim, find
 
-Step: TypeAlias = Callable[[Services, TopUp, Heard | None], Awaitable[Heard]]
-"""Asks the processor; given the previous event."""
-Action: TypeAlias = Callable[[Connection, Settings, TopUp, Heard, int], TopUp]
+Step: TypeAlias = Callable[[Services, TopUp, StepResult | None], Awaitable[StepResult]]
+"""Sends a request to the processor; receives the result of the previous step."""
+Action: TypeAlias = Callable[[Connection, Settings, TopUp, StepResult, int], TopUp]
 """Records the event in one transaction, at the given time."""
 
 log = structlog.get_logger("farebox.top_up")
@@ -52,50 +52,51 @@ _PAGE: Final = "action_required canceled"
 
 # fmt: off
 TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
-    # in these states       when it is heard   this is written    it is in this state then          asked next
-    # A request of auto top-up is decided as soon as a worker has it.
-    ("requested",           "claimed",         to.decide,         "submitting requested canceled",  None),
-    # The invoice is asked for; then it says how it stands.
-    (_SENT,                 "opened",          to.tie,            "submitting failed",              steps.read_opened),
-    (_SENT,                 "not_listed",      to.await_listing,  "submitting unknown failed",      None),
-    # It waits for its payment: the card is asked, for the first time or again.
-    (_SENT,                 "unpaid",          to.prepare_charge, f"{_SENT} {_ENDED}",              steps.charge),
-    (_SENT,                 "payment_failed",  to.prepare_charge, f"{_SENT} declined {_ENDED}",     steps.charge),
-    ("declined",            "unpaid",          to.await_retry,    "declined submitting canceled",   steps.charge),
-    ("declined",            "payment_failed",  to.await_retry,    "declined submitting canceled",   steps.charge),
-    # The card was asked.
-    (_SENT,                 "declined",        to.decline,        "declined failed",                None),
-    (_SENT,                 "no_answer",       to.await_response,   "unknown",                        None),
-    # It is the bank's turn.
-    (_OPEN,                 "processing",      to.await_bank,     "processing",                     None),
-    ("processing",          "unpaid",          to.await_payment,  "processing failed",              None),
-    ("processing",          "payment_failed",  to.decline,        "declined failed",                None),
-    # It is the turn of the card's owner.
-    (_SENT,                 "to_confirm",      to.ask_owner,      "action_required",                None),
-    ("processing declined", "to_confirm",      to.ask_owner,      "action_required",                None),
-    ("action_required",     "to_confirm",      to.await_owner,    "action_required canceled",       None),
-    ("action_required",     "unpaid",          to.await_owner,    "action_required canceled",       None),
-    ("action_required",     "payment_failed",  to.await_owner,    "action_required canceled",       None),
-    # The look itself failed.
-    (_HELD,                 "no_answer",       to.look_later,     _HELD,                            None),
-    # The end. The invoice of what ended without payment is voided.
-    (_OPEN,                 "paid",            to.credit,         f"paid {_ENDED}",                 None),
-    (_OPEN,                 "closed",          to.close_as_there, "canceled",                       None),
-    (_OPEN,                 "refused",         to.refuse,         "failed",                         None),
-    (_ENDED,                "paid",            to.credit,         f"paid {_ENDED}",                 None),
-    (_ENDED,                "voided",          to.finish,         _ENDED,                           None),
-    (_ENDED,                "not_voided",      to.void_later,     _ENDED,                           None),
+    # in these states       on this event      this is written    the row is then in               next step
+    # An auto top-up request is decided as soon as a worker has claimed it.
+    ("requested",           "claimed",         to.decide,         "submitting requested canceled", None),
+    # The invoice is requested; its state is the next event.
+    (_SENT,                 "opened",          to.tie,            "submitting failed",             steps.read_opened),
+    (_SENT,                 "not_listed",      to.await_listing,  "submitting unknown failed",     None),
+    # The invoice is unpaid: the card is charged, for the first time or again.
+    (_SENT,                 "unpaid",          to.prepare_charge, f"{_SENT} {_ENDED}",             steps.charge),
+    (_SENT,                 "payment_failed",  to.prepare_charge, f"{_SENT} declined {_ENDED}",    steps.charge),
+    ("declined",            "unpaid",          to.await_retry,    "declined submitting canceled",  steps.charge),
+    ("declined",            "payment_failed",  to.await_retry,    "declined submitting canceled",  steps.charge),
+    # The card was charged.
+    (_SENT,                 "declined",        to.decline,        "declined failed",               None),
+    (_SENT,                 "no_response",     to.await_response, "unknown",                       None),
+    # The payment is in progress at the bank.
+    (_OPEN,                 "processing",      to.await_bank,     "processing",                    None),
+    ("processing",          "unpaid",          to.await_payment,  "processing failed",             None),
+    ("processing",          "payment_failed",  to.decline,        "declined failed",               None),
+    # The card's owner must confirm the payment.
+    (_SENT,                 "to_confirm",      to.ask_owner,      "action_required",               None),
+    ("processing declined", "to_confirm",      to.ask_owner,      "action_required",               None),
+    ("action_required",     "to_confirm",      to.await_owner,    "action_required canceled",      None),
+    ("action_required",     "unpaid",          to.await_owner,    "action_required canceled",      None),
+    ("action_required",     "payment_failed",  to.await_owner,    "action_required canceled",      None),
+    # The fetch itself failed.
+    (_HELD,                 "no_response",     to.check_later,    _HELD,                           None),
+    # The end. If a top-up ended without payment, its invoice is voided.
+    (_OPEN,                 "paid",            to.credit,         f"paid {_ENDED}",                None),
+    (_OPEN,                 "closed",          to.close_as_there, "canceled",                      None),
+    (_OPEN,                 "refused",         to.refuse,         "failed",                        None),
+    (_ENDED,                "paid",            to.credit,         f"paid {_ENDED}",                None),
+    (_ENDED,                "voided",          to.finish,         _ENDED,                          None),
+    (_ENDED,                "not_voided",      to.void_later,     _ENDED,                          None),
     # A purchase on the processor's hosted page: its invoice is made there, when the buyer pays.
-    (_SENT,                 "page_opened",     to.show_page,      "action_required",                None),
-    (_SENT,                 "page_not_opened", to.await_buyer,    "unknown",                        None),
-    ("submitting",          "page_unknown",    to.await_buyer,    "unknown",                        None),
-    ("unknown",             "page_unknown",    to.drop_page,      "canceled",                       None),
-    (_PAGE,                 "page_open",       to.await_page,     "action_required canceled",       None),
-    (_PAGE,                 "page_expired",    to.close_page,     "canceled",                       None),
+    (_SENT,                 "page_opened",     to.show_page,      "action_required",               None),
+    (_SENT,                 "page_not_opened", to.await_buyer,    "unknown",                       None),
+    ("submitting",          "page_unknown",    to.await_buyer,    "unknown",                       None),
+    ("unknown",             "page_unknown",    to.drop_page,      "canceled",                      None),
+    (_PAGE,                 "page_open",       to.await_page,     "action_required canceled",      None),
+    (_PAGE,                 "page_expired",    to.close_page,     "canceled",                      None),
 )
 # fmt: on
-"""The whole life, row by row. Where a row names several states, the action decides between them. Whatever ended without
-payment and still has its lease has an invoice: it is voided next."""
+"""The life of a top-up, row by row. Where a row has several resulting states, the action decides between them. A
+top-up that ended without payment and still has its lease has an invoice, which is voided next.
+"""
 
 TRANSITIONS: Final[Mapping[tuple[str, str], Transition]] = {
     (state, event): Transition(action, frozenset(states.split()), then)
@@ -120,20 +121,22 @@ def _claim(connection: Connection, services: Services, account_id: str, top_up_i
     if claimed is None or claimed.state != "requested":
         return claimed
     settings = services.settings
-    if services.processor is None:  # nobody could charge it
+    if services.processor is None:  # without a processor nothing can be charged
         settings = replace(settings, auto_topup="off")
-    return _apply(connection, settings, claimed, Heard(event="claimed"), at)
+    return _apply(connection, settings, claimed, StepResult(event="claimed"), at)
 
 
 async def perform(services: Services, claimed: TopUp) -> TopUp:
-    """Do what a claimed top-up needs, until its lease is given back. Returns the row afterwards, whoever wrote it."""
-    top_up, heard = claimed, None
+    """Process a claimed top-up until its lease is given back. Returns the row as it is afterwards, even if another
+    worker wrote it.
+    """
+    top_up, result = claimed, None
     step = _first_step(claimed)
     try:
         while step is not None:
-            heard = await step(services, top_up, heard)
-            then = TRANSITIONS[top_up.state, heard.event].then
-            top_up = await _commit(services, top_up, heard)
+            result = await step(services, top_up, result)
+            then = TRANSITIONS[top_up.state, result.event].then
+            top_up = await _commit(services, top_up, result)
             step = _next_step(top_up, then)
     except StaleLease:
         top_up = await services.database.get(partial(_as_it_stands, top_up=top_up))
@@ -147,13 +150,13 @@ async def perform(services: Services, claimed: TopUp) -> TopUp:
 
 def _first_step(claimed: TopUp) -> Step | None:
     """Where to start, or to continue after another worker: with a fetch, if a request may have been sent."""
-    if claimed.lease_owner is None:  # a request that was decided against, or put off
+    if claimed.lease_owner is None:  # a request that was canceled or postponed
         return None
     if claimed.kind == "checkout" and claimed.payment_id is None:
-        return steps.look_at_page
+        return steps.fetch_page
     if claimed.state in _ENDED.split():
         return steps.void
-    return steps.open_invoice if claimed.payment_id is None else steps.look
+    return steps.open_invoice if claimed.payment_id is None else steps.fetch_invoice
 
 
 def _next_step(top_up: TopUp, then: Step | None) -> Step | None:
@@ -163,36 +166,38 @@ def _next_step(top_up: TopUp, then: Step | None) -> Step | None:
 
 
 async def open_page(services: Services, claimed: TopUp, *, success_url: str, cancel_url: str) -> TopUp:
-    """The first step of a purchase on the hosted page; only the request that begins it knows its addresses.
+    """The first step of a purchase on the hosted page; only the caller's request has the URLs to return to.
 
     Raises Problem: PROCESSOR_UNAVAILABLE, PROCESSOR_REFUSED.
     """
-    heard = await steps.open_page(services, claimed, success_url=success_url, cancel_url=cancel_url)
-    top_up = await _commit(services, claimed, heard)
-    if heard.problem is not None:
-        raise heard.problem
+    result = await steps.open_page(services, claimed, success_url=success_url, cancel_url=cancel_url)
+    top_up = await _commit(services, claimed, result)
+    if result.problem is not None:
+        raise result.problem
     return top_up
 
 
-async def _commit(services: Services, top_up: TopUp, heard: Heard) -> TopUp:
+async def _commit(services: Services, top_up: TopUp, result: StepResult) -> TopUp:
     """One transaction, and what follows its commit."""
     at = services.clock.now_ms()
-    changed = await services.database.write(lambda connection: _apply(connection, services.settings, top_up, heard, at))
-    if heard.event == "paid" and heard.invoice is not None:
-        credit_payment.announce(services, changed, heard.invoice)
-    if heard.refusal is not None:
-        code, text = heard.refusal.code, str(heard.refusal)
+    changed = await services.database.write(
+        lambda connection: _apply(connection, services.settings, top_up, result, at)
+    )
+    if result.event == "paid" and result.invoice is not None:
+        credit_payment.announce(services, changed, result.invoice)
+    if result.refusal is not None:
+        code, text = result.refusal.code, str(result.refusal)
         log.error("the processor refused", account=top_up.account_id, top_up=top_up.top_up_id, code=code, error=text)
-        with suppress(Problem):  # a card or a customer may be gone there that nobody has told us of
+        with suppress(Problem):  # a card or the customer may have been deleted at the processor
             await cards.refresh(services, top_up.account_id)
     return changed
 
 
-def _apply(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    transition = TRANSITIONS[top_up.state, heard.event]
-    changed = transition.action(connection, settings, top_up, heard, at)
-    ours = changed.lease_epoch == top_up.lease_epoch  # a payment is credited whoever has the row, and wherever it is
-    assert not ours or changed.state in transition.states, f"{top_up.state}, {heard.event} → {changed.state}"
+def _apply(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+    transition = TRANSITIONS[top_up.state, result.event]
+    changed = transition.action(connection, settings, top_up, result, at)
+    ours = changed.lease_epoch == top_up.lease_epoch  # a payment is credited whichever worker has the lease
+    assert not ours or changed.state in transition.states, f"{top_up.state}, {result.event} → {changed.state}"
     return changed
 
 

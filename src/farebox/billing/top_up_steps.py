@@ -1,7 +1,7 @@
-"""The steps of a top-up at the payment processor: what is asked there, and what the responses mean, as events.
+"""The steps of a top-up at the payment processor: the requests sent to it, and their results as events.
 
-Each step is one question and writes nothing. Whatever the processor does with it, refusals and silence included, is an
-event that `top_up_machine` finds in its table; no step raises what the processor raises.
+Each step makes one request and writes nothing to the database. Every outcome, including a refusal or no response, is
+an event that `top_up_machine` looks up in its table; the processor's exceptions do not leave a step.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from farebox.payments.purchase import Purchase
 from farebox.runtime.services import Services, processor_of
 
 KEY_LIFE_MS: Final = 23 * HOUR_MS
-"""The processor may forget a key after 24 hours: from then on nothing is sent again, only looked for."""
+"""The processor may forget an idempotency key after 24 hours: from then on nothing is sent again, only searched for."""
 LISTING_SLACK_MS: Final = HOUR_MS
 """How far the processor's clock may be from ours."""
 PAGE_LIFE_MS: Final = 24 * HOUR_MS
@@ -51,7 +51,7 @@ StepEvent: TypeAlias = Literal[
     "payment_failed",
     "declined",
     "refused",
-    "no_answer",
+    "no_response",
     "voided",
     "not_voided",
     "page_opened",
@@ -73,7 +73,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "closed": "The invoice is void, or marked uncollectible.",
     "declined": "The card was charged now, and declined.",
     "refused": "The processor rejected the request itself, or does not have the invoice.",
-    "no_answer": "Whether the request took effect is not known.",
+    "no_response": "Whether the request took effect is not known.",
     "voided": "The invoice can never be paid.",
     "not_voided": "The invoice may still be paid.",
     "page_opened": "The page to buy on is open, and this is its URL.",
@@ -82,11 +82,11 @@ EVENTS: Final[Mapping[str, str]] = {
     "page_open": "The page is still open, or cannot be fetched now.",
     "page_expired": "The page is closed, and nobody bought on it.",
 }
-"""What each of them means."""
+"""What each event means."""
 
 
-class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """An event, and what came with it."""
+class StepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a step: an event, and the data that came with it."""
 
     event: StepEvent
     invoice: ProcessorInvoice | None = None
@@ -102,7 +102,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 # --- the invoice ------------------------------------------------------------------------------------------------------
 
 
-async def open_invoice(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+async def open_invoice(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Request the invoice, under the top-up's key; if it may have been requested before, look for it first."""
     processor = processor_of(services)
     key_lives = _key_lives(top_up, services.clock.now_ms())
@@ -112,7 +112,7 @@ async def open_invoice(services: Services, top_up: TopUp, before: Heard | None) 
         if top_up.lease_epoch > 1:
             found = await _listed(processor, top_up, customer_id)
             if found is None and not key_lives:
-                return Heard(event="not_listed")
+                return StepResult(event="not_listed")
         if found is None or (found.state == "draft" and key_lives):
             found = await processor.open_invoice(
                 customer_id,
@@ -122,51 +122,51 @@ async def open_invoice(services: Services, top_up: TopUp, before: Heard | None) 
                 key=key_of(top_up),
             )
     except ProcessorUnavailable:
-        return Heard(event="no_answer")
+        return StepResult(event="no_response")
     except ProcessorRefused as refusal:
-        return Heard(event="refused", refusal=refusal)
+        return StepResult(event="refused", refusal=refusal)
     except Problem as problem:  # of the customer
         if problem.kind is PROCESSOR_UNAVAILABLE:
-            return Heard(event="no_answer")
-        return Heard(event="refused", refusal=ProcessorRefused(problem.message))
-    return Heard(event="opened", invoice=found)
+            return StepResult(event="no_response")
+        return StepResult(event="refused", refusal=ProcessorRefused(problem.message))
+    return StepResult(event="opened", invoice=found)
 
 
 async def _listed(processor: Processor, top_up: TopUp, customer_id: str) -> ProcessorInvoice | None:
     """The invoice that names this top-up, if the processor lists one."""
-    named = (top_up.account_id, top_up.top_up_id)
+    wanted = (top_up.account_id, top_up.top_up_id)
     async for invoice in processor.invoices(since=top_up.created_at - LISTING_SLACK_MS, customer_id=customer_id):
-        if metadata.named_top_up(invoice.metadata) == named:
+        if metadata.top_up_of(invoice.metadata) == wanted:
             return invoice
     return None
 
 
-async def read_opened(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+async def read_opened(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """The state of the invoice that has just been opened, or found: no request is made."""
     assert before is not None
     assert before.invoice is not None
     return _read(before.invoice, top_up)
 
 
-async def look(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+async def fetch_invoice(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Fetch the invoice."""
     assert top_up.payment_id is not None
     try:
         invoice = await processor_of(services).fetch_invoice(top_up.payment_id)
     except ProcessorUnavailable:
-        return Heard(event="no_answer")
+        return StepResult(event="no_response")
     except ProcessorRefused as refusal:
         if refusal.code == MISSING:
-            return Heard(event="refused", refusal=refusal)
-        return Heard(event="no_answer")  # only the look was refused: what was charged is not known
+            return StepResult(event="refused", refusal=refusal)
+        return StepResult(event="no_response")  # only the fetch was refused: whether the card was charged is not known
     return _read(invoice, top_up)
 
 
-def _read(invoice: ProcessorInvoice, top_up: TopUp) -> Heard:
-    return Heard(event=_said_by(invoice, top_up), invoice=invoice)
+def _read(invoice: ProcessorInvoice, top_up: TopUp) -> StepResult:
+    return StepResult(event=_event_of(invoice, top_up), invoice=invoice)
 
 
-def _said_by(invoice: ProcessorInvoice, top_up: TopUp) -> StepEvent:
+def _event_of(invoice: ProcessorInvoice, top_up: TopUp) -> StepEvent:
     if invoice.state == "paid":
         return "paid"
     if invoice.state in ("void", "uncollectible"):
@@ -181,7 +181,7 @@ def _said_by(invoice: ProcessorInvoice, top_up: TopUp) -> StepEvent:
 # --- the charge -------------------------------------------------------------------------------------------------------
 
 
-async def charge(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+async def charge(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Charge the card, under the attempt's key: once done, the same request gets the same response."""
     assert top_up.payment_id is not None
     processor = processor_of(services)
@@ -193,46 +193,46 @@ async def charge(services: Services, top_up: TopUp, before: Heard | None) -> Hea
             key=f"{key_of(top_up)}:pay:{top_up.attempt}",
         )
     except ProcessorUnavailable:
-        return Heard(event="no_answer")
-    except Declined as no:
-        if classify(no.code) != "authentication":
-            return Heard(event="declined", decline_code=no.code, decline_advice=no.advice)
-        found = await _look_after(processor, top_up.payment_id)
+        return StepResult(event="no_response")
+    except Declined as decline:
+        if classify(decline.code) != "authentication":
+            return StepResult(event="declined", decline_code=decline.code, decline_advice=decline.advice)
+        found = await _fetch_after_failure(processor, top_up.payment_id)
         if found is None:
-            return Heard(event="no_answer")
+            return StepResult(event="no_response")
         if found.state == "open":
-            return Heard(event="to_confirm", invoice=found)
+            return StepResult(event="to_confirm", invoice=found)
         invoice = found
     except ProcessorRefused as refusal:
-        found = await _look_after(processor, top_up.payment_id)
+        found = await _fetch_after_failure(processor, top_up.payment_id)
         if found is None:
-            return Heard(event="no_answer")
+            return StepResult(event="no_response")
         if found.state == "open" and found.payment_state not in ("processing", "succeeded", "action_required"):
-            return Heard(event="refused", refusal=refusal)
+            return StepResult(event="refused", refusal=refusal)
         invoice = found
     return _charged(invoice, top_up)
 
 
-def _charged(invoice: ProcessorInvoice, top_up: TopUp) -> Heard:
+def _charged(invoice: ProcessorInvoice, top_up: TopUp) -> StepResult:
     """The state of the invoice right after the card was charged: without a payment on it, the result is unknown."""
-    said = _said_by(invoice, top_up)
-    if said == "unpaid":
-        return Heard(event="no_answer")
-    if said == "payment_failed":
-        return heard_of_failure(invoice)
-    return Heard(event=said, invoice=invoice)
+    event = _event_of(invoice, top_up)
+    if event == "unpaid":
+        return StepResult(event="no_response")
+    if event == "payment_failed":
+        return failed_payment(invoice)
+    return StepResult(event=event, invoice=invoice)
 
 
-def heard_of_failure(invoice: ProcessorInvoice) -> Heard:
+def failed_payment(invoice: ProcessorInvoice) -> StepResult:
     """The invoice's latest payment was declined."""
-    return Heard(
+    return StepResult(
         event="declined",
         decline_code=invoice.decline_code or "generic_decline",
         decline_advice=invoice.decline_advice,
     )
 
 
-async def _look_after(processor: Processor, payment_id: str) -> ProcessorInvoice | None:
+async def _fetch_after_failure(processor: Processor, payment_id: str) -> ProcessorInvoice | None:
     """The invoice after a charge was declined; None if that cannot be known now."""
     try:
         return await processor.fetch_invoice(payment_id)
@@ -243,25 +243,25 @@ async def _look_after(processor: Processor, payment_id: str) -> ProcessorInvoice
 # --- the end of an invoice that is not to be paid ---------------------------------------------------------------------
 
 
-async def void(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+async def void(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Void the invoice. One that was paid in the meantime is credited."""
     assert top_up.payment_id is not None
     try:
         invoice = await processor_of(services).void_invoice(top_up.payment_id)
     except (ProcessorUnavailable, ProcessorRefused) as error:
         if isinstance(error, ProcessorRefused) and error.code == MISSING:  # a draft that was deleted, say
-            return Heard(event="voided")
+            return StepResult(event="voided")
         log.warning("an invoice is not known to be void", invoice=top_up.payment_id, error=str(error))
-        return Heard(event="not_voided")
+        return StepResult(event="not_voided")
     if invoice.state == "paid":
-        return Heard(event="paid", invoice=invoice)
-    return Heard(event="voided" if invoice.state in ("void", "uncollectible") else "not_voided")
+        return StepResult(event="paid", invoice=invoice)
+    return StepResult(event="voided" if invoice.state in ("void", "uncollectible") else "not_voided")
 
 
 # --- a purchase on the processor's hosted page ------------------------------------------------------------------------
 
 
-async def open_page(services: Services, top_up: TopUp, *, success_url: str, cancel_url: str) -> Heard:
+async def open_page(services: Services, top_up: TopUp, *, success_url: str, cancel_url: str) -> StepResult:
     """Request the hosted page, under the top-up's key."""
 
     async def ask(customer_id: str) -> Checkout:
@@ -278,14 +278,14 @@ async def open_page(services: Services, top_up: TopUp, *, success_url: str, canc
         with asking("open a page to buy"):
             page = await for_customer(services, top_up.account_id, ask)
     except Problem as problem:
-        return Heard(event="page_not_opened", problem=problem)
-    return Heard(event="page_opened", page=page)
+        return StepResult(event="page_not_opened", problem=problem)
+    return StepResult(event="page_opened", page=page)
 
 
-async def look_at_page(services: Services, top_up: TopUp, before: Heard | None) -> Heard:
+async def fetch_page(services: Services, top_up: TopUp, before: StepResult | None) -> StepResult:
     """Fetch the outcome of the page; close it when its time is over."""
     if top_up.checkout_id is None:
-        return Heard(event="page_unknown")
+        return StepResult(event="page_unknown")
     processor = processor_of(services)
     try:
         page = await processor.fetch_checkout(top_up.checkout_id)
@@ -294,10 +294,10 @@ async def look_at_page(services: Services, top_up: TopUp, before: Heard | None) 
             await processor.expire_checkout(top_up.checkout_id)
             page = await processor.fetch_checkout(top_up.checkout_id)
     except (ProcessorUnavailable, ProcessorRefused):
-        return Heard(event="page_open")
+        return StepResult(event="page_open")
     if page.invoice is not None and page.invoice.state == "paid":
-        return Heard(event="paid", invoice=page.invoice)
-    return Heard(event="page_expired" if page.state == "expired" else "page_open")
+        return StepResult(event="paid", invoice=page.invoice)
+    return StepResult(event="page_expired" if page.state == "expired" else "page_open")
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The transitions of a top-up: what an event does to its row, its rule and its owner's notices. See `top_up_machine`.
 
-Each function is one transaction, or a part of the caller's; none asks anybody anything. All have one shape: the row as
-the worker has it, what was heard, and the time (`at`: milliseconds since the Unix epoch); the row as it is then comes
-back. Who keeps the lease goes on with the next step, who gives it back says when the row is looked at again. A lease
-that was lost meanwhile raises StaleLease, and nothing is written.
+Each function is one transaction, or a part of the caller's; none makes a network call. All have the same signature:
+they take the row as the worker has it, the result of the step, and the time (`at`: milliseconds since the Unix epoch),
+and return the row as it is afterwards. A transition that keeps the lease continues with the next step; one that gives
+it back sets when the row is checked again. A lease that was lost meanwhile raises StaleLease, and nothing is written.
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ from farebox.billing.top_up_endings import (
     report,
     suspend,
 )
-from farebox.billing.top_up_steps import KEY_LIFE_MS, Heard, heard_of_failure, key_age
+from farebox.billing.top_up_steps import KEY_LIFE_MS, StepResult, failed_payment, key_age
 from farebox.calendar import DAY_MS, HOUR_MS, MINUTE_MS
 from farebox.payments.declines import TRIES_MAX, classify, safe_text, wait_after
 from farebox.payments.guards import FAILURES_IN_A_ROW
@@ -36,9 +36,9 @@ from farebox.storage.top_ups import move, postpone, tie_payment
 LISTINGS_APART_MS: Final = 10 * MINUTE_MS
 """Two listings this far apart must agree before a payment is considered not to exist."""
 PROCESSING_MAX_MS: Final = 7 * DAY_MS
-"""A payment of which nothing can be seen for this long is given up; its invoice is voided."""
+"""A payment that the processor has not shown for this long is given up; its invoice is voided."""
 PATIENCE_MS: Final = 15 * MINUTE_MS
-"""A purchase by hand whose card could not be charged within this time is given up: its buyer has long left."""
+"""A manual purchase whose card could not be charged within this time is given up: its buyer is no longer waiting."""
 CONFIRM_MS: Final = 3 * DAY_MS
 """How long the owner may take to confirm a payment on the hosted page."""
 UNSEEN_MS: Final = 15 * MINUTE_MS
@@ -57,30 +57,30 @@ def later(at: int, since: int, waits: tuple[int, int], share: int = 1) -> int:
     return at + backoff.with_age(at - since, *waits, share=share)
 
 
-def _invoice(heard: Heard) -> ProcessorInvoice:
-    assert heard.invoice is not None, f"{heard.event} comes with the invoice"
-    return heard.invoice
+def _invoice(result: StepResult) -> ProcessorInvoice:
+    assert result.invoice is not None, f"{result.event} comes with the invoice"
+    return result.invoice
 
 
 # --- begun ------------------------------------------------------------------------------------------------------------
 
 
-def decide(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def decide(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Decide on an auto top-up's request: whether it is charged, and how much."""
     return auto.decide_request(connection, settings, top_up, at)
 
 
-def tie(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def tie(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Tie the invoice to the top-up permanently, in its row and in the directory of payments."""
-    invoice_id = _invoice(heard).invoice_id
+    invoice_id = _invoice(result).invoice_id
     if not tie_payment(connection, invoice_id, top_up.account_id, top_up.top_up_id):
         report(connection, "payment_taken", top_up, invoice_id, 0, "the invoice belongs to another purchase", at)
         return close_refused(connection, top_up, at)
     return move(connection, top_up, "submitting", at, next_at=None, keep=True, payment_id=invoice_id, unseen_at=None)
 
 
-def await_listing(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """No listing shows the invoice. If so again ten minutes later, it was never created."""
+def await_listing(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+    """The listing does not show the invoice. If it still does not ten minutes later, the invoice was never created."""
     if top_up.unseen_at is None or at - top_up.unseen_at < LISTINGS_APART_MS:
         since = top_up.unseen_at or at
         return postpone(connection, top_up, at, max(at + 1, since + LISTINGS_APART_MS), unseen_at=since)
@@ -91,9 +91,9 @@ def await_listing(connection: Connection, settings: Settings, top_up: TopUp, hea
 # --- to be charged ----------------------------------------------------------------------------------------------------
 
 
-def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Start the first attempt; or leave it as it is, to repeat the one whose response is missing; or end it."""
-    invoice = _invoice(heard)
+    invoice = _invoice(result)
     if invoice.due_cents != top_up.charge_cents:
         return _close_not_our_price(connection, top_up, invoice.due_cents, at)
     if top_up.kind == "auto":
@@ -106,7 +106,7 @@ def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, he
     if at - attempt.started_at < KEY_LIFE_MS:
         return top_up
     if invoice.payment_state == "failed":
-        return decline(connection, settings, top_up, heard_of_failure(invoice), at)
+        return decline(connection, settings, top_up, failed_payment(invoice), at)
     return close_never_charged(connection, top_up, at)
 
 
@@ -140,39 +140,39 @@ def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp
 # --- under way --------------------------------------------------------------------------------------------------------
 
 
-def await_response(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_response(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """No response arrived: repeat the request under the same key, less and less often. It is not a failure."""
     asked_at = top_up.updated_at if top_up.state == "submitting" else at
     since = asked_at if top_up.first_unknown_at is None else top_up.first_unknown_at
     return move(connection, top_up, "unknown", at, next_at=later(at, since, UNKNOWN_WAITS), first_unknown_at=since)
 
 
-def look_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def check_later(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The fetch itself failed: nothing changes."""
     return postpone(connection, top_up, at, later(at, top_up.updated_at, PROCESSING_WAITS))
 
 
-def await_bank(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_bank(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The payment is in progress at the bank."""
     since = top_up.updated_at if top_up.state == "processing" else at
     next_at = later(at, since, PROCESSING_WAITS, share=4)
     return move(connection, top_up, "processing", at, next_at=next_at, first_unknown_at=None)
 
 
-def await_payment(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """It was in progress at the bank, and nothing can be seen of it any more: for a week that may change."""
+def await_payment(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+    """The payment was in progress at the bank and is not shown any more: it may still reappear for a week."""
     if at - top_up.updated_at >= PROCESSING_MAX_MS:
         return close_never_charged(connection, top_up, at)
-    return await_bank(connection, settings, top_up, heard, at)
+    return await_bank(connection, settings, top_up, result, at)
 
 
-def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The owner must confirm the payment on the hosted page; auto top-up is suspended in the meantime."""
-    invoice = _invoice(heard)
+    invoice = _invoice(result)
     code = "authentication_required"
     text = safe_text(code)
     end_attempt(connection, top_up, "action_required", at, code)
-    asked = move(
+    confirming = move(
         connection,
         top_up,
         "action_required",
@@ -190,11 +190,11 @@ def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: 
             connection, rule, "action_required", at, reason="authentication_required", error=text, last_failed_at=at
         )
     if top_up.kind == "auto":
-        notify(connection, asked, "top_up_action_required", at, action_url=invoice.hosted_url)
-    return asked
+        notify(connection, confirming, "top_up_action_required", at, action_url=invoice.hosted_url)
+    return confirming
 
 
-def await_owner(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_owner(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Not confirmed yet: check again, less often; after three days it is given up."""
     since = top_up.updated_at
     if at - since >= CONFIRM_MS:
@@ -207,22 +207,23 @@ def await_owner(connection: Connection, settings: Settings, top_up: TopUp, heard
 # --- declined, refused ------------------------------------------------------------------------------------------------
 
 
-def decline(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """The bank declined. By hand that is the end; auto top-up may try again later, within the rules."""
-    if heard.event == "payment_failed":
-        heard = heard_of_failure(_invoice(heard))
-    code, advice = heard.decline_code, heard.decline_advice
+def decline(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+    """The bank declined. A manual purchase ends here; auto top-up may try again later, within the rules."""
+    if result.event == "payment_failed":
+        result = failed_payment(_invoice(result))
+    code, advice = result.decline_code, result.decline_advice
     text = safe_text(code)
     end_attempt(connection, top_up, "declined", at, code)
     rule = rule_of(connection, top_up.account_id)
     if top_up.kind != "auto":
         closed = close(connection, top_up, "failed", at, code=code, text=text)
-        if top_up.state != "submitting":  # whoever bought has gone
+        if top_up.state != "submitting":  # the buyer is no longer waiting
             notify(connection, closed, "top_up_failed", at, error=text)
         return closed
     failures = (rule.failures if rule else 0) + 1
     if rule is not None:
-        state = "active" if rule.state == "action_required" else rule.state  # it was confirmed, and declined after
+        # it was confirmed by the owner, then declined
+        state = "active" if rule.state == "action_required" else rule.state
         rule = change_rule(connection, rule, state, at, failures=failures, error=text, last_failed_at=at)
     hopeless = classify(code, advice) == "hard" or top_up.attempt >= TRIES_MAX or failures >= FAILURES_IN_A_ROW
     if hopeless or rule is None:
@@ -243,7 +244,7 @@ def decline(connection: Connection, settings: Settings, top_up: TopUp, heard: He
     )
 
 
-def await_retry(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_retry(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Declined, and not paid by its owner since: keep waiting, or retry the card if that is due and allowed."""
     retry_at = top_up.retry_at or at
     if at < retry_at:
@@ -251,7 +252,7 @@ def await_retry(connection: Connection, settings: Settings, top_up: TopUp, heard
     return auto.decide_retry(connection, settings, top_up, at)
 
 
-def refuse(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def refuse(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The processor rejected the request itself, or has no such invoice."""
     return close_refused(connection, top_up, at)
 
@@ -259,15 +260,16 @@ def refuse(connection: Connection, settings: Settings, top_up: TopUp, heard: Hea
 # --- ended ------------------------------------------------------------------------------------------------------------
 
 
-def credit(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """It is paid, whatever its state here: the payment becomes credit, once."""
-    row, _ = credit_payment.credit(connection, settings, top_up, _invoice(heard), at)
+def credit(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+    """The invoice is paid, whatever the top-up's state: the payment becomes credit, once."""
+    row, _ = credit_payment.credit(connection, settings, top_up, _invoice(result), at)
     return row
 
 
-def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
-    """It was canceled at the processor. A void one cannot be paid any more; an uncollectible one still has to be
-    voided."""
+def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+    """The invoice was canceled at the processor. A void invoice cannot be paid any more; an uncollectible one still
+    has to be voided.
+    """
     text = "The payment was canceled at the payment processor."
     closed = close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
     rule = rule_of(connection, top_up.account_id)
@@ -275,15 +277,15 @@ def close_as_there(connection: Connection, settings: Settings, top_up: TopUp, he
         suspend(connection, closed, "authentication_required", text, at)
     else:
         pause(connection, top_up, text, at)
-    return move(connection, closed, "canceled", at, next_at=None) if _invoice(heard).state == "void" else closed
+    return move(connection, closed, "canceled", at, next_at=None) if _invoice(result).state == "void" else closed
 
 
-def finish(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def finish(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The invoice can never be paid: nothing is left to do."""
     return move(connection, top_up, top_up.state, at, next_at=None)
 
 
-def void_later(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def void_later(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The invoice may still be paid: try to void it again."""
     return postpone(connection, top_up, at, later(at, top_up.updated_at, VOID_WAITS))
 
@@ -291,38 +293,38 @@ def void_later(connection: Connection, settings: Settings, top_up: TopUp, heard:
 # --- on the hosted page -----------------------------------------------------------------------------------------------
 
 
-def show_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def show_page(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The page is open: its URL is stored, for its owner and for us."""
-    assert heard.page is not None
+    assert result.page is not None
     return move(
         connection,
         top_up,
         "action_required",
         at,
         next_at=later(at, at, PAGE_WAITS),
-        checkout_id=heard.page.checkout_id,
-        action_url=heard.page.url,
+        checkout_id=result.page.checkout_id,
+        action_url=result.page.url,
         first_unknown_at=None,
     )
 
 
-def await_buyer(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_buyer(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """No page is known: whoever requested it may request it again."""
     return move(connection, top_up, "unknown", at, next_at=at + UNSEEN_MS, first_unknown_at=at)
 
 
-def drop_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def drop_page(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """No page is known, and nobody has requested it again."""
     text = "The page to buy on was never opened."
     return move(connection, top_up, "canceled", at, next_at=None, error=text, first_unknown_at=None)
 
 
-def await_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def await_page(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """The page is still open, or cannot be fetched now."""
     return postpone(connection, top_up, at, later(at, top_up.created_at, PAGE_WAITS, share=8))
 
 
-def close_page(connection: Connection, settings: Settings, top_up: TopUp, heard: Heard, at: int) -> TopUp:
+def close_page(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """Nobody bought on the page while it was open."""
     text = "The page to buy on has expired."
     return move(connection, top_up, "canceled", at, next_at=None, error=text, action_url=None)

@@ -7,7 +7,7 @@ import msgspec
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The seller or the customer, as they were when the document was issued."""
+    """The seller or the customer at the time the document was issued."""
 
     name: str
     address: tuple[str, ...] = ()
@@ -17,14 +17,14 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of an invoice or credit note, without tax."""
+    """One line of an invoice or credit note, before tax."""
 
     description: str
     amount_cents: int
 
 
 class TaxLine(msgspec.Struct, frozen=True):
-    """The tax on all lines: at a rate, or nothing where the customer owes it themselves (reverse charge)."""
+    """The tax on all lines: at a rate, or zero if the customer owes it themselves (reverse charge)."""
 
     name: str
     parts_per_million: int
@@ -47,7 +47,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     card_brand: str = ""
     card_last4: str = ""
     payment_reference: str = ""
-    """The processor's name for the payment."""
+    """The processor's ID of the payment."""
 
     @property
     def subtotal_cents(self) -> int:
@@ -55,7 +55,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreditNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What was given back of an invoice. Amounts are above zero: they are credited."""
+    """What was refunded of an invoice. Amounts are positive: they are credited."""
 
     number: str
     issued_at: int
@@ -91,7 +91,7 @@ class UsageLine(msgspec.Struct, frozen=True):
 
 
 class Movement(msgspec.Struct, frozen=True):
-    """The sum of one kind of movement of the month's, as it changed the balance."""
+    """The sum of one kind of movement in the month: its effect on the balance."""
 
     kind: str
     """A key of MOVEMENTS."""
@@ -107,15 +107,15 @@ MOVEMENTS: dict[str, str] = {
     "charged": "Charges",
     "other": "Other movements",
 }
-"""Kind of movement → its words on the statement, in this order."""
+"""Kind of movement → its label on the statement, in this order."""
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """What moved on an account in one calendar month (UTC).
+    """An account's movements in one calendar month (UTC).
 
     The balances and movements are sums over transfers: opening + movements = closing, to the nano-dollar. The usage
-    lines count calls in the month in which they began; `shifted_nanos` is what was charged in this month for calls that
-    began in another, less what was charged in another for calls of this month. So usage + shifted = charges.
+    lines count calls in the month in which they began; `shifted_nanos` is what was charged in this month for calls
+    that began in another, less what was charged in another for calls of this month. So usage + shifted = charges.
     """
 
     account_id: str
@@ -125,7 +125,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     made_at: int
     final: bool
-    """Whether nothing can change any more: the month has ended, and so has every call that began in it."""
+    """Whether the statement is final: the month has ended, and so has every call that began in it."""
     seller: Party
     customer: Party
     opening_nanos: int

@@ -21,11 +21,11 @@ _TEMPLATES: dict[type[Content], tuple[str, Callable[[Any], dict[str, Any]]]] = {
 }
 VIEW_BYTES_MAX = 1_000_000
 _THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="farebox-documents")
-"""More at once would take the processors from the calls."""
+"""Limited, because rendering competes with calls for CPU time."""
 
 
 class TooLarge(ValueError):
-    """The document is larger than what is rendered."""
+    """The document is too large to be rendered."""
 
 
 async def rendered(content: Content) -> bytes:
@@ -35,7 +35,7 @@ async def rendered(content: Content) -> bytes:
 
 def render(content: Content) -> bytes:
     """The document as PDF: the same content gives the same bytes. Takes tens of milliseconds. Raises TooLarge."""
-    import typst  # 40 MB; who renders nothing does not load it
+    import typst  # 40 MB, loaded only when a document is rendered
 
     name, view = _TEMPLATES[type(content)]
     data = msgspec.json.encode(view(content))
@@ -59,7 +59,7 @@ def _source(name: str) -> bytes:
 
 @cache
 def _fonts() -> Any:
-    """typst's own fonts; the machine's stand in for letters that those do not have."""
+    """typst's own fonts; the system's are used for characters that those lack."""
     import typst
 
     return typst.Fonts(include_system_fonts=True, include_embedded_fonts=True)

@@ -1,4 +1,4 @@
-"""What a template is given: all text of a document, ready to be set. Templates only arrange it."""
+"""The input of a template: all text of a document, fully formatted. Templates only arrange it."""
 
 import re
 import unicodedata
@@ -11,18 +11,18 @@ from farebox.money import NANOS_PER_USD, format_usd
 from farebox.payments.purchase import percent
 
 TEXT_MAX = 200
-"""Characters of one text from outside; the rest is cut off."""
+"""Maximum characters of one untrusted text; the rest is cut off."""
 ADDRESS_MAX = 8
-"""Lines of an address."""
+"""Maximum lines of an address."""
 USAGE_MAX = 1000
-"""Lines of usage on a page; what is smaller than those is summed up."""
+"""Maximum lines of usage; the smaller ones are summed up."""
 
 _LONG_WORD = re.compile(r"(\S{40})(?=\S)")
 _NO_NAME = "Farebox"
 
 
 def invoice_view(content: Invoice) -> dict[str, Any]:
-    """An invoice as its template wants it."""
+    """The template input of an invoice."""
     return {
         "title": "Invoice",
         "seller": _seller(content.seller),
@@ -45,7 +45,7 @@ def invoice_view(content: Invoice) -> dict[str, Any]:
 
 
 def credit_note_view(content: CreditNote) -> dict[str, Any]:
-    """A credit note as its template wants it."""
+    """The template input of a credit note."""
     to_card = _card(content.card_brand, content.card_last4) or "the card it was paid with"
     return {
         "title": "Credit note",
@@ -70,7 +70,9 @@ def credit_note_view(content: CreditNote) -> dict[str, Any]:
 
 
 def statement_view(content: Statement) -> dict[str, Any]:
-    """A usage statement as its template wants it. All amounts of it have the same number of decimals: all they need."""
+    """The template input of a usage statement. All its amounts have the same number of decimals: as many as are
+    needed.
+    """
     usage = sorted(content.usage, key=lambda line: (line.provider, line.model))
     kept = sorted(usage, key=lambda line: -line.charge_nanos)[:USAGE_MAX] if len(usage) > USAGE_MAX else usage
     left_out = len(usage) - len(kept)
@@ -121,7 +123,7 @@ def _closing_words(content: Statement) -> str:
 
 
 def clean(text: str, limit: int = TEXT_MAX) -> str:
-    """One line of text from outside: no control or direction characters, not too long, long words may be broken."""
+    """One line of untrusted text: no control or direction characters, not too long, long words may be broken."""
     flat = " ".join(text.split())
     shown = "".join(mark for mark in flat if unicodedata.category(mark) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
     return _LONG_WORD.sub("\\1\u200b", shown if len(shown) <= limit else shown[: limit - 1] + "…")
@@ -140,7 +142,7 @@ def usd(nanos: int, places: int) -> str:
 
 
 def decimals_for(amounts: Sequence[int]) -> int:
-    """The decimals that it takes to write all of these exactly: two to nine."""
+    """The number of decimals needed to write all of these exactly: two to nine."""
     return max((len(format_usd(amount).partition(".")[2]) for amount in amounts), default=2)
 
 

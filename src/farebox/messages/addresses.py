@@ -1,7 +1,7 @@
 """Which network addresses a message may be sent to: the public ones, unless the operator allows others.
 
 A URL comes from an account's owner, and the server is inside the operator's network: without this check, a webhook
-would be a way into it.
+could reach internal services.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Resolver: TypeAlias = Callable[[str, int], Awaitable[list[Address]]]
 
 _SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"))
-"""Public by their numbers and yet inside: protocol assignments (metadata of one cloud), the host of another cloud."""
+"""Formally public, but internal: protocol assignments (one cloud's metadata service), another cloud's host."""
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 
 
 _THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="farebox-addresses")
-"""Apart from the loop's own, which look up the providers: a name server of an account's owner may take its time."""
+"""Separate from the event loop's own threads, which resolve the providers: an owner's name server may be slow."""
 
 
 class AddressRefused(ValueError):
-    """Nothing is sent to that address; the message says why."""
+    """Messages may not be sent to that address; the exception's text says why."""
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """All addresses of a host. Raises OSError where it has none."""
+    """All addresses of a host. Raises OSError if it has none."""
     try:
         ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(_THREADS, ask)
@@ -39,7 +39,7 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address, and any that is wrapped in it, belongs to the public internet."""
+    """Whether the address, and any address embedded in it, belongs to the public internet."""
     if isinstance(address, IPv6Address):
         if any(address in network for network in _NAT64):
             return False

@@ -20,7 +20,7 @@ WHOLE_SECONDS = 45.0
 
 
 class NotSent(Exception):
-    """The message was not taken. `for_good`: another attempt would end the same way."""
+    """The message was not accepted. `for_good`: a retry would fail too."""
 
     def __init__(self, message: str, *, for_good: bool = False) -> None:
         super().__init__(message)
@@ -29,18 +29,18 @@ class NotSent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The server that takes our e-mail."""
+    """The SMTP server that accepts our e-mail."""
 
     host: str
     port: int
     tls: bool
-    """From the start; else by STARTTLS."""
+    """TLS from the start; else STARTTLS."""
     user: str = ""
     password: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class Email:
     """One e-mail."""
 
     sender: str
@@ -48,12 +48,12 @@ class Letter:
     subject: str
     body: str
     identifier: str
-    """The same for each attempt, so that a mail program can tell a repeat."""
+    """The same for each attempt, so that a mail client can recognize a repeat."""
     at: int
 
 
 def relay_of(url: str) -> Relay:
-    """The relay that `FAREBOX_SMTP_URL` names. Raises ValueError where it is none."""
+    """The relay that `FAREBOX_SMTP_URL` names. Raises ValueError if the URL is invalid."""
     parts = urlsplit(url)
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise ValueError("FAREBOX_SMTP_URL must be smtp://USER:PASSWORD@HOST:PORT or smtps://…")
@@ -62,26 +62,26 @@ def relay_of(url: str) -> Relay:
     return Relay(parts.hostname, port, tls, unquote(parts.username or ""), unquote(parts.password or ""))
 
 
-async def send(relay: Relay, letter: Letter, *, tls: ssl.SSLContext | None = None) -> None:
-    """Hand the letter to the relay. Raises NotSent; one that took too long may have been sent all the same."""
+async def send(relay: Relay, email: Email, *, tls: ssl.SSLContext | None = None) -> None:
+    """Send the e-mail to the relay. Raises NotSent; after a time-out it may have been sent all the same."""
     try:
         async with asyncio.timeout(WHOLE_SECONDS):
-            await asyncio.to_thread(_send, relay, composed(letter), tls)
+            await asyncio.to_thread(_send, relay, composed(email), tls)
     except TimeoutError as error:
         raise NotSent(f"the relay took longer than {WHOLE_SECONDS:.0f} seconds") from error
 
 
-def composed(letter: Letter) -> EmailMessage:
-    """The e-mail with its headers. Raises NotSent for an address that is none; nothing in it can begin a header."""
+def composed(email: Email) -> EmailMessage:
+    """The e-mail with its headers. Raises NotSent for an invalid address; no text in it can inject a header."""
     message = EmailMessage()
-    sender = _sender(letter.sender)
+    sender = _sender(email.sender)
     message["From"] = sender
-    message["To"] = _address(letter.recipient)
-    message["Subject"] = one_line(letter.subject)
-    message["Date"] = format_datetime(datetime.fromtimestamp(letter.at // 1000, UTC))
-    message["Message-ID"] = f"<{letter.identifier}@{sender.domain}>"
+    message["To"] = _address(email.recipient)
+    message["Subject"] = one_line(email.subject)
+    message["Date"] = format_datetime(datetime.fromtimestamp(email.at // 1000, UTC))
+    message["Message-ID"] = f"<{email.identifier}@{sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(letter.body, cte="quoted-printable")  # not every relay takes 8 bits
+    message.set_content(email.body, cte="quoted-printable")  # not every relay accepts 8-bit content
     return message
 
 
@@ -109,7 +109,7 @@ def _address(text: str) -> Address:
 
 
 def _send(relay: Relay, message: EmailMessage, tls: ssl.SSLContext | None) -> None:
-    """On the thread."""
+    """Runs on a thread."""
     context = tls or ssl.create_default_context()
     try:
         with _connected(relay, context) as client:

@@ -83,10 +83,10 @@ TEXTS: dict[str, str] = {
         "flight could not be kept: free space on the disk of FAREBOX_DATA_DIR, and let Farebox's user write there."
     ),
 }
-"""The first sentences. `farebox status` shows them for an alarm, too."""
+"""The first sentences of each e-mail. `farebox status` also shows those of alarms."""
 
 OPERATOR_KINDS = frozenset({"auto_top_up_suspended", "dispute_opened", "dispute_closed", *ALARM_KINDS})
-"""What is sent to the seller's e-mail address: the alarms, and these of the owners' notices."""
+"""The kinds sent to the seller's e-mail address: the alarms, and these of the owners' notices."""
 
 _VALUE_MAX = 500
 
@@ -104,7 +104,7 @@ def body(kind: str, account_id: str, content: Mapping[str, object], seller: str)
 
 
 def _fact(name: str, value: object) -> str:
-    """One field for people: money in US dollars, times as dates, the name without its unit."""
+    """One field as text: money in US dollars, times as dates, the name without its unit."""
     if isinstance(value, int) and not isinstance(value, bool):
         if name.endswith("_nanos"):
             return f"{_words(name.removesuffix('_nanos'))}: {format_usd(value)} USD"

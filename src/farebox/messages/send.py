@@ -1,4 +1,4 @@
-"""One attempt to deliver a webhook: POST to a checked address, no redirects, little time, little read."""
+"""One attempt to deliver a webhook: POST to a checked address, without redirects, with a short time-out."""
 
 import asyncio
 import re
@@ -12,14 +12,15 @@ import structlog
 from farebox.messages.addresses import Address, AddressRefused, Resolver, checked_addresses, resolve
 
 TIMEOUT_SECONDS = 10.0
-"""For all of it, the look-up of the name included."""
+"""Seconds for the whole attempt, including name resolution."""
 URL_MAX = 2048
 UNREACHABLE = (
     "the host cannot be reached: its name must resolve only to public addresses, and one of them must accept a "
     "connection, with a valid certificate"
 )
-"""All that the owner of an endpoint is told: whether a name is unknown, leads inside, or nobody listens there, would be
-a map of the operator's network. The log has which of them it was."""
+"""The only reason shown to an endpoint's owner: whether a name is unknown, is internal, or refuses connections would
+let them map the operator's network. The log has the actual reason.
+"""
 _USER_AGENT = "Farebox-Webhooks/1"
 _GONE = 410
 _PRINTABLE = re.compile(r"[!-~]+")
@@ -29,12 +30,12 @@ log = structlog.get_logger("farebox.messages")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of one attempt. `error` is empty where the receiver took it (2xx)."""
+    """The result of one attempt. `error` is empty if the receiver accepted the message (2xx)."""
 
     error: str = ""
     status: int | None = None
     for_good: bool = False
-    """Whether another attempt is useless: the receiver says that it is gone."""
+    """Whether a retry is useless: the receiver answered that it is gone."""
 
     @property
     def ok(self) -> bool:
@@ -42,7 +43,7 @@ class Sent:
 
 
 def check_url(text: str, *, private: bool) -> httpx.URL:
-    """The URL, if messages may be sent there as far as its text tells. Raises AddressRefused."""
+    """The URL, if its text does not forbid sending messages there. Raises AddressRefused."""
     if len(text) > URL_MAX or not _PRINTABLE.fullmatch(text):
         raise AddressRefused(f"a URL has at most {URL_MAX} characters, all of them printable ASCII")
     try:
@@ -69,7 +70,7 @@ async def post(
     resolver: Resolver = resolve,
     tls: ssl.SSLContext | None = None,
 ) -> Sent:
-    """POST the body to the URL. Never raises for what the other side does."""
+    """POST the body to the URL. Failures of the other side are results, not exceptions."""
     try:
         url = check_url(text, private=private)
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -88,7 +89,7 @@ async def post(
 async def _post_to(
     addresses: list[Address], url: httpx.URL, headers: dict[str, str], body: bytes, tls: ssl.SSLContext
 ) -> Sent:
-    """To the first of the checked addresses that takes a connection. The certificate is checked for the URL's host."""
+    """Connects to the first of the checked addresses that accepts. The certificate is verified for the URL's host."""
     netloc = url.netloc.decode("ascii")
     all_headers = {"content-type": "application/json", "user-agent": _USER_AGENT, **headers, "host": netloc}
     async with httpx.AsyncClient(
@@ -108,8 +109,8 @@ async def _post_to(
                 if number == len(addresses):
                     raise
                 continue
-            await response.aclose()  # its body is not read: nobody would look at it
-            return _judged(response.status_code)
+            await response.aclose()  # the response body is not read: it is not needed
+            return _result(response.status_code)
     raise AssertionError("there was at least one address")
 
 
@@ -117,7 +118,7 @@ def _host(url: httpx.URL) -> str:
     return url.raw_host.decode("ascii")
 
 
-def _judged(status: int) -> Sent:
+def _result(status: int) -> Sent:
     if 200 <= status < 300:
         return Sent(status=status)
     return Sent(f"answered {status}", status, for_good=status == _GONE)

@@ -12,12 +12,12 @@ KEY_BYTES = 32
 
 
 def secret_from(key: bytes) -> str:
-    """The secret in the form in which its owner is given it."""
+    """The secret in the form that is shown to its owner."""
     return PREFIX + base64.b64encode(key).decode()
 
 
 def message_id(account_id: str, notice_id: str) -> str:
-    """The `webhook-id` of a notice: the same each time it is sent, so that a receiver can tell a repeat."""
+    """The `webhook-id` of a notice: the same each time it is sent, so that a receiver can recognize a repeat."""
     return "msg_" + hashlib.sha256(f"{account_id}\n{notice_id}".encode()).hexdigest()[:32]
 
 

@@ -41,7 +41,7 @@ WEBHOOKS_MAX = 32
 """Concurrent attempts."""
 WEBHOOKS_MAX_EACH = 2
 """Of them, to one endpoint: a slow one does not take the others' places."""
-LETTERS_MAX = 4
+EMAILS_MAX = 4
 MESSAGES = "messages"
 """The periodic job that does this."""
 LOOK_SECONDS = 0.5
@@ -120,7 +120,7 @@ class Round:
                 busy[delivery.target] += 1
                 hooks += 1
                 picked.append(delivery)
-        return picked + await self._due(mail=True, without=(), limit=LETTERS_MAX - mails)
+        return picked + await self._due(mail=True, without=(), limit=EMAILS_MAX - mails)
 
     async def _due(self, *, mail: bool, without: Sequence[str], limit: int) -> list[Delivery]:
         services = self._services
@@ -199,7 +199,7 @@ async def _by_mail(services: Services, notice: Notice, address: str) -> _Ended:
     settings = services.settings
     if not settings.smtp_url:
         return _Ended("e-mail is switched off", for_good=True)
-    letter = email.Letter(
+    letter = email.Email(
         sender=settings.smtp_from,
         recipient=address,
         subject=email_templates.subject(notice.kind, notice.account_id),

@@ -126,18 +126,18 @@ async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NoticeHistory:
     """A notice with where it went."""
 
     notice: Notice
     deliveries: list[Delivery]
 
 
-async def history(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[Told], int]:
+async def history(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[NoticeHistory], int]:
     """The account's notices from the newest on, and how many there are in all; without where the operator gets them."""
     seller = f"{MAIL}{services.settings.seller_email}"
 
-    def read(connection: Connection) -> tuple[list[Told], int]:
+    def read(connection: Connection) -> tuple[list[NoticeHistory], int]:
         own = {item.endpoint_id for item in endpoints_of(connection, account_id)}
         notices, total = list_notices(connection, account_id, offset, limit)
         shown = []
@@ -147,15 +147,15 @@ async def history(services: Services, account_id: str, offset: int, limit: int) 
                 for item in told.deliveries
                 if item.target in own or (item.target.startswith(MAIL) and item.target != seller)
             ]
-            shown.append(Told(told.notice, theirs))
+            shown.append(NoticeHistory(told.notice, theirs))
         return shown, total
 
     return await services.database.scan(read)
 
 
-def with_deliveries(connection: Connection, notice: Notice) -> Told:
+def with_deliveries(connection: Connection, notice: Notice) -> NoticeHistory:
     """The notice with every place that it goes to."""
-    return Told(notice, deliveries_of(connection, notice.bucket, notice.account_id, notice.notice_id))
+    return NoticeHistory(notice, deliveries_of(connection, notice.bucket, notice.account_id, notice.notice_id))
 
 
 # Once a day -------------------------------------------------------------------------------------------------------

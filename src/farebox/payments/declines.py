@@ -12,13 +12,15 @@ from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.payments.attempts import Attempt
 
 DeclineClass: TypeAlias = Literal["soft", "hard", "authentication"]
-"""soft: may go well later. hard: this card never again. authentication: only with the card's owner present."""
+"""soft: may succeed later. hard: this card must not be charged again. authentication: only with the card's owner
+present.
+"""
 
 TRIES_MAX: Final = 4
 """Charges of one top-up, the first included."""
 WAIT_MIN: Final = HOUR_MS
 WAIT_MAX: Final = DAY_MS
-"""Upper bound of our own doubling; a network's advice may be longer and is followed."""
+"""Upper bound of our own back-off; a network's advice may be longer and is followed."""
 
 HARD: Final[Mapping[str, str]] = {
     "lost_card": "",
@@ -59,7 +61,9 @@ HARD: Final[Mapping[str, str]] = {
     "payment_method_not_available": "The card cannot be charged.",
     "resource_missing": "The card is no longer saved.",
 }
-"""Code → what the card's owner may read; empty: a bank does not want it told, so the text is the general one."""
+"""Code → text that may be shown to the card's owner; empty: the bank does not allow disclosure, so the general text is
+used.
+"""
 
 SOFT: Final[Mapping[str, str]] = {
     "insufficient_funds": "The card has insufficient funds.",
@@ -89,7 +93,7 @@ GENERAL: Final = "The card was declined."
 _TELLS_OF_THE_CARD: Final = re.compile(r"lost|stolen|pick_?up|fraud", re.IGNORECASE)
 
 HARD_ADVICE: Final = frozenset({"do_not_try_again", "confirm_card_data", "03", "21"})
-"""The processor's word, or Mastercard's merchant advice code: never again with these details."""
+"""The processor's advice, or Mastercard's merchant advice code: do not try again with these card details."""
 
 ADVICE_WAITS: Final[Mapping[str, int]] = {
     "try_again_later": HOUR_MS,
@@ -113,15 +117,16 @@ class NetworkRule(NamedTuple):
 
 
 NETWORK_RULES: Final[Mapping[str, tuple[NetworkRule, ...]]] = {
-    "visa": (NetworkRule(15, 30 * DAY_MS, same_amount=True),),  # newer pages say 20; the smaller one breaks neither
+    # newer documentation says 20; the smaller figure complies with both
+    "visa": (NetworkRule(15, 30 * DAY_MS, same_amount=True),),
     "mastercard": (NetworkRule(10, DAY_MS, same_amount=False), NetworkRule(35, 30 * DAY_MS, same_amount=False)),
 }
 OTHER_NETWORKS: Final = (NetworkRule(10, DAY_MS, same_amount=False), NetworkRule(15, 30 * DAY_MS, same_amount=True))
-"""For brands that publish nothing we know of: the strictest of the others."""
+"""For brands that publish no rule we know of: the strictest of the others."""
 
 
 def classify(code: str, advice: str | None = None) -> DeclineClass:
-    """What a decline means. A code that is in no table is soft: the guards bound what may come of it."""
+    """What a decline means. An unknown code is soft: the guards limit the consequences."""
     if code in AUTHENTICATION:
         return "authentication"
     if code in HARD or advice in HARD_ADVICE:
@@ -130,12 +135,14 @@ def classify(code: str, advice: str | None = None) -> DeclineClass:
 
 
 def safe_text(code: str) -> str:
-    """What the cardholder is told. That a card is reported lost or stolen, or looks like fraud, is never disclosed."""
+    """The text shown to the cardholder. That a card is reported lost or stolen, or looks like fraud, is never
+    disclosed.
+    """
     return HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code) or GENERAL
 
 
 def public_code(code: str | None) -> str | None:
-    """The code as far as it may be disclosed: what has no text of its own is a general decline."""
+    """The code as far as it may be disclosed: a code without a text of its own becomes a general decline."""
     if code is None:
         return None
     public = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)
@@ -143,7 +150,7 @@ def public_code(code: str | None) -> str | None:
 
 
 def public_failure(reason: str | None) -> str | None:
-    """Why a refund failed, as far as it may leave the house."""
+    """Why a refund failed, as far as it may be disclosed to the account's owner."""
     return "declined" if reason is not None and _TELLS_OF_THE_CARD.search(reason) else reason
 
 
@@ -156,7 +163,7 @@ def wait_after(declines_of_top_up: int, advice: str | None = None) -> int:
 def network_allows_at(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, amount_cents: int, at: int) -> int:
     """When the card's network allows the next attempt: `at` itself, or later.
 
-    Counts every attempt that was not a success, of whatever kind: the network does not know why it was asked.
+    Counts every attempt that was not a success, of whatever kind: the network does not know why it was made.
     """
     allowed = at
     for rule in NETWORK_RULES.get(brand.lower(), OTHER_NETWORKS):

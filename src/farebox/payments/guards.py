@@ -17,32 +17,34 @@ from farebox.payments.declines import network_allows_at
 ATTEMPTS_MAX: Final = 2
 ATTEMPTS_WINDOW: Final = 10 * MINUTE_MS
 FAILURES_WINDOW: Final = HOUR_MS
-"""After a failure with a card, auto top-up does not use it for this long."""
+"""How long auto top-up does not use a card after a failure with it."""
 FAILURES_IN_A_ROW: Final = 3
-"""This many suspend the rule."""
+"""This many consecutive failures suspend the rule."""
 SUCCESSES_MAX: Final = 3
 SUCCESSES_WINDOW: Final = 10 * MINUTE_MS
-"""More purchases than this in this time, by whatever way, look like a loop."""
+"""More purchases than this in this time, manual or automatic, look like a loop."""
 DAILY_MAX: Final = 24
-"""Auto top-ups that an account may begin in 24 hours."""
+"""How many auto top-ups an account may begin in 24 hours."""
 DECLINES_PER_HOUR: Final = 10
-"""Declines by hand, of one account: more look like somebody testing stolen cards."""
+"""Declined manual purchases of one account: more look like somebody testing stolen cards."""
 CAP_FACTOR: Final = 10
 """The monthly cap is this many times the amount, unless the owner sets one."""
 
 HISTORY: Final = 31 * DAY_MS
-"""How far back the attempts have to be read for the rules here and of the networks."""
+"""How far back the attempts must be read for these rules and those of the card networks."""
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Not now: `reason` is a key of payments.states.DISABLED_REASONS, `until` milliseconds since the Unix epoch."""
+    """A charge must wait: `reason` is a key of payments.states.DISABLED_REASONS, `until` milliseconds since the Unix
+    epoch.
+    """
 
     reason: str
     until: int
 
 
 def check_auto(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, charge_cents: int, at: int) -> Wait | None:
-    """Whether an automatic charge may be tried now; else the latest time that any guard names."""
+    """Whether an automatic charge may be tried now; else the latest time that any guard requires."""
     auto = [attempt for attempt in attempts if attempt.kind == "auto"]
     waits = [
         _at_most(ATTEMPTS_MAX, ATTEMPTS_WINDOW, [a.started_at for a in auto], "too_many_attempts", at),
@@ -57,7 +59,7 @@ def check_auto(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, cha
 def check_manual(
     attempts: Sequence[Attempt], *, brand: str, fingerprint: str, charge_cents: int, at: int
 ) -> Wait | None:
-    """Whether a purchase by hand may be tried now: it is bounded only against trying out stolen cards."""
+    """Whether a manual purchase may be tried now: it is limited only against the testing of stolen cards."""
     declined = [a.started_at for a in attempts if a.outcome == "declined" and a.kind == "manual"]
     waits = [
         _at_most(DECLINES_PER_HOUR, HOUR_MS, declined, "too_many_attempts", at),
@@ -90,7 +92,7 @@ def _ended(attempt: Attempt) -> int:
 
 
 def increments(gap_nanos: int, amount_cents: int) -> int:
-    """How many times the amount closes a gap, landing above it and not on it; 0 if there is none."""
+    """How many times the amount is needed to exceed a gap (not only to reach it); 0 if there is none."""
     return 0 if gap_nanos <= 0 else gap_nanos // (amount_cents * NANOS_PER_CENT) + 1
 
 

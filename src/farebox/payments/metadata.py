@@ -19,12 +19,12 @@ def of_refund(account_id: str, top_up_id: str, refund_id: str) -> dict[str, str]
     return {**of_top_up(account_id, top_up_id), REFUND: refund_id}
 
 
-def named_refund(metadata: Mapping[str, str]) -> tuple[str, str]:
+def refund_of(metadata: Mapping[str, str]) -> tuple[str, str]:
     """The account and the refund that the metadata names; empty where it names none."""
     return metadata.get(ACCOUNT, ""), metadata.get(REFUND, "")
 
 
-def named_top_up(metadata: Mapping[str, str]) -> tuple[str, str] | None:
+def top_up_of(metadata: Mapping[str, str]) -> tuple[str, str] | None:
     """The account and the top-up that the metadata names; None where it is not ours."""
     account_id, top_up_id = metadata.get(ACCOUNT), metadata.get(TOP_UP)
     return (account_id, top_up_id) if account_id and top_up_id else None

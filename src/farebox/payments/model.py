@@ -12,14 +12,14 @@ TopUpKind: TypeAlias = Literal["manual", "auto", "checkout"]
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A saved card, as far as it may be known here: its number never is."""
+    """A saved card. Its number is never stored here."""
 
     card_id: str
-    """The processor's payment method."""
+    """The processor's ID of the payment method."""
     brand: str
     last4: str
     exp_month: int
-    """1 to 12; the card is good to the end of it."""
+    """1 to 12; the card is valid to the end of this month."""
     exp_year: int
     """Four digits."""
     fingerprint: str
@@ -38,45 +38,45 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """A key of states.TOP_UP_STATES."""
     credit_cents: int
-    """What the account gets."""
+    """The credit that the account gets."""
     fee_cents: int
     tax_cents: int
     lines: bytes
-    """JSON of the purchase.Purchase as it was priced."""
+    """The purchase.Purchase as it was priced, as JSON."""
     card_id: str | None = None
     fingerprint: str | None = None
     brand: str | None = None
     last4: str | None = None
     payment_id: str | None = None
-    """The processor's invoice; what the wire calls `payment_intent_id`."""
+    """The ID of the processor's invoice; called `payment_intent_id` in the API."""
     checkout_id: str | None = None
     request_key: str | None = None
     request_hash: str | None = None
     attempt: int = 0
-    """Number of its latest charge; 0 before the first."""
+    """Number of the latest attempt; 0 before the first."""
     lease_owner: str | None = None
-    """The process that works on it."""
+    """The process that is working on it."""
     lease_epoch: int = 0
-    """Raised by each claim: what an earlier worker writes is refused."""
+    """Increased by each claim: writes by an earlier worker are refused."""
     lease_until: int | None = None
     next_at: int | None = None
-    """When it is to be looked at; None: nothing is left to do."""
+    """When it is to be processed next; None: nothing is left to do."""
     first_unknown_at: int | None = None
-    """Since when the processor's answer is missing."""
+    """Since when the processor's response has been missing."""
     unseen_at: int | None = None
     """When a listing first did not show its invoice."""
     retry_at: int | None = None
-    """Declined: when the card may be tried again."""
+    """Declined: when the card may be charged again."""
     client_secret: str | None = None
     action_url: str | None = None
     decline_code: str | None = None
     error: str | None = None
     refunded_cents: int = 0
-    """Of the charge, by refunds."""
+    """Taken from the charge by refunds."""
     disputed_cents: int = 0
-    """Of the charge, by disputes that are open or lost."""
+    """Taken from the charge by disputes that are open or lost."""
     clawed_cents: int = 0
-    """Of the credit, by both."""
+    """Taken from the credit by both."""
     created_at: int
     updated_at: int
     """When its state last changed."""
@@ -85,7 +85,7 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def charge_cents(self) -> int:
-        """What the card pays."""
+        """What the card is charged."""
         return self.credit_cents + self.fee_cents + self.tax_cents
 
 
@@ -106,14 +106,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """A key of states.DISABLED_REASONS, unless active."""
     error: str | None = None
     until: int | None = None
-    """Paused: when it goes on."""
+    """When a paused rule resumes."""
     failures: int = 0
-    """Declines in a row."""
+    """Consecutive declines."""
     last_failed_at: int | None = None
     fingerprint: str | None = None
-    """Of the card that was declined when it was suspended."""
+    """Fingerprint of the card that was declined when the rule was suspended."""
     sequence: int = 0
-    """Number of its latest request."""
+    """Number of the latest request."""
     updated_at: int = 0
 
 
@@ -127,19 +127,19 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """A key of states.REFUND_STATES."""
     amount_cents: int
-    """What the card gets back, its part of fee and tax included."""
+    """What is paid back to the card, including its share of fee and tax."""
     credit_cents: int
-    """What is taken of the credit for it."""
+    """What is taken from the credit for it."""
     reason: str = ""
     error: str | None = None
     next_at: int | None = None
-    """When it is to be looked at; None: nothing is left to do."""
+    """When it is to be processed next; None: nothing is left to do."""
     created_at: int
     updated_at: int
 
 
 class Dispute(msgspec.Struct, frozen=True, kw_only=True):
-    """A charge that the card's owner contests at their bank.
+    """A charge that the card's owner disputes at their bank.
 
     Amounts in US cents, moments in milliseconds since the Unix epoch.
     """
@@ -152,11 +152,11 @@ class Dispute(msgspec.Struct, frozen=True, kw_only=True):
     amount_cents: int
     """What the bank disputes."""
     taken_cents: int = 0
-    """What of it counts against the captured amount: refunds go first, and nothing is taken twice."""
+    """The part that counts against the captured amount: refunds go first, and nothing is taken twice."""
     credit_cents: int
-    """What was taken of the credit for that."""
+    """What was taken from the credit for it."""
     take_id: str = ""
-    """The ledger took it as `dispute:{take_id}`."""
+    """The ledger's transfer is `dispute:{take_id}`."""
     reason: str
     created_at: int
     updated_at: int

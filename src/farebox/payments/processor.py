@@ -1,8 +1,8 @@
 """The payment processor as the rest of the program sees it. payments.stripe is the one implementation.
 
-Every method is one or more network calls and is never called inside a database transaction. What creates something
-takes a `key` derived from the row that requests it: the same call again, after a crash or a lost response, does it
-once. Amounts are US cents; times are milliseconds since the Unix epoch.
+Every method is one or more network calls and is never called inside a database transaction. Methods that create
+something take an idempotency `key` derived from the row that requests it: repeating the call, after a crash or a lost
+response, has its effect only once. Amounts are US cents; times are milliseconds since the Unix epoch.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,11 +18,11 @@ PaymentState: TypeAlias = Literal["none", "processing", "action_required", "fail
 
 CUSTOMER_DELETED: Final = "customer_deleted"
 MISSING: Final = "resource_missing"
-"""Codes of refusals: the customer was deleted at the processor; it does not have the object that was named at all."""
+"""Codes of refusals: the customer was deleted at the processor; the object does not exist there at all."""
 
 
 class ProcessorUnavailable(RuntimeError):
-    """No usable answer: time-out, reset, 5xx, rate limit, key in use. Whether it took effect is unknown."""
+    """No usable response: time-out, reset, 5xx, rate limit, key in use. Whether the request took effect is unknown."""
 
 
 class ProcessorRefused(RuntimeError):
@@ -40,13 +40,13 @@ class Declined(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-        """For the customer."""
+        """Text for the customer."""
         self.advice = advice
         """The network's advice: try_again_later, do_not_try_again, confirm_card_data."""
 
 
 class InvalidSignature(ValueError):
-    """A webhook that does not carry a valid signature of ours, or is too old."""
+    """A webhook without a valid signature made with our secret, or one that is too old."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -63,11 +63,11 @@ class ProcessorInvoice(msgspec.Struct, frozen=True, kw_only=True):
     invoice_id: str
     state: InvoiceState
     payment_state: PaymentState
-    """Of its latest payment attempt."""
+    """Why the latest payment attempt failed."""
     amount_cents: int
     paid_cents: int
     due_cents: int = 0
-    """What its payment charges: the amount, unless the customer has a balance at the processor."""
+    """What will be charged: the amount, unless the customer has a balance at the processor."""
     customer_id: str
     metadata: Mapping[str, str] = {}
     payment_intent_id: str | None = None
@@ -138,7 +138,7 @@ class Processor(Protocol):
     async def create_customer(self, account_id: str, *, name: str, email: str, key: str) -> str: ...
 
     async def cards(self, customer_id: str) -> list[Card]:
-        """The customer's saved cards, the default one marked. Refused with CUSTOMER_DELETED, or MISSING."""
+        """The customer's saved cards, with the default one marked. Refused with CUSTOMER_DELETED, or MISSING."""
         ...
 
     async def set_default_card(self, customer_id: str, card_id: str) -> None: ...
@@ -161,7 +161,7 @@ class Processor(Protocol):
         metadata: Mapping[str, str],
         key: str,
     ) -> Checkout:
-        """A hosted page on which the customer buys and saves the card; the payment gets its own invoice."""
+        """A hosted page on which the customer buys credit and saves the card; the payment gets its own invoice."""
         ...
 
     async def fetch_checkout(self, checkout_id: str) -> Checkout: ...
@@ -171,7 +171,7 @@ class Processor(Protocol):
     async def open_invoice(
         self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
-        """A finalized one-off invoice that is not yet paid."""
+        """Create a finalized one-off invoice that is not yet paid."""
         ...
 
     async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
@@ -181,7 +181,7 @@ class Processor(Protocol):
     async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice: ...
 
     async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
-        """Make sure that it can no longer be paid; one that was paid meanwhile is returned as it is."""
+        """Make sure that the invoice can no longer be paid; one that was paid meanwhile is returned as it is."""
         ...
 
     def invoices(self, *, since: int, customer_id: str | None = None) -> AsyncIterator[ProcessorInvoice]:
@@ -205,7 +205,7 @@ class Processor(Protocol):
         ...
 
     def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
-        """What happened since, oldest last; `undelivered`: only what some webhook endpoint did not take."""
+        """Events since then, oldest last; `undelivered`: only those that some webhook endpoint did not accept."""
         ...
 
     async def close(self) -> None: ...

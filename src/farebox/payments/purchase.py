@@ -17,7 +17,7 @@ class Tax(msgspec.Struct, frozen=True):
 
 
 class Purchase(msgspec.Struct, frozen=True, kw_only=True):
-    """A purchase as it was priced, in US cents. It is stored with the top-up: later rates do not touch it."""
+    """A purchase as it was priced, in US cents. It is stored with the top-up, so later rates do not affect it."""
 
     credit_cents: int
     fee_cents: int = 0
@@ -26,11 +26,11 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def charge_cents(self) -> int:
-        """What the card pays."""
+        """What the card is charged."""
         return self.credit_cents + self.fee_cents + self.tax_cents
 
     def lines(self) -> list[Line]:
-        """The lines of the invoice. A reverse charge is a line of nothing, as tax law wants it said."""
+        """The lines of the invoice. A reverse charge is a line of zero, as tax law requires it to be stated."""
         lines = [Line("Prepaid credit", self.credit_cents)]
         if self.fee_cents:
             lines.append(Line("Service fee", self.fee_cents))
@@ -42,7 +42,7 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def price_purchase(credit_cents: int, *, fee_ppm: int, fee_fixed_cents: int, tax: Tax | None) -> Purchase:
-    """The fee is on top of the credit, the tax on top of both; each is rounded up to a cent, once."""
+    """The fee is added to the credit, and the tax to both; each is rounded up to a cent, once."""
     fee = ceil_div(credit_cents * fee_ppm, MILLION) + fee_fixed_cents
     rate = 0 if tax is None or tax.reverse_charge else tax.parts_per_million
     return Purchase(

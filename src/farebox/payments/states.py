@@ -10,25 +10,27 @@ TOP_UP_STATES: dict[str, frozenset[str]] = {
     "action_required": frozenset({"processing", "declined", "paid", "failed", "canceled"}),
     "declined": frozenset({"submitting", "processing", "action_required", "paid", "failed", "canceled"}),
     "paid": frozenset(),
-    "failed": frozenset({"paid"}),  # the processor may know better later: captured money is always credited
+    "failed": frozenset({"paid"}),  # the processor may report a payment later: captured money is always credited
     "canceled": frozenset({"paid"}),
 }
-"""requested: to be done · submitting: a worker is on it · unknown: the processor's response did not arrive ·
-processing: the processor is on it · action_required: the owner confirms on a hosted page · declined: to be retried."""
+"""requested: to be processed · submitting: claimed by a worker · unknown: the processor's response did not arrive ·
+processing: in progress at the processor · action_required: the owner must confirm on a hosted page · declined: to be
+retried.
+"""
 
 OPEN_TOP_UPS = ("requested", "submitting", "unknown", "processing", "action_required", "declined")
 """An account has at most one auto top-up in these states (the index top_ups_one_auto)."""
 
 HOPEFUL_TOP_UPS = ("requested", "submitting", "unknown", "processing")
-"""In these states credit may arrive any moment: a call that finds none is told to try again."""
+"""In these states credit may arrive at any moment: a call without credit is asked to retry."""
 
 RULE_STATES: dict[str, frozenset[str]] = {
     "active": frozenset({"paused", "action_required", "suspended"}),
-    "paused": frozenset({"active", "action_required", "suspended"}),  # a guard said to wait; resumes by itself
+    "paused": frozenset({"active", "action_required", "suspended"}),  # a guard requires a wait; resumes by itself
     "action_required": frozenset({"active", "paused", "suspended"}),
     "suspended": frozenset({"active"}),  # only by a card with another fingerprint or by the owner
 }
-"""An auto top-up that is switched off has no rule."""
+"""Where auto top-up is switched off there is no rule."""
 
 DISABLED_REASONS: dict[str, str] = {
     "card_declined": "The card was declined for good, or too often. Save another card, or save the rule again.",
@@ -42,17 +44,18 @@ DISABLED_REASONS: dict[str, str] = {
     "under_review": "A payment does not match the books. It resumes when the owner saves the rule again.",
     "switched_off": "The operator has switched auto top-up off for all accounts.",
 }
-"""Values of `disabledReason` in the API, with their meaning; stable and documented in docs/api.md."""
+"""Values of `disabledReason` in the API, with their meaning; they are stable and documented in docs/api.md."""
 
 REFUND_STATES: dict[str, frozenset[str]] = {
-    "requested": frozenset({"pending", "succeeded", "failed"}),  # the credit is taken; the processor is to be asked
+    # the credit is taken; the refund is still to be requested from the processor
+    "requested": frozenset({"pending", "succeeded", "failed"}),
     "pending": frozenset({"succeeded", "failed"}),
     "succeeded": frozenset({"failed"}),  # a bank may send it back weeks later
     "failed": frozenset(),  # the credit was given back
 }
 
 DISPUTE_STATES: dict[str, frozenset[str]] = {
-    "inquiry": frozenset({"open", "won", "lost"}),  # a question from the bank: no money has moved
+    "inquiry": frozenset({"open", "won", "lost"}),  # an inquiry by the bank: no money has moved
     "open": frozenset({"won", "lost"}),  # the money is gone for now, and so is the credit
     "won": frozenset(),
     "lost": frozenset(),

@@ -1,4 +1,4 @@
-"""Stripe, through its official SDK (API 2026-10-28.endive): the only module that knows it. See payments.processor.
+"""Stripe, through its official SDK (API 2026-10-28.endive): the only module that imports it. See payments.processor.
 
 The SDK retries nothing here: our state machines do, under the same keys. Stripe repeats its response to a key for 24
 hours, failures (5xx) included; so after a failure the object itself is fetched before anything is considered lost.
@@ -44,12 +44,12 @@ from farebox.payments.stripe_objects import (
 )
 from farebox.payments.stripe_wire import Wire
 
-stripe.enable_telemetry = False  # it would write an id into the home folder and tell how long requests take
+stripe.enable_telemetry = False  # it would write an ID into the home folder and report request durations to Stripe
 
 SIGNATURE_TOLERANCE_MS = 300_000
 PAGE = 100
 _KEY_MARK: Final = "farebox_key"
-"""The name, in an invoice's metadata, of the key it was created under: how it is found if the response was lost."""
+"""The metadata field with the key an invoice was created under: it is found by this if the response was lost."""
 _TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 
 _Method = Callable[..., Awaitable[Any]]
@@ -92,7 +92,7 @@ class StripeProcessor:
         return metadata_of.marked(metadata, self._installation)
 
     def _ours(self, found: _Marked) -> _Marked:
-        """What was read, without the names of another installation."""
+        """The object without another installation's metadata."""
         metadata = metadata_of.unless_foreign(found.metadata, self._installation)
         return found if metadata is found.metadata else msgspec.structs.replace(found, metadata=metadata)
 
@@ -128,11 +128,11 @@ class StripeProcessor:
     async def open_setup(
         self, customer_id: str, *, success_url: str, cancel_url: str, metadata: Mapping[str, str], key: str
     ) -> Checkout:
-        named = self._marked(metadata)
+        marked = self._marked(metadata)
         params = {
-            **page(customer_id, success_url, cancel_url, named),
+            **page(customer_id, success_url, cancel_url, marked),
             "mode": "setup",
-            "setup_intent_data": {"metadata": named},
+            "setup_intent_data": {"metadata": marked},
         }
         return self._ours(
             read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
@@ -149,11 +149,11 @@ class StripeProcessor:
         key: str,
     ) -> Checkout:
         charged, notes = split_lines(lines)
-        named = self._marked(metadata)
+        marked = self._marked(metadata)
         params = {
-            **page(customer_id, success_url, cancel_url, named),
+            **page(customer_id, success_url, cancel_url, marked),
             "mode": "payment",
-            "adaptive_pricing": {"enabled": False},  # else the customer may pay in another currency
+            "adaptive_pricing": {"enabled": False},  # otherwise the customer could pay in another currency
             "line_items": [
                 {
                     "quantity": 1,
@@ -165,8 +165,8 @@ class StripeProcessor:
                 }
                 for line in charged
             ],
-            "payment_intent_data": {"setup_future_usage": "off_session", "metadata": named},
-            "invoice_creation": {"enabled": True, "invoice_data": {"metadata": named, **notes}},
+            "payment_intent_data": {"setup_future_usage": "off_session", "metadata": marked},
+            "invoice_creation": {"enabled": True, "invoice_data": {"metadata": marked, **notes}},
         }
         return self._ours(
             read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
@@ -191,7 +191,7 @@ class StripeProcessor:
     async def open_invoice(
         self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
-        """Three steps, each under its own key: a repeat continues where the first broke off."""
+        """Three requests, each under its own key: a repeat continues where the first was interrupted."""
         key = self._key(key)
         charged, notes = split_lines(lines)
         params = {
@@ -215,13 +215,13 @@ class StripeProcessor:
         return await self._finalize(invoice_id, key)
 
     async def _made_under(self, customer_id: str, key: str) -> str | None:
-        """The invoice that was made under this key although its response was a failure, among the customer's latest."""
+        """The customer's recent invoice that was created under this key although the response was a failure."""
         params = {"customer": customer_id, "limit": PAGE}
         latest = await _ask(self._v1.invoices.list_async, params)
         return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
 
     async def _fill(self, invoice_id: str, lines: Sequence[Line], key: str) -> None:
-        """All lines at once, so that there are either all of them or none."""
+        """Add all lines in one request, so that there are either all of them or none."""
         params = {"lines": [{"description": line.description, "amount": line.amount_cents} for line in lines]}
         try:
             await _ask(self._v1.invoices.add_lines_async, invoice_id, params, key=f"{key}:lines")
@@ -239,16 +239,17 @@ class StripeProcessor:
             if found.state == "draft":
                 raise
             return found
-        # The response may be a repeat of an old one: it is the state of now that counts.
+        # The response may repeat an old one: only the current state counts.
         return await self.fetch_invoice(invoice_id)
 
     async def pay_invoice(self, invoice_id: str, *, card_id: str, on_session: bool, key: str) -> ProcessorInvoice:
-        """If the owner has to confirm the payment, on session or off, `payment_state` says so."""
+        """If the owner has to confirm the payment, `payment_state` says so, whether on session or off."""
         params = {"payment_method": card_id, "off_session": not on_session}
         try:
             await _ask(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
         except Declined as declined:
-            found = await self.fetch_invoice(invoice_id)  # the response may be a repeat, and the owner have paid since
+            # the response may be an old one, and the owner may have paid since
+            found = await self.fetch_invoice(invoice_id)
             if found.payment_state in ("succeeded", "processing", "action_required"):
                 return found
             if declined.code in AUTHENTICATION_CODES and found.state == "open":
@@ -282,13 +283,13 @@ class StripeProcessor:
         return found if found.state in ("paid", "void") else await self.fetch_invoice(invoice_id)
 
     async def invoices(self, *, since: int, customer_id: str | None = None) -> AsyncIterator[ProcessorInvoice]:
-        """For an open one of ours the payment is fetched separately: Stripe does not show it in a list."""
+        """The payment of an open invoice of ours is fetched separately: Stripe does not include it in lists."""
         params: dict[str, Any] = {"created": {"gte": since // 1000}, "expand": ["data.payments"]}
         if customer_id is not None:
             params["customer"] = customer_id
         async for item in _pages(self._v1.invoices.list_async, params):
             found = self._ours(read_invoice(item))
-            waiting = found.state == "open" and metadata_of.named_top_up(found.metadata) is not None
+            waiting = found.state == "open" and metadata_of.top_up_of(found.metadata) is not None
             yield await self.fetch_invoice(found.invoice_id) if waiting else found
 
     # --- refunds, disputes, events ------------------------------------------------------------------------------------
@@ -339,11 +340,11 @@ class StripeProcessor:
         return read_event(event, body)
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 async def _ask(method: _Method, *arguments: Any, key: str | None = None, charges: bool = False) -> dict[str, Any]:
-    """One request. Raises ProcessorUnavailable or ProcessorRefused; Declined where it `charges` a card."""
+    """Send one request. Raises ProcessorUnavailable or ProcessorRefused; Declined if it `charges` a card."""
     try:
         with _translated_errors():
             found = await method(*arguments, options={} if key is None else {"idempotency_key": key})
@@ -371,7 +372,7 @@ async def _pages(method: _Method, params: Mapping[str, Any]) -> AsyncIterator[di
 
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
-    """The SDK's errors as ours. One that this does not know may have taken effect."""
+    """Translates the SDK's errors into ours. After an unknown error, the request may have taken effect."""
     try:
         yield
     except stripe.CardError as error:
@@ -387,7 +388,7 @@ def _translated_errors() -> Iterator[None]:
         raise ProcessorRefused("Stripe does not know the secret key", "authentication") from error
     except stripe.PermissionError as error:
         raise ProcessorRefused("the secret key may not do this at Stripe", "permission") from error
-    except (stripe.StripeError, AttributeError) as error:  # the SDK trips over JSON that a proxy answers with
+    except (stripe.StripeError, AttributeError) as error:  # the SDK fails on JSON that comes from a proxy
         where = f"HTTP {getattr(error, 'http_status', None)}, request {getattr(error, 'request_id', None)}"
         raise ProcessorUnavailable(f"Stripe returned no usable response ({type(error).__name__}, {where})") from error
 

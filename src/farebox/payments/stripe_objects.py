@@ -22,11 +22,11 @@ from farebox.payments.processor import (
 Json: TypeAlias = Mapping[str, Any]
 
 PAYMENT_OF_INVOICE = "payments.data.payment.payment_intent"
-"""What has to be expanded in an invoice so that `read_invoice` sees the state of its payment."""
+"""Fields to expand in an invoice so that `read_invoice` sees the state of its payment."""
 
 AUTHENTICATION = "authentication_required"
 AUTHENTICATION_CODES = frozenset({AUTHENTICATION, "invoice_payment_intent_requires_action"})
-"""Codes of errors that only the card's owner can mend, by confirming the payment."""
+"""Codes of errors that only the card's owner can resolve, by confirming the payment."""
 
 CURRENCY: Final = "usd"
 
@@ -49,7 +49,7 @@ _DISPUTE_STATES: Final[Mapping[str, Literal["inquiry", "inquiry_closed", "open",
     "warning_needs_response": "inquiry",
     "warning_under_review": "inquiry",
     "warning_closed": "inquiry_closed",
-    "prevented": "inquiry_closed",  # settled by a refund before money was withdrawn: the refund tells of itself
+    "prevented": "inquiry_closed",  # settled by a refund before money was withdrawn: the refund has its own events
     "needs_response": "open",
     "under_review": "open",
     "appeal_needs_response": "open",
@@ -95,7 +95,7 @@ def read_invoice(invoice: Json) -> ProcessorInvoice:
 
 
 def _payment(invoice: Json, state: InvoiceState) -> _Payment:
-    """Of the payments of an invoice the one that paid it, else the one that Stripe keeps for it."""
+    """The payment that paid the invoice, else the invoice's default payment."""
     payments = [item for item in (invoice.get("payments") or {}).get("data", []) if item["status"] != "canceled"]
     payments.sort(key=lambda item: (item["status"] == "paid", bool(item.get("is_default"))), reverse=True)
     intent = payments[0]["payment"].get("payment_intent") if payments else None
@@ -173,7 +173,7 @@ def read_refund(refund: Json) -> ProcessorRefund:
 def read_dispute(dispute: Json) -> ProcessorDispute:
     return ProcessorDispute(
         dispute_id=dispute["id"],
-        state=_DISPUTE_STATES.get(dispute["status"], "inquiry"),  # a word we do not know moves no money
+        state=_DISPUTE_STATES.get(dispute["status"], "inquiry"),  # an unknown state moves no money
         amount_cents=_cents(dispute, "amount"),
         payment_intent_id=object_id(dispute.get("payment_intent")),
         charge_id=object_id(dispute.get("charge")),
@@ -183,26 +183,26 @@ def read_dispute(dispute: Json) -> ProcessorDispute:
 
 
 def read_event(event: Json, body: bytes) -> Event:
-    """An event of either API: a snapshot of the object, or of API 2 its name only."""
-    named = (event.get("data") or {}).get("object") or event.get("related_object") or {}
+    """An event of either API version: with a snapshot of the object, or (v2) with its ID only."""
+    found = (event.get("data") or {}).get("object") or event.get("related_object") or {}
     created = event.get("created")
     return Event(
         event_id=event["id"],
         type=event["type"],
-        object_id=str(named.get("id") or ""),
+        object_id=str(found.get("id") or ""),
         created_at=_ms(created) if isinstance(created, int) else 0,
         body=body,
     )
 
 
 def object_id(value: Any) -> str | None:
-    """The id of an object that is expanded or not."""
+    """The ID of an object, whether it is expanded or not."""
     found = value["id"] if isinstance(value, Mapping) else value
     return None if found is None else str(found)
 
 
 def _cents(thing: Json, name: str) -> int:
-    """An amount. Of another currency than ours it is none: nothing is ever credited for it."""
+    """An amount; zero in any other currency than ours, as nothing is ever credited for it."""
     return int(thing.get(name) or 0) if thing.get("currency") == "usd" else 0
 
 
@@ -211,7 +211,7 @@ def _ms(seconds: int | None) -> int:
 
 
 def for_the_owner(invoice: ProcessorInvoice, declined: Declined) -> ProcessorInvoice:
-    """The invoice as one that its owner has to confirm."""
+    """The invoice, marked as one that its owner has to confirm."""
     return msgspec.structs.replace(
         invoice,
         payment_state="action_required",
@@ -220,17 +220,17 @@ def for_the_owner(invoice: ProcessorInvoice, declined: Declined) -> ProcessorInv
     )
 
 
-# --- what is asked with ---
+# --- request parameters ---
 
 
 def split_lines(lines: Sequence[Line]) -> tuple[list[Line], dict[str, Any]]:
-    """The lines that cost something; what the others say stands at the foot of the invoice."""
+    """The lines that cost something; the texts of the others go into the invoice's footer."""
     notes = "\n".join(line.description for line in lines if not line.amount_cents)
     return [line for line in lines if line.amount_cents], {"footer": notes} if notes else {}
 
 
 def page(customer_id: str, success_url: str, cancel_url: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What both kinds of hosted page are asked with."""
+    """The parameters that both kinds of hosted page share."""
     return {
         "customer": customer_id,
         "currency": CURRENCY,

@@ -1,8 +1,8 @@
-"""How the official SDK's requests go out: by httpx, through the proxy that they are given and no other.
+"""The HTTP transport of the official SDK: httpx, through the configured proxy and no other.
 
-The SDK's own client of that kind asks the environment, which httpx reads in another way than we do (an ALL_PROXY whose
-scheme it does not speak is an ImportError), and the proxy that it takes as an argument it hands on by a name that httpx
-0.28 does not know any more.
+The SDK's own httpx client reads the proxy from the environment, which httpx interprets differently from us (an
+ALL_PROXY with an unsupported scheme raises ImportError), and it passes its proxy argument on under a name that httpx
+0.28 no longer accepts.
 """
 
 import ssl
@@ -13,7 +13,7 @@ import httpx
 import stripe
 
 TIMEOUT_SECONDS = 30.0
-"""Of connecting, and of each wait for bytes."""
+"""Seconds, for connecting and for each wait for bytes."""
 
 
 class Wire(stripe.HTTPClient):

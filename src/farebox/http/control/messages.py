@@ -10,7 +10,7 @@ from farebox.http.request import Request
 from farebox.messages.sign import message_id
 from farebox.operator import endpoints as places
 from farebox.operator import messages
-from farebox.operator.messages import Told
+from farebox.operator.messages import NoticeHistory
 from farebox.storage.deliveries import MAIL, Delivery
 from farebox.storage.webhook_endpoints import Endpoint as StoredEndpoint
 
@@ -108,7 +108,7 @@ def _endpoint(item: StoredEndpoint) -> Endpoint:
     return Endpoint(endpoint_id=item.endpoint_id, url=item.url, kinds=list(item.kinds), created_at=iso(item.created_at))
 
 
-def _message(told: Told) -> Message:
+def _message(told: NoticeHistory) -> Message:
     notice = told.notice
     return Message(
         message_id=notice.notice_id,
