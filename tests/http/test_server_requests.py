@@ -283,7 +283,8 @@ async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> No
         assert await peer.closed()
         assert (await served.ask(request("POST", "/wanted", Expect="miracles"))).status == 417
         old = await served.open(b"POST /wanted HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-        await until(lambda: begun[-1].path == "/wanted" and exchange_of(begun).old and exchange_of(begun).asked)
+        await until(lambda: begun[-1].path == "/wanted" and exchange_of(begun).old)
+        await until(lambda: exchange_of(begun).body_state == "awaited")
         old.send(b"body")
         assert (await old.response()).status == 200, "HTTP/1.0 does not know the word"
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
-from farebox.http.server.connection import WRITE_HIGH
+from farebox.http.server.outlet import WRITE_HIGH
 from farebox.http.server.state import PROGRESS_BYTES
 from tests.http.serving import Asked, request, serving, until
 
@@ -350,8 +350,8 @@ async def test_a_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
         await loop.sock_sendall(slow, request(Connection="close"))
         await until(lambda: served.server._state.connections)
         [connection] = served.server._state.connections
-        await until(lambda: connection._leaving)
-        unsent, times_up, got = connection._unsent, 0, 0
+        await until(lambda: connection.life.ending)
+        unsent, times_up, got = connection.outlet._unsent, 0, 0
         while data := await loop.sock_recv(slow, 1 << 17):
             got += len(data)
             left = connection._transport.get_write_buffer_size()

@@ -83,7 +83,7 @@ class AsgiExchange:
     def start(self, status: int, headers: HeaderList) -> "AsgiExchange":
         if self._head is not None:
             self._broken = True
-            raise RuntimeError("the exchange has an answer already")
+            raise RuntimeError("the exchange has a response already")
         header_lines(headers)  # raises where one cannot be sent
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._head = {"type": "http.response.start", "status": status, "headers": raw}

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, SERVER_BYTES_FULL, Problem
 from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import header_lines, status_line
 from farebox.http.server.incoming import Incoming
+from farebox.http.server.lifecycle import BODY, BodyState, Life
+from farebox.http.server.outlet import Outlet
+from farebox.http.server.state import ServerState
 from farebox.limits.held import Lease
 from farebox.memfile import LARGE_BYTES, Body, whole
-
-if TYPE_CHECKING:
-    from farebox.http.server.connection import ClientConnection
 
 JOINED_MAX = 64 * 2**10
 """Bytes of a body that are copied behind its head, to be one piece."""
@@ -26,8 +26,26 @@ Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
 """How the end of the response is delimited; empty: it has not begun."""
 
 
+class Wire(Protocol):
+    """The connection that carries an exchange."""
+
+    life: Life
+    outlet: Outlet
+    state: ServerState
+    peer: str
+    """The address of the client; empty if it has none."""
+
+    def wanted(self, exchange: "Http1Exchange") -> None:
+        """The handler wants the body."""
+        ...
+
+    def arrived(self) -> None:
+        """The body is no longer waited for."""
+        ...
+
+
 class Http1Exchange:
-    """An exchange carried by a ClientConnection, which reports what arrives and when it is lost."""
+    """An exchange carried by a connection, which reports what arrives and when it is lost."""
 
     encrypted = False
     keep_alive = True
@@ -36,18 +54,17 @@ class Http1Exchange:
     """HTTP/1.0."""
     expects = False
     """The client waits for a word from us before it sends the body."""
-    asked = False
-    """The handler wants the body."""
-    complete = False
-    """The body has arrived."""
-    lost = False
-    """The client has gone, or what it sends cannot be read any further."""
-    broken = False
-    """The response cannot be finished."""
+    body_state: BodyState = "expected"
     head_bytes = 0
+    received = 0
+    """Bytes of the body that have come."""
+    framing: Framing = ""
     lease: Lease | None = None
     """Counts what is kept of the exchange; see `hold`."""
-    _received = 0
+    _small: bytes | None = None
+    """The body that came together with its head, until it is taken."""
+    _incoming: Incoming | None = None
+    """Any other body."""
     _counted = 0
     """Bytes of the body that the lease has counted."""
     _problem: Problem | None = None
@@ -56,24 +73,26 @@ class Http1Exchange:
     _waiter: asyncio.Future[None] | None = None
     _watchers: list[Callable[[], None]] | None = None
     """Called when the client has gone."""
-    _framing: Framing = ""
     _head = b""
     """The head of a stream that nothing has been sent of."""
     _left = 0
 
-    def __init__(self, connection: "ClientConnection", head: RequestHead, length: int | None) -> None:
+    def __init__(self, wire: Wire, head: RequestHead, length: int | None) -> None:
         self.head = head
         self.method = head.method
         self.path = head.path
         self.query = head.query
         self.headers = head.headers
-        self.client = connection.peer
+        self.client = wire.peer
         self.length = length
         """Of the body; None where it comes in chunks."""
-        self._connection = connection
-        self._incoming = Incoming(joins=length is None)
+        self._wire = wire
 
     # --- for the handler ---
+
+    @property
+    def complete(self) -> bool:
+        return self.body_state == "arrived"
 
     def hold(self, lease: Lease) -> None:
         self.lease = lease
@@ -84,56 +103,65 @@ class Http1Exchange:
         return whole(await self.content(limit))
 
     async def content(self, limit: int) -> Body:
+        small = self._small
+        if small is not None and len(small) <= limit:
+            if self.lease is not None:
+                self.lease.take(len(small))
+            self._small = None
+            return small
         if (self.length or 0) > limit:
             raise _too_large(limit)
         self._reserve()
-        self.asked = True
         self._limit = limit
-        try:
-            if max(self.length or 0, self._received) > LARGE_BYTES:
-                self._incoming.to_file()
-        except OSError as error:
-            raise _no_memory(error) from error
-        if not self.complete and not self.lost:
+        self.body_state = BODY[self.body_state]["ask"]
+        if max(self.length or 0, self.received) > LARGE_BYTES:
+            self._to_file()
+        if self.body_state == "awaited":
             await self._arrival(limit)
-        if self.lost:
+        if self.body_state == "lost":
             raise ClientGone
-        if self._received > limit:
+        if self.received > limit:
             raise _too_large(limit)
-        if self.lease is not None and self._counted > self._received:
-            self.lease.shrink(self.lease.size - self._counted + self._received)
+        if self.lease is not None and self._counted > self.received:
+            self.lease.shrink(self.lease.size - self._counted + self.received)
         try:
-            return self._incoming.take()
+            return self._incoming.take() if self._incoming is not None else b""
         except OSError as error:
             raise _no_memory(error) from error
 
     def _reserve(self) -> None:
         """Count the body that is declared, or has come. Raises Problem."""
         if self.lease is not None:
-            self._counted = self._received if self.length is None else self.length
+            self._counted = self.received if self.length is None else self.length
             self.lease.take(self._counted)
+
+    def _to_file(self) -> None:
+        """Keep the body in a file. Raises Problem."""
+        try:
+            self._pieces().to_file()
+        except OSError as error:
+            raise _no_memory(error) from error
 
     async def _arrival(self, limit: int) -> None:
         """Wait until the body is there, or will not be. Raises Problem."""
-        connection = self._connection
-        connection.wanted(self)
+        wire = self._wire
+        wire.wanted(self)
         try:
-            while not self.complete and not self.lost and self._received <= limit and self._problem is None:
-                self._waiter = connection.state.loop.create_future()
+            while self.body_state == "awaited" and self.received <= limit and self._problem is None:
+                self._waiter = wire.state.loop.create_future()
                 try:
                     await self._waiter
                 finally:
                     self._waiter = None
         finally:
-            connection.arrived()
-        if self._problem is not None and not self.lost:
+            wire.arrived()
+        if self._problem is not None and self.body_state != "lost":
             raise self._problem
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
-        if self._framing:
-            self.broken = True
-            raise RuntimeError("the exchange has an answer already")
-        if self.lost:
+        if self.framing:
+            self._again()
+        if self.body_state == "lost":
             return
         lines, length, dated = header_lines(headers)
         if self.method == "HEAD" or status in _BODILESS:
@@ -143,17 +171,18 @@ class Http1Exchange:
         else:
             size = f"content-length: {len(body)}\r\n"
         head = self._compose(status, lines, size, dated=dated)
-        self._framing = "whole"
-        if len(body) <= JOINED_MAX:
-            self._write(head + body)
-        else:
-            self._write(head, body)
+        self.framing = "whole"
+        wire = self._wire
+        wire.life.responds("respond")
+        if len(body) > JOINED_MAX:
+            wire.outlet.write(head)  # on its own, as joining them would copy the body
+            head = b""
+        wire.outlet.write(head + body)
 
     def start(self, status: int, headers: HeaderList) -> "Http1Exchange":
-        if self._framing:
-            self.broken = True
-            raise RuntimeError("the exchange has an answer already")
-        if self.lost:
+        if self.framing:
+            self._again()
+        if self.body_state == "lost":
             return self
         lines, length, dated = header_lines(headers)
         framing: Framing = "chunked"
@@ -166,34 +195,36 @@ class Http1Exchange:
         if self.method == "HEAD" or status in _BODILESS:
             framing, size = "none", size if status != 204 else ""
         self._head = self._compose(status, lines, size, dated=dated)
-        self._framing = framing
+        self.framing = framing
         self._left = length or 0
-        self._connection.state.loop.call_soon(self.send_head)  # with the first chunk, where that comes at once
+        wire = self._wire
+        wire.life.responds("start")
+        wire.state.loop.call_soon(self.send_head)  # with the first chunk, where that comes at once
         return self
 
     async def send(self, chunk: bytes) -> None:
-        if self.lost:
+        if self.body_state == "lost":
             raise ClientGone
         data = self._head + self._framed(chunk)
         self._head = b""
         if data:
-            self._write(data)
-        if self._connection.stalled:
-            await self._connection.drained()
-            if self.lost:
+            self._wire.outlet.write(data)
+        if self._wire.outlet.stalled:
+            await self._wire.outlet.drained()
+            if self._is_lost():
                 raise ClientGone
 
     def offer(self, chunk: bytes) -> None:
-        if not self.lost and not self._head and not self._connection.stalled:
-            self._write(self._framed(chunk))
+        if self.body_state != "lost" and not self._head and not self._wire.outlet.stalled:
+            self._wire.outlet.write(self._framed(chunk))
 
     def gone(self) -> Awaitable[None]:
-        watcher: asyncio.Future[None] = self._connection.state.loop.create_future()
+        watcher: asyncio.Future[None] = self._wire.state.loop.create_future()
         self.when_gone(lambda: None if watcher.done() else watcher.set_result(None))
         return watcher
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        if self.lost:
+        if self.body_state == "lost":
             callback()
         elif self._watchers is None:
             self._watchers = [callback]
@@ -202,39 +233,41 @@ class Http1Exchange:
 
     # --- for the connection ---
 
-    @property
-    def answered(self) -> bool:
-        """The response has begun."""
-        return self._framing != ""
-
-    @property
-    def endless(self) -> bool:
-        """Only the end of the connection shows the end of the response."""
-        return self._framing == "until_close"
+    def arrived_with_head(self, body: bytes) -> None:
+        """The whole body has come, at once."""
+        self._small = body
+        self.received = len(body)
+        self.body_state = BODY[self.body_state]["arrive"]
 
     def add(self, data: bytes) -> None:
         """A piece of the body. Above the limit nothing is kept."""
-        self._received += len(data)
-        if self.asked and (self._received > self._limit or not self._room()):
-            self._incoming.clear()
+        self.received += len(data)
+        asked = self.body_state == "awaited"
+        if asked and (self.received > self._limit or not self._room()):
+            self._clear()
             self._wake()
             return
         try:
-            if self.asked and self._received > LARGE_BYTES:
-                self._incoming.to_file()
-            self._incoming.add(data)
+            if asked and self.received > LARGE_BYTES:
+                self._pieces().to_file()
+            self._pieces().add(data)
         except OSError as error:
             self._problem = _no_memory(error)
-            self._incoming.clear()
+            self._clear()
             self._wake()
+
+    def _pieces(self) -> Incoming:
+        if self._incoming is None:
+            self._incoming = Incoming(joins=self.length is None)
+        return self._incoming
 
     def _room(self) -> bool:
         """Whether what has come may be kept."""
         if self._problem is not None:
             return False
-        if self.lease is None or self._received <= self._counted:
+        if self.lease is None or self.received <= self._counted:
             return True
-        more = max(_STEP, self._received - self._counted)
+        more = max(_STEP, self.received - self._counted)
         try:
             self.lease.take(more)
         except Problem as problem:
@@ -243,43 +276,39 @@ class Http1Exchange:
         self._counted += more
         return True
 
-    @property
-    def received(self) -> int:
-        """Bytes of the body that have come."""
-        return self._received
-
     def late(self) -> None:
         """The client hardly sends: its body is not waited for any longer."""
         self._problem = Problem(
             BODY_LATE, "The request body arrived too slowly: send it faster, or in smaller requests."
         )
-        self._incoming.clear()
+        self._clear()
         self._wake()
-
-    def forget(self) -> None:
-        """It has ended: nothing that arrived is kept."""
-        self._incoming.clear()
 
     def completed(self) -> None:
         """The body has arrived."""
-        self.complete = True
+        self.body_state = BODY[self.body_state]["arrive"]
         self._wake()
 
     def lose(self) -> None:
         """The client has disconnected, or cannot be understood any longer."""
-        self.lost = True
-        self._incoming.clear()
+        self.close()
         self._wake()
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():
             watcher()
 
+    def close(self) -> None:
+        """It is over: nothing that arrived is kept, and nothing more is sent."""
+        self.body_state = BODY[self.body_state]["lose"]
+        self._small = None
+        self._clear()
+
     def end(self) -> bool:
-        """The handler has returned: finish the response. Whether it is whole."""
-        if self.broken or (self._framing == "length" and self._left):
+        """The handler has returned: finish the stream. Whether it is whole."""
+        if self.framing == "length" and self._left:
             return False
-        if self._framing == "chunked":
-            self._write(self._head + b"0\r\n\r\n")
+        if self.framing == "chunked":
+            self._wire.outlet.write(self._head + b"0\r\n\r\n")
             self._head = b""
         self.send_head()
         return True
@@ -287,19 +316,32 @@ class Http1Exchange:
     def send_head(self) -> None:
         """The head of a stream that has sent nothing yet."""
         head, self._head = self._head, b""
-        if head:
-            self._write(head)
+        if head and self.body_state != "lost":
+            self._wire.outlet.write(head)
 
     # --- inside ---
+
+    def _is_lost(self) -> bool:
+        return self.body_state == "lost"
+
+    def _clear(self) -> None:
+        if self._incoming is not None:
+            self._incoming.clear()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _again(self) -> None:
+        """Raises RuntimeError: there is a response. The client sees that it broke off."""
+        if self.body_state != "lost":
+            self._wire.life.responds("break")
+        raise RuntimeError("the exchange has a response already")
+
     def _compose(self, status: int, lines: str, size: str, *, dated: bool) -> bytes:
         """The head. A body that has not arrived is not waited for: the connection ends with the response."""
-        state = self._connection.state
-        if not self.keep_alive or not self.complete or state.closing:
+        state = self._wire.state
+        if not self.keep_alive or self.body_state != "arrived" or state.closing:
             self.keep_alive = False
             size += "connection: close\r\n"
         elif self.old:
@@ -310,18 +352,14 @@ class Http1Exchange:
         return f"{status_line(status)}{lines}{date}{size}\r\n".encode("latin-1")
 
     def _framed(self, chunk: bytes) -> bytes:
-        if self._framing == "chunked":
+        if self.framing == "chunked":
             return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""  # an empty one would be the end
-        if self._framing == "length":
+        if self.framing == "length":
             self._left -= len(chunk)
             if self._left < 0:
-                self.broken = True
-                raise ValueError("the answer is longer than its content-length")
-        return b"" if self._framing == "none" else chunk
-
-    def _write(self, *data: bytes) -> None:
-        if not self.lost:
-            self._connection.write(*data)
+                self._wire.life.responds("break")
+                raise ValueError("the response is longer than its content-length")
+        return b"" if self.framing == "none" else chunk
 
 
 def _too_large(limit: int) -> Problem:

@@ -25,7 +25,7 @@ _NAMES_MAX = 1024
 Kind = Literal["plain", "length", "date", "ours"]
 _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer"})
 _plain: set[str] = set()
-"""Names of headers that answers had and that need no attention, by their spelling."""
+"""Names of headers that responses had and that need no attention, by their spelling."""
 
 
 def split_target(target: bytes, method: str) -> tuple[str, str]:

@@ -13,15 +13,18 @@ _DIGITS_MAX: Final = 9
 class KnownHead:
     """A head that the parser has accepted: its bytes before and after the digits of the body's length."""
 
-    __slots__ = ("_after", "_before", "_digits", "head", "length", "size")
+    __slots__ = ("_after", "_before", "_whole", "_whole_bytes", "head", "length", "size")
 
     def __init__(self, before: bytes, digits: bytes, after: bytes, head: RequestHead, size: int) -> None:
+        """Without a content-length, `before` is the whole head."""
         self._before = before
-        self._digits = digits
         self._after = after
+        self._whole = before + digits + after
+        """The bytes of the latest head."""
+        self._whole_bytes = len(self._whole)
         self.head = head
         """Of the latest request."""
-        self.length = int(digits)
+        self.length = int(digits or b"0")
         """Of its body."""
         self.size = size
         """The head's size as it is counted (`Http1Exchange.head_bytes`)."""
@@ -29,16 +32,19 @@ class KnownHead:
     def after_head(self, data: bytes) -> bytes | None:
         """What follows the head, if `data` begins with the same one, which `head` and `length` then describe; otherwise
         None."""
-        if not data.startswith(self._before):
+        if data.startswith(self._whole):
+            return data[self._whole_bytes :]
+        if not self._after or not data.startswith(self._before):
             return None
         at = len(self._before)
         end = data.find(b"\r", at, at + _DIGITS_MAX + 1)
         digits = data[at:end]
         if end < 0 or not digits.isdigit() or not data.startswith(self._after, end):
             return None
-        if digits != self._digits:
-            self._digits, self.length, self.head = digits, int(digits), self.head.with_length(digits.decode())
-        return data[end + len(self._after) :]
+        self._whole = data[: end + len(self._after)]
+        self._whole_bytes = len(self._whole)
+        self.length, self.head = int(digits), self.head.with_length(digits.decode())
+        return data[self._whole_bytes :]
 
 
 def known_head(data: bytes, head: RequestHead, size: int, received: int) -> KnownHead | None:
@@ -50,7 +56,7 @@ def known_head(data: bytes, head: RequestHead, size: int, received: int) -> Know
     text = data[:end]
     at = text.lower().find(_LENGTH)
     if at < 0:
-        return None
+        return KnownHead(text, b"", b"", head, size) if head.headers.get("content-length") is None else None
     at += len(_LENGTH)
     while text[at : at + 1] == b" ":
         at += 1

@@ -5,18 +5,15 @@ chunks together are errors. What it lets pass and could be read in two ways is r
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import httptools
 
 from farebox.http.exchange import RequestHead
-from farebox.http.server.exchange import Http1Exchange
+from farebox.http.server.exchange import Http1Exchange, Wire
 from farebox.http.server.headers import add_header, is_host, split_target
 from farebox.http.server.known_head import KnownHead, known_head
+from farebox.http.server.request_lines import RequestLines
 from farebox.memfile import LARGE_BYTES
-
-if TYPE_CHECKING:
-    from farebox.http.server.connection import ClientConnection
 
 PIPELINED_MAX = 64
 """Requests that wait for the one before them."""
@@ -27,7 +24,6 @@ CHUNK_BYTES_MIN = 64
 """What the chunks of a body have at least on average, but for the CHUNKS_FREE: each takes its work, whatever is in it,
 and a body of single bytes would keep the others waiting for seconds."""
 
-_LINE_FEED = 10
 _ONCE = frozenset({"host", "content-length", "transfer-encoding"})
 _NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
 _names: dict[bytes, str] = {}
@@ -40,42 +36,36 @@ class RequestReader:
     __slots__ = (
         "_ahead",
         "_arriving",
-        "_bodies",
         "_chunks",
-        "_connection",
-        "_from",
         "_head_bytes",
         "_head_lines",
-        "_headed",
         "_headers",
         "_known",
+        "_life",
         "_limits",
-        "_line",
-        "_line_open",
+        "_lines",
         "_parser",
-        "_received",
         "_target",
         "_upgrading",
+        "_wire",
         "pending",
-        "reading_closed",
         "refusal",
         "unread",
         "waiting",
     )
 
-    def __init__(self, connection: "ClientConnection") -> None:
+    def __init__(self, wire: Wire) -> None:
         self.waiting: deque[Http1Exchange] = deque()
         """Exchanges whose head has come; the body of the last may be on its way."""
         self.refusal: tuple[int, str] | None = None
         """Status and message to respond with after the pending responses."""
-        self.reading_closed = False
-        """Whatever else arrives is discarded."""
         self.unread = 0
         """Bytes since the parser last made something of them: an unfinished head, trailers, extensions of chunks."""
         self.pending = 0
         """Bytes of an unfinished head, or of trailers, that are kept; at most a little more than there are."""
-        self._connection = connection
-        self._limits = connection.state.limits
+        self._wire = wire
+        self._life = wire.life
+        self._limits = wire.state.limits
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: dict[str, str] = {}
@@ -87,31 +77,35 @@ class RequestReader:
         self._chunks = 0
         """How many pieces of its body have come."""
         self._upgrading = False
-        self._received = b""
-        """What is being fed."""
-        self._line = bytearray()
-        """What came before it of a head that is in pieces, up to the end of its request line."""
-        self._line_open = False
-        """That end has not come yet."""
-        self._from = 0
-        """Where in these two the next request line may begin."""
-        self._bodies: list[bytes] = []
-        """What is being fed has these parts of bodies since the last request line."""
-        self._headed = False
-        """A head has become whole with what is being fed."""
+        self._lines = RequestLines()
         self._known: KnownHead | None = None
         """The head of an earlier request."""
 
     def feed(self, data: bytes) -> None:
-        if self._ahead or self._known is not None:
-            data = self._pass_by(data)
-            if not data or self.reading_closed:
+        """Read what has come."""
+        known, life = self._known, self._life
+        if known is not None and life.request == "idle" and not self.waiting:
+            body = known.after_head(data)
+            if body is not None and len(body) == known.length:
+                exchange = Http1Exchange(self._wire, known.head, known.length)
+                exchange.head_bytes = known.size
+                exchange.arrived_with_head(body)
+                self.waiting.append(exchange)
                 return
-        size = len(data)
-        idle, under_way = self._arriving is None, self.unread > 0
-        self._received, self._headed, self._from = data, False, 0
+        if self._ahead or known is not None:
+            data = self._pass_by(data)
+        if data and life.request != "closed":
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        size, life = len(data), self._life
+        before = life.request
+        if before == "idle":
+            life.reads("head_begun")
+        fed = data
+        self._lines.feed(data)
         self.unread += size
-        while data and not self.reading_closed:
+        while data and life.request != "closed":
             try:
                 self._parser.feed_data(data)
                 break
@@ -122,11 +116,9 @@ class RequestReader:
             except httptools.HttpParserError as error:
                 status = 505 if "HTTP version" in str(error) else 400
                 self.refuse(status, f"The request is not valid HTTP/1.1: {error}.")
-        if idle and not under_way and self.waiting and not (self.unread or self.reading_closed):
-            self._remember(self._received, self.waiting[-1])
-        self._keep_line(begins=idle and not under_way, goes_on=idle and under_way)
-        self._received = b""
-        self._bodies.clear()
+        if before == "idle" and self.waiting and not self.unread and life.request != "closed":
+            self._remember(fed, self.waiting[-1])
+        self._lines.keep(before, in_head=self.unread > 0 and life.request == "head")
         self._leave_parser()
         if not self.unread:
             self.pending = 0
@@ -140,7 +132,7 @@ class RequestReader:
         """Of a large body whose length is known, the rest passes by the parser, which would copy it. It has nothing to
         find in it; the next request meets a new one."""
         exchange = self._arriving
-        if exchange is None or exchange.length is None or self._upgrading or self.reading_closed:
+        if exchange is None or exchange.length is None or self._upgrading or self._life.request != "body":
             return
         self._ahead = exchange.length - exchange.received
         if self._ahead <= LARGE_BYTES:
@@ -151,31 +143,31 @@ class RequestReader:
     def _pass_by(self, data: bytes) -> bytes:
         """Take what the parser need not read: the rest of a large body, and requests with a known head, which mean what
         the first of them meant. Returns what is left for the parser."""
-        while data and not self.reading_closed:
+        known, life = self._known, self._life
+        while data and life.request != "closed":
             if self._ahead:
                 data = self._pass(data)
                 continue
-            known = self._known
-            if self.unread or self._arriving is not None or known is None or len(self.waiting) >= PIPELINED_MAX:
+            if known is None or life.request != "idle" or len(self.waiting) >= PIPELINED_MAX:
                 break
             rest = known.after_head(data)
             if rest is None:
                 break
-            exchange = Http1Exchange(self._connection, known.head, known.length)
+            exchange = Http1Exchange(self._wire, known.head, known.length)
             exchange.head_bytes = known.size
             self.waiting.append(exchange)
             if len(rest) >= known.length:
-                exchange.add(rest[: known.length])
-                exchange.completed()
+                exchange.arrived_with_head(rest[: known.length])
                 data = rest[known.length :]
             else:
+                life.reads("head_read")
                 self._arriving, self._ahead, data = exchange, known.length, rest
         return data
 
     def _pass(self, data: bytes) -> bytes:
         """Take the part that belongs to the body; what is left follows it."""
         exchange = self._arriving
-        if exchange is None or self.reading_closed:
+        if exchange is None:
             self._ahead = 0
             return b""
         rest = data[self._ahead :]
@@ -191,7 +183,7 @@ class RequestReader:
         special = exchange.old or exchange.expects or not exchange.keep_alive or self._upgrading
         if special or exchange.length is None or exchange.headers.get("upgrade") is not None:
             return
-        state = self._connection.state
+        state = self._wire.state
         state.known_heads -= self._known is not None
         self._known = None
         if state.known_heads < KNOWN_HEADS_MAX:
@@ -200,29 +192,35 @@ class RequestReader:
 
     def refuse(self, status: int, message: str) -> None:
         """Respond with this after the pending responses, and read nothing further."""
-        if self.reading_closed:
+        if self._life.request == "closed":
             return
-        self.reading_closed = True
+        self._life.reads("refuse")
         self.refusal = (status, message)
         arriving, self._arriving = self._arriving, None
-        if arriving is not None:
-            arriving.lose()
-            if self.waiting and self.waiting[-1] is arriving:
-                self.waiting.pop()
+        if arriving is None:
+            return
+        if self.waiting and self.waiting[-1] is arriving:
+            self.waiting.pop()
+        else:
+            self._life.responds("cut")
+        arriving.lose()
 
     def close(self) -> None:
         """The connection is lost."""
-        self.reading_closed = True
         self.waiting.clear()
         self._arriving = None
-        self._connection.state.known_heads -= self._known is not None
+        self._wire.state.known_heads -= self._known is not None
         self._known = None
-        del self._parser, self._connection  # both refer to this: it need not wait for the collector
+        del self._parser, self._wire  # both refer to this: it need not wait for the collector
 
     # --- httptools ---
 
     def on_message_begin(self) -> None:
-        self.unread = 1  # so that a head which begins behind a whole request is one that has begun
+        if self._life.request == "closed":
+            raise httptools.HttpParserError("there was to be no further request")
+        if self._arriving is None:  # else see _resume_after_upgrade
+            self._life.reads("head_begun")
+            self.unread = 1  # so that a head which begins behind a whole request is one that has begun
 
     def on_url(self, target: bytes) -> None:
         if self._arriving is not None:  # see _resume_after_upgrade
@@ -254,13 +252,13 @@ class RequestReader:
         parser, headers = self._parser, self._headers
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         length = self._judge(method, version, headers)
-        self._check_line(method, version)
-        self._headed = True
+        if not self._lines.check(b"%b %b HTTP/%b\r\n" % (method.encode(), self._target, version.encode())):
+            self._fail(400, "The request line has more than one space between its parts.")
         try:
             path, query = split_target(self._target, method)
         except ValueError as error:
             self._fail(400, f"The request cannot be served: {error}.")
-        exchange = Http1Exchange(self._connection, RequestHead(method, path, query, headers), length)
+        exchange = Http1Exchange(self._wire, RequestHead(method, path, query, headers), length)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.old = version == "1.0"
         exchange.expects = "expect" in headers and not exchange.old
@@ -268,6 +266,7 @@ class RequestReader:
         if len(self.waiting) >= PIPELINED_MAX:
             self._fail(503, "Too many pipelined requests.")
         exchange.head_bytes = self._head_bytes
+        self._life.reads("head_read")
         self._arriving = exchange
         self._chunks = 0
         self.waiting.append(exchange)
@@ -276,7 +275,7 @@ class RequestReader:
 
     def on_body(self, data: bytes) -> None:
         self.unread = 0
-        self._bodies.append(data)
+        self._lines.skip(data)
         exchange = self._arriving
         if exchange is None:
             return
@@ -293,8 +292,7 @@ class RequestReader:
         self._arriving = None
         self.unread = 0
         exchange.completed()
-        if not exchange.keep_alive:
-            self.reading_closed = True  # the client has said that it is its last
+        self._life.reads("body_read" if exchange.keep_alive else "last_read")
 
     # --- inside ---
 
@@ -313,46 +311,6 @@ class RequestReader:
         framing = "transfer-encoding: chunked" if exchange.length is None else f"content-length: {exchange.length}"
         self._parser.feed_data(f"POST / HTTP/1.1\r\n{framing}\r\n\r\n".encode())
         return rest
-
-    def _keep_line(self, *, begins: bool, goes_on: bool) -> None:
-        """Keep what has come of the request line of a head that is not whole. The head begins with what is being fed,
-        or goes on with it; else it began behind another request."""
-        if not self.unread or self._arriving is not None or self.reading_closed:
-            self._line.clear()
-            return
-        if self._headed or not (begins or goes_on):
-            text = self._after_bodies()
-            self._line, self._line_open = bytearray(text[self._from :]), True
-            return
-        if begins:
-            self._line.clear()
-            self._line_open = True
-        if self._line_open:
-            data = self._received if self._line else self._received.lstrip(b"\r\n")
-            end = data.find(b"\n") + 1
-            self._line += data[: end or len(data)]
-            self._line_open = not end
-
-    def _check_line(self, method: str, version: str) -> None:
-        """The parser takes any number of spaces between the parts of a request line, where others count them. A line
-        stands at the start, behind a line's end or behind a body: neither a header nor a body can have it in the
-        request line's place."""
-        line = b"%b %b HTTP/%b\r\n" % (method.encode(), self._target, version.encode())
-        text = self._after_bodies()
-        at = text.find(line, self._from)
-        while at > self._from and text[at - 1] != _LINE_FEED:
-            at = text.find(line, at + 1)
-        if at < 0:
-            self._fail(400, "The request line has more than one space between its parts.")
-        self._from = at + len(line)
-
-    def _after_bodies(self) -> bytes | bytearray:
-        """What has come of the head under way, and whatever is before it; `_from` is past the bodies."""
-        text = self._line + self._received if self._line else self._received
-        for part in self._bodies:
-            self._from = max(self._from, text.find(part, self._from) + len(part))
-        self._bodies.clear()
-        return text
 
     def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
         """The length of the body, None for chunks. Raises HttpParserError where the request is not to be served."""

@@ -5,15 +5,12 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from farebox.http.exchange import Exchange
 from farebox.http.server.headers import Dates
 from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget
-
-if TYPE_CHECKING:
-    from farebox.http.server.connection import ClientConnection
 
 PAUSE_ABOVE = 256 * 2**10
 """Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
@@ -58,6 +55,31 @@ class Limits:
         return min(self.head_seconds, self.idle_seconds, self.write_seconds, self.body_seconds, self.linger_seconds)
 
 
+class ServedConnection(Protocol):
+    """A connection as its server sees it."""
+
+    deadline: float
+    """When `expire` is to be called, on the loop's clock."""
+    task: "asyncio.Task[None] | None"
+    """The handler's, while it has a request."""
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        ...
+
+    def rested(self) -> None:
+        """It may be read again."""
+        ...
+
+    def finish(self) -> None:
+        """Close as soon as the exchange in progress has ended."""
+        ...
+
+    def abort(self) -> None:
+        """Close now."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class ServerState:
     handler: Handler
@@ -68,8 +90,8 @@ class ServerState:
     """Counts what connections keep that no account has asked for; handlers count the rest on it."""
     prefaced: Callable[[str], bool] | None = None
     """Whether connections from this address begin with a header of the PROXY protocol; None: none do."""
-    connections: "set[ClientConnection]" = field(default_factory=set)
-    resting: "deque[ClientConnection]" = field(default_factory=deque)
+    connections: set[ServedConnection] = field(default_factory=set)
+    resting: deque[ServedConnection] = field(default_factory=deque)
     """Those whose turn to be read comes again."""
     intake: float = INTAKE_BURST
     """What may be read of them now; below zero they wait."""
@@ -84,17 +106,17 @@ class ServerState:
     failed: OnFailure | None = None
     """Called if the sweeper failed, which continues."""
 
-    def add(self, connection: "ClientConnection") -> None:
+    def add(self, connection: ServedConnection) -> None:
         self.connections.add(connection)
         if self.sweeper is None:
             self._sweep_later()
 
-    def discard(self, connection: "ClientConnection") -> None:
+    def discard(self, connection: ServedConnection) -> None:
         self.connections.discard(connection)
         if not self.connections and self.emptied is not None and not self.emptied.done():
             self.emptied.set_result(None)
 
-    def rest(self, connection: "ClientConnection", size: int) -> None:
+    def rest(self, connection: ServedConnection, size: int) -> None:
         """It has just sent `size` bytes, and is read again when its turn comes."""
         self.intake -= size
         self.resting.append(connection)
@@ -129,7 +151,7 @@ class ServerState:
             if self.connections:
                 self._sweep_later()
 
-    def _expire(self, connection: "ClientConnection", now: float) -> None:
+    def _expire(self, connection: ServedConnection, now: float) -> None:
         try:
             connection.expire(now)
         except Exception as error:  # noqa: BLE001 - the others' deadlines are kept all the same

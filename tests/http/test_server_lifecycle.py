@@ -1,0 +1,148 @@
+"""The table of a connection's life, by itself and under whatever clients, handlers and time may do in any order."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, cast, get_args
+
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farebox.http.server import lifecycle
+from farebox.http.server.lifecycle import BODY, REQUEST, RESPONSE, IllegalEvent, Life
+from tests.http.stepped_connection import ACTIONS, OFTEN, run, walk
+
+Move = tuple[str, str, str]
+"""Role, state, event."""
+TABLES: dict[str, dict[Any, dict[Any, Any]]] = {"request": REQUEST, "response": RESPONSE, "body": BODY}
+MOVES: set[Move] = {
+    (role, state, event) for role, table in TABLES.items() for state, row in table.items() for event in row
+}
+ENDS = set(get_args(lifecycle.End))
+EVENTS: dict[str, set[str]] = {
+    "request": set(get_args(lifecycle.RequestEvent)) | ENDS,
+    "response": set(get_args(lifecycle.ResponseEvent)) | ENDS,
+    "body": set(get_args(lifecycle.BodyEvent)),
+}
+
+
+# --- the table ---
+
+
+@pytest.mark.parametrize(
+    ("role", "states", "first", "last"),
+    [
+        ("request", lifecycle.RequestState, "idle", "closed"),
+        ("response", lifecycle.ResponseState, "idle", "closed"),
+        ("body", lifecycle.BodyState, "expected", "lost"),
+    ],
+)
+def test_each_state_can_be_reached_and_left_for_the_end(role: str, states: Any, first: str, last: str) -> None:
+    table = TABLES[role]
+    assert set(table) == set(get_args(states))
+    assert {event for row in table.values() for event in row} == EVENTS[role]
+    reached, new = set[str](), {first}
+    while new:
+        reached |= new
+        new = {after for state in new for after in table[state].values()} - reached
+    assert reached == set(table)
+    assert all("lose" in row for state, row in table.items() if state != last)
+    assert set(table[last].values()) <= {last}
+
+
+@pytest.mark.parametrize("role", TABLES)
+def test_an_event_that_a_state_lacks_raises(role: str) -> None:
+    lacking = [(state, event) for state in TABLES[role] for event in EVENTS[role] - set(TABLES[role][state])]
+    assert lacking
+    for state, event in lacking:
+        with pytest.raises(IllegalEvent, match=f"{role} {state}: {event}"):
+            TABLES[role][state][event]
+
+
+@given(st.lists(st.sampled_from(sorted(EVENTS["response"] | EVENTS["request"]))))
+def test_whatever_happens_each_request_has_one_response_and_nothing_follows_the_last(events: list[str]) -> None:
+    life, begun, ended = Life(), 0, 0
+    for event in events:
+        before = (life.request, life.response)
+        act: Callable[[Any], None] = life.reads if event in get_args(lifecycle.RequestEvent) else life.responds
+        try:
+            (life.ends if event in ENDS else act)(cast(Any, event))
+        except IllegalEvent:
+            assert (life.request, life.response) == before, "an illegal event changes nothing"
+            continue
+        begun += event == "begin"
+        ended += event == "next"
+        assert ended <= begun <= ended + 1
+        assert before[0] != "closed" or life.request == "closed"
+        if before[1] in ("lingering", "closing", "closed"):
+            assert life.ending
+        assert not life.ending or life.request == "closed"
+
+
+# --- a connection ---
+
+
+class _Recording(dict[Any, Any]):
+    """A row of a table that notes which of its events come, and which come that it lacks."""
+
+    def __init__(self, role: str, state: str, row: dict[Any, Any], seen: set[Move]) -> None:
+        super().__init__(row)
+        self.place, self.seen = (role, state), seen
+
+    def __getitem__(self, event: str) -> Any:
+        self.seen.add((*self.place, event))
+        return super().__getitem__(event)
+
+    def __missing__(self, event: str) -> Any:
+        raise IllegalEvent(f"{self.place}: {event}")
+
+
+@pytest.fixture
+def seen() -> Iterator[set[Move]]:
+    """The moves that connections make. Of those that the table lacks, none is made, whoever may catch the exception."""
+    found = set[Move]()
+    kept = [(table, dict(table)) for table in TABLES.values()]
+    for role, table in TABLES.items():
+        for state, row in table.items():
+            table[state] = _Recording(role, state, row, found)
+    yield found
+    for table, rows in kept:
+        table.update(rows)
+    assert found <= MOVES
+
+
+@pytest.fixture(autouse=True)
+def complaints() -> Iterator[list[Any]]:
+    """What the server's log had to say, but for the exceptions of handlers that are to raise some."""
+    found: list[Any] = []
+
+    def keep(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        found.append(event)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()["processors"]
+    structlog.configure(processors=[keep])
+    yield found
+    structlog.configure(processors=before)
+
+
+WALKS = 1500
+
+
+def test_random_walks_make_every_move_of_the_table_and_no_other(seen: set[Move]) -> None:
+    async def walks() -> None:
+        chance = random.Random(11)
+        for number in range(WALKS):
+            actions = [chance.choice(OFTEN if chance.random() < 0.5 else ACTIONS) for _ in range(30)]
+            await walk(actions, prefaced=number % 5 == 0)
+
+    asyncio.run(walks())
+    assert seen == MOVES
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(ACTIONS) | st.sampled_from(OFTEN), max_size=30), st.booleans())
+def test_any_sequence_of_steps_leaves_nothing_behind(actions: list[str], prefaced: bool) -> None:
+    run(actions, prefaced=prefaced)
