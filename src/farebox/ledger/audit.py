@@ -10,9 +10,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from farebox.ledger.audit_keys import WITHOUT_BALANCE, Key, every_bucket, keys
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.differences import WHAT, Difference
-from farebox.storage.sql import SNAPSHOT, Connection, row
+from farebox.storage.accounts import count_accounts
+from farebox.storage.sql import SNAPSHOT, Connection, NodeAway, row
 
 __all__ = ["WHAT", "Difference", "audit"]
 
@@ -26,48 +28,30 @@ def audit(
     The connection must be outside a transaction, and is left so, also if the caller stops early.
     """
     connection.execute(_ANALYZE)
-    for (account_id,) in connection.execute(_WITHOUT_BALANCE):
-        yield Difference(account_id=account_id, what="balance_missing", expected="a row", found=None)
-    total = (row(connection, "SELECT count(*) FROM balances") or (0,))[0]
-    for done, key in enumerate(_keys(connection), 1):
-        connection.execute(SNAPSHOT)
+    total = count_accounts(connection)
+    done = 0
+    for bucket in every_bucket(connection):
         try:
-            yield from _account(connection, key)
-        finally:
-            connection.execute("ROLLBACK")
-        if progress is not None:
-            progress(done, max(done, total))
+            for (account_id,) in connection.execute(WITHOUT_BALANCE, (bucket,)):
+                yield Difference(account_id=account_id, what="balance_missing", expected="a row", found=None)
+            for key in keys(connection, bucket):
+                connection.execute(SNAPSHOT)
+                try:
+                    yield from _account(connection, key)
+                finally:
+                    connection.execute("ROLLBACK")
+                done += 1
+                if progress is not None:
+                    progress(done, max(done, total))
+        except NodeAway:
+            yield Difference(account_id=f"in bucket {bucket}", what="node_away", expected="a node", found=None)
 
 
-_Key = tuple[int, str]
-"""Bucket and account_id: the beginning of every key of an account's rows."""
-
-_MINE = "bucket = ? AND account_id = ?"
+_MINE = "bucket = ?1 AND account_id = ?2"
 
 _ANALYZE = (  # PostgreSQL would compare row by row where it last knew the tables small: minutes instead of a second
     "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds */"
 )
-
-_WITHOUT_BALANCE = (
-    "SELECT a.account_id FROM accounts a LEFT JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
-    "WHERE b.account_id IS NULL"
-)
-
-_NEXT_KEY = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT bucket, account_id FROM {table} WHERE (bucket, account_id) > (?1, ?2) "
-    f"ORDER BY bucket, account_id LIMIT 1) of_{table}"
-    for table in ("balances", "transfers", "lots", "holds", "calls", "usage_hours", "app_holds")
-)
-
-
-def _keys(connection: Connection) -> Iterator[_Key]:
-    """Every account that has rows anywhere in the ledger, in key order; each found by one step in every table."""
-    key: _Key | None = (-1, "")
-    while key is not None:
-        found = row(connection, f"SELECT bucket, account_id FROM ({_NEXT_KEY}) found ORDER BY 1, 2 LIMIT 1", key)
-        key = None if found is None else (found[0], found[1])
-        if key is not None:
-            yield key
 
 
 @dataclass(slots=True)
@@ -85,7 +69,7 @@ class _Replay:
     owed: int = 0
 
 
-def _account(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _account(connection: Connection, key: Key) -> Iterator[Difference]:
     account_id = key[1]
     if row(connection, f"SELECT 1 FROM accounts WHERE {_MINE}", key) is None:
         yield Difference(account_id=account_id, what="account_missing", expected="a row", found=None)
@@ -107,7 +91,7 @@ def _account(connection: Connection, key: _Key) -> Iterator[Difference]:
 _ALLOWED = frozenset((kind, source, target) for kind, pairs in TRANSFERS.items() for source, target in pairs)
 
 
-def _transfers(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+def _transfers(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Replay the transfers in order."""
     found = connection.execute(
         "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id FROM transfers "
@@ -134,7 +118,7 @@ def _transfers(connection: Connection, key: _Key, replay: _Replay) -> Iterator[D
 
 
 def _fill(
-    key: _Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
+    key: Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
 ) -> Iterator[Difference]:
     replay.posted += amount
     replay.filled += 1
@@ -144,7 +128,7 @@ def _fill(
 
 
 def _draw(
-    key: _Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
+    key: Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
 ) -> Iterator[Difference]:
     if replay.posted >= 0 > replay.posted - amount:  # said once, not again for every transfer that follows
         yield _of_transfer(key, "transfer_overdraws", transfer_id, "0 or more", replay.posted - amount)
@@ -156,13 +140,13 @@ def _draw(
         replay.lots[book, lot_id or ""] = left - amount
 
 
-def _owe(key: _Key, replay: _Replay, transfer_id: str, more: int) -> Iterator[Difference]:
+def _owe(key: Key, replay: _Replay, transfer_id: str, more: int) -> Iterator[Difference]:
     if replay.owed >= 0 > replay.owed + more:
         yield _of_transfer(key, "transfer_collects", transfer_id, f"at most {replay.owed}", -more)
     replay.owed += more
 
 
-def _given_back(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+def _given_back(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Compare what was given back with what had been taken: `refund_failed:1` undoes `refund:1` and its parts."""
     for kind, why in GIVEN_BACK.items():
         if not replay.moved[kind]:
@@ -170,7 +154,7 @@ def _given_back(connection: Connection, key: _Key, replay: _Replay) -> Iterator[
         found = connection.execute(
             "SELECT transfer_id, amount, taken FROM (SELECT g.*, "
             "(SELECT coalesce(sum(t.amount), 0) FROM transfers t "
-            "WHERE t.bucket = g.bucket AND t.account_id = g.account_id AND t.kind = ?3 AND (t.transfer_id = cause OR "
+            "WHERE t.bucket = ?1 AND t.account_id = ?2 AND t.kind = ?3 AND (t.transfer_id = cause OR "
             "(t.transfer_id > cause || '/' AND t.transfer_id < cause || '0'))) AS taken FROM ("
             "SELECT *, ?3 || substr(transfer_id, instr(transfer_id, ':')) AS cause FROM transfers "
             "WHERE bucket = ?1 AND account_id = ?2 AND kind = ?4) g) given WHERE amount > taken",
@@ -180,7 +164,7 @@ def _given_back(connection: Connection, key: _Key, replay: _Replay) -> Iterator[
             yield _of_transfer(key, "given_back", transfer_id, f"at most {taken}", amount)
 
 
-def _repeated(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _repeated(connection: Connection, key: Key) -> Iterator[Difference]:
     found = connection.execute(
         f"SELECT transfer_id, count(*) FROM transfers WHERE {_MINE} GROUP BY transfer_id HAVING count(*) > 1", key
     )
@@ -188,11 +172,11 @@ def _repeated(connection: Connection, key: _Key) -> Iterator[Difference]:
         yield _of_transfer(key, "transfer_repeated", transfer_id, 1, count)
 
 
-def _lots(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+def _lots(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Compare each lot with the transfer that filled it and with what the replay left of it."""
     found = connection.execute(
-        "SELECT lot_id, book, amount, remaining, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = lots.bucket "
-        "AND t.account_id = lots.account_id AND t.transfer_id = lots.lot_id AND t.to_book = lots.book) "
+        "SELECT lot_id, book, amount, remaining, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 "
+        "AND t.account_id = ?2 AND t.transfer_id = lots.lot_id AND t.to_book = lots.book) "
         f"FROM lots WHERE {_MINE}",
         key,
     )
@@ -208,10 +192,10 @@ def _lots(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Differ
         yield from _lots_missing(connection, key)
 
 
-def _lots_missing(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _lots_missing(connection: Connection, key: Key) -> Iterator[Difference]:
     found = connection.execute(
         "SELECT transfer_id, amount FROM transfers t WHERE to_book IN ('credit', 'granted') AND "
-        f"{_MINE} AND NOT EXISTS (SELECT 1 FROM lots l WHERE l.bucket = t.bucket AND l.account_id = t.account_id "
+        f"{_MINE} AND NOT EXISTS (SELECT 1 FROM lots l WHERE l.bucket = ?1 AND l.account_id = ?2 "
         "AND l.lot_id = t.transfer_id AND l.book = t.to_book)",
         key,
     )
@@ -222,7 +206,7 @@ def _lots_missing(connection: Connection, key: _Key) -> Iterator[Difference]:
 # --- the balance and the holds ----------------------------------------------------------------------------------------
 
 
-def _balance(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+def _balance(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Compare the balance row with the replay and with the open holds."""
     found = row(connection, f"SELECT posted, held, version, owed FROM balances WHERE {_MINE}", key)
     if found is None:
@@ -246,7 +230,7 @@ def _balance(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Dif
 
 _STATES = ", ".join(f"'{state}'" for state in HOLD_STATES)
 
-_OF_HOLD = "t.bucket = h.bucket AND t.account_id = h.account_id AND t.transfer_id"
+_OF_HOLD = "t.bucket = ?1 AND t.account_id = ?2 AND t.transfer_id"
 
 _HOLDS_THAT_DIFFER = f"""
 SELECT * FROM (
@@ -265,7 +249,7 @@ SELECT * FROM (
 """
 
 
-def _holds(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _holds(connection: Connection, key: Key) -> Iterator[Difference]:
     """Compare each hold with its transfers; SQLite hands over only those that differ."""
     for hold_id, state, asked, amount, charge, written_off, charged, absorbed in connection.execute(
         _HOLDS_THAT_DIFFER, key
@@ -281,7 +265,7 @@ def _holds(connection: Connection, key: _Key) -> Iterator[Difference]:
             yield _of_hold(key, "hold_write_off", hold_id, absorbed, written_off)
 
 
-def _unsettled(connection: Connection, key: _Key, replay: _Replay) -> Iterator[Difference]:
+def _unsettled(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Find charges whose hold is not settled.
 
     Amounts are above zero: where the settled holds explain all that was charged, no transfer is left over.
@@ -297,7 +281,7 @@ def _unsettled(connection: Connection, key: _Key, replay: _Replay) -> Iterator[D
     found = connection.execute(
         "SELECT transfer_id, amount FROM (SELECT t.*, substr(transfer_id, instr(transfer_id, ':') + 1) AS cause "
         f"FROM transfers t WHERE kind IN ('charge', 'write_off') AND {_MINE}) t "
-        "WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.bucket = t.bucket AND h.account_id = t.account_id "
+        "WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.bucket = ?1 AND h.account_id = ?2 "
         "AND h.hold_id = substr(cause, 1, instr(cause || '/', '/') - 1) AND h.state = 'settled')",
         key,
     )
@@ -308,7 +292,7 @@ def _unsettled(connection: Connection, key: _Key, replay: _Replay) -> Iterator[D
 # --- what reports read ------------------------------------------------------------------------------------------------
 
 
-def _calls(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _calls(connection: Connection, key: Key) -> Iterator[Difference]:
     """Compare each call's row with its hold (they share the id); `_holds` has compared the hold with the transfers."""
     found = connection.execute(
         "SELECT log_id, c.charge, coalesce(h.charge - h.written_off, 0) FROM calls c LEFT JOIN holds h "
@@ -324,8 +308,8 @@ _CHARGED_WITHOUT_A_CALL = f"""
 SELECT coalesce(a.settled_at, (SELECT max(t.at) FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id)) AS at,
     coalesce(a.provider, 'unrecorded') AS provider, coalesce(a.model, '') AS model, h.charge - h.written_off AS charge
 FROM holds h LEFT JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id
-WHERE h.bucket = ? AND h.account_id = ? AND h.state = 'settled' AND h.charge > h.written_off AND NOT EXISTS (
-    SELECT 1 FROM calls c WHERE c.bucket = h.bucket AND c.account_id = h.account_id AND c.log_id = h.hold_id)
+WHERE h.bucket = ?1 AND h.account_id = ?2 AND h.state = 'settled' AND h.charge > h.written_off AND NOT EXISTS (
+    SELECT 1 FROM calls c WHERE c.bucket = ?1 AND c.account_id = ?2 AND c.log_id = h.hold_id)
 """
 
 _HOURS_THAT_DIFFER = f"""
@@ -343,34 +327,34 @@ HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(t
 """
 
 
-def _hours(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _hours(connection: Connection, key: Key) -> Iterator[Difference]:
     """Compare the hourly sums with the calls that were charged, and the holds that were without being a call's."""
-    for hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, key * 3):
+    for hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, key):
         expected, found = (f"{n} calls, {charge} nanos, {tokens} tokens" for n, charge, tokens in (sums[:3], sums[3:]))
         where = f"{provider}/{model} at {hour}"
         yield _of_account(key, "usage_hour", f"{where}: {expected}", f"{where}: {found}")
 
 
-def _limit(connection: Connection, key: _Key) -> Iterator[Difference]:
+def _limit(connection: Connection, key: Key) -> Iterator[Difference]:
     """Compare the sum that admission looks at with the hours it stands for."""
     found = row(
         connection,
-        "SELECT limit_spent, (SELECT coalesce(sum(u.charge), 0) FROM usage_hours u WHERE u.bucket = b.bucket "
-        "AND u.account_id = b.account_id AND u.hour >= b.limit_from) FROM balances b "
-        "WHERE b.bucket = ? AND b.account_id = ? AND b.limit_from IS NOT NULL",
+        "SELECT limit_spent, (SELECT coalesce(sum(u.charge), 0) FROM usage_hours u WHERE u.bucket = ?1 "
+        "AND u.account_id = ?2 AND u.hour >= b.limit_from) FROM balances b "
+        "WHERE b.bucket = ?1 AND b.account_id = ?2 AND b.limit_from IS NOT NULL",
         key,
     )
     if found is not None and found[0] != found[1]:
         yield _of_account(key, "limit_spent", found[1], found[0])
 
 
-def _of_account(key: _Key, what: str, expected: Any, found: Any) -> Difference:
+def _of_account(key: Key, what: str, expected: Any, found: Any) -> Difference:
     return Difference(account_id=key[1], what=what, expected=expected, found=found)
 
 
-def _of_transfer(key: _Key, what: str, transfer_id: str, expected: Any, found: Any) -> Difference:
+def _of_transfer(key: Key, what: str, transfer_id: str, expected: Any, found: Any) -> Difference:
     return Difference(account_id=key[1], what=what, expected=expected, found=found, transfer_id=transfer_id)
 
 
-def _of_hold(key: _Key, what: str, hold_id: str, expected: Any, found: Any) -> Difference:
+def _of_hold(key: Key, what: str, hold_id: str, expected: Any, found: Any) -> Difference:
     return Difference(account_id=key[1], what=what, expected=expected, found=found, hold_id=hold_id)

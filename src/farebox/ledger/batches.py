@@ -19,6 +19,7 @@ from farebox.ledger.lots import SPENDING_ORDER
 from farebox.ledger.posting import apply, apply_left
 from farebox.ledger.rows import part_id
 from farebox.ledger.spending import window_start
+from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import find_account
 from farebox.storage.activity import take_note
 from farebox.storage.calls import (
@@ -90,8 +91,8 @@ def _apply(command: Command, connection: Connection) -> Verdict:
 _ACCOUNT = (
     "SELECT b.bucket, posted, held, version, owed, top_up_below, low_below, low_told, limit_amount, limit_duration, "
     "limit_strategy, limit_from, limit_spent, (SELECT min(expires_at) FROM lots l INDEXED BY lots_unspent "
-    "WHERE l.bucket = b.bucket AND l.account_id = b.account_id AND remaining > 0) FROM accounts a JOIN balances b "
-    "ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?"
+    "WHERE l.bucket = ?1 AND l.account_id = ?2 AND remaining > 0) FROM balances b "
+    "WHERE b.bucket = ?1 AND b.account_id = ?2"
 )
 _LOTS = (
     "SELECT lot_id, book, remaining FROM lots INDEXED BY lots_unspent "
@@ -193,7 +194,7 @@ class _Batch:
     def _account(self, account_id: str) -> _Account | None:
         if account_id in self._accounts:
             return self._accounts[account_id]
-        row = self._execute(_ACCOUNT, (account_id,)).fetchone()
+        row = self._execute(_ACCOUNT, key_of(self._connection, account_id)).fetchone()
         account = None if row is None else _Account(account_id, row)
         self._accounts[account_id] = account
         return account

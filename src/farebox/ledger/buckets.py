@@ -3,12 +3,10 @@
 import asyncio
 from functools import partial
 
+from farebox.storage.account_keys import remember
 from farebox.storage.accounts import find_buckets
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import DatabaseUnavailable
-
-KEPT = 100_000
-"""Accounts whose bucket is remembered."""
 
 
 class Buckets:
@@ -17,7 +15,7 @@ class Buckets:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
         self._loop = asyncio.get_running_loop()
-        self.known: dict[str, int] = {}
+        self.known = database.buckets
         self._asking: dict[str, asyncio.Future[int | None]] = {}
         self._unasked: list[str] = []
         self._reading: asyncio.Task[None] | None = None
@@ -55,8 +53,6 @@ class Buckets:
             if not isinstance(error, Exception):
                 raise
             return
-        if len(self.known) + len(found) > KEPT:
-            self.known.clear()
-        self.known |= found
+        remember(self.known, found)
         for account_id in account_ids:
             self._asking.pop(account_id).set_result(found.get(account_id))

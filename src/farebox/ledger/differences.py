@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 WHAT: dict[str, str] = {
+    "node_away": "a node of the database is away, so that it was not checked",
     "account_missing": "it has rows in the ledger but is not in the directory",
     "balance_missing": "it has no balance row",
     "balance_posted": "`posted` is not the sum of its transfers",

@@ -5,11 +5,11 @@ and run again, or run twice at once, without harm.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from structlog.typing import FilteringBoundLogger
 
@@ -17,8 +17,10 @@ from farebox.ledger.commands import Expire, Outcome, Release, Settle, Verdict
 from farebox.ledger.ledger import Ledger
 from farebox.ledger.posting import apply
 from farebox.ledger.rows import read_balance
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.database import Database
-from farebox.storage.sql import Connection, row, rows
+from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.sql import Connection, row
 
 AT_ONCE = 256
 """Commands sent together, so that they share commits."""
@@ -43,21 +45,22 @@ class OpenHold:
 
 def left_open(connection: Connection, owner: str) -> list[OpenHold]:
     """Open holds of any process but `owner`; those without an owner have no process that could have died."""
-    return _open_holds(connection, "owner != '' AND owner != ?", owner)
+    return _holds(rows_everywhere(connection, _open_holds("owner != '' AND owner != ?"), owner))
 
 
 def expired_holds(connection: Connection, at: int) -> list[OpenHold]:
     """Open holds that have expired at `at`."""
-    return _open_holds(connection, "expires_at <= ?", at)
+    return _holds(rows_at_hand(connection, _open_holds("expires_at <= ?"), at))
 
 
 def expired_accounts(connection: Connection, at: int) -> list[str]:
     """Accounts with open holds or unspent lots that have expired at `at`."""
-    found = rows(
+    found = rows_at_hand(
         connection,
-        "SELECT account_id FROM holds INDEXED BY holds_open WHERE state = 'open' AND expires_at <= ?1 "
-        "UNION SELECT account_id FROM lots INDEXED BY lots_expiring WHERE remaining > 0 AND expires_at <= ?1",
-        (at,),
+        "SELECT account_id FROM holds INDEXED BY holds_open WHERE bucket = ?1 AND state = 'open' AND expires_at <= ?2 "
+        "UNION SELECT account_id FROM lots INDEXED BY lots_expiring "
+        "WHERE bucket = ?1 AND remaining > 0 AND expires_at <= ?2",
+        at,
     )
     return [account_id for (account_id,) in found]
 
@@ -98,25 +101,23 @@ def _note_resolved(hold: OpenHold, verdict: Verdict, policy: Policy, log: Filter
 
 def owners_of_holds(connection: Connection) -> list[str]:
     """The processes that are to resolve an open hold."""
-    found = rows(
-        connection,
-        "SELECT DISTINCT owner FROM holds INDEXED BY holds_open WHERE state = 'open' AND owner != ''",
-    )
-    return [owner for (owner,) in found]
+    sql = "SELECT DISTINCT owner FROM holds INDEXED BY holds_open WHERE bucket = ? AND state = 'open' AND owner != ''"
+    return sorted({owner for (owner,) in rows_at_hand(connection, sql)})
 
 
 def holds_of(connection: Connection, owner: str) -> list[OpenHold]:
     """Open holds that this process was to resolve."""
-    return _open_holds(connection, "owner = ?", owner)
+    return _holds(rows_everywhere(connection, _open_holds("owner = ?"), owner))
 
 
-def _open_holds(connection: Connection, which: str, value: str | int) -> list[OpenHold]:
-    found = rows(
-        connection,
+def _open_holds(which: str) -> str:
+    return (
         "SELECT account_id, hold_id, amount, owner FROM holds INDEXED BY holds_open "
-        f"WHERE state = 'open' AND {which} ORDER BY bucket, account_id, expires_at, hold_id",
-        (value,),
+        f"WHERE bucket = ? AND state = 'open' AND {which} ORDER BY account_id, expires_at, hold_id"
     )
+
+
+def _holds(found: Iterable[tuple[Any, ...]]) -> list[OpenHold]:
     return [OpenHold(*fields) for fields in found]
 
 
@@ -182,8 +183,7 @@ async def expire_due(ledger: Ledger, database: Database, at: int, log: Filtering
 
 def _became_expired(connection: Connection, holds: Sequence[OpenHold]) -> list[OpenHold]:
     """Those that did expire; others may have been settled, released or extended since they were listed."""
-    sql = (
-        "SELECT 1 FROM holds WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?1) "
-        "AND account_id = ?1 AND hold_id = ?2 AND state = 'expired'"
-    )
-    return [hold for hold in holds if row(connection, sql, (hold.account_id, hold.hold_id)) is not None]
+    sql = f"SELECT 1 FROM holds WHERE {OF_ACCOUNT} AND hold_id = ? AND state = 'expired'"
+    return [
+        hold for hold in holds if row(connection, sql, (*key_of(connection, hold.account_id), hold.hold_id)) is not None
+    ]

@@ -4,6 +4,7 @@ import msgspec
 
 from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
+from farebox.storage.account_keys import key_of
 from farebox.storage.activity import take_note
 from farebox.storage.sql import Connection, locks_rows, row
 
@@ -56,22 +57,17 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
         return _lock_balance(connection, account_id)
     found = row(
         connection,
-        f"SELECT {_BALANCE} FROM accounts a JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
-        "WHERE a.account_id = ?",
-        (account_id,),
+        f"SELECT {_BALANCE} FROM balances b WHERE b.bucket = ? AND b.account_id = ?",
+        key_of(connection, account_id),
     )
     return None if found is None else Balance(*found)
 
 
 def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
-    """Two statements, as Citus locks a row only where the statement names its bucket."""
-    bucket = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
-    if bucket is None:
-        return None
     found = row(
         connection,
         f"SELECT {_BALANCE} FROM balances b WHERE b.bucket = ? AND b.account_id = ? /* FOR UPDATE */",
-        (bucket[0], account_id),
+        key_of(connection, account_id),
     )
     return None if found is None else Balance(*found)
 

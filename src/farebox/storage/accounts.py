@@ -3,6 +3,7 @@
 import json
 
 from farebox.model import AccessToken, Account, Balance, Permission
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import bump_config_version
 from farebox.storage.sql import Connection, row, rows
@@ -50,9 +51,8 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
     """The account's balance, or None if there is no such account."""
     found = row(
         connection,
-        "SELECT b.posted, b.held FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
-        (account_id,),
+        f"SELECT posted, held FROM balances WHERE {OF_ACCOUNT}",
+        key_of(connection, account_id),
     )
     return None if found is None else Balance(*found)
 
@@ -61,9 +61,8 @@ def read_owed(connection: Connection, account_id: str) -> int:
     """What was taken back from the account beyond what it had left, in nano-dollars; 0 if there is none."""
     found = row(
         connection,
-        "SELECT b.owed FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
-        (account_id,),
+        f"SELECT owed FROM balances WHERE {OF_ACCOUNT}",
+        key_of(connection, account_id),
     )
     return 0 if found is None else int(found[0])
 
@@ -72,9 +71,8 @@ def posted_and_owed(connection: Connection, account_id: str) -> tuple[int, int]:
     """The account's posted balance and what it owes (`read_owed`), in nano-dollars. The account exists."""
     found = row(
         connection,
-        "SELECT b.posted, b.owed FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id WHERE a.account_id = ?",
-        (account_id,),
+        f"SELECT posted, owed FROM balances WHERE {OF_ACCOUNT}",
+        key_of(connection, account_id),
     )
     assert found is not None, f"there is no account {account_id}"
     posted, owed = found

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from farebox.storage.account_keys import key_of
 from farebox.storage.sql import Connection, row
 
 PREFIX = "app:"
@@ -66,10 +67,9 @@ def find_app_hold(connection: Connection, account_id: str, hold_id: str) -> AppH
         connection,
         "SELECT h.state, h.amount, h.asked, coalesce(h.charge - h.written_off, 0), coalesce(h.written_off, 0), "
         "a.label, coalesce(a.provider, ''), coalesce(a.model, ''), coalesce(a.note, ''), h.created_at, h.expires_at, "
-        "a.settled_at FROM accounts o "
-        "JOIN holds h ON h.bucket = o.bucket AND h.account_id = o.account_id "
+        "a.settled_at FROM holds h "
         "JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id "
-        "WHERE o.account_id = ? AND h.hold_id = ?",
-        (account_id, PREFIX + hold_id),
+        "WHERE h.bucket = ? AND h.account_id = ? AND h.hold_id = ?",
+        (*key_of(connection, account_id), PREFIX + hold_id),
     )
     return None if found is None else AppHold(hold_id, *found)

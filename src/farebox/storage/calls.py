@@ -6,6 +6,8 @@ import msgspec
 
 from farebox.calendar import HOUR_MS
 from farebox.storage import log_totals
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 UNRECORDED = "unrecorded"
@@ -153,22 +155,29 @@ def add_usage(
 
 def find_receipt(connection: Connection, log_id: str, account_id: str | None = None) -> bytes | None:
     """The receipt of a call, as JSON. Without an account any account's call is found (the operator's view)."""
-    where, values = ("", (log_id,)) if account_id is None else (" AND a.account_id = ?", (log_id, account_id))
-    # By the whole key, account for account: no index of its own, which every call would pay for.
-    found = row(
-        connection,
-        "SELECT c.receipt FROM accounts a CROSS JOIN calls c WHERE c.bucket = a.bucket AND c.account_id = a.account_id "
-        f"AND c.log_id = ?{where} LIMIT 1",
-        values,
-    )
+    if account_id is None:
+        # By the whole key, account for account: no index of its own, which every call would pay for.
+        found = next(
+            rows_everywhere(
+                connection,
+                "SELECT c.receipt FROM accounts a CROSS JOIN calls c WHERE a.bucket = ?1 AND c.bucket = ?1 "
+                "AND c.account_id = a.account_id AND c.log_id = ?2 LIMIT 1",
+                log_id,
+            ),
+            None,
+        )
+    else:
+        key = key_of(connection, account_id)
+        found = row(connection, f"SELECT receipt FROM calls WHERE {OF_ACCOUNT} AND log_id = ?", (*key, log_id))
     return None if found is None or found[0] is None else str(found[0]).encode()
 
 
 def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
     """Bucket, account and gateway of all logs, those of deleted gateways too. Walks an index of all logged calls."""
-    found = rows(
+    found = rows_at_hand(
         connection,
-        "SELECT DISTINCT bucket, account_id, gateway_id FROM calls INDEXED BY calls_of_gateway WHERE logged = 1",
+        "SELECT DISTINCT bucket, account_id, gateway_id FROM calls INDEXED BY calls_of_gateway "
+        "WHERE bucket = ? AND logged = 1",
     )
     return [(bucket, account_id, gateway_id) for bucket, account_id, gateway_id in found]
 
@@ -203,15 +212,14 @@ def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *
 
 def models_since(connection: Connection, since: int) -> set[tuple[str, str]]:
     """Provider and model of every call that was charged in the hours since then."""
-    found = rows(connection, "SELECT DISTINCT provider, model FROM usage_hours WHERE hour >= ?", (since,))
+    sql = "SELECT DISTINCT provider, model FROM usage_hours WHERE bucket = ? AND hour >= ?"
+    found = rows_everywhere(connection, sql, since)
     return {(str(provider), str(model)) for provider, model in found}
 
 
 def stated_since(connection: Connection, since: int) -> Iterator[tuple[str, bytes]]:
     """Provider and receipt of every call since then whose provider stated its cost. Reads through all calls."""
-    found = connection.execute(
-        "SELECT provider, receipt FROM calls WHERE created_at >= ? AND receipt LIKE ?",
-        (since, '%"stated_usd"%'),
-    )
-    for provider, receipt in found:
-        yield str(provider), str(receipt).encode()
+    sql = "SELECT provider, receipt FROM calls WHERE bucket = ? AND created_at >= ? AND receipt LIKE ?"
+    for bucket in buckets_in_use(connection):
+        for provider, receipt in connection.execute(sql, (bucket, since, '%"stated_usd"%')):  # more than fit in memory
+            yield str(provider), str(receipt).encode()

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from farebox.storage.account_keys import key_of
 from farebox.storage.sql import Connection, row
 
 
@@ -29,12 +30,11 @@ def read_credit(connection: Connection, account_id: str) -> Credit | None:
     found = row(
         connection,
         "SELECT b.posted, c.brand, c.last4, r.amount_cents, r.threshold_cents, r.state, r.reason, r.error, "
-        "r.last_failed_at, EXISTS (SELECT 1 FROM top_ups t WHERE t.bucket = a.bucket AND t.account_id = a.account_id "
+        "r.last_failed_at, EXISTS (SELECT 1 FROM top_ups t WHERE t.bucket = ?1 AND t.account_id = ?2 "
         "AND t.state = 'paid' AND t.kind IN ('manual', 'checkout')) "
-        "FROM accounts a JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
-        "LEFT JOIN cards c ON c.bucket = a.bucket AND c.account_id = a.account_id AND c.is_default = 1 "
-        "LEFT JOIN top_up_rules r ON r.bucket = a.bucket AND r.account_id = a.account_id "
-        "WHERE a.account_id = ?",
-        (account_id,),
+        "FROM balances b LEFT JOIN cards c ON c.bucket = b.bucket AND c.account_id = b.account_id "
+        "AND c.is_default = 1 LEFT JOIN top_up_rules r ON r.bucket = b.bucket AND r.account_id = b.account_id "
+        "WHERE b.bucket = ?1 AND b.account_id = ?2",
+        key_of(connection, account_id),
     )
     return None if found is None else Credit(*(*found[:-1], bool(found[-1])))

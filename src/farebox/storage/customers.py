@@ -7,7 +7,7 @@ import msgspec
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card
 from farebox.payments.states import OPEN_TOP_UPS
-from farebox.storage.accounts import find_account
+from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -64,9 +64,8 @@ def cards_of(connection: Connection, account_id: str) -> list[Card]:
     """The saved cards as they were last heard of, the default one first, then the newest."""
     found = rows(
         connection,
-        f"SELECT {_CARD} FROM cards WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        "AND account_id = ? ORDER BY is_default DESC, created_at DESC, card_id",
-        (account_id, account_id),
+        f"SELECT {_CARD} FROM cards WHERE {OF_ACCOUNT} ORDER BY is_default DESC, created_at DESC, card_id",
+        key_of(connection, account_id),
     )
     return [_card(fields) for fields in found]
 
@@ -84,9 +83,8 @@ def was_default(connection: Connection, account_id: str, card_id: str) -> bool:
     """Whether the card is known and is, or has been, the default."""
     found = row(
         connection,
-        "SELECT was_default FROM cards WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        "AND account_id = ? AND card_id = ?",
-        (account_id, account_id, card_id),
+        f"SELECT was_default FROM cards WHERE {OF_ACCOUNT} AND card_id = ?",
+        (*key_of(connection, account_id), card_id),
     )
     return found is not None and bool(found[0])
 
@@ -99,13 +97,13 @@ def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card]
     connection.execute(
         "UPDATE customers SET cards_at = ? WHERE account_id = ? AND cards_at <= ?", (asked_at, account_id, asked_at)
     )
-    account = find_account(connection, account_id)
-    if connection.changes() == 0 or account is None:
+    changed = connection.changes()
+    key = find_key(connection, account_id)
+    if changed == 0 or key is None:
         return False
-    key = (account.bucket, account_id)
-    known = {item[0] for item in rows(connection, "SELECT card_id FROM cards WHERE bucket = ? AND account_id = ?", key)}
+    known = {item[0] for item in rows(connection, f"SELECT card_id FROM cards WHERE {OF_ACCOUNT}", key)}
     for card_id in known - {card.card_id for card in cards}:
-        connection.execute("DELETE FROM cards WHERE bucket = ? AND account_id = ? AND card_id = ?", (*key, card_id))
+        connection.execute(f"DELETE FROM cards WHERE {OF_ACCOUNT} AND card_id = ?", (*key, card_id))
     for card in cards:
         connection.execute(
             f"INSERT INTO cards (bucket, account_id, {_CARD}, was_default) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
@@ -134,9 +132,8 @@ def cards_in_use(connection: Connection, account_id: str) -> frozenset[str]:
     marks = ", ".join("?" for _ in OPEN_TOP_UPS)
     found = rows(
         connection,
-        "SELECT card_id FROM top_ups WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        f"AND account_id = ? AND card_id IS NOT NULL AND state IN ({marks})",
-        (account_id, account_id, *OPEN_TOP_UPS),
+        f"SELECT card_id FROM top_ups WHERE {OF_ACCOUNT} AND card_id IS NOT NULL AND state IN ({marks})",
+        (*key_of(connection, account_id), *OPEN_TOP_UPS),
     )
     return frozenset(card_id for (card_id,) in found)
 
@@ -163,10 +160,10 @@ def find_profile(connection: Connection, account_id: str) -> Profile:
     found = row(
         connection,
         "SELECT coalesce(p.name, ''), coalesce(p.email, ''), coalesce(p.address, ''), coalesce(p.country, ''), "
-        "coalesce(p.tax_id, ''), p.top_up_min_cents, p.top_up_max_cents, b.low_below FROM accounts a "
-        "JOIN balances b ON b.bucket = a.bucket AND b.account_id = a.account_id "
-        "LEFT JOIN billing_profiles p ON p.bucket = a.bucket AND p.account_id = a.account_id WHERE a.account_id = ?",
-        (account_id,),
+        "coalesce(p.tax_id, ''), p.top_up_min_cents, p.top_up_max_cents, b.low_below FROM balances b "
+        "LEFT JOIN billing_profiles p ON p.bucket = b.bucket AND p.account_id = b.account_id "
+        "WHERE b.bucket = ? AND b.account_id = ?",
+        key_of(connection, account_id),
     )
     if found is None:
         return Profile()
@@ -185,8 +182,8 @@ def find_profile(connection: Connection, account_id: str) -> Profile:
 
 def put_profile(connection: Connection, account_id: str, profile: Profile, at: int) -> None:
     """Replace the account's profile."""
-    account = find_account(connection, account_id)
-    assert account is not None, f"there is no account {account_id}"
+    key = find_key(connection, account_id)
+    assert key is not None, f"there is no account {account_id}"
     connection.execute(
         "INSERT INTO billing_profiles (bucket, account_id, name, email, address, country, tax_id, top_up_min_cents, "
         "top_up_max_cents, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
@@ -195,8 +192,7 @@ def put_profile(connection: Connection, account_id: str, profile: Profile, at: i
         "top_up_min_cents = excluded.top_up_min_cents, top_up_max_cents = excluded.top_up_max_cents, "
         "updated_at = excluded.updated_at",
         (
-            account.bucket,
-            account_id,
+            *key,
             profile.name,
             profile.email,
             profile.address,
@@ -214,10 +210,8 @@ def set_low_balance(connection: Connection, account_id: str, cents: int | None) 
     """Change the low-balance threshold. If it changes, a balance below it is reported again."""
     nanos = None if cents is None else cents * NANOS_PER_CENT
     connection.execute(
-        "UPDATE balances SET low_below = ?, low_told = 0 "
-        "WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ? "
-        "AND low_below IS DISTINCT FROM ?",
-        (nanos, account_id, account_id, nanos),
+        f"UPDATE balances SET low_below = ?, low_told = 0 WHERE {OF_ACCOUNT} AND low_below IS DISTINCT FROM ?",
+        (nanos, *key_of(connection, account_id), nanos),
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+from farebox.storage.account_keys import key_of
+from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, rows
 
 MAIL = "mailto:"
@@ -50,13 +52,15 @@ def due_deliveries(
     """E-mails or webhooks whose time has come, the longest due first, but none to the targets of `without`."""
     kind = f"target {'' if mail else 'NOT '}LIKE '{MAIL}%'"
     others = f"AND target NOT IN ({', '.join('?' for _ in without)}) " if without else ""
-    found = rows(
+    found = rows_at_hand(
         connection,
-        f"SELECT {_COLUMNS} FROM deliveries WHERE next_at IS NOT NULL AND next_at <= ? AND {kind} "
-        f"{others}ORDER BY next_at LIMIT ?",
-        (at, *without, limit),
+        f"SELECT {_COLUMNS} FROM deliveries INDEXED BY deliveries_due WHERE bucket = ? AND next_at IS NOT NULL "
+        f"AND next_at <= ? AND {kind} {others}ORDER BY next_at LIMIT ?",
+        at,
+        *without,
+        limit,
     )
-    return [_delivery(fields) for fields in found]
+    return sorted((_delivery(fields) for fields in found), key=lambda delivery: delivery.next_at or 0)[:limit]
 
 
 def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | None:
@@ -93,9 +97,12 @@ def deliver_again(connection: Connection, bucket: int, account_id: str, notice_i
 
 def give_up_target(connection: Connection, target: str, error: str) -> None:
     """Stop what is still to be delivered there."""
-    connection.execute(
-        "UPDATE deliveries SET next_at = NULL, last_error = ? WHERE target = ? AND next_at IS NOT NULL", (error, target)
-    )
+    for bucket in buckets_in_use(connection):
+        connection.execute(
+            "UPDATE deliveries SET next_at = NULL, last_error = ? "
+            "WHERE bucket = ? AND target = ? AND next_at IS NOT NULL",
+            (error, bucket, target),
+        )
 
 
 def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_id: str) -> list[Delivery]:
@@ -110,19 +117,17 @@ def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_i
 
 def given_up(connection: Connection, account_id: str | None = None) -> list[Delivery]:
     """What could not be delivered, of one account or of all. Looks at every delivery."""
-    where, values = ("", ()) if account_id is None else (" AND account_id = ?", (account_id,))
-    found = rows(
-        connection,
-        f"SELECT {_COLUMNS} FROM deliveries WHERE next_at IS NULL AND delivered_at IS NULL{where} "
-        "ORDER BY account_id, notice_id, target",
-        values,
-    )
-    return [_delivery(fields) for fields in found]
+    lost = f"SELECT {_COLUMNS} FROM deliveries WHERE bucket = ? AND next_at IS NULL AND delivered_at IS NULL"
+    if account_id is None:
+        found = rows_everywhere(connection, lost)
+    else:
+        found = iter(rows(connection, f"{lost} AND account_id = ?", key_of(connection, account_id)))
+    return sorted((_delivery(fields) for fields in found), key=lambda each: _key(each)[1:])
 
 
 def _delivery(fields: tuple[Any, ...]) -> Delivery:
     return Delivery(**dict(zip(_COLUMNS.split(", "), fields, strict=True)))
 
 
-def _key(delivery: Delivery) -> tuple[object, ...]:
+def _key(delivery: Delivery) -> tuple[int, str, str, str]:
     return (delivery.bucket, delivery.account_id, delivery.notice_id, delivery.target)

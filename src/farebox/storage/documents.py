@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection, row, rows
-
-_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,50 +74,53 @@ def insert_document(connection: Connection, bucket: int, document: DocumentRow) 
 
 def find_by_cause(connection: Connection, account_id: str, cause_id: str) -> DocumentRow | None:
     """The document of a payment, refund or dispute of the account."""
-    return _one(connection, f"{_OF_ACCOUNT} AND cause_id = ?", (account_id, account_id, cause_id))
+    return _one(connection, f"{OF_ACCOUNT} AND cause_id = ?", (*key_of(connection, account_id), cause_id))
 
 
 def find_by_number(connection: Connection, number: str, account_id: str | None = None) -> DocumentRow | None:
     """The document of this number; without an account, any account's (the operator's view)."""
     if account_id is None:
-        return _one(connection, "number = ?", (number,))
-    return _one(connection, "number = ? AND account_id = ?", (number, account_id))
+        found = row(connection, "SELECT account_id FROM document_numbers WHERE number = ?", (number,))
+        if found is None:
+            return None
+        account_id = str(found[0])
+    return _one(connection, f"{OF_ACCOUNT} AND number = ?", (*key_of(connection, account_id), number))
 
 
 def documents_of_top_up(connection: Connection, account_id: str, top_up_id: str) -> list[DocumentRow]:
     """The invoice of a top-up and its credit notes, in order of issue."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM documents WHERE {_OF_ACCOUNT} AND top_up_id = ? ORDER BY issued_at, number",
-        (account_id, account_id, top_up_id),
+        f"SELECT {_COLUMNS} FROM documents WHERE {OF_ACCOUNT} AND top_up_id = ? ORDER BY issued_at, number",
+        (*key_of(connection, account_id), top_up_id),
     )
     return [_document(fields) for fields in found]
 
 
 def list_documents(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[DocumentRow], int]:
     """The account's documents from the newest on, and how many there are in all."""
-    key = (account_id, account_id)
+    key = key_of(connection, account_id)
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM documents WHERE {_OF_ACCOUNT} ORDER BY issued_at DESC, number DESC LIMIT ? OFFSET ?",
+        f"SELECT {_COLUMNS} FROM documents WHERE {OF_ACCOUNT} ORDER BY issued_at DESC, number DESC LIMIT ? OFFSET ?",
         (*key, limit, offset),
     )
-    total = row(connection, f"SELECT count(*) FROM documents WHERE {_OF_ACCOUNT}", key)
+    total = row(connection, f"SELECT count(*) FROM documents WHERE {OF_ACCOUNT}", key)
     return [_document(fields) for fields in found], int(total[0]) if total else 0
 
 
 def read_customer(connection: Connection, account_id: str) -> CustomerRow:
     """The account's billing profile as it is now; the account's own name where the profile has none."""
+    account = find_account(connection, account_id)
+    if account is None:
+        return CustomerRow(account_id, "", "", "", "")
     found = row(
         connection,
-        "SELECT a.name, p.name, p.address, p.country, p.tax_id, p.email FROM accounts a LEFT JOIN billing_profiles p "
-        "ON p.bucket = a.bucket AND p.account_id = a.account_id WHERE a.account_id = ?",
-        (account_id,),
+        f"SELECT name, address, country, tax_id, email FROM billing_profiles WHERE {OF_ACCOUNT}",
+        key_of(connection, account_id),
     )
-    if found is None:
-        return CustomerRow(account_id, "", "", "", "")
-    own_name, name, address, country, tax_id, email = found
-    return CustomerRow(name or own_name, address or "", country or "", tax_id or "", email or "")
+    name, address, country, tax_id, email = found or ("", "", "", "", "")
+    return CustomerRow(name or account.name, address or "", country or "", tax_id or "", email or "")
 
 
 # Sums for statements ----------------------------------------------------------------------------------------------
@@ -140,8 +143,8 @@ def usage_sums(connection: Connection, account_id: str, start: int, end: int) ->
     found = rows(
         connection,
         "SELECT provider, model, sum(calls), sum(tokens_in), sum(tokens_out), sum(charge) FROM usage_hours "
-        f"WHERE {_OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY provider, model ORDER BY provider, model",
-        (account_id, account_id, start, end),
+        f"WHERE {OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY provider, model ORDER BY provider, model",
+        (*key_of(connection, account_id), start, end),
     )
     return [ModelSum(*fields) for fields in found]
 

@@ -1,14 +1,17 @@
 """The database's figures for metrics: a few counts, each over an index that contains only what is open."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from farebox.storage.sql import Connection, row, rows
+from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.sql import Connection, row
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of all accounts and all processes together. Times in milliseconds, money in nano-dollars."""
+    """Of all accounts and all processes together; without those on a node of Citus that is away. Times in
+    milliseconds, money in nano-dollars."""
 
     open_holds: int
     open_holds_nanos: int
@@ -22,21 +25,29 @@ class Figures:
 
 def read_figures(connection: Connection) -> Figures:
     """The figures as committed now."""
-    holds = row(connection, "SELECT count(*), sum(amount), min(created_at) FROM holds WHERE state = 'open'")
-    assert holds is not None
-    top_ups = rows(connection, "SELECT state, count(*) FROM top_ups WHERE next_at IS NOT NULL GROUP BY state")
+    holds = list(rows_at_hand(connection, _HOLDS))
+    top_ups: Counter[str] = Counter()
+    for state, count in rows_at_hand(connection, _TOP_UPS):
+        top_ups[state] += count
+    events = row(connection, "SELECT count(*) FROM processor_events WHERE next_at IS NOT NULL")
+    instances = row(connection, "SELECT count(*) FROM instances")
+    assert events is not None
+    assert instances is not None
     return Figures(
-        open_holds=holds[0],
-        open_holds_nanos=int(holds[1] or 0),  # PostgreSQL sums to a decimal
-        oldest_hold_at=holds[2],
-        open_top_ups=dict(top_ups),
-        events_waiting=_count(connection, "processor_events WHERE next_at IS NOT NULL"),
-        deliveries_waiting=_count(connection, "deliveries WHERE next_at IS NOT NULL"),
-        instances=_count(connection, "instances"),
+        open_holds=sum(count for count, _, _ in holds),
+        open_holds_nanos=sum(int(amount or 0) for _, amount, _ in holds),  # PostgreSQL sums to a decimal
+        oldest_hold_at=min((at for _, _, at in holds if at is not None), default=None),
+        open_top_ups=top_ups,
+        events_waiting=events[0],
+        deliveries_waiting=sum(count for (count,) in rows_at_hand(connection, _DELIVERIES)),
+        instances=instances[0],
     )
 
 
-def _count(connection: Connection, of: str) -> int:
-    found = row(connection, f"SELECT count(*) FROM {of}")
-    assert found is not None
-    return int(found[0])
+_HOLDS = (
+    "SELECT count(*), sum(amount), min(created_at) FROM holds INDEXED BY holds_open WHERE bucket = ? AND state = 'open'"
+)
+_TOP_UPS = (
+    "SELECT state, count(*) FROM top_ups INDEXED BY top_ups_due WHERE bucket = ? AND next_at IS NOT NULL GROUP BY state"
+)
+_DELIVERIES = "SELECT count(*) FROM deliveries INDEXED BY deliveries_due WHERE bucket = ? AND next_at IS NOT NULL"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.config import bump_config_version
 from farebox.storage.sql import Connection, row, rows
 
@@ -23,9 +24,8 @@ _COLUMNS = "account_id, gateway_id, config, created_at, modified_at"
 def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> GatewayRow | None:
     found = row(
         connection,
-        f"SELECT {_COLUMNS} FROM gateways WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        "AND account_id = ? AND gateway_id = ?",
-        (account_id, account_id, gateway_id),
+        f"SELECT {_COLUMNS} FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",
+        (*key_of(connection, account_id), gateway_id),
     )
     return None if found is None else _gateway(found)
 
@@ -33,28 +33,23 @@ def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> Ga
 def list_gateways(connection: Connection, account_id: str) -> list[GatewayRow]:
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM gateways WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        "AND account_id = ? ORDER BY created_at, gateway_id",
-        (account_id, account_id),
+        f"SELECT {_COLUMNS} FROM gateways WHERE {OF_ACCOUNT} ORDER BY created_at, gateway_id",
+        key_of(connection, account_id),
     )
     return [_gateway(fields) for fields in found]
 
 
 def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
-    """Create the gateway, or replace its configuration."""
+    """Create the gateway, or replace its configuration; nothing if there is no such account."""
+    key = find_key(connection, gateway.account_id)
+    if key is None:
+        return
     bump_config_version(connection)
     connection.execute(
-        f"INSERT INTO gateways (bucket, {_COLUMNS}) SELECT bucket, ?, ?, ?, ?, ? FROM accounts WHERE account_id = ? "
+        f"INSERT INTO gateways (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, gateway_id) "
         "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at",
-        (
-            gateway.account_id,
-            gateway.gateway_id,
-            gateway.config.decode(),
-            gateway.created_at,
-            gateway.modified_at,
-            gateway.account_id,
-        ),
+        (*key, gateway.gateway_id, gateway.config.decode(), gateway.created_at, gateway.modified_at),
     )
 
 
@@ -62,9 +57,8 @@ def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> 
     """Whether there was such a gateway."""
     bump_config_version(connection)
     connection.execute(
-        "DELETE FROM gateways WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) "
-        "AND account_id = ? AND gateway_id = ?",
-        (account_id, account_id, gateway_id),
+        f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",
+        (*key_of(connection, account_id), gateway_id),
     )
     return connection.changes() == 1
 

@@ -1,5 +1,6 @@
 """The store of instances: the processes that serve this database. Their calls' holds name them as owners."""
 
+from farebox.storage.every_bucket import rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -29,7 +30,7 @@ def fence(connection: Connection, instance_id: str) -> bool:
     False, and nothing done, if a batch of it is in progress: it may yet commit. Once this has committed, none can that
     was sent before. Jobs take turns: none is in progress beside this one.
     """
-    found = rows(connection, "SELECT bucket FROM lanes WHERE instance_id = ?", (instance_id,))
+    found = rows_everywhere(connection, "SELECT bucket FROM lanes WHERE bucket = ? AND instance_id = ?", instance_id)
     buckets = [bucket for (bucket,) in found]
     free = "SELECT 1 FROM lanes WHERE bucket = ? AND instance_id = ? /* FOR UPDATE SKIP LOCKED */"
     if any(row(connection, free, (bucket, instance_id)) is None for bucket in buckets):

@@ -8,14 +8,19 @@ time is more than a day ago and KEEP_FROM calls have come since the mark.
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from farebox.calendar import DAY_MS
+from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.sql import Connection, row
 
 KEEP_FROM = 2_000
 """This many calls above the mark are counted at each read; if there are more, the mark is moved."""
 COUNTED_ANEW_MS = DAY_MS
-_OF_GATEWAY = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ? AND gateway_id = ?"
+_OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
+
+_Gateway: TypeAlias = tuple[int, str, str]
+"""Bucket, account and name of a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,9 @@ class LogTotal:
 
 def log_total(connection: Connection, account_id: str, gateway_id: str) -> tuple[int, int]:
     """How many calls the gateway's log has, and how many of them had to be counted for that."""
-    kept = _kept(connection, account_id, gateway_id)
-    counted = _count(connection, account_id, gateway_id, kept.upto, None)
+    gateway = (*key_of(connection, account_id), gateway_id)
+    kept = _kept(connection, gateway)
+    counted = _count(connection, gateway, kept.upto, None)
     return kept.calls + counted, counted
 
 
@@ -40,27 +46,28 @@ def new_total(
     connection: Connection, account_id: str, gateway_id: str, *, before: int, now: int
 ) -> tuple[LogTotal, LogTotal]:
     """The total as it is kept, and what to keep instead: that of the calls that began before `before`."""
-    kept = _kept(connection, account_id, gateway_id)
+    gateway = (*key_of(connection, account_id), gateway_id)
+    kept = _kept(connection, gateway)
     if kept.forgotten < 0:  # nothing is counted before its row is there: else one could forget calls unseen meanwhile
         return kept, LogTotal(forgotten=0)
     upto = max(kept.upto, id_at(before))
     if now - kept.counted_at >= COUNTED_ANEW_MS:
-        calls = _count(connection, account_id, gateway_id, "", upto)
+        calls = _count(connection, gateway, "", upto)
         return kept, LogTotal(upto, calls, kept.forgotten, now)
-    calls = kept.calls + _count(connection, account_id, gateway_id, kept.upto, upto)
+    calls = kept.calls + _count(connection, gateway, kept.upto, upto)
     return kept, LogTotal(upto, calls, kept.forgotten, kept.counted_at)
 
 
 def keep_total(connection: Connection, account_id: str, gateway_id: str, was: LogTotal, now: LogTotal) -> None:
     """Keep the new total; nothing where the old one has changed meanwhile."""
-    found = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
-    if found is None or _kept(connection, account_id, gateway_id) != was:
+    key = find_key(connection, account_id)
+    if key is None or _kept(connection, (*key, gateway_id)) != was:
         return
     connection.execute(
         "INSERT INTO log_totals (bucket, account_id, gateway_id, upto, calls, forgotten, counted_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, gateway_id) DO UPDATE SET "
         "upto = excluded.upto, calls = excluded.calls, counted_at = excluded.counted_at",
-        (found[0], account_id, gateway_id, now.upto, now.calls, now.forgotten, now.counted_at),
+        (*key, gateway_id, now.upto, now.calls, now.forgotten, now.counted_at),
     )
 
 
@@ -83,20 +90,20 @@ def id_at(at: int) -> str:
     return f"{hexadecimal[:8]}-{hexadecimal[8:]}"
 
 
-def _kept(connection: Connection, account_id: str, gateway_id: str) -> LogTotal:
+def _kept(connection: Connection, gateway: _Gateway) -> LogTotal:
     found = row(
         connection,
         f"SELECT upto, calls, forgotten, counted_at FROM log_totals WHERE {_OF_GATEWAY}",
-        (account_id, account_id, gateway_id),
+        gateway,
     )
     return LogTotal() if found is None else LogTotal(*found)
 
 
-def _count(connection: Connection, account_id: str, gateway_id: str, first: str, before: str | None) -> int:
+def _count(connection: Connection, gateway: _Gateway, first: str, before: str | None) -> int:
     below, values = ("", ()) if before is None else (" AND log_id < ?", (before,))
     found = row(
         connection,
         f"SELECT count(*) FROM calls WHERE {_OF_GATEWAY} AND logged = 1 AND log_id >= ?{below}",
-        (account_id, account_id, gateway_id, first, *values),
+        (*gateway, first, *values),
     )
     return int(found[0]) if found else 0

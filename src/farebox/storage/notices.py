@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 KINDS: dict[str, str] = {
@@ -43,8 +45,6 @@ ALARM_KINDS = (
     "journal_unwritable",
 )
 """Sent only to the operator: such a notice belongs to no account (storage.buckets.OPERATOR)."""
-
-_BUCKET = "coalesce((SELECT bucket FROM accounts WHERE account_id = ?), 0)"
 
 
 def add_notice(
@@ -86,10 +86,13 @@ _COLUMNS = "bucket, account_id, notice_id, kind, content, created_at"
 
 def new_notices(connection: Connection, limit: int) -> list[Notice]:
     """Notices whose deliveries have not been written yet, the oldest first."""
-    found = rows(
-        connection, f"SELECT {_COLUMNS} FROM notices WHERE fanned_out = 0 ORDER BY created_at LIMIT ?", (limit,)
+    found = rows_at_hand(
+        connection,
+        f"SELECT {_COLUMNS} FROM notices INDEXED BY notices_new WHERE bucket = ? AND fanned_out = 0 "
+        "ORDER BY created_at LIMIT ?",
+        limit,
     )
-    return [_notice(fields) for fields in found]
+    return sorted((_notice(fields) for fields in found), key=_age)[:limit]
 
 
 def take_up(connection: Connection, notice: Notice) -> bool:
@@ -104,30 +107,36 @@ def take_up(connection: Connection, notice: Notice) -> bool:
 def find_notice(connection: Connection, account_id: str, notice_id: str) -> Notice | None:
     found = row(
         connection,
-        f"SELECT {_COLUMNS} FROM notices WHERE bucket = {_BUCKET} AND account_id = ? AND notice_id = ?",
-        (account_id, account_id, notice_id),
+        f"SELECT {_COLUMNS} FROM notices WHERE {OF_ACCOUNT} AND notice_id = ?",
+        (*key_of(connection, account_id), notice_id),
     )
     return None if found is None else _notice(found)
 
 
 def list_notices(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[Notice], int]:
     """The account's notices from the newest on, and how many there are in all."""
-    where = f"bucket = {_BUCKET} AND account_id = ?"
+    key = key_of(connection, account_id)
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM notices WHERE {where} ORDER BY created_at DESC, notice_id DESC LIMIT ? OFFSET ?",
-        (account_id, account_id, limit, offset),
+        f"SELECT {_COLUMNS} FROM notices WHERE {OF_ACCOUNT} ORDER BY created_at DESC, notice_id DESC LIMIT ? OFFSET ?",
+        (*key, limit, offset),
     )
-    total = row(connection, f"SELECT count(*) FROM notices WHERE {where}", (account_id, account_id))
+    total = row(connection, f"SELECT count(*) FROM notices WHERE {OF_ACCOUNT}", key)
     return [_notice(fields) for fields in found], int(total[0]) if total else 0
 
 
 def latest_notices(connection: Connection, limit: int) -> list[Notice]:
     """The newest notices of all accounts (the operator's view). Looks at every notice."""
-    found = rows(
-        connection, f"SELECT {_COLUMNS} FROM notices ORDER BY created_at DESC, notice_id DESC LIMIT ?", (limit,)
+    found = rows_everywhere(
+        connection,
+        f"SELECT {_COLUMNS} FROM notices WHERE bucket = ? ORDER BY created_at DESC, notice_id DESC LIMIT ?",
+        limit,
     )
-    return [_notice(fields) for fields in found]
+    return sorted((_notice(fields) for fields in found), key=_age, reverse=True)[:limit]
+
+
+def _age(notice: Notice) -> tuple[int, str]:
+    return notice.created_at, notice.notice_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +154,12 @@ class ExpiringCard:
 
 def expiring_cards(connection: Connection, year: int, month: int) -> list[ExpiringCard]:
     """Default cards that expire with that month or the one after it. Looks at every card."""
-    found = rows(
+    found = rows_at_hand(
         connection,
         "SELECT bucket, account_id, card_id, brand, last4, exp_month, exp_year FROM cards "
-        "WHERE is_default = 1 AND exp_year * 12 + exp_month BETWEEN ? AND ? ORDER BY account_id",
-        (year * 12 + month, year * 12 + month + 1),
+        "WHERE bucket = ? AND is_default = 1 AND exp_year * 12 + exp_month BETWEEN ? AND ? ORDER BY account_id",
+        year * 12 + month,
+        year * 12 + month + 1,
     )
     return [ExpiringCard(*fields) for fields in found]
 

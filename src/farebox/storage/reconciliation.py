@@ -1,9 +1,12 @@
 """What our books say about payments, as reconciliation reads it: purchases, their credit, refunds, disputes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import msgspec
 
+from farebox.storage.account_keys import key_of
+from farebox.storage.every_bucket import rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -35,16 +38,14 @@ class BookedClawback(msgspec.Struct, frozen=True, kw_only=True):
 _BOOKED = (
     "SELECT p.account_id, p.top_up_id, p.payment_id, p.payment_intent_id, p.charge_id, t.state, "
     "t.credit_cents + t.fee_cents + t.tax_cents, t.credit_cents, t.bucket FROM payments p "
-    "JOIN accounts a ON a.account_id = p.account_id "
-    "JOIN top_ups t ON t.bucket = a.bucket AND t.account_id = p.account_id AND t.top_up_id = p.top_up_id "
+    "JOIN top_ups t ON t.account_id = p.account_id AND t.top_up_id = p.top_up_id WHERE t.bucket = ?"
 )
 
 
 def booked_since(connection: Connection, since: int) -> list[Booked]:
     """The top-ups with a payment that were asked for, paid or changed since."""
-    where = "WHERE t.updated_at >= ? OR t.paid_at >= ? ORDER BY p.payment_id"
-    found = rows(connection, _BOOKED + where, (since, since))
-    return [_booked(connection, fields) for fields in found]
+    found = rows_everywhere(connection, f"{_BOOKED} AND (t.updated_at >= ? OR t.paid_at >= ?)", since, since)
+    return sorted((_booked(connection, fields) for fields in list(found)), key=lambda booked: booked.payment_id)
 
 
 def booked_payment(
@@ -57,7 +58,13 @@ def booked_payment(
     """The top-up that a payment belongs to, by any of the processor's names of it."""
     names = (("payment_id", payment_id), ("payment_intent_id", payment_intent_id), ("charge_id", charge_id))
     for column, value in names:
-        found = None if value is None else row(connection, f"{_BOOKED} WHERE p.{column} = ?", (value,))
+        tied = (
+            None if value is None else row(connection, f"SELECT account_id FROM payments WHERE {column} = ?", (value,))
+        )
+        if tied is None:
+            continue
+        bucket = key_of(connection, tied[0]).bucket
+        found = row(connection, f"{_BOOKED} AND p.{column} = ?", (bucket, value))
         if found is not None:
             return _booked(connection, found)
     return None
@@ -67,10 +74,11 @@ def paid_without_payment(connection: Connection) -> list[tuple[str, str, int]]:
     """Account, top-up and cents of those that are paid without any payment of the processor's behind them."""
     return [
         (account_id, top_up_id, cents)
-        for account_id, top_up_id, cents in rows(
+        for account_id, top_up_id, cents in rows_everywhere(
             connection,
             "SELECT t.account_id, t.top_up_id, t.credit_cents + t.fee_cents + t.tax_cents FROM top_ups t "
-            "WHERE t.state = 'paid' AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.payment_id = t.payment_id)",
+            "WHERE t.bucket = ? AND t.state = 'paid' AND NOT EXISTS "
+            "(SELECT 1 FROM payments p WHERE p.payment_id = t.payment_id)",
         )
     ]
 
@@ -78,28 +86,35 @@ def paid_without_payment(connection: Connection) -> list[tuple[str, str, int]]:
 _REFUND = (
     "SELECT r.account_id, t.payment_id, r.processor_id, r.state, r.amount_cents FROM refunds r "
     "JOIN top_ups t ON t.bucket = r.bucket AND t.account_id = r.account_id AND t.top_up_id = r.top_up_id "
+    "WHERE r.bucket = ?"
 )
 _DISPUTE = (
     "SELECT d.account_id, t.payment_id, d.dispute_id, d.state, d.amount_cents FROM disputes d "
     "JOIN top_ups t ON t.bucket = d.bucket AND t.account_id = d.account_id AND t.top_up_id = d.top_up_id "
+    "WHERE d.bucket = ?"
 )
 
 
 def refunds_since(connection: Connection, since: int) -> list[BookedClawback]:
     """Refunds that the processor knows, as far as something happened to them since."""
-    where = "WHERE r.processor_id IS NOT NULL AND (r.created_at >= ? OR r.updated_at >= ?)"
-    return _clawbacks(connection, _REFUND + where, (since, since))
+    since_then = " AND r.processor_id IS NOT NULL AND (r.created_at >= ? OR r.updated_at >= ?)"
+    return _clawbacks(rows_everywhere(connection, _REFUND + since_then, since, since))
 
 
 def disputes_since(connection: Connection, since: int) -> list[BookedClawback]:
-    return _clawbacks(connection, _DISPUTE + "WHERE d.created_at >= ? OR d.updated_at >= ?", (since, since))
+    since_then = " AND (d.created_at >= ? OR d.updated_at >= ?)"
+    return _clawbacks(rows_everywhere(connection, _DISPUTE + since_then, since, since))
 
 
 def refunds_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClawback]:
     """Those of these refunds of the processor's that our books have."""
-    sql = _REFUND + "WHERE r.processor_id = ?"
-    found = [refund for name in names for refund in _clawbacks(connection, sql, (name,))]
-    return {refund.processor_id: refund for refund in found}
+    found: list[tuple[Any, ...]] = []
+    for name in names:
+        ours = row(connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (name,))
+        if ours is not None:
+            key = key_of(connection, ours[0])
+            found += rows(connection, f"{_REFUND} AND r.account_id = ? AND r.refund_id = ?", (*key, ours[1]))
+    return {refund.processor_id: refund for refund in _clawbacks(found)}
 
 
 def disputes_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClawback]:
@@ -133,10 +148,10 @@ def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
     )
 
 
-def _clawbacks(connection: Connection, sql: str, values: tuple[object, ...]) -> list[BookedClawback]:
+def _clawbacks(found: Iterable[tuple[Any, ...]]) -> list[BookedClawback]:
     return [
         BookedClawback(
             account_id=account_id, payment_id=payment_id, processor_id=processor_id, state=state, amount_cents=cents
         )
-        for account_id, payment_id, processor_id, state, cents in rows(connection, sql, values)
+        for account_id, payment_id, processor_id, state, cents in found
     ]

@@ -6,6 +6,8 @@ import msgspec
 
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, Refund, TopUp
+from farebox.storage.account_keys import key_of
+from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 CLOCKS_APART_MS = 300_000
@@ -98,8 +100,11 @@ def find_refund(connection: Connection, bucket: int, account_id: str, refund_id:
 
 def find_by_processor(connection: Connection, processor_id: str) -> Refund | None:
     """The refund that the processor knows by this name."""
-    found = row(connection, f"SELECT {_REFUND} FROM refunds WHERE processor_id = ?", (processor_id,))
-    return None if found is None else _refund(found)
+    named = row(connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (processor_id,))
+    if named is None:
+        return None
+    account_id, refund_id = named
+    return find_refund(connection, key_of(connection, account_id).bucket, account_id, refund_id)
 
 
 def refunds_of(connection: Connection, bucket: int, account_id: str, top_up_id: str | None = None) -> list[Refund]:
@@ -115,12 +120,15 @@ def refunds_of(connection: Connection, bucket: int, account_id: str, top_up_id: 
 
 def due_refunds(connection: Connection, at: int, limit: int) -> list[tuple[int, Refund]]:
     """Due refunds of any account, with their bucket; the one that waits longest first."""
-    found = rows(
+    found = rows_at_hand(
         connection,
-        f"SELECT bucket, {_REFUND} FROM refunds WHERE next_at <= ? ORDER BY next_at, refund_id LIMIT ?",
-        (at, limit),
+        f"SELECT bucket, {_REFUND} FROM refunds INDEXED BY refunds_due WHERE bucket = ? AND next_at <= ? "
+        "ORDER BY next_at, refund_id LIMIT ?",
+        at,
+        limit,
     )
-    return [(bucket, _refund(fields)) for bucket, *fields in found]
+    due = [(bucket, _refund(fields)) for bucket, *fields in found]
+    return sorted(due, key=lambda each: (each[1].next_at or 0, each[1].refund_id))[:limit]
 
 
 # --- disputes ---------------------------------------------------------------------------------------------------------
@@ -226,12 +234,13 @@ def intent_of(connection: Connection, payment_id: str) -> str | None:
 
 def may_be_charged(connection: Connection, at: int) -> bool:
     """Whether a top-up started before then waits for its payment: an unknown charge may be its own."""
-    found = row(
+    waits = rows_everywhere(
         connection,
-        "SELECT 1 FROM top_ups WHERE next_at IS NOT NULL AND state != 'requested' AND created_at < ? LIMIT 1",
-        (at + CLOCKS_APART_MS,),
+        "SELECT 1 FROM top_ups INDEXED BY top_ups_due WHERE bucket = ? AND next_at IS NOT NULL "
+        "AND state != 'requested' AND created_at < ? LIMIT 1",
+        at + CLOCKS_APART_MS,
     )
-    return found is not None
+    return next(waits, None) is not None
 
 
 def _refund(fields: tuple[object, ...] | list[object]) -> Refund:

@@ -10,11 +10,10 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
 from farebox.storage.calls import COLUMNS, CallDetail, CallRow
 from farebox.storage.log_totals import log_total
 from farebox.storage.sql import Connection, row, rows
-
-_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
 
 # Usage ------------------------------------------------------------------------------------------------------------
 
@@ -43,8 +42,8 @@ def usage_by_window(connection: Connection, account_id: str, start: int, end: in
     found = rows(
         connection,
         "SELECT hour - hour % ?, sum(calls), sum(charge) FROM usage_hours "
-        f"WHERE {_OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY 1 ORDER BY 1",
-        (window_ms, account_id, account_id, start, end),
+        f"WHERE {OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY 1 ORDER BY 1",
+        (window_ms, *key_of(connection, account_id), start, end),
     )
     return [UsageWindow(*fields) for fields in found]
 
@@ -54,8 +53,8 @@ def usage_by_model(connection: Connection, account_id: str, start: int, end: int
     found = rows(
         connection,
         "SELECT provider, model, sum(calls), sum(charge) FROM usage_hours "
-        f"WHERE {_OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY provider, model ORDER BY provider, model",
-        (account_id, account_id, start, end),
+        f"WHERE {OF_ACCOUNT} AND hour >= ? AND hour < ? GROUP BY provider, model ORDER BY provider, model",
+        (*key_of(connection, account_id), start, end),
     )
     return [ModelUsage(*fields) for fields in found]
 
@@ -181,7 +180,7 @@ class LogPage:
 
 def list_logs(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
     """One page of a gateway's log."""
-    where, values = _where(account_id, gateway_id, query)
+    where, values = _where(key_of(connection, account_id), gateway_id, query)
     direction = "DESC" if query.descending else "ASC"
     # `log_id` must not be named twice: SQLite would then leave the index of the gateway's logs aside.
     order = ", ".join(f"{column} {direction}" for column in dict.fromkeys((LOG_ORDERS[query.order], "log_id")))
@@ -212,8 +211,8 @@ def find_log(connection: Connection, account_id: str, gateway_id: str, log_id: s
     found = row(
         connection,
         f"SELECT {COLUMNS}, request, response FROM calls "
-        f"WHERE {_OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
-        (account_id, account_id, log_id, gateway_id),
+        f"WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
+        (*key_of(connection, account_id), log_id, gateway_id),
     )
     return None if found is None else _call(found[:-2], *found[-2:])
 
@@ -227,9 +226,9 @@ def _call(fields: tuple[Any, ...], request: bytes | None = None, response: bytes
     return CallRow(**named, request_body=request, response_body=response)
 
 
-def _where(account_id: str, gateway_id: str, query: LogQuery) -> tuple[str, tuple[object, ...]]:
-    parts = [f"{_OF_ACCOUNT} AND gateway_id = ? AND logged = 1"]
-    values: list[object] = [account_id, account_id, gateway_id]
+def _where(key: AccountKey, gateway_id: str, query: LogQuery) -> tuple[str, tuple[object, ...]]:
+    parts = [f"{OF_ACCOUNT} AND gateway_id = ? AND logged = 1"]
+    values: list[object] = [*key, gateway_id]
     for condition in query.conditions:
         sql, tested = _predicate(condition)
         parts.append(sql)

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from farebox.money import NANOS_PER_CENT
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.sql import Connection, row
 
 Duration: TypeAlias = Literal["daily", "weekly", "monthly"]
@@ -34,15 +35,12 @@ class Counted(msgspec.Struct, frozen=True):
     spent: int
 
 
-_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
-
-
 def find_limit(connection: Connection, account_id: str) -> SpendingLimit | None:
     """The account's limit; None where it has none."""
     found = row(
         connection,
-        f"SELECT limit_amount, limit_duration, limit_strategy FROM balances WHERE {_OF_ACCOUNT}",
-        (account_id, account_id),
+        f"SELECT limit_amount, limit_duration, limit_strategy FROM balances WHERE {OF_ACCOUNT}",
+        key_of(connection, account_id),
     )
     return None if found is None or found[0] is None else SpendingLimit(*found)
 
@@ -53,8 +51,8 @@ def set_limit(connection: Connection, account_id: str, limit: SpendingLimit | No
     values = (None, None, None) if limit is None else (limit.amount, limit.duration, limit.strategy)
     connection.execute(
         "UPDATE balances SET limit_amount = ?, limit_duration = ?, limit_strategy = ?, limit_from = NULL, "
-        f"limit_spent = 0 WHERE {_OF_ACCOUNT}",
-        (*values, account_id, account_id),
+        f"limit_spent = 0 WHERE {OF_ACCOUNT}",
+        (*values, *key_of(connection, account_id)),
     )
     return connection.changes() == 1
 

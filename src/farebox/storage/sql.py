@@ -22,6 +22,18 @@ class DatabaseUnavailable(RuntimeError):
     remedy: ClassVar[str] = "check that the database is running and reachable from here"
 
 
+class NodeAway(DatabaseUnavailable):
+    """A node of Citus is away, and the statement needed it: for the accounts of its buckets, or as what is kept on
+    every node was to be changed. The database as a whole is there."""
+
+    told: ClassVar[str] = (
+        "A node of the database is away at the moment: the accounts that are on it, and changes of what is kept on "
+        "every node (accounts, tokens, prices and other settings, purchases), have to wait for it."
+    )
+    state: ClassVar[str] = "node_away"
+    remedy: ClassVar[str] = 'start the node, or put its standby in its place (docs/citus.md, "When a node is away")'
+
+
 class StandbyMissing(DatabaseUnavailable):
     """No synchronous standby streams from the database, and FAREBOX_STANDBY requires one."""
 
@@ -112,6 +124,11 @@ class Rows(Protocol):
 
 class Connection(Protocol):
     """One connection, inside a transaction where something is written."""
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """The buckets of accounts, as far as they are known: storage.account_keys fills and reads them."""
+        ...
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> Rows: ...
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
 from farebox.storage.sql import Connection, row, rows
 
 _SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
 """The ledger's own (ledger.posting)."""
-_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,18 @@ def list_transfers(
     connection: Connection, account_id: str, offset: int, limit: int, wanted: TransferFilter
 ) -> tuple[list[TransferRow], int]:
     """The account's transfers from the newest on, and how many there are in all."""
-    latest = row(connection, f"SELECT version FROM balances WHERE {_OF_ACCOUNT}", (account_id, account_id))
+    key = key_of(connection, account_id)
+    latest = row(connection, f"SELECT version FROM balances WHERE {OF_ACCOUNT}", key)
     total = int(latest[0]) if latest else 0
     columns = "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note FROM transfers"
     if wanted == TransferFilter():  # versions have no gaps: no need to count or skip rows
         found = rows(
             connection,
-            f"{columns} WHERE {_OF_ACCOUNT} AND version <= ? ORDER BY version DESC LIMIT ?",
-            (account_id, account_id, total - offset, limit),
+            f"{columns} WHERE {OF_ACCOUNT} AND version <= ? ORDER BY version DESC LIMIT ?",
+            (*key, total - offset, limit),
         )
         return [TransferRow(*fields) for fields in found], total
-    where, values = _where(account_id, wanted)
+    where, values = _where(key, wanted)
     counted = row(connection, f"SELECT count(*) FROM transfers WHERE {where}", values)
     found = rows(
         connection, f"{columns} WHERE {where} ORDER BY version DESC LIMIT ? OFFSET ?", (*values, limit, offset)
@@ -68,9 +69,9 @@ def list_transfers(
     return [TransferRow(*fields) for fields in found], int(counted[0]) if counted else 0
 
 
-def _where(account_id: str, wanted: TransferFilter) -> tuple[str, tuple[str | int, ...]]:
-    parts: list[str] = [_OF_ACCOUNT]
-    values: list[str | int] = [account_id, account_id]
+def _where(key: AccountKey, wanted: TransferFilter) -> tuple[str, tuple[str | int, ...]]:
+    parts: list[str] = [OF_ACCOUNT]
+    values: list[str | int] = [*key]
     for sql, value in (("kind = ?", wanted.kind), ("at >= ?", wanted.start), ("at < ?", wanted.end)):
         if value is not None:
             parts.append(sql)
@@ -82,12 +83,13 @@ def list_lots(
     connection: Connection, account_id: str, offset: int, limit: int, *, spent: bool
 ) -> tuple[list[LotRow], int]:
     """The account's lots in the order in which they are spent, and how many there are; used-up ones where `spent`."""
-    where = _OF_ACCOUNT if spent else f"{_OF_ACCOUNT} AND remaining > 0"
-    counted = row(connection, f"SELECT count(*) FROM lots WHERE {where}", (account_id, account_id))
+    where = OF_ACCOUNT if spent else f"{OF_ACCOUNT} AND remaining > 0"
+    key = key_of(connection, account_id)
+    counted = row(connection, f"SELECT count(*) FROM lots WHERE {where}", key)
     found = rows(
         connection,
         f"SELECT lot_id, book, amount, remaining, expires_at, created_at FROM lots WHERE {where} "
         f"ORDER BY {_SPENDING_ORDER} LIMIT ? OFFSET ?",
-        (account_id, account_id, limit, offset),
+        (*key, limit, offset),
     )
     return [LotRow(*fields) for fields in found], int(counted[0]) if counted else 0

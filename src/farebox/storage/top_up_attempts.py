@@ -2,20 +2,20 @@
 
 from farebox.payments.attempts import Attempt, AttemptOutcome
 from farebox.payments.model import TopUp
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.sql import Connection, row, rows
 
 _FIELDS = Attempt.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
-_BUCKET = "(SELECT bucket FROM accounts WHERE account_id = ?)"
-_OF_TOP_UP = f"bucket = {_BUCKET} AND account_id = ? AND top_up_id = ? AND attempt = ?"
+_OF_TOP_UP = f"{OF_ACCOUNT} AND top_up_id = ? AND attempt = ?"
 
 
 def begin_attempt(connection: Connection, top_up: TopUp, at: int) -> None:
     """Write the attempt that `top_up.attempt` numbers; its card is asked after this is committed."""
     connection.execute(
-        f"INSERT INTO top_up_attempts (bucket, account_id, {_COLUMNS}) "
-        f"SELECT bucket, account_id{', ?' * len(_FIELDS)} FROM accounts WHERE account_id = ?",
+        f"INSERT INTO top_up_attempts (bucket, account_id, {_COLUMNS}) VALUES (?, ?{', ?' * len(_FIELDS)})",
         (
+            *key_of(connection, top_up.account_id),
             top_up.top_up_id,
             top_up.attempt,
             top_up.kind,
@@ -25,7 +25,6 @@ def begin_attempt(connection: Connection, top_up: TopUp, at: int) -> None:
             None,
             None,
             None,
-            top_up.account_id,
         ),
     )
 
@@ -37,7 +36,7 @@ def end_attempt(
     connection.execute(
         "UPDATE top_up_attempts SET outcome = ?, decline_code = ?, ended_at = ? "
         f"WHERE {_OF_TOP_UP} AND (outcome IS NULL OR outcome = 'action_required')",
-        (outcome, decline_code, at, top_up.account_id, top_up.account_id, top_up.top_up_id, top_up.attempt),
+        (outcome, decline_code, at, *key_of(connection, top_up.account_id), top_up.top_up_id, top_up.attempt),
     )
 
 
@@ -46,7 +45,7 @@ def latest_attempt(connection: Connection, top_up: TopUp) -> Attempt | None:
     found = row(
         connection,
         f"SELECT {_COLUMNS} FROM top_up_attempts WHERE {_OF_TOP_UP}",
-        (top_up.account_id, top_up.account_id, top_up.top_up_id, top_up.attempt),
+        (*key_of(connection, top_up.account_id), top_up.top_up_id, top_up.attempt),
     )
     return None if found is None else Attempt(**dict(zip(_FIELDS, found, strict=True)))
 
@@ -55,8 +54,8 @@ def attempts_since(connection: Connection, account_id: str, since: int) -> list[
     """The account's attempts since then, the oldest first."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM top_up_attempts WHERE bucket = {_BUCKET} AND account_id = ? AND started_at >= ? "
+        f"SELECT {_COLUMNS} FROM top_up_attempts WHERE {OF_ACCOUNT} AND started_at >= ? "
         "ORDER BY started_at, top_up_id, attempt",
-        (account_id, account_id, since),
+        (*key_of(connection, account_id), since),
     )
     return [Attempt(**dict(zip(_FIELDS, fields, strict=True))) for fields in found]

@@ -2,19 +2,19 @@
 
 import msgspec
 
-from farebox.model import Account
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
-from farebox.storage.accounts import find_account
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
 from farebox.storage.activity import take_note
-from farebox.storage.sql import Connection, row, rows
+from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.sql import Connection, row
 
 _FIELDS = Rule.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
 _OPEN = ", ".join(f"'{state}'" for state in OPEN_TOP_UPS)
 _NO_OPEN_AUTO = (
-    "NOT EXISTS (SELECT 1 FROM top_ups t WHERE t.bucket = {table}.bucket AND t.account_id = {table}.account_id "
+    "NOT EXISTS (SELECT 1 FROM top_ups t WHERE t.bucket = ?1 AND t.account_id = {table}.account_id "
     f"AND t.kind = 'auto' AND t.state IN ({_OPEN}))"
 )
 
@@ -23,9 +23,8 @@ def rule_of(connection: Connection, account_id: str) -> Rule | None:
     """The account's auto top-up; None where it is switched off."""
     found = row(
         connection,
-        f"SELECT {_COLUMNS} FROM top_up_rules "
-        "WHERE bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?",
-        (account_id, account_id),
+        f"SELECT {_COLUMNS} FROM top_up_rules WHERE {OF_ACCOUNT}",
+        key_of(connection, account_id),
     )
     return None if found is None else Rule(**dict(zip(_FIELDS, found, strict=True)))
 
@@ -47,17 +46,13 @@ def change_rule(connection: Connection, rule: Rule, state: str, at: int, **chang
         changes = {"reason": None, "until": None, "fingerprint": None} | changes
     changed = msgspec.structs.replace(rule, state=state, updated_at=at, **changes)
     assert changed.state == "active" or changed.reason in DISABLED_REASONS, f"{changed.reason} is not a reason"
-    account = _account(connection, rule.account_id)
-    save_rule(connection, account.bucket, changed)
+    save_rule(connection, _key(connection, rule.account_id).bucket, changed)
     return changed
 
 
 def remove_rule(connection: Connection, account_id: str) -> bool:
     """Whether there was one."""
-    account = _account(connection, account_id)
-    connection.execute(
-        "DELETE FROM top_up_rules WHERE bucket = ? AND account_id = ?", (account.bucket, account.account_id)
-    )
+    connection.execute(f"DELETE FROM top_up_rules WHERE {OF_ACCOUNT}", _key(connection, account_id))
     return connection.changes() == 1
 
 
@@ -76,8 +71,8 @@ def rearm(connection: Connection, bucket: int, account_id: str) -> None:
     """Arm the balance with the rule's threshold iff the rule is active and no auto top-up is open; else disarm it."""
     connection.execute(
         f"UPDATE balances SET top_up_below = (SELECT r.threshold_cents * {NANOS_PER_CENT} FROM top_up_rules r "
-        "WHERE r.bucket = balances.bucket AND r.account_id = balances.account_id AND r.state = 'active' AND "
-        f"{_NO_OPEN_AUTO.format(table='r')}) WHERE bucket = ? AND account_id = ?",
+        "WHERE r.bucket = ?1 AND r.account_id = ?2 AND r.state = 'active' AND "
+        f"{_NO_OPEN_AUTO.format(table='r')}) WHERE bucket = ?1 AND account_id = ?2",
         (bucket, account_id),
     )
 
@@ -89,7 +84,7 @@ def request_auto(connection: Connection, bucket: int, account_id: str, at: int) 
     or a request is already open (the index top_ups_one_auto decides, whoever else asks at the same time).
     """
     connection.execute(
-        "UPDATE top_up_rules SET sequence = sequence + 1 WHERE bucket = ? AND account_id = ? AND state = 'active' "
+        "UPDATE top_up_rules SET sequence = sequence + 1 WHERE bucket = ?1 AND account_id = ?2 AND state = 'active' "
         f"AND {_NO_OPEN_AUTO.format(table='top_up_rules')}",
         (bucket, account_id),
     )
@@ -125,19 +120,22 @@ def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, s
     """Accounts above `after`, in order, whose rule needs something that no event triggers: a pause that has ended, an
     armed balance below the threshold, or an active rule that is not armed although nothing is open; and if the operator
     has `switched_on` again, what was stopped by the switch."""
-    found = rows(
+    found = rows_at_hand(
         connection,
-        "SELECT r.account_id FROM top_up_rules r "
-        "JOIN balances b ON b.bucket = r.bucket AND b.account_id = r.account_id WHERE r.account_id > ? AND ("
-        "(r.state = 'paused' AND (r.until <= ? OR (r.reason = 'switched_off' AND ? = 1))) OR (r.state = 'active' AND "
+        "SELECT r.account_id FROM top_up_rules r JOIN balances b ON b.bucket = r.bucket "
+        "AND b.account_id = r.account_id WHERE r.bucket = ?1 AND r.account_id > ?2 AND ("
+        "(r.state = 'paused' AND (r.until <= ?3 OR (r.reason = 'switched_off' AND ?4 = 1))) OR (r.state = 'active' AND "
         f"(b.posted < b.top_up_below OR (b.top_up_below IS NULL AND {_NO_OPEN_AUTO.format(table='r')})))"
-        ") ORDER BY r.account_id LIMIT ?",
-        (after, at, int(switched_on), limit),
+        ") ORDER BY r.account_id LIMIT ?5",
+        after,
+        at,
+        int(switched_on),
+        limit,
     )
-    return [account_id for (account_id,) in found]
+    return sorted(account_id for (account_id,) in found)[:limit]
 
 
-def _account(connection: Connection, account_id: str) -> Account:
-    account = find_account(connection, account_id)
-    assert account is not None, f"{account_id} has a rule but is not an account"
-    return account
+def _key(connection: Connection, account_id: str) -> AccountKey:
+    key = find_key(connection, account_id)
+    assert key is not None, f"{account_id} has a rule but is not an account"
+    return key

@@ -10,7 +10,9 @@ import msgspec
 
 from farebox.payments.model import TopUp
 from farebox.payments.states import HOPEFUL_TOP_UPS, OPEN_TOP_UPS, TOP_UP_STATES
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.activity import take_note
+from farebox.storage.every_bucket import rows_at_hand
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
@@ -26,8 +28,7 @@ LEASE_MS = 120_000
 
 _FIELDS = TopUp.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
-_BUCKET = "(SELECT bucket FROM accounts WHERE account_id = ?)"
-_KEY = f"bucket = {_BUCKET} AND account_id = ? AND top_up_id = ?"
+_KEY = f"{OF_ACCOUNT} AND top_up_id = ?"
 
 
 class StaleLease(Exception):
@@ -38,8 +39,8 @@ def _quoted(states: tuple[str, ...]) -> str:
     return ", ".join(f"'{state}'" for state in states)
 
 
-def _key(account_id: str, top_up_id: str) -> tuple[str, str, str]:
-    return account_id, account_id, top_up_id
+def _key(connection: Connection, account_id: str, top_up_id: str) -> tuple[int, str, str]:
+    return (*key_of(connection, account_id), top_up_id)
 
 
 def _noun(fields: tuple[object, ...]) -> TopUp:
@@ -60,7 +61,7 @@ def _first(connection: Connection, condition: str, values: tuple[object, ...]) -
 
 
 def find(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
-    return _first(connection, _KEY, _key(account_id, top_up_id))
+    return _first(connection, _KEY, _key(connection, account_id, top_up_id))
 
 
 def find_by_payment(connection: Connection, payment_id: str) -> TopUp | None:
@@ -82,23 +83,23 @@ def _find_in_directory(connection: Connection, column: str, value: str) -> TopUp
 
 
 def find_by_request(connection: Connection, account_id: str, request_key: str) -> TopUp | None:
-    condition = f"bucket = {_BUCKET} AND account_id = ? AND request_key = ?"
-    return _first(connection, condition, (account_id, account_id, request_key))
+    condition = f"{OF_ACCOUNT} AND request_key = ?"
+    return _first(connection, condition, (*key_of(connection, account_id), request_key))
 
 
 def latest(connection: Connection, account_id: str, kind: str, since: int) -> list[TopUp]:
     """Top-ups of one kind that were started since, or are still open; newest first."""
     condition = (
-        f"bucket = {_BUCKET} AND account_id = ? AND kind = ? "
+        f"{OF_ACCOUNT} AND kind = ? "
         f"AND (created_at >= ? OR state IN ({_quoted(OPEN_TOP_UPS)})) ORDER BY created_at DESC, top_up_id DESC"
     )
-    return _select(connection, condition, (account_id, account_id, kind, since))
+    return _select(connection, condition, (*key_of(connection, account_id), kind, since))
 
 
 def open_auto(connection: Connection, account_id: str) -> TopUp | None:
     """The account's auto top-up that has not come to its end."""
-    condition = f"bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' AND state IN ({_quoted(OPEN_TOP_UPS)})"
-    return _first(connection, condition, (account_id, account_id))
+    condition = f"{OF_ACCOUNT} AND kind = 'auto' AND state IN ({_quoted(OPEN_TOP_UPS)})"
+    return _first(connection, condition, key_of(connection, account_id))
 
 
 def auto_under_way(connection: Connection, account_id: str) -> bool:
@@ -111,9 +112,9 @@ def voids_pending(connection: Connection, account_id: str) -> bool:
     """Whether an invoice of an auto top-up that ended badly may still be paid, as it is not known to be void."""
     found = row(
         connection,
-        f"SELECT 1 FROM top_ups WHERE bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' "
+        f"SELECT 1 FROM top_ups WHERE {OF_ACCOUNT} AND kind = 'auto' "
         "AND state IN ('failed', 'canceled') AND payment_id IS NOT NULL AND next_at IS NOT NULL LIMIT 1",
-        (account_id, account_id),
+        key_of(connection, account_id),
     )
     return found is not None
 
@@ -123,9 +124,9 @@ def charged_since(connection: Connection, account_id: str, since: int) -> int:
     found = row(
         connection,
         "SELECT coalesce(sum(credit_cents + fee_cents + tax_cents), 0) FROM top_ups "
-        f"WHERE bucket = {_BUCKET} AND account_id = ? AND kind = 'auto' AND "
+        f"WHERE {OF_ACCOUNT} AND kind = 'auto' AND "
         "((state = 'paid' AND paid_at >= ?) OR state IN ('submitting', 'unknown', 'processing', 'action_required'))",
-        (account_id, account_id, since),
+        (*key_of(connection, account_id), since),
     )
     assert found is not None
     return int(found[0])
@@ -145,23 +146,26 @@ def history(
 ) -> tuple[list[TopUp], int]:
     """Paid top-ups and open ones that have a payment, newest first, and how many there are in all; where `every`,
     those that failed or have no payment yet too."""
-    condition = f"bucket = {_BUCKET} AND account_id = ? AND {_HISTORY_KINDS[kind]}"
+    key = key_of(connection, account_id)
+    condition = f"{OF_ACCOUNT} AND {_HISTORY_KINDS[kind]}"
     if not every:
         condition += " AND payment_id IS NOT NULL AND state NOT IN ('failed', 'canceled')"
-    counted = row(connection, f"SELECT count(*) FROM top_ups WHERE {condition}", (account_id, account_id))
+    counted = row(connection, f"SELECT count(*) FROM top_ups WHERE {condition}", key)
     page = f"{condition} ORDER BY created_at DESC, top_up_id DESC LIMIT ? OFFSET ?"
-    return _select(connection, page, (account_id, account_id, limit, offset)), int(counted[0]) if counted else 0
+    return _select(connection, page, (*key, limit, offset)), int(counted[0]) if counted else 0
 
 
 def due(connection: Connection, at: int, limit: int, *, requests_only: bool = False) -> list[tuple[str, str]]:
     """Account and ID of due top-ups, the most overdue first; or only of requests among them."""
     only = "AND state = 'requested' " if requests_only else ""
-    found = rows(
+    found = rows_at_hand(
         connection,
-        f"SELECT account_id, top_up_id FROM top_ups WHERE next_at <= ? {only}ORDER BY next_at LIMIT ?",
-        (at, limit),
+        "SELECT next_at, account_id, top_up_id FROM top_ups INDEXED BY top_ups_due "
+        f"WHERE bucket = ? AND next_at <= ? {only}ORDER BY next_at LIMIT ?",
+        at,
+        limit,
     )
-    return [(account_id, top_up_id) for account_id, top_up_id in found]
+    return [(account_id, top_up_id) for _, account_id, top_up_id in sorted(found)[:limit]]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ def claim(
         "UPDATE top_ups SET lease_owner = ?, lease_epoch = lease_epoch + 1, lease_until = ?, next_at = ? "
         f"WHERE {_KEY} AND next_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= ?)"
         + ("" if early else " AND next_at <= ?"),
-        (owner, at + LEASE_MS, at + LEASE_MS, *_key(account_id, top_up_id), at, *(() if early else (at,))),
+        (owner, at + LEASE_MS, at + LEASE_MS, *_key(connection, account_id, top_up_id), at, *(() if early else (at,))),
     )
     return find(connection, account_id, top_up_id) if connection.changes() == 1 else None
 
@@ -190,7 +194,7 @@ def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> Top
     """Take a top-up away from its worker, for something more important: the worker learns it by StaleLease."""
     connection.execute(
         f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
-        _key(account_id, top_up_id),
+        _key(connection, account_id, top_up_id),
     )
     return find(connection, account_id, top_up_id)
 
@@ -235,7 +239,7 @@ def _write(
         f"WHERE {_KEY} AND lease_epoch = ? AND state = ?",
         (
             *(value.decode() if isinstance(value, bytes) else value for value in changes.values()),
-            *_key(top_up.account_id, top_up.top_up_id),
+            *_key(connection, top_up.account_id, top_up.top_up_id),
             top_up.lease_epoch,
             top_up.state,
         ),
@@ -249,7 +253,7 @@ def make_due(connection: Connection, top_up: TopUp, at: int) -> bool:
     """Have a top-up checked now, because of an event; one that a worker is handling is left to it."""
     connection.execute(
         f"UPDATE top_ups SET next_at = ? WHERE {_KEY} AND next_at > ? AND lease_until IS NULL",
-        (at, *_key(top_up.account_id, top_up.top_up_id), at),
+        (at, *_key(connection, top_up.account_id, top_up.top_up_id), at),
     )
     return connection.changes() == 1
 

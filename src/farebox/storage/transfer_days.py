@@ -8,11 +8,11 @@ adds the few transfers since.
 from dataclasses import dataclass
 
 from farebox.calendar import DAY_MS
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
 from farebox.storage.sql import Connection, row, rows
 
 KEEP_FROM = 2_000
 """This many transfers above the mark are read one by one; more are summed once and stored."""
-_OF_ACCOUNT = "bucket = (SELECT bucket FROM accounts WHERE account_id = ?) AND account_id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,19 @@ class NewSums:
 
 def new_sums(connection: Connection, account_id: str) -> NewSums | None:
     """What keep_sums should be given; None where that is not worth a write."""
-    latest = row(connection, f"SELECT version FROM balances WHERE {_OF_ACCOUNT}", (account_id, account_id))
-    after, upto = _mark(connection, account_id), int(latest[0]) if latest else 0
+    key = key_of(connection, account_id)
+    latest = row(connection, f"SELECT version FROM balances WHERE {OF_ACCOUNT}", key)
+    after, upto = _mark(connection, key), int(latest[0]) if latest else 0
     if upto - after < KEEP_FROM:
         return None
-    return NewSums(account_id, after, upto, _sums(connection, account_id, after, upto))
+    return NewSums(account_id, after, upto, _sums(connection, key, after, upto))
 
 
 def keep_sums(connection: Connection, new: NewSums) -> None:
     """Add them to the kept sums; nothing where another has kept some of them meanwhile."""
-    found = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (new.account_id,))
-    if found is None or _mark(connection, new.account_id) != new.after:
+    key = find_key(connection, new.account_id)
+    if key is None or _mark(connection, key) != new.after:
         return
-    key = (found[0], new.account_id)
     for item in new.sums:
         connection.execute(
             "INSERT INTO transfer_days (bucket, account_id, day, kind, from_book, to_book, amount) "
@@ -70,26 +70,23 @@ def day_sums(connection: Connection, account_id: str) -> list[DaySum]:
 
     To be read in one snapshot with whatever must agree with it.
     """
-    after = _mark(connection, account_id)
-    kept = rows(
-        connection,
-        f"SELECT day, kind, from_book, to_book, amount FROM transfer_days WHERE {_OF_ACCOUNT}",
-        (account_id, account_id),
-    )
-    return [DaySum(*fields) for fields in kept] + _sums(connection, account_id, after)
+    key = key_of(connection, account_id)
+    after = _mark(connection, key)
+    kept = rows(connection, f"SELECT day, kind, from_book, to_book, amount FROM transfer_days WHERE {OF_ACCOUNT}", key)
+    return [DaySum(*fields) for fields in kept] + _sums(connection, key, after)
 
 
-def _mark(connection: Connection, account_id: str) -> int:
+def _mark(connection: Connection, key: AccountKey) -> int:
     """The version up to which the account's transfers are summed."""
-    found = row(connection, f"SELECT version FROM transfer_marks WHERE {_OF_ACCOUNT}", (account_id, account_id))
+    found = row(connection, f"SELECT version FROM transfer_marks WHERE {OF_ACCOUNT}", key)
     return int(found[0]) if found else 0
 
 
-def _sums(connection: Connection, account_id: str, after: int, upto: int = 2**62) -> list[DaySum]:
+def _sums(connection: Connection, key: AccountKey, after: int, upto: int = 2**62) -> list[DaySum]:
     found = rows(
         connection,
         f"SELECT at - at % {DAY_MS}, kind, from_book, to_book, sum(amount) FROM transfers "
-        f"WHERE {_OF_ACCOUNT} AND version > ? AND version <= ? GROUP BY 1, 2, 3, 4",
-        (account_id, account_id, after, upto),
+        f"WHERE {OF_ACCOUNT} AND version > ? AND version <= ? GROUP BY 1, 2, 3, 4",
+        (*key, after, upto),
     )
     return [DaySum(*fields) for fields in found]

@@ -32,6 +32,7 @@ class _Connected:
         self._changes = 0
         try:
             self.session: Session = self.run(connect(url, timeout=STATEMENT_SECONDS, name="farebox copy"))
+            self.buckets: dict[str, int] = {}
             # The source waits in its transaction while the target writes.
             self.run(self.session.execute("SET idle_in_transaction_session_timeout = 0"))
         except BaseException:

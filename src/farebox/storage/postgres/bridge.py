@@ -18,11 +18,16 @@ from farebox.storage.sql import Connection
 T = TypeVar("T")
 
 
-async def run(job: Callable[[Connection], T], session: Session, notes: Notes | None = None) -> T:
+async def run(
+    job: Callable[[Connection], T],
+    session: Session,
+    notes: Notes | None = None,
+    buckets: dict[str, int] | None = None,
+) -> T:
     """Run `job` on the session; the loop does other things while a statement is in progress. What the job does is noted
-    in `notes`."""
+    in `notes`; `buckets` are those of the accounts that are known."""
     inside = greenlet(job)
-    response: Any = inside.switch(BridgedConnection(session, notes))
+    response: Any = inside.switch(BridgedConnection(session, notes, {} if buckets is None else buckets))
     while not inside.dead:
         try:
             found = await response
@@ -66,12 +71,13 @@ NO_ROWS = FoundRows([])
 class BridgedConnection:
     """storage.sql.Connection for a job inside `run`."""
 
-    __slots__ = ("_changes", "_session", "notes")
+    __slots__ = ("_changes", "_session", "buckets", "notes")
     locks_rows = True
 
-    def __init__(self, session: Session, notes: Notes | None) -> None:
+    def __init__(self, session: Session, notes: Notes | None, buckets: dict[str, int]) -> None:
         self._session = session
         self.notes = notes
+        self.buckets = buckets
         self._changes = 0
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:

@@ -32,6 +32,7 @@ class CommandConnection:
         self._thread = threading.Thread(target=self._loop.run_forever, name="farebox-postgres", daemon=True)
         self._thread.start()
         self._changes = 0
+        self.buckets: dict[str, int] = {}
         try:
             self._session = self._run(connect(url, timeout=SECONDS, name="farebox command"))
             try:

@@ -138,8 +138,9 @@ class Sessions:
 class _Transaction(Generic[T]):
     """A job and its transaction, which may be restarted on another connection when the first has ended."""
 
-    def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float]) -> None:
+    def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float], buckets: dict[str, int]) -> None:
         self._job = job
+        self._buckets = buckets
         self._monotonic = monotonic
         self.notes: Notes = {}
         """What the job did, as it was committed."""
@@ -160,7 +161,7 @@ class _Transaction(Generic[T]):
                     self._done = await self._was_committed(session, server)
                 if not self._done:
                     self.notes = {}
-                    self._result = await bridge.run(self._job, session, self.notes)
+                    self._result = await bridge.run(self._job, session, self.notes, self._buckets)
                     self._sent = transaction, server
                 began = self._monotonic()
                 await session.execute("COMMIT")
@@ -203,6 +204,8 @@ class PostgresDatabase:
         self._monotonic = SystemClock().monotonic
         self.timeout = timeout
         """Longest wait for a statement, in seconds."""
+        self.buckets: dict[str, int] = {}
+        """The buckets of accounts, as far as they are known (storage.account_keys)."""
         self.health = Health(url, timeout=timeout, standby=standby)
         self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
         self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health)
@@ -228,11 +231,11 @@ class PostgresDatabase:
 
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key."""
-        return await self._readers.run(partial(bridge.run, read))
+        return await self._readers.run(partial(bridge.run, read, buckets=self.buckets))
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long: on separate connections, so that short ones need not wait for it."""
-        return await self._scanners.run(partial(bridge.run, read))
+        return await self._scanners.run(partial(bridge.run, read, buckets=self.buckets))
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """Run `job` in its own transaction; returns its result, once that is durable.
@@ -252,7 +255,7 @@ class PostgresDatabase:
             task.exception()  # its caller has it, or has gone
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
-        transaction = _Transaction(job, self._monotonic)
+        transaction = _Transaction(job, self._monotonic, self.buckets)
         result = await self._writers.run(transaction.run)  # one place: jobs are done in the order they came in
         if self.activity is not None:
             self.activity.job(transaction.seconds, transaction.notes)

@@ -22,6 +22,7 @@ CREATE TABLE accounts (                   -- the tenants; the only place that sa
     name       TEXT NOT NULL,
     created_at BIGINT NOT NULL
 );
+CREATE INDEX accounts_of_bucket ON accounts (bucket);
 
 CREATE TABLE access_tokens (              -- what callers and control-plane clients authenticate with
     token_id    TEXT PRIMARY KEY,

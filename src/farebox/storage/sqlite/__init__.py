@@ -7,6 +7,7 @@ file (the command line beside a running server); `BEGIN IMMEDIATE` gives them tu
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -17,7 +18,11 @@ from farebox.storage.sqlite.trouble import named, naming
 
 
 class SqliteConnection(apsw.Connection):
-    """A connection that may take notes of what its transactions do."""
+    """A connection that may take notes of what its transactions do, and knows the buckets of accounts."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.buckets: dict[str, int] = {}
 
     notes: dict[tuple[str, str], int] | None = None
     """storage.activity.Notes; None: not counted."""

@@ -1,0 +1,53 @@
+"""The key of an account: its bucket and its ID, with which every key of its tables begins.
+
+A statement on an account's tables names the bucket as a value: only so does Citus know which node to send it to. A
+subquery or a join that finds the bucket goes to every node, and fails if any of them is away. An account keeps its
+bucket, so each is looked up once for all connections of a database.
+"""
+
+from typing import NamedTuple
+
+from farebox.storage.buckets import OPERATOR
+from farebox.storage.sql import Connection, row
+
+KNOWN_MAX = 100_000
+"""Accounts whose bucket is remembered; a full directory is emptied, as it fills again in microseconds a piece."""
+NO_BUCKET = -1
+"""Stands for the bucket of an account that does not exist: no row has it."""
+
+OF_ACCOUNT = "bucket = ? AND account_id = ?"
+"""The condition that takes a key as its values."""
+
+
+class AccountKey(NamedTuple):
+    """In the order of the columns: `(*key, …)` are the values of a statement."""
+
+    bucket: int
+    account_id: str
+
+
+def find_key(connection: Connection, account_id: str) -> AccountKey | None:
+    """The account's key; None if there is no such account."""
+    if account_id == OPERATOR:
+        return AccountKey(0, OPERATOR)
+    known = connection.buckets
+    bucket = known.get(account_id)
+    if bucket is None:
+        found = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
+        if found is None:
+            return None
+        bucket = int(found[0])
+        remember(known, {account_id: bucket})
+    return AccountKey(bucket, account_id)
+
+
+def key_of(connection: Connection, account_id: str) -> AccountKey:
+    """The account's key; that of no row if there is no such account. For reads, updates and deletions."""
+    return find_key(connection, account_id) or AccountKey(NO_BUCKET, account_id)
+
+
+def remember(known: dict[str, int], found: dict[str, int]) -> None:
+    """Add the accounts' buckets to those that are known."""
+    if len(known) + len(found) > KNOWN_MAX:
+        known.clear()
+    known |= found
