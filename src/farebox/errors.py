@@ -134,6 +134,12 @@ DATABASE_UNAVAILABLE = ErrorKind(
     2913,
     "Try again; if it persists, check the disk and the database that Farebox runs on.",
 )
+NODE_AWAY = ErrorKind(
+    "node_away",
+    503,
+    2946,
+    "Try again; the operator starts the node of the database, or puts its standby in its place (docs/citus.md).",
+)
 INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request ID. The receipt says what was charged.")
 
 # The control plane: Cloudflare's codes

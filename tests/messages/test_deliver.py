@@ -16,6 +16,7 @@ from farebox.operator import deliver, endpoints, messages
 from farebox.operator.administer import Refused
 from farebox.runtime.services import Services
 from farebox.storage.deliveries import claim, due_deliveries, finish
+from farebox.storage.notices import new_notices
 from tests.messages.kit import (
     ANN,
     BOB,
@@ -255,7 +256,7 @@ async def test_two_processes_deliver_each_message_once(
 async def test_only_the_attempt_that_holds_the_lease_says_how_it_ended(services: Services) -> None:
     await operators(services, "http://127.0.0.1:9/")
     await notify(services, "a")
-    await services.database.write(lambda c: messages.fan_out(c, services.settings, START))
+    await services.database.write(lambda c: messages.fan_out(c, services.settings, START, new_notices(c, 9)))
     (due,) = await services.database.scan(lambda c: due_deliveries(c, START, mail=False, without=(), limit=9))
     first = await services.database.write(lambda c: claim(c, due, START + 10))
     assert first is not None

@@ -12,7 +12,6 @@ from farebox.calls.serve import serve_call
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
-    DATABASE_UNAVAILABLE,
     INTERNAL,
     INVALID_REQUEST,
     MODEL_UNPRICED,
@@ -122,9 +121,10 @@ class DataPlane:
                 self._services.metrics.count(REFUSED, why)
                 log.info("refused", request_id=request_id, path=path, error=why, client=exchange.client)
         elif isinstance(error, DatabaseUnavailable):
-            sink.fail(database_unavailable(error))
+            problem = database_unavailable(error)
+            sink.fail(problem)
             if not sink.call_known:
-                self._services.metrics.count(REFUSED, DATABASE_UNAVAILABLE.name)
+                self._services.metrics.count(REFUSED, problem.kind.name)
             log.error("database unavailable", request_id=request_id, why=str(error))
         else:
             sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))

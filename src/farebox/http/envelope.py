@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, PROCESSOR_REFUSED, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, NODE_AWAY, PROCESSOR_REFUSED, Problem
 from farebox.http.exchange import HeaderList
 from farebox.http.validation import InvalidInput
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -123,4 +123,5 @@ DATABASE_RETRY_SECONDS = 2
 
 def database_unavailable(error: DatabaseUnavailable) -> Problem:
     """What a caller is told while the database is away, on both planes."""
-    return Problem(DATABASE_UNAVAILABLE, error.told, retry_after=DATABASE_RETRY_SECONDS)
+    kind = NODE_AWAY if isinstance(error, NodeAway) else DATABASE_UNAVAILABLE
+    return Problem(kind, error.told, retry_after=DATABASE_RETRY_SECONDS)

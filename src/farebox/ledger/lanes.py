@@ -32,12 +32,15 @@ from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.dialect import storable
 from farebox.storage.postgres.lanes import Lane as Sender
-from farebox.storage.sql import Connection, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 
 BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
 """Of bodies in a batch, and then one call's more. A few hundred large calls in one statement would run into its
 time-out, with everybody's calls beside them."""
+
+NODE_AWAY_SECONDS = 1.0
+"""How long a lane refuses at once when the node of its bucket is away, before it tries again."""
 
 _SETTLE, _RELEASE, _ALONE = 1, 2, 3
 _FENCED = 6
@@ -128,6 +131,7 @@ class LaneLedger:
         lane = self._lanes.get(bucket)
         if lane is None:
             lane = self._lanes[bucket] = _Lane(self, bucket, self._database)
+        lane.check()
         item = _Item(account_id, key, command, record, values, self._loop.create_future())
         lane.put(item)
         return await item.future
@@ -186,8 +190,15 @@ class _Lane:
         self._database = database
         self._sender = Sender(database.url, instance=ledger.instance, bucket=bucket, timeout=database.timeout)
         self._monotonic = SystemClock().monotonic
+        self._away: NodeAway | None = None
+        self._again_at = 0.0  # until then nothing is sent: the node of the bucket was away a moment ago
         self._pending: deque[_Item] = deque()
         self._work: asyncio.Task[None] | None = None
+
+    def check(self) -> None:
+        """Raises NodeAway where the node of the bucket was away a moment ago: nobody else need wait for it."""
+        if self._away is not None and self._monotonic() < self._again_at:
+            raise NodeAway(str(self._away), self._away.node)
 
     def put(self, item: _Item) -> None:
         self._pending.append(item)
@@ -222,6 +233,7 @@ class _Lane:
     async def _do(self, batch: list[_Item]) -> None:
         try:
             self._database.check()  # it may have gone while these waited: they were not sent, and need not wait for it
+            self.check()
             ends, holds, slow = _sorted(batch)
             began = self._monotonic()
             response = await self._sender.send(_arguments(ends, holds)) if ends or holds else []
@@ -236,6 +248,8 @@ class _Lane:
         except BaseException as error:
             if isinstance(error, DatabaseUnavailable):
                 self._database.suspect(error)
+            if isinstance(error, NodeAway):
+                self._away, self._again_at = error, self._monotonic() + NODE_AWAY_SECONDS
             for item in batch:
                 if not item.future.done():
                     item.future.set_exception(_named(error))

@@ -40,14 +40,12 @@ WARN_DAYS = (7, 30)
 # Which places a notice goes to ------------------------------------------------------------------------------------
 
 
-def fan_out(connection: Connection, settings: Settings, at: int) -> int:
-    """Write the deliveries of new notices; returns how many notices there were."""
-    notices = new_notices(connection, FAN_OUT_MAX)
+def fan_out(connection: Connection, settings: Settings, at: int, notices: Sequence[Notice]) -> None:
+    """Write the deliveries of new notices; those that another has taken up since they were read are left to it."""
     for notice in notices:
         if take_up(connection, notice):
             for target in _targets(connection, settings, notice):
                 add_delivery(connection, notice.bucket, notice.account_id, notice.notice_id, target, at)
-    return len(notices)
 
 
 def _targets(connection: Connection, settings: Settings, notice: Notice) -> list[str]:
@@ -74,8 +72,9 @@ async def work(services: Services) -> int:
 
 
 async def _fan_out_all(services: Services) -> None:
-    while await services.database.get(partial(new_notices, limit=1)):
-        await services.database.write(partial(fan_out, settings=services.settings, at=services.clock.now_ms()))
+    while notices := await services.database.get(partial(new_notices, limit=FAN_OUT_MAX)):
+        job = partial(fan_out, settings=services.settings, at=services.clock.now_ms(), notices=notices)
+        await services.database.write(job)
 
 
 # Once more --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from farebox.clock import SystemClock
 from farebox.ledger.commands import Conflict, Outcome, Settle, Verdict
 from farebox.ledger.ledger import Ledger
 from farebox.runtime.journal_entry import Entry, decode, encode
@@ -24,13 +25,15 @@ from farebox.runtime.verdicts import warn_if_unusual
 from farebox.runtime.waiters import Waiters
 from farebox.storage.database import Database
 from farebox.storage.journal_files import Depth, JournalFile, JournalFiles, JournalUnwritable, sealed, unsealed
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 FOLDER = "journal"
 REMEMBERED_MAX = 5_000
 """Ends kept in memory, of some kilobytes each."""
 AT_ONCE = 256
 """Entries sent together, so that they share commits."""
+NODE_AWAY_SECONDS = 5.0
+"""How long nothing is posted after a node of Citus was found to be away."""
 
 log = structlog.get_logger("farebox.journal")
 
@@ -43,6 +46,8 @@ class Journal:
         self._database = database
         self._ledger = ledger
         self._waiters = waiters
+        self._monotonic = SystemClock().monotonic
+        self._again_at = float("-inf")
         self._posting = asyncio.Lock()
         self._remembered: deque[Entry] = deque()
         self.unwritable: str | None = None
@@ -90,8 +95,11 @@ class Journal:
         return True
 
     async def post(self) -> None:
-        """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept."""
-        if self.empty or self._posting.locked():
+        """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept.
+
+        What is for a node of Citus that is away is kept again, behind the rest, which need not wait for it.
+        """
+        if self.empty or self._posting.locked() or self._monotonic() < self._again_at:
             return
         async with self._posting:
             self._database.check()
@@ -103,6 +111,14 @@ class Journal:
                 self._database.suspect(error)
                 raise
 
+    async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
+        """Keep what is for a node that is away at the end of the journal. Raises NodeAway where that is unwritable."""
+        self._again_at = self._monotonic() + NODE_AWAY_SECONDS
+        try:
+            await asyncio.gather(*(self._noting(self._files.add(encode(entry))) for entry in entries))
+        except JournalUnwritable as error:
+            raise away from error
+
     async def take_over(self) -> None:
         """Take the journals that processes of this machine left when they ended, and post them. Raises as `post`."""
         for file in await self._files.abandoned():
@@ -112,6 +128,7 @@ class Journal:
     async def close(self) -> None:
         """Post what can be posted; the rest is for the next process of this machine."""
         await self._files.finish()
+        self._again_at = float("-inf")
         try:
             await self.post()
         except (DatabaseUnavailable, OSError) as error:
@@ -125,10 +142,9 @@ class Journal:
     async def _post_remembered(self) -> None:
         posted = 0
         while some := list(islice(self._remembered, AT_ONCE)):
-            await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
+            posted += await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
             for _ in some:
                 self._remembered.popleft()
-            posted += len(some)
         if posted:
             with best_effort("the log"):
                 log.warning("remembered ends posted", entries=posted)
@@ -140,21 +156,30 @@ class Journal:
                 posted += await self._post_lines(some, file.path.name)
                 file.carried_out(some)
         await self._files.drop(file)
-        log.warning("journal posted", file=file.path.name, entries=posted)
+        if posted:
+            log.warning("journal posted", file=file.path.name, entries=posted)
 
     async def _post_lines(self, lines: list[bytes], name: str) -> int:
         """Post some lines; how many. Raises DatabaseUnavailable: all of them are then to be sent again."""
         entries = [(line, entry) for line in lines if (entry := await self._entry(line, name)) is not None]
-        await self._post_entries(entries)
-        return len(entries)
+        return await self._post_entries(entries)
 
-    async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
-        """Raises DatabaseUnavailable: all of them are then to be sent again."""
+    async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> int:
+        """How many were done with, not kept again. Raises DatabaseUnavailable: all of them are then to be sent again."""
+        away: NodeAway | None = None
         responses = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
         for response in responses:
             if isinstance(response, DatabaseUnavailable | asyncio.CancelledError):
-                raise response
-        for (line, entry), response in zip(entries, responses, strict=True):
+                if not isinstance(response, NodeAway):
+                    raise response
+                away = response
+        both = list(zip(entries, responses, strict=True))
+        kept = [entry for (_, entry), response in both if isinstance(response, NodeAway)]
+        if away is not None:
+            await self._keep_again(kept, away)
+        for (line, entry), response in both:
+            if isinstance(response, NodeAway):
+                continue
             if isinstance(response, BaseException):
                 why = str(response) if isinstance(response, Conflict) else f"{type(response).__name__}: {response}"
                 await self._refuse(line, entry, why)
@@ -165,6 +190,7 @@ class Journal:
                     self._waiters.wake(entry.call.account_id)
                     overrun = response.amount > entry.receipt.hold_nanos
                     warn_if_unusual(entry.call.log_id, response, overrun=overrun)
+        return len(entries) - len(kept)
 
     async def _send(self, entry: Entry) -> Verdict:
         account_id, command = entry.call.account_id, entry.command

@@ -121,6 +121,9 @@ def list_markups(connection: Connection) -> list[MarkupRow]:
 
 def installation_id(connection: Connection, new_id: str) -> str:
     """The name of this installation, for the world outside; `new_id` where it has none yet."""
+    found = find_installation(connection)
+    if found is not None:  # a server starts while a node of Citus is away: nothing may be written for it on every node
+        return found
     connection.execute(
         "INSERT INTO installation (one, installation_id) VALUES (1, ?) ON CONFLICT DO NOTHING", (new_id,)
     )

@@ -26,6 +26,11 @@ class NodeAway(DatabaseUnavailable):
     """A node of Citus is away, and the statement needed it: for the accounts of its buckets, or as what is kept on
     every node was to be changed. The database as a whole is there."""
 
+    def __init__(self, why: str, node: str = "") -> None:
+        super().__init__(why)
+        self.node = node
+        """Host and port."""
+
     told: ClassVar[str] = (
         "A node of the database is away at the moment: the accounts that are on it, and changes of what is kept on "
         "every node (accounts, tokens, prices and other settings, purchases), have to wait for it."

@@ -8,10 +8,11 @@ comes back with the result. The function reads the same for both engines, and ex
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+from asyncpg import exceptions as of
 from greenlet import getcurrent, greenlet
 
 from farebox.storage.activity import Notes
-from farebox.storage.postgres.connecting import Session
+from farebox.storage.postgres.connecting import Session, node_away
 from farebox.storage.postgres.dialect import has_rows, storable, translated
 from farebox.storage.sql import Connection
 
@@ -91,7 +92,19 @@ class BridgedConnection:
 
 
 async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int | None]:
-    """Execute a statement of a store; its rows, and how many it changed: None where it is not one that changes rows."""
+    """Execute a statement of a store; its rows, and how many it changed: None where it is not one that changes rows.
+
+    Raises NodeAway, which a job may expect; what else the driver raises is for whoever runs the job.
+    """
+    try:
+        return await _execute(session, sql, values)
+    except of.PostgresError as error:
+        if (away := node_away(error)) is not None:
+            raise away from error
+        raise
+
+
+async def _execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int | None]:
     text = translated(sql)
     values = tuple(map(storable, values))
     if has_rows(sql):

@@ -1,6 +1,7 @@
 """Connections to PostgreSQL, and its failures translated to the errors that the rest of the program knows."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import asyncpg
 from asyncpg import exceptions as of
 
 from farebox.storage.postgres.url import Target, parse
-from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable
+from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable, NodeAway
 
 CONNECT_SECONDS = 5.0
 CUTS_MAX = 6
@@ -30,8 +31,9 @@ _LET_GO = {
 _ISOLATION = {"default_transaction_isolation": "read committed"}
 """Whatever the server, the database or the role has: what waited for a lock must see what was committed meanwhile."""
 
-_CITUS = {"citus.override_table_visibility": "off"}
-"""On Citus asyncpg's look-up of types takes seconds with it. PostgreSQL without Citus takes no notice."""
+_CITUS = {"citus.override_table_visibility": "off", "citus.node_connection_timeout": "3000"}
+"""On Citus: asyncpg's look-up of types takes seconds where this is on; and a statement for a node that does not respond
+fails before our own time-out does. PostgreSQL without Citus takes no notice."""
 
 _SETTINGS = {"jit": "off", **_LET_GO, **_ISOLATION, **_CITUS}
 """Set once connected, not as parameters of the start: a pooler refuses those that it does not know, or keeps them from
@@ -62,7 +64,25 @@ _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameEr
 """One session's statements were looked for, or prepared again, in another."""
 _DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
+_ON_A_NODE = "while executing command on "
+_TO_A_NODE = re.compile(r"connection to the remote node (?:\S+@)?(\S+) failed")
+
 Session = asyncpg.Connection
+
+
+def node_away(error: BaseException) -> NodeAway | None:
+    """What the coordinator of Citus says of another node, while it is there itself; None for other errors."""
+    if not isinstance(error, _UNAVAILABLE) or not isinstance(error, of.PostgresError):
+        return None
+    context = getattr(error, "context", None) or ""
+    found = _TO_A_NODE.search(str(error))
+    if found is not None:
+        node = found[1]
+    elif _ON_A_NODE in context:
+        node = context.partition(_ON_A_NODE)[2].split()[0]
+    else:
+        return None
+    return NodeAway(f"a node of the database cannot be used now: {error}", node)
 
 
 @contextmanager
@@ -75,6 +95,8 @@ def named() -> Iterator[None]:
     except _DAMAGED as error:
         raise DatabaseDamaged(f"the database is damaged: {error}") from error
     except _UNAVAILABLE as error:
+        if (away := node_away(error)) is not None:
+            raise away from error
         if "statement pooling mode" in str(error):
             raise DatabaseUnavailable(POOLED) from error
         # A server that ends itself for want of room says so last, and then the connection is lost.
@@ -89,7 +111,7 @@ _ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.Conn
 
 def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
     """Whether the session has ended, rather than the database being unreachable, or too slow."""
-    return session.is_closed() or isinstance(error.__cause__, _ENDED)
+    return session.is_closed() or (isinstance(error.__cause__, _ENDED) and not isinstance(error, NodeAway))
 
 
 async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session:

@@ -22,7 +22,7 @@ from farebox.storage.postgres.connecting import CUTS_MAX, TRY_AGAIN, Session, co
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
-from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable
+from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable, NodeAway
 
 T = TypeVar("T")
 
@@ -87,6 +87,9 @@ class Sessions:
         try:
             with named():
                 return await work(session)
+        except NodeAway as error:  # the session is as good as before
+            self._health.failed(error)
+            raise
         except DatabaseUnavailable as error:
             # A server that ends since its disk is full says so; another session will not find it well.
             lost = has_ended(session, error) and not isinstance(error, DatabaseFull)

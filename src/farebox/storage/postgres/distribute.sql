@@ -37,7 +37,6 @@ SELECT create_reference_table('providers');
 SELECT create_reference_table('prices');
 SELECT create_reference_table('price_supplements');
 SELECT create_reference_table('markups');
-SELECT create_reference_table('config_version');
 SELECT create_reference_table('installation');
 SELECT create_reference_table('customers');
 SELECT create_reference_table('payments');
@@ -47,7 +46,7 @@ SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 
 -- On the coordinator alone: written often, and never joined with the tables of accounts.
--- local: series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms
+-- local: config_version, series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms
 
 -- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is there too.
 SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p

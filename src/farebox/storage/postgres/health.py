@@ -21,6 +21,7 @@ from farebox.storage.sql import (
     DatabaseFull,
     DatabaseGoneFull,
     DatabaseUnavailable,
+    NodeAway,
     StandbyMissing,
 )
 
@@ -46,6 +47,7 @@ _ROOM = (
     "(SELECT repeat('x', 100) || number FROM generate_series(1, 4000) AS number ORDER BY 1 OFFSET 0) AS sorted; COMMIT"
 )
 """Sorts more than it may have in memory, and so writes a temporary file of half a megabyte."""
+_NODE = "SELECT citus_check_connection_to_node($1, $2)"
 _FIT = (
     "SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees, "
     "current_setting('synchronous_commit') AS waits"
@@ -72,6 +74,8 @@ class Health:
         self._latest: dict[str, DatabaseUnavailable] = {}
         self._damage: DatabaseDamaged | None = None
         self._damage_met = float("-inf")
+        self._nodes: dict[str, float] = {}
+        """Nodes of Citus that are away, host and port, and since when."""
         self._session: Session | None = None
         self._look_now = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -91,7 +95,11 @@ class Health:
         """Somebody's work failed: nobody else need try before the watch has seen a commit go through. (While a standby
         is missing, commits fail that wait for it: that is known already.)
 
-        Damage is another matter: it was met at one place, and others may be whole."""
+        Damage is another matter: it was met at one place, and others may be whole. So is a node of Citus that is away:
+        work for other nodes goes on."""
+        if isinstance(error, NodeAway):
+            self._mark_node_away(error)
+            return
         error = self._with_cause(error)
         self.troubles_met += 1
         self._latest[error.state] = error
@@ -173,9 +181,27 @@ class Health:
                 return
             if self._full:
                 await _look_for_room(session)
+            if self._nodes:
+                await self._look_at_node(session, next(iter(self._nodes)))
             if self._away is not None or self._standby_missing:
                 await session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
         self._mark_well()
+
+    def _mark_node_away(self, error: NodeAway) -> None:
+        if error.node not in self._nodes:
+            self._nodes[error.node] = asyncio.get_running_loop().time()
+            until = "calls of its accounts are refused, and their charges journaled, until it is back"
+            log.error("node away", node=error.node, why=str(error), until=until)
+
+    async def _look_at_node(self, session: Session, node: str) -> None:
+        """Whether it is back; the next look is at another one that is away."""
+        host, _, port = node.rpartition(":")
+        there = port.isdecimal() and await session.fetchval(_NODE, host, int(port))
+        since = self._nodes.pop(node)
+        if there:
+            log.warning("node back", node=node, seconds=round(asyncio.get_running_loop().time() - since, 3))
+        else:
+            self._nodes[node] = since
 
     def _drop(self) -> None:
         session, self._session = self._session, None

@@ -1,0 +1,182 @@
+"""A node of Citus that is away takes its own accounts with it and no others.
+
+There is no cluster here: on one PostgreSQL, whatever touches a row of one bucket raises what the coordinator of a
+cluster says of a node that it cannot reach. The tables are views over the real ones for that.
+"""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from farebox.storage.accounts import add_account, find_account
+from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
+from farebox.storage.sql import Connection, NodeAway
+from tests import engines
+from tests.calls.kit import differences, until
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are those of Citus")
+
+BUCKETS = 4
+VIEWED = ("balances", "holds", "transfers", "lots", "gateways", "calls", "usage_hours", "top_ups", "cards")
+PREPARE = """
+CREATE TABLE away (bucket INTEGER);
+CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 AS $$ BEGIN
+    IF EXISTS (SELECT FROM away WHERE bucket = of) THEN
+        RAISE 'connection to the remote node farebox@db1:5432 failed with the following error: refused'
+            USING ERRCODE = '08006';
+    END IF;
+    RETURN TRUE;
+END $$;
+CREATE FUNCTION citus_check_connection_to_node(name TEXT, port INTEGER) RETURNS BOOLEAN LANGUAGE sql AS
+    $$ SELECT name = 'db1' AND port = 5432 AND NOT EXISTS (SELECT FROM away) $$;
+"""
+VIEW = """
+ALTER TABLE {0} RENAME TO real_{0};
+CREATE VIEW {0} AS SELECT * FROM real_{0} WHERE there(bucket) WITH CHECK OPTION;
+"""
+
+
+class World:
+    def __init__(self, farebox: Farebox) -> None:
+        self.farebox = farebox
+        self.here, self.there = self._customer(0), self._customer(1)
+        for customer in (self.here, self.there):
+            assert customer.chat().status_code == 200  # its gateway is made, and its lane is open
+        self.execute(PREPARE + "".join(VIEW.format(table) for table in VIEWED))
+
+    def _customer(self, which: int) -> Customer:
+        """A customer in a bucket of its own."""
+        number, buckets = 0, list[int]()
+        while True:
+            account_id = f"{number:032x}"
+            number += 1
+            account = self.farebox.run(
+                self.farebox.services.database.get(lambda c: find_account(c, account_id))  # noqa: B023 - awaited here
+            ) or self.farebox.run(
+                self.farebox.services.database.write(lambda c: add_account(c, account_id, "", 1, BUCKETS))  # noqa: B023
+            )
+            if account.bucket not in buckets:
+                buckets.append(account.bucket)
+                if len(buckets) > which:
+                    self.farebox.grant(account_id, "5")
+                    return Customer(self.farebox, account_id, self.farebox.create_token(account_id))
+
+    def execute(self, sql: str, *values: object) -> None:
+        async def work() -> None:
+            session = await asyncpg.connect(self.farebox.services.settings.database_url)
+            await session.execute(sql, *values)
+            await session.close()
+
+        asyncio.run(work())
+
+    def bucket(self, customer: Customer) -> int:
+        database = self.farebox.services.database
+        account = self.farebox.run(database.get(lambda c: find_account(c, customer.account_id)))
+        assert account is not None
+        return account.bucket
+
+    def take_away(self) -> None:
+        self.execute("INSERT INTO away VALUES ($1)", self.bucket(self.there))
+
+    def bring_back(self) -> None:
+        self.execute("DELETE FROM away")
+
+    @property
+    def marked(self) -> dict[str, float]:
+        return self.farebox.services.database.health._nodes  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    engines.use_engine("postgres")
+    with running_farebox(tmp_path) as farebox:
+        yield World(farebox)
+
+
+def _status(customer: Customer, path: str) -> int:
+    import httpx
+
+    return httpx.get(f"{customer.api_url}/{path}", headers=customer.headers).status_code
+
+
+READS = (
+    "ai-gateway/billing/credit-balance", "ai-gateway/gateways", "ai-gateway/gateways/default/logs", "farebox/balance",
+    "farebox/transfers", "farebox/lots",
+)  # fmt: skip
+
+
+def test_others_are_served_and_its_own_accounts_are_refused(world: World) -> None:
+    world.take_away()
+    for _ in range(3):
+        refused = world.there.chat()
+        assert refused.status_code == 503
+        assert refused.json()["error"][0]["code"] == 2946
+        assert int(refused.headers["retry-after"]) > 0
+        assert world.here.chat().status_code == 200
+    assert [_status(world.here, path) for path in READS] == [200] * len(READS)
+    assert [_status(world.there, path) for path in READS] == [503] * len(READS)
+    world.farebox.services.database.check()  # the database as a whole is not marked
+    assert list(world.marked) == ["db1:5432"]
+    world.bring_back()
+    until(lambda: world.there.chat().status_code == 200, "the accounts of the node are served")
+    until(lambda: not world.marked, "the node is seen to be back")
+    until(lambda: world.farebox.services.journal.empty, "the journal is posted", 20)  # type: ignore[union-attr]
+    assert differences(world.farebox) == []
+
+
+def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -> None:
+    """The ends of calls of both accounts are in the journal, the one for the node first."""
+    journal = world.farebox.services.journal
+    assert journal is not None
+    before = {customer.account_id: customer.balance.posted for customer in (world.here, world.there)}
+    calling = [
+        threading.Thread(target=customer.chat, kwargs={"headers": {"x-demo": "delay=1500 tokens=20"}})
+        for customer in (world.there, world.here)
+    ]
+    for call in calling:
+        call.start()
+    until(lambda: world.there.balance.held and world.here.balance.held, "both have their holds")
+    both = (world.bucket(world.there), world.bucket(world.here))
+    world.execute("INSERT INTO away SELECT unnest($1::integer[])", list(both))
+    for call in calling:
+        call.join()
+    assert not journal.empty
+    world.execute("DELETE FROM away WHERE bucket = $1", world.bucket(world.here))
+    until(lambda: world.here.balance.posted < before[world.here.account_id], "the charge of the other is posted", 20)
+    assert not journal.empty
+    world.bring_back()
+    until(lambda: journal.empty, "the rest is posted", 20)
+    assert world.there.balance.posted < before[world.there.account_id]
+    assert world.there.balance.held == world.here.balance.held == 0
+    assert differences(world.farebox) == []
+
+
+def test_what_is_due_is_found_without_it_and_a_report_fails(world: World) -> None:
+    database, sql = world.farebox.services.database, "SELECT account_id FROM balances WHERE bucket = ?"
+
+    def at_hand(connection: Connection) -> set[str]:
+        return {account_id for (account_id,) in rows_at_hand(connection, sql)}
+
+    def everywhere(connection: Connection) -> set[str]:
+        return {account_id for (account_id,) in rows_everywhere(connection, sql)}
+
+    all_of_them = world.farebox.run(database.get(everywhere))
+    assert {world.here.account_id, world.there.account_id} <= all_of_them
+    world.take_away()
+    found = world.farebox.run(database.get(at_hand))
+    assert world.here.account_id in found
+    assert world.there.account_id not in found
+    with pytest.raises(NodeAway) as error:
+        world.farebox.run(database.get(everywhere))
+    assert error.value.node == "db1:5432"
+
+
+def test_the_audit_checks_the_rest_and_says_what_it_did_not_check(world: World) -> None:
+    world.take_away()
+    (found,) = differences(world.farebox)
+    assert f"in bucket {world.bucket(world.there)}" in found
