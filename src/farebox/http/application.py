@@ -21,7 +21,7 @@ from farebox.limits.held import ANONYMOUS
 from farebox.model import Caller
 from farebox.runtime.services import Services
 from farebox.standing import path_of
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 log = structlog.get_logger("farebox.http")
 
@@ -123,7 +123,8 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
         return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
-        log.error("database unavailable", **where, reason=str(error))
+        say = log.info if isinstance(error, NodeAway) else log.error  # a node away has had its line in the log
+        say("database unavailable", **where, reason=str(error))
         return database_unavailable(error)
     log.error("internal error", **where, exc_info=error)
     return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")

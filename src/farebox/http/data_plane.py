@@ -47,7 +47,7 @@ from farebox.memfile import part_of
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
 from farebox.runtime.services import Services
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 _is_target = re.compile(rb"[!-~]*").fullmatch
 SETTLE_SECONDS = 5.0
@@ -125,7 +125,8 @@ class DataPlane:
             sink.fail(problem)
             if not sink.call_known:
                 self._services.metrics.count(REFUSED, problem.kind.name)
-            log.error("database unavailable", request_id=request_id, why=str(error))
+            say = log.info if isinstance(error, NodeAway) else log.error  # a node away has had its line in the log
+            say("database unavailable", request_id=request_id, why=str(error))
         else:
             sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
             log.error("call failed", request_id=request_id, exc_info=error)

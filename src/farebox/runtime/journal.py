@@ -165,7 +165,7 @@ class Journal:
         return await self._post_entries(entries)
 
     async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> int:
-        """How many were done with, not kept again. Raises DatabaseUnavailable: all of them are then to be sent again."""
+        """How many were dealt with, not kept again. Raises DatabaseUnavailable: all are then to be sent again."""
         away: NodeAway | None = None
         responses = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
         for response in responses:
