@@ -7,6 +7,7 @@ lots, never its transfers.
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,8 @@ def audit(
 
     The connection must be outside a transaction, and is left so, also if the caller stops early.
     """
-    connection.execute(_ANALYZE)
+    with suppress(NodeAway):
+        connection.execute(_ANALYZE)
     total = count_accounts(connection)
     done = 0
     for bucket in every_bucket(connection):
