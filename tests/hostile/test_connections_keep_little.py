@@ -103,8 +103,8 @@ async def test_a_body_that_is_waited_for_must_come_on(budget: ByteBudget) -> Non
     async with serving(handler, budget=budget) as served:
         peer = await served.open(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n")
         await until(lambda: budget.held_bytes == 200_000)
-        (connection,) = served.server._state.connections
-        now = connection.state.loop.time()
+        connection = served.connection()
+        now = asyncio.get_running_loop().time()
         assert now < connection.deadline < now + 60
         for come in (PROGRESS_BYTES, 2 * PROGRESS_BYTES):
             peer.send(b"x" * PROGRESS_BYTES)

@@ -9,6 +9,7 @@ from typing import Any
 
 from farebox.http.exchange import Exchange
 from farebox.http.server import Limits, RunningServer, serve
+from farebox.http.server.connection import ClientConnection
 from farebox.limits.held import ByteBudget
 
 BODY_LIMIT = 1 << 20
@@ -114,6 +115,12 @@ class Served:
         peer.send(*first)
         self.peers.append(peer)
         return peer
+
+    def connection(self) -> ClientConnection:
+        """The server's side of the only connection."""
+        [connection] = self.server._state.connections
+        assert isinstance(connection, ClientConnection)
+        return connection
 
     async def ask(self, request: bytes, *, to_head: bool = False) -> Received:
         """One response on a connection of its own."""

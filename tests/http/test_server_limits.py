@@ -110,7 +110,7 @@ async def test_small_packets_leave_at_once() -> None:
     found: list[int] = []
 
     async def handler(exchange: Exchange) -> None:
-        [connection] = served.server._state.connections
+        connection = served.connection()
         sock = connection._transport.get_extra_info("socket")
         found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         exchange.respond(200, [], b"")

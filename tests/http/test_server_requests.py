@@ -579,7 +579,7 @@ async def test_a_client_that_was_not_read_for_a_while_and_leaves() -> None:
         last = request("GET", "/last")
         big = request("POST", "/big", b"x" * (PAUSE_ABOVE - 200))  # what brings it above the mark is its last packet
         peer.send(big + b"\r\n" * ((PAUSE_ABOVE - len(big) + 2) // 2) + last)
-        [connection] = served.server._state.connections
+        connection = served.connection()
         await until(lambda: connection._paused)
         go.set()
         await until(lambda: seen[-1] == "/last")

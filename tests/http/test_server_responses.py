@@ -349,7 +349,7 @@ async def test_a_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(slow, request(Connection="close"))
         await until(lambda: served.server._state.connections)
-        [connection] = served.server._state.connections
+        connection = served.connection()
         await until(lambda: connection.life.ending)
         unsent, times_up, got = connection.outlet._unsent, 0, 0
         while data := await loop.sock_recv(slow, 1 << 17):
