@@ -91,9 +91,9 @@ async def test_nor_that_they_are_ended_again_while_it_is_tried_again(
         lane._call = calling
         return calling
 
-    async def running(job: Any, session: Session, *others: Any) -> Any:
+    async def running(job: Any, session: Session, *others: Any, **named: Any) -> Any:
         await cut_first("job")
-        return await run_job(job, session, *others)
+        return await run_job(job, session, *others, **named)
 
     monkeypatch.setattr(Lane, "_connect", connecting)
     monkeypatch.setattr(bridge, "run", running)
