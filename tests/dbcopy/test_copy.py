@@ -92,14 +92,18 @@ def test_to_postgres_and_back(rich: Rich, postgres: PostgresServer, postgres_url
 
 def test_the_target_serves_what_the_source_did(rich: Rich, postgres: PostgresServer, postgres_url: str) -> None:
     copied(rich.folder, url_of(rich.database), postgres_url, "--buckets", "4")
-    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
+    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url, buckets=4) as served:
         assert ask(served.url, rich.account_id, rich.token, rich.log_ids) == rich.told
         spent = served.balance(rich.account_id).posted
         response = Customer(served, rich.account_id, rich.token).chat("A call at the new address")
         assert response.status_code == 200, response.text
         assert served.balance(rich.account_id).posted < spent
-    ended = farebox(rich.folder, "check", FAREBOX_DATABASE_URL=postgres_url)
+    here = {"FAREBOX_DATABASE_URL": postgres_url, "FAREBOX_BUCKETS": "4"}
+    ended = farebox(rich.folder, "check", **here)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    ended = farebox(rich.folder, "check", **here | {"FAREBOX_BUCKETS": "5"})
+    assert ended.returncode == 1
+    assert "the database has FAREBOX_BUCKETS=4, and here it is 5" in ended.stderr
 
 
 def test_accounts_get_new_buckets_and_all_their_rows_follow(

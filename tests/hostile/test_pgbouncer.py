@@ -98,7 +98,7 @@ def test_session_mode_as_documented_serves_calls(postgres: PostgresServer, tmp_p
                 assert customer.chat(max_tokens=5).status_code == 200
             assert customer.balance.held == 0
             assert customer.balance.posted < 5 * 10**9
-        assert migrate_now(load({}, database_url=url))[0] == []
+        assert migrate_now(load({}, database_url=url)).applied == []
     postgres.drop_database(database)
 
 

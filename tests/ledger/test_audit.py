@@ -136,7 +136,7 @@ def rows(sound: Settings, tmp_path: Path) -> Iterator[Spoilt]:
         yield Spoilt(connection)
         connection.close()
     else:
-        command = CommandConnection(sound.database_url)
+        command = CommandConnection(sound.database_url, sound.buckets)
         command.execute("BEGIN")
         yield Spoilt(command)
         command.close()

@@ -322,7 +322,7 @@ class PostgresServer:
             finally:
                 await connection.close(timeout=QUERY_SECONDS)
 
-        return _in_a_loop(fetch)
+        return in_a_loop(fetch)
 
     # Processes.
 
@@ -384,6 +384,6 @@ def wait_for(is_so: Callable[[], bool], what: str, seconds: float = QUERY_SECOND
         time.sleep(watcher.POLL_SECONDS)
 
 
-def _in_a_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def in_a_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(lambda: asyncio.run(work())).result()

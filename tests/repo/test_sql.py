@@ -27,6 +27,16 @@ PIECE = re.compile(
 )
 HELPERS = {"row", "rows", "SNAPSHOT"}
 
+LOCK = re.compile(r"\bFROM (\w+)\b(?:(?!\bFROM\b|;).)*?\bFOR (?:NO KEY )?(?:KEY )?(?:UPDATE|SHARE)\b", re.DOTALL)
+LOCKS = {
+    # Of the function: on Citus citus.sql calls it, and has locked a shard of the bucket before.
+    ("functions.sql", "balances"),
+    ("functions.sql", "lanes"),
+    # Looks whether a batch is in progress. The DELETE after it waits for one as well.
+    ("instances.py", "lanes"),
+}
+"""Where rows are locked without being written to."""
+
 
 def findings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Line and reason of whatever breaks the rule."""
@@ -81,3 +91,18 @@ def test_the_rule_finds_what_it_is_for(planted: str) -> None:
 @pytest.mark.parametrize("prose", ['"""SELECT is a word of SQL."""', 'text = "Select a card, or pay on the page."'])
 def test_prose_is_no_sql(prose: str) -> None:
     assert not list(findings(ast.parse(prose)))
+
+
+def test_rows_are_locked_by_writing_to_them() -> None:
+    """While Citus moves a shard it waits for who writes to it, not for who has locked rows of it: what such a one then
+    writes would replace what others have written at the new place."""
+    storage = PACKAGE / "storage" / "postgres"
+    texts = {path.name: path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "dialect.py"}
+    texts |= {path.name: path.read_text() for path in storage.glob("*.sql")}
+    assert {(name, table) for name, text in texts.items() for table in LOCK.findall(text)} == LOCKS
+    entry = texts["citus.sql"]
+    locked, called = (
+        entry.index("PERFORM lock_shard_metadata(5, ARRAY[shard])"),
+        entry.index("RETURN :schema.ledger_batch_"),
+    )
+    assert locked < called

@@ -53,12 +53,13 @@ def copy(
 
     session = session_of(context)
     settings = session.settings
+    buckets = buckets or settings.buckets
     origin, destination = _at(settings, source_url, "--from"), _at(settings, target_url, "--to")
     if origin.database_shown == destination.database_shown:
         raise Stopped("--from and --to name the same database")
     with (
         closing(dbcopy.source(origin)) as source,
-        closing(dbcopy.target(destination)) as target,
+        closing(dbcopy.target(destination, buckets)) as target,
         _progress(shown=not as_json) as report,
     ):
         try:
@@ -66,7 +67,7 @@ def copy(
                 source,
                 target,
                 origin=origin.database_shown,
-                buckets=buckets or settings.buckets,
+                buckets=buckets,
                 now_ms=session.clock.now_ms(),
                 report=report,
             )

@@ -166,9 +166,26 @@ def migrate(
             "FAREBOX_BUCKETS to 4 to 8 for each node you may ever have (docs/citus.md)"
         )
     make_data_dir(settings)
-    applied, current = migrate_now(settings, citus=citus)
-    did = f"Applied {', '.join(str(number) for number in applied)}" if applied else "Nothing to do"
-    show({"applied": applied, "schema_version": current}, as_json=as_json, text=f"{did}: the schema is at {current}.")
+    done = migrate_now(settings, citus=citus)
+    did = f"Applied {', '.join(str(number) for number in done.applied)}" if done.applied else "Nothing to do"
+    text = f"{did}: the schema is at {done.version}."
+    data: dict[str, object] = {"applied": done.applied, "schema_version": done.version}
+    if (placed := done.placed) is not None:
+        data["citus"] = {
+            "buckets": settings.buckets,
+            "nodes": placed.nodes,
+            "distributed": placed.distributed,
+            "replicated": placed.replicated,
+        }
+        spread = f"{settings.buckets} buckets on {placed.nodes} node{'' if placed.nodes == 1 else 's'}"
+        if placed.distributed or placed.replicated:
+            text += (
+                f"\nDistributed {len(placed.distributed)} tables over {spread}, and copied {len(placed.replicated)} to "
+                "every node."
+            )
+        else:
+            text += f"\nAll tables were placed before: {spread}."
+    show(data, as_json=as_json, text=text)
 
 
 def version(as_json: AsJson = False) -> None:

@@ -64,9 +64,11 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
 
 
 def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
+    """The lock is a write that changes nothing: before Citus moves a shard it waits for who writes there, not for who
+    has only locked rows of it."""
     found = row(
         connection,
-        f"SELECT {_BALANCE} FROM balances b WHERE b.bucket = ? AND b.account_id = ? /* FOR UPDATE */",
+        f"UPDATE balances AS b SET version = version WHERE bucket = ? AND account_id = ? RETURNING {_BALANCE}",
         key_of(connection, account_id),
     )
     return None if found is None else Balance(*found)

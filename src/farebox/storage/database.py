@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from farebox.settings import Settings
@@ -12,6 +13,7 @@ from farebox.storage.sqlite.trouble import damages, naming
 
 if TYPE_CHECKING:
     from farebox.jobs import OnFailure
+    from farebox.storage.postgres.distributing import Placed
 
 T = TypeVar("T")
 
@@ -92,6 +94,7 @@ async def open_database(
         timeout=settings.database_timeout_ms / 1000,
         standby=settings.standby,
         activity=activity,
+        buckets=settings.buckets,
     )
 
 
@@ -116,7 +119,7 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
         return
     from farebox.storage.postgres.command import CommandConnection
 
-    command = CommandConnection(settings.database_url)
+    command = CommandConnection(settings.database_url, settings.buckets)
     try:
         if writing:
             command.begin()
@@ -133,25 +136,36 @@ def damages_of(connection: Connection) -> list[str]:
     return damages(connection) if isinstance(connection, SqliteConnection) else []
 
 
-def migrate_now(settings: Settings, *, citus: bool = False) -> tuple[list[int], int]:
-    """Bring the schema up to date; the versions it has gone through, and the one it has now. With `citus` its tables
-    are spread over the nodes of a cluster.
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What `migrate_now` did."""
+
+    applied: list[int]
+    """The versions that the schema has gone through."""
+    version: int
+    """The one it has now."""
+    placed: "Placed | None" = None
+    """On Citus, the tables that were placed on its nodes."""
+
+
+def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
+    """Bring the schema up to date. With `citus` its tables are spread over the nodes of a cluster. The number of
+    buckets of the settings becomes that of the database, where that does no harm (storage.postgres.numbering).
 
     Raises DatabaseUnavailable, SchemaMismatch.
     """
     if settings.engine == "sqlite":
         connection = connect(settings.database_path)
         try:
-            return migrate(connection), schema_version(connection)
+            return Migrated(migrate(connection), schema_version(connection))
         finally:
             connection.close()
     from farebox.storage.postgres.command import CommandConnection
 
-    command = CommandConnection(settings.database_url)
+    command = CommandConnection(settings.database_url, settings.buckets, may_change=True)
     try:
-        if citus:
-            command.distribute(settings.buckets)
+        placed = command.distribute(settings.buckets) if citus else None
         (version,) = command.execute("SELECT version FROM schema_version").fetchall()[0]
-        return command.applied, version
+        return Migrated(command.applied, version, placed)
     finally:
         command.close()

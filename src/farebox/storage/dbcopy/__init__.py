@@ -23,8 +23,9 @@ def source(settings: Settings) -> Source:
     return PostgresSource(settings.database_url)
 
 
-def target(settings: Settings) -> Target:
-    """The database that is copied into, its schema brought up to date; made where it is a file that is not there.
+def target(settings: Settings, buckets: int) -> Target:
+    """The database that is copied into, its schema brought up to date; made where it is a file that is not there. On
+    PostgreSQL it will be one of this many buckets.
 
     Raises DatabaseUnavailable (also where a server or another copy has it), SchemaMismatch.
     """
@@ -34,4 +35,4 @@ def target(settings: Settings) -> Target:
         return SqliteTarget(settings.database_path)
     from farebox.storage.dbcopy.postgres import PostgresTarget
 
-    return PostgresTarget(settings.database_url)
+    return PostgresTarget(settings.database_url, buckets)

@@ -111,13 +111,13 @@ async def _opened(session: Session, sql: str, values: Sequence[Any]) -> Any:
 class PostgresTarget:
     """A database that no other copy has, until it is closed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, buckets: int) -> None:
         self._connected = _Connected(url)
         try:
             ((alone,),) = self._connected.execute(f"SELECT pg_try_advisory_lock({_COPYING_LOCK})").fetchall()
             if not alone:
                 raise DatabaseUnavailable("another `farebox copy` is at work on the target: stop it first")
-            self._connected.run(migrate(self._connected.session, half_copied=True))
+            self._connected.run(migrate(self._connected.session, half_copied=True, buckets=buckets, may_change=True))
         except BaseException:
             self._connected.close()
             raise

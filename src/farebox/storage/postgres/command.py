@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import connect, named
-from farebox.storage.postgres.distributing import distribute
-from farebox.storage.postgres.migrations import TURN, migrate
+from farebox.storage.postgres.distributing import Placed
+from farebox.storage.postgres.migrations import TURN, migrate, place
 from farebox.storage.postgres.pooler import require_sessions
 
 T = TypeVar("T")
@@ -26,8 +26,9 @@ class CommandConnection:
 
     locks_rows = True
 
-    def __init__(self, url: str) -> None:
-        """Connect, and bring the schema up to date. Raises DatabaseUnavailable, SchemaMismatch."""
+    def __init__(self, url: str, buckets: int, *, may_change: bool = False) -> None:
+        """Connect, and bring the schema up to date. `buckets` must be the number that is stored, or with `may_change`
+        becomes it. Raises DatabaseUnavailable, SchemaMismatch."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="farebox-postgres", daemon=True)
         self._thread.start()
@@ -37,7 +38,7 @@ class CommandConnection:
             self._session = self._run(connect(url, timeout=SECONDS, name="farebox command"))
             try:
                 self._run(require_sessions(self._session, partial(connect, url, timeout=SECONDS)))
-                self.applied = self._run(migrate(self._session))
+                self.applied = self._run(migrate(self._session, buckets=buckets, may_change=may_change))
             except BaseException:
                 self._loop.call_soon_threadsafe(self._session.terminate)
                 raise
@@ -68,9 +69,9 @@ class CommandConnection:
         """Take a turn among everything that writes (storage.postgres.database)."""
         self._run(self._session.execute(f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"))
 
-    def distribute(self, buckets: int) -> None:
+    def distribute(self, buckets: int) -> Placed:
         """Spread the tables over the nodes of Citus (storage.postgres.distributing)."""
-        self._run(distribute(self._session, buckets))
+        return self._run(place(self._session, buckets))
 
     def close(self) -> None:
         """What was not committed is rolled back."""

@@ -217,15 +217,22 @@ class PostgresDatabase:
 
     @classmethod
     async def open(
-        cls, url: str, *, timeout: float, standby: Standby = "ignore", activity: Activity | None = None
+        cls,
+        url: str,
+        *,
+        timeout: float,
+        standby: Standby = "ignore",
+        activity: Activity | None = None,
+        buckets: int | None = None,
     ) -> "PostgresDatabase":
-        """Connect, bring the schema up to date and begin to watch. Raises DatabaseUnavailable, SchemaMismatch."""
+        """Connect, bring the schema up to date and begin to watch. `buckets`, where it is known, must be the number
+        that is stored. Raises DatabaseUnavailable, SchemaMismatch."""
         session = await connect(url, timeout=SCAN_SECONDS)
         try:
             with named():
                 await require_sessions(session, partial(connect, url, timeout=timeout))
                 await check_fitness(session, standby)
-                await migrate(session)
+                await migrate(session, buckets=buckets)
         finally:
             session.terminate()
         database = cls(url, timeout=timeout, standby=standby, activity=activity)

@@ -48,12 +48,11 @@ SELECT create_reference_table('refund_names');
 -- On the coordinator alone: written often, and never joined with the tables of accounts.
 -- local: config_version, series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms
 
--- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is there too.
+-- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is on all.
 SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p
-    WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'ledger\_%'
-    AND proargnames[1] IS DISTINCT FROM 'p_bucket'
+    WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'ledger\_%' AND proname <> 'ledger_batch'
     AND NOT EXISTS (SELECT 1 FROM pg_dist_object d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid);
 SELECT create_distributed_function(oid::regprocedure, 'p_bucket', colocate_with => 'balances') FROM pg_proc p
-    WHERE pronamespace = current_schema()::regnamespace AND proargnames[1] = 'p_bucket'
+    WHERE pronamespace = current_schema()::regnamespace AND proname = 'ledger_batch'
     AND NOT EXISTS (SELECT 1 FROM pg_dist_object d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
         AND d.distribution_argument_index IS NOT NULL);

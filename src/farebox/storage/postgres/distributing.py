@@ -1,16 +1,33 @@
 """Citus: distributes the tables over its nodes, once, and those that a later release adds."""
 
 import re
+from dataclasses import dataclass
 from importlib import resources
 
 from farebox.storage.postgres.connecting import Session
+from farebox.storage.postgres.splitting import split
 from farebox.storage.sql import DatabaseUnavailable
 
 _PLACING = 0x66617267
 """Advisory lock of whoever places tables: several processes may start at once."""
 
-_OF_TABLE = re.compile(r"create_(?:distributed|reference)_table\('(\w+)'")
-_COMMENT = re.compile(r"--[^\n]*")
+_OF_TABLE = re.compile(r"create_(distributed|reference)_table\('(\w+)'")
+
+ONE_BY_ONE = "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
+"""Begins a transaction that changes the schema of a cluster: Citus would otherwise change the shards of a node beside
+one another, and refuse what depends on that in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What `distribute` did, and what there is now."""
+
+    distributed: list[str]
+    """Tables that were spread over the nodes."""
+    replicated: list[str]
+    """Tables that were copied to every node."""
+    nodes: int
+    """Nodes that have shards."""
 
 
 async def is_distributed(session: Session) -> bool:
@@ -20,8 +37,8 @@ async def is_distributed(session: Session) -> bool:
     return "balances" in await _placed(session)
 
 
-async def distribute(session: Session, buckets: int) -> list[str]:
-    """Place every table that is not placed yet, and the functions; returns the names of those tables.
+async def distribute(session: Session, buckets: int) -> Placed:
+    """Place every table that is not placed yet, and the functions.
 
     The schema and the functions must exist. Outside a transaction: each statement commits by itself, and after a
     failure the same call resumes. Raises DatabaseUnavailable if there is no Citus.
@@ -34,28 +51,28 @@ async def distribute(session: Session, buckets: int) -> list[str]:
         await session.execute(f"SELECT pg_advisory_unlock({_PLACING})")
 
 
-async def _place(session: Session, buckets: int) -> list[str]:
+async def _place(session: Session, buckets: int) -> Placed:
     placed = await _placed(session)
-    new = []
+    new: dict[str, list[str]] = {"distributed": [], "reference": []}
     for statement in statements(buckets):
         table = _OF_TABLE.search(statement)
-        if table is not None and table[1] in placed:
+        if table is not None and table[2] in placed:
             continue
         await session.execute(statement)
         if table is not None:
-            new.append(table[1])
-    return new
+            new[table[1]].append(table[2])
+    nodes = await session.fetchval("SELECT count(*) FROM pg_dist_node WHERE shouldhaveshards")
+    return Placed(new["distributed"], new["reference"], nodes)
 
 
 def statements(buckets: int) -> list[str]:
     """The statements of distribute.sql."""
     text = resources.files("farebox.storage.postgres").joinpath("distribute.sql").read_text()
-    text = _COMMENT.sub("", text).replace(":buckets", str(buckets))
-    return [statement.strip() for statement in text.split(";") if statement.strip()]
+    return split(text.replace(":buckets", str(buckets)))
 
 
 async def _placed(session: Session) -> set[str]:
-    found = await session.fetch("SELECT c.relname FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrel")
+    found = await session.fetch("SELECT c.relname FROM pg_dist_partition p JOIN pg_class c ON c.oid = p.logicalrelid")
     return {name for (name,) in found}
 
 

@@ -28,7 +28,7 @@ DECLARE old regprocedure;
 BEGIN
     -- CREATE OR REPLACE would keep an older release's function beside this one where the parameters differ.
     FOR old IN SELECT oid::regprocedure FROM pg_proc
-        WHERE proname = 'ledger_batch' AND pronamespace = current_schema()::regnamespace
+        WHERE proname LIKE 'ledger\_batch%' AND pronamespace = current_schema()::regnamespace
     LOOP
         EXECUTE 'DROP FUNCTION ' || old;
     END LOOP;
@@ -336,7 +336,7 @@ BEGIN
             'charge:' || e_hold[q.of] || CASE q.part WHEN 1 THEN '' ELSE '/' || q.part END, 'charge', l_book[q.lot],
             'revenue', q.amount, l_id[q.lot], e_at[q.of], e_note[q.of]
         FROM unnest(t_end, t_part, t_version, t_lot, t_amount) AS q(of, part, version, lot, amount);
-        INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out)
+        INSERT INTO usage_hours AS u (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out)
         SELECT p_bucket, p_accounts[q.account], q.counted - (q.counted % 3600000 + 3600000) % 3600000, q.provider,
             q.model, count(*), sum(q.charge), sum(coalesce(q.tokens_in, 0)), sum(coalesce(q.tokens_out, 0))
         FROM unnest(e_account, e_kind, e_amount, e_counted, c_provider, c_model, c_tokens_in, c_tokens_out)
@@ -344,9 +344,8 @@ BEGIN
         WHERE q.kind = 1 AND q.charge > 0 AND answer[4 * q.place - 3] = 1
         GROUP BY 2, 3, 4, 5
         ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET
-            calls = usage_hours.calls + excluded.calls, charge = usage_hours.charge + excluded.charge,
-            tokens_in = usage_hours.tokens_in + excluded.tokens_in,
-            tokens_out = usage_hours.tokens_out + excluded.tokens_out;
+            calls = u.calls + excluded.calls, charge = u.charge + excluded.charge,
+            tokens_in = u.tokens_in + excluded.tokens_in, tokens_out = u.tokens_out + excluded.tokens_out;
     END IF;
     IF rows_new > 0 THEN
         INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, status_code,

@@ -1,11 +1,6 @@
-"""Citus: distribute.sql agrees with the schema, here; what a cluster does with it, where one is offered.
-
-FAREBOX_TEST_CITUS_URL is the URL of an empty database on a coordinator, with the extension; the tests leave their rows
-in it. One server without workers will do for the rules; it needs two nodes to show that there is no two-phase commit.
-"""
+"""What Citus asks of the schema and of the statements, seen without a cluster: distribute.sql places every table."""
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +28,10 @@ from tests.postgres.server import PostgresServer, start_postgres
 
 pytestmark = SQLITE_ONLY
 
-CITUS = os.environ.get("FAREBOX_TEST_CITUS_URL", "")
-
 DIRECTORY = {"accounts"}
 """Tables that say a bucket, and are found without one."""
 AMOUNT = 1_000
 MINUTE = 60_000
-
 
 # --- distribute.sql and the schema ------------------------------------------------------------------------------------
 
@@ -114,20 +106,7 @@ def test_the_ledgers_functions_take_the_bucket_first(postgres: PostgresServer, m
         assert not re.search(r"=\s*\w+\[array_position", text), f"{name}: write `0 + array[…]`"
 
 
-def test_statements_that_lock_name_the_bucket() -> None:
-    """Citus locks rows of one bucket only."""
-    source = Path(__file__).parents[2] / "src" / "farebox"
-    locking = []
-    for path in sorted(source.rglob("*.sql")):
-        locking += re.findall(r"SELECT[^;]*?FOR UPDATE", path.read_text(), re.DOTALL)
-    for path in sorted(source.rglob("*.py")):
-        locking += re.findall(r"SELECT (?:(?!SELECT).)*?/\* FOR UPDATE[^.…]*?\*/", path.read_text(), re.DOTALL)
-    assert len(locking) >= 2
-    for statement in locking:
-        assert re.search(r"bucket = (\?|p_bucket)", statement), statement
-
-
-async def test_a_job_locks_the_balance_that_it_reads(postgres_url: str) -> None:
+async def test_a_job_locks_the_balance_that_it_reads(postgres: PostgresServer, postgres_url: str) -> None:
     database = await PostgresDatabase.open(postgres_url, timeout=30)
     await database.write(lambda c: add_account(c, "locked", "", 1))
     taken = "SELECT 1 FROM balances WHERE account_id = 'locked' FOR UPDATE NOWAIT"
@@ -135,7 +114,7 @@ async def test_a_job_locks_the_balance_that_it_reads(postgres_url: str) -> None:
     def free() -> bool:
         """Whether another session may lock it."""
         try:
-            asyncio.run(_fetch(taken, postgres_url))
+            postgres.query(taken, postgres_url)
         except asyncpg.LockNotAvailableError:
             return False
         return True
@@ -238,62 +217,3 @@ async def _calls(ledger: object, accounts: list[tuple[str, int]], *, each: int) 
     names = [name for name, _ in accounts for _ in range(each)]
     admitted = await asyncio.gather(*map(call, names))
     return {name: sum(ok for other, ok in zip(names, admitted, strict=True) if other == name) for name, _ in accounts}
-
-
-# --- a cluster --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[str]:
-    """A cluster that keeps its records of two-phase commits for as long as the test runs."""
-    if not CITUS:
-        pytest.skip("Citus itself was not tested: FAREBOX_TEST_CITUS_URL names no coordinator")
-    await _fetch("ALTER SYSTEM SET citus.recover_2pc_interval = -1")
-    await _fetch("SELECT pg_reload_conf()")
-    yield CITUS
-    await _fetch("ALTER SYSTEM RESET citus.recover_2pc_interval")
-    await _fetch("SELECT pg_reload_conf()")
-
-
-async def test_on_a_cluster_tables_lie_as_they_should_and_no_batch_is_prepared(cluster: str, tmp_path: Path) -> None:
-    for _ in range(2):  # the second time there is nothing to do
-        ended = await asyncio.to_thread(
-            farebox, tmp_path, "migrate", "--citus", FAREBOX_DATABASE_URL=cluster, FAREBOX_BUCKETS="8"
-        )
-        assert ended.returncode == 0, ended.stderr
-    await _tables_are_placed()
-    database = await PostgresDatabase.open(cluster, timeout=30)
-    accounts = await _accounts(database, buckets=8)
-    before = await _two_phase_commits()
-    ledger = ledger_of(database, RandomIds(SystemClock()).log_id())
-    admitted = await _calls(ledger, accounts, each=8)
-    await ledger.close()
-    await database.close()
-    assert admitted == {name: 5 for name, _ in accounts}
-    assert await _two_phase_commits() == before
-    assert await _fetch("SELECT gid FROM pg_prepared_xacts") == []
-
-
-async def _tables_are_placed() -> None:
-    placed = await _fetch("SELECT logicalrel::text, partmethod::text FROM pg_dist_partition")
-    assert {name for name, method in placed if method == "h"} == DISTRIBUTED
-    assert {name for name, method in placed if method == "n"} >= REFERENCE
-    numbers = ", ".join(map(str, bucket_numbers(8)))
-    owners = await _fetch(f"SELECT get_shard_id_for_distribution_column('balances', n) FROM unnest(ARRAY[{numbers}]) n")
-    assert len(set(owners)) == 8, "each bucket has a shard to itself"
-
-
-async def _two_phase_commits() -> object:
-    """How many each node has begun: it writes a record of each, and removes it when all is well, now and then."""
-    return await _fetch(
-        "SELECT nodeid, result FROM run_command_on_all_nodes('SELECT count(*) FROM pg_dist_transaction') ORDER BY 1"
-    )
-
-
-async def _fetch(sql: str, url: str = CITUS) -> list[tuple[object, ...]]:
-    """Rows of one statement, outside of a transaction."""
-    connection = await asyncpg.connect(url, server_settings={"citus.override_table_visibility": "off"})
-    try:
-        return [tuple(record) for record in await connection.fetch(sql)]
-    finally:
-        await connection.close()

@@ -1,0 +1,45 @@
+"""The number of buckets that a database was made for.
+
+An account keeps its bucket, and on Citus each bucket has a shard to itself: a process with another number would put new
+accounts where no shard is meant for them. So the number is stored, and whoever comes with another is refused.
+"""
+
+from farebox.storage.buckets import bucket_numbers
+from farebox.storage.half_copied import COPYING
+from farebox.storage.postgres.connecting import Session
+from farebox.storage.postgres.distributing import is_distributed
+from farebox.storage.sql import SchemaMismatch
+
+_USED = "SELECT DISTINCT bucket FROM accounts"
+
+
+async def require_buckets(session: Session, buckets: int, *, may_change: bool = False) -> None:
+    """Store the number where none is stored yet, otherwise compare. With `may_change` another number is stored where
+    that does no harm: the tables are not distributed, and every account is in a bucket that there would be then, or
+    about to be copied anew. Inside a transaction that has the turn of all jobs.
+
+    Raises SchemaMismatch where the stored number is another.
+    """
+    stored = await session.fetchval("SELECT buckets FROM schema_version")
+    if stored == buckets:
+        return
+    if stored is not None and (not may_change or await is_distributed(session)):
+        raise SchemaMismatch(_another(stored, buckets))
+    half_copied = await session.fetchval("SELECT to_regclass($1)", COPYING) is not None
+    used = set() if half_copied else {bucket for (bucket,) in await session.fetch(_USED)}
+    if not used.issubset(bucket_numbers(buckets)):
+        raise SchemaMismatch(
+            f"the database has accounts in buckets that there are not with FAREBOX_BUCKETS={buckets}: set it to the "
+            "number that it was when they were created, the same for every gateway and every command"
+            if stored is None
+            else _another(stored, buckets)
+        )
+    await session.execute("UPDATE schema_version SET buckets = $1", buckets)
+
+
+def _another(stored: int, buckets: int) -> str:
+    return (
+        f"the database has FAREBOX_BUCKETS={stored}, and here it is {buckets}: set it to {stored}, the same for every "
+        f"gateway and every command. For another number run `farebox migrate` with it while there are no accounts, or "
+        f"`farebox copy --buckets {buckets}` into a new database (docs/citus.md)"
+    )

@@ -1,0 +1,127 @@
+"""A Citus cluster that somebody runs for the tests: FAREBOX_TEST_CITUS_URL names a database on its coordinator.
+
+That database tells which nodes there are (`pg_dist_node`); nothing is written to it. The role must be a superuser who
+may connect to every node at the address written there. Each test gets databases of its own: on every node, with the
+extension and with the nodes added, and dropped on every node at the end.
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from farebox.settings import load
+from farebox.storage.database import migrate_now
+from tests.postgres.server import in_a_loop
+
+CITUS = os.environ.get("FAREBOX_TEST_CITUS_URL", "")
+BUCKETS = 8
+SECONDS = 120.0
+_QUIET = {"citus.override_table_visibility": "off", "client_min_messages": "error"}
+
+
+class Cluster:
+    """Databases on all nodes of the cluster. `close` drops the templates that it made."""
+
+    def __init__(self, url: str = CITUS) -> None:
+        self.url = url
+        found = self.query("SELECT nodename, nodeport FROM pg_dist_node ORDER BY groupid")
+        self.nodes: list[tuple[str, int]] = [(name, port) for name, port in found]
+        """Host and port of the coordinator, then of the workers."""
+        self._templates: dict[str, str] = {}
+
+    # Databases.
+
+    def new_database(self, like: str | None = None, name: str | None = None, *, workers: int | None = None) -> str:
+        """The URL, on the coordinator, of a new database: empty, with all workers or only the first of them; or a copy
+        of the one with the URL `like`, whose connections are ended."""
+        name = name or f"test_{uuid.uuid4().hex}"
+        self._copy(self._template("empty", self._make_empty) if like is None else urlsplit(like).path[1:], name)
+        url = self.url_of(name)
+        if like is None:
+            (host, port), *others = self.nodes
+            self.query(f"SELECT citus_set_coordinator_host('{host}', {port})", url)
+            for number, _ in enumerate(others[:workers], 1):
+                self.add_worker(url, number)
+        return url
+
+    def add_worker(self, url: str, number: int) -> None:
+        """Add a worker, counted from 1, to the cluster of this database. Nothing is moved to it."""
+        host, port = self.nodes[number]
+        self.query(f"SELECT citus_add_node('{host}', {port})", url)
+
+    def distributed(self) -> str:
+        """The URL of a new database whose tables are distributed, in BUCKETS buckets."""
+        return self.new_database(like=self.url_of(self._template("distributed", self._make_distributed)))
+
+    def drop_database(self, url: str) -> None:
+        self._everywhere([f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)'])
+
+    def close(self) -> None:
+        for name in self._templates.values():
+            self._everywhere([f"ALTER DATABASE {name} IS_TEMPLATE false", f"DROP DATABASE {name} WITH (FORCE)"])
+        self._templates.clear()
+
+    def _copy(self, template: str, name: str) -> None:
+        end = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{template}'"
+        create = f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY'
+        shut = f'ALTER DATABASE "{template}" ALLOW_CONNECTIONS '
+        self._everywhere([shut + "false", end, create])
+        if template not in self._templates.values():
+            self._everywhere([shut + "true"])
+
+    def _template(self, kind: str, make: Callable[[str], None]) -> str:
+        """The name of a database that is copied, made when it is first asked for."""
+        if kind not in self._templates:
+            name = f"test_{kind}_{uuid.uuid4().hex}"
+            make(name)
+            self._everywhere([f"ALTER DATABASE {name} ALLOW_CONNECTIONS false IS_TEMPLATE true"])
+            self._templates[kind] = name
+        return self._templates[kind]
+
+    def _make_empty(self, name: str) -> None:
+        self._everywhere([f"CREATE DATABASE {name} TEMPLATE template0"])
+        self._everywhere(["CREATE EXTENSION citus"], database=name)
+
+    def _make_distributed(self, name: str) -> None:
+        migrate_now(load({}, database_url=self.new_database(name=name), buckets=BUCKETS), citus=True)
+
+    # Statements.
+
+    def url_of(self, database: str, node: int = 0) -> str:
+        """On the coordinator, or on another node."""
+        parts = urlsplit(self.url)
+        if node == 0:
+            return urlunsplit(parts._replace(path=f"/{database}"))
+        host, port = self.nodes[node]
+        who = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{who}@{host}:{port}", path=f"/{database}"))
+
+    def query(self, sql: str, database_url: str | None = None) -> list[Any]:
+        """The rows of one statement, on a connection of its own; may be called beside a running loop."""
+        return in_a_loop(lambda: _fetch(database_url or self.url, [sql]))
+
+    def _everywhere(self, statements: Iterable[str], *, database: str = "postgres") -> None:
+        """Execute the statements one after another, on all nodes at once."""
+        texts = list(statements)
+
+        async def run() -> None:
+            urls = [self.url_of(database, node) for node in range(len(self.nodes))]
+            await asyncio.gather(*(_fetch(url, texts) for url in urls))
+
+        in_a_loop(run)
+
+
+async def _fetch(url: str, statements: list[str]) -> list[Any]:
+    """The rows of the last statement."""
+    connection = await asyncpg.connect(url, ssl=False, timeout=SECONDS, server_settings=_QUIET)
+    try:
+        for sql in statements[:-1]:
+            await connection.execute(sql, timeout=SECONDS)
+        return list(await connection.fetch(statements[-1], timeout=SECONDS))
+    finally:
+        await connection.close(timeout=SECONDS)
