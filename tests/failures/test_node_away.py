@@ -7,6 +7,7 @@ cluster says of a node that it cannot reach. The tables are views over the real 
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -14,7 +15,7 @@ import pytest
 
 from farebox.storage.accounts import add_account, find_account
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
-from farebox.storage.sql import Connection, NodeAway
+from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
 from tests.calls.kit import differences, until
 from tests.support import Customer, Farebox, running_farebox
@@ -130,21 +131,23 @@ def test_others_are_served_and_its_own_accounts_are_refused(world: World) -> Non
 
 
 def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -> None:
-    """The ends of calls of both accounts are in the journal, the one for the node first."""
+    """The ends of calls of both accounts are in the journal, in a file each, the one for the node first."""
     journal = world.farebox.services.journal
     assert journal is not None
     before = {customer.account_id: customer.balance.posted for customer in (world.here, world.there)}
-    calling = [
-        threading.Thread(target=customer.chat, kwargs={"headers": {"x-demo": "delay=1500 tokens=20"}})
-        for customer in (world.there, world.here)
-    ]
-    for call in calling:
-        call.start()
+    first, second = (
+        threading.Thread(target=customer.chat, kwargs={"headers": {"x-demo": f"delay={delay} tokens=20"}})
+        for customer, delay in ((world.there, 1500), (world.here, 4000))
+    )
+    first.start()
+    second.start()
     until(lambda: world.there.balance.held and world.here.balance.held, "both have their holds")
     both = (world.bucket(world.there), world.bucket(world.here))
     world.execute("INSERT INTO away SELECT unnest($1::integer[])", list(both))
-    for call in calling:
-        call.join()
+    first.join()
+    with suppress(DatabaseUnavailable):
+        world.farebox.run(journal.post())  # from here on a new file is written
+    second.join()
     assert not journal.empty
     world.execute("DELETE FROM away WHERE bucket = $1", world.bucket(world.here))
     until(lambda: world.here.balance.posted < before[world.here.account_id], "the charge of the other is posted", 20)
