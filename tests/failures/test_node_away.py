@@ -25,9 +25,11 @@ pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are th
 BUCKETS = 4
 VIEWED = ("balances", "holds", "transfers", "lots", "gateways", "calls", "usage_hours", "top_ups", "cards")
 PREPARE = """
-CREATE TABLE away (bucket INTEGER);
+CREATE TABLE away (bucket INTEGER, how TEXT NOT NULL DEFAULT 'gone');
 CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 AS $$ BEGIN
-    IF EXISTS (SELECT FROM away WHERE bucket = of) THEN
+    IF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'hangs') THEN
+        PERFORM pg_sleep(60);
+    ELSIF EXISTS (SELECT FROM away WHERE bucket = of) THEN
         RAISE 'connection to the remote node farebox@db1:5432 failed with the following error: refused'
             USING ERRCODE = '08006';
     END IF;
@@ -95,14 +97,14 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     engines.use_engine("postgres")
-    with running_farebox(tmp_path) as farebox:
+    with running_farebox(tmp_path, database_timeout_ms=10_000) as farebox:
         yield World(farebox)
 
 
 def _status(customer: Customer, path: str) -> int:
     import httpx
 
-    return httpx.get(f"{customer.api_url}/{path}", headers=customer.headers).status_code
+    return httpx.get(f"{customer.api_url}/{path}", headers=customer.headers, timeout=60).status_code
 
 
 READS = (
@@ -128,6 +130,20 @@ def test_others_are_served_and_its_own_accounts_are_refused(world: World) -> Non
     until(lambda: not world.marked, "the node is seen to be back")
     until(lambda: world.farebox.services.journal.empty, "the journal is posted", 20)  # type: ignore[union-attr]
     assert differences(world.farebox) == []
+
+
+def test_a_node_that_hangs_is_not_held_against_the_database(world: World) -> None:
+    world.take_away()
+    assert world.there.chat().status_code == 503  # from here on it is known to be a cluster
+    world.execute("UPDATE away SET how = 'hangs'")
+    refused: list[int] = []
+    asking = threading.Thread(target=lambda: refused.append(_status(world.there, READS[0])))
+    asking.start()
+    while asking.is_alive():
+        world.farebox.services.database.check()
+        assert world.here.chat().status_code == 200
+    assert refused == [503]
+    world.farebox.services.database.check()
 
 
 def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -> None:

@@ -74,6 +74,8 @@ class Health:
         self._latest: dict[str, DatabaseUnavailable] = {}
         self._damage: DatabaseDamaged | None = None
         self._damage_met = float("-inf")
+        self._cluster = False
+        """Whether it is the coordinator of a cluster, as far as that matters: a node has been away."""
         self._nodes: dict[str, float] = {}
         """Nodes of Citus that are away, host and port, and since when."""
         self._session: Session | None = None
@@ -96,9 +98,14 @@ class Health:
         is missing, commits fail that wait for it: that is known already.)
 
         Damage is another matter: it was met at one place, and others may be whole. So is a node of Citus that is away:
-        work for other nodes goes on."""
+        work for other nodes goes on. In a cluster a statement that took too long may have waited for a node, too: the
+        watch finds out whether the coordinator responds."""
         if isinstance(error, NodeAway):
+            self._cluster = True
             self._mark_node_away(error)
+            return
+        if self._cluster and isinstance(error.__cause__, TimeoutError):
+            self._look_now.set()
             return
         error = self._with_cause(error)
         self.troubles_met += 1
