@@ -1,6 +1,8 @@
 """The official SDKs of OpenAI, Anthropic and Google, changed in nothing but base URL and key: they work, and what they
 used is charged to the nano-dollar."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import time
@@ -9,15 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import anthropic
 import httpx
-import openai
 import pytest
-from google import genai
-from google.genai import types as genai_types
 
 from farebox.money import parse_usd
 from tests.calls.kit import log_rows, price_of
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer
 
 pytestmark = pytest.mark.slow
@@ -71,7 +70,7 @@ class Clients:
 
     def google(self, base_url: str) -> genai.Client:
         headers = {**self._headers, "x-goog-api-key": ""} if self._by_header else {}
-        options = genai_types.HttpOptions(base_url=base_url, headers=headers)
+        options = genai.types.HttpOptions(base_url=base_url, headers=headers)
         key = "nothing" if self._by_header else self.customer.token
         return self._stack.enter_context(genai.Client(api_key=key, http_options=options))
 
@@ -205,7 +204,7 @@ def google_stream(clients: Clients, way: str) -> NoticeHistory:
     return NoticeHistory(text, usage)
 
 
-def _google_usage(response: genai_types.GenerateContentResponse) -> tuple[int, int]:
+def _google_usage(response: genai.types.GenerateContentResponse) -> tuple[int, int]:
     assert response.usage_metadata is not None
     return response.usage_metadata.prompt_token_count or 0, response.usage_metadata.candidates_token_count or 0
 

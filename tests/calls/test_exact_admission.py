@@ -1,5 +1,7 @@
 """A balance that covers K holds admits exactly K calls, however many are in flight; and nobody is refused for long."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import math
@@ -9,12 +11,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-import anthropic
-import openai
 import pytest
-from google import genai
-from google.genai import errors as genai_errors
-from google.genai import types as genai_types
 
 from farebox.money import format_usd, parse_usd
 from farebox.storage.accounts import read_balance
@@ -22,6 +19,7 @@ from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gat
 from tests.calls.kit import differences, eventually, log_rows, price_of, within
 from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body, post, start
 from tests.engines import ON_BOTH_ENGINES, looking
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
@@ -54,7 +52,7 @@ class BalanceWatch:
         self._thread = threading.Thread(target=self._work)
         self.least_available = self.most_held = 0
 
-    def __enter__(self) -> "BalanceWatch":
+    def __enter__(self) -> BalanceWatch:
         self._thread.start()
         return self
 
@@ -106,7 +104,7 @@ async def in_flight(customer: Customer, body: bytes, calls: int, demo: str = "")
     return list(wires)
 
 
-async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set["asyncio.Task[WireResponse]"]]:
+async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set[asyncio.Task[WireResponse]]]:
     """Wait until so many were answered; also the calls that are still under way."""
     pending = {asyncio.ensure_future(wire.response()) for wire in wires}
     answered: list[WireResponse] = []
@@ -269,7 +267,7 @@ def anthropic_client(customer: Customer) -> anthropic.Anthropic:
 
 
 def google_client(customer: Customer) -> genai.Client:
-    options = genai_types.HttpOptions(base_url=f"{customer.gateway_url}/demo")
+    options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/demo")
     return genai.Client(api_key=customer.token, http_options=options)
 
 
@@ -304,7 +302,7 @@ def by_generate(customer: Customer, most: int) -> None:
         client.models.generate_content(
             model="demo-1",
             contents="Hello there",
-            config=genai_types.GenerateContentConfig(max_output_tokens=most),
+            config=genai.types.GenerateContentConfig(max_output_tokens=most),
         )
 
 
@@ -360,11 +358,11 @@ async def test_a_body_that_is_not_utf_8_is_refused_and_leaves_no_hold(farebox: F
     assert response.status == 400, response.body
 
 
-OUT_OF_MONEY: dict[str, tuple[Callable[[Customer, int], None], type[Exception]]] = {
-    "chat": (by_chat, openai.APIStatusError),
-    "responses": (by_responses, openai.APIStatusError),
-    "messages": (by_messages, anthropic.APIStatusError),
-    "generate": (by_generate, genai_errors.ClientError),
+OUT_OF_MONEY: dict[str, tuple[Callable[[Customer, int], None], Callable[[], type[Exception]]]] = {
+    "chat": (by_chat, lambda: openai.APIStatusError),
+    "responses": (by_responses, lambda: openai.APIStatusError),
+    "messages": (by_messages, lambda: anthropic.APIStatusError),
+    "generate": (by_generate, lambda: genai.errors.ClientError),
 }
 
 
@@ -377,7 +375,7 @@ def test_without_money_the_sdk_raises_402_and_does_not_try_again(farebox: Farebo
         account_id = farebox.create_account()
         customer = Customer(farebox, account_id, farebox.create_token(account_id))
     before = farebox.demo_stats()["requests"]
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind()) as caught:
         ask(customer, 100)
     error: Any = caught.value
     assert (error.code if way == "generate" else error.status_code) == 402

@@ -11,9 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import httpx
-import openai
 import pytest
 import quicktok  # type: ignore[import-untyped]
 
@@ -40,6 +38,7 @@ from tests.calls.kit import (
 )
 from tests.calls.wire import Wire, WireResponse, chat_body, post, start
 from tests.engines import looking
+from tests.sdks import anthropic, openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = pytest.mark.slow

@@ -4,13 +4,10 @@ import asyncio
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import anthropic
-import openai
 import pytest
-from google.genai import errors as genai_errors
 
 from farebox.calls.credit_refusal import credit_refusal
 from farebox.errors import NO_CREDIT, TOP_UP_UNDER_WAY
@@ -19,6 +16,7 @@ from farebox.storage.sql import Connection
 from tests.calls.kit import differences, log_rows, until
 from tests.calls.test_exact_admission import ASKING, openai_client, with_balance
 from tests.calls.wire import chat_body, post
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = pytest.mark.slow
@@ -134,19 +132,19 @@ def test_the_openai_sdk_tries_again_and_is_served_when_the_credit_is_there(fareb
 @pytest.mark.parametrize(
     ("way", "kind"),
     [
-        ("responses", openai.InternalServerError),
-        ("messages", anthropic.InternalServerError),
-        ("generate", genai_errors.ServerError),
+        ("responses", lambda: openai.InternalServerError),
+        ("messages", lambda: anthropic.InternalServerError),
+        ("generate", lambda: genai.errors.ServerError),
     ],
 )
 def test_every_sdk_understands_that_credit_is_being_bought(
-    farebox: Farebox, way: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+    farebox: Farebox, way: str, kind: Callable[[], type[Exception]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for base in (openai._base_client.BaseClient, anthropic._base_client.BaseClient):
         monkeypatch.setattr(base, "_calculate_retry_timeout", lambda *_: 0.01)
     customer = with_balance(farebox, 10_000)
     buying(customer)
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind()) as caught:
         ASKING[way][0](customer, 100)
     error: Any = caught.value
     assert (error.code if way == "generate" else error.status_code) == 503

@@ -8,7 +8,6 @@ from typing import Any
 
 import brotli
 import httpx
-import openai
 import pytest
 import zstandard
 
@@ -17,6 +16,7 @@ from farebox.http.call_body import EXPANSION_MAX
 from farebox.http.provider_errors import error_body, error_headers, error_status
 from tests.calls.kit import differences, log_row, price_of, set_gateway, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
+from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 
 CHAT = {"model": "gpt-5.4", "messages": [{"role": "user", "content": "Good morning, Acme"}]}

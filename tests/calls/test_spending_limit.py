@@ -1,15 +1,12 @@
 """An account's spending limit on real calls: exact however many are in flight, final where it is reached."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import anthropic
 import httpx
-import openai
 import pytest
-from google.genai import errors as genai_errors
 
 from farebox.calls import spending_limit
 from farebox.errors import ACCESS_DENIED, VALIDATION_FAILED, Problem
@@ -30,6 +27,7 @@ from tests.calls.test_exact_admission import (
 )
 from tests.calls.wire import WireResponse, chat_body, post
 from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
@@ -168,17 +166,17 @@ async def test_a_large_output_limit_is_cut_to_what_the_limit_leaves(farebox: Far
     assert 0 < spent(customer) <= 2_000_000
 
 
-LIMITED: dict[str, type[Exception]] = {
-    "chat": openai.RateLimitError,
-    "responses": openai.RateLimitError,
-    "messages": anthropic.RateLimitError,
-    "generate": genai_errors.ClientError,
+LIMITED: dict[str, Callable[[], type[Exception]]] = {
+    "chat": lambda: openai.RateLimitError,
+    "responses": lambda: openai.RateLimitError,
+    "messages": lambda: anthropic.RateLimitError,
+    "generate": lambda: genai.errors.ClientError,
 }
 
 
 @pytest.mark.parametrize("way", LIMITED)
 def test_the_sdk_raises_429_and_does_not_try_again(farebox: Farebox, way: str) -> None:
-    ask, kind = ASKING[way][0], LIMITED[way]
+    ask, kind = ASKING[way][0], LIMITED[way]()
     customer = farebox.funded("5")
     limit_to(customer, 100)
     before = farebox.demo_stats()["requests"]

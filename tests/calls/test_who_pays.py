@@ -6,12 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import anthropic
 import httpx
-import openai
 import pytest
-from google import genai
-from google.genai import types as genai_types
 
 from farebox.model import Balance, Permission
 from farebox.money import parse_usd
@@ -19,6 +15,7 @@ from farebox.storage.accounts import list_tokens, revoke_token
 from farebox.storage.gateways import find_gateway
 from farebox.vault import TOKEN_PREFIX
 from tests.calls.kit import OPERATOR_KEY, differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
 OWN_KEY = "sk-own-key-of-the-caller"
@@ -325,7 +322,7 @@ def test_the_sdks_reach_their_own_providers_paths(farebox: Farebox, customer: Cu
         three = stack.enter_context(
             genai.Client(
                 api_key=customer.token,
-                http_options=genai_types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio"),
+                http_options=genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio"),
             )
         )
         generated = three.models.generate_content(model="gemini-2.5-flash", contents="Hello there").usage_metadata

@@ -1,0 +1,32 @@
+"""The official SDKs, loaded when a test first uses one.
+
+They take seconds of processor time to load, and every test process imports every test module: only the processes that
+run a test of theirs pay for that. A module that names their classes in annotations has `from __future__ import
+annotations`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
+    from google import genai
+else:
+
+    class _Later:
+        """A module that is imported at the first look into it."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):  # pytest asks whatever a module has whether it is a fixture
+                raise AttributeError(name)
+            return getattr(importlib.import_module(self._name), name)
+
+    anthropic = _Later("anthropic")
+    openai = _Later("openai")
+    genai = _Later("google.genai")
+
+__all__ = ["anthropic", "genai", "openai"]
