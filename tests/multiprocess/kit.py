@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 import asyncpg
 
 from farebox.clock import RandomIds, SystemClock
+from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
 from farebox.operator import administer
@@ -130,12 +131,14 @@ class House:
         [(posted, held)] = self.read("SELECT posted, held FROM balances WHERE account_id = $1", caller.account_id)
         return posted, held
 
-    def differences(self) -> list[Any]:
+    def differences(self) -> list[str]:
         """What `farebox check` finds."""
-        checked = self.command("check", "--json")
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-        found: list[Any] = json.loads(checked.stdout)["differences"]
-        return found
+
+        def look() -> list[str]:
+            with opened_for_command(self.settings) as connection:
+                return [difference.message for difference in audit(connection)]
+
+        return _on_a_thread(look)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Lines of the servers' log."""

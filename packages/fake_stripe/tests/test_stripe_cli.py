@@ -16,6 +16,8 @@ NOWHERE = "http://127.0.0.1:1"
 TO_US_ALONE = {"STRIPE_CLI_TELEMETRY_OPTOUT": "1", "HTTPS_PROXY": NOWHERE, "HTTP_PROXY": NOWHERE}
 """It tells Stripe of every use, and asks GitHub for a newer version, in every run: seconds where these answer slowly or
 not at all. Loopback goes by no proxy."""
+SHORT_LIVED = {"GOMAXPROCS": "1", "GOGC": "off"}
+"""It lives for a moment: without a second thread and garbage collection it takes a quarter less processor time."""
 
 EVENTS = [
     "customer.created",
@@ -100,7 +102,7 @@ def program() -> Path:
 def test_trigger(program: Path, fake: Fake, tmp_path: Path, event: str) -> None:
     ended = subprocess.run(
         [program, "trigger", event, "--api-base", fake.url, "--api-key", KEY],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | TO_US_ALONE,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | TO_US_ALONE | SHORT_LIVED,
         capture_output=True,
         text=True,
         timeout=60,
