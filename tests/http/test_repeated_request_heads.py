@@ -51,6 +51,26 @@ async def test_what_the_handler_worked_out_is_found_again() -> None:
     assert seen == [None, 1, 1, None, None, None], "another head, and the same on another connection, are new"
 
 
+async def test_requests_without_a_body_have_known_heads_too() -> None:
+    asked = Asked()
+    async with serving(asked.echo) as served:
+        peer = await served.open()
+        sent = request("GET", "/balance?a=b", authorization="Bearer one")
+        found = [await told(peer, sent) for _ in range(3)]
+        assert found[0] == found[1] == found[2]
+        assert (found[0]["query"], found[0]["body"]) == ("a=b", "")
+        heads = {id(exchange.head) for exchange in asked.exchanges}
+        assert len(heads) == 1, "it is parsed once"
+        assert (await told(peer, request("GET", "/balance?a=c", authorization="Bearer one")))["query"] == "a=c"
+        changed = await told(peer, sent.replace(b"GET /balance?a=b", b"PUT /balance?a=b"))
+        assert changed["method"] == "PUT"
+        assert (await told(peer, request("POST", "/balance?a=b", b"body", authorization="Bearer one")))[
+            "body"
+        ] == "body"
+        peer.send(sent + sent)
+        assert [(await peer.response()).json() for _ in range(2)] == found[:2]
+
+
 async def test_another_head_is_another_request() -> None:
     asked = Asked()
     async with serving(asked.echo) as served:

@@ -85,11 +85,17 @@ class ClientConnection(asyncio.Protocol):
         if len(data) > REST_BYTES and not self._transport.is_closing():
             self._transport.pause_reading()
             self.state.rest(self, len(data))
-        life, reader, current = self.life, self._reader, self._current
+        life, reader = self.life, self._reader
+        if life.response == life.request == "idle":  # the common case
+            exchange = reader.repeated(data)
+            if exchange is not None:
+                self._begin(exchange)
+                return
         if life.request == "preface":
             data = self._after_preface(self._preface + data)
         if not data or life.request == "closed":
             return
+        current = self._current
         unasked = life.response != "idle" if current is None else current.body_state != "awaited"
         before = life.request
         reader.feed(data)
@@ -158,14 +164,22 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         """The response has been written: begin with the request that waits, or wait for one."""
         self.life.responds("next")
-        self._go_on(None)
+        if self.life.request == "idle" and not (
+            self._reader.waiting or self._ahead or self._paused or self.state.closing
+        ):
+            self.deadline = self.state.loop.time() + self.state.limits.idle_seconds  # the common case
+        else:
+            self._go_on(None)
 
     def _go_on(self, before: RequestState | None) -> None:
         """No request is being handled: begin with the one that waits, or wait for one. `before`: what was being read
         earlier, which has its deadline already."""
         life, reader = self.life, self._reader
         if reader.waiting:
-            self._begin(reader.waiting.popleft())
+            exchange = reader.waiting.popleft()
+            self._begin(exchange)
+            if exchange.body_state == "arrived" and not reader.waiting:
+                self._read_on()
         elif reader.refusal is not None:
             self._respond(*reader.refusal)
         elif self.state.closing or life.request == "closed":
@@ -182,8 +196,6 @@ class ClientConnection(asyncio.Protocol):
         self.life.responds("begin")
         self.deadline = math.inf
         self.task = self.state.loop.create_task(self._handle(exchange))
-        if exchange.body_state == "arrived" and not self._reader.waiting:
-            self._read_on()
 
     async def _handle(self, exchange: Http1Exchange) -> None:
         failed = True
@@ -212,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
             life.responds("end")
         if life.response == "responded" and not failed:
             if not exchange.keep_alive:
-                self._leave("close" if exchange.complete else "linger")
+                self._leave("close" if exchange.body_state == "arrived" else "linger")
             elif not self.outlet.stalled:
                 self._next()
         elif life.response != "closed":
@@ -295,8 +307,6 @@ class ClientConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _read_on(self) -> None:
-        if not (self._ahead or self._paused or self._kept.counting):
-            return
         self._ahead = 0
         self._kept.claimed(self._reader.pending)
         if self._paused and not self._transport.is_closing():

@@ -55,7 +55,6 @@ class Http1Exchange:
     expects = False
     """The client waits for a word from us before it sends the body."""
     body_state: BodyState = "expected"
-    head_bytes = 0
     received = 0
     """Bytes of the body that have come."""
     framing: Framing = ""
@@ -77,7 +76,10 @@ class Http1Exchange:
     """The head of a stream that nothing has been sent of."""
     _left = 0
 
-    def __init__(self, wire: Wire, head: RequestHead, length: int | None) -> None:
+    def __init__(
+        self, wire: Wire, head: RequestHead, length: int | None, head_bytes: int, body: bytes | None = None
+    ) -> None:
+        """`length`: of the body; None where it comes in chunks. `body`: where it has come together with the head."""
         self.head = head
         self.method = head.method
         self.path = head.path
@@ -85,8 +87,12 @@ class Http1Exchange:
         self.headers = head.headers
         self.client = wire.peer
         self.length = length
-        """Of the body; None where it comes in chunks."""
+        self.head_bytes = head_bytes
         self._wire = wire
+        if body is not None:
+            self._small = body
+            self.received = len(body)
+            self.body_state = "arrived"
 
     # --- for the handler ---
 
@@ -164,13 +170,13 @@ class Http1Exchange:
         if self.body_state == "lost":
             return
         lines, length, dated = header_lines(headers)
-        if self.method == "HEAD" or status in _BODILESS:
+        if status in _BODILESS or self.method == "HEAD":
             length = length if length is not None else len(body) or None
             size = "" if length is None or status == 204 else f"content-length: {length}\r\n"
             body = b""
         else:
             size = f"content-length: {len(body)}\r\n"
-        head = self._compose(status, lines, size, dated=dated)
+        head = self._compose(status, lines, size, dated)
         self.framing = "whole"
         wire = self._wire
         wire.life.responds("respond")
@@ -194,7 +200,7 @@ class Http1Exchange:
             self.keep_alive = False
         if self.method == "HEAD" or status in _BODILESS:
             framing, size = "none", size if status != 204 else ""
-        self._head = self._compose(status, lines, size, dated=dated)
+        self._head = self._compose(status, lines, size, dated)
         self.framing = framing
         self._left = length or 0
         wire = self._wire
@@ -232,12 +238,6 @@ class Http1Exchange:
             self._watchers.append(callback)
 
     # --- for the connection ---
-
-    def arrived_with_head(self, body: bytes) -> None:
-        """The whole body has come, at once."""
-        self._small = body
-        self.received = len(body)
-        self.body_state = BODY[self.body_state]["arrive"]
 
     def add(self, data: bytes) -> None:
         """A piece of the body. Above the limit nothing is kept."""
@@ -301,7 +301,8 @@ class Http1Exchange:
         """It is over: nothing that arrived is kept, and nothing more is sent."""
         self.body_state = BODY[self.body_state]["lose"]
         self._small = None
-        self._clear()
+        if self._incoming is not None:
+            self._incoming.clear()
 
     def end(self) -> bool:
         """The handler has returned: finish the stream. Whether it is whole."""
@@ -338,7 +339,7 @@ class Http1Exchange:
             self._wire.life.responds("break")
         raise RuntimeError("the exchange has a response already")
 
-    def _compose(self, status: int, lines: str, size: str, *, dated: bool) -> bytes:
+    def _compose(self, status: int, lines: str, size: str, dated: bool) -> bytes:
         """The head. A body that has not arrived is not waited for: the connection ends with the response."""
         state = self._wire.state
         if not self.keep_alive or self.body_state != "arrived" or state.closing:

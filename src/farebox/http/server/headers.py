@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import operator
 import re
 from email.utils import formatdate
 from http import HTTPStatus
@@ -18,12 +19,16 @@ _origin_of = re.compile(r"https?://[^/?#@]+(?=[/?]|$)", re.IGNORECASE).match
 is_host = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%]*(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?").fullmatch
 """Whether a Host header has the form of one (RFC 9110, 7.2)."""
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus if status.value >= 200
+}
 _is_token = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch
 _NAMES_MAX = 1024
 
 Kind = Literal["plain", "length", "date", "ours"]
 _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer"})
+_name_of = operator.itemgetter(0)
+_line_of = "%s: %s\r\n".__mod__
 _plain: set[str] = set()
 """Names of headers that responses had and that need no attention, by their spelling."""
 
@@ -79,13 +84,11 @@ def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
     else's response.
     """
     length, dated = None, False
-    for name, _ in headers:
-        if name not in _plain:
-            headers, length, dated = _without_length(headers)
-            break
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+    if not _plain.issuperset(map(_name_of, headers)):
+        headers, length, dated = _without_length(headers)
+    text = "".join(map(_line_of, headers))
+    count = len(headers)
+    if text.count("\n") != count or text.count("\r") != count or "\0" in text:
         raise ValueError("a header's value has a line break")
     return text, length, dated
 
@@ -118,9 +121,12 @@ def sendable(headers: HeaderList) -> HeaderList:
 
 def status_line(status: int) -> str:
     """Raises ValueError where it is no status of a final response."""
+    line = _STATUS_LINES.get(status)
+    if line is not None:
+        return line
     if not 200 <= status <= 999:
         raise ValueError(f"{status} is not a response status")
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+    return f"HTTP/1.1 {status} \r\n"
 
 
 def refused(status: int, message: str, dates: Dates) -> bytes:

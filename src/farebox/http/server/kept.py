@@ -9,7 +9,7 @@ UNCLAIMED_FREE = 4 * 2**10
 class Kept:
     """Counts of one connection."""
 
-    __slots__ = ("_budget", "_unclaimed", "_untaken")
+    __slots__ = ("_budget", "_unclaimed", "_untaken", "counting")
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
@@ -17,15 +17,13 @@ class Kept:
         """What came and belongs to no account yet."""
         self._untaken: Lease | None = None
         """A response waiting to be taken, whose exchange has ended."""
-
-    @property
-    def counting(self) -> bool:
+        self.counting = False
         """Whether what is unclaimed has been counted before."""
-        return self._unclaimed is not None
 
     def unclaimed(self, size: int, *, must: bool = False) -> bool:
         """This many bytes are unclaimed now; returns whether there is room for them. With `must` they count anyway."""
         lease = self._unclaimed = self._unclaimed or self._budget.lease()
+        self.counting = True
         lease.shrink(size)
         if lease.room_for(size - lease.size):
             return True

@@ -83,19 +83,21 @@ class RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Read what has come."""
-        known, life = self._known, self._life
-        if known is not None and life.request == "idle" and not self.waiting:
-            body = known.after_head(data)
-            if body is not None and len(body) == known.length:
-                exchange = Http1Exchange(self._wire, known.head, known.length)
-                exchange.head_bytes = known.size
-                exchange.arrived_with_head(body)
-                self.waiting.append(exchange)
-                return
-        if self._ahead or known is not None:
+        if self._ahead or self._known is not None:
             data = self._pass_by(data)
-        if data and life.request != "closed":
+        if data and self._life.request != "closed":
             self._parse(data)
+
+    def repeated(self, data: bytes) -> Http1Exchange | None:
+        """The exchange, where `data` is exactly one request whose head is that of the one before. To be asked while the
+        request is idle, and none waits; None where `data` is to be fed."""
+        known = self._known
+        if known is None:
+            return None
+        body = known.after_head(data)
+        if body is None or len(body) != known.length:
+            return None
+        return Http1Exchange(self._wire, known.head, known.length, known.size, body)
 
     def _parse(self, data: bytes) -> None:
         size, life = len(data), self._life
@@ -153,14 +155,13 @@ class RequestReader:
             rest = known.after_head(data)
             if rest is None:
                 break
-            exchange = Http1Exchange(self._wire, known.head, known.length)
-            exchange.head_bytes = known.size
-            self.waiting.append(exchange)
             if len(rest) >= known.length:
-                exchange.arrived_with_head(rest[: known.length])
-                data = rest[known.length :]
+                body, data = rest[: known.length], rest[known.length :]
+                self.waiting.append(Http1Exchange(self._wire, known.head, known.length, known.size, body))
             else:
                 life.reads("head_read")
+                exchange = Http1Exchange(self._wire, known.head, known.length, known.size)
+                self.waiting.append(exchange)
                 self._arriving, self._ahead, data = exchange, known.length, rest
         return data
 
@@ -258,14 +259,13 @@ class RequestReader:
             path, query = split_target(self._target, method)
         except ValueError as error:
             self._fail(400, f"The request cannot be served: {error}.")
-        exchange = Http1Exchange(self._wire, RequestHead(method, path, query, headers), length)
+        exchange = Http1Exchange(self._wire, RequestHead(method, path, query, headers), length, self._head_bytes)
         exchange.keep_alive = parser.should_keep_alive()
         exchange.old = version == "1.0"
         exchange.expects = "expect" in headers and not exchange.old
         self._upgrading = "upgrade" in headers and parser.should_upgrade()
         if len(self.waiting) >= PIPELINED_MAX:
             self._fail(503, "Too many pipelined requests.")
-        exchange.head_bytes = self._head_bytes
         self._life.reads("head_read")
         self._arriving = exchange
         self._chunks = 0
