@@ -12,7 +12,7 @@ import select
 import sys
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import msgspec
 import structlog
@@ -36,6 +36,31 @@ class Dropped:
     lines = 0
 
 
+class Line(Protocol):
+    """A Struct that is a whole line, for one that every call writes: the chain of processors would take ten times as
+    long. What is None at its default is left out."""
+
+    event: str
+    level: str
+    timestamp: str
+    """Filled in when it is written."""
+
+
+class _Direct:
+    """Writes such lines; None where lines are text for people, or of this level are not wanted."""
+
+    write: Callable[[Line], None] | None = None
+
+
+def write_line(line: Line) -> bool:
+    """Write a line of level `info`, or drop it. Returns False where it is structlog's to write."""
+    write = _Direct.write
+    if write is None or not structlog.is_configured():
+        return False
+    write(line)
+    return True
+
+
 def configure(settings: Settings, *, cached: bool = True) -> None:
     """Set up structlog. `cached`: for the life of the process; otherwise it can be set up again later."""
     terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
@@ -47,6 +72,8 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
     else:
         processors = [*common, _as_json]
     sink = Sink(sys.stderr, said=lambda lost: _said(processors, lost), kept=cached)
+    wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
+    _Direct.write = _writer(sink, timestamp) if wanted and not as_text else None
     structlog.configure(
         processors=processors,
         wrapper_class=_unfailing(
@@ -164,6 +191,24 @@ def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
                 return None
 
     return Unfailing
+
+
+def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:
+    def write(line: Line) -> None:
+        try:
+            line.timestamp = timestamp.text()
+            sink.line(_encoded(line))
+        except Exception:  # noqa: BLE001 - whatever it is: the log is not what the caller is about
+            Dropped.lines += 1
+
+    return write
+
+
+def _encoded(line: Line) -> bytes:
+    try:
+        return _encode(line)
+    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # half a character pair
+        return _as_json(None, line.level, msgspec.to_builtins(line))
 
 
 def _said(processors: list[Any], lost: int) -> bytes:

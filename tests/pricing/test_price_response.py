@@ -8,7 +8,7 @@ import pytest
 import quicktok  # type: ignore[import-untyped]
 from msgspec.structs import replace as replace_demand
 
-from farebox.calls.price import REASONING_TOKENS_PER_SECOND, Ending, Priced, price_response
+from farebox.calls.price import REASONING_TOKENS_PER_SECOND, Ending, PricedUsage, price_response
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, FurtherModel, ImageInput, Markup, ModelPrice, Unseen
@@ -41,7 +41,7 @@ def priced_as(model: str = "m", **rates: str) -> ModelPrice:
 
 def price(
     observed: Observed, demand: Demand | None = None, model: ModelPrice | None = None, **ending: Any
-) -> tuple[Priced, int]:
+) -> tuple[PricedUsage, int]:
     """What it costs, and what was held."""
     demand = demand or Demand("m", text_bytes=len(TEXT), messages=1, output_max=100)
     model = model or priced_as()

@@ -15,6 +15,7 @@ from msgspec import structs
 from farebox.calls.counting import count_input
 from farebox.calls.credit_refusal import credit_refusal
 from farebox.calls.model import Call
+from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
@@ -30,34 +31,30 @@ HOLD_GRACE_MS = 60_000
 """How much longer than the longest call a hold lives."""
 
 
-class Held(msgspec.Struct, frozen=True):
-    """A hold that was admitted."""
-
-    estimate: Estimate
-    verdict: Verdict
-    output_limit: int | None = None
-    """Output tokens per choice that the request must be limited to; None where it can stay as it is."""
-
-
-async def hold_credit(services: Services, call: Call, price: ModelPrice, markup: Markup) -> Held:
-    """Put the hold of a call on its account.
+async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> Held:
+    """Put the hold of a call on its account, estimated by this price.
 
     Raises Problem: NO_CREDIT where the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
     where other calls hold it for the moment, SPEND_LIMITED; ESTIMATE_CAPPED; NOT_METERED for what the operator does
     not pay for. Raises DatabaseUnavailable.
     """
-    assert call.parsed is not None
-    demand, cap = call.parsed.demand, services.settings.estimate_max_cents * NANOS_PER_CENT
+    services, call, demand = context.services, context.call, terms.parsed.demand
     if demand.unseen:
         _check_paid_for(services, demand)
-    offer = _Offer(demand, price, markup, _outside(services, call) if demand.unseen else _nothing_outside)
+    offer = _Offer(demand, price, terms.markup, _outside(services, call) if demand.unseen else _nothing_outside)
     wanted = offer.estimate()
+    cap = services.settings.estimate_max_cents * NANOS_PER_CENT
     if cap and wanted.amount > cap:
         offer = await _within_cap(services, call, offer, cap)
         wanted = offer.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
+    return await _hold_less(services, call, offer)
+
+
+async def _hold_less(services: Services, call: Call, offer: "_Offer") -> Held:
+    """A hold where the first estimate was refused: counted exactly, of less, or once other calls have ended."""
     offer = await _counted(services, call, offer)
     wanted = offer.estimate()
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
@@ -206,7 +203,7 @@ async def _within_cap(services: Services, call: Call, offer: _Offer, cap: int) -
 async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
     if offer.counted_tokens is not None:
         return offer
-    return structs.replace(offer, counted_tokens=await count_input(services, call, offer.price))
+    return structs.replace(offer, counted_tokens=await count_input(services, call, offer.demand, offer.price))
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:

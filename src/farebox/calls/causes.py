@@ -2,21 +2,28 @@
 
 from typing import Final
 
+from farebox.calls.endings import (
+    CLIENT_GONE,
+    CONNECTION_FAILED,
+    HOLD_IN_DOUBT,
+    INTERNAL_ERROR,
+    SERVER_STOPPED,
+    SILENCE,
+    TOO_LONG,
+)
 from farebox.calls.price import REPORTED_FAILURE
 from farebox.calls.record import Ended
-from farebox.calls.state import CLIENT_GONE, REASONS
 from farebox.counts import OTHER
 
 _BY_TEXT: Final = {
     CLIENT_GONE: "client_gone",
-    REASONS["silence"]: "provider_silent",
-    REASONS["too_long"]: "too_long",
+    SILENCE: "provider_silent",
+    TOO_LONG: "too_long",
     REPORTED_FAILURE: "provider_failed",
-    "the server stopped": "server_stopped",
-    "the database refused the hold": "database_unavailable",
-    "internal error": "internal",
+    SERVER_STOPPED: "server_stopped",
+    HOLD_IN_DOUBT: "database_unavailable",
+    INTERNAL_ERROR: "internal",
 }
-_CONNECTION_FAILED: Final = "the provider's connection failed"
 
 
 def cause_of(ended: Ended) -> str:
@@ -24,7 +31,7 @@ def cause_of(ended: Ended) -> str:
     if ended.cause:
         return ended.cause
     if ended.error:
-        failed = ended.error.startswith(_CONNECTION_FAILED)
+        failed = ended.error.startswith(CONNECTION_FAILED)
         return "connection_failed" if failed else _BY_TEXT.get(ended.error, OTHER)
     if ended.status >= 400:
         return "provider_5xx" if ended.status >= 500 else "provider_4xx"

@@ -5,7 +5,7 @@ import asyncio
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
-from farebox.calls.price import Ending, Priced, price_response
+from farebox.calls.price import Ending, PricedUsage, price_response
 from farebox.offload import Busy, Died, TooMuch
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
@@ -15,11 +15,10 @@ from farebox.providers.reading import RAISES, Place, read_text
 from farebox.runtime.services import Services
 
 
-async def count_input(services: Services, call: Call, price: ModelPrice) -> int | None:
+async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> int | None:
     """Tokens of the request's text by the model's own tokenizer; None where that is not known, or the text is too
     long, or nobody is free to count it. Raises InvalidRequest."""
-    assert call.parsed is not None
-    if call.parsed.demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
+    if demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
         return None
     try:
         return await services.helpers.run(
@@ -33,16 +32,15 @@ async def price_by_count(
     services: Services,
     call: Call,
     observed: Observed,
+    demand: Demand,
     price: ModelPrice,
     markup: Markup,
     bound: Estimate,
     ending: Ending,
     within: float | None = None,
-) -> Priced:
+) -> PricedUsage:
     """`price_response`, which may have to count what was sent and delivered. If counting is impossible, or takes longer
     than this many seconds, every four bytes count as a token: a call is never left without its end."""
-    assert call.parsed is not None
-    demand = call.parsed.demand
     body = call.body if demand.text_bytes <= COUNTED_BYTES_MAX else b""
     try:
         async with asyncio.timeout(within):
@@ -74,7 +72,7 @@ def _price(
     markup: Markup,
     bound: Estimate,
     ending: Ending,
-) -> Priced:
+) -> PricedUsage:
     def text() -> str:
         return read_text(body, place)
 

@@ -5,9 +5,11 @@ from functools import partial
 import structlog
 
 from farebox import backoff
+from farebox.calls.endings import INTERRUPTED, OPERATORS_TIME, OWN_TIME
+from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import checked
-from farebox.calls.state import OPERATORS_TIME, OWN_TIME, REASONS, CallState
+from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.unlisted import with_max_price
 from farebox.calls.unpaid import count_unpaid
 from farebox.calls.watch import Interrupted
@@ -26,67 +28,80 @@ _TOO_LATE = frozenset({504, 524})
 log = structlog.get_logger("farebox.calls")
 
 
-async def reach_provider(state: CallState) -> UpstreamResponse:
-    """The response whose head has come. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
-    call = state.call
-    request = UpstreamRequest(call.method, call.url, call.headers, _body(state), Sending(), call.sent_head)
+async def reach_provider(stage: Admitted) -> Responded:
+    """The response whose head has come, without what is only the operator's. Raises Problem, Interrupted,
+    providers.formats.base.InvalidRequest."""
+    context, attempts = stage.context, stage.attempts
+    response = await _first_that_stands(stage)
+    attempts.status, attempts.first_byte_ms = response.status, context.elapsed_ms()
+    if response.status >= 400:
+        response = await checked(context, response)
+    call, settings = context.call, context.services.settings
+    logged = LoggedBody(settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
+    return Responded(context, stage.metered, stage.terms, stage.held, attempts, response, logged)
+
+
+async def _first_that_stands(stage: Admitted) -> UpstreamResponse:
+    """The first response that no further attempt is to replace. Raises Problem, Interrupted, InvalidRequest."""
+    context, attempts, call = stage.context, stage.attempts, stage.context.call
+    request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
-            response = await _send(state, request)
+            response = await _send(stage, request)
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm
                 continue
-            if last or (state.given_up and not _may_run_twice(state)):
-                raise _unreachable(state, failure) from failure
-            if state.given_up:
-                count_unpaid(state, 0)
-                state.given_up = ""
+            if last or (attempts.given_up and not _may_run_twice(context)):
+                raise _unreachable(call, failure) from failure
+            if attempts.given_up:
+                count_unpaid(stage, 0)
+                attempts.given_up = ""
         else:
-            if last or not await _to_repeat(state, response):
-                state.status = response.status
-                state.first_byte_ms = state.elapsed_ms()
+            if last or not await _to_repeat(context, response):
                 return response
         pause = _pause_seconds(call, attempt)
-        with state.watch.waiting(pause + 1):
-            await state.services.clock.sleep(pause)
+        with context.watch.waiting(pause + 1):
+            await context.services.clock.sleep(pause)
         attempt, paused = attempt + 1, paused + pause
 
 
-async def _send(state: CallState, request: UpstreamRequest) -> UpstreamResponse:
-    wait = (state.call.request_timeout_ms or state.services.settings.first_byte_timeout_ms) / 1000
+async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
+    """One attempt. Raises UpstreamFailed, Interrupted."""
+    context, services = stage.context, stage.context.services
+    wait = (context.call.request_timeout_ms or services.settings.first_byte_timeout_ms) / 1000
     request.sending.whole = False
     try:
-        with state.watch.waiting(wait):
-            return await state.services.upstream.send(request)
+        with context.watch.waiting(wait):
+            return await services.upstream.send(request)
     except Interrupted as interrupted:
         late, sent = interrupted.reason == "silence", request.sending.whole
         if sent:
-            limit = OPERATORS_TIME if state.call.request_timeout_ms is None else OWN_TIME
-            state.given_up = limit if late else REASONS[interrupted.reason]
+            limit = OPERATORS_TIME if context.call.request_timeout_ms is None else OWN_TIME
+            stage.attempts.given_up = limit if late else INTERRUPTED[interrupted.reason]
         if not late:
             raise
         cause: Cause = "timeout_answer" if sent else "timeout_connect"
-        state.services.upstream.count(cause)
+        services.upstream.count(cause)
         raise UpstreamFailed(f"no response began within {wait:g} seconds", sent=sent, cause=cause) from interrupted
 
 
-def _may_run_twice(state: CallState) -> bool:
+def _may_run_twice(context: CallContext) -> bool:
     """Whether a request may be sent again although the provider may still be at work on it, and bill it."""
-    return state.call.own_key or state.services.settings.retry_timeouts == "allow"
+    return context.call.own_key or context.services.settings.retry_timeouts == "allow"
 
 
-async def _to_repeat(state: CallState, response: UpstreamResponse) -> bool:
+async def _to_repeat(context: CallContext, response: UpstreamResponse) -> bool:
     """Whether another attempt may do better than this response; it is then over. Raises Problem (PROVIDER_UNAVAILABLE)
     where none can, because it is the operator's key that is refused, or has no credit; Interrupted."""
     if response.status != 429 and response.status < 500:
         return False
-    if response.status in _TOO_LATE and not _may_run_twice(state):
+    if response.status in _TOO_LATE and not _may_run_twice(context):
         return False
     try:
-        await checked(state, response)
+        await checked(context, response)
     except Problem as problem:
         if problem.kind is not UPSTREAM_INVALID:
             raise
@@ -94,15 +109,16 @@ async def _to_repeat(state: CallState, response: UpstreamResponse) -> bool:
     return True
 
 
-def _body(state: CallState) -> Body:
+def _body(stage: Admitted) -> Body:
     """The request's body, limited to what is held for it. Raises InvalidRequest."""
-    call, held = state.call, state.held
+    call, held, terms = stage.context.call, stage.held, stage.terms
     body, outline = call.body, call.outline
-    if held is not None and held.output_limit is not None:
-        assert call.format is not None
-        body, outline = edited(body, outline, partial(call.format.limit_output, tokens=held.output_limit))
-    if held is not None and state.price is not None and state.price.bounded:
-        body, _ = edited(body, outline, partial(with_max_price, settings=state.services.settings))
+    if held is None or terms is None:
+        return body
+    if held.output_limit is not None:
+        body, outline = edited(body, outline, partial(terms.wire.limit_output, tokens=held.output_limit))
+    if terms.price.bounded:
+        body, _ = edited(body, outline, partial(with_max_price, settings=stage.context.services.settings))
     return body
 
 
@@ -114,10 +130,10 @@ def _pause_seconds(call: Call, attempt: int) -> float:
     return min(call.retry_delay_ms * factor, _PAUSE_MAX_MS) / 1000
 
 
-def _unreachable(state: CallState, failure: UpstreamFailed) -> Problem:
+def _unreachable(call: Call, failure: UpstreamFailed) -> Problem:
     """What the caller is told: the cause's word, and nothing about the route there. The operator's log has more."""
-    provider, cause = state.call.provider, failure.cause
-    log.warning("upstream failed", log_id=state.call.log_id, provider=provider, cause=cause, why=str(failure))
+    provider, cause = call.provider, failure.cause
+    log.warning("upstream failed", log_id=call.log_id, provider=provider, cause=cause, why=str(failure))
     if failure.timeout:
         return Problem(UPSTREAM_TIMEOUT, f"{provider} did not answer in time ({cause}).", reason=cause)
     if cause == "exhausted":

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from farebox.calls.state import CallState
+from farebox.calls.stages import Responded
 from farebox.providers.formats.base import ResponseReader
 
 FREE: Final = 64 * 2**10
@@ -14,33 +14,33 @@ STEP: Final = 256 * 2**10
 class KeptResponse:
     """Counts it, on the account of the call."""
 
-    __slots__ = ("_counted", "_reader", "_state")
+    __slots__ = ("_counted", "_reader", "_stage")
 
-    def __init__(self, state: CallState, reader: ResponseReader | None) -> None:
-        self._state = state
+    def __init__(self, stage: Responded, reader: ResponseReader | None) -> None:
+        self._stage = stage
         self._reader = reader
         self._counted = 0
 
     def fits(self, collected: int) -> bool:
         """Whether there is room for what is kept by now; `collected` bytes of it for the client. Where there is not,
         the log does without first of all."""
-        state = self._state
-        if state.size <= FREE:
+        logged = self._stage.logged
+        if logged.size <= FREE:
             return True
         kept = collected + (0 if self._reader is None else self._reader.kept_bytes)
-        more = kept + state.kept_bytes - self._counted
+        more = kept + logged.kept_bytes - self._counted
         if more <= 0:
             if more < -2 * STEP:
-                state.sink.release(-more)
+                self._stage.context.sink.release(-more)
                 self._counted += more
             return True
         if self._take(max(more, STEP)):
             return True
-        state.withhold()
+        logged.withhold()
         return kept <= self._counted or self._take(kept - self._counted)
 
     def _take(self, more: int) -> bool:
-        if not self._state.sink.keep(more):
+        if not self._stage.context.sink.keep(more):
             return False
         self._counted += more
         return True

@@ -42,6 +42,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's URL, query included."""
     path: str
     """The provider's path, for the log."""
+    place: Place
+    """Where it goes, as its body's readers know it."""
     headers: list[tuple[str, str]]
     """What is forwarded; credentials included, ours never."""
     sent_head: SentHead
@@ -63,11 +65,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     user_agent: str = ""
     client: str = ""
     """The caller's address, for the log line."""
-
-    @property
-    def place(self) -> Place:
-        """Where it goes, as its body's readers know it."""
-        return Place(self.provider, self.method, self.path, self.content_type)
 
     @property
     def small_body(self) -> bytes:

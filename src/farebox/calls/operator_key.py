@@ -7,7 +7,8 @@ Anything else passes, without the key. None of this applies to a caller's own ke
 import re
 from typing import Final
 
-from farebox.calls.state import CallState
+from farebox.calls.model import Call
+from farebox.calls.stages import CallContext, Responded
 from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.metrics.families import KEY_TROUBLE
@@ -46,15 +47,15 @@ class ReadError:
         """It has ended."""
 
 
-async def checked(state: CallState, response: UpstreamResponse) -> UpstreamResponse:
+async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamResponse:
     """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
     off), Interrupted."""
-    call = state.call
+    call = context.call
     if response.status < 400 or call.own_key:
         return response
     try:
         response = decoded(response)
-        body = await _body(state, response)
+        body = await _body(context, response)
     except UnknownCoding:
         body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
@@ -65,7 +66,7 @@ async def checked(state: CallState, response: UpstreamResponse) -> UpstreamRespo
         await response.close()
     trouble = trouble_of(response.status, body)
     if trouble is not None:
-        raise unavailable(state, response.status, trouble)
+        raise unavailable(context, response.status, trouble)
     key = call.access.api_key or ""
     clean = scrubber_of(key).clean_error
     headers = [
@@ -79,40 +80,40 @@ async def checked(state: CallState, response: UpstreamResponse) -> UpstreamRespo
     return ReadError(response.status, headers, passed)
 
 
-def without_key(state: CallState, response: UpstreamResponse) -> UpstreamResponse:
+def without_key(call: Call, response: UpstreamResponse) -> UpstreamResponse:
     """The response, decoded, as it passes on the operator's key."""
-    if state.call.own_key:
+    if call.own_key:
         return response
-    scrubber = scrubber_of(state.call.access.api_key or "")
+    scrubber = scrubber_of(call.access.api_key or "")
     return Scrubbed(response, scrubber) if scrubber.forms else response
 
 
-def headers_without_key(state: CallState, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
+def headers_without_key(call: Call, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
     """The same for a response that has arrived completely: its headers as they pass; None if its body may not pass as
     it is."""
-    if state.call.own_key:
+    if call.own_key:
         return response.headers
-    scrubber = scrubber_of(state.call.access.api_key or "")
+    scrubber = scrubber_of(call.access.api_key or "")
     return cleaned_headers(response.headers, scrubber) if scrubber.passes(body) else None
 
 
-async def _body(state: CallState, response: UpstreamResponse) -> bytes:
+async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
     chunks, size = [], 0
-    with state.watch.waiting(state.services.settings.read_timeout_ms / 1000):
+    with context.watch.waiting(context.services.settings.read_timeout_ms / 1000):
         while size < ERROR_MAX and (chunk := await response.chunk()) is not None:
-            state.watch.progress()
+            context.watch.progress()
             chunks.append(chunk)
             size += len(chunk)
     return b"".join(chunks)[:ERROR_MAX]
 
 
-def unavailable(state: CallState, status: int, trouble: Trouble) -> Problem:
+def unavailable(context: CallContext, status: int, trouble: Trouble) -> Problem:
     """What the caller is told; the operator gets an alarm."""
-    call, retry = state.call, state.services.settings.key_trouble_retry_seconds
+    call, services = context.call, context.services
     clean = scrubber_of(call.access.api_key or "").clean_error
     code, message = (clean(said.encode()).decode(errors="replace") for said in (trouble.code, trouble.message))
     raise_alarm(
-        state.services,
+        services,
         "provider_key_trouble",
         call.provider,
         status=status,
@@ -121,52 +122,53 @@ def unavailable(state: CallState, status: int, trouble: Trouble) -> Problem:
         message=message,
         log_id=call.log_id,
     )
-    state.services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
+    services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
     return Problem(
         PROVIDER_UNAVAILABLE,
         f"{call.provider} does not accept calls from this service at the moment. Nothing was charged.",
-        retry_after=retry or None,
+        retry_after=services.settings.key_trouble_retry_seconds or None,
         reason=f"{trouble.reason}, answered {status}",
     )
 
 
-def checked_body(state: CallState, body: bytes) -> bytes | Problem:
+def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
     """The same for a failure that a good response reports as its body: what may be passed on, or the problem."""
-    if state.call.own_key:
+    if stage.context.call.own_key:
         return body
     trouble = trouble_of(200, body)
     if trouble is not None:
-        state.body_withheld = True
-        return unavailable(state, 200, trouble)
-    return _without_key(state, body)
+        stage.logged.withhold()
+        return unavailable(stage.context, 200, trouble)
+    return _without_key(stage, body)
 
 
-def _without_key(state: CallState, body: bytes) -> bytes:
+def _without_key(stage: Responded, body: bytes) -> bytes:
     """For a response already kept for the log as received: if anything is removed, the log has none of it."""
-    found = scrubber_of(state.call.access.api_key or "").clean_error(body)
-    state.body_withheld = state.body_withheld or found != body
+    found = scrubber_of(stage.context.call.access.api_key or "").clean_error(body)
+    if found != body:
+        stage.logged.withhold()
     return found
 
 
-def cleaned(state: CallState, chunk: bytes) -> bytes:
+def cleaned(stage: Responded, chunk: bytes) -> bytes:
     """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words, another
     error passes without the key."""
-    if state.call.own_key or not _ERROR(chunk):
+    if stage.context.call.own_key or not _ERROR(chunk):
         return chunk
     parts = _EVENT_END.split(chunk)  # events and their ends in turn
-    return b"".join(part if number % 2 else _cleaned(state, part) for number, part in enumerate(parts))
+    return b"".join(part if number % 2 else _cleaned(stage, part) for number, part in enumerate(parts))
 
 
-def _cleaned(state: CallState, event: bytes) -> bytes:
+def _cleaned(stage: Responded, event: bytes) -> bytes:
     if not _ERROR(event):
         return event
     lines = event.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True)
     data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
     if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
-        return b"".join(_cleaned(state, line) for line in lines)
+        return b"".join(_cleaned(stage, line) for line in lines)
     whole = b"\n".join(data)
     trouble = trouble_of(200, whole)
     if trouble is not None:
-        state.body_withheld = True
-        return state.sink.broken(unavailable(state, 200, trouble).message)
-    return _without_key(state, event) if reports_error(whole) else event
+        stage.logged.withhold()
+        return stage.context.sink.broken(unavailable(stage.context, 200, trouble).message)
+    return _without_key(stage, event) if reports_error(whole) else event

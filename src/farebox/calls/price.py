@@ -28,8 +28,8 @@ CAPPED = "counted usage is charged up to the hold"
 CutPolicy = Literal["delivered", "hold", "free"]
 
 
-class Priced(msgspec.Struct, frozen=True):
-    """A response's price, and how it was come by."""
+class PricedUsage(msgspec.Struct, frozen=True):
+    """A response's usage, its price, and how both were come by."""
 
     source: UsageSource
     usage: Usage
@@ -45,7 +45,7 @@ class Priced(msgspec.Struct, frozen=True):
     """Why the provider's figures are impossible, if they are: the operator is notified."""
 
 
-NOTHING = Priced("none", {}, None, 0)
+NOTHING = PricedUsage("none", {}, None, 0)
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 def price_response(
     observed: Observed, demand: Demand, price: ModelPrice, markup: Markup, bound: Estimate, ending: Ending
-) -> Priced:
+) -> PricedUsage:
     """Price what a response showed.
 
     A whole response: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
@@ -86,7 +86,7 @@ class _Counter(msgspec.Struct, frozen=True):
     bound: Estimate
     ending: Ending
 
-    def whole(self) -> Priced:
+    def whole(self) -> PricedUsage:
         """The price of a complete response."""
         observed = self.observed
         notes = (*self._problem(), *observed.notes)
@@ -100,7 +100,7 @@ class _Counter(msgspec.Struct, frozen=True):
         missing = observed.missing
         if not observed.usage and not missing:
             policy = "the provider reports no usage: free"
-            return Priced("provider", {}, Cost(0, self.price.denominator, ()), 0, policy, notes)
+            return PricedUsage("provider", {}, Cost(0, self.price.denominator, ()), 0, policy, notes)
         try:
             check_possible(observed.usage, self.demand, self.price, self.bound)
         except AbsurdUsage as error:
@@ -114,7 +114,7 @@ class _Counter(msgspec.Struct, frozen=True):
         counted = self._counted(observed.usage, missing, notes, output=output)
         return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
 
-    def cut(self, reason: str) -> Priced:
+    def cut(self, reason: str) -> PricedUsage:
         """The price of a response that did not reach its end, or that is a failure."""
         observed, ending = self.observed, self.ending
         notes = (*self._problem(), *observed.notes)
@@ -124,12 +124,14 @@ class _Counter(msgspec.Struct, frozen=True):
         input_told = "input_tokens" in told and "input_tokens" not in observed.missing
         if ending.by_client and not observed.empty and untold(self.demand, input_told=input_told):
             policy = f"{reason}, and what was read was not reported in time: the hold is charged"
-            return Priced("estimate", {}, None, self.bound.amount, policy, notes)
+            return PricedUsage("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
         if not self._delivered and not ending.by_client:
             return replace(NOTHING, policy=f"{reason}: nothing was delivered, nothing is charged", notes=notes)
         if ending.policy == "hold":
-            return Priced("estimate", {}, None, self.bound.amount, f"{reason}: cut responses cost their hold", notes)
+            return PricedUsage(
+                "estimate", {}, None, self.bound.amount, f"{reason}: cut responses cost their hold", notes
+            )
         output = self._told_and_counted(told)
         policy = f"{reason}: counted from what was {'delivered' if self._delivered else 'read'}"
         if hidden > output:
@@ -157,14 +159,14 @@ class _Counter(msgspec.Struct, frozen=True):
     def _problem(self) -> tuple[str, ...]:
         return (self.observed.problem,) if self.observed.problem else ()
 
-    def _disbelieved(self, why: str, notes: tuple[str, ...]) -> Priced:
+    def _disbelieved(self, why: str, notes: tuple[str, ...]) -> PricedUsage:
         policy = "the provider's usage is impossible: the hold is charged"
         notes = tuple(dict.fromkeys((*notes, f"the provider's usage is impossible: {why}")))
-        return Priced("estimate", {}, None, self.bound.amount, policy, notes, disbelieved=why or "impossible")
+        return PricedUsage("estimate", {}, None, self.bound.amount, policy, notes, disbelieved=why or "impossible")
 
-    def _charged(self, source: UsageSource, usage: Usage, notes: tuple[str, ...]) -> Priced:
+    def _charged(self, source: UsageSource, usage: Usage, notes: tuple[str, ...]) -> PricedUsage:
         usage, cost, doubts = cost_of_fitted(self.price, usage)
-        return Priced(source, usage, cost, charge_of(cost, self.markup), None, (*notes, *doubts))
+        return PricedUsage(source, usage, cost, charge_of(cost, self.markup), None, (*notes, *doubts))
 
     def _counted(
         self,
@@ -174,7 +176,7 @@ class _Counter(msgspec.Struct, frozen=True):
         *,
         output: int | None = None,
         fixed: bool = False,
-    ) -> Priced:
+    ) -> PricedUsage:
         """What was reported; the input, if missing, as counted from the request; and this many output tokens. With
         `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
         usage: dict[str, Quantity] = dict(told)

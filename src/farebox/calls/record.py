@@ -2,10 +2,12 @@
 
 import msgspec
 import structlog
+from msgspec.structs import asdict
 
 from farebox.calls.model import Call
-from farebox.calls.price import Priced
+from farebox.calls.price import PricedUsage
 from farebox.ledger.commands import Verdict
+from farebox.logs import write_line
 from farebox.money import ceil_div
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, make_receipt
@@ -36,12 +38,36 @@ class Ended(msgspec.Struct):
     """The name of the error that was returned, if any."""
 
 
+class CallLine(msgspec.Struct, omit_defaults=True):
+    """The canonical log line of a call (logs.Line)."""
+
+    log_id: str
+    account: str
+    gateway: str
+    provider: str
+    model: str
+    path: str
+    status: int
+    outcome: str
+    charge_nanos: int
+    hold_nanos: int
+    usage: str
+    ms: int
+    event: str
+    level: str
+    timestamp: str
+    client: str | None = None
+    error: str | None = None
+    policy: str | None = None
+    first_byte_ms: int | None = None
+
+
 class CallRecord(msgspec.Struct):
     """Written in the commit that ends the hold (ledger.commands.Record), so that no charge is without its receipt."""
 
     call: Call
     ended: Ended
-    priced: Priced
+    priced: PricedUsage
     price: ModelPrice | None
     markup: Markup | None
     bound: Estimate | None
@@ -105,25 +131,31 @@ class CallRecord(msgspec.Struct):
     def say(self, charge: int) -> None:
         """The one canonical log line of the call."""
         call, ended = self.call, self.ended
-        log.info(
+        line = CallLine(
+            call.log_id,
+            call.account_id,
+            call.gateway_id,
+            call.provider,
+            ended.model or call.model,
+            call.path,
+            ended.status,
+            ended.outcome,
+            charge,
+            0 if self.bound is None else self.bound.amount,
+            self.priced.source,
+            ended.duration_ms,
             "call",
-            log_id=call.log_id,
-            account=call.account_id,
-            gateway=call.gateway_id,
-            provider=call.provider,
-            model=ended.model or call.model,
-            client=call.client or None,
-            path=call.path,
-            status=ended.status,
-            outcome=ended.outcome,
-            error=ended.error or None,
-            charge_nanos=charge,
-            hold_nanos=0 if self.bound is None else self.bound.amount,
-            usage=self.priced.source,
-            policy=self.priced.policy,
-            ms=ended.duration_ms,
-            first_byte_ms=ended.first_byte_ms,
+            "info",
+            "",
+            call.client or None,
+            ended.error or None,
+            self.priced.policy,
+            ended.first_byte_ms,
         )
+        if not write_line(line):
+            values = asdict(line)
+            del values["event"], values["level"], values["timestamp"]
+            log.info("call", **values)
 
     def _detail(self) -> CallDetail:
         call, ended = self.call, self.ended

@@ -8,11 +8,12 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from farebox.calls import operator_key
+from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, EarlyEnd, cut_of
 from farebox.calls.kept_response import FREE, KeptResponse
 from farebox.calls.model import SinkStream
-from farebox.calls.response_headers import money_headers, passed_headers
+from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
 from farebox.calls.settle import end_without_response, settle_call
-from farebox.calls.state import CLIENT_GONE, REASONS, SERVER_STOPPED, CallState
+from farebox.calls.stages import Metered, Responded
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
@@ -45,26 +46,28 @@ _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-
 """Content types whose first bytes are not inspected, unless the request asked for a stream."""
 
 
-async def relay_response(state: CallState, response: UpstreamResponse) -> None:
+async def relay_response(stage: Responded) -> None:
     """Pass the response on to its end and settle the call.
 
     Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
     """
-    document = _document(state, response)
+    context, response = stage.context, stage.response
+    document = _document(stage)
     if document is not None:
-        await _respond_whole(state, *document)
+        await _respond_whole(stage, *document)
         return
     unread = ""
     try:
         response = decoded(response)
     except UnknownCoding as encoding:
         unread = f"the response is encoded as {str(encoding)!r}, which cannot be read"
-    response = operator_key.without_key(state, response)
-    headers, length = passed_headers(state, response.headers)
-    events = state.response_type == "text/event-stream"
-    relay = _Relay(state, response, _reader(state, unread, events=events), events=events)
-    asked_for_stream = state.call.parsed is not None and state.call.parsed.stream and state.status < 400
-    if length is not None and state.call.method == "HEAD":
+    response = operator_key.without_key(context.call, response)
+    headers, length, content_type = passed_headers(response.headers, own_key=context.call.own_key)
+    stage.logged.response_type = content_type
+    events = content_type == "text/event-stream"
+    relay = _Relay(stage, response, _reader(stage, unread, events=events), events=events)
+    asked_for_stream = stage.metered is not None and stage.metered.parsed.stream and stage.status < 400
+    if length is not None and context.call.method == "HEAD":
         headers.append(("content-length", str(length)))  # of the body that GET would be answered with
     elif length is not None and not events and not asked_for_stream:
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
@@ -77,29 +80,30 @@ async def relay_response(state: CallState, response: UpstreamResponse) -> None:
         await response.close()
 
 
-def _document(state: CallState, response: UpstreamResponse) -> tuple[list[tuple[str, str]], bytes] | None:
-    """Headers and body of the response as they are passed on, if it is a small document to be metered that has arrived
-    completely, as most have; otherwise None."""
-    parsed = state.call.parsed
-    if parsed is None or parsed.stream or state.status >= 400 or state.call.format is None or state.watch.client_gone:
+def _document(stage: Responded) -> tuple[Metered, list[tuple[str, str]], bytes] | None:
+    """How the response is read, and its headers and body as they are passed on, if it is a small document to be metered
+    that has arrived completely, as most have; otherwise None."""
+    metered, response, context = stage.metered, stage.response, stage.context
+    if metered is None or metered.parsed.stream or response.status >= 400 or context.watch.client_gone:
         return None
     body = response.whole()
     if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(response):
         return None
-    headers = operator_key.headers_without_key(state, response, body)
+    headers = operator_key.headers_without_key(context.call, response, body)
     if headers is None:
         return None
-    passed, _ = passed_headers(state, headers)
-    return None if state.response_type == "text/event-stream" else (passed, body)
+    passed, _, content_type = passed_headers(headers, own_key=context.call.own_key)
+    if content_type == "text/event-stream":
+        return None
+    stage.logged.response_type = content_type
+    return metered, passed, body
 
 
-async def _respond_whole(state: CallState, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Settle, and answer with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
-    call = state.call
-    assert call.format is not None
-    assert call.parsed is not None
-    state.keep(body)
-    reader = call.format.reader(call.parsed, streaming=False, hide_usage=not call.parsed.asked_usage)
+async def _respond_whole(stage: Responded, metered: Metered, headers: list[tuple[str, str]], body: bytes) -> None:
+    """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
+    stage.logged.keep(body)
+    parsed = metered.parsed
+    reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.asked_usage)
     if isinstance(reader, BodyReader):
         observed = reader.whole(body)
     else:
@@ -107,33 +111,31 @@ async def _respond_whole(state: CallState, headers: list[tuple[str, str]], body:
         tail, observed = reader.close()
         body = passed + tail
     if observed.failed:
-        body = await _checked(state, body)
-    verdict = await settle_call(state, observed, None)
-    state.sink.respond(state.status, headers + money_headers(state, verdict), body)
+        body = await _checked(stage, body)
+    settled = await settle_call(stage, observed, None)
+    stage.context.sink.respond(stage.status, headers + charge_headers(stage.held, settled), body)
 
 
-async def _checked(state: CallState, body: bytes) -> bytes:
+async def _checked(stage: Responded, body: bytes) -> bytes:
     """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
-    found = operator_key.checked_body(state, body)
+    found = operator_key.checked_body(stage, body)
     if isinstance(found, Problem):
-        state.hold_asked = state.held is not None
-        await end_without_response(state, "refused", found)
+        await end_without_response(stage, EarlyEnd("refused"), found)
         raise found
     return found
 
 
-def _reader(state: CallState, unread: str, *, events: bool) -> ResponseReader | None:
-    call = state.call
-    if call.format is None or call.parsed is None or state.status >= 400:
+def _reader(stage: Responded, unread: str, *, events: bool) -> ResponseReader | None:
+    if stage.metered is None or stage.status >= 400:
         return None
-    wire, parsed = call.format, call.parsed
+    wire, parsed = stage.metered.wire, stage.metered.parsed
 
     def make(events: bool) -> ResponseReader:
         return wire.reader(parsed, streaming=events, hide_usage=not parsed.asked_usage)
 
     if unread:  # some say `utf-8` there
         return Sniffer(make, declared=events, other=UnreadReader(unread))
-    if state.response_type.startswith(_NEVER_EVENTS) and not parsed.stream:
+    if stage.logged.response_type.startswith(_NEVER_EVENTS) and not parsed.stream:
         return make(events)
     return Sniffer(make, declared=events)
 
@@ -142,9 +144,9 @@ class _Relay:
     """Moves one response from the provider to the client."""
 
     def __init__(
-        self, state: CallState, response: UpstreamResponse, reader: ResponseReader | None, *, events: bool
+        self, stage: Responded, response: UpstreamResponse, reader: ResponseReader | None, *, events: bool
     ) -> None:
-        self._state = state
+        self._stage = stage
         self._response = response
         self._reader = reader
         self._declared_events = events
@@ -152,8 +154,8 @@ class _Relay:
         self._collected_bytes = 0
         self._goes_on = self._asked_for_stream = self._begun = False
         self._sending = False
-        self._kept = KeptResponse(state, reader)
-        self._silence_seconds = state.services.settings.read_timeout_ms / 1000
+        self._kept = KeptResponse(stage, reader)
+        self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header with the body's length, if it is known."""
 
@@ -169,7 +171,7 @@ class _Relay:
         """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
         large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
         one object: that is a response in one piece, and often an error."""
-        state = self._state
+        stage = self._stage
         self._asked_for_stream = asked_for_stream
         cut = await self._read(self._collect)
         if self._goes_on:
@@ -179,20 +181,20 @@ class _Relay:
         body = b"".join((*self._collected, tail))
         self._collected.clear()
         if observed.failed and cut is None:
-            body = await _checked(state, body)
-        verdict = await settle_call(state, observed, cut, broken_status=UPSTREAM_INVALID.status)
+            body = await _checked(stage, body)
+        settled = await settle_call(stage, observed, cut, broken_status=UPSTREAM_INVALID.status)
         if cut == CLIENT_GONE:
             return
         if cut is not None:
             raise self._broken(cut)
-        state.sink.respond(state.status, headers + money_headers(state, verdict), body)
+        stage.context.sink.respond(stage.status, headers + charge_headers(stage.held, settled), body)
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
-        state = self._state
+        stage = self._stage
         self._begun = True
         length = [] if self._events else self.length
-        stream = state.sink.start(state.status, headers + length + money_headers(state, None))
+        stream = stage.context.sink.start(stage.status, headers + length + hold_headers(stage.held))
         cut = await self._read(lambda: self._forward(stream))
         if cut == CLIENT_GONE:
             cut = await self._read_on()
@@ -201,36 +203,30 @@ class _Relay:
         tail, observed = self._close(cut)
         end = [self._end(tail, failed=observed.failed)]
         try:
-            await settle_call(state, observed, cut)
+            await settle_call(stage, observed, cut)
         except DatabaseUnavailable:
             cut = "the charge could not be recorded"
             end = []
         broken = None if cut is None else self._broken(cut)
         if broken is not None and self._events:
-            end.append(state.sink.broken(broken.message))
+            end.append(stage.context.sink.broken(broken.message))
         with contextlib.suppress(ClientGone):  # it was charged by what was delivered: nobody is left to tell
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
         if broken is not None and not self._events:
-            state.sink.fail(broken)  # no event can tell: the client sees the connection break
+            stage.context.sink.fail(broken)  # no event can tell: the client sees the connection break
 
     def _broken(self, cut: str) -> Problem:
-        return Problem(UPSTREAM_INVALID, f"The response of {self._state.call.provider} broke off: {cut}.")
+        return Problem(UPSTREAM_INVALID, f"The response of {self._stage.context.call.provider} broke off: {cut}.")
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
         """Read the response through `take`; return why it did not get to its end, or None."""
         try:
-            with self._state.watch.waiting(self._silence_seconds):
+            with self._stage.context.watch.waiting(self._silence_seconds):
                 await take()
-        except Interrupted as interrupted:
-            if self._sending and interrupted.reason == "silence":
-                return CLIENT_GONE  # it has stopped reading: the provider was not even asked for more
-            return REASONS[interrupted.reason]
-        except ClientGone:
-            return CLIENT_GONE
-        except UpstreamFailed as failure:
-            return f"the provider's connection failed ({failure})"
+        except (Interrupted, ClientGone, UpstreamFailed) as error:
+            return cut_of(error, sending=self._sending)
         except asyncio.CancelledError:
             await self._stopped()
             raise
@@ -238,22 +234,23 @@ class _Relay:
 
     async def _stopped(self) -> None:
         _, observed = self._close(SERVER_STOPPED)
-        await settle_call(self._state, observed, SERVER_STOPPED)
+        await settle_call(self._stage, observed, SERVER_STOPPED)
 
     async def _read_on(self) -> str | None:
         """The client has left. If every choice has ended, only the usage can follow, and it is waited for; if only the
         end tells what was read, so is that: otherwise whoever hangs up in time would not pay for what cannot be seen.
         Returns why the call is cut, or None."""
-        reader, parsed = self._reader, self._state.call.parsed
-        if reader is None or reader.finished or parsed is None:
+        reader, stage, metered = self._reader, self._stage, self._stage.metered
+        if reader is None or reader.finished or metered is None:
             return CLIENT_GONE
-        charged = self._state.held is not None and self._state.services.settings.cut_stream != "free"
-        hidden = charged and untold(parsed.demand, input_told=reader.input_told)
+        settings = stage.context.services.settings
+        charged = stage.held is not None and settings.cut_stream != "free"
+        hidden = charged and untold(metered.parsed.demand, input_told=reader.input_told)
         if not hidden and not reader.all_ended:
             return CLIENT_GONE
         left, seconds = AFTER_END_MAX, READ_ON_SECONDS
         if hidden:  # within the call's time, because its hold ends soon after
-            rest = (self._state.services.settings.call_timeout_ms - self._state.elapsed_ms()) / 1000
+            rest = (settings.call_timeout_ms - stage.context.elapsed_ms()) / 1000
             left, seconds = UNTOLD_BYTES_MAX, max(READ_ON_SECONDS, min(UNTOLD_SECONDS, rest))
         try:
             async with asyncio.timeout(seconds):
@@ -262,22 +259,22 @@ class _Relay:
                     if chunk is None:
                         return None
                     left -= len(chunk)
-                    self._state.keep(chunk)
+                    stage.logged.keep(chunk)
                     reader.feed(chunk)
         except TimeoutError:
             return CLIENT_GONE
         except UpstreamFailed as failure:
-            return f"the provider's connection failed ({failure})" if hidden else CLIENT_GONE
+            return f"{CONNECTION_FAILED} ({failure})" if hidden else CLIENT_GONE
         except asyncio.CancelledError:
             await self._stopped()
             raise
         return None if self._finished else CLIENT_GONE
 
     async def _collect(self) -> None:
-        reader = self._reader
+        reader, watch, keep = self._reader, self._stage.context.watch, self._stage.logged.keep
         while (chunk := await self._response.chunk()) is not None:
-            self._state.watch.progress()
-            self._state.keep(chunk)
+            watch.progress()
+            keep(chunk)
             passed = chunk if reader is None else reader.feed(chunk)
             self._collected.append(passed)
             self._collected_bytes += len(passed)
@@ -297,7 +294,7 @@ class _Relay:
 
     async def _forward(self, stream: SinkStream) -> None:
         """Pass on what the reader passes."""
-        reader, watch, keep, kept = self._reader, self._state.watch, self._state.keep, self._kept
+        reader, watch, keep, kept = self._reader, self._stage.context.watch, self._stage.logged.keep, self._kept
         collected, self._collected = self._collected, []
         for earlier in collected:
             await self._send(stream, earlier)
@@ -331,10 +328,10 @@ class _Relay:
         """The terminal event has come. What follows belongs to the end of the response, which the reader keeps."""
         loop = asyncio.get_running_loop()
         until, left = loop.time() + DRAIN_SECONDS_MAX, AFTER_END_MAX
-        watch = self._state.watch.waiting(DRAIN_SECONDS)
+        watch = self._stage.context.watch.waiting(DRAIN_SECONDS)
         while left > 0 and loop.time() < until and (chunk := await self._response.chunk()) is not None:
             watch.progress()
-            self._state.keep(chunk)
+            self._stage.logged.keep(chunk)
             reader.feed(chunk)
             left -= len(chunk)
 
@@ -351,18 +348,18 @@ class _Relay:
     @property
     def _misdeclared(self) -> bool:
         """A document labelled as events: most likely an error, which is read as a whole."""
-        return self._declared_events and not self._events and not self._state.call.own_key
+        return self._declared_events and not self._events and not self._stage.context.call.own_key
 
     def _own_words(self, chunk: bytes) -> bytes:
-        return operator_key.cleaned(self._state, chunk) if self._events else chunk
+        return operator_key.cleaned(self._stage, chunk) if self._events else chunk
 
     def _end(self, tail: bytes, *, failed: bool) -> bytes:
         """The last bytes, as they may be passed on."""
         body = b"".join((*self._collected, tail))
         if not (self._misdeclared and failed):
             return self._own_words(body)
-        found = operator_key.checked_body(self._state, body)
-        return self._state.sink.broken(found.message) if isinstance(found, Problem) else found
+        found = operator_key.checked_body(self._stage, body)
+        return self._stage.context.sink.broken(found.message) if isinstance(found, Problem) else found
 
     def _close(self, cut: str | None) -> tuple[bytes, Observed]:
         if self._reader is None:

@@ -1,8 +1,7 @@
 """The headers of a response: which of the provider's are passed on, and our own about the call's cost."""
 
 from farebox.calls import operator_key
-from farebox.calls.state import CallState
-from farebox.ledger.commands import Verdict
+from farebox.calls.stages import Held, Settled
 from farebox.money import format_usd
 
 _NOT_PASSED = frozenset(
@@ -44,18 +43,19 @@ _names: dict[str, tuple[str, bool]] = {}
 """Names of headers that answers had: in lower case, and whether they are passed on."""
 
 
-def passed_headers(state: CallState, headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
-    """The headers that are passed on, and the declared length; the content type is noted."""
-    passed, length, own_key = [], None, state.call.own_key
+def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[list[tuple[str, str]], int | None, str]:
+    """The headers that are passed on, the declared length, and the content type; empty where none is declared."""
+    passed: list[tuple[str, str]] = []
+    length, content_type = None, ""
     for name, value in headers:
         lower, passes = _names.get(name) or _learn(name)
         if passes and (own_key or lower not in operator_key.HEADERS):
             passed.append((lower, value))
-            if lower == "content-type" and not state.response_type:
-                state.response_type = value.partition(";")[0].strip().lower()
+            if lower == "content-type" and not content_type:
+                content_type = value.partition(";")[0].strip().lower()
         elif lower == "content-length" and value.isascii() and value.isdigit():
             length = int(value)
-    return passed, length
+    return passed, length, content_type
 
 
 def _learn(name: str) -> tuple[str, bool]:
@@ -66,20 +66,24 @@ def _learn(name: str) -> tuple[str, bool]:
     return found
 
 
-def money_headers(state: CallState, verdict: Verdict | None) -> list[tuple[str, str]]:
-    """Our headers: the charge where it is known by now, else the hold; and what is left."""
-    if state.held is None:
+def hold_headers(held: Held | None) -> list[tuple[str, str]]:
+    """Our headers on a response that begins before its charge is known: the hold, and what is left."""
+    if held is None:
         return []
-    if verdict is None:
-        headers = [
-            ("farebox-hold-usd", format_usd(state.held.estimate.amount)),
-            ("farebox-balance-usd", format_usd(state.held.verdict.available)),
-        ]
-    else:
-        headers = [
-            ("farebox-charge-usd", format_usd(verdict.amount)),
-            ("farebox-balance-usd", format_usd(verdict.available)),
-        ]
-    if state.held.output_limit is not None:
-        headers.append(("farebox-output-limit", str(state.held.output_limit)))
+    return _money("farebox-hold-usd", held.estimate.amount, held.verdict.available, held)
+
+
+def charge_headers(held: Held | None, settled: Settled) -> list[tuple[str, str]]:
+    """Our headers on a response whose charge is known: that, and what is left; the hold where the charge is not in the
+    books yet."""
+    verdict = settled.verdict
+    if held is None or verdict is None:
+        return hold_headers(held)
+    return _money("farebox-charge-usd", verdict.amount, verdict.available, held)
+
+
+def _money(name: str, nanos: int, available: int, held: Held) -> list[tuple[str, str]]:
+    headers = [(name, format_usd(nanos)), ("farebox-balance-usd", format_usd(available))]
+    if held.output_limit is not None:
+        headers.append(("farebox-output-limit", str(held.output_limit)))
     return headers

@@ -5,104 +5,97 @@ charge is durable: what a client has seen complete is charged, whatever happens 
 """
 
 import asyncio
-from typing import Final
 
 from farebox.calls.admit import hold_credit
+from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
 from farebox.calls.model import Call, Sink
-from farebox.calls.operator_key import checked
 from farebox.calls.relay import relay_response
 from farebox.calls.settle import end_without_response
-from farebox.calls.state import REASONS, SERVER_STOPPED, CallState
-from farebox.calls.tiers import asked_price, hold_price
+from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Metered, Priced, Stage, Terms
+from farebox.calls.tiers import asked_price, find_price, hold_price
 from farebox.calls.unpaid import check_unpaid
-from farebox.calls.watch import Interrupted, Watch
+from farebox.calls.watch import Watch
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, Problem
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import Demand, ModelPrice
-from farebox.providers.formats.base import InvalidRequest
 from farebox.runtime.services import Services
-from farebox.storage.sql import DatabaseUnavailable
-
-INTERNAL_ERROR: Final = "internal error"
-_RELEASED: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (DatabaseUnavailable, "the database refused the hold"),  # whether the hold is there, nobody knows
-    (asyncio.CancelledError, SERVER_STOPPED),
-    (Exception, INTERNAL_ERROR),  # a mistake of ours, which the edge reports
-)
-"""Ends of calls that are raised on as they are, in the words of their rows: the first that matches."""
 
 
 async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *, last: bool = True) -> bool:
-    """Serve the call and answer it through `sink`. With `last` False, an error that the provider answers leaves the
-    sink untouched and returns False, so that the next step can be tried; otherwise True.
+    """Serve the call and answer it through `sink`. With `last` False, an error that the provider responds with leaves
+    the sink untouched and returns False, so that the next step can be tried; otherwise True.
 
     Raises Problem where nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
     where a whole response broke off, settled by policy.
     """
-    state = CallState(services, call, sink, watch, services.clock.monotonic())
+    context = CallContext(services, call, sink, watch, services.clock.monotonic())
+    stage: Stage = Priced(context, None, None)
     try:
-        await _price_and_hold(state)
-        response = await reach_provider(state)
-        if response.status >= 400:
-            response = await checked(state, response)
+        stage = priced = price_call(context)
+        if priced.metered is None or call.own_key:
+            admitted = Admitted(context, priced.metered, priced.terms, None, Attempts())
+        else:
+            terms, price = _payable(priced)
+            check_unpaid(services, call)
+            stage = Admitting(context, priced.metered, terms)
+            with watch.waiting(services.settings.call_timeout_ms / 1000):
+                held = await hold_credit(context, terms, price)
+            admitted = Admitted(context, priced.metered, terms, held, Attempts())
+        stage = admitted
+        stage = responded = await reach_provider(admitted)
+        if responded.status >= 400 and not last:
+            await responded.response.close()
+            await end_without_response(responded, FREE)
+            return False
+        await relay_response(responded)
+        return True
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
-        return await _end_early(state, error)
-    if response.status >= 400 and not last:
-        await response.close()
-        await end_without_response(state, "free")
-        return False
-    try:
-        await relay_response(state, response)
-    except (Problem, DatabaseUnavailable):  # the call has been settled, or that has been tried
-        raise
-    except Exception:  # as above; where the charge is posted already, this changes nothing
-        await end_without_response(state, "released", error=INTERNAL_ERROR)
-        raise
-    return True
+        return await _end_early(stage, error)
 
 
-async def _end_early(state: CallState, error: BaseException) -> bool:
-    """End a call that has no response to pass on: refused if the caller can be told why, otherwise released. Raises
-    what the caller is told; returns True if nobody is left to be told."""
-    if isinstance(error, InvalidRequest):  # a body is read more closely when the money is short
+async def _end_early(stage: Stage, error: BaseException) -> bool:
+    """End a call whose response cannot be passed on, or not to its end. Raises what the caller is told; returns True if
+    nobody is left to be told."""
+    end = early_end(stage, error)
+    if end.told == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))
-    if isinstance(error, Problem):
-        state.hold_asked = state.held is not None
-        await end_without_response(state, "refused", error)
-    elif isinstance(error, Interrupted):
-        await end_without_response(state, "released", error=REASONS[error.reason])
-        if error.reason == "client_gone":
-            return True
-        error = Problem(UPSTREAM_TIMEOUT, f"{state.call.provider} did not respond in the time allowed.")
-    else:
-        words = next(words for kind, words in _RELEASED if isinstance(error, kind))
-        await end_without_response(state, "released", error=words)
+    if end.outcome:
+        await end_without_response(stage, end, error if isinstance(error, Problem) else None)
+    if end.told == "nothing":
+        return True
+    if end.told == "timeout":
+        raise Problem(UPSTREAM_TIMEOUT, f"{stage.context.call.provider} did not respond in the time allowed.")
     raise error
 
 
-async def _price_and_hold(state: CallState) -> None:
-    call, services = state.call, state.services
-    if call.parsed is None:
-        return
-    model, prices = call.parsed.model, services.configuration.prices
-    state.price = state.price_for({})
-    state.markup = prices.markup(call.account_id, call.provider, model, call.started_at)
-    if call.own_key:
-        return
-    if state.price is None:
+def price_call(context: CallContext) -> Priced:
+    """Look up the price of the call's model, and its markup."""
+    call, prices = context.call, context.services.configuration.prices
+    parsed, wire = call.parsed, call.format
+    if parsed is None or wire is None:
+        return Priced(context, None, None)
+    price = find_price(context, parsed.model, {})
+    markup = prices.markup(call.account_id, call.provider, parsed.model, call.started_at)
+    if price is None:
+        return Priced(context, Metered(wire, parsed, markup), None)
+    terms = Terms(wire, parsed, markup, price)
+    return Priced(context, terms, terms)
+
+
+def _payable(priced: Priced) -> tuple[Terms, ModelPrice]:
+    """The terms of a call on the operator's key, and the price that its hold is estimated by. Raises Problem where it
+    could not be charged."""
+    terms, call = priced.terms, priced.context.call
+    if terms is None:
         raise Problem(
             MODEL_UNPRICED,
-            f"The model {model!r} of {call.provider} has no price, so it cannot be charged. The operator can set one: "
-            f"farebox price set {call.provider} {model} --input USD --output USD (per million tokens).",
+            f"The model {call.model!r} of {call.provider} has no price, so it cannot be charged. The operator can set "
+            f"one: farebox price set {call.provider} {call.model} --input USD --output USD (per million tokens).",
         )
-    _check_searches_priced(call, call.parsed.demand, state.price)
-    _check_priced_by_the_token(call, call.parsed.demand, state.price)
-    price = hold_price(state, asked_price(state))
-    check_unpaid(services, call)
-    state.hold_asked = True
-    with state.watch.waiting(services.settings.call_timeout_ms / 1000):
-        state.held = await hold_credit(services, call, price, state.markup)
+    _check_searches_priced(call, terms.parsed.demand, terms.price)
+    _check_priced_by_the_token(call, terms.parsed.demand, terms.price)
+    return terms, hold_price(priced.context, terms, asked_price(priced.context, terms))
 
 
 def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:

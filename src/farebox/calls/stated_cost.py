@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from farebox.calls.price import Priced
-from farebox.calls.state import CallState
+from farebox.calls.price import PricedUsage
+from farebox.calls.stages import CallContext
 from farebox.pricing.bill import stated_cost
 from farebox.pricing.charge import charge_of
 from farebox.pricing.model import Markup, ModelPrice
@@ -12,7 +12,9 @@ from farebox.providers.formats.base import Observed
 from farebox.runtime.operator_alarms import raise_alarm
 
 
-def by_stated_cost(state: CallState, priced: Priced, observed: Observed, price: ModelPrice, markup: Markup) -> Priced:
+def by_stated_cost(
+    context: CallContext, priced: PricedUsage, observed: Observed, price: ModelPrice, markup: Markup
+) -> PricedUsage:
     """The charge of a complete response by the cost that the provider states, if it states one."""
     usd = observed.stated_usd
     if usd is None:
@@ -30,7 +32,7 @@ def by_stated_cost(state: CallState, priced: Priced, observed: Observed, price: 
     )
     cost = stated_cost(usd)
     if computed is not None:
-        _compare(state, cost.numerator * computed.denominator, computed.numerator * cost.denominator, price)
+        _compare(context, cost.numerator * computed.denominator, computed.numerator * cost.denominator, price)
     if price.is_own:
         note = f"the provider states a cost of {usd:f} USD; the operator's own price takes precedence"
         return replace(priced, notes=(*priced.notes, note))
@@ -40,15 +42,15 @@ def by_stated_cost(state: CallState, priced: Priced, observed: Observed, price: 
     return replace(priced, source="provider", cost=cost, charge=charge_of(cost, markup), policy=None, notes=notes)
 
 
-def _compare(state: CallState, stated: int, computed: int, price: ModelPrice) -> None:
+def _compare(context: CallContext, stated: int, computed: int, price: ModelPrice) -> None:
     """Both over the same denominator. The operator hears of a difference above the limit: a price is out of date."""
-    limit = state.services.settings.stated_cost_percent
-    if abs(stated - computed) * 100 > limit * computed and not state.call.own_key:
+    limit = context.services.settings.stated_cost_percent
+    if abs(stated - computed) * 100 > limit * computed and not context.call.own_key:
         raise_alarm(
-            state.services,
+            context.services,
             "cost_differs",
-            f"{state.call.provider}/{price.model}",
-            log_id=state.call.log_id,
+            f"{context.call.provider}/{price.model}",
+            log_id=context.call.log_id,
             stated_per_computed=f"{stated / computed:.4f}" if computed else "more than nothing",
             price_version=price.version,
         )

@@ -12,15 +12,16 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from farebox.calls.price import Priced
-from farebox.calls.state import CallState
+from farebox.calls.price import PricedUsage
+from farebox.calls.stages import CallContext, Terms
+from farebox.calls.unlisted import OPENROUTER, plain_model, price_without_list, with_variant
 from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
 from farebox.pricing.belief import check_possible
 from farebox.pricing.bill import combined, scaled, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import STANDARD
 from farebox.pricing.estimate import estimate
-from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
+from farebox.pricing.model import Demand, Estimate, FurtherModel, Markup, ModelPrice
 from farebox.providers.formats.base import Observed
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.usage import AbsurdUsage, Usage
@@ -36,41 +37,51 @@ _NO_BOUND: Final = Estimate(0, 0, 0)
 _LONG_CACHE: Final = "cache_write_12h_tokens"
 
 
-def asked_price(state: CallState) -> ModelPrice:
+def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> ModelPrice | None:
+    """The price of a model for this call, where the provider applies this (a service tier…); None where it has none."""
+    call, prices = context.call, context.services.configuration.prices
+    found = prices.find(call.account_id, call.provider, model, call.started_at, applied or None)
+    if found is not None or call.provider != OPENROUTER:
+        return found
+    plain = plain_model(model)
+    if plain != model:
+        found = prices.find(call.account_id, call.provider, plain, call.started_at, applied or None)
+    if found is not None:
+        return with_variant(found, model)
+    return price_without_list(model, call.small_body, context.services.settings)
+
+
+def asked_price(context: CallContext, terms: Terms) -> ModelPrice:
     """The price of what the call asks for. Raises Problem where it is unknown."""
-    assert state.call.parsed is not None
-    assert state.price is not None
-    context = state.call.parsed.context
-    price = (state.price_for(context) if context else None) or state.price
+    parsed = terms.parsed
+    price = (find_price(context, parsed.model, parsed.context) if parsed.context else None) or terms.price
     if price.unknown:
         raise Problem(
             NOT_METERED,
-            f"What {', '.join(price.unknown)} costs for {state.call.parsed.model!r} of {state.call.provider} is not "
-            "known, so the request is not sent on the operator's key. Leave it out, or use your own provider key.",
+            f"What {', '.join(price.unknown)} costs for {parsed.model!r} of {context.call.provider} is not known, so "
+            "the request is not sent on the operator's key. Leave it out, or use your own provider key.",
         )
     return price
 
 
-def hold_price(state: CallState, asked: ModelPrice) -> ModelPrice:
+def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPrice:
     """The price that the hold is estimated by: the most expensive that the provider may apply, with what other models
     may cost in the same call. Raises Problem if one of those has no price."""
-    assert state.call.parsed is not None
-    assert state.price is not None
-    context, demand = state.call.parsed.context, state.call.parsed.demand
-    dearest = state.price
-    candidates = [state.price] if asked is state.price else [state.price, asked]
-    if context and context.get("service_tier") == "auto":
-        for tier in MAY_CHOOSE.get(state.call.provider, ()):
-            chosen = state.price_for({**context, "service_tier": tier})
+    call, parsed, demand = context.call, terms.parsed, terms.parsed.demand
+    dearest = terms.price
+    candidates = [terms.price] if asked is terms.price else [terms.price, asked]
+    if parsed.context.get("service_tier") == "auto":
+        for tier in MAY_CHOOSE.get(call.provider, ()):
+            chosen = find_price(context, parsed.model, {**parsed.context, "service_tier": tier})
             if chosen is not None and not chosen.unknown:
                 candidates.append(chosen)
     if len(candidates) > 1:
         dearest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
-    if _LONG_CACHE in dearest.meters and not state.call.long_cache:
+    if _LONG_CACHE in dearest.meters and not call.long_cache:
         dearest = _without_long_cache(dearest)
     if not demand.further_models:
         return dearest
-    fee = sum(_further(state, demand, dearest, index) for index in range(len(demand.further_models)))
+    fee = sum(_further(context, terms, dearest, further) for further in demand.further_models)
     return with_fee(dearest, fee) if fee else dearest
 
 
@@ -79,32 +90,31 @@ def _without_long_cache(price: ModelPrice) -> ModelPrice:
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
 
 
-def _further(state: CallState, demand: Demand, own: ModelPrice, index: int) -> int:
+def _further(context: CallContext, terms: Terms, own: ModelPrice, further: FurtherModel) -> int:
     """The most that one of the other models may cost, in nano-dollars."""
-    assert state.call.parsed is not None
-    further = demand.further_models[index]
-    price = state.price_for(state.call.parsed.context, further.model) if further.model else own
+    provider = context.call.provider
+    price = find_price(context, further.model, terms.parsed.context) if further.model else own
     if price is None or price.unknown:
         raise Problem(
             MODEL_UNPRICED if price is None else NOT_METERED,
-            f"The request lets {state.call.provider} run the model {further.model!r} too, which has no price for what "
-            f"is asked. The operator can set one: farebox price set {state.call.provider} {further.model} --input USD "
-            "--output USD (per million tokens).",
+            f"The request lets {provider} run the model {further.model!r} too, which has no price for what is asked. "
+            f"The operator can set one: farebox price set {provider} {further.model} --input USD --output USD (per "
+            "million tokens).",
         )
-    alone = replace(demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False)
+    alone = replace(
+        terms.parsed.demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False
+    )
     return further.uses * estimate(alone, price, _COST_ONLY).amount
 
 
-def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
+def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price of what the provider applied, and notes for the receipt."""
-    assert state.call.parsed is not None
-    assert state.price is not None
-    asked, model = state.call.parsed.context, observed.billed_model
+    asked, model = terms.parsed.context, observed.billed_model
     if not (asked or observed.context or model):
-        return known_price(state, state.price, observed.usage or {})
+        return known_price(context, terms, terms.price, observed.usage or {})
     applied = {**asked, **observed.context}
-    found = state.price_for(applied, model) if applied or model else state.price
-    price = state.price if found is None else found
+    found = find_price(context, model or terms.parsed.model, applied) if applied or model else terms.price
+    price = terms.price if found is None else found
     notes = (
         ()
         if found is not None
@@ -112,50 +122,53 @@ def applied_price(state: CallState, observed: Observed) -> tuple[ModelPrice, tup
     )
     tier = asked.get("service_tier", "")
     told = "service_tier" in observed.context
-    if tier and tier not in STANDARD and not told and (state.call.provider, tier) not in BOUND:
-        standard = state.price_for({**applied, "service_tier": "default"}, model)
-        price = price if standard is None else _dearer(state, price, standard)
-    price, doubts = known_price(state, price, observed.usage or {})
+    if tier and tier not in STANDARD and not told and (context.call.provider, tier) not in BOUND:
+        standard = find_price(context, model or terms.parsed.model, {**applied, "service_tier": "default"})
+        price = price if standard is None else _dearer(terms, price, standard)
+    price, doubts = known_price(context, terms, price, observed.usage or {})
     return price, (*notes, *doubts)
 
 
-def known_price(state: CallState, price: ModelPrice, usage: Usage) -> tuple[ModelPrice, tuple[str, ...]]:
+def known_price(
+    context: CallContext, terms: Terms, price: ModelPrice, usage: Usage
+) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
-    assert state.call.parsed is not None
     unpriced_cache = _LONG_CACHE in usage and _LONG_CACHE not in price.meters
     if not (price.unknown or unpriced_cache):
         return price, ()
+    call, services = context.call, context.services
     unknown = [*price.unknown, "12-hour caching"] if unpriced_cache else list(price.unknown)
-    factor = state.services.configuration.prices.dearest_factor(state.call.provider)
+    factor = services.configuration.prices.dearest_factor(call.provider)
     what = ", ".join(unknown)
-    if not state.call.own_key:
+    if not call.own_key:
         raise_alarm(
-            state.services,
+            services,
             "tier_unknown",
-            f"{state.call.provider}/{state.call.parsed.model}: {what}",
-            log_id=state.call.log_id,
+            f"{call.provider}/{terms.parsed.model}: {what}",
+            log_id=call.log_id,
             factor=str(factor),
         )
     note = f"no price is known for {what}: charged at {factor.normalize():f} times the standard price of a token, the "
     return scaled(price, Fraction(factor), f"unknown:{what}"), (note + "highest that this provider is known to have",)
 
 
-def with_further(state: CallState, priced: Priced, observed: Observed, own: ModelPrice) -> Priced:
-    """The price of a response with what it bills beside its own usage: one exact cost, rounded once."""
-    assert state.call.parsed is not None
-    assert state.markup is not None
+def with_further(
+    context: CallContext, terms: Terms, priced: PricedUsage, observed: Observed, own: ModelPrice, bound: Estimate | None
+) -> PricedUsage:
+    """The price of a response with what it bills beside its own usage: one exact cost, rounded once. `bound` is that of
+    the hold, where there is one."""
     if priced.cost is None:
         return priced
-    context = {**state.call.parsed.context, **observed.context}
+    applied = {**terms.parsed.context, **observed.context}
     parts, notes, disbelieved = [(own, priced.cost)], list(priced.notes), ""
     for passed in observed.further:
-        price = state.price_for(context, passed.model) if passed.model else own
+        price = find_price(context, passed.model, applied) if passed.model else own
         if price is None:
             notes.append(
                 f"the model {passed.model!r}, which the response bills too, has no price: charged as its own model"
             )
             price = own
-        price, doubts = known_price(state, price, passed.usage)
+        price, doubts = known_price(context, terms, price, passed.usage)
         notes += doubts
         try:
             check_possible(passed.usage, Demand(price.model), price, _NO_BOUND)
@@ -164,14 +177,12 @@ def with_further(state: CallState, priced: Priced, observed: Observed, own: Mode
             disbelieved = str(absurd)
             notes.append(f"a pass of the model {passed.model or own.model!r} is impossible: {absurd}")
     cost = combined(parts)
-    charge = priced.charge + charge_of(cost, state.markup) - charge_of(priced.cost, state.markup)
+    charge = priced.charge + charge_of(cost, terms.markup) - charge_of(priced.cost, terms.markup)
     if disbelieved:
-        charge = max(charge, 0 if state.bound is None else state.bound.amount)
+        charge = max(charge, 0 if bound is None else bound.amount)
         notes.append("what is not believed is charged at the hold, where that is more")
     return replace(priced, cost=cost, charge=charge, notes=tuple(notes), disbelieved=priced.disbelieved or disbelieved)
 
 
-def _dearer(state: CallState, one: ModelPrice, other: ModelPrice) -> ModelPrice:
-    assert state.call.parsed is not None
-    demand = state.call.parsed.demand
-    return max(one, other, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
+def _dearer(terms: Terms, one: ModelPrice, other: ModelPrice) -> ModelPrice:
+    return max(one, other, key=lambda price: estimate(terms.parsed.demand, price, _COST_ONLY).amount)

@@ -4,8 +4,9 @@ Nobody reports what the provider did, and bills, for such a call. If it keeps wo
 hold, minus what was charged.
 """
 
+from farebox.calls.endings import BY_CALLER
 from farebox.calls.model import Call
-from farebox.calls.state import BY_CALLER, CallState
+from farebox.calls.stages import Admitted
 from farebox.errors import GIVEN_UP, Problem
 from farebox.money import NANOS_PER_CENT
 from farebox.runtime.services import Services
@@ -25,17 +26,17 @@ def check_unpaid(services: Services, call: Call) -> None:
         )
 
 
-def count_unpaid(state: CallState, charge: int) -> None:
-    """Count an abandoned call, or attempt of one (`state.given_up`), for all of its hold minus the charge."""
-    services, call = state.services, state.call
+def count_unpaid(stage: Admitted, charge: int) -> None:
+    """Count an abandoned call, or attempt of one (`stage.attempts.given_up`), for all of its hold minus the charge."""
+    services, call = stage.context.services, stage.context.call
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
-    if not hourly or state.bound is None or call.parsed is None:
+    if not hourly or stage.held is None or stage.metered is None:
         return
     # A stream begins at once: where the operator's own limit ends the wait, the provider has failed. Of a whole
-    # response
-    # nothing is seen until it has been generated.
-    if call.parsed.stream and (call.access.provider.stops_when_left or state.given_up not in BY_CALLER):
+    # response nothing is seen until it has been generated.
+    brief = call.access.provider.stops_when_left or stage.attempts.given_up not in BY_CALLER
+    if stage.metered.parsed.stream and brief:
         return
-    left = state.bound.amount - charge
+    left = stage.held.estimate.amount - charge
     if left > 0:
         services.unpaid.add(call.account_id, left, hourly, services.clock.now_ms())

@@ -109,6 +109,20 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     """The address of the caller."""
 
 
+def known_call(services: Services, asked: ProxyRequest) -> Call | None:
+    """The call of a request with the head of an earlier one and a light body, as most are, made without waiting; None
+    where it is to be made by `native_call` or `compat_call`. Raises Problem."""
+    known = asked.known.get(asked.slug)
+    if known is None or known.format is None or not (isinstance(asked.body, bytes) and is_light(asked.body)):
+        return None
+    refused = None if asked.own_key else services.refusals.get(known.provider)
+    try:
+        read = take_apart_here(read_as, known.format, asked.body, known.place, refused, asked.own_key)
+    except TooLong:
+        return None
+    return _with_body(services, asked, known, read)
+
+
 async def native_call(services: Services, asked: ProxyRequest) -> Call:
     """A call of a provider's own path. Raises Problem."""
     known = asked.known.get(asked.slug)
@@ -215,6 +229,7 @@ def _call(
         method=asked.method,
         url=_url(access, path, asked),
         path=path,
+        place=Place(access.provider.slug, asked.method, path, _content_type(asked)),
         headers=_forwarded(asked, access.provider, path, key),
         sent_head=SentHead(),
         content_type=_content_type(asked),

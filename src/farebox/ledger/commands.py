@@ -33,6 +33,9 @@ class Outcome(StrEnum):
     """There is no such account or hold; nothing was taken back by that cause."""
 
 
+_TAKEN_EFFECT = (Outcome.DONE, Outcome.REPEATED)
+
+
 class Conflict(Exception):
     """The id was used before with other content. Nothing changed; the caller has a bug or a replayed id."""
 
@@ -235,4 +238,4 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        return self.outcome in (Outcome.DONE, Outcome.REPEATED)
+        return self.outcome in _TAKEN_EFFECT

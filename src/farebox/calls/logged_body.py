@@ -1,0 +1,66 @@
+"""What the log keeps of a call's bodies: within its limits, and without a key of the caller's own."""
+
+import msgspec
+
+from farebox.calls.model import Call
+from farebox.limits.logged import LARGE_BYTES
+from farebox.memfile import whole
+from farebox.providers.scrubbing import Scrubber
+from farebox.runtime.services import Services
+
+
+class LoggedBody(msgspec.Struct):
+    """The body of the response so far."""
+
+    most: int
+    """Bytes that the log keeps of a body; -1 where it keeps none of this call's."""
+    response_type: str = ""
+    """Its content type, once its headers are passed on."""
+    kept: list[bytes] = []
+    """None of it once it is larger than a log keeps."""
+    size: int = 0
+    withheld: bool = False
+    """Nothing is kept for the log: it says what is the operator's own, or there was no memory for it."""
+
+    def keep(self, chunk: bytes) -> None:
+        """A piece of the response has come."""
+        self.size += len(chunk)
+        if self.size <= self.most and not self.withheld:
+            self.kept.append(chunk)
+        elif self.kept:
+            self.kept.clear()
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.size if self.kept else 0
+
+    def withhold(self) -> None:
+        """Keep nothing of the response for the log."""
+        self.withheld = True
+        self.kept.clear()
+
+
+def logged_response(services: Services, call: Call, body: LoggedBody) -> bytes | None:
+    """The response for the log. A key of the caller's own passes as it is, but is not kept."""
+    if not body.kept or body.withheld or not _log_takes(services, call, body.size):
+        return None
+    kept = body.kept[0] if len(body.kept) == 1 else b"".join(body.kept)
+    if call.own_key:
+        for key in call.callers_keys:
+            kept = Scrubber(key).clean(kept)
+    return kept
+
+
+def logged_request(services: Services, call: Call) -> bytes | None:
+    """The request's body, where the log keeps it."""
+    body = call.body
+    kept = call.logged and call.log_bodies and len(body) <= services.settings.log_body_limit_bytes
+    if not (kept and _log_takes(services, call, len(body))):
+        return None
+    return body if isinstance(body, bytes) else whole(body)
+
+
+def _log_takes(services: Services, call: Call, size: int) -> bool:
+    if size <= LARGE_BYTES:
+        return True
+    return services.logged.takes(call.account_id, size, services.clock.monotonic())

@@ -1,0 +1,127 @@
+"""The stages of one call. Each has what is known by then, and nothing that is not known yet:
+
+    CallContext → Priced → Admitting → Admitted → Responded → Settled
+
+A function takes the earliest stage that has what it needs, and is given that one or any later one. `calls.endings` says
+how a call ends that does not get to the end of this line.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from farebox.calls.logged_body import LoggedBody
+from farebox.calls.model import Call, Sink
+from farebox.calls.watch import Watch
+from farebox.ledger.commands import Verdict
+from farebox.pricing.model import Estimate, Markup, ModelPrice
+from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.upstream import UpstreamResponse
+from farebox.runtime.services import Services
+
+
+class CallContext(msgspec.Struct, frozen=True, gc=False):
+    """What stays the same from the first step of a call to the last."""
+
+    services: Services
+    call: Call
+    sink: Sink
+    watch: Watch
+    started: float
+    """On the monotonic clock."""
+
+    def elapsed_ms(self) -> int:
+        return round((self.services.clock.monotonic() - self.started) * 1000)
+
+
+class Metered(msgspec.Struct, frozen=True, gc=False):
+    """How a call's usage is read, and the markup on what it costs."""
+
+    wire: WireFormat
+    parsed: ParsedRequest
+    markup: Markup
+
+
+class Terms(Metered, frozen=True, gc=False):
+    """The same of a call whose model has a price."""
+
+    price: ModelPrice
+    """At the standard tier."""
+
+
+class Priced(msgspec.Struct, frozen=True, gc=False):
+    """The price of the call's model has been looked up."""
+
+    context: CallContext
+    metered: Metered | None
+    """None where the call is not metered: its path costs nothing, or its caller's own key pays for what cannot be
+    read."""
+    terms: Terms | None
+    """None, too, where its model has no price."""
+
+    def may_hold(self, outcome: str) -> bool:
+        """Whether there may be a hold to end, where the call ends at this stage, with this outcome."""
+        return False
+
+
+class Admitting(Priced, frozen=True, gc=False):
+    """The ledger has been asked for a hold. If the wait for its verdict breaks off, nobody knows whether there is
+    one."""
+
+    def may_hold(self, outcome: str) -> bool:
+        return outcome != "refused"  # else the ledger has said no
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """A hold that was admitted."""
+
+    estimate: Estimate
+    verdict: Verdict
+    output_limit: int | None = None
+    """Output tokens per choice that the request must be limited to; None where it can stay as it is."""
+
+
+class Attempts(msgspec.Struct, gc=False):
+    """What came of the requests to the provider so far."""
+
+    given_up: str = ""
+    """Why the wait for the response was broken off after all of the request was sent: the provider may be at work."""
+    status: int = 0
+    """Of the response whose head has come; 0: none has."""
+    first_byte_ms: int | None = None
+    """How long that took, from the start of the call."""
+
+
+class Admitted(Priced, frozen=True, gc=False):
+    """The call may go to the provider: its hold is durable, or it needs none."""
+
+    held: Held | None
+    """None where nothing is to be charged."""
+    attempts: Attempts
+
+    def may_hold(self, outcome: str) -> bool:
+        return self.held is not None
+
+
+class Responded(Admitted, frozen=True, gc=False):
+    """The head of the response has come, and may be passed on."""
+
+    response: UpstreamResponse
+    logged: LoggedBody
+    """What is kept of the body for the log."""
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """The call has ended: its charge and its record are durable."""
+
+    verdict: Verdict | None
+    """The ledger's; None where nothing was held, the journal has the charge, or the hold was charged as that of a call
+    in doubt."""
+
+
+Stage: TypeAlias = Priced | Admitting | Admitted | Responded
+"""Where a call can end early."""
