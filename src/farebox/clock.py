@@ -26,8 +26,8 @@ class SystemClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """The function itself: a call asks half a dozen times."""
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

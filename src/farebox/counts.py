@@ -121,12 +121,16 @@ class Histogram:
         self._sum = at + len(bounds) + 1
 
     def observe(self, value: int) -> None:
-        self._cells[self._at + bisect_left(self._bounds, value)] += 1
-        self._cells[self._sum] += value
+        cells = self._cells
+        cells[self._at + bisect_left(self._bounds, value)] += 1
+        cells[self._sum] += value
 
     def observe_seconds(self, seconds: float) -> None:
         """For one that is kept in microseconds."""
-        self.observe(int(seconds * MICROS) if seconds > 0 else 0)
+        value = int(seconds * MICROS) if seconds > 0 else 0
+        cells = self._cells
+        cells[self._at + bisect_left(self._bounds, value)] += 1
+        cells[self._sum] += value
 
 
 class Place:

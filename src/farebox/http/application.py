@@ -30,7 +30,8 @@ METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 class Application:
-    """Answers any exchange; no exception leaves it but the cancellation of its task."""
+    """Answers any exchange; no exception leaves it but the cancellation of its task. Model calls have their own edge
+    (http.data_plane)."""
 
     def __init__(self, services: Services, data_plane: Callable[[Exchange], Awaitable[None]]) -> None:
         self._services = services
@@ -41,25 +42,24 @@ class Application:
         self._process = services.ids.account_id()[:8]
         self._requests = itertools.count(1)
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None]:
         if self._clients.behind_proxies:
             self._clients.look_behind(exchange)
         if self._root:
             exchange.path = below(self._root, exchange.path)
+        return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange)
+
+    async def _responded(self, exchange: Exchange) -> None:
+        """Answer what is no model call."""
         if exchange.path == "*":  # only OPTIONS asks for it: what the server can do
             exchange.respond(204, [("allow", METHODS)], b"")
             return
-        request_id = ""
+        request_id = self._new_id()
         try:
-            if is_data_plane(exchange.path):
-                await self._data_plane(exchange)
-                return
-            request_id = self._new_id()
             response = await self._control_plane(exchange, request_id)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
-            request_id = request_id or self._new_id()
             extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
             response = failure(_problem_of(error, exchange, request_id), *extra)
         try:

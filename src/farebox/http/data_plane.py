@@ -30,7 +30,7 @@ from farebox.errors import (
 )
 from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
-from farebox.http.build_call import COMMON, ProxyRequest, compat_call, native_call
+from farebox.http.build_call import COMMON, ProxyRequest, compat_call, known_call, native_call
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import Target, target_of
 from farebox.http.credentials import StepHeaders, read_credentials
@@ -147,11 +147,11 @@ class DataPlane:
     async def _serve(
         self, exchange: Exchange, understood: Understood, sink: HttpSink, watch: Watch, request_id: str
     ) -> None:
-        services = self._services
+        """Let it in, read its body, and serve it. Raises Problem, Interrupted where its client goes before that."""
+        services, target, permit = self._services, understood.target, understood.permit
         if self._draining:
             raise shutting_down()
         _check_database(services)
-        target, permit = understood.target, understood.permit
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
         if permit is None or not permit.stands(services):
@@ -162,7 +162,16 @@ class DataPlane:
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
         try:
-            await self._admitted(exchange, target, permit, sink, watch, request_id)
+            asked = await self._received(exchange, target, permit, sink, watch, request_id)
+            if asked is None:
+                services.metrics.count(CLIENTS_GONE)
+            elif target.slug == "":
+                await self._universal(asked, sink, watch)
+            else:
+                call = known_call(services, asked) or await self._call(asked)
+                del asked  # the call has the body, or another in its place
+                sink.of(call)
+                await serve_call(services, call, sink, watch)
         finally:
             services.calls.end(target.account_id)
 
@@ -183,10 +192,10 @@ class DataPlane:
             understood.permit = permit
         return permit
 
-    async def _admitted(
+    async def _received(
         self, exchange: Exchange, target: Target, permit: Permit, sink: HttpSink, watch: Watch, request_id: str
-    ) -> None:
-        """A call that may be made: read its body and serve it."""
+    ) -> ProxyRequest | None:
+        """The request with its body; None where the client has gone. Raises Problem."""
         services, own_key = self._services, permit.own_key
         lease = services.held.lease(target.account_id)
         exchange.hold(lease)
@@ -195,9 +204,10 @@ class DataPlane:
             await check_credit(services, exchange.method, target.account_id, target.slug, target.path)
         body = await body_of(services, exchange, watch, lease, any_coding=own_key)
         if body is None:
-            services.metrics.count(CLIENTS_GONE)
-            return
-        asked = ProxyRequest(
+            return None
+        if target.slug == "" and isinstance(body.content, bytes):
+            lease.take(len(body.content))  # a step's body is a copy
+        return ProxyRequest(
             request_id,
             target.account_id,
             target.gateway_id,
@@ -215,15 +225,10 @@ class DataPlane:
             body.coded,
             exchange.client,
         )
-        if target.slug == "":
-            if isinstance(body.content, bytes):
-                lease.take(len(body.content))  # a step's body is a copy
-            await self._universal(asked, sink, watch)
-        else:
-            call = await (_common_call(services, asked) if target.slug in COMMON else native_call(services, asked))
-            del asked, body  # the call has it, or another in its place
-            sink.of(call)
-            await serve_call(services, call, sink, watch)
+
+    async def _call(self, asked: ProxyRequest) -> Call:
+        """What is called. Raises Problem."""
+        return await (common_call if asked.slug in COMMON else native_call)(self._services, asked)
 
     async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
         """Where a page of an origin that the gateway lets in is calling, let it read the responses. Whether this was
@@ -309,7 +314,8 @@ def _understood(exchange: Exchange) -> Understood:
     return understood
 
 
-async def _common_call(services: Services, asked: ProxyRequest) -> Call:
+async def common_call(services: Services, asked: ProxyRequest) -> Call:
+    """A call in a common form. Raises Problem."""
     paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
     path = paths.get(asked.path.removeprefix("v1/"))
     if asked.method != "POST" or path is None:
@@ -337,7 +343,7 @@ async def _step_call(services: Services, asked: ProxyRequest, step: Step, number
         step=number,
     )
     if step.provider == "compat":
-        return await _common_call(services, of_step)
+        return await common_call(services, of_step)
     return await native_call(services, of_step)
 
 

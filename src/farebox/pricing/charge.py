@@ -5,11 +5,12 @@ from decimal import Decimal
 from typing import cast
 
 from farebox.money import ceil_div
-from farebox.pricing.model import Cost, CostLine, Markup, ModelPrice
+from farebox.pricing.model import Cost, CostLine, Markup, ModelPrice, Rate
 from farebox.pricing.rates import REQUESTS, ancestors
 from farebox.usage import AbsurdUsage, Quantity, Usage
 
 PER_MILLION = 1_000_000
+_SHAPES_MAX = 64
 _DECIMALS_MAX = 18
 """Decimals of a quantity that are believed. With METER_MAX that is 28 digits, which Decimal holds without rounding."""
 
@@ -24,7 +25,9 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
     for quantity in usage.values():
         if type(quantity) is not int:
             return _scaled_cost(price, usage)
-    return _cost(price, cast(Mapping[str, int], usage), 1)
+    whole = cast(Mapping[str, int], usage)
+    apart = _rates_apart(price, tuple(usage))
+    return _cost(price, whole, 1) if apart is None else _cost_apart(price, apart, whole)
 
 
 def charge_of(cost: Cost, markup: Markup) -> int:
@@ -50,6 +53,48 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
         for meter, quantity in usage.items()
         if quantity and meter != REQUESTS and meter not in priced and priced.isdisjoint(ancestors(meter))
     )
+
+
+def _rates_apart(price: ModelPrice, meters: tuple[str, ...]) -> tuple[Rate, ...] | None:
+    """The rates for these meters, the most general first, where none contains another of them; None where one does, so
+    that quantities are to be taken apart. Usage objects have few shapes."""
+    try:
+        return price.apart[meters]
+    except KeyError:
+        pass
+    found: tuple[Rate, ...] | None = tuple(
+        rate for rate in reversed(price.rates) if rate.meter in meters or rate.meter == REQUESTS
+    )
+    if any(meter in rate.inside for rate in price.rates for meter in (*meters, REQUESTS)):
+        found = None
+    if len(price.apart) < _SHAPES_MAX:
+        price.apart[meters] = found
+    return found
+
+
+def _cost_apart(price: ModelPrice, rates: tuple[Rate, ...], usage: Mapping[str, int]) -> Cost:
+    """`_cost` where no meter contains another."""
+    lines: list[CostLine] = []
+    total = 0
+    for rate in rates:
+        meter, number = rate.meter, rate.base
+        quantity = 1 if meter == REQUESTS else usage[meter]
+        if not quantity:
+            continue
+        if rate.tiers:
+            number = _tier(rate, usage.get("input_tokens", 0))
+        numerator = quantity * number
+        total += numerator
+        lines.append(CostLine(meter, quantity, number, numerator))
+    return Cost(total, price.denominator, tuple(lines))
+
+
+def _tier(rate: Rate, input_tokens: int) -> int:
+    number = rate.base
+    for start, dearer in rate.tiers:
+        if input_tokens > start:
+            number = dearer
+    return number
 
 
 def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:

@@ -79,13 +79,19 @@ def estimate(
     """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
     takes the place of the bound by bytes, the allowances stay. `outside` is what is held for unseen input; by default
     that of the default rules, with nothing learned."""
-    inputs = _inputs(demand, price, exact_input_tokens, outside)
-    reach = _reach(demand, inputs)
-    output = 0 if demand.no_output else _choices(demand) * _output_limit(demand, price)
-    numerator = _without_output(demand, price, inputs, reach) + output * _dearest(price, _OUTPUT, reach)
+    output = 0 if demand.no_output else max(1, demand.choices) * _output_limit(demand, price)
+    if demand.images or demand.audio_seconds_max or demand.unseen or demand.fixed or demand.allowed:
+        inputs = _inputs(demand, price, exact_input_tokens, outside)
+        reach, total = _reach(demand, inputs), inputs.total
+        numerator = _without_output(demand, price, inputs, reach)
+    else:  # nothing but text, as most
+        reach = total = _text(demand, price, exact_input_tokens)
+        numerator = total * _dearest(price, _TEXT, total) + _dearest(price, _FAMILIES[REQUESTS], total)
+    if output:
+        numerator += output * _dearest(price, _OUTPUT, reach)
     return Estimate(
         ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
-        inputs.total,
+        total,
         output + math.ceil(demand.fixed.get("output_tokens", 0)) if demand.fixed else output,
         exact_input_tokens is not None,
     )
@@ -113,12 +119,8 @@ def affordable_output(
     left = budget - _without_output(demand, price, inputs, reach)
     if left < 0:
         return 0
-    each = _choices(demand) * _dearest(price, _OUTPUT, reach)
+    each = max(1, demand.choices) * _dearest(price, _OUTPUT, reach)
     return min(limit, left // each) if each else limit
-
-
-def _choices(demand: Demand) -> int:
-    return max(1, demand.choices)
 
 
 def _output_limit(demand: Demand, price: ModelPrice) -> int:
@@ -127,13 +129,16 @@ def _output_limit(demand: Demand, price: ModelPrice) -> int:
     return ceiling if demand.output_max is None else min(demand.output_max, ceiling)
 
 
-def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Outside | None) -> _Inputs:
+def _text(demand: Demand, price: ModelPrice, counted: int | None) -> int:
+    """Tokens of the text, with what is allowed for around it."""
     text = demand.text_bytes if counted is None else min(counted, demand.text_bytes)
-    text += _call_tokens(price.model) + MESSAGE_TOKENS * demand.messages
-    if demand.tools:
-        text += TOOLS_TOKENS + TOOL_TOKENS * demand.tools
+    text += _call_tokens(price.model) + MESSAGE_TOKENS * demand.messages + demand.files_bytes
+    return text + TOOLS_TOKENS + TOOL_TOKENS * demand.tools if demand.tools else text
+
+
+def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Outside | None) -> _Inputs:
     inputs = _Inputs(
-        text + demand.files_bytes,
+        _text(demand, price, counted),
         sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
         audio_tokens(price.model, demand.audio_seconds_max) if demand.audio_seconds_max else 0,
         0,

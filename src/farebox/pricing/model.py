@@ -54,10 +54,13 @@ class ModelPrice:
     dearest: dict[frozenset[str], int] = field(init=False, repr=False, compare=False)
     """The highest rate of some meters, as it was asked for; of a price with tiers, nothing."""
     tiered: bool = field(init=False, repr=False, compare=False)
+    apart: dict[tuple[str, ...], "tuple[Rate, ...] | None"] = field(init=False, repr=False, compare=False)
+    """By the meters of a usage: the rates that apply to it, where none contains another; else None."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "meters", frozenset(rate.meter for rate in self.rates))
         object.__setattr__(self, "dearest", {})
+        object.__setattr__(self, "apart", {})
         object.__setattr__(self, "tiered", any(rate.tiers for rate in self.rates))
 
     @property

@@ -64,7 +64,7 @@ class Figures(msgspec.Struct, frozen=True):
 class Reading:
     """How the usage object of one response format reads."""
 
-    __slots__ = ("_beside", "_passes", "_required", "_rows", "_shapes", "_stated", "rows")
+    __slots__ = ("_beside", "_passes", "_required", "_rows", "_shapes", "_stated", "plain", "rows")
 
     def __init__(
         self,
@@ -82,6 +82,8 @@ class Reading:
         `passes`: whether the usage lists what is billed beside it, pass by pass."""
         self._stated = stated
         self._passes = passes
+        self.plain = stated is None and not passes
+        """Whether the figures are all that the usage tells."""
         self.rows = (*rows, *beside)
         self._rows = _places(rows)
         self._beside = _places(beside)

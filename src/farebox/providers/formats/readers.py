@@ -191,10 +191,13 @@ class BodyReader:
     def whole(self, body: bytes) -> Observed:
         """Read a document that has arrived completely; nothing else is fed then."""
         self._size = len(body)
-        self._body.append(body)
-        if self._size > KEPT_WHOLE:
-            self._skim()
-        return self.close()[1]
+        if not body or self._size > KEPT_WHOLE or body.isspace():
+            self._body.append(body)
+            if self._size > KEPT_WHOLE:
+                self._skim()
+            return self.close()[1]
+        self._read(body)
+        return observed(self._seen, self._reading, whole=self._seen.complete, empty=False)
 
     @property
     def kept_bytes(self) -> int:
@@ -221,18 +224,29 @@ class BodyReader:
             seen.complete = True
         elif body is None or not body:
             seen.oversize += 1
+            self._count_unread()
         else:
-            try:
-                self._take(seen, body)
-            except (ValueError, RecursionError):
-                seen.unreadable += 1
-            if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._told(seen):
-                seen.complete = False  # too large to be read whole, and what was read is not what matters
-        if not seen.complete and not seen.delivered and not seen.kept:
-            # What could not be read holds no more text than bytes.
-            seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
+            self._read(body)
         self.forgo()  # it is not needed while the charge is written
         return self._last, observed(seen, self._reading, whole=seen.complete, empty=empty)
+
+    def _read(self, body: bytes) -> None:
+        """Read the document, or what the skimmer has left of it."""
+        seen = self._seen
+        try:
+            self._take(seen, body)
+        except (ValueError, RecursionError):
+            seen.unreadable += 1
+        if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._told(seen):
+            seen.complete = False  # too large to be read whole, and what was read is not what matters
+        if not seen.complete:
+            self._count_unread()
+
+    def _count_unread(self) -> None:
+        """What could not be read holds no more text than bytes."""
+        seen = self._seen
+        if not seen.delivered and not seen.kept:
+            seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
 
     def _told(self, seen: Seen) -> bool:
         """Whether any generated output has been read."""
@@ -296,8 +310,9 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
     doubts: tuple[str, ...] = ()
     passes = ONE_PASS
     if seen.usage and figures is not None:
-        stated_usd, doubts = reading.stated_usd(seen.usage)
-        passes = reading.passes(seen.usage)
+        if not reading.plain:
+            stated_usd, doubts = reading.stated_usd(seen.usage)
+            passes = reading.passes(seen.usage)
         if seen.refused and not figures.usage.get("output_tokens"):
             declined = "the model declined before it said anything: the provider bills nothing"
             figures = Figures({}, notes=(declined,))
@@ -340,6 +355,8 @@ def _no_usage(seen: Seen, empty: bool) -> str:
 def _missing(seen: Seen, figures: Figures, delivered: int) -> tuple[str, ...]:
     """The meters to be counted: those that the usage does not tell, and where text was delivered, those of which it
     says zero although it cannot be. Output that is not told where none was delivered is none."""
+    if not figures.missing and "output_tokens" in figures.usage:
+        return ()  # as nearly always
     if not delivered:
         return tuple(meter for meter in figures.missing if meter != "output_tokens")
     if not seen.complete or seen.failed or _bills_output(figures.usage):
