@@ -29,20 +29,8 @@ log = structlog.get_logger("farebox.calls")
 
 
 async def reach_provider(stage: Admitted) -> Responded:
-    """The response whose head has come, without what is only the operator's. Raises Problem, Interrupted,
-    providers.formats.base.InvalidRequest."""
-    context, attempts = stage.context, stage.attempts
-    response = await _first_that_stands(stage)
-    attempts.status, attempts.first_byte_ms = response.status, context.elapsed_ms()
-    if response.status >= 400:
-        response = await checked(context, response)
-    call, settings = context.call, context.services.settings
-    logged = LoggedBody(settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
-    return Responded(context, stage.metered, stage.terms, stage.held, attempts, response, logged)
-
-
-async def _first_that_stands(stage: Admitted) -> UpstreamResponse:
-    """The first response that no further attempt is to replace. Raises Problem, Interrupted, InvalidRequest."""
+    """The response whose head has come, without what is only the operator's: the first that no further attempt is to
+    replace. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     context, attempts, call = stage.context, stage.attempts, stage.context.call
     request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
@@ -61,11 +49,16 @@ async def _first_that_stands(stage: Admitted) -> UpstreamResponse:
                 attempts.given_up = ""
         else:
             if last or not await _to_repeat(context, response):
-                return response
+                break
         pause = _pause_seconds(call, attempt)
         with context.watch.waiting(pause + 1):
             await context.services.clock.sleep(pause)
         attempt, paused = attempt + 1, paused + pause
+    attempts.status, attempts.first_byte_ms = response.status, context.elapsed_ms()
+    if response.status >= 400:
+        response = await checked(context, response)
+    logged = LoggedBody(context.services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
+    return Responded(context, stage.metered, stage.terms, stage.held, attempts, response, logged)
 
 
 async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:

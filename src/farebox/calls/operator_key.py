@@ -24,6 +24,7 @@ HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", 
 ERROR_MAX: Final = 2**20
 """What is read and passed on of an error's body."""
 _CUT_OFF: Final = 256
+_ERROR_FIELD: Final = b'"error'
 _ERROR: Final = re.compile(rb'"error(?!"\s*:\s*null)').search
 _EVENT_END: Final = re.compile(rb"(\n\r?\n|\r\r|\r\n\r)")
 
@@ -153,7 +154,7 @@ def _without_key(stage: Responded, body: bytes) -> bytes:
 def cleaned(stage: Responded, chunk: bytes) -> bytes:
     """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words, another
     error passes without the key."""
-    if stage.context.call.own_key or not _ERROR(chunk):
+    if chunk.find(_ERROR_FIELD) < 0 or stage.context.call.own_key or not _ERROR(chunk):
         return chunk
     parts = _EVENT_END.split(chunk)  # events and their ends in turn
     return b"".join(part if number % 2 else _cleaned(stage, part) for number, part in enumerate(parts))

@@ -66,7 +66,7 @@ async def relay_response(stage: Responded) -> None:
     stage.logged.response_type = content_type
     events = content_type == "text/event-stream"
     relay = _Relay(stage, response, _reader(stage, unread, events=events), events=events)
-    asked_for_stream = stage.metered is not None and stage.metered.parsed.stream and stage.status < 400
+    asked_for_stream = stage.metered is not None and stage.metered.parsed.stream and stage.response.status < 400
     if length is not None and context.call.method == "HEAD":
         headers.append(("content-length", str(length)))  # of the body that GET would be answered with
     elif length is not None and not events and not asked_for_stream:
@@ -113,7 +113,7 @@ async def _respond_whole(stage: Responded, metered: Metered, headers: list[tuple
     if observed.failed:
         body = await _checked(stage, body)
     settled = await settle_call(stage, observed, None)
-    stage.context.sink.respond(stage.status, headers + charge_headers(stage.held, settled), body)
+    stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
 
 async def _checked(stage: Responded, body: bytes) -> bytes:
@@ -126,7 +126,7 @@ async def _checked(stage: Responded, body: bytes) -> bytes:
 
 
 def _reader(stage: Responded, unread: str, *, events: bool) -> ResponseReader | None:
-    if stage.metered is None or stage.status >= 400:
+    if stage.metered is None or stage.response.status >= 400:
         return None
     wire, parsed = stage.metered.wire, stage.metered.parsed
 
@@ -149,7 +149,10 @@ class _Relay:
         self._stage = stage
         self._response = response
         self._reader = reader
-        self._declared_events = events
+        self._events = self._declared_events = events
+        """Whether it is a stream of events, as far as is known by now."""
+        self._misdeclared = False
+        """A document labelled as events: most likely an error, which is read as a whole."""
         self._collected: list[bytes] = []
         self._collected_bytes = 0
         self._goes_on = self._asked_for_stream = self._begun = False
@@ -158,10 +161,13 @@ class _Relay:
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header with the body's length, if it is known."""
+        if reader is not None and not isinstance(reader, Sniffer):
+            self._decide(reader)
 
-    @property
-    def _events(self) -> bool:
-        return self._declared_events if self._reader is None else self._reader.events
+    def _decide(self, reader: ResponseReader) -> None:
+        """What the response is, is known: this one reads it."""
+        self._reader, self._events = reader, reader.events
+        self._misdeclared = self._declared_events and not self._events and not self._stage.context.call.own_key
 
     @property
     def _finished(self) -> bool:
@@ -187,14 +193,14 @@ class _Relay:
             return
         if cut is not None:
             raise self._broken(cut)
-        stage.context.sink.respond(stage.status, headers + charge_headers(stage.held, settled), body)
+        stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
     async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         stage = self._stage
         self._begun = True
         length = [] if self._events else self.length
-        stream = stage.context.sink.start(stage.status, headers + length + hold_headers(stage.held))
+        stream = stage.context.sink.start(stage.response.status, headers + length + hold_headers(stage.held))
         cut = await self._read(lambda: self._forward(stream))
         if cut == CLIENT_GONE:
             cut = await self._read_on()
@@ -270,12 +276,21 @@ class _Relay:
             raise
         return None if self._finished else CLIENT_GONE
 
+    def _arrived(self, chunk: bytes) -> bytes:
+        """The next bytes have come. Returns what passes on of them."""
+        self._stage.context.watch.progress()
+        self._stage.logged.keep(chunk)
+        reader = self._reader
+        if reader is None:
+            return chunk
+        passed = reader.feed(chunk)
+        if isinstance(reader, Sniffer) and reader.decided is not None:
+            self._decide(reader.decided)
+        return passed
+
     async def _collect(self) -> None:
-        reader, watch, keep = self._reader, self._stage.context.watch, self._stage.logged.keep
         while (chunk := await self._response.chunk()) is not None:
-            watch.progress()
-            keep(chunk)
-            passed = chunk if reader is None else reader.feed(chunk)
+            passed = self._arrived(chunk)
             self._collected.append(passed)
             self._collected_bytes += len(passed)
             large = self._collected_bytes > WHOLE_BODY_MAX or not self._kept.fits(self._collected_bytes)
@@ -294,34 +309,29 @@ class _Relay:
 
     async def _forward(self, stream: SinkStream) -> None:
         """Pass on what the reader passes."""
-        reader, watch, keep, kept = self._reader, self._stage.context.watch, self._stage.logged.keep, self._kept
+        logged, response = self._stage.logged, self._response
         collected, self._collected = self._collected, []
         for earlier in collected:
             await self._send(stream, earlier)
-        if reader is not None and reader.finished:
-            await self._drain(reader)
-            return
-        while (chunk := await self._next(stream)) is not None:
-            watch.progress()
-            keep(chunk)
-            passed = chunk if reader is None else reader.feed(chunk)
+        while not ((reader := self._reader) is not None and reader.finished):
+            holding = reader is not None and reader.holding
+            chunk = await (self._next(stream, reader) if holding and reader is not None else response.chunk())
+            if chunk is None:
+                return
+            passed = self._arrived(chunk)
             if passed:
                 await self._send(stream, passed)
-            if not kept.fits(0) and reader is not None:
-                reader.forgo()
-            if reader is not None and reader.finished:
-                await self._drain(reader)
-                return
+            if logged.size > FREE and not self._kept.fits(0) and self._reader is not None:
+                self._reader.forgo()
+        await self._drain(reader)
 
-    async def _next(self, stream: SinkStream) -> bytes | None:
-        """The next chunk. An event that is held passes on where nothing follows it at once."""
-        reader = self._reader
-        if reader is not None and reader.holding:
-            try:
-                async with asyncio.timeout(HOLD_SECONDS):
-                    return await self._response.chunk()
-            except TimeoutError:
-                await self._send(stream, reader.release())
+    async def _next(self, stream: SinkStream, reader: ResponseReader) -> bytes | None:
+        """The next chunk, where an event is held, which passes on where nothing follows it at once."""
+        try:
+            async with asyncio.timeout(HOLD_SECONDS):
+                return await self._response.chunk()
+        except TimeoutError:
+            await self._send(stream, reader.release())
         return await self._response.chunk()
 
     async def _drain(self, reader: ResponseReader) -> None:
@@ -340,24 +350,20 @@ class _Relay:
             self._collected.append(chunk)
             self._collected_bytes += len(chunk)
             return
-        collected, self._collected = self._collected, []
+        if self._events:
+            chunk = operator_key.cleaned(self._stage, chunk)
+        if self._collected:
+            chunk = b"".join((*self._collected, chunk))
+            self._collected = []
         self._sending = True
-        await stream.send(b"".join((*collected, self._own_words(chunk))))
+        await stream.send(chunk)
         self._sending = False
-
-    @property
-    def _misdeclared(self) -> bool:
-        """A document labelled as events: most likely an error, which is read as a whole."""
-        return self._declared_events and not self._events and not self._stage.context.call.own_key
-
-    def _own_words(self, chunk: bytes) -> bytes:
-        return operator_key.cleaned(self._stage, chunk) if self._events else chunk
 
     def _end(self, tail: bytes, *, failed: bool) -> bytes:
         """The last bytes, as they may be passed on."""
         body = b"".join((*self._collected, tail))
         if not (self._misdeclared and failed):
-            return self._own_words(body)
+            return operator_key.cleaned(self._stage, body) if self._events else body
         found = operator_key.checked_body(self._stage, body)
         return self._stage.context.sink.broken(found.message) if isinstance(found, Problem) else found
 

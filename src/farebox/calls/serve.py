@@ -44,7 +44,7 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
             admitted = Admitted(context, priced.metered, terms, held, Attempts())
         stage = admitted
         stage = responded = await reach_provider(admitted)
-        if responded.status >= 400 and not last:
+        if responded.response.status >= 400 and not last:
             await responded.response.close()
             await end_without_response(responded, FREE)
             return False

@@ -44,7 +44,7 @@ async def settle_call(
     context, call, logged, terms = stage.context, stage.context.call, stage.logged, stage.terms
     ended = Ended(
         "own_key" if call.own_key else "free",
-        stage.status if cut is None else _cut_status(stage, cut, broken_status),
+        stage.response.status if cut is None else _cut_status(stage, cut, broken_status),
         context.elapsed_ms(),
         stage.attempts.first_byte_ms,
         logged.response_type,
@@ -54,7 +54,7 @@ async def settle_call(
         observed.model or "",
         cut or (REPORTED_FAILURE if observed.failed else ""),
     )
-    if terms is None or stage.status >= 300:
+    if terms is None or stage.response.status >= 300:
         return await _end(stage, ended, NOTHING, None if terms is None else terms.price, hold=stage.held is not None)
     priced, price = await _price(stage, terms, observed, cut)
     if stage.held is not None and (priced.charge or cut is None):
@@ -109,7 +109,7 @@ def _learn(context: CallContext, terms: Terms, observed: Observed, priced: Price
 def _cut_status(stage: Responded, cut: str, broken_status: int | None) -> int:
     if cut == CLIENT_GONE:
         return CLIENT_CLOSED_STATUS
-    return stage.status if broken_status is None else broken_status
+    return stage.response.status if broken_status is None else broken_status
 
 
 def _named(problem: Problem) -> str:

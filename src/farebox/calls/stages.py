@@ -110,10 +110,6 @@ class Responded(Admitted, frozen=True, gc=False):
     logged: LoggedBody
     """What is kept of the body for the log."""
 
-    @property
-    def status(self) -> int:
-        return self.response.status
-
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
     """The call has ended: its charge and its record are durable."""

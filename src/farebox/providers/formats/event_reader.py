@@ -77,6 +77,12 @@ class EventReader:
         passed: list[bytes] = []
         cutter = self._cutter
         late, lines = cutter.push(chunk)
+        if len(lines) == 2 and lines[1] == b"\n" and lines[0].startswith(b"data: {") and self._idle and not late:
+            self._json_line(lines[0], passed)  # one event, as nearly always
+            if passed == lines[:1] and not (self._event or self._kept or self._data):
+                self._separated = True
+                return lines[0] + lines[1]
+            del lines[0]
         if late:
             self._late(late, passed)
         if self._long is not None and lines:
@@ -101,6 +107,13 @@ class EventReader:
             self._begin_long(begun, passed)
             self._pass_long(begun, passed)
         return b"".join(passed)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing of an earlier line is kept."""
+        return not (
+            self._event or self._kept or self._data or self._dropping or self._long is not None or self._cutter.long
+        )
 
     @property
     def finished(self) -> bool:

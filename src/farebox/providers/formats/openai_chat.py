@@ -337,6 +337,16 @@ def _say(seen: Seen, message: _Message) -> None:
     """What a message or delta says: content, reasoning, refusal, and arguments of tools."""
     if message.content:
         seen.say(message.content)
+    if (
+        message.tool_calls
+        is message.refusal
+        is message.reasoning
+        is message.reasoning_content
+        is message.audio
+        is message.function_call
+        is None
+    ):
+        return  # as most
     for other in (message.reasoning_content, message.reasoning, message.refusal):
         if other is not None:
             seen.say(other)

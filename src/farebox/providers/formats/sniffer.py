@@ -12,7 +12,7 @@ class Sniffer:
     `make` makes the reader, of events or not. `other` reads what is neither by its first bytes; without it, that is
     what it is declared to be."""
 
-    __slots__ = ("_declared", "_head", "_make", "_other", "_reader")
+    __slots__ = ("_declared", "_head", "_make", "_other", "decided")
 
     def __init__(
         self, make: Callable[[bool], ResponseReader], *, declared: bool, other: ResponseReader | None = None
@@ -21,12 +21,13 @@ class Sniffer:
         self._other = other
         self._declared = declared
         self._head = b""
-        self._reader: ResponseReader | None = None
+        self.decided: ResponseReader | None = None
+        """The reader of what it is, once that is known."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes, and return what passes on."""
-        if self._reader is not None:
-            return self._reader.feed(chunk)
+        if self.decided is not None:
+            return self.decided.feed(chunk)
         head = self._head + chunk
         begun = head.lstrip(b" \t\r\n")
         space = head[: len(head) - len(begun)]
@@ -35,44 +36,44 @@ class Sniffer:
             self._head = begun
             return space  # it keeps a connection alive
         self._head = b""
-        self._reader = self._undecided() if kind == "other" else self._make(kind == "events")
-        return space + self._reader.feed(begun)
+        self.decided = self._undecided() if kind == "other" else self._make(kind == "events")
+        return space + self.decided.feed(begun)
 
     @property
     def finished(self) -> bool:
-        return self._reader is not None and self._reader.finished
+        return self.decided is not None and self.decided.finished
 
     @property
     def holding(self) -> bool:
-        return self._reader is not None and self._reader.holding
+        return self.decided is not None and self.decided.holding
 
     @property
     def all_ended(self) -> bool:
-        return self._reader is not None and self._reader.all_ended
+        return self.decided is not None and self.decided.all_ended
 
     @property
     def input_told(self) -> bool:
-        return self._reader is not None and self._reader.input_told
+        return self.decided is not None and self.decided.input_told
 
     @property
     def events(self) -> bool:
         """Whether these are events, as far as is known by now."""
-        return self._declared if self._reader is None else self._reader.events
+        return self._declared if self.decided is None else self.decided.events
 
     @property
     def kept_bytes(self) -> int:
-        return 0 if self._reader is None else self._reader.kept_bytes
+        return 0 if self.decided is None else self.decided.kept_bytes
 
     def forgo(self) -> None:
-        if self._reader is not None:
-            self._reader.forgo()
+        if self.decided is not None:
+            self.decided.forgo()
 
     def release(self) -> bytes:
-        return b"" if self._reader is None else self._reader.release()
+        return b"" if self.decided is None else self.decided.release()
 
     def close(self) -> tuple[bytes, Observed]:
-        if self._reader is not None:
-            return self._reader.close()
+        if self.decided is not None:
+            return self.decided.close()
         reader = self._undecided()
         first = reader.feed(self._head) if self._head else b""
         last, seen = reader.close()
