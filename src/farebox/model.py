@@ -47,6 +47,8 @@ class Caller:
     accounts: frozenset[str]
     permissions: frozenset[Permission]
     token_id: str | None = None
+    expires_at: int | None = None
+    """When the token expires, in milliseconds since the Unix epoch."""
 
     def may(self, account_id: str, *permissions: Permission) -> bool:
         """Whether the caller may act on the account with any one of the permissions."""

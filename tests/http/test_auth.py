@@ -1,3 +1,5 @@
+import time
+
 import httpx
 import pytest
 
@@ -74,6 +76,21 @@ def test_an_expired_token_is_refused(farebox: Farebox) -> None:
     token = farebox.create_token(account_id, expires_at=SystemClock().now_ms() - 1)
     response = http.get(f"{farebox.url}/client/v4/user/tokens/verify", headers={"authorization": f"Bearer {token}"})
     assert refusal(response) == (401, [(1000, "Invalid API Token")])
+
+
+def test_what_ends_a_token_ends_it_on_an_open_connection_too(farebox: Farebox, customer: Customer) -> None:
+    services = farebox.services
+    revoked = farebox.run(services.database.get(lambda c: list_tokens(c, customer.account_id)))[0]
+    expiring = farebox.create_token(customer.account_id, expires_at=SystemClock().now_ms() + 2_000)
+    url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+    with httpx.Client() as one, httpx.Client(headers={"authorization": f"Bearer {expiring}"}) as other:
+        for _ in range(3):
+            assert one.get(url, headers=customer.headers).status_code == other.get(url).status_code == 200
+        farebox.run(services.database.write(lambda c: revoke_token(c, revoked.token_id, 1)))
+        farebox.run(services.configuration.forget())
+        assert refusal(one.get(url, headers=customer.headers)) == REJECTED
+        time.sleep(2)
+        assert refusal(other.get(url)) == REJECTED
 
 
 def test_a_user_signs_in_with_email_and_key(customer: Customer, user: dict[str, str]) -> None:

@@ -32,7 +32,7 @@ class MonthUsage:
 
 async def balance(services: Services, account_id: str) -> Balance:
     """The account's current money. Raises Problem (ACCESS_DENIED) if there is no such account."""
-    found = await services.database.get(lambda connection: read_balance(connection, account_id))
+    found = await services.database.get_shared(read_balance, account_id)
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
     return found
@@ -40,7 +40,7 @@ async def balance(services: Services, account_id: str) -> Balance:
 
 async def credit(services: Services, account_id: str) -> Credit:
     """The account's money, and how it buys more. Raises Problem (ACCESS_DENIED) if there is no such account."""
-    found = await services.database.get(lambda connection: read_credit(connection, account_id))
+    found = await services.database.get_shared(read_credit, account_id)
     if found is None:
         raise Problem(ACCESS_DENIED, "Authentication error")
     return found

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from farebox.errors import INTERNAL, Problem
@@ -27,6 +28,25 @@ log = structlog.get_logger("farebox.http")
 
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 """All that there are at some URL."""
+
+
+class _Admitted(msgspec.Struct, frozen=True):
+    """What a request's head leads to, kept with it (http.exchange.RequestHead.memo): a client repeats it on its
+    connection."""
+
+    edition: int
+    """Of the configuration under which the caller was admitted."""
+    route: Route
+    parameters: dict[str, str]
+    caller: Caller
+    """By an access token."""
+
+    def stands(self, services: Services) -> bool:
+        """Whether the caller would be admitted again now."""
+        expires_at = self.caller.expires_at
+        return self.edition == services.configuration.edition and (
+            expires_at is None or services.clock.now_ms() < expires_at
+        )
 
 
 class Application:
@@ -71,17 +91,26 @@ class Application:
         return f"{self._process}{next(self._requests):08x}-FBX"
 
     async def _control_plane(self, exchange: Exchange, request_id: str) -> Response:
-        route, parameters = self._router.find(exchange.method, exchange.path)
+        memo = exchange.head.memo
+        before = memo if isinstance(memo, _Admitted) and memo.stands(self._services) else None
+        if before is None:
+            route, parameters = self._router.find(exchange.method, exchange.path)
+        else:
+            route, parameters = before.route, before.parameters
         try:
-            response = await self._handle(route, exchange, parameters)
+            caller = await self._admit(route, exchange, parameters) if before is None else before.caller
+            if route.budget is not None and route.access is Access.ACCOUNT:
+                spend(self._services, route.budget, parameters["account_id"])
+            response = await self._handle(route, exchange, parameters, caller)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
             response = route.on_problem(_problem_of(error, exchange, request_id))
         return rooted(response, self._root) if self._root else response
 
-    async def _handle(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Response:
-        caller = await self._admit(route, exchange, parameters)
+    async def _handle(
+        self, route: Route, exchange: Exchange, parameters: dict[str, str], caller: Caller | None
+    ) -> Response:
         known = caller is not None and route.access is Access.ACCOUNT
         holder = parameters["account_id"] if known else ANONYMOUS + stranger(exchange.client)
         exchange.hold(self._services.held.lease(holder))
@@ -109,11 +138,12 @@ class Application:
     async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Caller | None:
         if route.access in (Access.PUBLIC, Access.TOKEN):
             return None
+        edition = self._services.configuration.edition
         caller = await authenticate(exchange.headers, self._services.configuration)
         if route.access is Access.ACCOUNT:
             authorize(caller, parameters["account_id"], route.permissions, route.denied)
-            if route.budget is not None:
-                spend(self._services, route.budget, parameters["account_id"])
+            if caller.token_id is not None:
+                exchange.head.memo = _Admitted(edition, route, parameters, caller)
         return caller
 
 

@@ -35,6 +35,11 @@ class Database(Protocol):
         """A read of a few rows by key."""
         ...
 
+    async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
+        """A read of a few rows of an account that many may ask for at once, by a function of a module. Those who ask
+        for the same share a query that is sent after they have asked: what it finds is never older than that."""
+        ...
+
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long: lists, reports."""
         ...

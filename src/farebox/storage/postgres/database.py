@@ -22,6 +22,7 @@ from farebox.storage.postgres.connecting import CUTS_MAX, TRY_AGAIN, Session, co
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
+from farebox.storage.postgres.shared_reads import SharedReads
 from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable, NodeAway
 
 T = TypeVar("T")
@@ -213,6 +214,7 @@ class PostgresDatabase:
         self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
         self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health)
         self._writers = Sessions(url, 1, timeout=timeout, health=self.health)
+        self._shared = SharedReads(self.get)
         self._writing: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -242,6 +244,10 @@ class PostgresDatabase:
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key."""
         return await self._readers.run(partial(bridge.run, read, buckets=self.buckets))
+
+    async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
+        """The same of an account; those who ask at the same time share a query."""
+        return await self._shared.read(read, account_id)
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long: on separate connections, so that short ones need not wait for it."""

@@ -57,6 +57,13 @@ class SqliteDatabase:
         except apsw.Error as error:
             raise self._trouble.met(error) from error
 
+    async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
+        """The same of an account. Nothing is shared: nobody waits."""
+        try:
+            return read(self._near, account_id)
+        except apsw.Error as error:
+            raise self._trouble.met(error) from error
+
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long (lists, reports): runs on a thread, so that nobody's report waits for another's."""
         try:

@@ -1,0 +1,90 @@
+"""Reads that many ask for at the same time: one query answers all who had asked before it was sent.
+
+So what a reader gets is never older than its request: the query began after it. Nothing is kept once it is delivered.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from farebox.storage.sql import Connection, DatabaseUnavailable
+
+T = TypeVar("T")
+
+AT_ONCE = 2
+"""Queries of one kind about one account that are under way at once: one is being answered while the next is sent."""
+
+ReadOfAccount: TypeAlias = Callable[[Connection, str], T]
+"""A read of a few rows of an account: a function of a module, by which those who ask for the same are known."""
+
+
+class Get(Protocol):
+    """`Database.get`."""
+
+    def __call__(self, read: Callable[[Connection], T]) -> Awaitable[T]: ...
+
+
+class _Asked:
+    """Who waits for one read of one account."""
+
+    __slots__ = ("queries", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[Any]] = []
+        """For the next query."""
+        self.queries: set[asyncio.Task[None]] = set()
+
+
+class SharedReads:
+    """Use it inside one running loop."""
+
+    def __init__(self, get: Get) -> None:
+        self._get = get
+        self._asked: dict[tuple[ReadOfAccount[Any], str], _Asked] = {}
+
+    async def read(self, read: ReadOfAccount[T], account_id: str) -> T:
+        """What a query finds that is sent after this call. Raises DatabaseUnavailable, or what `read` raises."""
+        key = (read, account_id)
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = _Asked()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        asked.waiting.append(future)
+        if len(asked.queries) < AT_ONCE:
+            asked.queries.add(loop.create_task(self._query(key, asked)))  # begins after everybody who is ready now
+        return await future
+
+    async def _query(self, key: tuple[ReadOfAccount[Any], str], asked: _Asked) -> None:
+        read, account_id = key
+        readers: list[asyncio.Future[Any]] = []
+        try:
+            while asked.waiting:
+                readers, asked.waiting = asked.waiting, []
+                await self._answer(partial(_of_account, read=read, account_id=account_id), readers)
+        except BaseException:
+            for reader in (*readers, *asked.waiting):
+                if not reader.done():
+                    reader.set_exception(DatabaseUnavailable("the database is closed"))
+            raise
+        finally:
+            asked.queries.discard(asyncio.current_task())  # type: ignore[arg-type] # this is one
+            if not asked.queries:
+                self._asked.pop(key, None)
+
+    async def _answer(self, query: Callable[[Connection], Any], readers: "list[asyncio.Future[Any]]") -> None:
+        try:
+            found = await self._get(query)
+        except Exception as error:  # noqa: BLE001 - it is the readers'
+            for reader in readers:
+                if not reader.done():
+                    reader.set_exception(error)
+        else:
+            for reader in readers:
+                if not reader.done():  # else its caller has gone
+                    reader.set_result(found)
+
+
+def _of_account(connection: Connection, read: ReadOfAccount[T], account_id: str) -> T:
+    return read(connection, account_id)

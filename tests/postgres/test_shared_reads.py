@@ -1,0 +1,104 @@
+"""Readers of the same share a query, and nobody gets what was read before it asked."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from farebox.storage.postgres.shared_reads import AT_ONCE, SharedReads
+from farebox.storage.sql import DatabaseUnavailable
+
+
+class Held:
+    """A database whose queries see the moment at which they are sent, and are answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.moment = 0
+        self.sent: list[asyncio.Future[Exception | None]] = []
+
+    async def get(self, read: Callable[[Any], Any]) -> Any:
+        found = read(self.moment)
+        self.sent.append(asyncio.get_running_loop().create_future())
+        error = await self.sent[-1]
+        if error is not None:
+            raise error
+        return found
+
+    def answer(self, at: int, error: Exception | None = None) -> None:
+        self.sent[at].set_result(error)
+
+
+def read_moment(connection: Any, account_id: str) -> tuple[int, str]:
+    return connection, account_id
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def _asked(shared: SharedReads, count: int, account_id: str = "ann") -> list[asyncio.Task[tuple[int, str]]]:
+    tasks = [asyncio.create_task(shared.read(read_moment, account_id)) for _ in range(count)]
+    await _turns()
+    return tasks
+
+
+async def test_a_query_answers_those_who_asked_before_it_and_nobody_else() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    first = await _asked(shared, 3)
+    database.moment = 1
+    second = await _asked(shared, 3)
+    database.moment = 2
+    third = await _asked(shared, 4)
+    assert len(database.sent) == AT_ONCE == 2, "the third group waits"
+    database.moment = 3
+    database.answer(0)
+    await _turns()
+    assert len(database.sent) == 3, "its query was sent when another was answered"
+    database.answer(2)
+    database.answer(1)
+    assert {task.result() for task in (await asyncio.wait(first))[0]} == {(0, "ann")}
+    assert {task.result() for task in (await asyncio.wait(second))[0]} == {(1, "ann")}
+    assert {task.result() for task in (await asyncio.wait(third))[0]} == {(3, "ann")}, "not older than the request"
+    await _turns()
+    assert not shared._asked, "nothing is kept"
+
+
+async def test_accounts_do_not_share() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    ann, bob = await _asked(shared, 1), await _asked(shared, 1, "bob")
+    database.answer(1)
+    assert await bob[0] == (0, "bob")
+    assert not ann[0].done()
+    database.answer(0)
+    await ann[0]
+
+
+async def test_a_failure_is_that_of_the_query() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    first = await _asked(shared, 2)
+    for _ in range(AT_ONCE):
+        later = await _asked(shared, 1)
+    database.answer(0, DatabaseUnavailable("away"))
+    for task in first:
+        with pytest.raises(DatabaseUnavailable, match="away"):
+            await task
+    await _turns()
+    database.answer(1)
+    database.answer(2)
+    assert await later[0] == (0, "ann")
+
+
+async def test_a_reader_that_has_gone_takes_nothing_from_the_others() -> None:
+    database = Held()
+    shared = SharedReads(database.get)
+    gone, stays = await _asked(shared, 2)
+    gone.cancel()
+    await _turns()
+    database.answer(0)
+    assert await stays == (0, "ann")
+    assert gone.cancelled()
