@@ -78,7 +78,7 @@ class Made:
 
 
 _TRANSFER = ("bucket", "account_id", "version", "transfer_id", "kind", "from_book", "to_book", "amount", "lot_id", "at")
-_LOT = ("bucket", "account_id", "lot_id", "book", "amount", "remaining", "priority", "created_at")
+_LOT = ("bucket", "account_id", "lot_id", "book", "amount", "remaining", "priority", "created_at", "spent")
 _HOUR = ("bucket", "account_id", "hour", "provider", "model", "calls", "charge", "tokens_in", "tokens_out")
 _NUMBER = ("number", "account_id", "cause_id")
 _OF_TOP_UP = (
@@ -236,7 +236,7 @@ class _Filler:
         self._add("document_numbers", _NUMBER, invoice.number, account.account_id, payment_id)
         self._copy(self._document, *key, invoice.number, bought.top_up_id, payment_id, cents, content, at)
         lot_id, amount = f"top_up:{payment_id}", cents * NANOS_PER_CENT
-        self._add("lots", _LOT, *key, lot_id, "credit", amount, left, 50, at)
+        self._add("lots", _LOT, *key, lot_id, "credit", amount, left, 50, at, int(not left))
         self._add("transfers", _TRANSFER, *key, version, lot_id, "top_up", "processor", "credit", amount, lot_id, at)
         return lot_id
 

@@ -26,7 +26,9 @@ from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
 from farebox.operator import administer
+from farebox.pricing.stored_receipt import whole
 from farebox.settings import Settings, secret_key
+from farebox.storage.calls import find_receipt
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
 from farebox.vault import Vault
@@ -255,9 +257,9 @@ async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house:
         charges = _charges(connection)
         for log_id, (account, cost) in seen.complete.items():
             assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
-            receipt = row(connection, "SELECT charge, receipt FROM calls WHERE log_id = ?", (log_id,))
+            receipt = find_receipt(connection, log_id)
             assert receipt is not None
-            assert receipt[0] == json.loads(receipt[1])["charge_nanos"] == cost
+            assert receipt.charge == whole(receipt).charge_nanos == cost
         _compare_balances(connection, house)
         # The kills did hit calls in flight: there are holds that only a later process could end.
         left = row(

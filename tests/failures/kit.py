@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
@@ -20,7 +19,9 @@ from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
 from farebox.operator import administer
+from farebox.pricing.stored_receipt import whole
 from farebox.settings import Settings, load, secret_key
+from farebox.storage.calls import find_receipt
 from farebox.storage.database import migrate_now, opened_for_command
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.sql import rows
@@ -233,10 +234,12 @@ def compare(house: House, load: Load) -> None:
         charges = _charges(
             rows(connection, "SELECT transfer_id, account_id, amount FROM transfers WHERE kind = 'charge' ORDER BY 1")
         )
-        receipts = dict(rows(connection, "SELECT log_id, receipt FROM calls"))
+        receipts = {log_id: find_receipt(connection, log_id) for log_id in load.complete}
     for log_id, (account, cost) in load.complete.items():
         assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
-        assert json.loads(receipts[log_id])["charge_nanos"] == cost
+        receipt = receipts[log_id]
+        assert receipt is not None
+        assert whole(receipt).charge_nanos == cost
     assert load.refused.isdisjoint(charges)
     assert len(charges) - len(load.complete) <= load.unclear, "charged, and nobody called"
 

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import Difference, audit
 from farebox.ledger.batches import BatchLedger
-from farebox.ledger.commands import Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
+from farebox.ledger.commands import CallWritten, Command, GiveBack, Grant, Hold, Settle, TakeBack, TopUp, Verdict
 from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.storage.accounts import add_account
-from farebox.storage.calls import CallDetail, CallRow, insert_call
+from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.database import Database
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit
@@ -157,15 +157,12 @@ def give_back(cause: str, amount: int, *, account_id: str = ANN, at: int = START
 
 
 @dataclass(frozen=True, slots=True)
-class CallOf:
+class CallOf(CallWritten):
     """The record of a call, as the data plane writes it: its id is the hold's, its charge what was taken."""
 
     account_id: str
     log_id: str
     at: int = START
-
-    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict))
 
     def row(self, verdict: Verdict) -> CallRow:
         return CallRow(
@@ -189,16 +186,13 @@ class CallOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class Odd(CallWritten):
     """The record of a call, with other columns than CallOf's."""
 
     log_id: str
     columns: dict[str, Any]
     account_id: str = ANN
     at: int = START
-
-    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict))
 
     def row(self, verdict: Verdict) -> CallRow:
         return replace(CallOf(self.account_id, self.log_id, self.at).row(verdict), **self.columns)

@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
     ),
     "id repeated": (
         f"{T} transfer_id = 'charge:one' WHERE transfer_id = 'charge:one/2'",
-        [("transfer_repeated", "charge:one", 1, 2), ("hold_charge", "one", 20, 30)],
+        [("transfer_repeated", "charge:one", 1, 2)],
     ),
     "too little came in": (
         f"{T} amount = 5 WHERE transfer_id = 'top_up:p'",
@@ -220,11 +220,23 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
     "lot lost": ("DELETE FROM lots WHERE lot_id = 'correction:c'", [("lot_missing", "correction:c", 7, None)]),
     "lot grown": (f"{L} amount = 101 WHERE lot_id = 'top_up:p'", [("lot_opening", "top_up:p", 100, 101)]),
     "lot invented": (
-        "INSERT INTO lots SELECT bucket, account_id, 'x', book, 5, 5, 50, NULL, 1 FROM lots WHERE lot_id = 'top_up:p'",
+        "INSERT INTO lots SELECT bucket, account_id, 'x', book, 5, 5, 50, NULL, 1, 0 FROM lots "
+        "WHERE lot_id = 'top_up:p'",
         [("lot_opening", "x", None, 5), ("lot_remaining", "x", 0, 5)],
     ),
     "lot refilled": (f"{L} remaining = 81 WHERE lot_id = 'top_up:p'", [("lot_remaining", "top_up:p", 80, 81)]),
-    "lot below zero": (f"{L} remaining = -1 WHERE lot_id = 'grant:g'", [("lot_remaining", "grant:g", 0, -1)]),
+    "lot below zero": (
+        f"{L} remaining = -1 WHERE lot_id = 'grant:g'",
+        [("lot_remaining", "grant:g", 0, -1), ("lot_spent", "grant:g", 0, 1)],
+    ),
+    "lot hidden": (f"{L} spent = 1 WHERE lot_id = 'top_up:p'", [("lot_spent", "top_up:p", 0, 1)]),
+    "charged twice": (
+        "INSERT INTO transfers SELECT bucket, account_id, 10, transfer_id, kind, from_book, to_book, amount, lot_id, "
+        "at, note FROM transfers WHERE transfer_id = 'charge:over'; "
+        f"{B} version = 10, posted = posted - 10 WHERE account_id = 'ann'; "
+        f"{L} remaining = remaining - 10 WHERE lot_id = 'top_up:p'",
+        [("transfer_repeated", "charge:over", 1, 2), ("hold_charge", "over", 20, 10)],
+    ),
     "lot moved": (
         f"{L} book = 'granted' WHERE lot_id = 'top_up:p'",
         [
@@ -418,7 +430,7 @@ _OF_NOBODY = {  # bucket, account and the rest of a row; table → what else is 
         "0, 'nobody', 1, 'write_off:x', 'write_off', 'written_off', 'revenue', 1, NULL, 1",
         "bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at",
     ),
-    "lots": ("0, 'nobody', 'x', 'credit', 1, 1, 50, NULL, 1", None),
+    "lots": ("0, 'nobody', 'x', 'credit', 1, 1, 50, NULL, 1, 0", None),
     "usage_hours": ("0, 'nobody', 0, 'demo', 'demo-1', 1, 5, 0, 0", None),
     "app_holds": ("0, 'nobody', 'app:x', 'job'", "bucket, account_id, hold_id, label"),
 }

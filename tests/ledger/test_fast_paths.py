@@ -361,7 +361,7 @@ async def test_a_refused_repeat_of_an_open_hold_is_a_repeat(books: Books) -> Non
 TABLES = {
     "balances": "posted, held, version, owed, top_up_below, low_told, limit_from, limit_spent",
     "holds": "hold_id, asked, amount, state, charge, written_off, owner, created_at, expires_at",
-    "lots": "lot_id, book, amount, remaining",
+    "lots": "lot_id, book, amount, remaining, spent",
     "transfers": "version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note",
     "usage_hours": "hour, provider, model, calls, charge, tokens_in, tokens_out",
     "calls": "log_id, gateway_id, created_at, provider, model, success, status_code, duration, tokens_in, tokens_out, "

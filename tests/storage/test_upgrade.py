@@ -156,6 +156,16 @@ def test_an_upgrade_keeps_every_row(old: Settings) -> None:
     assert migrate_now(old) == Migrated([], VERSION)
 
 
+def test_lots_that_are_spent_are_marked(old: Settings) -> None:
+    columns = "bucket, account_id, lot_id, book, amount, remaining, priority, created_at"
+    for lot_id, remaining in (("spent", 0), ("some left", 1)):
+        _execute(old, f"INSERT INTO lots ({columns}) VALUES (9, 'a', '{lot_id}', 'credit', 5, {remaining}, 50, 1)")
+    migrate_now(old)
+    with opened_for_command(old) as connection:
+        found = rows(connection, "SELECT lot_id, spent FROM lots WHERE bucket = 9 ORDER BY lot_id")
+    assert found == [("some left", 0), ("spent", 1)]
+
+
 # What the tables are. -------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,8 @@ from functools import partial
 from farebox.calendar import HOUR_MS
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY
+from farebox.pricing.receipt import Receipt
+from farebox.pricing.stored_receipt import whole
 from farebox.runtime.services import Services
 from farebox.storage import log_totals
 from farebox.storage.calls import CallRow, find_receipt
@@ -54,9 +56,9 @@ async def one(services: Services, account_id: str, gateway_id: str, log_id: str)
     return found
 
 
-async def receipt(services: Services, account_id: str, log_id: str) -> bytes:
-    """The receipt of one call as JSON; it exists also where the call was not logged. Raises Problem (NOT_FOUND)."""
+async def receipt(services: Services, account_id: str, log_id: str) -> Receipt:
+    """The receipt of one call; it exists also where the call was not logged. Raises Problem (NOT_FOUND)."""
     found = await services.database.scan(partial(find_receipt, log_id=log_id, account_id=account_id))
     if found is None:
         raise Problem(NOT_FOUND, "Not Found")
-    return found
+    return whole(found)

@@ -6,17 +6,16 @@ from msgspec.structs import asdict
 
 from farebox.calls.model import Call
 from farebox.calls.price import PricedUsage
-from farebox.ledger.commands import Verdict
+from farebox.ledger.commands import CallWritten, Verdict
 from farebox.logs import write_line
 from farebox.money import ceil_div
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, make_receipt
+from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
-from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.sql import Connection
+from farebox.storage.calls import CallDetail, CallRow
 
 log = structlog.get_logger("farebox.calls")
-_encode = msgspec.json.Encoder().encode
 
 
 class Ended(msgspec.Struct):
@@ -62,8 +61,8 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     first_byte_ms: int | None = None
 
 
-class CallRecord(msgspec.Struct):
-    """Written in the commit that ends the hold (ledger.commands.Record), so that no charge is without its receipt."""
+class CallRecord(msgspec.Struct, CallWritten):
+    """Written in the commit that ends the hold, so that no charge is without its receipt."""
 
     call: Call
     ended: Ended
@@ -77,29 +76,28 @@ class CallRecord(msgspec.Struct):
         """A call is counted in the hour in which it began."""
         return self.call.started_at
 
-    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict))
-
     def row(self, verdict: Verdict) -> CallRow:
         """The call's row, for what the ledger says was taken."""
         call, ended, cost, usage = self.call, self.ended, self.priced.cost, self.priced.usage
         tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
+        model = ended.model or call.model
+        cost_nanos = 0 if cost is None else ceil_div(cost.numerator, cost.denominator)
         return CallRow(
             call.account_id,
             call.log_id,
             call.gateway_id,
             call.started_at,
             call.provider,
-            ended.model or call.model,
+            model,
             ended.status < 400 and not ended.error,
             ended.status,
             ended.duration_ms,
             tokens_in if isinstance(tokens_in, int) else None,
             tokens_out if isinstance(tokens_out, int) else None,
-            0 if cost is None else ceil_div(cost.numerator, cost.denominator),
+            cost_nanos,
             verdict.amount,
             self._detail(),
-            _encode(self.receipt(verdict)),
+            stored(self.receipt(verdict), model, cost_nanos),
             call.logged,
             ended.request_body,
             ended.response_body,

@@ -42,18 +42,18 @@ def receipt(
     """
     import msgspec
 
+    from farebox.pricing.stored_receipt import whole
     from farebox.storage.calls import find_receipt
 
     with session_of(context).reading() as connection:
-        stored = find_receipt(connection, log_id)
-    if stored is None:
+        found = find_receipt(connection, log_id)
+    if found is None:
         raise Stopped(f"there is no receipt of a call {log_id!r}: take the ID from the response's cf-aig-log-id header")
+    explained = whole(found)
     if as_json:
-        show(msgspec.json.decode(stored), as_json=True, text="")
+        show(msgspec.to_builtins(explained), as_json=True, text="")
     else:
-        from farebox.pricing.receipt import Receipt
-
-        _print_receipt(msgspec.json.decode(stored, type=Receipt))
+        _print_receipt(explained)
 
 
 def _print_receipt(found: "Receipt") -> None:

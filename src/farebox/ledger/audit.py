@@ -16,6 +16,7 @@ from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE,
 from farebox.ledger.differences import WHAT, Difference
 from farebox.storage.accounts import count_accounts
 from farebox.storage.sql import SNAPSHOT, Connection, NodeAway, row
+from farebox.storage.statement import NO_CHARGE
 
 __all__ = ["WHAT", "Difference", "audit"]
 
@@ -156,7 +157,8 @@ def _given_back(connection: Connection, key: Key, replay: _Replay) -> Iterator[D
         found = connection.execute(
             "SELECT transfer_id, amount, taken FROM (SELECT g.*, "
             "(SELECT coalesce(sum(t.amount), 0) FROM transfers t "
-            "WHERE t.bucket = ?1 AND t.account_id = ?2 AND t.kind = ?3 AND (t.transfer_id = cause OR "
+            f"WHERE t.bucket = ?1 AND t.account_id = ?2 AND t.kind = ?3 AND t.{NO_CHARGE} "
+            "AND (t.transfer_id = cause OR "
             "(t.transfer_id > cause || '/' AND t.transfer_id < cause || '0'))) AS taken FROM ("
             "SELECT *, ?3 || substr(transfer_id, instr(transfer_id, ':')) AS cause FROM transfers "
             "WHERE bucket = ?1 AND account_id = ?2 AND kind = ?4) g) given WHERE amount > taken",
@@ -177,19 +179,21 @@ def _repeated(connection: Connection, key: Key) -> Iterator[Difference]:
 def _lots(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Compare each lot with the transfer that filled it and with what the replay left of it."""
     found = connection.execute(
-        "SELECT lot_id, book, amount, remaining, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 "
-        "AND t.account_id = ?2 AND t.transfer_id = lots.lot_id AND t.to_book = lots.book) "
+        "SELECT lot_id, book, amount, remaining, spent, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 "
+        f"AND t.account_id = ?2 AND t.transfer_id = lots.lot_id AND t.{NO_CHARGE} AND t.to_book = lots.book) "
         f"FROM lots WHERE {_MINE}",
         key,
     )
     matched = 0
-    for lot_id, book, amount, remaining, opened in found:
+    for lot_id, book, amount, remaining, spent, opened in found:
         matched += opened is not None
         if amount != opened:
             yield _of_transfer(key, "lot_opening", lot_id, opened, amount)
         left = replay.lots.get((book, lot_id), 0)
         if remaining != left:
             yield _of_transfer(key, "lot_remaining", lot_id, left, remaining)
+        if spent != (remaining == 0):
+            yield _of_transfer(key, "lot_spent", lot_id, int(remaining == 0), spent)
     if matched != replay.filled:
         yield from _lots_missing(connection, key)
 
@@ -232,22 +236,26 @@ def _balance(connection: Connection, key: Key, replay: _Replay) -> Iterator[Diff
 
 _STATES = ", ".join(f"'{state}'" for state in HOLD_STATES)
 
-_OF_HOLD = "t.bucket = ?1 AND t.account_id = ?2 AND t.transfer_id"
+_CHARGED = f"""charged AS MATERIALIZED (
+    SELECT substr(cause, 1, instr(cause || '/', '/') - 1) AS charged_id, sum(amount) AS amount, max(at) AS at
+    FROM (SELECT substr(transfer_id, 8) AS cause, amount, at FROM transfers
+        WHERE {_MINE} AND kind = 'charge' AND substr(transfer_id, 1, 7) = 'charge:') t
+    GROUP BY charged_id
+)"""
+"""What each hold was charged: `charge:{hold}` and its parts. Gathered once: no index finds charges by their ids."""
 
 _HOLDS_THAT_DIFFER = f"""
+WITH {_CHARGED}
 SELECT * FROM (
-    SELECT hold_id, state, asked, amount, charge, written_off,
-        CASE state WHEN 'settled' THEN
-            coalesce((SELECT max(t.amount) FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id), 0)
-            + coalesce((SELECT sum(t.amount) FROM transfers t WHERE {_OF_HOLD} > 'charge:' || h.hold_id || '/'
-                AND t.transfer_id < 'charge:' || h.hold_id || '0'), 0)
-        END AS charged,
-        CASE state WHEN 'settled' THEN
-            coalesce((SELECT max(t.amount) FROM transfers t WHERE {_OF_HOLD} = 'write_off:' || h.hold_id), 0)
+    SELECT hold_id, state, asked, h.amount, charge, written_off,
+        CASE state WHEN 'settled' THEN coalesce(c.amount, 0) END AS charged,
+        CASE state WHEN 'settled' THEN coalesce((SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1
+            AND t.account_id = ?2 AND t.transfer_id = 'write_off:' || h.hold_id AND t.{NO_CHARGE}), 0)
         END AS absorbed
-    FROM holds h WHERE {_MINE}
+    FROM holds h LEFT JOIN charged c ON c.charged_id = h.hold_id WHERE {_MINE}
 ) replayed WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
     OR charge - written_off IS DISTINCT FROM charged OR written_off IS DISTINCT FROM absorbed
+ORDER BY hold_id
 """
 
 
@@ -306,15 +314,17 @@ def _calls(connection: Connection, key: Key) -> Iterator[Difference]:
         yield _of_hold(key, "call_charge", log_id, taken, charge)
 
 
-_CHARGED_WITHOUT_A_CALL = f"""
-SELECT coalesce(a.settled_at, (SELECT max(t.at) FROM transfers t WHERE {_OF_HOLD} = 'charge:' || h.hold_id)) AS at,
+_CHARGED_WITHOUT_A_CALL = """
+SELECT coalesce(a.settled_at, k.at) AS at,
     coalesce(a.provider, 'unrecorded') AS provider, coalesce(a.model, '') AS model, h.charge - h.written_off AS charge
 FROM holds h LEFT JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id
+LEFT JOIN charged k ON k.charged_id = h.hold_id
 WHERE h.bucket = ?1 AND h.account_id = ?2 AND h.state = 'settled' AND h.charge > h.written_off AND NOT EXISTS (
     SELECT 1 FROM calls c WHERE c.bucket = ?1 AND c.account_id = ?2 AND c.log_id = h.hold_id)
 """
 
 _HOURS_THAT_DIFFER = f"""
+WITH {_CHARGED}
 SELECT hour, provider, model, sum(calls), sum(charge), sum(tokens), sum(hour_calls), sum(hour_charge), sum(hour_tokens)
 FROM (
     SELECT created_at - created_at % 3600000 AS hour, provider, model, 1 AS calls, charge,

@@ -91,12 +91,12 @@ def _apply(command: Command, connection: Connection) -> Verdict:
 _ACCOUNT = (
     "SELECT b.bucket, posted, held, version, owed, top_up_below, low_below, low_told, limit_amount, limit_duration, "
     "limit_strategy, limit_from, limit_spent, (SELECT min(expires_at) FROM lots l INDEXED BY lots_unspent "
-    "WHERE l.bucket = ?1 AND l.account_id = ?2 AND remaining > 0) FROM balances b "
+    "WHERE l.bucket = ?1 AND l.account_id = ?2 AND spent = 0) FROM balances b "
     "WHERE b.bucket = ?1 AND b.account_id = ?2"
 )
 _LOTS = (
     "SELECT lot_id, book, remaining FROM lots INDEXED BY lots_unspent "
-    f"WHERE bucket = ? AND account_id = ? AND remaining > 0 ORDER BY {SPENDING_ORDER}"
+    f"WHERE bucket = ? AND account_id = ? AND spent = 0 ORDER BY {SPENDING_ORDER}"
 )
 _IS_HELD = "SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND hold_id = ?"
 _HOLD = (
@@ -117,6 +117,8 @@ _TRANSFERS = (
     "note) VALUES (?, ?, ?, ?, 'charge', ?, 'revenue', ?, ?, ?, ?)"
 )
 _DRAWN = "UPDATE lots SET remaining = ? WHERE bucket = ? AND account_id = ? AND lot_id = ?"
+_EMPTIED = "UPDATE lots SET remaining = ?, spent = 1 WHERE bucket = ? AND account_id = ? AND lot_id = ?"
+"""Apart from the other: SQLite writes the entry of every index that names a column which is set, changed or not."""
 _BALANCES = "UPDATE balances SET posted = ?, held = ?, version = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?"
 
 
@@ -238,7 +240,7 @@ class _Batch:
 
     def _settle(self, account: _Account, command: Settle) -> Verdict | None:
         amount, record = command.amount, command.record
-        if amount < 0 or (record is not None and not hasattr(record, "row")):
+        if amount < 0 or (record is not None and not isinstance(record, CallWritten)):
             return None
         if amount and account.floor is not None and account.posted - amount < account.floor:
             return None
@@ -287,7 +289,7 @@ class _Batch:
 
     def _release(self, account: _Account, command: Release) -> Verdict | None:
         record = command.record
-        if record is not None and not hasattr(record, "row"):
+        if record is not None and not isinstance(record, CallWritten):
             return None
         kept = self._execute(_RELEASE, (account.bucket, account.account_id, command.hold_id)).fetchone()
         if kept is None:
@@ -329,7 +331,9 @@ class _Batch:
                 for lot in each.lots[: each.next_lot + 1]
                 if lot.drawn
             ]
-            many(_DRAWN, drawn)
+            many(_DRAWN, [values for values in drawn if values[0]])
+            if emptied := [values for values in drawn if not values[0]]:
+                many(_EMPTIED, emptied)
             take_note(self._connection, "money", "charge", self._charged)
         if self._calls:
             self._write_calls()

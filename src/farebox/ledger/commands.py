@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from farebox.storage.calls import CallRow
+from farebox.storage.calls import CallRow, insert_call
 from farebox.storage.sql import Connection
 
 
@@ -54,13 +54,23 @@ class Record(Protocol):
     def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None: ...
 
 
-class CallWritten(Record, Protocol):
-    """A record that is one call's row and nothing else, so that it can be written without running `write`."""
+class CallWritten:
+    """A Record that is one call's row and nothing else: a fast path writes the row itself, beside those of others."""
+
+    __slots__ = ()
+
+    @property
+    def at(self) -> int:
+        """The moment at which the call began, under whose hour its charge is counted."""
+        raise NotImplementedError
 
     def row(self, verdict: "Verdict") -> CallRow:
         """The row for what the ledger says was taken. Of the verdict it may use what it says of the charge (amount,
         written_off, late, limit, spent), not the account's balance."""
-        ...
+        raise NotImplementedError
+
+    def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None:
+        insert_call(connection, bucket, self.row(verdict))
 
 
 class TopUp(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ WHAT: dict[str, str] = {
     "lot_opening": "the lot's amount is not that of the transfer that filled it",
     "lot_overdrawn": "the transfer takes more than was left of its lot",
     "lot_remaining": "what is left of the lot is not what went in less what went out",
+    "lot_spent": "the lot is marked as spent while something is left of it, or the other way round",
     "hold_state": "the hold's state is not known",
     "hold_amount": "the hold keeps less than was asked for, or less than nothing",
     "hold_charge": "the hold's charge less what was written off is not the sum of its charge transfers",

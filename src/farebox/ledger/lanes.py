@@ -24,7 +24,7 @@ import structlog
 
 from farebox.clock import SystemClock
 from farebox.ledger.buckets import Buckets
-from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Record, Release, Settle, Verdict
+from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.posting import apply_left
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
@@ -302,20 +302,13 @@ def _values(command: Command) -> Values | None:
 def _end(kind: int, command: Settle | Release, charge: int, note: str | None) -> Values | None:
     if command.record is None:
         return (kind, command.hold_id, charge, command.at, command.at, note, *_NO_ROW)
-    call = _row_of(command.record, Verdict(Outcome.DONE, amount=charge))
-    if (
-        call is None
-        or (call.account_id, call.log_id, call.charge) != (command.account_id, command.hold_id, charge)
-        or call.created_at != command.record.at
-    ):
+    if not isinstance(command.record, CallWritten):
+        return None
+    call = command.record.row(Verdict(Outcome.DONE, amount=charge))
+    same = (call.account_id, call.log_id, call.charge) == (command.account_id, command.hold_id, charge)
+    if not same or call.created_at != command.record.at:
         return None
     return (kind, command.hold_id, charge, command.at, call.created_at, note, *_written(call))
-
-
-def _row_of(record: Record, verdict: Verdict) -> CallRow | None:
-    """The call's row, where the record is that and nothing else (ledger.commands.CallWritten)."""
-    row = getattr(record, "row", None)
-    return None if row is None else row(verdict)
 
 
 def _written(row: CallRow) -> Values:

@@ -10,7 +10,7 @@ SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, cre
 
 _UNSPENT = (
     "SELECT lot_id, book, remaining FROM lots INDEXED BY lots_unspent WHERE bucket = ? AND account_id = ? "
-    "AND remaining > 0 "
+    "AND spent = 0 "
 )
 
 Unspent: TypeAlias = list[tuple[str, str, int]]
@@ -95,6 +95,7 @@ def open_lot(
 def take(connection: Connection, balance: Balance, lot_id: str, amount: int) -> None:
     """The lot's side of a transfer out of it."""
     connection.execute(
-        "UPDATE lots SET remaining = remaining - ? WHERE bucket = ? AND account_id = ? AND lot_id = ?",
+        "UPDATE lots SET remaining = remaining - ?1, spent = CASE WHEN remaining = ?1 THEN 1 ELSE 0 END "
+        "WHERE bucket = ?2 AND account_id = ?3 AND lot_id = ?4",
         (amount, balance.bucket, balance.account_id, lot_id),
     )

@@ -59,7 +59,7 @@ def expired_accounts(connection: Connection, at: int) -> list[str]:
         connection,
         "SELECT account_id FROM holds INDEXED BY holds_open WHERE bucket = ?1 AND state = 'open' AND expires_at <= ?2 "
         "UNION SELECT account_id FROM lots INDEXED BY lots_expiring "
-        "WHERE bucket = ?1 AND remaining > 0 AND expires_at <= ?2",
+        "WHERE bucket = ?1 AND spent = 0 AND expires_at <= ?2",
         at,
     )
     return [account_id for (account_id,) in found]

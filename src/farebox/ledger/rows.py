@@ -7,6 +7,7 @@ from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.account_keys import key_of
 from farebox.storage.activity import take_note
 from farebox.storage.sql import Connection, locks_rows, row
+from farebox.storage.statement import NO_CHARGE
 
 
 class Balance(msgspec.Struct):
@@ -138,10 +139,10 @@ def transfer(
 
 
 def sum_of_parts(connection: Connection, balance: Balance, transfer_id: str) -> int | None:
-    """Total of a transfer and its further parts (`…/2`, `…/3`); None if there is none."""
+    """Total of a transfer, not a charge, and its further parts (`…/2`, `…/3`); None if there is none."""
     found = row(
         connection,
-        "SELECT sum(amount) FROM transfers WHERE bucket = ? AND account_id = ? "
+        f"SELECT sum(amount) FROM transfers WHERE bucket = ? AND account_id = ? AND {NO_CHARGE} "
         "AND (transfer_id = ? OR (transfer_id >= ? AND transfer_id < ?))",
         (balance.bucket, balance.account_id, transfer_id, f"{transfer_id}/", f"{transfer_id}0"),
     )
@@ -166,7 +167,7 @@ def read_taken_back(connection: Connection, balance: Balance, cause: str) -> Tak
     found = row(
         connection,
         "SELECT sum(amount), coalesce(sum(CASE WHEN from_book = 'credit' THEN amount END), 0), max(note) "
-        "FROM transfers WHERE bucket = ? AND account_id = ? "
+        f"FROM transfers WHERE bucket = ? AND account_id = ? AND {NO_CHARGE} "
         "AND (transfer_id = ? OR (transfer_id >= ? AND transfer_id < ?))",
         (balance.bucket, balance.account_id, cause, f"{cause}/", f"{cause}0"),
     )
@@ -176,7 +177,8 @@ def read_taken_back(connection: Connection, balance: Balance, cause: str) -> Tak
 def is_credit(connection: Connection, balance: Balance, transfer_id: str) -> bool:
     found = row(
         connection,
-        "SELECT to_book = 'credit' FROM transfers WHERE bucket = ? AND account_id = ? AND transfer_id = ?",
+        "SELECT to_book = 'credit' FROM transfers "
+        f"WHERE bucket = ? AND account_id = ? AND transfer_id = ? AND {NO_CHARGE}",
         (balance.bucket, balance.account_id, transfer_id),
     )
     return found is not None and bool(found[0])

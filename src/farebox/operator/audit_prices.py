@@ -6,20 +6,18 @@ from decimal import Decimal
 from statistics import median
 from typing import Final
 
-import msgspec
-
 from farebox.money import NANOS_PER_USD
 from farebox.pricing.compiler import LIST_IDS, PriceList
 from farebox.pricing.litellm_map import LiteLLMMap
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.pricebook import PriceBook
 from farebox.pricing.rates import UNITS, Price, ancestors
-from farebox.pricing.receipt import Receipt
+from farebox.pricing.stored_receipt import whole
+from farebox.storage.calls import ReceiptRow
 
 SHOWN_PERCENT: Final = Decimal(1)
 """A smaller difference is not shown: lists round."""
 _METERS: Final = {unit.price_key: meter for meter, unit in UNITS.units.items()}
-_RECEIPT: Final = msgspec.json.Decoder(Receipt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +55,12 @@ class Called:
     ratios: Mapping[tuple[str, str], list[Decimal]]
 
 
-def called(in_use: set[tuple[str, str]], stated: Iterable[tuple[str, bytes]]) -> Called:
+def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> Called:
     """Of models that were charged, and of providers with receipts that state a cost."""
     models = set(in_use)
     ratios: dict[tuple[str, str], list[Decimal]] = {}
-    for provider, text in stated:
-        receipt = _RECEIPT.decode(text)
+    for found in stated:
+        receipt, provider = whole(found), found.provider
         models.add((provider, receipt.model))
         if receipt.stated_usd is not None and receipt.computed_nanos is not None:
             computed = _decimal(receipt.computed_nanos)

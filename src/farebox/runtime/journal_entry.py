@@ -7,11 +7,11 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from farebox.ledger.commands import Release, Settle, Verdict
+from farebox.ledger.commands import CallWritten, Release, Settle, Verdict
 from farebox.pricing.receipt import Receipt
+from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
-from farebox.storage.calls import CallRow, insert_call
-from farebox.storage.sql import Connection
+from farebox.storage.calls import CallRow
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,8 +46,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class JournaledCall:
-    """The record of a call as a journal has kept it (ledger.commands.CallWritten)."""
+class JournaledCall(CallWritten):
+    """The record of a call as a journal has kept it."""
 
     call: CallRow
     receipt: Receipt
@@ -57,9 +57,6 @@ class JournaledCall:
         """A call is counted in the hour in which it began."""
         return self.call.created_at
 
-    def write(self, connection: Connection, bucket: int, verdict: Verdict) -> None:
-        insert_call(connection, bucket, self.row(verdict))
-
     def row(self, verdict: Verdict) -> CallRow:
         """The call's row, for what the ledger says was taken."""
         receipt = replace(
@@ -68,7 +65,8 @@ class JournaledCall:
             written_off_nanos=verdict.written_off,
             notes=(*self.receipt.notes, *notes_of(verdict)),
         )
-        return replace(self.call, charge=verdict.amount, receipt=msgspec.json.encode(receipt))
+        call = self.call
+        return replace(call, charge=verdict.amount, receipt=stored(receipt, call.model, call.cost))
 
 
 encode = msgspec.json.Encoder().encode

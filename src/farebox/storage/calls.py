@@ -1,6 +1,7 @@
 """The store of calls: one row per call, which is its log row and its receipt; and the hourly sums that reports read."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -61,9 +62,25 @@ class CallRow(msgspec.Struct, frozen=True):
     charge: int
     detail: CallDetail
     receipt: bytes | None
+    """As it is stored (pricing.stored_receipt)."""
     logged: bool
     request_body: bytes | None = None
     response_body: bytes | None = None
+
+
+class ReceiptRow(msgspec.Struct, frozen=True):
+    """What is stored of a call's receipt, and what its row says for it (pricing.stored_receipt). Amounts in
+    nano-dollars."""
+
+    stored: bytes
+    account_id: str
+    log_id: str
+    gateway_id: str
+    provider: str
+    model: str
+    outcome: str
+    cost: int
+    charge: int
 
 
 COLUMNS = (
@@ -153,14 +170,17 @@ def add_usage(
     )
 
 
-def find_receipt(connection: Connection, log_id: str, account_id: str | None = None) -> bytes | None:
-    """The receipt of a call, as JSON. Without an account any account's call is found (the operator's view)."""
+_RECEIPT = "c.receipt, c.account_id, c.log_id, c.gateway_id, c.provider, c.model, c.detail, c.cost, c.charge"
+
+
+def find_receipt(connection: Connection, log_id: str, account_id: str | None = None) -> ReceiptRow | None:
+    """The receipt of a call. Without an account any account's call is found (the operator's view)."""
     if account_id is None:
         # By the whole key, account for account: no index of its own, which every call would pay for.
         found = next(
             rows_everywhere(
                 connection,
-                "SELECT c.receipt FROM accounts a CROSS JOIN calls c WHERE a.bucket = ?1 AND c.bucket = ?1 "
+                f"SELECT {_RECEIPT} FROM accounts a CROSS JOIN calls c WHERE a.bucket = ?1 AND c.bucket = ?1 "
                 "AND c.account_id = a.account_id AND c.log_id = ?2 LIMIT 1",
                 log_id,
             ),
@@ -168,8 +188,14 @@ def find_receipt(connection: Connection, log_id: str, account_id: str | None = N
         )
     else:
         key = key_of(connection, account_id)
-        found = row(connection, f"SELECT receipt FROM calls WHERE {OF_ACCOUNT} AND log_id = ?", (*key, log_id))
-    return None if found is None or found[0] is None else str(found[0]).encode()
+        found = row(connection, f"SELECT {_RECEIPT} FROM calls c WHERE {OF_ACCOUNT} AND log_id = ?", (*key, log_id))
+    return None if found is None or found[0] is None else _receipt_row(found)
+
+
+def _receipt_row(found: tuple[Any, ...]) -> ReceiptRow:
+    stored, *names, detail, cost, charge = found
+    outcome = msgspec.json.decode(detail, type=CallDetail).outcome
+    return ReceiptRow(str(stored).encode(), *names, outcome, cost, charge)
 
 
 def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
@@ -217,9 +243,8 @@ def models_since(connection: Connection, since: int) -> set[tuple[str, str]]:
     return {(str(provider), str(model)) for provider, model in found}
 
 
-def stated_since(connection: Connection, since: int) -> Iterator[tuple[str, bytes]]:
-    """Provider and receipt of every call since then whose provider stated its cost. Reads through all calls."""
-    sql = "SELECT provider, receipt FROM calls WHERE bucket = ? AND created_at >= ? AND receipt LIKE ?"
-    for bucket in buckets_in_use(connection):
-        for provider, receipt in connection.execute(sql, (bucket, since, '%"stated_usd"%')):  # more than fit in memory
-            yield str(provider), str(receipt).encode()
+def stated_since(connection: Connection, since: int) -> Iterator[ReceiptRow]:
+    """The receipt of every call since then whose provider stated its cost. Reads through all calls."""
+    sql = f"SELECT {_RECEIPT} FROM calls c WHERE bucket = ? AND created_at >= ? AND receipt LIKE ?"
+    for bucket in buckets_in_use(connection):  # more than fit in memory
+        yield from map(_receipt_row, connection.execute(sql, (bucket, since, '%"stated_usd"%')))

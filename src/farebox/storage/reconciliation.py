@@ -8,6 +8,7 @@ import msgspec
 from farebox.storage.account_keys import key_of
 from farebox.storage.every_bucket import rows_everywhere
 from farebox.storage.sql import Connection, row, rows
+from farebox.storage.statement import NO_CHARGE
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +129,7 @@ def _booked(connection: Connection, fields: tuple[object, ...]) -> Booked:
     cause = f"top_up:{payment_id}"
     credited = rows(
         connection,
-        "SELECT amount FROM transfers WHERE bucket = ? AND account_id = ? "
+        f"SELECT amount FROM transfers WHERE bucket = ? AND account_id = ? AND {NO_CHARGE} "
         "AND (transfer_id = ? OR (transfer_id > ? AND transfer_id < ?)) AND kind = 'top_up'",
         (bucket, account_id, cause, f"{cause}/", f"{cause}0"),  # parts of a transfer are numbered after a slash
     )

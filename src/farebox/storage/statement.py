@@ -7,6 +7,8 @@ from farebox.storage.sql import Connection, row, rows
 
 _SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
 """The ledger's own (ledger.posting)."""
+NO_CHARGE = "kind <> 'charge'"
+"""The transfers that are found by their ids: the others are not in the index transfers_by_id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def list_lots(
     connection: Connection, account_id: str, offset: int, limit: int, *, spent: bool
 ) -> tuple[list[LotRow], int]:
     """The account's lots in the order in which they are spent, and how many there are; used-up ones where `spent`."""
-    where = OF_ACCOUNT if spent else f"{OF_ACCOUNT} AND remaining > 0"
+    where = OF_ACCOUNT if spent else f"{OF_ACCOUNT} AND spent = 0"
     key = key_of(connection, account_id)
     counted = row(connection, f"SELECT count(*) FROM lots WHERE {where}", key)
     found = rows(

@@ -25,4 +25,4 @@ async def balance(request: Request, _: None) -> Response:
 
 
 async def receipt(request: Request, _: None) -> Response:
-    return ok(msgspec.Raw(await logs.receipt(request.services, request.account_id, request.path["log_id"])))
+    return ok(await logs.receipt(request.services, request.account_id, request.path["log_id"]))

@@ -1,7 +1,9 @@
 -- The ledger's batches, and what else PostgreSQL alone has. Defined anew whenever this text changes.
 
--- Balances change all the time and have no index on what changes: with room in their pages the index stays untouched.
+-- Balances and lots change all the time and have no index on what changes: with room in their pages the indexes stay
+-- untouched.
 ALTER TABLE balances SET (fillfactor = 50);
+ALTER TABLE lots SET (fillfactor = 50);
 
 -- ledger.spending.window_start: the beginning of a limit's window, in milliseconds.
 CREATE OR REPLACE FUNCTION ledger_window_start(duration text, strategy text, at bigint) RETURNS bigint
@@ -160,7 +162,7 @@ BEGIN
     -- In the order of ledger.lots.SPENDING_ORDER.
     FOR r IN SELECT q.place, l.* FROM unnest(p_accounts) WITH ORDINALITY AS q(account_id, place)
         CROSS JOIN LATERAL (SELECT lot_id, book, remaining, expires_at FROM lots
-            WHERE bucket = p_bucket AND account_id = q.account_id AND remaining > 0
+            WHERE bucket = p_bucket AND account_id = q.account_id AND spent = 0
             ORDER BY priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id) l
     LOOP
         k := k + 1;
@@ -326,10 +328,12 @@ BEGIN
             written_off = excluded.written_off;
     END IF;
     IF charges > 0 THEN
-        INSERT INTO lots (bucket, account_id, lot_id, book, amount, remaining, priority, created_at)
-        SELECT p_bucket, p_accounts[l_account[q.at]], l_id[q.at], '', l_left[q.at], l_left[q.at], 0, 0
+        INSERT INTO lots (bucket, account_id, lot_id, book, amount, remaining, priority, created_at, spent)
+        SELECT p_bucket, p_accounts[l_account[q.at]], l_id[q.at], '', l_left[q.at], l_left[q.at], 0, 0,
+            CASE l_left[q.at] WHEN 0 THEN 1 ELSE 0 END
         FROM generate_series(1, cardinality(l_id)) AS q(at) WHERE l_drawn[q.at]
-        ON CONFLICT (bucket, account_id, lot_id) DO UPDATE SET remaining = excluded.remaining;
+        ON CONFLICT (bucket, account_id, lot_id) DO UPDATE SET remaining = excluded.remaining,
+            spent = excluded.spent;
         INSERT INTO transfers
             (bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note)
         SELECT p_bucket, p_accounts[e_account[q.of]], q.version,

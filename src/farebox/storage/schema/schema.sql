@@ -145,7 +145,8 @@ CREATE TABLE transfers (                  -- every movement of money between two
     note        TEXT,
     PRIMARY KEY (bucket, account_id, version)
 ) /* clustered */;
-CREATE UNIQUE INDEX transfers_by_id ON transfers (bucket, account_id, transfer_id);  -- no cause moves money twice
+-- No cause moves money twice. Charges are left out, which are nearly all: a hold is settled once, and writes its own.
+CREATE UNIQUE INDEX transfers_by_id ON transfers (bucket, account_id, transfer_id) WHERE kind <> 'charge';
 
 CREATE TABLE lots (                       -- what is left of each top-up, grant or return
     bucket     INTEGER NOT NULL,
@@ -157,10 +158,11 @@ CREATE TABLE lots (                       -- what is left of each top-up, grant 
     priority   INTEGER NOT NULL,          -- lower is spent first
     expires_at BIGINT,                    -- null: never
     created_at BIGINT NOT NULL,
+    spent      INTEGER NOT NULL DEFAULT 0,-- 1: nothing remains. Unlike `remaining` it changes once, so indexes name it
     PRIMARY KEY (bucket, account_id, lot_id)
 ) /* clustered */;
-CREATE INDEX lots_unspent ON lots (bucket, account_id) WHERE remaining > 0;  -- what a charge draws on
-CREATE INDEX lots_expiring ON lots (expires_at) WHERE remaining > 0 AND expires_at IS NOT NULL;  -- the periodic job's
+CREATE INDEX lots_unspent ON lots (bucket, account_id) WHERE spent = 0;  -- what a charge draws on
+CREATE INDEX lots_expiring ON lots (expires_at) WHERE spent = 0 AND expires_at IS NOT NULL;  -- the periodic job's
 
 CREATE TABLE holds (                      -- money reserved until a call, or an application's work, ends
     bucket      INTEGER NOT NULL,
