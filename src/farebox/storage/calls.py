@@ -193,9 +193,9 @@ def find_receipt(connection: Connection, log_id: str, account_id: str | None = N
 
 
 def _receipt_row(found: tuple[Any, ...]) -> ReceiptRow:
-    stored, *names, detail, cost, charge = found
+    stored, account_id, log_id, gateway_id, provider, model, detail, cost, charge = found
     outcome = msgspec.json.decode(detail, type=CallDetail).outcome
-    return ReceiptRow(str(stored).encode(), *names, outcome, cost, charge)
+    return ReceiptRow(str(stored).encode(), account_id, log_id, gateway_id, provider, model, outcome, cost, charge)
 
 
 def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:

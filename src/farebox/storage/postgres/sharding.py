@@ -31,7 +31,7 @@ def functions_of(definition: str, schema: str, buckets: list[dict[str, int]]) ->
     entry = resources.files("farebox.storage.postgres").joinpath("citus.sql").read_text()
     entry = _BRANCH.sub(lambda found: "".join(found[1].replace(":shards", str(b["balances"])) for b in buckets), entry)
     for key, value in (("schema", schema), ("parameters", parameters), ("names", ", ".join(names))):
-        entry = re.sub(rf"(?<!:):{key}\b", lambda _, value=value: value, entry)
+        entry = re.sub(rf"(?<!:):{key}\b", value.replace("\\", r"\\"), entry)
     return [*(_on_shards(definition, schema, shards) for shards in buckets), entry[entry.index("CREATE FUNCTION") :]]
 
 

@@ -69,7 +69,7 @@ class SharedReads:
                     reader.set_exception(DatabaseUnavailable("the database is closed"))
             raise
         finally:
-            asked.queries.discard(asyncio.current_task())  # type: ignore[arg-type] # this is one
+            asked.queries.discard(asyncio.current_task())
             if not asked.queries:
                 self._asked.pop(key, None)
 
