@@ -15,6 +15,7 @@ import uvloop
 
 from farebox.clock import Clock
 from farebox.ledger.commands import Grant
+from farebox.logs import Direct
 from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
 from farebox.offload import BeginHelper
@@ -35,6 +36,7 @@ RUN_ONLY = (Permission.RUN,)
 def quiet_logs() -> None:
     """Logs go nowhere; a test that wants to see them captures them."""
     structlog.reset_defaults()
+    Direct.write = None
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
 
 

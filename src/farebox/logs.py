@@ -46,7 +46,7 @@ class Line(Protocol):
     """Filled in when it is written."""
 
 
-class _Direct:
+class Direct:
     """Writes such lines; None where lines are text for people, or of this level are not wanted."""
 
     write: Callable[[Line], None] | None = None
@@ -54,7 +54,7 @@ class _Direct:
 
 def write_line(line: Line) -> bool:
     """Write a line of level `info`, or drop it. Returns False where it is structlog's to write."""
-    write = _Direct.write
+    write = Direct.write
     if write is None or not structlog.is_configured():
         return False
     write(line)
@@ -73,7 +73,7 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
         processors = [*common, _as_json]
     sink = Sink(sys.stderr, said=lambda lost: _said(processors, lost), kept=cached)
     wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
-    _Direct.write = _writer(sink, timestamp) if wanted and not as_text else None
+    Direct.write = _writer(sink, timestamp) if wanted and not as_text else None
     structlog.configure(
         processors=processors,
         wrapper_class=_unfailing(

@@ -20,7 +20,7 @@ from farebox.providers.upstream import UpstreamResponse
 from farebox.runtime.services import Services
 
 
-class CallContext(msgspec.Struct, frozen=True, gc=False):
+class CallContext(msgspec.Struct, frozen=True):
     """What stays the same from the first step of a call to the last."""
 
     services: Services
@@ -49,7 +49,7 @@ class Terms(Metered, frozen=True, gc=False):
     """At the standard tier."""
 
 
-class Priced(msgspec.Struct, frozen=True, gc=False):
+class Priced(msgspec.Struct, frozen=True):
     """The price of the call's model has been looked up."""
 
     context: CallContext
@@ -64,7 +64,7 @@ class Priced(msgspec.Struct, frozen=True, gc=False):
         return False
 
 
-class Admitting(Priced, frozen=True, gc=False):
+class Admitting(Priced, frozen=True):
     """The ledger has been asked for a hold. If the wait for its verdict breaks off, nobody knows whether there is
     one."""
 
@@ -92,7 +92,7 @@ class Attempts(msgspec.Struct, gc=False):
     """How long that took, from the start of the call."""
 
 
-class Admitted(Priced, frozen=True, gc=False):
+class Admitted(Priced, frozen=True):
     """The call may go to the provider: its hold is durable, or it needs none."""
 
     held: Held | None
@@ -103,7 +103,7 @@ class Admitted(Priced, frozen=True, gc=False):
         return self.held is not None
 
 
-class Responded(Admitted, frozen=True, gc=False):
+class Responded(Admitted, frozen=True):
     """The head of the response has come, and may be passed on."""
 
     response: UpstreamResponse
