@@ -3,6 +3,8 @@
 `FAREBOX_TEST_ENGINE=postgres` runs the whole suite on PostgreSQL, `=sqlite` on SQLite. Without it, tests marked
 ON_BOTH_ENGINES run once on each, all others on SQLite. Tests about SQLite itself are marked SQLITE_ONLY.
 
+Where FAREBOX_TEST_CITUS_URL is set, PostgreSQL is that cluster (tests.citus.cluster), and the tables are distributed.
+
 A database belongs to a folder: who opens the folder again finds what was written, as with a file in it. It is a copy
 of a template that is migrated once in this test process: of a file, or on PostgreSQL of a database, which is dropped
 after the test whose folder it was.
@@ -18,7 +20,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -32,6 +34,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.sqlite import connect as connect_sqlite
 from farebox.storage.sqlite import open_file
 from farebox.storage.sqlite.database import SqliteDatabase
+from tests.citus.cluster import CITUS, Cluster
 from tests.postgres.server import PostgresServer, start_postgres
 
 T = TypeVar("T")
@@ -107,8 +110,14 @@ def _template_file() -> bytes:
 
 @functools.cache
 def postgres_server() -> PostgresServer:
-    """The server of this test process, started when it is first asked for; ended by `close_engines`."""
-    return start_postgres()
+    """The server of this test process, started when it is first asked for; ended by `close_engines`. A cluster that
+    stands in for it gives databases, and cannot be stopped or killed."""
+    return cast(PostgresServer, _cluster()) if CITUS else start_postgres()
+
+
+@functools.cache
+def _cluster() -> Cluster:
+    return Cluster()
 
 
 @functools.cache
@@ -121,7 +130,12 @@ def _template() -> str:
 
 def new_database() -> str:
     """The URL of a new PostgreSQL database that is migrated."""
-    return postgres_server().new_database(like=_template())
+    if not CITUS:
+        return postgres_server().new_database(like=_template())
+    url = _cluster().distributed()
+    # Processes and commands of the tests come without FAREBOX_BUCKETS: new accounts are then in the first bucket.
+    _cluster().query("UPDATE schema_version SET buckets = 1", url)
+    return url
 
 
 def forget_databases(folder: Path) -> None:
@@ -138,6 +152,7 @@ def close_engines() -> None:
     if postgres_server.cache_info().currsize:
         postgres_server().close()
         postgres_server.cache_clear()
+        _cluster.cache_clear()
         _template.cache_clear()
         _urls.clear()
 
