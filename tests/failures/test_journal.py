@@ -160,6 +160,9 @@ class Taken:
     sent: list[str] = field(default_factory=list)
     recorded: list[str] = field(default_factory=list)
 
+    def check(self, account_id: str) -> None:
+        """Nothing is known beforehand."""
+
     async def do(self, command: Command) -> Verdict:
         if self.away:
             raise DatabaseUnavailable("away")
@@ -239,6 +242,34 @@ async def test_entries_are_posted_in_order_and_once(tmp_path: Path, database: Da
     assert journal.empty
     await journal.post()
     assert ledger.sent == names
+    await journal.close()
+
+
+class Slow(Taken):
+    """A ledger that gets through ten commands in time."""
+
+    under_way = 0
+
+    async def do(self, command: Command) -> Verdict:
+        self.under_way += 1
+        await asyncio.sleep(0)
+        try:
+            if self.under_way > 10:
+                raise DatabaseUnavailable("too busy")
+            return await super().do(command)
+        finally:
+            self.under_way -= 1
+
+
+async def test_a_slow_database_is_sent_fewer_at_once(tmp_path: Path, database: Database) -> None:
+    journal = journal_of(tmp_path, "one", database, Slow())
+    for number in range(100):
+        await journal.add(entry(f"call-{number:03}"))
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            await journal.post()
+    await journal.post()
+    assert journal.empty
     await journal.close()
 
 

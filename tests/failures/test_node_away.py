@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from farebox.ledger import lanes
 from farebox.storage.accounts import add_account, find_account
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
@@ -130,6 +131,20 @@ def test_others_are_served_and_its_own_accounts_are_refused(world: World) -> Non
     until(lambda: not world.marked, "the node is seen to be back")
     until(lambda: world.farebox.services.journal.empty, "the journal is posted", 20)  # type: ignore[union-attr]
     assert differences(world.farebox) == []
+
+
+def test_calls_that_are_refused_at_once_leave_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "NODE_AWAY_SECONDS", 600.0)
+    journal = world.farebox.services.journal
+    assert journal is not None
+    world.farebox.run(world.farebox.services.configuration.notice_changes())
+    assert world.there.chat().status_code == 200  # its gateway is known from here on
+    world.take_away()
+    assert world.there.chat().json()["error"][0]["code"] == 2946
+    until(lambda: journal.added, "the one that found out is recorded")
+    kept = journal.added
+    assert [world.there.chat().json()["error"][0]["code"] for _ in range(5)] == [2946] * 5
+    assert journal.added == kept
 
 
 def test_a_node_that_hangs_is_not_held_against_the_database(world: World) -> None:

@@ -154,6 +154,7 @@ class DataPlane:
         _check_database(services)
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
+        _check_node(services, target.account_id)
         if permit is None or not permit.stands(services):
             permit = await self._permit(exchange, target, understood, sink)
             if permit is None:
@@ -299,6 +300,14 @@ def _check_database(services: Services) -> None:
     cannot be known. Raises Problem."""
     try:
         services.database.check()
+    except DatabaseUnavailable as error:
+        raise database_unavailable(error) from error
+
+
+def _check_node(services: Services, account_id: str) -> None:
+    """The same while the node of the account's bucket is away. Raises Problem."""
+    try:
+        services.ledger.check(account_id)
     except DatabaseUnavailable as error:
         raise database_unavailable(error) from error
 

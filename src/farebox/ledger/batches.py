@@ -52,6 +52,9 @@ class BatchLedger:
             return verdict
         return await self._database.write(partial(_apply, command))
 
+    def check(self, account_id: str) -> None:
+        """Nothing is known beforehand."""
+
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self._database.write_together(self, (account_id, record))
 

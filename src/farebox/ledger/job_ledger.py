@@ -18,6 +18,9 @@ class JobLedger:
     async def do(self, command: Command) -> Verdict:
         return await self._database.write(partial(_apply, command))
 
+    def check(self, account_id: str) -> None:
+        """Nothing is known beforehand."""
+
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self._database.write(partial(_record, account_id, record))
 

@@ -27,6 +27,7 @@ from farebox.ledger.buckets import Buckets
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.posting import apply_left
+from farebox.storage.account_keys import NO_BUCKET
 from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
@@ -103,6 +104,11 @@ class LaneLedger:
             return await self._jobs.do(command)
         assert isinstance(command, Hold | Settle | Release)
         return await self._send(command.account_id, command.hold_id, command, None, values)
+
+    def check(self, account_id: str) -> None:
+        lane = self._lanes.get(self._buckets.known.get(account_id, NO_BUCKET))
+        if lane is not None:
+            lane.check()
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         row = record.row(Verdict(Outcome.UNKNOWN))

@@ -17,6 +17,11 @@ class Ledger(Protocol):
         """
         ...
 
+    def check(self, account_id: str) -> None:
+        """Raises DatabaseUnavailable where it is known by now that the account's commands would fail: the node of its
+        bucket was away a moment ago. Waits for nothing."""
+        ...
+
     async def record(self, account_id: str, record: CallWritten) -> None:
         """Write the row of a call for which nothing was held; durable when it returns. A repeat changes nothing, and
         so does a row for an account that does not exist.

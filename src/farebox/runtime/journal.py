@@ -48,6 +48,8 @@ class Journal:
         self._waiters = waiters
         self._monotonic = SystemClock().monotonic
         self._again_at = float("-inf")
+        self._at_once = AT_ONCE
+        """Fewer after a failure: a slow database may not get through so many in time, and none of them would count."""
         self._posting = asyncio.Lock()
         self._remembered: deque[Entry] = deque()
         self.unwritable: str | None = None
@@ -108,8 +110,10 @@ class Journal:
                 for file in await self._files.closed():
                     await self._post_file(file)
             except DatabaseUnavailable as error:
+                self._at_once = max(1, self._at_once // 4)
                 self._database.suspect(error)
                 raise
+            self._at_once = AT_ONCE
 
     async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
         """Keep what is for a node that is away at the end of the journal. Raises NodeAway where that is unwritable."""
@@ -141,7 +145,7 @@ class Journal:
 
     async def _post_remembered(self) -> None:
         posted = 0
-        while some := list(islice(self._remembered, AT_ONCE)):
+        while some := list(islice(self._remembered, self._at_once)):
             posted += await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
             for _ in some:
                 self._remembered.popleft()
@@ -152,7 +156,8 @@ class Journal:
     async def _post_file(self, file: JournalFile) -> None:
         posted = 0
         while lines := await self._files.lines(file):
-            for some in (lines[at : at + AT_ONCE] for at in range(0, len(lines), AT_ONCE)):
+            size = self._at_once
+            for some in (lines[at : at + size] for at in range(0, len(lines), size)):
                 posted += await self._post_lines(some, file.path.name)
                 file.carried_out(some)
         await self._files.drop(file)
