@@ -122,7 +122,7 @@ async def test_held_money_returns_when_there_is_room_again(
 ) -> None:
     """Neither database nor journal takes the ends of two calls: their answers are not completed, their holds end as the
     operator has set for calls in doubt, and no restart is needed."""
-    monkeypatch.setattr("farebox.calls.settle.PERSIST_ATTEMPTS", 1)
+    monkeypatch.setattr("farebox.calls.persist.PERSIST_ATTEMPTS", 1)
     monkeypatch.setattr("farebox.runtime.journal.AT_ONCE", 1)
     with running_farebox(disk.folder, in_doubt=in_doubt) as farebox:
         customer = farebox.funded("5")
@@ -150,7 +150,7 @@ async def test_held_money_returns_when_there_is_room_again(
 @SQLITE_ONLY
 def test_the_disk_becomes_full_again_and_again_under_load(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call that was answered is charged once, none that was refused is, and nothing stays held."""
-    monkeypatch.setattr("farebox.calls.settle.PERSIST_ATTEMPTS", 1)
+    monkeypatch.setattr("farebox.calls.persist.PERSIST_ATTEMPTS", 1)
     with running_farebox(disk.folder) as farebox:
         customer = farebox.funded("5")
         before, answered, stop = customer.balance.posted, [], threading.Event()

@@ -9,6 +9,7 @@ from typing import Any
 import apsw
 import pytest
 
+from farebox.ledger.commands import Command, Settle, Verdict
 from farebox.storage.journal_files import SUFFIX, JournalFiles, JournalUnwritable, unsealed
 from farebox.storage.sql import Connection, DatabaseFull, DatabaseUnavailable
 from farebox.storage.sqlite import connect
@@ -131,14 +132,19 @@ async def test_a_commit_that_fails_is_told_to_all_of_its_batch(
 async def test_a_response_is_not_completed_where_its_charge_is_kept_nowhere(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    async def refuses(*_: object, **__: object) -> None:
-        raise DatabaseUnavailable("away")
+    ledger = customer.farebox.services.ledger
+    do = ledger.do
+
+    async def refuses(command: Command) -> Verdict:
+        if isinstance(command, Settle):
+            raise DatabaseUnavailable("away")
+        return await do(command)
 
     async def full(*_: object, **__: object) -> None:
         raise JournalUnwritable("full")
 
-    monkeypatch.setattr("farebox.calls.settle.PERSIST_ATTEMPTS", 1)
-    monkeypatch.setattr("farebox.calls.settle._in_database", refuses)
+    monkeypatch.setattr("farebox.calls.persist.PERSIST_ATTEMPTS", 1)
+    monkeypatch.setattr(ledger, "do", refuses)
     monkeypatch.setattr("farebox.runtime.journal.Journal.add", full)
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     wire = await Wire.open(customer.farebox.url)

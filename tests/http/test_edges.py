@@ -1,12 +1,15 @@
 """What is not a route, not a method, not JSON; and what goes wrong inside."""
 
 import re
+from collections.abc import Callable, Coroutine
+from typing import TypeAlias
 
 import pytest
 
 from farebox.errors import BODY_TOO_LARGE
 from farebox.http.application import Application
-from farebox.http.exchange import ClientGone, Exchange, HeaderList
+from farebox.http.data_plane import DataPlane
+from farebox.http.exchange import ClientGone, Exchange, HeaderList, RequestHead
 from farebox.http.request import BODY_MAX
 from farebox.http.routes import ROUTES
 from farebox.limits.held import Lease
@@ -21,6 +24,8 @@ class OneExchange:
     def __init__(self, path: str, method: str = "GET") -> None:
         self.method, self.path, self.query = method, path, ""
         self.headers: dict[str, str] = {}
+        self.head = RequestHead(method, path, "", self.headers)
+        self.client = "127.0.0.1"
         self.status, self.answered, self.sent = 0, b"", dict[str, str]()
 
     def hold(self, lease: Lease) -> None:
@@ -36,6 +41,9 @@ class OneExchange:
         self.status, self.sent, self.answered = status, dict(headers), body
 
     async def gone(self) -> None: ...
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """The client stays."""
 
 
 @pytest.mark.parametrize(
@@ -140,27 +148,49 @@ def test_no_two_routes_are_the_same() -> None:
     assert len({(route.method, re.sub(r"\{\w+\}", "{}", route.path)) for route in ROUTES}) == len(ROUTES)
 
 
-async def _raises(error: Exception, farebox: Farebox) -> OneExchange:
-    async def data_plane(exchange: Exchange) -> None:
+async def _control_plane_raises(error: Exception, farebox: Farebox) -> OneExchange:
+    def find(method: str, path: str) -> None:
         raise error
 
-    exchange = OneExchange("/v1/a/b/c")
-    await Application(farebox.services, data_plane)(exchange)  # type: ignore[arg-type]
+    async def no_call(exchange: Exchange) -> None:
+        raise AssertionError(exchange.path)
+
+    exchange = OneExchange("/healthz")
+    application = Application(farebox.services, no_call)
+    application._router.find = find  # type: ignore[method-assign, assignment]
+    await application(exchange)  # type: ignore[arg-type]
     return exchange
 
 
-def test_what_goes_wrong_inside_stays_inside(farebox: Farebox) -> None:
-    exchange = farebox.run(_raises(RuntimeError("the secret"), farebox))
+async def _data_plane_raises(error: Exception, farebox: Farebox) -> OneExchange:
+    async def serve(*_: object) -> None:
+        raise error
+
+    exchange = OneExchange("/v1/a/b/c")
+    data_plane = DataPlane(farebox.services)
+    data_plane._serve = serve  # type: ignore[method-assign, assignment]
+    await Application(farebox.services, data_plane.handle)(exchange)  # type: ignore[arg-type]
+    return exchange
+
+
+_raises_on_each_plane = pytest.mark.parametrize("raises", [_control_plane_raises, _data_plane_raises])
+_Raises: TypeAlias = Callable[[Exception, Farebox], Coroutine[None, None, OneExchange]]
+
+
+@_raises_on_each_plane
+def test_what_goes_wrong_inside_stays_inside(farebox: Farebox, raises: _Raises) -> None:
+    exchange = farebox.run(raises(RuntimeError("the secret"), farebox))
     assert exchange.status == 500
     assert b"secret" not in exchange.answered
     assert exchange.sent["cf-ray"].encode() in exchange.answered
 
 
-def test_an_unavailable_database_asks_to_try_again(farebox: Farebox) -> None:
-    exchange = farebox.run(_raises(DatabaseUnavailable("disk full at /secret"), farebox))
+@_raises_on_each_plane
+def test_an_unavailable_database_asks_to_try_again(farebox: Farebox, raises: _Raises) -> None:
+    exchange = farebox.run(raises(DatabaseUnavailable("disk full at /secret"), farebox))
     assert (exchange.status, exchange.sent["retry-after"]) == (503, "2")
     assert b"secret" not in exchange.answered
 
 
 def test_a_client_that_went_away_is_not_answered(farebox: Farebox) -> None:
-    assert farebox.run(_raises(ClientGone(), farebox)).status == 0
+    assert farebox.run(_control_plane_raises(ClientGone(), farebox)).status == 0
