@@ -50,12 +50,12 @@ class Ready:
     port: int
     demo_url: str | None
     background: "asyncio.Future[None]"
-    """The periodic jobs; finished only when they have ended for good, and then the server must stop, too."""
+    """The periodic jobs. Finished only if they have ended for good; then the server must stop, too."""
     fake_stripe_url: str | None = None
 
 
 class JobsEnded(RuntimeError):
-    """What must run beside the calls runs no more: the process ends rather than serving on without it."""
+    """The periodic jobs have ended: the process ends rather than serving without them."""
 
 
 async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], None] | None = None) -> None:
@@ -74,8 +74,8 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
 
 
 async def serve_as_worker(around: HostResources, *, orphaned: int, on_ready: Callable[[Ready], None]) -> None:
-    """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the process that
-    started us is gone: then the file `orphaned` ends. It may be killed, and must not leave us behind on its port.
+    """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the parent
+    process is gone: then the file `orphaned` is at its end. A parent that is killed must not leave workers on its port.
 
     Raises SettingsError or storage.sql.DatabaseUnavailable at start, JobsEnded.
     """
@@ -105,8 +105,8 @@ async def running(
 ) -> AsyncIterator[Ready]:
     """A single server with everything it needs; shut down in reverse order.
 
-    `demo` adds the demo provider and, if no Stripe key is set, the fake Stripe. `begin_helper`: for whoever has
-    helpers to spare.
+    `demo` adds the demo provider and, if no Stripe key is set, the fake Stripe. `begin_helper`: starts a helper
+    process; tests reuse theirs.
     """
     clock = clock or SystemClock()
     with _sole_server(settings):
@@ -121,9 +121,9 @@ async def running(
 async def gateway(
     around: HostResources, *, clock: Clock, port_shared: bool = False, begin_helper: BeginHelper = HelperProcess
 ) -> AsyncIterator[Ready]:
-    """One gateway process: everything started in order, and taken down in the opposite order on the way out.
+    """One gateway process: everything is started in order, and shut down in reverse order.
 
-    `port_shared`: other processes of ours listen on the same port.
+    `port_shared`: other worker processes listen on the same port.
     """
     settings = around.settings
     async with AsyncExitStack() as stack:
@@ -168,7 +168,7 @@ async def _listening(
 
 
 def _collect_less_often() -> None:
-    """What lives by now lives to the end, and calls make few cycles."""
+    """What is alive after the start stays alive until the end, and calls create few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
@@ -176,7 +176,7 @@ def _collect_less_often() -> None:
 
 @asynccontextmanager
 async def _measured(services: Services, around: HostResources, *, port_shared: bool) -> AsyncIterator[None]:
-    """Samples are taken, and the metrics shown at their own port, where they have one."""
+    """Sample the services, and serve the metrics on their own port if they have one."""
     sample_services(services)
     async with AsyncExitStack() as stack:
         stack.callback(Beat(services.metrics).stop)
@@ -189,7 +189,7 @@ async def _measured(services: Services, around: HostResources, *, port_shared: b
 
 @contextlib.contextmanager
 def _sole_server(settings: Settings) -> Iterator[None]:
-    """Hold the lock of an SQLite database for as long as the server runs; the system lets go of it when the process
+    """Hold the lock of an SQLite database for as long as the server runs; the system releases it when the process
     dies. A PostgreSQL database may have any number of servers."""
     if settings.engine != "sqlite":
         yield

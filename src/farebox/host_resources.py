@@ -1,6 +1,6 @@
 """What the gateway processes of one machine share: their port and, in the demo, the provider and the fake Stripe.
 
-There is one of it, however many processes serve; they are told its addresses, and listen on the same port.
+There is one of each, however many processes serve: all are given the addresses, and listen on the same port.
 """
 
 import asyncio
@@ -34,18 +34,18 @@ class HostResources:
     """What a gateway process is started with."""
 
     settings: Settings
-    """In the demo with the fake Stripe as payment processor."""
+    """In the demo, with the fake Stripe as the payment processor."""
     base_url: str
     demo_url: str | None
     fake_stripe_url: str | None
     reserved: socket.socket
-    """Bound to the port, shared with those who serve; nothing listens on it."""
+    """Bound to the port that the serving processes share; it does not listen itself."""
     metrics_reserved: socket.socket | None = None
-    """The same, of the port of the metrics, where they have one."""
+    """The same for the port of the metrics, if they have one."""
     sheet: Sheet | None = None
-    """Where processes that serve together count; None: a single process."""
+    """The counters that serving processes share; None for a single process."""
     place: int = 0
-    """Which place of it is this process's."""
+    """This process's part of the sheet."""
 
     @property
     def port(self) -> int:
@@ -112,7 +112,7 @@ async def _with_fake_stripe(
 
 
 def _port_beside(settings: Settings) -> int:
-    """The port after ours, so that links to hosted pages outlive a restart; any free one where that is taken."""
+    """The port after ours, so that links to hosted pages survive a restart; 0 (any free port) if it is taken."""
     if not 0 < settings.port < 65535:
         return 0
     try:
@@ -132,7 +132,7 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_stripe_url: str | None) -> None:
-    """The first line of the log, and a warning where a demo is open to others."""
+    """Log the first line, and a warning if a demo can be reached by others."""
     log.info("listening", url=base_url, demo=demo_url, fake_stripe=fake_stripe_url, database=settings.database_shown)
     if fake_stripe_url is not None and _open_to_others(settings):
         log.warning(
@@ -144,5 +144,5 @@ def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_
 
 
 def _open_to_others(settings: Settings) -> bool:
-    """Whether others than this machine are meant to reach the server."""
+    """Whether the server is meant to be reached from other machines."""
     return bool(settings.public_url) or not is_loopback(settings.host)

@@ -34,9 +34,9 @@ MONEY_EVERY_SECONDS = 0.5
 ALARMS_EVERY_SECONDS = 1.0
 SWEEP_EVERY_SECONDS = 30.0
 ALONE_EVERY_SECONDS = 60.0
-"""How often it is asked whether a job that one process does for all is due."""
+"""How often a process checks whether a job that one process does for all is due."""
 ALONE_EVERY_MS = 45_000
-"""Less than the above: the processes do not ask at the same time."""
+"""Less than the above, because the processes do not check at the same time."""
 JOURNAL_SECONDS = 0.5
 """How soon the journal is posted once the database is back."""
 TAKE_OVER_SECONDS = 10.0
@@ -46,33 +46,34 @@ SHARE_RATES_SECONDS = 0.5
 RECONCILED_DAYS = 3
 """How far back the nightly reconciliation looks: what it missed one night, it finds the next."""
 ROUND_SECONDS = 60.0
-"""A round that takes longer hangs: at the database it would have failed before."""
+"""A round that takes longer hangs: a database operation would have timed out earlier."""
 LONG_ROUND_SECONDS = 900.0
-"""The same, for those that ask others, one after another."""
+"""The same, for jobs that call other services, one call after another."""
 LATE_EVERY_SECONDS = 30.0
 ALARMING = frozenset({"full", "read_only", "failing", "damaged", "replaced"})
-"""States of the database that pass only when the operator does something."""
+"""States of the database that only the operator can end."""
 PAUSE_SECONDS = 0.05
-"""Between small pieces of a large clean-up, so that no call is kept waiting by it."""
+"""Pause between the small steps of a large clean-up, so that it does not delay calls."""
 
 log = structlog.get_logger("farebox.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job that is repeated."""
+    """A job that is run repeatedly."""
 
     every_seconds: float
-    """From the end of a round to the next."""
+    """From the end of one round to the start of the next."""
     work: Callable[[Services], Awaitable[object]]
     at_most_seconds: float = ROUND_SECONDS
-    """A round that takes longer hangs: it is shown as late."""
+    """A round that takes longer is reported as late."""
 
 
 def periodic_jobs(services: Services) -> dict[str, Periodic]:
-    """All of this process, by name.
+    """All jobs of this process, by name.
 
-    Any number of processes do this on one PostgreSQL database. A job works at rows that it claims, or is done `alone`.
+    Any number of processes run them on one PostgreSQL database. A job works on rows that it claims, or is part of
+    `alone`.
     """
     jobs = {
         "configuration": Periodic(WATCH_SECONDS, _notice_changes),
@@ -86,8 +87,8 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "alone": Periodic(ALONE_EVERY_SECONDS, _do_alone, LEASE_MS / 1000),
         "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),
         "journals_left": Periodic(TAKE_OVER_SECONDS, _take_over_journals, LONG_ROUND_SECONDS),
-        "trouble": Periodic(ALARMS_EVERY_SECONDS, _tell_trouble),
-        "jobs_late": Periodic(LATE_EVERY_SECONDS, _tell_late),
+        "trouble": Periodic(ALARMS_EVERY_SECONDS, _report_trouble),
+        "jobs_late": Periodic(LATE_EVERY_SECONDS, _report_late),
     }
     if services.database.engine == "postgres":
         judge = FailureDetector(services)
@@ -103,24 +104,24 @@ async def run_periodic_jobs(services: Services) -> NoReturn:
 
 
 async def _every(services: Services, name: str, job: Periodic) -> None:
-    """One round after another. Whatever is raised ends it; but that the database is away, which is waited for."""
-    told = False
-    """Logged once per outage, not twice a second."""
+    """One round after another, also while the database is unavailable. Any other exception ends the job."""
+    logged = False
+    """Whether the current outage has been logged: once, not twice a second."""
     while True:
         await services.clock.sleep(job.every_seconds)
         try:
             with services.jobs.round(name, job.at_most_seconds):
                 await job.work(services)
-            told = False
+            logged = False
         except DatabaseUnavailable as error:
-            told, before = True, told
+            logged, before = True, logged
             if not before:
                 with best_effort("the log"):
                     log.warning("periodic job waits for the database", job=name, why=str(error))
 
 
-async def _tell_trouble(services: Services) -> None:
-    """What the operator must act on, as alarms: a database outage passes by itself, and the log says so."""
+async def _report_trouble(services: Services) -> None:
+    """Raise alarms for what the operator must act on. A database outage ends without them, and is only logged."""
     for trouble in services.database.take_troubles():
         if trouble.state in ALARMING:
             raise_alarm(services, "database_trouble", trouble.state, why=str(trouble), remedy=trouble.remedy)
@@ -129,8 +130,8 @@ async def _tell_trouble(services: Services) -> None:
         raise_alarm(services, "journal_unwritable", services.instance, why=journal.unwritable)
 
 
-async def _tell_late(services: Services) -> None:
-    """The jobs that hang, in the log. It is a job like the others: should it hang, the probe still shows it."""
+async def _report_late(services: Services) -> None:
+    """Log the jobs that hang. If this job hangs itself, /readyz still shows it."""
     ages = services.jobs.ages()
     for name in services.jobs.late():
         log.error("periodic job late", job=name, seconds=round(ages[name]))
@@ -171,7 +172,7 @@ async def _take_over_journals(services: Services) -> None:
 
 
 async def _do_alone(services: Services) -> None:
-    """What one process does for all: hourly what webhooks left out, daily the books against the processor's."""
+    """What one process does for all: hourly the events that no webhook delivered, daily reconciliation, and so on."""
     if services.processor is not None:
         await run_exclusive(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
         await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)

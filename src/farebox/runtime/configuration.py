@@ -35,7 +35,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 CACHE_MAX = 100_000
-"""Entries of one cache; a full one is emptied, as it fills again in microseconds a piece."""
+"""Entries of one cache. A full cache is emptied: refilling takes microseconds per entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ class Configuration:
         self._demo_url = demo_url
         self._version = 0
         self.edition = 0
-        """How often the caches were emptied: what was read before is not put into them afterwards, and what others made
-        of it does not hold any more."""
+        """How often the caches were emptied. A value read before is not cached afterwards, and what others derived from
+        the configuration before is out of date."""
         self.loads = 0
-        """How often all of it was read."""
+        """How often all of the configuration was read."""
         self._tokens: dict[str, AccessToken] = {}
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._no_gateways: dict[tuple[str, str], None] = {}
-        """Cached misses: browsers ask, and anyone may."""
+        """Cached misses: browsers repeat such requests, and anyone can send them."""
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -85,10 +85,10 @@ class Configuration:
         version = await self._database.get(config_version)
         await self._load()
         self.loads += 1
-        self._version = version  # last: where reading fails, it is tried again
+        self._version = version  # last, so that a read that fails is repeated
 
     async def notice_changes(self) -> None:
-        """Forget what is cached if another process has changed the configuration; called more than twice a second."""
+        """Empty the caches if another process has changed the configuration; called more than twice a second."""
         if await self._database.get(config_version) != self._version:
             await self.forget()
 
@@ -135,7 +135,7 @@ class Configuration:
         return config
 
     def provider(self, slug: str) -> ProviderAccess | None:
-        """How to reach the provider; None where Farebox does not know it."""
+        """How to reach the provider; None if Farebox does not know it."""
         return self._providers.get(slug)
 
     async def _make_default(self, account_id: str) -> GatewayConfig:
@@ -175,13 +175,13 @@ class Configuration:
             self._price_list,
             demo=self._demo_url is not None,
         )
-        self.edition += 1  # what was made of a part of it
+        self.edition += 1  # what was derived from a part of it
 
 
 def price_book(
     prices: Iterable[PriceRow], markups: Iterable[MarkupRow], price_list: PriceList, *, demo: bool = False
 ) -> PriceBook:
-    """What the operator has set, over the list."""
+    """The list, with the operator's own prices and markups on top."""
     return PriceBook(
         [
             OwnPrice(
@@ -205,7 +205,7 @@ def price_book(
 
 
 def _supplement(text: str) -> Supplement:
-    """The loaded one. It was checked when it was loaded; a release that reads it differently keeps using its own."""
+    """The loaded supplement. It was validated when it was loaded; a release that cannot read it uses its own."""
     if not text:
         return shipped()
     try:

@@ -22,9 +22,9 @@ from farebox.storage.instances import fence, list_instances, note_seen, remove_i
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 NO_ROW = -1
-"""Represents what an owner of holds without a row has written."""
+"""Stands for the `seen_at` of an owner of holds that has no row."""
 SEEN_TIMES = 6
-"""How often a process is seen in the time after which it would be taken for dead."""
+"""How often a process renews its row in the time after which it would be declared dead."""
 
 log = structlog.get_logger("farebox.instances")
 
@@ -47,7 +47,7 @@ async def present(services: Services) -> AsyncIterator[None]:
     yield
     try:
         await services.database.write(partial(remove_instance, instance_id=services.instance))
-    except DatabaseUnavailable as error:  # then others find that it has not been seen, and take the row away
+    except DatabaseUnavailable as error:  # then others find that it is no longer renewed, and remove it
         log.warning("database unavailable", why=str(error))
 
 
@@ -57,30 +57,30 @@ async def _note_seen(services: Services) -> None:
 
 
 class FailureDetector:
-    """Sees to it that this process is seen, and which of the others is not."""
+    """Renews the row of this process, and finds the processes whose rows are no longer renewed."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._lost_after = services.settings.instance_timeout_ms / 1000
         self._looked_at = services.clock.monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
-        """Instance → what it had written last, and since when we know that."""
+        """Instance → the `seen_at` last read, and when we first read it, by our own clock."""
         self._waited_for: set[str] = set()
-        """Those that have left a batch under way; the log has been told of each."""
+        """Dead instances that left a batch in progress; each has been logged."""
 
     @property
     def every_seconds(self) -> float:
         return self._lost_after / SEEN_TIMES
 
     async def look(self) -> None:
-        """Once every `every_seconds`: be seen, look at the others, and end what those left open that are gone.
+        """Once every `every_seconds`: renew our row, look at the others, and end what dead processes left open.
 
         Raises DatabaseUnavailable.
         """
         services = self._services
         await _note_seen(services)
         owners, instances = await services.database.get(_owners_and_instances)
-        # Without a row there is also one that was taken for dead, is back, and takes calls again before it is seen.
+        # A process that was declared dead, is back and takes calls again has no row either until it renews it.
         silent = self._silent({**dict.fromkeys(owners, NO_ROW), **instances})
         lost = silent.intersection(owners) - {services.instance}
         self._waited_for &= silent
@@ -90,18 +90,18 @@ class FailureDetector:
                 services,
                 "in_doubt",
                 every_ms=0,
-                # Until a judge that dies at it is taken for dead itself; one that lives and takes longer is joined by
-                # another, without harm.
+                # Until a process that dies doing this is declared dead itself. If one takes longer, another joins in,
+                # which does no harm.
                 lease_ms=services.settings.instance_timeout_ms,
                 retry_ms=0,
                 job=partial(_end_lost, lost=lost, gone=gone, waited_for=self._waited_for),
             )
 
     def _silent(self, known: Mapping[str, int]) -> set[str]:
-        """Those that have not been seen for too long; `known` is what each had written last."""
+        """Those whose rows have not been renewed for too long; `known` is the `seen_at` of each."""
         now = self._services.clock.monotonic()
         if now - self._looked_at > self._lost_after / 2:
-            self._seen.clear()  # we have been away ourselves, or the database: nobody's silence counts
+            self._seen.clear()  # we or the database were unavailable: nobody's silence counts
         self._looked_at = now
         before = self._seen
         self._seen = {
@@ -112,13 +112,13 @@ class FailureDetector:
 
 
 def _owners_and_instances(connection: Connection) -> tuple[list[str], dict[str, int]]:
-    """In this order: a process has a row before it makes a hold, so that the owner of a living one is always known."""
+    """Read in this order: a process has a row before it creates a hold, so the owner of a live hold is always known."""
     owners = owners_of_holds(connection)
     return owners, list_instances(connection)
 
 
 async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, int], waited_for: set[str]) -> None:
-    """End what they left open, then forget them. One that has a batch under way is put into `waited_for`."""
+    """End what they left open, then delete their rows. One with a batch in progress is added to `waited_for`."""
     for name in sorted({*lost, *gone}):
         holds = await services.database.write(partial(_fenced, instance_id=name))
         if holds is None:

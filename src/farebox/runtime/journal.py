@@ -39,7 +39,7 @@ log = structlog.get_logger("farebox.journal")
 
 
 class Journal:
-    """One process's journal, and what it takes over of processes that have ended."""
+    """One process's journal, and the journals it takes over from processes that have ended."""
 
     def __init__(self, data_dir: str, name: str, *, database: Database, ledger: Ledger, waiters: Waiters) -> None:
         self._files = JournalFiles(Path(data_dir) / FOLDER, name)
@@ -53,9 +53,9 @@ class Journal:
         self._posting = asyncio.Lock()
         self._remembered: deque[Entry] = deque()
         self.unwritable: str | None = None
-        """Why it took nothing when it was last asked to."""
+        """Why the latest write failed; None if it succeeded."""
         self.added = 0
-        """Ends of calls that this process has kept."""
+        """How many ends of calls this process has written."""
 
     @property
     def empty(self) -> bool:
@@ -88,9 +88,9 @@ class Journal:
         self.unwritable = None
 
     def remember(self, entry: Entry) -> bool:
-        """Keep the end of a call in memory, without its bodies, if it can be kept nowhere else: it is posted like the
-        others. False: there are too many already. If the process dies they are lost, and their holds are resolved as
-        calls in doubt."""
+        """Keep the end of a call in memory, without its bodies, if it cannot be stored anywhere else. It is posted like
+        the others. False: there are too many already. If the process dies they are lost, and their holds are resolved
+        as calls in doubt."""
         if len(self._remembered) >= REMEMBERED_MAX:
             return False
         self._remembered.append(replace(entry, call=replace(entry.call, request_body=None, response_body=None)))
@@ -124,7 +124,7 @@ class Journal:
             raise away from error
 
     async def take_over(self) -> None:
-        """Take the journals that processes of this machine left when they ended, and post them. Raises as `post`."""
+        """Take over the journals that ended processes of this machine left, and post them. Raises as `post`."""
         for file in await self._files.abandoned():
             log.warning("journal taken over", file=file.path.name, bytes=file.size)
         await self.post()
@@ -165,7 +165,7 @@ class Journal:
             log.warning("journal posted", file=file.path.name, entries=posted)
 
     async def _post_lines(self, lines: list[bytes], name: str) -> int:
-        """Post some lines; how many. Raises DatabaseUnavailable: all of them are then to be sent again."""
+        """Post some lines; returns how many. Raises DatabaseUnavailable: then all of them must be sent again."""
         entries = [(line, entry) for line in lines if (entry := await self._entry(line, name)) is not None]
         return await self._post_entries(entries)
 
@@ -202,17 +202,17 @@ class Journal:
         verdict = Verdict(Outcome.UNKNOWN) if command is None else await self._ledger.do(command)
         if verdict.outcome is Outcome.UNKNOWN:
             await self._ledger.record(account_id, entry.record)
-            if not isinstance(command, Settle):  # there was none, or the response to it was lost and it was not made
+            if not isinstance(command, Settle):  # there was none, or it was not created: its response was lost
                 return Verdict(Outcome.DONE)
         return verdict
 
     async def _entry(self, line: bytes, name: str) -> Entry | None:
-        """What a line says; None where it is not whole."""
+        """The entry on a line; None if the line is incomplete."""
         content = unsealed(line)
         if content is None:
             half = not line.endswith(b"\n")
             log.warning("journal line not whole", file=name, bytes=len(line), cut_by_a_crash=half)
-            if not half:  # a crash leaves no such thing: the disk has changed what was written
+            if not half:  # a crash cannot cause this: the disk has changed what was written
                 await self._files.refuse(line)
             return None
         try:

@@ -1,5 +1,5 @@
-"""What a journal says of one call: the end of its hold, and its row and receipt, as far as they are known before the
-ledger's verdict."""
+"""What a journal stores about one call: the end of its hold, and its row and receipt, as far as they are known before
+the ledger's verdict."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,19 +18,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a journal. Amounts in nano-dollars, times in milliseconds."""
 
     ends: Literal["settle", "release", "nothing"]
-    """What becomes of the hold; `nothing` where none was asked for."""
+    """How the hold ends; `nothing` if there was none."""
     at: int
     amount: int = 0
     """What is charged."""
     note: str = ""
     call: CallRow
-    """The call's row without what the ledger decides: its charge and its receipt."""
+    """The call's row without its charge and receipt, which the ledger decides."""
     receipt: Receipt
     """Its receipt, for a charge of nothing."""
 
     @property
     def command(self) -> Settle | Release | None:
-        """The commands for the ledger: the same whenever they are sent, so that a repeat finds its own work."""
+        """The commands for the ledger: always the same, so that a repeat finds its own effect."""
         account_id, hold_id, record = self.call.account_id, self.call.log_id, JournaledCall(self.call, self.receipt)
         if self.ends == "settle":
             return Settle(
@@ -58,7 +58,7 @@ class JournaledCall(CallWritten):
         return self.call.created_at
 
     def row(self, verdict: Verdict) -> CallRow:
-        """The call's row, for what the ledger says was taken."""
+        """The call's row, with the charge that the ledger took."""
         receipt = replace(
             self.receipt,
             charge_nanos=verdict.amount,

@@ -7,9 +7,9 @@ from farebox.runtime.services import Services
 from farebox.storage.leases import drop_lease, finish_lease, take_lease
 
 LEASE_MS = 15 * 60_000
-"""Longer than such a job takes. One that takes longer may be started a second time, so it has to tolerate that."""
+"""Longer than such a job takes. One that takes longer may be started a second time, and must tolerate that."""
 RETRY_MS = 60_000
-"""After a failure, at the earliest."""
+"""The earliest retry after a failure."""
 
 
 async def run_exclusive(

@@ -9,13 +9,13 @@ log = structlog.get_logger("farebox.calls")
 
 
 def observer_failed(what: str, error: Exception) -> None:
-    """An observer raised: that is logged, if possible, and goes no further."""
+    """An observer raised an exception: log it, if possible, and continue."""
     with contextlib.suppress(Exception):
         log.error("observer failed", what=what, exc_info=error)
 
 
 class best_effort:
-    """A block that must not fail the call: an exception in it is logged, if possible, and goes no further."""
+    """A block that must not fail the call: an exception in it is logged, if possible, and not passed on."""
 
     __slots__ = ("_what",)
 

@@ -1,6 +1,6 @@
-"""Operator alarms: what the operator should look into, and no tenant is told.
+"""Operator alarms: problems that the operator should look into, and that tenants do not see.
 
-Whoever finds something raises an alarm and continues: nothing is waited for, and nothing is raised as an exception. A
+Code that finds a problem raises an alarm and continues; it neither waits nor gets an exception. A
 periodic job makes the alarms durable: one row per subject (`farebox status` shows it), and one message a day.
 """
 
@@ -23,9 +23,9 @@ log = structlog.get_logger("farebox.alarms")
 
 
 def raise_alarm(services: Services, kind: str, about: str, **content: str | int) -> None:
-    """Tell the operator of it: once a day for each kind and what it is about. Returns at once and raises nothing.
+    """Notify the operator, once a day for each kind and subject. Returns at once and raises nothing.
 
-    `content` is shown to the operator: no secrets, and no more than it takes to look further (ids, figures, names).
+    `content` is shown to the operator: no secrets, and only what helps to investigate (IDs, figures, names).
     """
     try:
         assert kind in ALARM_KINDS, f"{kind} is no kind of alarm"
@@ -34,17 +34,17 @@ def raise_alarm(services: Services, kind: str, about: str, **content: str | int)
         shown = {name: value if isinstance(value, int) else _text(str(value)) for name, value in content.items()}
         if services.alarms.add(kind, about, shown, services.clock.now_ms()):
             log.error("operator alarm", kind=kind, about=about, content=shown)
-    except Exception:  # noqa: BLE001 - an alarm is raised where a charge has been posted: whatever it is, it ends here
+    except Exception:  # noqa: BLE001 - the charge has been posted: no exception may reach the caller
         services.alarms.dropped += 1
 
 
 def _text(text: str) -> str:
-    """What databases, logs and terminals accept, whoever wrote it: one that cannot be stored would hold back all."""
+    """The text as databases, logs and terminals accept it: one alarm that cannot be stored would block all others."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:TEXT_MAX])
 
 
 async def work(services: Services) -> None:
-    """Make the alarms durable that were raised since the last time. Raises DatabaseUnavailable: they then wait on."""
+    """Store the alarms raised since the last time. Raises DatabaseUnavailable: then they are kept for the next time."""
     alarms = services.alarms.take()
     if not alarms:
         return
@@ -56,7 +56,7 @@ async def work(services: Services) -> None:
 
 
 async def keep_last(services: Services) -> None:
-    """At a stop: what waits is written, if the database takes it. What it does not is in the log."""
+    """When the process stops: store pending alarms if the database is available. All of them are in the log as well."""
     with contextlib.suppress(DatabaseUnavailable):
         await work(services)
 

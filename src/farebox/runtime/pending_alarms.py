@@ -8,8 +8,8 @@ from farebox.calendar import DAY_MS
 from farebox.storage.operator_alarms import Alarm
 
 MATTERS_MAX = 200
-"""Different matters of one kind that one process takes in a day. What alarms are about may be named by a tenant's
-request, and a tenant who names much must not keep alarms of another kind from the operator."""
+"""Different subjects of one kind that a process accepts in a day. A tenant's request may name the subject of an alarm,
+and a tenant that names many must not suppress alarms of other kinds."""
 
 
 class Alarms:
@@ -17,7 +17,7 @@ class Alarms:
 
     def __init__(self) -> None:
         self.dropped = 0
-        """Alarms that were let go of, since the process started."""
+        """Alarms that were dropped since the process started."""
         self._waiting: dict[tuple[str, str], Alarm] = {}
         self._day = -1
         self._today: set[tuple[str, str]] = set()
@@ -25,7 +25,7 @@ class Alarms:
         self._written_off = 0
 
     def add(self, kind: str, about: str, content: Mapping[str, str | int], at: int) -> bool:
-        """Whether it is the first of its kind about this today, in this process."""
+        """Add an alarm; whether it is the first of its kind and subject today, in this process."""
         self._begin_day(at // DAY_MS)
         matter = (kind, about)
         first = matter not in self._today
@@ -46,18 +46,18 @@ class Alarms:
         return first
 
     def count_write_off(self, amount: int, at: int) -> int:
-        """Nano-dollars of a call's cost were written off. Returns the sum of that day, in this process."""
+        """Note that this many nano-dollars were written off. Returns the sum of that day, in this process."""
         self._begin_day(at // DAY_MS)
         self._written_off += amount
         return self._written_off
 
     def take(self) -> list[Alarm]:
-        """What waits; it is the caller's now."""
+        """Remove and return the pending alarms."""
         waiting, self._waiting = self._waiting, {}
         return list(waiting.values())
 
     def give_back(self, alarms: list[Alarm]) -> None:
-        """They could not be written: let them wait on, together with what came meanwhile."""
+        """Return alarms that could not be stored; they are merged with those raised since."""
         for alarm in alarms:
             matter = (alarm.kind, alarm.about)
             newer = self._waiting.get(matter)

@@ -1,6 +1,6 @@
 """Whether this process can serve calls: the database accepts a write for which there is room, and the journal a line.
 
-Load balancers ask, and anyone else may: however many ask, it is checked at most once a second.
+Load balancers ask, and so can anyone else; it is checked at most once a second.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from farebox.storage.journal_files import JournalUnwritable
 from farebox.storage.sql import DatabaseSlow, DatabaseUnavailable
 
 FRESH_SECONDS = 1.0
-"""How old a response may be; `ok` is checked again if a read or write has failed since."""
+"""How old a result may be; `ok` is checked again if a read or write has failed since."""
 WAIT_SECONDS = 2.0
-"""Longest wait for one."""
+"""Longest duration of a check."""
 
 JournalState = Literal["empty", "waiting", "unwritable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look found."""
+    """The result of a check."""
 
     trouble: DatabaseUnavailable | None
     journal: JournalState
 
 
 class Readiness:
-    """Looks, and keeps what it found for a moment. Make it where an event loop runs."""
+    """Checks, and caches the result for a moment. Create it inside a running event loop."""
 
     def __init__(self, database: Database, journal: Journal | None) -> None:
         self._database = database
@@ -41,9 +41,9 @@ class Readiness:
         self._trouble: DatabaseUnavailable | None = None
 
     async def look(self) -> Found:
-        """What is so now, or was a moment ago. Raises nothing."""
+        """The state now, or a moment ago. Raises nothing."""
         try:
-            self._database.check()  # what is known by now need not be looked for
+            self._database.check()  # already known: no need to check
         except DatabaseUnavailable as error:
             return Found(error, self._journal_state())
         age = asyncio.get_running_loop().time() - self._looked_at
@@ -53,7 +53,7 @@ class Readiness:
         if self._looking is not None:
             done, _ = await asyncio.wait([self._looking], timeout=WAIT_SECONDS)
             if not done:
-                # What the last look found stands until the next one has found something else.
+                # The last result is valid until the next check has another one.
                 trouble = self._database.held_up or self._trouble
                 slow = DatabaseSlow("the database does not respond in time")
                 return Found(trouble or slow, self._journal_state())
@@ -63,7 +63,7 @@ class Readiness:
         try:
             self._trouble = await self._proved()
             if self._journal is not None:
-                with contextlib.suppress(JournalUnwritable):  # the journal has it in mind
+                with contextlib.suppress(JournalUnwritable):  # the journal remembers it
                     await self._journal.prove()
             self._looked_at = asyncio.get_running_loop().time()
             self._troubles_met = self._database.troubles_met
@@ -75,7 +75,7 @@ class Readiness:
             await self._database.prove()
         except DatabaseUnavailable as error:
             return error
-        except Exception as error:  # noqa: BLE001 - whatever it is, a write has failed
+        except Exception as error:  # noqa: BLE001 - whatever the reason, a write has failed
             return DatabaseUnavailable(f"{type(error).__name__}: {error}")
         return None
 

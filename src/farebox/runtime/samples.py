@@ -1,4 +1,4 @@
-"""What metrics sample: the state of this process, as reported by its parts."""
+"""What metrics sample: the state of this process, as its parts report it."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from farebox.runtime.services import Services
 
 
 def sample_services(services: Services) -> None:
-    """Have the samples of these services taken."""
+    """Register the samples of these services with its metrics."""
     services.metrics.samplers += [
         lambda place: place.put(of.CALLS_IN_FLIGHT, value=services.calls.total),
         lambda place: _held(services.held, place),

@@ -48,23 +48,23 @@ class Services:
     base_url: str
     """Where clients and browsers reach this server, without a slash at the end."""
     instance: str
-    """Name of this run of the process: the owner of the holds it makes."""
+    """Name of this run of the process: the owner of the holds it creates."""
     readiness: Readiness = field(init=False)
     """Whether calls can be served."""
     tasks: Tasks = field(default_factory=Tasks)
-    """Charges that continue when their caller has gone."""
+    """Charges that continue after their caller has disconnected."""
     learned: Learned = field(default_factory=Learned)
-    """Sizes of input that requests do not show, from the responses that passed."""
+    """Sizes of unseen input, learned from responses."""
     unseen_rules: Rules = field(default_factory=Rules)
-    """What is held for such input, by kind."""
+    """What is held for unseen input, by kind."""
     journal: Journal | None = None
-    """Where the ends of calls are kept during a database outage; None where no calls are served."""
+    """Where the ends of calls are stored during a database outage; None if the process serves no calls."""
     alarms: Alarms = field(default_factory=Alarms)
     """Operator alarms that are not durable yet."""
     helpers: Pool = field(default_factory=Pool)
-    """Processes in which is done what would keep the event loop from everybody."""
+    """Helper processes for work that would block the event loop."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)
-    """What the operator does not pay for, by provider."""
+    """Request fields and tools that the operator refuses, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)
     """Counts the bytes of bodies and responses that are kept in memory, by account."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
@@ -72,7 +72,7 @@ class Services:
     logged: LoggedBytes = field(default_factory=LoggedBytes)
     """Counts the bytes of large bodies that the log keeps, by account."""
     jobs: Jobs = field(default_factory=Jobs)
-    """Background jobs: how often each was restarted, and which hang."""
+    """Background jobs: how often each was restarted, and which of them hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts operations that are rate-limited because they are expensive (http.quotas)."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)
@@ -82,9 +82,9 @@ class Services:
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
 
     metrics: Metrics = field(default_factory=Metrics)
-    """Counts what happens, for metrics."""
+    """The process's metrics."""
     unpaid: Unpaid = field(default_factory=Unpaid)
-    """What accounts leave unpaid by giving calls up."""
+    """What calls abandoned before their response may cost the operator, by account."""
 
 
 def processor_of(services: Services) -> Processor:

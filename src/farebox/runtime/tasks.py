@@ -1,4 +1,4 @@
-"""Work that continues after the caller who started it has gone: a charge is never cut off halfway by a lost client."""
+"""Work that continues after its caller has disconnected: a lost client never interrupts a charge."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -8,13 +8,13 @@ T = TypeVar("T")
 
 
 class Tasks:
-    """Tasks that the server owns, by what they work on."""
+    """Tasks of the server, by what they work on."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def shared(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Await the work under this key, beginning it unless it runs already. A cancelled caller leaves it running."""
+        """Await the work under this key, and start it unless it is running. It continues if the caller is cancelled."""
         task = self._running.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(work())
@@ -27,7 +27,7 @@ class Tasks:
         return key in self._running
 
     async def drain(self, seconds: float) -> None:
-        """Wait for everything that runs, at most this long; what still runs then is cut off, as by a crash."""
+        """Wait at most this long for all tasks; those that still run are then cancelled, as by a crash."""
         if self._running:
             _, late = await asyncio.wait(list(self._running.values()), timeout=seconds)
             for task in late:
@@ -37,4 +37,4 @@ class Tasks:
     def _forget(self, key: Hashable, done: asyncio.Task[Any]) -> None:
         del self._running[key]
         if not done.cancelled():
-            done.exception()  # seen: where its caller has gone, the row's lease brings it back
+            done.exception()  # retrieved, so that asyncio does not log it: the row's lease causes a retry

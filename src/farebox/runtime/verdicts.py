@@ -8,7 +8,7 @@ log = structlog.get_logger("farebox.calls")
 
 
 def warn_if_unusual(log_id: str, verdict: Verdict, *, overrun: bool) -> None:
-    """A line in the log where a hold did not end as holds do."""
+    """Log that a hold did not end normally."""
     if overrun or verdict.written_off or verdict.late or not verdict.ok:
         log.warning(
             "hold ended unusually",

@@ -6,19 +6,19 @@ Holds that end in other processes of the same database cannot wake it: then a wa
 import asyncio
 
 LOOK_SECONDS = 0.05
-"""How soon a call that waits sees that a call of another process gave money back."""
+"""How soon a waiting call notices that a call of another process has returned money."""
 
 
 class Waiters:
     """Calls that wait, by account."""
 
     def __init__(self, *, look_seconds: float | None = None) -> None:
-        """`look_seconds`: longest wait without looking again; None where no other process serves."""
+        """`look_seconds`: longest wait without checking again; None if no other process serves."""
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._look_seconds = look_seconds
 
     async def wait(self, account_id: str, seconds: float) -> bool:
-        """Wait until it is worth trying again, at most this long. Returns whether it is; False: time is up."""
+        """Wait until it is worth trying again, at most this long. Returns False if the time is up."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(account_id, set())
         waiting.add(future)
@@ -32,7 +32,7 @@ class Waiters:
                 self._waiting.pop(account_id, None)
 
     def wake(self, account_id: str) -> None:
-        """Let everyone who waits for this account try again."""
+        """Wake every call that waits for this account."""
         for future in self._waiting.get(account_id, ()):
             if not future.done():
                 future.set_result(None)

@@ -28,12 +28,12 @@ def find_account(connection: Connection, account_id: str) -> Account | None:
 
 
 def find_buckets(connection: Connection, account_ids: list[str]) -> dict[str, int]:
-    """The bucket of each of these accounts, where it is there. For PostgreSQL."""
+    """The bucket of each of these accounts that exists. For PostgreSQL."""
     return dict(rows(connection, "SELECT account_id, bucket FROM accounts WHERE account_id = ANY (?)", (account_ids,)))
 
 
 def list_accounts(connection: Connection, *, after: str = "", limit: int = 100) -> list[Account]:
-    """Accounts in order of their id, from the first one above `after`."""
+    """Accounts in order of their ID, from the first one above `after`."""
     found = rows(
         connection,
         "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id > ? ORDER BY account_id LIMIT ?",
@@ -113,7 +113,7 @@ def list_tokens(connection: Connection, account_id: str | None = None) -> list[A
 
 
 def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
-    """Whether there was such a token; revoking twice keeps the first time."""
+    """Revoke a token; whether it exists. Revoking it again keeps the first time."""
     bump_config_version(connection)
     connection.execute(
         "UPDATE access_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE token_id = ?", (at, token_id)

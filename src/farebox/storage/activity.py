@@ -1,7 +1,7 @@
-"""Counting what a database does: the size of batches, the duration of commits, and what was done in them.
+"""Counts what a database does: the size of batches, the duration of commits, and the work in them.
 
-A job notes what it does while it does it; the note counts when its transaction has been committed, and is discarded if
-that is rolled back.
+A job notes its work while it runs. The notes are counted once its transaction has been committed, and discarded if it
+is rolled back.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Notes: TypeAlias = dict[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Where an engine counts. Without one it counts nothing."""
+    """Receives an engine's counts."""
 
     batch_size: Histogram
     batch_seconds: Histogram
@@ -26,7 +26,7 @@ class Activity:
     done: Mapping[tuple[str, str], Counter]
 
     def batch(self, size: int, seconds: float, notes: Notes) -> None:
-        """This many were committed together. Raises nothing, like `job`: what is committed has to be reported."""
+        """This many jobs were committed together. Raises nothing, like `job`: the commit must still be reported."""
         try:
             self.batch_size.observe(size)
             self.batch_seconds.observe_seconds(seconds)
@@ -47,7 +47,7 @@ class Activity:
 
 
 def take_note(connection: Connection, what: str, which: str, amount: int = 1) -> None:
-    """Note it where the connection takes notes: that of a server does."""
+    """Note it, if the connection takes notes: those of a server do."""
     notes: Notes | None = getattr(connection, "notes", None)
     if notes is not None:
         key = (what, which)

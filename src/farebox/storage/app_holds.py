@@ -6,7 +6,7 @@ from farebox.storage.account_keys import key_of
 from farebox.storage.sql import Connection, row
 
 PREFIX = "app:"
-"""What the ledger's id of such a hold begins with, so that it never is the id of a call."""
+"""Prefix of such a hold's ID in the ledger, so that it never equals the ID of a call."""
 
 
 class AppHold(msgspec.Struct, frozen=True):
@@ -17,7 +17,7 @@ class AppHold(msgspec.Struct, frozen=True):
     state: str
     """A key of ledger.books.HOLD_STATES."""
     amount: int
-    """What it keeps, or kept."""
+    """What it reserves, or reserved."""
     asked: int
     """What it was opened with."""
     charge: int
@@ -35,7 +35,7 @@ class AppHold(msgspec.Struct, frozen=True):
 
 def open_app_holds(connection: Connection, bucket: int, account_id: str, most: int) -> int:
     """How many of the account's open holds are applications' own; counted up to `most`."""
-    # By the index of open holds: a range of ids would be read through all that have ended.
+    # By the index of open holds: a range of IDs would include all that have ended.
     found = row(
         connection,
         "SELECT count(*) FROM (SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND state = 'open' "

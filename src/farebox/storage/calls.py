@@ -12,7 +12,7 @@ from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_ever
 from farebox.storage.sql import Connection, row, rows
 
 UNRECORDED = "unrecorded"
-"""The provider under which a charge is counted that has no record: of a call that a crash interrupted, charged by the
+"""The provider under which a charge without a record is counted: that of a call interrupted by a crash, charged by the
 operator's policy."""
 
 
@@ -44,7 +44,7 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
 class CallRow(msgspec.Struct, frozen=True):
     """One call. Amounts in nano-dollars, times in milliseconds.
 
-    A Struct of so many fields takes 25 times as long to make where they are named: every call makes one in their order.
+    Creating a Struct of so many fields takes 25 times as long by name, so each call passes them in order.
     """
 
     account_id: str
@@ -89,7 +89,7 @@ COLUMNS = (
 )
 
 
-"""What lists read. The bodies, `request` and `response`, lie behind it."""
+"""What lists read: everything but the bodies, `request` and `response`, which are stored last."""
 INSERT_CALL = f"INSERT INTO calls (bucket, {COLUMNS}, request, response) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 ADD_USAGE = (
     "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
@@ -101,9 +101,9 @@ ADD_USAGE = (
 
 
 def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
-    """Write the call's row, its bodies where they are kept, and add it to the hour's sums.
+    """Write the call's row, with its bodies if they are logged, and add it to the hour's sums.
 
-    A repeat of the same log id changes nothing.
+    A repeat of the same log ID changes nothing.
     """
     connection.execute(f"{INSERT_CALL} ON CONFLICT DO NOTHING", call_values(bucket, call))
     if connection.changes() == 0:
@@ -148,8 +148,8 @@ def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
 
 
 def encode_detail(detail: CallDetail) -> str:
-    """As it is stored."""
-    # PostgreSQL reads no field of a JSON text that has an escaped NUL anywhere.
+    """The detail as it is stored."""
+    # PostgreSQL cannot read any field of a JSON text that contains an escaped NUL.
     return msgspec.json.encode(detail).decode().replace("\\u0000", "\\ufffd")
 
 
@@ -176,7 +176,7 @@ _RECEIPT = "c.receipt, c.account_id, c.log_id, c.gateway_id, c.provider, c.model
 def find_receipt(connection: Connection, log_id: str, account_id: str | None = None) -> ReceiptRow | None:
     """The receipt of a call. Without an account any account's call is found (the operator's view)."""
     if account_id is None:
-        # By the whole key, account for account: no index of its own, which every call would pay for.
+        # By the primary key, account by account: every call would pay for a separate index.
         found = next(
             rows_everywhere(
                 connection,
@@ -209,13 +209,13 @@ def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
 
 
 def forget_logs_before(connection: Connection, gateway: tuple[int, str, str], before: int, limit: int = 500) -> int:
-    """Take calls made before that time out of a gateway's logs, and drop their bodies; at most `limit` at once. Return
-    how many were taken out. Their rows stay as receipts."""
+    """Remove calls made before that time from a gateway's log, with their bodies; at most `limit` at once. Returns how
+    many were removed. Their rows stay as receipts."""
     return _forget(connection, gateway, "log_id < ? LIMIT ?", log_totals.id_at(before), limit)
 
 
 def forget_logs_above(connection: Connection, gateway: tuple[int, str, str], keep: int, limit: int = 500) -> int:
-    """The same for a gateway's oldest calls, where it has more than `keep`."""
+    """The same for a gateway's oldest calls, if it has more than `keep`."""
     return _forget(connection, gateway, "TRUE ORDER BY log_id DESC LIMIT ? OFFSET ?", limit, keep)
 
 

@@ -66,7 +66,7 @@ def list_providers(connection: Connection) -> list[ProviderRow]:
 
 
 def add_price(connection: Connection, price: PriceRow, at: int) -> None:
-    """Prices are appended, never changed: a later one with its own start date takes over."""
+    """Prices are appended, never changed: a later one applies from its own start date."""
     connection.execute(
         "INSERT INTO prices (price_id, provider, model, account_id, rates, output_max, valid_from, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -120,7 +120,7 @@ def list_markups(connection: Connection) -> list[MarkupRow]:
 
 
 def installation_id(connection: Connection, new_id: str) -> str:
-    """The name of this installation, for the world outside; `new_id` where it has none yet."""
+    """The name of this installation at the processor; `new_id` if it has none yet."""
     found = find_installation(connection)
     if found is not None:  # a server starts while a node of Citus is away: nothing may be written for it on every node
         return found
@@ -131,13 +131,13 @@ def installation_id(connection: Connection, new_id: str) -> str:
 
 
 def find_installation(connection: Connection) -> str | None:
-    """The name of this installation; None where it has none yet."""
+    """The name of this installation; None if it has none yet."""
     found = row(connection, "SELECT installation_id FROM installation")
     return None if found is None else str(found[0])
 
 
 def add_supplement(connection: Connection, text: str, at: int) -> None:
-    """Put a supplement of prices in place of the one before; an empty text is the shipped one."""
+    """Replace the loaded price supplement; an empty text restores the shipped one."""
     connection.execute(
         "INSERT INTO price_supplements (loaded_at, text) VALUES (?, ?) "
         "ON CONFLICT (loaded_at) DO UPDATE SET text = excluded.text",
@@ -147,6 +147,6 @@ def add_supplement(connection: Connection, text: str, at: int) -> None:
 
 
 def find_supplement(connection: Connection) -> str:
-    """The supplement that counts; empty where it is the shipped one."""
+    """The loaded supplement; empty if the shipped one applies."""
     found = row(connection, "SELECT text FROM price_supplements ORDER BY loaded_at DESC LIMIT 1")
     return "" if found is None else str(found[0])

@@ -1,4 +1,4 @@
-"""All that `credit-balance` returns, in one statement, as it is the most frequent of all reads."""
+"""Everything that `credit-balance` returns, in one statement, because it is the most frequent read."""
 
 import msgspec
 
@@ -8,21 +8,21 @@ from farebox.storage.sql import Connection, row
 
 class Credit(msgspec.Struct, frozen=True):
     """What an account has and how it buys more. Amounts in nano-dollars, those named …_cents in US cents;
-    moments in milliseconds since the Unix epoch."""
+    times in milliseconds since the Unix epoch."""
 
     posted: int
     brand: str | None
     """Of the card that is charged by default; None if there is none."""
     last4: str | None
     amount_cents: int | None
-    """Of the auto top-up; None where it is switched off, as with the other fields of it."""
+    """Of the auto top-up; None if it is switched off, like its other fields."""
     threshold_cents: int | None
     rule_state: str | None
     rule_reason: str | None
     rule_error: str | None
     last_failed_at: int | None
     bought_by_hand: bool
-    """Whether credit was ever bought by hand."""
+    """Whether credit was ever bought manually."""
 
 
 def read_credit(connection: Connection, account_id: str) -> Credit | None:

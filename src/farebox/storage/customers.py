@@ -12,7 +12,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Who an account's invoices are made out to, and its own limits. None: the setting's."""
+    """Who an account's invoices are made out to, and the account's own limits; None: as the setting says."""
 
     name: str = ""
     email: str = ""
@@ -42,7 +42,7 @@ def account_of_customer(connection: Connection, customer_id: str) -> str | None:
 
 
 def add_customer(connection: Connection, account_id: str, customer_id: str, at: int) -> str:
-    """Keep the processor's name for the account; the first one stays. Returns the one that counts."""
+    """Store the processor's name for the account unless there is one. Returns the one that is stored."""
     connection.execute(
         "INSERT INTO customers (account_id, customer_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (account_id, customer_id, at),
@@ -51,7 +51,7 @@ def add_customer(connection: Connection, account_id: str, customer_id: str, at: 
 
 
 def forget_customer(connection: Connection, account_id: str, customer_id: str) -> None:
-    """Forget the name, if it is the account's: the processor does not know it any more."""
+    """Delete this name of the account: the processor no longer knows it."""
     connection.execute("DELETE FROM customers WHERE account_id = ? AND customer_id = ?", (account_id, customer_id))
 
 
@@ -61,7 +61,7 @@ _CARD = "card_id, brand, last4, exp_month, exp_year, fingerprint, is_default, cr
 
 
 def cards_of(connection: Connection, account_id: str) -> list[Card]:
-    """The saved cards as they were last heard of, the default one first, then the newest."""
+    """The saved cards as last reported by the processor, the default one first, then the newest."""
     found = rows(
         connection,
         f"SELECT {_CARD} FROM cards WHERE {OF_ACCOUNT} ORDER BY is_default DESC, created_at DESC, card_id",
@@ -71,7 +71,7 @@ def cards_of(connection: Connection, account_id: str) -> list[Card]:
 
 
 def find_card(connection: Connection, account_id: str, card_id: str) -> Card | None:
-    """A card of this account; another account's is not to be found."""
+    """A card of this account; never another account's."""
     return next((card for card in cards_of(connection, account_id) if card.card_id == card_id), None)
 
 
@@ -90,9 +90,9 @@ def was_default(connection: Connection, account_id: str, card_id: str) -> bool:
 
 
 def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card], *, asked_at: int) -> bool:
-    """Store the cards as the processor told them when it was asked at `asked_at`.
+    """Store the cards that the processor returned to a request at `asked_at`.
 
-    A response to an earlier question than the stored one changes nothing, and False is returned.
+    The response to an earlier request than the stored one changes nothing, and False is returned.
     """
     connection.execute(
         "UPDATE customers SET cards_at = ? WHERE account_id = ? AND cards_at <= ?", (asked_at, account_id, asked_at)
@@ -128,7 +128,7 @@ def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card]
 
 
 def cards_in_use(connection: Connection, account_id: str) -> frozenset[str]:
-    """The cards that open top-ups are to be charged to."""
+    """The cards that open top-ups will charge."""
     marks = ", ".join("?" for _ in OPEN_TOP_UPS)
     found = rows(
         connection,
@@ -156,7 +156,7 @@ def _card(fields: tuple[object, ...]) -> Card:
 
 
 def find_profile(connection: Connection, account_id: str) -> Profile:
-    """The account's profile; an empty one where none was given."""
+    """The account's profile; an empty one if it has none."""
     found = row(
         connection,
         "SELECT coalesce(p.name, ''), coalesce(p.email, ''), coalesce(p.address, ''), coalesce(p.country, ''), "

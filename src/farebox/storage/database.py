@@ -1,4 +1,4 @@
-"""The database as the rest of the program sees it, whichever engine it is; and how it is opened."""
+"""The database as the rest of the program sees it, whatever the engine; and how it is opened."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,29 +52,29 @@ class Database(Protocol):
         ...
 
     def check(self) -> None:
-        """Raises DatabaseUnavailable where it is known by now that a write would fail; waits for nothing."""
+        """Raises DatabaseUnavailable if a write is already known to fail; does not wait."""
         ...
 
     async def prove(self) -> None:
-        """Commit something, to see whether that can be done; where damage was met, look whether it is there still."""
+        """Commit something, to see whether commits work; after damage was found, check whether it is still there."""
         ...
 
     @property
     def held_up(self) -> DatabaseUnavailable | None:
-        """What a write waits for at this moment, where that is known: it has not failed yet."""
+        """What writes are waiting for at this moment, if known: they have not failed yet."""
         ...
 
     @property
     def troubles_met(self) -> int:
-        """How many reads and writes were refused, since the start."""
+        """How many reads and writes have failed since the start."""
         ...
 
     def take_troubles(self) -> list[DatabaseUnavailable]:
-        """What reads and writes failed with since this was last asked, the latest of each state."""
+        """The errors of reads and writes since the last call, the latest of each state."""
         ...
 
     def suspect(self, error: DatabaseUnavailable) -> None:
-        """A write that did not go through this object failed with `error`: what `check` knows may be out of date."""
+        """A write outside this object failed with `error`: what `check` knows may be out of date."""
         ...
 
     async def close(self) -> None: ...
@@ -83,12 +83,12 @@ class Database(Protocol):
 async def open_database(
     settings: Settings, activity: Activity | None = None, *, failed: "OnFailure | None" = None
 ) -> Database:
-    """Open the database that the settings name, its schema brought up to date. What it does is counted in `activity`;
-    `failed` is told where something of it that is to go on ended all the same, and was begun again.
+    """Open the database that the settings name, and bring its schema up to date. Its work is counted in `activity`;
+    `failed` is called when a part of it ended unexpectedly and was restarted.
 
-    Raises DatabaseUnavailable, or SchemaMismatch where a newer release wrote it.
+    Raises DatabaseUnavailable, or SchemaMismatch if this release cannot use it.
     """
-    if settings.engine == "sqlite":  # each is loaded where it is opened: light commands do without either
+    if settings.engine == "sqlite":  # imported here: light commands need neither
         from farebox.storage.sqlite.database import SqliteDatabase
 
         return SqliteDatabase(settings.database_path, activity, failed=failed)
@@ -105,7 +105,7 @@ async def open_database(
 
 @contextmanager
 def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator[Connection]:
-    """A connection for one command of the command line, its schema brought up to date; where `writing`, in one
+    """A connection for one command of the command line, after bringing the schema up to date; with `writing`, in one
     transaction that is committed at the end.
 
     Raises DatabaseUnavailable, SchemaMismatch.
@@ -136,8 +136,8 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
 
 
 def damages_of(connection: Connection) -> list[str]:
-    """What is wrong with the file of a command's connection; empty if it is intact. On PostgreSQL nothing is known
-    beforehand: whoever reads a damaged page gets DatabaseDamaged."""
+    """What is wrong with the file of a command's connection; empty if it is intact. PostgreSQL offers no such check:
+    reading a damaged page raises DatabaseDamaged."""
     return damages(connection) if isinstance(connection, SqliteConnection) else []
 
 

@@ -1,7 +1,7 @@
 """The store of deliveries: one row per notice and endpoint, with the time of the next attempt.
 
-Several processes may deliver. Whoever makes an attempt moves `next_at` from the value it read to the end of a lease, in
-one statement: of all who try, one succeeds. Only that attempt may then record its result. If its process dies, the
+Several processes may deliver. To make an attempt, a process moves `next_at` from the value it read to the end of a
+lease, in one statement: only one succeeds. Only that attempt may then record its result. If its process dies, the
 delivery is due again when the lease expires.
 """
 
@@ -14,7 +14,7 @@ from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_ever
 from farebox.storage.sql import Connection, rows
 
 MAIL = "mailto:"
-"""What the target of an e-mail begins with; other targets are endpoint ids."""
+"""Prefix of the target of an e-mail; other targets are endpoint IDs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ _KEY = "bucket = ? AND account_id = ? AND notice_id = ? AND target = ?"
 def add_delivery(
     connection: Connection, bucket: int, account_id: str, notice_id: str, target: str, next_at: int
 ) -> None:
-    """Have the notice delivered there; a delivery that is in progress, or done, stays as it is."""
+    """Schedule the delivery of a notice; one that is in progress, or done, stays as it is."""
     connection.execute(
         "INSERT INTO deliveries (bucket, account_id, notice_id, target, next_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT DO NOTHING",
@@ -49,7 +49,7 @@ def add_delivery(
 def due_deliveries(
     connection: Connection, at: int, *, mail: bool, without: Collection[str], limit: int
 ) -> list[Delivery]:
-    """E-mails or webhooks whose time has come, the longest due first, but none to the targets of `without`."""
+    """E-mails or webhooks that are due, the most overdue first, except to the targets in `without`."""
     kind = f"target {'' if mail else 'NOT '}LIKE '{MAIL}%'"
     others = f"AND target NOT IN ({', '.join('?' for _ in without)}) " if without else ""
     found = rows_at_hand(
@@ -64,7 +64,7 @@ def due_deliveries(
 
 
 def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | None:
-    """Start an attempt at the delivery as it was read; None if somebody else has, or it is no longer due."""
+    """Start an attempt at the delivery as it was read; None if another process has, or it is no longer due."""
     connection.execute(
         f"UPDATE deliveries SET attempts = attempts + 1, next_at = ? WHERE {_KEY} AND next_at = ? AND attempts = ?",
         (until, *_key(delivery), delivery.next_at, delivery.attempts),
@@ -77,8 +77,8 @@ def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | 
 def finish(
     connection: Connection, claimed: Delivery, *, next_at: int | None, delivered_at: int | None, error: str | None
 ) -> bool:
-    """Record how the attempt ended, unless its lease had expired and another has begun; returns whether it was
-    recorded."""
+    """Record how the attempt ended, unless its lease had expired and another attempt has started; returns whether it
+    was recorded."""
     connection.execute(
         f"UPDATE deliveries SET next_at = ?, delivered_at = ?, last_error = ? "
         f"WHERE {_KEY} AND next_at = ? AND attempts = ?",
@@ -96,7 +96,7 @@ def deliver_again(connection: Connection, bucket: int, account_id: str, notice_i
 
 
 def give_up_target(connection: Connection, target: str, error: str) -> None:
-    """Stop what is still to be delivered there."""
+    """Cancel all pending deliveries to this target."""
     for bucket in buckets_in_use(connection):
         connection.execute(
             "UPDATE deliveries SET next_at = NULL, last_error = ? "
@@ -106,7 +106,7 @@ def give_up_target(connection: Connection, target: str, error: str) -> None:
 
 
 def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_id: str) -> list[Delivery]:
-    """Where a notice went, or is going."""
+    """The deliveries of a notice."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM deliveries WHERE bucket = ? AND account_id = ? AND notice_id = ? ORDER BY target",
@@ -116,7 +116,7 @@ def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_i
 
 
 def given_up(connection: Connection, account_id: str | None = None) -> list[Delivery]:
-    """What could not be delivered, of one account or of all. Looks at every delivery."""
+    """The deliveries that were given up, of one account or of all. Reads every delivery."""
     lost = f"SELECT {_COLUMNS} FROM deliveries WHERE bucket = ? AND next_at IS NULL AND delivered_at IS NULL"
     if account_id is None:
         found = rows_everywhere(connection, lost)

@@ -25,7 +25,7 @@ class DocumentRow:
 
 @dataclass(frozen=True, slots=True)
 class CustomerRow:
-    """Who the customer is, for a document; empty where the owner has not said so."""
+    """Who the customer is, for a document; fields that the owner has not filled in are empty."""
 
     name: str
     address: str
@@ -51,7 +51,7 @@ _COLUMNS = "account_id, number, kind, top_up_id, cause_id, total_cents, content,
 
 
 def insert_document(connection: Connection, bucket: int, document: DocumentRow) -> None:
-    """Write a document whose number no other has, of any account: the directory refuses it else."""
+    """Write a document. Its number must be unique across all accounts: the directory refuses it otherwise."""
     connection.execute(
         "INSERT INTO document_numbers (number, account_id, cause_id) VALUES (?, ?, ?)",
         (document.number, document.account_id, document.cause_id),
@@ -98,7 +98,7 @@ def documents_of_top_up(connection: Connection, account_id: str, top_up_id: str)
 
 
 def list_documents(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[DocumentRow], int]:
-    """The account's documents from the newest on, and how many there are in all."""
+    """The account's documents, newest first, and how many there are in all."""
     key = key_of(connection, account_id)
     found = rows(
         connection,
@@ -110,7 +110,7 @@ def list_documents(connection: Connection, account_id: str, offset: int, limit: 
 
 
 def read_customer(connection: Connection, account_id: str) -> CustomerRow:
-    """The account's billing profile as it is now; the account's own name where the profile has none."""
+    """The account's billing profile as it is now, with the account's own name if the profile has none."""
     account = find_account(connection, account_id)
     if account is None:
         return CustomerRow(account_id, "", "", "", "")

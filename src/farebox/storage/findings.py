@@ -1,4 +1,4 @@
-"""The store of findings: where our books and the processor's do not match, and what became of it.
+"""The store of findings: differences between our books and the processor's, and whether they are resolved.
 
 A finding's ID names its subject, so finding the same thing again is one row.
 """
@@ -11,8 +11,8 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference. `amount_cents` is what is at stake: theirs less ours, where it is a sum. Moments in
-    milliseconds since the Unix epoch."""
+    """One difference. `amount_cents` is the amount concerned: theirs minus ours, if it is a sum. Times in milliseconds
+    since the Unix epoch."""
 
     finding_id: str
     """`{kind}:{what it is about}`"""
@@ -29,7 +29,7 @@ _COLUMNS = "finding_id, kind, account_id, payment_id, amount_cents, detail, foun
 
 
 def add_finding(connection: Connection, finding: Finding) -> bool:
-    """Write a finding. Returns whether it is new: not if the same one is already open."""
+    """Write a finding. Returns whether it is new: False if the same one is already open."""
     before = row(connection, "SELECT resolved_at FROM findings WHERE finding_id = ?", (finding.finding_id,))
     connection.execute(
         f"INSERT INTO findings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL) "
@@ -50,14 +50,14 @@ def add_finding(connection: Connection, finding: Finding) -> bool:
 
 
 def resolve_finding(connection: Connection, finding_id: str, at: int) -> None:
-    """It does not differ any more."""
+    """Mark a finding as resolved."""
     connection.execute(
         "UPDATE findings SET resolved_at = ? WHERE finding_id = ? AND resolved_at IS NULL", (at, finding_id)
     )
 
 
 def resolve_all_but(connection: Connection, ids: Collection[str], found: Sequence[Finding], at: int) -> int:
-    """Of the findings with these ids, resolve those that were not found again. Returns how many."""
+    """Of the findings with these IDs, resolve those that were not found again. Returns how many."""
     again = {finding.finding_id for finding in found}
     resolved = 0
     for finding in open_findings(connection):
@@ -68,12 +68,12 @@ def resolve_all_but(connection: Connection, ids: Collection[str], found: Sequenc
 
 
 def open_findings(connection: Connection) -> list[Finding]:
-    """Those that still differ, oldest first."""
+    """The open findings, oldest first."""
     return _findings(connection, "WHERE resolved_at IS NULL ORDER BY found_at, finding_id")
 
 
 def list_findings(connection: Connection) -> list[Finding]:
-    """All of them, newest first."""
+    """All findings, newest first."""
     return _findings(connection, "ORDER BY found_at DESC, finding_id")
 
 

@@ -54,7 +54,7 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
 
 
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
-    """Whether there was such a gateway."""
+    """Delete the gateway; whether it existed."""
     bump_config_version(connection)
     connection.execute(
         f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",

@@ -7,4 +7,4 @@ HALF_COPIED = (
     "the database is half copied: run the same `farebox copy` again until it completes; or empty the database (a file: "
     "delete it with its -wal and -shm) and start again"
 )
-"""Why no other command opens it, and what to do."""
+"""Why other commands refuse to open it, and what to do."""

@@ -5,7 +5,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 def note_seen(connection: Connection, instance_id: str, at: int) -> None:
-    """The process is alive; `at` differs from call to call. A row that others have removed is recreated."""
+    """Renew the row of a live process; `at` differs from call to call. A row that others have removed is recreated."""
     connection.execute(
         "INSERT INTO instances (instance_id, started_at, seen_at) VALUES (?, ?, ?) "
         "ON CONFLICT (instance_id) DO UPDATE SET seen_at = excluded.seen_at",
@@ -14,12 +14,12 @@ def note_seen(connection: Connection, instance_id: str, at: int) -> None:
 
 
 def list_instances(connection: Connection) -> dict[str, int]:
-    """When each was last seen, by its own clock."""
+    """When each process last renewed its row, by its own clock."""
     return dict(rows(connection, "SELECT instance_id, seen_at FROM instances"))
 
 
 def count_seen_since(connection: Connection, at: int) -> int:
-    """How many have been seen after then."""
+    """How many processes have renewed their rows since then."""
     found = row(connection, "SELECT count(*) FROM instances WHERE seen_at > ?", (at,))
     return 0 if found is None else int(found[0])
 
@@ -27,15 +27,15 @@ def count_seen_since(connection: Connection, at: int) -> int:
 def fence(connection: Connection, instance_id: str) -> bool:
     """Revoke the process's right to create holds in batches; a live one regains it by reconnecting.
 
-    False, and nothing done, if a batch of it is in progress: it may yet commit. Once this has committed, none can that
-    was sent before. Jobs take turns: none is in progress beside this one.
+    Returns False, and does nothing, if a batch of it is in progress: it may still commit. Once this has committed, no
+    batch sent before can. Jobs take turns: no other one is in progress.
     """
     found = rows_everywhere(connection, "SELECT bucket FROM lanes WHERE bucket = ? AND instance_id = ?", instance_id)
     buckets = [bucket for (bucket,) in found]
     free = "SELECT 1 FROM lanes WHERE bucket = ? AND instance_id = ? /* FOR UPDATE SKIP LOCKED */"
     if any(row(connection, free, (bucket, instance_id)) is None for bucket in buckets):
         return False
-    for bucket in buckets:  # one by one: so says Citus
+    for bucket in buckets:  # one by one, as Citus requires
         connection.execute("DELETE FROM lanes WHERE bucket = ? AND instance_id = ?", (bucket, instance_id))
     return True
 

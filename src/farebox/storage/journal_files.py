@@ -1,8 +1,8 @@
 """The journal's files: lines that are durable before anyone continues, kept until they have been carried out.
 
 A process has its own file, and holds its lock (flock) for as long as it lives. A file whose lock is free was left by a
-process that has ended: whoever gets the lock first owns it. A file gets its name, and can thereby be found by others,
-only once its lock is taken. Files that have been carried out completely are removed, so that the folder is empty when
+process that has ended: the first process to take the lock owns it. A file gets its name, and can thereby be found by
+others, only once its lock is taken. Files that have been carried out completely are removed, so the folder is empty if
 all is well.
 
 Each line begins with a checksum of the rest. One that was cut in half by a crash was never acknowledged; its checksum
@@ -27,27 +27,27 @@ T = TypeVar("T")
 
 SUFFIX = ".jsonl"
 REFUSED = "refused.lines"
-"""Where lines go that cannot be done; an operator looks at them."""
+"""Where lines that cannot be carried out are moved, for the operator to look at."""
 ROOM_BYTES = 256 * 2**10
-"""What must be free on a disk for it to count as writable: a call's end, or a batch of them."""
+"""Free space, in bytes, a disk must have to count as writable: enough for a batch of ends of calls."""
 READ_BYTES = 4 * 2**20
-"""About as much is read, and done, at a time."""
+"""About how many bytes are read, and carried out, at a time."""
 
 
 class JournalUnwritable(RuntimeError):
-    """The disk took no line: full, read-only, broken, or there is no journal."""
+    """No line could be written: the disk is full, read-only or broken, or there is no journal."""
 
 
 @dataclass(eq=False, slots=True)
 class JournalFile:
-    """One file. Its lock is ours while it is open."""
+    """One file. We hold its lock while it is open."""
 
     path: Path
     fd: int
     size: int
-    """Up to here its lines are whole and durable."""
+    """Up to this offset its lines are complete and durable."""
     done: int = 0
-    """Up to here they have been carried out."""
+    """Up to this offset they have been carried out."""
     entries: int = 0
     """Lines up to `size`."""
     done_entries: int = 0
@@ -55,7 +55,7 @@ class JournalFile:
     """When it was started; if another process started it, when it was last written to."""
 
     def lines(self) -> list[bytes]:
-        """Some of the lines that are to be done next, each with its end; empty after the last one."""
+        """The next lines to carry out, each with its newline; empty after the last one."""
         data = os.pread(self.fd, READ_BYTES, self.done)
         while data and b"\n" not in data:
             more = os.pread(self.fd, READ_BYTES, self.done + len(data))
@@ -66,19 +66,19 @@ class JournalFile:
         return [line + b"\n" for line in data[:whole].split(b"\n")[:-1]]
 
     def carried_out(self, lines: list[bytes]) -> None:
-        """These lines, the next ones, have been carried out."""
+        """Note that these lines, the next ones, have been carried out."""
         self.done += sum(map(len, lines))
         self.done_entries += len(lines)
 
     def drop(self) -> None:
-        """Remove it: all of it has been done."""
+        """Remove the file: all of it has been carried out."""
         self.path.unlink(missing_ok=True)
         os.close(self.fd)
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much a journal keeps that is still to be done."""
+    """How much of a journal is still to be carried out."""
 
     entries: int
     bytes: int
@@ -88,19 +88,19 @@ class Depth:
 
 
 def sealed(content: bytes) -> bytes:
-    """A line with its checksum. `content` has no newline."""
+    """A line with its checksum. `content` contains no newline."""
     return b"%08x %b\n" % (zlib.crc32(content), content)
 
 
 def unsealed(line: bytes) -> bytes | None:
-    """What was sealed; None where it is not whole."""
+    """The content of a line; None if the line is incomplete."""
     checksum, space, content = line[:8], line[8:9], line[9:-1]
     whole = line.endswith(b"\n") and space == b" " and checksum == b"%08x" % zlib.crc32(content)
     return content if whole else None
 
 
 class JournalFiles:
-    """The journal of one process, and its view of what others left. Make it where an event loop runs."""
+    """The journal of one process, and its view of what others left. Create it inside a running event loop."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
@@ -110,13 +110,13 @@ class JournalFiles:
         self._full: list[JournalFile] = []
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._at_work: asyncio.Task[None] | None = None
-        # One thread: whatever is done to the files is done in turn.
+        # One thread: operations on the files are done one after another.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="farebox-journal")
 
     async def add(self, content: bytes) -> None:
         """Write a line; it is durable when this returns. Raises JournalUnwritable.
 
-        Lines that come while the disk is waited for share the next wait. A caller that is cancelled leaves its line.
+        Lines that arrive during a sync share the next one. The line stays if its caller is cancelled.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((sealed(content), future))
@@ -132,15 +132,15 @@ class JournalFiles:
             raise JournalUnwritable(f"{self.folder}: {error.strerror or error}") from error
 
     async def closed(self) -> list[JournalFile]:
-        """This process's files, oldest first; none of them is written to any more."""
+        """This process's files, oldest first; they are no longer written to."""
         return await self._run(self._rotate)
 
     async def abandoned(self) -> list[JournalFile]:
-        """Files of processes that have ended, oldest first; they are this process's now. Raises OSError."""
+        """Take over the files of processes that have ended, oldest first. Raises OSError."""
         return await self._run(self._take_over)
 
     async def lines(self, file: JournalFile) -> list[bytes]:
-        """JournalFile.lines, without keeping the loop waiting for the disk."""
+        """JournalFile.lines, without blocking the event loop."""
         return await self._run(file.lines)
 
     async def drop(self, file: JournalFile) -> None:
@@ -148,7 +148,7 @@ class JournalFiles:
         await self._run(lambda: self._drop(file))
 
     async def refuse(self, line: bytes) -> None:
-        """Put a line aside that cannot be carried out. Raises OSError."""
+        """Move a line aside that cannot be carried out. Raises OSError."""
         await self._run(lambda: self._put_aside(line))
 
     @property
@@ -170,12 +170,12 @@ class JournalFiles:
         )
 
     async def finish(self) -> None:
-        """Wait for what is being written."""
+        """Wait for writes in progress."""
         while self._at_work is not None:
             await self._at_work
 
     async def close(self) -> None:
-        """Release the files; what is in them is for the next process."""
+        """Release the files; the next process takes over what is in them."""
         await self.finish()
         self._thread.shutdown()
         for file in [*self._full, *([self._open] if self._open else [])]:
@@ -194,7 +194,7 @@ class JournalFiles:
             except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
                 failure = error
             for _, future in batch:
-                if future.done():  # its caller was cancelled; the line stands
+                if future.done():  # its caller was cancelled; the line stays
                     continue
                 if failure is None:
                     future.set_result(None)
@@ -217,7 +217,7 @@ class JournalFiles:
             os.fsync(file.fd)
         except BaseException:
             self._open = None
-            self._retire(file)  # what its tail looks like now, nobody knows
+            self._retire(file)  # what its end looks like now is unknown
             raise
         file.size = at
         file.entries += data.count(b"\n")
@@ -229,7 +229,7 @@ class JournalFiles:
         take_room(self.folder)
 
     def _retire(self, file: JournalFile) -> None:
-        """Write no more to a file; remove it where nothing whole is in it."""
+        """Stop writing to a file; remove it if it has no complete line."""
         if file.size == 0:
             with contextlib.suppress(OSError):
                 file.drop()
@@ -281,7 +281,7 @@ class JournalFiles:
         fd = os.open(self.folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             rest = memoryview(line if line.endswith(b"\n") else line + b"\n")
-            while rest:  # a disk that becomes full takes the beginning
+            while rest:  # a disk that becomes full may have stored the beginning
                 rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
         finally:
@@ -290,7 +290,7 @@ class JournalFiles:
 
 
 def _sync_folder(folder: Path) -> None:
-    """What was made in it, or renamed, is found again after a power cut."""
+    """Sync the folder: files created or renamed in it are found after a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -300,7 +300,7 @@ def _sync_folder(folder: Path) -> None:
 
 def take_room(folder: Path) -> None:
     """Allocate as much room in a folder as a call's end may need, and free it. Raises OSError if there is none."""
-    with tempfile.TemporaryFile(dir=folder) as file:  # it has no name: a crash leaves nothing behind
+    with tempfile.TemporaryFile(dir=folder) as file:  # it has no name, so a crash leaves nothing behind
         os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
 
 
@@ -312,7 +312,7 @@ def _age(path: Path) -> tuple[int, str]:
 
 
 def _locked(path: Path) -> JournalFile | None:
-    """The file with its lock; None if its process is alive, or the file is gone."""
+    """The file, locked by us; None if its process is alive, or the file is gone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -323,7 +323,7 @@ def _locked(path: Path) -> JournalFile | None:
         os.close(fd)
         return None
     stat = os.fstat(fd)
-    if stat.st_nlink == 0:  # its process finished it while we came for it
+    if stat.st_nlink == 0:  # its process finished it in the meantime
         os.close(fd)
         return None
     return JournalFile(path, fd, stat.st_size, entries=_count_lines(fd), since_ms=stat.st_mtime_ns // 1_000_000)

@@ -4,7 +4,7 @@ from farebox.storage.sql import Connection, row
 
 
 def take_lease(connection: Connection, name: str, *, owner: str, every_ms: int, lease_ms: int, at: int) -> int | None:
-    """Claim a job that is due and that nobody else has. Returns the epoch to finish it with, or None."""
+    """Claim a job that is due and not claimed by another process. Returns the epoch to finish it with, or None."""
     connection.execute(
         "INSERT INTO leases (name, owner, epoch, until) VALUES (?, '', 0, 0) ON CONFLICT DO NOTHING", (name,)
     )
@@ -21,11 +21,11 @@ def take_lease(connection: Connection, name: str, *, owner: str, every_ms: int, 
 
 
 def finish_lease(connection: Connection, name: str, epoch: int, *, at: int) -> bool:
-    """The job is done: it is due again `every_ms` after `at`. False if somebody else had taken the lease."""
+    """The job is done: it is due again `every_ms` after `at`. False if another process had taken the lease."""
     connection.execute("UPDATE leases SET until = ?, done_at = ? WHERE name = ? AND epoch = ?", (at, at, name, epoch))
     return connection.changes() == 1
 
 
 def drop_lease(connection: Connection, name: str, epoch: int, *, until: int) -> None:
-    """The job failed: the first to come after `until` tries again."""
+    """The job failed: any process may claim it again after `until`."""
     connection.execute("UPDATE leases SET until = ? WHERE name = ? AND epoch = ?", (until, name, epoch))

@@ -1,10 +1,10 @@
 """The store of totals: how many calls the log of each gateway has, without counting them each time.
 
-A total is kept up to a log id, and the calls above are counted. Ids begin with the time at which their call began, so
-below an id of some time ago no new ones appear, and a call takes no part in the keeping. What is taken out of a log is
-taken off its total in the same transaction. A call that is recorded even later than that (its charge lay in a journal
-while the database was away for long) is missing from the total until all are counted again: at a read, where the last
-time is more than a day ago and KEEP_FROM calls have come since the mark.
+A total is stored up to a log ID, and the calls above it are counted. IDs begin with the time at which their call began,
+so no new ones appear below an ID of some time ago, and recording a call need not update the total. What is removed from
+a log is subtracted from its total in the same transaction. A call that is recorded even later (its charge was in a
+journal during a long database outage) is missing from the total until all are counted again: at a read, if the last
+count is more than a day old and KEEP_FROM calls have been added since the mark.
 """
 
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ _Gateway: TypeAlias = tuple[int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class LogTotal:
-    """A total as it is kept. The defaults are those of a gateway that has none."""
+    """A total as it is stored. The defaults are those of a gateway that has none."""
 
     upto: str = ""
     calls: int = 0
     forgotten: int = -1
-    """Changes whenever calls are taken out of the log; -1: nothing is kept yet."""
+    """Changes whenever calls are removed from the log; -1: nothing is stored yet."""
     counted_at: int = 0
 
 
@@ -45,10 +45,10 @@ def log_total(connection: Connection, account_id: str, gateway_id: str) -> tuple
 def new_total(
     connection: Connection, account_id: str, gateway_id: str, *, before: int, now: int
 ) -> tuple[LogTotal, LogTotal]:
-    """The total as it is kept, and what to keep instead: that of the calls that began before `before`."""
+    """The stored total, and the one to store instead: that of the calls that began before `before`."""
     gateway = (*key_of(connection, account_id), gateway_id)
     kept = _kept(connection, gateway)
-    if kept.forgotten < 0:  # nothing is counted before its row is there: else one could forget calls unseen meanwhile
+    if kept.forgotten < 0:  # count only once there is a row: otherwise a removal in the meantime would go unnoticed
         return kept, LogTotal(forgotten=0)
     upto = max(kept.upto, id_at(before))
     if now - kept.counted_at >= COUNTED_ANEW_MS:
@@ -59,7 +59,7 @@ def new_total(
 
 
 def keep_total(connection: Connection, account_id: str, gateway_id: str, was: LogTotal, now: LogTotal) -> None:
-    """Keep the new total; nothing where the old one has changed meanwhile."""
+    """Store the new total, unless the old one has changed in the meantime."""
     key = find_key(connection, account_id)
     if key is None or _kept(connection, (*key, gateway_id)) != was:
         return
@@ -72,7 +72,7 @@ def keep_total(connection: Connection, account_id: str, gateway_id: str, was: Lo
 
 
 def take_off(connection: Connection, gateway: tuple[int, str, str], log_ids: list[str]) -> None:
-    """These calls (bucket, account and gateway in `gateway`) have been taken out of the log."""
+    """This many calls have been removed from the log of `gateway` (bucket, account and gateway)."""
     found = row(
         connection, "SELECT upto FROM log_totals WHERE bucket = ? AND account_id = ? AND gateway_id = ?", gateway
     )
@@ -85,7 +85,7 @@ def take_off(connection: Connection, gateway: tuple[int, str, str], log_ids: lis
 
 
 def id_at(at: int) -> str:
-    """The id below which are those of calls that began before that time, in milliseconds."""
+    """The ID that separates calls that began before that time (milliseconds) from later ones."""
     hexadecimal = f"{at:012x}"
     return f"{hexadecimal[:8]}-{hexadecimal[8:]}"
 

@@ -33,7 +33,7 @@ KINDS: dict[str, str] = {
     "database_trouble": "The disk is full, failing or read-only, or the database is damaged or was replaced.",
     "journal_unwritable": "The journal cannot be written: if the database failed now, charges could not be kept.",
 }
-"""Kind of notice → what it tells. Documented in docs/messages.md."""
+"""Kind of notice → what it reports. Documented in docs/messages.md."""
 
 ALARM_KINDS = (
     "provider_key_trouble",
@@ -96,7 +96,7 @@ def new_notices(connection: Connection, limit: int) -> list[Notice]:
 
 
 def take_up(connection: Connection, notice: Notice) -> bool:
-    """Whether it is the caller who writes the notice's deliveries, in this transaction: only one ever does."""
+    """Claim the writing of the notice's deliveries, in this transaction; True for exactly one caller."""
     connection.execute(
         "UPDATE notices SET fanned_out = 1 WHERE bucket = ? AND account_id = ? AND notice_id = ? AND fanned_out = 0",
         (notice.bucket, notice.account_id, notice.notice_id),
@@ -114,7 +114,7 @@ def find_notice(connection: Connection, account_id: str, notice_id: str) -> Noti
 
 
 def list_notices(connection: Connection, account_id: str, offset: int, limit: int) -> tuple[list[Notice], int]:
-    """The account's notices from the newest on, and how many there are in all."""
+    """The account's notices, newest first, and how many there are in all."""
     key = key_of(connection, account_id)
     found = rows(
         connection,
@@ -126,7 +126,7 @@ def list_notices(connection: Connection, account_id: str, offset: int, limit: in
 
 
 def latest_notices(connection: Connection, limit: int) -> list[Notice]:
-    """The newest notices of all accounts (the operator's view). Looks at every notice."""
+    """The newest notices of all accounts (the operator's view). Reads every notice."""
     found = rows_everywhere(
         connection,
         f"SELECT {_COLUMNS} FROM notices WHERE bucket = ? ORDER BY created_at DESC, notice_id DESC LIMIT ?",
@@ -153,7 +153,7 @@ class ExpiringCard:
 
 
 def expiring_cards(connection: Connection, year: int, month: int) -> list[ExpiringCard]:
-    """Default cards that expire with that month or the one after it. Looks at every card."""
+    """Default cards that expire in that month or the next one. Reads every card."""
     found = rows_at_hand(
         connection,
         "SELECT bucket, account_id, card_id, brand, last4, exp_month, exp_year FROM cards "

@@ -10,7 +10,7 @@ from farebox.storage.sql import Connection, rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """One matter, named by kind and what it is about. `content` is that of the last time."""
+    """One subject, named by kind and what it is about. `content` is that of the last time."""
 
     kind: str
     about: str
@@ -54,7 +54,7 @@ def open_alarms(connection: Connection) -> list[Alarm]:
 
 
 def resolve_alarms(connection: Connection, at: int, *, kind: str | None = None, about: str | None = None) -> int:
-    """Close the open alarms of this kind and about this, or all of them; returns how many."""
+    """Close the open alarms of this kind and subject, or all of them; returns how many."""
     connection.execute(
         "UPDATE operator_alarms SET resolved_at = ? WHERE resolved_at IS NULL "
         "AND kind = coalesce(?, kind) AND about = coalesce(?, about)",

@@ -27,7 +27,7 @@ class Covered(msgspec.Struct, frozen=True, kw_only=True):
     above: int
     """What was charged above the holds."""
     written_off: int
-    """What was neither held nor there."""
+    """What was neither held nor available."""
 
 
 def _text(column: str, name: str) -> str:

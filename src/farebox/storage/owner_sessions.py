@@ -8,7 +8,7 @@ Kind: TypeAlias = Literal["link", "session"]
 
 
 def add(connection: Connection, secret_hash: bytes, kind: Kind, account_id: str, *, at: int, expires_at: int) -> None:
-    """Keep a new link or session, and forget those that have expired."""
+    """Store a new link or session, and delete those that have expired."""
     connection.execute("DELETE FROM owner_sessions WHERE expires_at <= ?", (at,))
     connection.execute(
         "INSERT INTO owner_sessions (hash, kind, account_id, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",

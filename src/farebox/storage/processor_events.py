@@ -13,7 +13,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of the inbox. Moments in milliseconds since the Unix epoch."""
+    """An event in the inbox. Times in milliseconds since the Unix epoch."""
 
     event_id: str
     type: str
@@ -38,7 +38,7 @@ _COLUMNS = "event_id, type, object_id, body, created_at, received_at, via, attem
 
 
 def add_event(connection: Connection, event: Event, *, via: str, at: int) -> bool:
-    """Keep an event, due now. Returns whether it was new: a repeat changes nothing."""
+    """Store an event, due now. Returns whether it was new: a repeat changes nothing."""
     connection.execute(
         "INSERT INTO processor_events (event_id, type, object_id, body, created_at, received_at, via, next_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -63,7 +63,7 @@ def has_due(connection: Connection, at: int) -> bool:
 
 
 def claim_due(connection: Connection, *, at: int, until: int, limit: int) -> list[StoredEvent]:
-    """Take the oldest due events; to everybody else they are due again at `until`, should we not come back."""
+    """Claim the oldest due events; they are due again at `until` unless we finish them."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM processor_events WHERE next_at <= ? "
@@ -80,7 +80,7 @@ def claim_due(connection: Connection, *, at: int, until: int, limit: int) -> lis
 
 
 def finish_event(connection: Connection, event_id: str, outcome: str, at: int) -> None:
-    """The event was dealt with."""
+    """The event has been processed."""
     connection.execute(
         "UPDATE processor_events SET next_at = NULL, processed_at = ?, outcome = ? WHERE event_id = ?",
         (at, outcome, event_id),
@@ -88,7 +88,7 @@ def finish_event(connection: Connection, event_id: str, outcome: str, at: int) -
 
 
 def postpone_event(connection: Connection, event_id: str, error: str, next_at: int | None) -> None:
-    """The event failed: to be tried again then, or never."""
+    """The event failed; it is retried at `next_at`, or never."""
     connection.execute(
         "UPDATE processor_events SET next_at = ?, processed_at = NULL, outcome = ? WHERE event_id = ?",
         (next_at, error, event_id),
@@ -105,12 +105,12 @@ def make_due(connection: Connection, *, at: int, event_id: str | None = None, si
 
 
 def forget_done(connection: Connection, before: int) -> None:
-    """Delete what was dealt with and came before then."""
+    """Delete events received before then that have been processed."""
     connection.execute("DELETE FROM processor_events WHERE processed_at < ? AND received_at < ?", (before, before))
 
 
 def heard_since(connection: Connection, at: int) -> bool:
-    """Whether a webhook has come since."""
+    """Whether a webhook has been received since."""
     return (
         row(connection, "SELECT 1 FROM processor_events WHERE via = 'webhook' AND received_at >= ? LIMIT 1", (at,))
         is not None
@@ -135,7 +135,7 @@ def note_sweep(connection: Connection, at: int) -> None:
 
 
 def add_missing(connection: Connection, events: Sequence[Event], *, at: int) -> int:
-    """Keep those that no webhook brought; returns how many these are."""
+    """Store those that no webhook has delivered; returns how many."""
     return sum(add_event(connection, event, via="sweep", at=at) for event in events)
 
 

@@ -44,7 +44,7 @@ _BOOKED = (
 
 
 def booked_since(connection: Connection, since: int) -> list[Booked]:
-    """The top-ups with a payment that were asked for, paid or changed since."""
+    """The top-ups with a payment that were requested, paid or changed since."""
     found = rows_everywhere(connection, f"{_BOOKED} AND (t.updated_at >= ? OR t.paid_at >= ?)", since, since)
     return sorted((_booked(connection, fields) for fields in list(found)), key=lambda booked: booked.payment_id)
 
@@ -72,7 +72,7 @@ def booked_payment(
 
 
 def paid_without_payment(connection: Connection) -> list[tuple[str, str, int]]:
-    """Account, top-up and cents of those that are paid without any payment of the processor's behind them."""
+    """Account, top-up and cents of those that are paid although no payment of the processor belongs to them."""
     return [
         (account_id, top_up_id, cents)
         for account_id, top_up_id, cents in rows_everywhere(
@@ -97,7 +97,7 @@ _DISPUTE = (
 
 
 def refunds_since(connection: Connection, since: int) -> list[BookedClawback]:
-    """Refunds that the processor knows, as far as something happened to them since."""
+    """Refunds that the processor knows, and that were created or changed since."""
     since_then = " AND r.processor_id IS NOT NULL AND (r.created_at >= ? OR r.updated_at >= ?)"
     return _clawbacks(rows_everywhere(connection, _REFUND + since_then, since, since))
 
@@ -108,7 +108,7 @@ def disputes_since(connection: Connection, since: int) -> list[BookedClawback]:
 
 
 def refunds_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClawback]:
-    """Those of these refunds of the processor's that our books have."""
+    """Those of these refunds that our books have, by the processor's name."""
     found: list[tuple[Any, ...]] = []
     for name in names:
         ours = row(connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (name,))

@@ -25,7 +25,7 @@ _DISPUTE = (
 
 @dataclass(frozen=True, slots=True)
 class Clawback:
-    """What refunds and disputes have taken of one top-up, of the money and of the credit, in US cents."""
+    """What refunds and disputes have taken from one top-up, in money and in credit, in US cents."""
 
     refunded: int = 0
     refunded_credit: int = 0
@@ -53,7 +53,7 @@ def add_refund(connection: Connection, bucket: int, refund: Refund) -> None:
 
 
 def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
-    """Write what may change of a refund: its state and what the processor said."""
+    """Write what may change in a refund: its state and what the processor reported."""
     _name(connection, refund)
     connection.execute(
         "UPDATE refunds SET processor_id = ?, state = ?, error = ?, next_at = ?, updated_at = ? "
@@ -66,7 +66,7 @@ def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
 
 
 def _name(connection: Connection, refund: Refund) -> None:
-    """Enter the processor's name of a refund into the directory: no two refunds have the same, of any account."""
+    """Enter the processor's name of a refund into the directory, where it is unique across all accounts."""
     if refund.processor_id is None:
         return
     values = (refund.processor_id, refund.account_id, refund.refund_id)
@@ -81,7 +81,7 @@ def _name(connection: Connection, refund: Refund) -> None:
 
 
 def claim_refund(connection: Connection, bucket: int, refund: Refund, next_at: int) -> bool:
-    """Claim a due refund: whoever moves its time first has it until then."""
+    """Claim a due refund until then; only the first to claim it succeeds."""
     connection.execute(
         "UPDATE refunds SET next_at = ? WHERE bucket = ? AND account_id = ? AND refund_id = ? AND next_at = ?",
         (next_at, bucket, refund.account_id, refund.refund_id, refund.next_at),
@@ -119,7 +119,7 @@ def refunds_of(connection: Connection, bucket: int, account_id: str, top_up_id: 
 
 
 def due_refunds(connection: Connection, at: int, limit: int) -> list[tuple[int, Refund]]:
-    """Due refunds of any account, with their bucket; the one that waits longest first."""
+    """Due refunds of any account, with their bucket; the most overdue first."""
     found = rows_at_hand(
         connection,
         f"SELECT bucket, {_REFUND} FROM refunds INDEXED BY refunds_due WHERE bucket = ? AND next_at <= ? "
@@ -135,7 +135,7 @@ def due_refunds(connection: Connection, at: int, limit: int) -> list[tuple[int, 
 
 
 def put_dispute(connection: Connection, bucket: int, dispute: Dispute) -> None:
-    """Write a dispute, whether or not there is a row of it."""
+    """Insert or update a dispute."""
     connection.execute(
         f"INSERT INTO disputes (bucket, {_DISPUTE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, dispute_id) DO UPDATE SET state = excluded.state, "
@@ -170,7 +170,7 @@ def disputes_of(connection: Connection, bucket: int, account_id: str, top_up_id:
 
 
 def contested(connection: Connection, bucket: int, account_id: str) -> bool:
-    """Whether a dispute of the account has not come to its end."""
+    """Whether the account has a dispute that has not ended."""
     sql = "SELECT 1 FROM disputes WHERE bucket = ? AND account_id = ? AND state IN ('inquiry', 'open') LIMIT 1"
     return row(connection, sql, (bucket, account_id)) is not None
 
@@ -179,7 +179,7 @@ def contested(connection: Connection, bucket: int, account_id: str) -> bool:
 
 
 def clawback_of(connection: Connection, bucket: int, top_up: TopUp) -> Clawback:
-    """What is taken of a top-up now: refunds that have not failed, disputes that are open or lost."""
+    """What is currently taken from a top-up: refunds that have not failed, disputes that are open or lost."""
     key = (bucket, top_up.account_id, top_up.top_up_id)
     mine = "bucket = ? AND account_id = ? AND top_up_id = ?"
     (refunded,) = rows(
@@ -227,13 +227,13 @@ def unspent_cents(connection: Connection, bucket: int, top_up: TopUp, at: int) -
 
 
 def intent_of(connection: Connection, payment_id: str) -> str | None:
-    """The processor's payment intent behind a payment, where it has been told."""
+    """The processor's payment intent behind a payment, if it is known."""
     found = row(connection, "SELECT payment_intent_id FROM payments WHERE payment_id = ?", (payment_id,))
     return None if found is None else found[0]
 
 
 def may_be_charged(connection: Connection, at: int) -> bool:
-    """Whether a top-up started before then waits for its payment: an unknown charge may be its own."""
+    """Whether a top-up started before then still waits for its payment: an unknown charge may belong to it."""
     waits = rows_everywhere(
         connection,
         "SELECT 1 FROM top_ups INDEXED BY top_ups_due WHERE bucket = ? AND next_at IS NOT NULL "

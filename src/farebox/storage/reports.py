@@ -1,7 +1,7 @@
 """Reads for the control plane: usage sums and log rows. (The statement is in storage.statement.)
 
-Everything here may take long and runs through Database.scan. What the two engines spell differently (JSON inside a
-row) is in this module only.
+Everything here may take long and runs through Database.scan. Only this module has SQL that the two engines spell
+differently (JSON inside a row).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from farebox.storage.sql import Connection, row, rows
 
 @dataclass(frozen=True, slots=True)
 class UsageWindow:
-    """What the calls of one window were charged together. `start` in milliseconds, `charge` in nano-dollars."""
+    """The total charge of the calls in one window. `start` in milliseconds, `charge` in nano-dollars."""
 
     start: int
     calls: int
@@ -29,7 +29,7 @@ class UsageWindow:
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """What the calls of one model were charged together, in nano-dollars."""
+    """The total charge of the calls of one model, in nano-dollars."""
 
     provider: str
     model: str
@@ -67,7 +67,7 @@ ColumnKind: TypeAlias = Literal["text", "number", "money", "time", "flag"]
 
 @dataclass(frozen=True, slots=True)
 class LogColumn:
-    """Something logs are filtered by: its SQL, and what its values are (money: nano-dollars, time: milliseconds)."""
+    """A column to filter logs by: its SQL, and the type of its values (money: nano-dollars, time: milliseconds)."""
 
     sql: str
     kind: ColumnKind
@@ -83,7 +83,7 @@ _ENTRY = (
 
 
 def _detail(name: str) -> str:
-    """A field of the row's detail, as text; NULL where it has its default."""
+    """A field of the row's detail, as text; NULL if it has its default."""
     return f"CAST(detail /* postgres: ::json */ ->> '{name}' AS TEXT) /* postgres: COLLATE \"C\" */"
 
 
@@ -92,7 +92,7 @@ def _detail_text(name: str) -> str:
 
 
 def _detail_flag(name: str, *, default: bool, sought: bool = True) -> str:
-    """1 where the flag is as `sought`, else 0. JSON's true is 1 to SQLite and 'true' to PostgreSQL."""
+    """1 if the flag is `sought`, else 0. JSON's true is 1 in SQLite and 'true' in PostgreSQL."""
     there, absent = (1, 0) if sought else (0, 1)
     is_set = f"coalesce({_detail(name)}, '{int(default)}') IN ('1', 'true')"
     return f"CASE WHEN {is_set} THEN {there} ELSE {absent} END"
@@ -124,7 +124,7 @@ LOG_COLUMNS: dict[str, LogColumn] = {
 }
 
 LOG_ORDERS: dict[str, str] = {
-    "created_at": "log_id",  # a log id begins with its time, and the index is in that order
+    "created_at": "log_id",  # a log ID begins with its time, and the index is in that order
     "provider": "provider",
     "model": "model",
     "model_type": "log_id",
@@ -144,7 +144,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which log rows to list. Conditions hold together; `search` is found in any value of the metadata."""
+    """Which log rows to list. All conditions must hold; `search` may be found in any value of the metadata."""
 
     conditions: Sequence[Condition] = ()
     search: str = ""
@@ -153,12 +153,12 @@ class LogQuery:
     offset: int = 0
     limit: int = 20
     extremes: bool = False
-    """Whether the extremes are wanted too; they cost a look at every row."""
+    """Whether to compute the extremes too, which reads every row."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogExtremes:
-    """The smallest and the largest figures of all rows that a query finds."""
+    """The smallest and largest figures of all rows that a query finds."""
 
     cost: tuple[int, int]
     tokens_in: tuple[int, int]
@@ -175,14 +175,14 @@ class LogPage:
     total: int
     extremes: LogExtremes | None
     counted: int = 0
-    """How many rows were counted for a total that can be kept (storage.log_totals)."""
+    """How many rows were counted for a total that can be stored (storage.log_totals)."""
 
 
 def list_logs(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
     """One page of a gateway's log."""
     where, values = _where(key_of(connection, account_id), gateway_id, query)
     direction = "DESC" if query.descending else "ASC"
-    # `log_id` must not be named twice: SQLite would then leave the index of the gateway's logs aside.
+    # `log_id` must not be named twice: SQLite would then not use the index of the gateway's logs.
     order = ", ".join(f"{column} {direction}" for column in dict.fromkeys((LOG_ORDERS[query.order], "log_id")))
     found = rows(
         connection,
@@ -207,7 +207,7 @@ def _extremes(connection: Connection, where: str, values: tuple[object, ...]) ->
 
 
 def find_log(connection: Connection, account_id: str, gateway_id: str, log_id: str) -> CallRow | None:
-    """One log row with the bodies that were kept; None if there is none, or the call was not to be logged."""
+    """One log row with the bodies that were stored; None if there is none, or the call is not logged."""
     found = row(
         connection,
         f"SELECT {COLUMNS}, request, response FROM calls "

@@ -27,7 +27,7 @@ class SpendingLimit(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """The window that is counted of a limited account: its start (milliseconds; None: none yet), its sum so far."""
+    """The current window of a limited account: its start (milliseconds; None: none yet), its sum so far."""
 
     duration: Duration
     strategy: Strategy
@@ -36,7 +36,7 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 def find_limit(connection: Connection, account_id: str) -> SpendingLimit | None:
-    """The account's limit; None where it has none."""
+    """The account's limit; None if it has none."""
     found = row(
         connection,
         f"SELECT limit_amount, limit_duration, limit_strategy FROM balances WHERE {OF_ACCOUNT}",
@@ -46,8 +46,8 @@ def find_limit(connection: Connection, account_id: str) -> SpendingLimit | None:
 
 
 def set_limit(connection: Connection, account_id: str, limit: SpendingLimit | None) -> bool:
-    """Put the account under a limit, or under none; whether there is such an account. It counts from the next hold on,
-    with all that was charged in its window before."""
+    """Set or remove the account's limit; whether the account exists. It applies from the next hold on, and counts what
+    was charged in its window before."""
     values = (None, None, None) if limit is None else (limit.amount, limit.duration, limit.strategy)
     connection.execute(
         "UPDATE balances SET limit_amount = ?, limit_duration = ?, limit_strategy = ?, limit_from = NULL, "
@@ -81,7 +81,7 @@ def read_counted(connection: Connection, bucket: int, account_id: str) -> Counte
 
 
 def write_counted(connection: Connection, bucket: int, account_id: str, start: int, spent: int) -> None:
-    """Keep the sum of a window, so that it need not be summed again for each hold."""
+    """Store the sum of a window, so that it need not be computed again for each hold."""
     connection.execute(
         "UPDATE balances SET limit_from = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?",
         (start, spent, bucket, account_id),
@@ -89,7 +89,7 @@ def write_counted(connection: Connection, bucket: int, account_id: str, start: i
 
 
 def add_counted(connection: Connection, bucket: int, account_id: str, at: int, charge: int) -> None:
-    """Add a charge of the moment `at` to the sum that is kept, where it falls into its window."""
+    """Add a charge made at `at` to the stored sum, if it falls into its window."""
     connection.execute(
         "UPDATE balances SET limit_spent = limit_spent + ? WHERE bucket = ? AND account_id = ? AND limit_from <= ?",
         (charge, bucket, account_id, at),

@@ -1,4 +1,4 @@
-"""What a store knows of a database, whichever engine it is: statements in, rows out; and what can go wrong.
+"""What a store knows about a database, whatever the engine: statements in, rows out; and what can go wrong.
 
 Statements are written in the subset that SQLite and PostgreSQL share, with `?` for values; storage.postgres.dialect
 translates them for PostgreSQL.
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
 SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
-"""Begins a read of several statements that all see the same moment, as SQLite's transactions always do."""
+"""Begins a read of several statements that all see the same snapshot, as SQLite's transactions always do."""
 
 
 class DatabaseUnavailable(RuntimeError):
-    """The database cannot be opened or written now: none there, out of reach, locked, closed; or one of those below."""
+    """The database cannot be opened or written now: missing, unreachable, locked, closed; or one of the kinds below."""
 
     told: ClassVar[str] = "The database cannot be written to at the moment."
-    """What a caller is told: nothing about hosts and paths."""
+    """The message for callers: it says nothing about hosts and paths."""
     state: ClassVar[str] = "unreachable"
     """What `GET /readyz` calls it; docs/operating.md has a row for each."""
     remedy: ClassVar[str] = "check that the database is running and reachable from here"
@@ -51,15 +51,14 @@ class StandbyMissing(DatabaseUnavailable):
 
 
 class DatabaseFull(DatabaseUnavailable):
-    """There is no room for what is to be written."""
+    """There is no space for what is to be written."""
 
     state: ClassVar[str] = "full"
     remedy: ClassVar[str] = "make room on the database's disk: calls are accepted again at once, without a restart"
 
 
 class DatabaseGoneFull(DatabaseFull):
-    """It has gone since there was no room for what was to be written: PostgreSQL ends itself where it cannot write its
-    log."""
+    """The server has ended because there was no space: PostgreSQL shuts down if it cannot write its log."""
 
     remedy: ClassVar[str] = (
         "make room on the disks of the database, which were full before it went away, and start it where it has ended"
@@ -67,21 +66,21 @@ class DatabaseGoneFull(DatabaseFull):
 
 
 class DatabaseReadOnly(DatabaseUnavailable):
-    """The file, its folder or its file system takes no writes."""
+    """The file, its folder or its file system is read-only."""
 
     state: ClassVar[str] = "read_only"
     remedy: ClassVar[str] = "let Farebox's user write to the data folder and everything in it, and mount it read-write"
 
 
 class DatabaseLocked(DatabaseUnavailable):
-    """Another process has the turn, and keeps it."""
+    """Another process holds the write lock."""
 
     state: ClassVar[str] = "locked"
     remedy: ClassVar[str] = "end the process that has the database locked: a command, a backup, a database browser"
 
 
 class DatabaseSlow(DatabaseUnavailable):
-    """It has not answered in time."""
+    """It has not responded in time."""
 
     state: ClassVar[str] = "slow"
     remedy: ClassVar[str] = "look at what keeps the database, its disk or this machine busy"
@@ -95,7 +94,7 @@ class DatabaseFailing(DatabaseUnavailable):
 
 
 class DatabaseDamaged(DatabaseUnavailable):
-    """What is stored cannot be read as what was written."""
+    """The stored data is corrupt."""
 
     state: ClassVar[str] = "damaged"
     remedy: ClassVar[str] = (
@@ -105,7 +104,7 @@ class DatabaseDamaged(DatabaseUnavailable):
 
 
 class DatabaseReplaced(DatabaseUnavailable):
-    """The open file no longer has its name: nobody would find what is written."""
+    """The open file was moved or deleted: what is written to it would be lost."""
 
     state: ClassVar[str] = "replaced"
     remedy: ClassVar[str] = (
@@ -114,7 +113,7 @@ class DatabaseReplaced(DatabaseUnavailable):
 
 
 class SchemaMismatch(RuntimeError):
-    """The database was written by a newer release, or has not been migrated; the message says what to run."""
+    """The schema is of a release too new or too old, or not Farebox's; the message says what to do."""
 
 
 class Rows(Protocol):
@@ -144,7 +143,7 @@ class Connection(Protocol):
 
 @contextlib.contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
-    """Reads that all see the same moment; the connection is outside a transaction before and after."""
+    """Reads that all see the same snapshot; the connection is outside a transaction before and after."""
     connection.execute(SNAPSHOT)
     try:
         yield
@@ -153,7 +152,7 @@ def snapshot(connection: Connection) -> Iterator[None]:
 
 
 def locks_rows(connection: Connection) -> bool:
-    """Whether a job must lock what it depends on: not if one writer has the database to itself."""
+    """Whether a job must lock the rows it depends on; not if the database has a single writer."""
     return getattr(connection, "locks_rows", False)
 
 

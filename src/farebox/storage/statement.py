@@ -37,8 +37,8 @@ class TransferFilter:
 
 @dataclass(frozen=True, slots=True)
 class LotRow:
-    """Credit that came in at once. Amounts in nano-dollars, moments in milliseconds since the Unix epoch; `remaining`
-    includes what open calls hold."""
+    """A lot of credit. Amounts in nano-dollars, times in milliseconds since the Unix epoch; `remaining` includes what
+    open calls hold."""
 
     lot_id: str
     book: str
@@ -51,7 +51,7 @@ class LotRow:
 def list_transfers(
     connection: Connection, account_id: str, offset: int, limit: int, wanted: TransferFilter
 ) -> tuple[list[TransferRow], int]:
-    """The account's transfers from the newest on, and how many there are in all."""
+    """The account's transfers, newest first, and how many there are in all."""
     key = key_of(connection, account_id)
     latest = row(connection, f"SELECT version FROM balances WHERE {OF_ACCOUNT}", key)
     total = int(latest[0]) if latest else 0
@@ -84,7 +84,7 @@ def _where(key: AccountKey, wanted: TransferFilter) -> tuple[str, tuple[str | in
 def list_lots(
     connection: Connection, account_id: str, offset: int, limit: int, *, spent: bool
 ) -> tuple[list[LotRow], int]:
-    """The account's lots in the order in which they are spent, and how many there are; used-up ones where `spent`."""
+    """The account's lots in the order in which they are spent, and how many; with `spent` also used-up ones."""
     where = OF_ACCOUNT if spent else f"{OF_ACCOUNT} AND spent = 0"
     key = key_of(connection, account_id)
     counted = row(connection, f"SELECT count(*) FROM lots WHERE {where}", key)

@@ -19,13 +19,13 @@ class Table:
 
     @property
     def in_buckets(self) -> bool:
-        """Whether its rows say the bucket of their account."""
+        """Whether its rows have the bucket of their account."""
         return "bucket" in self.columns and "account_id" in self.columns
 
 
 @lru_cache
 def tables() -> tuple[Table, ...]:
-    """Every table of the schema, in order of name. Read from an empty database, so that none is forgotten."""
+    """Every table of the schema, by name. Read from an empty database, so that none is forgotten."""
     connection = SqliteConnection(":memory:")
     migrate(connection)
     names = rows(

@@ -14,10 +14,10 @@ class TaxRate(msgspec.Struct, frozen=True, kw_only=True):
     country: str
     """ISO 3166-1 alpha-2, upper case; `*`: every other country."""
     name: str
-    """As the invoice says it: VAT, GST…"""
+    """As shown on the invoice: VAT, GST…"""
     parts_per_million: int
     reverse_charge: bool = False
-    """A customer there who has a tax id owes the tax themselves."""
+    """A customer with a tax ID there owes the tax themselves."""
     updated_at: int = 0
 
 
@@ -34,7 +34,7 @@ def set_tax_rate(connection: Connection, rate: TaxRate) -> None:
 
 
 def remove_tax_rate(connection: Connection, country: str) -> bool:
-    """Whether there was one."""
+    """Delete the rate; whether there was one."""
     connection.execute("DELETE FROM tax_rates WHERE country = ?", (country,))
     return connection.changes() == 1
 
@@ -51,7 +51,7 @@ def list_tax_rates(connection: Connection) -> list[TaxRate]:
 def tax_of_purchase(connection: Connection, *, country: str, tax_id: str, seller_country: str) -> Tax | None:
     """The tax on a purchase by a customer of `country` (empty: not known); None where no rate applies.
 
-    Reverse charge where the rate allows it, the customer has a tax id and is not of the seller's own country.
+    Reverse charge applies if the rate allows it and the customer has a tax ID and is not in the seller's own country.
     """
     country = country.upper()
     rate = (find_tax_rate(connection, country) if country else None) or find_tax_rate(connection, EVERYWHERE)

@@ -11,7 +11,7 @@ _OF_TOP_UP = f"{OF_ACCOUNT} AND top_up_id = ? AND attempt = ?"
 
 
 def begin_attempt(connection: Connection, top_up: TopUp, at: int) -> None:
-    """Write the attempt that `top_up.attempt` numbers; its card is asked after this is committed."""
+    """Write the attempt numbered `top_up.attempt`; its card is charged after this is committed."""
     connection.execute(
         f"INSERT INTO top_up_attempts (bucket, account_id, {_COLUMNS}) VALUES (?, ?{', ?' * len(_FIELDS)})",
         (
@@ -32,7 +32,7 @@ def begin_attempt(connection: Connection, top_up: TopUp, at: int) -> None:
 def end_attempt(
     connection: Connection, top_up: TopUp, outcome: AttemptOutcome, at: int, decline_code: str | None = None
 ) -> None:
-    """Record the result of the latest attempt, unless it is known already; what the owner confirmed may still end."""
+    """Record the result of the latest attempt, unless it has a final one already."""
     connection.execute(
         "UPDATE top_up_attempts SET outcome = ?, decline_code = ?, ended_at = ? "
         f"WHERE {_OF_TOP_UP} AND (outcome IS NULL OR outcome = 'action_required')",
@@ -41,7 +41,7 @@ def end_attempt(
 
 
 def latest_attempt(connection: Connection, top_up: TopUp) -> Attempt | None:
-    """The attempt that `top_up.attempt` numbers; None before the first."""
+    """The attempt numbered `top_up.attempt`; None before the first."""
     found = row(
         connection,
         f"SELECT {_COLUMNS} FROM top_up_attempts WHERE {_OF_TOP_UP}",

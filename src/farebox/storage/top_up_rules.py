@@ -20,7 +20,7 @@ _NO_OPEN_AUTO = (
 
 
 def rule_of(connection: Connection, account_id: str) -> Rule | None:
-    """The account's auto top-up; None where it is switched off."""
+    """The account's auto top-up; None if it is switched off."""
     found = row(
         connection,
         f"SELECT {_COLUMNS} FROM top_up_rules WHERE {OF_ACCOUNT}",
@@ -30,7 +30,7 @@ def rule_of(connection: Connection, account_id: str) -> Rule | None:
 
 
 def save_rule(connection: Connection, bucket: int, rule: Rule) -> None:
-    """Write a rule as the owner set it. Its `sequence` is kept: the names of requests never come again."""
+    """Write a rule as the owner set it. Its `sequence` is kept, so that names of requests are never reused."""
     connection.execute(
         f"INSERT INTO top_up_rules (bucket, {_COLUMNS}) VALUES (?{', ?' * len(_FIELDS)}) "
         "ON CONFLICT (bucket, account_id) DO UPDATE SET "
@@ -51,13 +51,13 @@ def change_rule(connection: Connection, rule: Rule, state: str, at: int, **chang
 
 
 def remove_rule(connection: Connection, account_id: str) -> bool:
-    """Whether there was one."""
+    """Delete the rule; whether there was one."""
     connection.execute(f"DELETE FROM top_up_rules WHERE {OF_ACCOUNT}", _key(connection, account_id))
     return connection.changes() == 1
 
 
 def last_sequence(connection: Connection, bucket: int, account_id: str) -> int:
-    """The highest number that a request of the account has had, also under rules that are gone."""
+    """The highest number that a request of the account has had, including deleted rules."""
     found = row(
         connection,
         "SELECT max(CAST(substr(top_up_id, 6) AS BIGINT)) FROM top_ups "
@@ -68,7 +68,7 @@ def last_sequence(connection: Connection, bucket: int, account_id: str) -> int:
 
 
 def rearm(connection: Connection, bucket: int, account_id: str) -> None:
-    """Arm the balance with the rule's threshold iff the rule is active and no auto top-up is open; else disarm it."""
+    """Arm the balance with the rule's threshold if the rule is active and no auto top-up is open, or disarm it."""
     connection.execute(
         f"UPDATE balances SET top_up_below = (SELECT r.threshold_cents * {NANOS_PER_CENT} FROM top_up_rules r "
         "WHERE r.bucket = ?1 AND r.account_id = ?2 AND r.state = 'active' AND "
@@ -81,7 +81,7 @@ def request_auto(connection: Connection, bucket: int, account_id: str, at: int) 
     """Request an auto top-up, in the transaction that found the posted balance below the threshold.
 
     The request has no amount: that is decided when a worker claims it. Returns its ID; None if the rule is not active
-    or a request is already open (the index top_ups_one_auto decides, whoever else asks at the same time).
+    or a request is already open (the index top_ups_one_auto decides between concurrent requests).
     """
     connection.execute(
         "UPDATE top_up_rules SET sequence = sequence + 1 WHERE bucket = ?1 AND account_id = ?2 AND state = 'active' "

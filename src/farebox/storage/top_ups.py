@@ -1,7 +1,7 @@
 """The store of top-ups: rows to nouns, moves along the state table, fenced leases, and the directory of payments.
 
-Whoever works on a top-up claims it first: that increments its `lease_epoch`. Every later write of that worker succeeds
-only while the epoch is still the one it was given, so a worker that was wrongly considered dead writes nothing.
+A worker claims a top-up first, which increments its `lease_epoch`. Its later writes succeed only while the epoch is
+still the one it was given, so a worker that was wrongly considered dead writes nothing.
 """
 
 from typing import Literal
@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 LEASE_MS = 120_000
-"""Longer than the calls of one step take, so that a lease that ran out nearly always means a dead worker."""
+"""Longer than the calls of one step take, so that an expired lease nearly always means a dead worker."""
 
 _FIELDS = TopUp.__struct_fields__
 _COLUMNS = ", ".join(_FIELDS)
@@ -32,7 +32,7 @@ _KEY = f"{OF_ACCOUNT} AND top_up_id = ?"
 
 
 class StaleLease(Exception):
-    """Another worker has the top-up by now, or another event ended it. Nothing was written."""
+    """Another worker has claimed the top-up, or another event ended it. Nothing was written."""
 
 
 def _quoted(states: tuple[str, ...]) -> str:
@@ -97,19 +97,19 @@ def latest(connection: Connection, account_id: str, kind: str, since: int) -> li
 
 
 def open_auto(connection: Connection, account_id: str) -> TopUp | None:
-    """The account's auto top-up that has not come to its end."""
+    """The account's auto top-up that has not ended."""
     condition = f"{OF_ACCOUNT} AND kind = 'auto' AND state IN ({_quoted(OPEN_TOP_UPS)})"
     return _first(connection, condition, key_of(connection, account_id))
 
 
 def auto_under_way(connection: Connection, account_id: str) -> bool:
-    """Whether an auto top-up is open of which credit may come any moment."""
+    """Whether an auto top-up is open that may bring credit at any moment."""
     found = open_auto(connection, account_id)
     return found is not None and found.state in HOPEFUL_TOP_UPS
 
 
 def voids_pending(connection: Connection, account_id: str) -> bool:
-    """Whether an invoice of an auto top-up that ended badly may still be paid, as it is not known to be void."""
+    """Whether an invoice of a failed auto top-up may still be paid, as it is not known to be void."""
     found = row(
         connection,
         f"SELECT 1 FROM top_ups WHERE {OF_ACCOUNT} AND kind = 'auto' "
@@ -144,8 +144,8 @@ def history(
     *,
     every: bool = False,
 ) -> tuple[list[TopUp], int]:
-    """Paid top-ups and open ones that have a payment, newest first, and how many there are in all; where `every`,
-    those that failed or have no payment yet too."""
+    """Paid top-ups and open ones that have a payment, newest first, and how many there are in all; with `every`, also
+    those that failed or have no payment yet."""
     key = key_of(connection, account_id)
     condition = f"{OF_ACCOUNT} AND {_HISTORY_KINDS[kind]}"
     if not every:
@@ -180,7 +180,7 @@ def insert(connection: Connection, bucket: int, top_up: TopUp) -> None:
 def claim(
     connection: Connection, account_id: str, top_up_id: str, *, owner: str, at: int, early: bool = False
 ) -> TopUp | None:
-    """Claim a top-up; None if it is not due (unless `early`) or somebody else has it."""
+    """Claim a top-up; None if it is not due (unless `early`) or another worker has it."""
     connection.execute(
         "UPDATE top_ups SET lease_owner = ?, lease_epoch = lease_epoch + 1, lease_until = ?, next_at = ? "
         f"WHERE {_KEY} AND next_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= ?)"
@@ -191,7 +191,7 @@ def claim(
 
 
 def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
-    """Take a top-up away from its worker, for something more important: the worker learns it by StaleLease."""
+    """Take a top-up from its worker, for something more important: the worker's next write raises StaleLease."""
     connection.execute(
         f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
         _key(connection, account_id, top_up_id),
@@ -222,7 +222,7 @@ def move(
 
 
 def postpone(connection: Connection, top_up: TopUp, at: int, next_at: int, **changes: object) -> TopUp:
-    """Leave the state as it is, give the lease back and check again later. Raises StaleLease."""
+    """Leave the state as it is, release the lease and check again later. Raises StaleLease."""
     assert next_at > at, "a top-up that is postponed is looked at later"
     return _write(connection, top_up, at, next_at, keep=False, changes=changes)
 
@@ -250,7 +250,7 @@ def _write(
 
 
 def make_due(connection: Connection, top_up: TopUp, at: int) -> bool:
-    """Have a top-up checked now, because of an event; one that a worker is handling is left to it."""
+    """Make a top-up due now, because of an event, unless a worker is handling it."""
     connection.execute(
         f"UPDATE top_ups SET next_at = ? WHERE {_KEY} AND next_at > ? AND lease_until IS NULL",
         (at, *_key(connection, top_up.account_id, top_up.top_up_id), at),
@@ -262,7 +262,7 @@ def make_due(connection: Connection, top_up: TopUp, at: int) -> bool:
 
 
 def tie_payment(connection: Connection, payment_id: str, account_id: str, top_up_id: str) -> bool:
-    """Tie a payment to a top-up permanently. False if it is tied to another one: nothing was changed then."""
+    """Tie a payment to a top-up permanently. Returns False, and changes nothing, if it is tied to another one."""
     connection.execute(
         "INSERT INTO payments (payment_id, account_id, top_up_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (payment_id, account_id, top_up_id),
@@ -272,7 +272,7 @@ def tie_payment(connection: Connection, payment_id: str, account_id: str, top_up
 
 
 def note_charge(connection: Connection, payment_id: str, payment_intent_id: str | None, charge_id: str | None) -> None:
-    """Remember the processor's names of what paid a payment: refunds and disputes speak of these."""
+    """Store the processor's payment intent and charge of a payment: refunds and disputes name these."""
     connection.execute(
         "UPDATE payments SET payment_intent_id = coalesce(?, payment_intent_id), "
         "charge_id = coalesce(?, charge_id) WHERE payment_id = ?",

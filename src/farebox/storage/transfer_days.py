@@ -1,8 +1,7 @@
 """The store of transfers summed by day, from which statements are made.
 
-Transfers never change, and an account's versions have no gaps: what is summed up to a version stays right forever. So
-the sums need no part in the commit of a call. They are brought up to date when somebody reads them, and a statement
-adds the few transfers since.
+Transfers never change, and an account's versions have no gaps, so a sum up to a version stays correct forever. The sums
+are therefore not updated in the commit of a call, but when they are read, and a statement adds the few transfers since.
 """
 
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ class DaySum:
 
 @dataclass(frozen=True, slots=True)
 class NewSums:
-    """What is to be added to the kept sums: the transfers with `after` < version <= `upto`."""
+    """What to add to the stored sums: the transfers with `after` < version <= `upto`."""
 
     account_id: str
     after: int
@@ -37,7 +36,7 @@ class NewSums:
 
 
 def new_sums(connection: Connection, account_id: str) -> NewSums | None:
-    """What keep_sums should be given; None where that is not worth a write."""
+    """The argument for keep_sums; None if it is not worth a write."""
     key = key_of(connection, account_id)
     latest = row(connection, f"SELECT version FROM balances WHERE {OF_ACCOUNT}", key)
     after, upto = _mark(connection, key), int(latest[0]) if latest else 0
@@ -47,7 +46,7 @@ def new_sums(connection: Connection, account_id: str) -> NewSums | None:
 
 
 def keep_sums(connection: Connection, new: NewSums) -> None:
-    """Add them to the kept sums; nothing where another has kept some of them meanwhile."""
+    """Add them to the stored sums, unless another process has added some of them in the meantime."""
     key = find_key(connection, new.account_id)
     if key is None or _mark(connection, key) != new.after:
         return
@@ -66,9 +65,9 @@ def keep_sums(connection: Connection, new: NewSums) -> None:
 
 
 def day_sums(connection: Connection, account_id: str) -> list[DaySum]:
-    """All of the account's transfers: the kept sums, then those above the mark. A day may be in both.
+    """All of the account's transfers: the stored sums, then those above the mark. A day may be in both.
 
-    To be read in one snapshot with whatever must agree with it.
+    Read it in one snapshot with anything that must agree with it.
     """
     key = key_of(connection, account_id)
     after = _mark(connection, key)

@@ -42,7 +42,7 @@ def add_endpoint(connection: Connection, endpoint: Endpoint) -> None:
 
 
 def remove_endpoint(connection: Connection, endpoint_id: str) -> bool:
-    """Whether there was one."""
+    """Delete the endpoint; whether there was one."""
     connection.execute("DELETE FROM webhook_endpoints WHERE endpoint_id = ?", (endpoint_id,))
     return connection.changes() == 1
 
@@ -62,7 +62,7 @@ def endpoints_of(connection: Connection, account_id: str | None) -> list[Endpoin
 
 
 def all_endpoints(connection: Connection) -> list[Endpoint]:
-    """Everybody's, the operator's first."""
+    """The endpoints of all accounts, the operator's first."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM webhook_endpoints "

@@ -1,4 +1,4 @@
-"""What both ends of a copy are, whichever engine they have; and the marks of a copy in progress.
+"""The two ends of a copy, whatever their engine; and the marks of a copy in progress.
 
 The target keeps one row in COPYING for each table, written in the commit that writes the rows it describes, and one for
 the copy as a whole. While that table exists, the database is half copied, and no other command opens it.
@@ -34,7 +34,7 @@ class Source(Protocol):
 
     @property
     def connection(self) -> Connection:
-        """For looks at it."""
+        """For reading it."""
         ...
 
     def rows_of(self, table: Table, after: Sequence[Any] | None) -> Iterator[Row]:
@@ -49,7 +49,7 @@ class Target(Protocol):
 
     @property
     def connection(self) -> Connection:
-        """For looks at it, and the marks of the copy; each statement is its own transaction."""
+        """For reading it, and for the marks of the copy; each statement is its own transaction."""
         ...
 
     def add(self, table: Table, batch: Sequence[Row], progress: Progress) -> None:
@@ -57,7 +57,7 @@ class Target(Protocol):
         ...
 
     def tidy(self) -> None:
-        """All rows are there: do what makes them quick to find."""
+        """All rows are there: update what the query planner needs."""
         ...
 
     def finish(self) -> None:
@@ -71,8 +71,7 @@ def begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
     """Mark the target as half copied, in one transaction; returns the copy that it belongs to: this one or an earlier
     one.
 
-    The caller compares them. Raises TableHasRows if it contains anything that no copy put there: nothing is marked
-    then.
+    The caller compares them. Raises TableHasRows, and marks nothing, if it contains rows that no copy has written.
     """
     connection.execute("BEGIN")
     try:

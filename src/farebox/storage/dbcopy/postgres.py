@@ -17,11 +17,11 @@ from farebox.storage.tables import Table, tables
 T = TypeVar("T")
 
 STATEMENT_SECONDS = 86_400.0
-"""Sums over a large table take their time."""
+"""Sums over a large table take long."""
 FETCHED = 100
-"""Rows that are asked for at once. Two bodies of ten megabytes may be in each, at worst."""
+"""Rows that are fetched at once. In the worst case each has two bodies of ten megabytes."""
 _COPYING_LOCK = TURN + 1
-"""Advisory lock of whoever copies into the database."""
+"""Advisory lock of a process that copies into the database."""
 
 
 class _Connected:
@@ -60,7 +60,7 @@ class _Connected:
 
 
 class PostgresSource:
-    """No job writes to it until it is closed: this holds the turn of all (storage.postgres.database)."""
+    """No job writes to it until it is closed: this holds the lock of all jobs (storage.postgres.database)."""
 
     def __init__(self, url: str) -> None:
         self._guard = _Connected(url)
@@ -74,7 +74,7 @@ class PostgresSource:
             raise
 
     def _refuse_served(self) -> None:
-        """Every server has a watch, even one whose clock is wrong, or that is frozen: its calls take no turns."""
+        """Refuse if a server is connected, recognized by its watch: calls take no turns, so the lock proves nothing."""
         served = (
             "SELECT count(*) FROM pg_stat_activity "
             "WHERE datname = current_database() AND strpos(application_name, ?) = 1"
@@ -109,7 +109,7 @@ async def _opened(session: Session, sql: str, values: Sequence[Any]) -> Any:
 
 
 class PostgresTarget:
-    """A database that no other copy has, until it is closed."""
+    """A database that no other copy uses until it is closed."""
 
     def __init__(self, url: str, buckets: int) -> None:
         self._connected = _Connected(url)
@@ -130,7 +130,7 @@ class PostgresTarget:
         self._connected.run(_add(self._connected.session, table, batch, progress))
 
     def tidy(self) -> None:
-        # The rows came all at once: without this, statements are planned for empty tables, and take hours.
+        # Without this, statements are planned for empty tables, and take hours.
         self._connected.execute(f"VACUUM (ANALYZE) {', '.join(table.name for table in tables())}")
 
     def finish(self) -> None:

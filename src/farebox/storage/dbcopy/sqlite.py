@@ -16,7 +16,7 @@ from farebox.storage.tables import Table
 
 
 class SqliteSource:
-    """No server has the file, and nobody writes to it, until it is closed."""
+    """No server uses the file, and nothing writes to it, until it is closed."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -47,7 +47,7 @@ class SqliteSource:
 
 
 class SqliteTarget:
-    """A file that nobody else uses, until it is closed."""
+    """A file that nothing else uses until it is closed."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ class SqliteTarget:
             self._connection.execute(MARK, mark(table, progress))
 
     def tidy(self) -> None:
-        """Nothing to do: its plans need no statistics."""
+        """Nothing to do: SQLite plans without statistics."""
 
     def finish(self) -> None:
         self._connection.execute(f"DROP TABLE {COPYING}")
@@ -83,7 +83,7 @@ class SqliteTarget:
 def _locked(path: Path) -> IO[str]:
     """The lock that a server of the file holds for as long as it runs."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    file: IO[str] = os.fdopen(os.open(path.with_suffix(".lock"), flags, 0o600), "a")  # whoever asked for it closes it
+    file: IO[str] = os.fdopen(os.open(path.with_suffix(".lock"), flags, 0o600), "a")  # the caller closes it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

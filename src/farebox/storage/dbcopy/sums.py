@@ -14,7 +14,7 @@ _HALF = 2**32
 
 
 def sums_of(connection: Connection, table: Table) -> Sums:
-    """The table's rows; of each column how many have a value, and the sum: of integers, else of lengths in bytes.
+    """The number of rows; for each column how many values it has, and their sum: of integers, else of lengths in bytes.
 
     Transfers also by kind.
     """
@@ -36,7 +36,7 @@ def sums_of(connection: Connection, table: Table) -> Sums:
 
 
 def _halves(table: Table, column: str) -> tuple[str, str]:
-    """The two halves of a sum: SQLite refuses sums above 2⁶³, and those of times come near it."""
+    """The two halves of a sum: SQLite refuses sums above 2⁶³, and sums of times come near it."""
     if column not in table.whole_numbers:
         return "0", f"coalesce(sum(octet_length({column})), 0)"
     whole = f"CAST({column} AS BIGINT)"

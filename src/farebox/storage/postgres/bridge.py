@@ -1,8 +1,8 @@
 """Plain functions on an asynchronous driver.
 
 A store's function takes a connection and executes statements one after another; it knows nothing of an event loop, so
-that SQLite can run it directly. Here it runs in its own greenlet: `execute` leaves it with what has to be awaited and
-comes back with the result. The function reads the same for both engines, and exists only once.
+that SQLite can run it directly. Here it runs in its own greenlet: `execute` switches to the event loop with what has to
+be awaited, and back with the result. So the same function serves both engines.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,7 +32,7 @@ async def run(
     while not inside.dead:
         try:
             found = await response
-        except BaseException as error:  # noqa: BLE001 - it belongs to the job, which may expect it
+        except BaseException as error:  # noqa: BLE001 - raised in the job, which may expect it
             response = inside.throw(error)
         else:
             response = inside.switch(found)
@@ -41,7 +41,7 @@ async def run(
 
 
 def _await(response: Awaitable[T]) -> T:
-    """Leave the job until the response is there."""
+    """Suspend the job until the response is there."""
     outside = getcurrent().parent
     assert outside is not None, "statements of a bridged connection are executed inside `run`"
     found: T = outside.switch(response)

@@ -15,10 +15,10 @@ from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailab
 
 CONNECT_SECONDS = 5.0
 CUTS_MAX = 6
-"""How often something is begun anew since its session was ended: by an administrator, or a pooler. As a rule another
-session works at once; where all of them are ended, that is no better than a database that is away."""
+"""How often an operation is restarted because its session was terminated by an administrator or a pooler. Usually
+another session works at once; if all are terminated, the database counts as unavailable."""
 STATEMENTS_KEPT = 1000
-"""Prepared statements kept by a connection: all that the stores have."""
+"""Prepared statements cached by a connection: enough for all statements of the stores."""
 
 _LET_GO = {
     "idle_in_transaction_session_timeout": "10s",
@@ -26,18 +26,19 @@ _LET_GO = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-"""The server ends a connection whose client was cut off, and with it the turn and the locks that it had."""
+"""The server ends a connection whose client is unreachable, and releases its locks."""
 
 _ISOLATION = {"default_transaction_isolation": "read committed"}
-"""Whatever the server, the database or the role has: what waited for a lock must see what was committed meanwhile."""
+"""Overrides the default of server, database and role: after waiting for a lock, a job must see what was committed
+in the meantime."""
 
 _CITUS = {"citus.override_table_visibility": "off", "citus.node_connection_timeout": "3000"}
 """On Citus: asyncpg's look-up of types takes seconds where this is on; and a statement for a node that does not respond
 fails before our own time-out does. PostgreSQL without Citus takes no notice."""
 
 _SETTINGS = {"jit": "off", **_LET_GO, **_ISOLATION, **_CITUS}
-"""Set once connected, not as parameters of the start: a pooler refuses those that it does not know, or keeps them from
-the server where it was told to."""
+"""Set after connecting, not as startup parameters: a pooler rejects those that it does not know, or ignores them if
+configured to."""
 
 TRY_AGAIN = (of.SerializationError, of.DeadlockDetectedError)
 """The transaction was rolled back on behalf of another; retrying may succeed."""
@@ -50,7 +51,7 @@ _UNAVAILABLE = (
     of.InternalClientError,
     of.OperatorInterventionError,  # shut down, crashed, starting, cancelled
     of.InsufficientResourcesError,  # disk full, too many connections
-    of.ReadOnlySQLTransactionError,  # a standby: the primary is another by now
+    of.ReadOnlySQLTransactionError,  # a standby: another server is the primary now
     of.InvalidAuthorizationSpecificationError,
     of.InvalidCatalogNameError,
     of.TargetServerAttributeNotMatched,
@@ -61,7 +62,7 @@ POOLED = (
     "session for this database, or connect to PostgreSQL directly (docs/postgresql.md)"
 )
 _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameError)
-"""One session's statements were looked for, or prepared again, in another."""
+"""The errors if one session's statements are used, or prepared again, in another."""
 _DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
 _ON_A_NODE = "while executing command on "
@@ -87,7 +88,7 @@ def node_away(error: BaseException) -> NodeAway | None:
 
 @contextmanager
 def named() -> Iterator[None]:
-    """What PostgreSQL, or the way to it, refuses becomes DatabaseUnavailable; a wrong statement's error stays."""
+    """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement stay."""
     try:
         yield
     except _OF_A_POOLER as error:
@@ -99,7 +100,7 @@ def named() -> Iterator[None]:
             raise away from error
         if "statement pooling mode" in str(error):
             raise DatabaseUnavailable(POOLED) from error
-        # A server that ends itself for want of room says so last, and then the connection is lost.
+        # A server that shuts down because its disk is full reports that last, and then the connection is lost.
         full = isinstance(error, of.DiskFullError) or isinstance(error.__cause__, of.DiskFullError)
         kind = DatabaseFull if full else DatabaseUnavailable
         raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
@@ -110,16 +111,15 @@ _ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.Conn
 
 
 def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
-    """Whether the session has ended, rather than the database being unreachable, or too slow."""
+    """Whether the session has ended, as opposed to the database being unreachable or too slow."""
     return session.is_closed() or (isinstance(error.__cause__, _ENDED) and not isinstance(error, NodeAway))
 
 
 async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session:
     """A connection to the primary. `timeout` is the longest a statement may take, in seconds.
 
-    A URL may name several hosts (`postgresql://a,b/farebox`): all are tried at once, because one that is gone may not
-    answer at all, and the one that takes writes is used. Raises DatabaseUnavailable; SettingsError where the URL cannot
-    be read.
+    A URL may name several hosts (`postgresql://a,b/farebox`): all are tried at once, because a dead one may not respond
+    at all, and the one that accepts writes is used. Raises DatabaseUnavailable; SettingsError if the URL is invalid.
     """
     target = parse(url)
     for _ in range(CUTS_MAX - 1):
@@ -137,7 +137,7 @@ async def _connected(target: Target, timeout: float, name: str) -> Session:
             session = await _connect(target, *target.hosts[0], timeout, name)
         else:
             session = await _first([_connect(target, host, port, timeout, name) for host, port in target.hosts])
-        # Sums of bigint are numeric: whole numbers all the same.
+        # Sums of bigint are numeric, and always whole numbers.
         await session.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
     return session
 

@@ -1,9 +1,9 @@
 """A PostgreSQL database as the rest of the program sees it.
 
 Jobs that write take turns, across all processes, by an advisory lock: what one reads before it writes cannot be changed
-by another meanwhile, as with SQLite's one writer. Calls do not take part in that: their holds and charges go through
-the ledger's lanes (farebox.ledger.lanes), which lock the rows of their accounts and nothing else. Hence a job that goes
-on from an account's balance, lots or holds locks its row first (ledger.rows.read_balance does).
+by another in the meantime, as with SQLite's one writer. Calls do not take turns: their holds and charges go through the
+ledger's lanes (farebox.ledger.lanes), which lock only the rows of their accounts. So a job that depends on an account's
+balance, lots or holds locks its row first (ledger.rows.read_balance does).
 """
 
 import asyncio
@@ -33,20 +33,19 @@ SCANNERS = 4
 """Connections for long ones."""
 SCAN_SECONDS = 60.0
 TRIES = 10
-"""How often a transaction is run that another one made impossible."""
+"""How often a transaction is tried that conflicts with another one."""
 
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"
 _MARK = "SELECT pg_current_xact_id()::text, pg_postmaster_start_time(), pg_logical_emit_message(true, 'farebox', '')"
-"""The transaction's id, and of which server: an id means nothing to another one. The message is empty: it is there so
-that a job which found its work done already has something to commit, and so waits for the standby like the commit that
-did the work."""
+"""The transaction's ID, and its server: an ID means nothing to another one. The empty message gives a job that found
+its work already done something to commit, so that it waits for the standby like the commit that did the work."""
 _BECAME = "SELECT pg_xact_status($1::text::xid8)"
 
 log = structlog.get_logger("farebox.storage")
 
 
 class SessionLost(DatabaseUnavailable):
-    """The connection has ended, which says nothing of the database: another may work."""
+    """The connection has ended, which says nothing about the database: another may work."""
 
 
 class Sessions:
@@ -61,7 +60,7 @@ class Sessions:
         self._closed = False
 
     async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do `work` with its own connection; again with a new one, CUTS_MAX times, if that ends.
+        """Do `work` with a connection of its own; if that ends, again with a new one, up to CUTS_MAX times.
 
         Raises DatabaseUnavailable; at once if the database is known to be unavailable.
         """
@@ -70,7 +69,7 @@ class Sessions:
         try:
             if self._closed:
                 raise DatabaseUnavailable("the database is closed")
-            self._health.check_reads()  # it may have gone while others had all the places
+            self._health.check_reads()  # it may have become unavailable while all connections were in use
             session = self._open_one()
             for _ in range(CUTS_MAX):
                 with suppress(SessionLost):
@@ -92,9 +91,9 @@ class Sessions:
             self._health.failed(error)
             raise
         except DatabaseUnavailable as error:
-            # A server that ends since its disk is full says so; another session will not find it well.
+            # A server that shuts down because its disk is full says so: another session will not help.
             lost = has_ended(session, error) and not isinstance(error, DatabaseFull)
-            session.terminate()  # whatever it was doing
+            session.terminate()  # whatever it is doing
             if lost:
                 raise SessionLost(str(error)) from error
             self._health.failed(error)
@@ -140,7 +139,7 @@ class Sessions:
 
 
 class _Transaction(Generic[T]):
-    """A job and its transaction, which may be restarted on another connection when the first has ended."""
+    """A job and its transaction, which may be restarted on another connection if the first one ends."""
 
     def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float], buckets: dict[str, int]) -> None:
         self._job = job
@@ -151,9 +150,9 @@ class _Transaction(Generic[T]):
         self.seconds = 0.0
         """How long its commit took."""
         self._sent: tuple[str, datetime] | None = None
-        """Of the transaction whose commit was sent and not answered."""
+        """ID of the transaction whose commit was sent and not acknowledged."""
         self._done = False
-        """The job has been committed: nothing is left but to hear so."""
+        """The job has been committed, and only the acknowledgement is missing."""
         self._result: T | None = None
 
     async def run(self, session: Session) -> T:
@@ -174,7 +173,7 @@ class _Transaction(Generic[T]):
                 log.info("transaction tried again", why=str(error))
                 await session.execute("ROLLBACK")
             except Exception:
-                if not session.is_closed():  # else there is nothing to undo
+                if not session.is_closed():  # otherwise there is nothing to undo
                     await session.execute("ROLLBACK")
                 raise
             else:
@@ -183,9 +182,9 @@ class _Transaction(Generic[T]):
         raise DatabaseUnavailable(f"the transaction was undone {TRIES} times for others' sake")
 
     async def _was_committed(self, session: Session, server: datetime) -> bool:
-        """Whether the transaction went through whose commit was not answered. It is over: this one has its turn.
+        """Whether the transaction whose commit was not acknowledged went through. It is over, as we have the lock.
 
-        Raises DatabaseUnavailable where that cannot be known.
+        Raises DatabaseUnavailable if that cannot be determined.
         """
         assert self._sent is not None
         if server == self._sent[1]:
@@ -196,7 +195,7 @@ class _Transaction(Generic[T]):
 
 
 class PostgresDatabase:
-    """A PostgreSQL database, open for a server."""
+    """A PostgreSQL database, opened by a server."""
 
     engine = "postgres"
 
@@ -268,17 +267,19 @@ class PostgresDatabase:
     def _written(self, task: "asyncio.Task[Any]") -> None:
         self._writing.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller has it, or has gone
+            task.exception()  # its caller has it, or is gone
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
         transaction = _Transaction(job, self._monotonic, self.buckets)
-        result = await self._writers.run(transaction.run)  # one place: jobs are done in the order they came in
+        result = await self._writers.run(
+            transaction.run
+        )  # one connection: jobs run in the order in which they were submitted
         if self.activity is not None:
             self.activity.job(transaction.seconds, transaction.notes)
         return result
 
     async def prove(self) -> None:
-        """Commit something. Raises DatabaseUnavailable, DatabaseDamaged where damage was met lately."""
+        """Commit something. Raises DatabaseUnavailable; DatabaseDamaged if damage was found recently."""
         if (damage := self.health.damage) is not None:
             raise damage
         await self.write(lambda connection: None)
@@ -291,7 +292,7 @@ class PostgresDatabase:
         return self.health.troubles_met
 
     def take_troubles(self) -> list[DatabaseUnavailable]:
-        """What was met since this was last asked."""
+        """The failures since the last call, the latest of each state."""
         return self.health.take_troubles()
 
     @property

@@ -1,9 +1,9 @@
-"""What the stores' statements are in PostgreSQL.
+"""Translates the stores' statements for PostgreSQL.
 
-The stores write the subset that both engines share. What differs is marked in their text: `?` and `?1` for values,
-`INDEXED BY` where SQLite must be told its plan, `/* FOR UPDATE … */` where PostgreSQL must lock a row that SQLite's one
-writer has to itself, `/* clustered */` for tables that SQLite keeps in the order of their key. `/* postgres: … */` is
-text that PostgreSQL reads too, in place of what follows `/* sqlite: */` where that is there. `instr` is `strpos`.
+The stores use the subset that both engines share. Differences are marked in the text: `?` and `?1` for values,
+`INDEXED BY` where SQLite needs a hint, `/* FOR UPDATE … */` where PostgreSQL must lock a row, which SQLite's one writer
+need not, `/* clustered */` for tables that SQLite stores in the order of their key. `/* postgres: … */` is text for
+PostgreSQL alone; it replaces the text after `/* sqlite: */` if there is such a mark. `instr` becomes `strpos`.
 """
 
 import re
@@ -31,7 +31,7 @@ def translated(sql: str) -> str:
         count += 1
         return f"${found.group(1) or count}"
 
-    parts = _STRING.split(sql)  # every other part is a string of SQL, where a question mark is a question mark
+    parts = _STRING.split(sql)  # every other part is an SQL string, where a question mark is only a question mark
     return "".join(part if place % 2 else _VALUE.sub(number, part) for place, part in enumerate(parts))
 
 
@@ -51,5 +51,5 @@ def has_rows(sql: str) -> bool:
 
 
 def storable(value: object) -> object:
-    """The value as PostgreSQL can keep it: where a text has a NUL, the mark for what cannot be shown stands."""
+    """The value as PostgreSQL can store it: in a text, U+FFFD replaces each NUL."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value

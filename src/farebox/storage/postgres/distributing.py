@@ -9,7 +9,7 @@ from farebox.storage.postgres.splitting import split
 from farebox.storage.sql import DatabaseUnavailable
 
 _PLACING = 0x66617267
-"""Advisory lock of whoever places tables: several processes may start at once."""
+"""Advisory lock for placing tables: several processes may start at once."""
 
 _OF_TABLE = re.compile(r"create_(distributed|reference)_table\('(\w+)'")
 
@@ -31,7 +31,7 @@ class Placed:
 
 
 async def is_distributed(session: Session) -> bool:
-    """Whether the tables lie on the nodes of a Citus cluster."""
+    """Whether the tables are distributed over the nodes of a Citus cluster."""
     if await session.fetchval("SELECT to_regclass('pg_catalog.pg_dist_partition')") is None:
         return False
     return "balances" in await _placed(session)

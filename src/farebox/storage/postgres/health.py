@@ -1,11 +1,11 @@
 """Watching the database: whether it is available, and whether a synchronous standby is streaming from it.
 
-Once a second the primary is queried on a dedicated connection. The first failure of anyone's statement marks the
-database as unavailable, so that nobody else waits for it: every request then fails at once. A failure is checked
-immediately, too: one that was the connection's own fault is forgotten after a few milliseconds.
+Once a second the primary is queried on a dedicated connection. The first failure of any statement marks the database as
+unavailable, so that nothing else waits for it: every request then fails at once. Each failure is checked immediately:
+one that concerned only its connection is cleared after a few milliseconds.
 
-The mark is cleared when a commit has succeeded. A read alone would not do: a commit waits for a synchronous standby.
-After a full disk there must be room for a new file, too: a small commit may still fit where a call's does not.
+The mark is cleared when a commit has succeeded. A read does not suffice: commits wait for a synchronous standby.
+After a full disk there must be space for a new file, too: a small commit may still fit where a call's does not.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ Standby = Literal["ignore", "require"]
 
 LOOK_EVERY_SECONDS = 1.0
 DAMAGE_SECONDS = 600.0
-"""How long damage is reported after it was last seen: only a complete check would tell that it is gone."""
+"""How long damage is reported after it was last found: only a complete check could show that it is gone."""
 PROOF_SECONDS = 2.0
-"""Longest wait for the commit that proves that the database is back."""
+"""Longest wait for the commit that proves that the database is available again."""
 
 WATCH = "farebox watch"
 """The name of the watch's connection: each process that serves has one."""
@@ -46,7 +46,7 @@ _ROOM = (
     "BEGIN; SET LOCAL work_mem = '64kB'; SELECT count(*) FROM "
     "(SELECT repeat('x', 100) || number FROM generate_series(1, 4000) AS number ORDER BY 1 OFFSET 0) AS sorted; COMMIT"
 )
-"""Sorts more than it may have in memory, and so writes a temporary file of half a megabyte."""
+"""Sorts more than fits into its memory, and so writes a temporary file of half a megabyte."""
 _NODE = "SELECT citus_check_connection_to_node($1, $2)"
 _FIT = (
     "SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees, "
@@ -57,7 +57,7 @@ log = structlog.get_logger("farebox.storage")
 
 
 class Health:
-    """What is known of a database at this moment. `watch()` keeps it up to date."""
+    """What is currently known about a database. `watch()` keeps it up to date."""
 
     def __init__(self, url: str, *, timeout: float, standby: Standby) -> None:
         self._url = url
@@ -65,7 +65,7 @@ class Health:
         self._standby: Standby = standby
         self._away: DatabaseUnavailable | None = None
         self._full = ""
-        """What the disk was full for, until there was room again."""
+        """The error of a full disk, until there is space again."""
         self._standby_missing = False
         self._said = False
         """Whether the current problem has been logged."""
@@ -119,7 +119,7 @@ class Health:
             self._look_now.set()
 
     def _with_cause(self, error: DatabaseUnavailable) -> DatabaseUnavailable:
-        """The error; where the database has gone since its disk was full, with that."""
+        """The error; DatabaseGoneFull if the database has shut down because its disk was full."""
         if isinstance(error, DatabaseGoneFull):
             return error
         if isinstance(error, DatabaseFull):
@@ -130,18 +130,18 @@ class Health:
 
     @property
     def damage(self) -> DatabaseDamaged | None:
-        """Damage seen in the last minutes."""
+        """Damage found in the last minutes."""
         if asyncio.get_running_loop().time() - self._damage_met > DAMAGE_SECONDS:
             return None
         return self._damage
 
     def take_troubles(self) -> list[DatabaseUnavailable]:
-        """What was met since this was last asked."""
+        """The failures since the last call, the latest of each state."""
         latest, self._latest = self._latest, {}
         return list(latest.values())
 
     def watch(self) -> None:
-        """Begin to watch, until `close`."""
+        """Start to watch, until `close`."""
         self._watching = asyncio.ensure_future(self._watch())
 
     async def close(self) -> None:
@@ -156,8 +156,8 @@ class Health:
         while True:
             try:
                 await self._look()
-            except Exception as error:  # noqa: BLE001 - whatever it is: a watch that ended would never see it mended
-                with contextlib.suppress(Exception):  # nor does it end because telling of it failed
+            except Exception as error:  # noqa: BLE001 - whatever the error: a watch that ended would never see a recovery
+                with contextlib.suppress(Exception):  # nor does it end because logging failed
                     self._mark_away(error)
                 self._drop()
             self._look_now.clear()
@@ -166,7 +166,7 @@ class Health:
                     await self._look_now.wait()
 
     async def _look(self) -> None:
-        """Ask the primary. Raises DatabaseUnavailable where that cannot be done."""
+        """Query the primary. Raises DatabaseUnavailable."""
         for _ in range(CUTS_MAX):
             session = self._session = self._session or await connect(self._url, timeout=self._timeout, name=WATCH)
             try:
@@ -174,7 +174,7 @@ class Health:
             except DatabaseUnavailable as error:
                 if not has_ended(session, error):
                     raise
-                self._drop()  # that says nothing of the database
+                self._drop()  # that says nothing about the database
             else:
                 return
         self._session = await connect(self._url, timeout=self._timeout, name=WATCH)
@@ -213,7 +213,7 @@ class Health:
     def _drop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            with contextlib.suppress(Exception):  # it is let go of, in whatever state it is
+            with contextlib.suppress(Exception):  # dropped, whatever its state
                 session.terminate()
 
     def _mark_away(self, error: Exception) -> None:
@@ -228,7 +228,7 @@ class Health:
             log.error("database away", why=str(self._away), until=until)
 
     def _mark_standby_missing(self) -> None:
-        """The primary answers, and no synchronous standby is streaming from it."""
+        """The primary responds, and no synchronous standby is streaming from it."""
         if self._away is None and not self._standby_missing:
             self._since = asyncio.get_running_loop().time()
         self._away = None
@@ -249,15 +249,15 @@ class Health:
 
 
 async def _look_for_room(session: Session) -> None:
-    """Raises asyncpg.DiskFullError where there is none."""
+    """Raises asyncpg.DiskFullError if there is no space."""
     try:
         await session.execute(_ROOM)
-    except asyncpg.ConfigurationLimitExceededError:  # temp_file_limit: then the small commit that follows has to do
+    except asyncpg.ConfigurationLimitExceededError:  # temp_file_limit: then the small commit that follows must suffice
         await session.execute("ROLLBACK")
 
 
 async def check_fitness(session: Session, standby: Standby) -> None:
-    """Where a standby is required: whether its state can be seen, and whether commits wait for it.
+    """If a standby is required: check that its state is visible, and that commits wait for it.
 
     Raises DatabaseUnavailable, with what to do about it.
     """

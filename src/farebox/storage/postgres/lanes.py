@@ -11,23 +11,23 @@ from farebox.storage.sql import DatabaseFull, DatabaseUnavailable
 
 PARAMETERS = 33
 TRIES = 10
-"""How often a batch is sent that another transaction made impossible."""
+"""How often a batch is sent that conflicts with another transaction."""
 _STATEMENT_SHARE = 0.9
-"""Fraction of our own timeout: the server gives up first, so that we rarely leave a batch in doubt."""
+"""Fraction of our own timeout: the server times out first, so that a batch is rarely left in doubt."""
 
 
 _REGISTER = (
     "INSERT INTO lanes (bucket, instance_id, epoch) VALUES ($1, $2, $3) "
     "ON CONFLICT (bucket, instance_id) DO UPDATE SET epoch = excluded.epoch"
 )
-"""Waits for a batch that the former connection has left in progress. From here on it has been done, or creates no
+"""Waits for a batch that the former connection left in progress: afterwards it has been executed, or creates no
 holds."""
 
 log = structlog.get_logger("farebox.storage")
 
 
 class Lane:
-    """Sends batches, one after another, and connects again where that is needed."""
+    """Sends batches, one after another, and reconnects if needed."""
 
     def __init__(self, url: str, *, instance: str, bucket: int, timeout: float) -> None:
         self._url = url
@@ -39,11 +39,11 @@ class Lane:
         self._call: Callable[..., Any] | None = None
 
     async def send(self, arguments: Sequence[Any]) -> list[int] | None:
-        """What the function answers, once that is durable; None where the batch broke a rule of the schema as a whole,
-        and nothing of it was done.
+        """The function's result, once that is durable; None if the batch violated a constraint of the schema, and was
+        rolled back as a whole.
 
-        `arguments` are those from p_accounts on. Raises DatabaseUnavailable where the batch could not be sent, or was
-        sent again and its end is unknown.
+        `arguments` are those from p_accounts on. Raises DatabaseUnavailable if the batch could not be sent, or was sent
+        again and its outcome is unknown.
         """
         careful, failed = False, 0
         for _ in range(TRIES):
@@ -59,17 +59,19 @@ class Lane:
                 failed += 1
                 if failed > (CUTS_MAX if cut else 1) or isinstance(error, DatabaseFull):
                     raise
-                careful = True  # it may have been done
+                careful = True  # it may have been executed
             except of.IntegrityConstraintViolationError:
                 if careful:
                     return None
                 careful = True
             except of.PostgresError:
                 log.exception("batch failed", bucket=self._bucket)
-                if self._call is None:  # it was the way that could not be made ready
+                if self._call is None:  # the connection could not be prepared
                     self.close()
                 return None
-            except BaseException:  # whatever the statement is doing, its response is not for the next batch
+            except (
+                BaseException
+            ):  # whatever the statement is doing, its response must not be taken for that of the next batch
                 self.close()
                 raise
             else:

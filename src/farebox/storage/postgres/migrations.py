@@ -1,4 +1,4 @@
-"""The schema of a PostgreSQL database: the same files as SQLite's, then what PostgreSQL alone has."""
+"""The schema of a PostgreSQL database: the same files as for SQLite, then the functions that PostgreSQL alone has."""
 
 import hashlib
 from importlib import resources
@@ -39,7 +39,7 @@ async def _found(session: Session) -> tuple[str, int]:
     """The schema in which tables are created, and the version of Farebox's schema there; 0 if it has none of its
     tables. What lies in other schemas of the `search_path` is another program's.
 
-    Raises SchemaMismatch where the schema cannot be Farebox's, or is not the one that it has been in.
+    Raises SchemaMismatch if the schema cannot be Farebox's, or Farebox's tables are in another one.
     """
     own = await session.fetchval("SELECT current_schema()")
     if own is None:
@@ -86,7 +86,7 @@ async def migrate(
         if buckets is not None:
             await require_buckets(session, buckets, may_change=may_change)
     if spread:
-        await distribute(session, buckets=1)  # what the number is for has been placed long since
+        await distribute(session, buckets=1)  # the tables to which the number applies were placed before
     return [number for number, _ in lacking]
 
 

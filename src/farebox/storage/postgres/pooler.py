@@ -1,7 +1,7 @@
 """Detects a pooler in front of PostgreSQL that gives each transaction a different server session.
 
-Statements are prepared, settings made and locks taken per session: with such a pooler they would end up in others'
-sessions.
+Statements are prepared, settings made and locks taken per session: with such a pooler they would end up in other
+clients' sessions.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,11 +13,11 @@ ROUNDS = 3
 
 
 async def require_sessions(session: Session, another: Callable[[], Awaitable[Session]]) -> None:
-    """Raises DatabaseUnavailable where the session is not one of the server's own for as long as it lasts.
+    """Raises DatabaseUnavailable unless the session stays with one server process for as long as it lasts.
 
-    Without a pooler the server's process is the one that it named when we connected: that is all that is asked then. A
-    pooler names one of its own. In transaction mode two clients that are connected at once then find themselves in one
-    process of the server, or one of them in several.
+    Without a pooler the server process is the one reported when we connected, and nothing else is checked. A pooler
+    reports one of its own. In transaction mode two clients that are connected at once then share a server process, or
+    one of them uses several.
     """
     if await session.fetchval("SELECT pg_backend_pid()") == session.get_server_pid():
         return
@@ -25,7 +25,7 @@ async def require_sessions(session: Session, another: Callable[[], Awaitable[Ses
     try:
         mine, others = set(), set()
         for _ in range(ROUNDS):
-            for _ in range(2):  # twice: idle sessions may be given out in turn
+            for _ in range(2):  # twice: a pooler may hand out idle sessions in turn
                 mine.add(await _process(session))
             async with beside.transaction():
                 others.add(await beside.fetchval("SELECT pg_backend_pid()"))

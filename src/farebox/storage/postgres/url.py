@@ -1,8 +1,8 @@
 """FAREBOX_DATABASE_URL of PostgreSQL: read as libpq reads it, for a driver that reads it differently.
 
 asyncpg treats a parameter that it does not know as a server setting, which then makes the connection fail or has no
-effect. Here each parameter of libpq does what it does there, or is rejected by name. Messages never show a value that
-may be, or be part of, a password.
+effect. Here each parameter of libpq has its effect, or is rejected by name. Messages never show a value that may be, or
+be part of, a password.
 """
 
 import os
@@ -24,7 +24,7 @@ _DRIVERS = frozenset({
     "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version",
     "ssl_max_protocol_version", "krbsrvname", "gsslib", "passfile",
 })  # fmt: skip
-"""What asyncpg understands as libpq does."""
+"""Parameters that asyncpg understands as libpq does."""
 
 _ONE_OF: Mapping[str, tuple[tuple[str, ...], str]] = {
     "target_session_attrs": (
@@ -43,7 +43,7 @@ _ONE_OF: Mapping[str, tuple[tuple[str, ...], str]] = {
     "client_encoding": (("auto", "utf8", "UTF8", "utf-8", "UTF-8"), "the driver speaks UTF-8: leave it out"),
     "sslmode": (("disable", "allow", "prefer", "require", "verify-ca", "verify-full"), "write one of these"),
 }
-"""Parameter → the values that make no difference here, or are understood; and what to do about others."""
+"""Parameter → the values that make no difference here, or are supported; and what to do about others."""
 
 _REFUSED: Mapping[str, str] = {
     "service": "no service file is read: write host, user and database into the URL",
@@ -79,16 +79,16 @@ _KEEPALIVE: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL says."""
+    """The contents of a URL."""
 
     hosts: tuple[tuple[str | None, int | None], ...]
-    """Each is tried. A host that begins with `/` is the folder of a socket; None: the driver's default."""
+    """Each is tried. A host that begins with `/` is a socket's folder; None: the driver's default."""
     arguments: Mapping[str, Any] = field(repr=False)
-    """Of asyncpg.connect, apart from host and port."""
+    """Arguments of asyncpg.connect, apart from host and port."""
     startup: Mapping[str, str]
-    """Parameters of the start that go to the server as they are."""
+    """Startup parameters that are passed to the server as they are."""
     search_path: str
-    """Empty: the server's own."""
+    """Empty: the server's default."""
     application_name: str
     connect_seconds: float | None
     socket_options: tuple[tuple[int, int, int], ...]
@@ -96,7 +96,7 @@ class Target:
 
 @lru_cache(maxsize=16)
 def parse(url: str) -> Target:
-    """Read the URL. Raises SettingsError where a part of it cannot be read or fulfilled; the message says which."""
+    """Read the URL. Raises SettingsError if a part of it is invalid or unsupported; the message says which."""
     scheme, _, rest = url.partition("://")
     if _ALIKE.get(scheme, scheme) != "postgresql":
         raise _wrong("it must begin with postgresql://")
@@ -137,7 +137,7 @@ def _credentials(rest: str) -> tuple[str, str, str]:
 
 
 def _parameters(query: str) -> dict[str, str]:
-    """The last of each. A `+` is literal."""
+    """The last value of each parameter. A `+` is literal."""
     given: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         name, equals, value = pair.partition("=")
@@ -151,7 +151,7 @@ def _parameters(query: str) -> dict[str, str]:
 
 
 def _hosts(hostlist: str, given: dict[str, str]) -> tuple[tuple[str | None, int | None], ...]:
-    """Hosts with their ports: each of the parameters, else as before the path."""
+    """Hosts with their ports: those of the parameters, otherwise those before the path."""
     before = [_host(part) for part in hostlist.split(",")]
     hosts, ports = [host for host, _ in before], [port for _, port in before]
     if "host" in given:
@@ -210,7 +210,7 @@ def _whole(given: dict[str, str], name: str) -> int | None:
 
 
 def _socket_options(given: dict[str, str]) -> tuple[tuple[int, int, int], ...]:
-    """Where a value is zero or less, the system's own stays; `keepalives=0` sends none."""
+    """A value of zero or less means the system's default; `keepalives=0` sends none."""
     values = {name: _whole(given, name) for name in _KEEPALIVE}
     is_on = values.pop("keepalives") != 0
     options = [(*_KEEPALIVE["keepalives"], int(is_on))]
@@ -221,19 +221,19 @@ def _socket_options(given: dict[str, str]) -> tuple[tuple[int, int, int], ...]:
 
 
 def _secured(given: dict[str, str]) -> dict[str, Any]:
-    """What asyncpg is told about TLS and files."""
+    """The arguments for asyncpg about TLS and files."""
     names = _DRIVERS | {"sslmode", "sslrootcert"}
     told = {name: value for name, value in given.items() if name in names and value}
     _require_files(told)
     if told.get("sslrootcert") == "system":
         return {"ssl": _by_the_system(told)}
-    # A URL again, for it takes these no other way.
+    # As a URL again: asyncpg accepts these in no other way.
     return {"dsn": "postgresql://" + ("?" + urlencode(told, quote_via=quote) if told else "")}
 
 
 def _require_files(told: Mapping[str, str]) -> None:
-    """The driver would only say that some file is missing. As in libpq, certificates that nothing is verified by need
-    not be there."""
+    """Name a missing file: the driver would not. As in libpq, certificates that are not needed for verification may be
+    missing."""
     mode = told.get("sslmode", "prefer")
     needed = [] if mode == "disable" else ["sslcert", "sslkey"]
     if mode.startswith("verify-") and told.get("sslrootcert") != "system":
@@ -244,7 +244,7 @@ def _require_files(told: Mapping[str, str]) -> None:
 
 
 def _by_the_system(told: Mapping[str, str]) -> ssl.SSLContext:
-    """Certificates that the system trusts, for exactly the host's name: anything less would be in vain."""
+    """Certificates that the system trusts, for exactly the host's name: anything weaker would prove nothing."""
     if told.get("sslmode", "verify-full") != "verify-full":
         raise _wrong("sslrootcert=system works only with sslmode=verify-full")
     others = sorted(told.keys() - {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"})

@@ -8,7 +8,7 @@ from importlib import resources
 from farebox.storage.sql import SchemaMismatch
 
 VERSION = 8
-"""Of `schema.sql`. Whoever changes that adds the upgrade which does the same to a database of the version before."""
+"""Of `schema.sql`. A change of that file needs an upgrade that does the same to a database of the version before."""
 OLDEST = 7
 """The oldest version that this release upgrades."""
 OLDEST_RELEASE = "0.5.0"
@@ -18,7 +18,7 @@ OLDEST_RELEASE = "0.5.0"
 def missing(version: int) -> list[tuple[int, str]]:
     """What a database of this version lacks, in order: the version it has afterwards, and the statements.
 
-    0 is an empty database. Raises SchemaMismatch where this release cannot use one of this version.
+    0 is an empty database. Raises SchemaMismatch if this release cannot use a database of this version.
     """
     if version == 0:
         return [(VERSION, _read("schema.sql"))]

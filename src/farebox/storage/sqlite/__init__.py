@@ -1,7 +1,7 @@
 """SQLite: connections and schema of the embedded engine.
 
 WAL with `synchronous=FULL`: a commit that returned survives a power cut. Any number of processes may read and write the
-file (the command line beside a running server); `BEGIN IMMEDIATE` gives them turns.
+file (the command line beside a running server); they take turns by `BEGIN IMMEDIATE`.
 """
 
 import errno
@@ -30,9 +30,9 @@ class SqliteConnection(apsw.Connection):
 
 PAGE_BYTES = 1024
 """A commit writes each page that it has touched to the log as a whole, and a call touches many pages for two kilobytes
-of its own: with SQLite's usual 4096 it would write twice as much. Smaller pages would not hold the ledger's rows."""
+of data: with SQLite's default of 4096 it would write twice as much. Smaller pages would not hold the ledger's rows."""
 LOG_PAGES = 8_000
-"""The log is folded into the file when it has grown to so many pages: what many commits write again is written once."""
+"""The log is copied into the file when it has this many pages: a page that many commits write is then copied once."""
 BUSY_TIMEOUT_MS = 10_000
 _KINDS = {
     errno.ENOSPC: DatabaseFull,
@@ -51,10 +51,10 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
     try:
         connection = SqliteConnection(str(path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # Without this SQLite plans a statement anew each time other values are bound: a third of a command's time.
+        # Without this SQLite plans a statement again whenever other values are bound: a third of a command's time.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if not readonly:
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # says nothing to a file that has pages already
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # has no effect on a file that has pages already
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             connection.execute("PRAGMA synchronous = FULL")
@@ -66,8 +66,8 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
 
 
 def make_private(path: Path) -> None:
-    """Create the file if missing, for its owner alone: SQLite would make it readable to everyone, and gives the files
-    beside it the same mode.
+    """Create the file if missing, readable by its owner alone: SQLite would make it readable to everyone, and gives the
+    files beside it the same mode.
 
     Raises DatabaseUnavailable. An existing one is not opened: closing it would release the locks that SQLite holds on
     it in this process.

@@ -1,8 +1,8 @@
-"""Moving what commits have written to the log (WAL) into the database file, beside the commits.
+"""Checkpoints: copies what commits have written to the log (WAL) into the database file, beside the commits.
 
-SQLite does it in whichever commit makes the log long: that one takes ten times as long as the others, and all wait for
-it. Here a thread with a connection of its own does most of it while commits go on, and a commit only the little that
-came meanwhile; then the log begins anew.
+By default SQLite does it in the commit that makes the log long enough: that one takes ten times as long as others, and
+all wait for it. Here a thread with its own connection does most of it while commits continue, and a commit only the
+little that was added in the meantime; then the log starts from the beginning.
 """
 
 import queue
@@ -15,18 +15,18 @@ import apsw
 from farebox.storage.sqlite import LOG_PAGES, SqliteConnection, connect
 
 PAGES: Final = LOG_PAGES
-"""Of a log that is moved, as SQLite itself would."""
+"""Length of the log at which it is copied, as SQLite itself would."""
 PAGES_MAX: Final = 4 * PAGES
-"""From here on commits wait for it: they come faster than it can be moved."""
+"""From this length on commits wait for the copy: they write faster than it copies."""
 
 
 class Checkpoints:
-    """Of one writing connection, from the commits of which it is called."""
+    """The checkpoints of one writing connection, whose commits call it."""
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path)
         self._due: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        """Whether there is something to do, or it is the end."""
+        """True: there is something to do; False: stop."""
         self._under_way = False
         self._nearly_done = False
         self._pages = 0
@@ -34,11 +34,11 @@ class Checkpoints:
         self._thread.start()
 
     def watch(self, connection: SqliteConnection) -> None:
-        """Take its commits' checkpoints over."""
+        """Make the checkpoints for its commits, in place of SQLite."""
         connection.set_wal_hook(self._written)
 
     def committed(self, connection: SqliteConnection) -> None:
-        """Behind each commit, on its thread."""
+        """Called after each commit, on its thread."""
         if self._nearly_done or self._pages > PAGES_MAX:
             self._nearly_done = False
             _move(connection)
@@ -47,7 +47,7 @@ class Checkpoints:
             self._due.put(True)
 
     def close(self) -> None:
-        """Waits for what is under way."""
+        """Wait for a checkpoint in progress, then stop."""
         self._due.put(False)
         self._thread.join()
         self._connection.close()
@@ -63,7 +63,7 @@ class Checkpoints:
 
 
 def _move(connection: SqliteConnection) -> bool:
-    """Whether it worked: a disk that fails will be met by commits, and the log keeps what they have written."""
+    """Whether it succeeded. If not, commits will meet the failing disk, and the log keeps what they have written."""
     try:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     except apsw.Error:

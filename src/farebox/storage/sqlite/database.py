@@ -26,7 +26,7 @@ T = TypeVar("T")
 log = structlog.get_logger("farebox.storage")
 
 APPLICATION_ID = 0x46415245
-"""`FARE`: what `file farebox.db` shows, and what is written to test whether anything can be."""
+"""`FARE`: what `file farebox.db` shows, and what is written to test whether writing works."""
 LOOK_AGAIN_SECONDS = 60.0
 
 READERS = 4
@@ -34,7 +34,7 @@ READERS = 4
 
 
 class SqliteDatabase:
-    """One SQLite file, open for a server. Make it inside the running loop; `await close()` at the end."""
+    """One SQLite file, opened by a server. Create it inside the running loop; `await close()` at the end."""
 
     engine = "sqlite"
 
@@ -65,7 +65,7 @@ class SqliteDatabase:
             raise self._trouble.met(error) from error
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
-        """A read that may take long (lists, reports): runs on a thread, so that nobody's report waits for another's."""
+        """A read that may take long (lists, reports): runs on a thread, so that reports do not wait for each other."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._far_threads, self._read_far, read)
         except (apsw.Error, DatabaseUnavailable) as error:
@@ -87,7 +87,7 @@ class SqliteDatabase:
             raise
 
     async def write_together(self, together: Together, item: object) -> Any:
-        """The same for an item that is carried out together with those beside it."""
+        """The same for an item that is carried out together with those next to it."""
         try:
             return await self.writer.put(together, item)
         except DatabaseUnavailable as error:
@@ -95,7 +95,7 @@ class SqliteDatabase:
             raise
 
     async def prove(self) -> None:
-        """Commit something; where damage was met, look for it first. Raises DatabaseUnavailable."""
+        """Commit something; after damage was found, check for it first. Raises DatabaseUnavailable."""
         trouble, now = self._trouble, asyncio.get_running_loop().time()
         if trouble.damage is not None:
             if now - trouble.looked_at < LOOK_AGAIN_SECONDS:  # it reads the whole file
@@ -109,15 +109,15 @@ class SqliteDatabase:
         await self.write(self._mark)
 
     def _mark(self, connection: Connection) -> None:
-        """Writes a page, whatever it said before. Raises DatabaseDamaged."""
+        """Write a page, whatever its content was. Raises DatabaseDamaged."""
         self._log_head.check()
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _look_for_room(self) -> None:
-        """Room for more than the mark: that goes where there was something before. Raises DatabaseFull."""
+        """Check that there is space: the mark alone needs none, as it overwrites a page. Raises DatabaseFull."""
         try:
             take_room(self.path.parent)
-        except OSError as error:  # others are those of the folder: the files in it may be written to all the same
+        except OSError as error:  # other errors concern the folder: the files in it may still be writable
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DatabaseFull(f"{self.path.parent}: {error.strerror}") from error
 
@@ -127,14 +127,14 @@ class SqliteDatabase:
         return self.writer.waiting
 
     def check(self) -> None:
-        """Nothing is known beforehand about a file: whoever writes finds out."""
+        """Nothing is known beforehand about a file: a write finds out."""
 
     def suspect(self, error: DatabaseUnavailable) -> None:
-        """Nothing is kept in mind."""
+        """Nothing is remembered."""
 
     @property
     def held_up(self) -> DatabaseLocked | None:
-        """That another process has the turn."""
+        """Set while another process holds the write lock."""
         return DatabaseLocked(f"{self.path}: another process is writing") if self.writer.awaits_turn else None
 
     @property
@@ -143,7 +143,7 @@ class SqliteDatabase:
         return self._trouble.count
 
     def take_troubles(self) -> list[DatabaseUnavailable]:
-        """What was met since this was last asked."""
+        """The failures since the last call, the latest of each state."""
         latest, self._trouble.latest = self._trouble.latest, {}
         return list(latest.values())
 
@@ -152,11 +152,13 @@ class SqliteDatabase:
         for connection in self._far_opened:
             connection.close()
         self._near.close()
-        await self.writer.close()  # last: whoever closes last folds the write-ahead log into the database file
+        await (
+            self.writer.close()
+        )  # last: the last connection to close copies the write-ahead log into the database file
 
 
 def _close_to_others(path: Path) -> None:
-    """What former releases, or a copy, left readable to everybody. What the operator's group may do stays."""
+    """Remove the permissions of others that former releases, or a copy, have left. Those of the group stay."""
     for file in (path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
         try:
             mode = stat.S_IMODE(file.stat().st_mode)
@@ -165,5 +167,5 @@ def _close_to_others(path: Path) -> None:
                 log.warning("data file was open to others", file=str(file), mode=f"{mode:o}")
         except FileNotFoundError:
             continue
-        except OSError as error:  # another's file, or another system's: the operator has to do it
+        except OSError as error:  # owned by another user, or on a file system without modes: the operator has to do it
             log.warning("data file is open to others", file=str(file), mode=f"{mode:o}", why=error.strerror)

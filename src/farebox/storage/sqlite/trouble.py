@@ -39,7 +39,7 @@ _NAMES: tuple[tuple[type[apsw.Error], type[DatabaseUnavailable]], ...] = (
 
 
 def named(error: Exception) -> Exception:
-    """The error as the caller sees it: a wrong statement's stays, what the file or the disk refuses has our name."""
+    """The error as the caller sees it: errors of a wrong statement stay, those of file and disk become ours."""
     for theirs, ours in _NAMES:
         if isinstance(error, theirs):
             unavailable = ours(f"the database cannot be used: {error}")
@@ -58,9 +58,9 @@ def naming() -> Iterator[None]:
 
 
 class Names:
-    """The database's files, by their names: whether what is open is still what others find there.
+    """Checks whether the open files are still those at their paths.
 
-    SQLite goes on writing to files that were deleted or replaced, and all of that is lost with the process.
+    SQLite continues to write to files that were deleted or replaced, and all of that is lost with the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class Names:
         self._known[1] = None
 
     def check(self) -> None:
-        """To be called inside a transaction, when both files are there. Raises DatabaseReplaced."""
+        """Call it inside a transaction, when both files exist. Raises DatabaseReplaced."""
         for at, path in enumerate(self._paths):
             known, found = self._known[at], _identity(path)
             if known is None:
@@ -83,22 +83,22 @@ class Names:
 
 
 class LogHead:
-    """The first bytes of the write-ahead log (https://sqlite.org/fileformat2.html#walformat). SQLite looks at them
-    again only where it opens the file anew, and would then leave out all that is in it."""
+    """The header of the write-ahead log (https://sqlite.org/fileformat2.html#walformat). SQLite reads it again only
+    when it opens the file, and would ignore the whole log if the header were damaged."""
 
     def __init__(self, path: Path) -> None:
         self._path = f"{path}-wal"
         self._seen_whole = False
-        """What a crash left behind, the next commit mends."""
+        """The next commit repairs what a crash has left."""
 
     def check(self) -> None:
-        """To be called inside a transaction that has written nothing yet: then nobody writes there. Closing the file
-        here takes no lock from SQLite, which has none on it. Raises DatabaseDamaged where it was overwritten."""
+        """Call it inside a transaction that has written nothing yet: then nothing writes there. Closing the file here
+        releases no lock of SQLite's, which has none on it. Raises DatabaseDamaged if it was overwritten."""
         try:
             with open(self._path, "rb") as file:
                 head = file.read(_LOG_HEAD.size)
         except OSError:
-            return  # Names tells of a file that has gone
+            return  # Names reports a missing file
         if _is_log_head(head):
             self._seen_whole = True
         elif self._seen_whole and head:
@@ -113,7 +113,7 @@ def _is_log_head(head: bytes) -> bool:
 
 
 def _log_sums(data: bytes, magic: int) -> tuple[int, int]:
-    """The two sums of SQLite over the head of a log."""
+    """SQLite's two checksums of the header of a log."""
     first = second = 0
     for one, other in struct.iter_unpack(">II" if magic & 1 else "<II", data):
         first = (first + one + second) & 0xFFFFFFFF
@@ -130,19 +130,19 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 class Trouble:
-    """What an open database failed with."""
+    """The failures of an open database."""
 
     def __init__(self) -> None:
         self.damage: DatabaseDamaged | None = None
-        """Damage seen, until a check of the whole file finds none."""
+        """Damage found, until a check of the whole file finds none."""
         self.looked_at = float("-inf")
         """When that was, by the loop's clock."""
         self.count = 0
         self.latest: dict[str, DatabaseUnavailable] = {}
-        """By state, what was seen since the last check."""
+        """By state, the latest failure since the last call of `take_troubles`."""
 
     def met(self, error: Exception) -> Exception:
-        """Keep it in mind; the error by our name."""
+        """Remember it; returns the error as the caller sees it."""
         found = named(error)
         if isinstance(found, DatabaseUnavailable):
             self.count += 1
@@ -153,7 +153,7 @@ class Trouble:
 
 
 def damages(connection: Connection, at_most: int = 100) -> list[str]:
-    """What SQLite finds wrong with the file, in its words; empty where it is whole. Reads all of it."""
+    """What SQLite finds wrong with the file, in its words; empty if it is intact. Reads all of it."""
     try:
         found = [text for (text,) in connection.execute(f"PRAGMA integrity_check({at_most})")]
     except (apsw.CorruptError, apsw.NotADBError) as error:

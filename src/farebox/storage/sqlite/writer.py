@@ -1,12 +1,12 @@
 """The one writer of an SQLite database in this process: group commit.
 
-Jobs that arrive while a batch commits form the next batch; there is no timer. A job's result is given back only after
-the commit that contains it is durable. One busy account is as fast as many quiet ones, because the cost of a commit is
-shared by everything in it.
+Jobs that arrive while a batch commits form the next batch; there is no timer. A job's result is returned only after the
+commit that contains it is durable. One busy account is as fast as many quiet ones, because everything in a commit
+shares its cost.
 
-The jobs' statements run on the event loop: microseconds each, on pages that are in memory. What waits for something,
-the commit for the disk and a turn that another process has, waits on a thread of its own. (With the statements on that
-thread too, the two threads would take the interpreter from each other at every one of them.)
+The jobs' statements run on the event loop: microseconds each, on pages in memory. Waiting, for the disk in a commit or
+for another process's write lock, happens on a separate thread. (If the statements ran there too, the two threads would
+compete for the GIL at each of them.)
 """
 
 import asyncio
@@ -33,12 +33,12 @@ Job: TypeAlias = Callable[[Connection], Any]
 
 
 class Together(Protocol):
-    """What carries out many items of one kind with fewer statements than one by one."""
+    """Carries out many items of one kind with fewer statements than one by one."""
 
     def all_of(self, connection: SqliteConnection, items: Sequence[Any]) -> Sequence[Any]:
-        """Carry out the items, in their order; for each its result, or the exception with which it failed by itself.
+        """Carry out the items, in order; returns for each its result, or the exception with which it failed by itself.
 
-        Where this raises, everything is undone, and each item comes to `one_of`."""
+        If this raises, everything is rolled back, and each item is passed to `one_of`."""
         ...
 
     def one_of(self, connection: Connection, item: Any) -> Any:
@@ -49,15 +49,14 @@ class Together(Protocol):
 BATCH_MAX = 256
 """Jobs and items of one commit: a few milliseconds of the event loop at most."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
-"""A job; or an item, and what carries it out. An item is never None."""
+"""A job and None, or what carries an item out and the item; and its future. An item is never None."""
 _Response: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class Writer:
     """Runs jobs in order on one connection, many per commit. Create it inside the running loop.
 
-    Nothing ends it but `close`: whatever goes wrong in a batch is reported to those who wait for it, and the next one
-    starts.
+    Only `close` ends it: whatever fails in a batch is reported to those who wait for it, and the next one starts.
     """
 
     def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
@@ -73,7 +72,7 @@ class Writer:
         self._unusable = False
         """The connection could not roll back: the next batch starts with another one."""
         self.awaits_turn = False
-        """Another process is writing, and we wait until it has done."""
+        """Whether we wait for another process that is writing."""
         self._pending: deque[_Waiting] = deque()
         self._at_work = False
         self._idle = asyncio.Event()
@@ -85,7 +84,7 @@ class Writer:
 
     def _connect(self) -> SqliteConnection:
         connection = connect(self._path)
-        connection.set_busy_timeout(0)  # the loop never waits for another process's turn; the thread does
+        connection.set_busy_timeout(0)  # the loop never waits for another process's lock; the thread does
         self._checkpoints.watch(connection)
         return connection
 
@@ -99,7 +98,7 @@ class Writer:
         return await self._put(job, None)  # type: ignore[no-any-return]
 
     def put(self, together: Together, item: object) -> "asyncio.Future[Any]":
-        """The same for an item that is carried out together with those beside it."""
+        """The same for an item that is carried out together with those next to it."""
         return self._put(together, item)
 
     def _put(self, work: Job | Together, item: object) -> "asyncio.Future[Any]":
@@ -109,7 +108,7 @@ class Writer:
         self._pending.append((work, item, future))
         if not self._at_work:
             self._at_work = True
-            self._loop.call_soon(self._gather, 0)  # after everybody else who is ready now
+            self._loop.call_soon(self._gather, 0)  # after everything else that is ready now
         return future
 
     @property
@@ -129,10 +128,10 @@ class Writer:
             await asyncio.to_thread(self._checkpoints.close)
             self._connection.close()
 
-    # --- one batch goes through these in turn; those marked so run on the thread ---
+    # --- the steps of a batch; those marked so run on the thread ---
 
     def _gather(self, seen: int) -> None:
-        """Begin once a turn of the loop has brought nothing more: what comes while many are ready shares one commit."""
+        """Begin once an iteration of the loop has brought nothing more: what arrives until then shares the commit."""
         if seen < len(self._pending) < BATCH_MAX:
             self._loop.call_soon(self._gather, len(self._pending))
         else:
@@ -153,7 +152,7 @@ class Writer:
             self._guarded(partial(self._run, batch), _futures(batch))
 
     def _connect_again(self, batch: list[_Waiting]) -> None:
-        """On the thread: the connection is in a state that nothing gets it out of."""
+        """On the thread: the connection is unusable; open another one."""
         self._connection.close(True)
         self._connection = self._connect()
         self._names.renew_log()
@@ -171,7 +170,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             failure = error
         self.awaits_turn = False
-        connection.set_busy_timeout(0)  # before the loop goes on: a connection is used by one thread at a time
+        connection.set_busy_timeout(0)  # before the loop continues: only one thread at a time uses a connection
         if failure is None:
             self._loop.call_soon_threadsafe(self._guarded, partial(self._run, batch), _futures(batch))
         else:
@@ -184,7 +183,7 @@ class Writer:
         try:
             try:
                 responses = _together(batch, connection)
-            except Exception:  # noqa: BLE001 - whatever it was, the second run finds out whose it is
+            except Exception:  # noqa: BLE001 - whatever it was, the second run finds out which job raised it
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
@@ -197,7 +196,7 @@ class Writer:
             self._on_thread(partial(self._commit, responses), batch)
 
     def _commit(self, responses: list[_Response]) -> None:
-        """On the thread: wait for the disk. A commit that failed may yet be there, so nothing is tried again."""
+        """On the thread: wait for the disk. A failed commit may still be on disk, so nothing is retried."""
         began = self._monotonic()
         try:
             self._names.check()
@@ -210,18 +209,18 @@ class Writer:
         self._loop.call_soon_threadsafe(self._deliver, responses)
 
     def _committed(self, count: int, seconds: float) -> None:
-        """On the thread: what follows a commit. It is durable, and nothing here may report it as failed."""
+        """On the thread: after a commit. It is durable, and nothing here may report it as failed."""
         try:
-            if self._activity is not None:  # nothing else counts by it while a batch is under way
+            if self._activity is not None:  # nothing else uses it while a batch is in progress
                 self._activity.batch(count, seconds, self._connection.notes or {})
             self._checkpoints.committed(self._connection)
-        except Exception as error:  # noqa: BLE001 - the commit stands, whatever it was
+        except Exception as error:  # noqa: BLE001 - whatever it was, the commit is durable
             if self._failed is not None:
                 self._failed("sqlite_writer", error)
 
     def _deliver(self, responses: list[_Response]) -> None:
         for future, result, error in responses:
-            if future.done():  # its caller was cancelled; the commit stands
+            if future.done():  # its caller was cancelled; the commit is durable
                 continue
             if error is None:
                 future.set_result(result)
@@ -234,17 +233,17 @@ class Writer:
             self._idle.set()
 
     def _undo(self) -> None:
-        """Leave no transaction open; a connection that cannot do that is not used again."""
+        """Roll back; a connection that cannot do that is not used again."""
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        except Exception:  # noqa: BLE001 - those who wait are told of what came before it
+        except Exception:  # noqa: BLE001 - the waiting callers get the error that came before
             self._unusable = True
 
-    # --- so that nobody waits for ever ---
+    # --- so that no caller waits forever ---
 
     def _guarded(self, step: Callable[[], None], futures: "list[asyncio.Future[Any]]") -> None:
-        """On the loop: one step of a batch; where it ends as none should, those who wait for the batch hear of it."""
+        """On the loop: one step of a batch; if it fails unexpectedly, those who wait for the batch get the error."""
         try:
             step()
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
@@ -260,19 +259,19 @@ class Writer:
         self._blocking.put((wait, _futures(batch)))
 
     def _block(self) -> None:
-        """The thread: does what waits, one thing at a time."""
+        """The thread: runs the blocking steps, one at a time."""
         while (blocking := self._blocking.get()) is not None:
             wait, futures = blocking
             try:
                 wait()
-            except BaseException as error:  # noqa: BLE001 - a thread that ended would leave all waiting, for ever
+            except BaseException as error:  # noqa: BLE001 - a thread that ended would leave all callers waiting forever
                 self._loop.call_soon_threadsafe(self._lost, futures, error)
 
 
 def by_itself(connection: SqliteConnection, job: Job) -> Any:
-    """Run one job so that it can be undone by itself: its result, or the exception that it raised.
+    """Run one job in a savepoint; returns its result, or the exception that it raised.
 
-    Raises where SQLite has undone the whole transaction.
+    Raises if SQLite has rolled back the whole transaction.
     """
     notes = None if connection.notes is None else dict(connection.notes)
     connection.execute("SAVEPOINT job")
@@ -328,6 +327,8 @@ def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Response]:
 
 def _named(error: Exception) -> Exception:
     """The error as the caller sees it."""
-    if isinstance(error, StopIteration):  # a future refuses to carry it, and then nobody of the batch would hear
+    if isinstance(
+        error, StopIteration
+    ):  # a future refuses to carry it, and then nobody waiting for the batch would get an error
         return RuntimeError(f"a job let StopIteration escape: {error}")
     return named(error)
