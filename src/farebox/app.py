@@ -18,9 +18,9 @@ from farebox.host_resources import (
     GRACE_SECONDS,
     AlreadyRunning,
     HostResources,
+    open_host_resources,
     say_listening,
     stop_on_signals,
-    surrounded,
 )
 from farebox.http.application import Application
 from farebox.http.client_address import Clients
@@ -111,7 +111,7 @@ async def running(
     clock = clock or SystemClock()
     with _sole_server(settings):
         async with (
-            surrounded(settings, demo=demo, clock=clock) as around,
+            open_host_resources(settings, demo=demo, clock=clock) as around,
             gateway(around, clock=clock, begin_helper=begin_helper) as ready,
         ):
             yield ready

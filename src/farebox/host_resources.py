@@ -54,7 +54,7 @@ class HostResources:
 
 
 @asynccontextmanager
-async def surrounded(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[HostResources]:
+async def open_host_resources(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[HostResources]:
     """Reserve the port; with `demo`, start the demo provider and, if no Stripe key is set, the fake Stripe.
 
     Raises AddressInUse; SettingsError for metrics that would be open to all, and for an unusable proxy in the

@@ -21,13 +21,13 @@ def test_a_link_opens_the_page_once(owner: Owner, browser: Browser) -> None:
     owner.page.goto(link)
     expect(owner.page.get_by_role("heading", name="Please open a new link")).to_be_visible()
 
-    stranger = browser.new_context()
-    page = stranger.new_page()
+    visitor = browser.new_context()
+    page = visitor.new_page()
     page.goto(link)
     expect(page.get_by_role("heading", name="Please open a new link")).to_be_visible()
     page.goto(f"{owner.farebox.url}/billing")
     expect(page.get_by_text("Acme Research")).to_have_count(0)
-    stranger.close()
+    visitor.close()
 
 
 def test_signing_out_ends_the_session(owner: Owner) -> None:
@@ -70,13 +70,13 @@ def test_the_landing_page_shows_nothing_private_without_a_session(owner: Owner, 
     with page.expect_request(lambda request: "/billing/done?checkout=" in request.url) as landing:
         owner.save_card()
     owner.sees("The card is saved.")
-    stranger = browser.new_context()
-    seen = stranger.new_page()
+    visitor = browser.new_context()
+    seen = visitor.new_page()
     seen.goto(landing.value.url)
     expect(seen.get_by_text("The card is saved.")).to_be_visible()
     assert "Acme" not in seen.content()
     assert "4242" not in seen.content()
-    stranger.close()
+    visitor.close()
 
 
 # --- for everybody ----------------------------------------------------------------------------------------------------

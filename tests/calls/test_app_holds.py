@@ -148,8 +148,8 @@ def test_names_are_the_accounts_own_and_never_those_of_calls(holds: Holds) -> No
 def test_unknown_holds_and_accounts(holds: Holds) -> None:
     for act in (holds.get, holds.settle, holds.release, holds.extend):
         assert refused(act) is NOT_FOUND
-    stranger = Holds(Customer(holds.farebox, "nobody", ""))
-    assert refused(stranger.create) is ACCESS_DENIED
+    other = Holds(Customer(holds.farebox, "nobody", ""))
+    assert refused(other.create) is ACCESS_DENIED
 
 
 def test_extending_raises_and_prolongs(holds: Holds) -> None:

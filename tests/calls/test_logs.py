@@ -215,11 +215,11 @@ async def test_refused_calls_are_logged_and_cost_nothing(customer: Customer) -> 
 
 
 async def test_a_strangers_call_leaves_no_row(customer: Customer) -> None:
-    stranger = customer.farebox.funded("5")
-    response = await post(Customer(customer.farebox, customer.account_id, stranger.token), native_body(), NATIVE)
+    other = customer.farebox.funded("5")
+    response = await post(Customer(customer.farebox, customer.account_id, other.token), native_body(), NATIVE)
     assert response.status == 401
     assert rows_in_database(customer) == []
-    assert rows_in_database(stranger) == []
+    assert rows_in_database(other) == []
 
 
 def test_nobody_reads_anothers_rows(customer: Customer) -> None:

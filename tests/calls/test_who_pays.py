@@ -514,13 +514,13 @@ def test_unknown_providers_and_paths(customer: Customer) -> None:
 
 
 def test_tokens_that_may_not_call_are_answered_alike(farebox: Farebox, customer: Customer) -> None:
-    stranger = farebox.funded("5")
+    other = farebox.funded("5")
     before = requests(farebox)
     at = farebox.services.clock.now_ms()
     reader = farebox.create_token(customer.account_id, Permission.READ, Permission.WRITE, Permission.BILLING_WRITE)
     expired = farebox.create_token(customer.account_id, Permission.RUN, expires_at=at - 1)
     messages = set()
-    for token in (stranger.token, reader, expired, f"{TOKEN_PREFIX}{'x' * 43}", "not-a-token", ""):
+    for token in (other.token, reader, expired, f"{TOKEN_PREFIX}{'x' * 43}", "not-a-token", ""):
         response = call(customer, "demo/chat/completions", CHAT, {"cf-aig-authorization": f"Bearer {token}".strip()})
         assert code(response) == (401, 2009), token
         messages.add(response.json()["message"])

@@ -138,9 +138,9 @@ def test_without_descriptors_calls_are_refused_at_once_and_later_served(
             assert free or statuses == [503] * CLIENTS
             answered += statuses.count(200)
         server.limit(0)
-        stranger = server.connect()
+        client = server.connect()
         with pytest.raises((BadStatusLine, ConnectionError)):  # taken and hung up on, not left waiting
-            server.call(stranger)
+            server.call(client)
         _is_calm(server, clients[0])
         server.limit(None)
         until(lambda: server.call(clients[0])[0] == 200, "a served call")

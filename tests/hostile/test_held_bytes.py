@@ -52,7 +52,7 @@ def _all_is_given_back(farebox: Farebox) -> Iterator[None]:
     yield
     until(lambda: farebox.services.held.held_bytes == 0, "everything given back")
     assert farebox.services.held.by_account == {}
-    assert farebox.services.held.strangers_bytes == 0
+    assert farebox.services.held.anonymous_bytes == 0
     assert farebox.services.calls.by_account == {}
 
 

@@ -103,8 +103,8 @@ def test_the_figures_agree_with_receipts_and_ledger(measured: tuple[Farebox, str
         with pytest.raises(openai.APIStatusError) as failed:
             ask(client, "fail", demo="status=500")
         assert failed.value.status_code == 500
-    with sdk(customer, api_key="fbx_no") as stranger, pytest.raises(openai.AuthenticationError):
-        ask(stranger, "hello")
+    with sdk(customer, api_key="fbx_no") as client, pytest.raises(openai.AuthenticationError):
+        ask(client, "hello")
     until(lambda: Scrape(url)("farebox_calls_total", provider="demo", result="charged") == 8, "the stream is counted")
     found = Scrape(url)
     receipts = sum(customer.receipt(log_id)["charge_nanos"] for log_id in charged)

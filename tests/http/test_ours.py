@@ -54,7 +54,7 @@ def test_cards_are_listed_chosen_and_removed(buyer: Customer) -> None:
 
 
 def test_cards_of_another_account_are_not_found(farebox: Farebox, buyer: Customer) -> None:
-    stranger = farebox.funded("1")
+    other = farebox.funded("1")
     (card,) = get(buyer, "payment-methods")["payment_methods"]
     top_up_id = buy(buyer, 1000)
     for method, path in (
@@ -63,16 +63,16 @@ def test_cards_of_another_account_are_not_found(farebox: Farebox, buyer: Custome
         ("GET", f"topups/{top_up_id}"),
         ("GET", f"refunds/{top_up_id}"),
     ):
-        assert call(stranger, method, path).status_code == 404
-    refund = call(stranger, "POST", "refunds", {"top_up_id": top_up_id})
+        assert call(other, method, path).status_code == 404
+    refund = call(other, "POST", "refunds", {"top_up_id": top_up_id})
     assert refund.status_code == 404
     buying = http.post(
-        f"{stranger.api_url}/ai-gateway/billing/topup",
+        f"{other.api_url}/ai-gateway/billing/topup",
         json={"amount": 1000, "payment_method_id": card["id"]},
-        headers=stranger.headers,
+        headers=other.headers,
     )
     assert buying.status_code in (400, 404)
-    assert get(stranger, "topups") == []
+    assert get(other, "topups") == []
     assert buyer.balance.posted == 1000 * CENT
 
 
@@ -83,8 +83,8 @@ def test_a_checkout_link(buyer: Customer) -> None:
     bought = result(call(buyer, "POST", "checkout", {"mode": "purchase", "amount_cents": 1500}))
     assert bought["top_up_id"]
     assert http.get(bought["url"]).status_code == 200
-    stranger = buyer.farebox.funded("1")
-    assert call(stranger, "GET", f"checkout/{opened['id']}").status_code == 404
+    other = buyer.farebox.funded("1")
+    assert call(other, "GET", f"checkout/{opened['id']}").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ def test_holds_are_refused_as_calls_are(farebox: Farebox, customer: Customer) ->
     assert result(call(runner, "POST", "holds/key-1/release"))["state"] == "released"
     reader = Customer(farebox, customer.account_id, farebox.create_token(customer.account_id, Permission.READ))
     assert call(reader, "POST", "holds", {"hold_id": "c", "amount_nanos": 1}).status_code == 403
-    stranger = farebox.funded("1")
+    other = farebox.funded("1")
     for path in ("settle", "release", "extend"):
         body = {"amount_nanos": 1} if path != "release" else None
-        assert call(stranger, "POST", f"holds/key-1/{path}", body).status_code == 404
-    assert call(stranger, "GET", "holds/key-1").status_code == 404
+        assert call(other, "POST", f"holds/key-1/{path}", body).status_code == 404
+    assert call(other, "GET", "holds/key-1").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -350,9 +350,9 @@ def test_webhook_endpoints_are_the_accounts_own(farebox: Farebox, customer: Cust
     assert made.status_code == 201
     assert endpoint["secret"]
     assert [item["endpoint_id"] for item in get(customer, "webhooks")] == [endpoint["endpoint_id"]]
-    stranger = farebox.funded("1")
-    assert get(stranger, "webhooks") == []
-    assert call(stranger, "DELETE", f"webhooks/{endpoint['endpoint_id']}").status_code == 404
+    other = farebox.funded("1")
+    assert get(other, "webhooks") == []
+    assert call(other, "DELETE", f"webhooks/{endpoint['endpoint_id']}").status_code == 404
     assert "secret" not in get(customer, "webhooks")[0]
     result(call(customer, "DELETE", f"webhooks/{endpoint['endpoint_id']}"))
     assert get(customer, "webhooks") == []

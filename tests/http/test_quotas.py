@@ -45,10 +45,10 @@ def test_an_account_is_served_so_often_and_no_more(
 
 
 def test_who_may_not_call_uses_up_nothing(farebox: Farebox) -> None:
-    owner, stranger = farebox.funded("1"), farebox.funded("1")
+    owner, other = farebox.funded("1"), farebox.funded("1")
     url = f"{owner.api_url}/farebox/webhooks/none/test"
     for _ in range(quotas.TESTS.limit + 1):
-        assert http.post(url, headers=stranger.headers).status_code == 403
+        assert http.post(url, headers=other.headers).status_code == 403
     assert http.post(url, headers=owner.headers).status_code == 404
 
 

@@ -14,7 +14,7 @@ OF_ACCOUNTS = [route for route in ROUTES if "account_id" in route.parameters]
 
 
 @pytest.fixture(scope="module")
-def stranger(farebox: Farebox) -> Customer:
+def other(farebox: Farebox) -> Customer:
     return farebox.funded("1")
 
 
@@ -39,10 +39,10 @@ def test_every_route_with_an_account_is_guarded() -> None:
 
 @pytest.mark.parametrize("route", OF_ACCOUNTS, ids=lambda route: f"{route.method} {route.path}")
 def test_a_foreign_account_looks_like_one_that_does_not_exist(
-    farebox: Farebox, stranger: Customer, owner: Customer, log_id: str, route: Route
+    farebox: Farebox, other: Customer, owner: Customer, log_id: str, route: Route
 ) -> None:
     responses = [
-        http.request(route.method, url(farebox, route, account_id, log_id=log_id), headers=stranger.headers)
+        http.request(route.method, url(farebox, route, account_id, log_id=log_id), headers=other.headers)
         for account_id in (owner.account_id, "0" * 32, "account_id")
     ]
     for response in responses:
@@ -52,7 +52,7 @@ def test_a_foreign_account_looks_like_one_that_does_not_exist(
 
 
 def test_ids_of_another_account_are_not_found_in_ones_own(
-    farebox: Farebox, stranger: Customer, owner: Customer, log_id: str
+    farebox: Farebox, other: Customer, owner: Customer, log_id: str
 ) -> None:
     for path in (
         f"ai-gateway/gateways/default/logs/{log_id}",
@@ -61,8 +61,8 @@ def test_ids_of_another_account_are_not_found_in_ones_own(
         f"farebox/receipts/{log_id}",
     ):
         assert http.get(f"{owner.api_url}/{path}", headers=owner.headers).status_code == 200
-        assert http.get(f"{stranger.api_url}/{path}", headers=stranger.headers).status_code == 404
-    listed = http.get(f"{stranger.api_url}/ai-gateway/gateways/default/logs", headers=stranger.headers)
+        assert http.get(f"{other.api_url}/{path}", headers=other.headers).status_code == 404
+    listed = http.get(f"{other.api_url}/ai-gateway/gateways/default/logs", headers=other.headers)
     assert listed.json()["result"] == []
-    accounts = http.get(f"{farebox.url}/client/v4/accounts", headers=stranger.headers)
-    assert [account["id"] for account in accounts.json()["result"]] == [stranger.account_id]
+    accounts = http.get(f"{farebox.url}/client/v4/accounts", headers=other.headers)
+    assert [account["id"] for account in accounts.json()["result"]] == [other.account_id]

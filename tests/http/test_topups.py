@@ -219,8 +219,8 @@ def test_what_is_wrong_is_said(buyer: Customer, path: str, body: Any, fault: tup
 
 def test_an_unknown_or_foreign_payment_is_not_found(farebox: Farebox, buyer: Customer) -> None:
     payment_id = result(post(buyer, "topup", {"amount": 1000}))["payment_intent_id"]
-    stranger = farebox.funded("1")
-    for asked, customer in ((payment_id, stranger), ("in_none", buyer), ("../x", buyer)):
+    other = farebox.funded("1")
+    for asked, customer in ((payment_id, other), ("in_none", buyer), ("../x", buyer)):
         response = post(customer, "topup/status", {"payment_intent_id": asked})
         assert (response.status_code, errors(response)[0][0]) == (404, 7002)
 

@@ -132,13 +132,11 @@ def test_every_response_carries_the_headers(visitor: Visitor) -> None:
 
 
 def test_nobody_is_let_in_without_a_session(farebox: Farebox) -> None:
-    with httpx.Client(base_url=farebox.url) as stranger:
+    with httpx.Client(base_url=farebox.url) as visitor:
         for route in PAGES:
             if route.path.endswith((".css", ".svg", "/signed-out")):
                 continue
-            response = stranger.request(
-                route.method, route.path, data={"link": "x"} if route.method == "POST" else None
-            )
+            response = visitor.request(route.method, route.path, data={"link": "x"} if route.method == "POST" else None)
             assert response.status_code in (403, 404), route.path
             assert "set-cookie" not in response.headers
 
@@ -185,12 +183,12 @@ def test_no_other_site_signs_an_owner_in(farebox: Farebox, site: str) -> None:
 def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> None:
     with (
         running_farebox(tmp_path, trusted_proxies="127.0.0.1") as farebox,
-        httpx.Client(base_url=farebox.url) as stranger,
+        httpx.Client(base_url=farebox.url) as visitor,
     ):
         asked = f"{farebox.stripe_url}/_fake/requests"
         before = len(httpx.get(asked).json()["requests"])
         pages = [
-            stranger.get(
+            visitor.get(
                 f"/billing/done?checkout=cs_test_{number:020d}", headers={"x-forwarded-for": f"192.0.2.{number % 4}"}
             )
             for number in range(70)

@@ -160,8 +160,8 @@ async def test_what_does_not_concern_us_is_marked_and_left(shop: Shop) -> None:
     await deliver(shop, made_up("payout.paid", "po_1", "evt_1"))
     await deliver(shop, made_up("invoice.paid", "in_nothing", "evt_2"))
     await deliver(shop, made_up("customer.updated", "cus_stranger", "evt_3", object="customer"))
-    stranger = await shop.stripe("customers", name="Somebody else")
-    invoice = await shop.stripe("invoices", customer=stranger["id"])
+    customer = await shop.stripe("customers", name="Somebody else")
+    invoice = await shop.stripe("invoices", customer=customer["id"])
     await deliver(shop, made_up("invoice.created", invoice["id"], "evt_4"))
     await work_off(shop)
     outcomes = {event.event_id: event.outcome for event in all_stored(shop)}

@@ -220,12 +220,12 @@ async def test_invoices_are_listed_newest_first_page_by_page(
     monkeypatch.setattr("farebox.payments.stripe.PAGE", 2)
     made = [(await paid(kit, customer, card, f"k{number}")).invoice_id for number in range(3)]
     open_one = await opened(kit, customer, card, "open")
-    stranger = await kit.customer("beta")
+    other = await kit.customer("beta")
     listed = [found async for found in kit.processor.invoices(since=0, customer_id=customer)]
     assert {found.invoice_id for found in listed} == {*made, open_one.invoice_id}
     assert [found.state for found in listed].count("paid") == 3
     assert all(found.payment_intent_id for found in listed)
-    assert [found async for found in kit.processor.invoices(since=0, customer_id=stranger)] == []
+    assert [found async for found in kit.processor.invoices(since=0, customer_id=other)] == []
     assert [found async for found in kit.processor.invoices(since=NOW * 2)] == []
 
 

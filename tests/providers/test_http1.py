@@ -324,9 +324,9 @@ async def test_tls_is_verified() -> None:
             assert await whole(await upstream.send(post(server.url))) == b"secret"
             assert await whole(await upstream.send(post(server.url))) == b"secret"
             assert server.connections == 1
-        async with pool() as stranger:
+        async with pool() as untrusting:
             with pytest.raises(UpstreamFailed, match="TLS") as raised:
-                await stranger.send(post(server.url))
+                await untrusting.send(post(server.url))
             assert not raised.value.sent
     served, trusting = authority("elsewhere.example")
     async with serving(response, tls=served) as server, pool(tls=trusting) as upstream:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 DAMAGED_STATUS = 3
-"""Exit status of `farebox check` where the database itself is damaged."""
+"""Exit status of `farebox check` if the database itself is damaged."""
 EMPTY_STATUS = 4
-"""The same where the database has no account: nothing was proved, and perhaps it is another one than was meant."""
+"""Exit status if the database has no account: nothing was checked, and it may be the wrong database."""
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def receipt(
 
 
 def _print_receipt(found: "Receipt") -> None:
-    """The receipt for people: what was used, then how the charge was computed."""
+    """The receipt as text: what was used, then how the charge was computed."""
     facts = {
         "Call": found.log_id,
         "Account": f"{found.account_id}, gateway {found.gateway_id}",
@@ -156,7 +156,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _say_damaged(damage: list[str], database: str, *, as_json: bool) -> NoReturn:
-    """Ends the command."""
+    """Report the damage and end the command."""
     from farebox.storage.sql import DatabaseDamaged
 
     body = {

@@ -73,17 +73,17 @@ def copy(
             )
         except CopyRefused as error:
             raise Stopped(str(error)) from error
-    _tell(copied, settings, destination, target_url, as_json=as_json)
+    _print_copied(copied, settings, destination, target_url, as_json=as_json)
 
 
 def _at(settings: "Settings", url: str, option: str) -> "Settings":
-    """The settings with this database."""
+    """The settings for this database."""
     if not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise typer.BadParameter("write sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/NAME", param_hint=option)
     return replace(settings, database_url=url)
 
 
-def _tell(copied: "Copied", settings: "Settings", destination: "Settings", url: str, *, as_json: bool) -> None:
+def _print_copied(copied: "Copied", settings: "Settings", destination: "Settings", url: str, *, as_json: bool) -> None:
     key = Path(settings.data_dir) / "secret.key"
     journal = Path(settings.data_dir) / "journal"
     to_move = [str(path) for path in (key, journal) if path.exists()]

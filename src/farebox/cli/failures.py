@@ -1,11 +1,11 @@
-"""What a command that failed says, in one line."""
+"""The one-line error message of a failed command."""
 
 from farebox.cli.session import Stopped
 from farebox.settings import SettingsError
 
 
 def in_one_line(error: Exception) -> str:
-    """A failure that nobody foresaw says its kind, and how to see more of it."""
+    """The message of an exception; an unexpected one gets its type, and how to see more."""
     from farebox.operator.administer import Refused
     from farebox.storage.sql import DatabaseUnavailable, SchemaMismatch
     from farebox.vault import SecretUnreadable

@@ -34,8 +34,8 @@ def fake_stripe(
 ) -> None:
     """Serve a fake Stripe until Ctrl-C: test cards, hosted payment pages, webhooks, and no money.
 
-    It accepts any key that begins with sk_test_, and rejects live ones. docs/fake-stripe.md says how to move its clock,
-    break its answers and dispute its payments.
+    It accepts any key that begins with sk_test_, and rejects live ones. docs/fake-stripe.md says how to move its
+    clock, make its responses fail and dispute its payments.
 
     \b
     Examples:
@@ -83,5 +83,5 @@ def need_fake_stripe() -> None:
 
 
 def _announce(url: str, *, as_json: bool) -> None:
-    # One line: what reads it waits for its end.
+    # One line: its reader waits for the end of it.
     typer.echo(msgspec.json.encode({"url": url}) if as_json else f"Fake Stripe on {url}")

@@ -70,7 +70,7 @@ class _InOrder(TyperGroup):
 app = typer.Typer(
     cls=_InOrder,
     help=_HELP,
-    rich_markup_mode=None,  # plain help starts twice as fast, and can be piped and copied
+    rich_markup_mode=None,  # plain help loads twice as fast, and can be piped and copied
     pretty_exceptions_enable=False,
     add_completion=False,
     no_args_is_help=True,

@@ -159,14 +159,14 @@ def list_messages(
         found = [with_deliveries(connection, notice) for notice in notices]
     rows: list[Row] = [
         {
-            "message_id": told.notice.notice_id,
-            "account_id": told.notice.account_id or (None if as_json else _YOURS),
-            "kind": told.notice.kind,
-            "created_at": moment_text(told.notice.created_at),
-            "content": told.notice.content,
-            "deliveries": [_delivery_row(item) if as_json else _delivery_text(item) for item in told.deliveries],
+            "message_id": entry.notice.notice_id,
+            "account_id": entry.notice.account_id or (None if as_json else _YOURS),
+            "kind": entry.notice.kind,
+            "created_at": moment_text(entry.notice.created_at),
+            "content": entry.notice.content,
+            "deliveries": [_delivery_row(item) if as_json else _delivery_text(item) for item in entry.deliveries],
         }
-        for told in found
+        for entry in found
     ]
     columns = {
         "created_at": "TIME", "account_id": "ACCOUNT", "message_id": "MESSAGE", "deliveries": "DELIVERIES",
@@ -206,10 +206,10 @@ def replay_message(
         if message_id is None:
             count = replay_given_up(connection, at, account_id)
         else:
-            told = replay_notice(connection, session.settings, account_id or OPERATOR, message_id, at)
-            if told is None:
+            entry = replay_notice(connection, session.settings, account_id or OPERATOR, message_id, at)
+            if entry is None:
                 raise Stopped(f"{_whose(account_id)} no message {message_id!r}: see `farebox messages list`")
-            count = told
+            count = entry
     show({"deliveries": count}, as_json=as_json, text=f"{count} deliveries are due again.")
 
 

@@ -29,7 +29,7 @@ def json_text(data: object) -> str:
 
 
 def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table; columns named in `numbers` are aligned at the right. Nothing is ever cut off."""
+    """Print a table; columns named in `numbers` are right-aligned. Nothing is truncated."""
     from rich.console import Console
     from rich.table import Table
 
@@ -38,7 +38,7 @@ def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]], *, numb
         table.add_column(heading, overflow="fold", justify="right" if heading in numbers else "left")
     for line in lines:
         table.add_row(*line)
-    # A pipe has no width: what reads it wants one line for each row.
+    # A pipe has no width, and its reader expects one line for each row.
     width = None if sys.stdout.isatty() else 10_000
     Console(width=width, markup=False, highlight=False).print(table)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing further: the commands are of `farebox price`."""
+    """Registers nothing: the commands belong to `farebox price`."""
 
 
 @price.command("supplement")
@@ -92,10 +92,10 @@ def _entry_row(entry: "Entry") -> Row:
     if isinstance(entry, VariantEntry):
         what = ", ".join(f"{key}={value}" for key, value in entry.when.items()) + f": {entry.factor} times"
     else:
-        told = [f"{key} {usd if isinstance(usd, str) else usd.base + ' …'}" for key, usd in entry.rates.items()]
+        prices = [f"{key} {usd if isinstance(usd, str) else usd.base + ' …'}" for key, usd in entry.rates.items()]
         if isinstance(entry, AdditionEntry):
-            told += [f"{key} {one.times} × {one.of}" for key, one in entry.times.items()]
-        what = ", ".join(told)
+            prices += [f"{key} {one.times} × {one.of}" for key, one in entry.times.items()]
+        what = ", ".join(prices)
     return {
         "provider": entry.provider,
         "models": ", ".join(entry.models),

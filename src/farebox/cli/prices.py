@@ -65,9 +65,9 @@ def set_price(
     """
     from farebox.operator import administer
 
-    named = {"input_mtok": input_price, "output_mtok": output_price}
-    named |= {"cache_read_mtok": cache_read, "cache_write_mtok": cache_write}
-    given = {key: usd for key, usd in named.items() if usd is not None}
+    options = {"input_mtok": input_price, "output_mtok": output_price}
+    options |= {"cache_read_mtok": cache_read, "cache_write_mtok": cache_write}
+    given = {key: usd for key, usd in options.items() if usd is not None}
     for key, usd in rates or ():
         if key in given:
             raise typer.BadParameter(f"{key} is given twice", param_hint="--rate")

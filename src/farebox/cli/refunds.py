@@ -93,10 +93,10 @@ def refund(
     )
     if made.state == "failed":
         raise Stopped(f"the refund {made.refund_id} failed: {made.error}; the credit has been restored")
-    show(_refund(made), as_json=as_json, text=_told(made))
+    show(_refund(made), as_json=as_json, text=_text(made))
 
 
-def _told(made: "Refund") -> str:
+def _text(made: "Refund") -> str:
     money, credit = _usd(made.amount_cents), _usd(made.credit_cents)
     if made.state == "requested":
         return (

@@ -1,7 +1,7 @@
-"""What a running server leaves in the data folder for commands run beside it: its address, and the demo's fake Stripe.
+"""A file in the data folder by which commands find the running server: its address, and the demo's fake Stripe.
 
-`farebox serve --port 9000` sets no variable that another terminal sees, and the demo's payment processor has an address
-that nobody configured. Settings that name another payment processor, or a public URL, take precedence over this file.
+`farebox serve --port 9000` sets no variable in another terminal, and the address of the demo's payment processor is
+not configured anywhere. Settings that name another payment processor, or a public URL, take precedence over this file.
 """
 
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FILE = "serving.json"
 ASK_SECONDS = 10.0
-"""Longest wait for a server's word: it may wait for the database itself before it answers."""
+"""Longest wait for the server's response: it may itself wait for the database before it answers."""
 _ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
 
 
@@ -31,12 +31,12 @@ class Serving(msgspec.Struct, frozen=True):
     base_url: str
     fake_stripe_url: str | None = None
     host: str = ""
-    """Where commands on this machine reach it; empty where it wants to hear the PROXY protocol first."""
+    """Where commands on this machine reach it; empty if it requires the PROXY protocol."""
     port: int = 0
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server's `GET /readyz` says (http.control.system), as far as an operator has to act on it."""
+    """The parts of a server's `GET /readyz` (http.control.system) that an operator has to act on."""
 
     database: str
     remedy: str | None = None
@@ -46,7 +46,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(settings: Settings, info: "Ready | HostResources") -> None:
     """Record where the server listens."""
-    make_data_dir(settings)  # database and key may be elsewhere
+    make_data_dir(settings)  # the database and the key may be in other folders
     host = (
         ""
         if settings.proxy_protocol == "on"
@@ -59,7 +59,7 @@ def write(settings: Settings, info: "Ready | HostResources") -> None:
 
 
 def remove(settings: Settings) -> None:
-    """The server has stopped."""
+    """Remove the file, when the server has stopped."""
     with suppress(FileNotFoundError):
         _path(settings).unlink()
 
@@ -80,8 +80,9 @@ def settings_beside(settings: Settings) -> tuple[Settings, str]:
 
 
 def ask_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
-    """The URL of the server that serves from this data folder, and what it says of itself: None where it does not
-    answer. None where there is no server, or none that can be asked from here."""
+    """The URL of the server that serves from this data folder, and its readiness (None if it does not answer). None if
+    there is no server, or none that can be reached from here.
+    """
     from http.client import HTTPConnection, HTTPException
 
     found = _read(_path(settings))
@@ -96,7 +97,7 @@ def ask_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace the file at once, readable by its owner alone."""
+    """Replace the file atomically, readable by its owner only."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)

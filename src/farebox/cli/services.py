@@ -26,7 +26,7 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
     from farebox.errors import Problem
 
     before = structlog.get_config()
-    # On standard error, and only warnings: what was done, the command itself says.
+    # On standard error, and only warnings: the command itself reports what was done.
     logs.configure(replace(session.settings, log_level="warning"), cached=False)
 
     async def run() -> T:
@@ -47,7 +47,7 @@ async def _opened(session: Session) -> "AsyncIterator[Services]":
     from farebox.runtime.opening import open_services
 
     settings, base_url = settings_beside(session.settings)
-    with session.reading():  # stops where there is no database
+    with session.reading():  # stops if there is no database
         pass
     async with open_services(
         settings,

@@ -72,7 +72,7 @@ def serve(
     def ready(info: "Ready | HostResources") -> None:
         cleanup.callback(server_file.remove, settings)
         server_file.write(settings, info)
-        with suppress(OSError, ValueError):  # nobody reads what we say: that is no reason not to serve
+        with suppress(OSError, ValueError):  # standard output is closed: serve all the same
             _announce(settings, info, greeting, as_json=as_json)
 
     import uvloop
@@ -99,7 +99,7 @@ def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welc
     if as_json:
         guest = {} if greeting is None else {"account_id": greeting.guest.account_id, "token": greeting.guest.token}
         line = {"base_url": info.base_url, "demo": info.demo_url is not None, **guest}
-        typer.echo(msgspec.json.encode(line))  # one line: what reads it waits for its end
+        typer.echo(msgspec.json.encode(line))  # one line: its reader waits for the end of it
     elif greeting is not None:
         from farebox.cli.welcome import text
 

@@ -1,4 +1,4 @@
-"""What every command starts from: the settings, the database, the clock; created on first use."""
+"""What every command uses: the settings, the database, the clock; created on first use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ class Session:
         self.ids = RandomIds(self.clock)
 
     def load_settings(self, *, host: str | None = None, port: int | None = None) -> Settings:
-        """The settings, options of the command line first."""
+        """The settings; options on the command line take precedence."""
         return load(data_dir=self.data_dir, host=host, port=port)
 
     @cached_property
@@ -39,7 +39,7 @@ class Session:
 
     @cached_property
     def vault(self) -> "Vault":
-        """Made with the secret key, which is made where there is none yet."""
+        """The vault with the secret key, which is created if there is none yet."""
         from farebox.vault import Vault
 
         make_data_dir(self.settings)
@@ -47,7 +47,7 @@ class Session:
 
     @contextmanager
     def reading(self) -> "Iterator[Connection]":
-        """A connection to the database, which must exist: a mistyped folder must not become an empty service."""
+        """A connection to the database, which must exist: a mistyped folder must not become an empty installation."""
         from farebox.storage.database import opened_for_command
 
         if self.settings.engine == "sqlite" and not self.settings.database_path.exists():
@@ -69,7 +69,7 @@ class Session:
 
 
 def make_data_dir(settings: Settings) -> Path:
-    """The data folder, created if missing: for its owner alone, as its content is worth money."""
+    """The data folder, created if missing; accessible to its owner only, as its content is worth money."""
     path = Path(settings.data_dir)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

@@ -57,18 +57,22 @@ def status(
         return
     server = ask_readiness(session.settings)
     if not as_json:
-        _print_server(server)  # before the database is opened, which may fail for the same reason
+        _print_server(server)  # first, as opening the database may fail for the same reason
     with session.reading() as connection:
         alarms, findings = open_alarms(connection), len(open_findings(connection))
     if as_json:
-        told = None if server is None else {"url": server[0], "readiness": server[1]}
-        show({"server": told, "alarms": [_row(alarm) for alarm in alarms], "findings": findings}, as_json=True, text="")
+        serving = None if server is None else {"url": server[0], "readiness": server[1]}
+        show(
+            {"server": serving, "alarms": [_row(alarm) for alarm in alarms], "findings": findings},
+            as_json=True,
+            text="",
+        )
     else:
         _print(alarms, findings)
 
 
 def _print_server(server: tuple[str, Readiness | None] | None) -> None:
-    """Only what the operator has to act on."""
+    """Print only what the operator has to act on."""
     if server is None:
         return
     url, readiness = server

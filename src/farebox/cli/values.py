@@ -1,4 +1,6 @@
-"""How values are written on the command line: money, times, percentages, rates; and the options that recur."""
+"""How values are written on the command line: money, times, percentages, rates; and options that several commands
+share.
+"""
 
 import re
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ def _usd(text: str) -> int:
 
 
 def whole_cents(text: str) -> int:
-    """US cents, zero too."""
+    """US cents; zero is allowed."""
     try:
         cents = whole_number(text)
     except ValueError as error:
@@ -57,7 +59,7 @@ class Rate(NamedTuple):
 
 
 def parse_price(text: str) -> str:
-    """A price as it was written: zero too, and as many decimals as it takes."""
+    """A price as it was written: zero is allowed, and any number of decimals."""
     if not _DECIMAL.fullmatch(text):
         raise typer.BadParameter(f"{text!r} is not a price: write US dollars as 0.25")
     return text
@@ -104,7 +106,7 @@ def optional_moment_text(at: int | None) -> str | None:
 
 
 def percent_text(parts_per_million: int) -> str:
-    """What is added to the cost, in percent: 1_200_000 → `20`."""
+    """The markup in percent: 1_200_000 → `20`."""
     percent = Decimal(parts_per_million - 100 * PARTS_PER_PERCENT) / PARTS_PER_PERCENT
     return f"{percent:f}".rstrip("0").rstrip(".") if percent % 1 else f"{int(percent)}"
 

@@ -42,7 +42,7 @@ class Welcome:
     guest: Guest
     available: int
     billing_link: str = field(compare=False, repr=False)
-    """A new one at every start: it opens the billing page once."""
+    """A new link at every start: each opens the billing page once."""
 
 
 def prepare(session: Session, settings: Settings) -> Welcome:
@@ -73,7 +73,7 @@ def prepare(session: Session, settings: Settings) -> Welcome:
             guest = Guest(ACCOUNT, made.secret)
             write_private(
                 path, msgspec.json.encode(guest) + b"\n"
-            )  # before the commit: a file too early is replaced, a token without a file is lost
+            )  # before the commit: a file without a token is replaced later, a token without a file is lost
         secret = session.ids.secret()
         link = owner_sessions.new_link(
             connection, session.vault, secret, settings.base_url, account_id=guest.account_id, at=at
@@ -169,6 +169,6 @@ def _own_command() -> str:
     found = shutil.which("farebox")
     if found is not None and Path(found).resolve() == here:
         return "farebox"
-    if here.name != "farebox":  # started as a module
+    if here.name != "farebox":  # it was started as a module
         return f"{shlex.quote(sys.executable)} -m farebox.cli.main"
     return shlex.quote(os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here))

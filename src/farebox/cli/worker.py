@@ -1,7 +1,7 @@
 """One gateway process of several: `python -m farebox.cli.worker`, started only by farebox.cli.workers.
 
-It reads one line from standard input, with its configuration, and writes one to standard output: that it serves, or why
-it cannot. Its standard input ends when the process that started it is gone.
+It reads one line with its configuration from standard input, and writes one to standard output: that it is serving, or
+why it cannot. Its standard input ends when the parent process is gone.
 """
 
 import socket
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Start(msgspec.Struct, frozen=True):
-    """What a worker is told. With secrets, hence through a pipe and not through arguments or the environment."""
+    """The configuration of a worker. It has secrets, hence a pipe is used and not arguments or the environment."""
 
     settings: Settings
     base_url: str
@@ -26,27 +26,27 @@ class Start(msgspec.Struct, frozen=True):
     reserved: int
     """File descriptor of the socket that is bound to the port."""
     metrics_reserved: int | None
-    """That of the port of the metrics, where they have one."""
+    """File descriptor of the socket of the metrics port, if there is one."""
     sheet: int
-    """The descriptor of the sheet on which all workers count; it has this many rows, with this layout."""
+    """File descriptor of the sheet on which all workers count; it has this many rows, with this layout."""
     places: int
     layout: str
     place: int
-    """Which one is this worker's."""
+    """The row of this worker."""
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What a worker says once."""
+class StartReport(msgspec.Struct, frozen=True):
+    """What a worker reports once, after its start."""
 
     error: str | None = None
-    """Why it cannot serve; None: it serves."""
+    """Why it cannot serve; None: it is serving."""
 
 
 def main() -> None:
-    """Serve; the exit status is 0 after a stop that was asked for, 1 where it could not start."""
+    """Serve; the exit status is 0 after a requested stop, 1 if it could not start."""
     line = sys.stdin.buffer.readline()
     if not line:
-        sys.exit(1)  # whoever started us has gone already
+        sys.exit(1)  # the parent process has exited already
     start = msgspec.json.decode(line, type=Start)
 
     try:
@@ -65,25 +65,26 @@ def main() -> None:
             _sheet(start),
             start.place,
         )
-        uvloop.run(serve_as_worker(around, orphaned=sys.stdin.fileno(), on_ready=lambda _: _say(Said())))
-    except Exception as error:  # noqa: BLE001 - as in farebox.cli.main: whatever it is, it is told in one line
+        uvloop.run(serve_as_worker(around, orphaned=sys.stdin.fileno(), on_ready=lambda _: _report(StartReport())))
+    except Exception as error:  # noqa: BLE001 - as in farebox.cli.main: any error is reported in one line
         from farebox.cli.failures import in_one_line
 
-        _say(Said(error=in_one_line(error)))
+        _report(StartReport(error=in_one_line(error)))
         sys.exit(1)
 
 
 def _sheet(start: Start) -> "Sheet | None":
-    """The sheet of all workers; None where it is another release's, installed since they were started: then this one
-    counts for itself, until all are started again."""
+    """The sheet of all workers; None if its layout is of another release, installed since they were started: then this
+    worker counts for itself until all are restarted.
+    """
     from farebox.counts import Sheet
     from farebox.metrics.families import LAYOUT
 
     return Sheet(LAYOUT, start.places, start.sheet) if start.layout == LAYOUT.digest else None
 
 
-def _say(said: Said) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+def _report(report: StartReport) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -17,19 +17,19 @@ import structlog
 
 from farebox import logs
 from farebox.cli.session import Stopped
-from farebox.cli.worker import Said, Start
+from farebox.cli.worker import Start, StartReport
 from farebox.clock import SystemClock
 from farebox.counts import Sheet, new_file
-from farebox.host_resources import GRACE_SECONDS, HostResources, say_listening, stop_on_signals, surrounded
+from farebox.host_resources import GRACE_SECONDS, HostResources, open_host_resources, say_listening, stop_on_signals
 from farebox.metrics.families import LAYOUT, WORKER_DEATHS
 from farebox.settings import Settings
 
 STOP_SECONDS = 2 * GRACE_SECONDS + 5
 """Longest time for a worker to stop, until it is killed."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before a worker that died is started again: the first time, the second in a row…"""
+"""Seconds before a worker that died is restarted: after the first death, the second in a row…"""
 STEADY_SECONDS = 10.0
-"""A worker that lived this long died for a new reason."""
+"""After a worker has run this long, its death counts as the first one again."""
 
 log = structlog.get_logger("farebox.workers")
 
@@ -43,7 +43,7 @@ async def serve_with_workers(
     """
     logs.configure(settings)
     stop = stop_on_signals()
-    async with surrounded(settings, demo=demo, clock=SystemClock()) as around:
+    async with open_host_resources(settings, demo=demo, clock=SystemClock()) as around:
         counts = new_file(LAYOUT, count)
         sheet = Sheet(LAYOUT, count, counts)
         workers = [Worker(number, around, counts, sheet) for number in range(1, count + 1)]
@@ -59,7 +59,7 @@ async def serve_with_workers(
 
 
 async def _before(stop: asyncio.Event, work: "asyncio.Future[list[None]]") -> bool:
-    """Whether the work was done before the stop; else it is cancelled. Raises what it raises."""
+    """Whether the work was completed before the stop; else it is cancelled. Raises what the work raises."""
     stopping = asyncio.ensure_future(stop.wait())
     either: list[asyncio.Future[Any]] = [stopping, work]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -78,10 +78,10 @@ async def _stop_all(workers: "list[Worker]") -> None:
 
 
 class Worker:
-    """The place of one worker, and the process that has it now."""
+    """One worker: its row in the counts, and its current process."""
 
     def __init__(self, number: int, around: HostResources, counts: int, sheet: Sheet) -> None:
-        """Numbers begin with 1. `counts` is the descriptor of the file that is mapped as `sheet`."""
+        """Numbers begin with 1. `counts` is the file descriptor of what is mapped as `sheet`."""
         self._number = number
         self._around = around
         self._counts = counts
@@ -96,17 +96,17 @@ class Worker:
         passed = [start.reserved, start.sheet, *([] if start.metrics_reserved is None else [start.metrics_reserved])]
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "farebox.cli.worker", stdin=PIPE, stdout=PIPE, pass_fds=passed,
-            start_new_session=True,  # Ctrl-C is for us, who pass it on
+            start_new_session=True,  # Ctrl-C is for this process, which passes it on
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
-        # Standard input stays open: that it ends is how the process learns that we are gone.
+        # Standard input stays open: the worker stops when it ends, because this process is gone.
         process.stdin.write(msgspec.json.encode(start) + b"\n")
         line = await process.stdout.readline()
-        said = msgspec.json.decode(line, type=Said) if line else Said(error="it ended before it served")
-        if said.error is not None:
+        report = msgspec.json.decode(line, type=StartReport) if line else StartReport(error="it ended before it served")
+        if report.error is not None:
             await process.wait()
-            raise Stopped(said.error)
+            raise Stopped(report.error)
         log.info("worker_started", worker=self._number, pid=process.pid)
 
     def _start(self) -> Start:
@@ -125,7 +125,7 @@ class Worker:
         )
 
     async def keep(self) -> None:
-        """Start a process again whenever the one before has ended, until cancelled."""
+        """Restart the process whenever it has ended, until cancelled."""
         deaths = 0
         while True:
             assert self._process is not None
@@ -138,7 +138,9 @@ class Worker:
             deaths = await self._again(deaths)
 
     async def _again(self, deaths: int) -> int:
-        """Start a process, after a pause, as often as it takes; how often one has died or could not start by then."""
+        """Restart the process after a pause, with as many tries as needed; returns how often one has died or failed to
+        start.
+        """
         while True:
             pause = PAUSES[min(deaths, len(PAUSES) - 1)]
             deaths += 1
@@ -152,7 +154,7 @@ class Worker:
                 return deaths
 
     async def stop(self) -> None:
-        """Let the process end what it has in flight; kill it where it takes too long."""
+        """Let the process complete what it has in flight; kill it if that takes too long."""
         process = self._process
         if process is None or process.returncode is not None:
             return

@@ -13,7 +13,7 @@ from farebox.http.client_address import Clients
 from farebox.http.envelope import Response, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
-from farebox.http.quotas import spend, stranger
+from farebox.http.quotas import anonymous_client, spend
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
@@ -112,7 +112,7 @@ class Application:
         self, route: Route, exchange: Exchange, parameters: dict[str, str], caller: Caller | None
     ) -> Response:
         known = caller is not None and route.access is Access.ACCOUNT
-        holder = parameters["account_id"] if known else ANONYMOUS + stranger(exchange.client)
+        holder = parameters["account_id"] if known else ANONYMOUS + anonymous_client(exchange.client)
         exchange.hold(self._services.held.lease(holder))
         body = b""
         if route.raw_limit:

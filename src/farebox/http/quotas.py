@@ -1,6 +1,6 @@
-"""How often we do what is expensive: ask the payment processor, open its pages, make PDFs, send messages.
+"""Quotas for expensive operations: requests to the payment processor, its hosted pages, PDFs, messages.
 
-The processor's own rate limit is shared by all accounts, so none may use it up, least of all an anonymous client.
+The processor's own rate limit is shared by all accounts, so none may exhaust it, least of all an anonymous client.
 Counted in this process; a restart starts from zero.
 """
 
@@ -13,7 +13,7 @@ from farebox.runtime.services import Services
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """This many times in this many seconds, for each account."""
+    """A quota: this many times in this many seconds, for each account."""
 
     name: str
     limit: int
@@ -22,23 +22,23 @@ class Budget:
 
 ASKS = Budget("requests to the payment processor", 100, 60)
 POLLS = Budget("status queries to the payment processor", 300, 60)
-"""Separate from the requests: whoever polls too often does not keep the owner from buying."""
+"""Separate from the requests, so that frequent polling does not prevent the owner from buying."""
 PAGES = Budget("pages of the payment processor", 100, 3600)
 LINKS = Budget("links to the billing page", 100, 3600)
 DOCUMENTS = Budget("documents", 30, 60)
 """The longest statement takes a thread for two seconds, and there are two threads."""
 TESTS = Budget("manually sent messages", 20, 60)
 ANONYMOUS = Budget("visits without a session", 60, 60)
-"""Of all who come back from the processor's page without a session, together."""
-STRANGER = Budget("visits without a session from your address", 20, 60)
-"""Of one address, so that it does not use up what is for all. An IPv6 network of 64 bits counts as one address."""
+"""Shared by all visitors who return from the processor's page without a session."""
+ANONYMOUS_CLIENT = Budget("visits without a session from your address", 20, 60)
+"""For one address, so that it does not exhaust the shared quota. A 64-bit IPv6 network counts as one address."""
 
-EVERYBODY = ""
-"""Whose budget it is where it is not an account's."""
+ALL_ACCOUNTS = ""
+"""The key of a quota that is shared by all accounts."""
 
 
-def stranger(client: str) -> str:
-    """Whose budget an address has."""
+def anonymous_client(client: str) -> str:
+    """The quota key of a client's address: an IPv4 address, or a 64-bit IPv6 network."""
     try:
         return client if ip_address(client).version == 4 else str(ip_network(f"{client}/64", strict=False))
     except ValueError:  # it is not known
@@ -46,7 +46,7 @@ def stranger(client: str) -> str:
 
 
 def spend(services: Services, budget: Budget, account_id: str) -> None:
-    """Count one. Raises Problem (RATE_LIMITED)."""
+    """Count one use. Raises Problem (RATE_LIMITED)."""
     now = services.clock.now_ms()
     wait = services.rates.admit((budget.name, account_id), budget.limit, budget.seconds, sliding=True, now_ms=now)
     if wait is not None:

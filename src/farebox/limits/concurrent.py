@@ -1,7 +1,7 @@
 """How many calls are in flight in this process, of each account and in all.
 
-An account may have so many, and never more than half of what the others leave: however many one has, the next account
-finds room for its own.
+An account may have up to its limit, and never more than half of what the others leave free, so that there is always
+room for the next account.
 """
 
 from typing import Literal
@@ -18,12 +18,13 @@ class CallsInFlight:
         self.process_max = process_max
         self.account_max = account_max
         self.by_account: dict[str, int] = {}
-        """Of accounts that have any."""
+        """Only accounts that have any."""
         self.total = 0
 
     def full(self, account_id: str) -> Scope | None:
-        """Whose limit leaves no room for one more call of the account's; None where there is room. An account that has
-        none finds room until the process has none left."""
+        """Whose limit one more call of the account would exceed; None if there is room. An account without calls is
+        admitted until the process is full.
+        """
         count = self.by_account.get(account_id, 0)
         if count >= self.account_max:
             return "account"
@@ -31,12 +32,12 @@ class CallsInFlight:
         return "process" if left_by_others <= 0 or (count and 2 * (count + 1) > left_by_others) else None
 
     def begin(self, account_id: str) -> None:
-        """Count one more, for which there is room."""
+        """Count one more call, for which there must be room."""
         self.by_account[account_id] = self.by_account.get(account_id, 0) + 1
         self.total += 1
 
     def end(self, account_id: str) -> None:
-        """One that was counted has ended."""
+        """A counted call has ended."""
         self.total -= 1
         count = self.by_account[account_id] - 1
         if count:

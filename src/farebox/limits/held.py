@@ -1,7 +1,7 @@
 """Bytes that exchanges keep in memory, counted by account and in total: bodies that arrive, and responses that wait.
 
-An account may hold a certain amount, and never more than half of what the others leave: however many one sends, the
-next one finds room. What arrives before authentication (request heads, bodies nobody asked for) is counted as an
+An account may hold up to its limit, and never more than half of what the others leave free, so that there is always
+room for the next account. What arrives before authentication (request heads, unrequested bodies) is counted as an
 account of its own. A body with a declared length is counted whole before it is read, so that what is admitted can be
 finished.
 """
@@ -12,13 +12,14 @@ from farebox.errors import ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL, Problem
 
 MIB: Final = 2**20
 UNCLAIMED: Final = ""
-"""Represents the account of unrequested data: unfinished request heads, and pipelined requests."""
+"""The pseudo-account of unrequested data: unfinished request heads, and pipelined requests."""
 ANONYMOUS: Final = "?"
-"""The same of bodies whose senders show who they are in the body itself: webhooks, and forms of pages. What follows it
-is where they come from: one address is never given more than half of what the others leave of it."""
+"""The prefix of pseudo-accounts for bodies that authenticate themselves by their content: webhooks, and forms of
+pages. The client's address follows it: one address never gets more than half of what the others leave free.
+"""
 _NOBODY: Final = (UNCLAIMED, ANONYMOUS)
 UNCLAIMED_SHARE: Final = 8
-"""Each of the two may hold this part of the process's bytes."""
+"""Each of the two kinds may hold this fraction of the process's bytes."""
 RETRY_SECONDS: Final = 2
 
 Scope = Literal["account", "process"]
@@ -27,35 +28,35 @@ Scope = Literal["account", "process"]
 class ByteBudget:
     """What all exchanges of the process hold. `held_bytes`, `refused` and `by_account` may be read at any time."""
 
-    __slots__ = ("account_max", "by_account", "held_bytes", "process_max", "refused", "strangers_bytes")
+    __slots__ = ("account_max", "by_account", "held_bytes", "process_max", "refused", "anonymous_bytes")
 
     def __init__(self, process_max: int = 512 * MIB, account_max: int = 256 * MIB) -> None:
         self.process_max = process_max
         self.account_max = account_max
         self.held_bytes = 0
-        self.strangers_bytes = 0
-        """Of them, those of all strangers."""
+        self.anonymous_bytes = 0
+        """The part held by all unauthenticated clients."""
         self.by_account: dict[str, int] = {}
-        """Of accounts that hold any."""
+        """Only accounts that hold any."""
         self.refused: dict[Scope, int] = {"account": 0, "process": 0}
-        """How often there was no room, by whose budget was full."""
+        """How often there was no room, by the budget that was full."""
 
     def lease(self, account_id: str = UNCLAIMED) -> "Lease":
-        """A lease of the account's, of nothing yet."""
+        """An empty lease for the account."""
         return Lease(self, account_id)
 
     def largest(self, account_id: str = UNCLAIMED) -> int:
-        """The most that one body of the account's may ever have."""
+        """The maximum size of one body of the account."""
         return min(self._own(account_id), self.process_max // 2)
 
     def full(self, account_id: str, more: int) -> Scope | None:
-        """Whose budget has no room for this many more bytes; None if there is room."""
+        """The budget that has no room for this many more bytes; None if there is room."""
         held = self.by_account.get(account_id, 0)
         if held + more > self._own(account_id):
             return "account"
         if account_id[:1] == ANONYMOUS:
-            left_by_strangers = self._own(account_id) - (self.strangers_bytes - held)
-            if 2 * (held + more) > left_by_strangers:
+            left_by_anonymous = self._own(account_id) - (self.anonymous_bytes - held)
+            if 2 * (held + more) > left_by_anonymous:
                 return "account"
         left_by_others = self.process_max - (self.held_bytes - held)
         return "process" if 2 * (held + more) > left_by_others else None
@@ -64,10 +65,10 @@ class ByteBudget:
         return self.account_max if account_id[:1] not in _NOBODY else self.process_max // UNCLAIMED_SHARE
 
     def count(self, account_id: str, more: int) -> None:
-        """Bytes that are there, or are there no longer."""
+        """Count bytes that were added, or (negative) removed."""
         self.held_bytes += more
         if account_id[:1] == ANONYMOUS:
-            self.strangers_bytes += more
+            self.anonymous_bytes += more
         by_account = self.by_account
         held = by_account.get(account_id, 0) + more
         if held:
@@ -77,7 +78,7 @@ class ByteBudget:
 
 
 class Lease:
-    """What one exchange holds. Its creator closes it; nothing is counted afterwards."""
+    """The bytes of one exchange. Its creator closes it; nothing is counted afterwards."""
 
     __slots__ = ("_budget", "_closed", "account_id", "size")
 
@@ -86,11 +87,11 @@ class Lease:
         self._closed = False
         self.account_id = account_id
         self.size = 0
-        """Bytes it has."""
+        """Bytes it holds."""
 
     @property
     def largest(self) -> int:
-        """The most that one body may ever have."""
+        """The maximum size of one body."""
         return self._budget.largest(self.account_id)
 
     def take(self, more: int) -> None:
@@ -109,19 +110,19 @@ class Lease:
         return True
 
     def force(self, more: int) -> None:
-        """Count what is there already."""
+        """Count bytes that are already in memory, even above the limit."""
         if not self._closed:
             self.size += more
             self._budget.count(self.account_id, more)
 
     def shrink(self, size: int) -> None:
-        """Keep at most this many."""
+        """Reduce the lease to at most this many bytes."""
         if self.size > size:
             self._budget.count(self.account_id, size - self.size)
             self.size = size
 
     def close(self) -> None:
-        """Give everything back."""
+        """Return all bytes."""
         self.shrink(0)
         self._closed = True
 

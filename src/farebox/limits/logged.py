@@ -1,5 +1,6 @@
-"""How much of large bodies the log takes of each account: a database that writes a megabyte keeps all others waiting
-for some milliseconds, and nobody's disk is without end. Counted in this process."""
+"""Limits how many bytes of large bodies are logged for each account: writing a megabyte to the database delays all
+other writes by some milliseconds, and disk space is finite. Counted in this process.
+"""
 
 from typing import Final
 
@@ -11,16 +12,16 @@ ACCOUNTS_MAX: Final = 10_000
 
 
 class LoggedBytes:
-    """For each account a bucket that fills up to AT_ONCE_BYTES, by BYTES_PER_SECOND."""
+    """A token bucket per account, of AT_ONCE_BYTES, refilled with BYTES_PER_SECOND."""
 
     __slots__ = ("_taken",)
 
     def __init__(self) -> None:
         self._taken: dict[str, tuple[float, int]] = {}
-        """When, and how many bytes were missing from the bucket then."""
+        """By account: a time, and how many bytes were missing from the bucket then."""
 
     def takes(self, account_id: str, size: int, now: float) -> bool:
-        """Whether the log takes a body of so many bytes, which are then counted. `now`: seconds, monotonic."""
+        """Whether a body of this many bytes may be logged; if so, it is counted. `now`: seconds, monotonic."""
         if size <= LARGE_BYTES:
             return True
         last, missing = self._taken.get(account_id, (now, 0))

@@ -1,7 +1,7 @@
 """Rate limits: so many calls per window, per gateway.
 
 Counted in this process; a restart starts from zero. If several processes serve one database, each reports its counts
-and reads the others' (limits.sharing); it does not see what is counted between two such exchanges.
+and reads the others' (limits.sharing); counts since the last exchange are not visible to the others.
 """
 
 import math
@@ -31,23 +31,22 @@ class _Window:
     number: int
     count: int = 0
     before: int = 0
-    """Calls of the window before this one."""
+    """Calls of the previous window."""
 
 
 class RateLimiter:
     """Counts calls by key in windows aligned to the clock."""
 
     def __init__(self, *, shared: bool = False) -> None:
-        """`shared`: what is counted is kept for `take_untold` as well."""
+        """`shared`: counts are also kept for `take_unreported`."""
         self._windows: dict[tuple[str, str], _Window] = {}
         self._shared = shared
-        self._untold: dict[Span, int] = {}
+        self._unreported: dict[Span, int] = {}
 
     def admit(self, key: tuple[str, str], limit: int, seconds: int, *, sliding: bool, now_ms: int) -> int | None:
-        """Count a call and return None, or the seconds to wait where it is one too many.
+        """Count a call and return None, or the seconds to wait if it exceeds the limit.
 
-        A sliding window adds the share of the window before that still overlaps,
-        not a true rolling count.
+        A sliding window adds the share of the window before that still overlaps, not a true rolling count.
         """
         length = seconds * 1000
         number, into = divmod(now_ms, length)
@@ -58,7 +57,7 @@ class RateLimiter:
         window.count += 1
         if self._shared:
             span = Span(*key, length, number)
-            self._untold[span] = self._untold.get(span, 0) + 1
+            self._unreported[span] = self._unreported.get(span, 0) + 1
         return None
 
     def _window(self, key: tuple[str, str], length: int, number: int) -> _Window:
@@ -72,27 +71,27 @@ class RateLimiter:
             window.number, window.count = number, 0
         return window
 
-    # What processes tell each other.
+    # Sharing between processes.
 
-    def take_untold(self) -> dict[Span, int]:
-        """Calls that were counted since this was last asked."""
-        untold, self._untold = self._untold, {}
-        return untold
+    def take_unreported(self) -> dict[Span, int]:
+        """Calls that were counted since the last time."""
+        unreported, self._unreported = self._unreported, {}
+        return unreported
 
-    def give_back(self, untold: Mapping[Span, int]) -> None:
-        """They could not be told: the next time, then."""
-        if len(self._untold) >= KEYS_MAX:
+    def give_back(self, unreported: Mapping[Span, int]) -> None:
+        """Keep counts that could not be reported for the next time."""
+        if len(self._unreported) >= KEYS_MAX:
             return
-        for span, calls in untold.items():
-            self._untold[span] = self._untold.get(span, 0) + calls
+        for span, calls in unreported.items():
+            self._unreported[span] = self._unreported.get(span, 0) + calls
 
     def learn(self, totals: Mapping[Span, int]) -> None:
-        """The calls of all processes together, those of this one included that were told."""
+        """Set the sums of all processes, including what this one has reported."""
         for span, total in totals.items():
             window = self._windows.get((span.account_id, span.gateway_id))
             if window is None or window.length != span.length:
                 continue
-            count = total + self._untold.get(span, 0)
+            count = total + self._unreported.get(span, 0)
             if window.number == span.number:
                 window.count = count
             elif window.number == span.number + 1:

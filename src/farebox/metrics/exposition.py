@@ -29,7 +29,7 @@ from farebox.storage.figures import Figures
 def exposed(
     places: Sequence[Place], figures: Figures | None, *, engine: str, now_ms: int, accept: str | None
 ) -> tuple[bytes, str]:
-    """All metrics, and the content type they are in, of those that `accept` (the request's header) asks for."""
+    """All metrics, and their content type, chosen by `accept` (the request's header)."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_All(places, figures, engine=engine, now_ms=now_ms))
     encode, content_type = choose_encoder(accept or "")
@@ -52,12 +52,12 @@ class _All(Collector):
         running = {str(number): place.cells[0] for number, place in enumerate(self._places, 1) if place.cells[0]}
         yield _gauge(of.WORKERS, {(): len(running)})
         yield from _processes(running)
-        told = {"version": farebox.__version__, "database": self._engine, "python": platform.python_version()}
-        yield InfoMetricFamily("farebox_build", "The running release.", told)
+        build = {"version": farebox.__version__, "database": self._engine, "python": platform.python_version()}
+        yield InfoMetricFamily("farebox_build", "The running release.", build)
 
 
 def _counted(family: Family, places: Sequence[Place]) -> Metric:
-    """A family of the sheet: what all processes together have counted."""
+    """A family of the sheet: the sums over all processes."""
     if family.kind == "gauge":
         places = [place for place in places if place.cells[0]]
     columns = [(values, places[0].layout.column(family, values) if places else 0) for values in family.children]
@@ -112,13 +112,14 @@ def _in_database(figures: Figures, now_ms: int) -> Iterator[Metric]:
 
 
 def _processes(running: Mapping[str, int]) -> Iterator[Metric]:
-    """Memory, processor time and files of each gateway process, as prometheus-client reads them of /proc; the standard
-    names, with the worker as label."""
+    """Memory, processor time and files of each gateway process, as prometheus-client reads them from /proc; the
+    standard names, with the worker as label.
+    """
     found: dict[str, Metric] = {}
     for worker, pid in running.items():
         try:
             metrics = list(ProcessCollector(pid=partial(int, pid), registry=None).collect())
-        except (OSError, ValueError):  # it has just ended; or a limit is `unlimited`, which is no number
+        except (OSError, ValueError):  # the process has just ended; or a limit is `unlimited`, which is not a number
             continue
         for metric in metrics:
             kept = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))

@@ -1,6 +1,6 @@
 """Every metric, in one table. A new one is an entry here, a place that counts it, and a row in docs/metrics.md.
 
-A label has few values, all of them known here: nothing that a caller names (accounts, models, paths) is one. So the
+A label has few values, all of them known here: nothing chosen by a caller (accounts, models, paths) is a label. So the
 number of series is fixed, each exists from the start, and nothing about a tenant is exposed.
 """
 
@@ -38,7 +38,7 @@ JOBS: Final = (
     "journals_left", "messages", "operator_alarms", "processor_events", "rates", "refunds", "sqlite_writer", "top_ups",
     "trouble", "upstream_sweeper", OTHER,
 )  # fmt: skip
-"""What runs beside the calls: the jobs of farebox.worker, and what else tells farebox.jobs of its end."""
+"""Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 
 _provider = Label("provider", (*(provider.slug for provider in PROVIDERS), OTHER))
 _SECONDS: Final = tuple(
@@ -136,7 +136,7 @@ TOP_UPS = Family(
     labels=(Label("state", tuple(TOP_UP_STATES)),),
 )
 
-# What is written.
+# Writes.
 BATCH_SIZE = Family(
     name="farebox_batch_size",
     help="Commands and jobs in one commit of the ledger's batches.",
@@ -180,7 +180,7 @@ JOURNAL_REFUSED = Family(
     combine="max",
 )
 
-# Around it.
+# The process and its surroundings.
 WEBHOOKS = Family(
     name="farebox_processor_webhooks_total",
     help="Webhooks received from the payment processor.",
@@ -226,9 +226,9 @@ COUNTED: Final = (
     JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED,
     RELOADS, LAG, WORKER_DEATHS,
 )  # fmt: skip
-"""What processes count, each in its place of the sheet."""
+"""What processes count, each in its row of the sheet."""
 
-# What is read when it is asked for: of the database at most every few seconds.
+# Read when scraped; from the database at most every few seconds.
 DATABASE_UP = Family(
     name="farebox_database_up",
     help="1 if the database answers; 0 if not, and then its other figures are absent.",

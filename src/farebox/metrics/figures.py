@@ -1,4 +1,4 @@
-"""The database's figures, queried at most every few seconds however often somebody scrapes."""
+"""The database's figures, queried at most every few seconds, however often they are scraped."""
 
 import asyncio
 
@@ -21,29 +21,29 @@ class KeptFigures:
     def __init__(self) -> None:
         self._found: Figures | None = None
         self._until = float("-inf")
-        self._asking: asyncio.Task[Figures | None] | None = None
+        self._query: asyncio.Task[Figures | None] | None = None
 
     async def now(self, database: Database, clock: Clock) -> Figures | None:
-        """Figures that are at most FRESH_SECONDS old; None where the database does not answer."""
+        """Figures that are at most FRESH_SECONDS old; None if the database does not answer."""
         if clock.monotonic() < self._until:
             return self._found
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask(database, clock))
-            self._asking.add_done_callback(self._asked)
-        return await asyncio.shield(self._asking)
+        if self._query is None:
+            self._query = asyncio.ensure_future(self._start_query(database, clock))
+            self._query.add_done_callback(self._finished)
+        return await asyncio.shield(self._query)
 
-    async def _ask(self, database: Database, clock: Clock) -> Figures | None:
+    async def _start_query(self, database: Database, clock: Clock) -> Figures | None:
         found = None
         try:
             database.check()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 found = await database.scan(read_figures)
-        except Exception as error:  # noqa: BLE001 - whatever it is: what else there is to see shall be seen
+        except Exception as error:  # noqa: BLE001 - any failure: the other metrics must stay available
             log.info("no figures of the database", why=str(error) or type(error).__name__)
         self._found, self._until = found, clock.monotonic() + FRESH_SECONDS
         return found
 
-    def _asked(self, task: "asyncio.Task[Figures | None]") -> None:
-        self._asking = None
+    def _finished(self, task: "asyncio.Task[Figures | None]") -> None:
+        self._query = None
         if not task.cancelled():
             task.exception()  # seen

@@ -1,6 +1,6 @@
-"""The metrics of one process: what the rest of the program counts with, and the samples taken periodically.
+"""The metrics of one process: the counters for the rest of the program, and the samples taken periodically.
 
-Nothing here raises: whatever is wrong with a metric, the call continues.
+Nothing here raises: a faulty metric must not fail the call.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ class Metrics:
     def __init__(self, sheet: Sheet | None = None, number: int = 0) -> None:
         self.place = private(LAYOUT) if sheet is None else sheet.place(number)
         self.places: list[Place] = [self.place] if sheet is None else sheet.all()
-        """Of all processes that serve the port."""
+        """The sheet of all processes that serve the port."""
         self.place.begin(os.getpid())
         self.samplers: list[Callable[[Place], None]] = []
-        """Each puts into the place what is of the moment, or is counted elsewhere in the process."""
+        """Samplers: each writes current values, or values counted elsewhere in the process, into the sheet."""
         self.figures = KeptFigures()
         self._calls = {values: self.place.counter(of.CALLS, *values) for values in of.CALLS.children}
         self._call_seconds = self.place.histogram(of.CALL_SECONDS)
@@ -38,7 +38,7 @@ class Metrics:
         self._lag = self.place.histogram(of.LAG)
 
     def activity(self) -> Activity:
-        """What the database counts by."""
+        """The counters that the database uses."""
         place = self.place
         return Activity(
             batch_size=place.histogram(of.BATCH_SIZE),
@@ -70,7 +70,7 @@ class Metrics:
     def call_ended(
         self, provider: str, result: str, *, cause: str, duration_ms: int, first_byte_ms: int | None
     ) -> None:
-        """`cause` is empty where the call ended well."""
+        """`cause` is empty if the call succeeded."""
         try:
             counter = self._calls.get((provider, result))
             if counter is None:
@@ -84,7 +84,7 @@ class Metrics:
                 self.place.add(of.CALL_ERRORS, cause)
                 if cause == "client_gone":
                     self.place.add(of.CLIENTS_GONE)
-        except MISTAKES:  # the call has been charged; the log is told by others
+        except MISTAKES:  # the call has been charged; the error is logged elsewhere
             pass
 
     def lagged(self, seconds: float) -> None:
@@ -94,21 +94,21 @@ class Metrics:
     def sample(self) -> None:
         """Take every sample now."""
         for sampler in self.samplers:
-            # A sampler reads any part of the program. If one fails, the others are still taken.
+            # Samplers read many parts of the program. If one fails, the others still run.
             with contextlib.suppress(Exception):
                 sampler(self.place)
 
 
 class Beat:
-    """Four times a second: how late the loop is for it, and once a second all samples.
+    """Four times a second, measures how late the event loop runs it; once a second, takes all samples.
 
-    Timers of the loop, and no task: there is nothing that an exception could end.
+    It uses timers of the loop instead of a task, which an exception could end.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._monotonic = SystemClock().monotonic  # the time of uvloop has whole milliseconds
+        self._monotonic = SystemClock().monotonic  # uvloop's time has whole milliseconds
         self._beats = 0
         self._timer = self._loop.call_later(BEAT_SECONDS, self._beat, self._monotonic() + BEAT_SECONDS)
 
@@ -121,6 +121,6 @@ class Beat:
             self._metrics.sample()
 
     def stop(self) -> None:
-        """At the end of the process: with a last sample."""
+        """Stop at the end of the process, with a last sample."""
         self._timer.cancel()
         self._metrics.sample()

@@ -26,12 +26,12 @@ _API_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class Refused(Exception):
-    """The act was not done; the message says why, and what to do about it."""
+    """Nothing was done; the message says why, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """An access token with its secret, which is to be had this once."""
+    """An access token with its secret, which cannot be shown again."""
 
     token: AccessToken
     secret: str = field(repr=False)
@@ -39,19 +39,19 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A grant or correction under the id that names it, and the ledger's verdict."""
+    """A grant or correction with its ID, and the ledger's verdict."""
 
     cause_id: str
     verdict: Verdict
 
     @property
     def repeated(self) -> bool:
-        """Whether it had been posted before and changed nothing now."""
+        """Whether it had been posted before, so that nothing changed now."""
         return self.verdict.outcome is Outcome.REPEATED
 
     @property
     def balance(self) -> Balance:
-        """What the account has after it."""
+        """The account's balance afterwards."""
         return Balance(self.verdict.posted, self.verdict.held)
 
 
@@ -83,7 +83,7 @@ def require_account(connection: Connection, account_id: str) -> Account:
 
 
 def balance_of(connection: Connection, account_id: str) -> Balance:
-    """What the account has."""
+    """The account's balance."""
     balance = accounts.read_balance(connection, account_id)
     if balance is None:
         raise _no_account(account_id)
@@ -107,14 +107,14 @@ def create_token(
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
     _must_be_ahead(expires_at, at)
     secret = TOKEN_PREFIX + ids.secret()
-    token_id = ids.account_id()  # the same shape: Cloudflare's token ids are 32 hexadecimal characters too
+    token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
     token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None)
     accounts.add_token(connection, token, vault.hash_token(secret))
     return NewToken(token, secret)
 
 
 def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
-    """Make the token useless from now on. Revoking it twice keeps the first time."""
+    """Revoke the token with immediate effect. Revoking it twice keeps the first time."""
     if not accounts.revoke_token(connection, token_id, at):
         raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
 
@@ -122,9 +122,9 @@ def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
 def create_user(
     connection: Connection, ids: Ids, vault: Vault, *, email: str, account_ids: Collection[str], at: int
 ) -> str:
-    """Make the person a member of the accounts and return a new key, which is to be had this once.
+    """Make the person a member of the accounts and return a new key, which cannot be shown again.
 
-    Someone who is a user already keeps their accounts; their earlier key stops working.
+    An existing user keeps their accounts; their earlier key stops working.
     """
     if not _EMAIL.fullmatch(email):
         raise Refused(f"{email!r} is not an e-mail address")
@@ -166,7 +166,7 @@ def grant(
         note=note,
     )
     posted = _post(connection, grant_id, command)
-    if not posted.repeated:  # a repeat may come after the expiry: it is the first that counts
+    if not posted.repeated:  # a repeat may come after the expiry: the first request counts
         _must_be_ahead(expires_at, at)
     return posted
 
@@ -181,7 +181,7 @@ def correct(
     at: int,
     correction_id: str | None = None,
 ) -> Posted:
-    """Mend an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
+    """Correct an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
     if not reason.strip():
         raise Refused("a correction needs a reason: it is recorded in the books")
     correction_id = ids.log_id() if correction_id is None else correction_id
@@ -223,7 +223,9 @@ def set_provider(
     base_url: str | None = None,
     api_key: str | None = None,
 ) -> ProviderRow:
-    """Say how to reach a provider on the operator's account. What is None stays as it was; an empty key removes it."""
+    """Set how a provider is reached on the operator's account. None leaves a value unchanged; an
+    empty key removes it.
+    """
     slug, default_url = _provider(name)
     if slug == "demo":
         raise Refused("the demo provider sets itself up: run `farebox serve --demo`")

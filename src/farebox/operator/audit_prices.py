@@ -1,4 +1,4 @@
-"""Checking prices: what we charge by, compared with what others publish and what providers state."""
+"""Price audit: our prices, compared with what others publish and what providers state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from farebox.pricing.stored_receipt import whole
 from farebox.storage.calls import ReceiptRow
 
 SHOWN_PERCENT: Final = Decimal(1)
-"""A smaller difference is not shown: lists round."""
+"""A smaller difference is not shown: price lists round."""
 _METERS: Final = {unit.price_key: meter for meter, unit in UNITS.units.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One price that two sources do not agree on, in US dollars for the price key's unit."""
+    """One price on which two sources differ, in US dollars for the price key's unit."""
 
     provider: str
     model: str
@@ -31,17 +31,17 @@ class Difference:
     ours: Decimal
     theirs: Decimal
     version: str
-    """Of our price."""
+    """The source of our price."""
     source: str
-    """Of theirs."""
+    """The source of their price."""
     date: str
-    """Since when ours is in force, as far as its source says."""
+    """Since when our price is valid, if its source says so."""
     in_use: bool
     """Whether the model was called in the days examined."""
 
     @property
     def percent(self) -> Decimal:
-        """By how much theirs is above ours; below, where it is negative."""
+        """By how much their price is above ours; negative if it is below."""
         if not self.ours:
             return Decimal("Infinity") if self.theirs else Decimal(0)
         return (self.theirs - self.ours) * 100 / self.ours
@@ -49,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What was called lately: models, and how much each provider's stated cost was of our own computation."""
+    """Recent calls: the models, and the ratio of each provider's stated cost to our own computation."""
 
     models: frozenset[tuple[str, str]]
     ratios: Mapping[tuple[str, str], list[Decimal]]
@@ -71,7 +71,7 @@ def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> Called
 
 
 def against_map(book: PriceBook, theirs: LiteLLMMap, calls: Called, at_ms: int) -> list[Difference]:
-    """What our prices and LiteLLM's map do not agree on."""
+    """Differences between our prices and LiteLLM's map."""
     found: list[Difference] = []
     for provider, model in sorted(theirs):
         ours = book.find("", provider, model, at_ms)
@@ -83,7 +83,9 @@ def against_map(book: PriceBook, theirs: LiteLLMMap, calls: Called, at_ms: int) 
 
 
 def against_supplement(price_list: PriceList, calls: Called, at_ms: int) -> list[Difference]:
-    """What the supplement says of models for which the list has a price of its own, which goes before it."""
+    """Differences between the supplement and the list for models that the list has a price for (which takes
+    precedence).
+    """
     supplement = price_list.supplement
     version = f"supplement/{supplement.date}"
     found: list[Difference] = []
@@ -97,7 +99,7 @@ def against_supplement(price_list: PriceList, calls: Called, at_ms: int) -> list
 
 
 def against_stated(book: PriceBook, calls: Called, at_ms: int) -> list[Difference]:
-    """Models whose providers state another cost than we compute, by the median of the calls."""
+    """Models whose providers state another cost than we compute, by the median over the calls."""
     found: list[Difference] = []
     for (provider, model), ratios in sorted(calls.ratios.items()):
         price = book.find("", provider, model, at_ms)
@@ -121,7 +123,7 @@ def _compared(ours: ModelPrice, theirs: Mapping[str, Price], model: str, source:
     mine = _amounts(ours)
     found = []
     for key, usd in _flat(theirs).items():
-        amount = mine.get(key) if key in mine or not usd else _general(mine, key)  # zero: not billed apart
+        amount = mine.get(key) if key in mine or not usd else _general(mine, key)  # zero: not billed separately
         if amount is not None:
             one = Difference(
                 ours.provider, model, key, amount, usd, ours.version, source, _date_of(ours.version), in_use
@@ -143,7 +145,7 @@ def _amounts(price: ModelPrice) -> dict[str, Decimal]:
 
 
 def _general(mine: Mapping[str, Decimal], key: str) -> Decimal | None:
-    """The price that a special meter without one of its own is charged at: that of the closest meter it is part of."""
+    """The price at which a special meter without its own is charged: that of the closest meter that contains it."""
     meter = _METERS.get(key)
     wider = [] if meter is None else [name for name in ancestors(meter) if UNITS.units[name].price_key in mine]
     closest = max(wider, key=lambda name: len(ancestors(name)), default=None)
@@ -162,7 +164,7 @@ def _flat(rates: Mapping[str, Price]) -> dict[str, Decimal]:
 
 
 def _key(key: str, start: int) -> str:
-    # Lists that count a boundary in write one token less for it.
+    # Lists that include the boundary write one token less for it.
     return f"{key} >{start + 1 if start % 10 == 9 else start}" if start else key
 
 

@@ -1,7 +1,7 @@
-"""Copies a whole installation from one database into another, and proves that nothing is missing.
+"""Copies a whole installation from one database to another, and verifies that nothing is missing.
 
-It resumes where an earlier copy was interrupted. The target is complete when `copy_installation` returns, and not
-before: until then no other command opens it.
+It resumes where an earlier copy was interrupted. The target is complete only when `copy_installation` returns: until
+then no other command opens it.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ from farebox.storage.tables import Table, count_rows, tables
 
 BATCH_ROWS = 5_000
 BATCH_BYTES = 8_000_000
-"""Of texts and bytes in one batch; the row that passes it is the last one."""
+"""Bytes of text and binary values in one batch; the row that exceeds it is the last one."""
 LIVING_MS = 30_000
-"""A process that has been seen within this time may be serving."""
+"""A process that has reported itself within this time may be serving."""
 DIFFERENCES_SHOWN = 10
 
 Report = Callable[[str, int, int], None]
-"""What is being done, how much of it is done, and how much there is."""
+"""Progress callback: the step, how much of it is done, and how much there is."""
 
 
 class CopyRefused(Exception):
@@ -39,7 +39,7 @@ class Copied:
 
     tables: int
     rows: int
-    """All of them, those of an earlier run that was cut off included."""
+    """All rows, including those of an earlier interrupted run."""
     rows_now: int
     accounts: int
     buckets: int
@@ -71,7 +71,7 @@ def copy_installation(
 
 
 def _refuse_served(connection: Connection, now_ms: int) -> None:
-    """Processes on PostgreSQL say that they live; the server of an SQLite file has its lock."""
+    """Processes on PostgreSQL report themselves in a table; the server of an SQLite file holds its lock."""
     living = count_seen_since(connection, now_ms - LIVING_MS)
     if living:
         raise CopyRefused(
@@ -100,7 +100,7 @@ def _begin(source: Connection, target: Connection, origin: str, buckets: int) ->
 
 
 def _copy_table(source: Source, target: Target, table: Table, progress: Progress, buckets: int) -> Iterator[int]:
-    """Copy one table from where it stands; yields the size of each batch."""
+    """Copy one table from its current position; yields the size of each batch."""
     if progress.done:
         return
     places = [table.columns.index(column) for column in table.key]
@@ -124,14 +124,14 @@ def _next_batch(waiting: Iterator[Row]) -> list[Row]:
 
 
 def _rebucketed(table: Table, batch: list[Row], buckets: int) -> list[Row]:
-    """The rows as the target has them: each account in its bucket there."""
+    """The rows for the target: each account in its bucket there."""
     if not table.in_buckets:
         return batch
     bucket, account = table.columns.index("bucket"), table.columns.index("account_id")
     return [(*fields[:bucket], bucket_of(fields[account], buckets), *fields[bucket + 1 :]) for fields in batch]
 
 
-# --- proofs -----------------------------------------------------------------------------------------------------------
+# --- verification -----------------------------------------------------------------------------------------------------
 
 
 def _compare(source: Connection, target: Connection, report: Report) -> None:
@@ -153,7 +153,7 @@ def _compare(source: Connection, target: Connection, report: Report) -> None:
 
 
 def _audit(connection: Connection, side: str, report: Report) -> None:
-    """`farebox check` of one side."""
+    """Run `farebox check` on one side."""
     differences = [
         difference.message
         for difference in audit(connection, progress=lambda done, total: report(f"Checking the {side}", done, total))

@@ -1,4 +1,4 @@
-"""Delivery attempts: many at once, few to one endpoint, each by one process; and when to retry."""
+"""Delivery attempts: many at once, few per endpoint, each by one process; and when to retry."""
 
 import asyncio
 from collections import Counter
@@ -36,23 +36,23 @@ RETRIES_MS = (
 """Time from each failed attempt to the next. The last is made two days and seven hours after the first."""
 
 LEASE_MS = 90 * SECOND_MS
-"""Longer than any attempt takes; after it another process may try."""
+"""Longer than any attempt can take; afterwards another process may try."""
 WEBHOOKS_MAX = 32
 """Concurrent attempts."""
 WEBHOOKS_MAX_EACH = 2
-"""Of them, to one endpoint: a slow one does not take the others' places."""
+"""Concurrent attempts to one endpoint, so that a slow one does not block the others."""
 EMAILS_MAX = 4
 MESSAGES = "messages"
 """The periodic job that does this."""
 LOOK_SECONDS = 0.5
-"""How soon new due deliveries are noticed while attempts are in progress."""
+"""How often new due deliveries are looked for while attempts are in progress."""
 
 log = structlog.get_logger("farebox.messages")
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How an attempt ended: `error` is empty where the message was taken."""
+    """How an attempt ended: `error` is empty if the message was accepted."""
 
     error: str = ""
     for_good: bool = False
@@ -89,7 +89,7 @@ class Round:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        if failures:  # the others were not to suffer from it; its delivery is due again when its lease is over
+        if failures:  # must not affect the others; its delivery is due again when its lease expires
             raise failures[0]
         return self._made
 
@@ -109,7 +109,7 @@ class Round:
             self._under_way[task] = delivery.target
 
     async def _pick(self) -> list[Delivery]:
-        """What is due and has a place: not more than a few to one endpoint."""
+        """Deliveries that are due and within the limits: only a few per endpoint."""
         busy = Counter(self._under_way.values())
         mails = sum(count for target, count in busy.items() if target.startswith(MAIL))
         hooks = len(self._under_way) - mails
@@ -130,7 +130,7 @@ class Round:
 
 
 async def _attempt(services: Services, delivery: Delivery) -> None:
-    """One attempt at a delivery that was claimed, and what follows from it."""
+    """Make one attempt at a claimed delivery, and record the outcome."""
     notice = await services.database.get(
         partial(find_notice, account_id=delivery.account_id, notice_id=delivery.notice_id)
     )
@@ -161,7 +161,7 @@ async def _attempt(services: Services, delivery: Delivery) -> None:
 
 
 def _shown(target: str) -> str:
-    """Redacted for a log: an e-mail address is personal."""
+    """The target, redacted for the log: an e-mail address is personal data."""
     return "e-mail" if target.startswith(MAIL) else target
 
 
@@ -199,7 +199,7 @@ async def _by_mail(services: Services, notice: Notice, address: str) -> _Ended:
     settings = services.settings
     if not settings.smtp_url:
         return _Ended("e-mail is switched off", for_good=True)
-    letter = email.Email(
+    message = email.Email(
         sender=settings.smtp_from,
         recipient=address,
         subject=email_templates.subject(notice.kind, notice.account_id),
@@ -208,7 +208,7 @@ async def _by_mail(services: Services, notice: Notice, address: str) -> _Ended:
         at=notice.created_at,
     )
     try:
-        await email.send(email.relay_of(settings.smtp_url), letter)
+        await email.send(email.relay_of(settings.smtp_url), message)
     except email.NotSent as error:
         return _Ended(str(error), for_good=error.for_good)
     return _Ended()

@@ -1,6 +1,7 @@
 """Where messages are sent: the endpoints of accounts and of the operator, each with its own signing secret.
 
-The first half runs inside the caller's transaction (the command line opens one); the second is for a server.
+The functions of the first half run inside the caller's transaction (the command line opens one); those of the second
+half are for a server.
 """
 
 from collections.abc import Collection
@@ -25,12 +26,12 @@ from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpo
 from farebox.vault import Vault
 
 ENDPOINTS_MAX = 10
-"""Of one account, and of the operator."""
+"""Limits for one account, and for the operator."""
 REMOVED = "the endpoint was removed"
 
 
 class EndpointRefused(Refused):
-    """The endpoint cannot be made so; `field` says what is wrong with it."""
+    """The endpoint is invalid; `field` names the invalid field."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -39,7 +40,7 @@ class EndpointRefused(Refused):
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """An endpoint with its signing secret, which is to be had this once."""
+    """An endpoint with its signing secret, which cannot be shown again."""
 
     endpoint: Endpoint
     secret: str = field(repr=False)
@@ -56,7 +57,7 @@ def add_endpoint(
     kinds: Collection[str],
     at: int,
 ) -> NewEndpoint:
-    """Have messages of these kinds (none named: all) sent to the URL; without an account, those of every account."""
+    """Send messages of these kinds (all if none are given) to the URL; without an account, those of every account."""
     if account_id is not None:
         require_account(connection, account_id)
     known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]

@@ -37,7 +37,7 @@ FAN_OUT_MAX = 50
 WARN_DAYS = (7, 30)
 """A card that expires within this many days is reported, once for each."""
 
-# Which places a notice goes to ------------------------------------------------------------------------------------
+# Recipients of a notice ------------------------------------------------------------------------------------
 
 
 def fan_out(connection: Connection, settings: Settings, at: int, notices: Sequence[Notice]) -> None:
@@ -49,8 +49,9 @@ def fan_out(connection: Connection, settings: Settings, at: int, notices: Sequen
 
 
 def _targets(connection: Connection, settings: Settings, notice: Notice) -> list[str]:
-    """Endpoints of the account and of the operator that want the kind; e-mail to the owner, and to the seller. What is
-    the operator's own goes to no account."""
+    """Endpoints of the account and of the operator that want the kind; e-mail to the owner and to the seller. The
+    operator's own notices go to no account.
+    """
     own = notice.account_id == OPERATOR
     endpoints = [] if own else endpoints_of(connection, notice.account_id)
     endpoints += endpoints_of(connection, None)
@@ -66,7 +67,7 @@ def _targets(connection: Connection, settings: Settings, notice: Notice) -> list
 async def work(services: Services) -> int:
     """Write the deliveries of new notices and make every attempt that is due; returns how many were made.
 
-    It goes on until nothing is due and nothing under way. Any number of processes may do this at once.
+    It continues until nothing is due and nothing in progress. Any number of processes may do this at once.
     """
     return await Round(services, _fan_out_all).run()
 
@@ -77,13 +78,13 @@ async def _fan_out_all(services: Services) -> None:
         await services.database.write(job)
 
 
-# Once more --------------------------------------------------------------------------------------------------------
+# Replays ----------------------------------------------------------------------------------------------------------
 
 
 def replay_notice(connection: Connection, settings: Settings, account_id: str, notice_id: str, at: int) -> int | None:
-    """Have the notice delivered once more, to all who want it now; None: there is no such notice.
+    """Deliver the notice again, to all current recipients; None: there is no such notice.
 
-    It keeps its `webhook-id`. Returns to how many places.
+    It keeps its `webhook-id`. Returns the number of recipients.
     """
     notice = find_notice(connection, account_id, notice_id)
     if notice is None:
@@ -100,7 +101,7 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
 
 
 def replay_given_up(connection: Connection, at: int, account_id: str | None = None) -> int:
-    """The same for each delivery that was given up, of one account or of all; returns how many."""
+    """Retry each delivery that was given up, of one account or of all; returns how many."""
     items = given_up(connection, account_id)
     for item in items:
         deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
@@ -108,9 +109,9 @@ def replay_given_up(connection: Connection, at: int, account_id: str | None = No
 
 
 async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
-    """Have a notice delivered again to those of the account's own endpoints that want it; returns how many.
+    """Deliver a notice again to those of the account's own endpoints that want it; returns how many.
 
-    Not by e-mail: an owner could have any address written to as often as they like. Raises Problem (NOT_FOUND).
+    Not by e-mail: an owner could otherwise flood any address. Raises Problem (NOT_FOUND).
     """
     at = services.clock.now_ms()
 
@@ -126,34 +127,36 @@ async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NoticeHistory:
-    """A notice with where it went."""
+    """A notice with its deliveries."""
 
     notice: Notice
     deliveries: list[Delivery]
 
 
 async def history(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[NoticeHistory], int]:
-    """The account's notices from the newest on, and how many there are in all; without where the operator gets them."""
+    """The account's notices from the newest on, and how many there are in all; without the
+    operator's own deliveries.
+    """
     seller = f"{MAIL}{services.settings.seller_email}"
 
     def read(connection: Connection) -> tuple[list[NoticeHistory], int]:
         own = {item.endpoint_id for item in endpoints_of(connection, account_id)}
         notices, total = list_notices(connection, account_id, offset, limit)
         shown = []
-        for told in (with_deliveries(connection, notice) for notice in notices):
+        for history_entry in (with_deliveries(connection, notice) for notice in notices):
             theirs = [
                 item
-                for item in told.deliveries
+                for item in history_entry.deliveries
                 if item.target in own or (item.target.startswith(MAIL) and item.target != seller)
             ]
-            shown.append(NoticeHistory(told.notice, theirs))
+            shown.append(NoticeHistory(history_entry.notice, theirs))
         return shown, total
 
     return await services.database.scan(read)
 
 
 def with_deliveries(connection: Connection, notice: Notice) -> NoticeHistory:
-    """The notice with every place that it goes to."""
+    """The notice with all its deliveries."""
     return NoticeHistory(notice, deliveries_of(connection, notice.bucket, notice.account_id, notice.notice_id))
 
 
@@ -171,7 +174,7 @@ async def daily(services: Services) -> None:
 
 
 def _warning(card: ExpiringCard, now: int) -> int | None:
-    """Within how many days the card expires, of WARN_DAYS. It is good to the end of its month."""
+    """The smallest of WARN_DAYS within which the card expires. A card is valid to the end of its month."""
     left = month_begins(card.exp_year, card.exp_month + 1) - now
     return next((days for days in WARN_DAYS if 0 < left <= days * DAY_MS), None)
 
@@ -186,6 +189,6 @@ def _warn(connection: Connection, due: Sequence[tuple[ExpiringCard, int]], now: 
             "expires": month,
             "within_days": days,
         }
-        # The month is part of the id: a card that was renewed under its old name is told of again in its time.
+        # The month is part of the ID: a card that was renewed under the same ID gets new notices when it expires again.
         notice_id = f"card_expiring:{card.card_id}:{month}:{days}"
         add_notice(connection, card.bucket, card.account_id, notice_id, "card_expiring", content, now)

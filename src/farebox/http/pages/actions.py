@@ -1,4 +1,6 @@
-"""What the page's forms do. Each checks session and CSRF token, acts, and redirects: a reload does nothing twice."""
+"""What the page's forms do. Each checks session and CSRF token, acts, and redirects, so that a
+reload repeats nothing.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,11 +34,11 @@ from farebox.storage.top_ups import find_by_request
 
 Form: TypeAlias = Mapping[str, str]
 Act: TypeAlias = Callable[[Visit, Form], Awaitable[Response | str]]
-"""Returns the note for the owner on the billing page, or a response."""
+"""Returns the flash message for the billing page, or a response."""
 
 
 def action(act: Act, *, budget: Budget | None = None) -> Handler:
-    """A form handler: a refusal is shown on the billing page, like a success."""
+    """A form handler: refusals and successes are shown on the billing page."""
 
     @wraps(act)
     async def handle(request: Request, _: None) -> Response:
@@ -60,7 +62,7 @@ _opens = partial(action, budget=PAGES)
 
 
 def back(visit: Visit, note: Flash) -> Response:
-    """To the billing page, with a note."""
+    """Redirect to the billing page, with a flash message."""
     return see_other("/billing", note_cookie(visit, note))
 
 
@@ -75,7 +77,7 @@ _REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 @_asks
 async def buy(visit: Visit, form: Form) -> Response | str:
-    """Charge a saved card, or go to the payment page. The form's key makes a double click one purchase."""
+    """Charge a saved card, or redirect to the payment page. The form's key makes a double click a single purchase."""
     amount = cents(form, "amount", "the amount", *await top_up.limits(visit.services, visit.account_id))
     key = form.get("request_key", "")
     if not _REQUEST_KEY.fullmatch(key):
@@ -94,7 +96,7 @@ async def buy(visit: Visit, form: Form) -> Response | str:
         )
         if problem.kind is not PROCESSOR_UNAVAILABLE or under_way is None:
             raise
-        bought = under_way  # it goes on without us; another form would be another purchase
+        bought = under_way  # the purchase continues in the background; another form would be another purchase
     if bought.state == "paid":
         return bought_text(bought.credit_cents)
     return see_other(f"/billing/top-up?id={bought.top_up_id}")
@@ -118,7 +120,7 @@ def bought_text(credit_cents: int) -> str:
 
 
 def _return_url(visit: Visit) -> str:
-    """Where the payment page sends the browser; the processor puts the page's id in."""
+    """Where the payment page sends the browser back to; the processor inserts the page's ID."""
     return f"{visit.services.base_url}/billing/done?checkout={{CHECKOUT_SESSION_ID}}"
 
 
@@ -152,7 +154,7 @@ async def remove_card(visit: Visit, form: Form) -> Response | str:
 
 @action
 async def save_details(visit: Visit, form: Form) -> Response | str:
-    """The country decides the tax of later purchases; what was bought before stays as it was."""
+    """The country decides the tax of later purchases; earlier ones stay unchanged."""
     profile = await cards.profile(visit.services, visit.account_id)
     given = {name: form.get(name, "").strip() for name in ("name", "email", "address", "country", "tax_id")}
     given["country"] = given["country"].upper()
@@ -161,7 +163,7 @@ async def save_details(visit: Visit, form: Form) -> Response | str:
     return "The invoice details have been saved."
 
 
-# --- what runs by itself ----------------------------------------------------------------------------------------------
+# --- auto top-up and spending limit -----------------------------------------------------------------------------------
 
 
 @action

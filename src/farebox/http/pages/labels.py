@@ -19,7 +19,7 @@ TOP_UPS: dict[str, tuple[str, str]] = {
     "failed": ("bad", "Failed"),
     "canceled": ("mute", "Canceled"),
 }
-"""State of a top-up → the tone of its label and what the label says."""
+"""State of a top-up → the tone and the text of its label."""
 
 REFUNDS: dict[str, tuple[str, str]] = {
     "requested": ("wait", "In progress"),
@@ -65,7 +65,7 @@ TRANSFERS: dict[str, str] = {
     "dispute_won": "Dispute won",
     "collection": "Debt paid",
 }
-"""Kind of transfer → its name; one that is not here is shown by its own name."""
+"""Kind of transfer → its label; a kind that is not here is shown as it is."""
 
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 STRATEGIES: dict[Strategy, str] = {
@@ -75,7 +75,7 @@ STRATEGIES: dict[Strategy, str] = {
 
 
 def top_up_state(top_up: TopUp) -> tuple[str, str]:
-    """The tone and the label of a top-up's state. A payment page that waits for its buyer is nothing to worry about."""
+    """The tone and the label of a top-up's state. A payment page that waits for its buyer is not a warning."""
     if (top_up.kind, top_up.state) == ("checkout", "action_required"):
         return "mute", "Payment page open"
     return TOP_UPS[top_up.state]
@@ -94,25 +94,27 @@ def plain_usd(cents: int) -> str:
 
 
 def field_usd(cents: int) -> str:
-    """What a form's number field takes: 5000 → `50`, 5050 → `50.50`."""
+    """The value of a form's number field: 5000 → `50`, 5050 → `50.50`."""
     dollars, rest = divmod(cents, 100)
     return f"{dollars}.{rest:02d}" if rest else str(dollars)
 
 
 def exact_usd(nanos: int) -> str:
-    """Nano-dollars to the cent where they are whole cents, else with as many decimals as it takes: `0.0000175`."""
+    """Nano-dollars with two decimals if they are whole cents, else with as many as needed: `0.0000175`."""
     whole, rest = divmod(abs(nanos), NANOS_PER_CENT)
     decimals = f"{rest:07d}".rstrip("0") if rest else ""
     return ("−" if nanos < 0 else "") + plain_usd(whole) + decimals
 
 
 def floor_usd(nanos: int) -> str:
-    """A balance to the cent, never more than there is."""
+    """A balance rounded down to the cent."""
     return plain_usd(nanos // NANOS_PER_CENT)
 
 
 def signed(movement: Movement) -> str:
-    """What a movement did to the balance; one between house books did nothing, and is in parentheses."""
+    """The effect of a movement on the balance, with its sign; a movement between the operator's own books has none,
+    and is in parentheses.
+    """
     if not movement.change:
         return f"({exact_usd(movement.amount)})"
     return f"+{exact_usd(movement.change)}" if movement.change > 0 else exact_usd(movement.change)
@@ -149,7 +151,7 @@ def card_name(card: Card) -> str:
 
 
 def payer(top_up: TopUp) -> str | None:
-    """The card of a top-up, where it is known."""
+    """The card of a top-up, if known."""
     return _card(top_up.brand, top_up.last4) if top_up.brand and top_up.last4 else None
 
 
@@ -178,7 +180,7 @@ class RuleState:
 
 
 def rule_state(rule: Rule, *, contested: bool) -> RuleState:
-    """`contested`: a dispute is not decided yet."""
+    """`contested`: a dispute is still open."""
     why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'unknown reason'}.")
     if rule.reason == "payment_disputed" and not contested:
         why = "a dispute was lost. Save this form again to resume."

@@ -1,4 +1,4 @@
-"""Gathers from the use-cases what the billing page shows."""
+"""Queries for what the billing page shows."""
 
 from functools import partial
 
@@ -15,11 +15,11 @@ from farebox.storage.top_ups import latest
 
 _TOP_UPS = 10
 _FAILURES_MS = 7 * DAY_MS
-"""How long purchases that came to nothing are shown."""
+"""How long failed purchases are shown."""
 
 
-async def gather(services: Services, account_id: str, csrf: str) -> View:
-    """The account's billing as it stands now."""
+async def load_view(services: Services, account_id: str, csrf: str) -> View:
+    """Read the current billing state of the account."""
     database, now = services.database, services.clock.now_ms()
     account = await database.get(partial(find_account, account_id=account_id))
     if account is None:
@@ -59,7 +59,7 @@ async def gather(services: Services, account_id: str, csrf: str) -> View:
 
 
 async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
-    """The latest purchases: what was paid or is open, and what failed of late; not what was never charged at all."""
+    """The latest purchases: paid, open, or recently failed; not those that were never charged at all."""
     found, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
     since = services.clock.now_ms() - _FAILURES_MS
     for kind in ("manual", "auto", "checkout"):

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 3
 """How often a page refreshes while something is in progress."""
 ANOTHER = "another"
-"""Chosen instead of a saved card: the payment page, where a card is typed."""
+"""The choice of the payment page, where a new card is entered, instead of a saved card."""
 HIGHEST_CENTS = 99_999_999
 USUAL_CENTS = 5_000
 USUAL_THRESHOLD_CENTS = 1_000
-"""What the forms begin with."""
+"""Default values of the forms."""
 
 _ADDRESS_STARTS = ("/", "#", "https://", "http://")
 
 
 async def ready() -> None:
-    """Load the templates, the first time on a thread: compiling them takes 80 ms, and no call waits for that."""
+    """Load the templates; the first time on a thread, as compiling them takes 80 ms that would delay calls."""
     if not _environment.cache_info().currsize:
         await asyncio.to_thread(_environment)
 
@@ -46,24 +46,24 @@ def billing(view: View, flash: Flash | None = None) -> bytes:
 
 
 def quote(view: View, purchase: Purchase, request_key: str, flash: Flash | None = None) -> bytes:
-    """What a purchase costs and what pays for it: the step before anything is paid."""
+    """What a purchase costs and which card pays for it; shown before anything is charged."""
     return _page(
         "quote.html", "Buy credit", view=view, purchase=purchase, request_key=request_key, another=ANOTHER, flash=flash
     )
 
 
 def under_way(top_up: TopUp) -> bytes:
-    """One purchase that is not done yet."""
+    """One purchase that is in progress."""
     return _page("under_way.html", "Payment", refresh=str(REFRESH_SECONDS), top_up=top_up)
 
 
 def link(name: str, secret: str) -> bytes:
-    """Whose billing page a link opens; `secret` is the link's."""
+    """The page that says whose billing page a link opens; `secret` is the link's."""
     return _page("link.html", f"Billing of {name}", name=name, secret=secret)
 
 
 def done(flash: Flash) -> bytes:
-    """Back from the payment page, where nobody is signed in."""
+    """The page after the payment page, if nobody is signed in."""
     return _page("done.html", "Back from the payment page", flash=flash)
 
 
@@ -72,27 +72,27 @@ def signed_out() -> bytes:
 
 
 def leave(url: str) -> bytes:
-    """On to a page of the payment processor, at once."""
+    """A page that forwards to the payment processor at once."""
     return _page("leave.html", "To the payment page", refresh=f"0;url={url}", url=url)
 
 
 def problem(title: str, text: str, *, expired: bool) -> bytes:
-    """What is shown instead of a page. `expired`: another link is needed."""
+    """The error page. `expired`: a new link is needed."""
     return _page("problem.html", title, text=text, expired=expired)
 
 
 def address(url: str) -> str:
-    """An address as a link may have it: one that is neither a path nor http(s), such as `javascript:…`, becomes `#`."""
+    """A URL that is safe in a link: one that is neither a path nor http(s), such as `javascript:…`, becomes `#`."""
     return url if url.startswith(_ADDRESS_STARTS) else "#"
 
 
 def _page(template: str, title: str, *, refresh: str | None = None, **given: Any) -> bytes:
-    """`refresh`: the content of a meta refresh, only for pages on which something is under way."""
+    """`refresh`: the content of a meta refresh, only for pages that show something in progress."""
     return _environment().get_template(template).render(title=title, refresh=refresh, **given).encode()
 
 
 def _bounds(view: View) -> dict[str, Any]:
-    """What the forms' amounts may be, in US cents, and what they begin with."""
+    """The bounds of the forms' amounts, in US cents, and their defaults."""
     low, high = view.limits
     lowest_auto = max(AMOUNT_MIN, low)
     return {
@@ -108,7 +108,7 @@ def _bounds(view: View) -> dict[str, Any]:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # a gateway whose pages nobody opens needs none
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # loaded only when a page is opened
 
     environment = Environment(
         loader=PackageLoader(__package__),

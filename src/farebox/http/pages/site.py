@@ -1,4 +1,4 @@
-"""The pages themselves: what each URL shows."""
+"""The pages: what each URL shows."""
 
 import re
 from functools import partial
@@ -11,7 +11,7 @@ from farebox.errors import NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
 from farebox.http.pages.actions import back, bought_text, cents
-from farebox.http.pages.queries import gather
+from farebox.http.pages.queries import load_view
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     Visit,
@@ -23,7 +23,7 @@ from farebox.http.pages.visit import (
     session_of,
     visit_of,
 )
-from farebox.http.quotas import ANONYMOUS, EVERYBODY, POLLS, STRANGER, spend, stranger
+from farebox.http.quotas import ALL_ACCOUNTS, ANONYMOUS, ANONYMOUS_CLIENT, POLLS, anonymous_client, spend
 from farebox.http.request import Request
 from farebox.payments.processor import Checkout
 from farebox.storage.accounts import find_account
@@ -44,9 +44,10 @@ async def icon(request: Request, _: None) -> Response:
 
 
 async def link(request: Request, _: None) -> Response:
-    """Whose page a link opens, and the button that opens it: programs that look at links in messages press none.
+    """Show whose page a link opens, with a button that opens it: programs that scan links in messages press no
+    buttons.
 
-    A link that was used shows how to get another.
+    For a used link, show how to get another.
     """
     secret = _parameter(request, "link")
     account_id = await owner_sessions.account_of_link(request.services, secret)
@@ -56,7 +57,9 @@ async def link(request: Request, _: None) -> Response:
 
 
 async def open_link(request: Request, _: None) -> Response:
-    """Use a link up for a session. Not from another site's form: it could sign the owner in to a stranger's account."""
+    """Redeem a link for a session. Forms of other sites are rejected: they could sign the owner in to someone else's
+    account.
+    """
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(VALIDATION_FAILED, "The form was not sent from this page: open the link itself")
     session = await owner_sessions.open_link(request.services, request.form().get("link", ""))
@@ -68,13 +71,13 @@ async def billing(request: Request, _: None) -> Response:
     """The billing page."""
     visit = await visit_of(request)
     flash = note_of(visit)
-    view = await gather(visit.services, visit.account_id, visit.csrf)
+    view = await load_view(visit.services, visit.account_id, visit.csrf)
     body = render.billing(view, flash)
     return html(body, no_note_cookie(visit)) if flash else html(body)
 
 
 async def quote(request: Request, _: None) -> Response:
-    """What a purchase will cost; the step before it."""
+    """What a purchase will cost; shown before it is confirmed."""
     visit = await visit_of(request)
     try:
         limits = await top_up.limits(visit.services, visit.account_id)
@@ -82,7 +85,7 @@ async def quote(request: Request, _: None) -> Response:
         purchase = await top_up.quote(visit.services, visit.account_id, amount)
     except Problem as problem:
         return back(visit, Flash("bad", f"{problem.message.rstrip('.')}."))
-    view = await gather(visit.services, visit.account_id, visit.csrf)
+    view = await load_view(visit.services, visit.account_id, visit.csrf)
     return html(render.quote(view, purchase, visit.services.ids.secret()))
 
 
@@ -103,15 +106,17 @@ _CHECKOUT_ID = re.compile(r"cs_[A-Za-z0-9_]{8,250}")
 
 
 async def done(request: Request, _: None) -> Response:
-    """Where the payment page sends the browser back to. Without a session it shows nothing of the account."""
+    """The page that the browser returns to from the payment page. Without a session it shows nothing about the
+    account.
+    """
     checkout_id = _parameter(request, "checkout")
     if not _CHECKOUT_ID.fullmatch(checkout_id):
         raise Problem(NOT_FOUND, "There is no such payment page")
     session = await session_of(request)
     try:
         if session is None:
-            spend(request.services, STRANGER, stranger(request.client))
-            spend(request.services, ANONYMOUS, EVERYBODY)
+            spend(request.services, ANONYMOUS_CLIENT, anonymous_client(request.client))
+            spend(request.services, ANONYMOUS, ALL_ACCOUNTS)
         else:
             spend(request.services, POLLS, session.account_id)
         checkout = await processor_events.note_checkout(
@@ -130,7 +135,7 @@ async def done(request: Request, _: None) -> Response:
 
 
 def _landing(checkout: Checkout) -> Flash:
-    """The state of a payment page, without revealing whose it was."""
+    """The state of a payment page, without revealing its account."""
     if checkout.state == "complete" and checkout.mode == "setup":
         return Flash("good", "The card is saved.")
     if checkout.state == "complete" and checkout.paid:

@@ -15,10 +15,10 @@ from farebox.storage.statement import TransferRow
 
 MOVEMENTS = 10
 TRANSFERS_READ = 50
-"""A movement may be several transfers: this many are read to show this many movements."""
+"""A movement may consist of several transfers: how many transfers are read, and how many movements are shown."""
 
 HOPE_MS = 120_000
-"""A page refreshes itself while a top-up is in progress, but no longer than this: its forms need to be usable."""
+"""A page refreshes itself while a top-up is in progress, but no longer than this, so that its forms stay usable."""
 
 
 Tone: TypeAlias = Literal["good", "bad", "warn"]
@@ -31,7 +31,7 @@ _OWN = ("granted", "credit")
 
 @dataclass(frozen=True, slots=True)
 class Flash:
-    """What came of the last form, told once at the top of the next page."""
+    """The outcome of the last form, shown once at the top of the next page."""
 
     tone: Tone
     text: str
@@ -45,13 +45,13 @@ class Movement:
     kind: str
     note: str | None
     change: int
-    """What it did to the balance; 0 where it was between books of the house."""
+    """Its effect on the balance; 0 if it was between the operator's own books."""
     amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """The account's spending limit, and what of it is used in the running window. In nano-dollars."""
+    """The account's spending limit, and how much of it is used in the current window. In nano-dollars."""
 
     amount: int
     duration: Duration
@@ -66,7 +66,7 @@ class Spending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details:
-    """Who the invoices are made out to."""
+    """Who the invoices are addressed to."""
 
     name: str = ""
     email: str = ""
@@ -77,7 +77,7 @@ class Details:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One account's billing as it stands now. Amounts of payments in US cents, of the ledger in nano-dollars."""
+    """The current billing state of one account. Amounts of payments in US cents, of the ledger in nano-dollars."""
 
     account: Account
     csrf: str
@@ -91,7 +91,7 @@ class View:
     details: Details = field(default_factory=Details)
     limits: tuple[int, int]
     top_ups: list[TopUp] = field(default_factory=list)
-    """The latest ones, newest first, in whatever state."""
+    """The latest ones, newest first, in any state."""
     rule: Rule | None = None
     spending: Spending | None = None
     refunds: list[Refund] = field(default_factory=list)
@@ -99,7 +99,7 @@ class View:
     transfers: list[TransferRow] = field(default_factory=list)
     usage: MonthUsage
     links: Mapping[str, str] = field(default_factory=dict)
-    """Payment or refund → where its document is."""
+    """Payment or refund → URL of its document."""
     statement: str | None = None
 
     @property
@@ -113,17 +113,17 @@ class View:
 
     @property
     def declined(self) -> TopUp | None:
-        """An auto top-up whose card was declined, and is tried again."""
+        """An auto top-up whose card was declined and will be retried."""
         return next((each for each in self.top_ups if each.state == "declined"), None)
 
     @property
     def contested(self) -> bool:
-        """Whether a dispute, or a bank's question before one, is not decided yet."""
+        """Whether a dispute, or a bank's inquiry before one, is still open."""
         return any(dispute.state in ("open", "inquiry") for dispute in self.disputes)
 
     @property
     def under_way(self) -> bool:
-        """Whether credit may come any moment."""
+        """Whether credit may arrive at any moment."""
         return any(each.state in HOPEFUL_TOP_UPS and self.now - each.created_at < HOPE_MS for each in self.top_ups)
 
     @property
@@ -132,7 +132,7 @@ class View:
         return [_movement(parts) for parts in _acts(self.transfers)[:MOVEMENTS]]
 
     def credit_notes(self, refunds: list[Refund], disputes: list[Dispute]) -> list[str]:
-        """Where the credit notes of these are."""
+        """URLs of the refunds' credit notes."""
         causes = [refund.refund_id for refund in refunds] + [dispute.dispute_id for dispute in disputes]
         return [self.links[cause] for cause in causes if cause in self.links]
 

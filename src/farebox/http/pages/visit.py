@@ -1,4 +1,4 @@
-"""What the pages share beneath their content: who is signed in, cookies, the note for the next page, headers."""
+"""What all pages share: the session, cookies, the flash message for the next page, headers."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ _HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request of an owner who is signed in."""
+    """A request by an owner who is signed in."""
 
     request: Request
     session: Session
@@ -49,7 +49,7 @@ class Visit:
 
     @property
     def csrf(self) -> str:
-        """What this session's forms carry, and no other site can know."""
+        """The token in this session's forms, which other sites cannot know."""
         return owner_sessions.seal(self.services, self.session, "form")
 
 
@@ -65,7 +65,7 @@ async def visit_of(request: Request) -> Visit:
     return Visit(request, session)
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------------------------
 
 
 def html(body: bytes, *headers: tuple[str, str], status: int = 200) -> Response:
@@ -74,20 +74,21 @@ def html(body: bytes, *headers: tuple[str, str], status: int = 200) -> Response:
 
 
 def see_other(path: str, *headers: tuple[str, str]) -> Response:
-    """On to another page of ours, which is fetched with GET: a reload does nothing twice."""
+    """Redirect to another page of ours with GET, so that a reload repeats nothing."""
     return html(b"", ("location", path), *headers, status=303)
 
 
 def leave(url: str) -> Response:
-    """On to a page of the payment processor.
+    """Forward to a page of the payment processor.
 
-    Not by a redirect: the policy forbids forms to end anywhere but here, and browsers count where redirects lead.
+    Not by a redirect: the content security policy forbids forms to lead to other sites, and browsers apply it to
+    redirects too.
     """
     return html(render.leave(url))
 
 
 def problem_page(problem: Problem) -> Response:
-    """What a page shows that cannot be shown."""
+    """The error page in place of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
     title = "Please open a new link" if expired else "That did not work"
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
@@ -99,14 +100,14 @@ def problem_page(problem: Problem) -> Response:
 
 
 def session_cookie(request: Request, session: Session | None) -> tuple[str, str]:
-    """The header that keeps the session in the browser, or takes it away."""
+    """The header that sets or deletes the session cookie."""
     if session is None:
         return _cookie(request, SESSION_COOKIE, "", 0)
     return _cookie(request, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
 
 
 def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
-    """The header that keeps a note for the next page. It is signed: nobody else can put words into our mouth."""
+    """The header that sets a flash message for the next page. It is signed, so that no one else can inject text."""
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
     seal = owner_sessions.seal(visit.services, visit.session, text)
     packed = base64.urlsafe_b64encode(f"{seal}{text}".encode()).decode().rstrip("=")
@@ -121,7 +122,7 @@ _SEAL_CHARACTERS = 64
 
 
 def note_of(visit: Visit) -> Flash | None:
-    """The note that the last form left; None if there is none, or it is not ours."""
+    """The flash message of the last form; None if there is none, or its signature is invalid."""
     packed = visit.request.cookie(NOTE_COOKIE)
     if not packed:
         return None
