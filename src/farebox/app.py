@@ -43,7 +43,7 @@ log = structlog.get_logger("farebox")
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A server that listens."""
+    """A listening server."""
 
     services: Services
     base_url: str

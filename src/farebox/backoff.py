@@ -1,7 +1,7 @@
-"""How long to wait before something is tried again: by how often it has failed, or by how long it has gone on.
+"""How long to wait before a retry: by the number of failures, or by the age of what is retried.
 
-A wait has the unit of the bounds that are given. What has a schedule of its own (messages, the jobs of a process) is a
-table beside it.
+A wait has the unit of the given bounds. Fixed schedules (messages, the jobs of a process) are tables where they are
+used.
 """
 
 
@@ -11,9 +11,11 @@ def doubling(failures: int, first: int, longest: int) -> int:
 
 
 _DOUBLINGS_MAX = 40
-"""Beyond every bound there is."""
+"""More doublings than any bound needs."""
 
 
 def with_age(age: int, shortest: int, longest: int, *, share: int = 1) -> int:
-    """As long again as it has gone on, or the given share of that, within bounds: what is asked so doubles its age."""
+    """A wait equal to the age so far, or the given fraction of it, within bounds: so the age
+    doubles between retries.
+    """
     return min(max(age // share, shortest), longest)

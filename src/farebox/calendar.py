@@ -17,13 +17,13 @@ _MONTH: Final = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 
 
 def month_start(at: int) -> int:
-    """The first millisecond of the month that a time lies in."""
+    """The first millisecond of the month that contains the time."""
     when = utc(at)
     return month_begins(when.year, when.month)
 
 
 def next_month(at: int) -> int:
-    """The first millisecond of the month after the one that a time lies in."""
+    """The first millisecond of the month after the one that contains the time."""
     when = utc(at)
     return month_begins(when.year, when.month + 1)
 

@@ -1,8 +1,9 @@
-"""Counts: integers in plain memory, which a call increments in a fraction of a microsecond and others read at any time.
+"""Counts: integers in plain memory, which a call increments in a fraction of a microsecond and others read at any
+time.
 
 A sheet has one row for each process that serves the same port, with the same columns in each. Its memory is an unnamed
-file that all of them map or, for a single process, private memory. So whichever process is asked reads what all have
-counted; a process that is killed leaves its counts behind, and its replacement continues from there.
+file that all of them map or, for a single process, private memory. So every process can read what all have counted; a
+process that is killed leaves its counts behind, and its replacement continues from there.
 
 Each integer is written by one process, eight bytes at an aligned address: a reader sees the old value or the new one.
 """
@@ -21,11 +22,12 @@ Kind = Literal["counter", "gauge", "histogram"]
 Combine = Literal["sum", "max"]
 
 OTHER = "other"
-"""The value of a label for whatever is none of the known ones."""
+"""The label value for anything that is not a known value."""
 MICROS = 1_000_000
 MISTAKES = (LookupError, ValueError, TypeError, ArithmeticError)
-"""All that counting can raise: a name that is not known, a figure that is no integer of eight bytes. Whoever counts
-what has been committed, or charged, catches them: a figure is missing then, and nothing else."""
+"""The exceptions that counting can raise: for an unknown name, or a figure that does not fit into eight bytes. Code
+that counts something already committed or charged catches them: only a figure is missing then.
+"""
 _WIDTH = 8
 _LIMIT = 2**62
 
@@ -40,7 +42,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One metric. Its integers are `per_unit` times what is told, such as microseconds where seconds are told."""
+    """One metric. Its integers are `per_unit` times the exported value, such as microseconds for exported seconds."""
 
     name: str
     help: str
@@ -48,9 +50,9 @@ class Family:
     labels: tuple[Label, ...] = ()
     per_unit: int = 1
     bounds: tuple[int, ...] = ()
-    """Of a histogram: upper bounds of its buckets, in its own integers."""
+    """For a histogram: the upper bounds of its buckets, in its own integers."""
     combine: Combine = "sum"
-    """Of a gauge: what the values of several processes are together."""
+    """For a gauge: how the values of several processes are combined."""
 
     @property
     def children(self) -> list[tuple[str, ...]]:
@@ -59,12 +61,14 @@ class Family:
 
     @property
     def width(self) -> int:
-        """Integers of one child: for a histogram one a bucket, one for what is above them all, and the sum."""
+        """The number of integers of one child: for a histogram one per bucket, one for values above all bounds, and
+        the sum.
+        """
         return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
 class Layout:
-    """Which column is whose. The first is the process's id, 0 where the place is empty."""
+    """Assigns columns to metrics. The first column is the process ID, 0 if the row is free."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self.families = tuple(families)
@@ -77,7 +81,7 @@ class Layout:
         self.width = at
 
     def column(self, family: Family, values: tuple[str, ...]) -> int:
-        """The child's first column; a value that is not known is OTHER."""
+        """The child's first column; an unknown label value becomes OTHER."""
         found = self.columns.get((family.name, *values))
         if found is None:
             pairs = zip(family.labels, values, strict=True)
@@ -87,13 +91,13 @@ class Layout:
 
     @property
     def digest(self) -> str:
-        """Differs where the columns do: two releases must not share a sheet."""
+        """Differs if the columns do: two releases must not share a sheet."""
         shape = [(family.name, family.kind, family.bounds, family.children) for family in self.families]
         return sha256(repr(shape).encode()).hexdigest()[:16]
 
 
 class Counter:
-    """Goes up."""
+    """A counter; it only increases."""
 
     __slots__ = ("_at", "_cells")
 
@@ -110,7 +114,7 @@ class Counter:
 
 
 class Histogram:
-    """Sorts what it is given into buckets."""
+    """Counts observations in buckets."""
 
     __slots__ = ("_at", "_bounds", "_cells", "_sum")
 
@@ -134,7 +138,7 @@ class Histogram:
 
 
 class Place:
-    """The integers of one process."""
+    """One row: the integers of one process."""
 
     def __init__(self, layout: Layout, cells: "memoryview[int]") -> None:
         self.layout = layout
@@ -142,7 +146,7 @@ class Place:
         self._seen: dict[tuple[str, ...], int] = {}
 
     def begin(self, pid: int) -> None:
-        """A process has the place from now on: what was only of the moment of the one before is gone."""
+        """A process takes over the row: the previous process's momentary values are cleared."""
         self.clear()
         self.cells[0] = pid
 
@@ -164,7 +168,7 @@ class Place:
         self.cells[self.layout.column(family, values)] += amount
 
     def put(self, family: Family, *values: str, value: int) -> None:
-        """What a gauge says now."""
+        """Set a gauge."""
         self.cells[self.layout.column(family, values)] = max(-_LIMIT, min(value, _LIMIT))
 
     def follow(self, family: Family, *values: str, total: int) -> None:
@@ -177,17 +181,17 @@ class Place:
 
 
 class Sheet:
-    """The memory of all the places."""
+    """The memory of all rows."""
 
     def __init__(self, layout: Layout, places: int, fd: int) -> None:
-        """Map the file; it may be closed afterwards. `places` is how many it was made for."""
+        """Map the file; it may be closed afterwards. `places` is the number of rows it was made for."""
         self.layout = layout
         self.places = places
         size = places * layout.width * _WIDTH
         self._cells = memoryview(mmap.mmap(fd, size)).cast("q")
 
     def place(self, number: int) -> Place:
-        """Places are numbered from 0."""
+        """The row with this number, from 0."""
         width = self.layout.width
         return Place(self.layout, self._cells[number * width : (number + 1) * width])
 
@@ -196,9 +200,10 @@ class Sheet:
 
 
 def new_file(layout: Layout, places: int) -> int:
-    """The descriptor of a file for a sheet: all zeros, in memory where the system has that, gone with its last user.
+    """The descriptor of a file for a sheet: all zeros, in memory if the system supports that, deleted with its last
+    user.
 
-    Every byte of it is written, so that a disk which fills up later does not matter.
+    Every byte of it is written, so that a disk that fills up later does not affect it.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("farebox-counts", os.MFD_CLOEXEC)
@@ -212,5 +217,5 @@ def new_file(layout: Layout, places: int) -> int:
 
 
 def private(layout: Layout) -> Place:
-    """A row that nobody else sees."""
+    """A private row."""
     return Place(layout, memoryview(bytearray(layout.width * _WIDTH)).cast("q"))

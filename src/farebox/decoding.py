@@ -18,9 +18,9 @@ _HEADER_MAX: Final = 512
 PIECE_BYTES_MAX: Final = 2**20
 MEMBERS_FREE: Final = 100
 MEMBER_BYTES: Final = 2**10
-"""What each further member of gzip, or frame of zstd, counts as beside what it holds: even empty ones take work."""
-_GZIP_SLICE: Final = 2**12  # what follows a member is copied at its end
-_ZSTD_WINDOW: Final = 2**23  # the most that RFC 9659 lets a sender use
+"""What each further gzip member or zstd frame counts as in addition to its content: even empty ones take work."""
+_GZIP_SLICE: Final = 2**12  # the data after a member is copied at its end
+_ZSTD_WINDOW: Final = 2**23  # the maximum that RFC 9659 allows a sender
 _ZSTD_SLICE: Final = 512  # a block of 128 KiB takes four bytes at least, and comes out as a whole
 _ZSTD_SMALL: Final = 2**16  # up to here in smaller slices, of which less comes out at once
 _ZSTD_SMALL_SLICE: Final = 64
@@ -31,16 +31,16 @@ class UnknownCoding(ValueError):
 
 
 class BrokenCoding(ValueError):
-    """The bytes are not what their coding says, or end too early."""
+    """The bytes are not valid in their coding, or end too early."""
 
 
 class TooLarge(ValueError):
-    """More would come out than may."""
+    """The decoded body would exceed the limit."""
 
 
 class _Stage(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What comes out, in pieces of bounded size. Raises the library's own error."""
+        """The decoded bytes, in pieces of bounded size. Raises the library's own error."""
         ...
 
     @property
@@ -50,13 +50,14 @@ class _Stage(Protocol):
 
     @property
     def members(self) -> int:
-        """How many members or frames have begun."""
+        """The number of members or frames that have begun."""
         ...
 
 
 class Decoder:
-    """Undoes the codings of one body as it comes. What lies between two codings is bounded as the body itself is: much
-    of it may come out as nothing at all."""
+    """Decodes one body as it arrives. The intermediate data between two codings is bounded like the body itself, as
+    much of it may decode to nothing.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         """`names`: see `codings`. Raises UnknownCoding."""
@@ -64,10 +65,10 @@ class Decoder:
             raise UnknownCoding(", ".join(names)[:60])
         self._stages = [_STAGES[name]() for name in reversed(names)]
         self._given = [0] * len(names)
-        """Bytes that have come out of each stage."""
+        """Bytes decoded by each stage."""
 
     def feed(self, data: bytes, limit: int) -> Iterator[bytes]:
-        """What the next bytes decode to, decoded as it is asked for. `limit`: how many bytes may have come out by now.
+        """Decode the next bytes lazily. `limit`: how many decoded bytes are allowed so far.
 
         Raises BrokenCoding, TooLarge.
         """
@@ -89,14 +90,15 @@ class Decoder:
             yield from self._through(number + 1, piece, limit)
 
     def close(self) -> None:
-        """The body has ended. Raises BrokenCoding where it is not whole."""
+        """The body has ended. Raises BrokenCoding if it is incomplete."""
         if not all(stage.whole for stage in self._stages):
             raise BrokenCoding("the encoded data is truncated")
 
 
 def codings(header: str | None) -> list[str]:
-    """What a `Content-Encoding` names, in the order in which it was applied. One that is very long names nothing that
-    is known."""
+    """The codings in a `Content-Encoding`, in the order in which they were applied. A very long header contains no
+    known coding.
+    """
     if not header:
         return []
     if len(header) > _HEADER_MAX:
@@ -106,7 +108,7 @@ def codings(header: str | None) -> list[str]:
 
 
 def decode(body: bytes, names: Sequence[str], limit: int) -> bytes:
-    """A whole body without its codings; an empty one is empty in any. Raises UnknownCoding, BrokenCoding, TooLarge."""
+    """Decode a whole body; an empty one is empty in any coding. Raises UnknownCoding, BrokenCoding, TooLarge."""
     decoder = Decoder(names)
     if not body:
         return body
@@ -116,7 +118,7 @@ def decode(body: bytes, names: Sequence[str], limit: int) -> bytes:
 
 
 class _Zlib:
-    """gzip, in one member or several, and deflate with or without zlib's frame."""
+    """gzip, with one member or several, and deflate with or without the zlib header."""
 
     def __init__(self, *, gzip: bool) -> None:
         self._gzip = gzip
@@ -159,7 +161,7 @@ class _Brotli:
         self._inner = brotli.Decompressor()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        # Until nothing comes: it says that it can take more data while it still keeps some back.
+        # Until no output comes: it reports that it can take more data while it still buffers some.
         while piece := self._inner.process(data, output_buffer_limit=PIECE_BYTES_MAX):
             data = b""
             yield piece

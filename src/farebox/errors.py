@@ -18,7 +18,7 @@ class ErrorKind:
 
 
 class ClientGone(Exception):
-    """The client closed its connection; what is sent further reaches nobody."""
+    """The client closed its connection; nothing more can be sent to it."""
 
 
 class Problem(Exception):
@@ -40,7 +40,7 @@ class Problem(Exception):
         self.retry_after = retry_after
         """Seconds after which the same call may succeed."""
         self.path = path
-        """For validation errors: where in the request body the error is."""
+        """For validation errors: the place of the error in the request body."""
         self.chain = chain
         """Cloudflare's `error_chain`: more (code, message) pairs under this one."""
         self.reason = reason

@@ -26,7 +26,7 @@ log = structlog.get_logger("farebox")
 
 
 class AlreadyRunning(RuntimeError):
-    """Another server has the data folder; an SQLite database is served by one process."""
+    """Another server uses the data folder; an SQLite database is served by one process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ KEY_BYTES = 32
 
 
 def make_key_file(path: Path) -> None:
-    """Write a new key under another name and link it into place: whoever is first wins, nobody reads half a key."""
+    """Write a new key under another name and link it into place: the first process wins, and no partial key is ever
+    read.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(base64.b64encode(random_bytes(KEY_BYTES)).decode() + "\n")
@@ -19,13 +21,13 @@ def make_key_file(path: Path) -> None:
     try:
         os.link(draft, path)
     except FileExistsError:
-        pass  # another process was first: its key is the one
+        pass  # another process was first: its key is used
     finally:
         draft.unlink()
 
 
 def decoded_key(text: str, where: str) -> bytes:
-    """The key that is written there. Raises ValueError, with what to do about it."""
+    """The key in the file. Raises ValueError, with what to do about it."""
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError as error:

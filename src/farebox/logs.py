@@ -1,7 +1,7 @@
 """The program's own log: structured lines on standard error, as JSON or as text for people.
 
-A line is an observer, never part of what it reports: one that cannot be written, or cannot be made, is dropped and
-counted. No call of a logger raises, and none waits long for whoever reads the log.
+Logging must not affect the program: a line that cannot be written, or cannot be formatted, is dropped and counted. No
+call of a logger raises, and none waits long for the log's reader.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from farebox.clock import SystemClock
 from farebox.settings import Settings
 
 _PIECE = 4096
-"""What a pipe takes whole, or not at all, when it is ready for some (PIPE_BUF of Linux)."""
+"""What a pipe that is ready accepts whole or not at all (Linux's PIPE_BUF)."""
 _WAIT_MS = 50
-"""How long a reader that is slow is waited for; where it still has no room, lines are dropped until it has."""
+"""How long to wait for a slow reader; afterwards lines are dropped until it has room."""
 _PATIENCE_SECONDS = 1.0
-"""How often: a reader who takes a little at a time would else set the pace of every call."""
+"""How often such a wait is allowed: otherwise a slow reader would delay every call."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -82,21 +82,23 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=cached,
     )
-    logging.raiseExceptions = False  # it would write to standard error, and raise where that is closed
+    logging.raiseExceptions = False  # it would write to standard error, and raise if that is closed
     logging.basicConfig(level=logging.WARNING, stream=sink)
 
 
 class Sink:
-    """Where lines go: a text stream, whose descriptor is written to directly where it has one.
+    """The destination of lines: a text stream, whose file descriptor is written to directly if it has one.
 
-    What a stream could not take stays in its buffer, to be written half, or to fail again; a descriptor takes a line or
-    does not.
+    A stream keeps what it could not write in its buffer, to be written in part or to fail again; a descriptor accepts
+    a line or does not.
     """
 
-    def __init__(self, stream: IO[str] | None, *, said: Callable[[int], bytes], kept: bool) -> None:
-        """`said` makes the line that says how many were lost. `kept`: the descriptor is ours, whoever closes his."""
+    def __init__(self, stream: IO[str] | None, *, lost_line: Callable[[int], bytes], kept: bool) -> None:
+        """`lost_line` formats the line that says how many were lost. `kept`: the descriptor is duplicated, so that
+        nobody else can close it.
+        """
         self._stream = stream
-        self._said = said
+        self._lost_line = lost_line
         self._fd = _descriptor(stream)
         if self._fd is not None and kept:
             self._fd = os.dup(self._fd)
@@ -106,7 +108,7 @@ class Sink:
         self._clock = SystemClock()
         self._impatient_until = float("-inf")
         self._lost = 0
-        """Lines that were dropped since one was written."""
+        """Lines dropped since the last one was written."""
         self._cut = False
         """The last line was written in part."""
 
@@ -115,7 +117,7 @@ class Sink:
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         try:
             if self._lost:
-                self._put(self._said(self._lost) + b"\n")
+                self._put(self._lost_line(self._lost) + b"\n")
                 self._lost = 0
             self._put(data + b"\n")
         except (OSError, ValueError):  # a stream that is closed raises ValueError
@@ -123,17 +125,17 @@ class Sink:
             Dropped.lines += 1
 
     msg = debug = info = warning = error = critical = exception = fatal = log = line
-    """What structlog calls."""
+    """Called by structlog."""
 
     def write(self, text: str) -> None:
-        """What the standard library's logging calls, with the line's end."""
+        """Called by the standard library's logging, with a newline at the end."""
         self.line(text.rstrip("\n"))
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Does nothing: no line is buffered."""
 
     def _put(self, data: bytes) -> None:
-        """Raises OSError, ValueError: it was not written, or not all of it."""
+        """Raises OSError or ValueError if the data was not written, or only in part."""
         if self._fd is None:
             if self._stream is None:
                 raise ValueError("there is no standard error")
@@ -154,7 +156,7 @@ class Sink:
         self._cut = False
 
     def _ready(self) -> bool:
-        """Whether the descriptor takes a piece, now or soon."""
+        """Whether the descriptor accepts data, now or soon."""
         if self._poll.poll(0):
             return True
         now = self._clock.monotonic()
@@ -169,13 +171,15 @@ def _descriptor(stream: IO[str] | None) -> int | None:
         return None
     try:
         return stream.fileno()
-    except (OSError, ValueError):  # it is no file of the system's, or closed
+    except (OSError, ValueError):  # it is not an operating system file, or it is closed
         return None
 
 
 def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
-    """The logger class, with nothing that it may raise: what cannot be made into a line is dropped. With `timestamp`,
-    lines are JSON, and one without an exception is made at once: the processors would take ten times as long."""
+    """The logger class, changed so that it never raises: an event that cannot be formatted is dropped. With
+    `timestamp`, lines are JSON, and one without an exception is formatted directly: the processors would take ten
+    times as long.
+    """
 
     class Unfailing(base):  # type: ignore[misc] # structlog makes the class while the program runs
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **values: Any) -> Any:
@@ -186,7 +190,7 @@ def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
                     values["timestamp"] = timestamp.text()
                     return self._logger.line(_as_json(None, method_name, values))
                 return super()._proxy_to_logger(method_name, event, **values)
-            except Exception:  # noqa: BLE001 - whatever it is: the log is not what the caller is about
+            except Exception:  # noqa: BLE001 - any error: logging must not fail the caller
                 Dropped.lines += 1
                 return None
 
@@ -221,7 +225,7 @@ def _said(processors: list[Any], lost: int) -> bytes:
 
 
 class _Timestamp:
-    """Adds the time in UTC to the millisecond. Formats each second once: every call writes a line."""
+    """Adds the UTC time in milliseconds. Formats each second only once, as every call writes a line."""
 
     def __init__(self) -> None:
         self._clock = SystemClock()
@@ -247,5 +251,6 @@ def _as_json(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes
         del values[at], event[names.pop(at)]
     try:
         return _encode(event)
-    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # half a character pair, a number too large
+    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+        # a lone surrogate, or a number that is too large
         return json.dumps(event, default=repr).encode()

@@ -1,7 +1,7 @@
-"""Large bodies, kept outside of the process's own memory and never copied whole by the event loop.
+"""Large bodies, kept outside the process's own memory and never copied whole by the event loop.
 
-What comes is written to a file that exists in memory only. Helper processes are given its descriptor and read it for
-themselves; what is forwarded is read block for block. A change of single fields makes a new list of pieces.
+Incoming data is written to a file that exists in memory only. Helper processes get its descriptor and read it
+themselves; it is forwarded block by block. Changing single fields makes a new list of pieces.
 """
 
 import errno
@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 LARGE_BYTES: Final = 256 * 2**10
-"""A body up to this size is kept as bytes: to copy it takes some 50 µs, and a file some 10."""
+"""A body up to this size is kept as bytes: copying it takes about 50 µs, a file about 10."""
 BLOCK_BYTES: Final = 128 * 2**10
-"""What is read or written at once."""
+"""Bytes read or written at once."""
 
 _MFD_NOEXEC_SEAL: Final = 8
-"""Never to be a program: hardened systems ask for it. Linux before 6.3 does not know it."""
+"""Not executable, which hardened systems require. Linux before 6.3 does not support it."""
 
 Piece: TypeAlias = bytes | tuple[int, int]
-"""Bytes, or where in the file they are: from, to."""
+"""Bytes, or their range in the file: start, end."""
 
 
 class MemoryFile:
-    """A file without a name, in memory; gone with its last descriptor."""
+    """An unnamed file in memory; deleted with its last descriptor."""
 
     __slots__ = ("fd", "size")
 
@@ -38,7 +38,7 @@ class MemoryFile:
 
     @classmethod
     def of(cls, fd: int) -> "MemoryFile":
-        """The file of a descriptor, which is from now on its own; to be written from its start."""
+        """The file of a descriptor, of which it takes ownership; it is written from its start."""
         made = cls.__new__(cls)
         made.fd, made.size = fd, 0
         return made
@@ -72,7 +72,7 @@ def _create() -> int:
 
 
 class _Closer:
-    """Closes large files on a thread of its own: it takes the system some milliseconds to take their memory back."""
+    """Closes large files on its own thread, as the operating system takes some milliseconds to reclaim their memory."""
 
     def __init__(self) -> None:
         self._fds: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -84,7 +84,7 @@ class _Closer:
             self._thread.start()
 
     def close(self, fd: int) -> None:
-        """May be called at any point, by whatever lets go of a file."""
+        """Close the file; may be called at any point, also by a finalizer."""
         if self._thread is None:
             os.close(fd)
         else:
@@ -99,7 +99,7 @@ _closer = _Closer()
 
 
 class LargeBody:
-    """Bytes one behind the other, of which the large parts are in a file."""
+    """A sequence of bytes whose large parts are in a file."""
 
     __slots__ = ("_size", "file", "pieces")
 
@@ -112,7 +112,7 @@ class LargeBody:
         return self._size
 
     def blocks(self) -> Iterator[bytes]:
-        """All of it, block for block. Raises EOFError if the file is shorter than the pieces say."""
+        """The content, block by block. Raises EOFError if the file is shorter than the pieces say."""
         for piece in self.pieces:
             if isinstance(piece, bytes):
                 yield piece
@@ -140,19 +140,19 @@ Body: TypeAlias = bytes | LargeBody
 
 
 def part_of(body: Body, start: int, end: int) -> Body:
-    """A body that is a part of another."""
+    """A body that is a part of another one."""
     return body[start:end] if isinstance(body, bytes) else LargeBody(body.file, body.part(start, end))
 
 
 def joined(file: MemoryFile, pieces: tuple[Piece, ...]) -> bytes:
-    """All of it at once."""
+    """The whole content at once."""
     if len(pieces) == 1 and not isinstance(pieces[0], bytes):
         return _read(file, *pieces[0])
     return b"".join(piece if isinstance(piece, bytes) else _read(file, *piece) for piece in pieces)
 
 
 def whole(body: Body) -> bytes:
-    """All of it at once: for what is known to be small, or need not be quick."""
+    """The whole content at once: for small bodies, or where speed does not matter."""
     return body if isinstance(body, bytes) else joined(body.file, body.pieces)
 
 
@@ -165,7 +165,7 @@ def _read(file: MemoryFile, start: int, end: int) -> bytes:
 
 
 def _pread(file: MemoryFile, start: int, end: int) -> bytes:
-    """Some of it, at least a byte."""
+    """A part of it, at least one byte."""
     if not (part := os.pread(file.fd, end - start, start)):
         raise EOFError
     return part

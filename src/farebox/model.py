@@ -1,11 +1,13 @@
-"""The nouns that more than one part of the program speaks of. Read this first."""
+"""The types that more than one part of the program uses. Read this first."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Permission(StrEnum):
-    """What an access token may do; the names are Cloudflare's permission groups, the last one is ours."""
+    """What an access token may do; the names are Cloudflare's permission groups, except for the last one, which is
+    ours.
+    """
 
     READ = "AI Gateway Read"
     WRITE = "AI Gateway Write"

@@ -6,7 +6,9 @@ from decimal import Decimal, InvalidOperation
 NANOS_PER_USD = 1_000_000_000
 NANOS_PER_CENT = NANOS_PER_USD // 100
 AMOUNT_MAX = 10**9 * NANOS_PER_USD
-"""Largest single amount taken from outside: one billion dollars. A sum of nine such still fits in 64 bits."""
+"""Largest single amount accepted from outside: one billion dollars. A sum of nine such amounts
+still fits in 64 bits.
+"""
 
 _USD = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
@@ -16,20 +18,21 @@ _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 def whole_number(text: str) -> int:
     """A whole number in ASCII digits. Raises ValueError for anything else: `int` would accept the digits of other
-    scripts, underscores, a plus sign and blanks, which people and other programs read differently, or not at all."""
+    scripts, underscores, a plus sign and blanks, which people and other programs read differently or not at all.
+    """
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not a whole number")
     return int(text)
 
 
 class InvalidAmount(ValueError):
-    """The text is no amount of US dollars: digits, then at most nine decimals, above zero and at most 10⁹."""
+    """The text is not an amount of US dollars: digits, then at most nine decimals, above zero and at most 10⁹."""
 
 
 def parse_usd(text: str) -> int:
     """Nano-dollars from text such as `12.34`.
 
-    Raises InvalidAmount for anything else, zero and signs included: an amount has a direction by what it is used for.
+    Raises InvalidAmount for anything else, including zero and signs: the direction of an amount follows from its use.
     """
     if not _USD.fullmatch(text):
         raise InvalidAmount(f"{text!r} is not an amount: write US dollars as 12.34, with at most nine decimals")
@@ -51,7 +54,7 @@ def format_usd(nanos: int) -> str:
 
 
 def nanos_to_cents(nanos: int) -> int | float:
-    """Cents for the billing wire: a whole number where it is one, else a JSON number with the fraction."""
+    """Cents for the billing API: an integer if it is whole, else a JSON number with the fraction."""
     whole, rest = divmod(nanos, NANOS_PER_CENT)
     return whole if rest == 0 else nanos / NANOS_PER_CENT
 

@@ -1,7 +1,7 @@
-"""Which proxy to use for which target: the usual environment variables, read one way for all outgoing HTTP.
+"""Which proxy to use for which target: the usual environment variables, interpreted in one way for all outgoing HTTP.
 
 `NO_PROXY` accepts everything that curl 7.88 (spaces, leading dots, CIDR blocks) and Go's net/http (ports, `*.`, this
-machine never through a proxy) accept: an operator's list was written for one of them.
+machine never through a proxy) accept, as an operator's list was written for one of them.
 """
 
 import re
@@ -18,7 +18,7 @@ class Proxies:
     """The proxies of an environment. This machine itself is always reached without one."""
 
     by_scheme: Mapping[str, str] = field(default_factory=dict)
-    """`http`, `https` (what is called, not how the proxy is spoken to) → the proxy's URL."""
+    """`http`, `https` (the scheme of the target, not of the proxy) → the proxy's URL."""
     exempt: tuple[str, ...] = ()
     """What is reached without: `*` is all; a name, with or without a leading `.` or `*.`, is that host and all below
     it; an address or a CIDR block is what it says; each may end in `:PORT`."""
@@ -36,20 +36,20 @@ NO_PROXIES = Proxies()
 
 
 def proxies_of(environment: Mapping[str, str]) -> Proxies:
-    """What `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` say; if one is not set, its uppercase name.
+    """The values of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`; if one is not set, of its uppercase name.
 
     Raises ValueError, which names the variable and says what to do, without the URL: it may contain a password.
     """
 
-    def named(*names: str) -> tuple[str, str]:
+    def variable(*names: str) -> tuple[str, str]:
         variables = [variable for name in names for variable in (name, name.upper())]
         return next(
             ((variable, environment[variable]) for variable in variables if environment.get(variable)), ("", "")
         )
 
-    found = {scheme: named(f"{scheme}_proxy", "all_proxy") for scheme in _SCHEMES}
+    found = {scheme: variable(f"{scheme}_proxy", "all_proxy") for scheme in _SCHEMES}
     by_scheme = {scheme: _checked(variable, url.strip()) for scheme, (variable, url) in found.items() if url.strip()}
-    return Proxies(by_scheme, tuple(entry for entry in re.split(r"[,\s]+", named("no_proxy")[1]) if entry))
+    return Proxies(by_scheme, tuple(entry for entry in re.split(r"[,\s]+", variable("no_proxy")[1]) if entry))
 
 
 def _checked(variable: str, url: str) -> str:
@@ -71,7 +71,7 @@ def _checked(variable: str, url: str) -> str:
 
 
 def _is_this_machine(host: str) -> bool:
-    """A proxy would look for it on its own machine."""
+    """Whether the host is this machine, which a proxy would look for on its own machine."""
     address = _address(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3

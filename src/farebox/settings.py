@@ -1,7 +1,8 @@
 """Settings: the only module that reads the environment. docs/settings.md lists each one (a test checks it).
 
 A setting comes from the environment, else from the file that FAREBOX_CONFIG names (TOML, same names in lower case
-without the prefix), else from its default. A wrong or unknown one refuses to start, with what to do about it.
+without the prefix), else from its default. With an invalid or unknown one the program refuses to start, and says what
+to do.
 """
 
 import os
@@ -22,13 +23,13 @@ PREFIX = "FAREBOX_"
 
 
 class SettingsError(ValueError):
-    """A setting is wrong; the message names it, says what was found and what is right."""
+    """A setting is invalid; the message names it, and says what was found and what is valid."""
 
 
 def _setting(
     default: Any, help_text: str, low: int | None = None, high: int | None = None, *, secret: bool = False
 ) -> Any:
-    """A secret one is not shown when the settings are."""
+    """The field of one setting. A secret one is not shown with the settings."""
     return field(default=default, repr=not secret, metadata={"help": help_text, "low": low, "high": high})
 
 
@@ -262,7 +263,7 @@ class Settings:
         if self.engine == "sqlite":
             return str(self.database_path)
         scheme, _, rest = self.database_url.partition("://")
-        credentials, at, place = rest.rpartition("@")  # whatever is before the last is not shown, but for a plain name
+        credentials, at, place = rest.rpartition("@")  # only a plain user name before the last `@` is shown
         name = re.match(r"[^:/?#@]*", credentials)
         return f"{scheme}://{name[0] if name else ''}{at}{place.partition('?')[0]}"
 

@@ -1,4 +1,4 @@
-"""Usage: how much of what a call consumed."""
+"""Usage: how much of each meter a call consumed."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -13,17 +13,17 @@ Usage: TypeAlias = Mapping[str, Quantity]
 special ones, so `input_tokens` counts cached tokens too. A meter that is absent is zero."""
 
 METER_MAX = 10**9
-"""No single call has more of anything; a larger figure from upstream is absurd and is rejected."""
+"""No single call uses more of any meter; a larger figure from upstream is implausible and rejected."""
 
 
 class AbsurdUsage(ValueError):
-    """Upstream reported a figure that cannot be: negative, not a number, above METER_MAX, or a part above its whole."""
+    """Upstream reported an impossible figure: negative, not a number, above METER_MAX, or a part above its whole."""
 
 
 def checked(usage: Mapping[str, object]) -> dict[str, Quantity]:
     """The usage without zeros, after the sanity check on each figure.
 
-    Raises AbsurdUsage naming the first meter that cannot be right.
+    Raises AbsurdUsage, which names the first impossible meter.
     """
     result: dict[str, Quantity] = {}
     for meter, value in usage.items():

@@ -14,7 +14,7 @@ _NONCE_BYTES = 12
 
 
 class SecretUnreadable(RuntimeError):
-    """A stored secret does not decrypt: FAREBOX_SECRET_KEY is not the one it was stored under."""
+    """A stored secret cannot be decrypted: FAREBOX_SECRET_KEY is not the key it was encrypted with."""
 
 
 class Vault:
@@ -45,12 +45,12 @@ class Vault:
         return clear.decode()
 
     def sign(self, purpose: str, text: str) -> str:
-        """A signature of the text, valid only for this purpose; it may be used in a URL."""
+        """A signature of the text, valid only for this purpose; it is URL-safe."""
         key = hmac.digest(self._signing, purpose.encode(), "sha256")
         return base64.urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).decode().rstrip("=")
 
     def verify(self, purpose: str, text: str, signature: str) -> bool:
-        """Whether `sign` gave this signature for the same purpose and text. Takes the same time for any wrong one."""
+        """Whether the signature is that of `sign` for the same purpose and text, compared in constant time."""
         return same(self.sign(purpose, text).encode(), signature.encode(errors="replace"))
 
 
@@ -60,5 +60,5 @@ def same(left: bytes, right: bytes) -> bool:
 
 
 def masked(secret: str) -> str:
-    """What may be shown of a secret: its last four characters, where it is long enough to lose nothing by that."""
+    """The displayable part of a secret: its last four characters, if it is long enough for that to be safe."""
     return f"…{secret[-4:]}" if len(secret) >= 12 else "…"

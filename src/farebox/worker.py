@@ -44,7 +44,7 @@ TAKE_OVER_SECONDS = 10.0
 SHARE_RATES_SECONDS = 0.5
 """How soon a process learns what others have counted towards a rate limit."""
 RECONCILED_DAYS = 3
-"""How far back the nightly reconciliation looks: what it missed one night, it finds the next."""
+"""How far back the nightly reconciliation looks: what it missed one night, it finds the next night."""
 ROUND_SECONDS = 60.0
 """A round that takes longer hangs: a database operation would have timed out earlier."""
 LONG_ROUND_SECONDS = 900.0
@@ -84,16 +84,16 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
-        "alone": Periodic(ALONE_EVERY_SECONDS, _do_alone, LEASE_MS / 1000),
+        "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),
         "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),
         "journals_left": Periodic(TAKE_OVER_SECONDS, _take_over_journals, LONG_ROUND_SECONDS),
         "trouble": Periodic(ALARMS_EVERY_SECONDS, _report_trouble),
         "jobs_late": Periodic(LATE_EVERY_SECONDS, _report_late),
     }
     if services.database.engine == "postgres":
-        judge = FailureDetector(services)
+        detector = FailureDetector(services)
         jobs["rates"] = Periodic(SHARE_RATES_SECONDS, _share_rates)
-        jobs["instances"] = Periodic(judge.every_seconds, lambda _: judge.look(), LONG_ROUND_SECONDS)
+        jobs["instances"] = Periodic(detector.every_seconds, lambda _: detector.look(), LONG_ROUND_SECONDS)
     return jobs
 
 
@@ -179,7 +179,7 @@ async def _do_alone(services: Services) -> None:
     await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
     if services.database.engine == "postgres":
-        await run_exclusive(services, "rate_windows", every_ms=ALONE_EVERY_MS, job=_forget_windows)
+        await run_exclusive(services, "rate_windows", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_windows)
 
 
 async def _reconcile(services: Services) -> None:

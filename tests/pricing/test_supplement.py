@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from farebox.pricing.bill import combined, dearest_ratio, scaled, stated_cost, with_fee
+from farebox.pricing.bill import combined, highest_ratio, scaled, stated_cost, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import LIST_IDS, PriceList
 from farebox.pricing.model import Markup, ModelPrice
@@ -128,9 +128,9 @@ def test_the_version_says_where_it_comes_from() -> None:
 
 
 def test_the_dearest_of_a_provider() -> None:
-    assert PRICES.dearest_factor("openai") == 6
-    assert PRICES.dearest_factor("google-ai-studio") == Fraction(9, 5)
-    assert PRICES.dearest_factor("no-such") == 1
+    assert PRICES.highest_factor("openai") == 6
+    assert PRICES.highest_factor("google-ai-studio") == Fraction(9, 5)
+    assert PRICES.highest_factor("no-such") == 1
 
 
 def test_a_tier_of_an_own_price_is_as_many_times_dearer() -> None:
@@ -172,7 +172,7 @@ def test_prices_made_of_others() -> None:
     assert nanos(with_fee(found, 7), input_tokens=1) == 57
     dearer = scaled(found, Fraction(9, 5), "x")
     assert nanos(dearer, input_tokens=1) == 90
-    assert dearest_ratio(found, dearer) == Fraction(9, 5)
+    assert highest_ratio(found, dearer) == Fraction(9, 5)
 
 
 BROKEN = [

@@ -1,1 +1,1 @@
-"""What a call costs: prices, estimates before it, charges after it."""
+"""What a call costs: prices, estimates before a call, charges after it."""

@@ -1,6 +1,6 @@
-"""Which usage is possible. A provider's figures are trusted however large, unless no such call can have used them.
+"""Which usage is plausible. A provider's figures are trusted however large, unless the call cannot have used so much.
 
-The bound has nothing to do with the hold: a true figure above the hold is an overrun, not a lie.
+The bound is independent of the hold: a true figure above the hold is an overrun, not an error.
 """
 
 from farebox.pricing.ceilings import ceiling_known, output_ceiling
@@ -17,7 +17,8 @@ def check_possible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estim
     """Raises AbsurdUsage where a call of this request cannot have used so much: more input than the context window
     holds in each pass that the request allows, or more output than the model generates in each.
 
-    A request whose tools may run without end has no bound but that of every figure (`usage.METER_MAX`)."""
+    A request whose tools may run without limit has only the general bound (`usage.METER_MAX`).
+    """
     read, written = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
     if read <= bound.input_tokens and written <= bound.output_tokens:
         return  # nearly all of them

@@ -13,7 +13,7 @@ from farebox.pricing.model import Cost, CostLine, ModelPrice, Rate
 from farebox.pricing.rates import REQUESTS, UNITS
 
 STATED = "stated_cost"
-"""The meter of a receipt's line that is what the provider itself says the call costs; its unit is a dollar."""
+"""The meter of a receipt line with the cost stated by the provider itself; its unit is a dollar."""
 
 
 def combined(parts: Sequence[tuple[ModelPrice, Cost]]) -> Cost:
@@ -46,8 +46,8 @@ def stated_cost(usd: Decimal) -> Cost:
     return Cost(nanos.numerator, nanos.denominator, (line,), nanos.denominator)
 
 
-def dearest_ratio(standard: ModelPrice, varied: ModelPrice) -> Fraction:
-    """The most that a price of tokens is of the standard one."""
+def highest_ratio(standard: ModelPrice, varied: ModelPrice) -> Fraction:
+    """The highest ratio of a token price to the standard one."""
     usual = {rate.meter: rate.base for rate in standard.rates}
     ratios = [
         Fraction(rate.base * standard.denominator, usual[rate.meter] * varied.denominator)
@@ -58,7 +58,9 @@ def dearest_ratio(standard: ModelPrice, varied: ModelPrice) -> Fraction:
 
 
 def scaled(price: ModelPrice, factor: Fraction, label: str) -> ModelPrice:
-    """The price with each rate of a token times a factor; what costs by the use stays. Its version gets the label."""
+    """The price with each token rate multiplied by a factor; prices per use stay unchanged. The label is added to its
+    version.
+    """
     times = {True: factor.numerator, False: factor.denominator}
     rates = tuple(_multiplied(rate, times[_of_tokens(rate.meter)]) for rate in price.rates)
     return replace(
@@ -71,10 +73,11 @@ def scaled(price: ModelPrice, factor: Fraction, label: str) -> ModelPrice:
 
 
 def with_fee(price: ModelPrice, nanos: int) -> ModelPrice:
-    """The price with so many nano-dollars more for each call: what a hold is estimated by, where something beside the
-    model's own tokens may be billed."""
+    """The price with a fixed number of nano-dollars added for each call; used to estimate a hold if something besides
+    the model's own tokens may be billed.
+    """
     fee = nanos * price.denominator
-    rates = tuple(_dearer(rate, fee) if rate.meter == REQUESTS else rate for rate in price.rates)
+    rates = tuple(_raised(rate, fee) if rate.meter == REQUESTS else rate for rate in price.rates)
     if all(rate.meter != REQUESTS for rate in rates):
         rates = (*rates, Rate(REQUESTS, fee))
     return replace(price, rates=rates)
@@ -84,7 +87,7 @@ def _multiplied(rate: Rate, times: int) -> Rate:
     return replace(rate, base=rate.base * times, tiers=tuple((start, number * times) for start, number in rate.tiers))
 
 
-def _dearer(rate: Rate, more: int) -> Rate:
+def _raised(rate: Rate, more: int) -> Rate:
     return replace(rate, base=rate.base + more, tiers=tuple((start, number + more) for start, number in rate.tiers))
 
 

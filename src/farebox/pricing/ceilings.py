@@ -1,7 +1,8 @@
 """The most output tokens that a model can produce in one response, if the request does not say.
 
-Too low a figure would let a call cost more than its hold; too high a one only holds more for the duration of the call.
-So the table errs upwards, and names whole families by the prefix of their names. Source: the providers' model pages.
+If a figure is too low, a call can cost more than its hold; if it is too high, more is held than needed for the
+duration of the call. So the table errs upwards, and covers whole families by prefix of their names. Source: the
+providers' model pages.
 """
 
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ HIDDEN_REASONING: Mapping[str, bool] = MappingProxyType(
         "sonar-deep-research": True,
     }
 )
-"""By how names begin; whose responses bill reasoning that is not in their text. Source: the providers' model pages."""
+"""Prefixes of models whose responses bill reasoning that is not in their text. Source: the providers' model pages."""
 
 UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
     {
@@ -107,9 +108,10 @@ UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
         "sonar-deep-research": "always",
     }
 )
-"""Whose reasoning a request's output limit does not bound: `always`, or where the limit has the `old` name. OpenAI's
-API reference gives `max_completion_tokens` as the limit that includes reasoning; xAI and Perplexity limit the visible
-answer only."""
+"""Models whose reasoning is not bounded by a request's output limit: `always`, or if the limit has the `old` name.
+OpenAI's API reference gives `max_completion_tokens` as the limit that includes reasoning; xAI and Perplexity limit the
+visible answer only.
+"""
 
 _T = TypeVar("_T")
 
@@ -125,13 +127,13 @@ def output_ceiling(price: ModelPrice) -> int:
 
 
 def ceiling_known(price: ModelPrice) -> bool:
-    """Whether the ceiling is more than an assumption."""
+    """Whether the ceiling is known rather than assumed."""
     return price.output_max is not None or _listed(price.model) is not None
 
 
 @lru_cache(4096)
 def hides_reasoning(model: str) -> bool:
-    """Whether the model reasons without showing it, or showing a summary."""
+    """Whether the model reasons without showing it, or with a summary only."""
     return longest_prefix(HIDDEN_REASONING, family_name(model)) or False
 
 
@@ -143,7 +145,9 @@ def ignores_limit(model: str, *, old_field: bool) -> bool:
 
 
 def family_name(model: str) -> str:
-    """The model's name as its maker writes it, whoever serves it: `openai/gpt-4o` and `ft:gpt-4o:me` are `gpt-4o…`."""
+    """The model's name as its maker writes it, whichever provider serves it: `openai/gpt-4o` and `ft:gpt-4o:me` are
+    `gpt-4o…`.
+    """
     return model.lower().rpartition("/")[2].removeprefix("ft:")
 
 

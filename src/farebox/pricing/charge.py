@@ -12,7 +12,7 @@ from farebox.usage import AbsurdUsage, Quantity, Usage
 PER_MILLION = 1_000_000
 _SHAPES_MAX = 64
 _DECIMALS_MAX = 18
-"""Decimals of a quantity that are believed. With METER_MAX that is 28 digits, which Decimal holds without rounding."""
+"""Decimals of a quantity that are accepted. With METER_MAX that is 28 digits, which Decimal holds without rounding."""
 
 
 def cost_of(price: ModelPrice, usage: Usage) -> Cost:
@@ -31,12 +31,12 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
 
 
 def charge_of(cost: Cost, markup: Markup) -> int:
-    """Nano-dollars that the account pays. The only rounding of a charge: up, once, after the markup."""
+    """Nano-dollars that the account pays. The only rounding of a charge is here: up, once, after the markup."""
     return ceil_div(cost.numerator * markup.parts_per_million, cost.denominator * PER_MILLION)
 
 
 def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
-    """The meters of the usage that cost nothing because the model has no price for them, for the receipt to say.
+    """The meters of the usage that cost nothing because the model has no price for them; the receipt lists them.
 
     A special meter without a price of its own is charged inside its general one and is not among them.
     """
@@ -100,7 +100,7 @@ def _tier(rate: Rate, input_tokens: int) -> int:
 def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
     """`usage` counts 1/scale units. Relies on the rates coming with the most special meters first."""
     input_tokens = usage.get("input_tokens", 0)
-    alone: dict[str, int] = {}
+    exclusive: dict[str, int] = {}
     lines = []
     total = 0
     for rate in price.rates:
@@ -109,23 +109,23 @@ def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
             quantity = scale
         elif meter in usage:
             quantity = usage[meter]
-        elif alone:
+        elif exclusive:
             quantity = 0
         else:
             continue
-        if alone:
+        if exclusive:
             for part in rate.inside:
-                if part in alone:
-                    quantity -= alone[part]
+                if part in exclusive:
+                    quantity -= exclusive[part]
         if not quantity:
             continue
         if quantity < 0:
             raise AbsurdUsage(f"{meter} is less than the sum of what it contains")
-        alone[meter] = quantity
+        exclusive[meter] = quantity
         number = rate.base
-        for start, dearer in rate.tiers:
+        for start, tier_rate in rate.tiers:
             if input_tokens > start * scale:
-                number = dearer
+                number = tier_rate
         numerator = quantity * number
         total += numerator
         lines.append(CostLine(meter, quantity if scale == 1 else Decimal(quantity) / scale, number, numerator))
@@ -146,7 +146,7 @@ def _decimals(quantity: Quantity) -> int:
 
 
 def _with_minimum(usage: Usage, least: int) -> Usage:
-    """The provider bills one duration, however it is reported, and not less than its minimum."""
+    """The usage with the duration raised to the minimum that the provider bills, however it is reported."""
     seconds = usage.get("audio_seconds") or usage.get("input_audio_seconds")
     if not seconds:
         return usage

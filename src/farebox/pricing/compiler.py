@@ -32,12 +32,12 @@ from farebox.pricing.supplement import (
 )
 
 Context = Mapping[str, str]
-"""What of the request, or of the response, selects another price: `service_tier`, `inference_geo`, `speed`…"""
+"""Fields of the request or the response that select another price: `service_tier`, `inference_geo`, `speed`…"""
 
 STANDARD = frozenset(
     {"", "default", "standard", "standard_only", "auto", "on_demand", "global", "not_available", "unspecified"}
 )
-"""Values of a context that are the standard price, in the words of the providers."""
+"""Values of these fields that mean the standard price."""
 
 LIST_IDS: Mapping[str, str] = MappingProxyType(
     {
@@ -58,7 +58,7 @@ LIST_IDS: Mapping[str, str] = MappingProxyType(
 """Farebox's provider slug → the provider's id in the price list."""
 
 MODEL_REF_MAX = 256
-"""Characters of a model name; a longer one is nobody's, and is not kept in any cache."""
+"""Maximum characters of a model name; a longer one is not a model's, and is not cached."""
 
 _CACHED_REFS = 4096
 _THURSDAY = 3
@@ -68,13 +68,13 @@ _WORKING_DAYS_ONLY: Mapping[str, tuple[time, ...]] = MappingProxyType({"deepseek
 its own notes do: DeepSeek bills its peak prices on working days (since 2026-08-23). The days of Beijing, by which it
 goes, are those of UTC in these hours."""
 _SNAPSHOT = re.compile(r"-20\d\d-\d\d-\d\d$")
-"""A dated name of OpenAI's: the model of the name without the date, where the list does not say otherwise."""
+"""A dated name of OpenAI's: the same model as the name without the date, unless the list has its own entry."""
 _WHISPER_SECONDS_MIN = 10
 _WHISPER = ("whisper-large-v3", "whisper-large-v3-turbo")
 
 
 class PriceList:
-    """Finds what a model of the list costs. Thread-safe; keeps the compiled prices for as long as it lives."""
+    """Finds what a model of the list costs. Thread-safe; caches the compiled prices."""
 
     def __init__(
         self,
@@ -90,16 +90,16 @@ class PriceList:
         self._list_ids = list_ids
         self._source = f"genai-prices/{release_of('genai-prices')}"
         self._models: dict[tuple[object, ...], _ListedModel] = {}
-        self._dearest: dict[str, Decimal] = {}
+        self._factors: dict[str, Decimal] = {}
         # Bounded, because callers choose the model names: a match rule accepts endlessly many.
         self._lookup = lru_cache(_CACHED_REFS)(self._match)
 
     def find(self, provider: str, model: str, at_ms: int, context: Context | None = None) -> ModelPrice | None:
         """The price of the model that genai-prices finds for this name, at this moment.
 
-        `context` selects a variant (`{"service_tier": "flex"}`). What of it neither list nor supplement knows stands in
-        `unknown` of the price, which is then the standard one. None where both know no such model, or no price for it:
-        unpriced, not free.
+        `context` selects a variant (`{"service_tier": "flex"}`). Values that neither the list nor the supplement knows
+        are in the price's `unknown`; it is then the standard price. None if both know no such model, or no price for
+        it: unpriced, not free.
         """
         if len(model) > MODEL_REF_MAX:
             return None
@@ -112,30 +112,31 @@ class PriceList:
         names = [model.id for model in listed.models] if listed is not None else []
         return names + [name for name in self.supplement.models(provider) if not name.endswith("*")]
 
-    def dearest_factor(self, provider: str) -> Decimal:
-        """The most that any tier, geography or speed of this provider costs, of all its models, as a multiple of the
-        standard price; at least 1."""
-        if provider not in self._dearest:
-            self._dearest[provider] = self._dearest_of(provider)
-        return self._dearest[provider]
+    def highest_factor(self, provider: str) -> Decimal:
+        """The highest multiple of the standard price that any tier, geography or speed costs, over all models of this
+        provider; at least 1.
+        """
+        if provider not in self._factors:
+            self._factors[provider] = self._highest_factor(provider)
+        return self._factors[provider]
 
-    def _dearest_of(self, provider: str) -> Decimal:
-        dearest = Decimal(1)
+    def _highest_factor(self, provider: str) -> Decimal:
+        highest = Decimal(1)
         listed = self._by_id.get(self._list_ids.get(provider, ""))
         for info in listed.models if listed is not None else ():
             standards = [info.prices] if isinstance(info.prices, ListedPrice) else [one.prices for one in info.prices]
             for variant in info.price_variants or ():
-                dearest = max(dearest, _ratio(_prices(standards[-1]), _prices(variant.prices)))
-        return max([dearest, *(Decimal(entry.factor) for entry in self.supplement.variants(provider))])
+                highest = max(highest, _ratio(_prices(standards[-1]), _prices(variant.prices)))
+        return max([highest, *(Decimal(entry.factor) for entry in self.supplement.variants(provider))])
 
     def _match(self, provider: str, model: str) -> "_ListedModel | None":
         name = model.removeprefix("models/") if provider == "google-ai-studio" else model
-        found = self._named(provider, name)
+        found = self._find_model(provider, name)
         if found is None and provider == "openai" and _SNAPSHOT.search(name):
-            found = self._named(provider, _SNAPSHOT.sub("", name))
+            found = self._find_model(provider, _SNAPSHOT.sub("", name))
         return found
 
-    def _named(self, provider: str, model: str) -> "_ListedModel | None":
+    def _find_model(self, provider: str, model: str) -> "_ListedModel | None":
         listed = self._by_id.get(self._list_ids.get(provider, ""))
         info = listed.find_model(model, all_providers=self._providers) if listed is not None else None
         ours = self.supplement.match(provider, model)
@@ -162,7 +163,7 @@ class PriceList:
 
 @dataclass(frozen=True, slots=True)
 class _When:
-    """A condition on the moment of the call. The label goes into the price's version."""
+    """A condition on the time of the call. The label goes into the price's version."""
 
     label: str
     active: Callable[[int], bool]
@@ -170,7 +171,7 @@ class _When:
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """Prices that take the place of the standard ones, where all of `when` is in the context."""
+    """Prices that replace the standard ones if all of `when` is in the context."""
 
     moment: _When
     when: Mapping[str, str]
@@ -195,7 +196,7 @@ class _ListedModel:
         self._factors = ours.variants
         self._our_version = our_version
         self._plain = not any(variant.prices and STANDARD.issuperset(variant.when.values()) for variant in variants)
-        """Whether the standard price is the same however it is named."""
+        """Whether the standard price is the same for every name of it."""
         self._compiled: dict[tuple[int, tuple[int, ...], tuple[int, ...]], ModelPrice | None] = {}
 
     @classmethod
@@ -216,7 +217,7 @@ class _ListedModel:
             standard = [(_ALWAYS, _prices(info.prices))]
         else:
             standard = [(_when(slug, one.constraint), _prices(one.prices)) for one in info.prices]
-        # The list lends a model to other providers (Claude on Google) at its standard price only.
+        # The list has other providers' models (Claude on Google) at their standard price only.
         own = any(info is model for model in provider.models)
         variants = [
             _Variant(_when(slug, variant.constraint), variant.when, _prices(variant.prices))
@@ -239,7 +240,7 @@ class _ListedModel:
         return cls(shell, [(_ALWAYS, prices_of(entry.rates))], [], ours, our_version)
 
     def at(self, at_ms: int, context: Context | None) -> ModelPrice | None:
-        """The price at that moment; None where the list gives none."""
+        """The price at that time; None if the list has none."""
         if not context or (self._plain and STANDARD.issuperset(context.values())):  # nearly every call
             return self._price((self._applying(at_ms), (), ()))
         varying = tuple(
@@ -268,7 +269,7 @@ class _ListedModel:
             return price
 
     def _applying(self, at_ms: int) -> int:
-        """The last active price applies; the first one where none is."""
+        """The last active price applies; the first one if none is active."""
         for index in range(len(self._standard) - 1, 0, -1):
             if self._standard[index][0].active(at_ms):
                 return index
@@ -302,7 +303,7 @@ class _ListedModel:
 
 
 def _added(prices: Mapping[str, Price], additions: Sequence[AdditionEntry]) -> dict[str, Price]:
-    """Meters that the supplement adds to what the list has; those only whose general meters have a price."""
+    """Meters that the supplement adds to the list's; only those whose general meters have a price."""
     wanted: dict[str, Price] = {}
     for entry in additions:
         wanted |= prices_of(entry.rates)
@@ -326,7 +327,7 @@ def _of_tokens(key: str) -> bool:
 
 
 def _ratio(standard: Mapping[str, Price], variant: Mapping[str, Price]) -> Decimal:
-    """The most that any price of tokens is of the standard one."""
+    """The highest ratio of any token price to the standard one."""
     ratios = [Decimal(0)]
     for key, price in variant.items():
         usual = standard.get(key)

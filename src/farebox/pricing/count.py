@@ -1,4 +1,4 @@
-"""What is counted if a provider does not report usage: for charges, never for holds."""
+"""Counting usage if a provider does not report it: for charges, never for holds."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,8 @@ COUNTED_BYTES_MAX = 2**20
 
 def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str] | None) -> dict[str, Quantity]:
     """The input of a request in meters: its text by a tokenizer, images and audio by their rules. Input that the
-    request does not show is not counted. `text`: None where no tokenizer is to be had."""
+    request does not show is not counted. `text`: None if no tokenizer is available.
+    """
     if text is None or demand.text_bytes > COUNTED_BYTES_MAX:
         tokens = ceil_div(demand.text_bytes, TEXT_BYTES_PER_TOKEN)
     else:

@@ -1,10 +1,10 @@
-"""The most that a call can cost, from its request alone: what the hold is made of.
+"""The most that a call can cost, computed from its request alone: the amount of the hold.
 
 Input: a byte of text is one token at most, for byte-level tokenizers and for those that fall back to bytes (a
-tokenizer that normalizes may, for a few rare characters, exceed it; the overrun is then dealt with as any other).
-To that come the allowances below, what images and audio may become (`media`), and input that the request does not show
-(`unseen`). Every token is taken at the dearest rate that it can meet: as new input, as a cache write, at the highest
-tier within reach.
+tokenizer that normalizes may, for a few rare characters, exceed it; the overrun is then dealt with as any other). To
+that come the allowances below, what images and audio may become (`media`), and input that the request does not show
+(`unseen`). Every token is priced at the highest rate that may apply to it: as new input, as a cache write, at the
+highest tier within reach.
 """
 
 import math
@@ -22,16 +22,16 @@ from farebox.pricing.rates import REQUESTS, UNITS, ancestors
 from farebox.pricing.unseen import Outside, outside_of
 
 MESSAGE_TOKENS = 8
-"""Allowed for each message: role, separators."""
+"""Allowance for each message: role, separators."""
 
 TOOL_TOKENS = 64
-"""Allowed for each tool; its JSON is part of the text already."""
+"""Allowance for each tool; its JSON is already part of the text."""
 
 TOOLS_TOKENS = 1_600
-"""Allowed once if there are tools: the hidden instructions (804 published) and one built-in tool (735)."""
+"""Allowance, once, if there are tools: the hidden instructions (804 published) and one built-in tool (735)."""
 
 CALL_TOKENS = {"": 128, "grok": 1_024}
-"""Allowed once for each call, by the beginning of the model's name: the template's own text and hidden prompts."""
+"""Allowance, once for each call, by prefix of the model's name: the template's own text and hidden prompts."""
 
 _INPUT = {
     meter: unit.dimensions.get("modality", "text")
@@ -52,11 +52,11 @@ _FAMILIES = {
     meter: frozenset({meter, *ancestors(meter), *(other for other in UNITS.units if meter in ancestors(other))})
     for meter in UNITS.units
 }
-"""Every meter under whose rate a unit of this meter may be charged."""
+"""Meter → the meters at whose rate its units may be charged."""
 
 
 class _Inputs(msgspec.Struct, frozen=True, gc=False):
-    """Input tokens at most, by what they may be charged as."""
+    """Upper bounds of input tokens, by what they may be charged as."""
 
     text: int
     images: int
@@ -107,7 +107,8 @@ def affordable_output(
     outside: Outside | None = None,
 ) -> int:
     """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none does.
-    Never more than the request asks for and the model can."""
+    Never more than the request allows and the model can produce.
+    """
     if demand.no_output:
         return 0
     inputs = _inputs(demand, price, exact_input_tokens, outside)
@@ -124,7 +125,9 @@ def affordable_output(
 
 
 def _output_limit(demand: Demand, price: ModelPrice) -> int:
-    """Per choice. Where a request asks for more than the model can, the provider refuses it or gives less."""
+    """The output limit per choice. If a request asks for more than the model can produce, the provider refuses it or
+    returns less.
+    """
     ceiling = output_ceiling(price)
     return ceiling if demand.output_max is None else min(demand.output_max, ceiling)
 
@@ -155,14 +158,14 @@ def _call_tokens(model: str) -> int:
 
 
 def _reach(demand: Demand, inputs: _Inputs) -> int:
-    """The most input tokens that the response can report, by which its tier is chosen."""
+    """The most input tokens that the response can report; they determine the price tier."""
     if not demand.fixed:
         return inputs.total
     return inputs.total + sum(math.ceil(quantity) for meter, quantity in demand.fixed.items() if meter in _ANY)
 
 
-def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
-    """The highest rate of these meters that a call of so many input tokens can meet; 0 where none has a price."""
+def _highest_rate(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
+    """The highest rate of these meters that may apply to a call with so many input tokens; 0 if none has a price."""
     highest = price.dearest.get(meters)
     if highest is not None:
         return highest
@@ -182,11 +185,11 @@ def _dearest(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
 def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: int) -> int:
     """Numerator over the price's denominator: the input, the request itself, what it fixes and what it allows."""
     return (
-        inputs.text * _dearest(price, _TEXT, reach)
-        + inputs.images * (_dearest(price, _IMAGE, reach) if inputs.images else 0)
-        + inputs.audio * (_dearest(price, _AUDIO, reach) if inputs.audio else 0)
-        + inputs.unseen * (_dearest(price, _ANY, reach) if inputs.unseen else 0)
-        + _dearest(price, _FAMILIES[REQUESTS], reach)
+        inputs.text * _highest_rate(price, _TEXT, reach)
+        + inputs.images * (_highest_rate(price, _IMAGE, reach) if inputs.images else 0)
+        + inputs.audio * (_highest_rate(price, _AUDIO, reach) if inputs.audio else 0)
+        + inputs.unseen * (_highest_rate(price, _ANY, reach) if inputs.unseen else 0)
+        + _highest_rate(price, _FAMILIES[REQUESTS], reach)
         + (_fixed(demand, price, reach) if _has_meters(demand) else 0)
     )
 
@@ -209,5 +212,5 @@ def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
             continue  # counted once for the call, or inside its general meter
         if meter in _DURATIONS:
             quantity = max(quantity, price.audio_seconds_min)
-        total += quantity * _dearest(price, _FAMILIES.get(meter, frozenset()), reach)
+        total += quantity * _highest_rate(price, _FAMILIES.get(meter, frozenset()), reach)
     return total

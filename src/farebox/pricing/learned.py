@@ -1,5 +1,5 @@
-"""What this process learned from responses that passed through it: the size of what IDs refer to, and how much tool
-uses bring in. In memory and bounded; after a restart, or in another process, the rules for the unknown apply.
+"""What this process learned from the responses it relayed: the size of what IDs refer to, and how much input tool uses
+add. In memory and bounded; after a restart, or in another process, the rules for unknown sizes apply.
 """
 
 from bisect import bisect_left, insort
@@ -12,16 +12,16 @@ from farebox.usage import Usage
 
 SIZES_KEPT = 50_000
 USES_KEPT = 200
-"""Observations of one account's uses of one tool at one provider: the latest."""
+"""How many of the latest uses of one tool by one account at one provider are kept."""
 ACCOUNTS_KEPT = 500
 ACCOUNTS_MIN = 3
-"""From this many accounts on, what is usual among them applies to all."""
+"""From this many accounts on, their median applies to all."""
 BYTES_PER_TOKEN = 4
 """Of the request's own text, roughly: what is above it is taken for what tools brought in."""
 
 
 class _Uses:
-    """What an account's uses of a tool brought in."""
+    """How much input an account's uses of a tool added."""
 
     __slots__ = ("_latest", "_ordered")
 
@@ -41,14 +41,16 @@ class _Uses:
 
 
 class Learned:
-    """One for each process."""
+    """What one process has learned."""
 
     def __init__(self) -> None:
         self._sizes: OrderedDict[tuple[str, str, str], int] = OrderedDict()
         self._uses: dict[tuple[str, str], OrderedDict[str, _Uses]] = {}
 
     def keep_size(self, account_id: str, provider: str, reference: str, tokens: int) -> None:
-        """A response can be referred to from now on: its size is the input and output of its call together."""
+        """Remember the size of a response that later requests can refer to: the input and output of
+        its call together.
+        """
         key = (account_id, provider, reference)
         self._sizes[key] = tokens
         self._sizes.move_to_end(key)
@@ -56,7 +58,7 @@ class Learned:
             self._sizes.popitem(last=False)
 
     def size(self, account_id: str, provider: str, reference: str) -> int | None:
-        """Tokens that the reference stands for; None if it did not pass through here for this account."""
+        """Tokens behind the reference; None if this process did not relay it for this account."""
         key = (account_id, provider, reference)
         tokens = self._sizes.get(key)
         if tokens is not None:
@@ -64,7 +66,7 @@ class Learned:
         return tokens
 
     def learn_use(self, account_id: str, provider: str, kind: str, tokens: int) -> None:
-        """Each of a call's uses of a tool brought in this many tokens."""
+        """Record that each of a call's uses of a tool added this many tokens."""
         accounts = self._uses.setdefault((provider, kind), OrderedDict())
         accounts.setdefault(account_id, _Uses()).add(tokens)
         accounts.move_to_end(account_id)
@@ -72,8 +74,9 @@ class Learned:
             accounts.popitem(last=False)
 
     def per_use(self, account_id: str, provider: str, kind: str, percentile: int) -> int:
-        """The given percentile of what one use brought in, over the account's own calls, or over those of the median
-        account if higher: what a few others bring in does not raise anybody's holds. 0 if there were none."""
+        """The given percentile of what one use added, over the account's own calls, or over those of the median
+        account if higher, so that a few extreme accounts do not raise the holds of others. 0 if there were none.
+        """
         accounts = self._uses.get((provider, kind))
         if not accounts:
             return 0
@@ -84,12 +87,12 @@ class Learned:
 
 
 def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usage: Usage, reference: str) -> None:
-    """Learn from a complete response, and the provider's own figures, what later holds can be based on."""
+    """Learn from a complete response and the provider's own figures, for later holds."""
     read = int(usage.get("input_tokens", 0))
     if reference and not demand.cuts_input:
         learned.keep_size(account_id, provider, reference, read + int(usage.get("output_tokens", 0)))
     if len(demand.unseen) != 1:
-        return  # what brought in what, nobody can tell
+        return  # which tool added what is not known
     kind = demand.unseen[0].kind
     uses = int(usage.get(FEES[kind], 0)) if kind in FEES else 1
     if kind in TOOLS and uses:

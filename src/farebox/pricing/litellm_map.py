@@ -61,13 +61,13 @@ _FIELDS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = MappingProxyType(
 )
 """A field of the map → price keys, and how many of the map's units one of theirs is."""
 _USD_MAX: Final = 1_000
-"""For one unit; what is above, or below zero, is no price."""
+"""US dollars for one unit; a larger or negative value is not a price."""
 _ABOVE: Final = re.compile(r"_above_(\d+)k_tokens$")
 _FILES: Final = ("model_prices_and_context_window_backup.json", "model_prices_and_context_window.json")
 
 
 class UnreadableMap(ValueError):
-    """No such package or file, or nothing that reads like the map."""
+    """No such package or file, or its content is not a price map."""
 
 
 class LiteLLMMap:
@@ -97,12 +97,12 @@ class LiteLLMMap:
         return self._rates.get((provider, model))
 
     def source(self, provider: str, model: str) -> str:
-        """Where the map's makers read it; empty where they do not say."""
+        """The source that the map states; empty if it states none."""
         return self._sources.get((provider, model), "")
 
 
 def _in_force(entry: Mapping[str, Any], at: datetime) -> Mapping[str, Any]:
-    """The entry with its off-peak prices, where they hold at this time: the others are those of the peak hours."""
+    """The entry with its off-peak prices if they apply at this time; the others are those of the peak hours."""
     off_peak = entry.get("off_peak_pricing")
     if not isinstance(off_peak, dict) or not isinstance(windows := off_peak.get("windows"), list):
         return entry

@@ -1,7 +1,7 @@
-"""How many tokens images, audio and files may become. Upper bounds, except where a rule says what it assumes.
+"""How many tokens images, audio and files may become: upper bounds, except where a rule states an assumption.
 
 Sources: the vision, audio and document pages of OpenAI, Anthropic and Google, and for figures that these leave out,
-published measurements of billed calls. A model is known by how its name begins, whoever serves it.
+published measurements of billed calls. A model is recognized by the prefix of its name, whichever provider serves it.
 """
 
 import math
@@ -15,10 +15,10 @@ from farebox.pricing.model import ImageInput, ModelPrice
 from farebox.usage import Quantity
 
 AUDIO_TOKENS_PER_SECOND: Mapping[str, int] = MappingProxyType({"": 50, "gpt-": 10, "gemini": 32})
-"""By the beginning of the model's name; an unknown model takes the most of the known open ones."""
+"""By prefix of the model's name; an unknown model takes the maximum of the known open ones."""
 
 UNSEEN_AUDIO_SECONDS = 4 * 3600
-"""Of a recording given by URL or id, where the model is billed by the second: no provider takes a longer one."""
+"""Seconds of a recording given by URL or ID, if the model is billed by the second: no provider accepts a longer one."""
 
 SPEECH_TOKENS_PER_MINUTE: Mapping[str, int] = MappingProxyType({"": 1_500, "gpt-": 1_250})
 """Tokens per minute of generated audio. OpenAI states 0.015 USD per minute for what costs 12 USD per million tokens (a
@@ -32,13 +32,13 @@ _Rule: TypeAlias = Callable[[ImageInput], int]
 
 
 def image_tokens(model: str, image: ImageInput) -> int:
-    """The most tokens that the model makes of the image; the model's largest image where the size is unknown."""
+    """The most tokens that the model makes of the image; for an unknown size, of its largest image."""
     rule = longest_prefix(IMAGE_RULES, family_name(model))
     return (rule or _unknown_model)(image)
 
 
 def audio_usage(price: ModelPrice, seconds: int) -> dict[str, Quantity]:
-    """What so much audio input is billed as: its seconds where the model has a price for them, else tokens."""
+    """What this much audio input is billed as: seconds if the model has a price for them, else tokens."""
     if any(rate.meter in ("audio_seconds", "input_audio_seconds") for rate in price.rates):
         return {"audio_seconds": seconds, "input_audio_seconds": seconds}
     return {"input_audio_tokens": audio_tokens(price.model, seconds)}
@@ -133,7 +133,7 @@ def _unknown_model(image: ImageInput) -> int:
 
 IMAGE_RULES: Mapping[str, _Rule] = MappingProxyType(
     {
-        # OpenAI. A name not listed takes the dearest factor.
+        # OpenAI. A name that is not listed takes the highest factor.
         "gpt-": _patches(2460, 20_000, grows=True),
         "gpt-4": _tiles(85, 170),
         "gpt-4.1": _tiles(85, 170),

@@ -36,23 +36,25 @@ class ModelPrice:
     model: str
     """The model as the price list names it."""
     version: str
-    """Names this exact price for ever: the source with its release and start date, or the operator's price id."""
+    """Identifies this exact price permanently: the source with its release and start date, or the
+    operator's price ID.
+    """
     denominator: int
     rates: tuple[Rate, ...]
     context_window: int | None = None
     output_max: int | None = None
-    """Most output tokens the model produces in one response, where known."""
+    """The most output tokens the model produces in one response, if known."""
     audio_seconds_min: int = 0
-    """Audio is billed as at least this many seconds, if there is any (Groq's transcription)."""
+    """If there is audio, at least this many seconds of it are billed (Groq's transcription)."""
     bounded: bool = False
-    """Whether this is no price, but the most that the call is let cost: what it does cost, the response states."""
+    """Whether this is not a price but a cap on the call's cost: the response states the actual cost."""
     unknown: tuple[str, ...] = field(default=(), compare=False)
-    """What was asked of the price (`service_tier=turbo`) that nobody knows the price of: this is the standard one."""
+    """Requested options (`service_tier=turbo`) without a known price: this is the standard price."""
     meters: frozenset[str] = field(init=False, repr=False, compare=False)
-    """Those that have a rate."""
+    """The meters that have a rate."""
 
-    dearest: dict[frozenset[str], int] = field(init=False, repr=False, compare=False)
-    """The highest rate of some meters, as it was asked for; of a price with tiers, nothing."""
+    highest_rates: dict[frozenset[str], int] = field(init=False, repr=False, compare=False)
+    """Cache of the highest rate of sets of meters; empty for a price with tiers."""
     tiered: bool = field(init=False, repr=False, compare=False)
     apart: dict[tuple[str, ...], "tuple[Rate, ...] | None"] = field(init=False, repr=False, compare=False)
     """By the meters of a usage: the rates that apply to it, where none contains another; else None."""
@@ -65,35 +67,35 @@ class ModelPrice:
 
     @property
     def is_own(self) -> bool:
-        """Whether the operator set it, rather than a list."""
+        """Whether the operator set the price, rather than a list."""
         return self.version.startswith(OWN)
 
 
 class CostLine(msgspec.Struct, frozen=True, gc=False):
     """One meter of a receipt. `nanos_numerator / denominator of the cost` is its exact cost.
 
-    A Struct, as are all nouns that every call makes anew: seven times quicker to make than a frozen dataclass.
+    A Struct, as are all types that every call instantiates: seven times faster to create than a frozen dataclass.
     """
 
     meter: str
     quantity: Quantity
-    """Units charged at this line's rate, after what special meters took out."""
+    """Units charged at this line's rate, without those charged by special meters."""
     rate: int
     nanos_numerator: int
     model: str = ""
-    """The model whose price this is, and that price's version, where it is not the call's own."""
+    """The model whose price this is, and that price's version, if it is not the call's own."""
     version: str = ""
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):
-    """What the provider takes: exact, as a fraction of nano-dollars."""
+    """What the provider charges: exact, as a fraction of nano-dollars."""
 
     numerator: int
     denominator: int
-    """The price's own; times a power of ten where a quantity has decimals (seconds of audio)."""
+    """The price's denominator, times a power of ten if a quantity has decimals (seconds of audio)."""
     lines: tuple[CostLine, ...]
     rates_over: int = 0
-    """What the lines' rates are over; 0: the price's denominator."""
+    """The denominator of the lines' rates; 0: the price's denominator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Markup:
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False):
-    """What a request asks for, as far as its cost goes; read by the wire format, priced by the estimate.
+    """What a request asks for, as far as it affects the cost; read by the wire format, priced by the estimate.
 
     Everything here is an upper bound taken from the request alone.
     """
@@ -114,20 +116,20 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     text_bytes: int = 0
     """UTF-8 bytes of everything the model will read as text: a byte-level tokenizer makes at most one token of each."""
     text: str = ""
-    """The same text, for exact counting; only filled in where Demand was read with `exact=True`."""
+    """The same text, for exact counting; only set if the request was parsed with `exact=True`."""
     messages: int = 0
     tools: int = 0
     images: tuple["ImageInput", ...] = ()
     audio_seconds: int = 0
-    """How long the audio input plays, rounded up, as its bytes tell."""
+    """Duration of the audio input, rounded up, determined from its bytes."""
     audio_seconds_max: int = 0
-    """No audio of these bytes plays longer. The same where every frame was counted."""
+    """Upper bound of the duration of audio with these bytes; equal to the duration if every frame was counted."""
     files_bytes: int = 0
     """Bytes of attached plain-text documents: text that is not in `text`, a token at most for each byte."""
     choices: int = 1
     """`n`, `candidateCount`, `best_of`."""
     output_max: int | None = None
-    """Output tokens the request allows per choice; None where it does not say."""
+    """Output tokens the request allows per choice; None if it sets no limit."""
     clampable: bool = False
     """Whether the output can be limited by a parameter of this format."""
     no_output: bool = False
@@ -136,16 +138,17 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Meters the request fixes outright, such as `input_characters` of speech or `output_image_tokens` of images: what
     a response without usage is charged."""
     allowed: dict[str, Quantity] = {}
-    """Meters the request merely allows, at most, such as the searches of a declared tool: held, and charged only where
-    the response shows them."""
+    """Upper bounds of meters that the request only allows, such as the searches of a declared tool: held, and charged
+    only if the response shows them.
+    """
     unseen: tuple["Unseen", ...] = ()
-    """Input whose size the request does not tell."""
+    """Input whose size is not in the request."""
     cuts_input: bool = False
-    """Whether the provider may leave out what does not fit: then the usage tells less than what is kept there."""
+    """Whether the provider may drop what does not fit: then the usage is less than what the provider has stored."""
     hides_reasoning: bool = False
-    """Whether the request asks for reasoning of which the response shows a summary at most."""
+    """Whether the request asks for reasoning that the response shows at most as a summary."""
     further_models: tuple["FurtherModel", ...] = ()
-    """What the request lets the provider run and bill beside the model's own response."""
+    """What the request lets the provider run and bill in addition to the model's own response."""
 
 
 class Unseen(msgspec.Struct, frozen=True, gc=False):
@@ -155,25 +158,25 @@ class Unseen(msgspec.Struct, frozen=True, gc=False):
     """What brings them: `file`, `url`, `response`, `conversation`, `prompt`, `cache`, `pdf`, `video`, `web_search`,
     `web_fetch`, `mcp`, `file_search`, `code_execution`…: the name by which it is configured, learned and reported."""
     ref: str = ""
-    """The provider's id of it, where it has one whose size may be known from an earlier response."""
+    """The provider's ID of it, if its size may be known from an earlier response."""
     uses: int | None = 1
-    """How often at most the request lets it bring something in; None where it does not say."""
+    """How often at most the request lets it add input; None if there is no limit."""
 
 
 class FurtherModel(msgspec.Struct, frozen=True, gc=False):
-    """A pass of a model beside the response: a fallback, an advisor, the summing up of a long conversation."""
+    """A pass of a model in addition to the response: a fallback, an advisor, the summary of a long conversation."""
 
     model: str
     """Empty for the call's own."""
     uses: int = 1
     """How often at most."""
     output_max: int | None = None
-    """Output tokens of each; None where the request does not say."""
+    """Output tokens of each; None if the request sets no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """An image in the request. Width and height in pixels where they are known."""
+    """An image in the request. Width and height in pixels, if known."""
 
     width: int | None = None
     height: int | None = None

@@ -1,6 +1,6 @@
-"""The operator's own prices and markups over the price list: what a model costs this account, and the markup on top.
+"""The operator's own prices and markups on top of the price list: what a model costs this account, and the markup.
 
-A book never changes: when the operator edits a price, a new book is built over the same list and replaces it.
+A book is immutable: when the operator edits a price, a new book with the same list replaces it.
 """
 
 import re
@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
-from farebox.pricing.bill import dearest_ratio, scaled
+from farebox.pricing.bill import highest_ratio, scaled
 from farebox.pricing.compiler import MODEL_REF_MAX, STANDARD, Context, PriceList
 from farebox.pricing.model import OWN, Markup, ModelPrice
 from farebox.pricing.rates import InvalidPrice, compile_rates
@@ -23,13 +23,15 @@ _NO_MARKUP = Markup()
 
 @dataclass(frozen=True, slots=True)
 class OwnPrice:
-    """A price that the operator set. It replaces the list's price whole: a meter not named in `rates` has no price."""
+    """A price that the operator set. It replaces the list's price entirely: a meter that is not in `rates` has no
+    price.
+    """
 
     price_id: str
     provider: str
     """Farebox's provider slug."""
     model: str
-    """A model name, or the beginning of one followed by `*`. Case does not matter."""
+    """A model name, or a prefix followed by `*`; case-insensitive."""
     account_id: str | None
     """None: for every account."""
     rates: Mapping[str, str]
@@ -70,7 +72,7 @@ DEMO_PRICE = OwnPrice(
 
 
 class PriceBook:
-    """Answers the two questions of a price: what the provider takes, and what the account pays on top."""
+    """Looks up a model's price and the markup on it."""
 
     def __init__(
         self,
@@ -80,9 +82,9 @@ class PriceBook:
         price_list: PriceList | None = None,
         demo: bool = False,
     ) -> None:
-        """`price_list` is worth passing on from book to book: it keeps what it compiled.
+        """`price_list` should be passed on from book to book: it caches what it compiled.
 
-        Raises InvalidPrice for a row that cannot be charged with (`check_price`, `check_markup` tell beforehand).
+        Raises InvalidPrice for an invalid row (`check_price` and `check_markup` detect them beforehand).
         """
         prices = [*own, DEMO_PRICE] if demo else list(own)
         rows = list(markups)
@@ -92,31 +94,31 @@ class PriceBook:
         self._markups = {row.markup_id: check_markup(row) for row in rows}
         self._prices = _Table(prices)
         self._markup_rows = _Table(rows)
-        self._named = lru_cache(_CACHED_REFS)(self._name)
+        self._named_price = lru_cache(_CACHED_REFS)(self._name)
 
     def find(
         self, account_id: str, provider: str, model: str, at_ms: int, context: Context | None = None
     ) -> ModelPrice | None:
         """The price of a model for an account at a moment (milliseconds since the Unix epoch).
 
-        The operator's own price goes before the list's: the account's before everybody's, then the most exact model
-        name, then the latest that is valid. `context` as in PriceList.find; of an own price, a tier costs as many times
-        more or less as it does by the list. None means unpriced: the caller refuses.
+        The operator's own price takes precedence over the list's: the account's before the general one, then the most
+        specific model name, then the latest that is valid. `context` as in PriceList.find; of an own price, a tier
+        costs as many times more or less as it does by the list. None means unpriced: the caller refuses.
         """
         if len(model) > MODEL_REF_MAX:
             return None
         row = self._prices.find(account_id, provider, model, at_ms)
         if row is not None:
-            price = self._named(row.price_id, model)
+            price = self._named_price(row.price_id, model)
             return self._of_tier(price, provider, model, at_ms, context) if context else price
         return self._list.find(provider, model, at_ms, context)
 
-    def dearest_factor(self, provider: str) -> Decimal:
+    def highest_factor(self, provider: str) -> Decimal:
         """As PriceList.dearest_factor."""
-        return self._list.dearest_factor(provider)
+        return self._list.highest_factor(provider)
 
     def _of_tier(self, own: ModelPrice, provider: str, model: str, at_ms: int, context: Context) -> ModelPrice:
-        """The operator's price where the provider applies `context`."""
+        """The operator's price, adjusted if the provider applies `context`."""
         special = {key: value for key, value in context.items() if value not in STANDARD}
         if not special:
             return own
@@ -124,24 +126,26 @@ class PriceBook:
         varied = self._list.find(provider, model, at_ms, special)
         if standard is None or varied is None or varied.unknown:
             return replace(own, unknown=tuple(f"{key}={value}" for key, value in special.items()))
-        factor = dearest_ratio(standard, varied)
+        factor = highest_ratio(standard, varied)
         return own if factor == 1 else scaled(own, factor, ",".join(f"{key}={special[key]}" for key in special))
 
     def markup(self, account_id: str, provider: str, model: str, at_ms: int) -> Markup:
-        """The markup on a model's cost: the account's row before everybody's, then the most exact model name, then
-        one for the provider, then the latest that is valid. Without any, the cost itself is charged."""
+        """The markup on a model's cost: the account's row before the general one, then the most specific model name,
+        then one for the provider, then the latest that is valid. Without any, the cost itself is charged.
+        """
         row = self._markup_rows.find(account_id, provider, model, at_ms)
         return self._markups[row.markup_id] if row is not None else _NO_MARKUP
 
     def models(self, account_id: str, provider: str, at_ms: int) -> list[str]:
-        """Names of the provider's models that have a price for the account now: the list's, and the operator's own
-        where they are whole names."""
+        """Names of the provider's models that have a price for the account now: the list's, and the operator's own if
+        they are full names.
+        """
         own = {row.model for row in self._own if row.provider == provider and not row.model.endswith("*")}
         names = own.union(self._list.models(provider))
         return sorted(name for name in names if self.find(account_id, provider, name, at_ms) is not None)
 
     def may_be_free(self, account_id: str, provider: str | None) -> bool:
-        """Whether the operator gives the account anything of this provider, or of any, for free."""
+        """Whether the account gets anything of this provider, or of any, for free."""
         return any(
             row.account_id in (None, account_id) and provider in (None, row.provider) and self._has_zero(row)
             for row in self._own
@@ -151,13 +155,14 @@ class PriceBook:
         return any(not rate.base for rate in self._compiled[row.price_id].rates)
 
     def _name(self, price_id: str, model: str) -> ModelPrice:
-        """The price under the name that was asked for, by which the ceilings and image tables know the model."""
+        """The price with the requested model name, by which the ceiling and image tables are looked up."""
         return replace(self._compiled[price_id], model=model)
 
 
 def check_price(row: OwnPrice) -> ModelPrice:
-    """The row compiled. Raises InvalidPrice saying what is wrong: no rate at all, an unknown price key, an amount that
-    is not plain decimal text, or a special meter without its general one."""
+    """Compile the row. Raises InvalidPrice with what is wrong: no rate at all, an unknown price key, an amount that is
+    not plain decimal text, or a special meter without its general one.
+    """
     if not row.rates:
         raise InvalidPrice(f"price {row.price_id} has no rate: write a rate of 0 for a free model")
     for key, usd in row.rates.items():
@@ -176,7 +181,7 @@ def check_price(row: OwnPrice) -> ModelPrice:
 
 
 def check_markup(row: OwnMarkup) -> Markup:
-    """The row as a Markup. Raises InvalidPrice where it is out of range."""
+    """The row as a Markup. Raises InvalidPrice if it is out of range."""
     if not 0 <= row.parts_per_million <= _PARTS_PER_MILLION_MAX:
         raise InvalidPrice(f"markup {row.markup_id} is outside 0 … {_PARTS_PER_MILLION_MAX} parts per million")
     return Markup(row.parts_per_million, row.markup_id)
@@ -197,9 +202,9 @@ _R = TypeVar("_R", bound=_Row)
 
 
 class _Table(Generic[_R]):
-    """Rows by what they are for. Exact names are looked up; only beginnings of names are tried one by one.
+    """Rows by account, provider and model. Full names are looked up; only prefixes are tried one by one.
 
-    Of two rows that are alike in everything, the one given later wins.
+    Of two rows with the same key, the later one wins.
     """
 
     def __init__(self, rows: Iterable[_R]) -> None:

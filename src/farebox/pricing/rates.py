@@ -37,7 +37,7 @@ counted as a number of images of the standard size and quality."""
 
 UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"
-"""The meter that is one for every call, whatever the usage says."""
+"""The meter that counts one for every call, whatever the usage is."""
 
 Price: TypeAlias = Decimal | TieredPrices
 """US dollars per the price key's number of units."""
@@ -46,8 +46,9 @@ _ORDER = {meter: position for position, meter in enumerate(UNITS.units)}
 
 
 class InvalidPrice(ValueError):
-    """The prices cannot be charged with: an unknown price key, an amount that is none, or a special meter without
-    the general one that contains it."""
+    """The prices are invalid: an unknown price key, an invalid amount, or a special meter without the general one that
+    contains it.
+    """
 
 
 def compile_rates(prices: Mapping[str, Price]) -> tuple[int, tuple[Rate, ...]]:

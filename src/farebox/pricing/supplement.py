@@ -26,7 +26,7 @@ _Tokens: TypeAlias = Annotated[int, msgspec.Meta(gt=0, le=10**9)]
 
 
 class Tiered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A price that is another one for calls of more input tokens."""
+    """A price with other values for calls with more input tokens."""
 
     base: str
     above: dict[_Tokens, str]
@@ -38,25 +38,25 @@ RateText: TypeAlias = str | Tiered
 
 
 class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A price told as a multiple of another price of the same model."""
+    """A price given as a multiple of another price of the same model."""
 
     of: str
     times: str
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What every entry says: of which models, and who said so."""
+    """What every entry has: the models, and the source."""
 
     provider: str
     models: _Names
-    """Names, or beginnings of names and `*`."""
+    """Names, or prefixes followed by `*`."""
     source: str
     date: _Day
-    """When the source said so."""
+    """The date of the source."""
 
 
 class PriceEntry(_Entry, frozen=True, kw_only=True):
-    """What models cost that the list does not have."""
+    """The price of models that are missing from the list."""
 
     rates: Annotated[dict[str, RateText], msgspec.Meta(min_length=1)]
     context_window: _Tokens | None = None
@@ -64,14 +64,14 @@ class PriceEntry(_Entry, frozen=True, kw_only=True):
 
 
 class AdditionEntry(_Entry, frozen=True, kw_only=True):
-    """Meters that the list's price of a model lacks."""
+    """Meters that are missing from the list's price of a model."""
 
     rates: dict[str, RateText] = {}
     times: dict[str, Times] = {}
 
 
 class VariantEntry(_Entry, frozen=True, kw_only=True):
-    """What a tier, a geography or a speed costs: every price of a token times a factor."""
+    """The price of a tier, a geography or a speed: every token price times a factor."""
 
     when: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
     factor: str
@@ -89,22 +89,22 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InvalidSupplement(ValueError):
-    """The file cannot be charged by; the message says where and why."""
+    """The file is invalid; the message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """What the supplement has for one name of one provider's model."""
+    """The entries for one model name of one provider."""
 
     price: PriceEntry | None
     name: str
-    """The name, or the beginning of one, by which `price` was found."""
+    """The name or prefix by which `price` was found."""
     additions: tuple[AdditionEntry, ...]
     variants: tuple[VariantEntry, ...]
 
 
 class Supplement:
-    """The entries of one file. Never changes."""
+    """The entries of one file. Immutable."""
 
     def __init__(self, text: bytes) -> None:
         """Raises InvalidSupplement."""
@@ -117,27 +117,27 @@ class Supplement:
         self._check()
 
     def entries(self) -> Iterable[Entry]:
-        """All of them, as the file has them."""
+        """All entries, as in the file."""
         return (*self._file.prices, *self._file.additions, *self._file.variants)
 
     def match(self, provider: str, model: str) -> Matched:
-        """What applies to a model's name."""
+        """The entries that apply to a model name."""
         file, name = self._file, model.lower()
-        prices = _named(file.prices, provider, name)
+        prices = _matching(file.prices, provider, name)
         return Matched(
             prices[0][1] if prices else None,
             prices[0][0] if prices else "",
-            tuple(entry for _, entry in _named(file.additions, provider, name)),
-            tuple(entry for _, entry in _named(file.variants, provider, name)),
+            tuple(entry for _, entry in _matching(file.additions, provider, name)),
+            tuple(entry for _, entry in _matching(file.variants, provider, name)),
         )
 
     def rates(self, provider: str, model: str) -> dict[str, Price] | None:
-        """Price key → price of a model that has one here."""
+        """Price key → price of a model, if it has one here."""
         entry = self.match(provider, model).price
         return None if entry is None else prices_of(entry.rates)
 
     def variants(self, provider: str) -> list[VariantEntry]:
-        """What tiers, geographies and speeds of a provider cost, of all its models."""
+        """Tiers, geographies and speeds of a provider, over all its models."""
         return [entry for entry in self._file.variants if entry.provider == provider]
 
     def models(self, provider: str) -> list[str]:
@@ -162,12 +162,12 @@ class Supplement:
 
 @cache
 def shipped() -> Supplement:
-    """The supplement that came with this release."""
+    """The supplement shipped with this release."""
     return Supplement(files("farebox.pricing").joinpath("supplement.json").read_bytes())
 
 
 def prices_of(rates: Mapping[str, RateText]) -> dict[str, Price]:
-    """Price keys with their prices as numbers. Raises InvalidPrice."""
+    """Price keys with their prices as numbers. Raises InvalidPrice if one is invalid."""
     return {key: _price(rate) for key, rate in rates.items()}
 
 
@@ -198,8 +198,8 @@ def _number(text: str) -> Decimal:
     return number
 
 
-def _named(entries: Iterable[E], provider: str, name: str) -> list[tuple[str, E]]:
-    """Entries for a name, each with what of it matched; the longest first, whole names before beginnings."""
+def _matching(entries: Iterable[E], provider: str, name: str) -> list[tuple[str, E]]:
+    """Entries for a name, each with the part that matched; the longest first, full names before prefixes."""
     found: list[tuple[str, E]] = []
     for entry in entries:
         if entry.provider == provider:

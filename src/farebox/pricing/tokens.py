@@ -12,10 +12,10 @@ from farebox.pricing.ceilings import family_name
 _ENCODINGS = tuple(
     (re.compile(pattern), encoding)
     for pattern, encoding in (
-        # OpenAI's names, as far as OpenAI published which encoding belongs to them.
+        # OpenAI's models for which OpenAI published the encoding.
         (r"(chat)?gpt-4o|gpt-4\.[15]|gpt-5(-|$)|o[134](-|$)", "o200k_base"),
         (r"gpt-4(-|$)|gpt-3\.5-turbo|text-embedding-(3|ada-002)", "cl100k_base"),
-        # Open models, the same whoever serves them.
+        # Open models, the same at every provider.
         (r"gpt-oss-", "o200k_harmony"),
         (r"(meta-)?llama-?3(\.[123])?-", "llama3"),
         (r"qwen-?(2\.5|3)-\d", "qwen3"),
@@ -51,8 +51,9 @@ def count_tokens(provider: str, model: str, text: str) -> int | None:
 
 
 def approximate_tokens(provider: str, model: str, text: str) -> int:
-    """Tokens of the text, for a charge where the provider tells none: by the model's own tokenizer, else by
-    o200k_base, which for other models is an approximation."""
+    """Tokens of the text, for a charge if the provider reports none: by the model's own tokenizer, else by o200k_base,
+    which for other models is an approximation.
+    """
     known = count_tokens(provider, model, text)
     if known is not None:
         return known

@@ -1,14 +1,14 @@
-"""Input that a request does not show: what is held for it.
+"""What is held for input that a request does not show.
 
-By its kind one of three rules applies; the operator may change which (`FAREBOX_UNSEEN_INPUT`).
+One of three rules applies to each kind; the operator can change them (`FAREBOX_UNSEEN_INPUT`).
 
-- `window`: all that the model can read, less what was sent. A tool that runs at the provider makes it read again after
+- `window`: all that the model can read, minus what was sent. A tool that runs at the provider makes it read again after
   each use, so it counts once more for each use that the request allows.
-- `learned`: what this kind brought in lately at this provider (`pricing.learned`), for each use. What it brings in
+- `learned`: what this kind recently added at this provider (`pricing.learned`), for each use. What it brings in
   beyond that is an overrun, which the operator accepts; where the balance is short, one use is held at least.
 - `refuse`: not on the operator's key.
 
-An id that an earlier response gave has a known size, whatever the rule.
+An ID from an earlier response has a known size, whatever the rule.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ from farebox.pricing.window import context_window
 Rule: TypeAlias = Literal["window", "learned", "refuse"]
 
 TOOL_USES = 10
-"""Assumed where a request allows a tool without saying how often: Anthropic's servers pause a turn after ten."""
+"""Assumed if a request allows a tool without a limit: Anthropic's servers pause a turn after ten uses."""
 
 PRIOR_TOKENS = 32_000
-"""What a use of a learned kind brings in at least, by assumption: the most that was seen of ordinary searches."""
+"""The assumed minimum that one use of a learned kind adds: the most that was observed for ordinary searches."""
 
 KINDS: Mapping[str, Rule] = MappingProxyType(
     {
@@ -53,13 +53,15 @@ KINDS: Mapping[str, Rule] = MappingProxyType(
 """Every kind, and its rule unless the operator sets another."""
 
 TOOLS = frozenset({"web_search", "web_fetch", "url_context", "mcp", "file_search", "code_execution"})
-"""Kinds that come in by uses, each followed by another pass of the model."""
+"""Kinds that are added by tool uses, each followed by another pass of the model."""
 
 _PASSES = TOOLS | {"tool_search", "advisor"}
-"""Kinds after whose uses the model reads again; of some what it reads is in the request, or another model's."""
+"""Kinds after whose uses the model reads its input again; for some, what it reads is in the request, or is another
+model's.
+"""
 
 FEES = MappingProxyType({"web_search": "web_searches", "file_search": "storage_searches"})
-"""The meters by which uses of a tool are charged, beside the tokens that they bring in."""
+"""The meters by which tool uses are charged, in addition to the tokens that they add."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -74,17 +76,17 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Outside(msgspec.Struct, frozen=True, gc=False):
-    """How much is held for what a request does not show."""
+    """The amounts that are held for input that a request does not show."""
 
     windows: int = 0
-    """How often the whole context window is read."""
+    """How many times the whole context window is read."""
     known: int = 0
     """Tokens of IDs whose size is known; they fit into the windows, if there are any."""
     learned: int = 0
-    """Tokens that uses of learned kinds bring in."""
+    """Tokens that uses of learned kinds add."""
 
     def tokens(self, price: ModelPrice, seen: int) -> int:
-        """Input tokens beside the `seen` ones of the request itself."""
+        """Input tokens in addition to the `seen` ones of the request itself."""
         window = context_window(price)
         if self.windows:
             return max(0, self.windows * window - seen) + self.learned
@@ -95,7 +97,7 @@ NOTHING = Outside()
 
 
 def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
-    """Rules from `kind=rule,kind=rule` over the defaults. Raises ValueError saying what is wrong."""
+    """The default rules overridden by `kind=rule,kind=rule`. Raises ValueError with what is wrong."""
     of = dict(KINDS)
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, _, rule = (word.strip() for word in part.partition("="))
@@ -115,8 +117,9 @@ def outside_of(
     known: Callable[[Unseen], int | None] = lambda _: None,
     learned: Callable[[str], int] = lambda _: 0,
 ) -> Outside:
-    """What is held for the unseen input of a request. `known` tells the tokens behind an id where they are known,
-    `learned` what a use of a kind brought in lately."""
+    """What is held for the unseen input of a request. `known` returns the tokens behind an ID if they are known,
+    `learned` what one use of a kind recently added.
+    """
     if not demand.unseen:
         return NOTHING
     windows = known_tokens = learned_tokens = 0
@@ -136,7 +139,7 @@ def outside_of(
 
 
 def modest(demand: Demand, rules: Rules) -> Demand | None:
-    """The demand with one use of each learned kind: what must be held at least. None where that changes nothing."""
+    """The demand with one use of each learned kind: the minimum to hold. None if that changes nothing."""
     several = {kind for kind, meter in FEES.items() if demand.allowed.get(meter, 0) > 1}
     learned = [unseen for unseen in demand.unseen if rules.rule(unseen.kind) == "learned"]
     fewer = {unseen.kind for unseen in learned if _uses(unseen) > 1 or unseen.kind in several}
@@ -151,8 +154,9 @@ def modest(demand: Demand, rules: Rules) -> Demand | None:
 
 
 def passes_max(demand: Demand) -> int | None:
-    """How often at most the model reads its input for one response: once, and again after each use of a tool. None
-    where the request sets no bound."""
+    """The maximum number of times that the model reads its input for one response: once, and again after each use of a
+    tool. None if the request sets no bound.
+    """
     passes = 1
     for unseen in demand.unseen:
         if unseen.kind in _PASSES:
@@ -162,13 +166,15 @@ def passes_max(demand: Demand) -> int | None:
     return passes
 
 
-def untold(demand: Demand, *, input_told: bool) -> bool:
-    """Whether only the end of a response tells what it costs besides its text: input that the request does not show,
-    what tools bring in, and additional models. `input_told`: whether the provider has reported the input by now."""
+def cost_unknown_until_end(demand: Demand, *, input_reported: bool) -> bool:
+    """Whether part of the cost besides the generated text is known only at the end of the response: input that the
+    request does not show, what tools add, and additional models. `input_reported`: whether the provider has reported
+    the input by now.
+    """
     if demand.further_models:
         return True
     return any(
-        unseen.kind in KINDS and (not input_told or (unseen.kind in TOOLS and unseen.uses != 0))
+        unseen.kind in KINDS and (not input_reported or (unseen.kind in TOOLS and unseen.uses != 0))
         for unseen in demand.unseen
     )
 

@@ -1,4 +1,4 @@
-"""A model's context window: the most that input which the request does not show can amount to."""
+"""A model's context window: the upper bound of input that the request does not show."""
 
 from farebox.pricing.model import ModelPrice
 
