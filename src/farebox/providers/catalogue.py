@@ -1,8 +1,8 @@
 """The providers: their URLs, how they expect their key, which of their paths can be metered, and how.
 
 A new provider is a row here. Paths are compared in their canonical form, the one that follows the provider's base URL;
-`moves` convert the other spellings that SDKs send. What no route names exactly is UNMETERED, so a path that Farebox
-does not understand can never be called on Farebox's account.
+`moves` convert the other spellings that SDKs send. A path that no route matches exactly is UNMETERED, so a path that
+Farebox does not understand can never be called with the operator's key.
 """
 
 import re
@@ -36,14 +36,14 @@ class Plain(Enum):
     FREE = "free"
     """Costs nothing: lists of models, counting of tokens, moderation."""
     UNMETERED = "unmetered"
-    """Its cost is unknown to Farebox: only for callers with their own provider key."""
+    """The cost is unknown: only for callers with their own provider key."""
 
 
 FREE: Final = Plain.FREE
 UNMETERED: Final = Plain.UNMETERED
 
 Metering: TypeAlias = WireFormat | Plain
-"""How a path is metered: by a wire format, or one of the words of Plain."""
+"""How a path is metered: by a wire format, or a member of Plain."""
 
 Move: TypeAlias = tuple[re.Pattern[str], str]
 Route: TypeAlias = tuple[str, re.Pattern[str], Metering]
@@ -60,13 +60,13 @@ class Provider:
     routes: tuple[Route, ...]
     """Method, canonical path, metering; the first that matches counts."""
     moves: tuple[Move, ...] = ()
-    """From other spellings to the canonical path; the first that matches is applied, once."""
+    """Conversions from other spellings to the canonical path; the first that matches is applied, once."""
     key_header: str = "authorization"
-    """Where the key goes: `Bearer` in `authorization`, bare in any other header."""
+    """The header for the key: as `Bearer` in `authorization`, without a prefix in any other header."""
     bearer_paths: re.Pattern[str] | None = None
-    """Paths that want the key in `authorization` all the same: OpenAI-compatible ones."""
+    """Paths that require the key in `authorization` all the same: OpenAI-compatible ones."""
     headers: tuple[tuple[str, str], ...] = ()
-    """Sent where the caller did not send them."""
+    """Headers that are added if the caller did not send them."""
     chat_path: str | None = "chat/completions"
     """Canonical path of the provider's OpenAI-compatible chat."""
     embeddings_path: str | None = None
@@ -74,8 +74,9 @@ class Provider:
     aliases: tuple[str, ...] = ()
     """Other names in `provider/model`."""
     stops_when_left: bool = False
-    """A stream whose reader hangs up is neither generated nor billed any further. The others continue, or it is unknown
-    (openrouter.ai/docs/api-reference/streaming, "Stream Cancellation")."""
+    """Whether generation and billing stop when the client closes the stream. Other providers continue, or it is
+    unknown (openrouter.ai/docs/api-reference/streaming, "Stream Cancellation").
+    """
 
 
 def _move(pattern: str, replacement: str) -> Move:
@@ -100,7 +101,7 @@ _GENERATE: Final = GoogleGenerate()
 
 _MODELS: Final = _get(r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?")
 _NO_V1: Final = (_move(r"^(v1/)+(?=.)", ""),)
-"""Twice, where both a base URL and the SDK that it is given to have it."""
+"""A prefix may appear twice, if both the base URL and the SDK add it."""
 _AUDIO: Final = (
     _post(r"audio/speech", OpenAISpeech()),
     _post(r"audio/(transcriptions|translations)", OpenAITranscript()),
@@ -175,12 +176,12 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "Groq",
         "https://api.groq.com/openai/v1",
         (
-            # Its streams tell usage unasked, in `x_groq` of the last chunk.
+            # Its streams always report usage, in `x_groq` of the last chunk.
             _post(r"chat/completions", OpenAIChat(asks=False)),
             _post(r"responses", _RESPONSES),
             _post(r"embeddings", _EMBEDDINGS),
             _AUDIO[0],
-            # Its plain JSON tells no more than the text.
+            # Its plain JSON contains only the text.
             _post(
                 r"audio/(transcriptions|translations)",
                 OpenAITranscript(tells=frozenset({"verbose_json", "srt", "vtt"})),
@@ -245,7 +246,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "perplexity-ai",
         "Perplexity",
         "https://api.perplexity.ai",
-        # Its streams tell cumulative usage in every chunk.
+        # Its streams report cumulative usage in every chunk.
         (
             # Sonar, which Perplexity ended in September 2026 in favour of its Agent API.
             _post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, asks=False, new_limit=False, searches=True)),
@@ -357,9 +358,9 @@ def upstream_path(provider: Provider, path: str) -> str:
 
 def format_of(provider: Provider, method: str, path: str) -> Metering:
     """How a call is metered. `path` is the canonical one, as it is sent: see `upstream_path`."""
-    if ".." in path:  # an HTTP client would resolve it, to a path that no route has judged
+    if ".." in path:  # an HTTP client would resolve it to a path that no route has checked
         return UNMETERED
-    if method == "HEAD":  # the same without its body: what is free to get is free to ask after
+    if method == "HEAD":  # like GET without the body: if GET is free, HEAD is too
         method = "GET"
     for verb, pattern, metering in provider.routes:
         if verb == method and pattern.fullmatch(path):
@@ -378,10 +379,10 @@ def key_header(provider: Provider, path: str, key: str) -> tuple[str, str]:
 def compat_model(model: str) -> tuple[str, str]:
     """Split the `provider/model` of compat and REST calls into the provider's slug and the provider's own name.
 
-    `google/…` and `xai/…` mean the same as `google-ai-studio/…` and `grok/…`, and a bare `@cf/…` is Workers AI's. Names
-    of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a dash
-    (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called, hold
-    no dots. Raises InvalidRequest where the provider is not named or unknown.
+    `google/…` and `xai/…` mean the same as `google-ai-studio/…` and `grok/…`, and a bare `@cf/…` is Workers AI's.
+    Names of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a
+    dash (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called,
+    hold no dots. Raises InvalidRequest if the provider is missing or unknown.
     """
     if model.startswith("@"):
         return "workers-ai", model

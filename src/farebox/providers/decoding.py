@@ -1,4 +1,6 @@
-"""Responses that are compressed although not requested: decoded as they arrive, protected against bombs."""
+"""Responses that are compressed although that was not requested: decoded as they arrive, protected against
+decompression bombs.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -9,13 +11,13 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 _CODING: Final = "content-encoding"
 _NAME_LENGTH: Final = len(_CODING)
 RATIO_MAX: Final = 200
-"""How many times larger a response may become; text that machines write seldom shrinks to less than a twentieth."""
+"""How many times larger a response may become; generated text rarely compresses to less than a twentieth."""
 FREE_BYTES: Final = 16 * 2**20
 """A response that is decoded to no more than this may have any ratio."""
 
 
 def is_coded(response: UpstreamResponse) -> bool:
-    """Whether it says that it is encoded."""
+    """Whether the response has a content coding."""
     for name, _ in response.headers:  # noqa: SIM110 - a generator takes as long as all the rest
         if len(name) == _NAME_LENGTH and name.lower() == _CODING:
             return True
@@ -23,9 +25,9 @@ def is_coded(response: UpstreamResponse) -> bool:
 
 
 def decoded(response: UpstreamResponse) -> UpstreamResponse:
-    """The response as it was before it was encoded, without the headers that no longer hold. Raises UnknownCoding."""
-    told = [value for name, value in response.headers if name.lower() == _CODING]
-    names = codings(", ".join(told))
+    """The decoded response, without the headers that no longer apply. Raises UnknownCoding."""
+    values = [value for name, value in response.headers if name.lower() == _CODING]
+    names = codings(", ".join(values))
     return _Decoded(response, Decoder(names)) if names else response
 
 

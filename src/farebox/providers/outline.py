@@ -1,8 +1,8 @@
-"""A large body without its large values, so that single fields can be changed without going through all of it again.
+"""A large body without its large values, so that single fields can be changed without processing all of it again.
 
-The outline is the body's outermost object in which each large value is replaced by a placeholder string that nothing in
-the body can name, however it is spelt. What changes a small body (`bodies.changed`) changes an outline as well;
-`put_together` then puts the values back, byte for byte; for a body in a file it only lists where they are.
+The outline is the body's outermost object in which each large value is replaced by a placeholder string that nothing
+in the body can contain, however it is escaped. What changes a small body (`bodies.changed`) changes an outline as
+well; `put_together` then puts the values back, byte for byte; for a body in a file it only lists where they are.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from farebox.providers.formats.base import TooComplex
 from farebox.providers.formats.bounds import FIELDS_MAX
 
 INLINE_BYTES: Final = 1024
-"""A value up to this size stays as it is."""
+"""A value up to this size stays in the outline."""
 _CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "generation_config", "provider"})
 """Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `calls.unlisted`."""
 _CHANGED_BYTES_MAX: Final = 256 * 1024
@@ -29,7 +29,7 @@ _DIGEST_BYTES: Final = 16
 
 
 class Outline(msgspec.Struct, frozen=True):
-    """An object's fields, and where in the body the large ones are."""
+    """An object's fields, and the positions of the large ones in the body."""
 
     small: bytes
     mark: bytes

@@ -82,7 +82,7 @@ class _Step(msgspec.Struct):
     config: Mapping[str, Any] = {}
 
 
-class _Named(msgspec.Struct):
+class _ModelField(msgspec.Struct):
     model: str
 
 
@@ -91,7 +91,7 @@ _STEP_BYTES_MAX: Final = 64 * 1024
 _STEP_HEADERS_MAX: Final = 200
 _STEP_TARGET_MAX: Final = 16 * 1024
 """Bytes of a step's endpoint, as of the target of a request."""
-_NAMED: Final = msgspec.json.Decoder(_Named)
+_MODEL_FIELD: Final = msgspec.json.Decoder(_ModelField)
 _STEPS: Final = msgspec.json.Decoder(list[_Step])
 
 
@@ -117,7 +117,7 @@ def read_as(
             body = whole(edit)
         parsed = metering.parse(place.path, place.content_type, body)
         _check_numbers(parsed)
-        said = "" if refused is None else _refused(body, outline, place, parsed, refused)
+        refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.asked_usage:
             edit, outline = edited(body, outline, metering.ask_usage)
             body = whole(edit)
@@ -127,7 +127,7 @@ def read_as(
         if isinstance(error, RecursionError):
             raise TooComplex("The body is nested too deeply.") from error
         raise
-    return _read(parsed, came, body, outline, spans, said)
+    return _read(parsed, came, body, outline, spans, refusal)
 
 
 def _read(
@@ -136,19 +136,19 @@ def _read(
     body: bytes,
     outline: Outline | None,
     spans: tuple[tuple[int, int], ...],
-    said: str = "",
+    refusal: str = "",
 ) -> Read:
     """Of a large body, nothing large is given back. `spans`: where its values are in the body that came."""
     if outline is None:
-        return Read(parsed, None if body is came else body, None, refused=said)
-    return Read(parsed, None, replace(outline, spans=spans), body is not came, said)
+        return Read(parsed, None if body is came else body, None, refused=refusal)
+    return Read(parsed, None, replace(outline, spans=spans), body is not came, refusal)
 
 
 def read_common(body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool) -> CommonRead:
     """A call in a common form; the path of `place` is that of the form. Raises InvalidRequest where the body does not
     name a provider."""
     bounds.check(body)
-    slug, model = compat_model(bodies.decode(_NAMED, body).model)
+    slug, model = compat_model(bodies.decode(_MODEL_FIELD, body).model)
     provider = provider_of(slug)
     path = None if provider is None else common_path(provider, place.path)
     if provider is None or path is None or isinstance(format_of(provider, place.method, path), Plain):

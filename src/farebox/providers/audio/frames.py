@@ -1,4 +1,4 @@
-"""Streams of frames that each state their length: MPEG audio, AAC in ADTS, FLAC."""
+"""Streams of frames with a stated length each: MPEG audio, AAC in ADTS, FLAC."""
 
 import re
 from collections import Counter
@@ -45,8 +45,9 @@ _MPEG: Final = _mpeg_frames()
 
 
 def mpeg_length(data: bytes, start: int) -> Measure | None:
-    """MP3, and the older layers. None where less than half of the file is frames. Bytes between the frames count
-    for the most only, at the lowest rate."""
+    """MP3, and the older layers. None if less than half of the file is frames. Bytes between frames count only for the
+    upper bound, at the lowest rate.
+    """
     at = _mpeg_sync(data, start)
     if at < 0:
         return None
@@ -78,7 +79,7 @@ def mpeg_length(data: bytes, start: int) -> Measure | None:
 
 
 def _mpeg_sync(data: bytes, at: int) -> int:
-    """Where the next frame begins that another one follows, or that ends the file; -1 where none does."""
+    """The position of the next frame that is followed by another one or by the end of the file; -1 if there is none."""
     for _ in range(STEPS_MAX):
         at = data.find(b"\xff", at)
         if at < 0 or at + 4 > len(data):
@@ -93,7 +94,7 @@ def _mpeg_sync(data: bytes, at: int) -> int:
 
 
 def _mpeg_header(data: bytes, at: int) -> tuple[int, float]:
-    """Size of a first frame that holds no sound but describes it, and the seconds of padding that it names."""
+    """Size of a first frame that contains a description instead of audio, and the seconds of padding that it states."""
     size, seconds = _MPEG[data[at + 1] << 8 | data[at + 2]]
     frame = data[at : at + size]
     place = max(frame.find(b"Xing", 4, 48), frame.find(b"Info", 4, 48))
@@ -110,7 +111,7 @@ def _mpeg_header(data: bytes, at: int) -> tuple[int, float]:
 
 
 def adts_length(data: bytes, start: int) -> Measure | None:
-    """AAC as a bare stream. None where less than half of the file is frames."""
+    """AAC as a raw stream. None if less than half of the file is frames."""
     at, end = start, len(data) - 7
     skipped, steps = 0, 0
     counted: Counter[int] = Counter()
@@ -133,7 +134,9 @@ def adts_length(data: bytes, start: int) -> Measure | None:
 
 
 def flac_length(data: bytes, start: int) -> Measure | None:
-    """FLAC. None where it does not begin as it must. Every frame is counted, whatever the total in the header says."""
+    """FLAC. None if it does not begin with a FLAC header. Every frame is counted, whatever the total in the header
+    says.
+    """
     at, last = start + 4, False
     information = data[at + 4 : at + 38]
     while not last and len(data) >= at + 4:
@@ -168,7 +171,7 @@ def flac_frames(data: bytes, start: int, information: bytes) -> Measure | None:
 
 
 def _flac_frame(head: bytes) -> tuple[int, int] | None:
-    """Samples and rate (0: the stream's) of the frame with this head; None where it is none: its checksum is wrong."""
+    """Samples and rate (0: the stream's) of the frame with this header; None if its checksum is wrong."""
     if len(head) < 6:
         return None
     size, rate = head[2] >> 4, head[2] & 15

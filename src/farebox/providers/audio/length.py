@@ -1,9 +1,9 @@
 """The duration of an audio file.
 
-The header of a file is the caller's to write, and money depends on the duration. So frames are counted: a header is
-trusted if it states slightly less than the frames (encoders' padding, which decoders cut off), never if it states much
-less. The libraries that read durations (tinytag, mutagen) trust the header; those that decode are far larger, and a
-decoder in C would read untrusted bytes.
+The header of a file is written by the caller, and the charge depends on the duration. So frames are counted: a header
+is trusted if it states slightly less than the frames (encoders' padding, which decoders cut off), never if it states
+much less. The libraries that read durations (tinytag, mutagen) trust the header; those that decode are far larger, and
+a decoder in C would read untrusted bytes.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,30 +20,30 @@ from farebox.providers.audio.measure import Measure, within
 T = TypeVar("T")
 
 AT_ONCE_BYTES = 2 * 2**10
-"""Bytes of sound that are walked through in about a millisecond, whatever is in them."""
+"""Bytes of audio that can be walked through in about a millisecond, whatever they contain."""
 _MILLISECOND = Decimal("0.001")
 _ID3 = b"ID3"
 _NOTHING = Measure(0.0, 0.0)
 
 
 class AudioLength(msgspec.Struct, frozen=True, gc=False):
-    """How long some audio plays."""
+    """The duration of some audio."""
 
     seconds: Decimal
-    """As a decoder will find it, to the millisecond."""
+    """The duration that a decoder will find, in milliseconds."""
     most: Decimal
-    """No file of these bytes plays longer. The same where every frame was counted."""
+    """Upper bound of the duration of a file with these bytes; equal to the duration if every frame was counted."""
     sure: bool = True
-    """Whether it was counted, rather than told by a header or guessed by the size."""
+    """Whether it was counted, rather than taken from a header or guessed from the size."""
 
 
 class TooLong(Exception):
-    """There is more sound than is to be walked through here: see `at_once`."""
+    """There is more audio than may be walked through here: see `at_once`."""
 
 
 class _Bound:
     left: int | None = None
-    """Bytes that may still be walked through; None: any number."""
+    """Bytes that may still be walked through; None: unlimited."""
 
 
 def at_once(function: Callable[..., T], *arguments: object) -> T:
@@ -90,7 +90,7 @@ def _measure(data: bytes) -> Measure:
 
 
 def _after_id3(data: bytes) -> int:
-    """Where the tags at a file's beginning end: players skip them by the size they name."""
+    """Where the tags at a file's beginning end: players skip them by their stated size."""
     at = 0
     while data[at : at + 3] == _ID3 and len(data) >= at + 10:
         sizes = data[at + 6 : at + 10]

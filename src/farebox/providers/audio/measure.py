@@ -3,15 +3,15 @@
 from typing import Final, NamedTuple
 
 SLOWEST: Final = 750
-"""Bytes a second: 6 kbit/s, the lowest rate of Opus. What cannot be walked through is not held for less."""
+"""Bytes per second: 6 kbit/s, the lowest rate of Opus; the bound for what cannot be walked through."""
 USUAL: Final = 4_000
 """Bytes per second: 32 kbit/s, a usual rate of speech. An unknown format is charged by it if no usage is reported."""
 FASTEST: Final = 48_000
-"""Bytes a second: 384 kbit/s. A compressed file does not play for less than so."""
+"""Bytes per second: 384 kbit/s, the highest rate of a compressed file."""
 STEPS_MAX: Final = 200_000
-"""Frames that are inspected one by one: hours of audio. The rest of a longer file is bounded by its bytes."""
+"""Frames that are walked through one by one: hours of audio. The rest of a longer file is bounded by its bytes."""
 _TRIMMED = 0.3
-"""Seconds by which a header may say less than the frames do: encoders pad their first and last frames."""
+"""Seconds by which a header may state less than the frames: encoders pad their first and last frames."""
 
 
 class Measure(NamedTuple):
@@ -20,12 +20,13 @@ class Measure(NamedTuple):
     seconds: float
     most: float
     sure: bool = True
-    """Whether it was counted, rather than told by a header or guessed by the size: a codec without loss writes an hour
-    of silence into a few bytes."""
+    """Whether it was counted, rather than taken from a header or guessed from the size: a lossless codec can encode an
+    hour of silence in a few bytes.
+    """
 
 
 def believed(declared: float | None, counted: float) -> float:
-    """The declared length where the counted frames agree with it, else the counted."""
+    """The declared length if the counted frames agree with it, else the counted one."""
     if declared is not None and counted - _TRIMMED <= declared <= counted:
         return declared
     return counted

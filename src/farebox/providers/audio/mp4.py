@@ -20,10 +20,10 @@ class _Track:
     number: int = 0
     sound: bool = False
     duration: int = 0
-    """In the film's own time scale; what an edit list cuts off is not in it."""
+    """In the movie's own time scale; without what an edit list cuts off."""
     packets: int = 0
     per_packet: float | None = None
-    """Seconds at most; None where the codec does not tell."""
+    """Upper bound in seconds; None if the codec does not determine it."""
 
 
 def length(data: bytes, start: int) -> Measure | None:
@@ -71,7 +71,7 @@ def _describe(data: bytes, name: bytes, at: int, end: int, track: _Track) -> Non
 
 
 def _per_packet(entry: bytes) -> float | None:
-    """How long a packet plays, by the description of its codec."""
+    """The duration of a packet, by the description of its codec."""
     if entry[4:8] == b"Opus":
         return OPUS_LONGEST
     if entry[4:8] == b"alac":
@@ -100,7 +100,7 @@ def _per_packet(entry: bytes) -> float | None:
 
 
 def _boxes(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, beginning and end of each box's content, holders first and then what they hold."""
+    """Name, start and end of each box's content, parents before children."""
     at = start
     for _ in range(_BOXES_MAX):
         if at + 8 > len(data):

@@ -19,7 +19,7 @@ _OPUS_FRAMES: Final = _opus_frames()
 
 
 def opus_seconds(first: int, second: int) -> float:
-    """How long a packet of Opus plays that begins with these two bytes."""
+    """The duration of an Opus packet that begins with these two bytes."""
     count = (1, 2, 2, second & 63)[first & 3]
     return _OPUS_FRAMES[first >> 3] * min(count, 48) / 400
 
@@ -31,7 +31,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.first = b""
-        """The packet that says what the stream is."""
+        """The packet that describes the stream."""
         self.granule = 0
         self.packets = 0
         self.opus = 0.0
@@ -40,7 +40,7 @@ class _Stream:
 
 
 def length(data: bytes, start: int) -> Measure | None:
-    """None where it is no sound that can be counted."""
+    """The duration; None if the stream is not audio that can be counted."""
     stream = _Stream()
     at, continued = start, False
     while 0 <= at <= len(data) - 27 and stream.packets < STEPS_MAX:
@@ -80,7 +80,7 @@ def _length(data: bytes, stream: _Stream, uncounted: int) -> Measure | None:
     if first.startswith(b"OpusHead"):
         declared = (stream.granule - int.from_bytes(first[10:12], "little")) / 48_000
         seconds = believed(declared, stream.opus)
-        # what was not counted, as if it were packets of a byte or two
+        # uncounted bytes, as if they were packets of one or two bytes
         return Measure(seconds + uncounted / SLOWEST, stream.opus + uncounted * OPUS_LONGEST)
     if first.startswith(b"\x01vorbis") and len(first) >= 29:
         rate = int.from_bytes(first[12:16], "little")

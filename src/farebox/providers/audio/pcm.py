@@ -1,4 +1,4 @@
-"""Samples behind a header: WAV and AIFF."""
+"""Uncompressed samples with a header: WAV and AIFF."""
 
 from collections.abc import Iterator
 
@@ -6,17 +6,18 @@ from farebox.providers.audio.frames import mpeg_length
 from farebox.providers.audio.measure import Measure, within
 
 _BITS = {2: 4, 6: 8, 7: 8, 0x11: 4}
-"""Of a sample, by the format of WAV, whatever the header says: ADPCM (nearly), A-law, µ-law."""
+"""Bits per sample by WAV format, whatever the header says: ADPCM (nearly), A-law, µ-law."""
 _PCM = frozenset({1, 3})
-"""Whole numbers and fractions, which have the bits that the header says."""
+"""Integers and floats, which have the number of bits in the header."""
 _EXTENSIBLE = 0xFFFE
 _MPEG = frozenset({0x50, 0x55})
 _AIFF_PCM = frozenset({b"NONE", b"sowt", b"twos", b"raw ", b"fl32", b"fl64", b"FL32", b"FL64", b"in24", b"in32"})
 
 
 def wav_length(data: bytes, start: int) -> Measure | None:
-    """WAV; None where it is cut before its samples, or they are in a format not known here. At most, everything behind
-    the header is samples. Of several descriptions the one counts by which it plays longest."""
+    """WAV; None if it is cut before its samples, or their format is unknown. Upper bound: everything after the header
+    is samples. Of several descriptions, the one with the longest duration counts.
+    """
     layouts: list[bytes] = []
     first = size = 0
     for name, at, length in _chunks(data, start, big=False):
@@ -25,7 +26,7 @@ def wav_length(data: bytes, start: int) -> Measure | None:
         elif name == b"data":
             first = first or at
             rest = len(data) - at
-            size += length if 0 < length <= rest else rest  # written while it was not known yet
+            size += length if 0 < length <= rest else rest  # a streaming writer did not know the size
     found = [_samples(data, layout, first, size) for layout in layouts if len(layout) >= 16 and first]
     known = [measure for measure in found if measure is not None]
     return max(known, default=None) if len(known) == len(found) else None
@@ -48,7 +49,7 @@ def _samples(data: bytes, layout: bytes, at: int, size: int) -> Measure | None:
 
 
 def aiff_length(data: bytes, start: int) -> Measure | None:
-    """AIFF and AIFF-C; None where it is cut before its samples."""
+    """AIFF and AIFF-C; None if it is cut before its samples."""
     layout = b""
     for name, at, size in _chunks(data, start, big=True):
         if name == b"COMM":
@@ -74,7 +75,7 @@ def _chunks(data: bytes, start: int, *, big: bool) -> Iterator[tuple[bytes, int,
 
 
 def _extended(number: bytes) -> float:
-    """A sample rate as AIFF writes it, in 80 bits; 0 where it is none that a player takes."""
+    """A sample rate in AIFF's 80-bit format; 0 if players do not accept it."""
     exponent = (number[0] & 0x7F) << 8 | number[1]
     if not 16383 <= exponent <= 16383 + 20:
         return 0.0

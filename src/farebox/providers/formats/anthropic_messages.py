@@ -18,7 +18,7 @@ from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 READING: Final = Reading(
-    # Anthropic's `input_tokens` are only what no cache served; a general meter contains its special ones.
+    # Anthropic's `input_tokens` exclude cached tokens; a general meter contains its special ones.
     ("input_tokens", "input_tokens"),
     ("input_tokens", "cache_creation_input_tokens"),
     ("input_tokens", "cache_read_input_tokens"),
@@ -38,7 +38,7 @@ class _Thinking(msgspec.Struct):
     type: Any = None
 
 
-class _Asked(msgspec.Struct):
+class _RequestMessage(msgspec.Struct):
     """A message of the request."""
 
     content: Any = None
@@ -46,7 +46,7 @@ class _Asked(msgspec.Struct):
 
 class _Head(msgspec.Struct):
     model: bodies.Name
-    messages: list[_Asked]
+    messages: list[_RequestMessage]
     max_tokens: bodies.Tokens | None = None
     stream: bool | None = None
     tools: list[Declared] | None = None
@@ -97,7 +97,7 @@ _MESSAGE: Final = ResponseDecoder[_Message](_Message)
 
 @dataclass(frozen=True, slots=True)
 class AnthropicMessages(bodies.JsonBody):
-    """`messages`. Its streams always tell their usage."""
+    """`messages`. Its streams always report usage."""
 
     name: str = "anthropic_messages"
 
@@ -194,15 +194,15 @@ def _applied(seen: Seen, usage: object, model: object = None) -> None:
     if isinstance(usage, dict):
         seen.applied("speed", usage.get("speed"))
         seen.applied("inference_geo", usage.get("inference_geo"))
-        if usage.get("service_tier") != "standard":  # nearly all of them, and nobody can ask for another
+        if usage.get("service_tier") != "standard":  # nearly all responses; a request cannot select another value
             seen.applied("service_tier", usage.get("service_tier"))
 
 
 def _say(seen: Seen, block: _Block) -> None:
     """What the model itself generated in a block: text, thinking, and the input of tools."""
-    for said in (block.text, block.thinking, block.partial_json):
-        if said is not None:
-            seen.say(said)
+    for text in (block.text, block.thinking, block.partial_json):
+        if text is not None:
+            seen.say(text)
     if block.type in ("tool_use", "server_tool_use", "mcp_tool_use"):
         seen.say(block.name)
         seen.say(block.input or None)

@@ -25,74 +25,76 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     stream: bool
     demand: Demand
     asked_usage: bool = True
-    """Whether the client itself asked for the usage of a stream (formats that must be asked)."""
+    """Whether the client itself requested the usage of a stream (in formats where it must be requested)."""
     context: Mapping[str, str] = {}
-    """What selects another price of the model: `service_tier`, `speed`, as asked for."""
+    """Requested options that select another price of the model: `service_tier`, `speed`."""
     unmetered: str | None = None
-    """Why this request cannot be metered although its path can; None where it can."""
+    """Why this request cannot be metered although its path can; None if it can."""
     response_form: str = ""
-    """The form in which the request asks for a response that does not show its form itself."""
+    """The requested format of a response that does not identify its format itself."""
     tools: tuple[str, ...] = ()
-    """The tools that it declares, by their kind and by their own name, each once."""
+    """The tools that the request declares, by kind and by name, without duplicates."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):
-    """Usage that the response bills beside its own, such as a pass of another model."""
+    """Additional usage that the response bills, such as a pass of another model."""
 
     model: str
-    """The model whose prices it has; empty for the call's own."""
+    """The model whose prices apply; empty for the call's own."""
     usage: Mapping[str, Quantity]
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What a response showed while it passed."""
+    """What was observed of a response while it was relayed."""
 
     usage: Mapping[str, Quantity] | None = None
-    """The provider's own figures, sanity-checked and without zeros; None where none came or they cannot be right. Where
-    `complete` is False they are what had been reported by then: at least so much was used."""
+    """The provider's own figures, sanity-checked and without zeros; None if none arrived or they are impossible. If
+    `complete` is False they are what had been reported so far: a lower bound.
+    """
     model: str | None = None
     """The model that the response names."""
     delivered_bytes: int = 0
-    """UTF-8 bytes of generated text (reasoning and tool arguments included) that passed: bounds the tokens of a cut
-    stream."""
+    """UTF-8 bytes of generated text (including reasoning and tool arguments) so far: bounds the tokens of a cut
+    stream.
+    """
     context: Mapping[str, str] = {}
-    """What the provider says it applied, of what selects another price; see ParsedRequest.context."""
+    """The options the provider reports as applied; see ParsedRequest.context."""
     problem: str | None = None
     """Why the figures are not trusted, or that none arrived; None if all is well."""
     complete: bool = False
-    """Whether the response reached its own end (terminal event, whole JSON document)."""
+    """Whether the response is complete (terminal event, whole JSON document)."""
     failed: bool = False
     """Whether the response is the provider's report of a failure, inside a 200 stream or body."""
     text: str = ""
-    """The generated text that passed, as far as it is kept for counting; empty where usage made counting needless."""
+    """The generated text, as far as it is kept for counting; empty if usage made counting unnecessary."""
     finish_seen: bool = False
-    """Whether every choice has named its finish reason: whatever was generated has been delivered."""
+    """Whether every choice has a finish reason: everything generated has been delivered."""
     sound_seconds: Decimal = Decimal(0)
-    """How long the sound plays that passed, as its own bytes tell; zero where usage made counting needless."""
+    """Duration of the generated audio, determined from its bytes; zero if usage made counting unnecessary."""
     heard_seconds: Decimal = Decimal(0)
-    """How long the request's audio plays at least, as the response's timestamps tell."""
+    """Lower bound of the duration of the request's audio, from the response's timestamps."""
     pictured: int = 0
-    """Tokens of a picture that passed in part only."""
+    """Tokens of an image that was delivered only in part."""
     further: tuple[FurtherUsage, ...] = ()
     """Billed beside `usage`."""
     billed_model: str = ""
-    """The model whose prices `usage` has, where the provider let another one response; empty for the call's own."""
+    """The model whose prices apply to `usage`, if another one responded; empty for the call's own."""
     stated_usd: Decimal | None = None
-    """What the provider itself says that the call costs, where its documentation calls that the price."""
+    """The call's cost as stated by the provider, if its documentation says that this is the price."""
     notes: tuple[str, ...] = ()
     """Doubts about parts of the figures, for the receipt."""
     missing: tuple[str, ...] = ()
-    """Of `input_tokens` and `output_tokens`, those that `usage` should tell and does not: they are to be counted."""
+    """Those of `input_tokens` and `output_tokens` that `usage` should report and does not: they must be counted."""
     disbelieved: bool = False
-    """Whether the figures that came cannot be; `problem` says why."""
+    """Whether the reported figures are impossible; `problem` says why."""
     reference: str = ""
     """The id under which a later request may refer to this response (`resp_…`)."""
     empty: bool = False
-    """Whether nothing came at all: no event, and no byte but white space and comments."""
+    """Whether the response was empty: no event, and no bytes except white space and comments."""
 
 
 class ResponseReader(Protocol):
-    """Reads one response while it passes. One per call; not reused."""
+    """Reads one response while it is relayed. One per call; not reused."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the response and return the bytes to pass on now: the same, less what the client did
@@ -114,8 +116,9 @@ class ResponseReader(Protocol):
 
     @property
     def holding(self) -> bool:
-        """Whether an event is kept back that may be the last of a stream without a terminal event. Whoever has waited
-        for a moment and got nothing further calls `release`."""
+        """Whether an event is held back that may be the last of a stream without a terminal event. The caller calls
+        `release` if nothing further arrives for a moment.
+        """
         ...
 
     @property
@@ -130,24 +133,24 @@ class ResponseReader(Protocol):
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept of a document, or of a long event, so that it can be read at its end."""
+        """Bytes of a document, or of a long event, that are kept so that it can be read at its end."""
         ...
 
     def forgo(self) -> None:
-        """Keep nothing of it: there is no memory for it. It is then a response that was too large to read."""
+        """Stop keeping the response, as there is no memory for it. It then counts as too large to read."""
         ...
 
     def release(self) -> bytes:
-        """The event that is held, to be passed on after all."""
+        """Return the event that is held back, to be relayed now."""
         ...
 
     def close(self) -> tuple[bytes, Observed]:
-        """End of the response, by its own end or cut off: the bytes still kept back, and what was seen."""
+        """The response has ended, complete or cut off: returns the bytes still held back, and the observations."""
         ...
 
 
 class WireFormat(Protocol):
-    """One request and answer format, such as OpenAI's chat completions."""
+    """One request and response format, such as OpenAI's chat completions."""
 
     @property
     def name(self) -> str:
@@ -164,7 +167,7 @@ class WireFormat(Protocol):
         ...
 
     def ask_usage(self, body: bytes) -> bytes:
-        """The body, asking a stream for its usage. Only called where a stream did not ask itself."""
+        """The body, changed to request the usage of a stream. Only called if the client did not request it."""
         ...
 
     def replace_model(self, body: bytes, model: str) -> bytes:

@@ -19,7 +19,9 @@ _ANY: Final = msgspec.json.Decoder()
 
 
 class JsonBody:
-    """The adjustments of a request that most formats share: the body names the model, and nothing has to be asked."""
+    """The adjustments of a request that most formats share: the body names the model, and usage
+    need not be requested.
+    """
 
     __slots__ = ()
 
@@ -28,7 +30,7 @@ class JsonBody:
         return body
 
     def ask_usage(self, body: bytes) -> bytes:
-        """Nothing to request: the response reports its usage, or never does."""
+        """Nothing to change: the response always reports its usage, or never does."""
         return body
 
     def replace_model(self, body: bytes, model: str) -> bytes:
@@ -37,7 +39,7 @@ class JsonBody:
 
 
 def decode(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
-    """The fields of a body that the decoder's type names. Raises InvalidRequest, with words for the caller."""
+    """The fields of a body that the decoder's type has. Raises InvalidRequest, with a message for the caller."""
     if not body:
         raise InvalidRequest("The body is empty: send a JSON object.")
     try:
@@ -51,7 +53,7 @@ def decode(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
 
 
 def convert(value: object, to: type[_Converted]) -> _Converted:
-    """A decoded value as one of a narrower type. Raises InvalidRequest, with words for the caller."""
+    """A decoded value converted to a narrower type. Raises InvalidRequest, with a message for the caller."""
     try:
         return msgspec.convert(value, to)
     except msgspec.ValidationError as wrong:
@@ -74,26 +76,27 @@ def changed(body: bytes, **values: object) -> bytes:
     return msgspec.json.encode(top)
 
 
-def asked(**fields: object) -> dict[str, str]:
-    """ParsedRequest.context of the fields that select another price, in the words that prices use: `SERVICE_TIER_FLEX`
-    is `flex`. `auto` leaves the choice to the provider, whose response names it."""
+def selectors(**fields: object) -> dict[str, str]:
+    """The ParsedRequest.context of the fields that select another price, in the spelling of prices:
+    `SERVICE_TIER_FLEX` is `flex`. `auto` leaves the choice to the provider, whose response names it.
+    """
     return {key: plain(value) for key, value in fields.items() if isinstance(value, str) and value}
 
 
 def plain(value: str) -> str:
-    """A value of such a field, however a provider writes it."""
+    """The normalized value of such a field."""
     return value.lower().removeprefix("service_tier_")
 
 
 def given(raw: msgspec.Raw | None) -> bool:
-    """Whether a field is there and not null."""
+    """Whether a field is present and not null."""
     return raw is not None and bytes(raw) != b"null"
 
 
 def texts(content: object, others: Mapping[str, msgspec.Raw]) -> str:
-    """All text of a request for exact counting: the strings of `content`, and `others` as they are written.
+    """All text of a request for exact counting: the strings of `content`, and `others` as they are.
 
-    Numbers and switches among `others` are not read by the model and are left out.
+    Numbers and booleans among `others` are not read by the model and are left out.
     """
     parts = list(strings(content))
     for raw in others.values():
@@ -104,8 +107,9 @@ def texts(content: object, others: Mapping[str, msgspec.Raw]) -> str:
 
 
 def strings(value: object) -> Iterator[str]:
-    """Every string and number inside a decoded value, in order. Of objects the values only, but arguments and results
-    of tools, which the model reads with their keys, as JSON."""
+    """Every string and number inside a decoded value, in order. Only the values of objects; but arguments and results
+    of tools, which the model reads with their keys, as JSON.
+    """
     stack = [value]
     while stack:
         item = stack.pop()

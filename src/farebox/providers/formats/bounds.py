@@ -1,7 +1,7 @@
-"""How large a JSON body may be in its parts, whatever its bytes: what is beyond costs time and memory, and no model
-reads it. Looked at with searches that run at the speed of memory, before anything is decoded.
+"""Limits on the parts of a JSON body, independent of its size: a body beyond them costs time and memory, and no model
+accepts it. They are checked by byte searches at memory speed, before anything is decoded.
 
-A body is taken apart on the event loop only where that is sure to be quick (`is_light`).
+A body is parsed on the event loop only if that is certain to be quick (`is_light`).
 """
 
 import re
@@ -10,14 +10,14 @@ from typing import Final
 from farebox.providers.formats.base import TooComplex
 
 DEPTH_MAX: Final = 128
-"""Levels of objects and arrays inside each other: as Rust's serde_json has it; Google's parser stops at 100."""
+"""Nesting levels of objects and arrays, as in Rust's serde_json; Google's parser stops at 100."""
 CONTAINERS_MAX: Final = 250_000
-"""Objects and arrays together: messages, their parts, tools and all that is in their schemas."""
+"""Objects and arrays in total: messages, their parts, tools and everything in their schemas."""
 STRINGS_MAX: Final = 1_000_000
-"""Strings together, names of fields among them."""
+"""Strings in total, including field names."""
 TOOLS_MAX: Final = 10_000
 IMAGES_MAX: Final = 4_096
-"""Images, of which providers take 3,600 at most."""
+"""Images; providers accept at most 3,600."""
 UNSEEN_MAX: Final = 256
 FURTHER_MAX: Final = 64
 FIELDS_MAX: Final = 1_000
@@ -26,11 +26,11 @@ FIELDS_MAX: Final = 1_000
 AT_ONCE_BYTES: Final = 64 * 1024
 AT_ONCE_CONTAINERS: Final = 256
 AT_ONCE_VALUES: Final = 8_192
-"""What a body may have at most to be read on the event loop: half a millisecond's work, by measurement."""
+"""The limits of a body that is read on the event loop: half a millisecond's work, as measured."""
 _COUNTED_BYTES: Final = 2 * 1024
 """Bytes that are counted as quickly as they are searched."""
 _OTHER_AT_ONCE_BYTES: Final = 16 * 1024
-"""The same of a body that is not JSON."""
+"""The same for a body that is not JSON."""
 
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -52,7 +52,7 @@ def is_light(body: bytes) -> bool:
 
 
 def check(body: bytes) -> None:
-    """Raises TooComplex where the body is JSON beyond the bounds; whether it is JSON at all is not looked at."""
+    """Raises TooComplex if the body is JSON beyond the bounds; whether it is valid JSON is not checked."""
     if len(body) <= _COUNTED_BYTES and body.count(b"{") + body.count(b"[") <= DEPTH_MAX:
         return
     if len(body) <= AT_ONCE_BYTES and not _more(body, b"{[", DEPTH_MAX):
@@ -73,14 +73,15 @@ def check(body: bytes) -> None:
 
 
 def opening(body: bytes) -> bytes:
-    """The first byte that is no white space, as JSON has it; empty where there is none."""
+    """The first byte that is not JSON white space; empty if there is none."""
     found = _not_blank(body)
     return b"" if found is None else found[0]
 
 
 def _more(body: bytes, characters: bytes, most: int) -> bool:
-    """Whether there are more of these characters than that. `replace` finds them with memchr, and stops at the last
-    that is wanted; `count` looks at every byte."""
+    """Whether there are more of these characters than the limit. `replace` uses memchr, and stops at the limit;
+    `count` examines every byte.
+    """
     size, found = len(body), 0
     for at in range(len(characters)):
         found += size - len(body.replace(characters[at : at + 1], b"", most + 1))

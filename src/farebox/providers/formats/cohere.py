@@ -18,7 +18,7 @@ from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
 
 CHAT: Final = Reading(
-    # What is billed leaves out the template's own tokens; `tokens` is all the model read, and stands in.
+    # The billed figures exclude the template's own tokens; `tokens` is everything the model read, and is the fallback.
     ("input_tokens", "billed_units.input_tokens", "tokens.input_tokens"),
     ("output_tokens", "billed_units.output_tokens", "tokens.output_tokens"),
     required=("input_tokens", "output_tokens"),
@@ -31,10 +31,10 @@ EMBED: Final = Reading(
 RERANK: Final = Reading(("rerank_searches", "billed_units.search_units"), required=("rerank_searches",))
 
 _RERANK_DOCUMENTS: Final = 100
-_RERANK_CHUNK_BYTES: Final = 500  # a document is billed anew for every 500 tokens; a token is at least one byte
+_RERANK_CHUNK_BYTES: Final = 500  # a document is billed again for every 500 tokens; a token is at least one byte
 
 
-class _Asked(msgspec.Struct):
+class _RequestMessage(msgspec.Struct):
     """A message of the request."""
 
     content: Any = None
@@ -42,7 +42,7 @@ class _Asked(msgspec.Struct):
 
 class _ChatHead(msgspec.Struct):
     model: bodies.Name
-    messages: list[_Asked]
+    messages: list[_RequestMessage]
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
     tools: list[Declared] | None = None
@@ -218,12 +218,14 @@ def _take_meta(seen: Seen, body: bytes) -> None:
 
 
 def _take_embed(seen: Seen, body: bytes) -> None:
-    """Image tokens are beside those of text, or inside; the sum of the parts is the minimum of the whole."""
+    """Image tokens are either separate from text tokens or included in them; the sum of the parts is the minimum of
+    the whole.
+    """
     _take_meta(seen, body)
     billed = (seen.usage or {}).get("billed_units")
     if isinstance(billed, dict):
-        images, text, told = (_count(billed.get(f"{key}_tokens")) for key in ("image", "text", "input"))
-        if images + text > told:
+        images, text, total = (_count(billed.get(f"{key}_tokens")) for key in ("image", "text", "input"))
+        if images + text > total:
             billed["input_tokens"] = images + text
 
 

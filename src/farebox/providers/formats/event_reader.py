@@ -10,11 +10,11 @@ from farebox.providers.skimmer import Skimmer
 from farebox.providers.sse import BYTE_ORDER_MARK, LINE_BYTES_MAX, LineCutter, is_blank
 
 EVENT_BYTES_MAX: Final = 2**20
-"""An event in several lines of data above this size is not read."""
+"""An event with several data lines above this size is not read."""
 EVENT_LINES_MAX: Final = 10_000
-"""Nor one of more lines: each takes many times the bytes of a short one."""
+"""An event with more lines is not read either: each line takes many times the memory of a short one."""
 _FIELDS: Final = (b":", b"event", b"id", b"retry", b"data")
-"""What lines begin with; others are no events, but some text."""
+"""The beginnings of lines of an event; others are arbitrary text."""
 
 
 class EventReader:
@@ -52,28 +52,28 @@ class EventReader:
         self._seen = seen or Seen()
         self._cutter = LineCutter()
         self._event: list[bytes] = []
-        """Lines of the current event that have not passed, since it may have to be dropped or kept back."""
+        """Lines of the current event that have not been relayed, since it may have to be dropped or held back."""
         self._data: list[bytes] = []
         """Data of the current event that is not complete yet."""
         self._waiting = 0
         """Bytes of its lines."""
         self._separated = False
-        """An empty line has come: this stream has them."""
+        """Whether this stream has empty lines."""
         self._dropping = False
-        """An event has been dropped: the empty line that ends it goes the same way."""
+        """An event has been dropped: the empty line that ends it is dropped too."""
         self._dropped = False
         """So has the last line."""
         self._kept: list[bytes] = []
         self._kept_closed = False
-        self._named_error = False
-        """The current event is named an error."""
+        self._is_error_event = False
+        """Whether the current event has the name `error`."""
         self._long: Skimmer | None = None
         self._long_data = False
         self._tail = b""
         self._empty = True
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes, and return what passes on."""
+        """Take the next bytes, and return those to relay."""
         passed: list[bytes] = []
         cutter = self._cutter
         late, lines = cutter.push(chunk)
@@ -96,7 +96,7 @@ class EventReader:
         for line in lines:
             if self._event or self._kept or self._data or self._dropping:
                 self._line(line, passed)
-            elif line == b"\n":  # this and the next are nearly all lines there are
+            elif line == b"\n":  # this and the next branch handle nearly all lines
                 self._separated = True
                 passed.append(line)
             elif line.startswith(b"data: {"):
@@ -121,7 +121,7 @@ class EventReader:
 
     @property
     def holding(self) -> bool:
-        """Whether an event is kept back only because it may be the last."""
+        """Whether an event is held back only because it may be the last."""
         return bool(self._kept) and not self._seen.finished
 
     @property
@@ -145,7 +145,7 @@ class EventReader:
             self._long.forgo()
 
     def release(self) -> bytes:
-        """It was not the last, or nobody can wait to know: what is held passes on."""
+        """The held event was not the last, or cannot be held any longer: return it."""
         kept = b"".join(self._kept)
         self._kept.clear()
         return kept
@@ -157,13 +157,13 @@ class EventReader:
             self._end_long(b"", end)
         elif rest:
             self._line(rest, end)
-        if self._data and self._taken(b"\n".join(self._data)) is False:  # what is cut off is nobody's text
+        if self._data and self._taken(b"\n".join(self._data)) is False:  # an incomplete line is not relayed
             self._event.clear()
         end += self._kept
         end += self._event
         seen = self._seen
         if seen.failed or self._empty or (seen.all_ended and not seen.has_terminal):
-            seen.complete = True  # the end of the body ends a stream that has no other end
+            seen.complete = True  # a stream without a terminal event ends with the body
         return b"".join(end), observed(seen, self._reading, whole=seen.finished, empty=self._empty)
 
     # --- lines ---
@@ -201,19 +201,19 @@ class EventReader:
             return
         self._let_go(passed)
         self._dropping = self._dropped = False
-        if self._named_error:
-            self._named_error, self._seen.failed = False, True
+        if self._is_error_event:
+            self._is_error_event, self._seen.failed = False, True
         self._empty = self._empty and data in (b"", b"[DONE]")
         whole = data == b"[DONE]" or (data[:1] in (b"{", b"[") and data[-1:] in (b"}", b"]"))
         keep = self._taken(data) if whole and not (self._data and self._separated) else None
-        if keep is None:  # a part of an event in several lines, or nothing that can be read
+        if keep is None:  # a part of an event with several lines, or unreadable
             self._event.append(line)
             self._data.append(data)
             self._waiting += len(line)
             if self._too_long:
                 self._give_up(passed)
             return
-        self._give_up(passed)  # an event before, whose end nothing has shown
+        self._give_up(passed)  # a previous event without a visible end
         self._event.append(line)
         self._read(keep, passed)
 
@@ -223,17 +223,17 @@ class EventReader:
         self._dropping = self._dropped = False
         self._event.append(line)
         if bare.startswith(b"event:"):
-            self._named_error = bare[6:].strip() == b"error"
+            self._is_error_event = bare[6:].strip() == b"error"
         self._waiting += len(line)
         if not bare.startswith(_FIELDS) and not any(field.startswith(bare) for field in _FIELDS):
             self._text_line(bare)
-        alone = bare.startswith(b":") and len(self._event) == 1  # comments keep connections alive
-        if alone or self._too_long:
+        is_comment = bare.startswith(b":") and len(self._event) == 1  # comments keep connections alive
+        if is_comment or self._too_long:
             self._give_up(passed)
             self._flush(passed)
 
     def _text_line(self, line: bytes) -> None:
-        """No field, nor the beginning of one that was cut off."""
+        """A line that is not a field, nor the beginning of one that was cut off."""
         if text := line.strip():
             self._empty = False
             self._lost(len(text))
@@ -254,7 +254,7 @@ class EventReader:
             self._dropped, self._dropping = self._dropping, False
 
     def _late(self, late: bytes, passed: list[bytes]) -> None:
-        """The LF of a line whose CR has been treated."""
+        """The LF of a line whose CR has been processed."""
         if self._dropping or self._dropped:
             return
         (self._event or self._kept or passed).append(late)
@@ -272,8 +272,9 @@ class EventReader:
             return None
 
     def _end_data(self) -> bool | None:
-        """The event under way has ended, and its data, which came in several lines or is not JSON, is read. None where
-        there is none."""
+        """The current event has ended: its data, which came in several lines or is not JSON, is read. None if there is
+        none.
+        """
         data = b"\n".join(self._data)
         self._data.clear()
         self._waiting = 0
@@ -286,7 +287,7 @@ class EventReader:
         return keep
 
     def _read(self, keep: bool, passed: list[bytes]) -> None:
-        """The event's data has been taken: pass its lines, keep them back, or drop them."""
+        """The event's data has been read: relay its lines, hold them back, or drop them."""
         if not keep:
             self._dropping = True
         elif self._seen.finished or (self._seen.usage is not None and self._seen.all_ended):
@@ -306,13 +307,13 @@ class EventReader:
         self._waiting = 0
 
     def _let_go(self, passed: list[bytes]) -> None:
-        """Something follows, so that what is held was not the last."""
+        """Something follows, so the held event was not the last."""
         if self._kept and not self._seen.finished:
             passed += self._kept
             self._kept.clear()
 
     def _give_up(self, passed: list[bytes]) -> None:
-        """The lines that wait for the end of their event pass unread."""
+        """Relay the lines of an unfinished event without reading it."""
         if self._data:
             self._lost(sum(map(len, self._data)))
             self._data.clear()
@@ -321,7 +322,7 @@ class EventReader:
 
     @property
     def _too_long(self) -> bool:
-        """Whether the event under way is not kept any longer."""
+        """Whether the current event is too long to be kept."""
         return self._waiting > EVENT_BYTES_MAX or len(self._event) > EVENT_LINES_MAX
 
     def _lost(self, size: int) -> None:
@@ -332,7 +333,7 @@ class EventReader:
     # --- lines that are too long to be kept ---
 
     def _long_line(self, line: bytes, passed: list[bytes]) -> None:
-        """One that has come whole: it is read as if it had come in pieces."""
+        """A long line that arrived whole is read as if it had come in pieces."""
         self._begin_long(line, passed)
         self._end_long(line, passed)
 
@@ -349,7 +350,7 @@ class EventReader:
         self._long.feed(bare.removeprefix(b"data:"))
 
     def _pass_long(self, piece: bytes, passed: list[bytes]) -> None:
-        """All but the last byte: without it nobody has the event."""
+        """Relay all but the last byte: without it the event is incomplete for the client."""
         (self._kept if self._seen.finished else passed).append(self._tail + piece[:-1])
         self._tail = piece[-1:]
 

@@ -47,7 +47,7 @@ READING: Final = Reading(
 
 
 class _Config(msgspec.Struct):
-    """Field names in both spellings, since Google reads both."""
+    """Field names in both spellings, since Google accepts both."""
 
     maxOutputTokens: bodies.Tokens | None = None
     max_output_tokens: bodies.Tokens | None = None
@@ -55,14 +55,14 @@ class _Config(msgspec.Struct):
     candidate_count: bodies.Choices | None = None
 
 
-class _Asked(msgspec.Struct):
+class _RequestContent(msgspec.Struct):
     """A content of the request."""
 
     parts: Any = None
 
 
 class _Head(msgspec.Struct):
-    contents: list[_Asked]
+    contents: list[_RequestContent]
     generationConfig: _Config | None = None
     generation_config: _Config | None = None
     tools: list[dict[str, msgspec.Raw]] | dict[str, msgspec.Raw] | None = None
@@ -71,8 +71,8 @@ class _Head(msgspec.Struct):
     cached_content: Any = None
     serviceTier: Any = None
     service_tier: Any = None
-    systemInstruction: _Asked | None = None
-    system_instruction: _Asked | None = None
+    systemInstruction: _RequestContent | None = None
+    system_instruction: _RequestContent | None = None
 
 
 class _Part(msgspec.Struct):
@@ -194,9 +194,9 @@ def _take(seen: Seen, response: _Response, per_prompt: bool) -> None:
         seen.applied("service_tier", tier)
     for candidate in response.candidates or ():
         for part in (candidate.content and candidate.content.parts) or ():
-            for said in (part.text, part.functionCall, part.executableCode):
-                if said is not None:
-                    seen.say(said)
+            for text in (part.text, part.functionCall, part.executableCode):
+                if text is not None:
+                    seen.say(text)
         queries = len((candidate.groundingMetadata and candidate.groundingMetadata.webSearchQueries) or ())
         if queries:
             seen.counted["web_searches"] = 1 if per_prompt else max(seen.counted.get("web_searches", 0), queries)

@@ -99,9 +99,9 @@ class Attachments:
             return
         kind, scheme = _kind(key), value[:8].lstrip().lower()
         if scheme.startswith("data:") and ";base64," in value[:256]:
-            said = value.partition(":")[2][:256].partition(";")[0].strip().lower()
+            declared = value.partition(":")[2][:256].partition(";")[0].strip().lower()
             # What a model reads goes by the data's own type: some take documents where others take pictures.
-            self._bytes(kind if said in ("", _ANY_TYPE) else said, holder, slot, detail)
+            self._bytes(kind if declared in ("", _ANY_TYPE) else declared, holder, slot, detail)
         elif scheme.startswith(("http:", "https:", "gs:")):
             if kind == "image/":
                 self.images.append(ImageInput(detail=str(detail or "auto")))

@@ -129,10 +129,10 @@ class Reading:
     def read(self, usage: Mapping[str, object]) -> Figures | None:
         """The figures of a usage object; None where it has none. Raises AbsurdUsage where one cannot be right."""
         found: dict[str, Quantity] = {}
-        told = _collect(found, self._rows_for(usage), usage)
+        reported = _collect(found, self._rows_for(usage), usage)
         if self._beside and not _made_up(usage.get("total_tokens"), found):
             _collect(found, self._beside, usage)
-        missing = tuple([meter for meter in self._required if meter not in told])
+        missing = tuple([meter for meter in self._required if meter not in reported])
         if not found:
             return None
         figures = consistent(found, missing)
@@ -170,7 +170,7 @@ def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
 
 def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> set[str]:
     """Add up what the rows find. Returns the meters of which the first row found something."""
-    told = set()
+    reported = set()
     for meter, places, is_first in rows:
         for key, further in places:
             reported = usage.get(key)
@@ -181,9 +181,9 @@ def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mappi
             if value is not None:
                 found[meter] = found[meter] + value if meter in found else value
                 if is_first:
-                    told.add(meter)
+                    reported.add(meter)
                 break
-    return told
+    return reported
 
 
 def _made_up(total: object, found: Mapping[str, Quantity]) -> bool:

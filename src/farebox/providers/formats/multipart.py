@@ -41,7 +41,7 @@ def parts(content_type: str, body: bytes) -> list[Part]:
             raise InvalidRequest("The form is cut short: its closing boundary is missing.")
         if len(result) == _PARTS_MAX:
             raise InvalidRequest(f"The form has more than {_PARTS_MAX} fields.")
-        name, is_file = _named(body[at:head_end])
+        name, is_file = _field_name(body[at:head_end])
         result.append(Part(name, min(head_end + 4, end), end, is_file))
         at = end + 2 + len(mark)
     if body[at : at + 2] != b"--":
@@ -49,7 +49,7 @@ def parts(content_type: str, body: bytes) -> list[Part]:
     return result
 
 
-def _named(head: bytes) -> tuple[str, bool]:
+def _field_name(head: bytes) -> tuple[str, bool]:
     """The name of the part with this head, and whether it is a file. Raises InvalidRequest where it is not written in
     the one way that every parser reads alike: the provider's might find another `model` in the form than ours."""
     places = list(_DISPOSITION.finditer(head))

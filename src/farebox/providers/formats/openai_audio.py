@@ -33,15 +33,15 @@ TRANSCRIPT: Final = Reading(
 )
 
 _TOKENS_PER_LETTER: Final = 4
-"""Of generated speech, at most: about 20 tokens a second, and nobody takes a fifth of a second for a letter."""
+"""Upper bound for generated speech: about 20 tokens a second, and a letter takes less than a fifth of a second."""
 _TOKENS_PER_SIGN: Final = 16
-"""The same for a digit, a sign or an ideograph, which is a word or a syllable."""
+"""The same for a digit, a sign or an ideograph, which is spoken as a word or a syllable."""
 _PAUSES: Final = 250
-"""Tokens of silence before, between and after the words."""
+"""Tokens of silence before, between and after words."""
 _LETTERS_END: Final = "\u2e80"
-"""What is beyond is written without an alphabet."""
+"""Characters from here on are not from an alphabet."""
 _BYTES_PER_SECOND: Final = {"mp3": 16_000, "opus": 8_000, "aac": 8_000, "flac": 24_000}
-"""Of sound in events, which is counted only where a stream is cut; of bare samples and WAV 48,000."""
+"""Bytes per second of audio in events, which is counted only if a stream is cut; for raw samples and WAV 48,000."""
 _SAMPLE_RATE: Final = 24_000
 _SOUND_BYTES_MAX: Final = 64 * 1024 * 1024
 """23 minutes of samples."""
@@ -79,8 +79,9 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 @dataclass(frozen=True, slots=True)
 class OpenAISpeech(bodies.JsonBody):
-    """`audio/speech`. The response is sound and tells nothing, unless the client asked for events (`stream_format:
-    sse`): models billed by the character are metered by the request, others by how long the sound plays."""
+    """`audio/speech`. The response is audio without usage, unless the client requested events (`stream_format: sse`):
+    models billed by the character are metered by the request, others by the duration of the audio.
+    """
 
     name: str = "openai_speech"
 
@@ -122,9 +123,9 @@ class OpenAISpeech(bodies.JsonBody):
 
 
 def _speech_tokens_max(text: str) -> int:
-    """The most tokens of sound that a text can take."""
-    letters = sum(character < _LETTERS_END and (character.isalpha() or character.isspace()) for character in text)
-    return _PAUSES + _TOKENS_PER_LETTER * letters + _TOKENS_PER_SIGN * (len(text) - letters)
+    """The most audio tokens that a text can become."""
+    letter_count = sum(character < _LETTERS_END and (character.isalpha() or character.isspace()) for character in text)
+    return _PAUSES + _TOKENS_PER_LETTER * letter_count + _TOKENS_PER_SIGN * (len(text) - letter_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,7 @@ class OpenAITranscript(bodies.JsonBody):
 
     name: str = "openai_transcript"
     remote_seconds: int = 0
-    """How long audio can play that the request names by URL or file id, as the provider limits it; 0 where a request
-    is not metered that names some."""
+    """The provider's limit on the duration of audio given by URL or file ID; 0 if such a request is not metered."""
     tells: frozenset[str] = frozenset({"json", "verbose_json", "diarized_json", "srt", "vtt"})
     """Formats of the response that report the duration."""
 

@@ -25,9 +25,9 @@ from farebox.providers.formats.tools import Declared
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
 
 _SEARCHING: Final = re.compile(r"gpt-[5-9].*-search")
-"""Models that search without a tool, and bill what they find as input."""
+"""Models that search without a tool, and bill the results as input."""
 _RESEARCH_SEARCHES: Final = 50
-"""Searches held for a research of Perplexity's; its examples make about 20."""
+"""Searches held for a Perplexity research request; its examples make about 20."""
 
 _REQUIRED: Final = ("input_tokens", "output_tokens")
 _CACHED: Final = (
@@ -49,7 +49,7 @@ _ROWS: Final[tuple[Row, ...]] = (
     ("output_reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
 )
 OPENAI: Final = Reading(*_ROWS, required=_REQUIRED)
-"""OpenAI itself and those that count as it does."""
+"""OpenAI itself and providers that count as it does."""
 OPENROUTER: Final = Reading(*_ROWS, required=_REQUIRED, stated=stated.openrouter)
 MISTRAL: Final = Reading(
     *_ROWS,
@@ -80,14 +80,14 @@ PERPLEXITY: Final = Reading(
 
 
 _UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options")
-"""Fields that make a provider answer with another model, or search, for a price that no usage object tells."""
+"""Fields that make a provider use another model, or search, at a price that no usage object reports."""
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Asked(msgspec.Struct):
+class _RequestMessage(msgspec.Struct):
     """A message of the request."""
 
     content: Any = None
@@ -96,7 +96,7 @@ class _Asked(msgspec.Struct):
 
 class _Head(msgspec.Struct):
     model: bodies.Name
-    messages: list[_Asked] | None = None
+    messages: list[_RequestMessage] | None = None
     prompt: Any = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
@@ -174,9 +174,9 @@ class OpenAIChat(bodies.JsonBody):
     """Whether only `total_tokens` includes reasoning (Google's compatible endpoint)."""
     legacy: bool = False
     prefix: str = ""
-    """What the provider lets a model's name begin with, and its price list does not (Google's `models/`)."""
+    """A prefix of model names that the provider accepts and its price list lacks (Google's `models/`)."""
     searches: bool = False
-    """Whether the usage reports the searches, so that they may be requested."""
+    """Whether the usage reports searches, so that they may be requested."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -200,9 +200,9 @@ class OpenAIChat(bodies.JsonBody):
         if exact:
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True
-        told = head.stream_options is not None and head.stream_options.include_usage is True
-        asked_usage = told or not stream or not self.asks
-        context = bodies.asked(service_tier=head.service_tier)
+        requested = head.stream_options is not None and head.stream_options.include_usage is True
+        asked_usage = requested or not stream or not self.asks
+        context = bodies.stream_options(service_tier=head.service_tier)
         if not head.tools:
             return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
         declared = tools.of_chat(head.tools)
@@ -210,7 +210,7 @@ class OpenAIChat(bodies.JsonBody):
         return ParsedRequest(model, stream, demand, asked_usage, context, unmetered, "", tools.names(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
-        """Set every limit the request names, or the one its model knows."""
+        """Set every limit that the request has, or the one that its model supports."""
         top = bodies.fields(body)
         names = [name for name in ("max_completion_tokens", "max_tokens") if bodies.given(top.get(name))]
         if not names:
@@ -224,8 +224,8 @@ class OpenAIChat(bodies.JsonBody):
         if not self.asks:
             return body
         options = bodies.fields(body).get("stream_options")
-        asked: dict[str, object] = dict(bodies.fields(options)) if options and bodies.given(options) else {}
-        return bodies.changed(body, stream_options={**asked, "include_usage": True})
+        stream_options: dict[str, object] = dict(bodies.fields(options)) if options and bodies.given(options) else {}
+        return bodies.changed(body, stream_options={**stream_options, "include_usage": True})
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
@@ -239,7 +239,7 @@ class OpenAIChat(bodies.JsonBody):
         return self.searches and family_name(model).startswith("sonar-deep-research")
 
     def _unseen(self, head: _Head) -> tuple[Unseen, ...]:
-        """Speech of earlier responses that is referred to by its id, caches, and what searching models bring in."""
+        """Speech of earlier responses referred to by ID, caches, and what searching models add."""
         found = []
         for message in head.messages or ():
             if isinstance(message.audio, dict) and message.audio.get("id"):
@@ -255,7 +255,7 @@ class OpenAIChat(bodies.JsonBody):
 
     def _unmetered(self, head: _Head) -> str | None:
         if head.deferred is head.models is head.plugins is head.search_parameters is head.web_search_options is None:
-            return None  # as nearly always
+            return None  # the common case
         if head.deferred not in (None, False):
             return "a deferred completion is acknowledged before its usage is known"
         for field in _UNCOUNTED:
@@ -273,7 +273,7 @@ class OpenAIChat(bodies.JsonBody):
         return len(head.messages)
 
 
-@lru_cache(4096)  # models repeat
+@lru_cache(4096)  # these models search repeatedly
 def _searches(model: str) -> bool:
     return _SEARCHING.match(family_name(model)) is not None
 
@@ -283,7 +283,7 @@ def _larger(one: int | None, other: int | None) -> int | None:
 
 
 def _prompts(prompt: object) -> int:
-    """How many prompts a legacy request has: a list of strings, or of lists of tokens, is several."""
+    """How many prompts a legacy request has: a list of strings, or of lists of tokens, counts as several."""
     several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     return len(prompt) if several and isinstance(prompt, list) else 1
 
@@ -304,7 +304,7 @@ def _take_body(seen: Seen, body: bytes) -> None:
 
 
 def _failed(response: _Response) -> bool:
-    """Some providers send an empty error with every good response; others an error that is not nested in anything."""
+    """Some providers send an empty error with every successful response; others an error that is not nested."""
     return (
         bool(response.error)
         or response.object == "error"
@@ -322,11 +322,11 @@ def _take(seen: Seen, response: _Response) -> None:
         seen.update(usage, response.model)
         seen.applied("service_tier", response.service_tier)
         if isinstance(usage, dict):
-            seen.applied("service_tier", usage.get("service_tier"))  # Mistral's place for it
+            seen.applied("service_tier", usage.get("service_tier"))  # where Mistral puts it
     for choice in response.choices or ():
-        said = choice.delta or choice.message
-        if said is not None:
-            _say(seen, said)
+        message = choice.delta or choice.message
+        if message is not None:
+            _say(seen, message)
         if choice.text is not None:
             seen.say(choice.text)
         if choice.finish_reason:
@@ -334,7 +334,7 @@ def _take(seen: Seen, response: _Response) -> None:
 
 
 def _say(seen: Seen, message: _Message) -> None:
-    """What a message or delta says: content, reasoning, refusal, and arguments of tools."""
+    """Count the text of a message or delta: content, reasoning, refusal, and arguments of tools."""
     if message.content:
         seen.say(message.content)
     if (
@@ -362,7 +362,7 @@ def _say(seen: Seen, message: _Message) -> None:
 
 
 def _hear(seen: Seen, audio: dict[str, Any]) -> None:
-    """Sound in a response: its transcript is text; its samples, as streams have them, count by the time they play."""
+    """Audio in a response: its transcript is text; samples, as in streams, are counted by duration."""
     seen.say(audio.get("transcript"))
     seen.hear(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 

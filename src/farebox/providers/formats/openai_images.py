@@ -45,13 +45,13 @@ _STANDARD_IMAGES: Final[Mapping[str, Mapping[str, Quantity]]] = {
     "dall-e-2": {"256x256": Decimal("0.8"), "512x512": Decimal("0.9"), "1024x1024": 1},
     "dall-e-3": {"1024x1024": 1, "1024x1792": 2, "1792x1024": 2},
 }
-"""What a picture of DALL·E costs by its size, in pictures of a standard square; `hd` costs one more."""
+"""The price of a DALL·E image by its size, in standard square images; `hd` costs one more."""
 _FRAMES: Final = 9
-"""Pictures of an animation whose request does not say how many."""
+"""Assumed number of images of an animation if the request does not say."""
 
 
 class _Tokens(msgspec.Struct, frozen=True):
-    """Output tokens of a picture of 1024×1024, by quality."""
+    """Output tokens of an image of 1024×1024, by quality."""
 
     low: int
     medium: int
@@ -59,12 +59,12 @@ class _Tokens(msgspec.Struct, frozen=True):
     xhigh: int
     max: int
     growth: float
-    """By how much of itself the figure grows with each further 1024×1024 pixels."""
+    """The fraction by which the figure grows with each further 1024×1024 pixels."""
 
     def of(self, quality: str | None, otherwise: str) -> int:
-        """The figure of a quality; of `otherwise` where the request leaves it open."""
-        named = quality if quality in ("low", "medium", "high", "xhigh", "max") else otherwise
-        return int(getattr(self, named))
+        """The figure for a quality; for `otherwise` if the request leaves it open."""
+        chosen = quality if quality in ("low", "medium", "high", "xhigh", "max") else otherwise
+        return int(getattr(self, chosen))
 
 
 _TOKENS: Final = {
@@ -80,7 +80,9 @@ published prices per picture come to at 30 USD a million tokens (gpt-image-2 hig
 _SIZE: Final = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
 _PARTIAL: Final = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
 _PARTIAL_MAX: Final = 3
-"""How many a request may ask for; each shows that a further part of the picture's tokens has been generated."""
+"""How many partial images a request may ask for; each shows that a further part of the image's tokens has been
+generated.
+"""
 _GENERATED: Final = frozenset({"image_generation.completed", "image_edit.completed"})
 
 
@@ -123,8 +125,8 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response)
 class OpenAIImages(bodies.JsonBody):
     """`images/generations`, and `images/edits` as a form or as JSON.
 
-    Models that are billed by tokens tell their usage. `demand.fixed` is what pictures of the size and quality take, and
-    `demand.allowed` the most that they may. The model that writes an SVG from a picture is billed beside it.
+    Models that are billed by tokens report usage. `demand.fixed` is what images of the size and quality take, and
+    `demand.allowed` the upper bound. The model that writes an SVG from an image is billed in addition.
     """
 
     name: str = "openai_images"
@@ -217,8 +219,9 @@ def _count(text: str | None, name: str) -> int | None:
 
 
 def _billed(head: _Head) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
-    """What the pictures are billed by, and the most that they may be: tokens, or with DALL·E, whose responses tell no
-    usage, size and quality."""
+    """The billed meters of the images and their upper bounds: tokens, or for DALL·E, whose responses report no usage,
+    size and quality.
+    """
     sizes = next((sizes for model, sizes in _STANDARD_IMAGES.items() if head.model.startswith(model)), None)
     if sizes is None:
         tokens = _output_tokens(head, "high")

@@ -33,11 +33,11 @@ READING: Final = Reading(
     required=("input_tokens", "output_tokens"),
 )
 _PRESET: Final = (Declared(type="web_search"), Declared(type="fetch_url"))
-"""What a preset of Perplexity's brings along without a word of it in the request."""
+"""What a Perplexity preset implies without it being in the request."""
 OPENROUTER: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.openrouter)
 XAI: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.xai)
 PERPLEXITY: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.perplexity)
-"""The same figures, and what these providers state that a call costs."""
+"""The same figures, and the cost that these providers state."""
 
 
 class _Prompt(msgspec.Struct):
@@ -95,7 +95,7 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact
 
 @dataclass(frozen=True, slots=True)
 class OpenAIResponses(bodies.JsonBody):
-    """`responses`. Its streams always tell their usage."""
+    """`responses`. Its streams always report usage."""
 
     name: str = "openai_responses"
     reading: Reading = READING
@@ -142,14 +142,15 @@ class OpenAIResponses(bodies.JsonBody):
 
 
 def _model(head: _Head) -> str:
-    """The model, or the name under which the operator can price what chooses it: `prompt:ID` of a prompt stored at
-    OpenAI, `preset:NAME` of Perplexity's. Raises InvalidRequest."""
+    """The model, or the name under which the operator can set a price if something else chooses the model: `prompt:ID`
+    for a prompt stored at OpenAI, `preset:NAME` for Perplexity's. Raises InvalidRequest.
+    """
     if head.model is not None:
         return head.model
     stored = head.prompt.id if head.prompt is not None else None
-    for kind, named in (("prompt", stored), ("preset", head.preset)):
-        if isinstance(named, str) and _REFERENCE.fullmatch(named):
-            return f"{kind}:{named}"
+    for kind, reference in (("prompt", stored), ("preset", head.preset)):
+        if isinstance(reference, str) and _REFERENCE.fullmatch(reference):
+            return f"{kind}:{reference}"
     raise InvalidRequest("Object missing required field `model`.")
 
 
@@ -162,7 +163,7 @@ def _unmetered(head: _Head) -> str | None:
 
 
 def _references(head: _Head) -> Iterator[Unseen]:
-    """What is read as input, is kept at the provider, and has a length that the request does not tell."""
+    """Input that is stored at the provider, so that its length is not in the request."""
     if head.previous_response_id is not None:
         yield Unseen("response", str(head.previous_response_id))
     if head.conversation is not None:
@@ -174,7 +175,7 @@ def _references(head: _Head) -> Iterator[Unseen]:
 
 
 def _is_reference(item: object) -> bool:
-    """An item that is no more than the id of one kept at the provider."""
+    """Whether an item is only the ID of one stored at the provider."""
     return isinstance(item, dict) and (item.get("type") == "item_reference" or not item.keys() - {"id", "type"})
 
 
@@ -225,7 +226,7 @@ def _update(seen: Seen, response: _Response) -> None:
 
 
 def _billable(seen: Seen, tool_usage: object) -> None:
-    """The searches that are billed, where the response tells them: not every search that it lists is."""
+    """The billed searches, if the response reports them: not every listed search is billed."""
     searches = tool_usage.get("web_search") if isinstance(tool_usage, dict) else None
     number = searches.get("num_requests") if isinstance(searches, dict) else None
     if type(number) is int and number >= 0:
@@ -233,7 +234,7 @@ def _billable(seen: Seen, tool_usage: object) -> None:
 
 
 def _count(seen: Seen, items: list[_Item]) -> None:
-    """Count the tool calls that cost by the call. Opening a page that a search found is free."""
+    """Count the tool calls that are billed per call. Opening a page that a search found is free."""
     for item in items:
         action = item.action.get("type", "search") if isinstance(item.action, dict) else "search"
         if item.type == "web_search_call" and action == "search":

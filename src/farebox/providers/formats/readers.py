@@ -1,4 +1,4 @@
-"""What was seen of a response, and the reader of whole bodies. What a response means, formats tell the readers."""
+"""What was seen of a response, and the reader of whole bodies. Formats tell the readers what a response means."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -17,14 +17,14 @@ from farebox.providers.sse import BYTE_ORDER_MARK
 from farebox.usage import AbsurdUsage, Quantity
 
 KEPT_WHOLE: Final = 64 * 1024
-"""A body up to this size is kept as it is; of a larger one that is JSON, what skimmer.Skimmer leaves."""
+"""A body up to this size is kept as it is; a larger one that is JSON is reduced by skimmer.Skimmer."""
 RAW_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A body that is no JSON is kept up to this size."""
+"""A body that is not JSON is kept up to this size."""
 TEXT_MAX: Final = 2**20
-"""Characters of generated text that are kept for counting; of what is beyond, only the bytes are counted."""
+"""Characters of generated text that are kept for counting; beyond that, only the bytes are counted."""
 
 SAMPLES_BYTES_PER_SECOND: Final = 48_000
-"""24,000 samples of 16 bits: the only sound that OpenAI streams, outside of its speech endpoint."""
+"""24,000 samples of 16 bits: the only audio that OpenAI streams outside its speech endpoint."""
 
 
 _NO_SOUND: Final = Decimal(0)
@@ -34,37 +34,38 @@ class Seen(msgspec.Struct):
     """What a format has seen of one response so far. Formats write it, readers turn it into an Observed."""
 
     hide_usage: bool = False
-    """Drop the event that carries nothing but usage."""
+    """Whether to drop the event that contains nothing but usage."""
     choices: int = 1
     """How many choices the request asked for."""
     usage: dict[str, object] | None = None
-    """The provider's usage object as it stands."""
+    """The provider's usage object so far."""
     counted: dict[str, Quantity] = {}
-    """Meters that the response shows beside its usage object, such as searches made; they count only together with
-    it."""
+    """Meters that the response shows outside its usage object, such as searches made; they count only together with
+    it.
+    """
     model: str | None = None
     context: dict[str, str] = {}
     """Observed.context."""
     delivered: int = 0
     """UTF-8 bytes of generated text that are not in `text`."""
     text: Any = msgspec.field(default_factory=io.StringIO)
-    """Generated text as it came."""
+    """The generated text."""
     kept: int = 0
     """Characters in `text`."""
     has_terminal: bool = False
-    """Whether a stream without its terminal event is not whole, although every choice has ended."""
+    """Whether a stream without its terminal event is incomplete even if every choice has ended."""
     ended: set[int] = set()
-    """Choices that have named a finish reason, by their index."""
+    """Indexes of the choices with a finish reason."""
     complete: bool = False
     failed: bool = False
     finished: bool = False
-    """The event has come that ends the stream by its own protocol."""
+    """Whether the stream's terminal event has arrived."""
     unreadable: int = 0
-    """Events, or bodies, that could not be read."""
+    """Number of events or bodies that could not be read."""
     refused: bool = False
-    """The model declined to answer. If it had not begun to, that is not billed."""
+    """The model declined to answer. If nothing had been generated, that is not billed."""
     oversize: int = 0
-    """Events, or bodies, of which even the skeleton was too large to be read."""
+    """Number of events or bodies of which even the skeleton was too large to be read."""
     reference: str = ""
     """Observed.reference."""
     sound_seconds: Decimal = _NO_SOUND
@@ -76,10 +77,10 @@ class Seen(msgspec.Struct):
     further: list[FurtherUsage] = []
     """Observed.further, as far as the response reports it outside its usage object."""
     doubts: list[str] = []
-    """Observed.notes, of the same."""
+    """Observed.notes, as far as reported there."""
 
     def say(self, value: object) -> None:
-        """The model has said this: a string, or an object with strings and numbers."""
+        """Count generated text: a string, or an object with strings and numbers."""
         if type(value) is str:
             if self.kept < TEXT_MAX:
                 self.kept += self.text.write(value)
@@ -90,7 +91,7 @@ class Seen(msgspec.Struct):
                 self.say(piece)
 
     def hear(self, encoded: object, bytes_per_second: int) -> None:
-        """This sound, in base64, was in the response."""
+        """Count generated audio, in base64."""
         if isinstance(encoded, str):
             self.sound_seconds += Decimal(len(encoded) * 3 // 4) / bytes_per_second
 
@@ -100,16 +101,16 @@ class Seen(msgspec.Struct):
         self.failed = self.failed or failed
 
     def choice_ended(self, index: object) -> None:
-        """A choice has its finish reason; some providers send it repeatedly."""
+        """A choice has a finish reason; some providers send it repeatedly."""
         self.ended.add(index if isinstance(index, int) else 0)
 
     @property
     def all_ended(self) -> bool:
-        """Whether whatever is generated has been. Some providers say so before it is true: it ends nothing."""
+        """Whether every choice has ended. Some providers report that too early, so this does not end the stream."""
         return self.finished or len(self.ended) >= self.choices
 
     def applied(self, key: str, value: object) -> None:
-        """The provider names what it applied: `service_tier`, `speed`."""
+        """Record options that the provider reports as applied: `service_tier`, `speed`."""
         if isinstance(value, str) and value:
             self.context[key] = plain(value)
 
@@ -134,13 +135,14 @@ def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, o
 
 
 class BodyReader:
-    """Reads a response that is one document. The bytes pass unchanged; `take` reads the document at its end. Kept back
-    is only the last byte, if it may be the end, without which nobody has a document."""
+    """Reads a response that is one document. The bytes are relayed unchanged; `take` reads the document at its end.
+    Only the last byte is held back, if it may be the end, as the document is incomplete without it.
+    """
 
     __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
 
     events = finished = holding = all_ended = input_told = False
-    """A document shows its end, and what it tells, only by ending."""
+    """A document's content is known only at its end."""
 
     def __init__(
         self,
@@ -151,8 +153,9 @@ class BodyReader:
         raw_max: int = RAW_BYTES_MAX,
         blank: bool = False,
     ) -> None:
-        """`raw_max`: up to which size a body is kept that is no JSON; `blank`: whether white space is a response
-        too."""
+        """`raw_max`: up to which size a body that is not JSON is kept; `blank`: whether white space alone is a valid
+        response.
+        """
         self._raw_max = raw_max
         self._blank = blank
         self._take = take
@@ -178,10 +181,10 @@ class BodyReader:
         if self._size == len(chunk):
             self._is_list = chunk[:1] == b"["
         end = len(chunk.rstrip()) - 1
-        if end < 0:  # only white space, which may follow the end
+        if end < 0:  # only white space, which may follow the document
             self._last += chunk
             return b""
-        if self._is_list and chunk[end : end + 1] != b"]":  # more follows, and this may be a whole entry by now
+        if self._is_list and chunk[end : end + 1] != b"]":  # more follows, and this may be a complete entry
             passed, self._last = self._last + chunk, b""
             return passed
         passed = self._last + chunk[:end]
@@ -189,7 +192,7 @@ class BodyReader:
         return passed
 
     def whole(self, body: bytes) -> Observed:
-        """Read a document that has arrived completely; nothing else is fed then."""
+        """Read a document that has arrived completely, instead of feeding it."""
         self._size = len(body)
         if not body or self._size > KEPT_WHOLE or body.isspace():
             self._body.append(body)
@@ -253,7 +256,7 @@ class BodyReader:
         return bool(seen.kept or seen.delivered or seen.sound_seconds or seen.pictured or seen.heard_seconds)
 
     def _skim(self) -> None:
-        """From now on only a skeleton is kept, if this is JSON."""
+        """From now on keep only a skeleton, if this is JSON."""
         body = b"".join(self._body)
         self._body = [body]
         if body.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"["):
@@ -263,7 +266,7 @@ class BodyReader:
 
 
 class UnreadReader:
-    """Passes what cannot be read here, such as an unknown encoding."""
+    """Relays a response that cannot be read here, such as one with an unknown encoding."""
 
     events = finished = holding = all_ended = input_told = False
     kept_bytes = 0
@@ -274,14 +277,14 @@ class UnreadReader:
         self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """All but the last byte."""
+        """Relay all but the last byte."""
         self._size += len(chunk)
         passed = self._last + chunk[:-1]
         self._last = chunk[-1:]
         return passed
 
     def forgo(self) -> None:
-        """Nothing is kept anyway."""
+        """Does nothing, as nothing is kept."""
 
     def release(self) -> bytes:
         return b""
@@ -292,8 +295,9 @@ class UnreadReader:
 
 
 def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Observed:
-    """The account of a response, with the provider's figures only if they can be right. `whole`: it has shown its own
-    end, so that its text need not be counted where its usage is told."""
+    """The observations of a response, with the provider's figures only if they are possible. `whole`: it is complete,
+    so that its text need not be counted if its usage is reported.
+    """
     figures: Figures | None = None
     problem: str | None = None
     text: str = seen.text.getvalue()
@@ -320,7 +324,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
         problem = _no_usage(seen, empty)
     missing = () if figures is None else _missing(seen, figures, delivered)
     needed = figures is None or bool(missing) or not whole or seen.failed
-    return Observed(  # in their order: so many fields take 25 times as long to fill in by their names
+    return Observed(  # positional: keyword arguments take 25 times as long for so many fields
         None if figures is None else figures.usage,
         seen.model,
         delivered,
@@ -366,12 +370,12 @@ def _missing(seen: Seen, figures: Figures, delivered: int) -> tuple[str, ...]:
 
 
 def _bills_output(usage: Mapping[str, Quantity]) -> bool:
-    """Whether the figures pay for generated text: by its tokens, or by the seconds of audio it was made from."""
+    """Whether the figures bill generated text: by its tokens, or by the seconds of audio it was made from."""
     return "output_tokens" in usage or any(meter.endswith("_seconds") for meter in usage)
 
 
 def weight(text: str) -> int:
-    """UTF-8 bytes of a text."""
+    """The size of a text in UTF-8 bytes."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 

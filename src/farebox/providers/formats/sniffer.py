@@ -8,9 +8,10 @@ from farebox.providers.sse import BYTE_ORDER_MARK
 
 
 class Sniffer:
-    """A reader that looks at a response's first bytes: some are events or a document whatever their content type says.
-    `make` makes the reader, of events or not. `other` reads what is neither by its first bytes; without it, that is
-    what it is declared to be."""
+    """A reader that chooses by a response's first bytes, as some are events or a document whatever their content type
+    says. `make` creates the reader, for events or not. `other` reads what is neither; without it, the declared type
+    counts.
+    """
 
     __slots__ = ("_declared", "_head", "_make", "_other", "decided")
 
@@ -34,7 +35,7 @@ class Sniffer:
         kind = _kind(begun)
         if kind == "unknown yet":
             self._head = begun
-            return space  # it keeps a connection alive
+            return space  # a keep-alive comment
         self._head = b""
         self.decided = self._undecided() if kind == "other" else self._make(kind == "events")
         return space + self.decided.feed(begun)
@@ -87,7 +88,7 @@ _MARKS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
 
 
 def _kind(head: bytes) -> Literal["events", "document", "other", "unknown yet"]:
-    """What a response is that begins so."""
+    """The kind of response that begins with these bytes."""
     bare = head.removeprefix(BYTE_ORDER_MARK)
     if not bare or BYTE_ORDER_MARK.startswith(head):
         return "unknown yet"

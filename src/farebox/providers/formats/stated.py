@@ -17,11 +17,11 @@ _TICKS_PER_USD_EXPONENT: Final = 10
 
 
 class ImplausibleCost(ValueError):
-    """A stated cost that cannot be: no number, negative, or absurdly large."""
+    """An impossible stated cost: not a number, negative, or implausibly large."""
 
 
 def exact_number(text: str) -> Decimal:
-    """A number of JSON as it is written, never through a binary fraction. NaN where it is beyond a Decimal."""
+    """A JSON number as it is written, never converted through a binary float. NaN if a Decimal cannot hold it."""
     try:
         return Decimal(text)
     except ArithmeticError:
@@ -30,7 +30,8 @@ def exact_number(text: str) -> Decimal:
 
 def openrouter(usage: Mapping[str, object]) -> Decimal | None:
     """`cost` is in credits, and a credit is a dollar. Where the upstream was called with a key of the operator's own
-    (`is_byok`), what that one bills comes on top; where it is not told, `cost` is only a part and is disregarded."""
+    (`is_byok`), what that one bills is added; if it is not reported, `cost` is only a part and is ignored.
+    """
     cost = _usd(usage.get("cost"))
     if cost is None or usage.get("is_byok") is not True:
         return cost
@@ -60,7 +61,7 @@ def perplexity(usage: Mapping[str, object]) -> Decimal | None:
 def _usd(value: object) -> Decimal | None:
     if value is None:
         return None
-    if isinstance(value, float):  # a reader that did not keep the text: its shortest form is what was written
+    if isinstance(value, float):  # a reader that did not keep the text: the shortest form equals what was written
         value = Decimal(repr(value))
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ImplausibleCost(f"a cost of {str(value)[:40]!r}")

@@ -17,7 +17,7 @@ from farebox.usage import Quantity
 
 
 class Declared(msgspec.Struct):
-    """A tool as OpenAI's and Anthropic's forms declare it, as far as its cost goes."""
+    """A tool as declared in OpenAI's and Anthropic's formats, as far as it affects the cost."""
 
     type: Any = None
     max_uses: Any = None
@@ -27,20 +27,21 @@ class Declared(msgspec.Struct):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """How a kind of tool costs."""
+    """How a kind of tool is billed."""
 
     hosted: bool = False
-    """Whether the provider runs it, so that what it brings in is read, and billed, as input."""
+    """Whether the provider runs it, so that its results are read, and billed, as input."""
     meter: str = ""
-    """The meter of its uses, which the response tells; empty for a tool that costs tokens only."""
+    """The meter of its uses, which the response reports; empty for a tool that costs tokens only."""
 
 
 class Tool(msgspec.Struct, frozen=True):
     """A tool that the request declares."""
 
     kind: str
-    """What it is, whichever form declares it: `function`, `web_search`, `web_fetch`, `url_context`, `mcp`,
-    `file_search`, `code_execution`, `advisor`…"""
+    """Its kind, independent of the format: `function`, `web_search`, `web_fetch`, `url_context`, `mcp`, `file_search`,
+    `code_execution`, `advisor`…
+    """
     raw: str
     """Its name in the request."""
     hosted: bool = False
@@ -48,11 +49,11 @@ class Tool(msgspec.Struct, frozen=True):
     meter: str = ""
     """See Rule."""
     uses: int | None = None
-    """How often at most it may run in this call; None where the request does not say."""
+    """How often at most it may run in this call; None if the request sets no limit."""
     model: str = ""
-    """The model that it runs, where it names one."""
+    """The model that it runs, if it names one."""
     unmetered: str | None = None
-    """Why its cost cannot be told; None where it can."""
+    """Why its cost cannot be determined; None if it can."""
 
 
 _CLIENT: Final = Rule()
@@ -60,11 +61,11 @@ _HOSTED: Final = Rule(hosted=True)
 _WEB_SEARCH: Final = Rule(hosted=True, meter="web_searches")
 
 CHAT: Final[Mapping[str, Rule]] = {"function": _CLIENT, "custom": _CLIENT}
-"""OpenAI's chat completions and those that speak them, Cohere, Workers AI."""
+"""OpenAI's chat completions and compatible formats, Cohere, Workers AI."""
 
 RESPONSES: Final[Mapping[str, Rule]] = {
     **CHAT,
-    "namespace": _CLIENT,  # its own tools are looked at one by one
+    "namespace": _CLIENT,  # its own tools are checked one by one
     "tool_search": _CLIENT,  # finds tools that the request declares, wherever it runs
     "local_shell": _CLIENT,
     "shell": _CLIENT,  # in the caller's own environment: see `_hosted_shell`
@@ -100,7 +101,7 @@ MESSAGES: Final[Mapping[str, Rule]] = {
     "web_fetch": _HOSTED,
     "mcp_toolset": _HOSTED,
     "advisor": _HOSTED,
-    "code_execution": _HOSTED,  # only beside a tool that makes it free: see `_charged_code`
+    "code_execution": _HOSTED,  # only together with a tool that makes it free: see `_charged_code`
 }
 
 GENERATE: Final[Mapping[str, Rule]] = {
@@ -134,7 +135,7 @@ _KINDS: Final[Mapping[str, str]] = {
 
 _DATE: Final = re.compile(r"[_-](?P<year>\d{4})[_-]?(?P<rest>\d{2}[_-]?\d{2})$")
 _DATED_MAX: Final = 100
-"""A longer name is no tool's, and is not searched for a date."""
+"""A longer name is not a known tool's, and is not searched for a date."""
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LISTINGS: Final = frozenset({"mcp_list_tools"})
 """Input items whose `tools` are a server's answer, not declarations."""
@@ -150,8 +151,9 @@ def of_chat(tools: Iterable[Declared] | None) -> tuple[Tool, ...]:
 def of_responses(
     tools: Iterable[Declared] | None, items: object, most: int | None, rules: Mapping[str, Rule] = RESPONSES
 ) -> tuple[Tool, ...]:
-    """The tools of OpenAI's Responses, those that ride in input items (`additional_tools`, `tool_search_output`)
-    and those inside namespaces included. `most`: the request's `max_tool_calls`. Raises InvalidRequest."""
+    """The tools of OpenAI's Responses, including those in input items (`additional_tools`, `tool_search_output`) and
+    those inside namespaces. `most`: the request's `max_tool_calls`. Raises InvalidRequest.
+    """
     found = [tool for outer in tools or () for tool in _spread(outer)]
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and item.get("tools") and item.get("type") not in _LISTINGS:
@@ -185,19 +187,20 @@ def of_generate(tools: Iterable[Mapping[str, msgspec.Raw]]) -> tuple[Tool, ...]:
 
 
 def names(tools: Iterable[Tool]) -> tuple[str, ...]:
-    """What the tools are called: by kind, and as the request has them, with and without their date."""
+    """The tools' names: by kind, and as in the request, with and without their date."""
     different = dict.fromkeys((tool.kind, tool.raw) for tool in tools)
     return tuple(dict.fromkeys(name for kind, raw in different for name in (kind, raw, _undated(raw))))
 
 
 def unmetered(tools: Iterable[Tool]) -> str | None:
-    """Why the cost of one of these tools cannot be told; None where all can be metered."""
+    """Why the cost of one of these tools cannot be determined; None if all can be metered."""
     return next((tool.unmetered for tool in tools if tool.unmetered), None)
 
 
 def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[str, Quantity]:
-    """The most that the response may count of each meter. `each`: uses of a tool that does not say how many; `shared`:
-    the tools of one meter share their bound, rather than having one each."""
+    """The most that the response may count of each meter. `each`: assumed uses of a tool without a limit; `shared`:
+    the tools of one meter share their bound, rather than having one each.
+    """
     most: dict[str, Quantity] = {}
     for tool in tools:
         if tool.meter:
@@ -207,7 +210,7 @@ def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[s
 
 
 def unseen(tools: Iterable[Tool], *, uses: int | None = None) -> tuple[Unseen, ...]:
-    """What the tools bring in that run at the provider. `uses`: of a tool that does not say how many."""
+    """The unseen input from tools that run at the provider. `uses`: assumed for a tool without a limit."""
     found = (
         Unseen(tool.kind, uses=uses if tool.uses is None else tool.uses)
         for tool in tools
@@ -247,7 +250,7 @@ def _by_rule(
 
 
 def _spread(tool: Declared) -> Iterator[Declared]:
-    """A tool, and those inside it where it is a namespace."""
+    """A tool, and the tools inside it if it is a namespace."""
     yield tool
     if _name(tool) == "namespace" and tool.tools:
         for inner in _declared(tool.tools):
@@ -259,7 +262,9 @@ def _declared(tools: object) -> list[Declared]:
 
 
 def _additions(contents: Iterable[object]) -> Iterator[object]:
-    """Definitions inside messages. An addition may also refer to a tool declared elsewhere, which is no definition."""
+    """Definitions inside messages. An addition may also refer to a tool declared elsewhere, which
+    is not a definition.
+    """
     for content in contents:
         for block in content if isinstance(content, list) else ():
             if isinstance(block, dict) and block.get("type") == "tool_addition":
@@ -277,7 +282,7 @@ def _undated(name: str) -> str:
 
 
 def _hosted_shell(tool: Declared) -> str | None:
-    """A shell costs nothing where the caller runs its commands; in a container of the provider it costs by the time."""
+    """A shell costs nothing if the caller runs its commands; in a container of the provider it is billed by time."""
     local = isinstance(tool.environment, dict) and tool.environment.get("type") == "local"
     if _name(tool) != "shell" or local:
         return None
@@ -285,7 +290,9 @@ def _hosted_shell(tool: Declared) -> str | None:
 
 
 def _charged_code(tools: list[Declared]) -> str | None:
-    """Code execution costs by the time a container runs, but is free beside newer search and fetch tools."""
+    """Code execution is billed by a container's running time, but is free together with newer
+    search and fetch tools.
+    """
     for tool in tools:
         dated = _DATE.search(str(tool.type)) if _name(tool) in ("web_search", "web_fetch") else None
         if dated and dated["year"] + dated["rest"] >= _FREE_CODE_FROM:

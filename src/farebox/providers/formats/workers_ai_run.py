@@ -32,19 +32,19 @@ READING: Final = Reading(
     required=("input_tokens",),
 )
 HEARD: Final = Reading(("audio_seconds", "seconds"), ("input_audio_seconds", "seconds"))
-"""Of a recording that was transcribed."""
+"""Meters of a transcribed recording."""
 QUEUED: Final = "a queued request is acknowledged before its usage is known"
 _JSON: Final = frozenset({b"{", b" ", b"\n", b"\r", b"\t", b""})
 
 
-class _Asked(msgspec.Struct):
+class _RequestMessage(msgspec.Struct):
     """A message of the request."""
 
     content: Any = None
 
 
 class _Head(msgspec.Struct):
-    messages: list[_Asked] | None = None
+    messages: list[_RequestMessage] | None = None
     prompt: Any = None
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
@@ -90,7 +90,7 @@ class WorkersAIRun(bodies.JsonBody):
         place = MODEL_PATH.search(path)
         if place is None:
             raise InvalidRequest("The path names no model: use `run/@cf/<author>/<model>`.")
-        if body[:1] not in _JSON:  # a recording, as it is
+        if body[:1] not in _JSON:  # a raw recording
             length = audio_length(body)
             return ParsedRequest(place["model"], stream=False, demand=_heard(Demand(place["model"]), length))
         head = bodies.decode(_HEAD, body)
@@ -135,7 +135,7 @@ def _queued(head: _Head) -> bool:
 
 
 def _recording(audio: object) -> tuple[AudioLength, int]:
-    """The length of a recording that JSON holds, as base64 or as a list of its bytes, and the bytes that it takes."""
+    """The duration of a recording in JSON, as base64 or as a list of bytes, and the bytes that it takes up."""
     if isinstance(audio, str):
         return encoded_length("audio/", audio), len(audio)
     if isinstance(audio, list) and all(type(byte) is int and 0 <= byte < 256 for byte in audio):
