@@ -59,7 +59,7 @@ def test_save_a_card_buy_and_let_auto_top_up_do_the_rest(owner: Owner) -> None:
         assert response.body().startswith(b"%PDF-")
 
 
-def test_the_page_refreshes_itself_while_a_top_up_is_under_way_only(owner: Owner) -> None:
+def test_the_page_refreshes_only_while_a_top_up_is_in_progress(owner: Owner) -> None:
     page = owner.page
     expect(page.locator("meta[http-equiv=refresh]")).to_have_count(0)
     owner.save_card()
@@ -276,7 +276,7 @@ def test_the_first_purchase_is_made_on_the_payment_page(owner: Owner) -> None:
     owner.has("30.00")
 
 
-def test_a_payment_page_that_is_left(owner: Owner) -> None:
+def test_an_abandoned_payment_page(owner: Owner) -> None:
     page = owner.page
     owner.quote("20")
     page.get_by_role("button", name="Continue to the payment page").click()
@@ -339,7 +339,7 @@ def test_auto_top_up_is_switched_off_and_the_limit_set_and_lifted(owner: Owner) 
     expect(limit).to_contain_text("None")
 
 
-def test_what_is_refused_is_said(owner: Owner) -> None:
+def test_refusals_are_shown(owner: Owner) -> None:
     page = owner.page
     page.goto(f"{owner.farebox.url}/billing/buy?amount=1.999")
     owner.sees("Write the amount in US dollars")

@@ -182,7 +182,7 @@ def test_it_is_refused_like_a_call(holds: Holds) -> None:
     assert len(holds.read("SELECT 1 FROM notices WHERE account_id = ? AND kind = 'limit_reached'")) == 1
 
 
-def test_while_credit_is_being_bought_it_is_told_so(holds: Holds) -> None:
+def test_a_refusal_while_credit_is_being_bought_says_so(holds: Holds) -> None:
     sql = (
         "INSERT INTO top_ups (bucket, account_id, top_up_id, kind, state, credit_cents, fee_cents, tax_cents, lines, "
         "created_at, updated_at, next_at) "
@@ -245,7 +245,7 @@ WRONG: dict[str, Callable[[Holds], Callable[[], object]]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named(holds: Holds, name: str) -> None:
+def test_hold_errors_are_named(holds: Holds, name: str) -> None:
     holds.create("there", 5)
     with pytest.raises(Problem) as caught:
         WRONG[name](holds)()

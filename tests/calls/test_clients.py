@@ -281,7 +281,7 @@ def test_counting_tokens_is_free(customer: Customer, how: How) -> None:
     assert (row["cost"], row["farebox"]["outcome"]) == (0, "free")
 
 
-def test_google_counts_tokens_for_nothing(customer: Customer) -> None:
+def test_google_counts_tokens_free_of_charge(customer: Customer) -> None:
     with ExitStack() as stack:
         client = Clients(customer, "as the key", stack).google(base(customer, "demo"))
         assert client.models.count_tokens(model="demo-1", contents=TEXT).total_tokens == WORDS_IN

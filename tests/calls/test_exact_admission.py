@@ -193,7 +193,7 @@ async def test_a_provider_that_never_answers_holds_k_calls_and_gives_all_back(fa
     assert differences(farebox) == []
 
 
-async def test_a_call_short_for_a_moment_is_served_when_the_money_comes_back(patient: Farebox) -> None:
+async def test_a_waiting_call_is_served_when_credit_is_released(patient: Farebox) -> None:
     with gated(patient) as gate:
         body = gate_body(stream=False)
         hold = await hold_of(patient, gate, body)
@@ -229,7 +229,7 @@ async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refu
         assert int(responses[1].headers["farebox-output-limit"]) == 4096 - math.ceil(missing / 2000)
 
 
-async def test_a_caller_that_waits_for_money_and_goes_away_leaves_no_hold(patient: Farebox) -> None:
+async def test_a_waiting_caller_that_disconnects_leaves_no_hold(patient: Farebox) -> None:
     with gated(patient) as gate:
         body = gate_body(stream=False)
         hold = await hold_of(patient, gate, body)
@@ -331,7 +331,7 @@ def test_a_large_output_limit_is_cut_to_the_balance(farebox: Farebox, way: str) 
     assert 0 < receipt["charge_nanos"] == nanos - customer.balance.posted
 
 
-async def test_the_response_says_that_its_output_was_limited(farebox: Farebox) -> None:
+async def test_a_limited_output_is_reported_in_the_response(farebox: Farebox) -> None:
     customer = with_balance(farebox, parse_usd("0.002"))
     response = await post(customer, chat_body(max_tokens=64_000), demo="tokens=2000")
     assert response.status == 200
@@ -389,7 +389,7 @@ def test_without_money_the_sdk_raises_402_and_does_not_try_again(farebox: Farebo
     assert customer.balance.held == 0
 
 
-async def test_no_money_and_money_held_are_told_apart(farebox: Farebox) -> None:
+async def test_no_credit_and_held_credit_give_different_errors(farebox: Farebox) -> None:
     response = await post(farebox.funded("0.00001"), chat_body(max_tokens=100))
     assert (response.status, response.code) == (402, 2021)
     assert response.headers["x-should-retry"] == "false"

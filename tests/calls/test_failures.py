@@ -159,7 +159,7 @@ def test_sdks_see_the_providers_own_errors(customer: Customer) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_usage_that_does_not_come_is_counted(customer: Customer, stream: bool) -> None:
+async def test_missing_usage_is_counted(customer: Customer, stream: bool) -> None:
     body = native_body(stream=stream, max_tokens=100)
     response = await post(customer, body, NATIVE, demo="usage=none")
     assert response.status == 200
@@ -192,7 +192,7 @@ async def test_usage_that_cannot_be_costs_the_hold(customer: Customer, lie: str,
         assert response.events[-1] == "[DONE]"
 
 
-async def test_usage_far_beyond_what_the_model_can_is_not_believed(farebox: Farebox, customer: Customer) -> None:
+async def test_usage_far_beyond_the_model_is_rejected(farebox: Farebox, customer: Customer) -> None:
     """Not absurd by itself, but no model writes so much in one response."""
     with liar(farebox, {"prompt_tokens": 3, "completion_tokens": 90_000_000, "total_tokens": 90_000_003}) as path:
         body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
@@ -203,7 +203,7 @@ async def test_usage_far_beyond_what_the_model_can_is_not_believed(farebox: Fare
     assert "is impossible" in row["receipt"]["notes"][0]
 
 
-async def test_a_usage_of_zeros_is_free_only_where_nothing_was_said(farebox: Farebox, customer: Customer) -> None:
+async def test_zero_usage_is_free_only_without_output(farebox: Farebox, customer: Customer) -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
     with liar(farebox, zeros, says="") as path:
@@ -266,7 +266,7 @@ async def test_garbage_between_the_events_of_a_stream(customer: Customer) -> Non
     assert row["receipt"]["usage_source"] == "provider"
 
 
-async def test_a_stream_that_never_tells_its_usage(customer: Customer) -> None:
+async def test_a_stream_without_usage(customer: Customer) -> None:
     body = native_body(stream=True)
     response = await post(customer, body, NATIVE, demo="nousage_stream=1")
     assert response.events[-1] == "[DONE]"
@@ -282,7 +282,7 @@ async def test_a_stream_that_ends_without_its_terminal_event(customer: Customer)
     ended(customer, response.log_id, counted(body, said(response)))
 
 
-async def test_a_failure_inside_a_stream_is_passed_on_and_charged_by_what_came_before(customer: Customer) -> None:
+async def test_a_failure_inside_a_stream_is_relayed_and_the_part_before_is_charged(customer: Customer) -> None:
     body = native_body(stream=True)
     response = await post(customer, body, NATIVE, demo="error_event=1")
     assert response.events[-1]["error"]["message"] == "The demo provider was told to fail here."
@@ -385,7 +385,7 @@ async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
     await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider was told")
 
 
-async def test_a_stream_that_goes_on_for_ever_is_cut(customer: Customer) -> None:
+async def test_an_endless_stream_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
     response = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
     assert "longer than allowed" in response.events[-1]["error"]["message"]
@@ -480,7 +480,7 @@ async def call_raw(customer: Customer, path: str) -> WireResponse:
     return response
 
 
-async def test_nobody_listens(farebox: Farebox, customer: Customer) -> None:
+async def test_connection_is_refused(farebox: Farebox, customer: Customer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     set_provider(farebox, "cerebras", base_url=f"http://127.0.0.1:{port}")
@@ -530,7 +530,7 @@ def leave(request: pytest.FixtureRequest) -> Callable[[Wire], None]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_a_client_that_leaves_before_the_response_begins(
+async def test_a_client_that_disconnects_before_the_response(
     patient: Farebox, leave: Callable[[Wire], None], stream: bool
 ) -> None:
     customer = patient.funded("5")
@@ -549,7 +549,7 @@ async def test_a_client_that_leaves_before_the_response_begins(
 
 
 @pytest.mark.parametrize("why", ["the client left", "too slow"])
-async def test_the_provider_is_told_when_a_response_is_no_longer_waited_for(patient: Farebox, why: str) -> None:
+async def test_the_provider_connection_is_closed_when_the_client_disconnects(patient: Farebox, why: str) -> None:
     customer = patient.funded("5")
     before = patient.demo_stats()
     left = why == "the client left"
@@ -564,7 +564,7 @@ async def test_the_provider_is_told_when_a_response_is_no_longer_waited_for(pati
     await eventually(lambda: patient.demo_stats()["disconnects"] > before["disconnects"], "the provider was told")
 
 
-async def test_a_client_that_leaves_at_once(customer: Customer) -> None:
+async def test_a_client_that_disconnects_at_once(customer: Customer) -> None:
     """Before anyone watches its connection; where its token is still looked for then, no call comes of the request."""
     gone = customer.farebox.services.metrics.place.counter(CLIENTS_GONE)
     before = gone.value
@@ -577,7 +577,7 @@ async def test_a_client_that_leaves_at_once(customer: Customer) -> None:
     assert customer.balance.held == 0
 
 
-async def test_a_client_that_leaves_in_the_midst_of_its_request(customer: Customer) -> None:
+async def test_a_client_that_disconnects_during_its_request(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
     wire = await Wire.open(customer.farebox.url)
     headers = {"content-type": "application/json", **customer.headers}
@@ -605,7 +605,7 @@ async def _leave_mid_stream(customer: Customer, leave: Callable[[Wire], None], b
     return row
 
 
-async def test_a_client_that_leaves_in_mid_stream_pays_what_was_delivered(
+async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_delivered(
     patient: Farebox, leave: Callable[[Wire], None]
 ) -> None:
     customer = patient.funded("5")
@@ -670,7 +670,7 @@ async def test_a_client_that_stops_reading_does_not_keep_its_hold(customer: Cust
 # --- retries and fallbacks --------------------------------------------------------------------------------------------
 
 
-async def test_failed_attempts_are_repeated_as_the_caller_asks(customer: Customer) -> None:
+async def test_failed_attempts_are_retried_as_requested(customer: Customer) -> None:
     farebox = customer.farebox
     before = farebox.demo_stats()["requests"]
     farebox.script("status=500", "status=429", "tokens=3")
@@ -690,7 +690,7 @@ async def test_failed_attempts_are_repeated_as_the_caller_asks(customer: Custome
     assert customer.balance.held == 0
 
 
-async def test_without_being_asked_nothing_that_was_sent_is_repeated(customer: Customer) -> None:
+async def test_nothing_is_retried_unless_requested(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
     for demo in ("status=500", "hang=1", "cut=1"):
         assert (await post(customer, native_body(), NATIVE, demo=demo)).status >= 500
@@ -930,7 +930,7 @@ async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_a_mistake_of_ours_in_mid_answer_leaves_no_hold(
+async def test_an_internal_error_in_mid_response_leaves_no_hold(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     def broken(reader: object, chunk: bytes) -> bytes:

@@ -242,7 +242,7 @@ def check_online(house: House) -> None:
     assert json.loads(checked.stdout)["differences"] == []
 
 
-async def test_what_was_answered_is_charged_once_whatever_was_killed_when(house: House) -> None:
+async def test_completed_calls_are_charged_once_despite_kills(house: House) -> None:
     chance = random.Random(SEED)
     print(f"FAREBOX_TEST_SEED={SEED}")
     seen = await kill_and_restart(house, chance)

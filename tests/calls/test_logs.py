@@ -214,7 +214,7 @@ async def test_refused_calls_are_logged_and_cost_nothing(customer: Customer) -> 
         assert stored(poor, response.log_id, "request").status_code == 200, "what was asked is kept"
 
 
-async def test_a_strangers_call_leaves_no_row(customer: Customer) -> None:
+async def test_a_call_with_another_accounts_token_is_not_logged(customer: Customer) -> None:
     other = customer.farebox.funded("5")
     response = await post(Customer(customer.farebox, customer.account_id, other.token), native_body(), NATIVE)
     assert response.status == 401
@@ -222,7 +222,7 @@ async def test_a_strangers_call_leaves_no_row(customer: Customer) -> None:
     assert rows_in_database(other) == []
 
 
-def test_nobody_reads_anothers_rows(customer: Customer) -> None:
+def test_rows_of_other_accounts_are_not_readable(customer: Customer) -> None:
     log_id = customer.chat().headers["cf-aig-log-id"]
     other = customer.farebox.funded("5")
     assert other.chat().status_code == 200

@@ -99,7 +99,7 @@ async def test_the_refusal_that_asks_for_credit_is_not_final_itself(farebox: Far
     assert len(read(customer, "SELECT top_up_id FROM top_ups WHERE account_id = ?")) == 1
 
 
-def test_where_payments_are_off_nothing_is_under_way(farebox: Farebox) -> None:
+def test_without_payments_no_credit_is_expected(farebox: Farebox) -> None:
     customer = farebox.funded("0.00001")
     buying(customer)
     verdict, services = Verdict(Outcome.REFUSED), farebox.services

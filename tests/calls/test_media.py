@@ -68,14 +68,14 @@ def test_an_hour_of_silence_in_100_kb_costs_an_hour(customer: Customer, upstream
     assert transcribed(customer, silence)["charge_nanos"] == 4_001 * 100_000
 
 
-def test_groq_tells_nothing_in_json_and_bills_ten_seconds_at_least(customer: Customer, upstream: Upstream) -> None:
+def test_groq_reports_no_duration_in_json_and_bills_at_least_ten_seconds(customer: Customer, upstream: Upstream) -> None:
     upstream.says(b'{"text":"Good day.","x_groq":{"id":"req_1"}}')
     model = {"model": "whisper-large-v3", "response_format": "json"}
     assert transcribed(customer, mp3_of_zeros(2500), "groq", **model)["charge_nanos"] == 1_850_000
     assert transcribed(customer, content("lame.mp3"), "groq", **model)["charge_nanos"] == 308_334
 
 
-def test_workers_ai_says_how_long_a_recording_was(customer: Customer, upstream: Upstream) -> None:
+def test_workers_ai_recordings_are_billed_by_reported_duration(customer: Customer, upstream: Upstream) -> None:
     upstream.says(b'{"result":{"text":"Good day.","transcription_info":{"duration":2.5}},"success":true}')
     receipt = charged(customer, "workers-ai/run/@cf/openai/whisper", content=content("lame.mp3"))
     assert receipt["charge_nanos"] == 18_750  # 0.027 USD an hour
@@ -88,7 +88,7 @@ def test_what_cannot_be_measured_is_charged_by_the_last_subtitle(customer: Custo
     assert transcribed(customer, content("recorded.webm"), response_format="vtt")["charge_nanos"] == 300_000
 
 
-def test_audio_tokens_are_counted_where_none_are_told(customer: Customer, upstream: Upstream) -> None:
+def test_audio_tokens_are_counted_if_not_reported(customer: Customer, upstream: Upstream) -> None:
     upstream.says(b"Good day.\n", "text/plain")
     receipt = transcribed(customer, mp3_of_zeros(2500), model="gpt-4o-transcribe")
     lines = {line["meter"]: line["quantity"] for line in receipt["lines"]}

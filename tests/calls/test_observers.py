@@ -64,7 +64,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_charged_call_is_answered_whatever_looks_on_breaks(
+async def test_a_charged_call_gets_its_response_if_observers_fail(
     customer: Customer, broken: Broken, stream: bool
 ) -> None:
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
@@ -94,7 +94,7 @@ async def test_a_refused_call_has_its_own_response(customer: Customer, broken: B
     assert (response.status, response.code) == (400, 2901)
 
 
-async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer, broken: Broken) -> None:
+async def test_a_job_whose_failure_cannot_be_logged_is_restarted(customer: Customer, broken: Broken) -> None:
     services, turns = customer.farebox.services, 0
     failures: list[Exception] = [ValueError("a mistake"), DatabaseUnavailable("away"), DatabaseUnavailable("away")]
 
@@ -115,12 +115,12 @@ async def test_a_job_whose_failure_cannot_be_told_comes_back(customer: Customer,
     assert broken.said.count("periodic job waits for the database") == 1
 
 
-def test_what_looks_on_ends_no_cancellation() -> None:
+def test_observers_do_not_swallow_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError), best_effort("a test"):
         raise asyncio.CancelledError
 
 
-def test_a_reader_that_takes_a_little_at_a_time_is_not_waited_for_at_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_log_reader_does_not_delay_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would set the pace of all calls."""
 
     class Poll:

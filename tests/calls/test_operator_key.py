@@ -105,7 +105,7 @@ TROUBLE = [
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(("status", "reason", "document"), TROUBLE)
-def test_a_tenant_is_told_in_our_words(
+def test_a_tenant_sees_our_error_text(
     customer: Customer, provider: Provider, status: int, reason: str, document: Any, stream: bool
 ) -> None:
     provider.says(status, document)
@@ -126,7 +126,7 @@ def test_a_tenant_is_told_in_our_words(
     assert differences(customer.farebox) == []
 
 
-def test_a_path_that_costs_nothing_is_no_exception(customer: Customer, provider: Provider) -> None:
+def test_free_paths_are_handled_too(customer: Customer, provider: Provider) -> None:
     provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
     response = httpx.get(f"{customer.gateway_url}/{SLUG}/models", headers=customer.headers, timeout=30)
     assert response.status_code == 503
@@ -189,13 +189,13 @@ def test_the_next_step_takes_over(customer: Customer, provider: Provider) -> Non
     assert customer.balance.held == 0
 
 
-def test_which_organization_pays_is_not_the_tenants_to_say(customer: Customer, provider: Provider) -> None:
+def test_tenants_cannot_choose_the_organization(customer: Customer, provider: Provider) -> None:
     provider.says(500, {"error": {"message": "Sorry"}})
     call(customer, customer.headers | {"openai-organization": "org-other", "openai-project": "proj_other"})
     assert not {"openai-organization", "openai-project"} & set(provider.seen[-1])
 
 
-def test_whether_to_try_again_is_the_operators_to_say() -> None:
+def test_retries_are_decided_by_the_operator() -> None:
     assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."), "openai")
     assert error_headers(Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30), "openai")[1:] == [("retry-after", "30")]
 

@@ -127,7 +127,7 @@ def test_a_tier_of_google(customer: Customer, upstream: Upstream, tier: str, usd
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
 
 
-def test_an_unknown_tier_that_is_asked_for_is_refused(customer: Customer, upstream: Upstream) -> None:
+def test_a_requested_unknown_tier_is_refused(customer: Customer, upstream: Upstream) -> None:
     before = len(upstream.asked)
     for asked in ({"service_tier": "hyperfast"}, {"service_tier": "turbo"}):
         response = call(customer, "openai/chat/completions", chat("gpt-6-astra", **asked))
@@ -138,7 +138,7 @@ def test_an_unknown_tier_that_is_asked_for_is_refused(customer: Customer, upstre
     assert len(upstream.asked) == before, "nothing was sent"
 
 
-def test_an_unknown_tier_that_is_applied_unasked_costs_the_dearest_known(
+def test_an_unrequested_unknown_tier_costs_the_highest_known_price(
     customer: Customer, upstream: Upstream
 ) -> None:
     upstream.response = chat_response(TEN_AND_ONE, service_tier="hyperfast")
@@ -282,7 +282,7 @@ def test_a_pass_that_cannot_be_costs_the_hold(customer: Customer, upstream: Upst
     assert any("is impossible" in note for note in receipt["notes"])
 
 
-def test_a_model_that_declines_before_a_word_is_free(customer: Customer, upstream: Upstream) -> None:
+def test_a_model_that_declines_before_any_output_is_free(customer: Customer, upstream: Upstream) -> None:
     upstream.response = message_response("claude-fable-5", tokens(400, 0), content=[], stop_reason="refusal")
     receipt = charged(customer, "anthropic/v1/messages", chat("claude-fable-5"))
     assert receipt["charge_nanos"] == 0
@@ -346,7 +346,7 @@ def test_a_model_without_a_list_price_is_held_by_the_operators_bound(
     assert sent == {"sort": "price", "max_price": {"prompt": 5, "completion": 25, "request": 0.05}}
 
 
-def test_the_requests_own_bound_goes_before_the_operators(customer: Customer, upstream: Upstream) -> None:
+def test_the_requests_own_bound_takes_precedence(customer: Customer, upstream: Upstream) -> None:
     upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00001})
     own = {"max_price": {"prompt": "0.5", "completion": 1, "image": 0.2, "request": 0}}
     receipt = charged(customer, "openrouter/chat/completions", chat("openrouter/auto", provider=own))
@@ -387,7 +387,7 @@ def test_perplexitys_total(customer: Customer, upstream: Upstream) -> None:
     assert charged(customer, "perplexity-ai/chat/completions", chat("sonar-pro"))["charge_nanos"] == 7_100_000
 
 
-def test_the_operators_own_price_goes_before_a_stated_cost(farebox: Farebox, upstream: Upstream) -> None:
+def test_the_operators_own_price_takes_precedence_over_a_stated_cost(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("10")
     set_price(farebox, "openrouter", "acme/own-price")
     upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.5})
@@ -396,7 +396,7 @@ def test_the_operators_own_price_goes_before_a_stated_cost(farebox: Farebox, ups
     assert receipt["stated_usd"] == "0.5"
 
 
-def test_the_operator_hears_of_costs_that_differ(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
+def test_the_operator_is_alerted_to_differing_costs(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     forget(farebox)
     upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.0000231})
     charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o"))

@@ -214,7 +214,7 @@ def test_a_prompt_stored_at_the_provider_needs_a_price_of_its_own(
     assert charged(customer, post(customer, "openai/responses", body)) == price_of(7, 3)
 
 
-def test_tools_that_ride_in_the_input_are_refused_by_name(customer: Customer, provider: Upstream) -> None:
+def test_tools_inside_the_input_are_refused_by_name(customer: Customer, provider: Upstream) -> None:
     item = {"type": "additional_tools", "role": "developer", "tools": [{"type": "image_generation"}]}
     refused = post(customer, "openai/responses", {"model": "gpt-5.4", "input": [item]})
     assert (refused.status_code, refused.json()["error"][0]["code"]) == (400, 2903)
@@ -301,7 +301,7 @@ def test_a_websocket_is_answered_with_what_to_do_instead(customer: Customer, pat
         assert again.status_code == 200
 
 
-def test_no_credit_ends_a_run_of_codex_with_our_words(farebox: Farebox, provider: Upstream) -> None:
+def test_codex_shows_our_message_when_credit_runs_out(farebox: Farebox, provider: Upstream) -> None:
     poor = farebox.funded("0.000000001")
     body = {"model": "gpt-5.4", "input": "Good morning"}
     for headers in (CODEX, {"user-agent": "codex-tui/0.171.0"}, {"originator": "Codex Desktop"}):

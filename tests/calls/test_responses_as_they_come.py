@@ -115,7 +115,7 @@ async def left(customer: Customer, marker: bytes, tell: Callable[[], None]) -> d
     return row
 
 
-async def test_who_leaves_after_the_finish_reason_pays_what_the_provider_then_tells(customer: Customer) -> None:
+async def test_a_disconnect_after_the_finish_reason_pays_the_reported_usage(customer: Customer) -> None:
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
         await stream.send(said("So it is.", "stop"))
@@ -130,7 +130,7 @@ async def test_who_leaves_after_the_finish_reason_pays_what_the_provider_then_te
     assert customer.receipt(row["id"])["usage_source"] == "provider"
 
 
-async def test_who_leaves_earlier_pays_by_the_policy_and_the_provider_is_told(customer: Customer) -> None:
+async def test_an_earlier_disconnect_pays_by_the_policy_and_ends_the_provider_call(customer: Customer) -> None:
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
         await stream.send(said("So it"))
@@ -146,7 +146,7 @@ async def test_who_leaves_earlier_pays_by_the_policy_and_the_provider_is_told(cu
 
 
 @pytest.mark.parametrize("says", ["nothing", "everything"])
-async def test_a_usage_that_does_not_come_is_not_waited_for_long(
+async def test_missing_usage_is_awaited_only_briefly(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
     monkeypatch.setattr(relay, "READ_ON_SECONDS", 0.2 if says == "nothing" else 60)
@@ -185,7 +185,7 @@ async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None
         assert len((await wire.response()).events) == 2
 
 
-async def test_an_event_that_only_may_be_the_last_is_not_kept_back_for_long(customer: Customer) -> None:
+async def test_a_possibly_last_event_is_held_back_only_briefly(customer: Customer) -> None:
     """The provider goes on when the client has got what it sent."""
 
     async def handle(self: Provider, exchange: Exchange) -> None:
@@ -223,7 +223,7 @@ async def test_a_provider_that_never_closes_does_not_keep_the_end(
     assert paid(customer) == price_of(3, 900)
 
 
-async def test_nor_where_events_come_unasked(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unrequested_events_are_held_back_only_briefly(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "DRAIN_SECONDS", 0.1)
 
     async def handle(self: Provider, exchange: Exchange) -> None:
@@ -238,7 +238,7 @@ async def test_nor_where_events_come_unasked(customer: Customer, monkeypatch: py
     assert paid(customer) == price_of(3, 900)
 
 
-async def test_objects_line_by_line_pass_as_they_come(customer: Customer) -> None:
+async def test_json_lines_are_relayed_as_they_arrive(customer: Customer) -> None:
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, JSON)
         for number in (b"1", b"2"):
@@ -254,7 +254,7 @@ async def test_objects_line_by_line_pass_as_they_come(customer: Customer) -> Non
         assert (await within(30, wire.response())).body == b'{"line": 1}\n{"line": 2}\n'
 
 
-async def test_sound_of_which_nobody_got_any_is_free(customer: Customer) -> None:
+async def test_audio_that_was_not_delivered_is_free(customer: Customer) -> None:
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, [("content-type", "audio/pcm")])
         await stream.send(bytes(96_000))
@@ -332,7 +332,7 @@ async def test_a_bomb_is_a_response_that_broke_off(customer: Customer, stream: b
 # Size
 
 
-async def test_a_large_body_of_unknown_length_passes_as_it_comes_and_is_read(customer: Customer) -> None:
+async def test_a_large_body_of_unknown_length_is_relayed_as_it_arrives_and_read(customer: Customer) -> None:
     picture = "QUJD" * (3 * 2**20)
     message = {
         "role": "assistant",

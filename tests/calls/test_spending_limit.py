@@ -123,7 +123,7 @@ async def _until_refused(customer: Customer, body: bytes) -> WireResponse:
     raise AssertionError("the limit is never reached")
 
 
-async def test_a_reached_limit_is_final_and_told_once(farebox: Farebox) -> None:
+async def test_a_reached_limit_is_final_and_notified_once(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     limit_to(customer, 300_000, "daily", "fixed")
     await _until_refused(customer, chat_body(max_tokens=100))

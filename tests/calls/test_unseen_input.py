@@ -97,7 +97,7 @@ def test_the_size_of_a_response_that_passed_is_known(farebox: Farebox, upstream:
     assert "written_off_nanos" not in receipt or receipt["written_off_nanos"] == 0
 
 
-def test_somebody_elses_answer_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
+def test_responses_of_other_accounts_are_unknown(farebox: Farebox, upstream: Upstream) -> None:
     one, other = farebox.funded("1"), farebox.funded("1")
     upstream.response = stored_response(100, 10, "resp_private")
     assert ask_responses(one).status_code == 200
@@ -156,7 +156,7 @@ def test_what_the_operator_does_not_pay_for_is_refused(farebox: Farebox) -> None
     assert customer.balance.posted == parse_usd("100")
 
 
-def test_what_was_written_off_is_reported_and_told(farebox: Farebox, upstream: Upstream) -> None:
+def test_written_off_amounts_are_reported(farebox: Farebox, upstream: Upstream) -> None:
     upstream.response = found(20_000, 2)
     assert search(farebox.funded("10")).status_code == 200
     poor = farebox.funded("0.30")

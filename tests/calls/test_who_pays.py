@@ -140,7 +140,7 @@ def test_an_own_key_may_call_what_cannot_be_metered_or_priced(farebox: Farebox, 
     assert last_seen(farebox)["path"] == "/assistants/a1/run"
 
 
-def test_a_body_that_cannot_be_read_is_the_providers_to_judge_on_an_own_key(
+def test_with_an_own_key_an_unreadable_body_is_forwarded(
     farebox: Farebox, customer: Customer
 ) -> None:
     response = httpx.post(
@@ -169,7 +169,7 @@ TOKEN_PLACES: dict[str, Callable[[str], tuple[dict[str, str], str]]] = {
 
 @pytest.mark.parametrize("provider", ["openai/chat/completions", "anthropic/v1/chat/completions"])
 @pytest.mark.parametrize("place", TOKEN_PLACES)
-def test_our_token_pays_wherever_it_comes_and_never_reaches_the_provider(
+def test_our_token_is_accepted_in_any_header_and_never_forwarded(
     farebox: Farebox, customer: Customer, place: str, provider: str
 ) -> None:
     headers, query = TOKEN_PLACES[place](customer.token)
@@ -184,7 +184,7 @@ def test_our_token_pays_wherever_it_comes_and_never_reaches_the_provider(
     assert seen["query"] == ("trace=1" if place == "query" else "")
 
 
-def test_with_an_own_key_beside_it_our_token_still_goes_nowhere(farebox: Farebox, customer: Customer) -> None:
+def test_with_an_own_key_our_token_is_not_forwarded(farebox: Farebox, customer: Customer) -> None:
     headers = {"x-api-key": customer.token, "authorization": f"Bearer {OWN_KEY}"}
     response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
     assert response.status_code == 200
@@ -361,7 +361,7 @@ def test_a_caller_may_refuse_to_pay(farebox: Farebox, customer: Customer) -> Non
     assert customer.balance.posted == FIVE
 
 
-def test_a_provider_without_an_operators_key_says_what_to_do(farebox: Farebox, customer: Customer) -> None:
+def test_the_error_without_an_operators_key_says_what_to_do(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
     response = call(customer, "perplexity-ai/chat/completions", CHAT | {"model": "sonar"}, ours(customer))
     assert code(response) == (400, 2905)
@@ -431,7 +431,7 @@ def test_what_would_hide_the_usage_does_not_reach_the_provider_on_the_operators_
         ("groq", {"tools": [{"type": "browser_search"}]}),
     ],
 )
-def test_what_no_usage_tells_is_not_bought_on_the_operators_key(
+def test_unmetered_requests_are_refused_on_the_operators_key(
     farebox: Farebox, customer: Customer, provider: str, fields: dict[str, Any]
 ) -> None:
     set_price(farebox, provider, "demo-1")
@@ -604,7 +604,7 @@ def test_a_gateway_that_does_not_exist(farebox: Farebox, customer: Customer) -> 
     assert code(rest) == (400, 2001)
 
 
-def test_the_gateway_default_comes_into_being_at_its_first_call(farebox: Farebox, customer: Customer) -> None:
+def test_the_default_gateway_is_created_at_its_first_call(farebox: Farebox, customer: Customer) -> None:
     def exists() -> bool:
         scan = farebox.services.database.scan
         found = farebox.run(scan(lambda connection: find_gateway(connection, customer.account_id, "default")))
@@ -642,7 +642,7 @@ def test_on_the_rest_paths_every_key_is_a_token(farebox: Farebox, customer: Cust
     assert requests(farebox) == before
 
 
-def test_an_open_gateway_serves_own_keys_without_a_token_and_nobody_elses_money(
+def test_an_open_gateway_serves_only_own_keys_without_a_token(
     farebox: Farebox, customer: Customer
 ) -> None:
     set_gateway(customer, "open", authentication=False)

@@ -20,7 +20,7 @@ def test_a_provider_key_is_kept_and_never_shown(cli: Cli, data_dir: Path) -> Non
         assert KEY.encode() not in file.read_bytes()
 
 
-def test_what_is_left_out_stays(cli: Cli) -> None:
+def test_omitted_options_stay_unchanged(cli: Cli) -> None:
     cli("provider", "set", "openai", "--api-key", KEY)
     moved = cli("provider", "set", "openai", "--base-url", "http://127.0.0.1:9/v1/", "--json").json
     assert moved == {"name": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "…cdef"}
@@ -75,7 +75,7 @@ def test_a_price_is_set_and_listed(cli: Cli, acme: str) -> None:
     assert "input_mtok 1.25" in cli("price", "list").out
 
 
-def test_setting_a_price_says_what_it_is_for_each_unit(cli: Cli) -> None:
+def test_setting_a_price_shows_the_price_per_unit(cli: Cli) -> None:
     rates = ("--input", "1.25", "--cache-read", "0.125", "--rate", "requests_kcount=5")
     said = cli("price", "set", "openai", "gpt-x", *rates).out
     assert (

@@ -78,7 +78,7 @@ def test_a_balance_needs_an_account(cli: Cli, acme: str) -> None:
     )
 
 
-def test_the_check_tells_each_difference(cli: Cli, acme: str, data_dir: Path) -> None:
+def test_the_check_lists_each_difference(cli: Cli, acme: str, data_dir: Path) -> None:
     assert cli("grant", "--account", acme, "--amount", "5", "--id", "g").status == 0
     clean = cli("check", "--json").json
     assert clean.pop("database")
@@ -97,7 +97,7 @@ def test_the_check_tells_each_difference(cli: Cli, acme: str, data_dir: Path) ->
     assert difference["expected"] - difference["found"] == 1
 
 
-def test_the_check_of_an_empty_database_proves_nothing_and_says_so(cli: Cli) -> None:
+def test_the_check_of_an_empty_database_has_its_own_status(cli: Cli) -> None:
     assert cli("init").status == 0
     told = cli("check")
     assert (told.status, told.err) == (4, "")

@@ -28,7 +28,7 @@ def _mode(path: Path) -> int:
 
 
 @SQLITE_ONLY
-def test_init_makes_what_is_missing_and_nothing_twice(cli: Cli, data_dir: Path) -> None:
+def test_init_creates_only_what_is_missing(cli: Cli, data_dir: Path) -> None:
     first = cli("init", "--json").json
     key = (data_dir / "secret.key").read_bytes()
     assert (first["database_created"], first["secret_key_created"]) == (True, True)
@@ -90,7 +90,7 @@ def test_a_file_that_is_no_database_is_refused_by_name(cli: Cli, data_dir: Path)
     assert "farebox.db cannot be opened as a database" in refused.err
 
 
-def test_a_failure_nobody_foresaw_is_one_line_too(cli: Cli, data_dir: Path) -> None:
+def test_an_unexpected_failure_is_one_line_too(cli: Cli, data_dir: Path) -> None:
     assert cli("init").status == 0
     with opened_for_command(load()) as connection:
         connection.execute("DROP TABLE accounts")
@@ -108,7 +108,7 @@ def test_version(cli: Cli) -> None:
     assert cli("version", "--json").json == {"version": farebox.__version__}
 
 
-def test_the_whole_way_in_processes_of_their_own(process: Cli) -> None:
+def test_the_whole_flow_in_separate_processes(process: Cli) -> None:
     account_id = process("account", "create", "--name", "Acme", "--json").json["account_id"]
     token = process("token", "create", "--account", account_id, "--permission", "AI Gateway Run", "--json").json
     assert set(token) >= {"token", "token_id", "account_id", "permissions"}

@@ -27,7 +27,7 @@ def text_of(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-async def test_messages_report_the_words_read_and_said(client: AsyncAnthropic) -> None:
+async def test_messages_report_input_and_output_words(client: AsyncAnthropic) -> None:
     message = await client.messages.create(model="claude-x", max_tokens=100, system="Be brief.", messages=MESSAGES)
     assert QUESTION in text_of(message)
     assert message.stop_reason == "end_turn"

@@ -25,7 +25,7 @@ def words(text: str | None) -> int:
     return len((text or "").split())
 
 
-async def test_generate_reports_the_words_read_and_said(client: AsyncClient) -> None:
+async def test_generate_reports_input_and_output_words(client: AsyncClient) -> None:
     response = await client.models.generate_content(
         model="gemini-x", contents=QUESTION, config=types.GenerateContentConfig(system_instruction="Be brief.")
     )

@@ -65,7 +65,7 @@ async def test_closing_lets_go_of_those_that_wait(until: Until) -> None:
         assert (await waiting).status_code == 500
 
 
-async def test_a_taken_port_is_told(demo: RunningProvider) -> None:
+async def test_a_port_in_use_is_reported(demo: RunningProvider) -> None:
     with pytest.raises(AddressInUse):
         await start_provider(port=demo.port)
 

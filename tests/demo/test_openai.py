@@ -36,7 +36,7 @@ def words(text: str | None) -> int:
     return len((text or "").split())
 
 
-async def test_chat_reports_the_words_it_read_and_said(client: AsyncOpenAI) -> None:
+async def test_chat_reports_input_and_output_words(client: AsyncOpenAI) -> None:
     response = await client.chat.completions.create(
         model="gpt-4o-mini",
         messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
@@ -64,7 +64,7 @@ async def test_chat_stops_at_max_tokens_in_every_choice(client: AsyncOpenAI) -> 
 
 
 @pytest.mark.parametrize("asked", [True, False])
-async def test_chat_streams_and_reports_usage_only_if_asked(client: AsyncOpenAI, asked: bool) -> None:
+async def test_chat_streams_report_usage_only_if_requested(client: AsyncOpenAI, asked: bool) -> None:
     stream = await client.chat.completions.create(
         model="demo-1",
         messages=[{"role": "user", "content": QUESTION}],

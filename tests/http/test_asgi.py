@@ -82,7 +82,7 @@ class ByHand:
 GONE = {"type": "http.disconnect"}
 
 
-async def test_a_client_that_leaves() -> None:
+async def test_a_client_that_disconnects() -> None:
     seen: list[str] = []
 
     async def handler(exchange: Exchange) -> None:

@@ -135,7 +135,7 @@ def test_permissions(farebox: Farebox, permission: Permission) -> None:
     assert created.status_code == (200 if permission is Permission.WRITE else 403)
 
 
-def test_who_may_not_is_told_before_the_body_is_looked_at(farebox: Farebox, customer: Customer) -> None:
+def test_permission_is_checked_before_the_body(farebox: Farebox, customer: Customer) -> None:
     gateways = f"{customer.api_url}/ai-gateway/gateways"
     assert refusal(http.post(gateways, content=b"{")) == MISSING
     other = farebox.funded("1")

@@ -89,7 +89,7 @@ def test_usage_history_has_bounds(farebox: Farebox, customer: Customer) -> None:
         ),
     ],
 )
-def test_usage_history_says_what_is_wrong(
+def test_usage_history_errors_name_the_field(
     customer: Customer, parameters: dict[str, str], path: str, message: str
 ) -> None:
     response = billing(customer, "usage-history", **parameters)
@@ -115,7 +115,7 @@ def test_the_running_month_has_a_line_for_each_model(customer: Customer) -> None
 
 
 @pytest.mark.parametrize("kind", ["all", "auto", "manual", None])
-def test_who_bought_nothing_has_no_invoices(customer: Customer, kind: str | None) -> None:
+def test_without_purchases_there_are_no_invoices(customer: Customer, kind: str | None) -> None:
     response = billing(customer, "invoice-history", **({} if kind is None else {"type": kind}))
     assert result(response) == {
         "invoices": [],

@@ -105,7 +105,7 @@ def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, custo
     assert refused.value.errors[0].code == 9103
 
 
-def test_what_is_not_available_is_asked_once(customer: Customer) -> None:
+def test_unavailable_features_are_requested_once(customer: Customer) -> None:
     client = Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4")  # with its retries
     with pytest.raises(cloudflare.InternalServerError, match="not available in this release"):
         client.ai_gateway.datasets.list("default", account_id=customer.account_id)

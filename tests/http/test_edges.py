@@ -129,7 +129,7 @@ def test_a_body_above_the_limit_is_refused(farebox: Farebox, customer: Customer)
     assert (response.status_code, errors(response)[0][0]) == (BODY_TOO_LARGE.status, BODY_TOO_LARGE.code)
 
 
-def test_what_is_not_available_says_so_and_is_not_tried_again(farebox: Farebox, customer: Customer) -> None:
+def test_unavailable_features_are_refused_and_not_retried(farebox: Farebox, customer: Customer) -> None:
     response = http.post(f"{customer.api_url}/ai-gateway/gateways/default/policies", json={}, headers=customer.headers)
     assert response.status_code == 501
     assert errors(response) == [(2921, "This part of the API is not available in this release of Farebox")]

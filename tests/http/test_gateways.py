@@ -69,14 +69,14 @@ def test_an_id_is_taken_once(gateways: Gateways) -> None:
     assert "already exists" in error["message"]
 
 
-def test_of_many_at_once_one_takes_the_id(gateways: Gateways) -> None:
+def test_of_concurrent_creations_one_gets_the_id(gateways: Gateways) -> None:
     body = {"id": "contested"} | GATEWAY_FIELDS
     with ThreadPoolExecutor(8) as threads:
         responses = list(threads.map(lambda _: gateways("POST", body=body).status_code, range(16)))
     assert sorted(responses) == [200, *[400] * 15]
 
 
-def test_what_is_missing_or_wrong_is_said_all_at_once(gateways: Gateways) -> None:
+def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
     response = gateways(
         "POST",
         body={
@@ -150,7 +150,7 @@ def test_lists_are_searched_and_paged(gateways: Gateways) -> None:
     assert errors(gateways("GET", page="x")) == [(7001, "Expected number, received string")]
 
 
-def test_default_comes_into_being_with_its_first_call(customer: Customer, gateways: Gateways) -> None:
+def test_the_default_gateway_is_created_by_its_first_call(customer: Customer, gateways: Gateways) -> None:
     assert gateways("GET", "default").status_code == 404
     assert customer.chat().status_code == 200
     assert result(gateways("GET", "default"))["is_default"] is True

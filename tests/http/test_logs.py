@@ -150,7 +150,7 @@ def test_search_and_older_parameters(customer: Customer, calls: list[str]) -> No
     assert found(feedback=1) == set()
 
 
-def test_meta_info_tells_the_extremes(customer: Customer, calls: list[str]) -> None:
+def test_meta_info_reports_the_extremes(customer: Customer, calls: list[str]) -> None:
     info = logs(customer, meta_info="true", per_page=1).json()["result_info"]
     assert info["min_cost"] == 0
     assert info["max_cost"] > 0
@@ -204,7 +204,7 @@ def test_one_flat_filter_may_have_many_values() -> None:
     assert log_query(LogsQuery(), pairs).conditions == [Condition("model", "eq", ("a", "b"))]
 
 
-def test_flat_filters_that_cannot_be_told_apart_are_refused() -> None:
+def test_ambiguous_flat_filters_are_refused() -> None:
     flat = "key=cost key=model operator=gt operator=eq value=1 value=2 value=demo-1"
     pairs = [(f"filters.{name}", text) for name, text in (part.split("=") for part in flat.split())]
     with pytest.raises(InvalidInput, match="JSON array"):

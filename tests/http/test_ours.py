@@ -100,7 +100,7 @@ def test_a_checkout_link(buyer: Customer) -> None:
         ({"mode": "purchase", "amount_cents": 1}, ["body", "amount"]),
     ],
 )
-def test_checkout_says_what_is_wrong(buyer: Customer, body: Any, path: list[str]) -> None:
+def test_checkout_errors_name_the_field(buyer: Customer, body: Any, path: list[str]) -> None:
     response = call(buyer, "POST", "checkout", body)
     assert response.status_code == 400
     assert response.json()["errors"][0]["path"] in (path, ["body", "amount_cents"])
@@ -245,7 +245,7 @@ def test_holds_are_refused_as_calls_are(farebox: Farebox, customer: Customer) ->
         {"hold_id": "a", "amount_nanos": 1, "amount": 2},
     ],
 )
-def test_holds_say_what_is_wrong(customer: Customer, body: Any) -> None:
+def test_hold_errors_name_the_field(customer: Customer, body: Any) -> None:
     response = call(customer, "POST", "holds", body)
     assert (response.status_code, errors(response)[0][0]) == (400, 7001)
 

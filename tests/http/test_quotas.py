@@ -44,7 +44,7 @@ def test_an_account_is_served_so_often_and_no_more(
     assert call(other).status_code == first.status_code
 
 
-def test_who_may_not_call_uses_up_nothing(farebox: Farebox) -> None:
+def test_unauthorized_calls_do_not_use_quota(farebox: Farebox) -> None:
     owner, other = farebox.funded("1"), farebox.funded("1")
     url = f"{owner.api_url}/farebox/webhooks/none/test"
     for _ in range(quotas.TESTS.limit + 1):

@@ -119,7 +119,7 @@ async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
         assert [(await peer.response()).json()["body"] for _ in range(2)] == ["third", "fourth"]
 
 
-async def test_a_client_that_leaves_in_the_body_behind_a_known_head() -> None:
+async def test_a_client_that_disconnects_in_the_body_after_a_known_head() -> None:
     asked = Asked()
     async with serving(asked.echo) as served:
         peer = await served.open()

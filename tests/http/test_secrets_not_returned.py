@@ -51,7 +51,7 @@ def messages(customer: Customer) -> list[str]:
 
 
 @pytest.mark.parametrize("reason", SECRET)
-def test_a_decline_that_is_told_to_nobody(buyer: Customer, reason: str) -> None:
+def test_a_decline_that_is_not_disclosed(buyer: Customer, reason: str) -> None:
     card_id = save_card(buyer)
     api = f"{buyer.api_url}/ai-gateway/billing"
     behave(buyer.farebox, card_id, reason)
@@ -91,7 +91,7 @@ def test_nor_does_auto_top_up_that_it_stops(farebox: Farebox) -> None:
     assert [door for door, text in doors(buyer).items() if TELLS.search(text)] == []
 
 
-def test_nor_does_a_refund_that_the_card_does_not_take(buyer: Customer) -> None:
+def test_a_failed_refund_is_not_disclosed(buyer: Customer) -> None:
     save_card(buyer)
     api = f"{buyer.api_url}/ai-gateway/billing"
     result(http.post(f"{api}/topup", json={"amount": 1000}, headers=buyer.headers))
@@ -115,7 +115,7 @@ def test_nor_does_a_refund_that_the_card_does_not_take(buyer: Customer) -> None:
     assert [door for door, text in said.items() if TELLS.search(text)] == []
 
 
-def test_what_may_be_told_is_told(buyer: Customer) -> None:
+def test_public_decline_codes_are_disclosed(buyer: Customer) -> None:
     behave(buyer.farebox, save_card(buyer), "insufficient_funds")
     http.post(f"{buyer.api_url}/ai-gateway/billing/topup", json={"amount": 1000}, headers=buyer.headers)
     bought = result(http.get(f"{buyer.api_url}/farebox/topups", headers=buyer.headers))[0]

@@ -53,7 +53,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
         assert await peers[1].closed()
 
 
-async def test_a_refused_client_that_goes_on_sending_is_cut() -> None:
+async def test_a_refused_client_that_keeps_sending_is_disconnected() -> None:
     async with serving(Asked().echo, linger_seconds=0.2) as served:
         peer = await served.open(b"nonsense\r\n\r\n")
 
@@ -95,7 +95,7 @@ async def test_connections_leave_half_of_the_files_for_all_else() -> None:
     await server.close()
 
 
-async def test_nothing_is_kept_of_connections_that_are_gone() -> None:
+async def test_closed_connections_leave_no_state() -> None:
     async with serving(Asked().echo) as served:
         for number in range(30):
             peer = await served.open(GET if number % 3 else b"GET", b"x" * (number % 2))
@@ -222,7 +222,7 @@ async def test_a_port_may_be_shared() -> None:
             await asyncio.open_connection("127.0.0.1", servers[0].port)
 
 
-async def test_a_connection_that_is_reset_before_it_is_looked_at() -> None:
+async def test_a_connection_that_is_reset_before_it_is_accepted() -> None:
     async with serving(Asked().echo) as served:
         for _ in range(20):
             sock = socket.create_connection(("127.0.0.1", served.server.port))

@@ -203,7 +203,7 @@ async def test_a_body_that_is_too_large_is_not_waited_for() -> None:
         assert (await peer.response()).status == 413
 
 
-async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
+async def test_a_body_is_read_only_on_demand() -> None:
     go, size = asyncio.Event(), 64 << 20
     got = []
 
@@ -235,7 +235,7 @@ async def test_a_body_is_read_only_when_it_is_asked_for() -> None:
         assert len(got[0]) == size
 
 
-async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_response_arrives() -> None:
+async def test_an_unread_body_closes_the_connection_after_the_response() -> None:
     async def handler(exchange: Exchange) -> None:
         exchange.respond(401, [], b"who are you?")
 
@@ -258,7 +258,7 @@ async def test_a_body_that_is_not_asked_for_ends_the_connection_and_the_response
         assert await peer.closed()
 
 
-async def test_the_client_is_told_to_go_on_only_where_the_body_is_wanted() -> None:
+async def test_100_continue_is_sent_only_if_the_body_is_read() -> None:
     begun = []
 
     async def handler(exchange: Exchange) -> None:
@@ -445,7 +445,7 @@ async def test_headers_that_come_twice_are_one() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-async def test_methods_are_the_handlers_to_judge(method: str) -> None:
+async def test_handlers_decide_about_methods(method: str) -> None:
     async with serving(Asked().echo) as served:
         assert (await served.ask(request(method))).json()["method"] == method
 
@@ -504,7 +504,7 @@ def half_close(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("leave", [reset, close, half_close])
-async def test_a_client_that_leaves_is_noticed(leave: object) -> None:
+async def test_a_disconnect_is_noticed(leave: object) -> None:
     seen = []
 
     async def handler(exchange: Exchange) -> None:
@@ -527,7 +527,7 @@ async def test_a_client_that_leaves_is_noticed(leave: object) -> None:
 
 
 @pytest.mark.parametrize("leave", [reset, close, half_close])
-async def test_a_client_that_leaves_in_mid_body(leave: object) -> None:
+async def test_a_disconnect_within_the_body(leave: object) -> None:
     seen = []
 
     async def handler(exchange: Exchange) -> None:
@@ -546,7 +546,7 @@ async def test_a_client_that_leaves_in_mid_body(leave: object) -> None:
         await until(lambda: seen == ["waits", "gone"])
 
 
-async def test_a_client_that_leaves_does_not_start_what_it_asked_for_further() -> None:
+async def test_pipelined_requests_of_a_disconnected_client_are_not_started() -> None:
     asked, go = Asked(), asyncio.Event()
 
     async def handler(exchange: Exchange) -> None:
@@ -564,7 +564,7 @@ async def test_a_client_that_leaves_does_not_start_what_it_asked_for_further() -
         assert len(asked.exchanges) == 1
 
 
-async def test_a_client_that_was_not_read_for_a_while_and_leaves() -> None:
+async def test_a_client_that_disconnects_while_reading_is_paused() -> None:
     go, seen = asyncio.Event(), list[str]()
 
     async def handler(exchange: Exchange) -> None:

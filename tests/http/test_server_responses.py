@@ -92,7 +92,7 @@ async def test_streams_are_sent_in_chunks() -> None:
         assert [(await peer.response()).body for _ in range(2)] == [b"", b""]
 
 
-async def test_what_is_sent_goes_out_at_once() -> None:
+async def test_sent_data_is_written_at_once() -> None:
     steps: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def handler(exchange: Exchange) -> None:
@@ -214,7 +214,7 @@ async def gives_up(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("then", [fails, answers_again, starts_again, gives_up])
 @pytest.mark.parametrize("headers", [[], [("content-length", "100")]], ids=["chunks", "length"])
-async def test_a_response_that_breaks_off_is_seen_to(then: Handler, headers: HeaderList) -> None:
+async def test_a_truncated_response_closes_the_connection(then: Handler, headers: HeaderList) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.start(200, headers).send(b"so far")
         await then(exchange)
@@ -231,7 +231,7 @@ async def test_a_response_that_breaks_off_is_seen_to(then: Handler, headers: Hea
                 await (await served.open(OLD)).end()
 
 
-async def test_a_response_shorter_or_longer_than_it_said() -> None:
+async def test_a_response_shorter_or_longer_than_declared() -> None:
     async with serving(streamed([("content-length", "10")], b"short")) as served:
         with pytest.raises(asyncio.IncompleteReadError):
             await served.ask(GET)
@@ -324,7 +324,7 @@ async def test_a_client_that_never_reads_is_cut(path: str) -> None:
         await until(lambda: not served.server._state.connections)
 
 
-async def test_a_client_that_asks_on_without_reading_gets_no_further_responses_made() -> None:
+async def test_pipelined_requests_of_a_client_that_does_not_read_are_not_started() -> None:
     asked = Asked()
 
     async def handler(exchange: Exchange) -> None:

@@ -38,7 +38,7 @@ def test_every_route_with_an_account_is_guarded() -> None:
 
 
 @pytest.mark.parametrize("route", OF_ACCOUNTS, ids=lambda route: f"{route.method} {route.path}")
-def test_a_foreign_account_looks_like_one_that_does_not_exist(
+def test_a_foreign_account_is_indistinguishable_from_a_missing_one(
     farebox: Farebox, other: Customer, owner: Customer, log_id: str, route: Route
 ) -> None:
     responses = [

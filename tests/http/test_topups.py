@@ -128,7 +128,7 @@ def test_a_declined_card_is_402(buyer: Customer, reason: str) -> None:
     assert (retried.status_code, retried.json()) == (402, response.json())
 
 
-def test_a_purchase_under_way_is_not_joined_by_another(buyer: Customer) -> None:
+def test_a_purchase_in_progress_blocks_another(buyer: Customer) -> None:
     """The same request waits for the first one's answer; another one is told to."""
     fault = {"match": "POST /v1/invoices/*/pay", "kind": "delay_ms", "milliseconds": 700}
     http.post(f"{buyer.farebox.stripe_url}/_fake/faults", json=fault).raise_for_status()
@@ -207,7 +207,7 @@ def test_without_a_card_nothing_is_bought(customer: Customer) -> None:
         ("spending-limit", {"amount": 100, "duration": "daily"}, (["body", "strategy"], "Required")),
     ],
 )
-def test_what_is_wrong_is_said(buyer: Customer, path: str, body: Any, fault: tuple[list[str], str | None]) -> None:
+def test_errors_name_the_field(buyer: Customer, path: str, body: Any, fault: tuple[list[str], str | None]) -> None:
     response = post(buyer, path, body)
     assert response.status_code == 400
     assert errors(response)[0][0] == 7001

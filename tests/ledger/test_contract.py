@@ -158,7 +158,7 @@ async def test_settling_charges_and_gives_the_rest_back(books: Books) -> None:
     assert (await books.moves())[1:] == [("charge:h", "credit", "revenue", 25)]
 
 
-async def test_an_overrun_takes_what_is_available_and_the_house_loses_the_rest(books: Books) -> None:
+async def test_an_overrun_takes_what_is_available_and_the_rest_is_written_off(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("other", 50))
     await books.do(hold("h", 20))
@@ -186,7 +186,7 @@ async def test_released_and_settled_holds_stay_as_they_ended(books: Books) -> No
     assert await books.do(extend("i", 80)) == Verdict(Outcome.NOT_OPEN, 95, 0)
 
 
-async def test_a_settle_after_expiry_still_charges_and_says_late(books: Books) -> None:
+async def test_a_settle_after_expiry_charges_and_is_marked_late(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("h", 70))
     await books.do(expire(LATER))
@@ -196,7 +196,7 @@ async def test_a_settle_after_expiry_still_charges_and_says_late(books: Books) -
     assert (await books.do(settle("h", 30, at=LATER))).outcome is Outcome.REPEATED
 
 
-async def test_unknown_accounts_and_holds_are_told_apart_from_refusals(books: Books) -> None:
+async def test_unknown_accounts_and_holds_are_not_refusals(books: Books) -> None:
     strangers: list[Command] = [
         top_up("p", 1, account_id=EVE), grant("g", 1, account_id=EVE), hold("h", 1, account_id=EVE),
         Expire(account_id=EVE, at=START), Release(account_id=EVE, hold_id="h", at=START),
@@ -374,6 +374,6 @@ async def test_a_correction_with_other_content_conflicts(books: Books, changed: 
         await books.do(correct("c", changed))
 
 
-async def test_a_correction_of_nothing_is_no_correction(books: Books) -> None:
+async def test_a_correction_of_zero_is_rejected(books: Books) -> None:
     with pytest.raises(ValueError, match="above zero"):
         await books.do(correct("c", 0))

@@ -53,7 +53,7 @@ async def charge(books: Books, name: str, amount: int, *, account_id: str = ANN)
     return await books.do(settle(name, amount, account_id=account_id))
 
 
-async def test_a_balance_below_its_mark_and_not_told_of_is_told_of(books: Books) -> None:
+async def test_a_balance_below_its_mark_is_notified_if_it_was_not(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.set(low_below=200)  # the mark was raised above the balance
     await charge(books, "a", 10)
@@ -63,7 +63,7 @@ async def test_a_balance_below_its_mark_and_not_told_of_is_told_of(books: Books)
     assert left_to_jobs(books) == before, "it has been told"
 
 
-async def test_a_balance_above_its_mark_is_told_of_when_it_falls_whatever_was_told(books: Books) -> None:
+async def test_a_balance_above_its_mark_is_notified_when_it_falls(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.set(low_below=95, low_told=1)
     await charge(books, "a", 10)
@@ -165,7 +165,7 @@ async def test_a_charge_of_four_lots_has_four_parts(books: Books) -> None:
     assert [move[0] for move in (await books.moves())[4:]] == ["charge:a", "charge:a/2", "charge:a/3", "charge:a/4"]
 
 
-async def test_what_a_command_says_of_itself_is_in_its_rows(books: Books) -> None:
+async def test_a_commands_details_are_in_its_rows(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("plain", 10, at=START + 1))
     await books.do(hold("owned", 10, at=START + 2, expires_at=START + 3, owner="process 1"))
@@ -312,7 +312,7 @@ async def test_a_hold_of_nothing_is_admitted_above_the_limit(books: Books) -> No
     assert left_to_jobs(books) == before
 
 
-async def test_money_is_asked_for_under_a_limit_too(books: Books) -> None:
+async def test_top_ups_are_triggered_under_a_limit_too(books: Books) -> None:
     await books.fund(ANN, 50)
     await books.limit(1000)
     await books.do(hold("a", 20))

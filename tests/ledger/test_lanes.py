@@ -81,7 +81,7 @@ async def test_common_calls_need_no_job(books: Books) -> None:
     assert await books.sql("SELECT calls, charge, tokens_in FROM usage_hours") == [(1, 40, 3)]
 
 
-async def test_buckets_are_asked_for_together(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_buckets_are_queried_together(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.gather(*(books.fund(name, 100) for name in (ANN, BOB)))
     lanes(books)._buckets.known.clear()  # the grants have told this process
     asked: list[list[str]] = []
@@ -99,7 +99,7 @@ async def test_buckets_are_asked_for_together(books: Books, monkeypatch: pytest.
     assert len(asked) == 1
 
 
-async def test_unusual_ones_are_left_to_jobs(books: Books) -> None:
+async def test_unusual_commands_run_as_jobs(books: Books) -> None:
     await books.do(grant("old", 5, expires_at=START + 10))
     await books.fund(ANN, 100)
     await books.set(low_below=90)
@@ -210,7 +210,7 @@ async def closed(books: Books, sent: "asyncio.Future[Verdict]") -> bool:
     return sent.done()
 
 
-async def test_what_breaks_a_batch_breaks_nobody_elses_command(books: Books) -> None:
+async def test_a_failing_command_does_not_fail_the_others_in_its_batch(books: Books) -> None:
     """The lots of an account hold less than is posted: that must never be, and its charge fails; others' do not."""
     await books.fund(ANN, 100)
     await books.fund(BOB, 100)

@@ -63,7 +63,7 @@ async def test_spent_and_held_and_asked_are_within_the_limit(books: Books) -> No
     assert (await books.do(hold("of bob", 500, account_id=BOB))).outcome is Outcome.DONE
 
 
-async def test_a_refusal_says_what_would_be_admitted(books: Books) -> None:
+async def test_a_refusal_reports_the_admissible_amount(books: Books) -> None:
     await books.limit(100)
     await spend(books, "spent", 30)
     await books.do(hold("held", 50))
@@ -77,7 +77,7 @@ async def test_a_refusal_says_what_would_be_admitted(books: Books) -> None:
     )  # fmt: skip
 
 
-async def test_where_the_limit_is_in_the_way_more_credit_is_not_the_response(books: Books) -> None:
+async def test_a_refusal_by_the_limit_does_not_trigger_a_top_up(books: Books) -> None:
     await books.limit(100)
     assert (await books.do(hold("both", RICH + 1))).outcome is Outcome.LIMITED
     await books.do(Correct(account_id=ANN, correction_id="c", amount=-(RICH - 50), at=START))
@@ -85,7 +85,7 @@ async def test_where_the_limit_is_in_the_way_more_credit_is_not_the_response(boo
     assert (await books.do(hold("money", 101))).outcome is Outcome.LIMITED
 
 
-async def test_a_limit_is_asked_of_extensions_too(books: Books) -> None:
+async def test_the_limit_applies_to_extensions(books: Books) -> None:
     await books.limit(100)
     await books.do(hold("h", 40))
     await books.do(hold("i", 40))
@@ -152,7 +152,7 @@ async def test_expired_lots_are_taken_also_where_the_limit_refuses(books: Books)
 # --- above it ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_overrun_above_the_limit_is_charged_and_said(books: Books) -> None:
+async def test_an_overrun_above_the_limit_is_charged_and_reported(books: Books) -> None:
     await books.limit(100)
     await spend(books, "a", 70)
     await books.do(hold("h", 30))
@@ -167,7 +167,7 @@ async def test_an_overrun_within_the_limit_is_not_above_it(books: Books) -> None
     assert (await books.do(settle("h", 45, record=CallOf(ANN, "h")))).over_limit == 0
 
 
-async def test_a_late_settle_above_the_limit_is_said_too(books: Books) -> None:
+async def test_a_late_settle_above_the_limit_is_reported(books: Books) -> None:
     await books.limit(100)
     await books.do(hold("h", 60, expires_at=START + 1))
     await books.do(Expire(account_id=ANN, at=START + 1))

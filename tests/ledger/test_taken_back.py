@@ -35,7 +35,7 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 @pytest.mark.parametrize(("cause", "book"), [("refund:r", "refunded"), ("dispute:d", "disputed")])
-async def test_unspent_credit_goes_back_the_way_it_came(books: Books, cause: str, book: str) -> None:
+async def test_unspent_credit_is_returned_to_its_book(books: Books, cause: str, book: str) -> None:
     await books.do(top_up("p", 100))
     assert await books.do(take_back(cause, 60)) == Verdict(Outcome.DONE, 40, 0, 60)
     assert (await books.moves())[1:] == [(cause, "credit", book, 60)]
@@ -57,7 +57,7 @@ async def test_the_lot_of_the_payment_is_taken_first_then_other_bought_credit_in
     assert await books.lots() == {"top_up:last": 5, "grant:g": 1000}
 
 
-async def test_what_is_not_there_is_owed_and_grants_are_left_alone(books: Books) -> None:
+async def test_a_shortfall_is_owed_and_grants_are_not_touched(books: Books) -> None:
     await books.do(grant("g", 50))
     await books.do(top_up("p", 100))
     await books.do(hold("h", 120))
@@ -98,7 +98,7 @@ async def test_an_expired_lot_is_gone_and_not_taken(books: Books) -> None:
     ]
 
 
-async def test_a_repeat_is_told_what_was_taken_the_first_time(books: Books) -> None:
+async def test_a_repeat_returns_the_amount_taken_the_first_time(books: Books) -> None:
     await books.do(top_up("q", 5))
     await books.do(top_up("p", 100))
     await books.do(hold("h", 40))
@@ -113,7 +113,7 @@ async def test_a_repeat_is_told_what_was_taken_the_first_time(books: Books) -> N
     assert (await books.do(take_back("dispute:r", 1))).outcome is Outcome.DONE, "another kind is another cause"
 
 
-async def test_news_of_a_dispute_may_come_before_the_credit(books: Books) -> None:
+async def test_a_dispute_event_may_arrive_before_the_credit(books: Books) -> None:
     assert await books.do(take_back("dispute:d", 100)) == Verdict(Outcome.DONE, 0, 0, 0, owed=100)
     assert await books.do(top_up("p", 100)) == Verdict(Outcome.DONE, 0, 0, 100)
     assert await books.lots() == {}
@@ -167,7 +167,7 @@ async def test_what_was_taken_comes_back_once(books: Books, taken: str, given: s
     assert await books.lots() == {"top_up:p": 40, given: 60}
 
 
-async def test_what_comes_back_pays_what_was_owed_for_it(books: Books) -> None:
+async def test_returned_credit_pays_the_related_debt(books: Books) -> None:
     await books.do(top_up("p", 100))
     await books.do(hold("h", 70))
     await books.do(settle("h", 70))
@@ -205,7 +205,7 @@ async def test_what_is_no_command_leaves_no_trace(books: Books, command: Command
     assert await books.moves() == before
 
 
-async def test_strangers_have_nothing_to_take(books: Books) -> None:
+async def test_unknown_accounts_have_nothing_to_take(books: Books) -> None:
     assert await books.do(take_back("refund:r", 1, account_id=EVE)) == Verdict(Outcome.UNKNOWN)
     assert await books.do(give_back("refund_failed:r", 1, account_id=EVE)) == Verdict(Outcome.UNKNOWN)
 

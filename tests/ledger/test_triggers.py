@@ -53,7 +53,7 @@ async def charge(books: Books, name: str, amount: int) -> None:
 # --- auto top-up ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_charge_that_crosses_the_threshold_asks_once(books: Books) -> None:
+async def test_the_charge_that_crosses_the_threshold_requests_once(books: Books) -> None:
     await books.set(top_up_below=50)
     await charge(books, "to it", 50)
     assert (await requests(books), await armed(books)) == ([], 50), "at the threshold is not below it"
@@ -64,7 +64,7 @@ async def test_the_charge_that_crosses_the_threshold_asks_once(books: Books) -> 
     assert await requests(books) == asked
 
 
-async def test_holds_alone_ask_for_nothing(books: Books) -> None:
+async def test_holds_do_not_trigger_a_top_up(books: Books) -> None:
     await books.set(top_up_below=50)
     await books.do(hold("h", 100))
     assert (await books.do(hold("i", 1))).outcome is Outcome.HELD_ELSEWHERE
@@ -82,7 +82,7 @@ FALLS: dict[str, tuple[Command, ...]] = {
 
 
 @pytest.mark.parametrize("name", FALLS)
-async def test_whatever_lowers_the_balance_asks_and_tells(books: Books, name: str) -> None:
+async def test_every_decrease_of_the_balance_triggers_top_up_and_notice(books: Books, name: str) -> None:
     if name.startswith("expiry"):
         await books.do(take_back("refund:seed", 100))
         await books.do(top_up("q", 10))
@@ -96,7 +96,7 @@ async def test_whatever_lowers_the_balance_asks_and_tells(books: Books, name: st
     assert await armed(books) is None
 
 
-async def test_a_hold_that_the_balance_cannot_cover_asks_too(books: Books) -> None:
+async def test_a_refused_hold_triggers_a_top_up(books: Books) -> None:
     await books.set(top_up_below=50)
     assert (await books.do(hold("large", 200))).outcome is Outcome.REFUSED
     assert await requests(books) == [], "the balance is above the threshold: the call is merely too large"
@@ -107,7 +107,7 @@ async def test_a_hold_that_the_balance_cannot_cover_asks_too(books: Books) -> No
     assert len(await requests(books)) == 1
 
 
-async def test_an_extension_that_the_balance_cannot_cover_asks_too(books: Books) -> None:
+async def test_a_refused_extension_triggers_a_top_up(books: Books) -> None:
     await books.do(hold("h", 10))
     await books.set(top_up_below=101)
     extend = Extend(account_id=ANN, hold_id="h", amount=200, at=START, expires_at=LATER)
@@ -124,7 +124,7 @@ async def test_a_request_that_is_open_is_not_doubled(books: Books) -> None:
     assert await armed(books) is None
 
 
-async def test_a_suspended_rule_is_not_asked(books: Books) -> None:
+async def test_a_suspended_rule_is_not_triggered(books: Books) -> None:
     await books.database.write(lambda c: c.execute("UPDATE top_up_rules SET state = 'suspended'").fetchall())
     await books.set(top_up_below=90)
     await charge(books, "a", 20)
@@ -140,7 +140,7 @@ async def test_a_hundred_charges_across_the_threshold_ask_once(books: Books) -> 
     assert [content["posted_nanos"] for _, content in await notices(books)] == [59]
 
 
-async def test_what_is_undone_has_asked_for_nothing(books: Books) -> None:
+async def test_a_rolled_back_command_triggers_nothing(books: Books) -> None:
     """A command whose transaction fails leaves neither request nor notice, and stays armed."""
     await books.set(top_up_below=90, low_below=90)
     await books.do(hold("h", 20))
@@ -159,7 +159,7 @@ async def test_what_is_undone_has_asked_for_nothing(books: Books) -> None:
 # --- a low balance ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_low_balance_is_told_once_until_it_was_not_low(books: Books) -> None:
+async def test_a_low_balance_is_notified_once_until_it_recovers(books: Books) -> None:
     await books.set(low_below=50)
     await charge(books, "a", 60)
     told = ("low_balance:2", {"posted_nanos": 40, "low_below_nanos": 50})
@@ -190,7 +190,7 @@ async def test_money_that_is_not_enough_is_no_news(books: Books) -> None:
     assert await notices(books) == []
 
 
-async def test_without_a_mark_nothing_is_told(books: Books) -> None:
+async def test_without_a_mark_there_is_no_notice(books: Books) -> None:
     await charge(books, "a", 100)
     assert await notices(books) == []
     await books.set(low_below=50, low_told=1)

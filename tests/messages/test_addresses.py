@@ -79,7 +79,7 @@ async def test_one_private_address_among_public_ones_is_enough() -> None:
         await checked_addresses("evil.example", 443, private=False, resolver=answering("93.184.216.34", "10.0.0.1"))
 
 
-async def test_the_name_is_asked_for_once_and_the_checked_address_is_connected_to(
+async def test_the_name_is_resolved_once_and_the_checked_address_is_used(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DNS rebinding: a name that answers otherwise the second time."""
@@ -248,7 +248,7 @@ async def test_the_certificate_is_checked_for_the_name_though_the_address_is_con
         assert len(receiver.received) == 1
 
 
-async def test_a_slow_name_server_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_name_server_delays_no_other_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner's name server may take its time over each look-up; the loop's threads and look-ups are not waiting."""
     answered, loop = threading.Event(), asyncio.get_running_loop()
     ask = socket.getaddrinfo

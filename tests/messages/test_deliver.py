@@ -172,7 +172,7 @@ async def test_only_2xx_is_success_and_redirects_are_not_followed(
         assert elsewhere.received == []
 
 
-async def test_gone_is_given_up_at_once(services: Services, receiver: Receiver) -> None:
+async def test_410_gone_is_given_up_at_once(services: Services, receiver: Receiver) -> None:
     receiver.responses = [410]
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     await notify(services, "a")
@@ -180,7 +180,7 @@ async def test_gone_is_given_up_at_once(services: Services, receiver: Receiver) 
     assert await states(services) == [("a", 1, None, False, "answered 410")]
 
 
-async def test_nobody_listens(services: Services) -> None:
+async def test_connection_is_refused(services: Services) -> None:
     async with receiving() as gone:
         url = gone.url
     await endpoints.create(services, ANN, url=url, kinds=())
@@ -253,7 +253,7 @@ async def test_two_processes_deliver_each_message_once(
     assert await sql(services, "SELECT count(*), sum(attempts), count(delivered_at) FROM deliveries") == [(60, 60, 60)]
 
 
-async def test_only_the_attempt_that_holds_the_lease_says_how_it_ended(services: Services) -> None:
+async def test_only_the_attempt_with_the_lease_records_the_outcome(services: Services) -> None:
     await operators(services, "http://127.0.0.1:9/")
     await notify(services, "a")
     await services.database.write(lambda c: messages.fan_out(c, services.settings, START, new_notices(c, 9)))
@@ -326,7 +326,7 @@ async def test_the_operator_replays_to_all_or_what_was_given_up(services: Servic
 # Endpoints --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_secret_is_told_once_and_stored_encrypted(services: Services, receiver: Receiver) -> None:
+async def test_the_secret_is_shown_once_and_stored_encrypted(services: Services, receiver: Receiver) -> None:
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=("refunded", "low_balance"))
     assert made.secret.startswith("whsec_")
     ((stored, kinds),) = await sql(services, "SELECT secret, kinds FROM webhook_endpoints")
@@ -421,7 +421,7 @@ async def test_with_another_secret_key_messages_are_given_up(services: Services,
         ((12, 2026), 3, ["7"]),
     ],
 )
-async def test_a_card_that_expires_is_told_in_time(
+async def test_an_expiring_card_is_notified_in_time(
     services: Services, clock: HandClock, expires: tuple[int, int], days_before: int, told: list[str]
 ) -> None:
     month, year = expires

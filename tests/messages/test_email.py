@@ -265,7 +265,7 @@ async def test_the_owner_is_written_to(services: Services, box: Mailbox) -> None
     assert await sql(services, "SELECT target, attempts FROM deliveries") == [("mailto:ann@acme.example", 1)]
 
 
-async def test_the_operator_is_told_of_what_concerns_them(services: Services, box: Mailbox) -> None:
+async def test_the_operator_gets_the_relevant_notices(services: Services, box: Mailbox) -> None:
     await notify(services, "a", "dispute_opened", amount_cents=5_000)
     await notify(services, "b", "dispute_closed", BOB)
     assert await messages.work(services) == 3

@@ -90,7 +90,7 @@ def test_a_test_message(customer: Customer, receiver: Receiver) -> None:
     assert call(customer, "POST", path) == {"delivered": False, "status": 302, "error": "answered 302"}
 
 
-def test_what_is_wrong_is_said(customer: Customer) -> None:
+def test_errors_name_the_field(customer: Customer) -> None:
     (error,) = call(customer, "POST", "webhooks", 400, url="ftp://example.com/")
     assert error["path"] == ["body", "url"]
     (error,) = call(customer, "POST", "webhooks", 400, url="https://example.com/", kinds=["nope"])

@@ -76,7 +76,7 @@ async def test_once_a_day_and_matter_and_counted(services: Services, clock: Hand
     assert (await alarms(services))[0] == ("provider_key_trouble", "openai", 5, {"status": 401})
 
 
-async def test_it_is_told_to_the_operator_alone(services: Services, receiver: Receiver) -> None:
+async def test_an_alarm_is_sent_to_the_operator_only(services: Services, receiver: Receiver) -> None:
     """Also where the account's owner wants every kind of message."""
     await endpoints.create(services, ANN, url=receiver.url + "/ann", kinds=())
     await services.database.write(
@@ -100,7 +100,7 @@ async def test_it_is_told_to_the_operator_alone(services: Services, receiver: Re
         await endpoints.create(services, ANN, url=receiver.url, kinds=("overrun",))
 
 
-async def test_it_goes_to_the_sellers_address_and_to_no_owner(services: Services) -> None:
+async def test_an_alarm_is_mailed_to_the_seller_and_to_no_owner(services: Services) -> None:
     services = replace(
         services, settings=replace(services.settings, smtp_url="smtp://127.0.0.1:1", seller_email="ops@acme.example")
     )
@@ -115,7 +115,7 @@ async def test_it_goes_to_the_sellers_address_and_to_no_owner(services: Services
     assert await sql(services, "SELECT account_id, target FROM deliveries") == [("", "mailto:ops@acme.example")]
 
 
-async def test_closed_it_opens_again_when_it_comes_back(services: Services, clock: HandClock) -> None:
+async def test_a_closed_alarm_opens_again_when_it_is_raised_again(services: Services, clock: HandClock) -> None:
     for about in ("a", "b"):
         raise_alarm(services, "cost_differs", about, stated="1")
     raise_alarm(services, "overrun", "a")
@@ -132,7 +132,7 @@ async def test_closed_it_opens_again_when_it_comes_back(services: Services, cloc
     assert await sql(services, "SELECT first_at FROM operator_alarms WHERE resolved_at IS NULL") == [(START + 5,)]
 
 
-async def test_what_cannot_be_written_waits_together_with_what_comes_meanwhile(services: Services) -> None:
+async def test_alarms_that_cannot_be_written_are_queued(services: Services) -> None:
     class Away:
         async def write(self, job: object) -> None:
             raise_alarm(services, "overrun", "a", n=2)
@@ -147,7 +147,7 @@ async def test_what_cannot_be_written_waits_together_with_what_comes_meanwhile(s
     assert await alarms(services) == [("overrun", "a", 3, {"n": 2})]
 
 
-async def test_what_a_tenant_may_have_written_keeps_no_alarm_back(services: Services) -> None:
+async def test_tenant_input_cannot_block_an_alarm(services: Services) -> None:
     """PostgreSQL takes no NUL, no database half a character pair, and a terminal obeys what it is shown."""
     raise_alarm(services, "tier_unknown", "openai/acme-1: \0\ud800\x1b[2J", why="a\0b\nc", n=1)
     raise_alarm(services, "provider_key_trouble", "openai", status=401)

@@ -43,7 +43,7 @@ def _fate(outcome: Outcome) -> str:
     return "clamped" if outcome.limit is not None else "covered"
 
 
-def test_holds_cover_what_comes_in(outcomes: Outcomes) -> None:
+def test_holds_cover_unseen_input(outcomes: Outcomes) -> None:
     fates = {case.id: {_fate(outcome) for outcome in outcomes(case)} for case in HIDDEN}
     assert {case_id: found for case_id, found in fates.items() if found != {"covered"}} == {}
     assert len(fates) >= 40
@@ -77,7 +77,7 @@ def _named(name: str) -> Case:
         ("gemini-file-of-1m", 50, "6", 2),
     ],
 )
-def test_many_at_once_give_nothing_away(bench: Bench, name: str, times: int, usd: str, answered: int) -> None:
+def test_concurrent_calls_cannot_overspend(bench: Bench, name: str, times: int, usd: str, answered: int) -> None:
     case = _named(name)
     found = bench.together(case, times, usd)
     reached = [outcome for outcome in found if outcome.reached]

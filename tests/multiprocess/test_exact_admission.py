@@ -102,7 +102,7 @@ async def eventually_known(house: House, gate: Gate, body: bytes) -> None:
     gate.shut()
 
 
-async def test_calls_that_wait_for_money_of_another_process_get_it_when_it_comes_back(new_house: NewHouse) -> None:
+async def test_waiting_calls_get_credit_released_by_another_process(new_house: NewHouse) -> None:
     house = new_house(hold_wait_ms="20000")
     with house.serving(), gated(house) as gate:
         body = gate_body(stream=False)

@@ -130,7 +130,7 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
     assert await world.instances() == {"judge", "living", "silent"}
 
 
-async def test_a_judge_that_dies_at_it_is_followed_by_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_detector_that_dies_is_replaced_by_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the time it is taken for dead itself, its right to be alone at it has ended."""
     begun, end_lost = asyncio.Event(), instances._end_lost
 
@@ -182,7 +182,7 @@ async def test_a_process_that_is_seen_while_its_calls_are_ended_keeps_its_row(
     assert await world.instances() == {"judge", "back"}
 
 
-async def test_a_judge_that_was_away_begins_anew(world: World) -> None:
+async def test_a_failure_detector_that_was_suspended_starts_over(world: World) -> None:
     judge = world.judge()
     await world.seen("other")
     hold = await world.hold("other")
@@ -196,7 +196,7 @@ async def test_a_judge_that_was_away_begins_anew(world: World) -> None:
     assert await world.states() == {hold: "expired"}
 
 
-async def test_a_process_that_was_taken_for_dead_is_seen_again(world: World) -> None:
+async def test_a_process_that_was_declared_dead_registers_again(world: World) -> None:
     judge, frozen = world.judge(), world.judge("frozen")
     await frozen.look()
     await world.pass_time(LOST_AFTER + STEP, judge)
@@ -207,7 +207,7 @@ async def test_a_process_that_was_taken_for_dead_is_seen_again(world: World) -> 
     assert await world.instances() == {"judge", "frozen"}
 
 
-async def test_holds_of_a_process_without_a_row_are_ended_and_told_once(world: World) -> None:
+async def test_holds_of_a_process_without_a_row_are_ended_and_reported_once(world: World) -> None:
     holds = [await world.hold("gone") for _ in range(20)]
     judges = [world.judge(f"judge {number}") for number in range(3)]
     await world.pass_time(LOST_AFTER, *judges)
@@ -220,7 +220,7 @@ async def test_holds_of_a_process_without_a_row_are_ended_and_told_once(world: W
     assert sorted(told) == sorted(holds)
 
 
-async def test_calls_of_a_process_that_is_back_and_not_yet_seen_are_left_alone(world: World) -> None:
+async def test_calls_of_a_restarted_process_are_not_ended(world: World) -> None:
     """It was cut off, and its row taken away. Its next call may come before it has been seen again."""
     judges = [world.judge("judge"), world.judge("rival")]
     await world.seen("cut off")

@@ -109,7 +109,7 @@ async def replaced(server: Server, victim: int) -> None:
     await eventually(lambda: len(server.workers) == 3 and victim not in server.workers, "another was started", 60)
 
 
-async def test_what_was_answered_is_charged_once_whoever_was_killed_when(new_house: NewHouse) -> None:
+async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_house: NewHouse) -> None:
     chance = random.Random(SEED)
     print(f"FAREBOX_TEST_SEED={SEED}")
     house = new_house()

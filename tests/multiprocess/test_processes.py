@@ -18,7 +18,7 @@ from tests.support import free_port
 pytestmark = pytest.mark.slow
 
 
-async def test_it_says_once_where_it_listens_and_a_stop_lets_calls_end(new_house: NewHouse) -> None:
+async def test_it_reports_its_address_once_and_a_stop_completes_calls(new_house: NewHouse) -> None:
     house = new_house()
     with house.serving() as server:
         workers = server.workers
@@ -53,7 +53,7 @@ async def test_a_worker_that_dies_is_started_again(house: House, server: Server)
     assert {response.status for response in await calls(house, caller, chat_body(), 12)} == {200}
 
 
-async def test_when_the_parent_is_killed_nobody_serves_on(new_house: NewHouse) -> None:
+async def test_when_the_parent_is_killed_all_workers_stop(new_house: NewHouse) -> None:
     house = new_house()
     with house.serving(workers=2) as server:
         workers = server.workers
@@ -71,7 +71,7 @@ async def test_when_the_parent_is_killed_nobody_serves_on(new_house: NewHouse) -
         assert (await call(house, caller, chat_body())).status == 200
 
 
-def test_what_keeps_the_first_worker_from_serving_stops_the_command(new_house: NewHouse) -> None:
+def test_the_command_stops_if_the_first_worker_cannot_serve(new_house: NewHouse) -> None:
     house = new_house()
     house.database_url = house.database_url.rpartition("/")[0] + "/nowhere"
     refused = house.command("serve", "--workers", "2", "--port", str(house.port))
@@ -108,7 +108,7 @@ def test_on_sqlite_several_workers_are_refused(tmp_path: Path, arguments: tuple[
     assert not data.exists(), "refused before anything is made"
 
 
-async def test_two_servers_on_one_database_know_each_other(house: House, server: Server) -> None:
+async def test_two_servers_on_one_database_see_each_other(house: House, server: Server) -> None:
     assert len(server.workers) == 3
     other = replace(house, port=free_port())
     with other.serving(workers=1) as alone:

@@ -78,7 +78,7 @@ async def test_the_owner_who_switches_off_is_not_charged_hours_later(shop: Shop)
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
 
 
-async def test_who_bought_by_hand_meanwhile_is_not_charged_again(shop: Shop) -> None:
+async def test_a_manual_purchase_meanwhile_prevents_another_charge(shop: Shop) -> None:
     await stuck_before_its_charge(shop)
     await shop.buy(5_000)
     await shop.let_pass(DAY)
@@ -102,7 +102,7 @@ async def test_a_charge_without_response_is_voided_or_credited_once_it_is_not_wa
 # --- stops that nobody would notice -----------------------------------------------------------------------------------
 
 
-async def test_a_confirmed_payment_that_is_never_seen_again_stops_nothing(shop: Shop) -> None:
+async def test_a_vanished_confirmed_payment_blocks_nothing(shop: Shop) -> None:
     """Confirmed, under way at the bank, and then nothing for a week: the rule must not wait for a confirmation."""
     await shop.save_card("pm_card_authenticationRequired")
     await shop.set_rule()
@@ -122,7 +122,7 @@ async def test_a_confirmed_payment_that_is_never_seen_again_stops_nothing(shop: 
     assert ([row.state for row in shop.top_ups()], await shop.captured()) == (["failed", "paid"], [1_000])
 
 
-async def test_a_secret_key_that_fails_is_no_end_of_a_charge_under_way(shop: Shop) -> None:
+async def test_a_failing_secret_key_does_not_end_a_charge_in_progress(shop: Shop) -> None:
     """What cannot be looked at is not known: nobody is told that nothing was charged."""
     await shop.fault(CHARGES, "timeout_after_commit")
     assert (await shop.buy(1_000)).state == "unknown"
@@ -137,7 +137,7 @@ async def test_a_secret_key_that_fails_is_no_end_of_a_charge_under_way(shop: Sho
     assert ([row.state for row in shop.top_ups()], await shop.captured()) == (["paid"], [1_000])
 
 
-async def test_a_voided_invoice_that_the_processor_forgot_blocks_nothing(shop: Shop) -> None:
+async def test_a_deleted_voided_invoice_blocks_nothing(shop: Shop) -> None:
     """Deleted there, or of another mode of the processor's: it will never be paid."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
@@ -189,7 +189,7 @@ async def test_an_invoice_paid_from_the_customers_balance_is_no_credit(shop: Sho
     assert (shop.rule.state, shop.rule.reason, len(shop.top_ups())) == ("suspended", "under_review", 1)
 
 
-async def test_a_deleted_customer_ends_in_a_suspension_that_is_told(shop: Shop) -> None:
+async def test_a_deleted_customer_suspends_the_rule_with_a_notice(shop: Shop) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     await shop.http.delete(f"/v1/customers/{customer}", headers={"authorization": "Bearer sk_test_1"})
     await shop.set_rule()
@@ -218,7 +218,7 @@ async def test_a_deleted_customer_may_buy_at_checkout(shop: Shop) -> None:
     assert (await shop.captured(), shop.cents) == ([1_000], 2_000)
 
 
-async def test_a_card_detached_without_news_is_not_asked_for_ever(shop: Shop) -> None:
+async def test_a_card_detached_without_an_event_is_not_retried_forever(shop: Shop) -> None:
     """Section 7 #17: 670 invoices on a dead card."""
     (card,) = await cards.cards(shop.services, shop.account)
     await shop.stripe(f"payment_methods/{card.card_id}/detach")
@@ -287,7 +287,7 @@ async def test_a_card_that_its_bank_renewed_lifts_the_suspension_of_the_expired_
     assert (shop.rule.state, await shop.captured()) == ("active", [1_000])
 
 
-async def test_the_same_card_saved_again_lifts_nothing(shop: Shop) -> None:
+async def test_the_same_card_saved_again_lifts_no_suspension(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "lost_card")
     await shop.set_rule()
     await fire(shop)

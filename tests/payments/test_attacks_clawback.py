@@ -234,7 +234,7 @@ class TestABackupBroughtBack:
             assert [finding.kind for finding in found] == ["no_top_up"]
             assert shop.balance.posted == 1400 * CENT
 
-    async def test_the_news_of_it_is_a_finding_until_its_name_comes_again(self, world: World, tmp_path: Path) -> None:
+    async def test_a_reported_payment_is_a_finding_until_its_id_is_known(self, world: World, tmp_path: Path) -> None:
         await self.lost_purchase(world, tmp_path)
         async with living(world) as process:
             shop = Shop(world, process.services)

@@ -89,7 +89,7 @@ async def test_it_lands_above_the_threshold_and_not_on_it(shop: Shop) -> None:
     assert (await shop.captured(), shop.cents) == ([2_000], 3_000)
 
 
-async def test_a_rule_saved_while_the_balance_is_low_charges_nothing_by_itself_but_the_sweep_does(shop: Shop) -> None:
+async def test_a_rule_saved_while_the_balance_is_low_is_triggered_by_the_sweep(shop: Shop) -> None:
     await shop.spend(900)
     await shop.set_rule()
     await top_up.work(shop.services)
@@ -100,7 +100,7 @@ async def test_a_rule_saved_while_the_balance_is_low_charges_nothing_by_itself_b
     assert await shop.captured() == [1_000]
 
 
-async def test_a_purchase_by_hand_meanwhile_makes_it_needless(shop: Shop) -> None:
+async def test_a_manual_purchase_meanwhile_cancels_the_request(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
     await shop.buy(5_000)
@@ -151,7 +151,7 @@ async def test_an_unknown_outcome_is_no_failure(shop: Shop, kind: str) -> None:
     assert await shop.captured() == [1_000]
 
 
-async def test_a_processor_that_is_down_for_a_day_is_asked_ever_more_rarely_and_charged_not_twice(shop: Shop) -> None:
+async def test_during_a_processor_outage_retries_back_off_and_charge_once(shop: Shop) -> None:
     await shop.set_rule()
     await shop.fault("**", "reset_before", times=100_000)
     await fire(shop)
@@ -165,7 +165,7 @@ async def test_a_processor_that_is_down_for_a_day_is_asked_ever_more_rarely_and_
     assert (shop.the_auto().state, await shop.captured()) == ("paid", [1_000])
 
 
-async def test_an_invoice_whose_response_was_lost_is_found_by_what_it_says(shop: Shop) -> None:
+async def test_an_invoice_whose_response_was_lost_is_found_by_its_metadata(shop: Shop) -> None:
     await shop.set_rule()
     await shop.fault("POST /v1/invoices/*/finalize", "reset_after_commit")
     await shop.fault("GET /v1/invoices/*", "reset_before")

@@ -26,7 +26,7 @@ async def fire(shop: Shop, cents: int = 600) -> None:
 # --- declines ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_soft_decline_waits_an_hour_and_then_goes_well(shop: Shop) -> None:
+async def test_a_soft_decline_is_retried_after_an_hour(shop: Shop) -> None:
     card = await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -79,7 +79,7 @@ async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
     assert shop.notices() == ["auto_top_up_suspended"]
 
 
-async def test_the_month_s_cap_is_looked_at_again_before_the_next_try(shop: Shop) -> None:
+async def test_the_monthly_cap_is_checked_again_before_a_retry(shop: Shop) -> None:
     card = await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule(1_000, 4_500, monthly_cap_cents=4_000)
     await shop.work()
@@ -92,7 +92,7 @@ async def test_the_month_s_cap_is_looked_at_again_before_the_next_try(shop: Shop
     assert await shop.captured() == []
 
 
-async def test_a_decline_whose_response_was_lost_is_asked_for_again_and_not_of_the_bank(shop: Shop) -> None:
+async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: Shop) -> None:
     """4.1: the same key brings the same response. Under a new one the bank would be asked a second time."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
@@ -105,7 +105,7 @@ async def test_a_decline_whose_response_was_lost_is_asked_for_again_and_not_of_t
     assert await shop.charges() == ["failed"]
 
 
-async def test_a_dead_card_for_a_month_is_asked_within_the_rules_and_told_once(shop: Shop) -> None:
+async def test_a_dead_card_is_retried_within_the_rules_and_notified_once(shop: Shop) -> None:
     """Section 7 #6, #17: 670 invoices for one dead card were Autumn's; a try at each refresh, Lago's."""
     await shop.save_card("pm_card_mastercard", "generic_decline")
     await shop.set_rule()
@@ -167,7 +167,7 @@ async def test_no_card_suspends_until_there_is_one(shop: Shop) -> None:
     assert (shop.rule.state, await shop.captured()) == ("active", [1_000])
 
 
-async def test_a_new_card_takes_the_place_of_one_that_is_tried_again_later(shop: Shop) -> None:
+async def test_a_new_card_replaces_one_that_waits_for_a_retry(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -253,7 +253,7 @@ async def test_what_the_owner_never_confirms_is_voided_after_three_days_and_susp
     assert (await shop.asked(), len(shop.top_ups())) == (1, 1)
 
 
-async def test_another_card_goes_on_where_the_first_one_wanted_its_owner(shop: Shop) -> None:
+async def test_another_card_continues_after_required_authentication(shop: Shop) -> None:
     await asks_for_its_owner(shop)
     await shop.save_card("pm_card_visa")
     await shop.let_pass(MINUTE)

@@ -91,7 +91,7 @@ async def test_the_account_s_maximum_bounds_the_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["off", "dry_run"])
-async def test_the_operator_s_switch_stops_it_and_it_goes_on_when_switched_on(shop: Shop, mode: str) -> None:
+async def test_the_operators_switch_stops_and_resumes_auto_top_up(shop: Shop, mode: str) -> None:
     switched = Shop(with_settings(shop.services, auto_topup=mode), shop.clock, shop.http)
     switched.account = shop.account
     await switched.set_rule()
@@ -165,7 +165,7 @@ async def test_switching_off_voids_what_waits_for_its_next_try(shop: Shop) -> No
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
 
 
-async def test_switching_off_in_mid_charge_leaves_the_charge_to_its_truth(shop: Shop) -> None:
+async def test_switching_off_in_mid_charge_does_not_stop_the_charge(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
     await shop.fault(CHARGES, "timeout_after_commit")

@@ -87,7 +87,7 @@ async def test_of_two_cards_neither_is_chosen_for_the_owner(shop: Shop) -> None:
     assert "*" not in "".join(last4(await cards.refresh(shop.services, shop.account)))
 
 
-async def test_the_same_card_again_takes_the_place_of_the_older_one(shop: Shop) -> None:
+async def test_the_same_card_saved_again_replaces_the_older_one(shop: Shop) -> None:
     await save(shop)
     old = shop.read(partial(default_card, account_id=shop.account))
     await save(shop)
@@ -128,7 +128,7 @@ async def test_removing_another_card_leaves_the_default(shop: Shop) -> None:
     assert last4(await cards.remove(shop.services, shop.account, other.card_id)) == ["4444*"]
 
 
-async def test_nobody_names_a_card_of_another_account(shop: Shop) -> None:
+async def test_cards_of_other_accounts_are_not_found(shop: Shop) -> None:
     await save(shop)
     theirs = shop.read(partial(default_card, account_id=shop.account))
     owner = shop.account
@@ -155,7 +155,7 @@ async def test_a_page_of_another_account_is_not_found(shop: Shop) -> None:
         assert problem.value.kind is NOT_FOUND
 
 
-async def test_an_account_is_one_customer_however_often_it_is_asked(shop: Shop) -> None:
+async def test_an_account_has_one_customer_despite_repeats(shop: Shop) -> None:
     await shop.fault("POST /v1/customers", "timeout_after_commit")
     with pytest.raises(Problem) as problem:
         await cards.customer_of(shop.services, shop.account)
@@ -235,7 +235,7 @@ async def test_a_profile_is_kept_whole(shop: Shop) -> None:
     assert await cards.profile(shop.services, shop.account) == kept
 
 
-async def test_the_low_balance_mark_is_told_of_again_only_where_it_moves(shop: Shop) -> None:
+async def test_the_low_balance_notice_repeats_only_if_the_mark_changes(shop: Shop) -> None:
     await cards.set_profile(shop.services, shop.account, Profile(low_balance_cents=300))
     assert low(shop) == (300 * NANOS_PER_CENT, 0)
     await shop.change(lambda c: c.execute("UPDATE balances SET low_told = 1"))

@@ -51,7 +51,7 @@ def notices(shop: Shop) -> list[object]:
     return [kind for (kind,) in found]
 
 
-async def test_a_dispute_takes_the_credit_and_a_victory_brings_it_back(shop: Shop) -> None:
+async def test_a_dispute_takes_the_credit_and_winning_returns_it(shop: Shop) -> None:
     bought = await shop.buy()
     await shop.spend(2000)
     dispute = opens(shop.world, bought)
@@ -66,7 +66,7 @@ async def test_a_dispute_takes_the_credit_and_a_victory_brings_it_back(shop: Sho
     assert (await shop.refund(bought)).credit_cents == 3000  # what came back may be refunded
 
 
-async def test_what_is_lost_is_gone_with_a_credit_note(shop: Shop) -> None:
+async def test_a_lost_dispute_is_documented_by_a_credit_note(shop: Shop) -> None:
     bought = await shop.buy()
     ends(shop.world, opens(shop.world, bought), "lost")
     await shop.settle()
@@ -75,7 +75,7 @@ async def test_what_is_lost_is_gone_with_a_credit_note(shop: Shop) -> None:
     assert ("credit_note", -5000) in shop.sql("SELECT kind, total_cents FROM documents")
 
 
-async def test_a_dispute_that_is_first_heard_of_when_it_is_won_moves_nothing(shop: Shop) -> None:
+async def test_a_dispute_first_reported_as_won_moves_nothing(shop: Shop) -> None:
     bought = await shop.buy()
     ends(shop.world, opens(shop.world, bought), "won")
     await shop.settle()
@@ -84,7 +84,7 @@ async def test_a_dispute_that_is_first_heard_of_when_it_is_won_moves_nothing(sho
     assert [one.state for one in await disputes.disputes(shop.services, ACCOUNT)] == ["won"]
 
 
-async def test_old_news_after_new_changes_nothing(shop: Shop) -> None:
+async def test_stale_events_change_nothing(shop: Shop) -> None:
     bought = await shop.buy()
     dispute = opens(shop.world, bought)
     processor = shop.services.processor
@@ -99,7 +99,7 @@ async def test_old_news_after_new_changes_nothing(shop: Shop) -> None:
     assert shop.balance.posted == 5000 * CENT
 
 
-async def test_somebody_elses_charge_is_not_ours(shop: Shop) -> None:
+async def test_disputes_of_foreign_charges_are_ignored(shop: Shop) -> None:
     found = ProcessorDispute(
         dispute_id="du_1", state="open", amount_cents=100, payment_intent_id="pi_1", charge_id="ch_1", reason="general"
     )

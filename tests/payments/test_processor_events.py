@@ -156,7 +156,7 @@ async def test_events_about_one_object_fetch_it_once(shop: Shop) -> None:
     assert len([item for item in requests if item["path"].startswith("/v1/invoices/")]) == 1
 
 
-async def test_what_does_not_concern_us_is_marked_and_left(shop: Shop) -> None:
+async def test_irrelevant_events_are_marked_and_skipped(shop: Shop) -> None:
     await deliver(shop, made_up("payout.paid", "po_1", "evt_1"))
     await deliver(shop, made_up("invoice.paid", "in_nothing", "evt_2"))
     await deliver(shop, made_up("customer.updated", "cus_stranger", "evt_3", object="customer"))
@@ -229,7 +229,7 @@ async def test_a_replay_of_everything_changes_nothing(shop: Shop) -> None:
     await shop.agree()
 
 
-async def test_an_event_that_cannot_be_handled_keeps_nobody_waiting(
+async def test_a_failing_event_does_not_block_others(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stumble(*_: object) -> str:
@@ -265,7 +265,7 @@ async def test_what_a_dead_process_had_taken_is_due_again(shop: Shop) -> None:
 # --- each kind of news ------------------------------------------------------------------------------------------------
 
 
-async def test_a_refund_and_a_dispute_made_at_stripe_are_heard_of(shop: Shop) -> None:
+async def test_refunds_and_disputes_made_at_stripe_are_applied(shop: Shop) -> None:
     first, second = await shop.buy(5_000), await shop.buy(4_000, request_key="other")
     await shop.stripe("refunds", payment_intent=(await at_stripe(shop, first)).payment_intent_id, amount=1_000)
     await shop.steer("disputes", charge=(await at_stripe(shop, second)).charge_id)
@@ -358,7 +358,7 @@ async def test_a_sweep_goes_back_to_the_last_one(shop: Shop) -> None:
     assert shop.cents == 5_000
 
 
-async def test_where_webhooks_come_only_what_was_not_taken_is_swept(shop: Shop) -> None:
+async def test_with_webhooks_only_undelivered_events_are_swept(shop: Shop) -> None:
     await shop.http.post(
         "/_config/webhooks/w1", json={"url": "http://127.0.0.1:9/nobody", "secret": WEBHOOK_SECRET, "events": ["*"]}
     )
@@ -370,7 +370,7 @@ async def test_where_webhooks_come_only_what_was_not_taken_is_swept(shop: Shop) 
     assert shop.cents == 5_000
 
 
-async def test_events_that_are_done_are_forgotten_in_the_end(shop: Shop) -> None:
+async def test_processed_events_are_deleted_eventually(shop: Shop) -> None:
     await deliver(shop, made_up("payout.paid", "po_1", "evt_done"))
     await work_off(shop)
     shop.clock.advance(processor_events.KEPT_MS + 1)
@@ -400,7 +400,7 @@ def until(true: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_the_route_takes_anyone_and_judges_the_signature(farebox: Farebox) -> None:
+def test_the_route_is_open_and_verifies_the_signature(farebox: Farebox) -> None:
     url = f"{farebox.url}/webhooks/stripe"
     body = made_up("payout.paid", "po_1", "evt_over_http")
     refused = httpx.post(url, content=body, headers={"stripe-signature": signature(body, 0)})

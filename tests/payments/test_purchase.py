@@ -55,7 +55,7 @@ async def test_a_purchase_on_the_page_is_credited_with_every_webhook_lost(shop: 
     assert [item.payment_id for item in listed] == [row.payment_id]
 
 
-async def test_the_browser_that_comes_back_brings_the_news_at_once(shop: Shop) -> None:
+async def test_a_returning_browser_updates_the_purchase_at_once(shop: Shop) -> None:
     page = await open_page(shop)
     await shop.pay_at(page.action_url)
     assert shop.services.processor is not None
@@ -75,7 +75,7 @@ async def test_a_declined_card_on_the_page_leaves_it_open_for_another(shop: Shop
     assert shop.cents == 5_000
 
 
-async def test_a_page_that_nobody_uses_ends_with_its_day(shop: Shop) -> None:
+async def test_an_unused_page_expires_after_a_day(shop: Shop) -> None:
     await open_page(shop)
     await shop.let_pass(3 * DAY)
     (row,) = shop.top_ups()
@@ -117,7 +117,7 @@ async def test_an_amount_outside_the_limits_opens_no_page(shop: Shop) -> None:
     assert caught.value.kind is VALIDATION_FAILED
 
 
-async def test_a_page_whose_address_was_lost_is_opened_under_the_same_key(shop: Shop) -> None:
+async def test_a_page_whose_url_was_lost_is_opened_under_the_same_key(shop: Shop) -> None:
     await shop.fault(SESSIONS, "reset_after_commit")
     with pytest.raises(Problem) as caught:
         await open_page(shop, request_key="k")
@@ -129,7 +129,7 @@ async def test_a_page_whose_address_was_lost_is_opened_under_the_same_key(shop: 
     assert await shop.captured() == [5_000]
 
 
-async def test_a_page_whose_address_nobody_has_is_given_up(shop: Shop) -> None:
+async def test_a_page_whose_url_is_unknown_is_given_up(shop: Shop) -> None:
     await shop.fault(SESSIONS, "timeout_before")
     with pytest.raises(Problem):
         await open_page(shop, request_key="k")

@@ -83,7 +83,7 @@ async def test_books_that_agree_have_the_same_sums(shop: Shop) -> None:
     await shop.agree()
 
 
-async def test_a_payment_of_which_no_news_came_is_credited(shop: Shop) -> None:
+async def test_a_payment_without_an_event_is_credited(shop: Shop) -> None:
     await lost_payment(shop, AUTO_CENTS)
     done = await run(shop)
     assert (done.findings, done.applied) == ([], 1)
@@ -146,7 +146,7 @@ async def test_our_own_books_out_of_line(shop: Shop, tampering: str, found: list
     assert await kinds(shop) == found
 
 
-async def test_credit_that_nobody_paid_for(shop: Shop) -> None:
+async def test_credit_without_a_payment(shop: Shop) -> None:
     await shop.save_card("pm_card_visa", behave="authentication_required")
     bought = await shop.buy(5_000)
     assert bought.state == "action_required"
@@ -159,7 +159,7 @@ async def test_credit_that_nobody_paid_for(shop: Shop) -> None:
     assert await kinds(shop) == ["credited_not_paid"]
 
 
-async def test_what_is_not_of_ours_is_left_alone(shop: Shop) -> None:
+async def test_foreign_objects_are_ignored(shop: Shop) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     invoice = await shop.stripe("invoices", customer=customer)
     await shop.stripe("invoiceitems", customer=customer, invoice=invoice["id"], amount=900, currency="usd")
@@ -169,7 +169,7 @@ async def test_what_is_not_of_ours_is_left_alone(shop: Shop) -> None:
     assert (done.findings, done.payments) == ([], 0)
 
 
-async def test_refunds_made_elsewhere_are_heard_of(shop: Shop) -> None:
+async def test_refunds_made_at_stripe_are_reconciled(shop: Shop) -> None:
     small, large = await shop.buy(5_000), await shop.buy(3 * LARGE, request_key="large")
     await refunded_at_stripe(shop, small, 1_000)
     name = await refunded_at_stripe(shop, large, LARGE)
@@ -195,7 +195,7 @@ async def test_a_refund_that_stripe_does_not_know(shop: Shop) -> None:
     assert "refund_differs:re_nothing" in {finding.finding_id for finding in found}
 
 
-async def test_disputes_are_heard_of_and_compared(shop: Shop) -> None:
+async def test_disputes_are_reconciled(shop: Shop) -> None:
     bought = await shop.buy(5_000)
     made = await shop.steer("disputes", charge=(await at_stripe(shop, bought)).charge_id)
     done = await run(shop)
@@ -240,7 +240,7 @@ async def test_credit_in_two_transfers_is_not_once_what_was_paid(shop: Shop) -> 
     assert await kinds(shop) == ["credit_differs"]
 
 
-async def test_what_was_bought_before_the_window_is_not_looked_at(shop: Shop) -> None:
+async def test_purchases_before_the_window_are_not_compared(shop: Shop) -> None:
     await shop.buy(5_000)
     shop.clock.advance(40 * DAY)
     done = await run(shop, days=30)
@@ -248,7 +248,7 @@ async def test_what_was_bought_before_the_window_is_not_looked_at(shop: Shop) ->
     assert (await run(shop, days=50)).payments == 1
 
 
-async def test_a_payment_of_today_on_an_invoice_of_long_ago_is_looked_at(shop: Shop) -> None:
+async def test_a_recent_payment_of_an_old_invoice_is_compared(shop: Shop) -> None:
     await shop.save_card("pm_card_visa", behave="authentication_required")
     bought = await shop.buy(5_000)
     await sql(shop, "UPDATE top_ups SET state = 'paid', paid_at = ?, updated_at = ?", shop.clock.at, shop.clock.at)
@@ -256,7 +256,7 @@ async def test_a_payment_of_today_on_an_invoice_of_long_ago_is_looked_at(shop: S
     assert [finding.payment_id for finding in done.findings] == [bought.payment_id]
 
 
-async def test_without_a_response_nothing_is_judged(shop: Shop) -> None:
+async def test_without_a_response_nothing_is_compared(shop: Shop) -> None:
     await lost_payment(shop, LARGE)
     for path in ("invoices", "refunds", "disputes"):
         await shop.fault(f"GET /v1/{path}", "error_500_before")

@@ -75,7 +75,7 @@ def test_a_refund_in_part_and_of_the_rest(cli: Cli, world: World) -> None:
     assert sum(one["amount"] for one in world.fake.all("refunds")) == 5000
 
 
-def test_what_cannot_be_refunded_is_said_with_what_is_left(cli: Cli) -> None:
+def test_a_refused_refund_reports_the_refundable_amount(cli: Cli) -> None:
     response = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "50.01")
     assert isinstance(response.exception, Stopped)
     assert "50.00 USD" in str(response.exception)

@@ -124,7 +124,7 @@ async def refused(kind: ErrorKind, shop: Shop, bought: TopUp, credit: int | None
 # --- how much ---------------------------------------------------------------------------------------------------------
 
 
-async def test_all_that_is_unspent_goes_back_to_the_card(shop: Shop) -> None:
+async def test_all_unspent_credit_is_refunded_to_the_card(shop: Shop) -> None:
     bought = await shop.buy()
     await shop.spend(1234)
     made = await shop.refund(bought)
@@ -233,7 +233,7 @@ async def test_the_same_key_is_the_same_refund(shop: Shop) -> None:
     assert shop.balance.posted == 4000 * NANOS_PER_CENT
 
 
-async def test_the_same_news_by_every_way_counts_once(shop: Shop) -> None:
+async def test_the_same_event_from_every_source_counts_once(shop: Shop) -> None:
     shop.world.webhooks = "tripled"
     bought = await shop.buy()
     shop.world.fake.post("/v1/refunds", payment_intent=shop.intent(bought), amount=700)
@@ -256,7 +256,7 @@ async def test_another_refund_with_the_metadata_of_ours_is_another_one(shop: Sho
     assert shop.balance.posted == 3300 * NANOS_PER_CENT
 
 
-async def test_old_news_after_new_changes_nothing(shop: Shop) -> None:
+async def test_stale_events_change_nothing(shop: Shop) -> None:
     bought = await shop.buy()
     intent = shop.intent(bought)
     outcomes = []
@@ -293,7 +293,7 @@ async def test_a_lost_response_is_found_out(shop: Shop, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["error_500_after_commit", "reset_after_commit"])
-async def test_one_that_was_made_is_found_when_its_key_is_forgotten(shop: Shop, kind: str) -> None:
+async def test_a_refund_is_found_after_its_key_has_expired(shop: Shop, kind: str) -> None:
     """Stripe keeps keys for a day at least (https://docs.stripe.com/api/idempotent_requests): a server that comes back
     later must look for the refund by its metadata before it asks again."""
     bought = await shop.buy()

@@ -69,7 +69,7 @@ def test_open_states_are_those_that_are_no_end_and_nothing_leaves_paid() -> None
     assert all("paid" in TOP_UP_STATES[state] for state in TOP_UP_STATES if state not in ("paid", "requested"))
 
 
-def test_a_suspended_rule_goes_nowhere_but_on() -> None:
+def test_a_suspended_rule_can_only_be_resumed() -> None:
     assert RULE_STATES["suspended"] == {"active"}
 
 
@@ -125,7 +125,7 @@ def test_a_worker_whose_lease_was_taken_writes_nothing_and_learns_it(connection:
     assert store.find(connection, ACCOUNT, row.top_up_id) == fresh
 
 
-def test_a_revoked_lease_is_worth_nothing(connection: Connection) -> None:
+def test_a_revoked_lease_is_invalid(connection: Connection) -> None:
     row = insert(connection, "submitting", next_at=1)
     worker = store.claim(connection, ACCOUNT, row.top_up_id, owner="a", at=1)
     assert worker is not None
@@ -143,7 +143,7 @@ def test_what_is_put_off_is_put_off_to_the_future(connection: Connection) -> Non
         store.postpone(connection, row, 10, 10)
 
 
-def test_only_rows_that_nobody_has_are_made_due(connection: Connection) -> None:
+def test_only_unclaimed_rows_are_made_due(connection: Connection) -> None:
     row = insert(connection, "processing", next_at=100)
     assert store.make_due(connection, row, 10)
     assert store.due(connection, 10, 5) == [(ACCOUNT, row.top_up_id)]

@@ -63,7 +63,7 @@ async def test_a_customer_is_made_once_per_key(kit: Stripe) -> None:
     assert found.metadata["farebox_account"] == "acme"
 
 
-async def test_cards_are_told_with_the_default_one(kit: Stripe, customer: str, card: str) -> None:
+async def test_cards_are_listed_with_the_default_one(kit: Stripe, customer: str, card: str) -> None:
     other = await kit.card(customer, "pm_card_mastercard")
     assert [found.is_default for found in await kit.processor.cards(customer)] == [False, False]
     await kit.processor.set_default_card(customer, card)
@@ -118,7 +118,7 @@ async def test_an_invoice_is_opened_with_its_lines_and_nothing_is_charged(
     assert found.auto_advance is False
 
 
-async def test_a_line_of_nothing_stands_at_the_foot(kit: Stripe, customer: str, card: str) -> None:
+async def test_a_zero_line_is_in_the_footer(kit: Stripe, customer: str, card: str) -> None:
     lines = [Line("Prepaid credit", 5000), Line("VAT 0 %: reverse charge", 0)]
     invoice = await kit.processor.open_invoice(customer, lines, card_id=card, metadata=MARKS, key="k")
     assert invoice.amount_cents == 5000
@@ -179,7 +179,7 @@ async def test_a_repeated_decline_does_not_hide_that_it_was_paid_since(kit: Stri
 
 
 @pytest.mark.parametrize("on_session", [False, True])
-async def test_what_needs_the_owner_is_told_by_state_and_finished_on_the_page(
+async def test_a_payment_to_confirm_has_its_state_and_is_finished_on_the_page(
     kit: Stripe, customer: str, card: str, on_session: bool
 ) -> None:
     await kit.behave(card, "authentication_required")

@@ -44,7 +44,7 @@ async def refused(shop: Shop, kind: ErrorKind, cents: int = 5_000, **more: objec
 # --- the ways it goes -------------------------------------------------------------------------------------------------
 
 
-async def test_a_purchase_is_paid_credited_documented_and_told(shop: Shop) -> None:
+async def test_a_purchase_is_paid_credited_documented_and_notified(shop: Shop) -> None:
     bought = await shop.buy(5_000)
     assert (bought.state, bought.credit_cents, bought.brand, bought.last4) == ("paid", 5_000, "visa", "4242")
     assert bought.payment_id is not None
@@ -133,7 +133,7 @@ async def test_authentication_that_fails_once_may_be_tried_again(shop: Shop) -> 
     assert (await top_up.status(shop.services, shop.account, bought.payment_id or "")).state == "paid"
 
 
-async def test_authentication_that_nobody_finishes_is_canceled_after_three_days(shop: Shop) -> None:
+async def test_unfinished_authentication_is_canceled_after_three_days(shop: Shop) -> None:
     await shop.save_card("pm_card_authenticationRequired")
     bought = await shop.buy()
     await shop.let_pass(3 * DAY - MINUTE)
@@ -256,7 +256,7 @@ async def test_fee_and_tax_are_charged_and_the_credit_is_what_was_bought(tmp_pat
         await shop.agree()
 
 
-async def test_bought_credit_expires_where_the_operator_says_so(tmp_path: Path) -> None:
+async def test_bought_credit_expires_if_configured(tmp_path: Path) -> None:
     async with open_shop(tmp_path, credit_days=30) as shop:
         await shop.buy(2_000)
         ((expires_at,),) = shop.read(lambda c: c.execute("SELECT expires_at FROM lots").fetchall())

@@ -52,7 +52,7 @@ CALLS = ["POST /v1/customers", "POST /v1/invoices", "POST /v1/invoices/*/add_lin
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", LOST)
-async def test_whatever_answer_is_lost_the_purchase_is_paid_once(shop: Shop, call: str, kind: str) -> None:
+async def test_a_purchase_is_paid_once_whichever_response_is_lost(shop: Shop, call: str, kind: str) -> None:
     await shop.open_account(card=None)
     await shop.save_card("pm_card_visa")
     await shop.fault(call, kind, saved=False)
@@ -101,7 +101,7 @@ async def test_a_request_that_never_arrived_fails_after_a_day_and_two_listings(s
     assert await shop.captured() == []
 
 
-async def test_a_buyer_who_was_told_to_try_again_is_not_charged_hours_later(shop: Shop) -> None:
+async def test_a_buyer_who_was_asked_to_retry_is_not_charged_hours_later(shop: Shop) -> None:
     await shop.fault("POST /v1/invoices/*/finalize", "reset_before", times=100)
     await refused(shop, PROCESSOR_UNAVAILABLE, 2_000)
     await shop.let_pass(3 * HOUR)
@@ -121,7 +121,7 @@ async def test_what_the_processor_refuses_is_an_error_without_a_charge(shop: Sho
     assert shop.next_due() is None
 
 
-async def test_a_client_that_goes_away_stops_nothing(shop: Shop) -> None:
+async def test_a_disconnect_does_not_stop_the_purchase(shop: Shop) -> None:
     buying = asyncio.ensure_future(shop.buy(2_000))
     await until(lambda: bool(shop.top_ups()))
     buying.cancel()

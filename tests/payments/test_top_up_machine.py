@@ -93,7 +93,7 @@ def test_every_allowed_state_change_is_in_the_table() -> None:
         assert (state, after) in gone, f"nothing leads from {state} to {after}"
 
 
-def test_a_worker_asks_a_few_questions_and_gives_the_lease_back() -> None:
+def test_a_worker_takes_a_bounded_number_of_steps() -> None:
     def longest(step: Step | None, seen: tuple[Step, ...]) -> int:
         if step is None:
             return len(seen)
@@ -225,7 +225,7 @@ class Whimsical:
         self.made[invoice_id] = msgspec.structs.replace(invoice, paid_cents=paid)
 
 
-async def test_whatever_the_processor_says_a_purchase_ends_and_is_credited_iff_it_is_paid(
+async def test_with_any_responses_a_purchase_ends_and_is_credited_iff_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Purchases of all kinds at a processor that says anything; no response is one that the machine does not know."""

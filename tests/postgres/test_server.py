@@ -54,7 +54,7 @@ def has_the_row(server: PostgresServer) -> bool:
 # Which PostgreSQL.
 
 
-def test_the_chosen_folder_goes_before_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chosen_folder_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     last = candidates()[-1]
     monkeypatch.setenv("FAREBOX_TEST_POSTGRES_BIN", str(last))
     assert binaries() == last
@@ -141,7 +141,7 @@ def test_a_new_database_is_empty_and_the_tests_own(postgres: PostgresServer, pos
     assert postgres.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") == []
 
 
-async def test_it_may_be_asked_beside_a_running_loop(postgres: PostgresServer) -> None:
+async def test_it_works_beside_a_running_event_loop(postgres: PostgresServer) -> None:
     assert postgres.query("SELECT 1") == [(1,)]
 
 
@@ -191,7 +191,7 @@ def test_a_commit_waits_for_its_synchronous_standby(durable: PostgresServer) -> 
         assert has_the_row(durable)
 
 
-def test_an_asynchronous_standby_holds_nobody_up(postgres: PostgresServer) -> None:
+def test_an_asynchronous_standby_delays_no_commit(postgres: PostgresServer) -> None:
     with standby_of(postgres, synchronous=False) as standby:
         standby.kill()
         postgres.query("CREATE TABLE alone (word text)")

@@ -132,7 +132,7 @@ U_LAW, EXTENDED = 7, 0xFFFE
     ],
     ids=["bits of a sample", "bits in an extended header", "first header", "second header", "two chunks", "MP3 inside"],
 )
-def test_a_wav_plays_what_is_in_it_whatever_its_header_says(chunks: tuple[tuple[bytes, bytes], ...]) -> None:
+def test_the_duration_of_a_wav_follows_its_samples_not_its_header(chunks: tuple[tuple[bytes, bytes], ...]) -> None:
     """ffmpeg 5.1.9 decodes a second of each, but for the fourth; another decoder may take that one's second header."""
     assert seconds(wav(*chunks)) == pytest.approx(1, abs=0.01)
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_bounded_by_its_bytes() -> None:
     assert bare_length(48_000, 24_000).seconds == 1
 
 
-def test_many_frames_are_not_all_looked_at() -> None:
+def test_only_a_bounded_number_of_frames_is_examined() -> None:
     """Two hundred thousand, then the rest by its bytes: no stranger stops the server with one file."""
     length = audio_length((b"\xff\xe3\x18\xc4" + bytes(68)) * 300_000)
     assert float(length.seconds) == pytest.approx(300_000 * 0.072, rel=0.01)

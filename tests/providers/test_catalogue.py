@@ -180,7 +180,7 @@ def test_compat_addresses_are_the_documented_ones() -> None:
     }
 
 
-def test_where_the_key_goes() -> None:
+def test_the_header_of_the_key() -> None:
     assert key_header(BY_SLUG["openai"], "chat/completions", "K") == ("authorization", "Bearer K")
     assert key_header(BY_SLUG["anthropic"], "v1/messages", "K") == ("x-api-key", "K")
     assert key_header(BY_SLUG["anthropic"], "v1/chat/completions", "K") == ("authorization", "Bearer K")

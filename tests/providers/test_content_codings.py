@@ -37,7 +37,7 @@ CODERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 @pytest.mark.parametrize("name", CODERS)
 @settings(max_examples=40, deadline=None)
 @given(parts=st.lists(st.binary(max_size=400)), times=st.integers(1, 400), size=st.integers(1, 700))
-def test_what_was_coded_comes_back_however_it_is_cut(name: str, parts: list[bytes], times: int, size: int) -> None:
+def test_decoding_is_independent_of_chunk_boundaries(name: str, parts: list[bytes], times: int, size: int) -> None:
     coding, code = CODERS[name]
     body = b"".join(parts) * times
     coded = code(body)
@@ -62,7 +62,7 @@ def test_what_is_not_whole_is_broken(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CODERS if name != "nothing"])
-def test_no_more_comes_out_than_may(name: str) -> None:
+def test_the_decoded_size_is_limited(name: str) -> None:
     coding, code = CODERS[name]
     coded = code(bytes(3_000_000))
     assert len(decode(coded, codings(coding), 3_000_000)) == 3_000_000
@@ -71,7 +71,7 @@ def test_no_more_comes_out_than_may(name: str) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "gzip, gzip", "br, gzip", "gzip, gzip, gzip"])
-def test_work_is_bounded_where_nothing_comes_out(coding: str) -> None:
+def test_work_is_bounded_if_the_output_is_empty(coding: str) -> None:
     """Members and frames that hold nothing, and what lies between two codings."""
     empty = zstd(b"") if coding == "zstd" else gzip.compress(b"")
     coded = empty * 200_000

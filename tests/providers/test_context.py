@@ -47,7 +47,7 @@ def test_what_the_request_asks_for(
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
-def test_what_a_chat_stream_tells() -> None:
+def test_context_reported_by_a_chat_stream() -> None:
     format_ = wire_format("openai", "chat/completions")
     parsed = parse("openai", "chat/completions", messages=[], stream=True)
     response = stream(
@@ -107,7 +107,7 @@ def test_what_a_chat_stream_tells() -> None:
         ("openai", "chat/completions", {"choices": [], "usage": USAGE, "service_tier": 7}, {}),
     ],
 )
-def test_what_a_body_tells(slug: str, path: str, response: dict[str, Any], context: dict[str, str]) -> None:
+def test_context_reported_by_a_body(slug: str, path: str, response: dict[str, Any], context: dict[str, str]) -> None:
     parsed = parse(slug, path, messages=[], contents=[], max_tokens=9)
     reader = wire_format(slug, path).reader(parsed, streaming=False, hide_usage=False)
     _, seen = read(reader, [json.dumps(response).encode()])

@@ -68,7 +68,7 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> No
         assert server.connections == 3
 
 
-async def test_unasked_words_on_an_idle_connection_end_it() -> None:
+async def test_unsolicited_data_on_an_idle_connection_closes_it() -> None:
     poisoned = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
     clean = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\ny"
     async with serving(poisoned, clean) as server, pool() as upstream:
@@ -110,7 +110,7 @@ async def test_what_is_no_response_fails_the_call(response: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nZZ\r\n",
     ],
 )
-async def test_a_response_that_breaks_off_says_so_after_what_came(response: bytes) -> None:
+async def test_a_cut_response_fails_after_the_received_part(response: bytes) -> None:
     async with serving(response, close=True) as server, pool() as upstream:
         got = await upstream.send(post(server.url))
         assert await got.chunk() == b"half"
@@ -139,7 +139,7 @@ async def test_a_connection_that_is_closed_before_anything_is_sent() -> None:
         assert not raised.value.sent
 
 
-async def test_nobody_there() -> None:
+async def test_connection_refused() -> None:
     async with pool() as upstream:
         with pytest.raises(UpstreamFailed) as raised:
             await upstream.send(post("http://127.0.0.1:9"))
@@ -267,7 +267,7 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
 
 @pytest.mark.parametrize("second", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b"x"])
 @pytest.mark.parametrize("together", [True, False], ids=["together", "later"])
-async def test_what_comes_after_a_response_is_nobodys(second: bytes, together: bool) -> None:
+async def test_data_after_a_response_is_discarded(second: bytes, together: bool) -> None:
     """Not the response of the same exchange, nor of the next; the connection is given up at once."""
     told = asyncio.Event()
 
@@ -298,7 +298,7 @@ async def test_a_response_of_http_1_0_ends_its_connection_unless_it_says_otherwi
             assert server.connections == connections
 
 
-async def test_a_server_that_says_close_is_taken_at_its_word() -> None:
+async def test_connection_close_is_honored() -> None:
     closes = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(closes, OK) as server, pool() as upstream:
         for _ in range(2):
@@ -369,7 +369,7 @@ async def test_a_response_may_be_cut_anywhere(response: tuple[bytes, bytes], cut
     start=st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))  # fmt: skip
-async def test_garbage_is_an_error_or_a_response_and_nothing_else(garbage: bytes, start: bytes) -> None:
+async def test_garbage_gives_an_error_or_a_response(garbage: bytes, start: bytes) -> None:
     async with serving(start + garbage, close=True) as server, pool() as upstream:
         with contextlib.suppress(UpstreamFailed):
             await asyncio.wait_for(whole(await asyncio.wait_for(upstream.send(post(server.url)), 5)), 5)

@@ -186,7 +186,7 @@ async def test_a_reset_before_the_response() -> None:
         (ssl.SSLError(1, "x"), "tls"),
     ],
 )
-def test_what_the_system_says(error: OSError, cause: Cause) -> None:
+def test_operating_system_errors(error: OSError, cause: Cause) -> None:
     assert not_connected(error, to_proxy=False).cause == cause
 
 
@@ -223,7 +223,7 @@ def raising(*_: object, **__: object) -> Any:
     [OK, b"nonsense", b"", b"HTTP/1.1 200 OK\r\n\r\nto the end"],
     ids=["good", "nonsense", "nothing", "to-the-end"],
 )
-async def test_whatever_raises_in_a_callback_whoever_waits_is_told(
+async def test_an_exception_in_a_callback_reaches_the_waiter(
     owner: type, name: str, response: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each callback of the connection, in each place from which it may come: an end at once, and no connection left."""
@@ -239,7 +239,7 @@ async def test_whatever_raises_in_a_callback_whoever_waits_is_told(
         assert all(connection.usable for connections in upstream._idle.values() for connection in connections)
 
 
-async def test_a_mistake_of_ours_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_error_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Http1Response, "add", raising)
     async with serving(OK) as server, pool() as upstream:
         assert await cause_of(upstream, server.url, sent=True) == "internal"

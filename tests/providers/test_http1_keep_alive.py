@@ -48,7 +48,7 @@ async def test_what_was_not_read_is_sent_again(end: str, body: bytes) -> None:
             assert not upstream.failures
 
 
-async def test_what_was_said_unasked_is_seen_before_a_connection_is_used_again() -> None:
+async def test_unsolicited_data_is_detected_before_a_connection_is_reused() -> None:
     """Though the loop has not read it yet: it would be taken for the next response."""
     with closing(once("more")) as server:
         async with pool() as upstream:
@@ -111,7 +111,7 @@ async def test_a_late_reset_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
             assert server.read == [b"one", b"two"]
 
 
-async def test_where_a_response_had_begun_nothing_is_sent_again() -> None:
+async def test_nothing_is_resent_after_a_response_has_begun() -> None:
     """Also where the connection is reset then."""
     reset = asyncio.Event()
 
@@ -217,7 +217,7 @@ async def test_a_server_says_how_long_it_keeps_a_connection(hint: str, seconds: 
         assert server.connections == 2
 
 
-async def test_a_reset_by_a_proxy_tells_nothing_about_the_provider() -> None:
+async def test_a_reset_by_a_proxy_does_not_count_against_the_provider() -> None:
     """It has read the request, and may have passed it on."""
     with closing(once("reset")) as server:
         async with pool(proxies=Proxies({"http": server.url})) as upstream:

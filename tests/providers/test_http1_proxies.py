@@ -125,7 +125,7 @@ async def test_tls_to_the_proxy(scheme: str, name: str, cause: Cause | None) -> 
         (b"HTTP/1.1 403 " + b"x" * PROXY_HEAD_MAX, "proxy_refused"),
     ],
 )
-async def test_a_proxy_that_does_not_open_the_way(says: bytes, cause: Cause) -> None:
+async def test_a_proxy_that_refuses_the_tunnel(says: bytes, cause: Cause) -> None:
     async with tunnelling(says=says) as (provider, server, _, trusting):
         async with pool(tls=trusting, proxies=Proxies({"https": server.url})) as upstream:
             with pytest.raises(UpstreamFailed, match="proxy") as raised:
@@ -144,7 +144,7 @@ async def test_a_proxy_that_cannot_be_reached(scheme: str, proxy: str) -> None:
         assert (raised.value.cause, raised.value.sent) == ("proxy_unreachable", False)
 
 
-async def test_a_proxy_that_says_nothing_is_given_up() -> None:
+async def test_a_silent_proxy_times_out() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await until_gone(reader)
@@ -172,7 +172,7 @@ async def test_a_proxy_that_does_not_stop_talking_is_given_up() -> None:
         await asyncio.wait_for(server.closed.wait(), 20)
 
 
-async def test_a_way_that_ends_at_once() -> None:
+async def test_a_tunnel_that_is_closed_at_once() -> None:
     async def opens_and_closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OPEN)
@@ -194,7 +194,7 @@ async def test_through_a_plain_proxy() -> None:
         assert b"\r\nProxy-Authorization: Basic bWU6d29yZA==\r\n" in proxy.requests[0]
 
 
-async def test_what_a_plain_proxy_says_of_its_own_password_is_no_response_of_the_provider() -> None:
+async def test_a_proxy_authentication_error_is_not_a_provider_response() -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno"
     async with serving(refusal) as proxy, pool(proxies=Proxies({"http": proxy.url})) as upstream:
         with pytest.raises(UpstreamFailed) as raised:

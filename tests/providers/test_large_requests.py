@@ -59,7 +59,7 @@ def test_an_edit_of_a_file_is_that_of_its_bytes(fields: dict[str, str]) -> None:
         assert by_file[1] == by_bytes[1]
 
 
-def test_a_body_that_speaks_of_placeholders_is_edited_as_any_other() -> None:
+def test_a_body_that_contains_placeholder_text_is_edited_correctly() -> None:
     """Whatever has been one, and each spelling of it: a field of such a name was filled with the value it named."""
     large = {"messages": "word " * INLINE_BYTES}
     earlier = re.findall(rb"~[^~]*~", outline_of(json.dumps(large).encode()).small)[0].decode()
@@ -70,7 +70,7 @@ def test_a_body_that_speaks_of_placeholders_is_edited_as_any_other() -> None:
             assert json.loads(whole(new)) == {"model": "other", said: 1, "nested": {said: 2}, **large}
 
 
-def test_a_file_that_nobody_has_is_closed() -> None:
+def test_an_unreferenced_file_is_closed() -> None:
     file = MemoryFile(b"small")
     inode = os.fstat(file.fd).st_ino
     assert inode in files_in_memory()

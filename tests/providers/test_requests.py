@@ -54,7 +54,7 @@ def test_a_chat_request() -> None:
     )
 
 
-def test_whether_a_stream_was_asked_for_its_usage() -> None:
+def test_whether_the_client_requested_usage() -> None:
     assert chat().asked_usage
     assert not chat(stream=True).asked_usage
     assert not chat(stream=True, stream_options=None).asked_usage
@@ -166,7 +166,7 @@ def test_what_a_request_does_not_show(
 
 
 @pytest.mark.parametrize("data", [b"%PDF-1.7\n", b"\n%PDF-1.4\n", b"harbour " * 100 + b"%PDF-1.4\n"])
-def test_a_pdf_is_one_whatever_it_is_called(data: bytes) -> None:
+def test_a_pdf_is_recognized_whatever_its_declared_type(data: bytes) -> None:
     encoded = base64.b64encode(data + bytes(range(256)) * 40).decode()
     document = {"type": "document", "source": {"type": "base64", "media_type": "text/plain", "data": encoded}}
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}
@@ -195,7 +195,7 @@ def test_each_content_of_a_batch_may_fill_a_window() -> None:
     assert kinds(parse("google-ai-studio", path, body(**request)).demand) == [("file", 3)]
 
 
-def test_what_a_response_leaves_to_a_stored_prompt_is_priced_by_its_name() -> None:
+def test_a_stored_prompt_without_a_model_is_priced_by_its_name() -> None:
     prompt = {"id": "pmpt_6812ab", "version": "2", "variables": {"city": "Rome"}}
     assert parse("openai", "responses", body(prompt=prompt)).model == "prompt:pmpt_6812ab"
     assert parse("openai", "responses", body(prompt=prompt, model="m")).demand.model == "m"
@@ -498,7 +498,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("slug", "path", "request_body", "word"), REFUSED)
-def test_a_request_that_cannot_be_read_is_refused_with_words(
+def test_an_unreadable_request_is_refused_with_a_message(
     slug: str, path: str, request_body: bytes, word: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -536,7 +536,7 @@ def test_everything_else_is_let_through(exact: bool) -> None:
         max_leaves=10,
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_rubbish_is_refused_or_read_and_nothing_else(request_body: bytes) -> None:
+def test_random_input_is_refused_or_read(request_body: bytes) -> None:
     for sample in SAMPLES + WHOLE:
         for exact in (False, True):
             try:
@@ -757,7 +757,7 @@ def test_pictures_of_later_models_take_what_their_published_prices_come_to() -> 
     tokens("gpt-image-2.5-sunburst", "0.40026", "3840x2160", "max")
 
 
-def test_what_an_image_request_leaves_open_is_held_at_the_most() -> None:
+def test_open_options_of_an_image_request_are_held_at_the_maximum() -> None:
     def demand(**fields: Any) -> Demand:
         return parse("openai", "images/generations", body(model="gpt-image-2.5-flare", prompt="x", **fields)).demand
 

@@ -111,7 +111,7 @@ def test_a_stream_cut_anywhere_is_passed_and_not_taken_for_complete(sample: Samp
             assert len(response) - cut > 2
 
 
-def test_a_cut_claude_stream_still_tells_its_input() -> None:
+def test_a_cut_claude_stream_still_reports_its_input() -> None:
     sample = next(s for s in SAMPLES if s.id == "messages")
     seen = read(sample.reader(), [sample.response[: sample.response.index(b"event: message_delta")]])[1]
     assert not seen.complete
@@ -120,7 +120,7 @@ def test_a_cut_claude_stream_still_tells_its_input() -> None:
     assert seen.delivered_bytes == sample.delivered
 
 
-def test_zero_and_null_take_back_no_figure() -> None:
+def test_zero_and_null_do_not_reset_a_figure() -> None:
     """Some gateways in front of Claude repeat the input figures as zero or null in `message_delta`."""
     sample = next(s for s in SAMPLES if s.id == "messages")
     later = {
@@ -144,7 +144,7 @@ def test_a_cut_whole_body_is_bounded_by_its_bytes() -> None:
         assert seen == Observed(None, None, len(passed), problem="no usage (1 unreadable)"), sample.id
 
 
-def test_a_cut_gemini_array_is_read_as_far_as_it_goes() -> None:
+def test_a_cut_gemini_array_is_read_up_to_the_cut() -> None:
     sample = next(s for s in WHOLE if s.id == "gemini array stream")
     cut = sample.response.index(b'"text": "lo"') + 11
     seen = read(sample.reader(), [sample.response[:cut]])[1]
@@ -296,7 +296,7 @@ def chat_usage(usage: Any) -> Observed:
         ({"completion_tokens_details": {"reasoning_tokens": -1}}, "output_reasoning_tokens"),
     ],
 )
-def test_figures_that_cannot_be_right_are_not_believed(change: dict[str, Any], word: str) -> None:
+def test_impossible_figures_are_rejected(change: dict[str, Any], word: str) -> None:
     seen = chat_usage({**USAGE, **change})
     assert seen.usage is None
     assert seen.disbelieved
@@ -327,7 +327,7 @@ def test_what_a_usage_lacks_is_to_be_counted(change: dict[str, Any], missing: tu
     assert all(seen.usage[meter] for meter in told)
 
 
-def test_what_the_total_tells_is_not_counted() -> None:
+def test_figures_given_by_the_total_are_not_counted() -> None:
     for meter in ("prompt_tokens", "completion_tokens"):
         seen = chat_usage({**USAGE, meter: None, "total_tokens": 150})
         assert seen.usage is not None
@@ -494,21 +494,21 @@ def test_transcripts_are_metered_by_seconds_or_tokens() -> None:
     assert transcript(body(text="hi", duration="soon")).usage is None
 
 
-def test_sound_of_models_billed_by_tokens_tells_nothing() -> None:
+def test_audio_of_models_billed_by_tokens_is_not_measured() -> None:
     wire = wire_format("openai", "audio/speech")
     parsed = wire.parse("", "", body(model="gpt-4o-mini-tts", input="hello"))
     seen = read(wire.reader(parsed, streaming=False, hide_usage=False), [b"\xff\xfb"])[1]
     assert (seen.usage, seen.problem) == (None, "no usage")
 
 
-def test_subtitles_tell_how_long_the_recording_was_at_least() -> None:
+def test_subtitles_give_a_minimum_duration() -> None:
     srt = "1\n00:00:00,000 --> 00:00:02,000\nGood\n\n2\n00:59:00,000 --> 01:00:01,250\nday.\n"
     assert transcript(srt.encode()).heard_seconds == Decimal("3601.25")
     assert transcript(b"WEBVTT\n\n00:00.000 --> 00:02.500\nGood day.\n").heard_seconds == Decimal("2.5")
     assert transcript(b"Good --> day").heard_seconds == 0
 
 
-def test_sound_tells_how_long_it_plays() -> None:
+def test_the_duration_of_audio_is_measured() -> None:
     def sound(response: bytes, **more: str) -> Observed:
         wire = wire_format("openai", "audio/speech")
         parsed = wire.parse("", "", body(model="gpt-4o-mini-tts", input="hello", **more))
@@ -519,7 +519,7 @@ def test_sound_tells_how_long_it_plays() -> None:
     assert sound(mp3_of_zeros(100_000)).sound_seconds == 2400, "larger than what is kept of text"
 
 
-def test_a_cut_stream_of_sound_tells_how_long_it_played() -> None:
+def test_the_duration_of_a_cut_audio_stream_is_measured() -> None:
     wire = wire_format("openai", "audio/speech")
     parsed = wire.parse(
         "", "", body(model="gpt-4o-mini-tts", input="hello", stream_format="sse", response_format="pcm")
@@ -533,7 +533,7 @@ def test_a_cut_stream_of_sound_tells_how_long_it_played() -> None:
     assert (float(seen.sound_seconds), seen.delivered_bytes) == (1.0, 2)
 
 
-def test_workers_ai_tells_how_long_a_recording_was() -> None:
+def test_workers_ai_reports_the_duration_of_a_recording() -> None:
     wire = wire_format("workers-ai", "run/@cf/openai/whisper")
     parsed = wire.parse("run/@cf/openai/whisper", "", b"ID3" + bytes(5000))
     response = body(result={"text": "hi", "transcription_info": {"duration": 4.5}}, success=True)

@@ -70,7 +70,7 @@ def passed(*pieces: bytes, key: str = KEY, failure: str = "") -> list[bytes]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_wherever_it_comes_apart(form: str) -> None:
+def test_the_key_is_found_across_any_chunk_boundary(form: str) -> None:
     said = FORMS[form].encode()
     expected = Scrubber(KEY).clean(b"<" + said + b">")
     assert b"*" * 20 in expected
@@ -106,7 +106,7 @@ def test_what_only_begins_like_it_passes() -> None:
     assert passed(b"say s", b"sk-op!") == [b"say ", b"ssk-op!"]
 
 
-def test_a_response_that_ends_in_the_midst_of_it() -> None:
+def test_a_response_that_ends_within_the_key() -> None:
     assert passed(b"now s", b"k-") == [b"now ", b"sk-"]
     assert passed(KEY.encode()[:-1]) == [b"*" * (len(KEY) - 1)]
     assert passed(b"now " + KEY.encode()[:-1], failure="it broke off") == [
@@ -134,7 +134,7 @@ def test_a_word_is_no_key() -> None:
     ),
     cuts=st.lists(st.integers(0, 400), max_size=8),
 )
-def test_however_it_comes_it_is_what_a_whole_would_be(parts: list[bytes], cuts: list[int]) -> None:
+def test_scrubbing_is_independent_of_chunk_boundaries(parts: list[bytes], cuts: list[int]) -> None:
     whole = b"".join(parts) + b"\n"
     ends = sorted({*(cut for cut in cuts if cut < len(whole)), 0, len(whole)})
     pieces = [whole[start:end] for start, end in itertools.pairwise(ends)]

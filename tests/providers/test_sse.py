@@ -40,7 +40,7 @@ def test_every_place_to_cut_a_chunk_gives_the_same_lines() -> None:
     st.lists(st.sampled_from([b"\n", b"\r", b"\n\n", b"data: x", b"a" * 30]) | st.binary(max_size=8)),
     st.integers(1, 50),
 )
-def test_no_byte_is_lost_or_added_whatever_comes(chunks: list[bytes], limit: int) -> None:
+def test_no_byte_is_lost_or_added_for_any_input(chunks: list[bytes], limit: int) -> None:
     assert cut(chunks, limit)[0] == b"".join(chunks)
 
 

@@ -90,7 +90,7 @@ def test_a_choice_that_ends_twice_is_one() -> None:
     assert (reader.all_ended, reader.holding) == (False, False)
 
 
-def test_google_may_say_stop_whenever_it_likes() -> None:
+def test_google_may_send_stop_at_any_time() -> None:
     events = [gemini(text, "STOP") for text in ("", "a", "b", "")]
     reader = google()
     passed = [reader.feed(stream(event)) for event in events]
@@ -99,7 +99,7 @@ def test_google_may_say_stop_whenever_it_likes() -> None:
     assert (seen.delivered_bytes, seen.complete, seen.finish_seen) == (2, True, True)
 
 
-def test_what_is_held_passes_when_something_follows_or_nobody_waits() -> None:
+def test_a_held_event_is_relayed_when_another_follows_or_on_release() -> None:
     reader, last = google(), stream(gemini("a", "STOP"))
     assert reader.feed(last[:-1]) == b""
     assert reader.feed(last[-1:]) == b"", "its empty line belongs to it"
@@ -139,7 +139,7 @@ def test_line_ends_and_empty_lines_do_not_matter(sample: Sample, end: bytes, apa
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n", b"\r\n", b"\r"])
-def test_hidden_usage_goes_with_its_empty_line(end: bytes) -> None:
+def test_a_hidden_usage_event_is_dropped_with_its_empty_line(end: bytes) -> None:
     events = [chunk({"content": "a"}, "stop"), chunk(None, usage=PLAIN)]
     first, hidden, done = (b"data: " + json.dumps(event).encode() + end for event in (*events, "[DONE]"))
     done = b"data: [DONE]" + end
@@ -203,7 +203,7 @@ def test_an_odd_event_costs_its_own_reading_only(odd: str) -> None:
     assert seen.delivered_bytes >= 2
 
 
-def test_without_usage_the_text_is_kept_and_unreadable_events_weigh_their_bytes() -> None:
+def test_without_usage_text_is_kept_and_unreadable_events_count_by_bytes() -> None:
     events = stream(chunk({"content": "Grü"}), "{half", chunk({"content": "ße"}, "stop"), "[DONE]")
     seen = same(chat, events)
     assert (seen.text, seen.delivered_bytes) == ("Grüße", 7 + 5)
@@ -245,7 +245,7 @@ def large(**more: Any) -> dict[str, Any]:
     return event
 
 
-def test_a_huge_event_passes_as_it_comes_and_is_read() -> None:
+def test_a_huge_event_is_relayed_as_it_arrives_and_is_read() -> None:
     response = stream(gemini("a"), large(), gemini("b", "STOP"))
     reader = google()
     kept = most = 0
@@ -258,7 +258,7 @@ def test_a_huge_event_passes_as_it_comes_and_is_read() -> None:
     assert (seen.usage, seen.delivered_bytes) == ({"input_tokens": 1000, "output_tokens": 1290}, 5)
 
 
-def test_a_huge_terminal_event_is_kept_back_by_its_last_byte() -> None:
+def test_only_the_last_byte_of_a_huge_terminal_event_is_held_back() -> None:
     reader = google()
     response = stream(large())
     passed = b"".join([reader.feed(response[at : at + 65536]) for at in range(0, len(response), 65536)])
@@ -410,7 +410,7 @@ def sniffed(sample: Sample, *, declared: bool) -> Sniffer:
 
 
 @pytest.mark.parametrize("before", [b"", b" \n", b"\xef\xbb\xbf", b": hello\n\n"])
-def test_first_bytes_tell_what_a_response_is(before: bytes) -> None:
+def test_the_first_bytes_decide_how_a_response_is_read(before: bytes) -> None:
     for sample in SAMPLES + WHOLE:
         if sample.id == "speech" or (before.startswith(b":") and not sample.streaming):
             continue
@@ -422,7 +422,7 @@ def test_first_bytes_tell_what_a_response_is(before: bytes) -> None:
                 assert (seen.usage, reader.events) == (sample.usage, sample.streaming), sample.id
 
 
-def test_what_says_nothing_is_what_it_is_declared() -> None:
+def test_an_ambiguous_response_is_read_as_declared() -> None:
     sample = next(sample for sample in WHOLE if sample.id == "speech")
     passed, seen = drive(sniffed(sample, declared=False), [sample.response])
     assert (passed, seen.usage) == (sample.response, sample.usage)

@@ -101,13 +101,13 @@ def test_tools_that_cost_tokens_only_are_let_through(slug: str, path: str, field
 
 
 @pytest.mark.parametrize(("slug", "path", "fields", "word"), UNMETERED)
-def test_tools_of_unknown_cost_are_named_wherever_they_ride(
+def test_tools_of_unknown_cost_are_named_wherever_they_are_declared(
     slug: str, path: str, fields: dict[str, Any], word: str
 ) -> None:
     assert word in (parse(slug, path, model="m", **fields).unmetered or "")
 
 
-def test_searches_are_found_wherever_they_ride() -> None:
+def test_searches_are_found_wherever_they_are_declared() -> None:
     items = riding("additional_tools", {"type": "web_search", "search_context_size": "high"})
     assert parse("openai", "responses", model="m", input=items).demand.allowed == {"web_searches": 10}
     added = {
@@ -122,7 +122,7 @@ def test_searches_are_found_wherever_they_ride() -> None:
     }
 
 
-def test_what_runs_at_the_provider_says_how_often_at_most() -> None:
+def test_tools_run_by_the_provider_have_a_maximum_number_of_uses() -> None:
     mcp = {"type": "mcp", "server_label": "acme", "server_url": "https://acme.example/mcp"}
     assert responses([{"type": "web_search_2025_08_26"}, mcp, FUNCTION], most=3) == (
         Tool("web_search", "web_search_2025_08_26", hosted=True, meter="web_searches", uses=3),
@@ -161,7 +161,7 @@ def test_code_is_free_beside_a_newer_search_or_fetch() -> None:
         assert [tool.unmetered for tool in messages([code, {"type": free}])] == [None, None]
 
 
-def test_tools_that_cannot_be_read_are_refused_with_words() -> None:
+def test_unreadable_tools_are_refused_with_a_message() -> None:
     for wrong in (7, [7], {"type": "function"}):
         with pytest.raises(InvalidRequest, match="Expected"):
             parse("openai", "responses", model="m", input=[{"type": "additional_tools", "tools": wrong}])

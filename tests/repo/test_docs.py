@@ -21,12 +21,12 @@ def test_the_reference_is_up_to_date(page: str, text: str) -> None:
     assert (ROOT / "docs" / page).read_text() == text, "run `make docs`"
 
 
-def test_the_life_of_a_top_up_is_told_as_it_is() -> None:
+def test_the_documented_life_of_a_top_up_is_current() -> None:
     assert PAYMENTS.read_text() == payments_page(), "run `make docs`"
 
 
 @pytest.mark.parametrize(("path", "text"), LEAVES, ids=[path for path, _ in LEAVES])
-def test_every_command_takes_json_and_gives_an_example(path: str, text: str) -> None:
+def test_every_command_has_json_output_and_an_example(path: str, text: str) -> None:
     assert "--json" in text
     needs_arguments = "[required]" in text
     examples = [line.split() for line in text.splitlines() if line.startswith("    farebox ")]
@@ -46,7 +46,7 @@ def test_every_directive_of_the_demo_provider_is_documented() -> None:
     }
 
 
-def test_the_release_is_told_once() -> None:
+def test_the_release_is_stated_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == farebox.__version__
     headings = re.findall(r"^## \[?v?(\d[^\s\]]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -84,7 +84,7 @@ def test_sql_is_written_in_the_stores_and_the_ledger_only() -> None:
         "from farebox.storage.sql import Connection, rows",
     ],
 )
-def test_the_rule_finds_what_it_is_for(planted: str) -> None:
+def test_the_rule_finds_violations(planted: str) -> None:
     assert list(findings(ast.parse(planted)))
 
 

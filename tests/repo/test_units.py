@@ -35,7 +35,7 @@ def fields(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_moments_and_amounts_say_their_unit(path: Path) -> None:
+def test_moments_and_amounts_document_their_unit(path: Path) -> None:
     for owner, name, said in fields(ast.parse(path.read_text())):
         if MOMENT.search(name):
             assert "millisecond" in said, f"{owner}.{name}: milliseconds since when?"
@@ -47,7 +47,7 @@ COLUMN = re.compile(r"^    (\w+) +BIGINT\b[^\n-]*(?:-- (.*))?$", re.MULTILINE)
 UNIT = re.compile(r"nano-dollars|milliseconds|tokens|\bnumber|\d, \d|of the (cost|net amount)")
 
 
-def test_columns_say_their_unit() -> None:
+def test_columns_document_their_unit() -> None:
     found = COLUMN.findall((ROOT / "src/farebox/storage/schema/schema.sql").read_text())
     assert len(found) > 100
     for name, said in found:

@@ -74,7 +74,7 @@ def kept(customer: Customer) -> int | None:
     return None if found is None else int(found[0])
 
 
-def test_the_total_of_a_log_is_kept_for_calls_that_are_long_over(customer: Customer) -> None:
+def test_log_totals_are_cached_for_old_calls(customer: Customer) -> None:
     now = customer.farebox.services.clock.now_ms()
     add_calls(customer, 20, now - 5 * HOUR_MS)
     assert listed(customer) == 20
@@ -89,7 +89,7 @@ def test_the_total_of_a_log_is_kept_for_calls_that_are_long_over(customer: Custo
     assert listed(customer, "?success=true") == 30  # counted one by one, as every filter is
 
 
-def test_what_is_taken_out_of_a_log_is_taken_off_its_total(customer: Customer) -> None:
+def test_deleted_log_rows_are_subtracted_from_the_total(customer: Customer) -> None:
     now = customer.farebox.services.clock.now_ms()
     add_calls(customer, 20, now - 5 * HOUR_MS)
     add_calls(customer, 4, now)
@@ -103,7 +103,7 @@ def test_what_is_taken_out_of_a_log_is_taken_off_its_total(customer: Customer) -
     assert (listed(customer), kept(customer)) == (3, 0)
 
 
-def test_a_count_that_a_clean_up_overtook_is_not_kept(customer: Customer) -> None:
+def test_a_count_overtaken_by_a_clean_up_is_not_cached(customer: Customer) -> None:
     farebox, account_id = customer.farebox, customer.account_id
     now, database = farebox.services.clock.now_ms(), customer.farebox.services.database
     add_calls(customer, 20, now - 5 * HOUR_MS)
@@ -170,7 +170,7 @@ def row_of_transfers(customer: Customer) -> int:
     return int(found[0])
 
 
-def test_a_statement_that_is_asked_for_keeps_its_sums(customer: Customer) -> None:
+def test_a_requested_statement_caches_its_sums(customer: Customer) -> None:
     farebox = customer.farebox
     for number in range(FEW + 1):
         farebox.grant(customer.account_id, f"{number + 1}")
@@ -183,7 +183,7 @@ def test_a_statement_that_is_asked_for_keeps_its_sums(customer: Customer) -> Non
     assert marks == (FEW + 2,)
 
 
-def test_a_statement_sees_one_moment(customer: Customer) -> None:
+def test_a_statement_is_read_in_one_snapshot(customer: Customer) -> None:
     """Sums that are kept while it reads are neither missing from it nor in it twice."""
     farebox, account_id = customer.farebox, customer.account_id
     database = farebox.services.database

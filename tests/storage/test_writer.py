@@ -99,7 +99,7 @@ async def test_a_job_that_fails_fails_alone(writer: Writer, path: Path) -> None:
     assert numbers(path) == [1, 2]
 
 
-async def test_a_job_that_lets_stop_iteration_escape_keeps_nobody_waiting(writer: Writer, path: Path) -> None:
+async def test_a_job_that_raises_stop_iteration_completes(writer: Writer, path: Path) -> None:
     failed, fine = await _batch(writer, path, insert_then_raise(1, StopIteration()), insert(2))
     assert isinstance(failed, RuntimeError)
     assert fine == 2
@@ -146,7 +146,7 @@ async def test_a_database_locked_for_too_long_fails_the_batch_once(
     assert numbers(path) == [100]
 
 
-async def test_the_loop_goes_on_while_another_process_writes(writer: Writer, path: Path) -> None:
+async def test_the_event_loop_is_not_blocked_by_another_writer(writer: Writer, path: Path) -> None:
     async with OthersTurn(path):
         waiting = asyncio.ensure_future(writer.run(insert(1)))
         started = asyncio.get_running_loop().time()
