@@ -50,9 +50,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(owner: Owner) -> None:
     assert cookie["path"] == "/billing"
 
 
-def test_data_of_another_account_is_never_shown(
-    owner: Owner, farebox: Farebox, browser: Browser, watch: Watch
-) -> None:
+def test_data_of_another_account_is_never_shown(owner: Owner, farebox: Farebox, browser: Browser, watch: Watch) -> None:
     owner.save_card()
     owner.buy("20")
     owner.has("20.00")

@@ -68,7 +68,9 @@ def test_an_hour_of_silence_in_100_kb_costs_an_hour(customer: Customer, upstream
     assert transcribed(customer, silence)["charge_nanos"] == 4_001 * 100_000
 
 
-def test_groq_reports_no_duration_in_json_and_bills_at_least_ten_seconds(customer: Customer, upstream: Upstream) -> None:
+def test_groq_reports_no_duration_in_json_and_bills_at_least_ten_seconds(
+    customer: Customer, upstream: Upstream
+) -> None:
     upstream.says(b'{"text":"Good day.","x_groq":{"id":"req_1"}}')
     model = {"model": "whisper-large-v3", "response_format": "json"}
     assert transcribed(customer, mp3_of_zeros(2500), "groq", **model)["charge_nanos"] == 1_850_000

@@ -138,9 +138,7 @@ def test_a_requested_unknown_tier_is_refused(customer: Customer, upstream: Upstr
     assert len(upstream.asked) == before, "nothing was sent"
 
 
-def test_an_unrequested_unknown_tier_costs_the_highest_known_price(
-    customer: Customer, upstream: Upstream
-) -> None:
+def test_an_unrequested_unknown_tier_costs_the_highest_known_price(customer: Customer, upstream: Upstream) -> None:
     upstream.response = chat_response(TEN_AND_ONE, service_tier="hyperfast")
     receipt = charged(customer, "openai/chat/completions", chat("gpt-6-astra"))
     assert receipt["charge_nanos"] == 6 * parse_usd("0.15")

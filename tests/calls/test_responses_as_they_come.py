@@ -223,7 +223,9 @@ async def test_a_provider_that_never_closes_does_not_keep_the_end(
     assert paid(customer) == price_of(3, 900)
 
 
-async def test_unrequested_events_are_held_back_only_briefly(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unrequested_events_are_held_back_only_briefly(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "DRAIN_SECONDS", 0.1)
 
     async def handle(self: Provider, exchange: Exchange) -> None:

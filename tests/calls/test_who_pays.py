@@ -140,9 +140,7 @@ def test_an_own_key_may_call_what_cannot_be_metered_or_priced(farebox: Farebox, 
     assert last_seen(farebox)["path"] == "/assistants/a1/run"
 
 
-def test_with_an_own_key_an_unreadable_body_is_forwarded(
-    farebox: Farebox, customer: Customer
-) -> None:
+def test_with_an_own_key_an_unreadable_body_is_forwarded(farebox: Farebox, customer: Customer) -> None:
     response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         content=b"{nonsense",
@@ -642,9 +640,7 @@ def test_on_the_rest_paths_every_key_is_a_token(farebox: Farebox, customer: Cust
     assert requests(farebox) == before
 
 
-def test_an_open_gateway_serves_only_own_keys_without_a_token(
-    farebox: Farebox, customer: Customer
-) -> None:
+def test_an_open_gateway_serves_only_own_keys_without_a_token(farebox: Farebox, customer: Customer) -> None:
     set_gateway(customer, "open", authentication=False)
     own = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, bearer(OWN_KEY), gateway="open")
     assert own.status_code == 200

@@ -130,7 +130,9 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
     assert await world.instances() == {"judge", "living", "silent"}
 
 
-async def test_a_failure_detector_that_dies_is_replaced_by_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_detector_that_dies_is_replaced_by_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the time it is taken for dead itself, its right to be alone at it has ended."""
     begun, end_lost = asyncio.Event(), instances._end_lost
 

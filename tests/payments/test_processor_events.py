@@ -229,9 +229,7 @@ async def test_a_replay_of_everything_changes_nothing(shop: Shop) -> None:
     await shop.agree()
 
 
-async def test_a_failing_event_does_not_block_others(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failing_event_does_not_block_others(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     async def stumble(*_: object) -> str:
         raise RuntimeError("a mistake of ours")
 

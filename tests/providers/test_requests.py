@@ -498,9 +498,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("slug", "path", "request_body", "word"), REFUSED)
-def test_an_unreadable_request_is_refused_with_a_message(
-    slug: str, path: str, request_body: bytes, word: str
-) -> None:
+def test_an_unreadable_request_is_refused_with_a_message(slug: str, path: str, request_body: bytes, word: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse(slug, path, request_body)
     assert word in str(refused.value)

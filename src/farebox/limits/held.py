@@ -28,7 +28,7 @@ Scope = Literal["account", "process"]
 class ByteBudget:
     """What all exchanges of the process hold. `held_bytes`, `refused` and `by_account` may be read at any time."""
 
-    __slots__ = ("account_max", "by_account", "held_bytes", "process_max", "refused", "anonymous_bytes")
+    __slots__ = ("account_max", "anonymous_bytes", "by_account", "held_bytes", "process_max", "refused")
 
     def __init__(self, process_max: int = 512 * MIB, account_max: int = 256 * MIB) -> None:
         self.process_max = process_max
