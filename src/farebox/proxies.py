@@ -41,15 +41,15 @@ def proxies_of(environment: Mapping[str, str]) -> Proxies:
     Raises ValueError, which names the variable and says what to do, without the URL: it may contain a password.
     """
 
-    def variable(*names: str) -> tuple[str, str]:
+    def first_set(*names: str) -> tuple[str, str]:
         variables = [variable for name in names for variable in (name, name.upper())]
         return next(
             ((variable, environment[variable]) for variable in variables if environment.get(variable)), ("", "")
         )
 
-    found = {scheme: variable(f"{scheme}_proxy", "all_proxy") for scheme in _SCHEMES}
+    found = {scheme: first_set(f"{scheme}_proxy", "all_proxy") for scheme in _SCHEMES}
     by_scheme = {scheme: _checked(variable, url.strip()) for scheme, (variable, url) in found.items() if url.strip()}
-    return Proxies(by_scheme, tuple(entry for entry in re.split(r"[,\s]+", variable("no_proxy")[1]) if entry))
+    return Proxies(by_scheme, tuple(entry for entry in re.split(r"[,\s]+", first_set("no_proxy")[1]) if entry))
 
 
 def _checked(variable: str, url: str) -> str:

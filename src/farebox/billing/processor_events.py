@@ -296,10 +296,10 @@ async def _customer(services: Services, processor: Processor, event: StoredEvent
 def _customer_in(event: StoredEvent) -> str | None:
     """The customer that the event is about; for a card that was removed, its former customer."""
     data: dict[str, Any] = msgspec.json.decode(event.body).get("data") or {}
-    ids = data.get("object") or {}
-    if ids.get("object") == "customer":
+    thing = data.get("object") or {}
+    if thing.get("object") == "customer":
         return event.object_id
-    found = ids.get("customer") or (data.get("previous_attributes") or {}).get("customer")
+    found = thing.get("customer") or (data.get("previous_attributes") or {}).get("customer")
     return found if isinstance(found, str) else None
 
 

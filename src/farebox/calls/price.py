@@ -15,7 +15,7 @@ from farebox.pricing.count import TEXT_BYTES_PER_TOKEN, count_request, count_tex
 from farebox.pricing.media import speech_tokens
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import UsageSource
-from farebox.pricing.unseen import cost_unknown_until_end
+from farebox.pricing.unseen import untold
 from farebox.providers.formats.base import Observed
 from farebox.usage import AbsurdUsage, Quantity, Usage
 
@@ -122,7 +122,7 @@ class _Counter(msgspec.Struct, frozen=True):
         if ending.policy == "free":
             return replace(NOTHING, policy=f"{reason}: cut responses are free", notes=notes)
         input_told = "input_tokens" in told and "input_tokens" not in observed.missing
-        if ending.by_client and not observed.empty and cost_unknown_until_end(self.demand, input_told=input_told):
+        if ending.by_client and not observed.empty and untold(self.demand, input_told=input_told):
             policy = f"{reason}, and what was read was not reported in time: the hold is charged"
             return PricedUsage("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0

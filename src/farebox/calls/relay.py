@@ -17,7 +17,7 @@ from farebox.calls.stages import Metered, Responded
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
-from farebox.pricing.unseen import cost_unknown_until_end
+from farebox.pricing.unseen import untold
 from farebox.providers.decoding import decoded, is_coded
 from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.readers import BodyReader, UnreadReader

@@ -166,7 +166,7 @@ def _reach(demand: Demand, inputs: _Inputs) -> int:
 
 def _highest_rate(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
     """The highest rate of these meters that may apply to a call with so many input tokens; 0 if none has a price."""
-    highest = price.dearest.get(meters)
+    highest = price.highest_rates.get(meters)
     if highest is not None:
         return highest
     highest = 0
@@ -178,7 +178,7 @@ def _highest_rate(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
                 if number > highest and reach > start:
                     highest = number
     if not price.tiered:
-        price.dearest[meters] = highest
+        price.highest_rates[meters] = highest
     return highest
 
 

@@ -166,15 +166,15 @@ def passes_max(demand: Demand) -> int | None:
     return passes
 
 
-def cost_unknown_until_end(demand: Demand, *, input_reported: bool) -> bool:
+def untold(demand: Demand, *, input_told: bool) -> bool:
     """Whether part of the cost besides the generated text is known only at the end of the response: input that the
-    request does not show, what tools add, and additional models. `input_reported`: whether the provider has reported
+    request does not show, what tools add, and additional models. `input_told`: whether the provider has reported
     the input by now.
     """
     if demand.further_models:
         return True
     return any(
-        unseen.kind in KINDS and (not input_reported or (unseen.kind in TOOLS and unseen.uses != 0))
+        unseen.kind in KINDS and (not input_told or (unseen.kind in TOOLS and unseen.uses != 0))
         for unseen in demand.unseen
     )
 

@@ -135,7 +135,9 @@ class AnthropicMessages(bodies.JsonBody):
             head.model,
             head.stream is True,
             demand,
-            context=bodies.asked(speed=head.speed, service_tier=head.service_tier, inference_geo=head.inference_geo),
+            context=bodies.selectors(
+                speed=head.speed, service_tier=head.service_tier, inference_geo=head.inference_geo
+            ),
             unmetered=tools.unmetered(declared) or unnamed_fallback(head.fallbacks),
             tools=tools.names(declared),
         )

@@ -152,7 +152,7 @@ class GoogleGenerate(bodies.JsonBody):
         demand = with_attachments(demand, [content.parts for content in (*head.contents, *system)])
         if exact:
             demand = with_text(demand, body, "contents", "parts")
-        context = bodies.asked(service_tier=head.serviceTier or head.service_tier)
+        context = bodies.selectors(service_tier=head.serviceTier or head.service_tier)
         unmetered = tools.unmetered(declared)
         return ParsedRequest(model, stream, demand, context=context, unmetered=unmetered, tools=tools.names(declared))
 

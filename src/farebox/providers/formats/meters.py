@@ -170,7 +170,7 @@ def _places(rows: tuple[Row, ...]) -> tuple[_Places, ...]:
 
 def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mapping[str, object]) -> set[str]:
     """Add up what the rows find. Returns the meters of which the first row found something."""
-    reported = set()
+    first_rows: set[str] = set()
     for meter, places, is_first in rows:
         for key, further in places:
             reported = usage.get(key)
@@ -181,9 +181,9 @@ def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mappi
             if value is not None:
                 found[meter] = found[meter] + value if meter in found else value
                 if is_first:
-                    reported.add(meter)
+                    first_rows.add(meter)
                 break
-    return reported
+    return first_rows
 
 
 def _made_up(total: object, found: Mapping[str, Quantity]) -> bool:

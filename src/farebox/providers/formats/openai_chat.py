@@ -202,7 +202,7 @@ class OpenAIChat(bodies.JsonBody):
         stream = head.stream is True
         requested = head.stream_options is not None and head.stream_options.include_usage is True
         asked_usage = requested or not stream or not self.asks
-        context = bodies.stream_options(service_tier=head.service_tier)
+        context = bodies.selectors(service_tier=head.service_tier)
         if not head.tools:
             return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
         declared = tools.of_chat(head.tools)

@@ -127,7 +127,7 @@ class OpenAIResponses(bodies.JsonBody):
             model,
             head.stream is True,
             demand,
-            context=bodies.asked(service_tier=head.service_tier),
+            context=bodies.selectors(service_tier=head.service_tier),
             unmetered=_unmetered(head) or tools.unmetered(declared),
             tools=tools.names(declared),
         )
