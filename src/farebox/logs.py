@@ -71,7 +71,7 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
         processors = [*common, structlog.dev.ConsoleRenderer(colors=terminal, sort_keys=False)]
     else:
         processors = [*common, _as_json]
-    sink = Sink(sys.stderr, said=lambda lost: _said(processors, lost), kept=cached)
+    sink = Sink(sys.stderr, lost_line=lambda lost: _lost_line(processors, lost), kept=cached)
     wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
     Direct.write = _writer(sink, timestamp) if wanted and not as_text else None
     structlog.configure(
@@ -215,7 +215,7 @@ def _encoded(line: Line) -> bytes:
         return _as_json(None, line.level, msgspec.to_builtins(line))
 
 
-def _said(processors: list[Any], lost: int) -> bytes:
+def _lost_line(processors: list[Any], lost: int) -> bytes:
     """The line that says how many were lost."""
     event: Any = {"event": "log lines dropped", "lines": lost}
     with contextlib.suppress(Exception):

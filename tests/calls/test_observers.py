@@ -32,11 +32,11 @@ class Broken:
     """A logger each of whose methods raises; counts what it was asked to say."""
 
     def __init__(self) -> None:
-        self.lost_line: list[str] = []
+        self.lines: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         def say(event: str, **values: object) -> None:
-            self.lost_line.append(event)
+            self.lines.append(event)
             raise OSError(28, "No space left on device")
 
         return say
@@ -51,11 +51,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
             monkeypatch.setattr(module, "log", logger)
 
     def wake(self: Waiters, account_id: str) -> None:
-        logger.lost_line.append("wake")
+        logger.lines.append("wake")
         raise RuntimeError("broken")
 
     def call_ended(self: Metrics, provider: str, outcome: str, **values: object) -> None:
-        logger.lost_line.append("metrics")
+        logger.lines.append("metrics")
         raise MemoryError
 
     monkeypatch.setattr(Waiters, "wake", wake)
@@ -73,7 +73,7 @@ async def test_a_charged_call_gets_its_response_if_observers_fail(
     assert (response.status, response.whole) == (200, True)
     if stream:
         assert response.events[-1] == "[DONE]"
-    assert {"call", "wake", "metrics"} <= set(broken.lost_line)
+    assert {"call", "wake", "metrics"} <= set(broken.lines)
     assert log_row(customer, response.log_id)["farebox"]["charge_nanos"] == COST
     assert (customer.balance.posted, customer.balance.held) == (5_000_000_000 - COST, 0)
     assert differences(customer.farebox) == []
@@ -84,7 +84,7 @@ async def test_nor_does_what_is_unusual_about_a_call(customer: Customer, broken:
     """A charge above its hold, a usage that is missing, a response that broke off: each has lines of its own."""
     response = await post(customer, chat_body(max_tokens=50, stream=True), demo=demo)
     assert response.status == 200
-    assert "observer failed" in broken.lost_line
+    assert "observer failed" in broken.lines
     assert customer.balance.held == 0
     assert differences(customer.farebox) == []
 
@@ -111,8 +111,8 @@ async def test_a_job_whose_failure_cannot_be_logged_is_restarted(customer: Custo
             await asyncio.sleep(0)
     task.cancel()
     assert jobs.restarts == {("job", "ValueError"): 1}
-    assert broken.lost_line.count("periodic job failed") == 1
-    assert broken.lost_line.count("periodic job waits for the database") == 1
+    assert broken.lines.count("periodic job failed") == 1
+    assert broken.lines.count("periodic job waits for the database") == 1
 
 
 def test_observers_do_not_swallow_cancellation() -> None:

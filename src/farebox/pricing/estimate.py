@@ -86,9 +86,9 @@ def estimate(
         numerator = _without_output(demand, price, inputs, reach)
     else:  # nothing but text, as most
         reach = total = _text(demand, price, exact_input_tokens)
-        numerator = total * _dearest(price, _TEXT, total) + _dearest(price, _FAMILIES[REQUESTS], total)
+        numerator = total * _highest_rate(price, _TEXT, total) + _highest_rate(price, _FAMILIES[REQUESTS], total)
     if output:
-        numerator += output * _dearest(price, _OUTPUT, reach)
+        numerator += output * _highest_rate(price, _OUTPUT, reach)
     return Estimate(
         ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
         total,
@@ -120,7 +120,7 @@ def affordable_output(
     left = budget - _without_output(demand, price, inputs, reach)
     if left < 0:
         return 0
-    each = max(1, demand.choices) * _dearest(price, _OUTPUT, reach)
+    each = max(1, demand.choices) * _highest_rate(price, _OUTPUT, reach)
     return min(limit, left // each) if each else limit
 
 
