@@ -33,9 +33,9 @@ MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
 SWEEP_EVERY_SECONDS = 30.0
-ALONE_EVERY_SECONDS = 60.0
+EXCLUSIVE_CHECK_SECONDS = 60.0
 """How often a process checks whether a job that one process does for all is due."""
-ALONE_EVERY_MS = 45_000
+EXCLUSIVE_EVERY_MS = 45_000
 """Less than the above, because the processes do not check at the same time."""
 JOURNAL_SECONDS = 0.5
 """How soon the journal is posted once the database is back."""
@@ -171,7 +171,7 @@ async def _take_over_journals(services: Services) -> None:
         await services.journal.take_over()
 
 
-async def _do_alone(services: Services) -> None:
+async def _run_exclusive_jobs(services: Services) -> None:
     """What one process does for all: hourly the events that no webhook delivered, daily reconciliation, and so on."""
     if services.processor is not None:
         await run_exclusive(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
