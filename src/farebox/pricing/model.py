@@ -61,7 +61,7 @@ class ModelPrice:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "meters", frozenset(rate.meter for rate in self.rates))
-        object.__setattr__(self, "dearest", {})
+        object.__setattr__(self, "highest_rates", {})
         object.__setattr__(self, "apart", {})
         object.__setattr__(self, "tiered", any(rate.tiers for rate in self.rates))
 
