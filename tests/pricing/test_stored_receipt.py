@@ -72,3 +72,10 @@ def test_what_the_row_says_is_not_stored_again() -> None:
     assert stored(receipt, "gpt-4o-mini", 12_600) == (
         b'{"price_version":"list/1","lines":[["input_tokens","20","150","3000"]],"hold_nanos":127800}'
     )
+
+
+def test_the_receipt_of_a_refused_call_reads_as_it_was_written() -> None:
+    receipt = Receipt("log", "account", "gateway", "openai", "gpt-4o-mini", "refused", "none", 0)
+    row = ReceiptRow(b"", "account", "log", "gateway", "openai", "gpt-4o-mini", "refused", 0, 0)
+    found = whole(msgspec.structs.replace(row, stored=stored(receipt, row.model, row.cost)))
+    assert msgspec.json.encode(found) == msgspec.json.encode(receipt)
