@@ -355,7 +355,7 @@ int main(int argc, char **argv) {
             break;
         default: return 2;
         }
-    if (!port || n_connections < 1 || n_connections > CONNECTIONS_MAX || seconds <= 0 || seconds > 3600 ||
+    if (!port || n_connections < 1 || n_connections > CONNECTIONS_MAX || seconds <= 0 || seconds > 7200 ||
         ramp < 0 || ramp > seconds) {
         fprintf(stderr, "load: see the comment at the head of load.c\n");
         return 2;

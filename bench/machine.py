@@ -56,14 +56,17 @@ def thread_seconds(pid: int) -> dict[str, float]:
 
 
 def memory_mb(root: int) -> dict[str, float]:
-    """Resident memory, and the share of it that is the tree's own (PSS: what others map too counts in parts)."""
-    kilobytes = {"Rss": 0, "Pss": 0}
+    """Memory of the tree: all that is resident (`rss`); with what other processes map too counted in parts (`pss`); and
+    what is its own (`own`), without the pages of programs and libraries: how many of these count as its part changes
+    whenever another process that maps them starts or ends."""
+    kinds = {"Rss": "rss", "Pss": "pss", "Pss_Anon": "own", "Pss_Shmem": "own"}
+    kilobytes = dict.fromkeys(kinds.values(), 0)
     for pid in tree(root):
         for line in _read(_PROC / str(pid) / "smaps_rollup").splitlines():
             key, _, value = line.partition(":")
-            if key in kilobytes:
-                kilobytes[key] += int(value.split()[0])
-    return {key.lower(): round(value / 1024, 1) for key, value in kilobytes.items()}
+            if key in kinds:
+                kilobytes[kinds[key]] += int(value.split()[0])
+    return {key: round(value / 1024, 1) for key, value in kilobytes.items()}
 
 
 def machine() -> dict[str, object]:

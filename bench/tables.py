@@ -242,7 +242,7 @@ def growth() -> str:
 def soak() -> str:
     lines = []
     for result in (results := of("soak-")):
-        memory = [row["pss_mb"] for row in result["rows"]]
+        memory = [row.get("own_mb", row["pss_mb"]) for row in result["rows"]]
         responses = ", ".join(f"{count:,} {name}" for name, count in result["answers"].items())
         lines.append(
             [

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import gc
 import os
@@ -38,6 +39,8 @@ from farebox.vault import Vault
 from farebox.worker import run_periodic_jobs
 
 GC_ALLOCATIONS = 20_000
+_M_ARENA_MAX = -8
+"""glibc's number of the option in mallopt(3)."""
 log = structlog.get_logger("farebox")
 
 
@@ -126,6 +129,7 @@ async def gateway(
     `port_shared`: other worker processes listen on the same port.
     """
     settings = around.settings
+    _share_heap()
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(
             open_services(
@@ -165,6 +169,15 @@ async def _listening(
         prefaced=Clients(settings).trusts if settings.proxy_protocol == "on" else None,
         failed=services.jobs.failed,
     )
+
+
+def _share_heap() -> None:
+    """Let the threads that start from now on share one heap. By default glibc gives each its own, which keeps the most
+    that its thread has ever needed: the process grows for as long as some thread has not met its largest report yet.
+    They hardly compete for it, as only one of them runs Python at a time. Other C libraries have no such option."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _collect_less_often() -> None:

@@ -1,6 +1,7 @@
 """The service itself on the command line: init, migrate, serve, failures, speed."""
 
 import json
+import platform
 import signal
 import stat
 import subprocess
@@ -220,6 +221,30 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
         again = json.loads(out.readline())
         assert (again["account_id"], again["token"]) == ("demo", saved["token"])
         assert cli("balance", "--account", "demo", "--json").json["posted_nanos"] < 5_000_000_000
+
+
+HEAP_BYTES = 2**26
+"""What glibc reserves for a thread's own heap, at a multiple of that."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives threads heaps of their own")
+def test_threads_share_one_heap(data_dir: Path, tmp_path: Path) -> None:
+    """A heap keeps the most that its threads have ever needed: with one for each thread the process grows for long."""
+    with _serving(tmp_path, "--demo", "--welcome", "--json") as (server, out):
+        demo = json.loads(out.readline())
+        logs = f"{demo['base_url']}/client/v4/accounts/demo/ai-gateway/gateways/default/logs"
+        for _ in range(8):  # on the threads of long reads
+            read = httpx.get(logs, headers={"authorization": f"Bearer {demo['token']}"}, timeout=30)
+            assert read.status_code in (200, 404)
+        maps = Path(f"/proc/{server.pid}/maps").read_text().splitlines()
+        assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) > 3
+    assert [line for line in maps if _is_heap_of_thread(line)] == []
+
+
+def _is_heap_of_thread(line: str) -> bool:
+    addresses, mode, *_, inode = line.split()[:5]
+    return int(addresses.partition("-")[0], 16) % HEAP_BYTES == 0 and mode == "rw-p" and inode == "0"
 
 
 @pytest.mark.slow
