@@ -1,6 +1,7 @@
 """FAREBOX_DATABASE_URL: parameters of libpq do what they do there, or are refused by name; strings of managed hosts;
 and no password is ever shown."""
 
+import asyncio
 import os
 import socket
 import ssl
@@ -9,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from asyncpg.connect_utils import _parse_connect_dsn_and_args
 
 from farebox.settings import SettingsError, load
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.url import Target, parse
+from farebox.storage.sql import DatabaseUnavailable
 from tests import engines
 from tests.support import free_port
 
@@ -243,3 +246,21 @@ async def test_a_real_connection_has_what_the_url_asks_for(postgres_url: str) ->
     asked = [await session.fetchval(f"SHOW {name}") for name in ("application_name", "search_path", "work_mem")]
     assert asked == ["farebox lane mine", "apart", "5MB"]
     session.terminate()
+
+
+@on_postgres
+@pytest.mark.parametrize("failure", [TimeoutError, asyncio.CancelledError], ids=["it takes too long", "it is given up"])
+@pytest.mark.parametrize("step", ["execute", "set_type_codec"])
+async def test_a_connection_that_is_not_finished_is_closed(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, step: str, failure: type[BaseException]
+) -> None:
+    opened: list[asyncpg.Connection] = []
+
+    async def fail(session: asyncpg.Connection, *_: object, **__: object) -> None:
+        opened.append(session)
+        raise failure
+
+    monkeypatch.setattr(asyncpg.Connection, step, fail)
+    with pytest.raises((DatabaseUnavailable, asyncio.CancelledError)):
+        await connect(postgres_url, timeout=10)
+    assert [session.is_closed() for session in opened] == [True]

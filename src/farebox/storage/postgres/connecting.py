@@ -106,8 +106,9 @@ def named() -> Iterator[None]:
         raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 
-_CUT = (of.AdminShutdownError, of.ConnectionDoesNotExistError)
-_ENDED = (ConnectionError, of.AdminShutdownError, of.CrashShutdownError, of.ConnectionDoesNotExistError)
+_CUT = (of.AdminShutdownError, of.ConnectionDoesNotExistError, of.InternalClientError)
+"""asyncpg 0.32 raises InternalClientError if the server ends a session at the moment when a statement begins."""
+_ENDED = (ConnectionError, of.CrashShutdownError, *_CUT)
 
 
 def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
@@ -137,8 +138,6 @@ async def _connected(target: Target, timeout: float, name: str) -> Session:
             session = await _connect(target, *target.hosts[0], timeout, name)
         else:
             session = await _first([_connect(target, host, port, timeout, name) for host, port in target.hosts])
-        # Sums of bigint are numeric, and always whole numbers.
-        await session.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
     return session
 
 
@@ -156,14 +155,24 @@ async def _connect(target: Target, host: str | None, port: int | None, timeout: 
         target_session_attrs="primary",
         server_settings={"application_name": name, "timezone": "UTC", **target.startup},
     )
+    try:
+        await _prepare(session, target)
+    except BaseException:  # above all that whoever wanted it has given up: nobody else would ever close it
+        session.terminate()
+        raise
+    return session
+
+
+async def _prepare(session: Session, target: Target) -> None:
     await session.execute("; ".join(f"SET {key} = '{value}'" for key, value in _SETTINGS.items()))
     if target.search_path:
         await session.fetchval("SELECT set_config('search_path', $1, false)", target.search_path)
-    way = session._transport.get_extra_info("socket")
-    if way.family != socket.AF_UNIX:
+    # Sums of bigint are numeric, and always whole numbers.
+    await session.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
+    connected = session._transport.get_extra_info("socket")
+    if connected.family != socket.AF_UNIX:
         for option in target.socket_options:
-            way.setsockopt(*option)
-    return session
+            connected.setsockopt(*option)
 
 
 async def _first(attempts: list[Coroutine[Any, Any, Session]]) -> Session:
