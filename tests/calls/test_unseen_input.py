@@ -138,11 +138,14 @@ def test_what_one_tenant_searches_for_does_not_raise_the_holds_of_others(farebox
     upstream.response = found(20_000, 2)
     for _ in range(3):
         assert search(farebox.funded("5")).status_code == 200
-    greedy, modest = farebox.funded("10"), farebox.funded("5")
+    greedy, with_single_uses = farebox.funded("10"), farebox.funded("5")
     upstream.response = found(900_000, 1)
     assert search(greedy).status_code == 200
     upstream.response = found(20_000, 2)
-    holds = [customer.receipt(search(customer).headers["cf-aig-log-id"])["hold_nanos"] for customer in (modest, greedy)]
+    holds = [
+        customer.receipt(search(customer).headers["cf-aig-log-id"])["hold_nanos"]
+        for customer in (with_single_uses, greedy)
+    ]
     assert holds[0] < 5 * 33_000 * 2000 + 60_000_000
     assert holds[1] > 5 * 890_000 * 1000
 

@@ -84,9 +84,9 @@ def test_usage_is_believed_however_large(usage: dict[str, Any], unseen: tuple[Un
 def test_impossible_usage_costs_the_hold(usage: dict[str, Any], unseen: tuple[Unseen, ...]) -> None:
     response, held = price(whole(usage), Demand("m", text_bytes=10, output_max=100, unseen=unseen))
     assert (response.source, response.charge) == ("estimate", held)
-    assert response.disbelieved
-    response, held = price(whole(None, disbelieved=True, problem="input_tokens is -1"))
-    assert (response.source, response.charge, response.disbelieved) == ("estimate", held, "input_tokens is -1")
+    assert response.implausible
+    response, held = price(whole(None, implausible=True, problem="input_tokens is -1"))
+    assert (response.source, response.charge, response.implausible) == ("estimate", held, "input_tokens is -1")
 
 
 def test_what_is_only_assumed_of_a_model_is_believed_further() -> None:
@@ -163,10 +163,10 @@ def test_nothing_is_free() -> None:
 def test_a_cut_stream_keeps_what_was_told() -> None:
     told = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
     observed = Observed(usage=told, delivered_bytes=len(SAID), text=SAID)
-    response, held = price(observed, cut="the provider fell silent")
+    response, held = price(observed, interruption="the provider fell silent")
     assert response.usage == {**told, "output_tokens": SAID_TOKENS}
     assert response.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "what was told stands"
-    response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), cut="the provider fell silent")
+    response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), interruption="the provider fell silent")
     assert response.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
 
 
@@ -182,16 +182,16 @@ def test_figures_from_the_way_do_not_price_a_response_that_just_stops() -> None:
 
 
 def test_a_part_of_a_picture_or_of_speech_is_not_free() -> None:
-    for seen, tokens in ((Observed(pictured=40), 40), (Observed(sound_seconds=Decimal(2)), 50)):
-        for cut in (None, "the client went away"):
-            assert price(seen, cut=cut)[0].usage["output_tokens"] == tokens
+    for seen, tokens in ((Observed(image_tokens_delivered=40), 40), (Observed(sound_seconds=Decimal(2)), 50)):
+        for interruption in (None, "the client went away"):
+            assert price(seen, interruption=interruption)[0].usage["output_tokens"] == tokens
 
 
 def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
     observed = Observed(delivered_bytes=len(SAID), text=SAID)
     demand = Demand("o3", text_bytes=len(TEXT), output_max=90_000)
     model = replace(priced_as("o3"), output_max=100_000)
-    left: dict[str, Any] = {"cut": "the client went away", "by_client": True, "seconds": 30.0}
+    left: dict[str, Any] = {"interruption": "the client went away", "by_client": True, "seconds": 30.0}
     assert price(observed, demand, model, **left)[0].usage["output_tokens"] == 30 * REASONING_TOKENS_PER_SECOND
     other = {**left, "by_client": False}
     assert price(observed, demand, model, **other)[0].usage["output_tokens"] == SAID_TOKENS
@@ -206,13 +206,13 @@ def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
 
 def test_a_client_that_leaves_pays_what_was_told() -> None:
     told = {"input_tokens": 900, "output_tokens": 1}
-    response, _ = price(Observed(usage=told), cut="the client went away", by_client=True)
+    response, _ = price(Observed(usage=told), interruption="the client went away", by_client=True)
     assert response.usage == told
-    assert price(Observed(usage=told), cut="the provider fell silent")[0].charge == 0
+    assert price(Observed(usage=told), interruption="the provider fell silent")[0].charge == 0
 
 
 def test_hanging_up_does_not_hide_what_was_read() -> None:
-    left: dict[str, Any] = {"cut": "the client went away", "by_client": True}
+    left: dict[str, Any] = {"interruption": "the client went away", "by_client": True}
     told = Observed(usage={"input_tokens": 900}, delivered_bytes=len(SAID), text=SAID)
     asked = Demand("m", text_bytes=len(TEXT), output_max=100)
     for unseen, observed, is_held in (
@@ -226,13 +226,13 @@ def test_hanging_up_does_not_hide_what_was_read() -> None:
         assert (response.charge == held) == is_held, unseen
     advised = replace_demand(asked, further_models=(FurtherModel("b"),))
     assert price(told, advised, **left)[0].source == "estimate"
-    assert price(told, advised, cut="the provider fell silent")[0].source == "counted"
+    assert price(told, advised, interruption="the provider fell silent")[0].source == "counted"
 
 
 @pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])
 def test_the_operator_may_decide_otherwise(policy: str, free: bool) -> None:
     observed = Observed(usage={"input_tokens": 9, "output_tokens": 9}, delivered_bytes=9, text="123456789")
-    response, held = price(observed, cut="the client went away", by_client=True, policy=policy)
+    response, held = price(observed, interruption="the client went away", by_client=True, policy=policy)
     assert response.charge == (0 if free else held)
 
 

@@ -128,9 +128,9 @@ def test_the_version_says_where_it_comes_from() -> None:
 
 
 def test_the_dearest_of_a_provider() -> None:
-    assert PRICES.dearest_factor("openai") == 6
-    assert PRICES.dearest_factor("google-ai-studio") == Fraction(9, 5)
-    assert PRICES.dearest_factor("no-such") == 1
+    assert PRICES.highest_factor("openai") == 6
+    assert PRICES.highest_factor("google-ai-studio") == Fraction(9, 5)
+    assert PRICES.highest_factor("no-such") == 1
 
 
 def test_a_tier_of_an_own_price_is_as_many_times_dearer() -> None:

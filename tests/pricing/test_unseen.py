@@ -14,11 +14,11 @@ from farebox.pricing.unseen import (
     TOOLS,
     Outside,
     Rules,
-    modest,
     outside_of,
     parse_rules,
     passes_max,
     refused,
+    with_single_uses,
 )
 from farebox.pricing.window import context_window
 
@@ -83,12 +83,12 @@ def test_one_use_of_each_search_is_the_least() -> None:
     demand = Demand(
         "m", unseen=(Unseen("web_search", uses=None), Unseen("web_fetch", uses=3)), allowed={"web_searches": 10, "x": 4}
     )
-    least = modest(demand, Rules())
+    least = with_single_uses(demand, Rules())
     assert least is not None
     assert least.unseen == (Unseen("web_search", uses=1), Unseen("web_fetch", uses=3))
     assert least.allowed == {"web_searches": 1, "x": 4}
-    assert modest(least, Rules()) is None
-    assert modest(Demand("m"), Rules()) is None
+    assert with_single_uses(least, Rules()) is None
+    assert with_single_uses(Demand("m"), Rules()) is None
 
 
 def test_the_operator_sets_rules() -> None:

@@ -50,18 +50,18 @@ def test_a_chat_request() -> None:
     )
     demand = Demand("gpt-4o", len(request), messages=2, tools=1, choices=3, output_max=9, clampable=True)
     assert parse("openai", "chat/completions", request) == ParsedRequest(
-        "gpt-4o", True, demand, asked_usage=False, tools=("function",)
+        "gpt-4o", True, demand, usage_requested=False, tools=("function",)
     )
 
 
 def test_whether_the_client_requested_usage() -> None:
-    assert chat().asked_usage
-    assert not chat(stream=True).asked_usage
-    assert not chat(stream=True, stream_options=None).asked_usage
-    assert not chat(stream=True, stream_options={"include_usage": False}).asked_usage
-    assert chat(stream=True, stream_options={"include_usage": True}).asked_usage
+    assert chat().usage_requested
+    assert not chat(stream=True).usage_requested
+    assert not chat(stream=True, stream_options=None).usage_requested
+    assert not chat(stream=True, stream_options={"include_usage": False}).usage_requested
+    assert chat(stream=True, stream_options={"include_usage": True}).usage_requested
     for slug in ("mistral", "groq", "perplexity-ai"):  # tell it unasked
-        assert parse(slug, "chat/completions", body(model="m", messages=[], stream=True)).asked_usage
+        assert parse(slug, "chat/completions", body(model="m", messages=[], stream=True)).usage_requested
 
 
 def test_choices_of_completions_count_for_every_prompt() -> None:
@@ -628,12 +628,12 @@ def test_a_limit_given_in_both_of_googles_spellings_is_lowered_in_both() -> None
 def test_asking_for_usage_keeps_other_stream_options() -> None:
     wire = wire_format("openai", "chat/completions")
     for options in (None, {}, {"include_obfuscation": False}, {"include_usage": False}):
-        asked = wire.ask_usage(body(model="m", messages=[], stream=True, stream_options=options))
+        asked = wire.request_usage(body(model="m", messages=[], stream=True, stream_options=options))
         assert json.loads(asked)["stream_options"] == {**(options or {}), "include_usage": True}
-        assert wire.parse("", "", asked).asked_usage
-    assert json.loads(wire.ask_usage(b'{"model":"m"}')) == {"model": "m", "stream_options": {"include_usage": True}}
+        assert wire.parse("", "", asked).usage_requested
+    assert json.loads(wire.request_usage(b'{"model":"m"}')) == {"model": "m", "stream_options": {"include_usage": True}}
     untouched = body(model="m", messages=[], stream=True)
-    assert wire_format("mistral", "chat/completions").ask_usage(untouched) == untouched
+    assert wire_format("mistral", "chat/completions").request_usage(untouched) == untouched
 
 
 def test_the_model_is_replaced() -> None:

@@ -299,7 +299,7 @@ def chat_usage(usage: Any) -> Observed:
 def test_impossible_figures_are_rejected(change: dict[str, Any], word: str) -> None:
     seen = chat_usage({**USAGE, **change})
     assert seen.usage is None
-    assert seen.disbelieved
+    assert seen.implausible
     assert seen.problem is not None
     assert word in seen.problem
     assert (seen.complete, seen.delivered_bytes) == (True, 7)
@@ -320,7 +320,7 @@ def test_digits_in_a_string_are_a_count() -> None:
 )
 def test_what_a_usage_lacks_is_to_be_counted(change: dict[str, Any], missing: tuple[str, ...]) -> None:
     seen = chat_usage({**USAGE, **change})
-    assert (seen.disbelieved, seen.problem) == (False, None)
+    assert (seen.implausible, seen.problem) == (False, None)
     assert set(seen.missing) == set(missing)
     assert seen.usage is not None
     told = {"input_tokens", "output_tokens"} - set(missing)
@@ -503,9 +503,9 @@ def test_audio_of_models_billed_by_tokens_is_not_measured() -> None:
 
 def test_subtitles_give_a_minimum_duration() -> None:
     srt = "1\n00:00:00,000 --> 00:00:02,000\nGood\n\n2\n00:59:00,000 --> 01:00:01,250\nday.\n"
-    assert transcript(srt.encode()).heard_seconds == Decimal("3601.25")
-    assert transcript(b"WEBVTT\n\n00:00.000 --> 00:02.500\nGood day.\n").heard_seconds == Decimal("2.5")
-    assert transcript(b"Good --> day").heard_seconds == 0
+    assert transcript(srt.encode()).input_audio_seconds == Decimal("3601.25")
+    assert transcript(b"WEBVTT\n\n00:00.000 --> 00:02.500\nGood day.\n").input_audio_seconds == Decimal("2.5")
+    assert transcript(b"Good --> day").input_audio_seconds == 0
 
 
 def test_the_duration_of_audio_is_measured() -> None:

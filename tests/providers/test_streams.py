@@ -378,8 +378,13 @@ def test_a_part_of_a_picture_counts_until_the_picture_has_come() -> None:
     tokens = parsed.demand.fixed["output_tokens"]
     part, done = ({"type": f"image_generation.{what}", "b64_json": "QUJD"} for what in ("partial_image", "completed"))
     reader = lambda: wire.reader(parsed, streaming=True, hide_usage=False)  # noqa: E731
-    assert same(reader, stream(part)).pictured == tokens // 4
-    assert same(reader, stream(part, part, {**done, "usage": {"input_tokens": 9, "output_tokens": 9}})).pictured == 0
+    assert same(reader, stream(part)).image_tokens_delivered == tokens // 4
+    assert (
+        same(
+            reader, stream(part, part, {**done, "usage": {"input_tokens": 9, "output_tokens": 9}})
+        ).image_tokens_delivered
+        == 0
+    )
 
 
 def test_entries_of_a_list_pass_when_they_are_whole() -> None:

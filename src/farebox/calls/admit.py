@@ -21,7 +21,7 @@ from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.unseen import NOTHING, Outside, Rules, modest, outside_of, refused
+from farebox.pricing.unseen import NOTHING, Outside, Rules, outside_of, refused, with_single_uses
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable
 
@@ -65,7 +65,7 @@ async def _hold_less(services: Services, call: Call, offer: "_Offer") -> Held:
         left = deadline - services.clock.monotonic()
         may_wait = held.outcome is Outcome.HELD_ELSEWHERE and left > 0
         if not may_wait or not await services.waiters.wait(call.account_id, left):
-            least = offer.modest(services.unseen_rules) or offer
+            least = offer.with_single_uses(services.unseen_rules) or offer
             raise await credit_refusal(
                 services, call.account_id, held, least.estimate().amount, why=offer.why(wanted.input_tokens)
             )
@@ -132,9 +132,9 @@ class _Offer(msgspec.Struct, frozen=True):
             outside=self.outside(self.demand),
         )
 
-    def modest(self, rules: Rules) -> "_Offer | None":
+    def with_single_uses(self, rules: Rules) -> "_Offer | None":
         """The same with one use of each tool whose needs are learned, where it is allowed more."""
-        fewer = modest(self.demand, rules)
+        fewer = with_single_uses(self.demand, rules)
         return None if fewer is None else structs.replace(self, demand=fewer)
 
     def why(self, tokens: int) -> str:
@@ -155,7 +155,7 @@ async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Est
         return Held(wanted, verdict, offer.limit)
     if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
         return verdict
-    fewer = offer.modest(services.unseen_rules)
+    fewer = offer.with_single_uses(services.unseen_rules)
     if fewer is not None:
         least = fewer.estimate().amount
         if least <= verdict.affordable:  # all there is, for the uses that it affords

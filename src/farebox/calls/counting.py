@@ -53,10 +53,10 @@ async def price_by_count(
 
 def may_count(observed: Observed, demand: Demand) -> bool:
     """Whether the price may take a count of text."""
-    if observed.disbelieved:
+    if observed.implausible:
         return False
-    told = observed.usage is not None and "input_tokens" not in observed.missing
-    return bool(observed.text) or (not told and demand.text_bytes > 0)
+    reported = observed.usage is not None and "input_tokens" not in observed.missing
+    return bool(observed.text) or (not reported and demand.text_bytes > 0)
 
 
 def _count(body: bytes, place: Place, provider: str, model: str) -> int | None:

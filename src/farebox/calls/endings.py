@@ -21,12 +21,12 @@ HOLD_IN_DOUBT: Final = "the database refused the hold"
 INTERNAL_ERROR: Final = "internal error"
 CONNECTION_FAILED: Final = "the provider's connection failed"
 INTERRUPTED: Final[dict[Reason, str]] = {"client_gone": CLIENT_GONE, "silence": SILENCE, "too_long": TOO_LONG}
-OWN_TIME: Final = "no response began in the time that the caller allows"
-OPERATORS_TIME: Final = "no response began in the time that the operator allows"
-BY_CALLER: Final = (CLIENT_GONE, OWN_TIME)
+CALLER_TIMEOUT: Final = "no response began in the time that the caller allows"
+OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allows"
+BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT)
 """Ends of a call that its caller brought about."""
 
-Told = Literal["error", "unreadable", "timeout", "nothing"]
+Reply = Literal["error", "unreadable", "timeout", "nothing"]
 
 
 class EarlyEnd(msgspec.Struct, frozen=True):
@@ -36,8 +36,8 @@ class EarlyEnd(msgspec.Struct, frozen=True):
     """refused, released, free. Empty: whoever raised has ended the call."""
     error: str = ""
     """Empty: the name of the problem."""
-    told: Told = "error"
-    """What the caller is told: the error itself, that its request is unreadable, that the provider took too long,
+    reply: Reply = "error"
+    """What the caller is sent: the error itself, that its request is unreadable, that the provider took too long,
     nothing."""
 
 
@@ -45,7 +45,7 @@ _BY_RELAY: Final = EarlyEnd("")
 _Rows = tuple[tuple[type[BaseException] | Reason, EarlyEnd], ...]
 _BEFORE_RESPONSE: Final[_Rows] = (
     (Problem, EarlyEnd("refused")),
-    (InvalidRequest, EarlyEnd("refused", told="unreadable")),  # a body is read more closely when the money is short
+    (InvalidRequest, EarlyEnd("refused", reply="unreadable")),  # a body is read more closely when the money is short
     ("client_gone", EarlyEnd("released", CLIENT_GONE, "nothing")),
     ("silence", EarlyEnd("released", SILENCE, "timeout")),
     ("too_long", EarlyEnd("released", TOO_LONG, "timeout")),
@@ -76,8 +76,8 @@ def early_end(stage: Priced, error: BaseException) -> EarlyEnd:
     raise error  # neither an Exception nor a cancellation: the process ends
 
 
-def cut_of(error: Interrupted | ClientGone | UpstreamFailed, *, sending: bool) -> str:
-    """Why a response is cut short. `sending`: the client was being waited for, not the provider."""
+def interruption_of(error: Interrupted | ClientGone | UpstreamFailed, *, sending: bool) -> str:
+    """Why a response is interrupted. `sending`: the client was being waited for, not the provider."""
     if isinstance(error, ClientGone):
         return CLIENT_GONE
     if isinstance(error, UpstreamFailed):

@@ -5,7 +5,7 @@ from functools import partial
 import structlog
 
 from farebox import backoff
-from farebox.calls.endings import INTERRUPTED, OPERATORS_TIME, OWN_TIME
+from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import checked
@@ -72,7 +72,7 @@ async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
     except Interrupted as interrupted:
         late, sent = interrupted.reason == "silence", request.sending.whole
         if sent:
-            limit = OPERATORS_TIME if context.call.request_timeout_ms is None else OWN_TIME
+            limit = OPERATOR_TIMEOUT if context.call.request_timeout_ms is None else CALLER_TIMEOUT
             stage.attempts.given_up = limit if late else INTERRUPTED[interrupted.reason]
         if not late:
             raise

@@ -11,7 +11,7 @@ STEP: Final = 256 * 2**10
 """By which the rest is counted."""
 
 
-class KeptResponse:
+class BufferedResponse:
     """Counts it, on the account of the call."""
 
     __slots__ = ("_counted", "_reader", "_stage")

@@ -15,7 +15,7 @@ from farebox.pricing.count import TEXT_BYTES_PER_TOKEN, count_request, count_tex
 from farebox.pricing.media import speech_tokens
 from farebox.pricing.model import Cost, Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import UsageSource
-from farebox.pricing.unseen import untold
+from farebox.pricing.unseen import has_unreported_cost
 from farebox.providers.formats.base import Observed
 from farebox.usage import AbsurdUsage, Quantity, Usage
 
@@ -41,7 +41,7 @@ class PricedUsage(msgspec.Struct, frozen=True):
     """What the provider states that the call costs."""
     computed_nanos: str | None = None
     """The cost by our prices, where it states one."""
-    disbelieved: str = ""
+    implausible: str = ""
     """Why the provider's figures are impossible, if they are: the operator is notified."""
 
 
@@ -52,7 +52,7 @@ class Ending(msgspec.Struct, frozen=True):
     """How a response ended, and the request's text, should it have to be counted."""
 
     request_text: Callable[[], str] = str
-    cut: str | None = None
+    interruption: str | None = None
     """Why the response did not reach its end; None where it did."""
     by_client: bool = False
     """Whether it was the client that hung up, or whose own time was up."""
@@ -69,13 +69,13 @@ def price_response(
     """Price what a response showed.
 
     A whole response: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
-    what was sent and delivered is counted, and what the request fixes. A cut response: by `ending.policy`; what the
-    provider told before the cut stands, the rest is counted from what was delivered.
+    what was sent and delivered is counted, and what the request fixes. An interrupted response: by `ending.policy`;
+    what the provider reported before stands, the rest is counted from what was delivered.
     """
     counter = _Counter(observed, demand, price, markup, bound, ending)
-    if ending.cut is None and not observed.failed:
+    if ending.interruption is None and not observed.failed:
         return counter.whole()
-    return counter.cut(ending.cut or REPORTED_FAILURE)
+    return counter.interrupted(ending.interruption or REPORTED_FAILURE)
 
 
 class _Counter(msgspec.Struct, frozen=True):
@@ -90,8 +90,8 @@ class _Counter(msgspec.Struct, frozen=True):
         """The price of a complete response."""
         observed = self.observed
         notes = (*self._problem(), *observed.notes)
-        if observed.disbelieved:
-            return self._disbelieved(observed.problem or "", notes)
+        if observed.implausible:
+            return self._implausible(observed.problem or "", notes)
         if observed.usage is None:
             if observed.empty or not (observed.complete or self._delivered):
                 return replace(NOTHING, policy="the response was empty: free", notes=notes)
@@ -104,25 +104,25 @@ class _Counter(msgspec.Struct, frozen=True):
         try:
             check_possible(observed.usage, self.demand, self.price, self.bound)
         except AbsurdUsage as error:
-            return self._disbelieved(str(error), notes)
+            return self._implausible(str(error), notes)
         if not missing and not self._lags(observed.usage):
             return self._charged("provider", observed.usage, notes)
         if not missing:
             counted = self._counted(observed.usage, (), notes, output=self._output())
             return replace(counted, policy="the response ended early: counted from what was delivered")
-        output = self._told_and_counted(observed.usage) if "output_tokens" in missing else None
+        output = self._reported_or_counted(observed.usage) if "output_tokens" in missing else None
         counted = self._counted(observed.usage, missing, notes, output=output)
         return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
 
-    def cut(self, reason: str) -> PricedUsage:
+    def interrupted(self, reason: str) -> PricedUsage:
         """The price of a response that did not reach its end, or that is a failure."""
         observed, ending = self.observed, self.ending
         notes = (*self._problem(), *observed.notes)
-        told = {} if observed.usage is None else dict(observed.usage)
+        reported = {} if observed.usage is None else dict(observed.usage)
         if ending.policy == "free":
             return replace(NOTHING, policy=f"{reason}: cut responses are free", notes=notes)
-        input_told = "input_tokens" in told and "input_tokens" not in observed.missing
-        if ending.by_client and not observed.empty and untold(self.demand, input_told=input_told):
+        input_reported = "input_tokens" in reported and "input_tokens" not in observed.missing
+        if ending.by_client and not observed.empty and has_unreported_cost(self.demand, input_reported=input_reported):
             policy = f"{reason}, and what was read was not reported in time: the hold is charged"
             return PricedUsage("estimate", {}, None, self.bound.amount, policy, notes)
         hidden = self._hidden_reasoning() if ending.by_client else 0
@@ -132,26 +132,28 @@ class _Counter(msgspec.Struct, frozen=True):
             return PricedUsage(
                 "estimate", {}, None, self.bound.amount, f"{reason}: cut responses cost their hold", notes
             )
-        output = self._told_and_counted(told)
+        output = self._reported_or_counted(reported)
         policy = f"{reason}: counted from what was {'delivered' if self._delivered else 'read'}"
         if hidden > output:
             output, policy = hidden, f"{reason}: counted from its duration, because the model's reasoning is hidden"
-        missing = () if input_told else ("input_tokens",)
-        return replace(self._counted(told, missing, notes, output=output), policy=policy)
+        missing = () if input_reported else ("input_tokens",)
+        return replace(self._counted(reported, missing, notes, output=output), policy=policy)
 
     @property
     def _delivered(self) -> bool:
         """Whether any generated output has been delivered."""
-        return bool(self.observed.delivered_bytes or self.observed.sound_seconds or self.observed.pictured)
+        return bool(
+            self.observed.delivered_bytes or self.observed.sound_seconds or self.observed.image_tokens_delivered
+        )
 
-    def _lags(self, told: Usage) -> bool:
+    def _lags(self, reported: Usage) -> bool:
         """Whether these are figures from the way, of a response that just stops: much more has been delivered since."""
-        output = told.get("output_tokens")
+        output = reported.get("output_tokens")
         return not self.observed.complete and output is not None and self._output() > 2 * output
 
-    def _told_and_counted(self, told: Usage) -> int:
+    def _reported_or_counted(self, reported: Usage) -> int:
         """Output tokens: what was told, or what was delivered where that is more; both where only parts were told."""
-        output = cast(int, told.get("output_tokens", 0))
+        output = cast(int, reported.get("output_tokens", 0))
         if "output_tokens" in self.observed.missing:
             return output + self._output()
         return max(output, self._output())
@@ -159,10 +161,10 @@ class _Counter(msgspec.Struct, frozen=True):
     def _problem(self) -> tuple[str, ...]:
         return (self.observed.problem,) if self.observed.problem else ()
 
-    def _disbelieved(self, why: str, notes: tuple[str, ...]) -> PricedUsage:
+    def _implausible(self, why: str, notes: tuple[str, ...]) -> PricedUsage:
         policy = "the provider's usage is impossible: the hold is charged"
         notes = tuple(dict.fromkeys((*notes, f"the provider's usage is impossible: {why}")))
-        return PricedUsage("estimate", {}, None, self.bound.amount, policy, notes, disbelieved=why or "impossible")
+        return PricedUsage("estimate", {}, None, self.bound.amount, policy, notes, implausible=why or "impossible")
 
     def _charged(self, source: UsageSource, usage: Usage, notes: tuple[str, ...]) -> PricedUsage:
         usage, cost, doubts = cost_of_fitted(self.price, usage)
@@ -170,7 +172,7 @@ class _Counter(msgspec.Struct, frozen=True):
 
     def _counted(
         self,
-        told: Usage,
+        reported: Usage,
         missing: tuple[str, ...],
         notes: tuple[str, ...],
         *,
@@ -179,16 +181,18 @@ class _Counter(msgspec.Struct, frozen=True):
     ) -> PricedUsage:
         """What was reported; the input, if missing, as counted from the request; and this many output tokens. With
         `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
-        usage: dict[str, Quantity] = dict(told)
+        usage: dict[str, Quantity] = dict(reported)
         if "input_tokens" in missing:
-            counted = count_request(self._heard(), self.price, None if self.ending.rough else self.ending.request_text)
+            counted = count_request(
+                self._with_audio(), self.price, None if self.ending.rough else self.ending.request_text
+            )
             for meter, quantity in counted.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
             whole = counted.get("input_tokens", 0) + usage.get("input_tool_tokens", 0)
-            usage["input_tokens"] = min(max(whole, told.get("input_tokens", 0)), self.bound.input_tokens)
+            usage["input_tokens"] = min(max(whole, reported.get("input_tokens", 0)), self.bound.input_tokens)
         if output is not None:
             allowed = math.ceil(self.demand.allowed.get("output_tokens", 0))
-            most = max(self.bound.output_tokens, allowed, int(told.get("output_tokens", 0)))
+            most = max(self.bound.output_tokens, allowed, int(reported.get("output_tokens", 0)))
             usage["output_tokens"] = min(output, most)
             if sound := min(self._sound(), most):
                 usage["output_audio_tokens"] = max(sound, usage.get("output_audio_tokens", 0))
@@ -196,10 +200,10 @@ class _Counter(msgspec.Struct, frozen=True):
             for meter, quantity in self.demand.fixed.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
         for meter in unpriced_meters(self.price, usage):
-            if meter not in told:  # counted for nobody
+            if meter not in reported:  # counted for nobody
                 del usage[meter]
         priced = self._charged("counted", {meter: count for meter, count in usage.items() if count}, notes)
-        if told or priced.charge <= self.bound.amount:  # what the provider told stands, whatever it comes to
+        if reported or priced.charge <= self.bound.amount:  # what the provider reported stands, whatever it comes to
             return priced
         return replace(priced, charge=self.bound.amount, notes=(*priced.notes, CAPPED))
 
@@ -212,20 +216,20 @@ class _Counter(msgspec.Struct, frozen=True):
             tokens += ceil_div(kept, TEXT_BYTES_PER_TOKEN)
         elif observed.text:
             tokens += count_text(self.price, observed.text)
-        return tokens + self._sound() + observed.pictured
+        return tokens + self._sound() + observed.image_tokens_delivered
 
     def _sound(self) -> int:
         """Tokens of the sound that was delivered."""
         seconds = self.observed.sound_seconds
         return speech_tokens(self.price.model, seconds) if seconds else 0
 
-    def _heard(self) -> Demand:
+    def _with_audio(self) -> Demand:
         """The request; its audio, if its own bytes do not tell its duration, with the duration that the response
         states."""
-        demand, heard = self.demand, math.ceil(self.observed.heard_seconds)
-        if not heard or demand.audio_seconds == demand.audio_seconds_max:
+        demand, duration = self.demand, math.ceil(self.observed.input_audio_seconds)
+        if not duration or demand.audio_seconds == demand.audio_seconds_max:
             return demand
-        return replace(demand, audio_seconds=min(heard, demand.audio_seconds_max))
+        return replace(demand, audio_seconds=min(duration, demand.audio_seconds_max))
 
     def _hidden_reasoning(self) -> int:
         """Output tokens that the time of the call allows for, where the model reasons without showing it."""

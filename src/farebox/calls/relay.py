@@ -8,8 +8,8 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from farebox.calls import operator_key
-from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, EarlyEnd, cut_of
-from farebox.calls.kept_response import FREE, KeptResponse
+from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, EarlyEnd, interruption_of
+from farebox.calls.kept_response import FREE, BufferedResponse
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
 from farebox.calls.settle import end_without_response, settle_call
@@ -17,7 +17,7 @@ from farebox.calls.stages import Metered, Responded
 from farebox.calls.watch import Interrupted
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
-from farebox.pricing.unseen import untold
+from farebox.pricing.unseen import has_unreported_cost
 from farebox.providers.decoding import decoded, is_coded
 from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.readers import BodyReader, UnreadReader
@@ -35,9 +35,9 @@ DRAIN_SECONDS_MAX = 10.0
 """How long it may take to close, however much it still says."""
 READ_ON_SECONDS = 5.0
 """How long a response is read on whose client has left, if all that can follow is its usage."""
-UNTOLD_SECONDS = 120.0
+UNREPORTED_SECONDS = 120.0
 """The same, if only its end tells what was read: input that the request does not show."""
-UNTOLD_BYTES_MAX = 2**26
+UNREPORTED_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of a response beyond its end, or after its client has left."""
 
@@ -66,16 +66,16 @@ async def relay_response(stage: Responded) -> None:
     stage.logged.response_type = content_type
     events = content_type == "text/event-stream"
     relay = _Relay(stage, response, _reader(stage, unread, events=events), events=events)
-    asked_for_stream = stage.metered is not None and stage.metered.parsed.stream and stage.response.status < 400
+    stream_requested = stage.metered is not None and stage.metered.parsed.stream and stage.response.status < 400
     if length is not None and context.call.method == "HEAD":
         headers.append(("content-length", str(length)))  # of the body that GET would be answered with
-    elif length is not None and not events and not asked_for_stream:
+    elif length is not None and not events and not stream_requested:
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
     try:
-        if events or (length is not None and length > WHOLE_BODY_MAX and not asked_for_stream):
-            await relay.as_it_comes(headers)
+        if events or (length is not None and length > WHOLE_BODY_MAX and not stream_requested):
+            await relay.streamed(headers)
         else:
-            await relay.whole(headers, asked_for_stream=asked_for_stream)
+            await relay.whole(headers, stream_requested=stream_requested)
     finally:
         await response.close()
 
@@ -103,7 +103,7 @@ async def _respond_whole(stage: Responded, metered: Metered, headers: list[tuple
     """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
     stage.logged.keep(body)
     parsed = metered.parsed
-    reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.asked_usage)
+    reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.usage_requested)
     if isinstance(reader, BodyReader):
         observed = reader.whole(body)
     else:
@@ -131,7 +131,7 @@ def _reader(stage: Responded, unread: str, *, events: bool) -> ResponseReader | 
     wire, parsed = stage.metered.wire, stage.metered.parsed
 
     def make(events: bool) -> ResponseReader:
-        return wire.reader(parsed, streaming=events, hide_usage=not parsed.asked_usage)
+        return wire.reader(parsed, streaming=events, hide_usage=not parsed.usage_requested)
 
     if unread:  # some say `utf-8` there
         return Sniffer(make, declared=events, other=UnreadReader(unread))
@@ -155,9 +155,9 @@ class _Relay:
         """A document labelled as events: most likely an error, which is read as a whole."""
         self._collected: list[bytes] = []
         self._collected_bytes = 0
-        self._goes_on = self._asked_for_stream = self._begun = False
+        self._goes_on = self._stream_requested = self._begun = False
         self._sending = False
-        self._kept = KeptResponse(stage, reader)
+        self._kept = BufferedResponse(stage, reader)
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header with the body's length, if it is known."""
@@ -173,47 +173,49 @@ class _Relay:
     def _finished(self) -> bool:
         return self._reader is not None and self._reader.finished
 
-    async def whole(self, headers: list[tuple[str, str]], *, asked_for_stream: bool) -> None:
+    async def whole(self, headers: list[tuple[str, str]], *, stream_requested: bool) -> None:
         """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
         large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
         one object: that is a response in one piece, and often an error."""
         stage = self._stage
-        self._asked_for_stream = asked_for_stream
-        cut = await self._read(self._collect)
+        self._stream_requested = stream_requested
+        interruption = await self._read(self._collect)
         if self._goes_on:
-            await self.as_it_comes(headers)
+            await self.streamed(headers)
             return
-        tail, observed = self._close(cut)
+        tail, observed = self._close(interruption)
         body = b"".join((*self._collected, tail))
         self._collected.clear()
-        if observed.failed and cut is None:
+        if observed.failed and interruption is None:
             body = await _checked(stage, body)
-        settled = await settle_call(stage, observed, cut, broken_status=UPSTREAM_INVALID.status)
-        if cut == CLIENT_GONE:
+        settled = await settle_call(stage, observed, interruption, broken_status=UPSTREAM_INVALID.status)
+        if interruption == CLIENT_GONE:
             return
-        if cut is not None:
-            raise self._broken(cut)
+        if interruption is not None:
+            raise self._broken(interruption)
         stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
-    async def as_it_comes(self, headers: list[tuple[str, str]]) -> None:
+    async def streamed(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         stage = self._stage
         self._begun = True
         length = [] if self._events else self.length
         stream = stage.context.sink.start(stage.response.status, headers + length + hold_headers(stage.held))
-        cut = await self._read(lambda: self._forward(stream))
-        if cut == CLIENT_GONE:
-            cut = await self._read_on()
+        interruption = await self._read(lambda: self._forward(stream))
+        if interruption == CLIENT_GONE:
+            interruption = await self._read_on()
         if self._finished:
-            cut = None  # the terminal event has come: a connection that then closes badly has cut nothing
-        tail, observed = self._close(cut)
+            interruption = (
+                None  # the terminal event has come: a connection that then closes badly has interrupted nothing
+            )
+        tail, observed = self._close(interruption)
         end = [self._end(tail, failed=observed.failed)]
         try:
-            await settle_call(stage, observed, cut)
+            await settle_call(stage, observed, interruption)
         except DatabaseUnavailable:
-            cut = "the charge could not be recorded"
+            interruption = "the charge could not be recorded"
             end = []
-        broken = None if cut is None else self._broken(cut)
+        broken = None if interruption is None else self._broken(interruption)
         if broken is not None and self._events:
             end.append(stage.context.sink.broken(broken.message))
         with contextlib.suppress(ClientGone):  # it was charged by what was delivered: nobody is left to tell
@@ -223,8 +225,10 @@ class _Relay:
         if broken is not None and not self._events:
             stage.context.sink.fail(broken)  # no event can tell: the client sees the connection break
 
-    def _broken(self, cut: str) -> Problem:
-        return Problem(UPSTREAM_INVALID, f"The response of {self._stage.context.call.provider} broke off: {cut}.")
+    def _broken(self, interruption: str) -> Problem:
+        return Problem(
+            UPSTREAM_INVALID, f"The response of {self._stage.context.call.provider} broke off: {interruption}."
+        )
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
         """Read the response through `take`; return why it did not get to its end, or None."""
@@ -232,7 +236,7 @@ class _Relay:
             with self._stage.context.watch.waiting(self._silence_seconds):
                 await take()
         except (Interrupted, ClientGone, UpstreamFailed) as error:
-            return cut_of(error, sending=self._sending)
+            return interruption_of(error, sending=self._sending)
         except asyncio.CancelledError:
             await self._stopped()
             raise
@@ -245,19 +249,19 @@ class _Relay:
     async def _read_on(self) -> str | None:
         """The client has left. If every choice has ended, only the usage can follow, and it is waited for; if only the
         end tells what was read, so is that: otherwise whoever hangs up in time would not pay for what cannot be seen.
-        Returns why the call is cut, or None."""
+        Returns why the call is interrupted, or None."""
         reader, stage, metered = self._reader, self._stage, self._stage.metered
         if reader is None or reader.finished or metered is None:
             return CLIENT_GONE
         settings = stage.context.services.settings
         charged = stage.held is not None and settings.cut_stream != "free"
-        hidden = charged and untold(metered.parsed.demand, input_told=reader.input_told)
+        hidden = charged and has_unreported_cost(metered.parsed.demand, input_reported=reader.input_reported)
         if not hidden and not reader.all_ended:
             return CLIENT_GONE
         left, seconds = AFTER_END_MAX, READ_ON_SECONDS
         if hidden:  # within the call's time, because its hold ends soon after
             rest = (settings.call_timeout_ms - stage.context.elapsed_ms()) / 1000
-            left, seconds = UNTOLD_BYTES_MAX, max(READ_ON_SECONDS, min(UNTOLD_SECONDS, rest))
+            left, seconds = UNREPORTED_BYTES_MAX, max(READ_ON_SECONDS, min(UNREPORTED_SECONDS, rest))
         try:
             async with asyncio.timeout(seconds):
                 while left > 0 and not reader.finished:
@@ -302,7 +306,7 @@ class _Relay:
     def _to_be_streamed(self) -> bool:
         """Whether a stream was asked for and this is, as far as has come, not one object. Some stream objects line by
         line."""
-        if not self._asked_for_stream:
+        if not self._stream_requested:
             return False
         begun = next(filter(None, self._collected), b"")
         return begun[:1] not in (b"", b"{") or b"}\n{" in self._collected[-1]
@@ -322,7 +326,7 @@ class _Relay:
             if passed:
                 await self._send(stream, passed)
             if logged.size > FREE and not self._kept.fits(0) and self._reader is not None:
-                self._reader.forgo()
+                self._reader.stop_collecting()
         await self._drain(reader)
 
     async def _next(self, stream: SinkStream, reader: ResponseReader) -> bytes | None:
@@ -367,12 +371,14 @@ class _Relay:
         found = operator_key.checked_body(self._stage, body)
         return self._stage.context.sink.broken(found.message) if isinstance(found, Problem) else found
 
-    def _close(self, cut: str | None) -> tuple[bytes, Observed]:
+    def _close(self, interruption: str | None) -> tuple[bytes, Observed]:
         if self._reader is None:
             return b"", Observed(complete=True)
         tail, observed = self._reader.close()
-        if cut is not None and observed.complete:
+        if interruption is not None and observed.complete:
             observed = replace(observed, complete=False)  # every choice had ended, but not the stream
-        if cut is not None and not self._begun:  # nobody has been given any of it
-            observed = replace(observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), pictured=0, empty=True)
+        if interruption is not None and not self._begun:  # nobody has been given any of it
+            observed = replace(
+                observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), image_tokens_delivered=0, empty=True
+            )
         return tail, observed

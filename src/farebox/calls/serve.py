@@ -13,7 +13,7 @@ from farebox.calls.model import Call, Sink
 from farebox.calls.relay import relay_response
 from farebox.calls.settle import end_without_response
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Metered, Priced, Stage, Terms
-from farebox.calls.tiers import asked_price, find_price, hold_price
+from farebox.calls.tiers import find_price, hold_price, requested_price
 from farebox.calls.unpaid import check_unpaid
 from farebox.calls.watch import Watch
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, Problem
@@ -58,13 +58,13 @@ async def _end_early(stage: Stage, error: BaseException) -> bool:
     """End a call whose response cannot be passed on, or not to its end. Raises what the caller is told; returns True if
     nobody is left to be told."""
     end = early_end(stage, error)
-    if end.told == "unreadable":
+    if end.reply == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))
     if end.outcome:
         await end_without_response(stage, end, error if isinstance(error, Problem) else None)
-    if end.told == "nothing":
+    if end.reply == "nothing":
         return True
-    if end.told == "timeout":
+    if end.reply == "timeout":
         raise Problem(UPSTREAM_TIMEOUT, f"{stage.context.call.provider} did not respond in the time allowed.")
     raise error
 
@@ -95,7 +95,7 @@ def _payable(priced: Priced) -> tuple[Terms, ModelPrice]:
         )
     _check_searches_priced(call, terms.parsed.demand, terms.price)
     _check_priced_by_the_token(call, terms.parsed.demand, terms.price)
-    return terms, hold_price(priced.context, terms, asked_price(priced.context, terms))
+    return terms, hold_price(priced.context, terms, requested_price(priced.context, terms))
 
 
 def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:

@@ -15,7 +15,7 @@ from farebox.calls.tiers import applied_price, with_further
 from farebox.calls.unpaid import count_unpaid
 from farebox.errors import Problem
 from farebox.ledger.commands import Outcome, Release, Settle, Verdict
-from farebox.metrics.families import DISBELIEVED
+from farebox.metrics.families import IMPLAUSIBLE_USAGE
 from farebox.money import NANOS_PER_CENT
 from farebox.pricing.estimate import estimate
 from farebox.pricing.learned import learn
@@ -33,9 +33,9 @@ _NO_ATTEMPTS = Attempts()
 
 
 async def settle_call(
-    stage: Responded, observed: Observed, cut: str | None, *, broken_status: int | None = None
+    stage: Responded, observed: Observed, interruption: str | None, *, broken_status: int | None = None
 ) -> Settled:
-    """End a call whose response had begun, by what the response showed. `cut` says why it broke off, or is None;
+    """End a call whose response had begun, by what the response showed. `interruption`: why it broke off, if it did;
     `broken_status` is what the client is answered in that case, where not what the provider answered.
 
     Raises DatabaseUnavailable where neither database nor journal takes it: the hold then stays open and is resolved by
@@ -44,7 +44,7 @@ async def settle_call(
     context, call, logged, terms = stage.context, stage.context.call, stage.logged, stage.terms
     ended = Ended(
         "own_key" if call.own_key else "free",
-        stage.response.status if cut is None else _cut_status(stage, cut, broken_status),
+        stage.response.status if interruption is None else _interrupted_status(stage, interruption, broken_status),
         context.elapsed_ms(),
         stage.attempts.first_byte_ms,
         logged.response_type,
@@ -52,14 +52,14 @@ async def settle_call(
         logged_response(context.services, call, logged),
         logged_request(context.services, call),
         observed.model or "",
-        cut or (REPORTED_FAILURE if observed.failed else ""),
+        interruption or (REPORTED_FAILURE if observed.failed else ""),
     )
     if terms is None or stage.response.status >= 300:
         return await _end(stage, ended, NOTHING, None if terms is None else terms.price, hold=stage.held is not None)
-    priced, price = await _price(stage, terms, observed, cut)
-    if stage.held is not None and (priced.charge or cut is None):
+    priced, price = await _price(stage, terms, observed, interruption)
+    if stage.held is not None and (priced.charge or interruption is None):
         ended.outcome = "charged"
-        if priced.disbelieved or observed.reference or terms.parsed.demand.unseen:
+        if priced.implausible or observed.reference or terms.parsed.demand.unseen:
             with best_effort("what is learned"):
                 _learn(context, terms, observed, priced)
     return await _end(stage, ended, priced, price, hold=stage.held is not None)
@@ -91,13 +91,13 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
 
 def _learn(context: CallContext, terms: Terms, observed: Observed, priced: PricedUsage) -> None:
     call, services = context.call, context.services
-    if priced.disbelieved:
-        services.metrics.count(DISBELIEVED, call.provider)
+    if priced.implausible:
+        services.metrics.count(IMPLAUSIBLE_USAGE, call.provider)
         raise_alarm(
             services,
             "usage_disbelieved",
             f"{call.provider}/{call.model}",
-            why=priced.disbelieved,
+            why=priced.implausible,
             log_id=call.log_id,
             charged_nanos=priced.charge,
         )
@@ -106,8 +106,8 @@ def _learn(context: CallContext, terms: Terms, observed: Observed, priced: Price
         learn(services.learned, call.account_id, call.provider, demand, priced.usage, observed.reference)
 
 
-def _cut_status(stage: Responded, cut: str, broken_status: int | None) -> int:
-    if cut == CLIENT_GONE:
+def _interrupted_status(stage: Responded, interruption: str, broken_status: int | None) -> int:
+    if interruption == CLIENT_GONE:
         return CLIENT_CLOSED_STATUS
     return stage.response.status if broken_status is None else broken_status
 
@@ -116,12 +116,14 @@ def _named(problem: Problem) -> str:
     return f"{problem.kind.name} ({problem.reason})" if problem.reason else problem.kind.name
 
 
-async def _price(stage: Admitted, terms: Terms, observed: Observed, cut: str | None) -> tuple[PricedUsage, ModelPrice]:
+async def _price(
+    stage: Admitted, terms: Terms, observed: Observed, interruption: str | None
+) -> tuple[PricedUsage, ModelPrice]:
     """What the response costs, and the price that the provider applied."""
     context, demand, markup = stage.context, terms.parsed.demand, terms.markup
     price, doubts = applied_price(context, terms, observed)
     bound = estimate(demand, price, markup) if stage.held is None else stage.held.estimate
-    ending = _ending(context, cut) if cut or observed.failed else _WHOLE
+    ending = _ending(context, interruption) if interruption or observed.failed else _WHOLE
     if may_count(observed, demand):
         priced = await price_by_count(
             context.services,
@@ -132,7 +134,7 @@ async def _price(stage: Admitted, terms: Terms, observed: Observed, cut: str | N
             markup,
             bound,
             ending,
-            COUNT_SECONDS if cut == SERVER_STOPPED else None,
+            COUNT_SECONDS if interruption == SERVER_STOPPED else None,
         )
     else:
         priced = price_response(observed, demand, price, markup, bound, ending)
@@ -140,7 +142,7 @@ async def _price(stage: Admitted, terms: Terms, observed: Observed, cut: str | N
         priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
         priced = with_further(context, terms, priced, observed, price, None if stage.held is None else bound)
-    if cut is None and not observed.failed:
+    if interruption is None and not observed.failed:
         priced = by_stated_cost(context, priced, observed, price, markup)
     if priced.notes:
         with best_effort("the log"):
@@ -149,10 +151,10 @@ async def _price(stage: Admitted, terms: Terms, observed: Observed, cut: str | N
     return priced, price
 
 
-def _ending(context: CallContext, cut: str | None) -> Ending:
+def _ending(context: CallContext, interruption: str | None) -> Ending:
     return Ending(
-        cut=cut,
-        by_client=cut in BY_CALLER,
+        interruption=interruption,
+        by_client=interruption in BY_CALLER,
         seconds=context.elapsed_ms() / 1000,
         policy=context.services.settings.cut_stream,
     )
@@ -175,7 +177,7 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
     _count(stage.context, ended, services.clock.monotonic() - began)
     if ended_hold and verdict is not None:
-        _tell_others(stage.context, verdict, now)
+        _notify_others(stage.context, verdict, now)
     _write_log(record, verdict, settled=isinstance(command, Settle), ended_hold=ended_hold)
     return Settled(verdict if ended_hold else None)
 
@@ -195,7 +197,7 @@ def _count(context: CallContext, ended: Ended, seconds: float) -> None:
         observer_failed("the metrics", error)
 
 
-def _tell_others(context: CallContext, verdict: Verdict, now: int) -> None:
+def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
     """Those who are affected by the end of a hold. Raises nothing."""
     services, account_id = context.services, context.call.account_id
     try:

@@ -51,7 +51,7 @@ def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> 
     return price_without_list(model, call.small_body, context.services.settings)
 
 
-def asked_price(context: CallContext, terms: Terms) -> ModelPrice:
+def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
     """The price of what the call asks for. Raises Problem where it is unknown."""
     parsed = terms.parsed
     price = (find_price(context, parsed.model, parsed.context) if parsed.context else None) or terms.price
@@ -68,7 +68,7 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
     """The price that the hold is estimated by: the most expensive that the provider may apply, with what other models
     may cost in the same call. Raises Problem if one of those has no price."""
     call, parsed, demand = context.call, terms.parsed, terms.parsed.demand
-    dearest = terms.price
+    costliest = terms.price
     candidates = [terms.price] if asked is terms.price else [terms.price, asked]
     if parsed.context.get("service_tier") == "auto":
         for tier in MAY_CHOOSE.get(call.provider, ()):
@@ -76,13 +76,13 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
             if chosen is not None and not chosen.unknown:
                 candidates.append(chosen)
     if len(candidates) > 1:
-        dearest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
-    if _LONG_CACHE in dearest.meters and not call.long_cache:
-        dearest = _without_long_cache(dearest)
+        costliest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
+    if _LONG_CACHE in costliest.meters and not call.long_cache:
+        costliest = _without_long_cache(costliest)
     if not demand.further_models:
-        return dearest
-    fee = sum(_further(context, terms, dearest, further) for further in demand.further_models)
-    return with_fee(dearest, fee) if fee else dearest
+        return costliest
+    fee = sum(_further(context, terms, costliest, further) for further in demand.further_models)
+    return with_fee(costliest, fee) if fee else costliest
 
 
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
@@ -121,10 +121,10 @@ def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tup
         else (f"the model {model!r}, which responded, has no price: charged as the requested one",)
     )
     tier = asked.get("service_tier", "")
-    told = "service_tier" in observed.context
-    if tier and tier not in STANDARD and not told and (context.call.provider, tier) not in BOUND:
+    reported = "service_tier" in observed.context
+    if tier and tier not in STANDARD and not reported and (context.call.provider, tier) not in BOUND:
         standard = find_price(context, model or terms.parsed.model, {**applied, "service_tier": "default"})
-        price = price if standard is None else _dearer(terms, price, standard)
+        price = price if standard is None else _costlier(terms, price, standard)
     price, doubts = known_price(context, terms, price, observed.usage or {})
     return price, (*notes, *doubts)
 
@@ -138,7 +138,7 @@ def known_price(
         return price, ()
     call, services = context.call, context.services
     unknown = [*price.unknown, "12-hour caching"] if unpriced_cache else list(price.unknown)
-    factor = services.configuration.prices.dearest_factor(call.provider)
+    factor = services.configuration.prices.highest_factor(call.provider)
     what = ", ".join(unknown)
     if not call.own_key:
         raise_alarm(
@@ -160,7 +160,7 @@ def with_further(
     if priced.cost is None:
         return priced
     applied = {**terms.parsed.context, **observed.context}
-    parts, notes, disbelieved = [(own, priced.cost)], list(priced.notes), ""
+    parts, notes, implausible = [(own, priced.cost)], list(priced.notes), ""
     for passed in observed.further:
         price = find_price(context, passed.model, applied) if passed.model else own
         if price is None:
@@ -174,15 +174,15 @@ def with_further(
             check_possible(passed.usage, Demand(price.model), price, _NO_BOUND)
             parts.append((price, cost_of(price, passed.usage)))
         except AbsurdUsage as absurd:
-            disbelieved = str(absurd)
+            implausible = str(absurd)
             notes.append(f"a pass of the model {passed.model or own.model!r} is impossible: {absurd}")
     cost = combined(parts)
     charge = priced.charge + charge_of(cost, terms.markup) - charge_of(priced.cost, terms.markup)
-    if disbelieved:
+    if implausible:
         charge = max(charge, 0 if bound is None else bound.amount)
         notes.append("what is not believed is charged at the hold, where that is more")
-    return replace(priced, cost=cost, charge=charge, notes=tuple(notes), disbelieved=priced.disbelieved or disbelieved)
+    return replace(priced, cost=cost, charge=charge, notes=tuple(notes), implausible=priced.implausible or implausible)
 
 
-def _dearer(terms: Terms, one: ModelPrice, other: ModelPrice) -> ModelPrice:
+def _costlier(terms: Terms, one: ModelPrice, other: ModelPrice) -> ModelPrice:
     return max(one, other, key=lambda price: estimate(terms.parsed.demand, price, _COST_ONLY).amount)

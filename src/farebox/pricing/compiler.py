@@ -112,7 +112,7 @@ class PriceList:
         names = [model.id for model in listed.models] if listed is not None else []
         return names + [name for name in self.supplement.models(provider) if not name.endswith("*")]
 
-    def dearest_factor(self, provider: str) -> Decimal:
+    def highest_factor(self, provider: str) -> Decimal:
         """The highest multiple of the standard price that any tier, geography or speed costs, over all models of this
         provider; at least 1.
         """

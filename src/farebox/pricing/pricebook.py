@@ -113,9 +113,9 @@ class PriceBook:
             return self._of_tier(price, provider, model, at_ms, context) if context else price
         return self._list.find(provider, model, at_ms, context)
 
-    def dearest_factor(self, provider: str) -> Decimal:
+    def highest_factor(self, provider: str) -> Decimal:
         """As PriceList.dearest_factor."""
-        return self._list.dearest_factor(provider)
+        return self._list.highest_factor(provider)
 
     def _of_tier(self, own: ModelPrice, provider: str, model: str, at_ms: int, context: Context) -> ModelPrice:
         """The operator's price, adjusted if the provider applies `context`."""

@@ -138,7 +138,7 @@ def outside_of(
     return Outside(windows, known_tokens, learned_tokens)
 
 
-def modest(demand: Demand, rules: Rules) -> Demand | None:
+def with_single_uses(demand: Demand, rules: Rules) -> Demand | None:
     """The demand with one use of each learned kind: the minimum to hold. None if that changes nothing."""
     several = {kind for kind, meter in FEES.items() if demand.allowed.get(meter, 0) > 1}
     learned = [unseen for unseen in demand.unseen if rules.rule(unseen.kind) == "learned"]
@@ -166,15 +166,15 @@ def passes_max(demand: Demand) -> int | None:
     return passes
 
 
-def untold(demand: Demand, *, input_told: bool) -> bool:
+def has_unreported_cost(demand: Demand, *, input_reported: bool) -> bool:
     """Whether part of the cost besides the generated text is known only at the end of the response: input that the
-    request does not show, what tools add, and additional models. `input_told`: whether the provider has reported
+    request does not show, what tools add, and additional models. `input_reported`: whether the provider has reported
     the input by now.
     """
     if demand.further_models:
         return True
     return any(
-        unseen.kind in KINDS and (not input_told or (unseen.kind in TOOLS and unseen.uses != 0))
+        unseen.kind in KINDS and (not input_reported or (unseen.kind in TOOLS and unseen.uses != 0))
         for unseen in demand.unseen
     )
 

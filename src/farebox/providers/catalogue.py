@@ -177,14 +177,14 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "https://api.groq.com/openai/v1",
         (
             # Its streams always report usage, in `x_groq` of the last chunk.
-            _post(r"chat/completions", OpenAIChat(asks=False)),
+            _post(r"chat/completions", OpenAIChat(requests_usage=False)),
             _post(r"responses", _RESPONSES),
             _post(r"embeddings", _EMBEDDINGS),
             _AUDIO[0],
             # Its plain JSON contains only the text.
             _post(
                 r"audio/(transcriptions|translations)",
-                OpenAITranscript(tells=frozenset({"verbose_json", "srt", "vtt"})),
+                OpenAITranscript(reporting_formats=frozenset({"verbose_json", "srt", "vtt"})),
             ),
             _MODELS,
         ),
@@ -195,10 +195,12 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "Mistral",
         "https://api.mistral.ai/v1",
         (
-            _post(r"chat/completions", OpenAIChat(reading=MISTRAL, asks=False, new_limit=False)),
+            _post(r"chat/completions", OpenAIChat(reading=MISTRAL, requests_usage=False, new_limit=False)),
             _post(
                 r"fim/completions",
-                OpenAIChat(name="openai_completions", reading=MISTRAL, asks=False, new_limit=False, legacy=True),
+                OpenAIChat(
+                    name="openai_completions", reading=MISTRAL, requests_usage=False, new_limit=False, legacy=True
+                ),
             ),
             _post(r"embeddings", _EMBEDDINGS),
             _post(r"audio/transcriptions", OpenAITranscript(remote_seconds=3 * 3600)),
@@ -249,7 +251,10 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         # Its streams report cumulative usage in every chunk.
         (
             # Sonar, which Perplexity ended in September 2026 in favour of its Agent API.
-            _post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, asks=False, new_limit=False, searches=True)),
+            _post(
+                r"chat/completions",
+                OpenAIChat(reading=PERPLEXITY, requests_usage=False, new_limit=False, searches=True),
+            ),
             _post(r"v1/(agent|responses)", OpenAIResponses(reading=openai_responses.PERPLEXITY, rules=RESEARCH)),
             _get(r"v1/models"),
             _MODELS,

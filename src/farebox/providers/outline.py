@@ -21,7 +21,7 @@ from farebox.providers.formats.bounds import FIELDS_MAX
 INLINE_BYTES: Final = 1024
 """A value up to this size stays in the outline."""
 _CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "generation_config", "provider"})
-"""Fields whose values are looked into: see `WireFormat.limit_output`, `ask_usage`, and `calls.unlisted`."""
+"""Fields whose values are looked into: see `WireFormat.limit_output`, `request_usage`, and `calls.unlisted`."""
 _CHANGED_BYTES_MAX: Final = 256 * 1024
 _NAMES_BYTES_MAX: Final = 64 * 1024
 _DIGEST_BYTES: Final = 16

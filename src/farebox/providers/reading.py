@@ -118,8 +118,8 @@ def read_as(
         parsed = metering.parse(place.path, place.content_type, body)
         _check_numbers(parsed)
         refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
-        if parsed.stream and not parsed.asked_usage:
-            edit, outline = edited(body, outline, metering.ask_usage)
+        if parsed.stream and not parsed.usage_requested:
+            edit, outline = edited(body, outline, metering.request_usage)
             body = whole(edit)
     except (InvalidRequest, RecursionError) as error:
         if own_key:

@@ -53,14 +53,14 @@ class Skimmer:
                 if len(self._out) > self._next and not self._in_string:
                     self._drop_logprobs()
                 if len(self._out) > self._limit:
-                    self.forgo()
+                    self.stop_collecting()
 
     @property
     def kept_bytes(self) -> int:
         """The size of what is left so far."""
         return len(self._out)
 
-    def forgo(self) -> None:
+    def stop_collecting(self) -> None:
         """Keep nothing, and nothing further: there is no memory for it."""
         self._over = True
         self._out.clear()

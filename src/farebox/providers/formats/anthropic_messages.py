@@ -158,7 +158,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     kind = event.type
     if kind == "content_block_delta":
         if event.delta is not None:
-            _say(seen, event.delta)
+            _add_text(seen, event.delta)
     elif kind == "message_start":
         if event.message is not None:
             _update(seen, event.message)
@@ -169,7 +169,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
             seen.choice_ended(0)
     elif kind == "content_block_start":
         if event.content_block is not None:
-            _say(seen, event.content_block)
+            _add_text(seen, event.content_block)
     elif kind == "message_stop":
         seen.end()
     elif kind == "error":
@@ -181,7 +181,7 @@ def _take_body(seen: Seen, body: bytes) -> None:
     message = _MESSAGE.decode(body)
     _update(seen, message)
     for block in message.content:
-        _say(seen, block)
+        _add_text(seen, block)
     seen.complete = True
     seen.refused = message.stop_reason == "refusal"
     seen.failed = message.type == "error" or bool(message.error)
@@ -200,11 +200,11 @@ def _applied(seen: Seen, usage: object, model: object = None) -> None:
             seen.applied("service_tier", usage.get("service_tier"))
 
 
-def _say(seen: Seen, block: _Block) -> None:
+def _add_text(seen: Seen, block: _Block) -> None:
     """What the model itself generated in a block: text, thinking, and the input of tools."""
     for text in (block.text, block.thinking, block.partial_json):
         if text is not None:
-            seen.say(text)
+            seen.add_text(text)
     if block.type in ("tool_use", "server_tool_use", "mcp_tool_use"):
-        seen.say(block.name)
-        seen.say(block.input or None)
+        seen.add_text(block.name)
+        seen.add_text(block.input or None)

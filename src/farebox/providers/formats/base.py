@@ -24,7 +24,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     model: str
     stream: bool
     demand: Demand
-    asked_usage: bool = True
+    usage_requested: bool = True
     """Whether the client itself requested the usage of a stream (in formats where it must be requested)."""
     context: Mapping[str, str] = {}
     """Requested options that select another price of the model: `service_tier`, `speed`."""
@@ -71,9 +71,9 @@ class Observed(msgspec.Struct, frozen=True):
     """Whether every choice has a finish reason: everything generated has been delivered."""
     sound_seconds: Decimal = Decimal(0)
     """Duration of the generated audio, determined from its bytes; zero if usage made counting unnecessary."""
-    heard_seconds: Decimal = Decimal(0)
+    input_audio_seconds: Decimal = Decimal(0)
     """Lower bound of the duration of the request's audio, from the response's timestamps."""
-    pictured: int = 0
+    image_tokens_delivered: int = 0
     """Tokens of an image that was delivered only in part."""
     further: tuple[FurtherUsage, ...] = ()
     """Billed beside `usage`."""
@@ -85,7 +85,7 @@ class Observed(msgspec.Struct, frozen=True):
     """Doubts about parts of the figures, for the receipt."""
     missing: tuple[str, ...] = ()
     """Those of `input_tokens` and `output_tokens` that `usage` should report and does not: they must be counted."""
-    disbelieved: bool = False
+    implausible: bool = False
     """Whether the reported figures are impossible; `problem` says why."""
     reference: str = ""
     """The id under which a later request may refer to this response (`resp_…`)."""
@@ -127,7 +127,7 @@ class ResponseReader(Protocol):
         ...
 
     @property
-    def input_told(self) -> bool:
+    def input_reported(self) -> bool:
         """Whether the usage reported so far includes the input."""
         ...
 
@@ -136,7 +136,7 @@ class ResponseReader(Protocol):
         """Bytes of a document, or of a long event, that are kept so that it can be read at its end."""
         ...
 
-    def forgo(self) -> None:
+    def stop_collecting(self) -> None:
         """Stop keeping the response, as there is no memory for it. It then counts as too large to read."""
         ...
 
@@ -166,7 +166,7 @@ class WireFormat(Protocol):
         """The body with its output limit per choice set to `tokens`. Only called where `demand.clampable`."""
         ...
 
-    def ask_usage(self, body: bytes) -> bytes:
+    def request_usage(self, body: bytes) -> bytes:
         """The body, changed to request the usage of a stream. Only called if the client did not request it."""
         ...
 
@@ -176,5 +176,5 @@ class WireFormat(Protocol):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response. `streaming` as the response's content type says, not as the request asked;
-        `hide_usage`: drop the usage event that `ask_usage` caused."""
+        `hide_usage`: drop the usage event that `request_usage` caused."""
         ...

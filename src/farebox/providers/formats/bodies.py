@@ -29,7 +29,7 @@ class JsonBody:
         """Formats whose output cannot be limited leave the body as it is."""
         return body
 
-    def ask_usage(self, body: bytes) -> bytes:
+    def request_usage(self, body: bytes) -> bytes:
         """Nothing to change: the response always reports its usage, or never does."""
         return body
 

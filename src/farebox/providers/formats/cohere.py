@@ -192,7 +192,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.delta is not None:
         if event.delta.message is not None:
-            _say(seen, event.delta.message)
+            _add_text(seen, event.delta.message)
         if event.type == "message-end":
             seen.update(event.delta.usage)
             seen.end(failed=event.delta.finish_reason == "ERROR")
@@ -205,7 +205,7 @@ def _take_chat(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     seen.update(response.usage)
     if isinstance(response.message, _Message):
-        _say(seen, response.message)
+        _add_text(seen, response.message)
     seen.complete = True
     seen.failed = bool(response.message and isinstance(response.message, str)) or response.finish_reason == "ERROR"
 
@@ -233,15 +233,15 @@ def _count(value: object) -> int:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**12 else 0
 
 
-def _say(seen: Seen, message: _Message) -> None:
+def _add_text(seen: Seen, message: _Message) -> None:
     contents = message.content if isinstance(message.content, list) else [message.content]
     calls = message.tool_calls if isinstance(message.tool_calls, list) else [message.tool_calls]
-    seen.say(message.tool_plan)
+    seen.add_text(message.tool_plan)
     for content in contents:
         if content is not None:
-            seen.say(content.text)
-            seen.say(content.thinking)
+            seen.add_text(content.text)
+            seen.add_text(content.thinking)
     for call in calls:
         if call is not None and call.function is not None:
-            seen.say(call.function.name)
-            seen.say(call.function.arguments)
+            seen.add_text(call.function.name)
+            seen.add_text(call.function.arguments)

@@ -129,8 +129,8 @@ class EventReader:
         return self._seen.all_ended
 
     @property
-    def input_told(self) -> bool:
-        return self._reading.tells_input(self._seen.usage)
+    def input_reported(self) -> bool:
+        return self._reading.reports_input(self._seen.usage)
 
     @property
     def events(self) -> bool:
@@ -140,9 +140,9 @@ class EventReader:
     def kept_bytes(self) -> int:
         return 0 if self._long is None else self._long.kept_bytes
 
-    def forgo(self) -> None:
+    def stop_collecting(self) -> None:
         if self._long is not None:
-            self._long.forgo()
+            self._long.stop_collecting()
 
     def release(self) -> bytes:
         """The held event was not the last, or cannot be held any longer: return it."""
@@ -199,7 +199,7 @@ class EventReader:
         if len(line) > LINE_BYTES_MAX:
             self._long_line(line, passed)
             return
-        self._let_go(passed)
+        self._release(passed)
         self._dropping = self._dropped = False
         if self._is_error_event:
             self._is_error_event, self._seen.failed = False, True
@@ -211,15 +211,15 @@ class EventReader:
             self._data.append(data)
             self._waiting += len(line)
             if self._too_long:
-                self._give_up(passed)
+                self._stop_reading(passed)
             return
-        self._give_up(passed)  # a previous event without a visible end
+        self._stop_reading(passed)  # a previous event without a visible end
         self._event.append(line)
         self._read(keep, passed)
 
     def _field_line(self, line: bytes, bare: bytes, passed: list[bytes]) -> None:
         """A comment, or a field other than data; `bare`: without a byte order mark."""
-        self._let_go(passed)
+        self._release(passed)
         self._dropping = self._dropped = False
         self._event.append(line)
         if bare.startswith(b"event:"):
@@ -229,7 +229,7 @@ class EventReader:
             self._text_line(bare)
         is_comment = bare.startswith(b":") and len(self._event) == 1  # comments keep connections alive
         if is_comment or self._too_long:
-            self._give_up(passed)
+            self._stop_reading(passed)
             self._flush(passed)
 
     def _text_line(self, line: bytes) -> None:
@@ -247,7 +247,7 @@ class EventReader:
             self._kept.append(line)
             self._kept_closed = True
         else:
-            self._let_go(passed)
+            self._release(passed)
             self._event.append(line)
             keep = self._end_data()
             self._read(keep, passed) if keep is not None else self._flush(passed)
@@ -306,13 +306,13 @@ class EventReader:
         self._event.clear()
         self._waiting = 0
 
-    def _let_go(self, passed: list[bytes]) -> None:
+    def _release(self, passed: list[bytes]) -> None:
         """Something follows, so the held event was not the last."""
         if self._kept and not self._seen.finished:
             passed += self._kept
             self._kept.clear()
 
-    def _give_up(self, passed: list[bytes]) -> None:
+    def _stop_reading(self, passed: list[bytes]) -> None:
         """Relay the lines of an unfinished event without reading it."""
         if self._data:
             self._lost(sum(map(len, self._data)))
@@ -338,12 +338,12 @@ class EventReader:
         self._end_long(line, passed)
 
     def _begin_long(self, piece: bytes, passed: list[bytes]) -> None:
-        self._let_go(passed)
+        self._release(passed)
         self._dropping = self._dropped = False
         bare = piece.removeprefix(BYTE_ORDER_MARK) if self._empty else piece
         self._long_data = bare.startswith(b"data:")
         if self._long_data:
-            self._give_up(passed)
+            self._stop_reading(passed)
         self._flush(passed)
         self._empty = self._empty and not self._long_data
         self._long = Skimmer()

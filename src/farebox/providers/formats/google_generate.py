@@ -196,7 +196,7 @@ def _take(seen: Seen, response: _Response, per_prompt: bool) -> None:
         for part in (candidate.content and candidate.content.parts) or ():
             for text in (part.text, part.functionCall, part.executableCode):
                 if text is not None:
-                    seen.say(text)
+                    seen.add_text(text)
         queries = len((candidate.groundingMetadata and candidate.groundingMetadata.webSearchQueries) or ())
         if queries:
             seen.counted["web_searches"] = 1 if per_prompt else max(seen.counted.get("web_searches", 0), queries)
@@ -233,4 +233,4 @@ def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
             _take(seen, _RESPONSE.convert(whole(entry)), per_prompt)
     seen.unreadable += 1
     seen.complete = False
-    seen.say(text[at:])
+    seen.add_text(text[at:])

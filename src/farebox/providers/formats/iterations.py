@@ -74,12 +74,12 @@ def iterations(usage: Mapping[str, object], read: Read) -> Iterations:
     if not entries:
         return ONE_PASS
     served = next((entry for entry in reversed(entries) if entry.get("type") == "fallback_message"), None)
-    beside = served is not None and _beside(usage, served, entries)
-    answered = str(served.get("model") or "") if served is not None and not beside else ""
+    separate = served is not None and _is_separate(usage, served, entries)
+    answered = str(served.get("model") or "") if served is not None and not separate else ""
     further: list[FurtherUsage] = []
     notes: list[str] = []
     for entry in entries:
-        model = _billed_as(entry, served, answered, beside=beside, inside=_sums_up(usage, served, entries))
+        model = _billed_as(entry, served, answered, separate=separate, inside=_sums_up(usage, served, entries))
         if model is None:
             continue
         try:
@@ -93,16 +93,16 @@ def iterations(usage: Mapping[str, object], read: Read) -> Iterations:
 
 
 def _billed_as(
-    entry: Mapping[str, Any], served: Mapping[str, Any] | None, answered: str, *, beside: bool, inside: bool
+    entry: Mapping[str, Any], served: Mapping[str, Any] | None, answered: str, *, separate: bool, inside: bool
 ) -> str | None:
     """The model by whose prices the entry is billed beside the top-level figures; None where it is not."""
     kind, model = entry.get("type"), str(entry.get("model") or "")
     if kind == "compaction":
         return model
     if kind == "fallback_message":
-        return model if beside and entry is served else None
+        return model if separate and entry is served else None
     if kind == "message":
-        if served is None or beside or not entry.get("output_tokens"):
+        if served is None or separate or not entry.get("output_tokens"):
             return None  # inside, or declined before it said anything
         if model:
             return model if model != answered else None
@@ -110,7 +110,7 @@ def _billed_as(
     return model or None  # an advisor, or what came after this was written
 
 
-def _beside(usage: Mapping[str, object], served: Mapping[str, object], entries: list[dict[str, Any]]) -> bool:
+def _is_separate(usage: Mapping[str, object], served: Mapping[str, object], entries: list[dict[str, Any]]) -> bool:
     """Whether the top-level figures are those of the other entries alone."""
     passes = [entry for entry in entries if entry.get("type") == "message"]
     same = all(_count(usage, key) == sum(_count(entry, key) for entry in passes) for key in _COUNTS)

@@ -64,17 +64,17 @@ class Figures(msgspec.Struct, frozen=True):
 class Reading:
     """How the usage object of one response format reads."""
 
-    __slots__ = ("_beside", "_passes", "_required", "_rows", "_shapes", "_stated", "plain", "rows")
+    __slots__ = ("_extra", "_passes", "_required", "_rows", "_shapes", "_stated", "plain", "rows")
 
     def __init__(
         self,
         *rows: Row,
         required: tuple[str, ...] = (),
-        beside: tuple[Row, ...] = (),
+        extra: tuple[Row, ...] = (),
         stated: StatedCost | None = None,
         passes: bool = False,
     ) -> None:
-        """`required` names meters that are missing where the first of their rows finds nothing. `beside` are further
+        """`required` names meters that are missing where the first of their rows finds nothing. `extra` are further
         rows of figures that a provider leaves out of the general meter they belong to. Where the usage states a
         `total_tokens` that the general meters make up alone, they are inside it after all.
 
@@ -84,9 +84,9 @@ class Reading:
         self._passes = passes
         self.plain = stated is None and not passes
         """Whether the figures are all that the usage tells."""
-        self.rows = (*rows, *beside)
+        self.rows = (*rows, *extra)
         self._rows = _places(rows)
-        self._beside = _places(beside)
+        self._extra = _places(extra)
         self._required = required
         self._shapes: dict[tuple[str, ...], tuple[_Places, ...]] = {}
         """Of usage objects that came before, by their fields: the rows that may find something."""
@@ -118,7 +118,7 @@ class Reading:
         figures = self.read(usage)
         return {} if figures is None else figures.usage
 
-    def tells_input(self, usage: Mapping[str, object] | None) -> bool:
+    def reports_input(self, usage: Mapping[str, object] | None) -> bool:
         """Whether a usage object, as it is, reports the input."""
         try:
             figures = self.read(usage) if usage else None
@@ -130,8 +130,8 @@ class Reading:
         """The figures of a usage object; None where it has none. Raises AbsurdUsage where one cannot be right."""
         found: dict[str, Quantity] = {}
         reported = _collect(found, self._rows_for(usage), usage)
-        if self._beside and not _made_up(usage.get("total_tokens"), found):
-            _collect(found, self._beside, usage)
+        if self._extra and not _adds_up(usage.get("total_tokens"), found):
+            _collect(found, self._extra, usage)
         missing = tuple([meter for meter in self._required if meter not in reported])
         if not found:
             return None
@@ -186,7 +186,7 @@ def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mappi
     return first_rows
 
 
-def _made_up(total: object, found: Mapping[str, Quantity]) -> bool:
+def _adds_up(total: object, found: Mapping[str, Quantity]) -> bool:
     """Whether input and output are all that the total counts."""
     return type(total) is int and total > 0 and total <= found.get("input_tokens", 0) + found.get("output_tokens", 0)
 

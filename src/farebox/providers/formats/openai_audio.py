@@ -45,7 +45,7 @@ _BYTES_PER_SECOND: Final = {"mp3": 16_000, "opus": 8_000, "aac": 8_000, "flac": 
 _SAMPLE_RATE: Final = 24_000
 _SOUND_BYTES_MAX: Final = 64 * 1024 * 1024
 """23 minutes of samples."""
-_UNTOLD: Final = (
+_UNREPORTED: Final = (
     "the duration of this kind of audio cannot be counted, and this response format does not state it: "
     'ask for "response_format": "verbose_json"'
 )
@@ -135,7 +135,7 @@ class OpenAITranscript(bodies.JsonBody):
     name: str = "openai_transcript"
     remote_seconds: int = 0
     """The provider's limit on the duration of audio given by URL or file ID; 0 if such a request is not metered."""
-    tells: frozenset[str] = frozenset({"json", "verbose_json", "diarized_json", "srt", "vtt"})
+    reporting_formats: frozenset[str] = frozenset({"json", "verbose_json", "diarized_json", "srt", "vtt"})
     """Formats of the response that report the duration."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
@@ -161,7 +161,7 @@ class OpenAITranscript(bodies.JsonBody):
             unmetered = "the duration of audio that is not in the form is unknown"
         elif not all(length.sure for length in lengths):
             form = multipart.value(fields, body, "response_format") or "json"
-            unmetered = None if form in self.tells else _UNTOLD
+            unmetered = None if form in self.reporting_formats else _UNREPORTED
         return ParsedRequest(model, stream, demand, unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
@@ -178,9 +178,9 @@ class OpenAITranscript(bodies.JsonBody):
 def _take_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RATE) -> bool:
     event = _RESPONSE.decode(data)
     if event.type == "speech.audio.delta":
-        seen.hear(event.audio, bytes_per_second)
+        seen.add_audio(event.audio, bytes_per_second)
     elif event.type == "transcript.text.delta":
-        seen.say(event.delta)
+        seen.add_text(event.delta)
     elif event.type in ("transcript.text.done", "speech.audio.done"):
         seen.update(event.usage, event.model)
         seen.end()
@@ -193,18 +193,18 @@ def _take_transcript(seen: Seen, body: bytes) -> None:
     if not body.lstrip().startswith(b"{"):
         text = body.decode("utf-8", "replace")  # plain text or subtitles
         seen.complete = True
-        seen.say(text)
+        seen.add_text(text)
         cues = _CUE.findall(text)
         if cues:
             hours, minutes, seconds, thousandths = (int(part or 0) for part in cues[-1])
-            seen.heard_seconds = Decimal(f"{hours * 3600 + minutes * 60 + seconds}.{thousandths:03}")
+            seen.input_audio_seconds = Decimal(f"{hours * 3600 + minutes * 60 + seconds}.{thousandths:03}")
         return
     response = _RESPONSE.decode(body)
     seen.complete = True
     seen.update(response.usage, response.model)
     if seen.usage is None and response.duration is not None:
         seen.update({"seconds": _seconds(response.duration)})
-    seen.say(response.text)
+    seen.add_text(response.text)
     seen.failed = bool(response.error)
 
 

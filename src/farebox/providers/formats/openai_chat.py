@@ -56,13 +56,13 @@ MISTRAL: Final = Reading(
     ("audio_seconds", "prompt_audio_seconds"),
     ("input_audio_seconds", "prompt_audio_seconds"),
     required=_REQUIRED,
-    beside=(("input_tokens", "prompt_tokens_details.audio_tokens", "prompt_token_details.audio_tokens"),),
+    extra=(("input_tokens", "prompt_tokens_details.audio_tokens", "prompt_token_details.audio_tokens"),),
 )
 """Mistral leaves the tokens of audio out of `prompt_tokens`."""
 XAI: Final = Reading(
     *_ROWS,
     required=_REQUIRED,
-    beside=(("output_tokens", "completion_tokens_details.reasoning_tokens"),),
+    extra=(("output_tokens", "completion_tokens_details.reasoning_tokens"),),
     stated=stated.xai,
 )
 """xAI leaves reasoning out of `completion_tokens`."""
@@ -165,7 +165,7 @@ class OpenAIChat(bodies.JsonBody):
 
     name: str = "openai_chat"
     reading: Reading = OPENAI
-    asks: bool = True
+    requests_usage: bool = True
     """Whether a stream reports its usage only if requested by `stream_options`. Providers that report it anyway are not
     asked, because some of them (Mistral) reject a request with that field."""
     new_limit: bool = True
@@ -201,13 +201,13 @@ class OpenAIChat(bodies.JsonBody):
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True
         requested = head.stream_options is not None and head.stream_options.include_usage is True
-        asked_usage = requested or not stream or not self.asks
+        usage_requested = requested or not stream or not self.requests_usage
         context = bodies.selectors(service_tier=head.service_tier)
         if not head.tools:
-            return ParsedRequest(model, stream, demand, asked_usage, context, self._unmetered(head))
+            return ParsedRequest(model, stream, demand, usage_requested, context, self._unmetered(head))
         declared = tools.of_chat(head.tools)
         unmetered = self._unmetered(head) or tools.unmetered(declared)
-        return ParsedRequest(model, stream, demand, asked_usage, context, unmetered, "", tools.names(declared))
+        return ParsedRequest(model, stream, demand, usage_requested, context, unmetered, "", tools.names(declared))
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit that the request has, or the one that its model supports."""
@@ -219,9 +219,9 @@ class OpenAIChat(bodies.JsonBody):
             names = ["max_completion_tokens" if newer else "max_tokens"]
         return bodies.changed(body, **dict.fromkeys(names, tokens))
 
-    def ask_usage(self, body: bytes) -> bytes:
+    def request_usage(self, body: bytes) -> bytes:
         """Set `stream_options.include_usage`, keeping the stream's other options."""
-        if not self.asks:
+        if not self.requests_usage:
             return body
         options = bodies.fields(body).get("stream_options")
         stream_options: dict[str, object] = dict(bodies.fields(options)) if options and bodies.given(options) else {}
@@ -326,17 +326,17 @@ def _take(seen: Seen, response: _Response) -> None:
     for choice in response.choices or ():
         message = choice.delta or choice.message
         if message is not None:
-            _say(seen, message)
+            _add_text(seen, message)
         if choice.text is not None:
-            seen.say(choice.text)
+            seen.add_text(choice.text)
         if choice.finish_reason:
             seen.choice_ended(choice.index)
 
 
-def _say(seen: Seen, message: _Message) -> None:
+def _add_text(seen: Seen, message: _Message) -> None:
     """Count the text of a message or delta: content, reasoning, refusal, and arguments of tools."""
     if message.content:
-        seen.say(message.content)
+        seen.add_text(message.content)
     if (
         message.tool_calls
         is message.refusal
@@ -349,22 +349,22 @@ def _say(seen: Seen, message: _Message) -> None:
         return  # as most
     for other in (message.reasoning_content, message.reasoning, message.refusal):
         if other is not None:
-            seen.say(other)
+            seen.add_text(other)
     if isinstance(message.audio, dict):
-        _hear(seen, message.audio)
+        _add_audio(seen, message.audio)
     for call in message.tool_calls or ():
         if call.function is not None:
-            seen.say(call.function.name)
-            seen.say(call.function.arguments)
+            seen.add_text(call.function.name)
+            seen.add_text(call.function.arguments)
     if message.function_call is not None:
-        seen.say(message.function_call.name)
-        seen.say(message.function_call.arguments)
+        seen.add_text(message.function_call.name)
+        seen.add_text(message.function_call.arguments)
 
 
-def _hear(seen: Seen, audio: dict[str, Any]) -> None:
+def _add_audio(seen: Seen, audio: dict[str, Any]) -> None:
     """Audio in a response: its transcript is text; samples, as in streams, are counted by duration."""
-    seen.say(audio.get("transcript"))
-    seen.hear(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
+    seen.add_text(audio.get("transcript"))
+    seen.add_audio(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 
 
 def _take_google_event(seen: Seen, data: bytes) -> bool:

@@ -34,7 +34,7 @@ AUTHOR: Final = Reading(
     ("output_tokens", "output_tokens"),
     ("output_reasoning_tokens", "reasoning_tokens"),
     required=("input_tokens", "output_tokens"),
-    beside=(("output_tokens", "reasoning_tokens"),),
+    extra=(("output_tokens", "reasoning_tokens"),),
 )
 """`svg_usage`: of the text model that writes an SVG."""
 
@@ -251,9 +251,9 @@ def _take_event(seen: Seen, data: bytes, tokens: int) -> bool:
     if event.type in _GENERATED:
         seen.update(event.usage, event.model)
         seen.choice_ended(len(seen.ended))
-        seen.pictured = 0
+        seen.image_tokens_delivered = 0
     elif event.type in _PARTIAL:
-        seen.pictured += tokens // (_PARTIAL_MAX + 1)
+        seen.image_tokens_delivered += tokens // (_PARTIAL_MAX + 1)
     elif event.type == "error" or event.error:
         seen.end(failed=True)
     return True

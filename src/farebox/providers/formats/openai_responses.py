@@ -182,9 +182,9 @@ def _is_reference(item: object) -> bool:
 def _take_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.type.endswith("audio.delta"):
-        seen.hear(event.delta, SAMPLES_BYTES_PER_SECOND)
+        seen.add_audio(event.delta, SAMPLES_BYTES_PER_SECOND)
     elif event.type.endswith(".delta"):
-        seen.say(event.delta)
+        seen.add_text(event.delta)
     elif event.type == "error":
         seen.end(failed=True)
     elif event.type == "response.output_item.done" and event.item is not None:
@@ -210,10 +210,10 @@ def _take_body(seen: Seen, body: bytes) -> None:
     _count(seen, response.output)
     _billable(seen, response.tool_usage)
     for item in response.output:
-        seen.say(item.arguments)
+        seen.add_text(item.arguments)
         for part in item.content if isinstance(item.content, list) else ():
             if isinstance(part, dict):
-                seen.say(part.get("text"))
+                seen.add_text(part.get("text"))
     seen.complete = True
     seen.failed = bool(response.error)
 

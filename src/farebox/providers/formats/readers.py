@@ -70,16 +70,16 @@ class Seen(msgspec.Struct):
     """Observed.reference."""
     sound_seconds: Decimal = _NO_SOUND
     """Observed.sound_seconds."""
-    heard_seconds: Decimal = _NO_SOUND
+    input_audio_seconds: Decimal = _NO_SOUND
     """Observed.heard_seconds."""
-    pictured: int = 0
+    image_tokens_delivered: int = 0
     """Observed.pictured."""
     further: list[FurtherUsage] = []
     """Observed.further, as far as the response reports it outside its usage object."""
     doubts: list[str] = []
     """Observed.notes, as far as reported there."""
 
-    def say(self, value: object) -> None:
+    def add_text(self, value: object) -> None:
         """Count generated text: a string, or an object with strings and numbers."""
         if type(value) is str:
             if self.kept < TEXT_MAX:
@@ -88,9 +88,9 @@ class Seen(msgspec.Struct):
                 self.delivered += weight(value)
         elif value is not None:
             for piece in _pieces(value):
-                self.say(piece)
+                self.add_text(piece)
 
-    def hear(self, encoded: object, bytes_per_second: int) -> None:
+    def add_audio(self, encoded: object, bytes_per_second: int) -> None:
         """Count generated audio, in base64."""
         if isinstance(encoded, str):
             self.sound_seconds += Decimal(len(encoded) * 3 // 4) / bytes_per_second
@@ -141,7 +141,7 @@ class BodyReader:
 
     __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
 
-    events = finished = holding = all_ended = input_told = False
+    events = finished = holding = all_ended = input_reported = False
     """A document's content is known only at its end."""
 
     def __init__(
@@ -208,9 +208,9 @@ class BodyReader:
             return self._skimmer.kept_bytes
         return self._size if self._body else 0
 
-    def forgo(self) -> None:
+    def stop_collecting(self) -> None:
         if self._skimmer is not None:
-            self._skimmer.forgo()
+            self._skimmer.stop_collecting()
         else:
             self._raw_max = 0
             self._body.clear()
@@ -230,7 +230,7 @@ class BodyReader:
             self._count_unread()
         else:
             self._read(body)
-        self.forgo()  # it is not needed while the charge is written
+        self.stop_collecting()  # it is not needed while the charge is written
         return self._last, observed(seen, self._reading, whole=seen.complete, empty=empty)
 
     def _read(self, body: bytes) -> None:
@@ -253,7 +253,9 @@ class BodyReader:
 
     def _told(self, seen: Seen) -> bool:
         """Whether any generated output has been read."""
-        return bool(seen.kept or seen.delivered or seen.sound_seconds or seen.pictured or seen.heard_seconds)
+        return bool(
+            seen.kept or seen.delivered or seen.sound_seconds or seen.image_tokens_delivered or seen.input_audio_seconds
+        )
 
     def _skim(self) -> None:
         """From now on keep only a skeleton, if this is JSON."""
@@ -268,7 +270,7 @@ class BodyReader:
 class UnreadReader:
     """Relays a response that cannot be read here, such as one with an unknown encoding."""
 
-    events = finished = holding = all_ended = input_told = False
+    events = finished = holding = all_ended = input_reported = False
     kept_bytes = 0
 
     def __init__(self, problem: str) -> None:
@@ -283,7 +285,7 @@ class UnreadReader:
         self._last = chunk[-1:]
         return passed
 
-    def forgo(self) -> None:
+    def stop_collecting(self) -> None:
         """Does nothing, as nothing is kept."""
 
     def release(self) -> bytes:
@@ -309,7 +311,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
                 figures = consistent({**figures.usage, **seen.counted}, figures.missing)
     except AbsurdUsage as absurd:
         figures, problem = None, str(absurd)
-    disbelieved = problem is not None
+    implausible = problem is not None
     stated_usd: Decimal | None = None
     doubts: tuple[str, ...] = ()
     passes = ONE_PASS
@@ -335,14 +337,14 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
         text.encode("utf-8", "replace").decode() if needed else "",
         seen.all_ended,
         seen.sound_seconds if needed else _NO_SOUND,
-        seen.heard_seconds,
-        seen.pictured,
+        seen.input_audio_seconds,
+        seen.image_tokens_delivered,
         (*passes.further, *seen.further),
         passes.model,
         stated_usd,
         (*(() if figures is None else figures.notes), *doubts, *passes.notes, *seen.doubts),
         missing,
-        disbelieved,
+        implausible,
         seen.reference,
         empty,
     )

@@ -53,8 +53,8 @@ class Sniffer:
         return self.decided is not None and self.decided.all_ended
 
     @property
-    def input_told(self) -> bool:
-        return self.decided is not None and self.decided.input_told
+    def input_reported(self) -> bool:
+        return self.decided is not None and self.decided.input_reported
 
     @property
     def events(self) -> bool:
@@ -65,9 +65,9 @@ class Sniffer:
     def kept_bytes(self) -> int:
         return 0 if self.decided is None else self.decided.kept_bytes
 
-    def forgo(self) -> None:
+    def stop_collecting(self) -> None:
         if self.decided is not None:
-            self.decided.forgo()
+            self.decided.stop_collecting()
 
     def release(self) -> bytes:
         return b"" if self.decided is None else self.decided.release()

@@ -31,7 +31,7 @@ READING: Final = Reading(
     ),
     required=("input_tokens",),
 )
-HEARD: Final = Reading(("audio_seconds", "seconds"), ("input_audio_seconds", "seconds"))
+TRANSCRIPTION: Final = Reading(("audio_seconds", "seconds"), ("input_audio_seconds", "seconds"))
 """Meters of a transcribed recording."""
 QUEUED: Final = "a queued request is acknowledged before its usage is known"
 _JSON: Final = frozenset({b"{", b" ", b"\n", b"\r", b"\t", b""})
@@ -126,7 +126,7 @@ class WorkersAIRun(bodies.JsonBody):
         """A reader for the response."""
         if streaming:
             return EventReader(_take_event, READING)
-        return BodyReader(_take_body, HEARD if parsed.demand.audio_seconds_max else READING)
+        return BodyReader(_take_body, TRANSCRIPTION if parsed.demand.audio_seconds_max else READING)
 
 
 def _queued(head: _Head) -> bool:
@@ -166,11 +166,11 @@ def _take(seen: Seen, result: _Result) -> None:
     seen.update(result.usage, result.model)
     if isinstance(result.transcription_info, dict):
         seen.update({"seconds": result.transcription_info.get("duration")})
-    seen.say(result.response)
-    seen.say(result.tool_calls)
+    seen.add_text(result.response)
+    seen.add_text(result.tool_calls)
     for choice in result.choices if isinstance(result.choices, list) else ():
         if isinstance(choice, dict):
-            seen.say(choice.get("delta") or choice.get("message"))
+            seen.add_text(choice.get("delta") or choice.get("message"))
             if choice.get("finish_reason"):
                 seen.choice_ended(choice.get("index"))
-    seen.say(result.output)
+    seen.add_text(result.output)
