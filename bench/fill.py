@@ -129,7 +129,7 @@ def _real_purchase(connection: Connection, settings: Settings, account_id: str, 
     account = find_account(connection, account_id)
     assert account is not None
     add_customer(connection, account_id, "cus_bench", at)
-    replace_cards(connection, account_id, [card], asked_at=at)
+    replace_cards(connection, account_id, [card], requested_at=at)
     bought = _paid_top_up(account_id, card.card_id, 500, "bench", at, by_hand=True)
     assert bought.payment_id is not None
     top_ups.insert(connection, account.bucket, bought)

@@ -24,7 +24,7 @@ Combine = Literal["sum", "max"]
 OTHER = "other"
 """The label value for anything that is not a known value."""
 MICROS = 1_000_000
-MISTAKES = (LookupError, ValueError, TypeError, ArithmeticError)
+COUNTING_ERRORS = (LookupError, ValueError, TypeError, ArithmeticError)
 """The exceptions that counting can raise: for an unknown name, or a figure that does not fit into eight bytes. Code
 that counts something already committed or charged catches them: only a figure is missing then.
 """

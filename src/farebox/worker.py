@@ -50,7 +50,7 @@ ROUND_SECONDS = 60.0
 LONG_ROUND_SECONDS = 900.0
 """The same, for jobs that call other services, one call after another."""
 LATE_EVERY_SECONDS = 30.0
-ALARMING = frozenset({"full", "read_only", "failing", "damaged", "replaced"})
+ALARM_STATES = frozenset({"full", "read_only", "failing", "damaged", "replaced"})
 """States of the database that only the operator can end."""
 PAUSE_SECONDS = 0.05
 """Pause between the small steps of a large clean-up, so that it does not delay calls."""
@@ -87,13 +87,13 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),
         "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),
         "journals_left": Periodic(TAKE_OVER_SECONDS, _take_over_journals, LONG_ROUND_SECONDS),
-        "trouble": Periodic(ALARMS_EVERY_SECONDS, _report_trouble),
+        "trouble": Periodic(ALARMS_EVERY_SECONDS, _report_failures),
         "jobs_late": Periodic(LATE_EVERY_SECONDS, _report_late),
     }
     if services.database.engine == "postgres":
         detector = FailureDetector(services)
         jobs["rates"] = Periodic(SHARE_RATES_SECONDS, _share_rates)
-        jobs["instances"] = Periodic(detector.every_seconds, lambda _: detector.look(), LONG_ROUND_SECONDS)
+        jobs["instances"] = Periodic(detector.every_seconds, lambda _: detector.check(), LONG_ROUND_SECONDS)
     return jobs
 
 
@@ -120,11 +120,11 @@ async def _every(services: Services, name: str, job: Periodic) -> None:
                     log.warning("periodic job waits for the database", job=name, why=str(error))
 
 
-async def _report_trouble(services: Services) -> None:
+async def _report_failures(services: Services) -> None:
     """Raise alarms for what the operator must act on. A database outage ends without them, and is only logged."""
-    for trouble in services.database.take_troubles():
-        if trouble.state in ALARMING:
-            raise_alarm(services, "database_trouble", trouble.state, why=str(trouble), remedy=trouble.remedy)
+    for failure in services.database.take_failures():
+        if failure.state in ALARM_STATES:
+            raise_alarm(services, "database_trouble", failure.state, why=str(failure), remedy=failure.remedy)
     journal = services.journal
     if journal is not None and journal.unwritable is not None:
         raise_alarm(services, "journal_unwritable", services.instance, why=journal.unwritable)

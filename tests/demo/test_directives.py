@@ -17,12 +17,12 @@ Until: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
 CHAT = "/v1/chat/completions"
 
 
-def asking(text: str = "hello", **fields: Any) -> dict[str, Any]:
+def chat_body(text: str = "hello", **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
 async def told(http: httpx2.AsyncClient, directives: str, **fields: Any) -> httpx2.Response:
-    return await http.post(CHAT, json=asking(**fields), headers={"x-demo": directives})
+    return await http.post(CHAT, json=chat_body(**fields), headers={"x-demo": directives})
 
 
 def streamed(body: str) -> list[str]:
@@ -45,7 +45,7 @@ async def test_the_script_overrules_the_header_and_the_header_the_text(
     assert queued.json() == {"queued": 2}
     lengths = []
     for headers in ({"x-demo": "tokens=5"}, {"x-demo": "tokens=5"}, {}):
-        response = await http.post(CHAT, json=asking("hi demo: tokens=50"), headers=headers)
+        response = await http.post(CHAT, json=chat_body("hi demo: tokens=50"), headers=headers)
         lengths.append(response.json()["usage"]["completion_tokens"])
     assert lengths == [3, 5, 50]
     assert (await http.post("/_demo/script", json={"answers": [{"directives": "x=1"}]})).status_code == 400
@@ -96,7 +96,7 @@ async def test_a_stream_without_usage(http: httpx2.AsyncClient) -> None:
     assert '"usage":{' not in response.text
     assert response.text.endswith("data: [DONE]\n\n")
     for path, body in (
-        ("/v1/messages", asking("hi", stream=True)),
+        ("/v1/messages", chat_body("hi", stream=True)),
         ("/v1/models/m:streamGenerateContent?alt=sse", {"contents": []}),
     ):
         response = await http.post(path, json=body, headers={"x-demo": "nousage_stream=1"})
@@ -118,7 +118,7 @@ async def received(http: httpx2.AsyncClient, directives: str, **fields: Any) -> 
     """What arrived of the response, and whether it broke off."""
     arrived = b""
     try:
-        async with http.stream("POST", CHAT, json=asking(**fields), headers={"x-demo": directives}) as response:
+        async with http.stream("POST", CHAT, json=chat_body(**fields), headers={"x-demo": directives}) as response:
             async for chunk in response.aiter_raw():
                 arrived += chunk
     except httpx2.RemoteProtocolError:
@@ -162,7 +162,7 @@ async def test_a_failure_inside_a_success(http: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_trickle_changes_nothing_but_the_pace(http: httpx2.AsyncClient, stream: bool) -> None:
     async with http.stream(
-        "POST", CHAT, json=asking(stream=stream), headers={"x-demo": "trickle=1 tokens=3"}
+        "POST", CHAT, json=chat_body(stream=stream), headers={"x-demo": "trickle=1 tokens=3"}
     ) as response:
         chunks = [chunk async for chunk in response.aiter_raw()]
     plain = await told(http, "tokens=3", stream=stream)
@@ -175,6 +175,11 @@ async def test_waiting_ends_with_the_client(demo: RunningProvider, http: httpx2.
     stats = demo.app.journal.stats
     for number, directives in enumerate(("hang=1", "delay=60000", "gap=60000"), 1):
         with pytest.raises(httpx2.TimeoutException):
-            await http.post(CHAT, json=asking(stream=True), headers={"x-demo": directives}, timeout=httpx2.Timeout(0.1))
+            await http.post(
+                CHAT,
+                json=chat_body(stream=True),
+                headers={"x-demo": directives},
+                timeout=httpx2.Timeout(0.1),
+            )
         await until(lambda: stats.disconnects == number)  # noqa: B023 - awaited within its turn
         assert (stats.disconnects, stats.open, stats.completed) == (number, 0, 0)

@@ -152,9 +152,9 @@ def test_a_node_that_hangs_is_not_held_against_the_database(world: World) -> Non
     assert world.there.chat().status_code == 503  # from here on it is known to be a cluster
     world.execute("UPDATE away SET how = 'hangs'")
     refused: list[int] = []
-    asking = threading.Thread(target=lambda: refused.append(_status(world.there, READS[0])))
-    asking.start()
-    while asking.is_alive():
+    caller = threading.Thread(target=lambda: refused.append(_status(world.there, READS[0])))
+    caller.start()
+    while caller.is_alive():
         world.farebox.services.database.check()
         assert world.here.chat().status_code == 200
     assert refused == [503]

@@ -120,7 +120,9 @@ class Reading:
 
 
 @contextlib.contextmanager
-def asking(customer: Customer, path: str, body: dict[str, Any], *, base: str = "", **headers: str) -> Iterator[Reading]:
+def requesting(
+    customer: Customer, path: str, body: dict[str, Any], *, base: str = "", **headers: str
+) -> Iterator[Reading]:
     """A call whose response is read by the test; leaving the block hangs up. `base` is a proxy before the server."""
     url = f"{base or customer.farebox.url}/v1/{customer.account_id}/default/{path}"
     with (

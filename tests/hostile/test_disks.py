@@ -25,7 +25,7 @@ import pytest
 from farebox.cli import server_file
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.postgres import health
-from farebox.storage.postgres.connecting import named
+from farebox.storage.postgres.connecting import translate_errors
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import (
     Connection,
@@ -285,7 +285,7 @@ def test_a_log_that_is_overwritten_is_told_before_anybody_meets_it(
 ) -> None:
     """Nobody reads its first bytes before the next start, which would then leave out all that is in it."""
     monkeypatch.setattr("farebox.runtime.readiness.FRESH_SECONDS", 0.0)
-    monkeypatch.setattr("farebox.storage.sqlite.database.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("farebox.storage.sqlite.database.RECHECK_SECONDS", 0.0)
     log = tmp_path / "farebox.db-wal"
     with running_farebox(tmp_path) as farebox:
         customer = farebox.funded("5")
@@ -310,9 +310,9 @@ def test_a_database_that_another_process_keeps_locked_is_told_so_for_as_long_as_
         other.execute("BEGIN IMMEDIATE")
         until(lambda: ready(farebox)[1]["database"] == "locked", "it is noticed")
         look, database = farebox.services.readiness, farebox.services.database
-        until(lambda: ready(farebox)[0] == 503 and look._trouble is not None, "a look has ended")
-        failed, told = database.troubles_met, set()
-        while database.troubles_met < failed + 3:
+        until(lambda: ready(farebox)[0] == 503 and look._failure is not None, "a look has ended")
+        failed, told = database.failure_count, set()
+        while database.failure_count < failed + 3:
             status, body = ready(farebox)
             told.add((status, body["database"], body["remedy"]))
         assert told == {(503, "locked", DatabaseLocked.remedy)}
@@ -322,7 +322,7 @@ def test_a_database_that_another_process_keeps_locked_is_told_so_for_as_long_as_
 
 @SQLITE_ONLY
 def test_damage_that_was_mended_is_forgotten_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farebox.storage.sqlite.database.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("farebox.storage.sqlite.database.RECHECK_SECONDS", 0.0)
     with running_farebox(tmp_path) as farebox:
         database = farebox.services.database
 
@@ -334,7 +334,7 @@ def test_damage_that_was_mended_is_forgotten_without_a_restart(tmp_path: Path, m
         monkeypatch.setattr("farebox.storage.sqlite.database.damages", lambda connection, at_most: ["row 7 missing"])
         assert ready(farebox)[1]["database"] == "damaged"
         monkeypatch.undo()
-        monkeypatch.setattr("farebox.storage.sqlite.database.LOOK_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("farebox.storage.sqlite.database.RECHECK_SECONDS", 0.0)
         until(lambda: ready(farebox)[0] == 200, "the file was found whole")
 
 
@@ -360,8 +360,8 @@ async def test_damage_that_postgres_tells_of_has_our_name(postgres_url: str) -> 
             with pytest.raises(DatabaseDamaged, match="invalid page"):
                 await database.write(partial(_execute, text=text))
         with pytest.raises(DatabaseDamaged):
-            await database.prove()
-        assert [trouble.state for trouble in database.take_troubles()] == ["damaged"]
+            await database.check_writable()
+        assert [trouble.state for trouble in database.take_failures()] == ["damaged"]
         database.check()
         assert await database.write(lambda _: 7) == 7, "what is whole goes on"
         with pytest.raises(DatabaseFull):
@@ -427,8 +427,8 @@ async def look_again(farebox: Farebox) -> None:
     """Have the watch look once more, and wait until it has."""
     database = farebox.services.database
     assert isinstance(database, PostgresDatabase)
-    database.health._look_now.set()
-    while database.health._look_now.is_set():  # noqa: ASYNC110 - it tells nobody
+    database.health._probe_now.set()
+    while database.health._probe_now.is_set():  # noqa: ASYNC110 - it tells nobody
         await asyncio.sleep(0.005)
 
 
@@ -439,7 +439,7 @@ async def test_where_no_temporary_file_may_be_written_a_commit_has_to_do(monkeyp
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
     watched.failed(DatabaseFull("no space left"))
     monkeypatch.setattr(health, "_ROOM", health._ROOM.replace("BEGIN;", "BEGIN; SET LOCAL temp_file_limit = 0;"))
-    await watched._look()
+    await watched._probe()
     watched.check()
     await watched.close()
     engines.postgres_server().drop_database(url)
@@ -449,19 +449,19 @@ async def test_a_server_that_ended_itself_for_want_of_room_is_told_as_full() -> 
     """PostgreSQL does so where it cannot write its log: the driver tells of the lost connection, and why it was."""
     watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
-    with pytest.raises(DatabaseFull) as panicked, named():
+    with pytest.raises(DatabaseFull) as panicked, translate_errors():
         raise asyncpg.ConnectionDoesNotExistError("closed in the middle") from asyncpg.DiskFullError("no space left")
     watched.failed(panicked.value)
     for _ in range(3):
         with pytest.raises(DatabaseUnavailable, match="Connect call failed") as refused:
-            await watched._look()
+            await watched._probe()
         watched._mark_away(refused.value)
         with pytest.raises(DatabaseGoneFull, match=r"call failed.*; before that:.*closed in the middle") as told:
             watched.check()
         watched.failed(told.value)
     assert told.value.state == "full"
     assert str(told.value).count("before that") == 1
-    watched._mark_well()
+    watched._mark_available()
     watched.failed(DatabaseUnavailable("another time"))
     with pytest.raises(DatabaseUnavailable, match=r"^another time$"):
         watched.check()

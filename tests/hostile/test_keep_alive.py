@@ -15,7 +15,7 @@ from openai import OpenAI
 from farebox.http.keep_alive import COMMENT
 from tests.calls.kit import log_row, until
 from tests.engines import ON_BOTH_ENGINES
-from tests.hostile.stepwise import CHAT, COMPAT, END, Stepwise, asking, stepwise, words
+from tests.hostile.stepwise import CHAT, COMPAT, END, Stepwise, requesting, stepwise, words
 from tests.support import Customer, Farebox, running_farebox
 
 
@@ -41,7 +41,7 @@ class TestOnBothEngines:
     pytestmark = ON_BOTH_ENGINES
 
     def test_a_silent_stream_is_kept_alive_and_charged_as_ever(self, customer: Customer, provider: Stepwise) -> None:
-        with asking(customer, COMPAT, CHAT) as reading:
+        with requesting(customer, COMPAT, CHAT) as reading:
             reading.until(COMMENT)  # before the first event
             provider.say(words("one"))
             reading.until(COMMENT, 3)
@@ -55,7 +55,7 @@ class TestOnBothEngines:
         assert COMMENT.decode() not in json.dumps(row)
 
     def test_who_goes_away_in_a_silence_is_noticed(self, customer: Customer, provider: Stepwise) -> None:
-        with asking(customer, COMPAT, CHAT) as reading:
+        with requesting(customer, COMPAT, CHAT) as reading:
             provider.say(words("one"))
             reading.until(b"one")
             reading.until(COMMENT, 2)
@@ -100,7 +100,10 @@ def test_no_comment_stands_where_it_may_not(
     with stepwise(hasty, slug) as other:
         other.headers = [("content-type", content_type)]
         other.say(first)
-        with asking(customer, path, body) as quiet, asking(customer, COMPAT, CHAT) as clock:
+        with (
+            requesting(customer, path, body) as quiet,
+            requesting(customer, COMPAT, CHAT) as clock,
+        ):
             quiet.until(first[:8])
             clock.until(COMMENT, 4)
             other.say(b"\ndata: 1\n\n")
@@ -179,7 +182,11 @@ SDKS = [
 @pytest.mark.parametrize("sdk", SDKS, ids=[sdk.slug for sdk in SDKS])
 def test_sdks_read_a_stream_with_silences(hasty: Farebox, customer: Customer, provider: Stepwise, sdk: Sdk) -> None:
     """OpenAI's and Anthropic's are sent comments; Google's, which would raise on one, is not."""
-    with stepwise(hasty, sdk.slug) as other, asking(customer, COMPAT, CHAT) as clock, ThreadPoolExecutor(1) as threads:
+    with (
+        stepwise(hasty, sdk.slug) as other,
+        requesting(customer, COMPAT, CHAT) as clock,
+        ThreadPoolExecutor(1) as threads,
+    ):
         said = threads.submit(lambda: list(sdk.read(customer)))
         until(lambda: other.bodies or said.done(), "the request")
         for event in sdk.events:
@@ -193,8 +200,8 @@ def test_zero_sends_none(tmp_path: Path, hasty: Farebox, customer: Customer, pro
     with (
         running_farebox(tmp_path, stream_comment_ms=0) as served,
         stepwise(served) as other,
-        asking(served.funded("5"), COMPAT, CHAT) as quiet,
-        asking(customer, COMPAT, CHAT) as clock,
+        requesting(served.funded("5"), COMPAT, CHAT) as quiet,
+        requesting(customer, COMPAT, CHAT) as clock,
     ):
         other.say(words("one"))
         quiet.until(b"one")
@@ -210,7 +217,7 @@ def test_nothing_keeps_answers_on_the_way(farebox: Farebox) -> None:
     orders = [("cache-control", "public, max-age=60"), ("expires", "0"), ("x-accel-redirect", "/private")]
     with stepwise(farebox) as provider:
         provider.headers = [("content-type", "text/event-stream"), *orders, ("x-request-id", "r1")]
-        with asking(customer, COMPAT, CHAT) as reading:
+        with requesting(customer, COMPAT, CHAT) as reading:
             provider.say(*END)
             provider.end()
             reading.rest()

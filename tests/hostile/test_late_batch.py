@@ -114,7 +114,7 @@ async def test_one_that_begins_after_the_declaration_makes_no_hold(
     judge = world.judge()
     await world.seen("gateway")
     assert (await gateway.hold("before")).ok
-    await judge.look()
+    await judge.check()
     async with watching(gateway) as third:
         backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")
         os.kill(backend, signal.SIGSTOP)  # the batch arrives, and is not looked at yet
@@ -137,7 +137,7 @@ async def test_one_that_waits_for_a_lock_is_waited_for(
     judge = world.judge()
     await world.seen("gateway")
     assert (await gateway.hold("before")).ok
-    await judge.look()
+    await judge.check()
     async with watching(gateway) as third, third.transaction():
         await third.execute("SELECT FROM balances WHERE account_id = 'a' FOR UPDATE")
         sent = await gateway.send_hold("late")

@@ -15,7 +15,7 @@ import httpx
 import openai
 import pytest
 
-from farebox.counts import MISTAKES, private
+from farebox.counts import COUNTING_ERRORS, private
 from farebox.http.exchange import Exchange
 from farebox.http.metrics import check_settings
 from farebox.http.server import serve
@@ -346,12 +346,12 @@ def test_whatever_is_counted_wrongly_is_one_of_the_mistakes_that_are_caught() ->
     activity = Metrics().activity()
     for wrong in (float("nan"), float("inf"), 1e300, 2**63, -(2**64), "1", None):
         for count in (place.histogram(families.LAG).observe_seconds, place.counter(families.MONEY, "charge").add):
-            with contextlib.suppress(*MISTAKES):
+            with contextlib.suppress(*COUNTING_ERRORS):
                 count(wrong)  # type: ignore[arg-type]
         activity.batch(wrong, wrong, {("money", "nobody's"): 1})  # type: ignore[arg-type]
         activity.job(wrong, {("money", "charge"): wrong})  # type: ignore[arg-type, dict-item]
     for values in ((), ("a", "b", "c")):
-        with pytest.raises(MISTAKES):
+        with pytest.raises(COUNTING_ERRORS):
             place.add(families.MONEY, *values)
 
 

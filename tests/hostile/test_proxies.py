@@ -18,7 +18,7 @@ from farebox.http.exchange import Exchange
 from farebox.http.server import serve
 from tests.calls.kit import log_row, set_price, set_provider, until
 from tests.hostile.proxies import PROXIES, Proxy
-from tests.hostile.stepwise import CHAT, COMPAT, END, SLUG, Stepwise, asking, stepwise, words
+from tests.hostile.stepwise import CHAT, COMPAT, END, SLUG, Stepwise, requesting, stepwise, words
 from tests.support import Customer, Farebox, running_farebox
 
 SILENCE_SECONDS = 70.0
@@ -53,7 +53,7 @@ def base(request: pytest.FixtureRequest, served: Farebox, tmp_path_factory: pyte
 
 
 def test_each_event_arrives_before_the_next_is_sent(base: str, customer: Customer, provider: Stepwise) -> None:
-    with asking(customer, COMPAT, CHAT, base=base) as reading:
+    with requesting(customer, COMPAT, CHAT, base=base) as reading:
         for word in ("one", "two", "three"):
             provider.say(words(word))
             reading.until(word.encode())
@@ -64,7 +64,7 @@ def test_each_event_arrives_before_the_next_is_sent(base: str, customer: Custome
 
 
 def test_a_stream_that_breaks_off_ends_with_its_error(base: str, customer: Customer, provider: Stepwise) -> None:
-    with asking(customer, COMPAT, CHAT, base=base) as reading:
+    with requesting(customer, COMPAT, CHAT, base=base) as reading:
         provider.say(words("one"))
         reading.until(b"one")
         provider.break_off()
@@ -74,7 +74,7 @@ def test_a_stream_that_breaks_off_ends_with_its_error(base: str, customer: Custo
 def test_who_goes_away_ends_the_call(base: str, customer: Customer, provider: Stepwise) -> None:
     """With the comments' help: some proxies look at the client only when there is something to send."""
     left = provider.left
-    with asking(customer, COMPAT, CHAT, base=base) as reading:
+    with requesting(customer, COMPAT, CHAT, base=base) as reading:
         provider.say(words("one"))
         reading.until(b"one")
     until(lambda: provider.left > left, "the provider's being left")

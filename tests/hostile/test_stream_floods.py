@@ -5,7 +5,7 @@ import pytest
 
 from farebox.providers.formats.event_reader import EVENT_BYTES_MAX
 from tests.calls.kit import differences, price_of, until
-from tests.hostile.stepwise import CHAT, COMPAT, END, asking, stepwise, words
+from tests.hostile.stepwise import CHAT, COMPAT, END, requesting, stepwise, words
 from tests.support import Customer, Farebox
 
 HELLO = words("Hello")
@@ -26,7 +26,7 @@ FLOODS = {
 def test_a_flood_passes_and_stays_with_nobody(farebox: Farebox, customer: Customer, flood: list[bytes]) -> None:
     other, before = farebox.funded("5"), customer.balance.posted
     size = sum(map(len, flood))
-    with stepwise(farebox) as provider, asking(customer, COMPAT, CHAT) as stream:
+    with stepwise(farebox) as provider, requesting(customer, COMPAT, CHAT) as stream:
         provider.say(HELLO, *flood)
         # Of an event that has not ended, so much is kept and no more: the rest has passed before the next is said.
         stream.until_bytes(size - EVENT_BYTES_MAX - 10)

@@ -12,7 +12,7 @@ import pytest
 
 from farebox.storage.accounts import add_account
 from farebox.storage.postgres import bridge, health
-from farebox.storage.postgres.connecting import CUTS_MAX, Session, connect
+from farebox.storage.postgres.connecting import RECONNECTS_MAX, Session, connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
@@ -75,7 +75,7 @@ async def test_nor_that_they_are_ended_again_while_it_is_tried_again(
     cuts, connect_lane, run_job = Counter[str](), Lane._connect, bridge.run
 
     async def cut_first(what: str) -> None:
-        if cuts[what] < CUTS_MAX - 1:
+        if cuts[what] < RECONNECTS_MAX - 1:
             cuts[what] += 1
             third = await connect(url, timeout=10, name="third")
             await third.fetch(CUT)
@@ -99,7 +99,7 @@ async def test_nor_that_they_are_ended_again_while_it_is_tried_again(
     monkeypatch.setattr(bridge, "run", running)
     response = await asyncio.to_thread(customer.chat, "one two three", headers={"x-demo": "tokens=5"})
     assert response.status_code == 200, response.text
-    assert cuts == {"batch": CUTS_MAX - 1, "job": CUTS_MAX - 1}
+    assert cuts == {"batch": RECONNECTS_MAX - 1, "job": RECONNECTS_MAX - 1}
     balance = await asyncio.to_thread(lambda: customer.balance)
     assert (balance.posted, balance.held) == (before - price_of(3, 5), 0)
     assert await asyncio.to_thread(differences, farebox) == []
@@ -148,13 +148,13 @@ async def test_a_read_is_done_again(world: World) -> None:
     def ends_itself(connection: Connection) -> int:
         nonlocal tried
         tried += 1
-        if tried <= CUTS_MAX:
+        if tried <= RECONNECTS_MAX:
             connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         return tried
 
-    assert await world.database.get(ends_itself) == CUTS_MAX + 1
+    assert await world.database.get(ends_itself) == RECONNECTS_MAX + 1
     tried = 0
-    assert await world.database.scan(ends_itself) == CUTS_MAX + 1
+    assert await world.database.scan(ends_itself) == RECONNECTS_MAX + 1
     tried = -1
     with pytest.raises(DatabaseUnavailable):
         await world.database.get(ends_itself)
@@ -263,10 +263,10 @@ async def test_the_database_is_back_when_a_commit_has_gone_through_and_not_befor
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))  # it looks when the test says so
     watched.failed(DatabaseUnavailable("a commit failed"))
     with monkeypatch.context() as patch:
-        patch.setattr(health, "_PROOF", "SELECT 1 / 0")
+        patch.setattr(health, "_COMMIT_PROBE", "SELECT 1 / 0")
         with pytest.raises(asyncpg.DivisionByZeroError):
-            await watched._look()
+            await watched._probe()
         with pytest.raises(DatabaseUnavailable, match="a commit failed"):
             world.database.check()
-    await watched._look()
+    await watched._probe()
     world.database.check()

@@ -212,7 +212,7 @@ class Stepped:
         self.check()
         assert self.transport.lost
         assert self.connection.task is None
-        assert (self.budget.held_bytes, self.state.known_heads, len(self.state.connections)) == (0, 0, 0)
+        assert (self.budget.held_bytes, self.state.cached_heads, len(self.state.connections)) == (0, 0, 0)
 
 
 PATHS = (

@@ -105,7 +105,7 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "asking", "empty"),
+    ("field", "requested", "empty"),
     [
         ("cache_ttl", 300, None),
         ("dlp", {"enabled": True, "action": "BLOCK", "profiles": []}, {"enabled": False, "policies": []}),
@@ -122,13 +122,13 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
     ],
 )
 def test_what_cannot_be_acted_on_is_refused_never_ignored(
-    gateways: Gateways, field: str, asking: object, empty: object
+    gateways: Gateways, field: str, requested: object, empty: object
 ) -> None:
     gateways.create("plain", **{field: empty})
     for response in (
-        gateways("POST", body={"id": "more"} | GATEWAY_FIELDS | {field: asking}),
-        gateways("PUT", "plain", GATEWAY_FIELDS | {field: asking}),
-        gateways("PATCH", "plain", {field: asking}),
+        gateways("POST", body={"id": "more"} | GATEWAY_FIELDS | {field: requested}),
+        gateways("PUT", "plain", GATEWAY_FIELDS | {field: requested}),
+        gateways("PATCH", "plain", {field: requested}),
     ):
         assert response.status_code == 400
         (error,) = response.json()["errors"]

@@ -17,7 +17,7 @@ OPENED = {"mode": "setup"}
 @pytest.mark.parametrize(
     ("budget", "method", "path", "body"),
     [
-        (quotas.ASKS, "POST", "ai-gateway/billing/topup", {"amount": 1}),
+        (quotas.PROCESSOR_REQUESTS, "POST", "ai-gateway/billing/topup", {"amount": 1}),
         (quotas.POLLS, "GET", "farebox/checkout/cs_test_unknown", None),
         (quotas.PAGES, "POST", "farebox/checkout", OPENED),
         (quotas.LINKS, "POST", "farebox/billing-link", None),
@@ -54,7 +54,7 @@ def test_unauthorized_calls_do_not_use_quota(farebox: Farebox) -> None:
 
 def test_each_budget_is_somebodys() -> None:
     used = {route.budget for route in ROUTES}
-    assert {quotas.ASKS, quotas.POLLS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
+    assert {quotas.PROCESSOR_REQUESTS, quotas.POLLS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
 
 
 def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:

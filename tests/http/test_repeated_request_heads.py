@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from farebox.http.server.known_head import KEPT_BYTES_MAX
+from farebox.http.server.cached_head import KEPT_BYTES_MAX
 from tests.http.serving import Asked, Peer, Received, request, serving, until
 
 
@@ -109,7 +109,7 @@ async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
                 await peer.writer.drain()
                 await asyncio.sleep(0.01)
             assert (await peer.response()).json()["body"] == body.decode()
-        assert served.server._state.known_heads == 1
+        assert served.server._state.cached_heads == 1
         sent = post(b"third") + post(b"fourth")
         cut = sent.index(b"third") + 2
         peer.send(sent[:cut])
@@ -183,21 +183,21 @@ async def test_what_ends_or_changes_a_connection_is_never_remembered() -> None:
         for body in (b"one", b"three"):
             waiting.send(post(body, expect="100-continue"))
             assert (await waiting.response()).json()["body"] == body.decode()
-        assert served.server._state.known_heads == 0
+        assert served.server._state.cached_heads == 0
 
 
 async def test_the_server_remembers_for_a_limited_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farebox.http.server.reader.KNOWN_HEADS_MAX", 2)
+    monkeypatch.setattr("farebox.http.server.reader.CACHED_HEADS_MAX", 2)
     async with serving(Asked().echo) as served:
         peers = [await served.open() for _ in range(4)]
         for body in (b"one", b"three"):
             for peer in peers:
                 assert (await told(peer, post(body)))["body"] == body.decode()
         state = served.server._state
-        assert state.known_heads == 2
+        assert state.cached_heads == 2
         for peer in peers:
             peer.writer.close()
             await peer.writer.wait_closed()
         peer = await served.open()
         await told(peer, post(b"body"))
-        assert state.known_heads == 1
+        assert state.cached_heads == 1

@@ -65,7 +65,7 @@ class Purse:
     """When a charge counts, and what it was."""
     limit: tuple[int, str, str] | None = None
     armed: int | None = None
-    asking: bool = False
+    requested: bool = False
     """An auto top-up is open."""
     asked: int = 0
     low: int | None = None
@@ -130,8 +130,8 @@ class Purse:
         fell = self.posted < before
         if (fell or (refused and self.posted == before)) and self.armed is not None and self.posted < self.armed:
             self.armed = None
-            self.asked += not self.asking
-            self.asking = True
+            self.asked += not self.requested
+            self.requested = True
         if fell and self.low is not None and self.posted < self.low and (before >= self.low or not self.told):
             self.told = True
             self.notices.append(self.posted)

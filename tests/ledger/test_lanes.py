@@ -160,9 +160,9 @@ async def test_a_repeat_does_not_disturb_its_batch(books: Books) -> None:
 async def test_a_sender_that_is_cancelled_does_not_take_its_command_back(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("first", 1))  # the account's bucket is known from here on
-    asking = asyncio.ensure_future(books.do(hold("h", 40)))
+    waiting = asyncio.ensure_future(books.do(hold("h", 40)))
     await asyncio.sleep(0)
-    asking.cancel()
+    waiting.cancel()
     assert (await books.do(settle("h", 30))).outcome is Outcome.DONE
 
 

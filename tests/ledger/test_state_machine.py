@@ -215,7 +215,7 @@ class LedgerBesideModel(RuleBasedStateMachine):
     def arm(self, account: str, below: int | None) -> None:
         """The auto top-up that was open is over, and the next one is armed."""
         purse = self.model.purses[account]
-        purse.armed, purse.asking = below, False
+        purse.armed, purse.requested = below, False
         self.loop.run_until_complete(self.books.set(account, top_up_below=below))
         sql = "UPDATE top_ups SET state = 'canceled' WHERE account_id = ?"
         self.loop.run_until_complete(self.books.database.write(lambda c: c.execute(sql, (account,)).fetchall()))

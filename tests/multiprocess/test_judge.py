@@ -91,7 +91,7 @@ class World:
             for name in alive:
                 await self.seen(name)
             for judge in judges:
-                await judge.look()
+                await judge.check()
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
     await world.seen("living")
     lost, kept, own = await world.hold("silent"), await world.hold("living"), await world.hold("judge")
     nobodys = await world.hold("")
-    await judge.look()
+    await judge.check()
     await world.pass_time(LOST_AFTER - STEP, judge, alive=("living",))
     assert set((await world.states()).values()) == {"open"}, "not yet"
     with structlog.testing.capture_logs() as logged:
@@ -148,7 +148,7 @@ async def test_a_failure_detector_that_dies_is_replaced_by_another(
     first, second = world.judge("first"), world.judge("second")
     await world.pass_time(LOST_AFTER, first, second)
     world.clock.seconds += STEP
-    dying = asyncio.ensure_future(first.look())
+    dying = asyncio.ensure_future(first.check())
     await begun.wait()
     await world.pass_time(LOST_AFTER + STEP, second)
     assert await world.states() == dict.fromkeys(left, "expired")
@@ -188,10 +188,10 @@ async def test_a_failure_detector_that_was_suspended_starts_over(world: World) -
     judge = world.judge()
     await world.seen("other")
     hold = await world.hold("other")
-    await judge.look()
+    await judge.check()
     await world.pass_time(LOST_AFTER - STEP, judge)
     world.clock.seconds += 10 * LOST_AFTER  # the database was away, for both
-    await judge.look()
+    await judge.check()
     await world.pass_time(LOST_AFTER - STEP, judge)
     assert await world.states() == {hold: "open"}
     await world.pass_time(STEP, judge)
@@ -200,10 +200,10 @@ async def test_a_failure_detector_that_was_suspended_starts_over(world: World) -
 
 async def test_a_process_that_was_declared_dead_registers_again(world: World) -> None:
     judge, frozen = world.judge(), world.judge("frozen")
-    await frozen.look()
+    await frozen.check()
     await world.pass_time(LOST_AFTER + STEP, judge)
     assert await world.instances() == {"judge"}
-    await frozen.look()
+    await frozen.check()
     assert await world.instances() == {"judge", "frozen"}
     await world.pass_time(2 * LOST_AFTER, judge, frozen)
     assert await world.instances() == {"judge", "frozen"}
@@ -216,7 +216,7 @@ async def test_holds_of_a_process_without_a_row_are_ended_and_reported_once(worl
     assert set((await world.states()).values()) == {"open"}, "it may be back, and not have been seen yet"
     world.clock.seconds += STEP
     with structlog.testing.capture_logs() as logged:
-        await asyncio.gather(*(judge.look() for judge in judges))
+        await asyncio.gather(*(judge.check() for judge in judges))
     assert await world.states() == dict.fromkeys(holds, "expired")
     told = [line["hold_id"] for line in logged if line["event"] == "call_in_doubt_resolved"]
     assert sorted(told) == sorted(holds)

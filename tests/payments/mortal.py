@@ -90,9 +90,9 @@ class _MortalSqlite:
         writer._thread.join(10)
         writer._checkpoints.close()
         writer._connection.exec_trace = None
-        self._file._far_threads.shutdown()
+        self._file._read_threads.shutdown()
         await asyncio.to_thread(writer._checkpoints.close)
-        for connection in (self._file._near, *self._file._far_opened, writer._connection):
+        for connection in (self._file._loop_connection, *self._file._thread_connections, writer._connection):
             connection.close()
 
 

@@ -172,9 +172,9 @@ async def test_an_older_answer_is_no_news(shop: Shop) -> None:
     now = shop.clock.at
     before = await cards.cards(shop.services, shop.account)
     account = shop.account
-    assert not await shop.change(lambda c: store.replace_cards(c, account, [], asked_at=now - 60_000))
+    assert not await shop.change(lambda c: store.replace_cards(c, account, [], requested_at=now - 60_000))
     assert await cards.cards(shop.services, shop.account) == before
-    assert await shop.change(lambda c: store.replace_cards(c, account, [], asked_at=now))
+    assert await shop.change(lambda c: store.replace_cards(c, account, [], requested_at=now))
     assert await cards.cards(shop.services, shop.account) == []
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from farebox.payments.model import Rule, TopUp
 from farebox.payments.purchase import Tax
-from farebox.payments.states import DISABLED_REASONS, HOPEFUL_TOP_UPS, OPEN_TOP_UPS, RULE_STATES, TOP_UP_STATES
+from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, PENDING_TOP_UPS, RULE_STATES, TOP_UP_STATES
 from farebox.storage import leases, tax, top_up_rules
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import add_account, find_account
@@ -64,7 +64,7 @@ def test_every_state_leads_to_an_end() -> None:
 
 def test_open_states_are_those_that_are_no_end_and_nothing_leaves_paid() -> None:
     assert set(OPEN_TOP_UPS) == set(TOP_UP_STATES) - {"paid", "failed", "canceled"}
-    assert set(HOPEFUL_TOP_UPS) < set(OPEN_TOP_UPS)
+    assert set(PENDING_TOP_UPS) < set(OPEN_TOP_UPS)
     assert TOP_UP_STATES["paid"] == frozenset()
     assert all("paid" in TOP_UP_STATES[state] for state in TOP_UP_STATES if state not in ("paid", "requested"))
 
@@ -221,7 +221,7 @@ def test_the_balance_is_armed_iff_the_rule_is_active_and_nothing_is_open(
     requested = top_up_rules.request_auto(connection, bucket(connection), ACCOUNT, 9)
     assert requested == ("auto-1" if free else None)
     assert top_up_rules.request_auto(connection, bucket(connection), ACCOUNT, 9) is None
-    hopeful = free or under_way in HOPEFUL_TOP_UPS
+    hopeful = free or under_way in PENDING_TOP_UPS
     assert store.auto_under_way(connection, ACCOUNT) == hopeful
 
 

@@ -38,7 +38,7 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def _asked(shared: SharedReads, count: int, account_id: str = "ann") -> list[asyncio.Task[tuple[int, str]]]:
+async def _pending(shared: SharedReads, count: int, account_id: str = "ann") -> list[asyncio.Task[tuple[int, str]]]:
     tasks = [asyncio.create_task(shared.read(read_moment, account_id)) for _ in range(count)]
     await _turns()
     return tasks
@@ -47,11 +47,11 @@ async def _asked(shared: SharedReads, count: int, account_id: str = "ann") -> li
 async def test_a_query_answers_those_who_asked_before_it_and_nobody_else() -> None:
     database = Held()
     shared = SharedReads(database.get)
-    first = await _asked(shared, 3)
+    first = await _pending(shared, 3)
     database.moment = 1
-    second = await _asked(shared, 3)
+    second = await _pending(shared, 3)
     database.moment = 2
-    third = await _asked(shared, 4)
+    third = await _pending(shared, 4)
     assert len(database.sent) == AT_ONCE == 2, "the third group waits"
     database.moment = 3
     database.answer(0)
@@ -63,13 +63,13 @@ async def test_a_query_answers_those_who_asked_before_it_and_nobody_else() -> No
     assert {task.result() for task in (await asyncio.wait(second))[0]} == {(1, "ann")}
     assert {task.result() for task in (await asyncio.wait(third))[0]} == {(3, "ann")}, "not older than the request"
     await _turns()
-    assert not shared._asked, "nothing is kept"
+    assert not shared._pending, "nothing is kept"
 
 
 async def test_accounts_do_not_share() -> None:
     database = Held()
     shared = SharedReads(database.get)
-    ann, bob = await _asked(shared, 1), await _asked(shared, 1, "bob")
+    ann, bob = await _pending(shared, 1), await _pending(shared, 1, "bob")
     database.answer(1)
     assert await bob[0] == (0, "bob")
     assert not ann[0].done()
@@ -80,9 +80,9 @@ async def test_accounts_do_not_share() -> None:
 async def test_a_failure_is_that_of_the_query() -> None:
     database = Held()
     shared = SharedReads(database.get)
-    first = await _asked(shared, 2)
+    first = await _pending(shared, 2)
     for _ in range(AT_ONCE):
-        later = await _asked(shared, 1)
+        later = await _pending(shared, 1)
     database.answer(0, DatabaseUnavailable("away"))
     for task in first:
         with pytest.raises(DatabaseUnavailable, match="away"):
@@ -96,7 +96,7 @@ async def test_a_failure_is_that_of_the_query() -> None:
 async def test_a_reader_that_has_gone_takes_nothing_from_the_others() -> None:
     database = Held()
     shared = SharedReads(database.get)
-    gone, stays = await _asked(shared, 2)
+    gone, stays = await _pending(shared, 2)
     gone.cancel()
     await _turns()
     database.answer(0)

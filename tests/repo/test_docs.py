@@ -9,7 +9,7 @@ import pytest
 
 import farebox
 from farebox.demo import provider
-from farebox.demo.directives import LIES, Directives
+from farebox.demo.directives import FALSIFICATIONS, Directives
 from farebox.demo.journal import Stats
 from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, payments_page, settings_page
 
@@ -39,7 +39,7 @@ def test_every_directive_of_the_demo_provider_is_documented() -> None:
     page = (ROOT / "docs" / "demo-provider.md").read_text()
     assert re.findall(r"^\| `(\w+)=", page, re.MULTILINE) == [field.name for field in fields(Directives)]
     (lies,) = re.findall(r"^\| `usage=.*$", page, re.MULTILINE)
-    assert set(re.findall(r"`(\w+)`", lies)) == set(LIES)
+    assert set(re.findall(r"`(\w+)`", lies)) == set(FALSIFICATIONS)
     assert set(re.findall(r"`(\w+ /_demo/\w+)", page)) == set(re.findall(r'"(\w+ /_demo/\w+)"', getsource(provider)))
     assert set(re.findall(r"`(\w+)`", page.partition("counts: ")[2].splitlines()[0])) == {
         field.name for field in fields(Stats)

@@ -54,7 +54,7 @@ _TOP_UP_CENTS = (50, 99_999_999)
 
 
 @contextlib.contextmanager
-def asking(what: str) -> Iterator[None]:
+def translate_processor_errors(what: str) -> Iterator[None]:
     """Calls to the processor on behalf of a caller: failures become PROCESSOR_UNAVAILABLE or _REFUSED."""
     try:
         yield
@@ -109,7 +109,7 @@ async def _new_customer(services: Services, account_id: str, *, gone: str = "") 
     found = await profile(services, account_id)
     name, email = found.name or account.name, found.email
     content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # a key is for one content
-    with asking("create a customer"):
+    with translate_processor_errors("create a customer"):
         key = f"customer:{account_id}:{content}" + (f":after:{gone}" if gone else "")
         customer_id = await processor.create_customer(account_id, name=name, email=email, key=key)
     return await services.database.write(
@@ -149,7 +149,7 @@ async def open_setup(services: Services, account_id: str, *, success_url: str, c
             key=f"setup:{services.ids.log_id()}",
         )
 
-    with asking("open a page to save a card"):
+    with translate_processor_errors("open a page to save a card"):
         return await for_customer(services, account_id, ask)
 
 
@@ -165,11 +165,11 @@ async def refresh(services: Services, account_id: str) -> list[Card]:
     customer_id = await services.database.get(partial(store.find_customer, account_id=account_id))
     if customer_id is None:
         return []
-    with asking("list the cards"):
-        asked_at = services.clock.now_ms()
+    with translate_processor_errors("list the cards"):
+        requested_at = services.clock.now_ms()
         found = await _cards_of(processor, customer_id)
         in_order = await _in_order(services, processor, account_id, customer_id, found)
-    return await _store(services, account_id, in_order, asked_at)
+    return await _store(services, account_id, in_order, requested_at)
 
 
 async def _cards_of(processor: Processor, customer_id: str) -> list[Card]:
@@ -210,7 +210,7 @@ async def remove(services: Services, account_id: str, card_id: str) -> list[Card
     """
     processor = processor_of(services)
     card = await _find_card(services, account_id, card_id)
-    with asking("remove a card"):
+    with translate_processor_errors("remove a card"):
         await processor.remove_card(card_id)
     left = await refresh(services, account_id)
     if card.is_default and left and not any(other.is_default for other in left):
@@ -230,11 +230,11 @@ async def _find_card(services: Services, account_id: str, card_id: str) -> Card:
 async def _make_default(services: Services, account_id: str, card_id: str) -> list[Card]:
     processor = processor_of(services)
     customer_id = await customer_of(services, account_id)
-    with asking("set the default card"):
+    with translate_processor_errors("set the default card"):
         await processor.set_default_card(customer_id, card_id)
-        asked_at = services.clock.now_ms()
+        requested_at = services.clock.now_ms()
         found = await processor.cards(customer_id)
-    return await _store(services, account_id, found, asked_at)
+    return await _store(services, account_id, found, requested_at)
 
 
 async def _in_order(
@@ -265,16 +265,18 @@ async def _in_order(
     ]
 
 
-async def _store(services: Services, account_id: str, found: Sequence[Card], asked_at: int) -> list[Card]:
+async def _store(services: Services, account_id: str, found: Sequence[Card], requested_at: int) -> list[Card]:
     at = services.clock.now_ms()
-    await services.database.write(partial(_keep_cards, account_id=account_id, found=found, asked_at=asked_at, at=at))
+    await services.database.write(
+        partial(_keep_cards, account_id=account_id, found=found, requested_at=requested_at, at=at)
+    )
     return await cards(services, account_id)
 
 
-def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], asked_at: int, at: int) -> None:
+def _keep_cards(connection: Connection, account_id: str, found: Sequence[Card], requested_at: int, at: int) -> None:
     """Store the cards. If the default has changed, a suspended auto top-up is updated in the same commit."""
     before = store.default_card(connection, account_id)
-    if not store.replace_cards(connection, account_id, found, asked_at=asked_at):
+    if not store.replace_cards(connection, account_id, found, requested_at=requested_at):
         return
     now = store.default_card(connection, account_id)
     account = find_account(connection, account_id)

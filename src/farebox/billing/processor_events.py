@@ -92,7 +92,7 @@ async def note_checkout(services: Services, checkout_id: str, *, account_id: str
     """
     processor = processor_of(services)
     missing = Problem(NOT_FOUND, "Checkout not found")
-    with cards.asking("look at a checkout"):
+    with cards.translate_processor_errors("look at a checkout"):
         try:
             checkout = await processor.fetch_checkout(checkout_id)
         except ProcessorRefused as error:
@@ -113,7 +113,7 @@ async def sweep_undelivered(services: Services) -> None:
     at = services.clock.now_ms()
     swept = await services.database.get(inbox.last_swept)
     since = (at - FIRST_SWEEP_BACK_MS) if swept is None else swept - SWEEP_BACK_MS
-    heard = await services.database.get(partial(inbox.heard_since, at=since))
+    heard = await services.database.get(partial(inbox.received_since, at=since))
     missing = 0
     batch: list[Event] = []
     async for event in processor.events(since=since, undelivered=heard):

@@ -71,8 +71,8 @@ TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
     ("processing",          "unpaid",          to.await_payment,  "processing failed",             None),
     ("processing",          "payment_failed",  to.decline,        "declined failed",               None),
     # The card's owner must confirm the payment.
-    (_SENT,                 "to_confirm",      to.ask_owner,      "action_required",               None),
-    ("processing declined", "to_confirm",      to.ask_owner,      "action_required",               None),
+    (_SENT,                 "to_confirm",      to.require_owner_action,      "action_required",               None),
+    ("processing declined", "to_confirm",      to.require_owner_action,      "action_required",               None),
     ("action_required",     "to_confirm",      to.await_owner,    "action_required canceled",      None),
     ("action_required",     "unpaid",          to.await_owner,    "action_required canceled",      None),
     ("action_required",     "payment_failed",  to.await_owner,    "action_required canceled",      None),

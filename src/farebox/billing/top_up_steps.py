@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 import structlog
 
-from farebox.billing.cards import asking, customer_of, for_customer
+from farebox.billing.cards import customer_of, for_customer, translate_processor_errors
 from farebox.calendar import HOUR_MS
 from farebox.errors import PROCESSOR_UNAVAILABLE, Problem
 from farebox.payments import metadata
@@ -275,7 +275,7 @@ async def open_page(services: Services, top_up: TopUp, *, success_url: str, canc
         )
 
     try:
-        with asking("open a page to buy"):
+        with translate_processor_errors("open a page to buy"):
             page = await for_customer(services, top_up.account_id, ask)
     except Problem as problem:
         return StepResult(event="page_not_opened", problem=problem)

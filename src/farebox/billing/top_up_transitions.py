@@ -142,8 +142,8 @@ def close_never_charged(connection: Connection, top_up: TopUp, at: int) -> TopUp
 
 def await_response(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
     """No response arrived: repeat the request under the same key, less and less often. It is not a failure."""
-    asked_at = top_up.updated_at if top_up.state == "submitting" else at
-    since = asked_at if top_up.first_unknown_at is None else top_up.first_unknown_at
+    requested_at = top_up.updated_at if top_up.state == "submitting" else at
+    since = requested_at if top_up.first_unknown_at is None else top_up.first_unknown_at
     return move(connection, top_up, "unknown", at, next_at=later(at, since, UNKNOWN_WAITS), first_unknown_at=since)
 
 
@@ -166,7 +166,9 @@ def await_payment(connection: Connection, settings: Settings, top_up: TopUp, res
     return await_bank(connection, settings, top_up, result, at)
 
 
-def ask_owner(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
+def require_owner_action(
+    connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int
+) -> TopUp:
     """The owner must confirm the payment on the hosted page; auto top-up is suspended in the meantime."""
     invoice = _invoice(result)
     code = "authentication_required"

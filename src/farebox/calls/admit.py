@@ -222,7 +222,7 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
     try:
         verdict = await services.ledger.do(hold)
     except DatabaseUnavailable as error:
-        services.database.suspect(error)
+        services.database.report_failure(error)
         raise
     services.metrics.hold_took(services.clock.monotonic() - began)
     return verdict

@@ -13,9 +13,9 @@ from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
 from farebox.metrics.families import KEY_TROUBLE
 from farebox.providers.decoding import decoded
+from farebox.providers.key_problem import KeyProblem, is_json, key_problem_of, reports_error
 from farebox.providers.scrubbing import Scrubbed, cleaned_headers, scrubber_of
 from farebox.providers.sse import BYTE_ORDER_MARK
-from farebox.providers.trouble import Trouble, is_json, reports_error, trouble_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.runtime.operator_alarms import raise_alarm
 
@@ -65,9 +65,9 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
         body = b""
     finally:
         await response.close()
-    trouble = trouble_of(response.status, body)
-    if trouble is not None:
-        raise unavailable(context, response.status, trouble)
+    problem = key_problem_of(response.status, body)
+    if problem is not None:
+        raise unavailable(context, response.status, problem)
     key = call.access.api_key or ""
     clean = scrubber_of(key).clean_error
     headers = [
@@ -108,27 +108,27 @@ async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
     return b"".join(chunks)[:ERROR_MAX]
 
 
-def unavailable(context: CallContext, status: int, trouble: Trouble) -> Problem:
+def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Problem:
     """What the caller is told; the operator gets an alarm."""
     call, services = context.call, context.services
     clean = scrubber_of(call.access.api_key or "").clean_error
-    code, message = (clean(said.encode()).decode(errors="replace") for said in (trouble.code, trouble.message))
+    code, message = (clean(said.encode()).decode(errors="replace") for said in (problem.code, problem.message))
     raise_alarm(
         services,
         "provider_key_trouble",
         call.provider,
         status=status,
-        reason=trouble.reason,
+        reason=problem.reason,
         code=code,
         message=message,
         log_id=call.log_id,
     )
-    services.metrics.count(KEY_TROUBLE, call.provider, trouble.reason)
+    services.metrics.count(KEY_TROUBLE, call.provider, problem.reason)
     return Problem(
         PROVIDER_UNAVAILABLE,
         f"{call.provider} does not accept calls from this service at the moment. Nothing was charged.",
         retry_after=services.settings.key_trouble_retry_seconds or None,
-        reason=f"{trouble.reason}, answered {status}",
+        reason=f"{problem.reason}, answered {status}",
     )
 
 
@@ -136,10 +136,10 @@ def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
     """The same for a failure that a good response reports as its body: what may be passed on, or the problem."""
     if stage.context.call.own_key:
         return body
-    trouble = trouble_of(200, body)
-    if trouble is not None:
+    problem = key_problem_of(200, body)
+    if problem is not None:
         stage.logged.withhold()
-        return unavailable(stage.context, 200, trouble)
+        return unavailable(stage.context, 200, problem)
     return _without_key(stage, body)
 
 
@@ -168,8 +168,8 @@ def _cleaned(stage: Responded, event: bytes) -> bytes:
     if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
         return b"".join(_cleaned(stage, line) for line in lines)
     whole = b"\n".join(data)
-    trouble = trouble_of(200, whole)
-    if trouble is not None:
+    problem = key_problem_of(200, whole)
+    if problem is not None:
         stage.logged.withhold()
-        return stage.context.sink.broken(unavailable(stage.context, 200, trouble).message)
+        return stage.context.sink.broken(unavailable(stage.context, 200, problem).message)
     return _without_key(stage, event) if reports_error(whole) else event

@@ -42,7 +42,7 @@ async def persist(services: Services, command: Settle | Release | None, record: 
                 )
             return None
         except DatabaseUnavailable as error:
-            services.database.suspect(error)
+            services.database.report_failure(error)
             if await _journaled(services, command, record, now):
                 return None
             if not isinstance(command, Settle):  # no money is taken: the call need not wait for the disk

@@ -28,19 +28,19 @@ class Watches:
         """When the timer goes off, on the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def look_at(self, moment: float) -> None:
+    def check_at(self, moment: float) -> None:
         """Make sure that each watch is looked at by then."""
         if self._timer is not None:
             self._timer.cancel()
         self.due = moment
-        self._timer = asyncio.get_running_loop().call_at(moment, self._look)
+        self._timer = asyncio.get_running_loop().call_at(moment, self._on_timer)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self._timer, self.due = None, math.inf
         now = asyncio.get_running_loop().time()
         due = min((watch.look(now) for watch in tuple(self.open)), default=math.inf)
         if due < math.inf:
-            self.look_at(due)
+            self.check_at(due)
 
 
 class Watch:
@@ -70,7 +70,7 @@ class Watch:
         if moment > self._deadline:
             moment = self._deadline
         if moment < self._watches.due:
-            self._watches.look_at(moment)
+            self._watches.check_at(moment)
         return self
 
     def progress(self) -> None:

@@ -136,7 +136,7 @@ async def _examine(services: "Services", since: int) -> "Reconciliation":
     from farebox.billing import cards
     from farebox.billing.reconcile import examine
 
-    with cards.asking("reconcile"):
+    with cards.translate_processor_errors("reconcile"):
         return await examine(services, since=since)
 
 

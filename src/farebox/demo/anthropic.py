@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.asking import (
-    Ask,
+from farebox.demo.directives import Directives
+from farebox.demo.prompt import (
     Call,
     Json,
+    Prompt,
     ToolCall,
     count,
     json_object,
@@ -16,7 +17,6 @@ from farebox.demo.asking import (
     tool_call,
     words_in,
 )
-from farebox.demo.directives import Directives
 from farebox.demo.responding import (
     FAILURE,
     SSE_HEADERS,
@@ -54,11 +54,11 @@ def _error(status: int, message: str) -> Json:
 DIALECT = Dialect(_error)
 
 
-def _read(call: Call) -> Ask:
+def _read(call: Call) -> Prompt:
     body = json_object(call.body)
     messages = objects(body, "messages")
     tools = objects(body, "tools")
-    return Ask(
+    return Prompt(
         model=model_in(body),
         text=last_user_text(messages),
         input_tokens=words_in(body.get("system")) + words_in(messages) + words_in(tools),
@@ -76,23 +76,23 @@ def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
     return tool_call(tools, choice.get("name"), "input_schema")
 
 
-def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    response = complete(ask, told)
-    if ask.stream:
+def _reply(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
+    response = complete(prompt, directives)
+    if prompt.stream:
         failure = named_sse(_error(529, FAILURE))
-        events = _events(ask, told, response, mark)
-        return Reply(headers=SSE_HEADERS, events=events, failure=failure, input_tokens=ask.input_tokens)
-    message = _message(ask, mark) | {"content": [_block(response, mark)], "stop_reason": _FINISH[response.finish]}
-    usage = reported(_usage(response.counts), told)
-    return json_reply(ask, with_usage(message, "usage", usage), response.counts.output)
+        events = _events(prompt, directives, response, mark)
+        return Reply(headers=SSE_HEADERS, events=events, failure=failure, input_tokens=prompt.input_tokens)
+    message = _message(prompt, mark) | {"content": [_block(response, mark)], "stop_reason": _FINISH[response.finish]}
+    usage = reported(_usage(response.counts), directives)
+    return json_reply(prompt, with_usage(message, "usage", usage), response.counts.output)
 
 
-def _message(ask: Ask, mark: Mark) -> Json:
+def _message(prompt: Prompt, mark: Mark) -> Json:
     return {
         "id": f"msg_demo_{mark.serial}",
         "type": "message",
         "role": "assistant",
-        "model": ask.model,
+        "model": prompt.model,
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
@@ -110,11 +110,11 @@ def _block(response: Completion, mark: Mark) -> Json:
     }
 
 
-def _events(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
+def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
     usage = _usage(response.counts)
     # As the real one: the first event already reports an output token, and the last one's figure replaces it.
-    first = reported(usage | {"output_tokens": min(1, response.counts.output)}, told, stream=True)
-    message = with_usage(_message(ask, mark), "usage", first)
+    first = reported(usage | {"output_tokens": min(1, response.counts.output)}, directives, stream=True)
+    message = with_usage(_message(prompt, mark), "usage", first)
     yield Event(named_sse({"type": "message_start", "message": message}), response.counts.reasoning)
     empty: Json = {"text": ""} if response.tool is None else {"input": {}}
     block = _block(response, mark) | empty
@@ -124,7 +124,7 @@ def _events(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Ite
         yield Event(named_sse({"type": "content_block_delta", "index": 0, "delta": delta}), tokens)
     yield Event(named_sse({"type": "content_block_stop", "index": 0}))
     stop = {"stop_reason": _FINISH[response.finish], "stop_sequence": None}
-    last = with_usage({"type": "message_delta", "delta": stop}, "usage", reported(usage, told, stream=True))
+    last = with_usage({"type": "message_delta", "delta": stop}, "usage", reported(usage, directives, stream=True))
     yield Event(named_sse(last))
     yield Event(named_sse({"type": "message_stop"}))
 
@@ -154,20 +154,20 @@ def _usage(counts: Counts) -> Json:
     return usage
 
 
-def _count_reply(ask: Ask, told: Directives, _mark: Mark) -> Reply:
-    return json_reply(ask, reported({"input_tokens": ask.input_tokens}, told) or {})
+def _count_reply(prompt: Prompt, directives: Directives, _mark: Mark) -> Reply:
+    return json_reply(prompt, reported({"input_tokens": prompt.input_tokens}, directives) or {})
 
 
-def _models_reply(ask: Ask, _told: Directives, _mark: Mark) -> Reply:
+def _models_reply(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply:
     model = {
         "type": "model",
-        "id": ask.model,
+        "id": prompt.model,
         "display_name": "Farebox demo model",
         "created_at": "2026-01-01T00:00:00Z",
     }
-    if ask.body.get("one"):
-        return json_reply(ask, model)
-    return json_reply(ask, {"data": [model], "has_more": False, "first_id": ask.model, "last_id": ask.model})
+    if prompt.body.get("one"):
+        return json_reply(prompt, model)
+    return json_reply(prompt, {"data": [model], "has_more": False, "first_id": prompt.model, "last_id": prompt.model})
 
 
 MESSAGES = Endpoint(DIALECT, _read, _reply)

@@ -20,10 +20,10 @@ class Delivery:
     """One response on its way."""
 
     def __init__(
-        self, exchange: Exchange, told: Directives, clock: Clock, closing: asyncio.Future[None], stats: Stats
+        self, exchange: Exchange, directives: Directives, clock: Clock, closing: asyncio.Future[None], stats: Stats
     ) -> None:
         self._exchange = exchange
-        self._told = told
+        self._directives = directives
         self._clock = clock
         self._closing = closing
         self._stats = stats
@@ -35,11 +35,11 @@ class Delivery:
         Raises ClientGone, also where the provider is closing and lets go of those that wait.
         """
         try:
-            if self._told.hang:
+            if self._directives.hang:
                 await self._until_gone(None)
                 raise ClientGone
-            if self._told.delay:
-                await self._pause(self._told.delay)
+            if self._directives.delay:
+                await self._pause(self._directives.delay)
             entry.status = reply.status
             self._stats.tokens_in += reply.input_tokens
             if reply.events is not None:
@@ -51,49 +51,49 @@ class Delivery:
                 self._gone.cancel()
 
     async def _send_body(self, reply: Reply) -> bool:
-        told, body = self._told, GARBAGE if self._told.garbage else reply.body
-        if told.cut is None and not told.trickle:
+        directives, body = self._directives, GARBAGE if self._directives.garbage else reply.body
+        if directives.cut is None and not directives.trickle:
             self._exchange.respond(reply.status, reply.headers, body)
             self._stats.tokens_out += reply.output_tokens
             return True
         stream = self._exchange.start(reply.status, [*reply.headers, ("content-length", str(len(body)))])
         # A body shorter than its content-length makes the server close the connection.
-        for piece in self._split(body if told.cut is None else body[: len(body) // 2]):
+        for piece in self._split(body if directives.cut is None else body[: len(body) // 2]):
             await stream.send(piece)
-        if told.cut is None:
+        if directives.cut is None:
             self._stats.tokens_out += reply.output_tokens
-        return told.cut is None
+        return directives.cut is None
 
     async def _send_events(self, reply: Reply, events: Iterable[Event]) -> bool:
-        told = self._told
+        directives = self._directives
         stream = self._exchange.start(reply.status, self._stream_headers(reply.headers))
-        stop = told.cut if told.cut is not None else told.end
+        stop = directives.cut if directives.cut is not None else directives.end
         for number, event in enumerate(self._disturbed(reply, events)):
             if number == stop:
                 return False
-            if number and told.gap:
-                await self._pause(told.gap)
+            if number and directives.gap:
+                await self._pause(directives.gap)
             for piece in self._split(event.frame):
                 await stream.send(piece)
             self._stats.tokens_out += event.tokens
-        return told.cut is None
+        return directives.cut is None
 
     def _stream_headers(self, headers: HeaderList) -> HeaderList:
         # The server cannot reset a connection. It closes one whose response is shorter than its content-length, which a
         # client sees as what it is: a response that broke off.
-        return headers if self._told.cut is None else [*headers, _ENDLESS]
+        return headers if self._directives.cut is None else [*headers, _ENDLESS]
 
     def _disturbed(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
         for number, event in enumerate(events, 1):
             yield event
-            if self._told.garbage and number == _GARBAGE_AFTER:
+            if self._directives.garbage and number == _GARBAGE_AFTER:
                 yield Event(GARBAGE)
-            if self._told.error_event and number == _FAILURE_AFTER:
+            if self._directives.error_event and number == _FAILURE_AFTER:
                 yield Event(reply.failure)
                 return
 
     def _split(self, data: bytes) -> Iterator[bytes]:
-        if self._told.trickle:
+        if self._directives.trickle:
             return (data[i : i + 1] for i in range(len(data)))
         return iter((data,))
 

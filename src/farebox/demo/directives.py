@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, fields
 
-LIES = ("none", "negative", "absurd", "string", "float")
+FALSIFICATIONS = ("none", "negative", "absurd", "string", "float")
 """How `usage=` may falsify the figures."""
 
 
@@ -28,7 +28,7 @@ class Directives:
     status: int = 0
     """Answer this error instead, in the provider's own shape."""
     usage: str = ""
-    """How to falsify the usage figures: one of LIES."""
+    """How to falsify the usage figures: one of FALSIFICATIONS."""
     garbage: bool = False
     """Answer bytes that are not JSON; in a stream, put them between the events."""
     hang: bool = False
@@ -80,8 +80,8 @@ def _value(name: str, text: str) -> int | bool | str:
     if kind is None:
         raise BadDirective(f"there is no directive {name!r}; there are {', '.join(_KINDS)}")
     if name == "usage":
-        if text not in LIES:
-            raise BadDirective(f"usage is one of {', '.join(LIES)}, not {text!r}")
+        if text not in FALSIFICATIONS:
+            raise BadDirective(f"usage is one of {', '.join(FALSIFICATIONS)}, not {text!r}")
         return text
     if not text.isascii() or not text.isdigit():
         raise BadDirective(f"{name} is a whole number, not {text!r}")

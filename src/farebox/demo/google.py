@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
-from farebox.demo.asking import (
+from farebox.demo.directives import Directives
+from farebox.demo.prompt import (
     DEFAULT_MODEL,
-    Ask,
     Call,
     Json,
+    Prompt,
     ToolCall,
     count,
     encode,
@@ -18,7 +19,6 @@ from farebox.demo.asking import (
     tool_call,
     words_in,
 )
-from farebox.demo.directives import Directives
 from farebox.demo.responding import (
     FAILURE,
     JSON_HEADERS,
@@ -58,7 +58,7 @@ def _error(status: int, message: str) -> Json:
 DIALECT = Dialect(_error)
 
 
-def _read(call: Call) -> Ask:
+def _read(call: Call) -> Prompt:
     """A request of generateContent, streamGenerateContent or countTokens: the path says which, and the model."""
     model, _, method = call.path.rpartition("/")[2].partition(":")
     body = json_object(call.body)
@@ -67,7 +67,7 @@ def _read(call: Call) -> Ask:
     tools = objects(body, "tools")
     system = body.get("systemInstruction") or body.get("system_instruction")
     config = object_in(body, "generationConfig")
-    return Ask(
+    return Prompt(
         model=model or DEFAULT_MODEL,
         text=last_user_text(contents, "parts"),
         input_tokens=words_in(system) + words_in(contents) + words_in(tools),
@@ -89,23 +89,23 @@ def _forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
     return tool_call(functions, name, "parameters", "parametersJsonSchema")
 
 
-def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    response = complete(ask, told)
-    if not ask.stream:
-        chunk = _chunk(ask, mark, _parts(response), _FINISH[response.finish])
-        body = with_usage(chunk, "usageMetadata", reported(_usage(response.counts), told))
-        return json_reply(ask, body, response.counts.output)
-    chunks = _chunks(ask, told, response, mark)
+def _reply(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
+    response = complete(prompt, directives)
+    if not prompt.stream:
+        chunk = _chunk(prompt, mark, _parts(response), _FINISH[response.finish])
+        body = with_usage(chunk, "usageMetadata", reported(_usage(response.counts), directives))
+        return json_reply(prompt, body, response.counts.output)
+    chunks = _chunks(prompt, directives, response, mark)
     failure = _error(503, FAILURE)
-    if ask.body["array"]:
+    if prompt.body["array"]:
         return Reply(
             headers=JSON_HEADERS,
             events=_as_array(chunks),
             failure=b",\r\n" + encode(failure) + b"]",
-            input_tokens=ask.input_tokens,
+            input_tokens=prompt.input_tokens,
         )
     events = (Event(sse(chunk), tokens) for chunk, tokens in chunks)
-    return Reply(headers=SSE_HEADERS, events=events, failure=sse(failure), input_tokens=ask.input_tokens)
+    return Reply(headers=SSE_HEADERS, events=events, failure=sse(failure), input_tokens=prompt.input_tokens)
 
 
 def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
@@ -116,7 +116,7 @@ def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
     yield Event(b"]")
 
 
-def _chunks(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
+def _chunks(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
     """One chunk a word; each reports the usage so far, the last one with the reason why it ends."""
     counts = response.counts
     bodies = [[{"text": piece}] for piece in response.pieces] or [_parts(response)]
@@ -126,18 +126,18 @@ def _chunks(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Ite
             counts.input, counts.cached, counts.cache_write, delivered * number + counts.reasoning, counts.reasoning
         )
         finish = _FINISH[response.finish] if number == len(bodies) else None
-        chunk = _chunk(ask, mark, parts, finish)
-        usage = reported(_usage(so_far), told, stream=True)
+        chunk = _chunk(prompt, mark, parts, finish)
+        usage = reported(_usage(so_far), directives, stream=True)
         yield with_usage(chunk, "usageMetadata", usage), delivered + (counts.reasoning if number == 1 else 0)
 
 
-def _chunk(ask: Ask, mark: Mark, parts: list[Json], finish: str | None) -> Json:
+def _chunk(prompt: Prompt, mark: Mark, parts: list[Json], finish: str | None) -> Json:
     candidate: Json = {"content": {"parts": parts, "role": "model"}}
     if finish is not None:
         candidate["finishReason"] = finish
     return {
-        "candidates": [{**candidate, "index": i} for i in range(ask.choices)],
-        "modelVersion": ask.model,
+        "candidates": [{**candidate, "index": i} for i in range(prompt.choices)],
+        "modelVersion": prompt.model,
         "responseId": f"demo-{mark.serial}",
     }
 
@@ -162,19 +162,19 @@ def _usage(counts: Counts) -> Json:
     return usage
 
 
-def _count_reply(ask: Ask, told: Directives, _mark: Mark) -> Reply:
-    return json_reply(ask, reported({"totalTokens": ask.input_tokens}, told) or {})
+def _count_reply(prompt: Prompt, directives: Directives, _mark: Mark) -> Reply:
+    return json_reply(prompt, reported({"totalTokens": prompt.input_tokens}, directives) or {})
 
 
-def _models_reply(ask: Ask, _told: Directives, _mark: Mark) -> Reply:
+def _models_reply(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply:
     model = {
-        "name": f"models/{ask.model}",
+        "name": f"models/{prompt.model}",
         "displayName": "Farebox demo model",
         "inputTokenLimit": 1_048_576,
         "outputTokenLimit": 65_536,
         "supportedGenerationMethods": ["generateContent", "countTokens"],
     }
-    return json_reply(ask, model if ask.body["one"] else {"models": [model]})
+    return json_reply(prompt, model if prompt.body["one"] else {"models": [model]})
 
 
 GENERATE = Endpoint(DIALECT, _read, _reply)

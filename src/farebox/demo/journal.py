@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
-from farebox.demo.asking import Call, Json
+from farebox.demo.prompt import Call, Json
 
 _BODY_KEPT = 64 * 1024
 _ENTRIES_KEPT = 500

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.asking import (
-    Ask,
+from farebox.demo.directives import Directives
+from farebox.demo.prompt import (
     Call,
     Json,
+    Prompt,
     ToolCall,
     count,
     json_object,
@@ -16,7 +17,6 @@ from farebox.demo.asking import (
     tool_call,
     words_in,
 )
-from farebox.demo.directives import Directives
 from farebox.demo.responding import (
     FAILURE,
     SSE_HEADERS,
@@ -61,11 +61,11 @@ def forced_tool(body: Json, tools: list[Json]) -> ToolCall | None:
     return tool_call(tools, None, "parameters") if choice == "required" else None
 
 
-def _read(call: Call) -> Ask:
+def _read(call: Call) -> Prompt:
     body = json_object(call.body)
     messages = objects(body, "messages")
     tools = objects(body, "tools")
-    return Ask(
+    return Prompt(
         model=model_in(body),
         text=last_user_text(messages),
         input_tokens=words_in(messages) + words_in(tools),
@@ -77,13 +77,13 @@ def _read(call: Call) -> Ask:
     )
 
 
-def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    response = complete(ask, told)
-    base: Json = {"id": f"chatcmpl-demo-{mark.serial}", "created": mark.created, "model": ask.model}
-    if ask.stream:
-        events = _events(ask, told, response, base)
+def _reply(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
+    response = complete(prompt, directives)
+    base: Json = {"id": f"chatcmpl-demo-{mark.serial}", "created": mark.created, "model": prompt.model}
+    if prompt.stream:
+        events = _events(prompt, directives, response, base)
         return Reply(
-            headers=SSE_HEADERS, events=events, failure=sse(error(500, FAILURE)), input_tokens=ask.input_tokens
+            headers=SSE_HEADERS, events=events, failure=sse(error(500, FAILURE)), input_tokens=prompt.input_tokens
         )
     choice: Json = {
         "message": _message(response, mark.serial),
@@ -92,10 +92,12 @@ def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
     }
     body = base | {
         "object": "chat.completion",
-        "choices": [{"index": i, **choice} for i in range(ask.choices)],
+        "choices": [{"index": i, **choice} for i in range(prompt.choices)],
         "system_fingerprint": "fp_demo",
     }
-    return json_reply(ask, with_usage(body, "usage", reported(_usage(response.counts), told)), response.counts.output)
+    return json_reply(
+        prompt, with_usage(body, "usage", reported(_usage(response.counts), directives)), response.counts.output
+    )
 
 
 def _message(response: Completion, serial: int) -> Json:
@@ -106,8 +108,8 @@ def _message(response: Completion, serial: int) -> Json:
     return {"role": "assistant", "content": None, "refusal": None, "tool_calls": calls}
 
 
-def _events(ask: Ask, told: Directives, response: Completion, base: Json) -> Iterator[Event]:
-    options = ask.body.get("stream_options")
+def _events(prompt: Prompt, directives: Directives, response: Completion, base: Json) -> Iterator[Event]:
+    options = prompt.body.get("stream_options")
     asked = isinstance(options, dict) and options.get("include_usage") is True
     base = base | {"object": "chat.completion.chunk", "system_fingerprint": "fp_demo"}
     pending: Json = {"usage": None} if asked else {}
@@ -115,7 +117,7 @@ def _events(ask: Ask, told: Directives, response: Completion, base: Json) -> Ite
     def chunk(index: int, delta: Json, finish: str | None = None) -> bytes:
         return sse({**base, "choices": [{"index": index, "delta": delta, "finish_reason": finish}], **pending})
 
-    choices = range(ask.choices)
+    choices = range(prompt.choices)
     for index in choices:
         opening = {"role": "assistant", "content": None if response.tool else ""}
         yield Event(chunk(index, opening), 0 if index else response.counts.reasoning)
@@ -124,7 +126,7 @@ def _events(ask: Ask, told: Directives, response: Completion, base: Json) -> Ite
             yield Event(chunk(index, delta), tokens)
     for index in choices:
         yield Event(chunk(index, {}, _FINISH[response.finish]))
-    usage = reported(_usage(response.counts), told, stream=True)
+    usage = reported(_usage(response.counts), directives, stream=True)
     if asked and usage is not None:
         yield Event(sse({**base, "choices": [], "usage": usage}))
     yield Event(_DONE)

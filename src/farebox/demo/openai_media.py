@@ -7,20 +7,20 @@ import re
 import struct
 import zlib
 
-from farebox.demo.asking import (
+from farebox.demo.directives import Directives
+from farebox.demo.openai_chat import DIALECT
+from farebox.demo.prompt import (
     DEFAULT_MODEL,
-    Ask,
     BadRequest,
     Call,
     Json,
+    Prompt,
     count,
     json_object,
     model_in,
     read_models,
     words_in,
 )
-from farebox.demo.directives import Directives
-from farebox.demo.openai_chat import DIALECT
 from farebox.demo.responding import Counts, Endpoint, Mark, Reply, complete, json_reply, reported, with_usage
 
 _DIMENSIONS = 64
@@ -33,13 +33,13 @@ _CATEGORIES = (
 )
 
 
-def _read_input(call: Call) -> Ask:
+def _read_input(call: Call) -> Prompt:
     """Embeddings, moderations and speech: the text, or texts, under `input`."""
     body = json_object(call.body)
     texts = _inputs(body)
     tokens = sum(words_in(text) if isinstance(text, str) else len(text) for text in texts)
     last = texts[-1] if texts else ""
-    return Ask(model=model_in(body), text=last if isinstance(last, str) else "", input_tokens=tokens, body=body)
+    return Prompt(model=model_in(body), text=last if isinstance(last, str) else "", input_tokens=tokens, body=body)
 
 
 def _inputs(body: Json) -> list[str | list[int]]:
@@ -57,16 +57,16 @@ def _inputs(body: Json) -> list[str | list[int]]:
     return items
 
 
-def _embeddings(ask: Ask, told: Directives, _mark: Mark) -> Reply:
-    size = count(ask.body, "dimensions") or _DIMENSIONS
-    packed = ask.body.get("encoding_format") == "base64"
+def _embeddings(prompt: Prompt, directives: Directives, _mark: Mark) -> Reply:
+    size = count(prompt.body, "dimensions") or _DIMENSIONS
+    packed = prompt.body.get("encoding_format") == "base64"
     rows: list[Json] = []
-    for index, text in enumerate(_inputs(ask.body)):
+    for index, text in enumerate(_inputs(prompt.body)):
         vector = _vector(repr(text), size)
         embedding = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode() if packed else vector
         rows.append({"object": "embedding", "index": index, "embedding": embedding})
-    usage = reported({"prompt_tokens": ask.input_tokens, "total_tokens": ask.input_tokens}, told)
-    return json_reply(ask, with_usage({"object": "list", "data": rows, "model": ask.model}, "usage", usage))
+    usage = reported({"prompt_tokens": prompt.input_tokens, "total_tokens": prompt.input_tokens}, directives)
+    return json_reply(prompt, with_usage({"object": "list", "data": rows, "model": prompt.model}, "usage", usage))
 
 
 def _vector(text: str, size: int) -> list[float]:
@@ -76,43 +76,43 @@ def _vector(text: str, size: int) -> list[float]:
     return [number / length for number in numbers]
 
 
-def _moderations(ask: Ask, _told: Directives, mark: Mark) -> Reply:
+def _moderations(prompt: Prompt, _directives: Directives, mark: Mark) -> Reply:
     result = {
         "flagged": False,
         "categories": dict.fromkeys(_CATEGORIES, False),
         "category_scores": dict.fromkeys(_CATEGORIES, 0.0),
         "category_applied_input_types": {name: ["text"] for name in _CATEGORIES},
     }
-    results = [result] * len(_inputs(ask.body))
-    return json_reply(ask, {"id": f"modr-demo-{mark.serial}", "model": ask.model, "results": results})
+    results = [result] * len(_inputs(prompt.body))
+    return json_reply(prompt, {"id": f"modr-demo-{mark.serial}", "model": prompt.model, "results": results})
 
 
-def _read_image(call: Call) -> Ask:
+def _read_image(call: Call) -> Prompt:
     body = json_object(call.body)
     prompt = str(body.get("prompt") or "")
-    return Ask(
+    return Prompt(
         model=model_in(body), text=prompt, input_tokens=words_in(prompt), choices=count(body, "n") or 1, body=body
     )
 
 
-def _images(ask: Ask, told: Directives, mark: Mark) -> Reply:
+def _images(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
     """One white pixel for each image, which is one output token unless `tokens=` says more."""
-    output = ask.choices * (1 if told.tokens is None else told.tokens)
+    output = prompt.choices * (1 if directives.tokens is None else directives.tokens)
     usage = {
-        "input_tokens": ask.input_tokens,
-        "input_tokens_details": {"text_tokens": ask.input_tokens, "image_tokens": 0},
+        "input_tokens": prompt.input_tokens,
+        "input_tokens_details": {"text_tokens": prompt.input_tokens, "image_tokens": 0},
         "output_tokens": output,
         "output_tokens_details": {"text_tokens": 0, "image_tokens": output},
-        "total_tokens": ask.input_tokens + output,
+        "total_tokens": prompt.input_tokens + output,
     }
     body: Json = {
         "created": mark.created,
-        "data": [{"b64_json": _PIXEL}] * ask.choices,
+        "data": [{"b64_json": _PIXEL}] * prompt.choices,
         "output_format": "png",
-        "size": ask.body.get("size") or "1024x1024",
-        "quality": ask.body.get("quality") or "low",
+        "size": prompt.body.get("size") or "1024x1024",
+        "quality": prompt.body.get("quality") or "low",
     }
-    return json_reply(ask, with_usage(body, "usage", reported(usage, told)), output)
+    return json_reply(prompt, with_usage(body, "usage", reported(usage, directives)), output)
 
 
 def _png() -> bytes:
@@ -127,21 +127,21 @@ def _png() -> bytes:
 _PIXEL = base64.b64encode(_png()).decode()
 
 
-def _speech(ask: Ask, _told: Directives, _mark: Mark) -> Reply:
+def _speech(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply:
     """A WAV file with a tenth of a second of silence, whatever format was asked for."""
     silence = bytes(_BYTES_PER_SECOND // 10)
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, _BYTES_PER_SECOND, 2, 16)
     data = b"WAVE" + form + struct.pack("<4sI", b"data", len(silence)) + silence
     wav = struct.pack("<4sI", b"RIFF", len(data)) + data
-    return Reply(headers=[("content-type", "audio/wav")], body=wav, input_tokens=ask.input_tokens)
+    return Reply(headers=[("content-type", "audio/wav")], body=wav, input_tokens=prompt.input_tokens)
 
 
-def _read_transcription(call: Call) -> Ask:
+def _read_transcription(call: Call) -> Prompt:
     form = _form(call.headers.get("content-type") or "", call.body)
     if "file" not in form:
         raise BadRequest("the form has no file")
     prompt = form.get("prompt", b"").decode(errors="replace")
-    return Ask(
+    return Prompt(
         model=form.get("model", b"").decode(errors="replace") or DEFAULT_MODEL,
         text=prompt,
         input_tokens=words_in(prompt) + _AUDIO_TOKENS_PER_SECOND * _seconds(form["file"]),
@@ -171,27 +171,27 @@ def _form(content_type: str, body: bytes) -> dict[str, bytes]:
     return fields
 
 
-def _transcription(ask: Ask, told: Directives, _mark: Mark) -> Reply:
-    response = complete(ask, told)
-    if ask.body["format"] == "text":
+def _transcription(prompt: Prompt, directives: Directives, _mark: Mark) -> Reply:
+    response = complete(prompt, directives)
+    if prompt.body["format"] == "text":
         return Reply(
             headers=[("content-type", "text/plain; charset=utf-8")],
             body=response.text.encode() + b"\n",
-            input_tokens=ask.input_tokens,
+            input_tokens=prompt.input_tokens,
             output_tokens=response.counts.output,
         )
     body: Json = {"text": response.text}
-    if ask.body["format"] == "verbose_json":
-        body |= {"task": "transcribe", "language": "english", "duration": float(ask.body["seconds"]), "segments": []}
-    usage = reported(_audio_usage(ask, response.counts), told)
-    return json_reply(ask, with_usage(body, "usage", usage), response.counts.output)
+    if prompt.body["format"] == "verbose_json":
+        body |= {"task": "transcribe", "language": "english", "duration": float(prompt.body["seconds"]), "segments": []}
+    usage = reported(_audio_usage(prompt, response.counts), directives)
+    return json_reply(prompt, with_usage(body, "usage", usage), response.counts.output)
 
 
-def _audio_usage(ask: Ask, counts: Counts) -> Json:
+def _audio_usage(prompt: Prompt, counts: Counts) -> Json:
     """Whisper is paid by the second, the later models by the token."""
-    if ask.model.startswith("whisper"):
-        return {"type": "duration", "seconds": ask.body["seconds"]}
-    words = ask.body["prompt_tokens"]
+    if prompt.model.startswith("whisper"):
+        return {"type": "duration", "seconds": prompt.body["seconds"]}
+    words = prompt.body["prompt_tokens"]
     return {
         "type": "tokens",
         "input_tokens": counts.input,
@@ -201,9 +201,9 @@ def _audio_usage(ask: Ask, counts: Counts) -> Json:
     }
 
 
-def _models(ask: Ask, _told: Directives, mark: Mark) -> Reply:
-    model = {"id": ask.model, "object": "model", "created": mark.created, "owned_by": "farebox"}
-    return json_reply(ask, model if ask.body["one"] else {"object": "list", "data": [model]})
+def _models(prompt: Prompt, _directives: Directives, mark: Mark) -> Reply:
+    model = {"id": prompt.model, "object": "model", "created": mark.created, "owned_by": "farebox"}
+    return json_reply(prompt, model if prompt.body["one"] else {"object": "list", "data": [model]})
 
 
 EMBEDDINGS = Endpoint(DIALECT, _read_input, _embeddings)

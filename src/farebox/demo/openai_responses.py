@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
-from farebox.demo.asking import (
-    Ask,
+from farebox.demo.directives import Directives
+from farebox.demo.openai_chat import DIALECT, forced_tool
+from farebox.demo.prompt import (
     Call,
     Json,
+    Prompt,
     count,
     json_object,
     last_user_text,
@@ -13,8 +15,6 @@ from farebox.demo.asking import (
     objects,
     words_in,
 )
-from farebox.demo.directives import Directives
-from farebox.demo.openai_chat import DIALECT, forced_tool
 from farebox.demo.responding import (
     FAILURE,
     SSE_HEADERS,
@@ -33,11 +33,11 @@ from farebox.demo.responding import (
 _FAILURE = named_sse({"type": "error", "code": "server_error", "message": FAILURE, "param": None, "sequence_number": 3})
 
 
-def _read(call: Call) -> Ask:
+def _read(call: Call) -> Prompt:
     body = json_object(call.body)
     said = body.get("input")
     tools = objects(body, "tools")
-    return Ask(
+    return Prompt(
         model=model_in(body),
         text=said if isinstance(said, str) else last_user_text(objects(body, "input")),
         input_tokens=words_in(body.get("instructions")) + words_in(said) + words_in(tools),
@@ -48,18 +48,18 @@ def _read(call: Call) -> Ask:
     )
 
 
-def _reply(ask: Ask, told: Directives, mark: Mark) -> Reply:
-    response = complete(ask, told)
-    if ask.stream:
-        events = _events(ask, told, response, mark)
-        return Reply(headers=SSE_HEADERS, events=events, failure=_FAILURE, input_tokens=ask.input_tokens)
-    usage = reported(_usage(response.counts), told)
-    return json_reply(ask, _response(ask, mark, response, usage), response.counts.output)
+def _reply(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
+    response = complete(prompt, directives)
+    if prompt.stream:
+        events = _events(prompt, directives, response, mark)
+        return Reply(headers=SSE_HEADERS, events=events, failure=_FAILURE, input_tokens=prompt.input_tokens)
+    usage = reported(_usage(response.counts), directives)
+    return json_reply(prompt, _response(prompt, mark, response, usage), response.counts.output)
 
 
-def _events(ask: Ask, told: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
-    started = _response(ask, mark, None, None)
-    ended = _response(ask, mark, response, reported(_usage(response.counts), told, stream=True))
+def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
+    started = _response(prompt, mark, None, None)
+    ended = _response(prompt, mark, response, reported(_usage(response.counts), directives, stream=True))
     frames = [
         ({"type": "response.created", "response": started}, response.counts.reasoning),
         ({"type": "response.in_progress", "response": started}, 0),
@@ -97,7 +97,7 @@ def _tool_events(response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]
     yield {"type": "response.output_item.done", "output_index": 0, "item": item}, 0
 
 
-def _response(ask: Ask, mark: Mark, response: Completion | None, usage: Json | None) -> Json:
+def _response(prompt: Prompt, mark: Mark, response: Completion | None, usage: Json | None) -> Json:
     """The response object: as it begins (no response yet) or as it ends."""
     short = response is not None and response.finish == "length"
     return {
@@ -107,9 +107,9 @@ def _response(ask: Ask, mark: Mark, response: Completion | None, usage: Json | N
         "status": "in_progress" if response is None else "incomplete" if short else "completed",
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if short else None,
-        "instructions": ask.body.get("instructions"),
-        "max_output_tokens": ask.max_tokens,
-        "model": ask.model,
+        "instructions": prompt.body.get("instructions"),
+        "max_output_tokens": prompt.max_tokens,
+        "model": prompt.model,
         "output": [] if response is None else [_item(response, mark)],
         "parallel_tool_calls": True,
         "previous_response_id": None,
@@ -117,8 +117,8 @@ def _response(ask: Ask, mark: Mark, response: Completion | None, usage: Json | N
         "store": False,
         "temperature": 1.0,
         "text": {"format": {"type": "text"}},
-        "tool_choice": ask.body.get("tool_choice") or "auto",
-        "tools": ask.body.get("tools") or [],
+        "tool_choice": prompt.body.get("tool_choice") or "auto",
+        "tools": prompt.body.get("tools") or [],
         "top_p": 1.0,
         "truncation": "disabled",
         "usage": usage,

@@ -1,6 +1,6 @@
 """The demo provider: a local upstream that answers as OpenAI, Anthropic and Google do, with exact usage.
 
-It answers any model. One token is one word (see `asking` and `answering`). Directives make it slow, wrong or broken:
+It answers any model. One token is one word (see `prompt` and `responding`). Directives make it slow, wrong or broken:
 in the header `x-demo`, after `demo:` in the last user message, or queued for the next requests in turn by
 POST /_demo/script; the later of these wins. GET /_demo/stats and GET /_demo/journal?last=N tell what it got,
 DELETE /_demo/journal forgets it.
@@ -20,10 +20,10 @@ import uvloop
 
 from farebox.clock import Clock, SystemClock
 from farebox.demo import anthropic, google, openai_chat, openai_media, openai_responses
-from farebox.demo.asking import BadRequest, Call, encode, json_object, objects
 from farebox.demo.delivery import Delivery
 from farebox.demo.directives import PLAIN, BadDirective, Directives, in_text, parse
 from farebox.demo.journal import Journal
+from farebox.demo.prompt import BadRequest, Call, encode, json_object, objects
 from farebox.demo.responding import FAILURE, JSON_HEADERS, Dialect, Endpoint, Mark, Reply
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server import RunningServer, serve
@@ -92,8 +92,8 @@ class DemoProvider:
         entry = self.journal.begin(call)
         stats = self.journal.stats
         try:
-            told, reply = self._respond(call)
-            await Delivery(exchange, told, self._clock, self._closing, stats).run(reply, entry)
+            directives, reply = self._respond(call)
+            await Delivery(exchange, directives, self._clock, self._closing, stats).run(reply, entry)
         except ClientGone:
             stats.disconnects += 1
         finally:
@@ -107,18 +107,18 @@ class DemoProvider:
             return PLAIN, _failure(dialect, 404, f"The demo provider has no {call.method} {call.path}.")
         scripted = self._script.popleft() if self._script else ""
         try:
-            ask = endpoint.read(call)
-            told = parse(in_text(ask.text)[0], call.headers.get("x-demo") or "", scripted)
-            if told.status:
-                message = f"The demo provider was told to answer {told.status}."
-                return told, _failure(endpoint.dialect, told.status, message)
+            prompt = endpoint.read(call)
+            directives = parse(in_text(prompt.text)[0], call.headers.get("x-demo") or "", scripted)
+            if directives.status:
+                message = f"The demo provider was told to answer {directives.status}."
+                return directives, _failure(endpoint.dialect, directives.status, message)
             mark = Mark(next(self._serials), self._clock.now_ms() // 1000)
-            reply = endpoint.reply(ask, told, mark)
+            reply = endpoint.reply(prompt, directives, mark)
         except (BadRequest, BadDirective) as error:
             return PLAIN, _failure(endpoint.dialect, 400, str(error))
-        if told.error_event and reply.events is None:
-            return told, _failure(endpoint.dialect, 500, FAILURE, status=200)
-        return told, reply
+        if directives.error_event and reply.events is None:
+            return directives, _failure(endpoint.dialect, 500, FAILURE, status=200)
+        return directives, reply
 
     def _manage(self, call: Call) -> tuple[int, object]:
         """The provider's own paths, which the journal does not count."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from farebox.demo.asking import Ask, Json, ToolCall, encode
 from farebox.demo.directives import Directives, in_text
+from farebox.demo.prompt import Json, Prompt, ToolCall, encode
 from farebox.http.exchange import HeaderList
 
 Finish: TypeAlias = Literal["stop", "length", "tool"]
@@ -93,33 +93,33 @@ class Endpoint(NamedTuple):
     """One path of a provider: how its requests are read and answered."""
 
     dialect: Dialect
-    read: Callable[..., Ask]
+    read: Callable[..., Prompt]
     """Called with the Call. Raises BadRequest."""
-    reply: Callable[[Ask, Directives, Mark], Reply]
+    reply: Callable[[Prompt, Directives, Mark], Reply]
 
 
-def complete(ask: Ask, told: Directives) -> Completion:
+def complete(prompt: Prompt, directives: Directives) -> Completion:
     """The response: deterministic, within `max_tokens`, its usage exact."""
-    limit = ask.max_tokens if ask.max_tokens is not None else 1 << 62
-    reasoning = min(told.reasoning, limit)
+    limit = prompt.max_tokens if prompt.max_tokens is not None else 1 << 62
+    reasoning = min(directives.reasoning, limit)
     room = limit - reasoning
-    if ask.tool is not None and ask.tool.tokens <= room:
-        return Completion([], ask.tool, "tool", _counts(ask, told, ask.tool.tokens, reasoning))
-    words = _sentence(ask.text, told.tokens)
+    if prompt.tool is not None and prompt.tool.tokens <= room:
+        return Completion([], prompt.tool, "tool", _counts(prompt, directives, prompt.tool.tokens, reasoning))
+    words = _sentence(prompt.text, directives.tokens)
     finish: Finish = "stop"
     if len(words) > room:
         words, finish = words[:room], "length"
-    if told.big:
-        words = _stretched(len(words), told.big)
+    if directives.big:
+        words = _stretched(len(words), directives.big)
     pieces = [word if not i else " " + word for i, word in enumerate(words)]
-    return Completion(pieces, None, finish, _counts(ask, told, len(words), reasoning))
+    return Completion(pieces, None, finish, _counts(prompt, directives, len(words), reasoning))
 
 
-def reported(usage: Json, told: Directives, *, stream: bool = False) -> Json | None:
+def reported(usage: Json, directives: Directives, *, stream: bool = False) -> Json | None:
     """The usage as it is told to the caller: true unless a directive says otherwise; None where it is left out."""
-    if told.usage == "none" or (stream and told.nousage_stream):
+    if directives.usage == "none" or (stream and directives.nousage_stream):
         return None
-    return _falsified(usage, told.usage) if told.usage else usage
+    return _falsified(usage, directives.usage) if directives.usage else usage
 
 
 def with_usage(body: Json, key: str, usage: Json | None) -> Json:
@@ -129,9 +129,9 @@ def with_usage(body: Json, key: str, usage: Json | None) -> Json:
     return body
 
 
-def json_reply(ask: Ask, body: Json, output_tokens: int = 0) -> Reply:
+def json_reply(prompt: Prompt, body: Json, output_tokens: int = 0) -> Reply:
     """A whole JSON body as the response."""
-    return Reply(body=encode(body), input_tokens=ask.input_tokens, output_tokens=output_tokens)
+    return Reply(body=encode(body), input_tokens=prompt.input_tokens, output_tokens=output_tokens)
 
 
 def sse(data: Json) -> bytes:
@@ -160,19 +160,19 @@ def _stretched(words: int, size: int) -> list[str]:
     return ["x" * (letters + (i < longer)) for i in range(words)]
 
 
-def _counts(ask: Ask, told: Directives, delivered: int, reasoning: int) -> Counts:
-    cached = min(told.cached, ask.input_tokens)
-    written = min(told.cache_write, ask.input_tokens - cached)
-    return Counts(ask.input_tokens, cached, written, delivered * ask.choices + reasoning, reasoning)
+def _counts(prompt: Prompt, directives: Directives, delivered: int, reasoning: int) -> Counts:
+    cached = min(directives.cached, prompt.input_tokens)
+    written = min(directives.cache_write, prompt.input_tokens - cached)
+    return Counts(prompt.input_tokens, cached, written, delivered * prompt.choices + reasoning, reasoning)
 
 
-def _falsified(value: Any, lie: str) -> Any:
+def _falsified(value: Any, falsification: str) -> Any:
     if isinstance(value, dict):
-        return {key: _falsified(inner, lie) for key, inner in value.items()}
+        return {key: _falsified(inner, falsification) for key, inner in value.items()}
     if not isinstance(value, int):
         return value
-    if lie == "negative":
+    if falsification == "negative":
         return -value - 1
-    if lie == "absurd":
+    if falsification == "absurd":
         return value + 10**15
-    return str(value) if lie == "string" else value + 0.5
+    return str(value) if falsification == "string" else value + 0.5

@@ -64,7 +64,7 @@ class Application:
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
         if self._clients.behind_proxies:
-            self._clients.look_behind(exchange)
+            self._clients.resolve(exchange)
         if self._root:
             exchange.path = below(self._root, exchange.path)
         return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange)

@@ -19,7 +19,7 @@ from farebox.errors import (
 from farebox.gateway import GatewayConfig
 from farebox.http.credentials import carries_ours, is_ours
 from farebox.http.exchange import RequestHeaders
-from farebox.http.take_apart import take_apart, take_apart_aside, take_apart_here, unreadable
+from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.memfile import Body
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
@@ -37,7 +37,7 @@ from farebox.providers.catalogue import (
 from farebox.providers.formats.base import InvalidRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.formats.workers_ai_run import QUEUED
-from farebox.providers.outline import put_together
+from farebox.providers.outline import reassemble
 from farebox.providers.reading import Place, Read, read_as, read_call, read_common
 from farebox.providers.upstream import SentHead
 from farebox.runtime.configuration import ProviderAccess
@@ -73,7 +73,7 @@ _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback
 """The same in a query; also whatever begins with `$`, and forms of the response (`alt`) that are not JSON."""
 _QUEUED_QUERY = "queueRequest"
 """Asks Workers AI to respond later, where nobody reads what it cost."""
-_ANSWER_FORMS = ("json", "sse")
+_RESPONSE_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
 _METADATA_MAX = 5
 _DIGITS_MAX = 12
@@ -109,69 +109,76 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     """The address of the caller."""
 
 
-def known_call(services: Services, asked: ProxyRequest) -> Call | None:
+def known_call(services: Services, request: ProxyRequest) -> Call | None:
     """The call of a request with the head of an earlier one and a light body, as most are, made without waiting; None
     where it is to be made by `native_call` or `compat_call`. Raises Problem."""
-    known = asked.known.get(asked.slug)
-    if known is None or known.format is None or not (isinstance(asked.body, bytes) and is_light(asked.body)):
+    known = request.known.get(request.slug)
+    if known is None or known.format is None or not (isinstance(request.body, bytes) and is_light(request.body)):
         return None
-    refused = None if asked.own_key else services.refusals.get(known.provider)
+    refused = None if request.own_key else services.refusals.get(known.provider)
     try:
-        read = take_apart_here(read_as, known.format, asked.body, known.place, refused, asked.own_key)
+        read = parse_here(read_as, known.format, request.body, known.place, refused, request.own_key)
     except TooLong:
         return None
-    return _with_body(services, asked, known, read)
+    return _with_body(services, request, known, read)
 
 
-async def native_call(services: Services, asked: ProxyRequest) -> Call:
+async def native_call(services: Services, request: ProxyRequest) -> Call:
     """A call of a provider's own path. Raises Problem."""
-    known = asked.known.get(asked.slug)
+    known = request.known.get(request.slug)
     if known is not None:
-        return _with_body(services, asked, known, await _read(services, asked, known.format, known.place))
-    access = _access(services, asked.slug)
-    path = upstream_path(access.provider, asked.path)
-    metering = format_of(access.provider, asked.method, path)
-    key = _key(asked, access, metering, path)
-    place = Place(access.provider.slug, asked.method, path, _content_type(asked))
-    read = await _read(services, asked, None if isinstance(metering, Plain) else metering, place)
-    return _call(services, asked, access, metering, path, key, read)
+        return _with_body(services, request, known, await _read(services, request, known.format, known.place))
+    access = _access(services, request.slug)
+    path = upstream_path(access.provider, request.path)
+    metering = format_of(access.provider, request.method, path)
+    key = _key(request, access, metering, path)
+    place = Place(access.provider.slug, request.method, path, _content_type(request))
+    read = await _read(services, request, None if isinstance(metering, Plain) else metering, place)
+    return _call(services, request, access, metering, path, key, read)
 
 
-async def _read(services: Services, asked: ProxyRequest, wire: WireFormat | None, place: Place) -> Read:
+async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place) -> Read:
     """What is read of the body. Raises Problem."""
     if wire is None:
         return Read(None)
-    refused = None if asked.own_key else services.refusals.get(place.slug)
-    if isinstance(asked.body, bytes) and is_light(asked.body):
+    refused = None if request.own_key else services.refusals.get(place.slug)
+    if isinstance(request.body, bytes) and is_light(request.body):
         try:
-            return take_apart_here(read_as, wire, asked.body, place, refused, asked.own_key)
+            return parse_here(read_as, wire, request.body, place, refused, request.own_key)
         except TooLong:
             pass
-    return await take_apart_aside(
-        services, asked.watch, asked.account_id, read_call, asked.body, place, refused, asked.own_key
+    return await parse_in_helper(
+        services, request.watch, request.account_id, read_call, request.body, place, refused, request.own_key
     )
 
 
-async def compat_call(services: Services, asked: ProxyRequest) -> Call:
+async def compat_call(services: Services, request: ProxyRequest) -> Call:
     """A call in a common form whose body names `provider/model`: chat/completions, embeddings, responses, messages.
 
     Raises Problem.
     """
-    place = Place("", asked.method, asked.path, _content_type(asked))
-    found = await take_apart(
-        services, asked.watch, asked.account_id, read_common, asked.body, place, services.refusals, asked.own_key
+    place = Place("", request.method, request.path, _content_type(request))
+    found = await parse_body(
+        services,
+        request.watch,
+        request.account_id,
+        read_common,
+        request.body,
+        place,
+        services.refusals,
+        request.own_key,
     )
-    known = asked.known.get(found.slug)
+    known = request.known.get(found.slug)
     if known is not None and isinstance(found.read, Read):
-        return _with_body(services, asked, known, found.read)
+        return _with_body(services, request, known, found.read)
     access = _access(services, found.slug)
     if found.read is None:
-        raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{asked.path}` in this form.")
-    metering = format_of(access.provider, asked.method, found.path)
-    key = _key(asked, access, metering, found.path)
+        raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{request.path}` in this form.")
+    metering = format_of(access.provider, request.method, found.path)
+    key = _key(request, access, metering, found.path)
     if isinstance(found.read, InvalidRequest):
         raise unreadable(found.read)
-    return _call(services, asked, access, metering, found.path, key, found.read)
+    return _call(services, request, access, metering, found.path, key, found.read)
 
 
 def _access(services: Services, slug: str) -> ProviderAccess:
@@ -182,110 +189,110 @@ def _access(services: Services, slug: str) -> ProviderAccess:
     return access
 
 
-def _key(asked: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> str | None:
+def _key(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> str | None:
     """The operator's key; None where the caller's own pays. Raises Problem."""
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
-    if asked.own_key:
+    if request.own_key:
         return None
-    key = _operator_key(asked, access)
+    key = _operator_key(request, access)
     if metering is UNMETERED:
         raise Problem(
             NOT_METERED,
-            f"Farebox cannot tell what {asked.method} {path[:200]} of {access.provider.name} costs, so it is not "
+            f"Farebox cannot tell what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
             "called on the operator's key.",
         )
-    if _queued(asked.query):
+    if _queued(request.query):
         raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
     return key
 
 
-def _content_type(asked: ProxyRequest) -> str:
-    return asked.headers.get("content-type") or ""
+def _content_type(request: ProxyRequest) -> str:
+    return request.headers.get("content-type") or ""
 
 
 def _call(
     services: Services,
-    asked: ProxyRequest,
+    request: ProxyRequest,
     access: ProviderAccess,
     metering: Metering,
     path: str,
     key: str | None,
     read: Read,
 ) -> Call:
-    _check_read(asked, access.provider, read)
-    gateway, header = asked.gateway, asked.headers.get
+    _check_read(request, access.provider, read)
+    gateway, header = request.gateway, request.headers.get
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
     known = Call(
         log_id="",
-        account_id=asked.account_id,
-        gateway_id=asked.gateway_id,
+        account_id=request.account_id,
+        gateway_id=request.gateway_id,
         gateway=gateway,
         access=access,
         provider=access.provider.slug,
-        own_key=asked.own_key,
+        own_key=request.own_key,
         format=None if isinstance(metering, Plain) else metering,
         parsed=None,
-        method=asked.method,
-        url=_url(access, path, asked),
+        method=request.method,
+        url=_url(access, path, request),
         path=path,
-        place=Place(access.provider.slug, asked.method, path, _content_type(asked)),
-        headers=_forwarded(asked, access.provider, path, key),
+        place=Place(access.provider.slug, request.method, path, _content_type(request)),
+        headers=_forwarded(request, access.provider, path, key),
         sent_head=SentHead(),
-        content_type=_content_type(asked),
-        request_timeout_ms=_patience(services, asked),
+        content_type=_content_type(request),
+        request_timeout_ms=_response_timeout(services, request),
         attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
         retry_delay_ms=(gateway.retry_delay or 0) if retry_delay is None else retry_delay,
         retry_backoff=_backoff(header("cf-aig-backoff")) or gateway.retry_backoff or "constant",
-        step=asked.step,
+        step=request.step,
         logged=_flag(header("cf-aig-collect-log"), default=gateway.collect_logs),
         log_bodies=_flag(header("cf-aig-collect-log-payload"), default=True),
         metadata=_metadata(header("cf-aig-metadata")),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
     )
-    asked.known[known.provider if asked.slug in COMMON else asked.slug] = known
-    return _with_body(services, asked, known, read)
+    request.known[known.provider if request.slug in COMMON else request.slug] = known
+    return _with_body(services, request, known, read)
 
 
-def _with_body(services: Services, asked: ProxyRequest, known: Call, read: Read) -> Call:
+def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read) -> Call:
     """The call of this request, with what is `known` from its head. Raises Problem."""
-    _check_read(asked, known.access.provider, read)
-    body: Body = asked.body if read.body is None else read.body
+    _check_read(request, known.access.provider, read)
+    body: Body = request.body if read.body is None else read.body
     outline = read.outline
     if outline is not None and read.changed:
-        body, outline = put_together(body, outline)
+        body, outline = reassemble(body, outline)
     return replace(
         known,
-        log_id=asked.log_id,
+        log_id=request.log_id,
         parsed=read.parsed,
         body=body,
         outline=outline,
         started_at=services.clock.now_ms(),
-        client=asked.client,
+        client=request.client,
     )
 
 
-def _check_read(asked: ProxyRequest, provider: Provider, read: Read) -> None:
+def _check_read(request: ProxyRequest, provider: Provider, read: Read) -> None:
     """Raises Problem where the operator does not pay for what the body asks for."""
-    if read.parsed is not None and read.parsed.unmetered and not asked.own_key:
+    if read.parsed is not None and read.parsed.unmetered and not request.own_key:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
     if read.refused:
         raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not asked for {read.refused}.")
 
 
-def _patience(services: Services, asked: ProxyRequest) -> int | None:
+def _response_timeout(services: Services, request: ProxyRequest) -> int | None:
     """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
     because what a provider was asked to do it does, and bills. None where the caller does not say. Raises Problem."""
-    wanted = _number(asked.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
-    if wanted is None or asked.own_key:
+    wanted = _number(request.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
+    if wanted is None or request.own_key:
         return wanted
     return max(wanted, services.settings.request_timeout_min_ms)
 
 
-def _operator_key(asked: ProxyRequest, access: ProviderAccess) -> str:
+def _operator_key(request: ProxyRequest, access: ProviderAccess) -> str:
     """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED)."""
-    if asked.gateway.byok_only or _flag(asked.headers.get("cf-aig-no-wholesale"), default=False):
+    if request.gateway.byok_only or _flag(request.headers.get("cf-aig-no-wholesale"), default=False):
         raise Problem(OWN_KEY_REQUIRED, "This gateway accepts only calls with your own provider key.")
     if access.api_key is None:
         raise Problem(
@@ -296,14 +303,14 @@ def _operator_key(asked: ProxyRequest, access: ProviderAccess) -> str:
     return access.api_key
 
 
-def _url(access: ProviderAccess, path: str, asked: ProxyRequest) -> str:
-    query = asked.query
-    if query and (not asked.own_key or f"{CALLER_KEY_QUERY}=" in query):
+def _url(access: ProviderAccess, path: str, request: ProxyRequest) -> str:
+    query = request.query
+    if query and (not request.own_key or f"{CALLER_KEY_QUERY}=" in query):
         pairs = parse_qsl(query, keep_blank_values=True)
-        if asked.own_key:
+        if request.own_key:
             kept = [(name, value) for name, value in pairs if name != CALLER_KEY_QUERY or not is_ours(value)]
         else:
-            kept = [(name, value) for name, value in pairs if _may_ask(name, value)]
+            kept = [(name, value) for name, value in pairs if _may_forward_parameter(name, value)]
         query = urlencode(kept, quote_via=quote)
     return f"{access.base_url}/{path}?{query}" if query else f"{access.base_url}/{path}"
 
@@ -316,21 +323,21 @@ def _queued(query: str) -> bool:
     return any(name.lower() == _QUEUED_QUERY.lower() and value.lower() not in ("false", "0") for name, value in pairs)
 
 
-def _may_ask(name: str, value: str) -> bool:
+def _may_forward_parameter(name: str, value: str) -> bool:
     """Whether a query may say this on the operator's key: not what hides the usage, or makes another call of it."""
     if name == "alt":
-        return value in _ANSWER_FORMS
+        return value in _RESPONSE_FORMS
     return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")
 
 
-def _forwarded(asked: ProxyRequest, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
+def _forwarded(request: ProxyRequest, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
     """The headers for the provider. With `key`, the operator's, no credential of the caller's goes along."""
     forwarded = []
-    for name, value in asked.headers.items():
+    for name, value in request.headers.items():
         plain = name.replace("_", "-")  # some servers take them for the same
         if plain in _DROPPED or plain.startswith(_DROPPED_PREFIXES):
             continue
-        if plain == "content-encoding" and not asked.coded:
+        if plain == "content-encoding" and not request.coded:
             continue
         if plain in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
             continue

@@ -10,7 +10,7 @@ from farebox.calls.watch import Interrupted, Watch
 from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, SERVER_BYTES_FULL, Problem
 from farebox.http.exchange import ClientGone, Exchange
-from farebox.http.take_apart import in_helper
+from farebox.http.parse_body import in_helper
 from farebox.limits.held import Lease
 from farebox.memfile import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
 from farebox.offload.decode import decode_into

@@ -33,7 +33,7 @@ class Clients:
         """Whether there are any to look behind."""
         return bool(self._trusted)
 
-    def look_behind(self, exchange: Exchange) -> None:
+    def resolve(self, exchange: Exchange) -> None:
         """Let the exchange know who the client is, where a trusted proxy is connected in its place."""
         peer = exchange.client
         exchange.client = self.address(peer, exchange.headers)
@@ -49,8 +49,8 @@ class Clients:
         if not self._trusted or not self.trusts(peer):
             return peer
         nearest = peer
-        for told in self._hops(headers):
-            found = _address(told)
+        for hop in self._hops(headers):
+            found = _address(hop)
             if found is None:  # `unknown`, a name, or nonsense
                 break
             nearest = str(found)

@@ -37,12 +37,12 @@ from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange, RequestHeaders
 from farebox.http.model_list import model_list
+from farebox.http.parse_body import parse_body, shutting_down
 from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.router import shown, tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
-from farebox.http.take_apart import shutting_down, take_apart
 from farebox.memfile import part_of
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.providers.reading import Step, read_steps
@@ -163,14 +163,14 @@ class DataPlane:
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
         try:
-            asked = await self._received(exchange, target, permit, sink, watch, request_id)
-            if asked is None:
+            request = await self._received(exchange, target, permit, sink, watch, request_id)
+            if request is None:
                 services.metrics.count(CLIENTS_GONE)
             elif target.slug == "":
-                await self._universal(asked, sink, watch)
+                await self._universal(request, sink, watch)
             else:
-                call = known_call(services, asked) or await self._call(asked)
-                del asked  # the call has the body, or another in its place
+                call = known_call(services, request) or await self._call(request)
+                del request  # the call has the body, or another in its place
                 sink.of(call)
                 await serve_call(services, call, sink, watch)
         finally:
@@ -227,9 +227,9 @@ class DataPlane:
             exchange.client,
         )
 
-    async def _call(self, asked: ProxyRequest) -> Call:
+    async def _call(self, request: ProxyRequest) -> Call:
         """What is called. Raises Problem."""
-        return await (common_call if asked.slug in COMMON else native_call)(self._services, asked)
+        return await (common_call if request.slug in COMMON else native_call)(self._services, request)
 
     async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
         """Where a page of an origin that the gateway lets in is calling, let it read the responses. Whether this was
@@ -278,15 +278,15 @@ class DataPlane:
         if wait is not None:
             raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
 
-    async def _universal(self, asked: ProxyRequest, sink: HttpSink, watch: Watch) -> None:
+    async def _universal(self, request: ProxyRequest, sink: HttpSink, watch: Watch) -> None:
         """Try the steps in order; the first that the provider answers without an error is the response."""
-        if asked.method != "POST":
+        if request.method != "POST":
             raise Problem(NO_ROUTE, "The universal endpoint accepts only POST.")
-        steps = await take_apart(self._services, watch, asked.account_id, read_steps, asked.body)
+        steps = await parse_body(self._services, watch, request.account_id, read_steps, request.body)
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
             try:
-                call = await _step_call(self._services, asked, step, number)
+                call = await _step_call(self._services, request, step, number)
                 sink.of(call)
                 if await serve_call(self._services, call, sink, watch, last=last):
                     return
@@ -323,30 +323,30 @@ def _understood(exchange: Exchange) -> Understood:
     return understood
 
 
-async def common_call(services: Services, asked: ProxyRequest) -> Call:
+async def common_call(services: Services, request: ProxyRequest) -> Call:
     """A call in a common form. Raises Problem."""
-    paths = _REST_PATHS if asked.slug == "rest" else _COMPAT_PATHS
-    path = paths.get(asked.path.removeprefix("v1/"))
-    if asked.method != "POST" or path is None:
-        raise Problem(NO_ROUTE, f"There is no {asked.method} {asked.path[:100]} here.")
-    return await compat_call(services, replace(asked, path=path))
+    paths = _REST_PATHS if request.slug == "rest" else _COMPAT_PATHS
+    path = paths.get(request.path.removeprefix("v1/"))
+    if request.method != "POST" or path is None:
+        raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
+    return await compat_call(services, replace(request, path=path))
 
 
-async def _step_call(services: Services, asked: ProxyRequest, step: Step, number: int) -> Call:
+async def _step_call(services: Services, request: ProxyRequest, step: Step, number: int) -> Call:
     """A step has its own headers and key; our token and options come with the request."""
-    options = _options(asked.headers) | _configured(step)
+    options = _options(request.headers) | _configured(step)
     headers = StepHeaders(
         {**options, "content-type": "application/json", **step.headers}, services.settings.header_limit_bytes
     )
     path, query = _endpoint(step)
     of_step = replace(
-        asked,
-        log_id=asked.log_id if number == 0 else services.ids.log_id(),
+        request,
+        log_id=request.log_id if number == 0 else services.ids.log_id(),
         slug=step.provider,
         path=path,
         query=query,
         headers=headers,
-        body=b"{}" if step.query is None else part_of(asked.body, *step.query),
+        body=b"{}" if step.query is None else part_of(request.body, *step.query),
         own_key=read_credentials(headers, query).own_key,
         known={},
         step=number,

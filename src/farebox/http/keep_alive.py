@@ -56,7 +56,7 @@ class KeepAlive:
         """The end of what the provider has sent; None before its first byte."""
         self._spoken = False
         """A comment has been sent."""
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._timer = self._loop.call_later(seconds, self._on_timer)
 
     async def send(self, chunk: bytes) -> None:
         """Send the provider's next bytes. Raises ClientGone."""
@@ -70,11 +70,11 @@ class KeepAlive:
         """No further comment: the stream is at its end."""
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         now = self._loop.time()
         if now >= self._last + self._seconds:
             self._last = now
             if self._tail is None or self._tail.endswith(_EVENT_ENDS):
                 self._spoken = True
                 self._stream.offer(COMMENT)
-        self._timer = self._loop.call_at(self._last + self._seconds, self._look)
+        self._timer = self._loop.call_at(self._last + self._seconds, self._on_timer)

@@ -54,9 +54,9 @@ def document(routes: Iterable[Route]) -> bytes:
 def _require_what_is_always_sent(components: dict[str, Any], types: list[Any], taken: set[Any]) -> None:
     """A default of a response's field is no default to the reader: the field is always there, unless it is UNSET."""
     structs = [kind for kind in types if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-    sparing = {kind.__name__ for kind in structs if kind in taken or kind.__struct_config__.omit_defaults}
+    omitting = {kind.__name__ for kind in structs if kind in taken or kind.__struct_config__.omit_defaults}
     for name, component in components.items():
-        if name in sparing:
+        if name in omitting:
             continue
         properties = component.get("properties", {})
         sent = {key for key, schema in properties.items() if schema.pop("default", msgspec.UNSET) is not msgspec.UNSET}

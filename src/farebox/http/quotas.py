@@ -20,7 +20,7 @@ class Budget:
     seconds: int
 
 
-ASKS = Budget("requests to the payment processor", 100, 60)
+PROCESSOR_REQUESTS = Budget("requests to the payment processor", 100, 60)
 POLLS = Budget("status queries to the payment processor", 300, 60)
 """Separate from the requests, so that frequent polling does not prevent the owner from buying."""
 PAGES = Budget("pages of the payment processor", 100, 3600)

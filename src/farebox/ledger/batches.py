@@ -21,7 +21,7 @@ from farebox.ledger.rows import part_id
 from farebox.ledger.spending import window_start
 from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import find_account
-from farebox.storage.activity import take_note
+from farebox.storage.activity import note_activity
 from farebox.storage.calls import (
     ADD_USAGE,
     INSERT_CALL,
@@ -48,7 +48,7 @@ class BatchLedger:
 
     async def do(self, command: Command) -> Verdict:
         if isinstance(command, Hold | Settle | Release):
-            verdict: Verdict = await self._database.write_together(self, command)
+            verdict: Verdict = await self._database.write_grouped(self, command)
             return verdict
         return await self._database.write(partial(_apply, command))
 
@@ -56,7 +56,7 @@ class BatchLedger:
         """Nothing is known beforehand."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
-        await self._database.write_together(self, (account_id, record))
+        await self._database.write_grouped(self, (account_id, record))
 
     async def close(self) -> None:
         """Nothing to do: what was sent is the database's to finish."""
@@ -150,15 +150,15 @@ class _Account:
     def __init__(self, account_id: str, row: tuple[Any, ...]) -> None:
         self.account_id = account_id
         (
-            self.bucket, self.posted, self.held, self.version, self.owed, asks_below, low_below, low_told, self.limit,
-            self.duration, self.strategy, self.window, self.spent, self.due,
+            self.bucket, self.posted, self.held, self.version, self.owed, top_up_below, low_below, low_notified,
+            self.limit, self.duration, self.strategy, self.window, self.spent, self.due,
         ) = row  # fmt: skip
-        marks = [] if asks_below is None else [asks_below]
-        if low_below is not None and (self.posted >= low_below or not low_told):
+        marks = [] if top_up_below is None else [top_up_below]
+        if low_below is not None and (self.posted >= low_below or not low_notified):
             marks.append(low_below)
         self.floor: int | None = max(marks, default=None)
         """A charge that takes `posted` below this is for ledger.triggers."""
-        self.armed = asks_below is not None and self.posted < asks_below
+        self.armed = top_up_below is not None and self.posted < top_up_below
         """A refusal would ask for credit."""
         self.lots: list[_Lot] = []
         """In spending order; read with the first charge."""
@@ -337,7 +337,7 @@ class _Batch:
             many(_DRAWN, [values for values in drawn if values[0]])
             if emptied := [values for values in drawn if not values[0]]:
                 many(_EMPTIED, emptied)
-            take_note(self._connection, "money", "charge", self._charged)
+            note_activity(self._connection, "money", "charge", self._charged)
         if self._calls:
             self._write_calls()
         if self._usage:

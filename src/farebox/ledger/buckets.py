@@ -16,8 +16,8 @@ class Buckets:
         self._database = database
         self._loop = asyncio.get_running_loop()
         self.known = database.buckets
-        self._asking: dict[str, asyncio.Future[int | None]] = {}
-        self._unasked: list[str] = []
+        self._lookups: dict[str, asyncio.Future[int | None]] = {}
+        self._queued: list[str] = []
         self._reading: asyncio.Task[None] | None = None
 
     async def find(self, account_id: str) -> int | None:
@@ -26,18 +26,18 @@ class Buckets:
         Asked once for all who wait for it, who then go on in the order in which they came; and with one query for all
         accounts that are asked for meanwhile.
         """
-        asking = self._asking.get(account_id)
-        if asking is None:
-            asking = self._asking[account_id] = self._loop.create_future()
-            self._unasked.append(account_id)
+        lookup = self._lookups.get(account_id)
+        if lookup is None:
+            lookup = self._lookups[account_id] = self._loop.create_future()
+            self._queued.append(account_id)
             if self._reading is None:
                 self._reading = self._loop.create_task(self._read())
-        return await asyncio.shield(asking)
+        return await asyncio.shield(lookup)
 
     async def _read(self) -> None:
         try:
-            while self._unasked:
-                account_ids, self._unasked = self._unasked, []
+            while self._queued:
+                account_ids, self._queued = self._queued, []
                 await self._read_of(account_ids)
         finally:
             self._reading = None
@@ -47,12 +47,12 @@ class Buckets:
             found = await self._database.get(partial(find_buckets, account_ids=account_ids))
         except BaseException as error:
             for account_id in account_ids:
-                asking = self._asking.pop(account_id)
-                asking.set_exception(error if isinstance(error, Exception) else DatabaseUnavailable("stopped"))
-                asking.exception()  # whoever waited for it may have gone
+                lookup = self._lookups.pop(account_id)
+                lookup.set_exception(error if isinstance(error, Exception) else DatabaseUnavailable("stopped"))
+                lookup.exception()  # whoever waited for it may have gone
             if not isinstance(error, Exception):
                 raise
             return
         remember(self.known, found)
         for account_id in account_ids:
-            self._asking.pop(account_id).set_result(found.get(account_id))
+            self._lookups.pop(account_id).set_result(found.get(account_id))

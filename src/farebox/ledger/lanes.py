@@ -214,12 +214,12 @@ class _Lane:
     async def _run(self) -> None:
         try:
             while self._pending:
-                await self._gather()
+                await self._collect_pending()
                 await self._do(self._next_batch())
         finally:
             self._work = None
 
-    async def _gather(self) -> None:
+    async def _collect_pending(self) -> None:
         """Wait until a turn of the loop has brought nothing more: what comes while many are ready shares one batch."""
         seen = 0
         while seen < len(self._pending) < BATCH_MAX:
@@ -253,7 +253,7 @@ class _Lane:
                 self._send_again([item for item in batch if item in again])
         except BaseException as error:
             if isinstance(error, DatabaseUnavailable):
-                self._database.suspect(error)
+                self._database.report_failure(error)
             if isinstance(error, NodeAway):
                 self._away, self._again_at = error, self._monotonic() + NODE_AWAY_SECONDS
             for item in batch:

@@ -31,8 +31,8 @@ from farebox.ledger.lots import all_unspent, draw, expire_lots
 from farebox.ledger.money import plain_id, shortage
 from farebox.ledger.rows import Balance, end_hold, read_balance, read_hold, save, transfer
 from farebox.ledger.spending import spent_in_window
-from farebox.ledger.triggers import after_fall, after_rise, ask_for_credit
-from farebox.storage.activity import take_note
+from farebox.ledger.triggers import after_fall, after_rise, request_top_up
+from farebox.storage.activity import note_activity
 from farebox.storage.calls import UNRECORDED, add_usage
 from farebox.storage.spending import add_counted
 from farebox.storage.sql import Connection, rows
@@ -53,13 +53,13 @@ def apply(connection: Connection, command: Command) -> Verdict:
     elif balance.posted > posted:
         after_rise(connection, balance)
     elif verdict.outcome is Outcome.REFUSED and isinstance(command, Hold | Extend):
-        ask_for_credit(connection, balance, command.at)
+        request_top_up(connection, balance, command.at)
     return verdict
 
 
 def apply_left(connection: Connection, command: Command) -> Verdict:
     """`apply` for what a fast path (ledger.batches, ledger.lanes) has left to it, which is counted."""
-    take_note(connection, "ledger", "slow")
+    note_activity(connection, "ledger", "slow")
     return apply(connection, command)
 
 

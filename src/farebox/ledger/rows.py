@@ -5,7 +5,7 @@ import msgspec
 from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.account_keys import key_of
-from farebox.storage.activity import take_note
+from farebox.storage.activity import note_activity
 from farebox.storage.sql import Connection, locks_rows, row
 from farebox.storage.statement import NO_CHARGE
 
@@ -24,7 +24,7 @@ class Balance(msgspec.Struct):
     """Auto top-up is armed: `posted` below this asks for one."""
     low_below: int | None
     """`posted` below this notifies the owner…"""
-    low_told: int
+    low_notified: int
     """…unless it has been told since it was last above."""
     limit_amount: int | None
     """The spending limit; storage.spending has the rest of it."""
@@ -117,7 +117,7 @@ def transfer(
 ) -> None:
     """Write one transfer and move the balance by it."""
     assert (from_book, to_book) in TRANSFERS[kind], f"{kind} may not go from {from_book} to {to_book}"
-    take_note(connection, "money", kind, amount)
+    note_activity(connection, "money", kind, amount)
     balance.version += 1
     if to_book in OWN_BOOKS:
         balance.posted += amount

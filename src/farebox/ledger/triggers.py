@@ -11,10 +11,10 @@ from farebox.storage.top_ups import request_auto
 
 def after_fall(connection: Connection, balance: Balance, before: int, at: int) -> None:
     """`posted` has fallen; `before` is what it was."""
-    ask_for_credit(connection, balance, at)
+    request_top_up(connection, balance, at)
     low = balance.low_below
-    if low is not None and balance.posted < low and (before >= low or not balance.low_told):
-        _set_told(connection, balance, told=True)
+    if low is not None and balance.posted < low and (before >= low or not balance.low_notified):
+        _set_notified(connection, balance, notified=True)
         add_notice(
             connection,
             balance.bucket,
@@ -28,11 +28,11 @@ def after_fall(connection: Connection, balance: Balance, before: int, at: int) -
 
 def after_rise(connection: Connection, balance: Balance) -> None:
     """`posted` has risen. Once it is not low any more, the next fall is reported again."""
-    if balance.low_told and (balance.low_below is None or balance.posted >= balance.low_below):
-        _set_told(connection, balance, told=False)
+    if balance.low_notified and (balance.low_below is None or balance.posted >= balance.low_below):
+        _set_notified(connection, balance, notified=False)
 
 
-def ask_for_credit(connection: Connection, balance: Balance, at: int) -> None:
+def request_top_up(connection: Connection, balance: Balance, at: int) -> None:
     """If auto top-up is armed and `posted` below its threshold: request one, and disarm until it has ended."""
     below = balance.top_up_below
     if below is None or balance.posted >= below:
@@ -45,9 +45,9 @@ def ask_for_credit(connection: Connection, balance: Balance, at: int) -> None:
     request_auto(connection, balance.bucket, balance.account_id, at)
 
 
-def _set_told(connection: Connection, balance: Balance, *, told: bool) -> None:
-    balance.low_told = told
+def _set_notified(connection: Connection, balance: Balance, *, notified: bool) -> None:
+    balance.low_notified = notified
     connection.execute(
         "UPDATE balances SET low_told = ? WHERE bucket = ? AND account_id = ?",
-        (int(told), balance.bucket, balance.account_id),
+        (int(notified), balance.bucket, balance.account_id),
     )

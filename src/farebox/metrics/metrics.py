@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 from farebox.clock import SystemClock
-from farebox.counts import MISTAKES, Family, Place, Sheet, private
+from farebox.counts import COUNTING_ERRORS, Family, Place, Sheet, private
 from farebox.metrics import families as of
 from farebox.metrics.families import LAYOUT
 from farebox.metrics.figures import KeptFigures
@@ -52,19 +52,19 @@ class Metrics:
         )
 
     def count(self, family: Family, *values: str, amount: int = 1) -> None:
-        with contextlib.suppress(*MISTAKES):
+        with contextlib.suppress(*COUNTING_ERRORS):
             self.place.add(family, *values, amount=amount)
 
     def hold_took(self, seconds: float) -> None:
         try:  # noqa: SIM105 - `suppress` takes longer than all of it
             self._hold_seconds.observe_seconds(seconds)
-        except MISTAKES:
+        except COUNTING_ERRORS:
             pass
 
     def settle_took(self, seconds: float) -> None:
         try:  # noqa: SIM105
             self._settle_seconds.observe_seconds(seconds)
-        except MISTAKES:
+        except COUNTING_ERRORS:
             pass
 
     def call_ended(
@@ -84,11 +84,11 @@ class Metrics:
                 self.place.add(of.CALL_ERRORS, cause)
                 if cause == "client_gone":
                     self.place.add(of.CLIENTS_GONE)
-        except MISTAKES:  # the call has been charged; the error is logged elsewhere
+        except COUNTING_ERRORS:  # the call has been charged; the error is logged elsewhere
             pass
 
     def lagged(self, seconds: float) -> None:
-        with contextlib.suppress(*MISTAKES):
+        with contextlib.suppress(*COUNTING_ERRORS):
             self._lag.observe_seconds(seconds)
 
     def sample(self) -> None:

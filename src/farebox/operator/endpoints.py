@@ -19,7 +19,7 @@ from farebox.operator.administer import Refused, require_account
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage import webhook_endpoints
-from farebox.storage.deliveries import give_up_target
+from farebox.storage.deliveries import abandon_target
 from farebox.storage.notices import ALARM_KINDS, KINDS
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpoint
@@ -88,7 +88,7 @@ def remove_endpoint(connection: Connection, endpoint_id: str) -> None:
     """Stop sending messages there, including pending ones."""
     if not webhook_endpoints.remove_endpoint(connection, endpoint_id):
         raise Refused(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the IDs")
-    give_up_target(connection, endpoint_id, REMOVED)
+    abandon_target(connection, endpoint_id, REMOVED)
 
 
 def secret_of(vault: Vault, endpoint: Endpoint) -> str:

@@ -24,11 +24,11 @@ from farebox.storage.notices import (
     ExpiringCard,
     Notice,
     add_notice,
+    claim_delivery,
     expiring_cards,
     find_notice,
     list_notices,
     new_notices,
-    take_up,
 )
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
@@ -43,7 +43,7 @@ WARN_DAYS = (7, 30)
 def fan_out(connection: Connection, settings: Settings, at: int, notices: Sequence[Notice]) -> None:
     """Write the deliveries of new notices; those that another has taken up since they were read are left to it."""
     for notice in notices:
-        if take_up(connection, notice):
+        if claim_delivery(connection, notice):
             for target in _targets(connection, settings, notice):
                 add_delivery(connection, notice.bucket, notice.account_id, notice.notice_id, target, at)
 
@@ -89,7 +89,7 @@ def replay_notice(connection: Connection, settings: Settings, account_id: str, n
     notice = find_notice(connection, account_id, notice_id)
     if notice is None:
         return None
-    take_up(connection, notice)
+    claim_delivery(connection, notice)
     return _send_again(connection, notice, _targets(connection, settings, notice), at)
 
 

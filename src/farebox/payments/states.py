@@ -21,7 +21,7 @@ retried.
 OPEN_TOP_UPS = ("requested", "submitting", "unknown", "processing", "action_required", "declined")
 """An account has at most one auto top-up in these states (the index top_ups_one_auto)."""
 
-HOPEFUL_TOP_UPS = ("requested", "submitting", "unknown", "processing")
+PENDING_TOP_UPS = ("requested", "submitting", "unknown", "processing")
 """In these states credit may arrive at any moment: a call without credit is asked to retry."""
 
 RULE_STATES: dict[str, frozenset[str]] = {

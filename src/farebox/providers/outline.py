@@ -2,7 +2,7 @@
 
 The outline is the body's outermost object in which each large value is replaced by a placeholder string that nothing
 in the body can contain, however it is escaped. What changes a small body (`bodies.changed`) changes an outline as
-well; `put_together` then puts the values back, byte for byte; for a body in a file it only lists where they are.
+well; `reassemble` then puts the values back, byte for byte; for a body in a file it only lists where they are.
 """
 
 import hashlib
@@ -71,10 +71,10 @@ def edited(body: Body, outline: Outline | None, change: Callable[[bytes], bytes]
     small = change(outline.small)
     if small == outline.small:
         return body, outline
-    return put_together(body, replace(outline, small=small))
+    return reassemble(body, replace(outline, small=small))
 
 
-def put_together(body: Body, outline: Outline) -> tuple[Body, Outline]:
+def reassemble(body: Body, outline: Outline) -> tuple[Body, Outline]:
     """The body that a changed outline stands for, its values being where they are in `body`; and its own outline."""
     small, spans = outline.small, list(outline.spans)
     pieces: list[Piece] = []

@@ -62,7 +62,7 @@ class FailureDetector:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._lost_after = services.settings.instance_timeout_ms / 1000
-        self._looked_at = services.clock.monotonic()
+        self._checked_at = services.clock.monotonic()
         self._seen: dict[str, tuple[int, float]] = {}
         """Instance → the `seen_at` last read, and when we first read it, by our own clock."""
         self._waited_for: set[str] = set()
@@ -72,7 +72,7 @@ class FailureDetector:
     def every_seconds(self) -> float:
         return self._lost_after / SEEN_TIMES
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Once every `every_seconds`: renew our row, look at the others, and end what dead processes left open.
 
         Raises DatabaseUnavailable.
@@ -100,9 +100,9 @@ class FailureDetector:
     def _silent(self, known: Mapping[str, int]) -> set[str]:
         """Those whose rows have not been renewed for too long; `known` is the `seen_at` of each."""
         now = self._services.clock.monotonic()
-        if now - self._looked_at > self._lost_after / 2:
+        if now - self._checked_at > self._lost_after / 2:
             self._seen.clear()  # we or the database were unavailable: nobody's silence counts
-        self._looked_at = now
+        self._checked_at = now
         before = self._seen
         self._seen = {
             name: before[name] if name in before and before[name][0] == seen_at else (seen_at, now)

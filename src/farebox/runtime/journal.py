@@ -75,9 +75,9 @@ class Journal:
         with best_effort("the log"):
             log.warning("call journaled", log_id=entry.call.log_id, ends=entry.ends, charge_nanos=entry.amount)
 
-    async def prove(self) -> None:
+    async def check_writable(self) -> None:
         """Raises JournalUnwritable if there is no room for a line."""
-        await self._noting(self._files.prove())
+        await self._noting(self._files.check_writable())
 
     async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -111,7 +111,7 @@ class Journal:
                     await self._post_file(file)
             except DatabaseUnavailable as error:
                 self._at_once = max(1, self._at_once // 4)
-                self._database.suspect(error)
+                self._database.report_failure(error)
                 raise
             self._at_once = AT_ONCE
 

@@ -94,12 +94,12 @@ async def open_services(
             gateway_rates=RateLimiter(shared=shared),
             metrics=metrics,
         )
-        await stack.enter_async_context(_at_work(services, grace_seconds))
+        await stack.enter_async_context(_serving(services, grace_seconds))
         yield services
 
 
 @asynccontextmanager
-async def _at_work(services: Services, grace_seconds: float) -> AsyncIterator[None]:
+async def _serving(services: Services, grace_seconds: float) -> AsyncIterator[None]:
     """What has to happen before the first call and after the last one."""
     journal = services.journal
     async with AsyncExitStack() as stack:

@@ -25,7 +25,7 @@ JournalState = Literal["empty", "waiting", "unwritable"]
 class Found:
     """The result of a check."""
 
-    trouble: DatabaseUnavailable | None
+    failure: DatabaseUnavailable | None
     journal: JournalState
 
 
@@ -35,44 +35,44 @@ class Readiness:
     def __init__(self, database: Database, journal: Journal | None) -> None:
         self._database = database
         self._journal = journal
-        self._looking: asyncio.Task[None] | None = None
-        self._looked_at = float("-inf")
-        self._troubles_met = 0
-        self._trouble: DatabaseUnavailable | None = None
+        self._check_task: asyncio.Task[None] | None = None
+        self._checked_at = float("-inf")
+        self._failures_seen = 0
+        self._failure: DatabaseUnavailable | None = None
 
-    async def look(self) -> Found:
+    async def check(self) -> Found:
         """The state now, or a moment ago. Raises nothing."""
         try:
             self._database.check()  # already known: no need to check
         except DatabaseUnavailable as error:
             return Found(error, self._journal_state())
-        age = asyncio.get_running_loop().time() - self._looked_at
-        fails_since = self._trouble is None and self._database.troubles_met != self._troubles_met
-        if self._looking is None and (fails_since or age >= FRESH_SECONDS):
-            self._looking = asyncio.ensure_future(self._look())
-        if self._looking is not None:
-            done, _ = await asyncio.wait([self._looking], timeout=WAIT_SECONDS)
+        age = asyncio.get_running_loop().time() - self._checked_at
+        fails_since = self._failure is None and self._database.failure_count != self._failures_seen
+        if self._check_task is None and (fails_since or age >= FRESH_SECONDS):
+            self._check_task = asyncio.ensure_future(self._run_check())
+        if self._check_task is not None:
+            done, _ = await asyncio.wait([self._check_task], timeout=WAIT_SECONDS)
             if not done:
                 # The last result is valid until the next check has another one.
-                trouble = self._database.held_up or self._trouble
+                failure = self._database.blocked_by or self._failure
                 slow = DatabaseSlow("the database does not respond in time")
-                return Found(trouble or slow, self._journal_state())
-        return Found(self._trouble, self._journal_state())
+                return Found(failure or slow, self._journal_state())
+        return Found(self._failure, self._journal_state())
 
-    async def _look(self) -> None:
+    async def _run_check(self) -> None:
         try:
-            self._trouble = await self._proved()
+            self._failure = await self._check_writable()
             if self._journal is not None:
                 with contextlib.suppress(JournalUnwritable):  # the journal remembers it
-                    await self._journal.prove()
-            self._looked_at = asyncio.get_running_loop().time()
-            self._troubles_met = self._database.troubles_met
+                    await self._journal.check_writable()
+            self._checked_at = asyncio.get_running_loop().time()
+            self._failures_seen = self._database.failure_count
         finally:
-            self._looking = None
+            self._check_task = None
 
-    async def _proved(self) -> DatabaseUnavailable | None:
+    async def _check_writable(self) -> DatabaseUnavailable | None:
         try:
-            await self._database.prove()
+            await self._database.check_writable()
         except DatabaseUnavailable as error:
             return error
         except Exception as error:  # noqa: BLE001 - whatever the reason, a write has failed

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from farebox.counts import MISTAKES, Counter, Histogram
+from farebox.counts import COUNTING_ERRORS, Counter, Histogram
 from farebox.storage.sql import Connection
 
 Notes: TypeAlias = dict[tuple[str, str], int]
@@ -31,14 +31,14 @@ class Activity:
             self.batch_size.observe(size)
             self.batch_seconds.observe_seconds(seconds)
             self._count(notes)
-        except MISTAKES:
+        except COUNTING_ERRORS:
             pass
 
     def job(self, seconds: float, notes: Notes) -> None:
         try:
             self.job_seconds.observe_seconds(seconds)
             self._count(notes)
-        except MISTAKES:
+        except COUNTING_ERRORS:
             pass
 
     def _count(self, notes: Notes) -> None:
@@ -46,7 +46,7 @@ class Activity:
             self.done[key].add(amount)
 
 
-def take_note(connection: Connection, what: str, which: str, amount: int = 1) -> None:
+def note_activity(connection: Connection, what: str, which: str, amount: int = 1) -> None:
     """Note it, if the connection takes notes: those of a server do."""
     notes: Notes | None = getattr(connection, "notes", None)
     if notes is not None:

@@ -232,7 +232,7 @@ def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *
             "WHERE bucket = ? AND account_id = ? AND log_id = ?",
             key,
         )
-    log_totals.take_off(connection, gateway, [log_id for _, _, log_id in old])
+    log_totals.subtract(connection, gateway, [log_id for _, _, log_id in old])
     return len(old)
 
 

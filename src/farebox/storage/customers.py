@@ -89,13 +89,14 @@ def was_default(connection: Connection, account_id: str, card_id: str) -> bool:
     return found is not None and bool(found[0])
 
 
-def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card], *, asked_at: int) -> bool:
-    """Store the cards that the processor returned to a request at `asked_at`.
+def replace_cards(connection: Connection, account_id: str, cards: Sequence[Card], *, requested_at: int) -> bool:
+    """Store the cards that the processor returned to a request at `requested_at`.
 
     The response to an earlier request than the stored one changes nothing, and False is returned.
     """
     connection.execute(
-        "UPDATE customers SET cards_at = ? WHERE account_id = ? AND cards_at <= ?", (asked_at, account_id, asked_at)
+        "UPDATE customers SET cards_at = ? WHERE account_id = ? AND cards_at <= ?",
+        (requested_at, account_id, requested_at),
     )
     changed = connection.changes()
     key = find_key(connection, account_id)

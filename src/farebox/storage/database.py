@@ -9,7 +9,7 @@ from farebox.settings import Settings
 from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, migrate, open_file, schema_version
-from farebox.storage.sqlite.trouble import damages, naming
+from farebox.storage.sqlite.failures import damages, translate_errors
 
 if TYPE_CHECKING:
     from farebox.jobs import OnFailure
@@ -55,25 +55,25 @@ class Database(Protocol):
         """Raises DatabaseUnavailable if a write is already known to fail; does not wait."""
         ...
 
-    async def prove(self) -> None:
+    async def check_writable(self) -> None:
         """Commit something, to see whether commits work; after damage was found, check whether it is still there."""
         ...
 
     @property
-    def held_up(self) -> DatabaseUnavailable | None:
+    def blocked_by(self) -> DatabaseUnavailable | None:
         """What writes are waiting for at this moment, if known: they have not failed yet."""
         ...
 
     @property
-    def troubles_met(self) -> int:
+    def failure_count(self) -> int:
         """How many reads and writes have failed since the start."""
         ...
 
-    def take_troubles(self) -> list[DatabaseUnavailable]:
+    def take_failures(self) -> list[DatabaseUnavailable]:
         """The errors of reads and writes since the last call, the latest of each state."""
         ...
 
-    def suspect(self, error: DatabaseUnavailable) -> None:
+    def report_failure(self, error: DatabaseUnavailable) -> None:
         """A write outside this object failed with `error`: what `check` knows may be out of date."""
         ...
 
@@ -113,7 +113,7 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
     if settings.engine == "sqlite":
         connection = open_file(settings.database_path)
         try:
-            with naming():
+            with translate_errors():
                 if writing:
                     connection.execute("BEGIN IMMEDIATE")
                 yield connection

@@ -95,7 +95,7 @@ def deliver_again(connection: Connection, bucket: int, account_id: str, notice_i
     )
 
 
-def give_up_target(connection: Connection, target: str, error: str) -> None:
+def abandon_target(connection: Connection, target: str, error: str) -> None:
     """Cancel all pending deliveries to this target."""
     for bucket in buckets_in_use(connection):
         connection.execute(

@@ -109,7 +109,7 @@ class JournalFiles:
         self._open: JournalFile | None = None
         self._full: list[JournalFile] = []
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
-        self._at_work: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
         # One thread: operations on the files are done one after another.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="farebox-journal")
 
@@ -120,14 +120,14 @@ class JournalFiles:
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((sealed(content), future))
-        if self._at_work is None:
-            self._at_work = asyncio.ensure_future(self._write_waiting())
+        if self._writing is None:
+            self._writing = asyncio.ensure_future(self._write_waiting())
         await future
 
-    async def prove(self) -> None:
+    async def check_writable(self) -> None:
         """Raises JournalUnwritable if there is no room for a line."""
         try:
-            await self._run(self._prove)
+            await self._run(self._check_writable)
         except OSError as error:
             raise JournalUnwritable(f"{self.folder}: {error.strerror or error}") from error
 
@@ -149,7 +149,7 @@ class JournalFiles:
 
     async def refuse(self, line: bytes) -> None:
         """Move a line aside that cannot be carried out. Raises OSError."""
-        await self._run(lambda: self._put_aside(line))
+        await self._run(lambda: self._keep_unreadable(line))
 
     @property
     def empty(self) -> bool:
@@ -171,8 +171,8 @@ class JournalFiles:
 
     async def finish(self) -> None:
         """Wait for writes in progress."""
-        while self._at_work is not None:
-            await self._at_work
+        while self._writing is not None:
+            await self._writing
 
     async def close(self) -> None:
         """Release the files; the next process takes over what is in them."""
@@ -202,7 +202,7 @@ class JournalFiles:
                     unwritable = JournalUnwritable(f"{self.folder}: {getattr(failure, 'strerror', None) or failure}")
                     unwritable.__cause__ = failure
                     future.set_exception(unwritable)
-        self._at_work = None
+        self._writing = None
 
     # --- on the thread ---
 
@@ -222,11 +222,11 @@ class JournalFiles:
         file.size = at
         file.entries += data.count(b"\n")
 
-    def _prove(self) -> None:
+    def _check_writable(self) -> None:
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_folder(self.folder.parent)
-        take_room(self.folder)
+        reserve_space(self.folder)
 
     def _retire(self, file: JournalFile) -> None:
         """Stop writing to a file; remove it if it has no complete line."""
@@ -277,7 +277,7 @@ class JournalFiles:
         if file in self._full:
             self._full.remove(file)
 
-    def _put_aside(self, line: bytes) -> None:
+    def _keep_unreadable(self, line: bytes) -> None:
         fd = os.open(self.folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             rest = memoryview(line if line.endswith(b"\n") else line + b"\n")
@@ -298,7 +298,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def take_room(folder: Path) -> None:
+def reserve_space(folder: Path) -> None:
     """Allocate as much room in a folder as a call's end may need, and free it. Raises OSError if there is none."""
     with tempfile.TemporaryFile(dir=folder) as file:  # it has no name, so a crash leaves nothing behind
         os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)

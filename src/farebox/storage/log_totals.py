@@ -16,7 +16,7 @@ from farebox.storage.sql import Connection, row
 
 KEEP_FROM = 2_000
 """This many calls above the mark are counted at each read; if there are more, the mark is moved."""
-COUNTED_ANEW_MS = DAY_MS
+RECOUNT_MS = DAY_MS
 _OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
 
 _Gateway: TypeAlias = tuple[int, str, str]
@@ -51,7 +51,7 @@ def new_total(
     if kept.forgotten < 0:  # count only once there is a row: otherwise a removal in the meantime would go unnoticed
         return kept, LogTotal(forgotten=0)
     upto = max(kept.upto, id_at(before))
-    if now - kept.counted_at >= COUNTED_ANEW_MS:
+    if now - kept.counted_at >= RECOUNT_MS:
         calls = _count(connection, gateway, "", upto)
         return kept, LogTotal(upto, calls, kept.forgotten, now)
     calls = kept.calls + _count(connection, gateway, kept.upto, upto)
@@ -71,7 +71,7 @@ def keep_total(connection: Connection, account_id: str, gateway_id: str, was: Lo
     )
 
 
-def take_off(connection: Connection, gateway: tuple[int, str, str], log_ids: list[str]) -> None:
+def subtract(connection: Connection, gateway: tuple[int, str, str], log_ids: list[str]) -> None:
     """This many calls have been removed from the log of `gateway` (bucket, account and gateway)."""
     found = row(
         connection, "SELECT upto FROM log_totals WHERE bucket = ? AND account_id = ? AND gateway_id = ?", gateway

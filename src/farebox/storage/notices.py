@@ -95,7 +95,7 @@ def new_notices(connection: Connection, limit: int) -> list[Notice]:
     return sorted((_notice(fields) for fields in found), key=_age)[:limit]
 
 
-def take_up(connection: Connection, notice: Notice) -> bool:
+def claim_delivery(connection: Connection, notice: Notice) -> bool:
     """Claim the writing of the notice's deliveries, in this transaction; True for exactly one caller."""
     connection.execute(
         "UPDATE notices SET fanned_out = 1 WHERE bucket = ? AND account_id = ? AND notice_id = ? AND fanned_out = 0",

@@ -109,7 +109,7 @@ def forget_done(connection: Connection, before: int) -> None:
     connection.execute("DELETE FROM processor_events WHERE processed_at < ? AND received_at < ?", (before, before))
 
 
-def heard_since(connection: Connection, at: int) -> bool:
+def received_since(connection: Connection, at: int) -> bool:
     """Whether a webhook has been received since."""
     return (
         row(connection, "SELECT 1 FROM processor_events WHERE via = 'webhook' AND received_at >= ? LIMIT 1", (at,))

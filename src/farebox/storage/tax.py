@@ -41,11 +41,11 @@ def remove_tax_rate(connection: Connection, country: str) -> bool:
 
 def find_tax_rate(connection: Connection, country: str) -> TaxRate | None:
     found = row(connection, f"SELECT {_COLUMNS} FROM tax_rates WHERE country = ?", (country,))
-    return None if found is None else _noun(found)
+    return None if found is None else _from_row(found)
 
 
 def list_tax_rates(connection: Connection) -> list[TaxRate]:
-    return [_noun(found) for found in rows(connection, f"SELECT {_COLUMNS} FROM tax_rates ORDER BY country")]
+    return [_from_row(found) for found in rows(connection, f"SELECT {_COLUMNS} FROM tax_rates ORDER BY country")]
 
 
 def tax_of_purchase(connection: Connection, *, country: str, tax_id: str, seller_country: str) -> Tax | None:
@@ -61,6 +61,6 @@ def tax_of_purchase(connection: Connection, *, country: str, tax_id: str, seller
     return Tax(rate.name, rate.parts_per_million, reverse_charge=reverse)
 
 
-def _noun(fields: tuple[object, ...]) -> TaxRate:
+def _from_row(fields: tuple[object, ...]) -> TaxRate:
     values = dict(zip(_FIELDS, fields, strict=True))
     return TaxRate(**{**values, "reverse_charge": bool(values["reverse_charge"])})  # type: ignore[arg-type] # by columns

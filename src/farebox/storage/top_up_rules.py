@@ -6,7 +6,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Rule
 from farebox.payments.states import DISABLED_REASONS, OPEN_TOP_UPS, RULE_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
-from farebox.storage.activity import take_note
+from farebox.storage.activity import note_activity
 from farebox.storage.every_bucket import rows_at_hand
 from farebox.storage.sql import Connection, row
 
@@ -103,7 +103,7 @@ def request_auto(connection: Connection, bucket: int, account_id: str, at: int) 
     )
     if connection.changes() == 0:
         return None
-    take_note(connection, "top_up", "requested")
+    note_activity(connection, "top_up", "requested")
     return top_up_id
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 import msgspec
 
 from farebox.payments.model import TopUp
-from farebox.payments.states import HOPEFUL_TOP_UPS, OPEN_TOP_UPS, TOP_UP_STATES
+from farebox.payments.states import OPEN_TOP_UPS, PENDING_TOP_UPS, TOP_UP_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.activity import take_note
+from farebox.storage.activity import note_activity
 from farebox.storage.every_bucket import rows_at_hand
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
@@ -43,13 +43,13 @@ def _key(connection: Connection, account_id: str, top_up_id: str) -> tuple[int, 
     return (*key_of(connection, account_id), top_up_id)
 
 
-def _noun(fields: tuple[object, ...]) -> TopUp:
+def _from_row(fields: tuple[object, ...]) -> TopUp:
     values = dict(zip(_FIELDS, fields, strict=True))
     return TopUp(**{**values, "lines": str(values["lines"]).encode()})  # type: ignore[arg-type] # as the columns are
 
 
 def _select(connection: Connection, condition: str, values: tuple[object, ...]) -> list[TopUp]:
-    return [_noun(found) for found in rows(connection, f"SELECT {_COLUMNS} FROM top_ups WHERE {condition}", values)]
+    return [_from_row(found) for found in rows(connection, f"SELECT {_COLUMNS} FROM top_ups WHERE {condition}", values)]
 
 
 def _first(connection: Connection, condition: str, values: tuple[object, ...]) -> TopUp | None:
@@ -105,7 +105,7 @@ def open_auto(connection: Connection, account_id: str) -> TopUp | None:
 def auto_under_way(connection: Connection, account_id: str) -> bool:
     """Whether an auto top-up is open that may bring credit at any moment."""
     found = open_auto(connection, account_id)
-    return found is not None and found.state in HOPEFUL_TOP_UPS
+    return found is not None and found.state in PENDING_TOP_UPS
 
 
 def voids_pending(connection: Connection, account_id: str) -> bool:
@@ -172,7 +172,7 @@ def due(connection: Connection, at: int, limit: int, *, requests_only: bool = Fa
 
 
 def insert(connection: Connection, bucket: int, top_up: TopUp) -> None:
-    take_note(connection, "top_up", top_up.state)
+    note_activity(connection, "top_up", top_up.state)
     values = [top_up.lines.decode() if name == "lines" else getattr(top_up, name) for name in _FIELDS]
     connection.execute(f"INSERT INTO top_ups (bucket, {_COLUMNS}) VALUES (?{', ?' * len(_FIELDS)})", (bucket, *values))
 
@@ -217,7 +217,7 @@ def move(
     assert state == top_up.state or state in allowed, f"a top-up cannot go from {top_up.state} to {state}"
     if state != top_up.state:
         changes["updated_at"] = at
-        take_note(connection, "top_up", state)
+        note_activity(connection, "top_up", state)
     return _write(connection, top_up, at, next_at, keep, {"state": state, **changes})
 
 

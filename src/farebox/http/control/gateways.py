@@ -173,7 +173,7 @@ def _given(body: Any) -> dict[str, Any]:
     faults = [
         Fault(("body", name), f"'{name}' is not available in this release: omit it or leave it empty")
         for name in _UNAVAILABLE
-        if _asks(given.get(name))
+        if _is_requested(given.get(name))
     ]
     if given.get("log_management_strategy") == "STOP_INSERTING":
         message = "'STOP_INSERTING' is not available in this release: the oldest logs are deleted"
@@ -185,7 +185,7 @@ def _given(body: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in _UNAVAILABLE}
 
 
-def _asks(value: Any) -> bool:
+def _is_requested(value: Any) -> bool:
     """Whether the value of a field asks for anything: something neither empty nor switched off."""
     if isinstance(value, dict) and value.get("enabled") is False:
         return False

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from farebox.billing import auto_top_up, cards, owner_sessions
-from farebox.http.control.topups import by_whom_it_may, disabled_reason
+from farebox.http.control.topups import check_config_allowed, disabled_reason
 from farebox.http.control.wire import iso_or_none
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
@@ -118,5 +118,5 @@ async def auto_topup(request: Request, _: None) -> Response:
 
 async def billing_link(request: Request, _: None) -> Response:
     """Not for tokens where these may not change auto top-up: the page that the link opens can."""
-    by_whom_it_may(request)
+    check_config_allowed(request)
     return ok(BillingLink(await owner_sessions.make_link(request.services, request.account_id)))

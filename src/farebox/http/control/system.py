@@ -42,18 +42,18 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 async def readyz(request: Request, _: None) -> Response:
     """The database takes writes: one for which there must be room is committed, at most once a second."""
     services = request.services
-    found = await services.readiness.look()
-    trouble = found.trouble
+    found = await services.readiness.check()
+    failure = found.failure
     body = Readiness(
-        status="ok" if trouble is None else "unavailable",
-        database="ok" if trouble is None else trouble.state,
-        remedy=None if trouble is None else trouble.remedy,
+        status="ok" if failure is None else "unavailable",
+        database="ok" if failure is None else failure.state,
+        remedy=None if failure is None else failure.remedy,
         journal=found.journal,
         jobs_late=services.jobs.late(),
         log_lines_dropped=Dropped.lines,
         alarms_dropped=services.alarms.dropped,
     )
-    if trouble is None:
+    if failure is None:
         return plain(body)
     return replace(plain(body, 503), headers=(("retry-after", "1"),))
 

@@ -160,7 +160,7 @@ async def config(request: Request, _: None) -> Response:
 
 async def set_config(request: Request, body: TopupConfigSet) -> Response:
     """Switch auto top-up on, or on again: the errors of before are forgotten."""
-    by_whom_it_may(request)
+    check_config_allowed(request)
     rule = await auto_top_up.set_rule(
         request.services,
         request.account_id,
@@ -173,12 +173,12 @@ async def set_config(request: Request, body: TopupConfigSet) -> Response:
 
 async def remove_config(request: Request, _: None) -> Response:
     """Switch auto top-up off; where it is off, nothing happens."""
-    by_whom_it_may(request)
+    check_config_allowed(request)
     await auto_top_up.remove_rule(request.services, request.account_id)
     return ok(Nothing())
 
 
-def by_whom_it_may(request: Request) -> None:
+def check_config_allowed(request: Request) -> None:
     """Raises Problem (CONFIG_BY_TOKEN) where the operator left this to people, and a token asks."""
     by_token = request.caller is None or request.caller.token_id is not None
     if by_token and request.services.settings.token_topup_config == "deny":  # noqa: S105 - no secret

@@ -27,7 +27,7 @@ from farebox.http.pages.visit import (
     session_cookie,
     visit_of,
 )
-from farebox.http.quotas import ASKS, PAGES, Budget, spend
+from farebox.http.quotas import PAGES, PROCESSOR_REQUESTS, Budget, spend
 from farebox.http.request import Request
 from farebox.http.router import Handler
 from farebox.storage.top_ups import find_by_request
@@ -57,7 +57,7 @@ def action(act: Act, *, budget: Budget | None = None) -> Handler:
     return handle
 
 
-_asks = partial(action, budget=ASKS)
+_processor_action = partial(action, budget=PROCESSOR_REQUESTS)
 _opens = partial(action, budget=PAGES)
 
 
@@ -75,7 +75,7 @@ def _stale() -> Problem:
 _REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
-@_asks
+@_processor_action
 async def buy(visit: Visit, form: Form) -> Response | str:
     """Charge a saved card, or redirect to the payment page. The form's key makes a double click a single purchase."""
     amount = cents(form, "amount", "the amount", *await top_up.limits(visit.services, visit.account_id))
@@ -140,13 +140,13 @@ async def save_card(visit: Visit, form: Form) -> Response | str:
     return leave(checkout.url)
 
 
-@_asks
+@_processor_action
 async def make_default(visit: Visit, form: Form) -> Response | str:
     await cards.set_default(visit.services, visit.account_id, form.get("card", ""))
     return "The default card has been changed."
 
 
-@_asks
+@_processor_action
 async def remove_card(visit: Visit, form: Form) -> Response | str:
     await cards.remove(visit.services, visit.account_id, form.get("card", ""))
     return "The card has been removed."

@@ -9,7 +9,7 @@ from farebox.billing.reports import MonthUsage
 from farebox.model import Account, Balance
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
-from farebox.payments.states import HOPEFUL_TOP_UPS
+from farebox.payments.states import PENDING_TOP_UPS
 from farebox.storage.spending import Duration, Strategy
 from farebox.storage.statement import TransferRow
 
@@ -17,7 +17,7 @@ MOVEMENTS = 10
 TRANSFERS_READ = 50
 """A movement may consist of several transfers: how many transfers are read, and how many movements are shown."""
 
-HOPE_MS = 120_000
+REFRESH_MS = 120_000
 """A page refreshes itself while a top-up is in progress, but no longer than this, so that its forms stay usable."""
 
 
@@ -124,7 +124,7 @@ class View:
     @property
     def under_way(self) -> bool:
         """Whether credit may arrive at any moment."""
-        return any(each.state in HOPEFUL_TOP_UPS and self.now - each.created_at < HOPE_MS for each in self.top_ups)
+        return any(each.state in PENDING_TOP_UPS and self.now - each.created_at < REFRESH_MS for each in self.top_ups)
 
     @property
     def movements(self) -> list[Movement]:

@@ -96,10 +96,10 @@ class ClientConnection(asyncio.Protocol):
         if not data or life.request == "closed":
             return
         current = self._current
-        unasked = life.response != "idle" if current is None else current.body_state != "awaited"
+        unrequested = life.response != "idle" if current is None else current.body_state != "awaited"
         before = life.request
         reader.feed(data)
-        if unasked:
+        if unrequested:
             self._ahead += len(data)
             if self._ahead > PAUSE_ABOVE:
                 self._pause()

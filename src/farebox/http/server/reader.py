@@ -9,15 +9,15 @@ from collections import deque
 import httptools
 
 from farebox.http.exchange import RequestHead
+from farebox.http.server.cached_head import CachedHead, cacheable_head
 from farebox.http.server.exchange import Http1Exchange, Wire
 from farebox.http.server.headers import add_header, is_host, split_target
-from farebox.http.server.known_head import KnownHead, known_head
 from farebox.http.server.request_lines import RequestLines
 from farebox.memfile import LARGE_BYTES
 
 PIPELINED_MAX = 64
 """Requests that wait for the one before them."""
-KNOWN_HEADS_MAX = 1_024
+CACHED_HEADS_MAX = 1_024
 """How many connections of a server remember a head, with what the handler worked out from it: about 10 KiB each."""
 CHUNKS_FREE = 1_000
 CHUNK_BYTES_MIN = 64
@@ -36,11 +36,11 @@ class RequestReader:
     __slots__ = (
         "_ahead",
         "_arriving",
+        "_cached_head",
         "_chunks",
         "_head_bytes",
         "_head_lines",
         "_headers",
-        "_known",
         "_life",
         "_limits",
         "_lines",
@@ -78,12 +78,12 @@ class RequestReader:
         """How many pieces of its body have come."""
         self._upgrading = False
         self._lines = RequestLines()
-        self._known: KnownHead | None = None
+        self._cached_head: CachedHead | None = None
         """The head of an earlier request."""
 
     def feed(self, data: bytes) -> None:
         """Read what has come."""
-        if self._ahead or self._known is not None:
+        if self._ahead or self._cached_head is not None:
             data = self._pass_by(data)
         if data and self._life.request != "closed":
             self._parse(data)
@@ -91,7 +91,7 @@ class RequestReader:
     def repeated(self, data: bytes) -> Http1Exchange | None:
         """The exchange, where `data` is exactly one request whose head is that of the one before. To be asked while the
         request is idle, and none waits; None where `data` is to be fed."""
-        known = self._known
+        known = self._cached_head
         if known is None:
             return None
         body = known.after_head(data)
@@ -145,7 +145,7 @@ class RequestReader:
     def _pass_by(self, data: bytes) -> bytes:
         """Take what the parser need not read: the rest of a large body, and requests with a known head, which mean what
         the first of them meant. Returns what is left for the parser."""
-        known, life = self._known, self._life
+        known, life = self._cached_head, self._life
         while data and life.request != "closed":
             if self._ahead:
                 data = self._pass(data)
@@ -185,11 +185,11 @@ class RequestReader:
         if special or exchange.length is None or exchange.headers.get("upgrade") is not None:
             return
         state = self._wire.state
-        state.known_heads -= self._known is not None
-        self._known = None
-        if state.known_heads < KNOWN_HEADS_MAX:
-            self._known = known_head(data, exchange.head, exchange.head_bytes, exchange.received)
-            state.known_heads += self._known is not None
+        state.cached_heads -= self._cached_head is not None
+        self._cached_head = None
+        if state.cached_heads < CACHED_HEADS_MAX:
+            self._cached_head = cacheable_head(data, exchange.head, exchange.head_bytes, exchange.received)
+            state.cached_heads += self._cached_head is not None
 
     def refuse(self, status: int, message: str) -> None:
         """Respond with this after the pending responses, and read nothing further."""
@@ -210,8 +210,8 @@ class RequestReader:
         """The connection is lost."""
         self.waiting.clear()
         self._arriving = None
-        self._wire.state.known_heads -= self._known is not None
-        self._known = None
+        self._wire.state.cached_heads -= self._cached_head is not None
+        self._cached_head = None
         del self._parser, self._wire  # both refer to this: it need not wait for the collector
 
     # --- httptools ---

@@ -97,7 +97,7 @@ class ServerState:
     """What may be read of them now; below zero they wait."""
     intake_at: float = 0.0
     """When that was so, on the loop's clock."""
-    known_heads: int = 0
+    cached_heads: int = 0
     """Connections that remember the head of the request before."""
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from farebox.storage.dbcopy.ends import MARK, Progress, Row, mark, select
 from farebox.storage.half_copied import COPYING
 from farebox.storage.postgres.bridge import FoundRows, execute
-from farebox.storage.postgres.connecting import Session, connect, named
+from farebox.storage.postgres.connecting import Session, connect, translate_errors
 from farebox.storage.postgres.dialect import translated
 from farebox.storage.postgres.health import WATCH
 from farebox.storage.postgres.migrations import TURN, migrate
@@ -40,7 +40,7 @@ class _Connected:
             raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        with named():
+        with translate_errors():
             return self._loop.run_until_complete(work)
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> FoundRows:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from farebox.storage.postgres.bridge import FoundRows, execute
-from farebox.storage.postgres.connecting import connect, named
+from farebox.storage.postgres.connecting import connect, translate_errors
 from farebox.storage.postgres.distributing import Placed
 from farebox.storage.postgres.migrations import TURN, migrate, place
 from farebox.storage.postgres.pooler import require_sessions
@@ -47,7 +47,7 @@ class CommandConnection:
             raise
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        with named():
+        with translate_errors():
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:

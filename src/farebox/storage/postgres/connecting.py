@@ -14,13 +14,13 @@ from farebox.storage.postgres.url import Target, parse
 from farebox.storage.sql import DatabaseDamaged, DatabaseFull, DatabaseUnavailable, NodeAway
 
 CONNECT_SECONDS = 5.0
-CUTS_MAX = 6
+RECONNECTS_MAX = 6
 """How often an operation is restarted because its session was terminated by an administrator or a pooler. Usually
 another session works at once; if all are terminated, the database counts as unavailable."""
 STATEMENTS_KEPT = 1000
 """Prepared statements cached by a connection: enough for all statements of the stores."""
 
-_LET_GO = {
+_CLIENT_TIMEOUTS = {
     "idle_in_transaction_session_timeout": "10s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -36,7 +36,7 @@ _CITUS = {"citus.override_table_visibility": "off", "citus.node_connection_timeo
 """On Citus: asyncpg's look-up of types takes seconds where this is on; and a statement for a node that does not respond
 fails before our own time-out does. PostgreSQL without Citus takes no notice."""
 
-_SETTINGS = {"jit": "off", **_LET_GO, **_ISOLATION, **_CITUS}
+_SETTINGS = {"jit": "off", **_CLIENT_TIMEOUTS, **_ISOLATION, **_CITUS}
 """Set after connecting, not as startup parameters: a pooler rejects those that it does not know, or ignores them if
 configured to."""
 
@@ -87,7 +87,7 @@ def node_away(error: BaseException) -> NodeAway | None:
 
 
 @contextmanager
-def named() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement stay."""
     try:
         yield
@@ -106,9 +106,9 @@ def named() -> Iterator[None]:
         raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
 
 
-_CUT = (of.AdminShutdownError, of.ConnectionDoesNotExistError, of.InternalClientError)
+_TERMINATED = (of.AdminShutdownError, of.ConnectionDoesNotExistError, of.InternalClientError)
 """asyncpg 0.32 raises InternalClientError if the server ends a session at the moment when a statement begins."""
-_ENDED = (ConnectionError, of.CrashShutdownError, *_CUT)
+_ENDED = (ConnectionError, of.CrashShutdownError, *_TERMINATED)
 
 
 def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
@@ -123,17 +123,17 @@ async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session
     at all, and the one that accepts writes is used. Raises DatabaseUnavailable; SettingsError if the URL is invalid.
     """
     target = parse(url)
-    for _ in range(CUTS_MAX - 1):
+    for _ in range(RECONNECTS_MAX - 1):
         try:
             return await _connected(target, timeout, name)
         except DatabaseUnavailable as error:
-            if not isinstance(error.__cause__, _CUT):
+            if not isinstance(error.__cause__, _TERMINATED):
                 raise
     return await _connected(target, timeout, name)
 
 
 async def _connected(target: Target, timeout: float, name: str) -> Session:
-    with named():
+    with translate_errors():
         if len(target.hosts) == 1:
             session = await _connect(target, *target.hosts[0], timeout, name)
         else:

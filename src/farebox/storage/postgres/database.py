@@ -18,7 +18,7 @@ import structlog
 from farebox.clock import SystemClock
 from farebox.storage.activity import Activity, Notes
 from farebox.storage.postgres import bridge
-from farebox.storage.postgres.connecting import CUTS_MAX, TRY_AGAIN, Session, connect, has_ended, named
+from farebox.storage.postgres.connecting import RECONNECTS_MAX, TRY_AGAIN, Session, connect, has_ended, translate_errors
 from farebox.storage.postgres.health import Health, Standby, check_fitness
 from farebox.storage.postgres.migrations import TURN, migrate
 from farebox.storage.postgres.pooler import require_sessions
@@ -71,7 +71,7 @@ class Sessions:
                 raise DatabaseUnavailable("the database is closed")
             self._health.check_reads()  # it may have become unavailable while all connections were in use
             session = self._open_one()
-            for _ in range(CUTS_MAX):
+            for _ in range(RECONNECTS_MAX):
                 with suppress(SessionLost):
                     return await self._run(work, session or await self._connect())
                 session = None
@@ -85,7 +85,7 @@ class Sessions:
 
     async def _run(self, work: Callable[[Session], Awaitable[T]], session: Session) -> T:
         try:
-            with named():
+            with translate_errors():
                 return await work(session)
         except NodeAway as error:  # the session is as good as before
             self._health.failed(error)
@@ -230,7 +230,7 @@ class PostgresDatabase:
         that is stored. Raises DatabaseUnavailable, SchemaMismatch."""
         session = await connect(url, timeout=SCAN_SECONDS)
         try:
-            with named():
+            with translate_errors():
                 await require_sessions(session, partial(connect, url, timeout=timeout))
                 await check_fitness(session, standby)
                 await migrate(session, buckets=buckets)
@@ -278,22 +278,22 @@ class PostgresDatabase:
             self.activity.job(transaction.seconds, transaction.notes)
         return result
 
-    async def prove(self) -> None:
+    async def check_writable(self) -> None:
         """Commit something. Raises DatabaseUnavailable; DatabaseDamaged if damage was found recently."""
         if (damage := self.health.damage) is not None:
             raise damage
         await self.write(lambda connection: None)
 
-    held_up = None
+    blocked_by = None
 
     @property
-    def troubles_met(self) -> int:
+    def failure_count(self) -> int:
         """How many failures were reported to the watch."""
-        return self.health.troubles_met
+        return self.health.failure_count
 
-    def take_troubles(self) -> list[DatabaseUnavailable]:
+    def take_failures(self) -> list[DatabaseUnavailable]:
         """The failures since the last call, the latest of each state."""
-        return self.health.take_troubles()
+        return self.health.take_failures()
 
     @property
     def waiting(self) -> int:
@@ -304,7 +304,7 @@ class PostgresDatabase:
         """Raises DatabaseUnavailable if the database is unavailable, or lacks a required standby."""
         self.health.check()
 
-    def suspect(self, error: DatabaseUnavailable) -> None:
+    def report_failure(self, error: DatabaseUnavailable) -> None:
         """A connection that is not one of these failed."""
         self.health.failed(error)
 

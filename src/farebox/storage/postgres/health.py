@@ -15,7 +15,7 @@ from typing import Literal
 import asyncpg
 import structlog
 
-from farebox.storage.postgres.connecting import CUTS_MAX, Session, connect, has_ended, named
+from farebox.storage.postgres.connecting import RECONNECTS_MAX, Session, connect, has_ended, translate_errors
 from farebox.storage.sql import (
     DatabaseDamaged,
     DatabaseFull,
@@ -27,10 +27,10 @@ from farebox.storage.sql import (
 
 Standby = Literal["ignore", "require"]
 
-LOOK_EVERY_SECONDS = 1.0
+PROBE_EVERY_SECONDS = 1.0
 DAMAGE_SECONDS = 600.0
 """How long damage is reported after it was last found: only a complete check could show that it is gone."""
-PROOF_SECONDS = 2.0
+COMMIT_PROBE_SECONDS = 2.0
 """Longest wait for the commit that proves that the database is available again."""
 
 WATCH = "farebox watch"
@@ -41,7 +41,7 @@ _STREAMING = (
     "SELECT count(*) AS streaming FROM pg_stat_replication "
     "WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
 )
-_PROOF = "SELECT pg_logical_emit_message(true, 'farebox', '')"
+_COMMIT_PROBE = "SELECT pg_logical_emit_message(true, 'farebox', '')"
 _ROOM = (
     "BEGIN; SET LOCAL work_mem = '64kB'; SELECT count(*) FROM "
     "(SELECT repeat('x', 100) || number FROM generate_series(1, 4000) AS number ORDER BY 1 OFFSET 0) AS sorted; COMMIT"
@@ -67,10 +67,10 @@ class Health:
         self._full = ""
         """The error of a full disk, until there is space again."""
         self._standby_missing = False
-        self._said = False
+        self._logged = False
         """Whether the current problem has been logged."""
         self._since = 0.0
-        self.troubles_met = 0
+        self.failure_count = 0
         self._latest: dict[str, DatabaseUnavailable] = {}
         self._damage: DatabaseDamaged | None = None
         self._damage_met = float("-inf")
@@ -79,7 +79,7 @@ class Health:
         self._nodes: dict[str, float] = {}
         """Nodes of Citus that are away, host and port, and since when."""
         self._session: Session | None = None
-        self._look_now = asyncio.Event()
+        self._probe_now = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     def check_reads(self) -> None:
@@ -105,10 +105,10 @@ class Health:
             self._mark_node_away(error)
             return
         if self._cluster and isinstance(error.__cause__, TimeoutError):
-            self._look_now.set()
+            self._probe_now.set()
             return
         error = self._with_cause(error)
-        self.troubles_met += 1
+        self.failure_count += 1
         self._latest[error.state] = error
         if isinstance(error, DatabaseDamaged):
             self._damage, self._damage_met = error, asyncio.get_running_loop().time()
@@ -116,7 +116,7 @@ class Health:
         if self._away is None and not self._standby_missing and self._watching is not None:
             self._away = error
             self._since = asyncio.get_running_loop().time()
-            self._look_now.set()
+            self._probe_now.set()
 
     def _with_cause(self, error: DatabaseUnavailable) -> DatabaseUnavailable:
         """The error; DatabaseGoneFull if the database has shut down because its disk was full."""
@@ -135,7 +135,7 @@ class Health:
             return None
         return self._damage
 
-    def take_troubles(self) -> list[DatabaseUnavailable]:
+    def take_failures(self) -> list[DatabaseUnavailable]:
         """The failures since the last call, the latest of each state."""
         latest, self._latest = self._latest, {}
         return list(latest.values())
@@ -155,22 +155,22 @@ class Health:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._look()
+                await self._probe()
             except Exception as error:  # noqa: BLE001 - whatever the error: a watch that ended would never see a recovery
                 with contextlib.suppress(Exception):  # nor does it end because logging failed
                     self._mark_away(error)
                 self._drop()
-            self._look_now.clear()
+            self._probe_now.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_SECONDS):  # `wait_for` may swallow that `close` cancels this
-                    await self._look_now.wait()
+                async with asyncio.timeout(PROBE_EVERY_SECONDS):  # `wait_for` may swallow that `close` cancels this
+                    await self._probe_now.wait()
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         """Query the primary. Raises DatabaseUnavailable."""
-        for _ in range(CUTS_MAX):
+        for _ in range(RECONNECTS_MAX):
             session = self._session = self._session or await connect(self._url, timeout=self._timeout, name=WATCH)
             try:
-                await self._ask(session)
+                await self._probe_session(session)
             except DatabaseUnavailable as error:
                 if not has_ended(session, error):
                     raise
@@ -178,21 +178,21 @@ class Health:
             else:
                 return
         self._session = await connect(self._url, timeout=self._timeout, name=WATCH)
-        await self._ask(self._session)
+        await self._probe_session(self._session)
 
-    async def _ask(self, session: Session) -> None:
-        with named():
+    async def _probe_session(self, session: Session) -> None:
+        with translate_errors():
             query = _STREAMING if self._standby == "require" else _ALIVE
             if await session.fetchval(query) == 0:
                 self._mark_standby_missing()
                 return
             if self._full:
-                await _look_for_room(session)
+                await _check_space(session)
             if self._nodes:
                 await self._look_at_node(session, next(iter(self._nodes)))
             if self._away is not None or self._standby_missing:
-                await session.execute(_PROOF, timeout=min(PROOF_SECONDS, self._timeout))
-        self._mark_well()
+                await session.execute(_COMMIT_PROBE, timeout=min(COMMIT_PROBE_SECONDS, self._timeout))
+        self._mark_available()
 
     def _mark_node_away(self, error: NodeAway) -> None:
         if error.node not in self._nodes:
@@ -222,8 +222,8 @@ class Health:
         if not isinstance(error, DatabaseUnavailable):
             error = DatabaseUnavailable(f"{type(error).__name__}: {error}")
         self._away = self._with_cause(error)
-        if not self._said:
-            self._said = True
+        if not self._logged:
+            self._logged = True
             until = "calls are refused, and charges journaled, until it is back"
             log.error("database away", why=str(self._away), until=until)
 
@@ -233,22 +233,22 @@ class Health:
             self._since = asyncio.get_running_loop().time()
         self._away = None
         if not self._standby_missing:
-            self._standby_missing, self._said = True, True
+            self._standby_missing, self._logged = True, True
             log.error("standby missing", until="calls are refused, and charges journaled, until one streams")
 
-    def _mark_well(self) -> None:
+    def _mark_available(self) -> None:
         if self._away is None and not self._standby_missing:
             return
         seconds = round(asyncio.get_running_loop().time() - self._since, 3)
-        said, why, self._full = self._said, str(self._away), ""
-        self._away, self._standby_missing, self._said = None, False, False
-        if said:
+        logged, why, self._full = self._logged, str(self._away), ""
+        self._away, self._standby_missing, self._logged = None, False, False
+        if logged:
             log.warning("database back", seconds=seconds)
         else:
             log.info("database failed and works", why=why, seconds=seconds)
 
 
-async def _look_for_room(session: Session) -> None:
+async def _check_space(session: Session) -> None:
     """Raises asyncpg.DiskFullError if there is no space."""
     try:
         await session.execute(_ROOM)

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from asyncpg import exceptions as of
 
-from farebox.storage.postgres.connecting import CUTS_MAX, TRY_AGAIN, Session, connect, has_ended, named
+from farebox.storage.postgres.connecting import RECONNECTS_MAX, TRY_AGAIN, Session, connect, has_ended, translate_errors
 from farebox.storage.sql import DatabaseFull, DatabaseUnavailable
 
 PARAMETERS = 33
@@ -48,16 +48,16 @@ class Lane:
         careful, failed = False, 0
         for _ in range(TRIES):
             try:
-                with named():
+                with translate_errors():
                     call = self._call or await self._connect()
                     response: list[int] = await call(self._bucket, careful, self._instance, self._epoch, *arguments)
             except TRY_AGAIN as error:
                 log.info("batch tried again", why=str(error))
             except DatabaseUnavailable as error:
-                cut = self._session is not None and has_ended(self._session, error)
+                terminated = self._session is not None and has_ended(self._session, error)
                 self.close()
                 failed += 1
-                if failed > (CUTS_MAX if cut else 1) or isinstance(error, DatabaseFull):
+                if failed > (RECONNECTS_MAX if terminated else 1) or isinstance(error, DatabaseFull):
                     raise
                 careful = True  # it may have been executed
             except of.IntegrityConstraintViolationError:

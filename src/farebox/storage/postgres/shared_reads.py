@@ -25,7 +25,7 @@ class Get(Protocol):
     def __call__(self, read: Callable[[Connection], T]) -> Awaitable[T]: ...
 
 
-class _Asked:
+class _PendingRead:
     """Who waits for one read of one account."""
 
     __slots__ = ("queries", "waiting")
@@ -41,39 +41,39 @@ class SharedReads:
 
     def __init__(self, get: Get) -> None:
         self._get = get
-        self._asked: dict[tuple[ReadOfAccount[Any], str], _Asked] = {}
+        self._pending: dict[tuple[ReadOfAccount[Any], str], _PendingRead] = {}
 
     async def read(self, read: ReadOfAccount[T], account_id: str) -> T:
         """What a query finds that is sent after this call. Raises DatabaseUnavailable, or what `read` raises."""
         key = (read, account_id)
-        asked = self._asked.get(key)
-        if asked is None:
-            asked = self._asked[key] = _Asked()
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = _PendingRead()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        asked.waiting.append(future)
-        if len(asked.queries) < AT_ONCE:
-            asked.queries.add(loop.create_task(self._query(key, asked)))  # begins after everybody who is ready now
+        pending.waiting.append(future)
+        if len(pending.queries) < AT_ONCE:
+            pending.queries.add(loop.create_task(self._query(key, pending)))  # begins after everybody who is ready now
         return await future
 
-    async def _query(self, key: tuple[ReadOfAccount[Any], str], asked: _Asked) -> None:
+    async def _query(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead) -> None:
         read, account_id = key
         readers: list[asyncio.Future[Any]] = []
         try:
-            while asked.waiting:
-                readers, asked.waiting = asked.waiting, []
-                await self._answer(partial(_of_account, read=read, account_id=account_id), readers)
+            while pending.waiting:
+                readers, pending.waiting = pending.waiting, []
+                await self._resolve(partial(_of_account, read=read, account_id=account_id), readers)
         except BaseException:
-            for reader in (*readers, *asked.waiting):
+            for reader in (*readers, *pending.waiting):
                 if not reader.done():
                     reader.set_exception(DatabaseUnavailable("the database is closed"))
             raise
         finally:
-            asked.queries.discard(asyncio.current_task())
-            if not asked.queries:
-                self._asked.pop(key, None)
+            pending.queries.discard(asyncio.current_task())
+            if not pending.queries:
+                self._pending.pop(key, None)
 
-    async def _answer(self, query: Callable[[Connection], Any], readers: "list[asyncio.Future[Any]]") -> None:
+    async def _resolve(self, query: Callable[[Connection], Any], readers: "list[asyncio.Future[Any]]") -> None:
         try:
             found = await self._get(query)
         except Exception as error:  # noqa: BLE001 - it is the readers'

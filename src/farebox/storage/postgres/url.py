@@ -156,8 +156,8 @@ def _hosts(hostlist: str, given: dict[str, str]) -> tuple[tuple[str | None, int 
     hosts, ports = [host for host, _ in before], [port for _, port in before]
     if "host" in given:
         hosts = given.pop("host").split(",")
-    if told := given.pop("port", ""):
-        ports = [_port(port) for port in told.split(",")]
+    if values := given.pop("port", ""):
+        ports = [_port(port) for port in values.split(",")]
     if len(set(ports)) == 1:
         ports = ports[:1] * len(hosts)
     if len(ports) != len(hosts):
@@ -223,37 +223,37 @@ def _socket_options(given: dict[str, str]) -> tuple[tuple[int, int, int], ...]:
 def _secured(given: dict[str, str]) -> dict[str, Any]:
     """The arguments for asyncpg about TLS and files."""
     names = _DRIVERS | {"sslmode", "sslrootcert"}
-    told = {name: value for name, value in given.items() if name in names and value}
-    _require_files(told)
-    if told.get("sslrootcert") == "system":
-        return {"ssl": _by_the_system(told)}
+    values = {name: value for name, value in given.items() if name in names and value}
+    _require_files(values)
+    if values.get("sslrootcert") == "system":
+        return {"ssl": _system_trust(values)}
     # As a URL again: asyncpg accepts these in no other way.
-    return {"dsn": "postgresql://" + ("?" + urlencode(told, quote_via=quote) if told else "")}
+    return {"dsn": "postgresql://" + ("?" + urlencode(values, quote_via=quote) if values else "")}
 
 
-def _require_files(told: Mapping[str, str]) -> None:
+def _require_files(values: Mapping[str, str]) -> None:
     """Name a missing file: the driver would not. As in libpq, certificates that are not needed for verification may be
     missing."""
-    mode = told.get("sslmode", "prefer")
+    mode = values.get("sslmode", "prefer")
     needed = [] if mode == "disable" else ["sslcert", "sslkey"]
-    if mode.startswith("verify-") and told.get("sslrootcert") != "system":
+    if mode.startswith("verify-") and values.get("sslrootcert") != "system":
         needed.append("sslrootcert")
     for name in needed:
-        if name in told and not os.access(told[name], os.R_OK):
+        if name in values and not os.access(values[name], os.R_OK):
             raise _wrong(f"the file that {name} names cannot be read")
 
 
-def _by_the_system(told: Mapping[str, str]) -> ssl.SSLContext:
+def _system_trust(values: Mapping[str, str]) -> ssl.SSLContext:
     """Certificates that the system trusts, for exactly the host's name: anything weaker would prove nothing."""
-    if told.get("sslmode", "verify-full") != "verify-full":
+    if values.get("sslmode", "verify-full") != "verify-full":
         raise _wrong("sslrootcert=system works only with sslmode=verify-full")
-    others = sorted(told.keys() - {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"})
+    others = sorted(values.keys() - {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"})
     if others:
         raise _wrong(f"{others[0]} does not work with sslrootcert=system: name a file of root certificates")
     context = ssl.create_default_context()
-    if "sslcert" in told:
+    if "sslcert" in values:
         try:
-            context.load_cert_chain(told["sslcert"], told.get("sslkey"), told.get("sslpassword", ""))
+            context.load_cert_chain(values["sslcert"], values.get("sslkey"), values.get("sslpassword", ""))
         except OSError as error:  # ssl.SSLError is one
             raise _wrong(f"sslcert or sslkey cannot be read: {error.strerror or type(error).__name__}") from error
     return context

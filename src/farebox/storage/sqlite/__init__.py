@@ -14,14 +14,14 @@ import apsw
 from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.schema import missing
 from farebox.storage.sql import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SchemaMismatch
-from farebox.storage.sqlite.trouble import named, naming
+from farebox.storage.sqlite.failures import translate_errors, translated
 
 
 class SqliteConnection(apsw.Connection):
     """A connection that may take notes of what its transactions do, and knows the buckets of accounts."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self.buckets: dict[str, int] = {}
 
     notes: dict[tuple[str, str], int] | None = None
@@ -59,7 +59,7 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             connection.execute("PRAGMA synchronous = FULL")
     except apsw.Error as error:
-        found = named(error)
+        found = translated(error)
         kind = type(found) if isinstance(found, DatabaseUnavailable) else DatabaseUnavailable
         raise kind(f"{path} cannot be opened as a database: {error}") from error
     return connection
@@ -85,7 +85,7 @@ def make_private(path: Path) -> None:
 def open_file(path: Path) -> SqliteConnection:
     """A connection to a file whose schema has been brought up to date. Raises DatabaseUnavailable, SchemaMismatch."""
     connection = connect(path)
-    with naming():
+    with translate_errors():
         migrate(connection)
     return connection
 

@@ -15,11 +15,11 @@ import structlog
 
 from farebox.jobs import OnFailure
 from farebox.storage.activity import Activity
-from farebox.storage.journal_files import take_room
+from farebox.storage.journal_files import reserve_space
 from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
-from farebox.storage.sqlite.trouble import LogHead, Trouble, damages
-from farebox.storage.sqlite.writer import Together, Writer
+from farebox.storage.sqlite.failures import Failures, LogHead, damages
+from farebox.storage.sqlite.writer import GroupedWork, Writer
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("farebox.storage")
 
 APPLICATION_ID = 0x46415245
 """`FARE`: what `file farebox.db` shows, and what is written to test whether writing works."""
-LOOK_AGAIN_SECONDS = 60.0
+RECHECK_SECONDS = 60.0
 
 READERS = 4
 """Threads for long reads, each with its own connection."""
@@ -43,39 +43,39 @@ class SqliteDatabase:
         open_file(path).close()
         self.path = path
         self.writer = Writer(path, activity, failed=failed)
-        self._trouble = Trouble()
+        self._failures = Failures()
         self._log_head = LogHead(path)
-        self._near = connect(path, readonly=True)
-        self._far = threading.local()
-        self._far_opened: list[SqliteConnection] = []
-        self._far_threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="farebox-reader")
+        self._loop_connection = connect(path, readonly=True)
+        self._thread_local = threading.local()
+        self._thread_connections: list[SqliteConnection] = []
+        self._read_threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="farebox-reader")
 
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key: microseconds, so it runs on the event loop itself."""
         try:
-            return read(self._near)
+            return read(self._loop_connection)
         except apsw.Error as error:
-            raise self._trouble.met(error) from error
+            raise self._failures.met(error) from error
 
     async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
         """The same of an account. Nothing is shared: nobody waits."""
         try:
-            return read(self._near, account_id)
+            return read(self._loop_connection, account_id)
         except apsw.Error as error:
-            raise self._trouble.met(error) from error
+            raise self._failures.met(error) from error
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long (lists, reports): runs on a thread, so that reports do not wait for each other."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._far_threads, self._read_far, read)
+            return await asyncio.get_running_loop().run_in_executor(self._read_threads, self._read_in_thread, read)
         except (apsw.Error, DatabaseUnavailable) as error:
-            raise self._trouble.met(error) from error
+            raise self._failures.met(error) from error
 
-    def _read_far(self, read: Callable[[Connection], T]) -> T:
-        connection: SqliteConnection | None = getattr(self._far, "connection", None)
+    def _read_in_thread(self, read: Callable[[Connection], T]) -> T:
+        connection: SqliteConnection | None = getattr(self._thread_local, "connection", None)
         if connection is None:  # the thread's first read
-            connection = self._far.connection = connect(self.path, readonly=True)
-            self._far_opened.append(connection)
+            connection = self._thread_local.connection = connect(self.path, readonly=True)
+            self._thread_connections.append(connection)
         return read(connection)
 
     async def write(self, job: Callable[[Connection], T]) -> T:
@@ -83,29 +83,29 @@ class SqliteDatabase:
         try:
             return await self.writer.run(job)
         except DatabaseUnavailable as error:
-            self._trouble.met(error)
+            self._failures.met(error)
             raise
 
-    async def write_together(self, together: Together, item: object) -> Any:
+    async def write_grouped(self, work: GroupedWork, item: object) -> Any:
         """The same for an item that is carried out together with those next to it."""
         try:
-            return await self.writer.put(together, item)
+            return await self.writer.put(work, item)
         except DatabaseUnavailable as error:
-            self._trouble.met(error)
+            self._failures.met(error)
             raise
 
-    async def prove(self) -> None:
+    async def check_writable(self) -> None:
         """Commit something; after damage was found, check for it first. Raises DatabaseUnavailable."""
-        trouble, now = self._trouble, asyncio.get_running_loop().time()
-        if trouble.damage is not None:
-            if now - trouble.looked_at < LOOK_AGAIN_SECONDS:  # it reads the whole file
-                raise trouble.damage
-            trouble.looked_at = now
+        failures, now = self._failures, asyncio.get_running_loop().time()
+        if failures.damage is not None:
+            if now - failures.checked_at < RECHECK_SECONDS:  # it reads the whole file
+                raise failures.damage
+            failures.checked_at = now
             found = await self.scan(partial(damages, at_most=1))
-            trouble.damage = DatabaseDamaged(f"{self.path} is damaged: {found[0]}") if found else None
-            if trouble.damage is not None:
-                raise trouble.damage
-        await asyncio.get_running_loop().run_in_executor(None, self._look_for_room)
+            failures.damage = DatabaseDamaged(f"{self.path} is damaged: {found[0]}") if found else None
+            if failures.damage is not None:
+                raise failures.damage
+        await asyncio.get_running_loop().run_in_executor(None, self._check_space)
         await self.write(self._mark)
 
     def _mark(self, connection: Connection) -> None:
@@ -113,10 +113,10 @@ class SqliteDatabase:
         self._log_head.check()
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
-    def _look_for_room(self) -> None:
+    def _check_space(self) -> None:
         """Check that there is space: the mark alone needs none, as it overwrites a page. Raises DatabaseFull."""
         try:
-            take_room(self.path.parent)
+            reserve_space(self.path.parent)
         except OSError as error:  # other errors concern the folder: the files in it may still be writable
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DatabaseFull(f"{self.path.parent}: {error.strerror}") from error
@@ -129,29 +129,29 @@ class SqliteDatabase:
     def check(self) -> None:
         """Nothing is known beforehand about a file: a write finds out."""
 
-    def suspect(self, error: DatabaseUnavailable) -> None:
+    def report_failure(self, error: DatabaseUnavailable) -> None:
         """Nothing is remembered."""
 
     @property
-    def held_up(self) -> DatabaseLocked | None:
+    def blocked_by(self) -> DatabaseLocked | None:
         """Set while another process holds the write lock."""
         return DatabaseLocked(f"{self.path}: another process is writing") if self.writer.awaits_turn else None
 
     @property
-    def troubles_met(self) -> int:
+    def failure_count(self) -> int:
         """How many reads and writes the database has refused."""
-        return self._trouble.count
+        return self._failures.count
 
-    def take_troubles(self) -> list[DatabaseUnavailable]:
+    def take_failures(self) -> list[DatabaseUnavailable]:
         """The failures since the last call, the latest of each state."""
-        latest, self._trouble.latest = self._trouble.latest, {}
+        latest, self._failures.latest = self._failures.latest, {}
         return list(latest.values())
 
     async def close(self) -> None:
-        self._far_threads.shutdown()
-        for connection in self._far_opened:
+        self._read_threads.shutdown()
+        for connection in self._thread_connections:
             connection.close()
-        self._near.close()
+        self._loop_connection.close()
         await (
             self.writer.close()
         )  # last: the last connection to close copies the write-ahead log into the database file

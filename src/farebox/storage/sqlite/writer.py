@@ -26,13 +26,13 @@ from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import BUSY_TIMEOUT_MS, SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints
-from farebox.storage.sqlite.trouble import Names, named
+from farebox.storage.sqlite.failures import FileIdentity, translated
 
 T = TypeVar("T")
 Job: TypeAlias = Callable[[Connection], Any]
 
 
-class Together(Protocol):
+class GroupedWork(Protocol):
     """Carries out many items of one kind with fewer statements than one by one."""
 
     def all_of(self, connection: SqliteConnection, items: Sequence[Any]) -> Sequence[Any]:
@@ -66,7 +66,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._path = path
         self._failed = failed
-        self._names = Names(path)
+        self._identity = FileIdentity(path)
         self._checkpoints = Checkpoints(path)
         self._connection = self._connect()
         self._unusable = False
@@ -74,7 +74,7 @@ class Writer:
         self.awaits_turn = False
         """Whether we wait for another process that is writing."""
         self._pending: deque[_Waiting] = deque()
-        self._at_work = False
+        self._working = False
         self._idle = asyncio.Event()
         self._closed = False
         self._blocking: queue.SimpleQueue[tuple[Callable[[], None], list[asyncio.Future[Any]]] | None]
@@ -97,18 +97,18 @@ class Writer:
         """
         return await self._put(job, None)  # type: ignore[no-any-return]
 
-    def put(self, together: Together, item: object) -> "asyncio.Future[Any]":
+    def put(self, work: GroupedWork, item: object) -> "asyncio.Future[Any]":
         """The same for an item that is carried out together with those next to it."""
-        return self._put(together, item)
+        return self._put(work, item)
 
-    def _put(self, work: Job | Together, item: object) -> "asyncio.Future[Any]":
+    def _put(self, work: Job | GroupedWork, item: object) -> "asyncio.Future[Any]":
         if self._closed:
             raise DatabaseUnavailable("the database is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending.append((work, item, future))
-        if not self._at_work:
-            self._at_work = True
-            self._loop.call_soon(self._gather, 0)  # after everything else that is ready now
+        if not self._working:
+            self._working = True
+            self._loop.call_soon(self._collect_pending, 0)  # after everything else that is ready now
         return future
 
     @property
@@ -120,7 +120,7 @@ class Writer:
         """Commit what is queued, then stop."""
         if not self._closed:
             self._closed = True
-            while self._at_work:
+            while self._working:
                 self._idle.clear()
                 await self._idle.wait()
             self._blocking.put(None)
@@ -130,10 +130,10 @@ class Writer:
 
     # --- the steps of a batch; those marked so run on the thread ---
 
-    def _gather(self, seen: int) -> None:
+    def _collect_pending(self, seen: int) -> None:
         """Begin once an iteration of the loop has brought nothing more: what arrives until then shares the commit."""
         if seen < len(self._pending) < BATCH_MAX:
-            self._loop.call_soon(self._gather, len(self._pending))
+            self._loop.call_soon(self._collect_pending, len(self._pending))
         else:
             self._begin()
 
@@ -155,7 +155,7 @@ class Writer:
         """On the thread: the connection is unusable; open another one."""
         self._connection.close(True)
         self._connection = self._connect()
-        self._names.renew_log()
+        self._identity.renew_log()
         self._unusable = False
         self._await_turn(batch)
 
@@ -199,7 +199,7 @@ class Writer:
         """On the thread: wait for the disk. A failed commit may still be on disk, so nothing is retried."""
         began = self._monotonic()
         try:
-            self._names.check()
+            self._identity.check()
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._undo()
@@ -227,9 +227,9 @@ class Writer:
             else:
                 future.set_exception(error)
         if self._pending:
-            self._loop.call_soon(self._gather, 0)
+            self._loop.call_soon(self._collect_pending, 0)
         else:
-            self._at_work = False
+            self._working = False
             self._idle.set()
 
     def _undo(self) -> None:
@@ -331,4 +331,4 @@ def _named(error: Exception) -> Exception:
         error, StopIteration
     ):  # a future refuses to carry it, and then nobody waiting for the batch would get an error
         return RuntimeError(f"a job let StopIteration escape: {error}")
-    return named(error)
+    return translated(error)

@@ -38,7 +38,7 @@ _NAMES: tuple[tuple[type[apsw.Error], type[DatabaseUnavailable]], ...] = (
 )
 
 
-def named(error: Exception) -> Exception:
+def translated(error: Exception) -> Exception:
     """The error as the caller sees it: errors of a wrong statement stay, those of file and disk become ours."""
     for theirs, ours in _NAMES:
         if isinstance(error, theirs):
@@ -49,15 +49,15 @@ def named(error: Exception) -> Exception:
 
 
 @contextmanager
-def naming() -> Iterator[None]:
-    """`named`, for a block."""
+def translate_errors() -> Iterator[None]:
+    """`translated`, for a block."""
     try:
         yield
     except apsw.Error as error:
-        raise named(error) from error.__cause__
+        raise translated(error) from error.__cause__
 
 
-class Names:
+class FileIdentity:
     """Checks whether the open files are still those at their paths.
 
     SQLite continues to write to files that were deleted or replaced, and all of that is lost with the process.
@@ -129,21 +129,21 @@ def _identity(path: str) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-class Trouble:
+class Failures:
     """The failures of an open database."""
 
     def __init__(self) -> None:
         self.damage: DatabaseDamaged | None = None
         """Damage found, until a check of the whole file finds none."""
-        self.looked_at = float("-inf")
+        self.checked_at = float("-inf")
         """When that was, by the loop's clock."""
         self.count = 0
         self.latest: dict[str, DatabaseUnavailable] = {}
-        """By state, the latest failure since the last call of `take_troubles`."""
+        """By state, the latest failure since the last call of `take_failures`."""
 
     def met(self, error: Exception) -> Exception:
         """Remember it; returns the error as the caller sees it."""
-        found = named(error)
+        found = translated(error)
         if isinstance(found, DatabaseUnavailable):
             self.count += 1
             self.latest[found.state] = found

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farebox.providers.key_problem import key_problem_of
 from farebox.providers.scrubbing import scrubber_of
-from farebox.providers.trouble import trouble_of
 
 SPENT = "Your team 0-1-2 has either used all available credits or reached its monthly spending limit."
 KEY = "sk-proj-Ab0123456789cdefGHIJKLmnopWXYZ"
@@ -181,21 +181,21 @@ def body_of(document: Any) -> bytes:
 
 @pytest.mark.parametrize(("name", "status", "document"), REFUSED)
 def test_the_key_is_refused(name: str, status: int, document: Any) -> None:
-    trouble = trouble_of(status, body_of(document))
+    trouble = key_problem_of(status, body_of(document))
     assert trouble is not None
     assert trouble.reason == "key_refused"
 
 
 @pytest.mark.parametrize(("name", "status", "document"), NO_CREDIT)
 def test_the_account_has_no_credit(name: str, status: int, document: Any) -> None:
-    trouble = trouble_of(status, body_of(document))
+    trouble = key_problem_of(status, body_of(document))
     assert trouble is not None
     assert trouble.reason == "no_credit"
 
 
 @pytest.mark.parametrize(("name", "status", "document"), OF_THE_REQUEST)
 def test_it_is_about_the_request(name: str, status: int, document: Any) -> None:
-    assert trouble_of(status, body_of(document)) is None
+    assert key_problem_of(status, body_of(document)) is None
 
 
 @given(
@@ -211,13 +211,13 @@ def test_it_is_about_the_request(name: str, status: int, document: Any) -> None:
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_body_can_be_read(status: int, document: Any) -> None:
-    trouble_of(status, json.dumps(document).encode())
-    trouble_of(status, json.dumps(document).encode()[:-1])
+    key_problem_of(status, json.dumps(document).encode())
+    key_problem_of(status, json.dumps(document).encode()[:-1])
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"error":' * 200_000, b"\xff", b'{"code": 1e400}', b'"x"', b"402"])
 def test_nonsense_is_not_about_the_key(body: bytes) -> None:
-    assert trouble_of(400, body) is None
+    assert key_problem_of(400, body) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import msgspec
 Reason = Literal["key_refused", "no_credit"]
 
 
-class Trouble(NamedTuple):
+class KeyProblem(NamedTuple):
     """What is wrong with the key, or with the account that it is of."""
 
     reason: Reason
@@ -91,23 +91,23 @@ _WORD: Final = re.compile(r"[\w.:-]{1,80}").fullmatch
 _DEEPEST: Final = 4
 
 
-def trouble_of(status: int, body: bytes) -> Trouble | None:
+def key_problem_of(status: int, body: bytes) -> KeyProblem | None:
     """What the error says about the key; None if it is about the request, or unknown. `status` is that of the response,
     or 200 if the error is in the body of a successful one."""
     words, numbers, messages = _read(body)
     code = next((word for word in words if word.lower() in _CREDIT or word.lower() in _KEY), "")
     message = messages[0] if messages else ""
     if code:
-        return Trouble("no_credit" if code.lower() in _CREDIT else "key_refused", code, message)
+        return KeyProblem("no_credit" if code.lower() in _CREDIT else "key_refused", code, message)
     code = next(filter(_WORD, words), "")
     if any(map(_CREDIT_MESSAGE.match, messages)) or _NEURONS in numbers:
-        return Trouble("no_credit", code, message)
+        return KeyProblem("no_credit", code, message)
     if any(map(_KEY_MESSAGE.match, messages)):
-        return Trouble("key_refused", code, message)
+        return KeyProblem("key_refused", code, message)
     stated = {str(status), *numbers} if status < 400 else {str(status)}
     if "402" in stated:
-        return Trouble("no_credit", code, message)
-    return Trouble("key_refused", code, message) if "401" in stated else None
+        return KeyProblem("no_credit", code, message)
+    return KeyProblem("key_refused", code, message) if "401" in stated else None
 
 
 def reports_error(event: bytes) -> bool:

@@ -18,20 +18,20 @@ T = TypeVar("T")
 RETRY_SECONDS: Final = 1
 
 
-async def take_apart(
+async def parse_body(
     services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
 ) -> T:
     """`function(body, *args)`, one of providers.reading. Raises Problem: INVALID_REQUEST, BODY_TOO_COMPLEX,
     READERS_BUSY; Interrupted where the client goes meanwhile."""
     if isinstance(body, bytes) and is_light(body):
         try:
-            return take_apart_here(function, body, *args)
+            return parse_here(function, body, *args)
         except TooLong:
             pass  # sound is walked through frame by frame: little of it takes long
-    return await take_apart_aside(services, watch, account_id, function, body, *args)
+    return await parse_in_helper(services, watch, account_id, function, body, *args)
 
 
-async def take_apart_aside(
+async def parse_in_helper(
     services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
 ) -> T:
     """The same in a helper process, whatever the body."""
@@ -81,7 +81,7 @@ def busy(message: str) -> Problem:
     return Problem(READERS_BUSY, message, retry_after=RETRY_SECONDS)
 
 
-def take_apart_here(function: Callable[..., T], *args: object) -> T:
+def parse_here(function: Callable[..., T], *args: object) -> T:
     """`function(*args)` of a light body. Raises TooLong, Problem: INVALID_REQUEST, BODY_TOO_COMPLEX."""
     try:
         return at_once(function, *args)

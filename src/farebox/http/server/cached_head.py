@@ -10,7 +10,7 @@ _LENGTH: Final = b"\r\ncontent-length:"
 _DIGITS_MAX: Final = 9
 
 
-class KnownHead:
+class CachedHead:
     """A head that the parser has accepted: its bytes before and after the digits of the body's length."""
 
     __slots__ = ("_after", "_before", "_whole", "_whole_bytes", "head", "length", "size")
@@ -47,7 +47,7 @@ class KnownHead:
         return data[self._whole_bytes :]
 
 
-def known_head(data: bytes, head: RequestHead, size: int, received: int) -> KnownHead | None:
+def cacheable_head(data: bytes, head: RequestHead, size: int, received: int) -> CachedHead | None:
     """What to remember of `data`, a request of whose body so much is in it; None if there is more in it than one
     request, or the head is too long."""
     end = data.find(b"\r\n\r\n", 0, KEPT_BYTES_MAX) + 4
@@ -56,7 +56,7 @@ def known_head(data: bytes, head: RequestHead, size: int, received: int) -> Know
     text = data[:end]
     at = text.lower().find(_LENGTH)
     if at < 0:
-        return KnownHead(text, b"", b"", head, size) if head.headers.get("content-length") is None else None
+        return CachedHead(text, b"", b"", head, size) if head.headers.get("content-length") is None else None
     at += len(_LENGTH)
     while text[at : at + 1] == b" ":
         at += 1
@@ -64,4 +64,4 @@ def known_head(data: bytes, head: RequestHead, size: int, received: int) -> Know
     digits = text[at:after]
     if not digits.isdigit() or len(digits) > _DIGITS_MAX:
         return None
-    return KnownHead(text[:at], digits, text[after:], head, size)
+    return CachedHead(text[:at], digits, text[after:], head, size)

@@ -57,7 +57,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Prompt:
     """What is asked for."""
 
     model: str = DEFAULT_MODEL
@@ -149,10 +149,10 @@ def tool_call(tools: Iterable[object], name: object, *schemas: str) -> ToolCall 
     return None
 
 
-def read_models(call: Call) -> Ask:
+def read_models(call: Call) -> Prompt:
     """A question for the models: all, or the one that the path names."""
     name = call.path.rpartition("models")[2].strip("/")
-    return Ask(model=name or DEFAULT_MODEL, body={"one": bool(name)})
+    return Prompt(model=name or DEFAULT_MODEL, body={"one": bool(name)})
 
 
 def _sample(schema: object) -> Json:
