@@ -29,7 +29,7 @@ from farebox.http.data_plane import DataPlane
 from farebox.http.metrics import at_own_port
 from farebox.http.server import RunningServer
 from farebox.http.server import serve as listen
-from farebox.metrics.metrics import Beat, Metrics
+from farebox.metrics.metrics import LoopMonitor, Metrics
 from farebox.offload import BeginHelper, HelperProcess
 from farebox.runtime.opening import open_services
 from farebox.runtime.samples import sample_services
@@ -76,16 +76,16 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
         log.info("stopping", grace_seconds=GRACE_SECONDS)
 
 
-async def serve_as_worker(around: HostResources, *, orphaned: int, on_ready: Callable[[Ready], None]) -> None:
+async def serve_as_worker(host_resources: HostResources, *, orphaned: int, on_ready: Callable[[Ready], None]) -> None:
     """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the parent
     process is gone: then the file `orphaned` is at its end. A parent that is killed must not leave workers on its port.
 
     Raises SettingsError or storage.sql.DatabaseUnavailable at start, JobsEnded.
     """
-    logs.configure(around.settings)
+    logs.configure(host_resources.settings)
     stop = stop_on_signals()
     asyncio.get_running_loop().add_reader(orphaned, stop.set)
-    async with gateway(around, clock=SystemClock(), port_shared=True) as ready:
+    async with gateway(host_resources, clock=SystemClock(), port_shared=True) as ready:
         on_ready(ready)
         await _stopped(stop, ready)
         log.info("stopping", grace_seconds=GRACE_SECONDS, instance=ready.services.instance)
@@ -114,21 +114,21 @@ async def running(
     clock = clock or SystemClock()
     with _sole_server(settings):
         async with (
-            open_host_resources(settings, demo=demo, clock=clock) as around,
-            gateway(around, clock=clock, begin_helper=begin_helper) as ready,
+            open_host_resources(settings, demo=demo, clock=clock) as host_resources,
+            gateway(host_resources, clock=clock, begin_helper=begin_helper) as ready,
         ):
             yield ready
 
 
 @asynccontextmanager
 async def gateway(
-    around: HostResources, *, clock: Clock, port_shared: bool = False, begin_helper: BeginHelper = HelperProcess
+    host_resources: HostResources, *, clock: Clock, port_shared: bool = False, begin_helper: BeginHelper = HelperProcess
 ) -> AsyncIterator[Ready]:
     """One gateway process: everything is started in order, and shut down in reverse order.
 
     `port_shared`: other worker processes listen on the same port.
     """
-    settings = around.settings
+    settings = host_resources.settings
     _share_heap()
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(
@@ -137,32 +137,39 @@ async def gateway(
                 clock=clock,
                 ids=RandomIds(clock),
                 vault=Vault(secret_key(settings)),
-                base_url=around.base_url,
+                base_url=host_resources.base_url,
                 grace_seconds=GRACE_SECONDS,
                 serves=True,
-                demo_url=around.demo_url,
-                metrics=Metrics(around.sheet, around.place),
+                demo_url=host_resources.demo_url,
+                metrics=Metrics(host_resources.sheet, host_resources.place),
                 begin_helper=begin_helper,
             )
         )
         data_plane = DataPlane(services)
-        server = await _listening(services, around, data_plane, port_shared=port_shared)
+        server = await _listening(services, host_resources, data_plane, port_shared=port_shared)
         stack.push_async_callback(server.close)
-        await stack.enter_async_context(_measured(services, around, port_shared=port_shared))
+        await stack.enter_async_context(_measured(services, host_resources, port_shared=port_shared))
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
         background = await stack.enter_async_context(_background(run_periodic_jobs(services)))
         _collect_less_often()
-        yield Ready(services, around.base_url, server.port, around.demo_url, background, around.fake_stripe_url)
+        yield Ready(
+            services,
+            host_resources.base_url,
+            server.port,
+            host_resources.demo_url,
+            background,
+            host_resources.fake_stripe_url,
+        )
 
 
 async def _listening(
-    services: Services, around: HostResources, data_plane: DataPlane, *, port_shared: bool
+    services: Services, host_resources: HostResources, data_plane: DataPlane, *, port_shared: bool
 ) -> RunningServer:
     settings = services.settings
     return await listen(
         Application(services, data_plane.handle),
         settings.host,
-        reserved=around.reserved,
+        reserved=host_resources.reserved,
         header_limit=settings.header_limit_bytes,
         shared=port_shared,
         budget=services.held,
@@ -188,13 +195,13 @@ def _collect_less_often() -> None:
 
 
 @asynccontextmanager
-async def _measured(services: Services, around: HostResources, *, port_shared: bool) -> AsyncIterator[None]:
+async def _measured(services: Services, host_resources: HostResources, *, port_shared: bool) -> AsyncIterator[None]:
     """Sample the services, and serve the metrics on their own port if they have one."""
     sample_services(services)
     async with AsyncExitStack() as stack:
-        stack.callback(Beat(services.metrics).stop)
-        if around.metrics_reserved is not None:
-            host, port = around.settings.metrics_host, around.metrics_reserved
+        stack.callback(LoopMonitor(services.metrics).stop)
+        if host_resources.metrics_reserved is not None:
+            host, port = host_resources.settings.metrics_host, host_resources.metrics_reserved
             own = await listen(at_own_port(services), host, reserved=port, shared=port_shared)
             stack.push_async_callback(own.close)
         yield

@@ -95,7 +95,7 @@ async def _with_fake_stripe(
 
     webhook_secret = f"whsec_{RandomIds(clock).secret()}"
     fake = await start_fake_stripe(
-        port=_port_beside(settings),
+        port=_fake_stripe_port(settings),
         clock=clock,
         state=Path(settings.data_dir) / "fake-stripe.jsonl",
         webhook_url=f"{base_url}/webhooks/stripe",
@@ -111,7 +111,7 @@ async def _with_fake_stripe(
     return used, fake.url
 
 
-def _port_beside(settings: Settings) -> int:
+def _fake_stripe_port(settings: Settings) -> int:
     """The port after ours, so that links to hosted pages survive a restart; 0 (any free port) if it is taken."""
     if not 0 < settings.port < 65535:
         return 0

@@ -91,7 +91,7 @@ class Jobs:
         finally:
             current.ended = True
 
-    def goes_on(self, name: str) -> None:
+    def report_progress(self, name: str) -> None:
         """A round that may take any time has got somewhere."""
         current = self._rounds.get(name)
         if current is not None:

@@ -24,7 +24,7 @@ _PIECE = 4096
 """What a pipe that is ready accepts whole or not at all (Linux's PIPE_BUF)."""
 _WAIT_MS = 50
 """How long to wait for a slow reader; afterwards lines are dropped until it has room."""
-_PATIENCE_SECONDS = 1.0
+_NO_WAIT_SECONDS = 1.0
 """How often such a wait is allowed: otherwise a slow reader would delay every call."""
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -106,10 +106,10 @@ class Sink:
         if self._fd is not None:
             self._poll.register(self._fd, select.POLLOUT)
         self._clock = SystemClock()
-        self._impatient_until = float("-inf")
+        self._no_wait_until = float("-inf")
         self._lost = 0
         """Lines dropped since the last one was written."""
-        self._cut = False
+        self._partial_line = False
         """The last line was written in part."""
 
     def line(self, text: str | bytes) -> None:
@@ -142,27 +142,27 @@ class Sink:
             self._stream.write(data.decode("utf-8", "backslashreplace"))
             self._stream.flush()
             return
-        data = b"\n" + data if self._cut else data
+        data = b"\n" + data if self._partial_line else data
         written = 0
         while written < len(data):
             if not self._ready():
-                self._cut = self._cut or written > 0
+                self._partial_line = self._partial_line or written > 0
                 raise BlockingIOError("nobody reads the log")
             try:
                 written += os.write(self._fd, data[written : written + _PIECE])
             except OSError:
-                self._cut = self._cut or written > 0
+                self._partial_line = self._partial_line or written > 0
                 raise
-        self._cut = False
+        self._partial_line = False
 
     def _ready(self) -> bool:
         """Whether the descriptor accepts data, now or soon."""
         if self._poll.poll(0):
             return True
         now = self._clock.monotonic()
-        if self._lost or now < self._impatient_until:
+        if self._lost or now < self._no_wait_until:
             return False
-        self._impatient_until = now + _PATIENCE_SECONDS
+        self._no_wait_until = now + _NO_WAIT_SECONDS
         return bool(self._poll.poll(_WAIT_MS))
 
 

@@ -29,7 +29,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 15_000
+TIMEOUT_MS = 15_000
 
 
 @pytest.fixture(scope="package")  # not longer: the driver keeps an event loop running, which async tests cannot have
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(
             f"no browser: none of {', '.join(NAMES)} is on the PATH (Debian: apt-get install chromium-headless-shell)"
         )
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield launched
@@ -145,7 +145,7 @@ class Owner:
 
     def comes_to_see(self, seen: Callable[[], bool]) -> None:
         """Look at the page again and again, as somebody who waits does, until it is so."""
-        deadline = self.farebox.services.clock.monotonic() + PATIENCE_MS / 1000
+        deadline = self.farebox.services.clock.monotonic() + TIMEOUT_MS / 1000
         self.home()
         while not seen():
             assert self.farebox.services.clock.monotonic() < deadline, self.page.locator("main").inner_text()
@@ -161,7 +161,7 @@ def watch() -> Watch:
 @pytest.fixture
 def page(browser: Browser, watch: Watch) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1100, "height": 900})
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     opened = context.new_page()
     watch.on(opened)
     yield opened

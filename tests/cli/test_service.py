@@ -311,7 +311,7 @@ def test_a_new_token_replaces_a_lost_or_revoked_one(data_dir: Path) -> None:
     assert prepare(session, session.settings) == first
     (data_dir / "demo.json").unlink()
     second = prepare(session, session.settings)
-    assert second.guest.token != first.guest.token
+    assert second.demo_account.token != first.demo_account.token
     assert second.available == first.available == 5_000_000_000
 
 

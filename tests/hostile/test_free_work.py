@@ -29,7 +29,7 @@ pytestmark = ON_BOTH_ENGINES
 SLUG, OTHER, MODEL, DEAR = "cerebras", "groq", "acme-1", "acme-dear"
 """Two providers of which nobody says that they stop when they are left."""
 PATH = f"{SLUG}/chat/completions"
-PATIENCE_MS = 4_000
+TIMEOUT_MS = 4_000
 """How long callers wait. The loop's clock is moved on by it, and by less than a database may take."""
 BUSY_SECONDS = 120.0
 """For what may wait for a helper process that counts, and is begun on a busy machine."""
@@ -115,7 +115,7 @@ def time_passes(farebox: Farebox) -> None:
     async def move() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, PacedLoop)
-        loop.advance(PATIENCE_MS / 1000 + 0.1)
+        loop.advance(TIMEOUT_MS / 1000 + 0.1)
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -142,7 +142,7 @@ async def hasty(
     customer: Customer, provider: Provider, content: bytes, path: str = PATH, **headers: str
 ) -> WireResponse:
     """The response to a caller whose time is up whenever the provider is silent."""
-    headers = {"cf_aig_request_timeout": str(PATIENCE_MS), **headers}
+    headers = {"cf_aig_request_timeout": str(TIMEOUT_MS), **headers}
     call = asyncio.ensure_future(post(customer, content, path, **headers))
     while not call.done():
         await eventually(lambda: call.done() or provider.silent, "an answer, or none")
@@ -197,7 +197,7 @@ async def test_and_who_hangs_up_before_a_whole_response_is_whole(customer: Custo
 
 async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provider: Provider) -> None:
     step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
-    steps = [{**step, "config": {"requestTimeout": PATIENCE_MS, "maxAttempts": 5}} for _ in range(3)]
+    steps = [{**step, "config": {"requestTimeout": TIMEOUT_MS, "maxAttempts": 5}} for _ in range(3)]
     response = await hasty(customer, provider, json.dumps(steps).encode(), "")
     assert (response.status, response.headers["cf-aig-step"]) == (504, "2")
     assert provider.seen == 3
@@ -225,7 +225,7 @@ async def test_what_never_reached_the_provider_is_free(
 
     monkeypatch.setattr(PooledUpstream, "_connect", never)
     set_provider(customer.farebox, SLUG, base_url="http://127.0.0.1:9")
-    wire = await start(customer, body(), PATH, cf_aig_request_timeout=str(PATIENCE_MS))
+    wire = await start(customer, body(), PATH, cf_aig_request_timeout=str(TIMEOUT_MS))
     await eventually(lambda: connecting, "it is being called")
     if how == "hangs up":
         wire.hang_up()
@@ -359,7 +359,7 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
         customer = farebox.funded("5")
         provider.script = [SILENCE, says(404, {}), GOOD]
         step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
-        steps = [{**step, "config": {"requestTimeout": PATIENCE_MS, "maxAttempts": 2}}, step]
+        steps = [{**step, "config": {"requestTimeout": TIMEOUT_MS, "maxAttempts": 2}}, step]
         response = await hasty(customer, provider, json.dumps(steps).encode(), "")
         assert (response.status, response.headers["cf-aig-step"]) == (200, "1")
         assert paid(customer) == price_of(3, 5), "the first step was answered in the end"
@@ -384,7 +384,7 @@ async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path
 
 async def test_what_the_operators_own_limit_ends_is_free_but_counts(tmp_path: Path) -> None:
     """What is slow is for the caller to choose, too: a whole response is not seen before it has been generated."""
-    with provided(tmp_path, first_byte_timeout_ms=PATIENCE_MS) as (farebox, provider):
+    with provided(tmp_path, first_byte_timeout_ms=TIMEOUT_MS) as (farebox, provider):
         customer, other = farebox.funded("100"), farebox.funded("100")
         for caller, stream, code in ((other, True, 0), (customer, False, GIVEN_UP.code)):
             call = asyncio.ensure_future(post(caller, body(model=DEAR, stream=stream), PATH))

@@ -13,7 +13,7 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.operator import endpoints, messages
 from farebox.runtime import operator_alarms
 from farebox.runtime.operator_alarms import raise_alarm
-from farebox.runtime.pending_alarms import MATTERS_MAX
+from farebox.runtime.pending_alarms import SUBJECTS_MAX
 from farebox.runtime.services import Services
 from farebox.storage.buckets import OPERATOR, bucket_of
 from farebox.storage.notices import list_notices
@@ -161,17 +161,17 @@ async def test_tenant_input_cannot_block_an_alarm(services: Services) -> None:
 async def test_many_matters_of_one_kind_leave_room_for_others(services: Services, clock: HandClock) -> None:
     for day in range(2):
         clock.now += day * DAY_MS
-        for number in range(5 * MATTERS_MAX):
+        for number in range(5 * SUBJECTS_MAX):
             raise_alarm(services, "tier_unknown", f"openai/acme-1: tier {number}")
         raise_alarm(services, "provider_key_trouble", "openai", status=401)
-        assert services.alarms.dropped == (day + 1) * 4 * MATTERS_MAX
+        assert services.alarms.dropped == (day + 1) * 4 * SUBJECTS_MAX
     await operator_alarms.work(services)
     kinds = [kind for kind, *_ in await alarms(services)]
-    assert (kinds.count("tier_unknown"), kinds.count("provider_key_trouble")) == (MATTERS_MAX, 1)
+    assert (kinds.count("tier_unknown"), kinds.count("provider_key_trouble")) == (SUBJECTS_MAX, 1)
 
 
 async def test_it_is_bounded_and_never_raises(services: Services, clock: HandClock) -> None:
-    for number in range(MATTERS_MAX + 5):
+    for number in range(SUBJECTS_MAX + 5):
         raise_alarm(services, "usage_disbelieved", f"openai/{number}")
     assert services.alarms.dropped == 5
     raise_alarm(services, "usage_disbelieved", "openai/0", text="x" * 10_000)
@@ -180,7 +180,7 @@ async def test_it_is_bounded_and_never_raises(services: Services, clock: HandClo
     assert services.alarms.dropped == 7
     await operator_alarms.work(services)
     found = {about: (times, content) for _, about, times, content in await alarms(services)}
-    assert len(found) == MATTERS_MAX
+    assert len(found) == SUBJECTS_MAX
     assert found["openai/0"] == (2, {"text": "x" * 300})
     clock.now += DAY_MS
     raise_alarm(services, "overrun", "another day")

@@ -109,7 +109,7 @@ async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
     made = trustme.CA()
     made.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    opening._trusting_the_usual.cache_clear()
+    opening._default_tls.cache_clear()
     try:
         # OpenSSL has a number for the wrong name of an address, and another for that of a host.
         for name, host, cause in (
@@ -126,7 +126,7 @@ async def test_the_names_of_certificates_are_checked_with_the_usual_authorities(
                     url = server.url.replace("127.0.0.1", host)
                     assert await cause_of(upstream, url, sent=False) == cause
     finally:
-        opening._trusting_the_usual.cache_clear()
+        opening._default_tls.cache_clear()
 
 
 @pytest.mark.parametrize(

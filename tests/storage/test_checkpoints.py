@@ -51,12 +51,12 @@ async def test_the_log_is_moved_and_begins_anew(writer: Writer, path: Path) -> N
 
 
 async def test_commits_go_on_meanwhile(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    goes_on, begun, move = threading.Event(), threading.Event(), checkpoints._move
+    report_progress, begun, move = threading.Event(), threading.Event(), checkpoints._move
 
     def slow(connection: SqliteConnection) -> bool:
         if threading.current_thread().name == "farebox-checkpoint":
             begun.set()
-            assert goes_on.wait(PATIENCE_SECONDS)
+            assert report_progress.wait(PATIENCE_SECONDS)
         return move(connection)
 
     monkeypatch.setattr(checkpoints, "_move", slow)
@@ -66,7 +66,7 @@ async def test_commits_go_on_meanwhile(writer: Writer, path: Path, monkeypatch: 
         assert pages(path) < PAGES
         for _ in range(20):
             await writer.run(insert)
-    goes_on.set()
+    report_progress.set()
     await eventually(lambda: not writer._checkpoints._under_way, "the end of what is moved beside")
     await writer.run(insert)
     assert pages(path) > PAGES

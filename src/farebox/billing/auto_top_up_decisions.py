@@ -112,7 +112,7 @@ def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: 
     rule = rule_of(connection, top_up.account_id)
     assert rule is not None
     if charged_since(connection, top_up.account_id, month_start(at)) + top_up.charge_cents > rule.monthly_cap_cents:
-        closed = _give_up(connection, top_up, "The monthly cap is reached.", at)
+        closed = _abandon(connection, top_up, "The monthly cap is reached.", at)
         _rest(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
         return closed
     wait = check_auto(
@@ -134,9 +134,9 @@ def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopU
     """
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active" or settings.auto_topup != "on":
-        return _give_up(connection, top_up, "Auto top-up has been switched off.", at)
+        return _abandon(connection, top_up, "Auto top-up has been switched off.", at)
     if _gap(connection, rule) <= 0:
-        return _give_up(connection, top_up, "The balance is no longer below the threshold.", at)
+        return _abandon(connection, top_up, "The balance is no longer below the threshold.", at)
     return top_up
 
 
@@ -174,7 +174,7 @@ def _cancel(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp:
     return canceled
 
 
-def _give_up(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp:
+def _abandon(connection: Connection, top_up: TopUp, text: str, at: int) -> TopUp:
     return close(connection, top_up, "canceled", at, code=top_up.decline_code, text=text)
 
 

@@ -113,10 +113,10 @@ async def sweep_undelivered(services: Services) -> None:
     at = services.clock.now_ms()
     swept = await services.database.get(inbox.last_swept)
     since = (at - FIRST_SWEEP_BACK_MS) if swept is None else swept - SWEEP_BACK_MS
-    heard = await services.database.get(partial(inbox.received_since, at=since))
+    any_received = await services.database.get(partial(inbox.received_since, at=since))
     missing = 0
     batch: list[Event] = []
-    async for event in processor.events(since=since, undelivered=heard):
+    async for event in processor.events(since=since, undelivered=any_received):
         if _handler(event.type) is not None:
             batch.append(event)
         if len(batch) >= SWEEP_BATCH:
@@ -126,7 +126,7 @@ async def sweep_undelivered(services: Services) -> None:
     await services.database.write(partial(inbox.note_sweep, at=at))
     await services.database.write(partial(inbox.forget_done, before=at - KEPT_MS))
     if missing:
-        log.warning("events that no webhook brought", events=missing, webhooks=heard)
+        log.warning("events that no webhook brought", events=missing, webhooks=any_received)
 
 
 async def replay(services: Services, *, event_id: str | None = None, since: int | None = None) -> int:
@@ -296,10 +296,10 @@ async def _customer(services: Services, processor: Processor, event: StoredEvent
 def _customer_in(event: StoredEvent) -> str | None:
     """The customer that the event is about; for a card that was removed, its former customer."""
     data: dict[str, Any] = msgspec.json.decode(event.body).get("data") or {}
-    thing = data.get("object") or {}
-    if thing.get("object") == "customer":
+    stripe_object = data.get("object") or {}
+    if stripe_object.get("object") == "customer":
         return event.object_id
-    found = thing.get("customer") or (data.get("previous_attributes") or {}).get("customer")
+    found = stripe_object.get("customer") or (data.get("previous_attributes") or {}).get("customer")
     return found if isinstance(found, str) else None
 
 

@@ -36,9 +36,9 @@ from farebox.storage.top_ups import find, find_by_payment
 
 RETRY_MS = (1_000, HOUR_MS)
 """Shortest and longest wait before a refund with unknown outcome is checked again; it doubles with its age."""
-IN_HAND_MS = 10_000
+FIRST_STEP_MS = 10_000
 """How long only the request that wrote a refund may process it."""
-LOOK_BACK_MS = DAY_MS
+SEARCH_BACK_MS = DAY_MS
 """The processor's clock may be behind ours: refunds are listed from a day before."""
 BATCH = 20
 
@@ -164,7 +164,7 @@ def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bo
         amount_cents=money_for(top_up, store.clawback_of(connection, account.bucket, top_up), credit),
         credit_cents=credit,
         reason=request.reason,
-        next_at=request.at + IN_HAND_MS,
+        next_at=request.at + FIRST_STEP_MS,
         created_at=request.at,
         updated_at=request.at,
     )
@@ -240,7 +240,7 @@ async def _intent(services: Services, processor: Processor, refund: Refund) -> s
 
 async def _find(processor: Processor, refund: Refund, intent: str) -> ProcessorRefund | None:
     """The refund at the processor, found by our metadata; None if there is none."""
-    since = refund.created_at - LOOK_BACK_MS
+    since = refund.created_at - SEARCH_BACK_MS
     async for found in processor.refunds(since=since, payment_intent_id=intent):
         if metadata.refund_of(found.metadata) == (refund.account_id, refund.refund_id):
             return found

@@ -37,7 +37,7 @@ LISTINGS_APART_MS: Final = 10 * MINUTE_MS
 """Two listings this far apart must agree before a payment is considered not to exist."""
 PROCESSING_MAX_MS: Final = 7 * DAY_MS
 """A payment that the processor has not shown for this long is given up; its invoice is voided."""
-PATIENCE_MS: Final = 15 * MINUTE_MS
+MANUAL_MAX_MS: Final = 15 * MINUTE_MS
 """A manual purchase whose card could not be charged within this time is given up: its buyer is no longer waiting."""
 CONFIRM_MS: Final = 3 * DAY_MS
 """How long the owner may take to confirm a payment on the hosted page."""
@@ -111,7 +111,7 @@ def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, re
 
 
 def _first_attempt(connection: Connection, top_up: TopUp, at: int) -> TopUp:
-    if top_up.kind == "manual" and at - top_up.created_at > PATIENCE_MS:
+    if top_up.kind == "manual" and at - top_up.created_at > MANUAL_MAX_MS:
         text = "The payment processor did not respond in time. Nothing was charged."
         return close(connection, top_up, "canceled", at, code=None, text=text)
     if key_age(top_up, at) >= KEY_LIFE_MS:
@@ -227,8 +227,8 @@ def decline(connection: Connection, settings: Settings, top_up: TopUp, result: S
         # it was confirmed by the owner, then declined
         state = "active" if rule.state == "action_required" else rule.state
         rule = change_rule(connection, rule, state, at, failures=failures, error=text, last_failed_at=at)
-    hopeless = classify(code, advice) == "hard" or top_up.attempt >= TRIES_MAX or failures >= FAILURES_IN_A_ROW
-    if hopeless or rule is None:
+    final = classify(code, advice) == "hard" or top_up.attempt >= TRIES_MAX or failures >= FAILURES_IN_A_ROW
+    if final or rule is None:
         closed = close(connection, top_up, "failed", at, code=code, text=text)
         suspend(connection, closed, "card_declined", text, at)
         return closed

@@ -33,7 +33,7 @@ async def check_worth_reading(services: Services, account_id: str, provider: str
             return
     if services.configuration.prices.may_be_free(account_id, provider):
         return
-    balance = await services.database.get(lambda connection: _hopeless(connection, account_id))
+    balance = await services.database.get(lambda connection: _insufficient(connection, account_id))
     if balance is not None:
         raise Problem(
             NO_CREDIT,
@@ -42,7 +42,7 @@ async def check_worth_reading(services: Services, account_id: str, provider: str
         )
 
 
-def _hopeless(connection: Connection, account_id: str) -> Balance | None:
+def _insufficient(connection: Connection, account_id: str) -> Balance | None:
     """The balance of an account that has nothing and gets nothing automatically; else None."""
     balance = read_balance(connection, account_id)
     if balance is None or balance.posted > 0:

@@ -155,7 +155,7 @@ class _Relay:
         """A document labelled as events: most likely an error, which is read as a whole."""
         self._collected: list[bytes] = []
         self._collected_bytes = 0
-        self._goes_on = self._stream_requested = self._begun = False
+        self._stream_follows = self._stream_requested = self._begun = False
         self._sending = False
         self._kept = BufferedResponse(stage, reader)
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
@@ -180,7 +180,7 @@ class _Relay:
         stage = self._stage
         self._stream_requested = stream_requested
         interruption = await self._read(self._collect)
-        if self._goes_on:
+        if self._stream_follows:
             await self.streamed(headers)
             return
         tail, observed = self._close(interruption)
@@ -299,7 +299,7 @@ class _Relay:
             self._collected_bytes += len(passed)
             large = self._collected_bytes > WHOLE_BODY_MAX or not self._kept.fits(self._collected_bytes)
             if large or self._events or self._to_be_streamed:
-                self._goes_on = True
+                self._stream_follows = True
                 return
 
     @property

@@ -22,12 +22,12 @@ def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson 
       farebox billing-link --account acme
     """
     from farebox.billing import owner_sessions
-    from farebox.cli.server_file import settings_beside
+    from farebox.cli.server_file import running_settings
     from farebox.operator import administer
 
     session = session_of(context)
     at = session.clock.now_ms()
-    _, base_url = settings_beside(session.settings)
+    _, base_url = running_settings(session.settings)
     with session.writing() as connection:
         administer.require_account(connection, account_id)
         link = owner_sessions.new_link(

@@ -91,7 +91,7 @@ def set_price(
         "price_id": stored.price_id, "provider": stored.provider, "model": model, "account_id": account_id,
         "rates": given, "output_max": output_max, "valid_from": moment_text(stored.valid_from),
     }  # fmt: skip
-    text = f"From {moment_text(stored.valid_from)} on, {stored.provider}/{model} costs {_costs_in_words(given)}."
+    text = f"From {moment_text(stored.valid_from)} on, {stored.provider}/{model} costs {_costs_text(given)}."
     show(data, as_json=as_json, text=text)
 
 
@@ -120,11 +120,11 @@ def _rates_text(rates: dict[str, str]) -> str:
     return ", ".join(f"{key} {usd}" for key, usd in rates.items())
 
 
-def _costs_in_words(rates: dict[str, str]) -> str:
-    return ", ".join(_rate_in_words(key, usd) for key, usd in rates.items())
+def _costs_text(rates: dict[str, str]) -> str:
+    return ", ".join(_rate_text(key, usd) for key, usd in rates.items())
 
 
-def _rate_in_words(key: str, usd: str) -> str:
+def _rate_text(key: str, usd: str) -> str:
     what, _, unit = key.rpartition("_")
     match unit:
         case "mtok":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from farebox.host_resources import HostResources
 
 FILE = "serving.json"
-ASK_SECONDS = 10.0
+FETCH_SECONDS = 10.0
 """Longest wait for the server's response: it may itself wait for the database before it answers."""
 _ANY_SECRET = "whsec_of_the_server"  # noqa: S105 - commands take no webhooks
 
@@ -64,7 +64,7 @@ def remove(settings: Settings) -> None:
         _path(settings).unlink()
 
 
-def settings_beside(settings: Settings) -> tuple[Settings, str]:
+def running_settings(settings: Settings) -> tuple[Settings, str]:
     """The settings a command uses, completed from the server's file, and the base URL of its links."""
     found = _read(_path(settings))
     if found is None:
@@ -79,7 +79,7 @@ def settings_beside(settings: Settings) -> tuple[Settings, str]:
     return settings, settings.base_url if settings.public_url else found.base_url
 
 
-def ask_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
+def fetch_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
     """The URL of the server that serves from this data folder, and its readiness (None if it does not answer). None if
     there is no server, or none that can be reached from here.
     """
@@ -88,7 +88,7 @@ def ask_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
     found = _read(_path(settings))
     if found is None or not found.host:
         return None
-    with closing(HTTPConnection(found.host, found.port, timeout=ASK_SECONDS)) as connection:
+    with closing(HTTPConnection(found.host, found.port, timeout=FETCH_SECONDS)) as connection:
         try:
             connection.request("GET", "/readyz")
             return found.base_url, msgspec.json.decode(connection.getresponse().read(), type=Readiness)

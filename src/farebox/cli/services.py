@@ -43,10 +43,10 @@ def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]
 
 @asynccontextmanager
 async def _opened(session: Session) -> "AsyncIterator[Services]":
-    from farebox.cli.server_file import settings_beside
+    from farebox.cli.server_file import running_settings
     from farebox.runtime.opening import open_services
 
-    settings, base_url = settings_beside(session.settings)
+    settings, base_url = running_settings(session.settings)
     with session.reading():  # stops if there is no database
         pass
     async with open_services(

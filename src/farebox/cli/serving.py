@@ -97,8 +97,12 @@ def serve(
 
 def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welcome | None", *, as_json: bool) -> None:
     if as_json:
-        guest = {} if greeting is None else {"account_id": greeting.guest.account_id, "token": greeting.guest.token}
-        line = {"base_url": info.base_url, "demo": info.demo_url is not None, **guest}
+        demo_account = (
+            {}
+            if greeting is None
+            else {"account_id": greeting.demo_account.account_id, "token": greeting.demo_account.token}
+        )
+        line = {"base_url": info.base_url, "demo": info.demo_url is not None, **demo_account}
         typer.echo(msgspec.json.encode(line))  # one line: its reader waits for the end of it
     elif greeting is not None:
         from farebox.cli.welcome import text

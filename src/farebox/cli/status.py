@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farebox.cli.output import Row, print_table, show
-from farebox.cli.server_file import Readiness, ask_readiness
+from farebox.cli.server_file import Readiness, fetch_readiness
 from farebox.cli.session import session_of
 from farebox.cli.values import AsJson, moment_text
 
@@ -55,7 +55,7 @@ def status(
         text = f"{count} {'alarm is' if count == 1 else 'alarms are'} closed."
         show({"resolved": count}, as_json=as_json, text=text)
         return
-    server = ask_readiness(session.settings)
+    server = fetch_readiness(session.settings)
     if not as_json:
         _print_server(server)  # first, as opening the database may fail for the same reason
     with session.reading() as connection:

@@ -28,7 +28,7 @@ GRANT_ID = "welcome"
 FILE = "demo.json"
 
 
-class Guest(msgspec.Struct, frozen=True):
+class DemoAccount(msgspec.Struct, frozen=True):
     """The first account and its token, as kept in the data folder for later starts."""
 
     account_id: str
@@ -39,7 +39,7 @@ class Guest(msgspec.Struct, frozen=True):
 class Welcome:
     """The content of the greeting."""
 
-    guest: Guest
+    demo_account: DemoAccount
     available: int
     billing_link: str = field(compare=False, repr=False)
     """A new link at every start: each opens the billing page once."""
@@ -59,8 +59,8 @@ def prepare(session: Session, settings: Settings) -> Welcome:
             )
         posted = administer.grant(connection, session.ids, account_id=ACCOUNT, amount=GRANT, grant_id=GRANT_ID, at=at)
         path = Path(settings.data_dir) / FILE
-        guest = _read(path)
-        if guest is None or not _is_active(session, connection, guest, at):
+        demo_account = _read(path)
+        if demo_account is None or not _is_active(session, connection, demo_account, at):
             made = administer.create_token(
                 connection,
                 session.ids,
@@ -70,50 +70,50 @@ def prepare(session: Session, settings: Settings) -> Welcome:
                 name="welcome",
                 at=at,
             )
-            guest = Guest(ACCOUNT, made.secret)
+            demo_account = DemoAccount(ACCOUNT, made.secret)
             write_private(
-                path, msgspec.json.encode(guest) + b"\n"
+                path, msgspec.json.encode(demo_account) + b"\n"
             )  # before the commit: a file without a token is replaced later, a token without a file is lost
         secret = session.ids.secret()
         link = owner_sessions.new_link(
-            connection, session.vault, secret, settings.base_url, account_id=guest.account_id, at=at
+            connection, session.vault, secret, settings.base_url, account_id=demo_account.account_id, at=at
         )
-    return Welcome(guest, posted.balance.available, link)
+    return Welcome(demo_account, posted.balance.available, link)
 
 
-def _read(path: Path) -> Guest | None:
+def _read(path: Path) -> DemoAccount | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Guest)
+        return msgspec.json.decode(path.read_bytes(), type=DemoAccount)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
-def _is_active(session: Session, connection: "Connection", guest: Guest, at: int) -> bool:
+def _is_active(session: Session, connection: "Connection", demo_account: DemoAccount, at: int) -> bool:
     from farebox.storage.accounts import find_token
 
-    token = find_token(connection, session.vault.hash_token(guest.token))
-    return token is not None and token.account_id == guest.account_id and token.active(at)
+    token = find_token(connection, session.vault.hash_token(demo_account.token))
+    return token is not None and token.account_id == demo_account.account_id and token.active(at)
 
 
 def text(welcome: Welcome, info: "Ready | HostResources", settings: Settings) -> str:
     """The greeting. The snippets are pasted as they are, so nothing in them is wrapped or colored."""
-    guest, base_url = welcome.guest, info.base_url
-    compat = f"{base_url}/v1/{guest.account_id}/default/compat"
+    demo_account, base_url = welcome.demo_account, info.base_url
+    compat = f"{base_url}/v1/{demo_account.account_id}/default/compat"
     command = _own_command()
     if settings.data_dir != Settings().data_dir:
         command += f" --data-dir {shlex.quote(settings.data_dir)}"
     return f"""
 Farebox listens at {base_url}
 
-Account  {guest.account_id}, with {format_usd(welcome.available)} USD
-Token    {guest.token}
+Account  {demo_account.account_id}, with {format_usd(welcome.available)} USD
+Token    {demo_account.token}
 Billing  {welcome.billing_link}
          (to save a card and buy credit; the link works once, within an hour)
 {_processor(info)}
 curl
 ----
 curl {compat}/chat/completions \\
-  -H 'Authorization: Bearer {guest.token}' \\
+  -H 'Authorization: Bearer {demo_account.token}' \\
   -H 'Content-Type: application/json' \\
   -d '{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
@@ -123,7 +123,7 @@ from openai import OpenAI
 
 client = OpenAI(
     base_url="{compat}",
-    api_key="{guest.token}",
+    api_key="{demo_account.token}",
 )
 answer = client.chat.completions.create(
     model="{MODEL}",
@@ -137,7 +137,7 @@ import OpenAI from "openai";
 
 const client = new OpenAI({{
   baseURL: "{compat}",
-  apiKey: "{guest.token}",
+  apiKey: "{demo_account.token}",
 }});
 const answer = await client.chat.completions.create({{
   model: "{MODEL}",
@@ -147,11 +147,11 @@ console.log(answer.choices[0].message.content);
 
 Check the balance, in another terminal
 --------------------------------------
-{command} balance --account {guest.account_id}
+{command} balance --account {demo_account.account_id}
 
 Another link to the billing page
 --------------------------------
-{command} billing-link --account {guest.account_id}
+{command} billing-link --account {demo_account.account_id}
 
 Ctrl-C stops the server.
 """

@@ -55,7 +55,7 @@ def main() -> None:
         from farebox.app import serve_as_worker
         from farebox.host_resources import HostResources
 
-        around = HostResources(
+        host = HostResources(
             start.settings,
             start.base_url,
             start.demo_url,
@@ -65,7 +65,7 @@ def main() -> None:
             _sheet(start),
             start.place,
         )
-        uvloop.run(serve_as_worker(around, orphaned=sys.stdin.fileno(), on_ready=lambda _: _report(StartReport())))
+        uvloop.run(serve_as_worker(host, orphaned=sys.stdin.fileno(), on_ready=lambda _: _report(StartReport())))
     except Exception as error:  # noqa: BLE001 - as in farebox.cli.main: any error is reported in one line
         from farebox.cli.failures import in_one_line
 

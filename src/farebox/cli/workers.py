@@ -43,17 +43,17 @@ async def serve_with_workers(
     """
     logs.configure(settings)
     stop = stop_on_signals()
-    async with open_host_resources(settings, demo=demo, clock=SystemClock()) as around:
+    async with open_host_resources(settings, demo=demo, clock=SystemClock()) as host:
         counts = new_file(LAYOUT, count)
         sheet = Sheet(LAYOUT, count, counts)
-        workers = [Worker(number, around, counts, sheet) for number in range(1, count + 1)]
+        workers = [Worker(number, host, counts, sheet) for number in range(1, count + 1)]
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_stop_all, workers)
             starting = asyncio.gather(*(worker.start() for worker in workers))
             if not await _before(stop, starting):
                 return
-            say_listening(settings, around.base_url, around.demo_url, around.fake_stripe_url)
-            on_ready(around)
+            say_listening(settings, host.base_url, host.demo_url, host.fake_stripe_url)
+            on_ready(host)
             await _before(stop, asyncio.gather(*(worker.keep() for worker in workers)))
             log.info("stopping", grace_seconds=GRACE_SECONDS)
 
@@ -80,10 +80,10 @@ async def _stop_all(workers: "list[Worker]") -> None:
 class Worker:
     """One worker: its row in the counts, and its current process."""
 
-    def __init__(self, number: int, around: HostResources, counts: int, sheet: Sheet) -> None:
+    def __init__(self, number: int, host: HostResources, counts: int, sheet: Sheet) -> None:
         """Numbers begin with 1. `counts` is the file descriptor of what is mapped as `sheet`."""
         self._number = number
-        self._around = around
+        self._host = host
         self._counts = counts
         self._places = sheet.places
         self._place = sheet.place(number - 1)
@@ -110,14 +110,14 @@ class Worker:
         log.info("worker_started", worker=self._number, pid=process.pid)
 
     def _start(self) -> Start:
-        around = self._around
+        host = self._host
         return Start(
-            around.settings,
-            around.base_url,
-            around.demo_url,
-            around.fake_stripe_url,
-            around.reserved.fileno(),
-            None if around.metrics_reserved is None else around.metrics_reserved.fileno(),
+            host.settings,
+            host.base_url,
+            host.demo_url,
+            host.fake_stripe_url,
+            host.reserved.fileno(),
+            None if host.metrics_reserved is None else host.metrics_reserved.fileno(),
             sheet=self._counts,
             places=self._places,
             layout=LAYOUT.digest,

@@ -68,7 +68,7 @@ class Delivery:
         directives = self._directives
         stream = self._exchange.start(reply.status, self._stream_headers(reply.headers))
         stop = directives.cut if directives.cut is not None else directives.end
-        for number, event in enumerate(self._disturbed(reply, events)):
+        for number, event in enumerate(self._with_faults(reply, events)):
             if number == stop:
                 return False
             if number and directives.gap:
@@ -83,7 +83,7 @@ class Delivery:
         # client sees as what it is: a response that broke off.
         return headers if self._directives.cut is None else [*headers, _ENDLESS]
 
-    def _disturbed(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
+    def _with_faults(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
         for number, event in enumerate(events, 1):
             yield event
             if self._directives.garbage and number == _GARBAGE_AFTER:

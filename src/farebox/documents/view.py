@@ -99,7 +99,7 @@ def statement_view(content: Statement) -> dict[str, Any]:
         ],
         "opening": (f"Opening balance, {day(content.start)}", usd(content.opening_nanos, places)),
         "movements": [(MOVEMENTS[item.kind], usd(item.amount_nanos, places)) for item in content.movements],
-        "closing": (_closing_words(content), usd(content.closing_nanos, places)),
+        "closing": (_closing_text(content), usd(content.closing_nanos, places)),
         "usage": [_usage_row(line, places) for line in kept],
         "sums": sums if usage or charged or len(sums) > 1 else [],
         "charges": ("Charges", usd(charged, places)),
@@ -115,7 +115,7 @@ def _usage_row(line: UsageLine, places: int) -> tuple[str, ...]:
     return (clean(line.provider), clean(line.model), *figures)
 
 
-def _closing_words(content: Statement) -> str:
+def _closing_text(content: Statement) -> str:
     return f"Closing balance, {day(content.end - 1)}" if content.final else "Balance so far"
 
 

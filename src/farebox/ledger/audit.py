@@ -50,7 +50,7 @@ def audit(
             yield Difference(account_id=f"in bucket {bucket}", what="node_away", expected="a node", found=None)
 
 
-_MINE = "bucket = ?1 AND account_id = ?2"
+_OF_ACCOUNT = "bucket = ?1 AND account_id = ?2"
 
 _ANALYZE = (  # PostgreSQL would compare row by row where it last knew the tables small: minutes instead of a second
     "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds */"
@@ -74,7 +74,7 @@ class _Replay:
 
 def _account(connection: Connection, key: Key) -> Iterator[Difference]:
     account_id = key[1]
-    if row(connection, f"SELECT 1 FROM accounts WHERE {_MINE}", key) is None:
+    if row(connection, f"SELECT 1 FROM accounts WHERE {_OF_ACCOUNT}", key) is None:
         yield Difference(account_id=account_id, what="account_missing", expected="a row", found=None)
     replay = _Replay()
     yield from _transfers(connection, key, replay)
@@ -98,7 +98,7 @@ def _transfers(connection: Connection, key: Key, replay: _Replay) -> Iterator[Di
     """Replay the transfers in order."""
     found = connection.execute(
         "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id FROM transfers "
-        f"WHERE {_MINE} ORDER BY version",
+        f"WHERE {_OF_ACCOUNT} ORDER BY version",
         key,
     )
     for version, transfer_id, kind, source, target, amount, lot_id in found:
@@ -170,7 +170,7 @@ def _given_back(connection: Connection, key: Key, replay: _Replay) -> Iterator[D
 
 def _repeated(connection: Connection, key: Key) -> Iterator[Difference]:
     found = connection.execute(
-        f"SELECT transfer_id, count(*) FROM transfers WHERE {_MINE} GROUP BY transfer_id HAVING count(*) > 1", key
+        f"SELECT transfer_id, count(*) FROM transfers WHERE {_OF_ACCOUNT} GROUP BY transfer_id HAVING count(*) > 1", key
     )
     for transfer_id, count in found:
         yield _of_transfer(key, "transfer_repeated", transfer_id, 1, count)
@@ -181,7 +181,7 @@ def _lots(connection: Connection, key: Key, replay: _Replay) -> Iterator[Differe
     found = connection.execute(
         "SELECT lot_id, book, amount, remaining, spent, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 "
         f"AND t.account_id = ?2 AND t.transfer_id = lots.lot_id AND t.{NO_CHARGE} AND t.to_book = lots.book) "
-        f"FROM lots WHERE {_MINE}",
+        f"FROM lots WHERE {_OF_ACCOUNT}",
         key,
     )
     matched = 0
@@ -201,7 +201,7 @@ def _lots(connection: Connection, key: Key, replay: _Replay) -> Iterator[Differe
 def _lots_missing(connection: Connection, key: Key) -> Iterator[Difference]:
     found = connection.execute(
         "SELECT transfer_id, amount FROM transfers t WHERE to_book IN ('credit', 'granted') AND "
-        f"{_MINE} AND NOT EXISTS (SELECT 1 FROM lots l WHERE l.bucket = ?1 AND l.account_id = ?2 "
+        f"{_OF_ACCOUNT} AND NOT EXISTS (SELECT 1 FROM lots l WHERE l.bucket = ?1 AND l.account_id = ?2 "
         "AND l.lot_id = t.transfer_id AND l.book = t.to_book)",
         key,
     )
@@ -214,13 +214,15 @@ def _lots_missing(connection: Connection, key: Key) -> Iterator[Difference]:
 
 def _balance(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
     """Compare the balance row with the replay and with the open holds."""
-    found = row(connection, f"SELECT posted, held, version, owed FROM balances WHERE {_MINE}", key)
+    found = row(connection, f"SELECT posted, held, version, owed FROM balances WHERE {_OF_ACCOUNT}", key)
     if found is None:
-        if row(connection, f"SELECT 1 FROM accounts WHERE {_MINE}", key) is None:  # else it has been told already
+        if row(connection, f"SELECT 1 FROM accounts WHERE {_OF_ACCOUNT}", key) is None:  # else it has been told already
             yield _of_account(key, "balance_missing", "a row", None)
         return
     posted, held, version, owed = found
-    open_holds = row(connection, f"SELECT coalesce(sum(amount), 0) FROM holds WHERE {_MINE} AND state = 'open'", key)
+    open_holds = row(
+        connection, f"SELECT coalesce(sum(amount), 0) FROM holds WHERE {_OF_ACCOUNT} AND state = 'open'", key
+    )
     kept = 0 if open_holds is None else open_holds[0]
     if posted != replay.posted:
         yield _of_account(key, "balance_posted", replay.posted, posted)
@@ -239,7 +241,7 @@ _STATES = ", ".join(f"'{state}'" for state in HOLD_STATES)
 _CHARGED = f"""charged AS MATERIALIZED (
     SELECT substr(cause, 1, instr(cause || '/', '/') - 1) AS charged_id, sum(amount) AS amount, max(at) AS at
     FROM (SELECT substr(transfer_id, 8) AS cause, amount, at FROM transfers
-        WHERE {_MINE} AND kind = 'charge' AND substr(transfer_id, 1, 7) = 'charge:') t
+        WHERE {_OF_ACCOUNT} AND kind = 'charge' AND substr(transfer_id, 1, 7) = 'charge:') t
     GROUP BY charged_id
 )"""
 """What each hold was charged: `charge:{hold}` and its parts. Gathered once: no index finds charges by their ids."""
@@ -252,7 +254,7 @@ SELECT * FROM (
         CASE state WHEN 'settled' THEN coalesce((SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1
             AND t.account_id = ?2 AND t.transfer_id = 'write_off:' || h.hold_id AND t.{NO_CHARGE}), 0)
         END AS absorbed
-    FROM holds h LEFT JOIN charged c ON c.charged_id = h.hold_id WHERE {_MINE}
+    FROM holds h LEFT JOIN charged c ON c.charged_id = h.hold_id WHERE {_OF_ACCOUNT}
 ) replayed WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
     OR charge - written_off IS DISTINCT FROM charged OR written_off IS DISTINCT FROM absorbed
 ORDER BY hold_id
@@ -283,14 +285,14 @@ def _unsettled(connection: Connection, key: Key, replay: _Replay) -> Iterator[Di
     explained = row(
         connection,
         "SELECT coalesce(sum(charge - written_off), 0), coalesce(sum(written_off), 0) FROM holds "
-        f"WHERE {_MINE} AND state = 'settled'",
+        f"WHERE {_OF_ACCOUNT} AND state = 'settled'",
         key,
     )
     if explained == (replay.moved["charge"], replay.moved["write_off"]):
         return
     found = connection.execute(
         "SELECT transfer_id, amount FROM (SELECT t.*, substr(transfer_id, instr(transfer_id, ':') + 1) AS cause "
-        f"FROM transfers t WHERE kind IN ('charge', 'write_off') AND {_MINE}) t "
+        f"FROM transfers t WHERE kind IN ('charge', 'write_off') AND {_OF_ACCOUNT}) t "
         "WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.bucket = ?1 AND h.account_id = ?2 "
         "AND h.hold_id = substr(cause, 1, instr(cause || '/', '/') - 1) AND h.state = 'settled')",
         key,
@@ -329,11 +331,11 @@ SELECT hour, provider, model, sum(calls), sum(charge), sum(tokens), sum(hour_cal
 FROM (
     SELECT created_at - created_at % 3600000 AS hour, provider, model, 1 AS calls, charge,
         coalesce(tokens_in, 0) + coalesce(tokens_out, 0) AS tokens, 0 AS hour_calls, 0 AS hour_charge, 0 AS hour_tokens
-    FROM calls WHERE {_MINE} AND charge > 0
+    FROM calls WHERE {_OF_ACCOUNT} AND charge > 0
     UNION ALL
     SELECT at - at % 3600000, provider, model, 1, charge, 0, 0, 0, 0 FROM ({_CHARGED_WITHOUT_A_CALL}) uncalled
     UNION ALL
-    SELECT hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out FROM usage_hours WHERE {_MINE}
+    SELECT hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out FROM usage_hours WHERE {_OF_ACCOUNT}
 ) counted GROUP BY hour, provider, model
 HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(tokens) != sum(hour_tokens)
 """

@@ -17,7 +17,7 @@ ANONYMOUS: Final = "?"
 """The prefix of pseudo-accounts for bodies that authenticate themselves by their content: webhooks, and forms of
 pages. The client's address follows it: one address never gets more than half of what the others leave free.
 """
-_NOBODY: Final = (UNCLAIMED, ANONYMOUS)
+_UNOWNED: Final = (UNCLAIMED, ANONYMOUS)
 UNCLAIMED_SHARE: Final = 8
 """Each of the two kinds may hold this fraction of the process's bytes."""
 RETRY_SECONDS: Final = 2
@@ -62,7 +62,7 @@ class ByteBudget:
         return "process" if 2 * (held + more) > left_by_others else None
 
     def _own(self, account_id: str) -> int:
-        return self.account_max if account_id[:1] not in _NOBODY else self.process_max // UNCLAIMED_SHARE
+        return self.account_max if account_id[:1] not in _UNOWNED else self.process_max // UNCLAIMED_SHARE
 
     def count(self, account_id: str, more: int) -> None:
         """Count bytes that were added, or (negative) removed."""
@@ -127,12 +127,12 @@ class Lease:
         self._closed = True
 
 
-def _is_nobody(account_id: str) -> bool:
-    return account_id[:1] in _NOBODY
+def _is_unowned(account_id: str) -> bool:
+    return account_id[:1] in _UNOWNED
 
 
 def _problem(full: Scope, account_id: str, budget: ByteBudget) -> Problem:
-    if full == "account" and not _is_nobody(account_id):
+    if full == "account" and not _is_unowned(account_id):
         return Problem(
             ACCOUNT_BYTES_FULL,
             f"The bodies of this account's calls in flight fill its share of the server's memory "

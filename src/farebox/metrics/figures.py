@@ -9,7 +9,7 @@ from farebox.storage.database import Database
 from farebox.storage.figures import Figures, read_figures
 
 FRESH_SECONDS = 10.0
-PATIENCE_SECONDS = 2.0
+QUERY_SECONDS = 2.0
 """Longest wait for the database; a scrape then reports that it is unavailable."""
 
 log = structlog.get_logger("farebox.metrics")
@@ -36,7 +36,7 @@ class KeptFigures:
         found = None
         try:
             database.check()
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(QUERY_SECONDS):
                 found = await database.scan(read_figures)
         except Exception as error:  # noqa: BLE001 - any failure: the other metrics must stay available
             log.info("no figures of the database", why=str(error) or type(error).__name__)

@@ -15,8 +15,8 @@ from farebox.metrics.families import LAYOUT
 from farebox.metrics.figures import KeptFigures
 from farebox.storage.activity import Activity
 
-BEAT_SECONDS = 0.25
-SAMPLE_EVERY_BEATS = 4
+TICK_SECONDS = 0.25
+SAMPLE_EVERY_TICKS = 4
 
 
 class Metrics:
@@ -99,7 +99,7 @@ class Metrics:
                 sampler(self.place)
 
 
-class Beat:
+class LoopMonitor:
     """Four times a second, measures how late the event loop runs it; once a second, takes all samples.
 
     It uses timers of the loop instead of a task, which an exception could end.
@@ -109,15 +109,15 @@ class Beat:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._monotonic = SystemClock().monotonic  # uvloop's time has whole milliseconds
-        self._beats = 0
-        self._timer = self._loop.call_later(BEAT_SECONDS, self._beat, self._monotonic() + BEAT_SECONDS)
+        self._ticks = 0
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick, self._monotonic() + TICK_SECONDS)
 
-    def _beat(self, due: float) -> None:
+    def _tick(self, due: float) -> None:
         now = self._monotonic()
-        self._timer = self._loop.call_later(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick, now + TICK_SECONDS)
         self._metrics.lagged(now - due)
-        self._beats += 1
-        if self._beats % SAMPLE_EVERY_BEATS == 0:
+        self._ticks += 1
+        if self._ticks % SAMPLE_EVERY_TICKS == 0:
             self._metrics.sample()
 
     def stop(self) -> None:

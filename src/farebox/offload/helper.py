@@ -27,7 +27,7 @@ SPENT_BYTES: Final = 256 * 2**20
 def main() -> None:
     """Work until the other side of the socket is closed."""
     descriptor, memory, seconds = map(int, sys.argv[1:4])
-    _give_way(memory)
+    _lower_priority(memory)
     with socket.socket(fileno=descriptor) as sock, contextlib.suppress(EOFError, ConnectionError):
         while True:
             head, files = await_work(sock)
@@ -40,7 +40,7 @@ def main() -> None:
                 return
 
 
-def _give_way(memory: int) -> None:
+def _lower_priority(memory: int) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):  # sent to all of a service: the gateway ends its helpers itself
         signal.signal(name, signal.SIG_IGN)
     with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from farebox.storage.tables import Table, count_rows, tables
 BATCH_ROWS = 5_000
 BATCH_BYTES = 8_000_000
 """Bytes of text and binary values in one batch; the row that exceeds it is the last one."""
-LIVING_MS = 30_000
+ACTIVE_MS = 30_000
 """A process that has reported itself within this time may be serving."""
 DIFFERENCES_SHOWN = 10
 
@@ -72,11 +72,11 @@ def copy_installation(
 
 def _refuse_served(connection: Connection, now_ms: int) -> None:
     """Processes on PostgreSQL report themselves in a table; the server of an SQLite file holds its lock."""
-    living = count_seen_since(connection, now_ms - LIVING_MS)
-    if living:
+    active = count_seen_since(connection, now_ms - ACTIVE_MS)
+    if active:
         raise CopyRefused(
-            f"{living} processes serve the source: stop them first. One that was killed is forgotten after "
-            f"{LIVING_MS // 1000} seconds"
+            f"{active} processes serve the source: stop them first. One that was killed is forgotten after "
+            f"{ACTIVE_MS // 1000} seconds"
         )
 
 

@@ -44,7 +44,7 @@ WEBHOOKS_MAX_EACH = 2
 EMAILS_MAX = 4
 MESSAGES = "messages"
 """The periodic job that does this."""
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 """How often new due deliveries are looked for while attempts are in progress."""
 
 log = structlog.get_logger("farebox.messages")
@@ -73,13 +73,13 @@ class Round:
         failures: list[BaseException] = []
         try:
             while True:
-                self._services.jobs.goes_on(MESSAGES)
+                self._services.jobs.report_progress(MESSAGES)
                 await self._fan_out(self._services)
                 await self._start_due()
                 if not self._under_way:
                     break
                 ended, _ = await asyncio.wait(
-                    self._under_way, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    self._under_way, timeout=CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in ended:
                     del self._under_way[task]

@@ -119,8 +119,8 @@ async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
         notice = find_notice(connection, account_id, notice_id)
         if notice is None:
             raise Problem(NOT_FOUND, "There is no such message")
-        wanting = [item.endpoint_id for item in endpoints_of(connection, account_id) if item.wants(notice.kind)]
-        return _send_again(connection, notice, wanting, at)
+        subscribed = [item.endpoint_id for item in endpoints_of(connection, account_id) if item.wants(notice.kind)]
+        return _send_again(connection, notice, subscribed, at)
 
     return await services.database.write(job)
 

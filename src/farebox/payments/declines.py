@@ -90,7 +90,7 @@ AUTHENTICATION: Final[Mapping[str, str]] = {
 }
 
 GENERAL: Final = "The card was declined."
-_TELLS_OF_THE_CARD: Final = re.compile(r"lost|stolen|pick_?up|fraud", re.IGNORECASE)
+_REVEALS_CARD: Final = re.compile(r"lost|stolen|pick_?up|fraud", re.IGNORECASE)
 
 HARD_ADVICE: Final = frozenset({"do_not_try_again", "confirm_card_data", "03", "21"})
 """The processor's advice, or Mastercard's merchant advice code: do not try again with these card details."""
@@ -151,7 +151,7 @@ def public_code(code: str | None) -> str | None:
 
 def public_failure(reason: str | None) -> str | None:
     """Why a refund failed, as far as it may be disclosed to the account's owner."""
-    return "declined" if reason is not None and _TELLS_OF_THE_CARD.search(reason) else reason
+    return "declined" if reason is not None and _REVEALS_CARD.search(reason) else reason
 
 
 def wait_after(declines_of_top_up: int, advice: str | None = None) -> int:

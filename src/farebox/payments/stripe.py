@@ -101,11 +101,11 @@ class StripeProcessor:
     async def create_customer(self, account_id: str, *, name: str, email: str, key: str) -> str:
         params: dict[str, Any] = {"metadata": self._marked({metadata_of.ACCOUNT: account_id})}
         params |= {field: value for field, value in (("name", name), ("email", email)) if value}
-        made = await _ask(self._v1.customers.create_async, params, key=self._key(key))
+        made = await _call(self._v1.customers.create_async, params, key=self._key(key))
         return str(made["id"])
 
     async def cards(self, customer_id: str) -> list[Card]:
-        customer = await _ask(self._v1.customers.retrieve_async, customer_id)
+        customer = await _call(self._v1.customers.retrieve_async, customer_id)
         if customer.get("deleted"):
             raise ProcessorRefused(f"the customer {customer_id} was deleted at Stripe", CUSTOMER_DELETED)
         default = object_id((customer.get("invoice_settings") or {}).get("default_payment_method"))
@@ -114,13 +114,13 @@ class StripeProcessor:
 
     async def set_default_card(self, customer_id: str, card_id: str) -> None:
         params = {"invoice_settings": {"default_payment_method": card_id}}
-        await _ask(self._v1.customers.update_async, customer_id, params)
+        await _call(self._v1.customers.update_async, customer_id, params)
 
     async def remove_card(self, card_id: str) -> None:
         try:
-            await _ask(self._v1.payment_methods.detach_async, card_id)
+            await _call(self._v1.payment_methods.detach_async, card_id)
         except ProcessorRefused:
-            if (await _ask(self._v1.payment_methods.retrieve_async, card_id)).get("customer") is not None:
+            if (await _call(self._v1.payment_methods.retrieve_async, card_id)).get("customer") is not None:
                 raise
 
     # --- hosted pages -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class StripeProcessor:
             "setup_intent_data": {"metadata": marked},
         }
         return self._ours(
-            read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
+            read_checkout(await _call(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
         )
 
     async def open_purchase(
@@ -169,21 +169,21 @@ class StripeProcessor:
             "invoice_creation": {"enabled": True, "invoice_data": {"metadata": marked, **notes}},
         }
         return self._ours(
-            read_checkout(await _ask(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
+            read_checkout(await _call(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
         )
 
     async def fetch_checkout(self, checkout_id: str) -> Checkout:
         params = {"expand": ["setup_intent", "payment_intent"]}
-        session = await _ask(self._v1.checkout.sessions.retrieve_async, checkout_id, params)
+        session = await _call(self._v1.checkout.sessions.retrieve_async, checkout_id, params)
         invoice_id = object_id(session.get("invoice"))
         invoice = None if invoice_id is None else await self.fetch_invoice(invoice_id)
         return self._ours(read_checkout(session, invoice))
 
     async def expire_checkout(self, checkout_id: str) -> None:
         try:
-            await _ask(self._v1.checkout.sessions.expire_async, checkout_id)
+            await _call(self._v1.checkout.sessions.expire_async, checkout_id)
         except ProcessorRefused:
-            if (await _ask(self._v1.checkout.sessions.retrieve_async, checkout_id))["status"] == "open":
+            if (await _call(self._v1.checkout.sessions.retrieve_async, checkout_id))["status"] == "open":
                 raise
 
     # --- invoices -----------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class StripeProcessor:
             **notes,
         }
         try:
-            invoice_id = (await _ask(self._v1.invoices.create_async, params, key=f"{key}:invoice"))["id"]
+            invoice_id = (await _call(self._v1.invoices.create_async, params, key=f"{key}:invoice"))["id"]
         except ProcessorUnavailable:
             invoice_id = await self._made_under(customer_id, key)
             if invoice_id is None:
@@ -217,23 +217,23 @@ class StripeProcessor:
     async def _made_under(self, customer_id: str, key: str) -> str | None:
         """The customer's recent invoice that was created under this key although the response was a failure."""
         params = {"customer": customer_id, "limit": PAGE}
-        latest = await _ask(self._v1.invoices.list_async, params)
+        latest = await _call(self._v1.invoices.list_async, params)
         return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
 
     async def _fill(self, invoice_id: str, lines: Sequence[Line], key: str) -> None:
         """Add all lines in one request, so that there are either all of them or none."""
         params = {"lines": [{"description": line.description, "amount": line.amount_cents} for line in lines]}
         try:
-            await _ask(self._v1.invoices.add_lines_async, invoice_id, params, key=f"{key}:lines")
+            await _call(self._v1.invoices.add_lines_async, invoice_id, params, key=f"{key}:lines")
         except (ProcessorUnavailable, ProcessorRefused):
-            invoice = await _ask(self._v1.invoices.retrieve_async, invoice_id)
+            invoice = await _call(self._v1.invoices.retrieve_async, invoice_id)
             if invoice.get("total") != sum(line.amount_cents for line in lines):
                 raise
 
     async def _finalize(self, invoice_id: str, key: str) -> ProcessorInvoice:
         params = {"auto_advance": False, "expand": [PAYMENT_OF_INVOICE]}
         try:
-            await _ask(self._v1.invoices.finalize_invoice_async, invoice_id, params, key=f"{key}:finalize")
+            await _call(self._v1.invoices.finalize_invoice_async, invoice_id, params, key=f"{key}:finalize")
         except (ProcessorUnavailable, ProcessorRefused):
             found = await self.fetch_invoice(invoice_id)
             if found.state == "draft":
@@ -246,7 +246,7 @@ class StripeProcessor:
         """If the owner has to confirm the payment, `payment_state` says so, whether on session or off."""
         params = {"payment_method": card_id, "off_session": not on_session}
         try:
-            await _ask(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
+            await _call(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
         except Declined as declined:
             # the response may be an old one, and the owner may have paid since
             found = await self.fetch_invoice(invoice_id)
@@ -264,17 +264,17 @@ class StripeProcessor:
 
     async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice:
         params = {"expand": [PAYMENT_OF_INVOICE]}
-        return self._ours(read_invoice(await _ask(self._v1.invoices.retrieve_async, invoice_id, params)))
+        return self._ours(read_invoice(await _call(self._v1.invoices.retrieve_async, invoice_id, params)))
 
     async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
         """A draft is deleted: it cannot be voided. One whose payment is in progress is returned unchanged too."""
         found = await self.fetch_invoice(invoice_id)
         try:
             if found.state == "draft":
-                deleted = await _ask(self._v1.invoices.delete_async, invoice_id)
+                deleted = await _call(self._v1.invoices.delete_async, invoice_id)
                 return self._ours(read_invoice({**deleted, "deleted": True}))
             if found.state in ("open", "uncollectible"):
-                await _ask(self._v1.invoices.void_invoice_async, invoice_id)
+                await _call(self._v1.invoices.void_invoice_async, invoice_id)
         except ProcessorRefused:
             found = await self.fetch_invoice(invoice_id)
             if found.state in ("draft", "open", "uncollectible") and found.payment_state != "processing":
@@ -298,10 +298,10 @@ class StripeProcessor:
         self, payment_intent_id: str, amount_cents: int, *, metadata: Mapping[str, str], key: str
     ) -> ProcessorRefund:
         params = {"payment_intent": payment_intent_id, "amount": amount_cents, "metadata": self._marked(metadata)}
-        return self._ours(read_refund(await _ask(self._v1.refunds.create_async, params, key=self._key(key))))
+        return self._ours(read_refund(await _call(self._v1.refunds.create_async, params, key=self._key(key))))
 
     async def fetch_refund(self, refund_id: str) -> ProcessorRefund:
-        return self._ours(read_refund(await _ask(self._v1.refunds.retrieve_async, refund_id)))
+        return self._ours(read_refund(await _call(self._v1.refunds.retrieve_async, refund_id)))
 
     async def refunds(self, *, since: int, payment_intent_id: str | None = None) -> AsyncIterator[ProcessorRefund]:
         params: dict[str, Any] = {"created": {"gte": since // 1000}}
@@ -311,7 +311,7 @@ class StripeProcessor:
             yield self._ours(read_refund(item))
 
     async def fetch_dispute(self, dispute_id: str) -> ProcessorDispute:
-        return read_dispute(await _ask(self._v1.disputes.retrieve_async, dispute_id))
+        return read_dispute(await _call(self._v1.disputes.retrieve_async, dispute_id))
 
     async def disputes(self, *, since: int) -> AsyncIterator[ProcessorDispute]:
         async for item in _pages(self._v1.disputes.list_async, {"created": {"gte": since // 1000}}):
@@ -343,7 +343,7 @@ class StripeProcessor:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-async def _ask(method: _Method, *arguments: Any, key: str | None = None, charges: bool = False) -> dict[str, Any]:
+async def _call(method: _Method, *arguments: Any, key: str | None = None, charges: bool = False) -> dict[str, Any]:
     """Send one request. Raises ProcessorUnavailable or ProcessorRefused; Declined if it `charges` a card."""
     try:
         with _translated_errors():
@@ -363,7 +363,7 @@ async def _pages(method: _Method, params: Mapping[str, Any]) -> AsyncIterator[di
     after: dict[str, str] = {}
     more = True
     while more:
-        page = await _ask(method, {"limit": PAGE, **params, **after})
+        page = await _call(method, {"limit": PAGE, **params, **after})
         for item in page["data"]:
             yield item
         more = bool(page["has_more"] and page["data"])

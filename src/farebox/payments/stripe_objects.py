@@ -201,9 +201,9 @@ def object_id(value: Any) -> str | None:
     return None if found is None else str(found)
 
 
-def _cents(thing: Json, name: str) -> int:
+def _cents(values: Json, name: str) -> int:
     """An amount; zero in any other currency than ours, as nothing is ever credited for it."""
-    return int(thing.get(name) or 0) if thing.get("currency") == "usd" else 0
+    return int(values.get(name) or 0) if values.get("currency") == "usd" else 0
 
 
 def _ms(seconds: int | None) -> int:

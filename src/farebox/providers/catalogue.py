@@ -177,7 +177,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "https://api.groq.com/openai/v1",
         (
             # Its streams always report usage, in `x_groq` of the last chunk.
-            _post(r"chat/completions", OpenAIChat(requests_usage=False)),
+            _post(r"chat/completions", OpenAIChat(opt_in=False)),
             _post(r"responses", _RESPONSES),
             _post(r"embeddings", _EMBEDDINGS),
             _AUDIO[0],
@@ -195,12 +195,10 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         "Mistral",
         "https://api.mistral.ai/v1",
         (
-            _post(r"chat/completions", OpenAIChat(reading=MISTRAL, requests_usage=False, new_limit=False)),
+            _post(r"chat/completions", OpenAIChat(reading=MISTRAL, opt_in=False, new_limit=False)),
             _post(
                 r"fim/completions",
-                OpenAIChat(
-                    name="openai_completions", reading=MISTRAL, requests_usage=False, new_limit=False, legacy=True
-                ),
+                OpenAIChat(name="openai_completions", reading=MISTRAL, opt_in=False, new_limit=False, legacy=True),
             ),
             _post(r"embeddings", _EMBEDDINGS),
             _post(r"audio/transcriptions", OpenAITranscript(remote_seconds=3 * 3600)),
@@ -251,10 +249,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         # Its streams report cumulative usage in every chunk.
         (
             # Sonar, which Perplexity ended in September 2026 in favour of its Agent API.
-            _post(
-                r"chat/completions",
-                OpenAIChat(reading=PERPLEXITY, requests_usage=False, new_limit=False, searches=True),
-            ),
+            _post(r"chat/completions", OpenAIChat(reading=PERPLEXITY, opt_in=False, new_limit=False, searches=True)),
             _post(r"v1/(agent|responses)", OpenAIResponses(reading=openai_responses.PERPLEXITY, rules=RESEARCH)),
             _get(r"v1/models"),
             _MODELS,

@@ -22,7 +22,7 @@ from farebox.runtime.configuration import Configuration
 from farebox.runtime.instances import present
 from farebox.runtime.journal import Journal
 from farebox.runtime.services import Services
-from farebox.runtime.waiters import LOOK_SECONDS, Waiters
+from farebox.runtime.waiters import CHECK_SECONDS, Waiters
 from farebox.settings import Settings, SettingsError, proxies
 from farebox.storage.config import installation_id
 from farebox.storage.database import open_database
@@ -68,7 +68,7 @@ async def open_services(
         shared = database.engine == "postgres"
         instance = ids.log_id()
         ledger = ledger_of(database, instance)
-        waiters = Waiters(look_seconds=LOOK_SECONDS if shared else None)
+        waiters = Waiters(check_seconds=CHECK_SECONDS if shared else None)
         services = Services(
             settings=settings,
             clock=clock,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from farebox.calendar import DAY_MS
 from farebox.storage.operator_alarms import Alarm
 
-MATTERS_MAX = 200
+SUBJECTS_MAX = 200
 """Different subjects of one kind that a process accepts in a day. A tenant's request may name the subject of an alarm,
 and a tenant that names many must not suppress alarms of other kinds."""
 
@@ -27,15 +27,15 @@ class Alarms:
     def add(self, kind: str, about: str, content: Mapping[str, str | int], at: int) -> bool:
         """Add an alarm; whether it is the first of its kind and subject today, in this process."""
         self._begin_day(at // DAY_MS)
-        matter = (kind, about)
-        first = matter not in self._today
-        if first and self._kinds[kind] >= MATTERS_MAX:
+        subject = (kind, about)
+        first = subject not in self._today
+        if first and self._kinds[kind] >= SUBJECTS_MAX:
             self.dropped += 1
             return False
         self._kinds[kind] += first
-        self._today.add(matter)
-        before = self._waiting.get(matter)
-        self._waiting[matter] = Alarm(
+        self._today.add(subject)
+        before = self._waiting.get(subject)
+        self._waiting[subject] = Alarm(
             kind=kind,
             about=about,
             content=dict(content),
@@ -59,9 +59,9 @@ class Alarms:
     def give_back(self, alarms: list[Alarm]) -> None:
         """Return alarms that could not be stored; they are merged with those raised since."""
         for alarm in alarms:
-            matter = (alarm.kind, alarm.about)
-            newer = self._waiting.get(matter)
-            self._waiting[matter] = (
+            subject = (alarm.kind, alarm.about)
+            newer = self._waiting.get(subject)
+            self._waiting[subject] = (
                 alarm if newer is None else replace(newer, times=alarm.times + newer.times, first_at=alarm.first_at)
             )
 

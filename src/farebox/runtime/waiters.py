@@ -5,27 +5,27 @@ Holds that end in other processes of the same database cannot wake it: then a wa
 
 import asyncio
 
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 """How soon a waiting call notices that a call of another process has returned money."""
 
 
 class Waiters:
     """Calls that wait, by account."""
 
-    def __init__(self, *, look_seconds: float | None = None) -> None:
-        """`look_seconds`: longest wait without checking again; None if no other process serves."""
+    def __init__(self, *, check_seconds: float | None = None) -> None:
+        """`check_seconds`: longest wait without checking again; None if no other process serves."""
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
 
     async def wait(self, account_id: str, seconds: float) -> bool:
         """Wait until it is worth trying again, at most this long. Returns False if the time is up."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(account_id, set())
         waiting.add(future)
-        look = self._look_seconds is not None and self._look_seconds < seconds
+        check = self._check_seconds is not None and self._check_seconds < seconds
         try:
-            done, _ = await asyncio.wait([future], timeout=self._look_seconds if look else seconds)
-            return look or bool(done)
+            done, _ = await asyncio.wait([future], timeout=self._check_seconds if check else seconds)
+            return check or bool(done)
         finally:
             waiting.discard(future)
             if not waiting:

@@ -91,9 +91,9 @@ def _detail_text(name: str) -> str:
     return f"coalesce({_detail(name)}, '')"
 
 
-def _detail_flag(name: str, *, default: bool, sought: bool = True) -> str:
-    """1 if the flag is `sought`, else 0. JSON's true is 1 in SQLite and 'true' in PostgreSQL."""
-    there, absent = (1, 0) if sought else (0, 1)
+def _detail_flag(name: str, *, default: bool, wanted: bool = True) -> str:
+    """1 if the flag is `wanted`, else 0. JSON's true is 1 in SQLite and 'true' in PostgreSQL."""
+    there, absent = (1, 0) if wanted else (0, 1)
     is_set = f"coalesce({_detail(name)}, '{int(default)}') IN ('1', 'true')"
     return f"CASE WHEN {is_set} THEN {there} ELSE {absent} END"
 
@@ -119,7 +119,7 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "metadata.key": LogColumn("entry.key", "text", of_metadata=True),
     "metadata.value": LogColumn(_ENTRY, "text", of_metadata=True),
     "authentication": LogColumn(_detail_flag("authenticated", default=True), "flag"),
-    "wholesale": LogColumn(_detail_flag("own_key", default=False, sought=False), "flag"),
+    "wholesale": LogColumn(_detail_flag("own_key", default=False, wanted=False), "flag"),
     "user_agent": LogColumn(_detail_text("user_agent"), "text"),
 }
 

@@ -9,7 +9,7 @@ import structlog
 from farebox.http.exchange import ClientGone
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.headers import refused
-from farebox.http.server.kept import UNCLAIMED_FREE, Kept
+from farebox.http.server.kept import UNCLAIMED_FREE, BufferedBytes
 from farebox.http.server.lifecycle import Life, RequestState
 from farebox.http.server.outlet import WRITE_HIGH, Outlet
 from farebox.http.server.preface import peer_of, read_preface
@@ -62,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
         """What has come of the PROXY protocol's header, while it is not there in full."""
         self._marked = 0
         """Bytes of the body received at the last check."""
-        self._kept = Kept(state.budget)
+        self._kept = BufferedBytes(state.budget)
 
     # --- asyncio.Protocol ---
 

@@ -6,7 +6,7 @@ UNCLAIMED_FREE = 4 * 2**10
 """Bytes of unfinished request heads, and of unrequested data, that are not counted: most heads fit."""
 
 
-class Kept:
+class BufferedBytes:
     """Counts of one connection."""
 
     __slots__ = ("_budget", "_unclaimed", "_untaken", "counting")

@@ -165,7 +165,7 @@ class OpenAIChat(bodies.JsonBody):
 
     name: str = "openai_chat"
     reading: Reading = OPENAI
-    requests_usage: bool = True
+    opt_in: bool = True
     """Whether a stream reports its usage only if requested by `stream_options`. Providers that report it anyway are not
     asked, because some of them (Mistral) reject a request with that field."""
     new_limit: bool = True
@@ -201,7 +201,7 @@ class OpenAIChat(bodies.JsonBody):
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True
         requested = head.stream_options is not None and head.stream_options.include_usage is True
-        usage_requested = requested or not stream or not self.requests_usage
+        usage_requested = requested or not stream or not self.opt_in
         context = bodies.selectors(service_tier=head.service_tier)
         if not head.tools:
             return ParsedRequest(model, stream, demand, usage_requested, context, self._unmetered(head))
@@ -221,7 +221,7 @@ class OpenAIChat(bodies.JsonBody):
 
     def request_usage(self, body: bytes) -> bytes:
         """Set `stream_options.include_usage`, keeping the stream's other options."""
-        if not self.requests_usage:
+        if not self.opt_in:
             return body
         options = bodies.fields(body).get("stream_options")
         stream_options: dict[str, object] = dict(bodies.fields(options)) if options and bodies.given(options) else {}

@@ -33,7 +33,7 @@ _FRAMING = ("content-length", "transfer-encoding", "keep-alive")
 _NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
 _names: dict[bytes, tuple[str, str]] = {}
 """Names of headers that answers had: as text, and in lower case where it is one of _FRAMING, else empty."""
-_hinted = re.compile(r"(?:^|[\s,;])timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE).search
+_timeout_hint = re.compile(r"(?:^|[\s,;])timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE).search
 
 log = structlog.get_logger("farebox.upstream")
 
@@ -92,9 +92,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._fd = -1
         """The socket's descriptor."""
         self._fd_is_ours = False
-        self._fd_lasts = True
+        self._fd_persistent = True
         """Whether it is still that of the socket when the connection is lost."""
-        self._news = select.poll()
+        self._poll = select.poll()
 
     # --- for the pool ---
 
@@ -106,7 +106,7 @@ class UpstreamConnection(asyncio.Protocol):
         """
         if self._lost or self._response is not None or self._fd < 0:
             return False
-        return not self._news.poll(0)  # else closed, or saying something that nobody asked for
+        return not self._poll.poll(0)  # else closed, or saying something that nobody asked for
 
     async def exchange(self, request: bytes, body: Body, sending: Sending, *, to_head: bool) -> Http1Response:
         """Send the request and wait for the response's head. Raises UpstreamFailed; Unread on a connection that has
@@ -171,7 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport = cast(asyncio.Transport, transport)
             self._fd = transport.get_extra_info("socket").fileno()
             self._keep_socket(tls=transport.get_extra_info("sslcontext") is not None)
-            self._news.register(self._fd, select.POLLIN)
+            self._poll.register(self._fd, select.POLLIN)
         except Exception as error:  # noqa: BLE001 - whoever waits is woken
             self._failed(error)
 
@@ -240,7 +240,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fd = os.dup(self._fd)
             self._fd_is_ours = True
         except OSError:
-            self._fd_lasts = False
+            self._fd_persistent = False
 
     def _end(self, error: Exception | None) -> None:
         if self._response is None or self._head is None:
@@ -253,7 +253,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif (
             self._used
             and not self._head_bytes
-            and (self._unread or (self._fd_lasts and self._not_read()) or self._raced(error))
+            and (self._unread or (self._fd_persistent and self._not_read()) or self._raced(error))
         ):
             self._head.set_exception(Unread())
             self.drop()
@@ -315,12 +315,12 @@ class UpstreamConnection(asyncio.Protocol):
         elif name == "transfer-encoding":
             self._chunked = value.lower().strip().endswith(b"chunked")
         else:
-            self._heed(value.decode("latin-1"))
+            self._apply_hint(value.decode("latin-1"))
 
-    def _heed(self, hint: str) -> None:
+    def _apply_hint(self, hint: str) -> None:
         """`timeout=N`: the server closes a connection that was unused for so many seconds. No request is to meet that
         on its way."""
-        found = _hinted(hint)
+        found = _timeout_hint(hint)
         if found:
             seconds = float(found[1])
             self.idle_max = min(IDLE_SECONDS, max(seconds - 1, seconds / 2))

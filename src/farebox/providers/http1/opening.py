@@ -39,37 +39,37 @@ class Opener:
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, tls: ssl.SSLContext | None) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._tls = tls or _trusting_the_usual()
+        self._tls = tls or _default_tls()
 
     async def connection(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
         """Raises UpstreamFailed."""
-        way = _Way()
+        state = _ConnectState()
         try:
             async with asyncio.timeout(self._seconds):
                 if origin.proxy is None:
-                    return await self._straight(origin, make)
-                return await self._by_proxy(origin, urlsplit(origin.proxy), make, way)
+                    return await self._direct(origin, make)
+                return await self._by_proxy(origin, urlsplit(origin.proxy), make, state)
         except (OSError, UnicodeError, TimeoutError) as error:
-            raise not_connected(error, to_proxy=way.to_proxy) from error
+            raise not_connected(error, to_proxy=state.to_proxy) from error
 
-    async def _straight(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
+    async def _direct(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
         if origin.scheme == "https":
             return await self._secured([await self._plain(origin.host, origin.port)], make, origin.host)
         _, connection = await self._loop.create_connection(make, origin.host, origin.port)
         return connection
 
     async def _by_proxy(
-        self, origin: Origin, proxy: SplitResult, make: Callable[[], UpstreamConnection], way: "_Way"
+        self, origin: Origin, proxy: SplitResult, make: Callable[[], UpstreamConnection], state: "_ConnectState"
     ) -> UpstreamConnection:
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         port = proxy.port or (443 if secure else 80)
-        way.to_proxy = True
+        state.to_proxy = True
         if origin.absolute and not secure:
             _, connection = await self._loop.create_connection(make, host, port)
         elif origin.absolute:
             connection = await self._secured([await self._plain(host, port)], make, host)
         else:
-            connection = await self._tunnelled(origin, [await self._plain(host, port)], proxy, make, way)
+            connection = await self._tunnelled(origin, [await self._plain(host, port)], proxy, make, state)
         connection.tunnelled = True
         return connection
 
@@ -79,7 +79,7 @@ class Opener:
         beneath: _Transports,
         proxy: SplitResult,
         make: Callable[[], UpstreamConnection],
-        way: "_Way",
+        state: "_ConnectState",
     ) -> UpstreamConnection:
         tunnel = _Tunnel(self._loop)
         try:
@@ -91,7 +91,7 @@ class Opener:
         except BaseException:
             beneath[0].abort()
             raise
-        way.to_proxy = False
+        state.to_proxy = False
         return await self._secured(beneath, make, origin.host)
 
     async def _plain(self, host: str, port: int) -> asyncio.Transport:
@@ -121,14 +121,14 @@ class Opener:
 
 
 @dataclass(slots=True)
-class _Way:
+class _ConnectState:
     """How far a connection had come when it failed."""
 
     to_proxy: bool = False
 
 
 @cache  # loading them takes some 20 ms
-def _trusting_the_usual() -> ssl.SSLContext:
+def _default_tls() -> ssl.SSLContext:
     """Certificates are checked against the system's authorities and, as small systems have none, against certifi's."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())

@@ -82,7 +82,7 @@ async def migrate(
         for number, text in lacking:
             await _execute(session, schema(text), own)
             await session.execute("UPDATE schema_version SET version = $1", number)
-        await _define_functions(session, spread=spread, anew=bool(lacking))
+        await _define_functions(session, spread=spread, replace=bool(lacking))
         if buckets is not None:
             await require_buckets(session, buckets, may_change=may_change)
     if spread:
@@ -117,7 +117,7 @@ async def _execute(session: Session, text: str, own: str) -> None:
         raise SchemaMismatch(_SHARED.format(own=own)) from error
 
 
-async def _define_functions(session: Session, *, spread: bool, anew: bool) -> None:
+async def _define_functions(session: Session, *, spread: bool, replace: bool) -> None:
     defined = split(resources.files("farebox.storage.postgres").joinpath("functions.sql").read_text())
     if spread:
         schema = await session.fetchval("SELECT quote_ident(current_schema())")
@@ -125,7 +125,7 @@ async def _define_functions(session: Session, *, spread: bool, anew: bool) -> No
         place = next(place for place, text in enumerate(defined) if text.startswith(ENTRY))
         defined[place : place + 1] = functions_of(defined[place], schema, buckets)
     digest = hashlib.sha256("".join(defined).encode()).hexdigest()[:16]
-    if anew or await session.fetchval("SELECT functions FROM schema_version") != digest:
+    if replace or await session.fetchval("SELECT functions FROM schema_version") != digest:
         for statement in defined:
             await session.execute(statement)
         await session.execute("UPDATE schema_version SET functions = $1", digest)
