@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+METADATA_ENTRIES_MAX = 5
+"""Entries that a call's metadata has at most."""
+METADATA_RESERVED = "cf."
+"""What the names of no entries begin with."""
+
 
 class Permission(StrEnum):
     """What an access token may do; the names are Cloudflare's permission groups, except for the last one, which is

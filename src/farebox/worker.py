@@ -21,7 +21,7 @@ from farebox.runtime.leases import LEASE_MS, run_exclusive
 from farebox.runtime.observers import best_effort
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
-from farebox.storage.calls import forget_logs_above, forget_logs_before, gateways_with_logs
+from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import DatabaseUnavailable
 
@@ -193,6 +193,10 @@ async def _forget_logs(services: Services) -> None:
         while await database.write(partial(forget_logs_before, gateway=gateway, before=before)):
             await services.clock.sleep(PAUSE_SECONDS)
         stored = await database.get(partial(find_gateway, account_id=gateway[1], gateway_id=gateway[2]))
-        keep = None if stored is None else msgspec.json.decode(stored.config, type=GatewayConfig).log_management
-        while keep and await database.write(partial(forget_logs_above, gateway=gateway, keep=keep)):
+        if stored is None:
+            continue
+        config = msgspec.json.decode(stored.config, type=GatewayConfig)
+        keep, stops = config.log_management, config.log_management_strategy == "STOP_INSERTING"
+        forget = forget_logs_beyond if stops else forget_logs_above
+        while keep and await database.write(partial(forget, gateway=gateway, keep=keep)):
             await services.clock.sleep(PAUSE_SECONDS)

@@ -1,19 +1,25 @@
 """What an account's owner reads about calls: log rows, stored bodies, receipts."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from msgspec.structs import replace
+
 from farebox.calendar import HOUR_MS
+from farebox.calls.model import Call
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.pricing.receipt import Receipt
 from farebox.pricing.stored_receipt import whole
 from farebox.runtime.services import Services
 from farebox.storage import log_totals
-from farebox.storage.calls import CallRow, find_receipt
-from farebox.storage.reports import LogPage, LogQuery, find_log, list_logs
+from farebox.storage.calls import CallDetail, CallRow, edit_log, find_receipt, forget_logs
+from farebox.storage.reports import LogPage, LogQuery, find_log, find_log_ids, list_logs
 from farebox.storage.sql import DatabaseUnavailable
 
+_DELETED_AT_ONCE = 200
+"""Logs that are deleted in one transaction: calls wait for no more of them."""
 _LATE_MS = HOUR_MS
 """Beyond the longest call: the hold's extra minute, and a database outage of a while."""
 
@@ -35,6 +41,28 @@ async def page(services: Services, account_id: str, gateway_id: str, query: LogQ
     return found
 
 
+async def with_room(services: Services, call: Call) -> Call:
+    """The call as its gateway's log takes it: not logged where the log is full and its gateway adds no more."""
+    most, key = call.gateway.log_management, (call.account_id, call.gateway_id)
+    if most is None or not call.logged:
+        return call
+    room, now = services.log_room, services.clock.monotonic()
+    if room.due(key, now):
+        try:
+            await services.tasks.shared(("log room", *key), partial(_count_room, services, *key))
+        except DatabaseUnavailable:
+            return call  # what is too much is taken off again by the hourly job
+    return call if room.admit(key, most) else replace(call, logged=False)
+
+
+async def _count_room(services: Services, account_id: str, gateway_id: str) -> None:
+    count = partial(log_totals.log_total, account_id=account_id, gateway_id=gateway_id)
+    calls, counted = await services.database.scan(count)
+    services.log_room.learn((account_id, gateway_id), calls, services.clock.monotonic())
+    if counted >= log_totals.KEEP_FROM:
+        await _keep_total(services, account_id, gateway_id)
+
+
 async def _keep_total(services: Services, account_id: str, gateway_id: str) -> None:
     """Count what was made long enough ago to be complete, for the reads to come."""
     database, now = services.database, services.clock.now_ms()
@@ -54,6 +82,31 @@ async def one(services: Services, account_id: str, gateway_id: str, log_id: str)
     if found is None:
         raise Problem(NOT_FOUND, "Not Found")
     return found
+
+
+async def edit(
+    services: Services, account_id: str, gateway_id: str, log_id: str, changed: Callable[[CallDetail], CallDetail]
+) -> None:
+    """Store what `changed` makes of a log row's detail. Raises Problem (NOT_FOUND)."""
+    write = partial(edit_log, account_id=account_id, gateway_id=gateway_id, log_id=log_id, changed=changed)
+    if not await services.database.write(write):
+        raise Problem(NOT_FOUND, "Not Found")
+
+
+async def delete(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> int:
+    """Remove the calls that the query finds from the gateway's log, and return their number; their receipts stay.
+    Raises Problem (NOT_FOUND): no such gateway."""
+    if not await exists(services, account_id, gateway_id):
+        raise Problem(NOT_FOUND, "Not Found")
+    find = partial(find_log_ids, account_id=account_id, gateway_id=gateway_id, query=query)
+    found = await services.database.scan(find)
+    deleted = 0
+    for start in range(0, len(found), _DELETED_AT_ONCE):
+        some = found[start : start + _DELETED_AT_ONCE]
+        forget = partial(forget_logs, account_id=account_id, gateway_id=gateway_id, log_ids=some)
+        deleted += await services.database.write(forget)
+    services.log_room.forget(account_id, gateway_id)
+    return deleted
 
 
 async def receipt(services: Services, account_id: str, log_id: str) -> Receipt:

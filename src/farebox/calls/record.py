@@ -175,6 +175,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             False,
             ended.first_byte_ms,
             _unseen(call),
+            call.common_form,
         )
 
 

@@ -9,6 +9,7 @@ import asyncio
 from farebox.calls.admit import hold_credit
 from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
+from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
 from farebox.calls.relay import relay_response
 from farebox.calls.settle import end_without_response
@@ -29,6 +30,8 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
     Raises Problem where nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
     where a whole response broke off, settled by policy.
     """
+    if call.gateway.log_management_strategy == "STOP_INSERTING":
+        call = await with_room(services, call)
     context = CallContext(services, call, sink, watch, services.clock.monotonic())
     stage: Stage = Priced(context, None, None)
     try:

@@ -21,6 +21,7 @@ from farebox.http.credentials import carries_ours, is_ours
 from farebox.http.exchange import RequestHeaders
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.memfile import Body
+from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
     CALLER_KEY_HEADERS,
@@ -75,7 +76,6 @@ _QUEUED_QUERY = "queueRequest"
 """Asks Workers AI to respond later, where nobody reads what it cost."""
 _RESPONSE_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
-_METADATA_MAX = 5
 _DIGITS_MAX = 12
 _leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGNORECASE).search
 """Whether a path has a segment that some server takes for the folder itself, or the one above it."""
@@ -250,6 +250,7 @@ def _call(
         metadata=_metadata(header("cf-aig-metadata")),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
+        common_form=asked.slug in COMMON,
     )
     request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)
@@ -379,5 +380,5 @@ def _metadata(text: str | None) -> dict[str, str | int | float | bool] | None:
         entries = msgspec.json.decode(text, type=dict[str, str | int | float | bool])
     except msgspec.DecodeError:
         return None
-    kept = [(key, value) for key, value in entries.items() if not key.startswith("cf.")]
-    return dict(kept[:_METADATA_MAX]) or None
+    kept = [(key, value) for key, value in entries.items() if not key.startswith(METADATA_RESERVED)]
+    return dict(kept[:METADATA_ENTRIES_MAX]) or None

@@ -24,7 +24,7 @@ from farebox.http.control import (
     system,
     topups,
 )
-from farebox.http.control.log_query import LogsQuery
+from farebox.http.control.log_query import LogsQuery, LogsToDelete
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.routes import PAGES
@@ -128,6 +128,10 @@ SERVED: tuple[Route, ...] = (
           takes=LogsQuery, info=logs.LogsInfo, result=logs.Log, summary="List logs"),
     Route(method="GET", path=f"{LOGS}/{{log_id}}", handler=logs.get_log, permissions=READ,
           result=logs.LogDetail, summary="One log"),
+    Route(method="DELETE", path=LOGS, handler=logs.delete_logs, permissions=WRITE, shape=Shape.RAW, takes=LogsToDelete,
+          result=logs.Deleted, summary="Delete logs; receipts and charges stay"),
+    Route(method="PATCH", path=f"{LOGS}/{{log_id}}", handler=logs.edit_log, permissions=WRITE, takes=logs.LogChange,
+          result=logs.Log, summary="Rate a call: feedback, score, metadata"),
     Route(method="GET", path=f"{LOGS}/{{log_id}}/request", handler=logs.get_request, permissions=READ,
           shape=Shape.RAW, result=Any, summary="The stored request body"),
     Route(method="GET", path=f"{LOGS}/{{log_id}}/response", handler=logs.get_response, permissions=READ,
@@ -223,8 +227,6 @@ SERVED: tuple[Route, ...] = (
 )
 
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    ("DELETE", LOGS),
-    ("PATCH", f"{LOGS}/{{log_id}}"),
     ("GET POST", f"{GATEWAY}/provider_configs"),
     ("PUT DELETE", f"{GATEWAY}/provider_configs/{{id}}"),
     ("GET POST", f"{GATEWAY}/routes"),

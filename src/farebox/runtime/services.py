@@ -9,6 +9,7 @@ from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
+from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
 from farebox.limits.unpaid import Unpaid
@@ -71,6 +72,8 @@ class Services:
     """Counts the calls in flight of each account."""
     logged: LoggedBytes = field(default_factory=LoggedBytes)
     """Counts the bytes of large bodies that the log keeps, by account."""
+    log_room: LogRoom = field(default_factory=LogRoom)
+    """Counts the calls in logs that take no more once they are full."""
     jobs: Jobs = field(default_factory=Jobs)
     """Background jobs: how often each was restarted, and which of them hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)

@@ -1,6 +1,6 @@
 """The store of calls: one row per call, which is its log row and its receipt; and the hourly sums that reports read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +39,12 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     first_byte_ms: int | None = None
     unseen: tuple[str, ...] = ()
     """The kinds of input that the request did not show."""
+    common_form: bool = False
+    """The caller used one of the common forms (`compat`, `/ai/v1`), which name the provider in the body."""
+    feedback: float | None = None
+    """From -1 to 1, given afterwards; 0: not rated."""
+    score: float | None = None
+    """From 0 to 100, given afterwards."""
 
 
 class CallRow(msgspec.Struct, frozen=True):
@@ -217,6 +223,50 @@ def forget_logs_before(connection: Connection, gateway: tuple[int, str, str], be
 def forget_logs_above(connection: Connection, gateway: tuple[int, str, str], keep: int, limit: int = 500) -> int:
     """The same for a gateway's oldest calls, if it has more than `keep`."""
     return _forget(connection, gateway, "TRUE ORDER BY log_id DESC LIMIT ? OFFSET ?", limit, keep)
+
+
+def forget_logs_beyond(connection: Connection, gateway: tuple[int, str, str], keep: int, limit: int = 500) -> int:
+    """The same for a gateway's newest calls, if it has more than `keep`."""
+    return _forget(connection, gateway, "TRUE ORDER BY log_id LIMIT ? OFFSET ?", limit, keep)
+
+
+def forget_logs(connection: Connection, account_id: str, gateway_id: str, log_ids: Sequence[str]) -> int:
+    """Remove these calls from the gateway's log, with their bodies. Returns how many of them were in it."""
+    key = key_of(connection, account_id)
+    gone = []
+    for log_id in log_ids:
+        connection.execute(
+            "UPDATE calls SET logged = 0, request = NULL, response = NULL "
+            f"WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
+            (*key, log_id, gateway_id),
+        )
+        if connection.changes():
+            gone.append(log_id)
+    log_totals.take_off(connection, (*key, gateway_id), gone)
+    return len(gone)
+
+
+def edit_log(
+    connection: Connection,
+    account_id: str,
+    gateway_id: str,
+    log_id: str,
+    changed: Callable[[CallDetail], CallDetail],
+) -> bool:
+    """Store what `changed` makes of the detail of one logged call; whether the gateway's log has it."""
+    key = key_of(connection, account_id)
+    found = row(
+        connection,
+        f"SELECT detail FROM calls WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
+        (*key, log_id, gateway_id),
+    )
+    if found is None:
+        return False
+    detail = changed(msgspec.json.decode(found[0], type=CallDetail))
+    connection.execute(
+        f"UPDATE calls SET detail = ? WHERE {OF_ACCOUNT} AND log_id = ?", (encode_detail(detail), *key, log_id)
+    )
+    return True
 
 
 def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *values: object) -> int:

@@ -98,6 +98,8 @@ def _detail_flag(name: str, *, default: bool, wanted: bool = True) -> str:
     return f"CASE WHEN {is_set} THEN {there} ELSE {absent} END"
 
 
+_FEEDBACK = "CAST(detail /* postgres: ::json */ ->> 'feedback' AS NUMERIC)"
+
 LOG_COLUMNS: dict[str, LogColumn] = {
     "id": LogColumn("log_id", "text"),
     "created_at": LogColumn("created_at", "time"),
@@ -114,13 +116,15 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "tokens_in": LogColumn("tokens_in", "number"),
     "tokens_out": LogColumn("tokens_out", "number"),
     "duration": LogColumn("duration", "number"),
-    "feedback": LogColumn("CAST(NULL AS BIGINT)", "number"),  # nobody can give feedback in this release
+    "feedback": LogColumn(_FEEDBACK, "number"),
     "event_id": LogColumn(_detail_text("event_id"), "text"),
     "metadata.key": LogColumn("entry.key", "text", of_metadata=True),
     "metadata.value": LogColumn(_ENTRY, "text", of_metadata=True),
     "authentication": LogColumn(_detail_flag("authenticated", default=True), "flag"),
     "wholesale": LogColumn(_detail_flag("own_key", default=False, wanted=False), "flag"),
     "user_agent": LogColumn(_detail_text("user_agent"), "text"),
+    "compatibilityMode": LogColumn(_detail_flag("common_form", default=False), "flag"),
+    "dlp_action": LogColumn("''", "text"),  # nothing is inspected in this release
 }
 
 LOG_ORDERS: dict[str, str] = {
@@ -130,6 +134,11 @@ LOG_ORDERS: dict[str, str] = {
     "model_type": "log_id",
     "success": "success",
     "cached": "log_id",
+    "cost": "cost",
+    "tokens_in": "coalesce(tokens_in, 0)",
+    "tokens_out": "coalesce(tokens_out, 0)",
+    "duration": "duration",
+    "feedback": f"coalesce({_FEEDBACK}, 0)",  # 0 means not rated
 }
 
 
@@ -181,12 +190,9 @@ class LogPage:
 def list_logs(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
     """One page of a gateway's log."""
     where, values = _where(key_of(connection, account_id), gateway_id, query)
-    direction = "DESC" if query.descending else "ASC"
-    # `log_id` must not be named twice: SQLite would then not use the index of the gateway's logs.
-    order = ", ".join(f"{column} {direction}" for column in dict.fromkeys((LOG_ORDERS[query.order], "log_id")))
     found = rows(
         connection,
-        f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
+        f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {_order(query)} LIMIT ? OFFSET ?",
         (*values, query.limit, query.offset),
     )
     calls = [_call(fields) for fields in found]
@@ -196,6 +202,23 @@ def list_logs(connection: Connection, account_id: str, gateway_id: str, query: L
         return LogPage(calls, total, extremes, counted)
     matching = row(connection, f"SELECT count(*) FROM calls WHERE {where}", values)
     return LogPage(calls, int(matching[0]) if matching else 0, extremes)
+
+
+def find_log_ids(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> list[str]:
+    """The IDs of the calls that `list_logs` would list."""
+    where, values = _where(key_of(connection, account_id), gateway_id, query)
+    found = rows(
+        connection,
+        f"SELECT log_id FROM calls WHERE {where} ORDER BY {_order(query)} LIMIT ? OFFSET ?",
+        (*values, query.limit, query.offset),
+    )
+    return [log_id for (log_id,) in found]
+
+
+def _order(query: LogQuery) -> str:
+    """`log_id` must not be named twice: SQLite would then not use the index of the gateway's logs."""
+    direction = "DESC" if query.descending else "ASC"
+    return ", ".join(f"{column} {direction}" for column in dict.fromkeys((LOG_ORDERS[query.order], "log_id")))
 
 
 def _extremes(connection: Connection, where: str, values: tuple[object, ...]) -> LogExtremes:

@@ -175,9 +175,6 @@ def _given(body: Any) -> dict[str, Any]:
         for name in _UNAVAILABLE
         if _is_requested(given.get(name))
     ]
-    if given.get("log_management_strategy") == "STOP_INSERTING":
-        message = "'STOP_INSERTING' is not available in this release: the oldest logs are deleted"
-        faults.append(Fault(("body", "log_management_strategy"), message))
     if given.get("workers_ai_billing_mode") == "unified":
         faults.append(Fault(("body", "workers_ai_billing_mode"), "'unified' is not available in this release"))
     if faults:

@@ -18,6 +18,19 @@ _FILTERS_MAX = 50
 
 Figure = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 Order = Literal["created_at", "provider", "model", "model_type", "success", "cached"]
+DeleteOrder = Literal[
+    "created_at",
+    "provider",
+    "model",
+    "model_type",
+    "success",
+    "cached",
+    "cost",
+    "tokens_in",
+    "tokens_out",
+    "duration",
+    "feedback",
+]
 Direction = Literal["asc", "desc"]
 
 
@@ -55,6 +68,15 @@ class LogsQuery(Paging, frozen=True, kw_only=True):
     response_content_type: str | None = None
 
 
+class LogsToDelete(msgspec.Struct, frozen=True, kw_only=True):
+    """Which logs to delete: those that match all `filters`, the first `limit` of them in the given order."""
+
+    filters: str = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
+    order_by: DeleteOrder = "created_at"
+    order_by_direction: Direction = "asc"
+
+
 class Filter(msgspec.Struct, frozen=True):
     key: str
     operator: Literal["eq", "neq", "contains", "lt", "gt"]
@@ -87,10 +109,7 @@ _OLDER: dict[str, tuple[str, Operator]] = {
 
 def log_query(query: LogsQuery, pairs: Iterable[tuple[str, str]]) -> LogQuery:
     """What to read. `pairs` is the whole query, for the filters' flat spelling. Raises InvalidInput."""
-    filters = _json_filters(query.filters) if query.filters else _flat_filters(pairs)
-    if len(filters) > _FILTERS_MAX:
-        raise invalid(f"At most {_FILTERS_MAX} filters", "query", "filters")
-    conditions = [_condition(item, index) for index, item in enumerate(filters)]
+    conditions = _conditions(query.filters, pairs)
     for name, (column, operator) in _OLDER.items():
         value = getattr(query, name)
         if value is not None:
@@ -105,6 +124,24 @@ def log_query(query: LogsQuery, pairs: Iterable[tuple[str, str]]) -> LogQuery:
         limit=window.per_page,
         extremes=query.meta_info,
     )
+
+
+def delete_query(query: LogsToDelete, pairs: Iterable[tuple[str, str]]) -> LogQuery:
+    """What to delete. `pairs` is the whole query. Raises InvalidInput."""
+    return LogQuery(
+        conditions=_conditions(query.filters, pairs),
+        order=query.order_by,
+        descending=query.order_by_direction == "desc",
+        limit=query.limit,
+    )
+
+
+def _conditions(filters: str, pairs: Iterable[tuple[str, str]]) -> list[Condition]:
+    """The filters of either encoding. Raises InvalidInput."""
+    found = _json_filters(filters) if filters else _flat_filters(pairs)
+    if len(found) > _FILTERS_MAX:
+        raise invalid(f"At most {_FILTERS_MAX} filters", "query", "filters")
+    return [_condition(item, index) for index, item in enumerate(found)]
 
 
 def _json_filters(text: str) -> list[Any]:

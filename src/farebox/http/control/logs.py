@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, Problem
-from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, log_query
+from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, LogsToDelete, delete_query, log_query
 from farebox.http.control.wire import iso
-from farebox.http.envelope import Response, ok, page
+from farebox.http.envelope import Response, ok, page, plain
 from farebox.http.request import Request
+from farebox.http.validation import Fault, InvalidInput
+from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.money import nanos_to_usd
-from farebox.storage.calls import CallRow
+from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.reports import LogExtremes
 
 HEAD_BYTES = 4_096
@@ -53,6 +56,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str
     metadata: Mapping[str, str | int | float | bool] | msgspec.UnsetType = msgspec.UNSET
     authentication: bool
+    feedback: float | None
+    score: float | None
     wholesale: bool
     """Paid from the account's credit; false: the caller's own provider key paid."""
     farebox: Charged
@@ -67,6 +72,19 @@ class LogDetail(Log, frozen=True, kw_only=True):
     request_head_complete: bool | msgspec.UnsetType = msgspec.UNSET
     response_head: str | msgspec.UnsetType = msgspec.UNSET
     response_head_complete: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class LogChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be said about a call afterwards. A field that is not sent stays as it is; null removes it."""
+
+    feedback: Annotated[float, msgspec.Meta(ge=-1, le=1)] | msgspec.UnsetType | None = msgspec.UNSET
+    score: Annotated[float, msgspec.Meta(ge=0, le=100)] | msgspec.UnsetType | None = msgspec.UNSET
+    metadata: dict[str, str | int | float | bool] | msgspec.UnsetType | None = msgspec.UNSET
+    """Replaces the metadata of the call."""
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    success: bool
 
 
 class LogsInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +132,38 @@ async def get_log(request: Request, _: None) -> Response:
     return ok(detail)
 
 
+async def edit_log(request: Request, body: LogChange) -> Response:
+    changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+    _check_metadata(changes.get("metadata"))
+    changed = partial(_changed, changes=changes)
+    account_id, gateway_id, log_id = request.account_id, request.path["gateway_id"], request.path["log_id"]
+    await logs.edit(request.services, account_id, gateway_id, log_id, changed)
+    return ok(_log(await _call(request)))
+
+
+async def delete_logs(request: Request, query: LogsToDelete) -> Response:
+    wanted = delete_query(query, request.query_pairs())
+    await logs.delete(request.services, request.account_id, request.path["gateway_id"], wanted)
+    return plain(Deleted(success=True))
+
+
+def _check_metadata(metadata: dict[str, Any] | None) -> None:
+    """Raises InvalidInput."""
+    faults = [
+        Fault(("body", "metadata", key), f"Keys that begin with '{METADATA_RESERVED}' are reserved")
+        for key in metadata or ()
+        if key.startswith(METADATA_RESERVED)
+    ]
+    if metadata is not None and len(metadata) > METADATA_ENTRIES_MAX:
+        faults.append(Fault(("body", "metadata"), f"Metadata has at most {METADATA_ENTRIES_MAX} entries"))
+    if faults:
+        raise InvalidInput(faults)
+
+
+def _changed(detail: CallDetail, changes: dict[str, Any]) -> CallDetail:
+    return msgspec.structs.replace(detail, **changes)
+
+
 async def get_request(request: Request, _: None) -> Response:
     call = await _call(request)
     return _body(call.request_body, call.detail.request_content_type)
@@ -149,6 +199,8 @@ def _log(call: CallRow) -> Log:
         response_content_type=detail.response_content_type,
         event_id=detail.event_id,
         metadata=detail.metadata or msgspec.UNSET,
+        feedback=detail.feedback,
+        score=detail.score,
         authentication=detail.authenticated,
         wholesale=not detail.own_key,
         farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms),
