@@ -65,7 +65,7 @@ async def test_a_balance_below_its_mark_is_notified_if_it_was_not(books: Books) 
 
 async def test_a_balance_above_its_mark_is_notified_when_it_falls(books: Books) -> None:
     await books.fund(ANN, 100)
-    await books.set(low_below=95, low_notified=1)
+    await books.set(low_below=95, low_told=1)
     await charge(books, "a", 10)
     assert len(await books.sql("SELECT 1 FROM notices")) == 1
 

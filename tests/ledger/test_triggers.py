@@ -193,7 +193,7 @@ async def test_money_that_is_not_enough_is_no_news(books: Books) -> None:
 async def test_without_a_mark_there_is_no_notice(books: Books) -> None:
     await charge(books, "a", 100)
     assert await notices(books) == []
-    await books.set(low_below=50, low_notified=1)
+    await books.set(low_below=50, low_told=1)
     await books.set(low_below=None)
     await books.do(top_up("q", 1))
     assert await books.sql("SELECT low_told FROM balances") == [(0,)]

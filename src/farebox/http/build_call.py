@@ -250,7 +250,7 @@ def _call(
         metadata=_metadata(header("cf-aig-metadata")),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
-        common_form=asked.slug in COMMON,
+        common_form=request.slug in COMMON,
     )
     request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)

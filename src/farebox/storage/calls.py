@@ -242,7 +242,7 @@ def forget_logs(connection: Connection, account_id: str, gateway_id: str, log_id
         )
         if connection.changes():
             gone.append(log_id)
-    log_totals.take_off(connection, (*key, gateway_id), gone)
+    log_totals.subtract(connection, (*key, gateway_id), gone)
     return len(gone)
 
 
