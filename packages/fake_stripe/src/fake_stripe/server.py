@@ -94,7 +94,11 @@ async def start_fake_stripe(
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         why = str(error.strerror).partition(" (while")[0]  # Python repeats the address here
         raise AddressInUse(f"cannot listen on {host}:{port} ({why}): choose another address or port") from error
+    # Its connections inherit it. asyncio sets it only on sockets that name their protocol, which these do not; the body
+    # of a response, sent after its head, would then wait 40 ms for the client's acknowledgment of the head.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
