@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farebox.providers.formats.openai_chat import OPENAI, _take_body
+from farebox.providers.formats.openai_chat import OPENAI, _parse_body
 from farebox.providers.formats.readers import BodyReader
 from tests.calls.gate import SLUG
 from tests.calls.kit import differences, log_row, price_of, set_price, set_provider, until
@@ -68,7 +68,7 @@ async def test_the_usage_of_a_large_response_is_charged(
 def test_a_large_response_is_not_made_into_objects(choice: Any) -> None:
     size = 4 * MIB
     body = response_of(choice, count=size // (len(json.dumps(choice)) + 1))
-    reader = BodyReader(_take_body, OPENAI)
+    reader = BodyReader(_parse_body, OPENAI)
     tracemalloc.start()
     try:
         for at in range(0, len(body), 65_536):

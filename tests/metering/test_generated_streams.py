@@ -137,7 +137,7 @@ def _chat_usage(prompt: int, completion: int) -> Event:
     }
 
 
-def _take_chat(event: Event) -> tuple[Event | None, str, bool]:
+def _parse_chat(event: Event) -> tuple[Event | None, str, bool]:
     usage = event.get("usage")
     words = ""
     for choice in event.get("choices") or []:
@@ -178,7 +178,7 @@ CHAT = Format(
         [_chat_chunk({}, "stop"), _chat_chunk(None, usage=_chat_usage(prompt, completion)), "[DONE]"],
         [_chat_chunk({}, "stop"), "[DONE]"],
     ),
-    _take_chat,
+    _parse_chat,
     _chat_meters,
     hides=True,
 )
@@ -195,7 +195,7 @@ PERPLEXITY = Format(
         [_chat_chunk({"content": ""}, "stop", usage={"prompt_tokens": prompt, "completion_tokens": completion})],
         [_chat_chunk({"content": ""}, "stop")],
     ),
-    lambda event: (*_take_chat(event)[:2], False),
+    lambda event: (*_parse_chat(event)[:2], False),
     lambda usage: {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"]},
 )
 

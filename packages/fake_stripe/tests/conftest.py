@@ -29,7 +29,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def told(fake: Fake, receiver: Receiver) -> Fake:
+def notified(fake: Fake, receiver: Receiver) -> Fake:
     """A fake that tells the receiver of everything."""
     response = fake.http.post("/_config/webhooks/w1", json={"url": receiver.url, "secret": SECRET})
     assert response.status_code == 200

@@ -84,7 +84,7 @@ def test_a_declining_card_cannot_be_saved_nor_charged(fake: Fake, token: str) ->
 
 def test_the_advice_of_a_decline(fake: Fake) -> None:
     customer = fake.customer("pm_card_visa")
-    for decline, told in DECLINES.items():
+    for decline, found in DECLINES.items():
         if decline == "authentication_required":
             continue
         fake.control("POST", f"cards/{customer.method}", behave=decline)
@@ -93,8 +93,8 @@ def test_the_advice_of_a_decline(fake: Fake) -> None:
         told_body: Any = raised.value.json_body
         body = told_body["error"]
         assert body["decline_code"] == decline
-        assert body.get("advice_code") == told.advice
-        assert body.get("network_decline_code") == told.network
+        assert body.get("advice_code") == found.advice
+        assert body.get("network_decline_code") == found.network
 
 
 def test_a_card_that_declines_once_it_is_saved(fake: Fake) -> None:

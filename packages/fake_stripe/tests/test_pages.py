@@ -74,8 +74,8 @@ def test_paying_and_saving_with_an_invoice(fake: Fake) -> None:
     assert invoice.payments.data[0].payment.payment_intent == intent.id  # type: ignore[union-attr]
     assert ended.line_items.data[0].description == "Credits"  # type: ignore[union-attr]
     assert len(fake.v1.customers.payment_methods.list(customer.id).data) == 1
-    told = fake.control("GET", "ledger")["payments"][0]
-    assert (told["checkout_session"], told["invoice"], told["amount"]) == (session.id, invoice.id, 2_500)
+    found = fake.control("GET", "ledger")["payments"][0]
+    assert (found["checkout_session"], found["invoice"], found["amount"]) == (session.id, invoice.id, 2_500)
 
 
 def test_a_customer_is_made_where_none_is_named(fake: Fake) -> None:

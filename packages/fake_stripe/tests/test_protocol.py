@@ -14,8 +14,8 @@ SESSIONS = "/v1/checkout/sessions"
 
 
 def error(response: Any) -> dict[str, Any]:
-    told: dict[str, Any] = response.json()["error"]
-    return told
+    found: dict[str, Any] = response.json()["error"]
+    return found
 
 
 @pytest.mark.parametrize("key", ["", "bad", "sk_live_0123456789abcdef", "rk_live_0123456789abcdef", "pk_test_1"])
@@ -80,10 +80,10 @@ def test_errors(
     fake: Fake, method: str, path: str, data: Any, status: int, code: str | None, param: str | None
 ) -> None:
     response = fake.call(method, path, data)
-    told = error(response)
-    assert (response.status_code, told.get("code"), told.get("param")) == (status, code, param)
-    assert told["type"] == "invalid_request_error"
-    assert told["message"]
+    found = error(response)
+    assert (response.status_code, found.get("code"), found.get("param")) == (status, code, param)
+    assert found["type"] == "invalid_request_error"
+    assert found["message"]
 
 
 @pytest.mark.parametrize(

@@ -5,52 +5,54 @@ from typing import Any
 from support import SECRET, Fake, Receiver, running_fake
 
 
-def test_an_event_is_signed_and_names_its_request(told: Fake, receiver: Receiver) -> None:
-    made = told.v1.customers.create({"name": "x"}, {"idempotency_key": "k1"})
+def test_an_event_is_signed_and_names_its_request(notified: Fake, receiver: Receiver) -> None:
+    made = notified.v1.customers.create({"name": "x"}, {"idempotency_key": "k1"})
     event = receiver.wait_for(1)[0]
     assert event.type == "customer.created"
     assert event.data.object["id"] == made.id
     assert event.request is not None
     assert event.request.idempotency_key == "k1"
     assert (event.api_version, event.pending_webhooks, event.livemode) == ("2026-10-28.endive", 1, False)
-    assert told.v1.events.retrieve(event.id).type == "customer.created"
+    assert notified.v1.events.retrieve(event.id).type == "customer.created"
 
 
-def test_updates_tell_what_was_before(told: Fake, receiver: Receiver) -> None:
-    made = told.v1.customers.create({"name": "old"})
-    told.v1.customers.update(made.id, {"name": "new"})
+def test_updates_tell_what_was_before(notified: Fake, receiver: Receiver) -> None:
+    made = notified.v1.customers.create({"name": "old"})
+    notified.v1.customers.update(made.id, {"name": "new"})
     event = receiver.wait_for(1, "customer.updated")[0]
     assert event.data.object["name"] == "new"
     assert event.to_dict()["data"]["previous_attributes"] == {"name": "old"}
 
 
-def test_what_fails_is_tried_three_times(told: Fake, receiver: Receiver) -> None:
+def test_what_fails_is_tried_three_times(notified: Fake, receiver: Receiver) -> None:
     receiver.responses = [500, 404, 200]
-    told.v1.customers.create({"name": "x"})
+    notified.v1.customers.create({"name": "x"})
     for tries, wait in enumerate((61, 3601), 1):
         receiver.wait_for(tries)
-        settled(told, tries)
-        assert [event.type for event in told.v1.events.list({"delivery_success": False}).data] == ["customer.created"]
-        told.advance(wait)
+        settled(notified, tries)
+        assert [event.type for event in notified.v1.events.list({"delivery_success": False}).data] == [
+            "customer.created"
+        ]
+        notified.advance(wait)
     receiver.wait_for(3)
-    settled(told, 3)
-    assert told.v1.events.list({"delivery_success": False}).data == []
-    event = told.v1.events.list({"delivery_success": True}).data[0]
+    settled(notified, 3)
+    assert notified.v1.events.list({"delivery_success": False}).data == []
+    event = notified.v1.events.list({"delivery_success": True}).data[0]
     assert event.pending_webhooks == 0
     assert len({event.id for event in receiver.events}) == 1
 
 
-def test_it_is_given_up_in_the_end(told: Fake, receiver: Receiver) -> None:
+def test_it_is_given_up_in_the_end(notified: Fake, receiver: Receiver) -> None:
     receiver.responses = [500, 500, 500]
-    told.v1.customers.create({"name": "x"})
+    notified.v1.customers.create({"name": "x"})
     for tries in (1, 2, 3):
         receiver.wait_for(tries)
-        settled(told, tries)
-        told.advance(3601)
-    told.advance(86_400)
+        settled(notified, tries)
+        notified.advance(3601)
+    notified.advance(86_400)
     assert len(receiver.events) == 3
-    assert len(told.v1.events.list({"delivery_success": False}).data) == 1
-    assert told.control("GET", "webhooks")["waiting"] == 0
+    assert len(notified.v1.events.list({"delivery_success": False}).data) == 1
+    assert notified.control("GET", "webhooks")["waiting"] == 0
 
 
 def settled(fake: Fake, tries: int) -> None:
@@ -61,33 +63,33 @@ def settled(fake: Fake, tries: int) -> None:
     raise AssertionError("the deliveries were not noted")
 
 
-def test_held_events_are_sent_on_request_in_disorder_and_again(told: Fake, receiver: Receiver) -> None:
-    told.control("POST", "webhooks", mode="hold")
-    customer = told.customer("pm_card_visa")
+def test_held_events_are_sent_on_request_in_disorder_and_again(notified: Fake, receiver: Receiver) -> None:
+    notified.control("POST", "webhooks", mode="hold")
+    customer = notified.customer("pm_card_visa")
     customer.charge()
-    waiting = told.control("GET", "webhooks")["waiting"]
+    waiting = notified.control("GET", "webhooks")["waiting"]
     assert waiting >= 6
     assert receiver.events == []
-    assert told.control("POST", "webhooks/flush", repeat=3, shuffle=7) == {"delivered": 3 * waiting}
+    assert notified.control("POST", "webhooks/flush", repeat=3, shuffle=7) == {"delivered": 3 * waiting}
     ids = [event.id for event in receiver.events]
     assert len(ids) == 3 * waiting
     assert len(set(ids)) == waiting
-    order = [event.id for event in reversed(told.v1.events.list({"limit": 100}).data)]
+    order = [event.id for event in reversed(notified.v1.events.list({"limit": 100}).data)]
     assert list(dict.fromkeys(ids)) != order
-    assert told.v1.events.list({"delivery_success": False}).data == []
+    assert notified.v1.events.list({"delivery_success": False}).data == []
 
 
-def test_dropped_and_doubled_events(told: Fake, receiver: Receiver) -> None:
-    told.control("POST", "webhooks", mode="drop")
-    told.v1.customers.create({"name": "dropped"})
-    told.control("POST", "webhooks", mode="duplicate", times=3)
-    told.v1.customers.create({"name": "tripled"})
+def test_dropped_and_doubled_events(notified: Fake, receiver: Receiver) -> None:
+    notified.control("POST", "webhooks", mode="drop")
+    notified.v1.customers.create({"name": "dropped"})
+    notified.control("POST", "webhooks", mode="duplicate", times=3)
+    notified.v1.customers.create({"name": "tripled"})
     assert {event.data.object["name"] for event in receiver.wait_for(3)} == {"tripled"}
-    settled(told, 3)  # until the response to the third has been read, its event counts as failed
-    assert len(told.v1.events.list({"delivery_success": False}).data) == 1
-    assert told.control("POST", "webhooks/flush", dropped=True) == {"delivered": 1}
+    settled(notified, 3)  # until the response to the third has been read, its event counts as failed
+    assert len(notified.v1.events.list({"delivery_success": False}).data) == 1
+    assert notified.control("POST", "webhooks/flush", dropped=True) == {"delivered": 1}
     assert receiver.events[-1].data.object["name"] == "dropped"
-    assert told.v1.events.list({"delivery_success": False}).data == []
+    assert notified.v1.events.list({"delivery_success": False}).data == []
 
 
 def test_endpoints_of_the_api(fake: Fake, receiver: Receiver) -> None:

@@ -8,8 +8,8 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from farebox.calls import operator_key
+from farebox.calls.buffered_response import FREE, BufferedResponse
 from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, EarlyEnd, interruption_of
-from farebox.calls.kept_response import FREE, BufferedResponse
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
 from farebox.calls.settle import end_without_response, settle_call

@@ -64,9 +64,9 @@ class Api:
             if known is not None:
                 return self._replay(request, known)
         except StripeError as error:
-            return self.told(request, error)
+            return self.error_response(request, error)
         response, saved = self._execute(request)
-        failure = self.told(request, server_error())
+        failure = self.error_response(request, server_error())
         kept = failure if fail and save_failure else response
         if saved and request.key is not None:
             self.keys.save(request.key, mark, kept.status, kept.body, request.request_id)
@@ -74,7 +74,7 @@ class Api:
 
     def failure(self, request: Request, *, save: bool) -> ApiResponse:
         """500 without having done anything."""
-        response = self.told(request, server_error())
+        response = self.error_response(request, server_error())
         if save and request.key is not None:
             mark = fingerprint(request.method, request.path, request.body, request.query)
             known = self._world.store.find("_idempotency", request.key)
@@ -82,7 +82,7 @@ class Api:
                 self.keys.save(request.key, mark, response.status, response.body, request.request_id)
         return response
 
-    def told(self, request: Request, error: StripeError) -> ApiResponse:
+    def error_response(self, request: Request, error: StripeError) -> ApiResponse:
         """An error as the API tells it."""
         shown = error.error | {"request_log_url": f"{self._world.public_url}/_fake/requests#{request.request_id}"}
         return ApiResponse(error.status, _encode({"error": shown}), self._headers(request))
@@ -91,7 +91,7 @@ class Api:
         try:
             result = self._call(request)
         except StripeError as error:
-            return self.told(request, error), error.saved
+            return self.error_response(request, error), error.saved
         return ApiResponse(200, _encode(result), self._headers(request)), True
 
     def _call(self, request: Request) -> Json:

@@ -93,7 +93,7 @@ class FakeStripe:
             with self.api.keys.using(request.key):
                 response = await self._carry_out(exchange, request, fault)
         except StripeError as error:
-            response = self.api.told(request, error)
+            response = self.api.error_response(request, error)
         if response is not None:
             entry.update(status=response.status, replayed=response.replayed)
         return response

@@ -99,7 +99,7 @@ def _card(number: str, brand: str, *names: str, funding: str = "credit", country
     return Card(number, brand, names, funding=funding, country=country)
 
 
-def _acting(number: str, *names: str, brand: str = "visa", country: str = "US", **behaviour: object) -> Card:
+def _card_with(number: str, *names: str, brand: str = "visa", country: str = "US", **behaviour: object) -> Card:
     return Card(number, brand, names, replace(Behaviour(), **behaviour), country=country)  # type: ignore[arg-type]
 
 
@@ -153,35 +153,35 @@ CARDS = (
     _declining(
         "4100000000000019", "fraudulent", "radarBlock", "chargeDeclinedFraudulent", "visa_chargeDeclinedFraudulent"
     ),
-    _acting("4000000000000341", "chargeCustomerFail", decline="generic_decline"),
-    _acting("4000000000004954", "riskLevelHighest", risk="highest"),
-    _acting("4000000000009235", "riskLevelElevated", risk="elevated"),
-    _acting("4000000000000101", "cvcCheckFail", cvc_check="fail"),
-    _acting("4000000000000077", "bypassPending", available_at_once=True),
-    _acting("4000000000000259", "createDispute", dispute="fraudulent"),
-    _acting("4000000000002685", "createDisputeProductNotReceived", dispute="product_not_received"),
-    _acting("4000000000001976", "createDisputeInquiry", dispute="fraudulent", inquiry=True),
-    _acting("4000000000007726", "pendingRefund", refund="pending"),
-    _acting("4000000000005126", "refundFail", refund="fails"),
-    _acting("4000002500003155", "authenticationRequiredOnSetup", authenticate="unless_set_up", country="FR"),
-    _acting("4000002760003184", "authenticationRequired", authenticate="always", country="DE"),
-    _acting("4000003800000446", "authenticationRequiredSetupForOffSession", authenticate="on_session", country="IT"),
-    _acting(
+    _card_with("4000000000000341", "chargeCustomerFail", decline="generic_decline"),
+    _card_with("4000000000004954", "riskLevelHighest", risk="highest"),
+    _card_with("4000000000009235", "riskLevelElevated", risk="elevated"),
+    _card_with("4000000000000101", "cvcCheckFail", cvc_check="fail"),
+    _card_with("4000000000000077", "bypassPending", available_at_once=True),
+    _card_with("4000000000000259", "createDispute", dispute="fraudulent"),
+    _card_with("4000000000002685", "createDisputeProductNotReceived", dispute="product_not_received"),
+    _card_with("4000000000001976", "createDisputeInquiry", dispute="fraudulent", inquiry=True),
+    _card_with("4000000000007726", "pendingRefund", refund="pending"),
+    _card_with("4000000000005126", "refundFail", refund="fails"),
+    _card_with("4000002500003155", "authenticationRequiredOnSetup", authenticate="unless_set_up", country="FR"),
+    _card_with("4000002760003184", "authenticationRequired", authenticate="always", country="DE"),
+    _card_with("4000003800000446", "authenticationRequiredSetupForOffSession", authenticate="on_session", country="IT"),
+    _card_with(
         "4000008260003178",
         "authenticationRequiredChargeDeclinedInsufficientFunds",
         authenticate="unless_set_up",
         decline="insufficient_funds",
         country="GB",
     ),
-    _acting("4000000000003220", "threeDSecure2Required", authenticate="always"),
-    _acting("4000000000003063", "threeDSecureRequired", authenticate="always"),
-    _acting(
+    _card_with("4000000000003220", "threeDSecure2Required", authenticate="always"),
+    _card_with("4000000000003063", "threeDSecureRequired", authenticate="always"),
+    _card_with(
         "4000008400001629",
         "threeDSecureRequiredChargeDeclined",
         authenticate="always",
         decline="generic_decline",
     ),
-    _acting("4000000000003055", "threeDSecureOptional"),
+    _card_with("4000000000003055", "threeDSecureOptional"),
 )
 _BY_NUMBER = {card.number: card for card in CARDS}
 _BY_NAME = {name: card for card in CARDS for name in card.names}
@@ -209,12 +209,12 @@ def behaviour_of(method: Json) -> Behaviour:
     """What a payment method does now: as its card does, or as the tester has since told it to."""
     card = by_number(method.get("_number", ""))
     behaviour = card.behaviour if card is not None else Behaviour()
-    told = method.get("_behave")
-    if told is None:
+    override = method.get("_behave")
+    if override is None:
         return behaviour
-    if told == "authentication_required":
+    if override == "authentication_required":
         return Behaviour(authenticate="always")
-    return Behaviour(decline=None if told == "ok" else told, advice=method.get("_advice"))
+    return Behaviour(decline=None if override == "ok" else override, advice=method.get("_advice"))
 
 
 def declined(decline_code: str, advice: str | None = None) -> Decline:
@@ -225,15 +225,15 @@ def declined(decline_code: str, advice: str | None = None) -> Decline:
 
 def card_error(decline_code: str, advice: str | None = None, **fields: object) -> Json:
     """The error object of a decline."""
-    told = declined(decline_code, advice)
+    decline = declined(decline_code, advice)
     error: Json = {
         "type": "card_error",
-        "code": told.code,
+        "code": decline.code,
         "decline_code": decline_code,
-        "message": told.message,
-        "doc_url": "https://docs.stripe.com/error-codes#" + told.code.replace("_", "-"),
-        "advice_code": told.advice,
-        "network_decline_code": told.network,
+        "message": decline.message,
+        "doc_url": "https://docs.stripe.com/error-codes#" + decline.code.replace("_", "-"),
+        "advice_code": decline.advice,
+        "network_decline_code": decline.network,
         **fields,
     }
     return {name: value for name, value in error.items() if value is not None}

@@ -139,10 +139,10 @@ def update_price(world: World, params: Params, price_id: str) -> Json:
     return price
 
 
-def _switch(thing: Json, params: Params) -> None:
+def _switch(resource: Json, params: Params) -> None:
     active = params.flag("active")
     if active is not None:
-        thing["active"] = active
+        resource["active"] = active
 
 
 def list_prices(world: World, params: Params) -> Json:

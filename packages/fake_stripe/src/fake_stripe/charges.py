@@ -43,8 +43,8 @@ def search_all(world: World, params: Params) -> Json:
 def balance(world: World, params: Params) -> Json:
     sums: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     now = world.now()
-    for booked in world.store.all("balance_transaction"):
-        sums[booked["available_on"] <= now][booked["currency"]] += booked["net"]
+    for transaction in world.store.all("balance_transaction"):
+        sums[transaction["available_on"] <= now][transaction["currency"]] += transaction["net"]
     currencies = sorted({"usd", *sums[True], *sums[False]})
 
     def shown(available: bool) -> list[Json]:
@@ -56,18 +56,18 @@ def balance(world: World, params: Params) -> Json:
     return {"object": "balance", "available": shown(True), "livemode": False, "pending": shown(False)}
 
 
-def retrieve_booked(world: World, params: Params, transaction_id: str) -> Json:
+def retrieve_balance_entry(world: World, params: Params, transaction_id: str) -> Json:
     return _aged(world, world.store.get("balance_transaction", transaction_id))
 
 
-def list_booked(world: World, params: Params) -> Json:
+def list_balance_entries(world: World, params: Params) -> Json:
     names = ("source", "type", "currency")
-    booked = (_aged(world, known) for known in world.store.newest("balance_transaction"))
-    return page(booked, params, "/v1/balance_transactions", *names)
+    transactions = (_aged(world, known) for known in world.store.newest("balance_transaction"))
+    return page(transactions, params, "/v1/balance_transactions", *names)
 
 
-def _aged(world: World, booked: Json) -> Json:
+def _aged(world: World, transaction: Json) -> Json:
     """With the status that it has by now."""
-    if booked["available_on"] <= world.now():
-        booked["status"] = "available"
-    return booked
+    if transaction["available_on"] <= world.now():
+        transaction["status"] = "available"
+    return transaction

@@ -25,12 +25,12 @@ class Attempt:
 
 def needs_authentication(method: Json, *, off_session: bool) -> bool:
     """Whether the card's holder must be asked."""
-    wish = behaviour_of(method).authenticate
-    if wish == "unless_set_up" and off_session:
+    authentication = behaviour_of(method).authenticate
+    if authentication == "unless_set_up" and off_session:
         return not method.get("_set_up")
-    if wish == "on_session":
+    if authentication == "on_session":
         return not off_session
-    return wish != "never"
+    return authentication != "never"
 
 
 def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool, captured: bool) -> Attempt:
@@ -51,10 +51,12 @@ def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool
 def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> Attempt:
     """A charge that the card's bank refused."""
     behaviour = behaviour_of(method)
-    told = declined(decline_code, behaviour.advice)
+    decline = declined(decline_code, behaviour.advice)
     charge = _charge(world, intent, method, behaviour, authenticated=False)
     blocked = decline_code == "fraudulent"
-    charge.update(paid=False, status="failed", captured=False, failure_code=told.code, failure_message=told.message)
+    charge.update(
+        paid=False, status="failed", captured=False, failure_code=decline.code, failure_message=decline.message
+    )
     charge["outcome"] = _outcome(
         behaviour,
         "blocked" if blocked else "issuer_declined",
@@ -62,7 +64,7 @@ def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> 
         network_status="not_sent_to_network" if blocked else "declined_by_network",
         reason=decline_code,
     )
-    charge["outcome"].update(advice_code=told.advice, network_decline_code=told.network)
+    charge["outcome"].update(advice_code=decline.advice, network_decline_code=decline.network)
     world.store.add(charge)
     world.emit("charge.failed", charge)
     return Attempt(charge, card_error(decline_code, behaviour.advice, charge=charge["id"]))
@@ -81,8 +83,8 @@ def book_charge(world: World, charge: Json) -> None:
     amount = charge["amount_captured"]
     fee = (amount * _FEE_PER_MILLE + 500) // 1000 + _FEE_FIXED
     at_once = behaviour_of({"_number": charge["_number"]}).available_at_once
-    booked = book(world, charge, amount, "charge", "charge", fee=fee, at_once=at_once)
-    charge["balance_transaction"] = booked["id"]
+    transaction = book(world, charge, amount, "charge", "charge", fee=fee, at_once=at_once)
+    charge["balance_transaction"] = transaction["id"]
 
 
 def book(

@@ -115,7 +115,7 @@ def pay(world: World, invoice: Json, method: Json, *, off_session: bool) -> Stri
     intent = intent_of(world, invoice)
     if intent is None:
         raise refused("This invoice has no payment that could be confirmed.")
-    error = payment_intents.attempt(world, intent, method, off_session=off_session, may_ask=True)
+    error = payment_intents.attempt(world, intent, method, off_session=off_session, may_authenticate=True)
     if intent["status"] == "requires_action":
         code = "invoice_payment_intent_requires_action"
         return StripeError(402, "card_error", _ACTION, saved=True, code=code)

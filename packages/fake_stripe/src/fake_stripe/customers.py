@@ -36,7 +36,7 @@ def create(world: World, params: Params) -> Json:
     token = params.text("payment_method") or params.text("source")
     method = payment_methods.usable(world, token) if token else None
     if method is not None:
-        payment_methods.refuse_dead(method)
+        payment_methods.require_usable(method)
     world.store.add(customer)
     world.emit("customer.created", customer)
     if method is not None:
@@ -81,7 +81,7 @@ def delete(world: World, params: Params, customer_id: str) -> Json:
     customer = alive(world, customer_id, param="id")
     for known in world.store.all("payment_method"):
         if known["customer"] == customer_id:
-            payment_methods.let_go(world, world.store.get("payment_method", known["id"]))
+            payment_methods.detach_from_customer(world, world.store.get("payment_method", known["id"]))
     world.emit("customer.deleted", customer)
     customer.clear()
     customer.update(id=customer_id, object="customer", deleted=True)
@@ -89,8 +89,8 @@ def delete(world: World, params: Params, customer_id: str) -> Json:
 
 
 def list_all(world: World, params: Params) -> Json:
-    living = (customer for customer in world.store.newest("customer") if not customer.get("deleted"))
-    return page(living, params, "/v1/customers", "email")
+    existing = (customer for customer in world.store.newest("customer") if not customer.get("deleted"))
+    return page(existing, params, "/v1/customers", "email")
 
 
 def search_all(world: World, params: Params) -> Json:

@@ -75,17 +75,17 @@ def open_dispute(world: World, charge: Json, reason: str, *, inquiry: bool) -> J
 
 def _paid_with(charge: Json, reason: str, *, inquiry: bool) -> Json:
     card = charge["payment_method_details"].get("card") or {"brand": "visa"}
-    told = {
+    details = {
         "brand": card["brand"],
         "case_type": "inquiry" if inquiry else "chargeback",
         "network_reason_code": REASONS.get(reason, "10.4"),
     }
-    return {"type": "card", "card": told}
+    return {"type": "card", "card": details}
 
 
 def _book(world: World, dispute: Json, amount: int, category: str, *, fee: int = 0) -> None:
-    booked = book(world, dispute, amount, "adjustment", category, fee=fee)
-    dispute["balance_transactions"] = [*dispute["balance_transactions"], booked]
+    transaction = book(world, dispute, amount, "adjustment", category, fee=fee)
+    dispute["balance_transactions"] = [*dispute["balance_transactions"], transaction]
 
 
 def close_as(world: World, dispute: Json, status: str) -> Json:

@@ -15,12 +15,12 @@ _ACTS: dict[str, Callable[[World, str], None]] = {
 
 def run_due(world: World) -> int | None:
     """Do what is due. The time of the next, None where nothing waits."""
-    soonest = None
+    next_due = None
     for known in world.store.all("_job"):
         if known["at"] > world.now():
-            soonest = known["at"] if soonest is None else min(soonest, known["at"])
+            next_due = known["at"] if next_due is None else min(next_due, known["at"])
             continue
         world.store.remove(known)
         world.cause = Cause()
         _ACTS[known["act"]](world, known["of"])
-    return soonest
+    return next_due

@@ -9,18 +9,18 @@ def statement(world: World) -> Json:
     payments = [_payment(world, charge) for charge in world.store.all("charge") if charge["captured"]]
     refunds = [_refund(refund) for refund in world.store.all("refund")]
     disputes = [_dispute(dispute) for dispute in world.store.all("dispute")]
-    booked = list(world.store.all("balance_transaction"))
-    standing = [refund for refund in refunds if refund["status"] not in ("failed", "canceled")]
+    transactions = list(world.store.all("balance_transaction"))
+    not_failed = [refund for refund in refunds if refund["status"] not in ("failed", "canceled")]
     return {
         "payments": payments,
         "refunds": refunds,
         "disputes": disputes,
         "totals": {
             "captured": sum(payment["amount"] for payment in payments),
-            "refunded": sum(refund["amount"] for refund in standing),
+            "refunded": sum(refund["amount"] for refund in not_failed),
             "withdrawn": sum(dispute["withdrawn"] for dispute in disputes),
-            "fees": sum(entry["fee"] for entry in booked),
-            "net": sum(entry["net"] for entry in booked),
+            "fees": sum(entry["fee"] for entry in transactions),
+            "net": sum(entry["net"] for entry in transactions),
         },
     }
 
@@ -29,7 +29,7 @@ def _payment(world: World, charge: Json) -> Json:
     intent = world.store.any(charge["payment_intent"]) or {}
     invoice = world.store.any(intent.get("_invoice") or "") or {}
     session = world.store.any(intent.get("_session") or "") or {}
-    booked = world.store.any(charge["balance_transaction"]) or {}
+    transaction = world.store.any(charge["balance_transaction"]) or {}
     return {
         "charge": charge["id"],
         "payment_intent": charge["payment_intent"],
@@ -40,7 +40,7 @@ def _payment(world: World, charge: Json) -> Json:
         "amount": charge["amount_captured"],
         "amount_refunded": charge["amount_refunded"],
         "currency": charge["currency"],
-        "fee": booked.get("fee"),
+        "fee": transaction.get("fee"),
         "disputed": charge["disputed"],
         "created": charge["created"],
         "metadata": charge["metadata"],

@@ -14,9 +14,9 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def page(things: Iterable[Json], params: Params, url: str, *names: str) -> Json:
+def page(resources: Iterable[Json], params: Params, url: str, *names: str) -> Json:
     """One page of these, newest first. `names`: parameters that must equal the object's field of that name."""
-    found = [thing for thing in things if _matches(thing, params, names)]
+    found = [resource for resource in resources if _matches(resource, params, names)]
     limit = params.integer("limit") if params.has("limit") else 10
     if limit is None or not 1 <= limit <= 100:
         raise invalid("This value must be between 1 and 100.", param="limit", code="parameter_invalid_integer")
@@ -32,8 +32,8 @@ def page(things: Iterable[Json], params: Params, url: str, *names: str) -> Json:
 
 
 def _place(found: list[Json], object_id: str, param: str) -> int:
-    for place, thing in enumerate(found):
-        if thing["id"] == object_id:
+    for place, resource in enumerate(found):
+        if resource["id"] == object_id:
             return place
     raise _unknown_cursor(object_id, param)
 
@@ -42,12 +42,12 @@ def _unknown_cursor(object_id: str, param: str) -> StripeError:
     return invalid(f"No such object: '{object_id}'", param=param, code="resource_missing")
 
 
-def _matches(thing: Json, params: Params, names: tuple[str, ...]) -> bool:
+def _matches(resource: Json, params: Params, names: tuple[str, ...]) -> bool:
     for name in names:
         wanted = params.text(name)
-        if wanted is not None and _plain(thing.get(name)) != wanted:
+        if wanted is not None and _plain(resource.get(name)) != wanted:
             return False
-    return "created" not in params.values or within(thing.get("created", thing.get("date", 0)), params, "created")
+    return "created" not in params.values or within(resource.get("created", resource.get("date", 0)), params, "created")
 
 
 def _plain(value: object) -> object:

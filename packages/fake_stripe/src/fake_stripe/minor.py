@@ -57,11 +57,11 @@ def customer_session(world: World, params: Params) -> Json:
     if not params.sub("components").values:
         raise invalid("Missing required param: components.", param="components", code="parameter_missing")
     names = ("buy_button", "customer_sheet", "mobile_payment_element", "payment_element", "pricing_table")
-    asked = params.sub("components")
+    requested = params.sub("components")
     return {
         "object": "customer_session",
         "client_secret": f"_{random_text(48)}",
-        "components": {name: {"enabled": bool(asked.sub(name).flag("enabled"))} for name in names},
+        "components": {name: {"enabled": bool(requested.sub(name).flag("enabled"))} for name in names},
         "created": now,
         "customer": customer["id"],
         "expires_at": now + 1800,

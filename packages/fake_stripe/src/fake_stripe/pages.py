@@ -61,7 +61,7 @@ class Pages:
             return None
         if session["status"] != "open":
             done = "is complete" if session["status"] == "complete" else "has expired"
-            return _page(200, document("Checkout", heading(f"This session {done}."), _way_back(session)))
+            return _page(200, document("Checkout", heading(f"This session {done}."), _return_link(session)))
         if parts[2:] == ["authenticate"]:
             return self._authenticate_session(request, session)
         if len(parts) == 3:
@@ -80,9 +80,9 @@ class Pages:
 
     def _after(self, session: Json) -> ApiResponse:
         if session["status"] == "open":
-            return _see(f"/c/pay/{session['id']}/authenticate")
+            return _redirect(f"/c/pay/{session['id']}/authenticate")
         target = str(session["success_url"] or "/")
-        return _see(target.replace("{CHECKOUT_SESSION_ID}", session["id"]))
+        return _redirect(target.replace("{CHECKOUT_SESSION_ID}", session["id"]))
 
     def _session_page(
         self, request: Request, session: Json, error: str | None, typed: Json | None = None
@@ -113,7 +113,7 @@ class Pages:
     def _authenticate_session(self, request: Request, session: Json) -> ApiResponse:
         intent = checkout.pending_intent(self._world, session)
         if intent is None or intent["status"] != "requires_action":
-            return _see(f"/c/pay/{session['id']}")
+            return _redirect(f"/c/pay/{session['id']}")
         if request.method != "POST":
             amount = money(intent["amount"], intent["currency"]) if session["mode"] == "payment" else None
             return _page(200, html.bank_page(f"/c/pay/{session['id']}/authenticate", amount))
@@ -136,7 +136,9 @@ class Pages:
         number, name = typed.get("card-number", ""), typed.get("card-name")
         if not number.strip():
             raise StripeError(402, "card_error", "Your card number is incomplete.")
-        return payment_methods.typed_in(self._world, number, int(expiry[1]), int(expiry[2]), name, typed.get("email"))
+        return payment_methods.card_from_form(
+            self._world, number, int(expiry[1]), int(expiry[2]), name, typed.get("email")
+        )
 
     def _filled(self, request: Request) -> Json:
         """What a link to a test card fills in."""
@@ -173,10 +175,10 @@ class Pages:
             failure = error
         intent = collecting.intent_of(self._world, invoice)
         if intent is not None and intent["status"] == "requires_action":
-            return _see(f"/i/{invoice['id']}/{invoice['_secret']}/authenticate")
+            return _redirect(f"/i/{invoice['id']}/{invoice['_secret']}/authenticate")
         if failure is not None:
             return self._invoice_page(request, invoice, str(failure), typed)
-        return _see(f"/i/{invoice['id']}/{invoice['_secret']}")
+        return _redirect(f"/i/{invoice['id']}/{invoice['_secret']}")
 
     def _chosen_card(self, invoice: Json, typed: Json) -> Json:
         saved = typed.get("saved")
@@ -212,16 +214,18 @@ class Pages:
 
     def _authenticate_invoice(self, request: Request, invoice: Json) -> ApiResponse:
         intent = collecting.intent_of(self._world, invoice)
-        home = f"/i/{invoice['id']}/{invoice['_secret']}"
+        invoice_path = f"/i/{invoice['id']}/{invoice['_secret']}"
         if intent is None or intent["status"] != "requires_action":
-            return _see(home)
+            return _redirect(invoice_path)
         if request.method != "POST":
-            return _page(200, html.bank_page(f"{home}/authenticate", money(intent["amount"], intent["currency"])))
+            return _page(
+                200, html.bank_page(f"{invoice_path}/authenticate", money(intent["amount"], intent["currency"]))
+            )
         passed = _typed(request.body).get("result") == "complete"
         error = payment_intents.authenticate(self._world, intent, passed=passed)
         if error is not None:
             return self._invoice_page(request, invoice, error["message"] if passed else _FAILED)
-        return _see(home)
+        return _redirect(invoice_path)
 
     # --- the rest ---
 
@@ -234,9 +238,9 @@ class Pages:
             return _page(200, html.bank_page(request.path, money(intent["amount"], intent["currency"])))
         if intent["status"] == "requires_action":
             payment_intents.authenticate(self._world, intent, passed=_typed(request.body).get("result") == "complete")
-        told = {"payment_intent": intent["id"], "payment_intent_client_secret": intent["client_secret"]}
+        details = {"payment_intent": intent["id"], "payment_intent_client_secret": intent["client_secret"]}
         target = str(intent.get("_return_url") or "/")
-        return _see(target + ("&" if "?" in target else "?") + urlencode(told))
+        return _redirect(target + ("&" if "?" in target else "?") + urlencode(details))
 
     def _receipt(self, request: Request, parts: list[str]) -> ApiResponse | None:
         charge = self._world.store.find("charge", parts[0]) if len(parts) == 1 else None
@@ -268,7 +272,7 @@ def _quantity(line: Json) -> str:
     return line["description"] if line["quantity"] == 1 else f"{line['description']} × {line['quantity']}"
 
 
-def _way_back(session: Json) -> str:
+def _return_link(session: Json) -> str:
     if session["status"] == "complete" and session["success_url"]:
         return link("Go on", session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"]), "continue")
     return link("Back", session["cancel_url"], "cancel") if session["cancel_url"] else ""
@@ -278,7 +282,7 @@ def _page(status: int, body: bytes) -> ApiResponse:
     return ApiResponse(status, body, list(html.HEADERS))
 
 
-def _see(target: str) -> ApiResponse:
+def _redirect(target: str) -> ApiResponse:
     return ApiResponse(
         303, b"", [("location", target), ("cache-control", "no-store"), ("referrer-policy", "no-referrer")]
     )

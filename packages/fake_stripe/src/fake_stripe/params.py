@@ -135,12 +135,12 @@ def new_metadata(params: Params) -> dict[str, str]:
     return dict(made["metadata"])
 
 
-def merge_metadata(thing: Json, params: Params) -> None:
+def merge_metadata(resource: Json, params: Params) -> None:
     """Metadata as an update changes it: an empty value takes a key away, an empty parameter all of them."""
     if not params.has("metadata"):
         return
     if not params.values["metadata"]:
-        thing["metadata"] = {}
+        resource["metadata"] = {}
         return
     # Keys of digits alone have become a list.
     given = params.values["metadata"]
@@ -148,7 +148,7 @@ def merge_metadata(thing: Json, params: Params) -> None:
         given = {str(place): value for place, value in enumerate(given)}
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise invalid("Invalid metadata: must be a hash of strings", param="metadata")
-    merged = {**(thing["metadata"] or {}), **given}
+    merged = {**(resource["metadata"] or {}), **given}
     merged = {name: value for name, value in merged.items() if value != ""}
     if len(merged) > 50:
         raise invalid("Metadata can have up to 50 keys.", param="metadata")
@@ -156,11 +156,11 @@ def merge_metadata(thing: Json, params: Params) -> None:
         if len(name) > 40 or len(value) > 500:
             message = "Metadata keys have up to 40 characters and values up to 500."
             raise invalid(message, param=f"metadata[{name[:40]}]")
-    thing["metadata"] = merged
+    resource["metadata"] = merged
 
 
-def update_fields(thing: Json, params: Params, *names: str) -> None:
+def update_fields(resource: Json, params: Params, *names: str) -> None:
     """Take over what was sent of these: text, or an object as it is where the field is one. Raises StripeError."""
     for name in names:
         if params.has(name):
-            thing[name] = params.plain(name) if name in _STRUCTURED else params.text(name)
+            resource[name] = params.plain(name) if name in _STRUCTURED else params.text(name)

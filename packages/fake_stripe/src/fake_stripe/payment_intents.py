@@ -163,12 +163,12 @@ def attempt(
     off_session: bool = False,
     authenticated: bool = False,
     refuse_action: bool = False,
-    may_ask: bool = False,
+    may_authenticate: bool = False,
     return_url: str | None = None,
 ) -> Json | None:
     """Try to pay a PaymentIntent. The card's error, None where it was paid or waits for its holder.
 
-    `may_ask`: although it is off session, its holder may be asked to authenticate it later.
+    `may_authenticate`: although it is off session, its holder may be asked to authenticate it later.
     """
     intent.update(payment_method=method["id"], last_payment_error=None, next_action=None)
     if method["type"] != "card":
@@ -177,9 +177,9 @@ def attempt(
         world.emit("payment_intent.processing", intent)
         return None
     if not authenticated and needs_authentication(method, off_session=off_session):
-        if refuse_action or (off_session and not may_ask):
+        if refuse_action or (off_session and not may_authenticate):
             return _failed(world, intent, method, fail_charge(world, intent, method, "authentication_required"))
-        ask_holder(world, intent, return_url)
+        require_authentication(world, intent, return_url)
         return None
     captured = intent["capture_method"] != "manual"
     tried = charge_card(world, intent, method, authenticated=authenticated, captured=captured)
@@ -189,7 +189,7 @@ def attempt(
     return None
 
 
-def ask_holder(world: World, intent: Json, return_url: str | None = None) -> None:
+def require_authentication(world: World, intent: Json, return_url: str | None = None) -> None:
     """The card's holder must authenticate the payment."""
     intent["status"] = "requires_action"
     if return_url is None:
@@ -252,8 +252,8 @@ def _succeeded(world: World, intent: Json, method: Json, tried: Attempt, *, capt
 
 def payment_error(error: Json) -> StripeError:
     """The 402 that tells of a failed payment."""
-    told = dict(error)
-    return StripeError(402, told.pop("type"), told.pop("message"), saved=True, **told)
+    fields = dict(error)
+    return StripeError(402, fields.pop("type"), fields.pop("message"), saved=True, **fields)
 
 
 def cancel(world: World, params: Params, intent_id: str) -> Json:

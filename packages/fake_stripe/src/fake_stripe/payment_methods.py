@@ -75,14 +75,14 @@ def attach_to(world: World, params: Params, method_id: str) -> Json:
 
 def attach(world: World, method: Json, customer_id: str) -> Json:
     """Save a payment method on a customer. Raises StripeError where its card may not be saved."""
-    refuse_dead(method)
+    require_usable(method)
     if method["customer"] is None:
         method["customer"] = customer_id
         world.emit("payment_method.attached", method)
     return method
 
 
-def refuse_dead(method: Json) -> None:
+def require_usable(method: Json) -> None:
     """A card that declines may not be saved, except the one that is made for it. Raises StripeError."""
     behaviour = behaviour_of(method)
     if behaviour.decline is not None and not behaviour.attachable:
@@ -94,11 +94,11 @@ def detach(world: World, params: Params, method_id: str) -> Json:
     method = world.store.get("payment_method", method_id)
     if method["customer"] is None:
         raise refused("The payment method you provided is not attached to a customer so detachment is impossible.")
-    let_go(world, method)
+    detach_from_customer(world, method)
     return method
 
 
-def let_go(world: World, method: Json) -> None:
+def detach_from_customer(world: World, method: Json) -> None:
     """Take a payment method from its customer: it may not be used again."""
     before = world.snapshot(method)
     customer = world.store.find("customer", method["customer"])
@@ -148,7 +148,9 @@ def from_token(world: World, token: str) -> Json | None:
     return world.store.add(_with_card(method, card.number, card, 12, year))
 
 
-def typed_in(world: World, number: str, month: int, year: int, name: str | None, email: str | None = None) -> Json:
+def card_from_form(
+    world: World, number: str, month: int, year: int, name: str | None, email: str | None = None
+) -> Json:
     """A new payment method of what was typed on a hosted page. Raises StripeError."""
     details = {"name": name or "", "email": email or ""}
     card = {"number": number, "exp_month": str(month), "exp_year": str(year)}

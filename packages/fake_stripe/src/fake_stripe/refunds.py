@@ -115,7 +115,7 @@ def update(world: World, params: Params, refund_id: str) -> Json:
     found = world.store.get("refund", refund_id)
     before = world.snapshot(found)
     merge_metadata(found, params)
-    _tell(world, found, before)
+    _notify(world, found, before)
     return found
 
 
@@ -135,7 +135,7 @@ def succeed(world: World, refund_id: str) -> None:
     found = world.store.get("refund", refund_id)
     before = world.snapshot(found)
     found.update(status="succeeded", pending_reason=None)
-    _tell(world, found, before)
+    _notify(world, found, before)
 
 
 def fail(world: World, refund_id: str) -> None:
@@ -144,15 +144,15 @@ def fail(world: World, refund_id: str) -> None:
     charge = world.store.get("charge", found["charge"])
     before, charge_before = world.snapshot(found), world.snapshot(charge)
     found.update(status="failed", failure_reason="expired_or_canceled_card")
-    booked = book(world, found, found["amount"], "refund_failure", "refund_failure")
-    found["failure_balance_transaction"] = booked["id"]
+    transaction = book(world, found, found["amount"], "refund_failure", "refund_failure")
+    found["failure_balance_transaction"] = transaction["id"]
     charge["amount_refunded"] -= found["amount"]
     charge["refunded"] = False
-    _tell(world, found, before)
+    _notify(world, found, before)
     world.emit("refund.failed", found)
     world.emit("charge.updated", charge, charge_before)
 
 
-def _tell(world: World, found: Json, before: Json) -> None:
+def _notify(world: World, found: Json, before: Json) -> None:
     world.emit("refund.updated", found, before)
     world.emit("charge.refund.updated", found, before)

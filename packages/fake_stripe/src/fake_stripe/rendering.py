@@ -22,9 +22,9 @@ def includable(kind: str, field: str) -> Callable[[Include], Include]:
     return declare
 
 
-def snapshot(store: Store, thing: Json) -> Json:
+def snapshot(store: Store, resource: Json) -> Json:
     """A copy to show, nothing expanded."""
-    shown: Json = _shown(thing)
+    shown: Json = _shown(resource)
     return shown
 
 
@@ -36,9 +36,9 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def expanded(store: Store, thing: Json, paths: list[str]) -> Json:
+def expanded(store: Store, resource: Json, paths: list[str]) -> Json:
     """A copy to show, with what the paths name. Raises StripeError where something cannot be expanded."""
-    shown = snapshot(store, thing)
+    shown = snapshot(store, resource)
     for path in sorted(paths):  # so that an object is there before what lies in it
         if path.count(".") > 5:
             message = "You cannot expand more than 4 levels of a property."
@@ -70,10 +70,10 @@ def _object_of(store: Store, value: Any, path: str) -> Any:
         return [_object_of(store, item, path) for item in value]
     if not isinstance(value, str):
         return value
-    thing = store.any(value)
-    if thing is None:
+    resource = store.any(value)
+    if resource is None:
         raise _not_expandable(path)
-    return snapshot(store, thing)
+    return snapshot(store, resource)
 
 
 def _not_expandable(path: str) -> StripeError:

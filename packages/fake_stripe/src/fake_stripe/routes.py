@@ -68,8 +68,8 @@ _ROWS: list[tuple[str, str, str, Handler]] = [
     *_object("/v1/refunds", "refunds", refunds, cancel="cancel"),
     *_object("/v1/disputes", "disputes", disputes, close="close"),
     ("GET", "/v1/balance", "", charges.balance),
-    ("GET", "/v1/balance_transactions", "balance_transactions.list", charges.list_booked),
-    ("GET", "/v1/balance_transactions/{id}", "", charges.retrieve_booked),
+    ("GET", "/v1/balance_transactions", "balance_transactions.list", charges.list_balance_entries),
+    ("GET", "/v1/balance_transactions/{id}", "", charges.retrieve_balance_entry),
     *_object("/v1/invoiceitems", "invoiceitems", invoice_items),
     *_object(
         "/v1/invoices",

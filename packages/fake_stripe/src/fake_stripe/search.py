@@ -15,13 +15,15 @@ _CLAUSE = re.compile(
 _BETWEEN = re.compile(r"(AND|OR)\b", re.IGNORECASE)
 
 
-def search(things: Iterable[Json], params: Params, url: str) -> Json:
+def search(resources: Iterable[Json], params: Params, url: str) -> Json:
     """One page of what matches. Raises StripeError where the query cannot be read."""
     clauses, any_of = _parse(params.need("query"))
     limit = params.integer("limit") or 10
     start = params.integer("page") or 0
     test = any if any_of else all
-    found = [thing for thing in things if not thing.get("deleted") and test(_holds(c, thing) for c in clauses)]
+    found = [
+        resource for resource in resources if not resource.get("deleted") and test(_holds(c, resource) for c in clauses)
+    ]
     more = len(found) > start + limit
     return {
         "object": "search_result",
@@ -57,8 +59,8 @@ def _unreadable(query: str) -> StripeError:
     return invalid(f"We were unable to parse your search query: {query[:200]}", param="query")
 
 
-def _holds(clause: "re.Match[str]", thing: Json) -> bool:
-    value: object = thing
+def _holds(clause: "re.Match[str]", resource: Json) -> bool:
+    value: object = resource
     for name in clause["field"].split("."):
         value = value.get(name) if isinstance(value, dict) else None
     if clause["key"] is not None:

@@ -135,11 +135,11 @@ def authenticate(world: World, intent: Json, *, passed: bool) -> Json | None:
 
 def _failed(world: World, intent: Json, method: Json, error: Json) -> Json:
     shown = world.snapshot(method)
-    told = error | {"payment_method": shown}
-    intent["latest_attempt"] = _attempted(world, intent, method, "failed", told)["id"]
-    intent.update(status="requires_payment_method", payment_method=None, last_setup_error=told)
+    failure = error | {"payment_method": shown}
+    intent["latest_attempt"] = _attempted(world, intent, method, "failed", failure)["id"]
+    intent.update(status="requires_payment_method", payment_method=None, last_setup_error=failure)
     world.emit("setup_intent.setup_failed", intent)
-    return told | {"setup_intent": world.snapshot(intent)}
+    return failure | {"setup_intent": world.snapshot(intent)}
 
 
 def _attempted(world: World, intent: Json, method: Json, status: str, error: Json | None) -> Json:

@@ -34,34 +34,34 @@ class Store:
         if state is not None:
             self._load(state)
 
-    def add(self, thing: Json) -> Json:
+    def add(self, resource: Json) -> Json:
         """Keep a new object."""
-        self._kinds.setdefault(thing["object"], {})[thing["id"]] = thing
-        self._by_id[thing["id"]] = thing
-        self._touched[thing["id"]] = None
-        return thing
+        self._kinds.setdefault(resource["object"], {})[resource["id"]] = resource
+        self._by_id[resource["id"]] = resource
+        self._touched[resource["id"]] = None
+        return resource
 
     def find(self, kind: str, object_id: str | None) -> Json | None:
-        thing = self._kinds.get(kind, {}).get(object_id or "")
-        if thing is not None:
-            self._touched[thing["id"]] = None
-        return thing
+        resource = self._kinds.get(kind, {}).get(object_id or "")
+        if resource is not None:
+            self._touched[resource["id"]] = None
+        return resource
 
     def get(self, kind: str, object_id: str, *, param: str = "id") -> Json:
         """Raises StripeError: `param` is the parameter that named it, `id` the URL."""
-        thing = self.find(kind, object_id)
-        if thing is None or (thing.get("deleted") and param != "id"):
+        resource = self.find(kind, object_id)
+        if resource is None or (resource.get("deleted") and param != "id"):
             raise no_such(_NAMES.get(kind, kind.replace("_", " ")), object_id, param=param)
-        return thing
+        return resource
 
     def any(self, object_id: str) -> Json | None:
         """Of whatever kind; not to be changed."""
         return self._by_id.get(object_id)
 
-    def remove(self, thing: Json) -> None:
-        self._kinds[thing["object"]].pop(thing["id"], None)
-        self._by_id.pop(thing["id"], None)
-        self._touched[thing["id"]] = None
+    def remove(self, resource: Json) -> None:
+        self._kinds[resource["object"]].pop(resource["id"], None)
+        self._by_id.pop(resource["id"], None)
+        self._touched[resource["id"]] = None
 
     def all(self, kind: str) -> Iterator[Json]:
         """Oldest first. Not to be changed: `find` what is."""
@@ -90,8 +90,8 @@ class Store:
             self._touched.clear()
             return
         for object_id in self._touched:
-            thing = self._by_id.get(object_id)
-            line = json.dumps({"gone": object_id} if thing is None else thing, separators=(",", ":"))
+            resource = self._by_id.get(object_id)
+            line = json.dumps({"gone": object_id} if resource is None else resource, separators=(",", ":"))
             if self._written.get(object_id) != line:
                 self._written[object_id] = line
                 self._file.write(line + "\n")
@@ -115,10 +115,10 @@ class Store:
         self.flush()
         fresh.replace(path)
 
-    def _restore(self, thing: Json) -> None:
-        if "gone" in thing:
-            known = self._by_id.get(thing["gone"])
+    def _restore(self, resource: Json) -> None:
+        if "gone" in resource:
+            known = self._by_id.get(resource["gone"])
             if known is not None:
                 self.remove(known)
         else:
-            self.add(thing)
+            self.add(resource)

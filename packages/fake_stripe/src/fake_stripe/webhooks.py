@@ -36,12 +36,12 @@ class Mode:
 
 
 class Deliverer:
-    """Sends what waits. `also`: other work that is due by the fake's clock, told the time of its next."""
+    """Sends what waits. `run_due`: other work that is due by the fake's clock, told the time of its next."""
 
-    def __init__(self, world: World, also: Callable[[], int | None]) -> None:
+    def __init__(self, world: World, run_due: Callable[[], int | None]) -> None:
         self.mode = Mode()
         self._world = world
-        self._also = also
+        self._run_due = run_due
         self._wake = asyncio.Event()
         self.tries = 0
         """How many deliveries have ended, well or not."""
@@ -82,7 +82,7 @@ class Deliverer:
         """Send what is due, for ever."""
         while True:
             self._wake.clear()
-            times = [time for time in (self._also(), self._send_due()) if time is not None]
+            times = [time for time in (self._run_due(), self._send_due()) if time is not None]
             self._world.store.flush()
             pause = max(0, min(times) - self._world.now()) + 0.05 if times else None
             await self._until_woken(pause)
@@ -109,7 +109,7 @@ class Deliverer:
         """Begin to send what is due. The time of the next; None where nothing waits for a time."""
         if self.mode.mode == "hold":
             return None
-        now, soonest = self._world.now(), None
+        now, next_due = self._world.now(), None
         due = []
         for event_id, endpoint_id in self._waiting:
             event = self._world.store.find("event", event_id)
@@ -117,7 +117,7 @@ class Deliverer:
             if at <= now:
                 due.append((event_id, endpoint_id))
             else:
-                soonest = at if soonest is None else min(soonest, at)
+                next_due = at if next_due is None else min(next_due, at)
         for pair in due:
             del self._waiting[pair]
         times = self.mode.times if self.mode.mode == "duplicate" else 1
@@ -125,7 +125,7 @@ class Deliverer:
             task = asyncio.ensure_future(self._send_in_turn(event_id, endpoint_id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return soonest
+        return next_due
 
     async def _send_in_turn(self, event_id: str, endpoint_id: str) -> None:
         if self.mode.delay_ms:

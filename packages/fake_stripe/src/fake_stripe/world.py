@@ -76,10 +76,10 @@ class World:
             return
         for kind, fields in _WITH_URLS.items():
             for known in self.store.all(kind):
-                thing = self.store.find(kind, known["id"]) or known
+                resource = self.store.find(kind, known["id"]) or known
                 for name in fields:
-                    if thing.get(name):
-                        thing[name] = thing[name].replace(earlier, url, 1)
+                    if resource.get(name):
+                        resource[name] = resource[name].replace(earlier, url, 1)
 
     def _settings(self) -> Json:
         known = self.store.find("_settings", "settings")
@@ -88,9 +88,9 @@ class World:
     def new_id(self, prefix: str, length: int = 24) -> str:
         return f"{prefix}_{random_text(length)}"
 
-    def emit(self, kind: str, thing: Json, before: Json | None = None) -> None:
+    def emit(self, kind: str, resource: Json, before: Json | None = None) -> None:
         """Make an event of the object as it is now. `before`: its snapshot before an update."""
-        now, shown = self.now(), snapshot(self.store, thing)
+        now, shown = self.now(), snapshot(self.store, resource)
         data: Json = {"object": shown}
         if before is not None:
             data["previous_attributes"] = {name: before.get(name) for name in shown if shown[name] != before.get(name)}
@@ -122,9 +122,9 @@ class World:
         due = self.now() + seconds
         self.store.add({"object": "_job", "id": self.new_id("_job"), "at": due, "act": act, "of": object_id})
 
-    def snapshot(self, thing: Json) -> Json:
+    def snapshot(self, resource: Json) -> Json:
         """The object as the API would show it now: to compare with after a change."""
-        return snapshot(self.store, thing)
+        return snapshot(self.store, resource)
 
 
 def random_text(length: int) -> str:

@@ -19,13 +19,13 @@ from farebox.http.pages import labels
 from farebox.http.pages.render import ANOTHER
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
-    Visit,
+    OwnerRequest,
     leave,
     note_cookie,
+    owner_request,
     problem_page,
     see_other,
     session_cookie,
-    visit_of,
 )
 from farebox.http.quotas import PAGES, PROCESSOR_REQUESTS, Budget, spend
 from farebox.http.request import Request
@@ -33,7 +33,7 @@ from farebox.http.router import Handler
 from farebox.storage.top_ups import find_by_request
 
 Form: TypeAlias = Mapping[str, str]
-Act: TypeAlias = Callable[[Visit, Form], Awaitable[Response | str]]
+Act: TypeAlias = Callable[[OwnerRequest, Form], Awaitable[Response | str]]
 """Returns the flash message for the billing page, or a response."""
 
 
@@ -42,7 +42,7 @@ def action(act: Act, *, budget: Budget | None = None) -> Handler:
 
     @wraps(act)
     async def handle(request: Request, _: None) -> Response:
-        visit = await visit_of(request)
+        visit = await owner_request(request)
         form = request.form()
         if not owner_sessions.sealed(visit.services, visit.session, "form", form.get("csrf", "")):
             return problem_page(_stale())
@@ -61,7 +61,7 @@ _processor_action = partial(action, budget=PROCESSOR_REQUESTS)
 _opens = partial(action, budget=PAGES)
 
 
-def back(visit: Visit, note: Flash) -> Response:
+def back(visit: OwnerRequest, note: Flash) -> Response:
     """Redirect to the billing page, with a flash message."""
     return see_other("/billing", note_cookie(visit, note))
 
@@ -76,7 +76,7 @@ _REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 @_processor_action
-async def buy(visit: Visit, form: Form) -> Response | str:
+async def buy(visit: OwnerRequest, form: Form) -> Response | str:
     """Charge a saved card, or redirect to the payment page. The form's key makes a double click a single purchase."""
     amount = cents(form, "amount", "the amount", *await top_up.limits(visit.services, visit.account_id))
     key = form.get("request_key", "")
@@ -102,7 +102,7 @@ async def buy(visit: Visit, form: Form) -> Response | str:
     return see_other(f"/billing/top-up?id={bought.top_up_id}")
 
 
-async def _buy_at_checkout(visit: Visit, amount: int, key: str) -> Response:
+async def _buy_at_checkout(visit: OwnerRequest, amount: int, key: str) -> Response:
     spend(visit.services, PAGES, visit.account_id)
     bought = await top_up.buy_at_checkout(
         visit.services,
@@ -119,7 +119,7 @@ def bought_text(credit_cents: int) -> str:
     return f"Bought {labels.usd(credit_cents)} of credit."
 
 
-def _return_url(visit: Visit) -> str:
+def _return_url(visit: OwnerRequest) -> str:
     """Where the payment page sends the browser back to; the processor inserts the page's ID."""
     return f"{visit.services.base_url}/billing/done?checkout={{CHECKOUT_SESSION_ID}}"
 
@@ -128,7 +128,7 @@ def _return_url(visit: Visit) -> str:
 
 
 @_opens
-async def save_card(visit: Visit, form: Form) -> Response | str:
+async def save_card(visit: OwnerRequest, form: Form) -> Response | str:
     checkout = await cards.open_setup(
         visit.services,
         visit.account_id,
@@ -141,19 +141,19 @@ async def save_card(visit: Visit, form: Form) -> Response | str:
 
 
 @_processor_action
-async def make_default(visit: Visit, form: Form) -> Response | str:
+async def make_default(visit: OwnerRequest, form: Form) -> Response | str:
     await cards.set_default(visit.services, visit.account_id, form.get("card", ""))
     return "The default card has been changed."
 
 
 @_processor_action
-async def remove_card(visit: Visit, form: Form) -> Response | str:
+async def remove_card(visit: OwnerRequest, form: Form) -> Response | str:
     await cards.remove(visit.services, visit.account_id, form.get("card", ""))
     return "The card has been removed."
 
 
 @action
-async def save_details(visit: Visit, form: Form) -> Response | str:
+async def save_details(visit: OwnerRequest, form: Form) -> Response | str:
     """The country decides the tax of later purchases; earlier ones stay unchanged."""
     profile = await cards.profile(visit.services, visit.account_id)
     given = {name: form.get(name, "").strip() for name in ("name", "email", "address", "country", "tax_id")}
@@ -167,7 +167,7 @@ async def save_details(visit: Visit, form: Form) -> Response | str:
 
 
 @action
-async def set_auto(visit: Visit, form: Form) -> Response | str:
+async def set_auto(visit: OwnerRequest, form: Form) -> Response | str:
     low, high = await top_up.limits(visit.services, visit.account_id)
     rule = await auto_top_up.set_rule(
         visit.services,
@@ -181,13 +181,13 @@ async def set_auto(visit: Visit, form: Form) -> Response | str:
 
 
 @action
-async def end_auto(visit: Visit, form: Form) -> Response | str:
+async def end_auto(visit: OwnerRequest, form: Form) -> Response | str:
     await auto_top_up.remove_rule(visit.services, visit.account_id)
     return "Auto top-up has been switched off."
 
 
 @action
-async def set_limit(visit: Visit, form: Form) -> Response | str:
+async def set_limit(visit: OwnerRequest, form: Form) -> Response | str:
     duration = next((word for word in labels.DURATIONS if word == form.get("duration")), None)
     strategy = next((word for word in labels.STRATEGIES if word == form.get("strategy")), None)
     if duration is None or strategy is None:
@@ -200,13 +200,13 @@ async def set_limit(visit: Visit, form: Form) -> Response | str:
 
 
 @action
-async def end_limit(visit: Visit, form: Form) -> Response | str:
+async def end_limit(visit: OwnerRequest, form: Form) -> Response | str:
     await spending_limit.remove(visit.services, visit.account_id)
     return "The spending limit has been removed."
 
 
 @action
-async def sign_out(visit: Visit, form: Form) -> Response | str:
+async def sign_out(visit: OwnerRequest, form: Form) -> Response | str:
     await owner_sessions.end(visit.services, visit.session)
     return see_other("/billing/signed-out", session_cookie(visit.request, None))
 

@@ -14,14 +14,14 @@ from farebox.http.pages.actions import back, bought_text, cents
 from farebox.http.pages.queries import load_view
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
-    Visit,
+    OwnerRequest,
     html,
     no_note_cookie,
     note_of,
+    owner_request,
     see_other,
     session_cookie,
     session_of,
-    visit_of,
 )
 from farebox.http.quotas import ALL_ACCOUNTS, ANONYMOUS, ANONYMOUS_CLIENT, POLLS, anonymous_client, spend
 from farebox.http.request import Request
@@ -69,7 +69,7 @@ async def open_link(request: Request, _: None) -> Response:
 
 async def billing(request: Request, _: None) -> Response:
     """The billing page."""
-    visit = await visit_of(request)
+    visit = await owner_request(request)
     flash = note_of(visit)
     view = await load_view(visit.services, visit.account_id, visit.csrf)
     body = render.billing(view, flash)
@@ -78,7 +78,7 @@ async def billing(request: Request, _: None) -> Response:
 
 async def quote(request: Request, _: None) -> Response:
     """What a purchase will cost; shown before it is confirmed."""
-    visit = await visit_of(request)
+    visit = await owner_request(request)
     try:
         limits = await top_up.limits(visit.services, visit.account_id)
         amount = cents(dict(request.query_pairs()), "amount", "the amount", *limits)
@@ -91,7 +91,7 @@ async def quote(request: Request, _: None) -> Response:
 
 async def one_top_up(request: Request, _: None) -> Response:
     """A purchase in progress; once it is done, the billing page says how it ended."""
-    visit = await visit_of(request)
+    visit = await owner_request(request)
     spend(visit.services, POLLS, visit.account_id)
     found = await top_up.status(visit.services, visit.account_id, _parameter(request, "id"))
     if found.state == "paid":
@@ -125,12 +125,12 @@ async def done(request: Request, _: None) -> Response:
         note = _landing(checkout)
     except Problem as problem:
         if session is not None:
-            return back(Visit(request, session), Flash("bad", f"{problem.message.rstrip('.')}."))
+            return back(OwnerRequest(request, session), Flash("bad", f"{problem.message.rstrip('.')}."))
         if problem.kind is not RATE_LIMITED:
             raise
         note = Flash("warn", "The payment page cannot be checked right now; nothing is lost.")
     if session is not None:
-        return back(Visit(request, session), note)
+        return back(OwnerRequest(request, session), note)
     return html(render.done(note))
 
 

@@ -33,7 +33,7 @@ _HEADERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class OwnerRequest:
     """A request by an owner who is signed in."""
 
     request: Request
@@ -57,12 +57,12 @@ async def session_of(request: Request) -> Session | None:
     return await owner_sessions.session(request.services, request.cookie(SESSION_COOKIE))
 
 
-async def visit_of(request: Request) -> Visit:
+async def owner_request(request: Request) -> OwnerRequest:
     """The owner who is signed in. Raises Problem (LINK_EXPIRED)."""
     session = await session_of(request)
     if session is None:
         raise Problem(LINK_EXPIRED, "You are not signed in, or your session has ended")
-    return Visit(request, session)
+    return OwnerRequest(request, session)
 
 
 # --- responses --------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def session_cookie(request: Request, session: Session | None) -> tuple[str, str]
     return _cookie(request, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
 
 
-def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
+def note_cookie(visit: OwnerRequest, note: Flash) -> tuple[str, str]:
     """The header that sets a flash message for the next page. It is signed, so that no one else can inject text."""
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
     seal = owner_sessions.seal(visit.services, visit.session, text)
@@ -114,14 +114,14 @@ def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
     return _cookie(visit.request, NOTE_COOKIE, packed, _NOTE_SECONDS)
 
 
-def no_note_cookie(visit: Visit) -> tuple[str, str]:
+def no_note_cookie(visit: OwnerRequest) -> tuple[str, str]:
     return _cookie(visit.request, NOTE_COOKIE, "", 0)
 
 
 _SEAL_CHARACTERS = 64
 
 
-def note_of(visit: Visit) -> Flash | None:
+def note_of(visit: OwnerRequest) -> Flash | None:
     """The flash message of the last form; None if there is none, or its signature is invalid."""
     packed = visit.request.cookie(NOTE_COOKIE)
     if not packed:

@@ -7,9 +7,9 @@ from typing import Literal, cast
 import structlog
 
 from farebox.http.exchange import ClientGone
+from farebox.http.server.buffered_bytes import UNCLAIMED_FREE, BufferedBytes
 from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.headers import refused
-from farebox.http.server.kept import UNCLAIMED_FREE, BufferedBytes
 from farebox.http.server.lifecycle import Life, RequestState
 from farebox.http.server.outlet import WRITE_HIGH, Outlet
 from farebox.http.server.preface import peer_of, read_preface

@@ -149,11 +149,13 @@ class AnthropicMessages(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
         return (
-            EventReader(_take_event, READING, Seen(has_terminal=True)) if streaming else BodyReader(_take_body, READING)
+            EventReader(_parse_event, READING, Seen(has_terminal=True))
+            if streaming
+            else BodyReader(_parse_body, READING)
         )
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _parse_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     kind = event.type
     if kind == "content_block_delta":
@@ -177,7 +179,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     return True
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
+def _parse_body(seen: Seen, body: bytes) -> None:
     message = _MESSAGE.decode(body)
     _update(seen, message)
     for block in message.content:

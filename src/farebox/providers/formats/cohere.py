@@ -144,7 +144,7 @@ class CohereChat(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        return EventReader(_take_event, CHAT) if streaming else BodyReader(_take_chat, CHAT)
+        return EventReader(_parse_event, CHAT) if streaming else BodyReader(_parse_chat, CHAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class CohereEmbed(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        return BodyReader(_take_embed, EMBED)
+        return BodyReader(_parse_embed, EMBED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +185,10 @@ class CohereRerank(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        return BodyReader(_take_meta, RERANK)
+        return BodyReader(_parse_meta, RERANK)
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _parse_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.delta is not None:
         if event.delta.message is not None:
@@ -201,7 +201,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     return True
 
 
-def _take_chat(seen: Seen, body: bytes) -> None:
+def _parse_chat(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     seen.update(response.usage)
     if isinstance(response.message, _Message):
@@ -210,18 +210,18 @@ def _take_chat(seen: Seen, body: bytes) -> None:
     seen.failed = bool(response.message and isinstance(response.message, str)) or response.finish_reason == "ERROR"
 
 
-def _take_meta(seen: Seen, body: bytes) -> None:
+def _parse_meta(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     seen.update(response.meta)
     seen.complete = True
     seen.failed = bool(response.message)
 
 
-def _take_embed(seen: Seen, body: bytes) -> None:
+def _parse_embed(seen: Seen, body: bytes) -> None:
     """Image tokens are either separate from text tokens or included in them; the sum of the parts is the minimum of
     the whole.
     """
-    _take_meta(seen, body)
+    _parse_meta(seen, body)
     billed = (seen.usage or {}).get("billed_units")
     if isinstance(billed, dict):
         images, text, total = (_count(billed.get(f"{key}_tokens")) for key in ("image", "text", "input"))

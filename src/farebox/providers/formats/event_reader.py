@@ -18,7 +18,7 @@ _FIELDS: Final = (b":", b"event", b"id", b"retry", b"data")
 
 
 class EventReader:
-    """Reads a stream of server-sent events. `take` reads one event's data and says whether to pass the event on.
+    """Reads a stream of server-sent events. `parse` reads one event's data and says whether to pass the event on.
 
     An event is what an empty line ends, or a line of data that is whole JSON by itself: some providers separate their
     events by one line end only. Every line passes as soon as it is read. What is kept back is the last event: that
@@ -38,16 +38,16 @@ class EventReader:
         "_kept_closed",
         "_long",
         "_long_data",
+        "_parse",
         "_reading",
         "_seen",
         "_separated",
         "_tail",
-        "_take",
         "_waiting",
     )
 
-    def __init__(self, take: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:
-        self._take = take
+    def __init__(self, parse: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:
+        self._parse = parse
         self._reading = reading
         self._seen = seen or Seen()
         self._cutter = LineCutter()
@@ -175,7 +175,7 @@ class EventReader:
             self._long_line(line, passed)
             return
         try:
-            keep = self._take(seen, line[6:])
+            keep = self._parse(seen, line[6:])
         except (ValueError, RecursionError):
             self._line(line, passed)
             return
@@ -267,7 +267,7 @@ class EventReader:
             self._seen.end()
             return True
         try:
-            return self._take(self._seen, data)
+            return self._parse(self._seen, data)
         except (ValueError, RecursionError):
             return None
 

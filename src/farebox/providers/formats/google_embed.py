@@ -62,10 +62,10 @@ class GoogleEmbed(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        return BodyReader(_take_body, READING)
+        return BodyReader(_parse_body, READING)
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
+def _parse_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     seen.update(response.usageMetadata)
     seen.complete = True

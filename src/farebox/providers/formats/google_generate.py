@@ -176,18 +176,18 @@ class GoogleGenerate(bodies.JsonBody):
         # Grounding is charged by the prompt up to Gemini 2, by the search from Gemini 3 on.
         per_prompt = bool(_PER_PROMPT.match(parsed.model))
 
-        def take_event(seen: Seen, data: bytes) -> bool:
-            _take(seen, _RESPONSE.decode(data), per_prompt)
+        def parse_event(seen: Seen, data: bytes) -> bool:
+            _collect_usage(seen, _RESPONSE.decode(data), per_prompt)
             return True
 
-        def take_body(seen: Seen, body: bytes) -> None:
-            _take_body(seen, body, per_prompt)
+        def parse_body(seen: Seen, body: bytes) -> None:
+            _parse_body(seen, body, per_prompt)
 
         seen = Seen(choices=parsed.demand.choices)
-        return EventReader(take_event, READING, seen) if streaming else BodyReader(take_body, READING, seen)
+        return EventReader(parse_event, READING, seen) if streaming else BodyReader(parse_body, READING, seen)
 
 
-def _take(seen: Seen, response: _Response, per_prompt: bool) -> None:
+def _collect_usage(seen: Seen, response: _Response, per_prompt: bool) -> None:
     seen.update(response.usageMetadata, response.modelVersion)
     usage = response.usageMetadata if isinstance(response.usageMetadata, dict) else {}
     for tier in (response.serviceTier, response.service_tier, usage.get("serviceTier"), usage.get("service_tier")):
@@ -207,21 +207,21 @@ def _take(seen: Seen, response: _Response, per_prompt: bool) -> None:
     seen.failed = seen.failed or bool(response.error)
 
 
-def _take_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
+def _parse_body(seen: Seen, body: bytes, per_prompt: bool) -> None:
     """A complete response, or the array form of a stream; of an array cut short, the events that are complete."""
     try:
         responses = _RESPONSES.decode(body)
     except ValueError:
         if not body.lstrip().startswith(b"["):
             raise
-        _take_cut_array(seen, body.decode("utf-8", "replace"), per_prompt)
+        _parse_partial_array(seen, body.decode("utf-8", "replace"), per_prompt)
         return
     for response in responses if isinstance(responses, list) else [responses]:
-        _take(seen, response, per_prompt)
+        _collect_usage(seen, response, per_prompt)
     seen.complete = True
 
 
-def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
+def _parse_partial_array(seen: Seen, text: str, per_prompt: bool) -> None:
     at = text.index("[") + 1
     while True:
         at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # matches the empty string too
@@ -230,7 +230,7 @@ def _take_cut_array(seen: Seen, text: str, per_prompt: bool) -> None:
         except ValueError:
             break
         with contextlib.suppress(ValueError):
-            _take(seen, _RESPONSE.convert(whole(entry)), per_prompt)
+            _collect_usage(seen, _RESPONSE.convert(whole(entry)), per_prompt)
     seen.unreadable += 1
     seen.complete = False
     seen.add_text(text[at:])

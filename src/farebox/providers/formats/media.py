@@ -39,14 +39,14 @@ class Attachments:
     encoded: int = 0
     """Bytes of the body that the payloads took."""
 
-    def take_all(self, content: object) -> None:
+    def collect_all(self, content: object) -> None:
         """Find the attachments in a message's content: a list of parts, possibly with parts of their own."""
         parts = content if isinstance(content, list) else [content]
         for part in parts:
             if isinstance(part, dict):
-                self._take(part)
+                self._collect_part(part)
 
-    def _take(self, part: dict[str, Any]) -> None:
+    def _collect_part(self, part: dict[str, Any]) -> None:
         detail = part.get("detail")
         for key, value in list(part.items()):
             if key in _HOLDERS:
@@ -64,7 +64,7 @@ class Attachments:
             elif key == "file_data":
                 self._payload("file", part, "file_data", detail)
             elif key in _NESTED:
-                self.take_all(value.get("parts") if isinstance(value, dict) and "parts" in value else value)
+                self.collect_all(value.get("parts") if isinstance(value, dict) and "parts" in value else value)
 
     def _remote(self, part: dict[str, Any], value: object, kind: str) -> None:
         if value is None:
@@ -88,7 +88,7 @@ class Attachments:
             mime = str(source.get("media_type"))
             self._bytes("image/" if part.get("type") == "image" else mime, source, "data")
         elif kind == "content":
-            self.take_all(source.get("content"))
+            self.collect_all(source.get("content"))
         elif kind in ("url", "file"):
             self._remote(part, kind, str(kind))
 
@@ -146,7 +146,7 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
         return demand
     found = Attachments()
     for content in containers:
-        found.take_all(content)
+        found.collect_all(content)
     if not (found.encoded or found.images or found.unseen):
         return demand
     return replace(
@@ -168,7 +168,7 @@ def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
     content = bodies.tree([raw] if raw is not None else [])
     found = Attachments()
     for entry in content[0] if content and isinstance(content[0], list) else ():
-        found.take_all(entry.get(inside) if isinstance(entry, dict) and inside else entry)
+        found.collect_all(entry.get(inside) if isinstance(entry, dict) and inside else entry)
     return replace(demand, text=bodies.texts(content, others))
 
 

@@ -106,20 +106,20 @@ class OpenAISpeech(bodies.JsonBody):
         if streaming:
             rate = _BYTES_PER_SECOND.get(parsed.response_form, 2 * _SAMPLE_RATE)
 
-            def take_event(seen: Seen, data: bytes) -> bool:
-                return _take_event(seen, data, rate)
+            def parse_event(seen: Seen, data: bytes) -> bool:
+                return _parse_event(seen, data, rate)
 
-            return EventReader(take_event, SPEECH)
+            return EventReader(parse_event, SPEECH)
         by_tokens = family_name(parsed.model).startswith("gpt-")
 
-        def take_sound(seen: Seen, body: bytes) -> None:
+        def parse_audio(seen: Seen, body: bytes) -> None:
             seen.complete = True
             bare = parsed.response_form == "pcm"
             seen.sound_seconds = (bare_length(len(body), _SAMPLE_RATE) if bare else audio_length(body)).seconds
             if not by_tokens:
                 seen.update({"input_characters": parsed.demand.fixed["input_characters"]})
 
-        return BodyReader(take_sound, SPEECH, raw_max=_SOUND_BYTES_MAX)
+        return BodyReader(parse_audio, SPEECH, raw_max=_SOUND_BYTES_MAX)
 
 
 def _speech_tokens_max(text: str) -> int:
@@ -171,11 +171,13 @@ class OpenAITranscript(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
         return (
-            EventReader(_take_event, TRANSCRIPT) if streaming else BodyReader(_take_transcript, TRANSCRIPT, blank=True)
+            EventReader(_parse_event, TRANSCRIPT)
+            if streaming
+            else BodyReader(_parse_transcript, TRANSCRIPT, blank=True)
         )
 
 
-def _take_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RATE) -> bool:
+def _parse_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RATE) -> bool:
     event = _RESPONSE.decode(data)
     if event.type == "speech.audio.delta":
         seen.add_audio(event.audio, bytes_per_second)
@@ -189,7 +191,7 @@ def _take_event(seen: Seen, data: bytes, bytes_per_second: int = 2 * _SAMPLE_RAT
     return True
 
 
-def _take_transcript(seen: Seen, body: bytes) -> None:
+def _parse_transcript(seen: Seen, body: bytes) -> None:
     if not body.lstrip().startswith(b"{"):
         text = body.decode("utf-8", "replace")  # plain text or subtitles
         seen.complete = True

@@ -229,11 +229,11 @@ class OpenAIChat(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        take_body = _take_google_body if self.total_counts else _take_body
-        take_event = _take_google_event if self.total_counts else _take_event
+        parse_body = _parse_google_body if self.total_counts else _parse_body
+        parse_event = _parse_google_event if self.total_counts else _parse_event
         if streaming:
-            return EventReader(take_event, self.reading, Seen(hide_usage, parsed.demand.choices))
-        return BodyReader(take_body, self.reading)
+            return EventReader(parse_event, self.reading, Seen(hide_usage, parsed.demand.choices))
+        return BodyReader(parse_body, self.reading)
 
     def _researches(self, model: str) -> bool:
         return self.searches and family_name(model).startswith("sonar-deep-research")
@@ -288,18 +288,18 @@ def _prompts(prompt: object) -> int:
     return len(prompt) if several and isinstance(prompt, list) else 1
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _parse_event(seen: Seen, data: bytes) -> bool:
     """Nothing in a chunk ends the stream: usage comes first, in the middle or in every chunk of some providers, and so
     do finish reasons. `[DONE]` does, or the end of the body."""
     chunk = _RESPONSE.decode(data)
-    _take(seen, chunk)
+    _collect_usage(seen, chunk)
     if not chunk.usage or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
         return True
     return not seen.hide_usage
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
-    _take(seen, _RESPONSE.decode(body))
+def _parse_body(seen: Seen, body: bytes) -> None:
+    _collect_usage(seen, _RESPONSE.decode(body))
     seen.complete = True
 
 
@@ -312,7 +312,7 @@ def _failed(response: _Response) -> bool:
     )
 
 
-def _take(seen: Seen, response: _Response) -> None:
+def _collect_usage(seen: Seen, response: _Response) -> None:
     usage = response.usage
     if response.x_groq is not None or response.error is not None or response.object == "error":
         seen.failed = seen.failed or _failed(response)
@@ -367,14 +367,14 @@ def _add_audio(seen: Seen, audio: dict[str, Any]) -> None:
     seen.add_audio(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 
 
-def _take_google_event(seen: Seen, data: bytes) -> bool:
-    keep = _take_event(seen, data)
+def _parse_google_event(seen: Seen, data: bytes) -> bool:
+    keep = _parse_event(seen, data)
     _count_total(seen)
     return keep
 
 
-def _take_google_body(seen: Seen, body: bytes) -> None:
-    _take_body(seen, body)
+def _parse_google_body(seen: Seen, body: bytes) -> None:
+    _parse_body(seen, body)
     _count_total(seen)
 
 

@@ -57,10 +57,10 @@ class OpenAIEmbeddings(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        return BodyReader(_take_body, self.reading)
+        return BodyReader(_parse_body, self.reading)
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
+def _parse_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     seen.update(response.usage, response.model)
     seen.complete = True

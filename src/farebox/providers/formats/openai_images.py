@@ -139,7 +139,7 @@ class OpenAIImages(bodies.JsonBody):
             head, images, files_bytes = bodies.decode(_HEAD, body), [], 0
         found = media.Attachments(images=images)
         for reference in head.images:
-            found.take_all({"type": "input_image", "image_url": reference.image_url, "file_id": reference.file_id})
+            found.collect_all({"type": "input_image", "image_url": reference.image_url, "file_id": reference.file_id})
         fixed, allowed = _billed(head)
         author = head.svg.model if head.svg is not None and head.svg.model else ""
         demand = Demand(
@@ -166,13 +166,13 @@ class OpenAIImages(bodies.JsonBody):
         """A reader for the response."""
         seen = Seen(choices=parsed.demand.choices)
         if not streaming:
-            return BodyReader(_take_body, READING, seen)
+            return BodyReader(_parse_body, READING, seen)
         tokens = int(parsed.demand.fixed.get("output_tokens", 0))
 
-        def take_event(seen: Seen, data: bytes) -> bool:
-            return _take_event(seen, data, tokens)
+        def parse_event(seen: Seen, data: bytes) -> bool:
+            return _parse_event(seen, data, tokens)
 
-        return EventReader(take_event, READING, seen)
+        return EventReader(parse_event, READING, seen)
 
 
 def _form(content_type: str, body: bytes) -> tuple[_Head, list[ImageInput], int]:
@@ -245,7 +245,7 @@ def _output_tokens(head: _Head, otherwise: str) -> int:
     return (head.n or 1) * (each + _PARTIAL_TOKENS * (head.partial_images or 0))
 
 
-def _take_event(seen: Seen, data: bytes, tokens: int) -> bool:
+def _parse_event(seen: Seen, data: bytes, tokens: int) -> bool:
     """`tokens`: what the request's pictures take."""
     event = _RESPONSE.decode(data)
     if event.type in _GENERATED:
@@ -259,16 +259,16 @@ def _take_event(seen: Seen, data: bytes, tokens: int) -> bool:
     return True
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
+def _parse_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     seen.update(response.usage, response.model)
     if isinstance(response.svg_usage, dict):
-        _take_author(seen, response.svg_usage)
+        _parse_author(seen, response.svg_usage)
     seen.complete = True
     seen.failed = bool(response.error)
 
 
-def _take_author(seen: Seen, usage: dict[str, object]) -> None:
+def _parse_author(seen: Seen, usage: dict[str, object]) -> None:
     model = usage.get("model")
     try:
         figures = AUTHOR.read(usage)

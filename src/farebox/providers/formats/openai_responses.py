@@ -138,7 +138,7 @@ class OpenAIResponses(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        return EventReader(_take_event, self.reading) if streaming else BodyReader(_take_body, self.reading)
+        return EventReader(_parse_event, self.reading) if streaming else BodyReader(_parse_body, self.reading)
 
 
 def _model(head: _Head) -> str:
@@ -179,7 +179,7 @@ def _is_reference(item: object) -> bool:
     return isinstance(item, dict) and (item.get("type") == "item_reference" or not item.keys() - {"id", "type"})
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _parse_event(seen: Seen, data: bytes) -> bool:
     event = _EVENT.decode(data)
     if event.type.endswith("audio.delta"):
         seen.add_audio(event.delta, SAMPLES_BYTES_PER_SECOND)
@@ -204,7 +204,7 @@ def _take_event(seen: Seen, data: bytes) -> bool:
     return True
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
+def _parse_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
     _update(seen, response)
     _count(seen, response.output)

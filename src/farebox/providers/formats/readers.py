@@ -135,18 +135,18 @@ def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, o
 
 
 class BodyReader:
-    """Reads a response that is one document. The bytes are relayed unchanged; `take` reads the document at its end.
+    """Reads a response that is one document. The bytes are relayed unchanged; `parse` reads the document at its end.
     Only the last byte is held back, if it may be the end, as the document is incomplete without it.
     """
 
-    __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "_take")
+    __slots__ = ("_blank", "_body", "_is_list", "_last", "_parse", "_raw_max", "_reading", "_seen", "_size", "_skimmer")
 
     events = finished = holding = all_ended = input_reported = False
     """A document's content is known only at its end."""
 
     def __init__(
         self,
-        take: Callable[[Seen, bytes], None],
+        parse: Callable[[Seen, bytes], None],
         reading: Reading,
         seen: Seen | None = None,
         *,
@@ -158,7 +158,7 @@ class BodyReader:
         """
         self._raw_max = raw_max
         self._blank = blank
-        self._take = take
+        self._parse = parse
         self._reading = reading
         self._seen = seen or Seen()
         self._body: list[bytes] = []
@@ -237,7 +237,7 @@ class BodyReader:
         """Read the document, or what the skimmer has left of it."""
         seen = self._seen
         try:
-            self._take(seen, body)
+            self._parse(seen, body)
         except (ValueError, RecursionError):
             seen.unreadable += 1
         if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._told(seen):

@@ -125,8 +125,8 @@ class WorkersAIRun(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
         if streaming:
-            return EventReader(_take_event, READING)
-        return BodyReader(_take_body, TRANSCRIPTION if parsed.demand.audio_seconds_max else READING)
+            return EventReader(_parse_event, READING)
+        return BodyReader(_parse_body, TRANSCRIPTION if parsed.demand.audio_seconds_max else READING)
 
 
 def _queued(head: _Head) -> bool:
@@ -148,21 +148,21 @@ def _heard(demand: Demand, length: AudioLength) -> Demand:
     return replace(demand, audio_seconds=seconds, audio_seconds_max=most, no_output=True, clampable=False)
 
 
-def _take_event(seen: Seen, data: bytes) -> bool:
+def _parse_event(seen: Seen, data: bytes) -> bool:
     event = _RESPONSE.decode(data)
-    _take(seen, event)
+    _collect_usage(seen, event)
     seen.failed = seen.failed or bool(event.errors or event.error)
     return True
 
 
-def _take_body(seen: Seen, body: bytes) -> None:
+def _parse_body(seen: Seen, body: bytes) -> None:
     response = _RESPONSE.decode(body)
-    _take(seen, response.result or response)
+    _collect_usage(seen, response.result or response)
     seen.complete = True
     seen.failed = response.success is False
 
 
-def _take(seen: Seen, result: _Result) -> None:
+def _collect_usage(seen: Seen, result: _Result) -> None:
     seen.update(result.usage, result.model)
     if isinstance(result.transcription_info, dict):
         seen.update({"seconds": result.transcription_info.get("duration")})
