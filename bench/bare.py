@@ -1,7 +1,8 @@
-"""`python -m bench.bare ANSWER TOKEN`: the least that could answer a billing read, to compare Farebox with.
+"""`python -m bench.bare SERVER ANSWER TOKEN`: the least that could answer a billing read, to compare Farebox with.
 
-The same server with the same settings, embedded the same way; the token found by its HMAC in a dict, the JSON of file
-ANSWER encoded anew each time. No routes, no permissions, no database. Says its port on stdout, and runs until SIGTERM.
+SERVER is `granian`, a server written in Rust, or `farebox`, Farebox's own. The token is found by its HMAC in a dict,
+and the JSON of file ANSWER encoded anew each time. No routes, no permissions, no database. Prints its port on
+stdout, and runs until SIGTERM.
 """
 
 import asyncio
@@ -19,21 +20,31 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from farebox.http.server import reserve
+from farebox.http.exchange import Exchange
+from farebox.http.server import reserve, serve
 from farebox.vault import Vault
 
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/=-]{1,512})")
 _HEADERS = [("content-type", "application/json")]
 
 
-async def serve(response: object, token: str) -> None:
-    vault, encoder = Vault(bytes(32)), msgspec.json.Encoder()
-    accounts = {vault.hash_token(token): response}
+class Balance:
+    """What to answer to an Authorization header: a status and the response's body."""
 
+    def __init__(self, response: object, token: str) -> None:
+        self._vault, self._encoder = Vault(bytes(32)), msgspec.json.Encoder()
+        self._accounts = {self._vault.hash_token(token): response}
+
+    def read(self, authorization: str | None) -> tuple[int, bytes]:
+        found = _BEARER.fullmatch(authorization or "")
+        shown = None if found is None else self._accounts.get(self._vault.hash_token(found.group(1)))
+        return 401 if shown is None else 200, self._encoder.encode(shown)
+
+
+async def on_granian(balance: Balance) -> None:
     async def application(scope: Any, protocol: Any) -> None:
-        found = _BEARER.fullmatch(scope.headers.get("authorization") or "")
-        shown = None if found is None else accounts.get(vault.hash_token(found.group(1)))
-        protocol.response_bytes(401 if shown is None else 200, _HEADERS, encoder.encode(shown))
+        status, body = balance.read(scope.headers.get("authorization"))
+        protocol.response_bytes(status, _HEADERS, body)
 
     reserved = reserve("127.0.0.1", 0)
     port = reserved.getsockname()[1]
@@ -56,5 +67,20 @@ async def serve(response: object, token: str) -> None:
     reserved.close()
 
 
+async def on_farebox(balance: Balance) -> None:
+    async def handle(exchange: Exchange) -> None:
+        status, body = balance.read(exchange.head.headers.get("authorization"))
+        exchange.respond(status, _HEADERS, body)
+
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    server = await serve(handle, "127.0.0.1", 0)
+    print(json.dumps({"port": server.port}), flush=True)
+    await stopped.wait()
+    await server.close()
+
+
+SERVERS = {"granian": on_granian, "farebox": on_farebox}
+
 if __name__ == "__main__":
-    uvloop.run(serve(json.loads(Path(sys.argv[1]).read_text()), sys.argv[2]))
+    uvloop.run(SERVERS[sys.argv[1]](Balance(json.loads(Path(sys.argv[2]).read_text()), sys.argv[3])))

@@ -1,8 +1,9 @@
 """`python -m bench.reads`: what reads of the billing API cost, on an account with a history.
 
-The balance is read by many callers at once, in turns with a bare handler on the same server (bench.bare): the ratio of
-the two is what all of Farebox's own work costs. The other reads are timed for one caller. The exit status is 0 where
-every response came and the figures in them are those of the books.
+The balance is read by many callers at once, in turns with a bare handler on two servers (bench.bare): on Granian, the
+fastest server there is for Python, and on Farebox's own, where the ratio is what routes, permissions and database cost.
+The other reads are timed for one caller. The exit status is 0 where every response came and the figures in them are
+those of the books.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from bench.served import Broken, Farebox, mock_upstream, serving
 
 CONNECTIONS = 16
 TURNS = 2
-"""Farebox, bare, Farebox, bare: of each the best turn counts."""
+"""Farebox and the bare handlers in turn, twice: of each the best turn counts."""
+BARE = {"bare": "granian", "bare_own": "farebox"}
+"""The bare handlers, as results name them, and their servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,10 @@ class Bare:
 
 
 @contextlib.contextmanager
-def bare(folder: Path, response: dict[str, Any], token: str) -> Iterator[Bare]:
-    """The bare handler, which gives this response to this token."""
+def bare(server: str, folder: Path, response: dict[str, Any], token: str) -> Iterator[Bare]:
+    """The bare handler on this server, which gives this response to this token."""
     (folder / "answer.json").write_text(json.dumps(response))
-    command = [sys.executable, "-m", "bench.bare", str(folder / "answer.json"), token]
+    command = [sys.executable, "-m", "bench.bare", server, str(folder / "answer.json"), token]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
     try:
@@ -67,7 +70,7 @@ class Reads:
         self.rows: list[dict[str, Any]] = []
 
     def measure(self, name: str, asked_of: ask.Answering, connections: int) -> dict[str, Any]:
-        read = ask.READ["balance" if name == "bare" else name]
+        read = ask.READ["balance" if name in BARE else name]
         targets = ask.write_targets(self._served.folder / f"targets-{name}", read, [self._made])
         seconds, warm = self._asked.seconds, self._asked.warm
         found = ask.measure(self._program, asked_of, targets, connections=connections, seconds=seconds, warm=warm)
@@ -76,16 +79,19 @@ class Reads:
         print(line(self.rows[-1]), flush=True)
         return self.rows[-1]
 
-    def beside_bare(self) -> dict[str, float]:
-        """The balance, by turns with the bare handler; Farebox's figures over the bare one's."""
+    def beside_bare(self) -> dict[str, dict[str, float]]:
+        """The balance, by turns with the bare handlers; Farebox's figures over those of each."""
         served, best = self._served, {"rate": dict[str, float](), "cpu": dict[str, float]()}
         response = ask.get(served, ask.READ["balance"], self._made)
-        with bare(served.folder, response, self._made.token) as beside:
-            for name in ("balance", "bare") * TURNS:
-                found = self.measure(name, beside if name == "bare" else served, CONNECTIONS)
+        with ExitStack() as stack:
+            turns: dict[str, ask.Answering] = {"balance": served}
+            for name, server in BARE.items():
+                turns[name] = stack.enter_context(bare(server, served.folder, response, self._made.token))
+            for name in tuple(turns) * TURNS:
+                found = self.measure(name, turns[name], CONNECTIONS)
                 best["rate"][name] = max(best["rate"].get(name, 0), found["per_second"])
                 best["cpu"][name] = min(best["cpu"].get(name, 1e9), found["cpu_s_per_1000"])
-        return {what: round(of["balance"] / of["bare"], 2) for what, of in best.items()}
+        return {name: {what: round(of["balance"] / of[name], 2) for what, of in best.items()} for name in BARE}
 
 
 HEADINGS = (
@@ -126,10 +132,14 @@ def _measure_all(reads: Reads, served: Farebox, made: Made) -> int:
     for read in ask.READS:
         reads.measure(read.name, served, 1)
     wrong += differs(served.folder, [made.account_id], served.engine)
-    facts = {"calls": made.wanted.calls, "top_ups": made.wanted.top_ups, "ratio_to_bare": ratio, "wrong": wrong}
+    facts = {"calls": made.wanted.calls, "top_ups": made.wanted.top_ups, "ratio_to": ratio, "wrong": wrong}
     engine = served.engine.name
     path = write(f"reads-{engine}", reads.rows, **facts, engine=engine, memory_mb=machine.memory_mb(served.pid))
-    print(f"balance beside bare: {ratio['rate']:.2f} of its requests/s, {ratio['cpu']:.2f} of its CPU")
+    for name, server in BARE.items():
+        of = ratio[name]
+        print(
+            f"balance beside a bare handler on {server}: {of['rate']:.2f} of its requests/s, {of['cpu']:.2f} of its CPU"
+        )
     print("\n".join(wrong) or "every figure is that of the books")
     print(f"written: {shown(path)}")
     return int(bool(wrong) or any(row["failed"] for row in reads.rows))

@@ -32,7 +32,8 @@ CASES = {
 }
 READS = {
     "balance": "`credit-balance`",
-    "bare": "bare handler",
+    "bare": "bare handler on Granian",
+    "bare_own": "bare handler on Farebox's server",
     "usage": "`usage-history`, 90 days by hour",
     "invoices": "`invoice-history`",
     "transfers": "statement of transfers, first page",
@@ -207,14 +208,15 @@ def reads() -> str:
         for (name, callers), row in best.items():
             lines.append(
                 [
-                    "" if name == "bare" else _ENGINE[result["engine"]], READS[name], str(callers),
+                    "" if name.startswith("bare") else _ENGINE[result["engine"]], READS[name], str(callers),
                     figure(row["per_second"], 0), pair(row), figure(row["cpu_s_per_1000"], 3),
                     figure(row["database_cpu_s_per_1000"], 3) if result["engine"] == "postgres" else "",
                 ]
             )  # fmt: skip
-        ratio = result["ratio_to_bare"]
+        ratio = result["ratio_to"]
         notes.append(
-            f"On {_ENGINE[result['engine']]}, `credit-balance` reaches {ratio['rate']:.2f} of the bare handler's rate."
+            f"On {_ENGINE[result['engine']]}, `credit-balance` reaches {ratio['bare']['rate']:.2f} of the bare "
+            f"handler's rate on Granian, and {ratio['bare_own']['rate']:.2f} of its rate on Farebox's own server."
         )
     heads = ("database", "read", "clients", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "database CPU s")
     return with_notes("\n\n".join([markdown(heads, lines), " ".join(notes)]), results) if lines else MISSING

@@ -67,9 +67,13 @@ def targets() -> list[Target]:
             ((_added(post, "p50_ms"), 3.0), (_added(post, "p99_ms"), 8.0)), unit="ms",
         ),
         Target(
-            "`credit-balance`, rate relative to a bare handler, SQLite / PostgreSQL", "0.5",
+            "`credit-balance`, rate relative to a bare handler on Granian (Rust), SQLite / PostgreSQL", "0.5",
             "python -m bench.reads [--engine postgres]",
-            tuple((_of_bare(engine), 0.5) for engine in ("sqlite", "postgres")), at_least=True,
+            tuple((_of_bare(engine, "bare"), 0.5) for engine in ("sqlite", "postgres")), at_least=True,
+        ),
+        Target(
+            "the same, to one on Farebox's own server", "0.5", "python -m bench.reads [--engine postgres]",
+            tuple((_of_bare(engine, "bare_own"), 0.5) for engine in ("sqlite", "postgres")), at_least=True,
         ),
         *_of_growth(),
         Target(
@@ -127,9 +131,9 @@ def _added(name: str, key: str) -> float | None:
     return None if whole is None or direct is None else whole - direct
 
 
-def _of_bare(engine: str) -> float | None:
+def _of_bare(engine: str, handler: str) -> float | None:
     found = stored.read(f"reads-{engine}")
-    return None if found is None else float(found["ratio_to_bare"]["rate"])
+    return None if found is None else float(found["ratio_to"][handler]["rate"])
 
 
 def _pairs(engine: str, *, many: bool) -> float | None:
