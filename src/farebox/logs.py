@@ -181,7 +181,7 @@ def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
     times as long.
     """
 
-    class Unfailing(base):  # type: ignore[misc] # structlog makes the class while the program runs
+    class NonRaising(base):  # type: ignore[misc] # structlog makes the class while the program runs
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **values: Any) -> Any:
             try:
                 if timestamp is not None and "exc_info" not in values and not self._context:
@@ -194,7 +194,7 @@ def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
                 Dropped.lines += 1
                 return None
 
-    return Unfailing
+    return NonRaising
 
 
 def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:

@@ -110,7 +110,7 @@ async def test_large_bodies_are_kept_at_a_rate(
     farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logged, "LARGE_BYTES", 1000)
-    monkeypatch.setattr(logged, "AT_ONCE_BYTES", 5_000)
+    monkeypatch.setattr(logged, "BURST_BYTES", 5_000)
     monkeypatch.setattr(logged, "BYTES_PER_SECOND", 0)
     monkeypatch.setattr(farebox.services.logged, "_taken", {})
     large, small = native_body("word " * 400), native_body("word " * 40)

@@ -16,7 +16,7 @@ import uvloop
 
 from farebox.errors import BODY_TOO_COMPLEX
 from farebox.offload import HelperProcess
-from farebox.providers.audio.length import AT_ONCE_BYTES
+from farebox.providers.audio.length import IMMEDIATE_BYTES
 from farebox.providers.formats.bounds import CONTAINERS_MAX, DEPTH_MAX, is_light
 from tests.calls.kit import differences, set_price, set_provider, until
 from tests.calls.upstream import Upstream, serving
@@ -219,10 +219,10 @@ def test_sound_is_walked_through_by_helpers_but_for_a_little(tmp_path: Path) -> 
 
     with running_farebox(tmp_path) as served:
         account = served.funded("100")
-        little = sound(AT_ONCE_BYTES - 10)
+        little = sound(IMMEDIATE_BYTES - 10)
         assert account.chat(messages=[{"role": "user", "content": little}]).status_code == 200
         assert not helpers_of(served)
-        for much in (sound(AT_ONCE_BYTES), little * 2):
+        for much in (sound(IMMEDIATE_BYTES), little * 2):
             assert is_light(json.dumps(much).encode())
             response = account.chat(messages=[{"role": "user", "content": much}])
             assert response.status_code == 200, response.text

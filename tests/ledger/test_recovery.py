@@ -12,7 +12,7 @@ from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import Command, Extend, Settle, Verdict
 from farebox.ledger.job_ledger import JobLedger
 from farebox.ledger.recovery import (
-    AT_ONCE,
+    BATCH_SIZE,
     OpenHold,
     Policy,
     expire_due,
@@ -81,7 +81,7 @@ async def test_the_policy_charge_takes_the_holds(books: Books) -> None:
 
 
 async def test_more_calls_in_doubt_than_one_round_takes(books: Books) -> None:
-    count = AT_ONCE * 2 + 3
+    count = BATCH_SIZE * 2 + 3
     await books.fund(BOB, 100)
     await books.do(top_up("more", 10_000))
     for n in range(count):

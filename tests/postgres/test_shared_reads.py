@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farebox.storage.postgres.shared_reads import AT_ONCE, SharedReads
+from farebox.storage.postgres.shared_reads import CONCURRENT_QUERIES, SharedReads
 from farebox.storage.sql import DatabaseUnavailable
 
 
@@ -52,7 +52,7 @@ async def test_a_query_answers_those_who_asked_before_it_and_nobody_else() -> No
     second = await _pending(shared, 3)
     database.moment = 2
     third = await _pending(shared, 4)
-    assert len(database.sent) == AT_ONCE == 2, "the third group waits"
+    assert len(database.sent) == CONCURRENT_QUERIES == 2, "the third group waits"
     database.moment = 3
     database.answer(0)
     await _turns()
@@ -81,7 +81,7 @@ async def test_a_failure_is_that_of_the_query() -> None:
     database = Held()
     shared = SharedReads(database.get)
     first = await _pending(shared, 2)
-    for _ in range(AT_ONCE):
+    for _ in range(CONCURRENT_QUERIES):
         later = await _pending(shared, 1)
     database.answer(0, DatabaseUnavailable("away"))
     for task in first:

@@ -25,8 +25,8 @@ AMOUNT_MIN: Final = 1_000
 THRESHOLD_MIN: Final = 500
 THRESHOLD_MAX: Final = 99_999_999
 CAP_MAX: Final = 10**11
-LIFTED_BY_CARD: Final = frozenset({"card_declined", "no_payment_method", "authentication_required"})
-SWEEP_AT_ONCE: Final = 200
+RESOLVED_BY_CARD: Final = frozenset({"card_declined", "no_payment_method", "authentication_required"})
+SWEEP_CONCURRENCY: Final = 200
 
 
 async def rule(services: Services, account_id: str) -> Rule | None:
@@ -151,7 +151,7 @@ def card_changed(
     waiting = open_auto(connection, account_id)
     if waiting is not None and (renewed or waiting.fingerprint != fingerprint):
         _drop_waiting(connection, account_id, "Another card was saved.", at)
-    stopped = found.state in ("suspended", "action_required") and found.reason in LIFTED_BY_CARD
+    stopped = found.state in ("suspended", "action_required") and found.reason in RESOLVED_BY_CARD
     before = found.fingerprint or (waiting.fingerprint if waiting is not None else None)
     retrying = found.state == "active" and waiting is not None
     other = renewed or before != fingerprint
@@ -197,13 +197,13 @@ async def sweep(services: Services) -> int:
     while True:
         at = services.clock.now_ms()
         found = await services.database.scan(
-            partial(store.rules_to_sweep, at=at, after=after, limit=SWEEP_AT_ONCE, switched_on=on)
+            partial(store.rules_to_sweep, at=at, after=after, limit=SWEEP_CONCURRENCY, switched_on=on)
         )
         for account_id in found:
             requested += await services.database.write(
                 partial(_wake, services=services, account_id=account_id, at=services.clock.now_ms())
             )
-        if len(found) < SWEEP_AT_ONCE:
+        if len(found) < SWEEP_CONCURRENCY:
             return requested
         after = found[-1]
 

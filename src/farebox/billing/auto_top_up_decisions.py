@@ -44,19 +44,19 @@ def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at
         return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at)
     if voids_pending(connection, top_up.account_id):
         return postpone(connection, top_up, at, at + VOID_WAIT_MS)
-    gap = _gap(connection, rule)
-    if gap <= 0:
+    shortfall = _shortfall(connection, rule)
+    if shortfall <= 0:
         return _cancel(connection, top_up, "The balance is no longer below the threshold.", at)
     card = default_card(connection, top_up.account_id)
     if card is None:
         text = "There is no card to charge."
         suspend(connection, top_up, "no_payment_method", text, at)
         return _cancel(connection, top_up, text, at)
-    return _sized(connection, settings, top_up, rule, card, gap, at)
+    return _sized(connection, settings, top_up, rule, card, shortfall, at)
 
 
 def _sized(
-    connection: Connection, settings: Settings, top_up: TopUp, rule: Rule, card: Card, gap: int, at: int
+    connection: Connection, settings: Settings, top_up: TopUp, rule: Rule, card: Card, shortfall: int, at: int
 ) -> TopUp:
     """The request as a purchase that closes the gap, where the cap and the guards allow it now."""
 
@@ -64,7 +64,7 @@ def _sized(
         return price_for(connection, settings, top_up.account_id, credit_cents).charge_cents
 
     credit = size(
-        gap,
+        shortfall,
         rule.amount_cents,
         max_cents=limits_of(connection, settings, top_up.account_id)[1],
         remainder_cents=rule.monthly_cap_cents - charged_since(connection, top_up.account_id, month_start(at)),
@@ -135,7 +135,7 @@ def close_unless_wanted(connection: Connection, settings: Settings, top_up: TopU
     rule = rule_of(connection, top_up.account_id)
     if rule is None or rule.state != "active" or settings.auto_topup != "on":
         return _abandon(connection, top_up, "Auto top-up has been switched off.", at)
-    if _gap(connection, rule) <= 0:
+    if _shortfall(connection, rule) <= 0:
         return _abandon(connection, top_up, "The balance is no longer below the threshold.", at)
     return top_up
 
@@ -157,7 +157,7 @@ def begin_charge(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     return begun
 
 
-def _gap(connection: Connection, rule: Rule) -> int:
+def _shortfall(connection: Connection, rule: Rule) -> int:
     """Nano-dollars missing to the threshold; what the account owes is missing too, as new money pays it first."""
     posted, owed = posted_and_owed(connection, rule.account_id)
     missing = rule.threshold_cents * NANOS_PER_CENT - posted

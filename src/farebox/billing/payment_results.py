@@ -26,7 +26,7 @@ async def apply_invoice(services: Services, invoice: ProcessorInvoice) -> str:
     """
     found = await services.database.get(partial(_find_top_up, invoice=invoice))
     if found is None:
-        return await _stray(services, invoice)
+        return await _credit_unmatched(services, invoice)
     if invoice.state == "paid":
         row, credited_now = await credit_once(services, found, invoice)
         if row.state != "paid" or row.payment_id != invoice.invoice_id:
@@ -47,7 +47,7 @@ def _find_top_up(connection: Connection, invoice: ProcessorInvoice) -> TopUp | N
     return tied or (store.find(connection, *ids) if ids is not None else None)
 
 
-async def _stray(services: Services, invoice: ProcessorInvoice) -> str:
+async def _credit_unmatched(services: Services, invoice: ProcessorInvoice) -> str:
     """An invoice without a row. If it was paid for one of our accounts, it becomes a finding for the operator."""
     ids = top_up_of(invoice.metadata)
     if ids is None or await services.database.get(partial(find_account, account_id=ids[0])) is None:

@@ -38,7 +38,7 @@ from farebox.storage.sql import Connection
 log = structlog.get_logger("farebox.payments")
 
 BATCH = 50
-AT_ONCE = 8
+CONCURRENCY = 8
 """Objects that are fetched concurrently."""
 CLAIM_MS = 120_000
 """How long this process has claimed an event; then it is due again, as the process must have died."""
@@ -148,8 +148,8 @@ async def work(services: Services) -> int:
         return 0
     job = partial(inbox.claim_due, at=at, until=at + CLAIM_MS, limit=BATCH)
     events = await services.database.write(job)
-    gate = asyncio.Semaphore(AT_ONCE)
-    await asyncio.gather(*(_work_at(services, processor, group, gate) for group in _by_object(events)))
+    semaphore = asyncio.Semaphore(CONCURRENCY)
+    await asyncio.gather(*(_process_group(services, processor, group, semaphore) for group in _by_object(events)))
     return len(events)
 
 
@@ -161,11 +161,11 @@ def _by_object(events: Sequence[StoredEvent]) -> Iterable[list[StoredEvent]]:
     return groups.values()
 
 
-async def _work_at(
-    services: Services, processor: Processor, events: list[StoredEvent], gate: asyncio.Semaphore
+async def _process_group(
+    services: Services, processor: Processor, events: list[StoredEvent], semaphore: asyncio.Semaphore
 ) -> None:
     """Process events about one object: its current state is applied, and all of them get that outcome."""
-    async with gate:
+    async with semaphore:
         newest = events[-1]
         try:
             outcome = await _applied(services, processor, newest)

@@ -47,7 +47,7 @@ SAME_MS: Final = MINUTE_MS
 """A request without a key that equals an earlier one within this time is treated as a repeat of it."""
 RETRY_MS: Final = 10 * MINUTE_MS
 """The same for a request that is marked as a repeat."""
-AT_ONCE: Final = 8
+CONCURRENCY: Final = 8
 DUE_MAX: Final = 64
 AWAIT_SECONDS: Final = 30.0
 AWAIT_STEP_SECONDS: Final = 0.1
@@ -362,10 +362,10 @@ async def work(services: Services) -> int:
     off = services.processor is None  # without a processor, requests are canceled and everything else waits
     at = services.clock.now_ms()
     found = await services.database.get(partial(store.due, at=at, limit=DUE_MAX, requests_only=off))
-    turns = asyncio.Semaphore(AT_ONCE)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
 
     async def fetch(account_id: str, top_up_id: str) -> bool:
-        async with turns:
+        async with semaphore:
             done = await services.tasks.shared(
                 ("top_up", account_id, top_up_id), lambda: carry_out(services, account_id, top_up_id)
             )

@@ -139,7 +139,7 @@ async def perform(services: Services, claimed: TopUp) -> TopUp:
             top_up = await _commit(services, top_up, result)
             step = _next_step(top_up, then)
     except StaleLease:
-        top_up = await services.database.get(partial(_as_it_stands, top_up=top_up))
+        top_up = await services.database.get(partial(_refreshed, top_up=top_up))
         log.info("top-up was taken over", account=claimed.account_id, top_up=claimed.top_up_id, state=top_up.state)
     if claimed.lease_owner is None and claimed.state == "canceled":
         log.info("auto top-up not charged", account=claimed.account_id, reason=claimed.error)
@@ -201,6 +201,6 @@ def _apply(connection: Connection, settings: Settings, top_up: TopUp, result: St
     return changed
 
 
-def _as_it_stands(connection: Connection, top_up: TopUp) -> TopUp:
+def _refreshed(connection: Connection, top_up: TopUp) -> TopUp:
     found = find(connection, top_up.account_id, top_up.top_up_id)
     return top_up if found is None else found

@@ -95,7 +95,7 @@ def prepare_charge(connection: Connection, settings: Settings, top_up: TopUp, re
     """Start the first attempt; or leave it as it is, to repeat the one whose response is missing; or end it."""
     invoice = _invoice(result)
     if invoice.due_cents != top_up.charge_cents:
-        return _close_not_our_price(connection, top_up, invoice.due_cents, at)
+        return _close_price_mismatch(connection, top_up, invoice.due_cents, at)
     if top_up.kind == "auto":
         top_up = auto.close_unless_wanted(connection, settings, top_up, at)
         if top_up.state == "canceled":
@@ -119,7 +119,7 @@ def _first_attempt(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     return auto.begin_charge(connection, top_up, at)
 
 
-def _close_not_our_price(connection: Connection, top_up: TopUp, due_cents: int, at: int) -> TopUp:
+def _close_price_mismatch(connection: Connection, top_up: TopUp, due_cents: int, at: int) -> TopUp:
     """The processor would charge another amount, because its customer has a balance there: nothing is charged."""
     text = (
         f"The payment processor would charge {due_cents} cents instead of {top_up.charge_cents}. Nothing was charged."

@@ -50,16 +50,16 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
-    return await _hold_less(services, call, offer)
+    return await _hold_affordable(services, call, offer)
 
 
-async def _hold_less(services: Services, call: Call, offer: "_Offer") -> Held:
+async def _hold_affordable(services: Services, call: Call, offer: "_Offer") -> Held:
     """A hold where the first estimate was refused: counted exactly, of less, or once other calls have ended."""
     offer = await _counted(services, call, offer)
     wanted = offer.estimate()
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
     while True:
-        held = await _second_try(services, call, offer, wanted)
+        held = await _retry_smaller(services, call, offer, wanted)
         if isinstance(held, Held):
             return held
         left = deadline - services.clock.monotonic()
@@ -148,7 +148,7 @@ class _Offer(msgspec.Struct, frozen=True):
         )
 
 
-async def _second_try(services: Services, call: Call, offer: _Offer, wanted: Estimate) -> Held | Verdict:
+async def _retry_smaller(services: Services, call: Call, offer: _Offer, wanted: Estimate) -> Held | Verdict:
     """A hold of what is wanted, else of what the balance affords; the ledger's refusal where neither is to be had."""
     verdict = await _try(services, call, wanted)
     if verdict.ok:

@@ -298,12 +298,12 @@ class _Relay:
             self._collected.append(passed)
             self._collected_bytes += len(passed)
             large = self._collected_bytes > WHOLE_BODY_MAX or not self._kept.fits(self._collected_bytes)
-            if large or self._events or self._to_be_streamed:
+            if large or self._events or self._must_stream:
                 self._stream_follows = True
                 return
 
     @property
-    def _to_be_streamed(self) -> bool:
+    def _must_stream(self) -> bool:
         """Whether a stream was asked for and this is, as far as has come, not one object. Some stream objects line by
         line."""
         if not self._stream_requested:

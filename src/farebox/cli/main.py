@@ -60,7 +60,7 @@ _ORDER = (
 )  # fmt: skip
 
 
-class _InOrder(TyperGroup):
+class _OrderedGroup(TyperGroup):
     """Lists the commands in the order in which they are usually needed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -68,7 +68,7 @@ class _InOrder(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_InOrder,
+    cls=_OrderedGroup,
     help=_HELP,
     rich_markup_mode=None,  # plain help loads twice as fast, and can be piped and copied
     pretty_exceptions_enable=False,

@@ -208,12 +208,12 @@ def replay_message(
         else:
             entry = replay_notice(connection, session.settings, account_id or OPERATOR, message_id, at)
             if entry is None:
-                raise Stopped(f"{_whose(account_id)} no message {message_id!r}: see `farebox messages list`")
+                raise Stopped(f"{_account_prefix(account_id)} no message {message_id!r}: see `farebox messages list`")
             count = entry
     show({"deliveries": count}, as_json=as_json, text=f"{count} deliveries are due again.")
 
 
-def _whose(account_id: str | None) -> str:
+def _account_prefix(account_id: str | None) -> str:
     return f"account {account_id!r} has" if account_id else "you (no --account was named) have"
 
 

@@ -135,9 +135,9 @@ class Worker:
             self._place.clear()
             self._place.add(WORKER_DEATHS)
             log.error("worker_died", worker=self._number, pid=self._process.pid, status=status)
-            deaths = await self._again(deaths)
+            deaths = await self._restart(deaths)
 
-    async def _again(self, deaths: int) -> int:
+    async def _restart(self, deaths: int) -> int:
         """Restart the process after a pause, with as many tries as needed; returns how often one has died or failed to
         start.
         """

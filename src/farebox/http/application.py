@@ -41,7 +41,7 @@ class _Admitted(msgspec.Struct, frozen=True):
     caller: Caller
     """By an access token."""
 
-    def stands(self, services: Services) -> bool:
+    def is_current(self, services: Services) -> bool:
         """Whether the caller would be admitted again now."""
         expires_at = self.caller.expires_at
         return self.edition == services.configuration.edition and (
@@ -92,7 +92,7 @@ class Application:
 
     async def _control_plane(self, exchange: Exchange, request_id: str) -> Response:
         memo = exchange.head.memo
-        before = memo if isinstance(memo, _Admitted) and memo.stands(self._services) else None
+        before = memo if isinstance(memo, _Admitted) and memo.is_current(self._services) else None
         if before is None:
             route, parameters = self._router.find(exchange.method, exchange.path)
         else:

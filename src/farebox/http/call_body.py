@@ -94,7 +94,7 @@ async def _decoded(
     there are no more than helpers. Raises UnknownCoding, Problem, and Interrupted where the client has gone."""
     limit = min(limit, max(len(body) * EXPANSION_MAX, _ALWAYS))
     try:
-        decoded: Body | None = _at_once(body, names, limit)
+        decoded: Body | None = _decode_small(body, names, limit)
         if decoded is None:
             file, account_id, raises = MemoryFile(), lease.account_id, (BrokenCoding, TooLarge)
             size = await in_helper(
@@ -112,7 +112,7 @@ async def _decoded(
         raise Problem(SERVER_BYTES_FULL, "The server has no memory left to decode the body.") from error
 
 
-def _at_once(body: Body, names: Sequence[str], limit: int) -> bytes | None:
+def _decode_small(body: Body, names: Sequence[str], limit: int) -> bytes | None:
     """The decoded body, where that is quick; else None. Raises UnknownCoding, BrokenCoding, TooLarge."""
     decoder = Decoder(names)
     if not body:

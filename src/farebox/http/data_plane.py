@@ -155,7 +155,7 @@ class DataPlane:
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
         _check_node(services, target.account_id)
-        if permit is None or not permit.stands(services):
+        if permit is None or not permit.is_current(services):
             permit = await self._permit(exchange, target, understood, sink)
             if permit is None:
                 return

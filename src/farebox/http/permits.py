@@ -14,7 +14,7 @@ from farebox.runtime.services import Services
 
 
 class Permit(msgspec.Struct, frozen=True):
-    """Permission for a request, and for others with the same head as long as it `stands`."""
+    """Permission for a request, and for others with the same head as long as it `is_current`."""
 
     edition: int
     """Of the configuration under which it was given."""
@@ -26,7 +26,7 @@ class Permit(msgspec.Struct, frozen=True):
     calls: dict[str, Call] = {}
     """What the head alone says about calls to a provider, by its slug; see calls.model.Call."""
 
-    def stands(self, services: Services) -> bool:
+    def is_current(self, services: Services) -> bool:
         """Whether it would be given again now."""
         token = self.token
         return self.edition == services.configuration.edition and (

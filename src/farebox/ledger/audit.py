@@ -117,7 +117,7 @@ def _transfers(connection: Connection, key: Key, replay: _Replay) -> Iterator[Di
         elif source in OWN_BOOKS:
             yield from _draw(key, replay, transfer_id, source, amount, lot_id)
         if RECEIVABLE in (source, target):
-            yield from _owe(key, replay, transfer_id, amount if source == RECEIVABLE else -amount)
+            yield from _add_owed(key, replay, transfer_id, amount if source == RECEIVABLE else -amount)
 
 
 def _fill(
@@ -143,7 +143,7 @@ def _draw(
         replay.lots[book, lot_id or ""] = left - amount
 
 
-def _owe(key: Key, replay: _Replay, transfer_id: str, more: int) -> Iterator[Difference]:
+def _add_owed(key: Key, replay: _Replay, transfer_id: str, more: int) -> Iterator[Difference]:
     if replay.owed >= 0 > replay.owed + more:
         yield _of_transfer(key, "transfer_collects", transfer_id, f"at most {replay.owed}", -more)
     replay.owed += more

@@ -22,7 +22,7 @@ from farebox.storage.database import Database
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row
 
-AT_ONCE = 256
+BATCH_SIZE = 256
 """Commands sent together, so that they share commits."""
 
 Policy = Literal["release", "charge"]
@@ -74,7 +74,7 @@ async def resolve_left_open(
     Raises storage.sql.DatabaseUnavailable; what was closed until then stays closed.
     """
     holds = iter(await database.scan(lambda connection: left_open(connection, instance)))
-    while some := list(islice(holds, AT_ONCE)):
+    while some := list(islice(holds, BATCH_SIZE)):
         verdicts = await asyncio.gather(*(ledger.do(_ending(hold, policy, at)) for hold in some))
         for hold, verdict in zip(some, verdicts, strict=True):
             _note_resolved(hold, verdict, policy, log)
@@ -137,7 +137,7 @@ async def resolve_lost(
     closed until then stays closed.
     """
     remaining = iter(holds)
-    while some := list(islice(remaining, AT_ONCE)):
+    while some := list(islice(remaining, BATCH_SIZE)):
         if policy == "charge":
             verdicts = await asyncio.gather(*(ledger.do(_ending(hold, policy, at)) for hold in some))
         else:
@@ -170,18 +170,18 @@ async def expire_due(ledger: Ledger, database: Database, at: int, log: Filtering
         lambda connection: (expired_accounts(connection, at), expired_holds(connection, at))
     )
     remaining = iter(accounts)
-    while some := list(islice(remaining, AT_ONCE)):
+    while some := list(islice(remaining, BATCH_SIZE)):
         verdicts = await asyncio.gather(*(ledger.do(Expire(account_id=account_id, at=at)) for account_id in some))
         for account_id, verdict in zip(some, verdicts, strict=True):
             if verdict.outcome is Outcome.DONE and verdict.amount:
                 log.info("credit_expired", account_id=account_id, amount=verdict.amount)
-    for hold in await database.scan(lambda connection: _became_expired(connection, listed)):
+    for hold in await database.scan(lambda connection: _now_expired(connection, listed)):
         log.warning(
             "hold_expired", account_id=hold.account_id, hold_id=hold.hold_id, amount=hold.amount, owner=hold.owner
         )
 
 
-def _became_expired(connection: Connection, holds: Sequence[OpenHold]) -> list[OpenHold]:
+def _now_expired(connection: Connection, holds: Sequence[OpenHold]) -> list[OpenHold]:
     """Those that did expire; others may have been settled, released or extended since they were listed."""
     sql = f"SELECT 1 FROM holds WHERE {OF_ACCOUNT} AND hold_id = ? AND state = 'expired'"
     return [

@@ -6,7 +6,7 @@ from typing import Final
 
 LARGE_BYTES: Final = 64 * 2**10
 """Bodies up to this size are not counted."""
-AT_ONCE_BYTES: Final = 16 * 2**20
+BURST_BYTES: Final = 16 * 2**20
 BYTES_PER_SECOND: Final = 2**20
 ACCOUNTS_MAX: Final = 10_000
 
@@ -26,7 +26,7 @@ class LoggedBytes:
             return True
         last, missing = self._taken.get(account_id, (now, 0))
         missing = max(0, missing - round((now - last) * BYTES_PER_SECOND))
-        if missing + size > AT_ONCE_BYTES:
+        if missing + size > BURST_BYTES:
             return False
         if len(self._taken) >= ACCOUNTS_MAX:
             self._taken.clear()

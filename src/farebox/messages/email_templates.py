@@ -107,15 +107,15 @@ def _fact(name: str, value: object) -> str:
     """One field as text: money in US dollars, times as dates, the name without its unit."""
     if isinstance(value, int) and not isinstance(value, bool):
         if name.endswith("_nanos"):
-            return f"{_words(name.removesuffix('_nanos'))}: {format_usd(value)} USD"
+            return f"{_label(name.removesuffix('_nanos'))}: {format_usd(value)} USD"
         if name.endswith("_cents"):
-            return f"{_words(name.removesuffix('_cents'))}: {format_usd(value * NANOS_PER_CENT)} USD"
+            return f"{_label(name.removesuffix('_cents'))}: {format_usd(value * NANOS_PER_CENT)} USD"
         if name.endswith(("_at", "_end")):
-            return f"{_words(name)}: {datetime.fromtimestamp(value // 1000, UTC):%Y-%m-%d %H:%M} UTC"
-    return f"{_words(name)}: {_flat(str(value))}"
+            return f"{_label(name)}: {datetime.fromtimestamp(value // 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{_label(name)}: {_flat(str(value))}"
 
 
-def _words(name: str) -> str:
+def _label(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 

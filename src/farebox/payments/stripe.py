@@ -208,13 +208,13 @@ class StripeProcessor:
         try:
             invoice_id = (await _call(self._v1.invoices.create_async, params, key=f"{key}:invoice"))["id"]
         except ProcessorUnavailable:
-            invoice_id = await self._made_under(customer_id, key)
+            invoice_id = await self._find_created(customer_id, key)
             if invoice_id is None:
                 raise
         await self._fill(invoice_id, charged, key)
         return await self._finalize(invoice_id, key)
 
-    async def _made_under(self, customer_id: str, key: str) -> str | None:
+    async def _find_created(self, customer_id: str, key: str) -> str | None:
         """The customer's recent invoice that was created under this key although the response was a failure."""
         params = {"customer": customer_id, "limit": PAGE}
         latest = await _call(self._v1.invoices.list_async, params)

@@ -27,7 +27,7 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
             return _scaled_cost(price, usage)
     whole = cast(Mapping[str, int], usage)
     apart = _rates_apart(price, tuple(usage))
-    return _cost(price, whole, 1) if apart is None else _cost_apart(price, apart, whole)
+    return _cost(price, whole, 1) if apart is None else _cost_separately(price, apart, whole)
 
 
 def charge_of(cost: Cost, markup: Markup) -> int:
@@ -72,7 +72,7 @@ def _rates_apart(price: ModelPrice, meters: tuple[str, ...]) -> tuple[Rate, ...]
     return found
 
 
-def _cost_apart(price: ModelPrice, rates: tuple[Rate, ...], usage: Mapping[str, int]) -> Cost:
+def _cost_separately(price: ModelPrice, rates: tuple[Rate, ...], usage: Mapping[str, int]) -> Cost:
     """`_cost` where no meter contains another."""
     lines: list[CostLine] = []
     total = 0

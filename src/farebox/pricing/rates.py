@@ -64,7 +64,7 @@ def compile_rates(prices: Mapping[str, Price]) -> tuple[int, tuple[Rate, ...]]:
     exact = {unit.usage_key: _nanos_per_unit(price, unit) for unit, price in zip(units, prices.values(), strict=True)}
     denominator = math.lcm(*(nanos.denominator for table in exact.values() for _, nanos in table))
     return denominator, tuple(
-        _rate(unit, exact[unit.usage_key], denominator, exact.keys()) for unit in sorted(units, key=_special_first)
+        _rate(unit, exact[unit.usage_key], denominator, exact.keys()) for unit in sorted(units, key=_specificity)
     )
 
 
@@ -85,7 +85,7 @@ def _unit(key: str) -> UnitDef:
         raise InvalidPrice(f"{key!r} is not a price key, such as input_mtok, output_mtok or cache_read_mtok") from None
 
 
-def _special_first(unit: UnitDef) -> tuple[int, int]:
+def _specificity(unit: UnitDef) -> tuple[int, int]:
     return -len(unit.dimensions), -_ORDER[unit.usage_key]
 
 

@@ -229,7 +229,7 @@ def _bounded(body: bytes) -> Outline | None:
     if bounds.opening(body) != b"{":
         return None
     _check_text(body)
-    return None if len(body) <= bounds.AT_ONCE_BYTES else outline_of(body)
+    return None if len(body) <= bounds.IMMEDIATE_BYTES else outline_of(body)
 
 
 def _check_text(body: bytes) -> None:

@@ -30,7 +30,7 @@ from farebox.storage.sql import DatabaseUnavailable, NodeAway
 FOLDER = "journal"
 REMEMBERED_MAX = 5_000
 """Ends kept in memory, of some kilobytes each."""
-AT_ONCE = 256
+BATCH_SIZE = 256
 """Entries sent together, so that they share commits."""
 NODE_AWAY_SECONDS = 5.0
 """How long nothing is posted after a node of Citus was found to be away."""
@@ -48,7 +48,7 @@ class Journal:
         self._waiters = waiters
         self._monotonic = SystemClock().monotonic
         self._again_at = float("-inf")
-        self._at_once = AT_ONCE
+        self._batch_size = BATCH_SIZE
         """Fewer after a failure: a slow database may not get through so many in time, and none of them would count."""
         self._posting = asyncio.Lock()
         self._remembered: deque[Entry] = deque()
@@ -110,10 +110,10 @@ class Journal:
                 for file in await self._files.closed():
                     await self._post_file(file)
             except DatabaseUnavailable as error:
-                self._at_once = max(1, self._at_once // 4)
+                self._batch_size = max(1, self._batch_size // 4)
                 self._database.report_failure(error)
                 raise
-            self._at_once = AT_ONCE
+            self._batch_size = BATCH_SIZE
 
     async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
         """Keep what is for a node that is away at the end of the journal. Raises NodeAway where that is unwritable."""
@@ -145,7 +145,7 @@ class Journal:
 
     async def _post_remembered(self) -> None:
         posted = 0
-        while some := list(islice(self._remembered, self._at_once)):
+        while some := list(islice(self._remembered, self._batch_size)):
             posted += await self._post_entries([(sealed(encode(entry)), entry) for entry in some])
             for _ in some:
                 self._remembered.popleft()
@@ -156,7 +156,7 @@ class Journal:
     async def _post_file(self, file: JournalFile) -> None:
         posted = 0
         while lines := await self._files.lines(file):
-            size = self._at_once
+            size = self._batch_size
             for some in (lines[at : at + size] for at in range(0, len(lines), size)):
                 posted += await self._post_lines(some, file.path.name)
                 file.carried_out(some)

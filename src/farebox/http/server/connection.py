@@ -151,7 +151,7 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.outlet.stalled = False
-        self._kept.taken()
+        self._kept.drop_unsent()
         self.outlet.wake()
         if self.life.ending:
             return
@@ -179,13 +179,13 @@ class ClientConnection(asyncio.Protocol):
             exchange = reader.waiting.popleft()
             self._begin(exchange)
             if exchange.body_state == "arrived" and not reader.waiting:
-                self._read_on()
+                self._resume_reading()
         elif reader.refusal is not None:
             self._respond(*reader.refusal)
         elif self.state.closing or life.request == "closed":
             self._leave("close")
         else:
-            self._read_on()
+            self._resume_reading()
             if life.request != "head":
                 self._set_deadline(self.state.limits.idle_seconds)
             elif before != "head":
@@ -231,7 +231,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(exchange)
         exchange.close()
         if self.outlet.stalled:
-            self._count_untaken(lease)
+            self._count_unsent(lease)
         elif lease is not None:
             lease.close()
 
@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.send_head()
             self._leave("close")
 
-    def _count_untaken(self, lease: Lease | None) -> None:
+    def _count_unsent(self, lease: Lease | None) -> None:
         """The exchange is over: of what it kept, only that part of its response is left which the client has not taken.
         Where there is no room for that, it is given up; it has had its time."""
         unsent = self.outlet.unsent()
@@ -256,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
             if lease is not None:
                 lease.close()
             return
-        if not self._kept.untaken(lease, unsent):
+        if not self._kept.add_unsent(lease, unsent):
             self._reset()
 
     def _count_unclaimed(self) -> None:
@@ -266,7 +266,7 @@ class ClientConnection(asyncio.Protocol):
         if size <= UNCLAIMED_FREE and not self._kept.counting:
             return
         body = current is not None and not current.complete
-        if self._kept.unclaimed(size, must=body):
+        if self._kept.set_unclaimed(size, must=body):
             return
         if body:  # it will be asked for, or refused, at once
             self._pause()
@@ -284,7 +284,7 @@ class ClientConnection(asyncio.Protocol):
 
     def wanted(self, exchange: Http1Exchange) -> None:
         """The handler wants the body."""
-        self._read_on()
+        self._resume_reading()
         self._marked = exchange.received
         self._set_deadline(self.state.limits.body_seconds)
         if exchange.expects:
@@ -306,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         self._ahead = 0
         self._kept.claimed(self._reader.pending)
         if self._paused and not self._transport.is_closing():
@@ -333,7 +333,7 @@ class ClientConnection(asyncio.Protocol):
         self._kept.claimed(0)
         self.outlet.watch()
         self._set_deadline(self.state.limits.linger_seconds)
-        self._read_on()
+        self._resume_reading()
         try:
             self._transport.write_eof()
         except OSError:  # the client has closed meanwhile, and the loop has not seen it yet

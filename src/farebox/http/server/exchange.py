@@ -166,7 +166,7 @@ class Http1Exchange:
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self.framing:
-            self._again()
+            self._refuse_second_response()
         if self.body_state == "lost":
             return
         lines, length, dated = header_lines(headers)
@@ -187,7 +187,7 @@ class Http1Exchange:
 
     def start(self, status: int, headers: HeaderList) -> "Http1Exchange":
         if self.framing:
-            self._again()
+            self._refuse_second_response()
         if self.body_state == "lost":
             return self
         lines, length, dated = header_lines(headers)
@@ -333,7 +333,7 @@ class Http1Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _again(self) -> None:
+    def _refuse_second_response(self) -> None:
         """Raises RuntimeError: there is a response. The client sees that it broke off."""
         if self.body_state != "lost":
             self._wire.life.responds("break")

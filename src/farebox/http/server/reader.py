@@ -84,7 +84,7 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Read what has come."""
         if self._ahead or self._cached_head is not None:
-            data = self._pass_by(data)
+            data = self._bypass_parser(data)
         if data and self._life.request != "closed":
             self._parse(data)
 
@@ -142,7 +142,7 @@ class RequestReader:
             return
         self._parser = httptools.HttpRequestParser(self)
 
-    def _pass_by(self, data: bytes) -> bytes:
+    def _bypass_parser(self, data: bytes) -> bytes:
         """Take what the parser need not read: the rest of a large body, and requests with a known head, which mean what
         the first of them meant. Returns what is left for the parser."""
         known, life = self._cached_head, self._life

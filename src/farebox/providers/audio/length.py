@@ -19,7 +19,7 @@ from farebox.providers.audio.measure import Measure, within
 
 T = TypeVar("T")
 
-AT_ONCE_BYTES = 2 * 2**10
+IMMEDIATE_BYTES = 2 * 2**10
 """Bytes of audio that can be walked through in about a millisecond, whatever they contain."""
 _MILLISECOND = Decimal("0.001")
 _ID3 = b"ID3"
@@ -48,7 +48,7 @@ class _Bound:
 
 def at_once(function: Callable[..., T], *arguments: object) -> T:
     """`function(*arguments)`, walking through AT_ONCE_BYTES of sound at most. Raises TooLong, and what it raises."""
-    _Bound.left = AT_ONCE_BYTES
+    _Bound.left = IMMEDIATE_BYTES
     try:
         return function(*arguments)
     finally:

@@ -10,7 +10,7 @@ from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, tools
 from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
-from farebox.providers.formats.iterations import ADVICE_MAX, further_models, sums_up, unnamed_fallback
+from farebox.providers.formats.iterations import ADVICE_MAX, compacts_context, further_models, unnamed_fallback
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
@@ -125,7 +125,7 @@ class AnthropicMessages(bodies.JsonBody):
                 ],
                 head.fallbacks,
                 head.max_tokens,
-                summed_up=head.compaction is not None or sums_up(head.context_management),
+                compacted=head.compaction is not None or compacts_context(head.context_management),
             ),
         )
         demand = with_attachments(demand, contents)

@@ -23,13 +23,13 @@ FURTHER_MAX: Final = 64
 FIELDS_MAX: Final = 1_000
 """Fields of the outermost object, or of a form."""
 
-AT_ONCE_BYTES: Final = 64 * 1024
-AT_ONCE_CONTAINERS: Final = 256
-AT_ONCE_VALUES: Final = 8_192
+IMMEDIATE_BYTES: Final = 64 * 1024
+IMMEDIATE_CONTAINERS: Final = 256
+IMMEDIATE_VALUES: Final = 8_192
 """The limits of a body that is read on the event loop: half a millisecond's work, as measured."""
 _COUNTED_BYTES: Final = 2 * 1024
 """Bytes that are counted as quickly as they are searched."""
-_OTHER_AT_ONCE_BYTES: Final = 16 * 1024
+_OTHER_IMMEDIATE_BYTES: Final = 16 * 1024
 """The same for a body that is not JSON."""
 
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
@@ -40,22 +40,22 @@ _not_blank: Final = re.compile(rb"[^ \t\r\n]").search
 def is_light(body: bytes) -> bool:
     """Whether the body may be read on the event loop."""
     size = len(body)
-    if size <= AT_ONCE_CONTAINERS:
+    if size <= IMMEDIATE_CONTAINERS:
         return True
-    if size > AT_ONCE_BYTES:
+    if size > IMMEDIATE_BYTES:
         return False
-    if size > _OTHER_AT_ONCE_BYTES and opening(body) not in (b"{", b"["):
+    if size > _OTHER_IMMEDIATE_BYTES and opening(body) not in (b"{", b"["):
         return False
-    if _more(body, b"{[", AT_ONCE_CONTAINERS):
+    if _more(body, b"{[", IMMEDIATE_CONTAINERS):
         return False
-    return size <= 2 * AT_ONCE_VALUES or not _more(body, b",", AT_ONCE_VALUES)
+    return size <= 2 * IMMEDIATE_VALUES or not _more(body, b",", IMMEDIATE_VALUES)
 
 
 def check(body: bytes) -> None:
     """Raises TooComplex if the body is JSON beyond the bounds; whether it is valid JSON is not checked."""
     if len(body) <= _COUNTED_BYTES and body.count(b"{") + body.count(b"[") <= DEPTH_MAX:
         return
-    if len(body) <= AT_ONCE_BYTES and not _more(body, b"{[", DEPTH_MAX):
+    if len(body) <= IMMEDIATE_BYTES and not _more(body, b"{[", DEPTH_MAX):
         return
     if opening(body) not in (b"{", b"["):
         return

@@ -37,7 +37,7 @@ ADVICE_MAX: Final = 5
 
 
 def further_models(
-    advisors: Iterable[FurtherModel], fallbacks: object, output_max: int | None, *, summed_up: bool
+    advisors: Iterable[FurtherModel], fallbacks: object, output_max: int | None, *, compacted: bool
 ) -> tuple[FurtherModel, ...]:
     """What a request lets run beside its own model: its advisors, the entries of `fallbacks`, and one pass that sums
     the conversation up."""
@@ -46,7 +46,7 @@ def further_models(
         if isinstance(entry, dict) and isinstance(entry.get("model"), str):
             most = entry.get("max_tokens")
             found.append(FurtherModel(entry["model"], 1, most if isinstance(most, int) else output_max))
-    if summed_up:
+    if compacted:
         found.append(FurtherModel(""))
     return tuple(found)
 
@@ -59,7 +59,7 @@ def unnamed_fallback(fallbacks: object) -> str | None:
     return None if named else "which model `fallbacks` lets answer is not in the request: name the models in a list"
 
 
-def sums_up(context_management: object) -> bool:
+def compacts_context(context_management: object) -> bool:
     """Whether a long conversation is to be summed up (`compact_20260112`)."""
     edits = context_management.get("edits") if isinstance(context_management, dict) else None
     return isinstance(edits, list) and any(
@@ -79,7 +79,7 @@ def iterations(usage: Mapping[str, object], read: Read) -> Iterations:
     further: list[FurtherUsage] = []
     notes: list[str] = []
     for entry in entries:
-        model = _billed_as(entry, served, answered, separate=separate, inside=_sums_up(usage, served, entries))
+        model = _billed_as(entry, served, answered, separate=separate, inside=_is_total(usage, served, entries))
         if model is None:
             continue
         try:
@@ -118,7 +118,7 @@ def _is_separate(usage: Mapping[str, object], served: Mapping[str, object], entr
     return bool(passes) and same and not repeated
 
 
-def _sums_up(usage: Mapping[str, object], served: Mapping[str, object] | None, entries: list[dict[str, Any]]) -> bool:
+def _is_total(usage: Mapping[str, object], served: Mapping[str, object] | None, entries: list[dict[str, Any]]) -> bool:
     """Whether the top-level output is that of all passes that name no other model, and of the fallback."""
     if served is None:
         return True

@@ -240,7 +240,7 @@ class BodyReader:
             self._parse(seen, body)
         except (ValueError, RecursionError):
             seen.unreadable += 1
-        if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._told(seen):
+        if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._has_output(seen):
             seen.complete = False  # too large to be read whole, and what was read is not what matters
         if not seen.complete:
             self._count_unread()
@@ -251,7 +251,7 @@ class BodyReader:
         if not seen.delivered and not seen.kept:
             seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
 
-    def _told(self, seen: Seen) -> bool:
+    def _has_output(self, seen: Seen) -> bool:
         """Whether any generated output has been read."""
         return bool(
             seen.kept or seen.delivered or seen.sound_seconds or seen.image_tokens_delivered or seen.input_audio_seconds

@@ -154,10 +154,10 @@ def of_responses(
     """The tools of OpenAI's Responses, including those in input items (`additional_tools`, `tool_search_output`) and
     those inside namespaces. `most`: the request's `max_tool_calls`. Raises InvalidRequest.
     """
-    found = [tool for outer in tools or () for tool in _spread(outer)]
+    found = [tool for outer in tools or () for tool in _flatten(outer)]
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and item.get("tools") and item.get("type") not in _LISTINGS:
-            found.extend(tool for outer in _declared(item["tools"]) for tool in _spread(outer))
+            found.extend(tool for outer in _declared(item["tools"]) for tool in _flatten(outer))
     # Calls of an MCP server are not among those that `max_tool_calls` is documented to count.
     return tuple(_tool(rules, tool, _hosted_shell(tool), None if _name(tool) == "mcp" else most) for tool in found)
 
@@ -249,12 +249,12 @@ def _by_rule(
     )
 
 
-def _spread(tool: Declared) -> Iterator[Declared]:
+def _flatten(tool: Declared) -> Iterator[Declared]:
     """A tool, and the tools inside it if it is a namespace."""
     yield tool
     if _name(tool) == "namespace" and tool.tools:
         for inner in _declared(tool.tools):
-            yield from _spread(inner)
+            yield from _flatten(inner)
 
 
 def _declared(tools: object) -> list[Declared]:

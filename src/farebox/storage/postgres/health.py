@@ -189,7 +189,7 @@ class Health:
             if self._full:
                 await _check_space(session)
             if self._nodes:
-                await self._look_at_node(session, next(iter(self._nodes)))
+                await self._probe_node(session, next(iter(self._nodes)))
             if self._away is not None or self._standby_missing:
                 await session.execute(_COMMIT_PROBE, timeout=min(COMMIT_PROBE_SECONDS, self._timeout))
         self._mark_available()
@@ -200,7 +200,7 @@ class Health:
             until = "calls of its accounts are refused, and their charges journaled, until it is back"
             log.error("node away", node=error.node, why=str(error), until=until)
 
-    async def _look_at_node(self, session: Session, node: str) -> None:
+    async def _probe_node(self, session: Session, node: str) -> None:
         """Whether it is back; the next look is at another one that is away."""
         host, _, port = node.rpartition(":")
         there = port.isdecimal() and await session.fetchval(_NODE, host, int(port))

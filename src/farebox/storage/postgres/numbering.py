@@ -24,7 +24,7 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
     if stored == buckets:
         return
     if stored is not None and (not may_change or await is_distributed(session)):
-        raise SchemaMismatch(_another(stored, buckets))
+        raise SchemaMismatch(_other_count_text(stored, buckets))
     half_copied = await session.fetchval("SELECT to_regclass($1)", COPYING) is not None
     used = set() if half_copied else {bucket for (bucket,) in await session.fetch(_USED)}
     if not used.issubset(bucket_numbers(buckets)):
@@ -32,12 +32,12 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
             f"the database has accounts in buckets that there are not with FAREBOX_BUCKETS={buckets}: set it to the "
             "number that it was when they were created, the same for every gateway and every command"
             if stored is None
-            else _another(stored, buckets)
+            else _other_count_text(stored, buckets)
         )
     await session.execute("UPDATE schema_version SET buckets = $1", buckets)
 
 
-def _another(stored: int, buckets: int) -> str:
+def _other_count_text(stored: int, buckets: int) -> str:
     return (
         f"the database has FAREBOX_BUCKETS={stored}, and here it is {buckets}: set it to {stored}, the same for every "
         f"gateway and every command. For another number run `farebox migrate` with it while there are no accounts, or "

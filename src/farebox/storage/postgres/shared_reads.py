@@ -12,7 +12,7 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 
 T = TypeVar("T")
 
-AT_ONCE = 2
+CONCURRENT_QUERIES = 2
 """Queries of one kind about one account that are under way at once: one is being answered while the next is sent."""
 
 ReadOfAccount: TypeAlias = Callable[[Connection, str], T]
@@ -52,7 +52,7 @@ class SharedReads:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         pending.waiting.append(future)
-        if len(pending.queries) < AT_ONCE:
+        if len(pending.queries) < CONCURRENT_QUERIES:
             pending.queries.add(loop.create_task(self._query(key, pending)))  # begins after everybody who is ready now
         return await future
 

@@ -190,7 +190,7 @@ class Writer:
                 connection.notes = {} if self._activity else None
                 responses = _one_by_one(batch, connection)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
-            self._undo()
+            self._roll_back()
             self._deliver(_all_failed(batch, error))
         else:
             self._on_thread(partial(self._commit, responses), batch)
@@ -202,7 +202,7 @@ class Writer:
             self._identity.check()
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
-            self._undo()
+            self._roll_back()
             responses = [(future, None, _named(error)) for future, _, _ in responses]
         else:
             self._committed(len(responses), self._monotonic() - began)
@@ -232,7 +232,7 @@ class Writer:
             self._working = False
             self._idle.set()
 
-    def _undo(self) -> None:
+    def _roll_back(self) -> None:
         """Roll back; a connection that cannot do that is not used again."""
         try:
             if self._connection.in_transaction:
@@ -252,7 +252,7 @@ class Writer:
     def _lost(self, futures: "list[asyncio.Future[Any]]", error: BaseException) -> None:
         if self._failed is not None:
             self._failed("sqlite_writer", error)
-        self._undo()
+        self._roll_back()
         self._deliver([(future, None, DatabaseUnavailable(f"the writer failed: {error!r}")) for future in futures])
 
     def _on_thread(self, wait: Callable[[], None], batch: list[_Waiting]) -> None:
