@@ -123,7 +123,7 @@ async def test_held_money_returns_when_there_is_room_again(
     """Neither database nor journal takes the ends of two calls: their answers are not completed, their holds end as the
     operator has set for calls in doubt, and no restart is needed."""
     monkeypatch.setattr("farebox.calls.persist.PERSIST_ATTEMPTS", 1)
-    monkeypatch.setattr("farebox.runtime.journal.AT_ONCE", 1)
+    monkeypatch.setattr("farebox.runtime.journal.BATCH_SIZE", 1)
     with running_farebox(disk.folder, in_doubt=in_doubt) as farebox:
         customer = farebox.funded("5")
         before = customer.balance.posted
