@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import anthropic
+    import cloudflare
     import openai
     from google import genai
 else:
@@ -21,12 +22,13 @@ else:
             self._name = name
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):  # pytest asks whatever a module has whether it is a fixture
+            if name.startswith("_"):  # pytest asks whatever a module has whether it is a fixture, or a mock
                 raise AttributeError(name)
             return getattr(importlib.import_module(self._name), name)
 
     anthropic = _Later("anthropic")
+    cloudflare = _Later("cloudflare")
     openai = _Later("openai")
     genai = _Later("google.genai")
 
-__all__ = ["anthropic", "genai", "openai"]
+__all__ = ["anthropic", "cloudflare", "genai", "openai"]

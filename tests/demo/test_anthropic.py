@@ -1,13 +1,14 @@
 """The official Anthropic client against the demo provider."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator
 from typing import Any
 
-import anthropic
 import pytest
-from anthropic import AsyncAnthropic
 
 from farebox.demo.provider import RunningProvider
+from tests.sdks import anthropic
 
 QUESTION = "How long is the Danube river?"
 MESSAGES: Any = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
@@ -18,8 +19,8 @@ TOOL: Any = {
 
 
 @pytest.fixture
-async def client(demo: RunningProvider) -> AsyncIterator[AsyncAnthropic]:
-    async with AsyncAnthropic(base_url=demo.url, api_key="sk-test", max_retries=0) as client:
+async def client(demo: RunningProvider) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    async with anthropic.AsyncAnthropic(base_url=demo.url, api_key="sk-test", max_retries=0) as client:
         yield client
 
 
@@ -27,7 +28,7 @@ def text_of(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-async def test_messages_report_input_and_output_words(client: AsyncAnthropic) -> None:
+async def test_messages_report_input_and_output_words(client: anthropic.AsyncAnthropic) -> None:
     message = await client.messages.create(model="claude-x", max_tokens=100, system="Be brief.", messages=MESSAGES)
     assert QUESTION in text_of(message)
     assert message.stop_reason == "end_turn"
@@ -39,7 +40,7 @@ async def test_messages_report_input_and_output_words(client: AsyncAnthropic) ->
     assert short.usage.output_tokens == len(text_of(short).split()) == 3
 
 
-async def test_messages_stream(client: AsyncAnthropic) -> None:
+async def test_messages_stream(client: anthropic.AsyncAnthropic) -> None:
     async with client.messages.stream(model="claude-x", max_tokens=100, messages=MESSAGES) as stream:
         kinds = [event.type async for event in stream]
         message = await stream.get_final_message()
@@ -51,7 +52,7 @@ async def test_messages_stream(client: AsyncAnthropic) -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_tool_that_is_required(client: AsyncAnthropic, streaming: bool) -> None:
+async def test_a_tool_that_is_required(client: anthropic.AsyncAnthropic, streaming: bool) -> None:
     asked: Any = {
         "model": "claude-x",
         "max_tokens": 100,
@@ -71,7 +72,7 @@ async def test_a_tool_that_is_required(client: AsyncAnthropic, streaming: bool) 
     assert message.usage.output_tokens == 2
 
 
-async def test_cached_tokens_are_beside_the_input(client: AsyncAnthropic) -> None:
+async def test_cached_tokens_are_beside_the_input(client: anthropic.AsyncAnthropic) -> None:
     message = await client.messages.create(
         model="claude-x",
         max_tokens=100,
@@ -85,12 +86,12 @@ async def test_cached_tokens_are_beside_the_input(client: AsyncAnthropic) -> Non
     assert usage.output_tokens_details.thinking_tokens == 7
 
 
-async def test_counting_and_models(client: AsyncAnthropic) -> None:
+async def test_counting_and_models(client: anthropic.AsyncAnthropic) -> None:
     assert (await client.messages.count_tokens(model="claude-x", messages=MESSAGES)).input_tokens == 6
     assert [model.id async for model in client.models.list()] == ["demo-1"]
 
 
-async def test_errors(demo: RunningProvider, client: AsyncAnthropic) -> None:
+async def test_errors(demo: RunningProvider, client: anthropic.AsyncAnthropic) -> None:
     demo.app.script(["status=429"])
     with pytest.raises(anthropic.RateLimitError) as caught:
         await client.messages.create(model="claude-x", max_tokens=9, messages=MESSAGES)

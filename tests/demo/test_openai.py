@@ -1,15 +1,16 @@
 """The official OpenAI client against the demo provider."""
 
+from __future__ import annotations
+
 import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import openai
 import pytest
-from openai import AsyncOpenAI
 
 from farebox.demo.provider import RunningProvider
+from tests.sdks import openai
 
 QUESTION = "How long is the Danube river?"
 TOOL: Any = {
@@ -27,8 +28,8 @@ TOOL: Any = {
 
 
 @pytest.fixture(params=["/v1", ""])
-async def client(demo: RunningProvider, request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=demo.url + request.param, api_key="sk-test", max_retries=0) as client:
+async def client(demo: RunningProvider, request: pytest.FixtureRequest) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=demo.url + request.param, api_key="sk-test", max_retries=0) as client:
         yield client
 
 
@@ -36,7 +37,7 @@ def words(text: str | None) -> int:
     return len((text or "").split())
 
 
-async def test_chat_reports_input_and_output_words(client: AsyncOpenAI) -> None:
+async def test_chat_reports_input_and_output_words(client: openai.AsyncOpenAI) -> None:
     response = await client.chat.completions.create(
         model="gpt-4o-mini",
         messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
@@ -53,7 +54,7 @@ async def test_chat_reports_input_and_output_words(client: AsyncOpenAI) -> None:
     assert response.usage.total_tokens == response.usage.prompt_tokens + response.usage.completion_tokens
 
 
-async def test_chat_stops_at_max_tokens_in_every_choice(client: AsyncOpenAI) -> None:
+async def test_chat_stops_at_max_tokens_in_every_choice(client: openai.AsyncOpenAI) -> None:
     response = await client.chat.completions.create(
         model="demo-1", messages=[{"role": "user", "content": QUESTION}], max_completion_tokens=5, n=3
     )
@@ -64,7 +65,7 @@ async def test_chat_stops_at_max_tokens_in_every_choice(client: AsyncOpenAI) -> 
 
 
 @pytest.mark.parametrize("asked", [True, False])
-async def test_chat_streams_report_usage_only_if_requested(client: AsyncOpenAI, asked: bool) -> None:
+async def test_chat_streams_report_usage_only_if_requested(client: openai.AsyncOpenAI, asked: bool) -> None:
     stream = await client.chat.completions.create(
         model="demo-1",
         messages=[{"role": "user", "content": QUESTION}],
@@ -88,7 +89,7 @@ async def test_chat_streams_report_usage_only_if_requested(client: AsyncOpenAI, 
     )
 
 
-async def test_chat_calls_a_tool_that_is_required(client: AsyncOpenAI) -> None:
+async def test_chat_calls_a_tool_that_is_required(client: openai.AsyncOpenAI) -> None:
     messages: Any = [{"role": "user", "content": QUESTION}]
     response = await client.chat.completions.create(
         model="demo-1", messages=messages, tools=[TOOL], tool_choice="required"
@@ -114,7 +115,7 @@ async def test_chat_calls_a_tool_that_is_required(client: AsyncOpenAI) -> None:
     assert untouched.choices[0].message.tool_calls is None
 
 
-async def test_responses(client: AsyncOpenAI) -> None:
+async def test_responses(client: openai.AsyncOpenAI) -> None:
     response = await client.responses.create(model="demo-1", instructions="Be brief.", input=QUESTION)
     assert QUESTION in response.output_text
     assert response.status == "completed"
@@ -129,7 +130,7 @@ async def test_responses(client: AsyncOpenAI) -> None:
     assert short.usage.output_tokens == words(short.output_text) == 4
 
 
-async def test_responses_stream(client: AsyncOpenAI) -> None:
+async def test_responses_stream(client: openai.AsyncOpenAI) -> None:
     stream = await client.responses.create(model="demo-1", input=QUESTION, stream=True)
     events = [event async for event in stream]
     assert [event.sequence_number for event in events] == list(range(len(events)))
@@ -145,7 +146,7 @@ async def test_responses_stream(client: AsyncOpenAI) -> None:
     assert final.output_text == text
 
 
-async def test_responses_call_a_tool(client: AsyncOpenAI) -> None:
+async def test_responses_call_a_tool(client: openai.AsyncOpenAI) -> None:
     tool: Any = {"type": "function", "strict": False, **TOOL["function"]}
     async with client.responses.stream(
         model="demo-1", input=QUESTION, tools=[tool], tool_choice={"type": "function", "name": "get_weather"}
@@ -158,7 +159,7 @@ async def test_responses_call_a_tool(client: AsyncOpenAI) -> None:
     assert final.usage.output_tokens == 2
 
 
-async def test_embeddings(client: AsyncOpenAI) -> None:
+async def test_embeddings(client: openai.AsyncOpenAI) -> None:
     texts = ["a b c", "d"]
     packed = await client.embeddings.create(model="demo-1", input=texts, dimensions=8)  # the client asks for base64
     plain = await client.embeddings.create(model="demo-1", input=texts, dimensions=8, encoding_format="float")
@@ -171,7 +172,7 @@ async def test_embeddings(client: AsyncOpenAI) -> None:
     assert counted.usage.prompt_tokens == 4
 
 
-async def test_the_other_endpoints(client: AsyncOpenAI) -> None:
+async def test_the_other_endpoints(client: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == ["demo-1"]
     assert (await client.models.retrieve("gpt-4o")).id == "gpt-4o"
 
@@ -198,7 +199,7 @@ async def test_the_other_endpoints(client: AsyncOpenAI) -> None:
     assert whisper.usage.seconds == 3
 
 
-async def test_errors_are_the_clients_own(demo: RunningProvider, client: AsyncOpenAI) -> None:
+async def test_errors_are_the_clients_own(demo: RunningProvider, client: openai.AsyncOpenAI) -> None:
     demo.app.script(["status=429", "status=500", "status=401"])
     for kind in (openai.RateLimitError, openai.InternalServerError, openai.AuthenticationError):
         with pytest.raises(kind):
@@ -209,7 +210,7 @@ async def test_errors_are_the_clients_own(demo: RunningProvider, client: AsyncOp
         await client.chat.completions.create(model="demo-1", messages=[], max_tokens=-1)
 
 
-async def test_the_client_retries_by_retry_after(demo: RunningProvider, client: AsyncOpenAI) -> None:
+async def test_the_client_retries_by_retry_after(demo: RunningProvider, client: openai.AsyncOpenAI) -> None:
     demo.app.script(["status=503"])
     response = await client.with_options(max_retries=1).chat.completions.create(
         model="demo-1", messages=[{"role": "user", "content": QUESTION}]
@@ -218,7 +219,7 @@ async def test_the_client_retries_by_retry_after(demo: RunningProvider, client: 
     assert [entry["status"] for entry in demo.app.journal.last()] == [503, 200]
 
 
-async def test_an_error_event_reaches_the_client(client: AsyncOpenAI) -> None:
+async def test_an_error_event_reaches_the_client(client: openai.AsyncOpenAI) -> None:
     chunks = await client.chat.completions.create(
         model="demo-1", messages=[{"role": "user", "content": "demo: error_event=1"}], stream=True
     )

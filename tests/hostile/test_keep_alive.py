@@ -8,14 +8,12 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from anthropic import Anthropic
-from google import genai
-from openai import OpenAI
 
 from farebox.http.keep_alive import COMMENT
 from tests.calls.kit import log_row, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.hostile.stepwise import CHAT, COMPAT, END, Stepwise, requesting, stepwise, words
+from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
 
@@ -122,14 +120,14 @@ class Sdk(NamedTuple):
 
 
 def _openai(customer: Customer) -> Iterator[str]:
-    client = OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0)
+    client = openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0)
     for chunk in client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True):
         if chunk.choices and chunk.choices[0].delta.content:
             yield chunk.choices[0].delta.content
 
 
 def _anthropic(customer: Customer) -> Iterator[str]:
-    client = Anthropic(base_url=f"{customer.gateway_url}/anthropic", api_key=customer.token, max_retries=0)
+    client = anthropic.Anthropic(base_url=f"{customer.gateway_url}/anthropic", api_key=customer.token, max_retries=0)
     with client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as stream:
         yield from stream.text_stream
 

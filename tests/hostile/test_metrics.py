@@ -1,5 +1,7 @@
 """`/metrics` agrees with the ledger to the nano-dollar, tells nothing of tenants, and is shown to nobody unasked."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from farebox.counts import COUNTING_ERRORS, private
@@ -34,6 +35,7 @@ from tests.engines import looking
 from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
 from tests.http.support import http, result, save_card, soon
 from tests.repo.reference import example
+from tests.sdks import openai
 from tests.support import Customer, Farebox, free_port, running_farebox
 
 on_both_engines = pytest.mark.both_engines

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cloudflare import Cloudflare
 
 from farebox.billing import owner_sessions
 from farebox.settings import SettingsError, load
 from farebox.standing import path_of
 from tests.hostile.proxies import PROXIES
+from tests.sdks import cloudflare
 from tests.support import Farebox, free_port, running_farebox
 
 NGINX = PROXIES[0]
@@ -82,7 +82,7 @@ def test_every_address_of_the_pages_leads_back(below: Farebox) -> None:
 def test_calls_and_the_control_plane_work_below_it(below: Farebox) -> None:
     customer = below.funded("5")
     assert customer.chat().status_code == 200
-    with Cloudflare(api_token=customer.token, base_url=f"{below.url}/client/v4", max_retries=0) as client:
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=f"{below.url}/client/v4", max_retries=0) as client:
         assert [gateway.id for gateway in client.ai_gateway.list(account_id=customer.account_id)] == ["default"]
     url = httpx.get(f"{customer.api_url}/ai-gateway/gateways/default/url/openai", headers=customer.headers)
     assert url.json()["result"] == f"{below.url}/v1/{customer.account_id}/default/openai"

@@ -1,20 +1,21 @@
 """The official `cloudflare` Python SDK against a running server; the seed pages' calls first."""
 
-import cloudflare
+from __future__ import annotations
+
 import httpx
 import pytest
-from cloudflare import Cloudflare
 
 from tests.http.support import GATEWAY_FIELDS, save_card
+from tests.sdks import cloudflare
 from tests.support import Customer, Farebox
 
 
 @pytest.fixture
-def client(customer: Customer) -> Cloudflare:
-    return Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+def client(customer: Customer) -> cloudflare.Cloudflare:
+    return cloudflare.Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
 
 
-def test_get_credit_balance(customer: Customer, client: Cloudflare) -> None:
+def test_get_credit_balance(customer: Customer, client: cloudflare.Cloudflare) -> None:
     customer.chat()
     found = client.ai_gateway.billing.credit_balance(account_id=customer.account_id)
     assert found.balance == customer.balance.posted / 10_000_000
@@ -25,19 +26,19 @@ def test_get_credit_balance(customer: Customer, client: Cloudflare) -> None:
     assert found.first_topup_success is False
 
 
-def test_get_auto_top_up_configuration(customer: Customer, client: Cloudflare) -> None:
+def test_get_auto_top_up_configuration(customer: Customer, client: cloudflare.Cloudflare) -> None:
     config = client.ai_gateway.billing.topup.config.get(account_id=customer.account_id)
     assert (config.amount, config.threshold, config.error) == (None, None, None)
     assert (config.disabled_reason, config.last_failed_at) == (None, None)
 
 
 def test_the_seed_pages_with_their_account(farebox: Farebox, seed_account: str) -> None:
-    client = Cloudflare(api_token=farebox.create_token(seed_account), base_url=f"{farebox.url}/client/v4")
+    client = cloudflare.Cloudflare(api_token=farebox.create_token(seed_account), base_url=f"{farebox.url}/client/v4")
     assert client.ai_gateway.billing.credit_balance(account_id="account_id").balance == 0
     assert client.ai_gateway.billing.topup.config.get(account_id="account_id").amount is None
 
 
-def test_billing_reads(customer: Customer, client: Cloudflare) -> None:
+def test_billing_reads(customer: Customer, client: cloudflare.Cloudflare) -> None:
     customer.chat()
     billing, account_id = client.ai_gateway.billing, customer.account_id
     usage = billing.usage_history(account_id=account_id, value_grouping_window="hour", start_time=0, end_time=4e12)
@@ -49,7 +50,7 @@ def test_billing_reads(customer: Customer, client: Cloudflare) -> None:
     assert billing.spending_limit.get(account_id=account_id).enabled is False
 
 
-def test_accounts_and_token(customer: Customer, client: Cloudflare) -> None:
+def test_accounts_and_token(customer: Customer, client: cloudflare.Cloudflare) -> None:
     assert [account.id for account in client.accounts.list()] == [customer.account_id]
     account = client.accounts.get(account_id=customer.account_id)
     assert account is not None
@@ -59,7 +60,7 @@ def test_accounts_and_token(customer: Customer, client: Cloudflare) -> None:
     assert token.status == "active"
 
 
-def test_gateways_and_paging_that_ends(customer: Customer, client: Cloudflare) -> None:
+def test_gateways_and_paging_that_ends(customer: Customer, client: cloudflare.Cloudflare) -> None:
     gateways, account_id = client.ai_gateway, customer.account_id
     for gateway_id in ("one", "two", "three"):
         gateways.create(account_id=account_id, id=gateway_id, **GATEWAY_FIELDS)
@@ -74,7 +75,7 @@ def test_gateways_and_paging_that_ends(customer: Customer, client: Cloudflare) -
     assert url.endswith(f"/v1/{account_id}/two/demo")
 
 
-def test_logs(customer: Customer, client: Cloudflare) -> None:
+def test_logs(customer: Customer, client: cloudflare.Cloudflare) -> None:
     ids = [customer.chat().headers["cf-aig-log-id"] for _ in range(3)]
     logs, account_id = client.ai_gateway.logs, customer.account_id
     listed = list(logs.list("default", account_id=account_id, per_page=2))
@@ -94,7 +95,7 @@ def test_logs(customer: Customer, client: Cloudflare) -> None:
 
 
 def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, customer: Customer) -> None:
-    client = Cloudflare(
+    client = cloudflare.Cloudflare(
         api_email="user@example.com",
         api_key="144c9defac04969c7bfad8efaa8ea194",
         base_url=f"{farebox.url}/client/v4",
@@ -106,7 +107,9 @@ def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, custo
 
 
 def test_unavailable_features_are_requested_once(customer: Customer) -> None:
-    client = Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4")  # with its retries
+    client = cloudflare.Cloudflare(
+        api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4"
+    )  # with its retries
     with pytest.raises(cloudflare.InternalServerError, match="not available in this release"):
         client.ai_gateway.datasets.list("default", account_id=customer.account_id)
 
@@ -116,7 +119,7 @@ def test_a_whole_life_of_billing(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))
     save_card(owner)
-    client = Cloudflare(api_token=owner.token, base_url=f"{farebox.url}/client/v4", max_retries=0)
+    client = cloudflare.Cloudflare(api_token=owner.token, base_url=f"{farebox.url}/client/v4", max_retries=0)
     billing = client.ai_gateway.billing
     bought = billing.topup.create(account_id=account_id, amount=5000)
     assert (bought.client_secret, bought.onboarding, bought.brand, bought.last4) == (None, True, "visa", "4242")
@@ -156,7 +159,9 @@ def test_the_retries_of_the_sdk_charge_once(farebox: Farebox) -> None:
     save_card(owner)
     lost = _LosesTheFirstResponse()
     with httpx.Client(transport=lost) as transport:
-        client = Cloudflare(api_token=owner.token, base_url=f"{farebox.url}/client/v4", http_client=transport)
+        client = cloudflare.Cloudflare(
+            api_token=owner.token, base_url=f"{farebox.url}/client/v4", http_client=transport
+        )
         bought = client.ai_gateway.billing.topup.create(account_id=account_id, amount=1000)
         (invoice,) = client.ai_gateway.billing.invoice_history(account_id=account_id).invoices
     assert lost.requests == 3
