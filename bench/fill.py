@@ -278,7 +278,7 @@ def fill(folder: Path, mock: Mock, wanted: Sequence[Wanted], *, engine: Engine =
     settings, now = engine.settings(folder), SystemClock().now_ms()
     with opened_for_command(settings, writing=True) as connection:
         _real_purchase(connection, settings, real, now)
-    begun, asked = time.monotonic(), sum(item.calls for item in wanted)
+    begun, total = time.monotonic(), sum(item.calls for item in wanted)
     said, made = begun, list[Made]()
     gc.disable()  # it would go through the waiting rows again and again
     with opened_for_command(settings) as connection:
@@ -292,17 +292,17 @@ def fill(folder: Path, mock: Mock, wanted: Sequence[Wanted], *, engine: Engine =
                 made.append(one)
             if time.monotonic() - said > SAID_SECONDS:
                 said = time.monotonic()
-                _say(filler.calls, asked, number, said - begun)
+                _say(filler.calls, total, number, said - begun)
         filler.flush()
     with opened_for_command(settings, writing=True) as connection:
         connection.execute("UPDATE series SET next = ?", (filler.next_number,))
     gc.enable()
-    _say(asked, asked, len(wanted), time.monotonic() - begun)
+    _say(total, total, len(wanted), time.monotonic() - begun)
     return made
 
 
-def _say(calls: int, asked: int, accounts: int, took: float) -> None:
-    text = f"filled {calls:,} of {asked:,} calls, {accounts:,} accounts: {calls / took:,.0f} calls/s"
+def _say(calls: int, total: int, accounts: int, took: float) -> None:
+    text = f"filled {calls:,} of {total:,} calls, {accounts:,} accounts: {calls / took:,.0f} calls/s"
     print(text, file=sys.stderr, flush=True)
 
 

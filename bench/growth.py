@@ -100,7 +100,7 @@ class Grown:
         self._sample += [one.account_id for group in (USUAL, BUSY) for one in self._groups[group]]
         self.wrong = differs(folder, self._sample, engine)
 
-    def measure(self, asked: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def measure(self, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The rows of all cases, and what is to be said of the whole."""
         begun = time.monotonic()
         with serving(self._folder, self._folder / "targets", engine=self._engine) as served:
@@ -113,15 +113,15 @@ class Grown:
                 for group in (USUAL, BUSY)
                 if (found := ask.wrong(served, read, self._groups[group][0]))
             ]
-            measured = [self._case(served, what, group, asked) for what, group in CASES]
+            measured = [self._case(served, what, group, arguments) for what, group in CASES]
             paces = [row["pace_ms"] for row in measured]
             facts["pace_ms"] = [min(paces), max(paces)]
             facts["memory_mb"] = machine.memory_mb(served.pid)["pss"]
         self.wrong += differs(self._folder, self._sample, self._engine)
         return measured, facts
 
-    def _case(self, served: Farebox, what: str, group: str, asked: argparse.Namespace) -> dict[str, Any]:
-        seconds, warm = asked.seconds, asked.warm
+    def _case(self, served: Farebox, what: str, group: str, arguments: argparse.Namespace) -> dict[str, Any]:
+        seconds, warm = arguments.seconds, arguments.warm
         file = self._folder / "targets-case"
         if what == "admission":
             calls = replace(served, targets=self._call_targets(file, self._groups[group]))
@@ -191,9 +191,9 @@ def table(sizes: Sequence[Size], measured: list[list[dict[str, Any]]]) -> str:
 
 
 def main() -> int:
-    asked = _arguments()
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
-    sizes = [Size(accounts, calls) for accounts, calls in zip(asked.accounts, asked.calls, strict=True)]
+    sizes = [Size(accounts, calls) for accounts, calls in zip(arguments.accounts, arguments.calls, strict=True)]
     measured, facts, wrong, found = [], [], list[str](), list[dict[str, Any]]()
     traced: list[plans.Traced | None] = []
     try:
@@ -201,11 +201,13 @@ def main() -> int:
         for size in sizes:
             print(f"{size}:", file=sys.stderr, flush=True)
             with ExitStack() as stack:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
+                folder = Path(
+                    stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir))
+                )
                 mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-                engine = stack.enter_context(started(asked.engine))
+                engine = stack.enter_context(started(arguments.engine))
                 grown = Grown(size, folder, programs, mock, engine)
-                rows, fact = grown.measure(asked)
+                rows, fact = grown.measure(arguments)
                 traced.append(grown.trace())
                 measured.append([{**row, "steps": _steps(traced[-1], row)} for row in rows])
                 facts.append({"size": str(size), "accounts": size.accounts, "calls": size.calls, **fact})
@@ -218,7 +220,7 @@ def main() -> int:
     print(table(sizes, measured))
     _say(facts, found, wrong)
     every = [row for rows in measured for row in rows]
-    path = write(f"growth-{asked.engine}", every, engine=asked.engine, sizes=facts, sql=found, wrong=wrong)
+    path = write(f"growth-{arguments.engine}", every, engine=arguments.engine, sizes=facts, sql=found, wrong=wrong)
     print(f"written: {shown(path)}")
     return int(bool(wrong))
 
@@ -259,17 +261,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3, help="length of each case (default 3)")
     parser.add_argument("--warm", type=float, default=0.5, help="seconds of warm-up before each case (default 0.5)")
     parser.add_argument("--dir", type=Path, help="where the databases are made and removed again (default: temporary)")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     least_accounts, least_calls = USUAL_ACCOUNTS + 2, USUAL_ACCOUNTS * USUAL_CALLS * 2
     if (
-        len(asked.accounts) != len(asked.calls)
-        or min(asked.accounts) < least_accounts
-        or min(asked.calls) < least_calls
+        len(arguments.accounts) != len(arguments.calls)
+        or min(arguments.accounts) < least_accounts
+        or min(arguments.calls) < least_calls
     ):
         parser.error(f"as many --accounts as --calls, at least {least_accounts} and {least_calls:,} of each")
-    if not 0 < asked.seconds <= 600 or not 0 < asked.warm <= 60:
+    if not 0 < arguments.seconds <= 600 or not 0 < arguments.warm <= 60:
         parser.error("--seconds up to 600, --warm up to 60")
-    return asked
+    return arguments
 
 
 def _figures(text: str) -> list[int]:

@@ -139,19 +139,19 @@ def main() -> int:
     parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--seconds", type=float, default=5, help="length of each row (default 5)")
     parser.add_argument("--dir", type=Path, help="where the databases are made and removed again (default: temporary)")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     rows = []
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
-        server = stack.enter_context(start_postgres(durable=True)) if asked.engine == "postgres" else None
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
+        server = stack.enter_context(start_postgres(durable=True)) if arguments.engine == "postgres" else None
         syncs, system = machine.syncs_per_second(folder), machine.file_system(folder)
         print(f"this disk ({system}): {syncs:,.0f} durable small writes/s, one after another", flush=True)
         print(f"{'tasks':>6}{'accounts':>10}{'pairs/s':>10}{'CPU s/1,000':>13}{'database':>13}  books", flush=True)
         for accounts, tasks in itertools.product(ACCOUNTS, TASKS):
-            row = uvloop.run(measure(folder, server, tasks, accounts, asked.seconds))
+            row = uvloop.run(measure(folder, server, tasks, accounts, arguments.seconds))
             rows.append(row)
             print(line(row), flush=True)
-    path = write(f"ledger-{asked.engine}", rows, file_system=system, syncs_per_second=round(syncs))
+    path = write(f"ledger-{arguments.engine}", rows, file_system=system, syncs_per_second=round(syncs))
     print(f"written: {path.relative_to(Path(__file__).parent.parent)}")
     return int(any(row["differences"] or row["slow_commands"] for row in rows))
 

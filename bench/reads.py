@@ -62,17 +62,17 @@ def bare(server: str, folder: Path, response: dict[str, Any], token: str) -> Ite
 class Reads:
     """Measures one account's reads; keeps the rows and prints each."""
 
-    def __init__(self, program: Path, served: Farebox, made: Made, asked: argparse.Namespace) -> None:
+    def __init__(self, program: Path, served: Farebox, made: Made, arguments: argparse.Namespace) -> None:
         self._program = program
         self._served = served
         self._made = made
-        self._asked = asked
+        self._arguments = arguments
         self.rows: list[dict[str, Any]] = []
 
     def measure(self, name: str, asked_of: ask.Answering, connections: int) -> dict[str, Any]:
         read = ask.READ["balance" if name in BARE else name]
         targets = ask.write_targets(self._served.folder / f"targets-{name}", read, [self._made])
-        seconds, warm = self._asked.seconds, self._asked.warm
+        seconds, warm = self._arguments.seconds, self._arguments.warm
         found = ask.measure(self._program, asked_of, targets, connections=connections, seconds=seconds, warm=warm)
         each = round(found["body_bytes"] / max(found["ok"], 1))
         self.rows.append({"case": name, "answer_bytes": each, **found})
@@ -108,17 +108,17 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    asked = _arguments()
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
     try:
         programs = build()
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
             mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(asked.engine))
-            made = fill(folder, mock, [Wanted("read", asked.calls, asked.top_ups)], engine=engine)[0]
+            engine = stack.enter_context(started(arguments.engine))
+            made = fill(folder, mock, [Wanted("read", arguments.calls, arguments.top_ups)], engine=engine)[0]
             served = stack.enter_context(serving(folder, folder / "targets", engine=engine))
-            return _measure_all(Reads(programs["load"], served, made, asked), served, made)
+            return _measure_all(Reads(programs["load"], served, made, arguments), served, made)
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -153,10 +153,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=5_000, help="calls of the account's 90 days (default 5,000)")
     parser.add_argument("--top-ups", type=int, default=100, help="purchases of the account (default 100)")
     parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
-    asked = parser.parse_args()
-    if asked.calls < 1 or asked.top_ups < 1 or not 0 < asked.seconds <= 600 or not 0 < asked.warm <= 60:
+    arguments = parser.parse_args()
+    if arguments.calls < 1 or arguments.top_ups < 1 or not 0 < arguments.seconds <= 600 or not 0 < arguments.warm <= 60:
         parser.error("--calls and --top-ups are at least 1, --seconds up to 600, --warm up to 60")
-    return asked
+    return arguments
 
 
 if __name__ == "__main__":

@@ -210,18 +210,20 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    asked = _arguments()
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
     try:
         programs = build()
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
             mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(asked.engine))
-            under = () if asked.profile is None else ("bench.profiled", str(asked.profile))
-            targets = _set_up(folder, mock, engine, asked.accounts)
-            served = stack.enter_context(serving(folder, targets, engine=engine, workers=asked.workers, under=under))
-            return _measure_all(asked, Bench(programs, mock, served), served)
+            engine = stack.enter_context(started(arguments.engine))
+            under = () if arguments.profile is None else ("bench.profiled", str(arguments.profile))
+            targets = _set_up(folder, mock, engine, arguments.accounts)
+            served = stack.enter_context(
+                serving(folder, targets, engine=engine, workers=arguments.workers, under=under)
+            )
+            return _measure_all(arguments, Bench(programs, mock, served), served)
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -235,22 +237,31 @@ def _set_up(folder: Path, mock: Mock, engine: Engine, accounts: int) -> Path:
     return write_targets(folder / "targets", [(one.account_id, one.token) for one in made])
 
 
-def _measure_all(asked: argparse.Namespace, bench: Bench, served: Farebox) -> int:
+def _measure_all(arguments: argparse.Namespace, bench: Bench, served: Farebox) -> int:
     syncs, system = machine.syncs_per_second(served.folder), machine.file_system(served.folder)
-    print(f"{asked.engine}, {asked.accounts} account(s), {asked.workers} process(es), {os.cpu_count()} cores")
+    print(
+        f"{arguments.engine}, {arguments.accounts} account(s), {arguments.workers} process(es), {os.cpu_count()} cores"
+    )
     print(f"{system}: {syncs:,.0f} durable small writes/s, one after another")
     print(HEADINGS, flush=True)
     rows, wrong = [], 0
-    for row in _rows(asked, bench):
+    for row in _rows(arguments, bench):
         rows.append(row)
         wrong += failed(row) and not row["case"]["ramp_seconds"]  # where streams break is what is asked
         print(line(row), flush=True)
-    clean, lines = _books_are_clean(served, asked.accounts), served.lines_of_calls()
+    clean, lines = _books_are_clean(served, arguments.accounts), served.lines_of_calls()
     engine = served.engine
-    facts = {"engine": asked.engine, "engine_version": engine.version, "accounts": asked.accounts}
-    facts |= {"workers": asked.workers, "file_system": system, "syncs_per_second": round(syncs), "books_clean": clean}
-    name = asked.name or f"calls-{asked.engine}-{asked.accounts}" + (f"-{asked.workers}" if asked.workers > 1 else "")
-    path = write(name, rows, **facts, answers=bench.responses, log_lines=lines, profiled=asked.profile is not None)
+    facts = {"engine": arguments.engine, "engine_version": engine.version, "accounts": arguments.accounts}
+    facts |= {
+        "workers": arguments.workers,
+        "file_system": system,
+        "syncs_per_second": round(syncs),
+        "books_clean": clean,
+    }
+    name = arguments.name or f"calls-{arguments.engine}-{arguments.accounts}" + (
+        f"-{arguments.workers}" if arguments.workers > 1 else ""
+    )
+    path = write(name, rows, **facts, answers=bench.responses, log_lines=lines, profiled=arguments.profile is not None)
     print(f"{bench.responses:,} responses, {lines:,} canonical log lines; books {'clean' if clean else 'NOT CLEAN'}")
     print(f"written: {shown(path)}")
     broke = any(row.get("held_up") is False for row in rows)  # then calls without a response may have their line
@@ -265,12 +276,12 @@ def _books_are_clean(served: Farebox, accounts: int) -> bool:
     return not differs(served.folder, (line.split("/")[2] for line in targets), served.engine)
 
 
-def _rows(asked: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
-    for name in asked.cases:
+def _rows(arguments: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
+    for name in arguments.cases:
         if name == STREAMS:
             yield from bench.streams_at_once()
         else:
-            yield bench.measure(CASES[name], seconds=asked.seconds, warm=asked.warm)
+            yield bench.measure(CASES[name], seconds=arguments.seconds, warm=arguments.warm)
 
 
 def _arguments() -> argparse.Namespace:
@@ -285,15 +296,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--name", help="of the results (default calls-ENGINE-ACCOUNTS)")
     parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="run the server under cProfile, tables go there")
-    asked = parser.parse_args()
-    if asked.accounts < 1 or asked.workers < 1 or not 0 < asked.seconds <= 600 or not 0 < asked.warm <= 60:
+    arguments = parser.parse_args()
+    if (
+        arguments.accounts < 1
+        or arguments.workers < 1
+        or not 0 < arguments.seconds <= 600
+        or not 0 < arguments.warm <= 60
+    ):
         parser.error("--accounts and --workers are at least 1, --seconds up to 600, --warm up to 60")
-    if asked.workers > 1 and asked.engine == "sqlite":
+    if arguments.workers > 1 and arguments.engine == "sqlite":
         parser.error("an SQLite database is served by one process")
-    if asked.profile is not None:
-        asked.profile = asked.profile.resolve()
-        asked.profile.mkdir(parents=True, exist_ok=True)
-    return asked
+    if arguments.profile is not None:
+        arguments.profile = arguments.profile.resolve()
+        arguments.profile.mkdir(parents=True, exist_ok=True)
+    return arguments
 
 
 def _cases(text: str) -> list[str]:

@@ -39,21 +39,21 @@ LONGER_SECONDS = 30
 
 
 def main() -> int:
-    asked = _arguments()
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         programs = build()
         with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=asked.dir)))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
             mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(asked.engine))
+            engine = stack.enter_context(started(arguments.engine))
             made = fill(folder, mock, [Wanted("soak", CALLS_OF_EACH, TOP_UPS_OF_EACH)] * ACCOUNTS, engine=engine)
             calls = write_targets(folder / "targets", [(one.account_id, one.token) for one in made])
             reads = folder / "targets-reads"
             parts = [ask.write_targets(folder / "targets-read", read, made).read_text() for read in ask.READS]
             reads.write_text("".join(parts))
             served = stack.enter_context(serving(folder, calls, engine=engine))
-            return _soak(asked.minutes, served, mock, programs["load"], reads)
+            return _soak(arguments.minutes, served, mock, programs["load"], reads)
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -146,10 +146,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
     parser.add_argument("--minutes", type=int, default=60, help="of load (default 60)")
     parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
-    asked = parser.parse_args()
-    if not 1 <= asked.minutes <= MINUTES_MAX:
+    arguments = parser.parse_args()
+    if not 1 <= arguments.minutes <= MINUTES_MAX:
         parser.error(f"--minutes is 1 to {MINUTES_MAX}")
-    return asked
+    return arguments
 
 
 if __name__ == "__main__":

@@ -346,7 +346,7 @@ def written(page: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     stale = []
     for name in PAGES:
         path = stored.ROOT / name
@@ -354,10 +354,10 @@ def main() -> int:
         new = written(text)
         if new != text:
             stale.append(name)
-            if not asked.check:
+            if not arguments.check:
                 path.write_text(new)
-    print(f"{'out of date' if asked.check else 'written'}: {', '.join(stale) or 'nothing'}")
-    return int(asked.check and bool(stale))
+    print(f"{'out of date' if arguments.check else 'written'}: {', '.join(stale) or 'nothing'}")
+    return int(arguments.check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -74,16 +74,16 @@ def times(served: Farebox, seconds: float) -> list[float]:
 def attacked(port: int, at: tuple[str, str], kind: str, pace: float = 0) -> Iterator[dict[str, int]]:
     """Send the body on all connections while the block runs, at most `pace` a second (0: without a limit). At the end,
     the result has how often each status was returned."""
-    told: dict[str, int] = {}
+    statuses_seen: dict[str, int] = {}
     command = [*OURSELVES, "--attack", kind, str(port), *at, str(pace)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         process.stdout.readline()  # it has its body
         time.sleep(SETTLE_SECONDS)
-        yield told
+        yield statuses_seen
     finally:
-        told.update(json.loads(process.communicate("", timeout=120)[0].splitlines()[-1]))
+        statuses_seen.update(json.loads(process.communicate("", timeout=120)[0].splitlines()[-1]))
         time.sleep(SETTLE_SECONDS)
 
 
@@ -188,10 +188,10 @@ def measure(
         statuses: Counter[str] = Counter()
         for _ in range(rounds):
             alone += times(served, seconds)
-            with attacked(served.port, at, kind) as told:
+            with attacked(served.port, at, kind) as statuses_seen:
                 beside += times(served, seconds)
-            statuses.update(told)
-            pace = sum(told.values()) / (seconds + SETTLE_SECONDS)
+            statuses.update(statuses_seen)
+            pace = sum(statuses_seen.values()) / (seconds + SETTLE_SECONDS)
             with busy_without_gateway() as port, attacked(port, at, kind, pace):
                 floor += times(served, seconds)
         row = {"kind": kind, "answers": dict(statuses), "alone": alone, "beside": beside, "floor": floor}

@@ -349,8 +349,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attacks", default=",".join(ATTACKS), help="names, by commas")
     parser.add_argument("--budget-mib", type=int, default=128)
-    asked = parser.parse_args()
-    budget = asked.budget_mib * MIB
+    arguments = parser.parse_args()
+    budget = arguments.budget_mib * MIB
     environment = {"FAREBOX_HELD_BYTES_MAX": str(budget), "FAREBOX_ACCOUNT_HELD_BYTES_MAX": str(budget // 2)}
     print("| attack | answered | MB idle | MB at most | bound | |")
     print("| --- | --- | --- | --- | --- | --- |")
@@ -358,7 +358,7 @@ def main() -> int:
     with upstream() as mock, tempfile.TemporaryDirectory(prefix="farebox-hostile-") as name:
         folder = Path(name)
         poor, rich = accounts_of(folder, mock)
-        for attack in asked.attacks.split(","):
+        for attack in arguments.attacks.split(","):
             words, work = ATTACKS[attack]
             with serving(folder, folder / "targets", settings=environment) as served:
                 time.sleep(1)

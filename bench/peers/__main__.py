@@ -43,12 +43,12 @@ USUAL = [name for name in ALL if name != ours.ON_POSTGRES.name]
 
 
 def main() -> int:
-    asked = _arguments()
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
-    if asked.act == "install":
-        return install([ALL[name] for name in asked.names])
+    if arguments.act == "install":
+        return install([ALL[name] for name in arguments.names])
     try:
-        return run(asked, build())
+        return run(arguments, build())
     except (Broken, NoCompiler) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -67,9 +67,9 @@ def install(peers: list[Peer]) -> int:
     return int(failed > 0)
 
 
-def run(asked: argparse.Namespace, programs: dict[str, Path]) -> int:
+def run(arguments: argparse.Namespace, programs: dict[str, Path]) -> int:
     start = time.monotonic()
-    skipped = {name: _how_to_install(name) for name in asked.names if ALL[name].version() is None}
+    skipped = {name: _how_to_install(name) for name in arguments.names if ALL[name].version() is None}
     turns: list[table.Turn] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-peers-")))
@@ -77,9 +77,9 @@ def run(asked: argparse.Namespace, programs: dict[str, Path]) -> int:
         mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
         syncs, system = machine.syncs_per_second(folder), machine.file_system(folder)
         print(f"{os.cpu_count()} cores; {system}: {syncs:,.0f} durable small writes/s, one after another", flush=True)
-        for number, peer in enumerate(_by_turns([ALL[name] for name in asked.names if name not in skipped])):
+        for number, peer in enumerate(_by_turns([ALL[name] for name in arguments.names if name not in skipped])):
             try:
-                turns.append(_turn(peer, folder / str(number), mock, programs["load"], asked))
+                turns.append(_turn(peer, folder / str(number), mock, programs["load"], arguments))
             except Broken as error:
                 skipped[peer.name] = str(error)
                 print(f"{peer.name}: left out: {error}", flush=True)
@@ -94,7 +94,7 @@ def run(asked: argparse.Namespace, programs: dict[str, Path]) -> int:
     return int(ours.NAME in skipped or any(table.failures(row) or row["unbilled_at_end_nanos"] for row in rows))
 
 
-def _turn(peer: Peer, folder: Path, mock: Mock, load: Path, asked: argparse.Namespace) -> table.Turn:
+def _turn(peer: Peer, folder: Path, mock: Mock, load: Path, arguments: argparse.Namespace) -> table.Turn:
     """Raises Broken where it does not start, answer or stop."""
     print(f"\n{peer.title} {peer.version()}", flush=True)
     rows: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def _turn(peer: Peer, folder: Path, mock: Mock, load: Path, asked: argparse.Name
         started_s = round(time.monotonic() - start, 1)
         measurement = measure.Measurement(load, folder, mock, served)
         cases = [CASES[name] for name in measure.USUAL]
-        for row in measurement.rows(cases, seconds=asked.seconds, warm=asked.warm):
+        for row in measurement.rows(cases, seconds=arguments.seconds, warm=arguments.warm):
             name = row["case"]["name"]
             rows[name] = row
             rate = f"{row['events'] / row['seconds']:,.0f} events/s" if row["events"] else f"{row['per_second']:,.0f}/s"
@@ -150,11 +150,13 @@ def _arguments() -> argparse.Namespace:
     installing.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(USUAL)} (default: all)")
     _run_options(acts.add_parser("run", help="measure (the default)"))
     words = sys.argv[1:]
-    asked = parser.parse_args(words if words and words[0] in {"install", "run", "-h", "--help"} else ["run", *words])
-    asked.names = asked.names or USUAL
-    if unknown := [name for name in asked.names if name not in ALL]:
+    arguments = parser.parse_args(
+        words if words and words[0] in {"install", "run", "-h", "--help"} else ["run", *words]
+    )
+    arguments.names = arguments.names or USUAL
+    if unknown := [name for name in arguments.names if name not in ALL]:
         parser.error(f"no peer {unknown[0]!r}: there are {', '.join(ALL)}")
-    return asked
+    return arguments
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:

@@ -183,7 +183,7 @@ def steer(farebox: Farebox) -> Callable[..., dict[str, Any]]:
     def act(path: str, **values: object) -> dict[str, Any]:
         response = httpx.post(f"{farebox.stripe_url}/_fake/{path}", json=values)
         assert response.status_code == 200, response.text
-        told: dict[str, Any] = response.json()
-        return told
+        reported: dict[str, Any] = response.json()
+        return reported
 
     return act

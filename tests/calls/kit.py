@@ -20,7 +20,7 @@ INPUT_NANOS = 1_000
 OUTPUT_NANOS = 2_000
 """A token out of it."""
 
-PATIENCE_SECONDS = 30.0
+WAIT_SECONDS = 30.0
 """For what takes milliseconds: a limit for failures only, that no busy machine reaches."""
 
 OPERATOR_KEY = "operator-key-of-the-test"
@@ -115,7 +115,7 @@ def differences(farebox: Farebox) -> list[str]:
         return [difference.message for difference in audit(connection)]
 
 
-def until(true: Callable[[], object], what: str = "it", seconds: float = PATIENCE_SECONDS) -> None:
+def until(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
     """Wait until something is true; fail where it does not become so."""
     end = time.monotonic() + seconds
     while not true():
@@ -123,7 +123,7 @@ def until(true: Callable[[], object], what: str = "it", seconds: float = PATIENC
         time.sleep(0.005)
 
 
-async def eventually(true: Callable[[], object], what: str = "it", seconds: float = PATIENCE_SECONDS) -> None:
+async def eventually(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
     """`until`, for tests that have connections of their own to tend meanwhile."""
     end = time.monotonic() + seconds
     while not true():

@@ -232,18 +232,18 @@ def test_a_call_works_and_costs_exactly_what_it_used(clients: Clients, name: str
     call, way = CALLS[name]
     customer = clients.customer
     before = customer.balance
-    told = call(clients, way)
+    reported = call(clients, way)
 
-    charge = price_of(*told.used)
+    charge = price_of(*reported.used)
     assert charge > 0
-    if told.usage is not None:
-        assert told.usage == told.used, "the client is told the truth"
+    if reported.usage is not None:
+        assert reported.usage == reported.used, "the client is told the truth"
     after = customer.balance
     assert before.posted - after.posted == charge
     assert after.held == 0
 
     [row] = log_rows(customer)
-    assert (row["tokens_in"], row["tokens_out"] or 0) == told.used
+    assert (row["tokens_in"], row["tokens_out"] or 0) == reported.used
     assert row["cost"] == charge / 10**9
     assert row["farebox"]["charge_nanos"] == charge
     assert row["farebox"]["outcome"] == "charged"
@@ -259,16 +259,16 @@ def test_a_call_works_and_costs_exactly_what_it_used(clients: Clients, name: str
     assert "policy" not in receipt
     assert "notes" not in receipt
 
-    if told.headers:
-        assert told.headers["cf-aig-log-id"] == row["id"]
-        assert told.headers["cf-aig-step"] == "0"
-        if "farebox-charge-usd" in told.headers:
-            assert parse_usd(told.headers["farebox-charge-usd"]) == charge
-            assert parse_usd(told.headers["farebox-balance-usd"]) == after.posted
+    if reported.headers:
+        assert reported.headers["cf-aig-log-id"] == row["id"]
+        assert reported.headers["cf-aig-step"] == "0"
+        if "farebox-charge-usd" in reported.headers:
+            assert parse_usd(reported.headers["farebox-charge-usd"]) == charge
+            assert parse_usd(reported.headers["farebox-balance-usd"]) == after.posted
         else:
             assert "stream" in name, "a whole answer says what it was charged"
-            assert parse_usd(told.headers["farebox-hold-usd"]) >= charge
-            assert parse_usd(told.headers["farebox-hold-usd"]) == receipt["hold_nanos"]
+            assert parse_usd(reported.headers["farebox-hold-usd"]) >= charge
+            assert parse_usd(reported.headers["farebox-hold-usd"]) == receipt["hold_nanos"]
 
 
 @pytest.mark.parametrize("how", ["as the key", "as cf-aig-authorization"])

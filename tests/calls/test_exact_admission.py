@@ -31,7 +31,7 @@ IN_FLIGHT = 10 * K
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Holds are waited for a tenth of a second only."""
-    with running_farebox(tmp_path_factory.mktemp("hasty"), hold_wait_ms=100) as served:
+    with running_farebox(tmp_path_factory.mktemp("short"), hold_wait_ms=100) as served:
         yield served
 
 
@@ -343,8 +343,8 @@ async def test_a_limited_output_is_reported_in_the_response(farebox: Farebox) ->
     assert receipt["charge_nanos"] <= receipt["hold_nanos"]
     assert customer.balance.available >= 0
 
-    roomy = farebox.funded("5")
-    response = await post(roomy, chat_body(max_tokens=64_000))
+    well_funded = farebox.funded("5")
+    response = await post(well_funded, chat_body(max_tokens=64_000))
     assert "farebox-output-limit" not in response.headers
 
 

@@ -24,7 +24,7 @@ from farebox.providers.formats.readers import BodyReader
 from farebox.storage.operator_alarms import open_alarms
 from tests.calls.gate import gated
 from tests.calls.kit import (
-    PATIENCE_SECONDS,
+    WAIT_SECONDS,
     differences,
     eventually,
     log_row,
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.slow
 
 FIVE = parse_usd("5")
 NATIVE = "demo/chat/completions"
-HASTY = {
+SHORT_TIMEOUTS = {
     "first_byte_timeout_ms": 300,
     "request_timeout_min_ms": 1,
     "read_timeout_ms": 300,
@@ -59,7 +59,7 @@ HASTY = {
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Waits for providers a fraction of a second; cut responses are charged by what was delivered."""
-    with running_farebox(tmp_path_factory.mktemp("hasty"), **HASTY) as served:
+    with running_farebox(tmp_path_factory.mktemp("short"), **SHORT_TIMEOUTS) as served:
         yield served
         assert differences(served) == []
 
@@ -194,8 +194,10 @@ async def test_usage_that_cannot_be_costs_the_hold(customer: Customer, lie: str,
 
 async def test_usage_far_beyond_the_model_is_rejected(farebox: Farebox, customer: Customer) -> None:
     """Not absurd by itself, but no model writes so much in one response."""
-    with liar(farebox, {"prompt_tokens": 3, "completion_tokens": 90_000_000, "total_tokens": 90_000_003}) as path:
-        body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
+    with misreporting_provider(
+        farebox, {"prompt_tokens": 3, "completion_tokens": 90_000_000, "total_tokens": 90_000_003}
+    ) as path:
+        body = native_body(max_tokens=100).replace(b"demo-1", b"misreporting-1")
         response = await post(customer, body, path)
     assert response.status == 200
     row = ended(customer, response.log_id, customer.receipt(response.log_id)["hold_nanos"])
@@ -205,12 +207,12 @@ async def test_usage_far_beyond_the_model_is_rejected(farebox: Farebox, customer
 
 async def test_zero_usage_is_free_only_without_output(farebox: Farebox, customer: Customer) -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
-    with liar(farebox, zeros, says="") as path:
+    body = native_body(max_tokens=100).replace(b"demo-1", b"misreporting-1")
+    with misreporting_provider(farebox, zeros, says="") as path:
         response = await post(customer, body, path)
     row = ended(customer, response.log_id, 0)
     assert row["receipt"]["policy"] == "the provider reports no usage: free"
-    with liar(farebox, zeros) as path:
+    with misreporting_provider(farebox, zeros) as path:
         response = await post(customer, body, path)
     assert FIVE - customer.balance.posted == counted(body, "So it is.")
     assert customer.receipt(response.log_id)["usage_source"] == "counted"
@@ -228,11 +230,11 @@ async def test_an_empty_answer_is_free(farebox: Farebox, customer: Customer) -> 
 async def test_an_overrun_is_taken_and_never_below_zero(farebox: Farebox) -> None:
     """The provider's own tools used more than the request allows, believably: what is there is taken, the rest is
     written off."""
-    with liar(farebox, {"prompt_tokens": 3, "completion_tokens": 900, "total_tokens": 903}) as path:
-        body = native_body(max_tokens=100).replace(b"demo-1", b"liar-1")
-        rich = farebox.funded("5")
-        response = await post(rich, body, path)
-        row = ended(rich, response.log_id, price_of(3, 900))
+    with misreporting_provider(farebox, {"prompt_tokens": 3, "completion_tokens": 900, "total_tokens": 903}) as path:
+        body = native_body(max_tokens=100).replace(b"demo-1", b"misreporting-1")
+        sample = farebox.funded("5")
+        response = await post(sample, body, path)
+        row = ended(sample, response.log_id, price_of(3, 900))
         hold = row["receipt"]["hold_nanos"]
         assert hold < price_of(3, 900)
 
@@ -358,7 +360,7 @@ async def test_a_whole_body_that_is_cut_is_an_error_and_free(customer: Customer)
 @pytest.mark.parametrize("demo", ["hang=1", "delay=5000"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_a_provider_that_does_not_begin_is_given_up(customer: Customer, demo: str, stream: bool) -> None:
-    response = await within(PATIENCE_SECONDS, post(customer, native_body(stream=stream), NATIVE, demo=demo))
+    response = await within(WAIT_SECONDS, post(customer, native_body(stream=stream), NATIVE, demo=demo))
     assert (response.status, response.code) == (504, 2910)
     row = ended(customer, response.log_id, 0)
     assert row["status_code"] == 504
@@ -379,7 +381,7 @@ async def test_a_caller_may_wait_less_or_more_for_the_first_byte(customer: Custo
 async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
     before = customer.farebox.demo_stats()["disconnects"]
-    response = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=5000"))
+    response = await within(WAIT_SECONDS, post(customer, body, NATIVE, demo="gap=5000"))
     assert "fell silent" in response.events[-1]["error"]["message"]
     ended(customer, response.log_id, 0)
     await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider was told")
@@ -387,7 +389,7 @@ async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
 
 async def test_an_endless_stream_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
-    response = await within(PATIENCE_SECONDS, post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
+    response = await within(WAIT_SECONDS, post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
     assert "longer than allowed" in response.events[-1]["error"]["message"]
     text = said(response)
     assert 0 < len(text.split()) < 20, "of four thousand"
@@ -454,7 +456,7 @@ def raw_provider(farebox: Farebox, serve: Callable[[socket.socket], None], slug:
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         set_provider(farebox, slug, base_url=f"http://127.0.0.1:{listening.getsockname()[1]}")
-        for model in ("raw-1", "liar-1"):
+        for model in ("raw-1", "misreporting-1"):
             set_price(farebox, slug, model)
         try:
             yield f"{slug}/chat/completions"
@@ -464,10 +466,12 @@ def raw_provider(farebox: Farebox, serve: Callable[[socket.socket], None], slug:
 
 
 @contextlib.contextmanager
-def liar(farebox: Farebox, usage: dict[str, int], says: str = "So it is.") -> Iterator[str]:
+def misreporting_provider(farebox: Farebox, usage: dict[str, int], says: str = "So it is.") -> Iterator[str]:
     """A provider that says the same few words and reports this usage."""
     choice = {"index": 0, "message": {"role": "assistant", "content": says}, "finish_reason": "stop"}
-    body = json.dumps({"object": "chat.completion", "model": "liar-1", "choices": [choice], "usage": usage}).encode()
+    body = json.dumps(
+        {"object": "chat.completion", "model": "misreporting-1", "choices": [choice], "usage": usage}
+    ).encode()
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
     whole = head + b"content-length: %d\r\n\r\n" % len(body) + body
     with raw_provider(farebox, lambda connection: connection.sendall(whole)) as path:
@@ -476,7 +480,7 @@ def liar(farebox: Farebox, usage: dict[str, int], says: str = "So it is.") -> It
 
 async def call_raw(customer: Customer, path: str) -> WireResponse:
     body = native_body().replace(b"demo-1", b"raw-1")
-    response: WireResponse = await within(PATIENCE_SECONDS, post(customer, body, path))
+    response: WireResponse = await within(WAIT_SECONDS, post(customer, body, path))
     return response
 
 
@@ -624,7 +628,7 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
 async def test_cut_answers_are_charged_by_the_operators_policy(
     tmp_path: Path, leave: Callable[[Wire], None], policy: str
 ) -> None:
-    with running_farebox(tmp_path, **{**HASTY, "cut_stream": policy}) as farebox:
+    with running_farebox(tmp_path, **{**SHORT_TIMEOUTS, "cut_stream": policy}) as farebox:
         body = native_body("Go on there", stream=True, max_tokens=200)
         customer = farebox.funded("5")
         row = await _leave_mid_stream(customer, leave, body)
@@ -924,7 +928,7 @@ async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) 
         assert (response.status, response.code) == (503, 2908)
         assert int(response.headers["retry-after"]) >= 1
         gate.open()
-        assert [response.status for response in await within(PATIENCE_SECONDS, asyncio.gather(*inside))] == [200] * 3
+        assert [response.status for response in await within(WAIT_SECONDS, asyncio.gather(*inside))] == [200] * 3
         until(lambda: customer.balance.held == 0, "the holds ended")
         assert (await post(customer, body)).status == 200, "there is room again"
 

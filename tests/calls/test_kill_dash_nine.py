@@ -66,7 +66,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Installation:
     """The data folder of the server that is killed, and who may call it."""
 
     folder: Path
@@ -92,7 +92,7 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
+def installation(tmp_path: Path) -> Installation:
     settings = settings_for(tmp_path)
     ids, vault = RandomIds(SystemClock()), Vault(secret_key(settings))
     at = SystemClock().now_ms()
@@ -103,16 +103,16 @@ def house(tmp_path: Path) -> House:
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
             made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
-    return House(tmp_path, free_port(), customers)
+    return Installation(tmp_path, free_port(), customers)
 
 
 @contextlib.contextmanager
-def served(house: House) -> Iterator["subprocess.Popen[bytes]"]:
+def served(installation: Installation) -> Iterator["subprocess.Popen[bytes]"]:
     """A server process; killed at the end, whatever it was doing."""
-    with (house.folder / "server.log").open("ab") as log:
+    with (installation.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            house.command("serve", "--demo", "--port", str(house.port)),
-            env=house.environment | {"FAREBOX_LOG_LEVEL": "warning"},
+            installation.command("serve", "--demo", "--port", str(installation.port)),
+            env=installation.environment | {"FAREBOX_LOG_LEVEL": "warning"},
             stdout=subprocess.DEVNULL,
             stderr=log,
         )
@@ -123,13 +123,13 @@ def served(house: House) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait(30)
 
 
-async def listening(house: House, process: "subprocess.Popen[bytes]") -> None:
+async def listening(installation: Installation, process: "subprocess.Popen[bytes]") -> None:
     end = time.monotonic() + 60
     while True:
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", installation.port)
         except ConnectionError:
-            assert process.poll() is None, (house.folder / "server.log").read_text()[-2000:]
+            assert process.poll() is None, (installation.folder / "server.log").read_text()[-2000:]
             assert time.monotonic() < end, "the server did not start"
             await asyncio.sleep(0.01)
         else:
@@ -140,8 +140,8 @@ async def listening(house: House, process: "subprocess.Popen[bytes]") -> None:
 class Load:
     """Clients that call all the time, whether anyone answers or not."""
 
-    def __init__(self, house: House, chance: random.Random) -> None:
-        self._house = house
+    def __init__(self, installation: Installation, chance: random.Random) -> None:
+        self._installation = installation
         self._chance = chance
         self.seen = Seen()
         self.stopped = False
@@ -159,7 +159,7 @@ class Load:
 
     async def _client(self) -> None:
         while not self.stopped:
-            account, token = self._chance.choice(self._house.customers)
+            account, token = self._chance.choice(self._installation.customers)
             try:
                 response = await self._call(account, token)
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
@@ -177,7 +177,7 @@ class Load:
         if chance.random() < 0.5:
             demo += f" gap={chance.randrange(1, 8)}" if stream else f" delay={chance.randrange(1, 80)}"
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-demo": demo}
-        wire = await Wire.open(f"http://127.0.0.1:{self._house.port}")
+        wire = await Wire.open(f"http://127.0.0.1:{self._installation.port}")
         try:
             await wire.send(f"/v1/{account}/default/compat/chat/completions", headers, body)
             return await wire.response()
@@ -199,60 +199,64 @@ class Load:
             seen.complete[log_id] = (account, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
 
 
-async def kill_and_restart(house: House, chance: random.Random) -> Seen:
+async def kill_and_restart(installation: Installation, chance: random.Random) -> Seen:
     """KILLS lives of the server, and a last one in which the calls under way may end."""
-    load = Load(house, chance)
+    load = Load(installation, chance)
     calling = asyncio.ensure_future(load.run())
     for number in range(KILLS):
-        with served(house) as process:
+        with served(installation) as process:
             if number % 4 == 3:  # in the midst of its start, while it resolves what the one before left
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
             else:
-                await listening(house, process)
+                await listening(installation, process)
                 await load.more(chance.randrange(1, 2 * LIFE_ANSWERS), calling)
                 await asyncio.sleep(chance.uniform(0.0, 0.3))
             assert not calling.done()
-    with served(house) as process:
-        await listening(house, process)
+    with served(installation) as process:
+        await listening(installation, process)
         await asyncio.sleep(0.3)
         load.stopped = True
         await asyncio.wait_for(calling, 30)
-        await nothing_in_doubt(house)
-        check_online(house)
+        await nothing_in_doubt(installation)
+        check_online(installation)
     return load.seen
 
 
-async def nothing_in_doubt(house: House) -> None:
+async def nothing_in_doubt(installation: Installation) -> None:
     """Wait until the last server has ended what the dead ones left open: on SQLite its start has."""
     # There, one that was killed while it ended what another left open has the lease for that: its time runs out first.
     end = time.monotonic() + (
-        0 if house.settings.engine == "sqlite" else house.settings.instance_timeout_ms / 1000 + 30
+        0 if installation.settings.engine == "sqlite" else installation.settings.instance_timeout_ms / 1000 + 30
     )
-    while left := read_now(house.settings, lambda c: rows(c, "SELECT hold_id FROM holds WHERE state = 'open'")):
+    while left := read_now(installation.settings, lambda c: rows(c, "SELECT hold_id FROM holds WHERE state = 'open'")):
         assert time.monotonic() < end, left
         await asyncio.sleep(0.1)
 
 
-def check_online(house: House) -> None:
+def check_online(installation: Installation) -> None:
     """While the last server still runs."""
     checked = subprocess.run(
-        house.command("check", "--json"), env=house.environment, capture_output=True, timeout=120, check=False
+        installation.command("check", "--json"),
+        env=installation.environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
     assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
     assert json.loads(checked.stdout)["differences"] == []
 
 
-async def test_completed_calls_are_charged_once_despite_kills(house: House) -> None:
+async def test_completed_calls_are_charged_once_despite_kills(installation: Installation) -> None:
     chance = random.Random(SEED)
     print(f"FAREBOX_TEST_SEED={SEED}")
-    seen = await kill_and_restart(house, chance)
+    seen = await kill_and_restart(installation, chance)
 
     assert set(seen.statuses) <= {200, 503}, seen.statuses
     assert seen.repeated == []
     assert len(seen.complete) > 10 * KILLS, "too little load to prove anything"
     assert seen.without_response > KILLS, "no call was ever interrupted"
 
-    with looking(house.settings) as connection:
+    with looking(installation.settings) as connection:
         assert list(audit(connection)) == []
         charges = _charges(connection)
         for log_id, (account, cost) in seen.complete.items():
@@ -260,7 +264,7 @@ async def test_completed_calls_are_charged_once_despite_kills(house: House) -> N
             receipt = find_receipt(connection, log_id)
             assert receipt is not None
             assert receipt.charge == whole(receipt).charge_nanos == cost
-        _compare_balances(connection, house)
+        _compare_balances(connection, installation)
         # The kills did hit calls in flight: there are holds that only a later process could end.
         left = row(
             connection,
@@ -288,8 +292,8 @@ def _charges(connection: Any) -> dict[str, tuple[str, int]]:
     return charges
 
 
-def _compare_balances(connection: Any, house: House) -> None:
-    for account_id, _ in house.customers:
+def _compare_balances(connection: Any, installation: Installation) -> None:
+    for account_id, _ in installation.customers:
         balance = row(connection, "SELECT posted, held FROM balances WHERE account_id = ?", (account_id,))
         spent = row(
             connection,

@@ -316,7 +316,7 @@ def test_an_error_in_a_stream_however_its_lines_end(
     customer: Customer, provider: Provider, ends: str, named: bool
 ) -> None:
     end = ends[: max(1, len(ends) // 2)]
-    for error, told in (
+    for error, reported in (
         (NO_MONEY, "does not accept calls"),
         ({"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not", "code": "no"}, "[removed]"),
     ):
@@ -327,7 +327,7 @@ def test_an_error_in_a_stream_however_its_lines_end(
             response = call(customer, stream=True)
             assert response.status_code == 200
             assert "word " in response.text
-            assert told in response.text
+            assert reported in response.text
             assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
 
 

@@ -104,12 +104,12 @@ TIERS = [
 ]
 
 
-@pytest.mark.parametrize(("model", "asked", "told", "usd"), TIERS)
+@pytest.mark.parametrize(("model", "requested", "reported", "usd"), TIERS)
 def test_a_tier_of_openai(
-    customer: Customer, upstream: Upstream, model: str, asked: dict[str, str], told: dict[str, str], usd: str
+    customer: Customer, upstream: Upstream, model: str, requested: dict[str, str], reported: dict[str, str], usd: str
 ) -> None:
-    upstream.response = chat_response(TEN_AND_ONE, **told)
-    receipt = charged(customer, "openai/chat/completions", chat(model, **asked, metadata={"x": "y " * 9000}))
+    upstream.response = chat_response(TEN_AND_ONE, **reported)
+    receipt = charged(customer, "openai/chat/completions", chat(model, **requested, metadata={"x": "y " * 9000}))
     assert receipt["charge_nanos"] == parse_usd(usd)
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
 
@@ -121,21 +121,21 @@ def test_a_tier_of_google(customer: Customer, upstream: Upstream, tier: str, usd
     usage = {"promptTokenCount": 10_000, "candidatesTokenCount": 1_000, "totalTokenCount": 11_000}
     part = {"content": {"parts": [{"text": "Good day."}]}, "finishReason": "STOP"}
     upstream.response = {"candidates": [part], "usageMetadata": {**usage, "serviceTier": tier}}
-    asked = {"contents": [{"parts": [{"text": "Hello " * 5000}]}], "serviceTier": tier}
-    receipt = charged(customer, "google-ai-studio/v1beta/models/gemini-3.5-flash:generateContent", asked)
+    requested = {"contents": [{"parts": [{"text": "Hello " * 5000}]}], "serviceTier": tier}
+    receipt = charged(customer, "google-ai-studio/v1beta/models/gemini-3.5-flash:generateContent", requested)
     assert receipt["charge_nanos"] == parse_usd(usd)
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
 
 
 def test_a_requested_unknown_tier_is_refused(customer: Customer, upstream: Upstream) -> None:
-    before = len(upstream.asked)
-    for asked in ({"service_tier": "hyperfast"}, {"service_tier": "turbo"}):
-        response = call(customer, "openai/chat/completions", chat("gpt-6-astra", **asked))
+    before = len(upstream.requested)
+    for requested in ({"service_tier": "hyperfast"}, {"service_tier": "turbo"}):
+        response = call(customer, "openai/chat/completions", chat("gpt-6-astra", **requested))
         assert response.status_code == 400, response.text
-        assert f"service_tier={asked['service_tier']}" in response.text
+        assert f"service_tier={requested['service_tier']}" in response.text
     response = call(customer, "anthropic/v1/messages", chat("claude-opus-4-6", inference_geo="mars"))
     assert "inference_geo=mars" in response.text
-    assert len(upstream.asked) == before, "nothing was sent"
+    assert len(upstream.requested) == before, "nothing was sent"
 
 
 def test_an_unrequested_unknown_tier_costs_the_highest_known_price(customer: Customer, upstream: Upstream) -> None:
@@ -212,8 +212,8 @@ def test_a_compaction_is_billed_beside_the_response(customer: Customer, upstream
     passes = [entry("compaction", 180_000, 3_500), entry("message", 23_000, 1_000)]
     upstream.response = message_response("claude-opus-4-6", tokens(23_000, 1_000, iterations=passes))
     edits = {"edits": [{"type": "compact_20260112"}]}
-    asked = chat("claude-opus-4-6", context_management=edits, system="word " * 40_000)
-    receipt = charged(customer, "anthropic/v1/messages", asked)
+    requested = chat("claude-opus-4-6", context_management=edits, system="word " * 40_000)
+    receipt = charged(customer, "anthropic/v1/messages", requested)
     assert receipt["charge_nanos"] == 203_000 * 5_000 + 4_500 * 25_000
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
 
@@ -236,8 +236,8 @@ def test_an_advisor_is_billed_at_its_own_prices(customer: Customer, upstream: Up
         end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
         events: list[dict[str, Any]] = [start, text, end, {"type": "message_stop"}]
         upstream.response = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events).encode()
-    asked = chat("claude-haiku-4-5", tools=[ADVISOR], system="word " * 2000, stream=streamed)
-    receipt = charged(customer, "anthropic/v1/messages", asked)
+    requested = chat("claude-haiku-4-5", tools=[ADVISOR], system="word " * 2000, stream=streamed)
+    receipt = charged(customer, "anthropic/v1/messages", requested)
     assert receipt["charge_nanos"] == 1_200 * 1_000 + 100 * 5_000 + 9_000 * 5_000 + 7_001 * 25_000
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]
     others = [line for line in receipt["lines"] if line.get("model")]
@@ -296,10 +296,10 @@ def test_a_model_that_declines_before_any_output_is_free(customer: Customer, ups
     ],
 )
 def test_what_cannot_be_priced_is_not_sent(customer: Customer, upstream: Upstream, more: dict[str, Any]) -> None:
-    before = len(upstream.asked)
+    before = len(upstream.requested)
     response = call(customer, "anthropic/v1/messages", chat("claude-haiku-4-5", **more))
     assert response.status_code in (400, 402, 403, 404), response.text
-    assert len(upstream.asked) == before
+    assert len(upstream.requested) == before
 
 
 # --- stated costs -----------------------------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_a_model_without_a_list_price_is_held_by_the_operators_bound(
     receipt = charged(customer, "openrouter/chat/completions", chat(model, provider={"sort": "price"}))
     assert receipt["charge_nanos"] == 3_100_000
     assert receipt["hold_nanos"] >= 1000 * 25_000
-    sent = upstream.asked[-1]["provider"]
+    sent = upstream.requested[-1]["provider"]
     assert sent == {"sort": "price", "max_price": {"prompt": 5, "completion": 25, "request": 0.05}}
 
 
@@ -350,14 +350,19 @@ def test_the_requests_own_bound_takes_precedence(customer: Customer, upstream: U
     receipt = charged(customer, "openrouter/chat/completions", chat("openrouter/auto", provider=own))
     assert receipt["charge_nanos"] == 10_000
     assert 1_000_000 <= receipt["hold_nanos"] < 2_000_000
-    assert upstream.asked[-1]["provider"]["max_price"] == {"prompt": 0.5, "completion": 1, "image": 0.2, "request": 0}
+    assert upstream.requested[-1]["provider"]["max_price"] == {
+        "prompt": 0.5,
+        "completion": 1,
+        "image": 0.2,
+        "request": 0,
+    }
 
 
 def test_variants_have_their_models_price_and_free_ones_none(customer: Customer, upstream: Upstream) -> None:
     upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.00002})
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini:floor"))
     assert (receipt["charge_nanos"], receipt["computed_nanos"]) == (20_000, "21000")
-    assert "provider" not in upstream.asked[-1]
+    assert "provider" not in upstream.requested[-1]
     upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": 0})
     assert charged(customer, "openrouter/chat/completions", chat("acme/tiny:free"))["charge_nanos"] == 0
 
@@ -371,12 +376,12 @@ def test_embeddings_of_openrouter(customer: Customer, upstream: Upstream) -> Non
 def test_ticks_of_xai(customer: Customer, upstream: Upstream) -> None:
     usage = {"prompt_tokens": 200_000, "completion_tokens": 100, "total_tokens": 200_100}
     upstream.response = chat_response({**usage, "cost_in_usd_ticks": 5_005_000_001})
-    asked = chat("grok-4.3", metadata={"x": "y " * 20_000})
-    receipt = charged(customer, "grok/v1/chat/completions", asked)
+    requested = chat("grok-4.3", metadata={"x": "y " * 20_000})
+    receipt = charged(customer, "grok/v1/chat/completions", requested)
     assert receipt["charge_nanos"] == 500_500_001
     assert receipt["computed_nanos"] == "500500000", "the tier begins at its number"
     upstream.response = chat_response({**usage, "prompt_tokens": 199_999})
-    assert charged(customer, "grok/v1/chat/completions", asked)["charge_nanos"] == 199_999 * 1_250 + 250_000
+    assert charged(customer, "grok/v1/chat/completions", requested)["charge_nanos"] == 199_999 * 1_250 + 250_000
 
 
 def test_perplexitys_total(customer: Customer, upstream: Upstream) -> None:

@@ -36,8 +36,8 @@ def raw_deflate(body: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with serving() as told:
-        yield told
+    with serving() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +246,10 @@ def test_pages_may_call_where_the_gateway_lets_their_origin_in(customer: Custome
     assert readable_by(ask_in_advance(customer)) is None
     assert readable_by(post(customer, "openai/chat/completions", CHAT, {"origin": PAGE})) is None
     set_gateway(customer, cors_origins=[PAGE])
-    asked = ask_in_advance(customer)
-    assert (asked.status_code, readable_by(asked), asked.content) == (204, PAGE, b"")
-    assert "POST" in asked.headers["access-control-allow-methods"]
-    assert asked.headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
+    requested = ask_in_advance(customer)
+    assert (requested.status_code, readable_by(requested), requested.content) == (204, PAGE, b"")
+    assert "POST" in requested.headers["access-control-allow-methods"]
+    assert requested.headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
     response = post(customer, "openai/chat/completions", CHAT, {"origin": PAGE})
     assert (response.status_code, readable_by(response)) == (200, PAGE)
     assert response.headers["access-control-expose-headers"] == "*"
@@ -340,12 +340,12 @@ def test_limits_end_a_run_of_codex_and_held_money_does_not() -> None:
 def test_the_operator_chooses_the_status_of_no_credit(status: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     with running_farebox(tmp_path_factory.mktemp("status"), no_credit_status=status) as served:
         poor = served.funded("0.000000001")
-        asked: list[tuple[str, Any, dict[str, str]]] = [
+        requested: list[tuple[str, Any, dict[str, str]]] = [
             ("demo/v1/responses", {"model": "demo-1", "input": "x"}, CODEX),
             ("demo/v1/chat/completions", CHAT | {"model": "demo-1"}, {}),
             ("demo/v1/messages", CHAT | {"model": "demo-1", "max_tokens": 5}, {}),
         ]
-        responses = [post(poor, *one) for one in asked]
+        responses = [post(poor, *one) for one in requested]
         assert [str(response.status_code) for response in responses] == [status] * 3
         assert {response.headers["x-should-retry"] for response in responses} == {"false"}
         if status == "429":

@@ -28,7 +28,7 @@ class Provider:
     """A provider that answers as a test's handler does, in the server's loop."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.signal = asyncio.Event()
         """Set by the test when the handler shall go on."""
         self.gone = False
         """The gateway went away before the handler was done."""
@@ -56,7 +56,7 @@ def provider(farebox: Farebox, handle: Handler) -> Iterator[Callable[[], None]]:
         set_price(farebox, slug, "raw-1")
 
     async def tell() -> None:
-        made.told.set()
+        made.signal.set()
 
     try:
         yield lambda: farebox.run(tell())
@@ -119,7 +119,7 @@ async def test_a_disconnect_after_the_finish_reason_pays_the_reported_usage(cust
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
         await stream.send(said("So it is.", "stop"))
-        await self.told.wait()
+        await self.signal.wait()
         await asyncio.sleep(0.05)  # the gateway has seen the client go
         await stream.send(event({"choices": [], "usage": USAGE}))
         await stream.send(event("[DONE]"))
@@ -134,7 +134,7 @@ async def test_an_earlier_disconnect_pays_by_the_policy_and_ends_the_provider_ca
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
         await stream.send(said("So it"))
-        await self.told.wait()
+        await self.signal.wait()
         while True:
             await stream.send(said(" is."))
             await asyncio.sleep(0.01)
@@ -155,7 +155,7 @@ async def test_missing_usage_is_awaited_only_briefly(
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
         await stream.send(said("So it is.", "stop"))
-        await self.told.wait()
+        await self.signal.wait()
         while says == "everything":
             await stream.send(said(" " * 90))
             await asyncio.sleep(0.01)
@@ -191,7 +191,7 @@ async def test_a_possibly_last_event_is_held_back_only_briefly(customer: Custome
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
         await stream.send(google("one"))
-        await self.told.wait()
+        await self.signal.wait()
         await stream.send(google("two"))
 
     with provider(customer.farebox, handle) as tell:
@@ -246,7 +246,7 @@ async def test_json_lines_are_relayed_as_they_arrive(customer: Customer) -> None
         for number in (b"1", b"2"):
             await stream.send(b'{"line": ' + number + b"}\n")
             await asyncio.sleep(0.01)
-        await self.told.wait()
+        await self.signal.wait()
 
     with provider(customer.farebox, handle) as tell:
         wire = await start(customer, streamed(), CHAT)

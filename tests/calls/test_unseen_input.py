@@ -56,9 +56,9 @@ def ask_responses(customer: Customer, **fields: Any) -> httpx.Response:
 
 
 def search(customer: Customer) -> httpx.Response:
-    asked = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": "News?"}]}
+    requested = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": "News?"}]}
     url = f"{customer.gateway_url}/anthropic/v1/messages"
-    return httpx.post(url, json=asked | {"tools": [SEARCH]}, headers=customer.headers, timeout=30)
+    return httpx.post(url, json=requested | {"tools": [SEARCH]}, headers=customer.headers, timeout=30)
 
 
 def found(input_tokens: int, searches: int) -> dict[str, Any]:
@@ -118,9 +118,9 @@ def test_a_response_that_was_read_in_part_is_not_known(farebox: Farebox, upstrea
 def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_bring_in(
     farebox: Farebox, upstream: Upstream
 ) -> None:
-    rich = farebox.funded("10")
+    sample = farebox.funded("10")
     upstream.response = found(20_000, 2)
-    hold = rich.receipt(search(rich).headers["cf-aig-log-id"])["hold_nanos"]
+    hold = sample.receipt(search(sample).headers["cf-aig-log-id"])["hold_nanos"]
     assert 5 * 32_000 * 2000 < hold < 5 * 33_000 * 2000 + 60_000_000
     little = farebox.funded("0.12")
     receipt = little.receipt(search(little).headers["cf-aig-log-id"])
@@ -128,9 +128,9 @@ def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_br
     assert receipt["hold_nanos"] == parse_usd("0.12"), "all there is"
     assert search(farebox.funded("0.05")).status_code == 402, "not enough for one search"
     upstream.response = found(90_000, 1)
-    assert search(rich).status_code == 200
+    assert search(sample).status_code == 200
     upstream.response = found(20_000, 2)
-    grown = rich.receipt(search(rich).headers["cf-aig-log-id"])["hold_nanos"]
+    grown = sample.receipt(search(sample).headers["cf-aig-log-id"])["hold_nanos"]
     assert grown > 5 * 89_000 * 2000
 
 

@@ -40,7 +40,7 @@ class Upstream:
         self.response, self.content_type = response, content_type
 
     @property
-    def asked(self) -> list[Any]:
+    def requested(self) -> list[Any]:
         """The requests that came, read as JSON."""
         return [request.json() for request in self.sent]
 
@@ -48,7 +48,7 @@ class Upstream:
 @contextmanager
 def serving() -> Iterator[Upstream]:
     """Listens on a free port until the block ends."""
-    told = Upstream()
+    upstream = Upstream()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,12 +56,14 @@ def serving() -> Iterator[Upstream]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            told.sent.append(Sent(self.path, headers, body, self.command))
-            response = told.response if isinstance(told.response, bytes) else json.dumps(told.response).encode()
+            upstream.sent.append(Sent(self.path, headers, body, self.command))
+            response = (
+                upstream.response if isinstance(upstream.response, bytes) else json.dumps(upstream.response).encode()
+            )
             events = response.startswith((b"data:", b"event:"))
-            content_type = told.content_type or ("text/event-stream" if events else "application/json")
+            content_type = upstream.content_type or ("text/event-stream" if events else "application/json")
             self.send_response(200)
-            for name, value in {"content-type": content_type, **told.headers}.items():
+            for name, value in {"content-type": content_type, **upstream.headers}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(response)))
             self.end_headers()
@@ -75,11 +77,11 @@ def serving() -> Iterator[Upstream]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        told.url = f"http://127.0.0.1:{server.server_port}"
+        upstream.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield told
+            yield upstream
         finally:
             server.shutdown()
             thread.join()

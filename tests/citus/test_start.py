@@ -33,9 +33,9 @@ def test_migrate_distributes_and_says_what_it_did(cluster: Cluster, empty_url: s
     assert f"copied {len(REFERENCE)} to every node" in first.stdout
     again = farebox(tmp_path, "migrate", "--citus", "--json", **setting)
     assert again.returncode == 0, again.stderr
-    told = json.loads(again.stdout)
-    assert told["applied"] == []
-    assert told["citus"] == {"buckets": BUCKETS, "nodes": workers, "distributed": [], "replicated": []}
+    reported = json.loads(again.stdout)
+    assert reported["applied"] == []
+    assert reported["citus"] == {"buckets": BUCKETS, "nodes": workers, "distributed": [], "replicated": []}
 
     placed = cluster.query("SELECT logicalrelid::text, partmethod::text FROM pg_dist_partition", empty_url)
     assert {name for name, method in placed if method == "h"} == DISTRIBUTED

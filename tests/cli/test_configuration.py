@@ -10,12 +10,12 @@ KEY = "sk-0123456789abcdef"
 
 
 def test_a_provider_key_is_kept_and_never_shown(cli: Cli, data_dir: Path) -> None:
-    told = cli("provider", "set", "openai", "--api-key-stdin", "--json", stdin=KEY + "\n")
-    assert told.json == {"name": "openai", "base_url": "https://api.openai.com/v1", "api_key": "…cdef"}
+    reported = cli("provider", "set", "openai", "--api-key-stdin", "--json", stdin=KEY + "\n")
+    assert reported.json == {"name": "openai", "base_url": "https://api.openai.com/v1", "api_key": "…cdef"}
     listed = {row["name"]: row for row in cli("provider", "list", "--json").json}
     assert listed["openai"]["api_key"] == "…cdef"
     assert listed["groq"]["api_key"] is None
-    assert KEY not in told.out + cli("provider", "list").out
+    assert KEY not in reported.out + cli("provider", "list").out
     for file in data_dir.iterdir():
         assert KEY.encode() not in file.read_bytes()
 

@@ -90,19 +90,19 @@ def test_the_check_lists_each_difference(cli: Cli, acme: str, data_dir: Path) ->
     broken = cli("check")
     assert broken.status == 1
     assert "account acme, transfer grant:g" in broken.out
-    told = cli("check", "--json")
-    assert told.status == 1
-    (difference,) = msgspec.json.decode(told.out)["differences"]
+    reported = cli("check", "--json")
+    assert reported.status == 1
+    (difference,) = msgspec.json.decode(reported.out)["differences"]
     assert (difference["account_id"], difference["transfer_id"]) == (acme, "grant:g")
     assert difference["expected"] - difference["found"] == 1
 
 
 def test_the_check_of_an_empty_database_has_its_own_status(cli: Cli) -> None:
     assert cli("init").status == 0
-    told = cli("check")
-    assert (told.status, told.err) == (4, "")
-    assert "no account: there is nothing to check" in told.out
-    assert load().database_shown in told.out
+    reported = cli("check")
+    assert (reported.status, reported.err) == (4, "")
+    assert "no account: there is nothing to check" in reported.out
+    assert load().database_shown in reported.out
     found = cli("check", "--json")
     body = msgspec.json.decode(found.out)
     assert (found.status, body["clean"], body["accounts"]) == (4, False, 0)

@@ -66,9 +66,9 @@ def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
     cli("init")
     cli("price", "set", "openai", "acme-1", "--input", "1", "--output", "2")
     entry = {"litellm_provider": "openai", "mode": "chat", "output_cost_per_token": 2e-06}
-    dearer = {**entry, "input_cost_per_token": 1.5e-06, "input_cost_per_token_above_200k_tokens": 3e-06}
+    costlier = {**entry, "input_cost_per_token": 1.5e-06, "input_cost_per_token_above_200k_tokens": 3e-06}
     file = tmp_path / "map.json"
-    file.write_text(json.dumps({"acme-1": dearer, "gpt-4o-mini": {**entry, "output_cost_per_token": 6e-07}}))
+    file.write_text(json.dumps({"acme-1": costlier, "gpt-4o-mini": {**entry, "output_cost_per_token": 6e-07}}))
     found = cli("price", "audit", "--litellm", str(file), "--json")
     assert found.status == 0, "nobody called it"
     assert [(row["model"], row["price"], row["ours"], row["theirs"], row["percent"]) for row in found.json] == [

@@ -8,7 +8,7 @@ STRIPE = {"FAREBOX_STRIPE_SECRET_KEY": "sk_test_hidden", "FAREBOX_STRIPE_WEBHOOK
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "reported"),
     [
         ({"FAREBOX_STRIPE_SECRET_KEY": "sk_test_1"}, "FAREBOX_STRIPE_WEBHOOK_SECRET is empty"),
         (STRIPE | {"FAREBOX_STRIPE_API_BASE": "http://stripe.example"}, "must begin with https://"),
@@ -19,8 +19,8 @@ STRIPE = {"FAREBOX_STRIPE_SECRET_KEY": "sk_test_hidden", "FAREBOX_STRIPE_WEBHOOK
         ({"FAREBOX_SMTP_URL": "http://mail.example", "FAREBOX_SMTP_FROM": "a@b.example"}, "smtp://"),
     ],
 )
-def test_what_cannot_be_right_refuses_to_start(environment: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError, match=told):
+def test_what_cannot_be_right_refuses_to_start(environment: dict[str, str], reported: str) -> None:
+    with pytest.raises(SettingsError, match=reported):
         load(environment)
 
 

@@ -3,17 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.dbcopy.kit import Rich, rich_installation
+from tests.dbcopy.kit import Sample, sample_installation
 
 
 @pytest.fixture(scope="session")
-def rich_original(tmp_path_factory: pytest.TempPathFactory) -> Rich:
-    return rich_installation(tmp_path_factory.mktemp("moving") / "data")
+def sample_original(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return sample_installation(tmp_path_factory.mktemp("moving") / "data")
 
 
 @pytest.fixture
-def rich(rich_original: Rich, tmp_path: Path) -> Rich:
+def sample(sample_original: Sample, tmp_path: Path) -> Sample:
     """A copy of the test's own."""
-    folder = tmp_path / "rich"
-    shutil.copytree(rich_original.folder, folder)
-    return Rich(folder, rich_original.account_id, rich_original.token, rich_original.log_ids, rich_original.told)
+    folder = tmp_path / "sample"
+    shutil.copytree(sample_original.folder, folder)
+    return Sample(
+        folder, sample_original.account_id, sample_original.token, sample_original.log_ids, sample_original.reported
+    )

@@ -49,31 +49,31 @@ class NoticeHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Rich:
+class Sample:
     """A folder with an SQLite database in which every kind of thing has happened, and what its server said."""
 
     folder: Path
     account_id: str
     token: str
     log_ids: tuple[str, ...]
-    told: NoticeHistory
+    reported: NoticeHistory
 
     @property
     def database(self) -> Path:
         return self.folder / "farebox.db"
 
 
-def rich_installation(folder: Path) -> Rich:
+def sample_installation(folder: Path) -> Sample:
     """Calls through a real server; then purchases, refunds, a dispute, an auto top-up, an open hold and an alarm."""
     with running_farebox(folder, secret_key=SECRET_KEY) as farebox:
         customer = farebox.funded("5")
         responses = [customer.chat(f"Call number {number} — übermäßig \U0001f695") for number in range(6)]
         responses.append(customer.chat("A stream", stream=True))
         log_ids = tuple(response.headers["cf-aig-log-id"] for response in responses)
-        told = ask(farebox.url, customer.account_id, customer.token, log_ids)
+        reported = ask(farebox.url, customer.account_id, customer.token, log_ids)
         token = customer.token
     asyncio.run(_shop(folder))
-    return Rich(folder, customer.account_id, token, log_ids, told)
+    return Sample(folder, customer.account_id, token, log_ids, reported)
 
 
 async def _shop(folder: Path) -> None:

@@ -24,7 +24,7 @@ from farebox.storage.tables import Table, tables
 from tests.dbcopy.kit import (
     BODY_BYTES,
     SECRET_KEY,
-    Rich,
+    Sample,
     add_calls,
     ask,
     command,
@@ -67,8 +67,8 @@ def test_every_table_can_be_copied() -> None:
         assert not table.in_buckets or "account_id" in table.columns, table.name
 
 
-def test_to_postgres_and_back(rich: Rich, postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
-    before = of_file(rich.database)
+def test_to_postgres_and_back(sample: Sample, postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    before = of_file(sample.database)
     empty = {name for name, found in before.items() if not found}
     assert {
         "top_ups",
@@ -79,50 +79,50 @@ def test_to_postgres_and_back(rich: Rich, postgres: PostgresServer, postgres_url
         "top_up_rules",
         "operator_alarms",
     }.isdisjoint(empty)
-    said = copied(rich.folder, url_of(rich.database), postgres_url)
+    said = copied(sample.folder, url_of(sample.database), postgres_url)
     assert "secret.key" in said
     assert "journal" in said
-    assert of_postgres(postgres, postgres_url) == before == of_file(rich.database)
+    assert of_postgres(postgres, postgres_url) == before == of_file(sample.database)
     there = tmp_path / "there" / "farebox.db"
-    copied(rich.folder, postgres_url, url_of(there))
+    copied(sample.folder, postgres_url, url_of(there))
     assert of_file(there) == before
     checked = farebox(tmp_path, "check", FAREBOX_DATABASE_URL=url_of(there))
     assert "the books balance" in checked.stdout, checked.stderr
 
 
-def test_the_target_serves_what_the_source_did(rich: Rich, postgres: PostgresServer, postgres_url: str) -> None:
-    copied(rich.folder, url_of(rich.database), postgres_url, "--buckets", "4")
-    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url, buckets=4) as served:
-        assert ask(served.url, rich.account_id, rich.token, rich.log_ids) == rich.told
-        spent = served.balance(rich.account_id).posted
-        response = Customer(served, rich.account_id, rich.token).chat("A call at the new address")
+def test_the_target_serves_what_the_source_did(sample: Sample, postgres: PostgresServer, postgres_url: str) -> None:
+    copied(sample.folder, url_of(sample.database), postgres_url, "--buckets", "4")
+    with running_farebox(sample.folder, secret_key=SECRET_KEY, database_url=postgres_url, buckets=4) as served:
+        assert ask(served.url, sample.account_id, sample.token, sample.log_ids) == sample.reported
+        spent = served.balance(sample.account_id).posted
+        response = Customer(served, sample.account_id, sample.token).chat("A call at the new address")
         assert response.status_code == 200, response.text
-        assert served.balance(rich.account_id).posted < spent
+        assert served.balance(sample.account_id).posted < spent
     here = {"FAREBOX_DATABASE_URL": postgres_url, "FAREBOX_BUCKETS": "4"}
-    ended = farebox(rich.folder, "check", **here)
+    ended = farebox(sample.folder, "check", **here)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    ended = farebox(rich.folder, "check", **here | {"FAREBOX_BUCKETS": "5"})
+    ended = farebox(sample.folder, "check", **here | {"FAREBOX_BUCKETS": "5"})
     assert ended.returncode == 1
     assert "the database has FAREBOX_BUCKETS=4, and here it is 5" in ended.stderr
 
 
 def test_accounts_get_new_buckets_and_all_their_rows_follow(
-    rich: Rich, postgres: PostgresServer, postgres_url: str
+    sample: Sample, postgres: PostgresServer, postgres_url: str
 ) -> None:
     for number in range(20):
-        assert farebox(rich.folder, "account", "create", "--name", "more", "--id", f"more{number}").returncode == 0
-    before = of_file(rich.database)
-    copied(rich.folder, url_of(rich.database), postgres_url, "--buckets", "4")
+        assert farebox(sample.folder, "account", "create", "--name", "more", "--id", f"more{number}").returncode == 0
+    before = of_file(sample.database)
+    copied(sample.folder, url_of(sample.database), postgres_url, "--buckets", "4")
     assert of_postgres(postgres, postgres_url) == before
     used = {bucket for (bucket,) in postgres.query("SELECT DISTINCT bucket FROM accounts", postgres_url)}
     assert used == set(bucket_numbers(4))
     for table in tables():
         if table.in_buckets:
-            astray = postgres.query(
+            misplaced = postgres.query(
                 f"SELECT 1 FROM {table.name} t JOIN accounts a ON a.account_id = t.account_id AND a.bucket != t.bucket",
                 postgres_url,
             )
-            assert not astray, table.name
+            assert not misplaced, table.name
 
 
 def test_new_accounts_go_into_the_buckets_of_the_setting(
@@ -152,40 +152,40 @@ def test_the_hash_is_postgresqls(postgres: PostgresServer) -> None:
 
 
 def test_killed_anywhere_it_goes_on_and_doubles_nothing(
-    rich: Rich, postgres: PostgresServer, postgres_url: str
+    sample: Sample, postgres: PostgresServer, postgres_url: str
 ) -> None:
-    add_calls(rich.database, "busy", 20_000)
-    before = of_file(rich.database)
+    add_calls(sample.database, "busy", 20_000)
+    before = of_file(sample.database)
     kills = 0
     for killed_after in (1, 5):
-        kills += _killed(rich, postgres_url, partial(_has_come, postgres, postgres_url, killed_after))
+        kills += _killed(sample, postgres_url, partial(_has_come, postgres, postgres_url, killed_after))
     assert kills == 2
-    ended = farebox(rich.folder, "balance", "--account", "busy", FAREBOX_DATABASE_URL=postgres_url)
+    ended = farebox(sample.folder, "balance", "--account", "busy", FAREBOX_DATABASE_URL=postgres_url)
     assert ended.returncode == 1
     assert "half copied" in ended.stderr
     assert "farebox copy" in ended.stderr
     served = subprocess.run(
-        command(rich.folder, "serve", "--port", str(_free_port())),
+        command(sample.folder, "serve", "--port", str(_free_port())),
         env=environment(FAREBOX_DATABASE_URL=postgres_url), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert "half copied" in served.stderr
-    other = refused(rich.folder, url_of(rich.database), postgres_url, "--buckets", "7")
+    other = refused(sample.folder, url_of(sample.database), postgres_url, "--buckets", "7")
     assert "part of another copy" in other
-    copied(rich.folder, url_of(rich.database), postgres_url)
+    copied(sample.folder, url_of(sample.database), postgres_url)
     assert of_postgres(postgres, postgres_url) == before
 
 
-def test_killed_into_a_file(rich: Rich, tmp_path: Path) -> None:
-    add_calls(rich.database, "busy", 20_000)
+def test_killed_into_a_file(sample: Sample, tmp_path: Path) -> None:
+    add_calls(sample.database, "busy", 20_000)
     there = tmp_path / "there.db"
-    assert _killed(rich, url_of(there), lambda: _batches_in_file(there) >= 3)
-    ended = farebox(rich.folder, "balance", "--account", "busy", FAREBOX_DATABASE_URL=url_of(there))
+    assert _killed(sample, url_of(there), lambda: _batches_in_file(there) >= 3)
+    ended = farebox(sample.folder, "balance", "--account", "busy", FAREBOX_DATABASE_URL=url_of(there))
     assert "half copied" in ended.stderr
-    copied(rich.folder, url_of(rich.database), url_of(there))
-    assert of_file(there) == of_file(rich.database)
+    copied(sample.folder, url_of(sample.database), url_of(there))
+    assert of_file(there) == of_file(sample.database)
 
 
-def test_a_source_that_changed_between_two_runs_is_found_out(rich: Rich, tmp_path: Path) -> None:
+def test_a_source_that_changed_between_two_runs_is_found_out(sample: Sample, tmp_path: Path) -> None:
     there = tmp_path / "there.db"
 
     def cut_off(what: str, *_: int) -> None:
@@ -193,13 +193,13 @@ def test_a_source_that_changed_between_two_runs_is_found_out(rich: Rich, tmp_pat
             raise InterruptedError(what)
 
     with (
-        closing(SqliteSource(rich.database)) as source,
+        closing(SqliteSource(sample.database)) as source,
         closing(SqliteTarget(there)) as target,
         pytest.raises(InterruptedError),
     ):
         copy_installation(source, target, origin="", buckets=1, now_ms=0, report=cut_off)
-    assert farebox(rich.folder, "account", "create", "--name", "late", "--id", "-late").returncode == 0
-    why = refused(rich.folder, url_of(rich.database), url_of(there))
+    assert farebox(sample.folder, "account", "create", "--name", "late", "--id", "-late").returncode == 0
+    why = refused(sample.folder, url_of(sample.database), url_of(there))
     assert "do not agree" in why
     assert "accounts, rows" in why
 
@@ -210,10 +210,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _killed(rich: Rich, target: str, when: Callable[[], bool]) -> bool:
+def _killed(sample: Sample, target: str, when: Callable[[], bool]) -> bool:
     """Begin to copy, and kill it when it has come so far; whether it was killed before its end."""
     process = subprocess.Popen(
-        command(rich.folder, "copy", "--from", url_of(rich.database), "--to", target),
+        command(sample.folder, "copy", "--from", url_of(sample.database), "--to", target),
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -255,71 +255,73 @@ def _batches_in_file(path: Path) -> int:
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_target_with_data_is_refused(rich: Rich, postgres_url: str, tmp_path: Path) -> None:
+def test_a_target_with_data_is_refused(sample: Sample, postgres_url: str, tmp_path: Path) -> None:
     farebox(tmp_path, "account", "create", "--name", "theirs", "--id", "theirs", FAREBOX_DATABASE_URL=postgres_url)
-    why = refused(rich.folder, url_of(rich.database), postgres_url)
+    why = refused(sample.folder, url_of(sample.database), postgres_url)
     assert "the target already has data" in why
     assert "accounts" in why
     ended = farebox(tmp_path, "balance", "--account", "theirs", FAREBOX_DATABASE_URL=postgres_url)
     assert ended.returncode == 0, ended.stderr  # and it is left as it was
 
 
-def test_a_complete_copy_is_not_copied_over(rich: Rich, tmp_path: Path) -> None:
+def test_a_complete_copy_is_not_copied_over(sample: Sample, tmp_path: Path) -> None:
     there = url_of(tmp_path / "there.db")
-    copied(rich.folder, url_of(rich.database), there)
-    assert "the target already has data" in refused(rich.folder, url_of(rich.database), there)
+    copied(sample.folder, url_of(sample.database), there)
+    assert "the target already has data" in refused(sample.folder, url_of(sample.database), there)
 
 
-def test_a_served_file_is_refused_at_either_end(rich: Rich, tmp_path: Path) -> None:
-    with running_farebox(rich.folder, secret_key=SECRET_KEY):
-        assert "serves" in refused(rich.folder, url_of(rich.database), url_of(tmp_path / "there.db"))
+def test_a_served_file_is_refused_at_either_end(sample: Sample, tmp_path: Path) -> None:
+    with running_farebox(sample.folder, secret_key=SECRET_KEY):
+        assert "serves" in refused(sample.folder, url_of(sample.database), url_of(tmp_path / "there.db"))
         other = tmp_path / "other"
         assert farebox(other, "init").returncode == 0
-        assert "serves" in refused(rich.folder, url_of(other / "farebox.db"), url_of(rich.database))
+        assert "serves" in refused(sample.folder, url_of(other / "farebox.db"), url_of(sample.database))
 
 
 def test_living_processes_on_postgres_are_refused(
-    rich: Rich, postgres: PostgresServer, postgres_url: str, tmp_path: Path
+    sample: Sample, postgres: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:
-    copied(rich.folder, url_of(rich.database), postgres_url)
+    copied(sample.folder, url_of(sample.database), postgres_url)
     now = SystemClock().now_ms()
     postgres.query(f"INSERT INTO instances VALUES ('living', {now}, {now})", postgres_url)
-    why = refused(rich.folder, postgres_url, url_of(tmp_path / "there.db"))
+    why = refused(sample.folder, postgres_url, url_of(tmp_path / "there.db"))
     assert "1 processes serve the source" in why
     postgres.query(f"UPDATE instances SET seen_at = {now - 60_000}", postgres_url)
-    copied(rich.folder, postgres_url, url_of(tmp_path / "there.db"))
+    copied(sample.folder, postgres_url, url_of(tmp_path / "there.db"))
 
 
-def test_a_connected_process_is_refused_whatever_its_clock_says(rich: Rich, postgres_url: str, tmp_path: Path) -> None:
+def test_a_connected_process_is_refused_whatever_its_clock_says(
+    sample: Sample, postgres_url: str, tmp_path: Path
+) -> None:
     """Its row is old: its clock is behind, or it was frozen and may go on at any moment."""
-    copied(rich.folder, url_of(rich.database), postgres_url)
+    copied(sample.folder, url_of(sample.database), postgres_url)
     there = url_of(tmp_path / "there.db")
-    with running_farebox(rich.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
+    with running_farebox(sample.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
         long_ago = "UPDATE instances SET seen_at = 0"
         served.run(served.services.database.write(lambda connection: connection.execute(long_ago).fetchall()))
-        assert "connected to it: stop them first" in refused(rich.folder, postgres_url, there)
-    copied(rich.folder, postgres_url, there)
+        assert "connected to it: stop them first" in refused(sample.folder, postgres_url, there)
+    copied(sample.folder, postgres_url, there)
 
 
-def test_a_source_whose_books_do_not_balance_is_not_moved(rich: Rich, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(rich.database)) as connection:
+def test_a_source_whose_books_do_not_balance_is_not_moved(sample: Sample, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(sample.database)) as connection:
         connection.execute("UPDATE lots SET remaining = remaining - 1 WHERE remaining > 0")
         connection.commit()
-    why = refused(rich.folder, url_of(rich.database), url_of(tmp_path / "there.db"))
+    why = refused(sample.folder, url_of(sample.database), url_of(tmp_path / "there.db"))
     assert "the books of the source do not balance" in why
 
 
 class _Faulty(SqliteTarget):
     """Spoils the rows of one table on their way."""
 
-    def __init__(self, path: Path, table: str, spoil: Callable[[Row], Row | None]) -> None:
+    def __init__(self, path: Path, table: str, damage: Callable[[Row], Row | None]) -> None:
         super().__init__(path)
         self._spoilt = table
-        self._spoil = spoil
+        self._spoil = damage
 
     def add(self, table: Table, batch: Sequence[Row], progress: Progress) -> None:
         if table.name == self._spoilt:
-            batch = [spoilt for fields in batch if (spoilt := self._spoil(fields)) is not None]
+            batch = [damaged for fields in batch if (damaged := self._spoil(fields)) is not None]
         super().add(table, batch, progress)
 
 
@@ -329,7 +331,7 @@ def _replaced(column: str, table: str, value: Callable[[Any], Any]) -> Callable[
 
 
 @pytest.mark.parametrize(
-    ("table", "spoil", "why"),
+    ("table", "damage", "why"),
     [
         ("transfers", lambda _: None, "transfers, rows"),
         ("calls", _replaced("charge", "calls", lambda charge: charge + 1), "calls, sum of charge"),
@@ -340,17 +342,17 @@ def _replaced(column: str, table: str, value: Callable[[Any], Any]) -> Callable[
     ],
 )
 def test_what_is_lost_on_the_way_is_found(
-    rich: Rich, tmp_path: Path, table: str, spoil: Callable[[Row], Row | None], why: str
+    sample: Sample, tmp_path: Path, table: str, damage: Callable[[Row], Row | None], why: str
 ) -> None:
     there = tmp_path / "there.db"
     with (
-        closing(SqliteSource(rich.database)) as source,
-        closing(_Faulty(there, table, spoil)) as target,
+        closing(SqliteSource(sample.database)) as source,
+        closing(_Faulty(there, table, damage)) as target,
         pytest.raises(CopyRefused) as refusal,
     ):
         copy_installation(source, target, origin="", buckets=1, now_ms=0, report=lambda *_: None)
     assert why in str(refusal.value)
-    ended = farebox(rich.folder, "check", FAREBOX_DATABASE_URL=url_of(there))
+    ended = farebox(sample.folder, "check", FAREBOX_DATABASE_URL=url_of(there))
     assert "half copied" in ended.stderr
 
 
@@ -358,14 +360,14 @@ def test_what_is_lost_on_the_way_is_found(
     ("source", "target", "why"),
     [
         ("sqlite:///{folder}/nothing.db", "sqlite:///{folder}/there.db", "there is no database at"),
-        ("sqlite:///{folder}/rich/farebox.db", "sqlite:///{folder}/rich/farebox.db", "the same database"),
-        ("{folder}/rich/farebox.db", "sqlite:///{folder}/there.db", "write sqlite:///PATH"),
-        ("sqlite:///{folder}/rich/farebox.db", "mysql://there", "write sqlite:///PATH"),
-        ("sqlite:///{folder}/rich/farebox.db", "postgresql://127.0.0.1:1/there", "the database cannot be used now"),
+        ("sqlite:///{folder}/sample/farebox.db", "sqlite:///{folder}/sample/farebox.db", "the same database"),
+        ("{folder}/sample/farebox.db", "sqlite:///{folder}/there.db", "write sqlite:///PATH"),
+        ("sqlite:///{folder}/sample/farebox.db", "mysql://there", "write sqlite:///PATH"),
+        ("sqlite:///{folder}/sample/farebox.db", "postgresql://127.0.0.1:1/there", "the database cannot be used now"),
     ],
 )
-def test_wrong_ends_are_refused(rich: Rich, tmp_path: Path, source: str, target: str, why: str) -> None:
-    assert why in refused(rich.folder, source.format(folder=tmp_path), target.format(folder=tmp_path))
+def test_wrong_ends_are_refused(sample: Sample, tmp_path: Path, source: str, target: str, why: str) -> None:
+    assert why in refused(sample.folder, source.format(folder=tmp_path), target.format(folder=tmp_path))
     assert not (tmp_path / "nothing.db").exists()
 
 
@@ -374,11 +376,11 @@ def test_wrong_ends_are_refused(rich: Rich, tmp_path: Path, source: str, target:
 
 @pytest.mark.slow
 def test_the_rate_of_a_large_one(
-    rich: Rich, postgres: PostgresServer, postgres_url: str, capsys: pytest.CaptureFixture[str]
+    sample: Sample, postgres: PostgresServer, postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_calls(rich.database, "busy", SLOW_CALLS)
+    add_calls(sample.database, "busy", SLOW_CALLS)
     begun = time.monotonic()
-    copied(rich.folder, url_of(rich.database), postgres_url)
+    copied(sample.folder, url_of(sample.database), postgres_url)
     took = time.monotonic() - begun
     ((calls,),) = postgres.query("SELECT count(*) FROM calls WHERE account_id = 'busy'", postgres_url)
     assert calls == SLOW_CALLS

@@ -53,7 +53,7 @@ async def test_messages_stream(client: anthropic.AsyncAnthropic) -> None:
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_a_tool_that_is_required(client: anthropic.AsyncAnthropic, streaming: bool) -> None:
-    asked: Any = {
+    requested: Any = {
         "model": "claude-x",
         "max_tokens": 100,
         "messages": MESSAGES,
@@ -61,10 +61,10 @@ async def test_a_tool_that_is_required(client: anthropic.AsyncAnthropic, streami
         "tool_choice": {"type": "any"},
     }
     if streaming:
-        async with client.messages.stream(**asked) as stream:
+        async with client.messages.stream(**requested) as stream:
             message = await stream.get_final_message()
     else:
-        message = await client.messages.create(**asked)
+        message = await client.messages.create(**requested)
     block = message.content[0]
     assert block.type == "tool_use"
     assert block.input == {"city": "demo"}

@@ -21,7 +21,7 @@ def chat_body(text: str = "hello", **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-async def told(http: httpx2.AsyncClient, directives: str, **fields: Any) -> httpx2.Response:
+async def directed(http: httpx2.AsyncClient, directives: str, **fields: Any) -> httpx2.Response:
     return await http.post(CHAT, json=chat_body(**fields), headers={"x-demo": directives})
 
 
@@ -52,30 +52,30 @@ async def test_the_script_overrules_the_header_and_the_header_the_text(
 
 
 async def test_a_misspelt_directive_is_refused(http: httpx2.AsyncClient) -> None:
-    response = await told(http, "tokns=5")
+    response = await directed(http, "tokns=5")
     assert response.status_code == 400
     assert "tokns" in response.json()["error"]["message"]
 
 
 async def test_length_and_size(http: httpx2.AsyncClient) -> None:
-    response = (await told(http, "tokens=200")).json()
+    response = (await directed(http, "tokens=200")).json()
     assert response["usage"]["completion_tokens"] == len(response["choices"][0]["message"]["content"].split()) == 200
-    response = (await told(http, "tokens=200", max_tokens=150)).json()
+    response = (await directed(http, "tokens=200", max_tokens=150)).json()
     assert response["usage"]["completion_tokens"] == 150
-    response = (await told(http, "tokens=7 big=100000")).json()
+    response = (await directed(http, "tokens=7 big=100000")).json()
     text = response["choices"][0]["message"]["content"]
     assert len(text) == 100_000
     assert response["usage"]["completion_tokens"] == len(text.split()) == 7
 
 
 async def test_details_are_parts_of_the_usage(http: httpx2.AsyncClient) -> None:
-    response = (await told(http, "tokens=10 cached=1 cache_write=5 reasoning=4", text="a b c")).json()
+    response = (await directed(http, "tokens=10 cached=1 cache_write=5 reasoning=4", text="a b c")).json()
     usage = response["usage"]
     assert usage["prompt_tokens"] == 3
     assert usage["prompt_tokens_details"] == {"cached_tokens": 1, "cache_write_tokens": 2, "audio_tokens": 0}
     assert usage["completion_tokens"] == 14
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 4
-    usage = (await told(http, "reasoning=4", max_tokens=6)).json()["usage"]
+    usage = (await directed(http, "reasoning=4", max_tokens=6)).json()["usage"]
     assert usage["completion_tokens"] == 6
 
 
@@ -84,15 +84,15 @@ async def test_details_are_parts_of_the_usage(http: httpx2.AsyncClient) -> None:
     [("none", None), ("negative", -2), ("absurd", 10**15 + 1), ("string", "1"), ("float", 1.5)],
 )
 async def test_false_usage(http: httpx2.AsyncClient, lie: str, expected: object) -> None:
-    response = (await told(http, f"usage={lie} tokens=1")).json()
+    response = (await directed(http, f"usage={lie} tokens=1")).json()
     assert response.get("usage", {}).get("completion_tokens") == expected
-    body = (await told(http, f"usage={lie} tokens=1", stream=True, stream_options={"include_usage": True})).text
+    body = (await directed(http, f"usage={lie} tokens=1", stream=True, stream_options={"include_usage": True})).text
     usages = [json.loads(data).get("usage") for data in streamed(body)[:-1]]
     assert [usage["completion_tokens"] for usage in usages if usage] == ([expected] if lie != "none" else [])
 
 
 async def test_a_stream_without_usage(http: httpx2.AsyncClient) -> None:
-    response = await told(http, "nousage_stream=1", stream=True, stream_options={"include_usage": True})
+    response = await directed(http, "nousage_stream=1", stream=True, stream_options={"include_usage": True})
     assert '"usage":{' not in response.text
     assert response.text.endswith("data: [DONE]\n\n")
     for path, body in (
@@ -107,10 +107,10 @@ async def test_a_stream_without_usage(http: httpx2.AsyncClient) -> None:
 async def test_delay_and_gap(http: httpx2.AsyncClient) -> None:
     clock = SystemClock()
     started = clock.monotonic()
-    await told(http, "delay=100")
+    await directed(http, "delay=100")
     assert clock.monotonic() - started >= 0.1
     started = clock.monotonic()
-    await told(http, "gap=30 tokens=2", stream=True)  # five events
+    await directed(http, "gap=30 tokens=2", stream=True)  # five events
     assert clock.monotonic() - started >= 4 * 0.03
 
 
@@ -143,18 +143,18 @@ async def test_a_cut_breaks_the_response_off(demo: RunningProvider, http: httpx2
 
 
 async def test_garbage(http: httpx2.AsyncClient) -> None:
-    response = await told(http, "garbage=1")
+    response = await directed(http, "garbage=1")
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
     assert response.content == GARBAGE
-    response = await told(http, "garbage=1", stream=True)
+    response = await directed(http, "garbage=1", stream=True)
     assert GARBAGE in response.content
     assert response.content.endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_failure_inside_a_success(http: httpx2.AsyncClient) -> None:
-    response = await told(http, "error_event=1")
+    response = await directed(http, "error_event=1")
     assert (response.status_code, response.json()["error"]["type"]) == (200, "server_error")
-    events = streamed((await told(http, "error_event=1", stream=True)).text)
+    events = streamed((await directed(http, "error_event=1", stream=True)).text)
     assert len(events) == 4
     assert "error" in json.loads(events[-1])
 
@@ -165,7 +165,7 @@ async def test_a_trickle_changes_nothing_but_the_pace(http: httpx2.AsyncClient, 
         "POST", CHAT, json=chat_body(stream=stream), headers={"x-demo": "trickle=1 tokens=3"}
     ) as response:
         chunks = [chunk async for chunk in response.aiter_raw()]
-    plain = await told(http, "tokens=3", stream=stream)
+    plain = await directed(http, "tokens=3", stream=stream)
     assert len(b"".join(chunks)) == len(plain.content)
     if stream:
         assert {len(chunk) for chunk in chunks} == {1}

@@ -64,14 +64,14 @@ async def test_chat_stops_at_max_tokens_in_every_choice(client: openai.AsyncOpen
     assert response.usage.completion_tokens == 15
 
 
-@pytest.mark.parametrize("asked", [True, False])
-async def test_chat_streams_report_usage_only_if_requested(client: openai.AsyncOpenAI, asked: bool) -> None:
+@pytest.mark.parametrize("requested", [True, False])
+async def test_chat_streams_report_usage_only_if_requested(client: openai.AsyncOpenAI, requested: bool) -> None:
     stream = await client.chat.completions.create(
         model="demo-1",
         messages=[{"role": "user", "content": QUESTION}],
         stream=True,
         n=2,
-        stream_options={"include_usage": asked},
+        stream_options={"include_usage": requested},
     )
     texts, finishes, usages = ["", ""], [], []
     async for chunk in stream:
@@ -85,7 +85,7 @@ async def test_chat_streams_report_usage_only_if_requested(client: openai.AsyncO
     assert QUESTION in texts[0]
     assert finishes == ["stop", "stop"]
     assert [(usage.prompt_tokens, usage.completion_tokens) for usage in usages] == (
-        [(6, 2 * words(texts[0]))] if asked else []
+        [(6, 2 * words(texts[0]))] if requested else []
     )
 
 

@@ -18,7 +18,7 @@ from farebox.runtime.services import Services
 from farebox.storage.database import opened_for_command
 from farebox.storage.documents import find_by_number
 from farebox.storage.sql import Connection
-from tests.messages.kit import ANN, BOB, START, HandClock, bucket_of, change, open_services, sql
+from tests.messages.kit import ANN, BOB, START, ManualClock, bucket_of, change, open_services, sql
 
 VAT = Tax("VAT", 190_000)
 YEAR_MS = 366 * 86_400_000
@@ -27,7 +27,7 @@ YEAR_MS = 366 * 86_400_000
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
     async with open_services(
-        tmp_path, HandClock(), seller_name="Seller Ltd", seller_address="Street 1| 12345 Town", seller_tax_id="S1"
+        tmp_path, ManualClock(), seller_name="Seller Ltd", seller_address="Street 1| 12345 Town", seller_tax_id="S1"
     ) as made:
         yield made
 

@@ -154,7 +154,7 @@ def test_a_running_month_says_so() -> None:
     assert "The month's figures are not final yet." in page.words
 
 
-NASTY = (
+HOSTILE = (
     '#import "@preview/evil:1.0.0"',
     '#read("/etc/passwd") #panic()',
     "]] } $ x $ _it_ *bold* `raw` // gone /* gone */",
@@ -164,7 +164,7 @@ NASTY = (
 )
 
 
-@pytest.mark.parametrize("text", NASTY)
+@pytest.mark.parametrize("text", HOSTILE)
 def test_text_from_outside_is_only_ever_text(text: str) -> None:
     evil = Party(name=text, address=(text, text), country=text, tax_id=text, email=text)
     model = UsageLine(text, text, 1, 1, 1, 1)

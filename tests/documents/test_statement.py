@@ -16,7 +16,7 @@ from farebox.ledger.commands import Correct, Expire, Grant, Hold, Settle, TopUp,
 from farebox.runtime.services import Services
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.sql import Connection
-from tests.messages.kit import ANN, HandClock, open_services, sql
+from tests.messages.kit import ANN, ManualClock, open_services, sql
 
 DAY = 86_400_000
 NOVEMBER = 1_793_491_200_000
@@ -26,7 +26,7 @@ SIGN = {"granted": 1, "credit": 1}
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
-    async with open_services(tmp_path, HandClock(DECEMBER + 40 * DAY)) as made:
+    async with open_services(tmp_path, ManualClock(DECEMBER + 40 * DAY)) as made:
         yield made
 
 
@@ -150,7 +150,7 @@ async def test_what_the_seller_bears_is_not_the_customers(services: Services) ->
 
 async def test_a_month_is_final_once_its_calls_are_over(services: Services) -> None:
     clock = services.clock
-    assert isinstance(clock, HandClock)
+    assert isinstance(clock, ManualClock)
     clock.now = DECEMBER + 60_000
     assert not (await statement_of(services, ANN, "2026-11")).final
     clock.now = DECEMBER + 2 * 3_600_000

@@ -37,7 +37,7 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().ra
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Installation:
     """A data folder with accounts in a PostgreSQL database, and the port on which it is served."""
 
     folder: Path
@@ -74,7 +74,7 @@ class House:
         }
 
 
-def new_house(folder: Path, database_url: str, **settings: object) -> House:
+def new_installation(folder: Path, database_url: str, **settings: object) -> Installation:
     """Migrate the database and fund some accounts."""
     chosen = load({}, data_dir=str(folder), database_url=database_url, **{"database_timeout_ms": 2000, **settings})
     migrate_now(chosen)
@@ -86,23 +86,23 @@ def new_house(folder: Path, database_url: str, **settings: object) -> House:
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
             made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
-    return House(folder, chosen, free_port(), customers)
+    return Installation(folder, chosen, free_port(), customers)
 
 
 @contextlib.contextmanager
-def served(house: House, *, workers: int = 1) -> Iterator["subprocess.Popen[bytes]"]:
+def served(installation: Installation, *, workers: int = 1) -> Iterator["subprocess.Popen[bytes]"]:
     """A server, listening; killed at the end where it has not ended."""
     more = ("--workers", str(workers)) if workers > 1 else ()
-    with (house.folder / "server.log").open("ab") as log:
+    with (installation.folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            house.command("serve", "--demo", "--json", "--port", str(house.port), *more),
-            env=house.environment,
+            installation.command("serve", "--demo", "--json", "--port", str(installation.port), *more),
+            env=installation.environment,
             stdout=subprocess.PIPE,
             stderr=log,
         )
     assert process.stdout is not None
     try:
-        assert process.stdout.readline(), house.log[-3000:]  # it says where it listens, or ends
+        assert process.stdout.readline(), installation.log[-3000:]  # it says where it listens, or ends
         yield process
     finally:
         process.send_signal(signal.SIGKILL)
@@ -130,19 +130,21 @@ async def until_async(true: Callable[[], object], what: str, seconds: float = 20
         await asyncio.sleep(0.01)
 
 
-async def call(house: House, *, demo: str = "tokens=5", words: int = 5, stream: bool = False) -> WireResponse:
+async def call(
+    installation: Installation, *, demo: str = "tokens=5", words: int = 5, stream: bool = False
+) -> WireResponse:
     """One call of the first customer."""
-    wire = await begin(house, house.customers[0], demo=demo, words=words, stream=stream)
+    wire = await begin(installation, installation.customers[0], demo=demo, words=words, stream=stream)
     return await wire.response()
 
 
-async def begin(house: House, customer: tuple[str, str], *, demo: str, words: int, stream: bool) -> Wire:
+async def begin(installation: Installation, customer: tuple[str, str], *, demo: str, words: int, stream: bool) -> Wire:
     """Send a call; its response is read by the test."""
     account, token = customer
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     body = chat_body(" ".join(["word"] * words), max_tokens=200, **more)
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-demo": demo}
-    wire = await Wire.open(house.url)
+    wire = await Wire.open(installation.url)
     await wire.send(f"/v1/{account}/default/compat/chat/completions", headers, body)
     return wire
 
@@ -151,7 +153,7 @@ async def begin(house: House, customer: tuple[str, str], *, demo: str, words: in
 class Load:
     """Callers that call all the time, whether the call is taken or not; and what they saw."""
 
-    house: House
+    installation: Installation
     chance: random.Random
     complete: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Log id of each complete response → its account, and what it must cost."""
@@ -170,14 +172,14 @@ class Load:
     async def _caller(self) -> None:
         chance = self.chance
         while not self.stopped:
-            customer = chance.choice(self.house.customers)
+            customer = chance.choice(self.installation.customers)
             stream = chance.random() < 0.5
             demo = f"tokens={chance.randrange(1, 30)}"
             if chance.random() < 0.7:
                 demo += f" gap={chance.randrange(1, 15)}" if stream else f" delay={chance.randrange(1, 200)}"
             began = time.monotonic()
             try:
-                wire = await begin(self.house, customer, demo=demo, words=chance.randrange(1, 30), stream=stream)
+                wire = await begin(self.installation, customer, demo=demo, words=chance.randrange(1, 30), stream=stream)
                 response = await asyncio.wait_for(wire.response(), 30)
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
                 self.unclear += 1
@@ -221,13 +223,17 @@ def _usage(response: WireResponse) -> dict[str, int] | None:
     return usage
 
 
-def compare(house: House, load: Load) -> None:
+def compare(installation: Installation, load: Load) -> None:
     """Every acknowledged answer is charged exactly once, nothing that was refused is, and the books balance."""
     checked = subprocess.run(
-        house.command("check", "--json"), env=house.environment, capture_output=True, timeout=60, check=False
+        installation.command("check", "--json"),
+        env=installation.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
-    with opened_for_command(house.settings) as connection:
+    with opened_for_command(installation.settings) as connection:
         assert list(audit(connection)) == []
         assert rows(connection, "SELECT hold_id FROM holds WHERE state = 'open'") == []
         assert rows(connection, "SELECT 1 FROM balances WHERE held != 0") == []
@@ -254,10 +260,10 @@ def _charges(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, int]]:
     return charges
 
 
-async def settled(house: House) -> None:
+async def settled(installation: Installation) -> None:
     """Wait until every journal has been posted and no hold is open."""
-    await until_async(lambda: not house.journal, "the journals are posted", 30)
-    session = await connect(house.settings.database_url, timeout=10)
+    await until_async(lambda: not installation.journal, "the journals are posted", 30)
+    session = await connect(installation.settings.database_url, timeout=10)
     try:
         end = time.monotonic() + 45
         while await session.fetchval("SELECT count(*) FROM holds WHERE state = 'open'"):

@@ -15,12 +15,12 @@ import pytest
 
 from tests.failures.kit import (
     SEED,
-    House,
+    Installation,
     Load,
     begin,
     call,
     compare,
-    new_house,
+    new_installation,
     served,
     settled,
     stop,
@@ -41,19 +41,19 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def house(postgres: PostgresServer, tmp_path: Path) -> House:
+def installation(postgres: PostgresServer, tmp_path: Path) -> Installation:
     if not postgres.pids():  # a test that failed
         postgres.start()
-    return new_house(tmp_path, postgres.new_database())
+    return new_installation(tmp_path, postgres.new_database())
 
 
 async def test_what_was_answered_is_charged_once_however_often_postgres_is_killed(
-    house: House, postgres: PostgresServer
+    installation: Installation, postgres: PostgresServer
 ) -> None:
     print(f"FAREBOX_TEST_SEED={SEED}")
     chance = random.Random(SEED)
-    load = Load(house, chance)
-    with served(house) as gateway:
+    load = Load(installation, chance)
+    with served(installation) as gateway:
         calling = asyncio.ensure_future(load.run())
         for _ in range(KILLS):
             await load.more(30)
@@ -65,47 +65,47 @@ async def test_what_was_answered_is_charged_once_however_often_postgres_is_kille
         await load.more(30)
         load.stopped = True
         await asyncio.wait_for(calling, 30)
-        await settled(house)
-        await asyncio.to_thread(compare, house, load)
+        await settled(installation)
+        await asyncio.to_thread(compare, installation, load)
         stop(gateway)
-    assert house.log.count("call journaled") >= KILLS, "no call ended while PostgreSQL was away"
+    assert installation.log.count("call journaled") >= KILLS, "no call ended while PostgreSQL was away"
     assert set(load.statuses) == {200, 503}, load.statuses
     assert load.unclear == 0, "a call was neither answered nor refused"
     assert load.longest_refusal < 2.5
-    assert "Traceback" not in house.log
+    assert "Traceback" not in installation.log
 
 
 async def test_while_postgres_is_away_calls_are_refused_at_once_and_streams_end(
-    house: House, postgres: PostgresServer
+    installation: Installation, postgres: PostgresServer
 ) -> None:
-    with served(house) as gateway:
-        assert (await call(house)).status == 200
-        wire = await begin(house, house.customers[0], demo="tokens=20 gap=50", words=3, stream=True)
+    with served(installation) as gateway:
+        assert (await call(installation)).status == 200
+        wire = await begin(installation, installation.customers[0], demo="tokens=20 gap=50", words=3, stream=True)
         await wire.head()
         await wire.until(b"data: ")
         postgres.kill()
-        refused = await call(house)
+        refused = await call(installation)
         assert (refused.status, refused.code) == (503, 2913)
         assert refused.headers["retry-after"] == "2"
-        await _own_key_refused(house)
-        await _control_plane_refused(house)
+        await _own_key_refused(installation)
+        await _control_plane_refused(installation)
         whole = await wire.response()
         assert whole.body.endswith(b"data: [DONE]\n\n"), "its charge is journaled: nothing keeps its end back"
-        assert house.journal
+        assert installation.journal
         await asyncio.to_thread(postgres.start)
-        await settled(house)
-        load = Load(house, random.Random(0))
-        load.note(house.customers[0][0], whole)
+        await settled(installation)
+        load = Load(installation, random.Random(0))
+        load.note(installation.customers[0][0], whole)
         load.unclear = 1  # the first call
-        await asyncio.to_thread(compare, house, load)
+        await asyncio.to_thread(compare, installation, load)
         stop(gateway)
 
 
-async def _own_key_refused(house: House) -> None:
-    account, token = house.customers[0]
+async def _own_key_refused(installation: Installation) -> None:
+    account, token = installation.customers[0]
     async with httpx.AsyncClient() as client:
         response = await client.post(
-            f"{house.url}/v1/{account}/default/demo/chat/completions",
+            f"{installation.url}/v1/{account}/default/demo/chat/completions",
             json={"model": "demo-1", "messages": [{"role": "user", "content": "x"}]},
             headers={"authorization": "Bearer own", "cf-aig-authorization": f"Bearer {token}"},
         )
@@ -113,12 +113,12 @@ async def _own_key_refused(house: House) -> None:
     assert "retry-after" in response.headers
 
 
-async def _control_plane_refused(house: House) -> None:
-    account, token = house.customers[0]
+async def _control_plane_refused(installation: Installation) -> None:
+    account, token = installation.customers[0]
     async with httpx.AsyncClient(headers={"authorization": f"Bearer {token}"}) as client:
-        response = await client.get(f"{house.url}/client/v4/accounts/{account}/ai-gateway/gateways", timeout=2)
-        ready = await client.get(f"{house.url}/readyz", timeout=2)
-        alive = await client.get(f"{house.url}/healthz", timeout=2)
+        response = await client.get(f"{installation.url}/client/v4/accounts/{account}/ai-gateway/gateways", timeout=2)
+        ready = await client.get(f"{installation.url}/readyz", timeout=2)
+        alive = await client.get(f"{installation.url}/healthz", timeout=2)
     assert (response.status_code, response.json()["success"]) == (503, False)
     assert response.json()["errors"][0]["code"] == 2913
     assert "retry-after" in response.headers
@@ -126,29 +126,30 @@ async def _control_plane_refused(house: House) -> None:
 
 
 async def test_a_gateway_killed_with_a_full_journal_posts_it_at_its_next_start(
-    house: House, postgres: PostgresServer
+    installation: Installation, postgres: PostgresServer
 ) -> None:
-    load = Load(house, random.Random(SEED))
-    with served(house) as gateway:
+    load = Load(installation, random.Random(SEED))
+    with served(installation) as gateway:
         wires = [
-            await begin(house, customer, demo="tokens=10 gap=40", words=3, stream=True) for customer in house.customers
+            await begin(installation, customer, demo="tokens=10 gap=40", words=3, stream=True)
+            for customer in installation.customers
         ]
         for wire in wires:
             await wire.head()
         await wire.until(b"data: ")
         postgres.kill()
-        for wire, (account, _) in zip(wires, house.customers, strict=True):
+        for wire, (account, _) in zip(wires, installation.customers, strict=True):
             load.note(account, await wire.response())
         assert len(load.complete) == len(wires)
         gateway.send_signal(signal.SIGKILL)
         gateway.wait()
-    assert house.journal
-    with house.journal[-1].open("ab") as torn:
+    assert installation.journal
+    with installation.journal[-1].open("ab") as torn:
         torn.write(b'0badc0de {"ends":"settle","at":1')  # as a crash in the middle of a write leaves it
     await asyncio.to_thread(postgres.start)
-    with served(house) as gateway:
-        until(lambda: not house.journal, "the journal is posted")
-        await settled(house)
-        await asyncio.to_thread(compare, house, load)
-        assert "journal line not whole" in house.log
+    with served(installation) as gateway:
+        until(lambda: not installation.journal, "the journal is posted")
+        await settled(installation)
+        await asyncio.to_thread(compare, installation, load)
+        assert "journal line not whole" in installation.log
         stop(gateway)

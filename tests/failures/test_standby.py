@@ -14,7 +14,19 @@ from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import Connection, DatabaseUnavailable, StandbyMissing
 from tests.calls.wire import WireResponse
-from tests.failures.kit import SEED, House, Load, begin, call, compare, new_house, served, settled, stop, until_async
+from tests.failures.kit import (
+    SEED,
+    Installation,
+    Load,
+    begin,
+    call,
+    compare,
+    new_installation,
+    served,
+    settled,
+    stop,
+    until_async,
+)
 from tests.postgres.server import PostgresServer, standby_of, start_postgres
 
 pytestmark = pytest.mark.slow
@@ -45,9 +57,9 @@ def pair() -> Iterator[Pair]:
 async def test_after_a_promotion_the_gateways_go_on_and_no_charge_is_lost_or_doubled(
     pair: Pair, tmp_path: Path
 ) -> None:
-    house = await asyncio.to_thread(new_house, tmp_path, pair.new_database())
-    load = Load(house, random.Random(SEED))
-    with served(house, workers=WORKERS) as gateway:
+    installation = await asyncio.to_thread(new_installation, tmp_path, pair.new_database())
+    load = Load(installation, random.Random(SEED))
+    with served(installation, workers=WORKERS) as gateway:
         calling = asyncio.ensure_future(load.run())
         await load.more(40)
         pair.primary.kill()
@@ -56,10 +68,10 @@ async def test_after_a_promotion_the_gateways_go_on_and_no_charge_is_lost_or_dou
         await load.more(40)
         load.stopped = True
         await asyncio.wait_for(calling, 30)
-        await settled(house)
-        await asyncio.to_thread(compare, house, load)
+        await settled(installation)
+        await asyncio.to_thread(compare, installation, load)
         stop(gateway)
-    assert "call journaled" in house.log, "no call ended while there was no primary"
+    assert "call journaled" in installation.log, "no call ended while there was no primary"
     assert set(load.statuses) == {200, 503}
     assert load.unclear == 0
     assert load.longest_refusal < 5
@@ -68,46 +80,46 @@ async def test_after_a_promotion_the_gateways_go_on_and_no_charge_is_lost_or_dou
 async def test_without_a_standby_calls_are_refused_until_one_streams_where_it_is_required(
     pair: Pair, tmp_path: Path
 ) -> None:
-    house = await asyncio.to_thread(new_house, tmp_path, pair.new_database(), standby="require")
-    load = Load(house, random.Random(SEED))
-    with served(house) as gateway:
-        wire = await begin(house, house.customers[0], demo="tokens=30 gap=80", words=3, stream=True)
+    installation = await asyncio.to_thread(new_installation, tmp_path, pair.new_database(), standby="require")
+    load = Load(installation, random.Random(SEED))
+    with served(installation) as gateway:
+        wire = await begin(installation, installation.customers[0], demo="tokens=30 gap=80", words=3, stream=True)
         await wire.head()
         await wire.until(b"data: ")
         calling = asyncio.ensure_future(load.run())
         await load.more(20)
         await asyncio.to_thread(pair.standby.kill)
-        await _refused_soon(house, load)
+        await _refused_soon(installation, load)
         whole = await asyncio.wait_for(wire.response(), 10)
         assert whole.body.endswith(b"data: [DONE]\n\n")
-        load.note(house.customers[0][0], whole)
+        load.note(installation.customers[0][0], whole)
         assert not calling.done()
-        assert house.journal
+        assert installation.journal
         await asyncio.to_thread(pair.standby.start)
         await load.more(20)
         load.stopped = True
         await asyncio.wait_for(calling, 30)
-        await settled(house)
-        await asyncio.to_thread(compare, house, load)
+        await settled(installation)
+        await asyncio.to_thread(compare, installation, load)
         stop(gateway)
     assert load.longest_refusal < 5, "nothing waits longer than the time-outs of one call"
-    assert house.log.count("standby missing") == 1
-    assert "database back" in house.log
+    assert installation.log.count("standby missing") == 1
+    assert "database back" in installation.log
 
 
-async def _refused_soon(house: House, load: Load) -> None:
+async def _refused_soon(installation: Installation, load: Load) -> None:
     """Calls that come one after another: those that came before the watch has seen it wait for a time-out."""
     began = time.monotonic()
     probes: list[asyncio.Task[WireResponse]] = []
     while not (done := [probe for probe in probes if probe.done() and probe.result().status == 503]):
         assert time.monotonic() - began < 3, "no call was refused"
-        probes.append(asyncio.ensure_future(call(house)))
+        probes.append(asyncio.ensure_future(call(installation)))
         await asyncio.sleep(0.1)
     response = done[0].result()
     assert response.code == 2913
     assert "standby" in response.json()["error"][0]["message"]
     for response in await asyncio.wait_for(asyncio.gather(*probes), 20):
-        load.note(house.customers[0][0], response)
+        load.note(installation.customers[0][0], response)
 
 
 async def test_a_database_that_has_no_synchronous_standby_at_all_is_not_written_where_one_is_required(

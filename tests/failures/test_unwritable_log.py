@@ -16,7 +16,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import rows
 from tests.calls.kit import price_of
 from tests.engines import SQLITE_ONLY, database_url, engine_now, postgres_server
-from tests.failures.kit import House, new_house, until
+from tests.failures.kit import Installation, new_installation, until
 
 pytestmark = pytest.mark.slow
 
@@ -25,47 +25,47 @@ CALLS = 10
 
 @dataclass(frozen=True)
 class Served:
-    house: House
+    installation: Installation
     process: "subprocess.Popen[bytes]"
     client: httpx.Client
 
     def call(self) -> httpx.Response:
-        account, token = self.house.customers[0]
+        account, token = self.installation.customers[0]
         return self.client.post(
-            f"{self.house.url}/v1/{account}/default/compat/chat/completions",
+            f"{self.installation.url}/v1/{account}/default/compat/chat/completions",
             json={"model": "demo/demo-1", "messages": [{"role": "user", "content": "one two three"}]},
             headers={"authorization": f"Bearer {token}", "x-demo": "tokens=5"},
         )
 
     def charges(self) -> list[int]:
-        with opened_for_command(self.house.settings) as connection:
+        with opened_for_command(self.installation.settings) as connection:
             found = rows(connection, "SELECT amount FROM transfers WHERE kind = 'charge'")
             assert rows(connection, "SELECT 1 FROM holds WHERE state = 'open'") == []
         return [amount for (amount,) in found]
 
     @property
     def dropped(self) -> int:
-        lines: int = self.client.get(f"{self.house.url}/readyz").json()["log_lines_dropped"]
+        lines: int = self.client.get(f"{self.installation.url}/readyz").json()["log_lines_dropped"]
         return lines
 
 
 @contextlib.contextmanager
 def served(folder: Path, stderr: int | None) -> Iterator[Served]:
     """`farebox serve` with this standard error; None: it is closed."""
-    house = new_house(folder, database_url(folder))
+    installation = new_installation(folder, database_url(folder))
     closing: Callable[[], None] | None = (lambda: os.close(2)) if stderr is None else None
     process = subprocess.Popen(
-        house.command("serve", "--demo", "--json", "--port", str(house.port)),
-        env=house.environment | {"FAREBOX_LOG_LEVEL": "info"},
+        installation.command("serve", "--demo", "--json", "--port", str(installation.port)),
+        env=installation.environment | {"FAREBOX_LOG_LEVEL": "info"},
         stdout=subprocess.PIPE,
         stderr=stderr,
         preexec_fn=closing,
     )
     assert process.stdout is not None
     try:
-        assert json.loads(process.stdout.readline())["base_url"] == house.url
+        assert json.loads(process.stdout.readline())["base_url"] == installation.url
         with httpx.Client(timeout=30) as client:
-            yield Served(house, process, client)
+            yield Served(installation, process, client)
     finally:
         process.kill()
         process.wait(30)
@@ -82,9 +82,9 @@ def background_jobs_go_on(farebox: Served) -> None:
     """A token that a command takes away is noticed by a periodic job; the database's going away by its watch."""
     if engine_now() == "postgres":
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-        postgres_server().query(end + "AND pid <> pg_backend_pid()", farebox.house.settings.database_url)
+        postgres_server().query(end + "AND pid <> pg_backend_pid()", farebox.installation.settings.database_url)
         until(lambda: farebox.call().status_code == 200, "calls are accepted again")
-    with opened_for_command(farebox.house.settings, writing=True) as connection:
+    with opened_for_command(farebox.installation.settings, writing=True) as connection:
         connection.execute("UPDATE access_tokens SET revoked_at = 1")
         connection.execute("UPDATE config_version SET version = version + 1")
     until(lambda: farebox.call().status_code == 401, "the change is noticed")

@@ -81,13 +81,13 @@ class Stepwise:
 @contextlib.contextmanager
 def stepwise(farebox: Farebox, slug: str = SLUG) -> Iterator[Stepwise]:
     """In the place of this provider, with a price for its model `m`."""
-    told = Stepwise(farebox)
+    upstream = Stepwise(farebox)
     try:
-        set_provider(farebox, slug, base_url=told.url)
+        set_provider(farebox, slug, base_url=upstream.url)
         set_price(farebox, slug, "m")
-        yield told
+        yield upstream
     finally:
-        told.close()
+        upstream.close()
 
 
 class Reading:

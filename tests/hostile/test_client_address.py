@@ -26,7 +26,7 @@ def _client(peer: str, header: str = "x-forwarded-for", **headers: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("told", "client"),
+    ("reported", "client"),
     [
         ("192.0.2.1", "192.0.2.1"),
         ("203.0.113.9, 192.0.2.1", "192.0.2.1"),  # the left one the client wrote itself
@@ -45,14 +45,14 @@ def _client(peer: str, header: str = "x-forwarded-for", **headers: str) -> str:
         ("203.0.113.9, " + "10.0.0.1, " * 40 + "10.0.0.2", "10.0.0.1"),
     ],
 )
-def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(told: str, client: str) -> None:
-    assert _client("127.0.0.1", x_forwarded_for=told) == client
-    assert _client("198.51.100.7", x_forwarded_for=told) == "198.51.100.7"
-    assert _client("127.0.0.1", "forwarded", x_forwarded_for=told) == "127.0.0.1"
+def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(reported: str, client: str) -> None:
+    assert _client("127.0.0.1", x_forwarded_for=reported) == client
+    assert _client("198.51.100.7", x_forwarded_for=reported) == "198.51.100.7"
+    assert _client("127.0.0.1", "forwarded", x_forwarded_for=reported) == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
-    ("told", "client"),
+    ("reported", "client"),
     [
         ("for=192.0.2.1", "192.0.2.1"),
         ("for=203.0.113.9, for=192.0.2.1;proto=https;by=203.0.113.43", "192.0.2.1"),
@@ -63,9 +63,9 @@ def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(told: s
         ("xfor=192.0.2.1", "127.0.0.1"),
     ],
 )
-def test_the_standard_header_where_the_operator_names_it(told: str, client: str) -> None:
-    assert _client("127.0.0.1", "forwarded", forwarded=told) == client
-    assert _client("127.0.0.1", forwarded=told) == "127.0.0.1"
+def test_the_standard_header_where_the_operator_names_it(reported: str, client: str) -> None:
+    assert _client("127.0.0.1", "forwarded", forwarded=reported) == client
+    assert _client("127.0.0.1", forwarded=reported) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "proxy.example", "10.0.0.0/33"])
@@ -156,11 +156,11 @@ def _lines(event: str, logs: list[Any]) -> list[str]:
 
 def test_the_log_line_has_the_client(trusting: Farebox, farebox: Farebox) -> None:
     """A trusted proxy's word counts, anybody else's does not."""
-    told = {"x-forwarded-for": "203.0.113.9, 192.0.2.1"}
+    reported = {"x-forwarded-for": "203.0.113.9, 192.0.2.1"}
     for served, client in ((trusting, "192.0.2.1"), (farebox, "127.0.0.1")):
         with structlog.testing.capture_logs() as logs:
-            assert served.funded("1").chat(headers=told).status_code == 200
-            refused = Customer(served, "nobody", "fbx_nothing").chat(headers=told)
+            assert served.funded("1").chat(headers=reported).status_code == 200
+            refused = Customer(served, "nobody", "fbx_nothing").chat(headers=reported)
         assert refused.status_code == 401
         assert (_lines("call", logs), _lines("refused", logs)) == ([client], [client])
 

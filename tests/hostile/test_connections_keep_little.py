@@ -13,7 +13,7 @@ from farebox.errors import Problem
 from farebox.http.exchange import Exchange
 from farebox.http.server.state import PROGRESS_BYTES
 from farebox.limits.held import UNCLAIMED, ByteBudget
-from tests.http.serving import Asked, Peer, Served, request, serving, until
+from tests.http.serving import Peer, Recorder, Served, request, serving, until
 
 KIB = 2**10
 UNFINISHED = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 30 * KIB
@@ -30,7 +30,7 @@ async def budget() -> AsyncIterator[ByteBudget]:
 
 
 async def test_unfinished_heads_fill_no_more_than_their_share(budget: ByteBudget) -> None:
-    async with serving(Asked().echo, budget=budget) as served:
+    async with serving(Recorder().echo, budget=budget) as served:
         peers: list[Peer] = []
         for number in range(1, 5):
             peers.append(await served.open(UNFINISHED))

@@ -24,7 +24,7 @@ from tests.support import free_port
 on_postgres = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="needs PostgreSQL")
 
 
-def told(url: str) -> tuple[list[Any], Any]:
+def reported(url: str) -> tuple[list[Any], Any]:
     """Where asyncpg would connect to, and how."""
     target = parse(url)
     addresses: list[Any] = []
@@ -94,7 +94,7 @@ HOSTED = {
 @pytest.mark.parametrize("name", HOSTED)
 def test_a_managed_hosts_string_is_understood(name: str) -> None:
     url, address, user, password, database = HOSTED[name]
-    addresses, parameters = told(url)
+    addresses, parameters = reported(url)
     assert (addresses, parameters.user, parameters.password, parameters.database) == (
         [address], user, password, database,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_what_cannot_be_had_is_refused_by_name(query: str) -> None:
     ],
 )  # fmt: skip
 def test_what_can_be_had_is_not_sent_to_the_server_as_a_setting(query: str) -> None:
-    _, parameters = told(f"postgresql://u:S3cret@h/db?{query}")
+    _, parameters = reported(f"postgresql://u:S3cret@h/db?{query}")
     assert parameters.server_settings == {}
 
 
@@ -243,8 +243,8 @@ async def test_a_real_connection_has_what_the_url_asks_for(postgres_url: str) ->
     assert way.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 3
     assert way.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 2
     assert way.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 9000
-    asked = [await session.fetchval(f"SHOW {name}") for name in ("application_name", "search_path", "work_mem")]
-    assert asked == ["farebox lane mine", "apart", "5MB"]
+    requested = [await session.fetchval(f"SHOW {name}") for name in ("application_name", "search_path", "work_mem")]
+    assert requested == ["farebox lane mine", "apart", "5MB"]
     session.terminate()
 
 

@@ -206,9 +206,9 @@ def test_status_tells_of_a_full_disk_on_which_no_alarm_could_be_written(disk: Di
         serving_file(farebox)
         disk.fill()
         until(lambda: ready(farebox)[1]["journal"] == "unwritable", "the server knows")
-        told = command(*status).stdout
-        assert f"The server at {farebox.url} takes no calls, as its database is 'full': make room" in told
-        assert "journal" in told
+        reported = command(*status).stdout
+        assert f"The server at {farebox.url} takes no calls, as its database is 'full': make room" in reported
+        assert "journal" in reported
         found = json.loads(command(*status, "--json").stdout)
         assert found["server"]["readiness"]["database"] == "full"
         assert found["alarms"] == []
@@ -311,11 +311,11 @@ def test_a_database_that_another_process_keeps_locked_is_told_so_for_as_long_as_
         until(lambda: ready(farebox)[1]["database"] == "locked", "it is noticed")
         look, database = farebox.services.readiness, farebox.services.database
         until(lambda: ready(farebox)[0] == 503 and look._failure is not None, "a look has ended")
-        failed, told = database.failure_count, set()
+        failed, reported = database.failure_count, set()
         while database.failure_count < failed + 3:
             status, body = ready(farebox)
-            told.add((status, body["database"], body["remedy"]))
-        assert told == {(503, "locked", DatabaseLocked.remedy)}
+            reported.add((status, body["database"], body["remedy"]))
+        assert reported == {(503, "locked", DatabaseLocked.remedy)}
         other.execute("ROLLBACK")
         until_ready(farebox)
 
@@ -456,11 +456,11 @@ async def test_a_server_that_ended_itself_for_want_of_room_is_told_as_full() -> 
         with pytest.raises(DatabaseUnavailable, match="Connect call failed") as refused:
             await watched._probe()
         watched._mark_away(refused.value)
-        with pytest.raises(DatabaseGoneFull, match=r"call failed.*; before that:.*closed in the middle") as told:
+        with pytest.raises(DatabaseGoneFull, match=r"call failed.*; before that:.*closed in the middle") as reported:
             watched.check()
-        watched.failed(told.value)
-    assert told.value.state == "full"
-    assert str(told.value).count("before that") == 1
+        watched.failed(reported.value)
+    assert reported.value.state == "full"
+    assert str(reported.value).count("before that") == 1
     watched._mark_available()
     watched.failed(DatabaseUnavailable("another time"))
     with pytest.raises(DatabaseUnavailable, match=r"^another time$"):

@@ -26,7 +26,7 @@ from tests.support import Customer, Farebox, running_on
 
 pytestmark = ON_BOTH_ENGINES
 
-SLUG, OTHER, MODEL, DEAR = "cerebras", "groq", "acme-1", "acme-dear"
+SLUG, OTHER, MODEL, EXPENSIVE = "cerebras", "groq", "acme-1", "acme-expensive"
 """Two providers of which nobody says that they stop when they are left."""
 PATH = f"{SLUG}/chat/completions"
 TIMEOUT_MS = 4_000
@@ -67,7 +67,7 @@ class Provider:
         for slug in (SLUG, OTHER):
             set_provider(farebox, slug, base_url=f"http://{self.server.host}:{self.server.port}")
             set_price(farebox, slug, MODEL)
-            set_price(farebox, slug, DEAR, output_max=8_000_000)
+            set_price(farebox, slug, EXPENSIVE, output_max=8_000_000)
 
     async def _handle(self, exchange: Exchange) -> None:
         await exchange.body(2**20)
@@ -138,7 +138,7 @@ def price_of_reading(content: bytes | None = None) -> int:
     return price_of(quicktok.get_encoding("o200k_base").count(demand.text) + 4 * demand.messages, 0)
 
 
-async def hasty(
+async def post_with_timeout(
     customer: Customer, provider: Provider, content: bytes, path: str = PATH, **headers: str
 ) -> WireResponse:
     """The response to a caller whose time is up whenever the provider is silent."""
@@ -165,7 +165,7 @@ async def left(customer: Customer, provider: Provider, content: bytes, path: str
 async def test_impatience_starts_one_generation_and_pays_for_what_was_read(
     customer: Customer, provider: Provider
 ) -> None:
-    response = await hasty(customer, provider, body(), cf_aig_max_attempts="5")
+    response = await post_with_timeout(customer, provider, body(), cf_aig_max_attempts="5")
     assert (response.status, response.code) == (504, UPSTREAM_TIMEOUT.code)
     assert "Nothing was charged" not in response.body.decode()
     assert provider.seen == 1
@@ -198,7 +198,7 @@ async def test_and_who_hangs_up_before_a_whole_response_is_whole(customer: Custo
 async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provider: Provider) -> None:
     step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
     steps = [{**step, "config": {"requestTimeout": TIMEOUT_MS, "maxAttempts": 5}} for _ in range(3)]
-    response = await hasty(customer, provider, json.dumps(steps).encode(), "")
+    response = await post_with_timeout(customer, provider, json.dumps(steps).encode(), "")
     assert (response.status, response.headers["cf-aig-step"]) == (504, "2")
     assert provider.seen == 3
     assert paid(customer) == 3 * price_of_reading()
@@ -207,7 +207,7 @@ async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provid
 async def test_the_callers_own_key_is_the_callers_own_matter(customer: Customer, provider: Provider) -> None:
     provider.script = [SILENCE, GOOD]
     own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
-    response = await hasty(customer, provider, body(), cf_aig_max_attempts="5", **own)
+    response = await post_with_timeout(customer, provider, body(), cf_aig_max_attempts="5", **own)
     assert (response.status, provider.seen) == (200, 2)
     assert paid(customer) == 0
 
@@ -267,9 +267,9 @@ async def test_nor_is_what_somebody_else_has_waited_for_in_vain(
 @pytest.mark.parametrize("how", ["hangs up", "hangs up on a stream", "is in a hurry"])
 async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox, provider: Provider, how: str) -> None:
     customer = farebox.funded("100")
-    content = body(model=DEAR, stream="stream" in how)
+    content = body(model=EXPENSIVE, stream="stream" in how)
     if how == "is in a hurry":
-        await hasty(customer, provider, content)
+        await post_with_timeout(customer, provider, content)
     else:
         await left(customer, provider, content)
     before = paid(customer, 100 * 10**9)
@@ -289,25 +289,25 @@ async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox,
 
 async def test_a_stream_that_its_provider_stops_is_no_such_work(farebox: Farebox) -> None:
     customer = farebox.funded("100")
-    set_price(farebox, "demo", DEAR, output_max=8_000_000)
+    set_price(farebox, "demo", EXPENSIVE, output_max=8_000_000)
     before = farebox.demo_stats()["requests"]
-    wire = await start(customer, body(model=DEAR, stream=True), "demo/chat/completions", demo="hang=1")
+    wire = await start(customer, body(model=EXPENSIVE, stream=True), "demo/chat/completions", demo="hang=1")
     await eventually(lambda: farebox.demo_stats()["requests"] > before, "the provider has it")
     wire.hang_up()
     await eventually(lambda: log_rows(customer), "the row")
     assert paid(customer, 100 * 10**9) == price_of_reading()
-    assert (await post(customer, body(model=DEAR), "demo/chat/completions")).status == 200
+    assert (await post(customer, body(model=EXPENSIVE), "demo/chat/completions")).status == 200
 
 
 async def test_who_pays_for_other_calls_may_give_up_more(farebox: Farebox, provider: Provider) -> None:
     customer = farebox.funded("100")
     much = {"prompt_tokens": 3, "completion_tokens": 7_000_000, "total_tokens": 7_000_003}
-    dear = says(200, {"choices": [{"index": 0, "message": {"content": "Yes."}}], "usage": much})
-    await left(customer, provider, body(model=DEAR, max_tokens=4_500_000))  # 9 of the 10 dollars
-    provider.script = [dear]
-    assert (await post(customer, body(model=DEAR), PATH)).status == 200  # for 14
+    expensive = says(200, {"choices": [{"index": 0, "message": {"content": "Yes."}}], "usage": much})
+    await left(customer, provider, body(model=EXPENSIVE, max_tokens=4_500_000))  # 9 of the 10 dollars
+    provider.script = [expensive]
+    assert (await post(customer, body(model=EXPENSIVE), PATH)).status == 200  # for 14
     provider.script = [SILENCE]
-    await left(customer, provider, body(model=DEAR, max_tokens=4_500_000))
+    await left(customer, provider, body(model=EXPENSIVE, max_tokens=4_500_000))
     provider.script = [GOOD]
     assert (await post(customer, body(), PATH)).status == 200
 
@@ -336,21 +336,21 @@ def test_what_was_left_unpaid_is_forgotten_evenly() -> None:
 async def test_what_it_costs_is_the_operators_policy(tmp_path: Path, policy: str) -> None:
     with provided(tmp_path, request_timeout_min_ms=1, cut_stream=policy, unpaid_hourly_cents=0) as (farebox, provider):
         customer = farebox.funded("5")
-        response = await hasty(customer, provider, body(max_tokens=100))
+        response = await post_with_timeout(customer, provider, body(max_tokens=100))
         receipt = customer.receipt(response.log_id)
         assert paid(customer) == receipt["charge_nanos"] == (receipt["hold_nanos"] if policy == "hold" else 0)
         assert receipt["hold_nanos"] > price_of(0, 100)
-        rich = farebox.funded("100")
-        await hasty(rich, provider, body(model=DEAR))
+        sample = farebox.funded("100")
+        await post_with_timeout(sample, provider, body(model=EXPENSIVE))
         provider.script = [GOOD]
-        assert (await post(rich, body(), PATH)).status == 200, "without a bound"
+        assert (await post(sample, body(), PATH)).status == 200, "without a bound"
 
 
 async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path) -> None:
     with provided(tmp_path, request_timeout_min_ms=1, retry_timeouts="allow") as (farebox, provider):
         customer = farebox.funded("100")
         provider.script = [SILENCE, says(504, {}), GOOD]
-        response = await hasty(customer, provider, body(model=DEAR), cf_aig_max_attempts="3")
+        response = await post_with_timeout(customer, provider, body(model=EXPENSIVE), cf_aig_max_attempts="3")
         assert (response.status, provider.seen) == (200, 3)
         assert paid(customer, 100 * 10**9) == price_of(3, 5)
         response = await post(customer, body(), PATH)
@@ -360,7 +360,7 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
         provider.script = [SILENCE, says(404, {}), GOOD]
         step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
         steps = [{**step, "config": {"requestTimeout": TIMEOUT_MS, "maxAttempts": 2}}, step]
-        response = await hasty(customer, provider, json.dumps(steps).encode(), "")
+        response = await post_with_timeout(customer, provider, json.dumps(steps).encode(), "")
         assert (response.status, response.headers["cf-aig-step"]) == (200, "1")
         assert paid(customer) == price_of(3, 5), "the first step was answered in the end"
 
@@ -368,17 +368,17 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
 async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path) -> None:
     with provided(tmp_path) as (farebox, provider):
         customer = farebox.funded("5")
-        told: list[bool] = []
+        reported: list[bool] = []
 
         async def when_told(exchange: Exchange) -> None:
-            await eventually(lambda: told, "the word")
+            await eventually(lambda: reported, "the word")
             await GOOD(exchange)
 
         provider.script = [when_told]
         call = asyncio.ensure_future(post(customer, body(), PATH, cf_aig_request_timeout="1"))
         await eventually(lambda: provider.seen == 1, "the provider has it")
         time_passes(farebox)
-        told.append(True)
+        reported.append(True)
         assert (await call).status == 200
 
 
@@ -387,7 +387,7 @@ async def test_what_the_operators_own_limit_ends_is_free_but_counts(tmp_path: Pa
     with provided(tmp_path, first_byte_timeout_ms=TIMEOUT_MS) as (farebox, provider):
         customer, other = farebox.funded("100"), farebox.funded("100")
         for caller, stream, code in ((other, True, 0), (customer, False, GIVEN_UP.code)):
-            call = asyncio.ensure_future(post(caller, body(model=DEAR, stream=stream), PATH))
+            call = asyncio.ensure_future(post(caller, body(model=EXPENSIVE, stream=stream), PATH))
             await eventually(lambda: provider.silent, "the provider is silent")
             time_passes(farebox)
             response = await call

@@ -57,7 +57,7 @@ def _all_is_given_back(farebox: Farebox) -> Iterator[None]:
 
 
 @pytest.fixture
-def penniless(farebox: Farebox) -> Customer:
+def without_credit(farebox: Farebox) -> Customer:
     """An account without credit, and a token."""
     account_id = farebox.create_account()
     return Customer(farebox, account_id, farebox.create_token(account_id))
@@ -106,32 +106,34 @@ async def is_asked_for(customer: Customer, length: int | None, path: str = COMPA
     wire.hang_up()
 
 
-async def test_a_large_body_of_an_account_without_credit_is_refused_unread(penniless: Customer) -> None:
+async def test_a_large_body_of_an_account_without_credit_is_refused_unread(without_credit: Customer) -> None:
     for length in (LARGE_BODY + 1, None):
-        await no_credit(penniless, length)
-        await no_credit(penniless, length, "demo/chat/completions")
+        await no_credit(without_credit, length)
+        await no_credit(without_credit, length, "demo/chat/completions")
 
 
-async def test_the_refusal_can_be_read_whatever_the_client_still_sends(penniless: Customer) -> None:
-    wire = await begin(penniless, 2 * MIB, b" " * 2 * MIB)  # all of it, before the response is looked at
+async def test_the_refusal_can_be_read_whatever_the_client_still_sends(without_credit: Customer) -> None:
+    wire = await begin(without_credit, 2 * MIB, b" " * 2 * MIB)  # all of it, before the response is looked at
     response = await within(10, wire.response())
     assert (response.status, response.code) == (402, 2021)
 
 
-async def test_what_may_be_served_is_read(farebox: Farebox, penniless: Customer, customer: Customer) -> None:
+async def test_what_may_be_served_is_read(farebox: Farebox, without_credit: Customer, customer: Customer) -> None:
     await is_asked_for(customer, 2 * MIB)
-    await is_asked_for(penniless, LARGE_BODY)
-    await is_asked_for(penniless, 2 * MIB, "openai/chat/completions", authorization="Bearer sk-own", **own(penniless))
-    await is_asked_for(penniless, 2 * MIB, "openai/moderations")  # costs nothing
-    await is_asked_for(penniless, 2 * MIB, "")  # its steps may bring keys of their own
+    await is_asked_for(without_credit, LARGE_BODY)
+    await is_asked_for(
+        without_credit, 2 * MIB, "openai/chat/completions", authorization="Bearer sk-own", **own(without_credit)
+    )
+    await is_asked_for(without_credit, 2 * MIB, "openai/moderations")  # costs nothing
+    await is_asked_for(without_credit, 2 * MIB, "")  # its steps may bring keys of their own
 
 
 def own(customer: Customer) -> dict[str, str]:
     return {"cf_aig_authorization": f"Bearer {customer.token}"}
 
 
-async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, penniless: Customer) -> None:
-    services, account_id = farebox.services, penniless.account_id
+async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, without_credit: Customer) -> None:
+    services, account_id = farebox.services, without_credit.account_id
 
     def add_price(connection: Connection) -> None:
         rates = {"input_mtok": "0", "output_mtok": "0"}
@@ -145,12 +147,12 @@ async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, 
             at=services.clock.now_ms() - 1000,
         )
 
-    await no_credit(penniless, 2 * MIB)
+    await no_credit(without_credit, 2 * MIB)
     await asyncio.to_thread(farebox.run, services.database.write(add_price))
     await asyncio.to_thread(forget, farebox)
-    await is_asked_for(penniless, 2 * MIB)
+    await is_asked_for(without_credit, 2 * MIB)
     text = "word " * (LARGE_BODY // 5 + 1)
-    response = await asyncio.to_thread(penniless.chat, text, model="demo/gratis")
+    response = await asyncio.to_thread(without_credit.chat, text, model="demo/gratis")
     assert response.status_code == 200, response.text
 
     other = await asyncio.to_thread(farebox.create_account)

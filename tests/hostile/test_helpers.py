@@ -20,7 +20,7 @@ from farebox.offload import pool as pools
 from farebox.offload.decode import decode_into
 from farebox.offload.pool import WAITING_MAX, WAITING_OF_ACCOUNT_MAX
 from farebox.offload.process import HelperProcess
-from tests.calls.kit import PATIENCE_SECONDS, eventually
+from tests.calls.kit import WAIT_SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
 """A search that takes some tenths of a second: twice as long with each letter more."""
@@ -47,7 +47,7 @@ async def test_an_account_leaves_a_helper_to_the_others() -> None:
     pool = Pool(2, cpu_seconds=600)
     hopeless = [asyncio.create_task(pool.run("greedy", re.match, *FOR_EVER)) for _ in range(5)]
     await asyncio.sleep(0)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         for _ in range(3):
             assert await pool.run("modest", bytes.upper, b"word") == b"WORD"
     assert len(pool.alive) == 2
@@ -224,7 +224,7 @@ async def test_a_pool_closes_also_while_a_helper_is_being_begun(monkeypatch: pyt
     waits = asyncio.create_task(pool.run("a", bytes.upper, b"word"))
     await asyncio.sleep(0)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             await pool.close()
         with pytest.raises(Died):
             await waits

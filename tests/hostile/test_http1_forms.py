@@ -9,7 +9,7 @@ from farebox.calls.relay import WHOLE_BODY_MAX
 from farebox.http.application import METHODS
 from tests.calls.kit import set_provider
 from tests.calls.upstream import serving as provider
-from tests.http.serving import Asked, serving
+from tests.http.serving import Recorder, serving
 from tests.support import Farebox
 
 HOST = b"Host: h\r\n\r\n"
@@ -28,29 +28,29 @@ LINES = [
 @pytest.mark.parametrize("line", LINES)
 async def test_a_request_line_has_two_spaces(line: bytes) -> None:
     raw = line + b"\r\n" + HOST
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         for size in (1, 3, 7, len(raw)):
             peer = await served.open(*(raw[at : at + size] for at in range(0, len(raw), size)))
             assert (await peer.response()).status in (400, 501)
         behind = await served.open(b"GET /a HTTP/1.1\r\n" + HOST + raw)
         assert (await behind.response()).status == 200
         assert (await behind.response()).status in (400, 501)
-    assert len(asked.exchanges) == 1
+    assert len(recorder.exchanges) == 1
 
 
 @pytest.mark.parametrize("before", [b"", b"\r\n", b"GET /a HTTP/1.1\r\n" + HOST])
 async def test_a_header_does_not_stand_for_the_request_line(before: bytes) -> None:
     raw = before + b"GET  /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open(raw)
         if before.strip():
             assert (await peer.response()).status == 200
         assert (await peer.response()).status == 400
-        told = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
-        assert told.status == 200, "a header may have it beside the line"
-    assert [exchange.path for exchange in asked.exchanges] == ["/a", "/b"][not before.strip() :]
+        reported = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
+        assert reported.status == 200, "a header may have it beside the line"
+    assert [exchange.path for exchange in recorder.exchanges] == ["/a", "/b"][not before.strip() :]
 
 
 FIRST = [
@@ -65,9 +65,9 @@ FIRST = [
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("second", [b"GET  / HTTP/1.1\r\n", b"GET /  HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n"])
 async def test_it_has_so_behind_another_request_in_any_pieces(first: bytes, second: bytes) -> None:
-    raw, asked = first + second + HOST, Asked()
+    raw, recorder = first + second + HOST, Recorder()
     status = 400 if b"  " in second else 200
-    async with serving(asked.echo) as served:
+    async with serving(recorder.echo) as served:
         for cut in range(len(first) + 1, len(raw)):
             peer = await served.open(raw[:cut])
             assert (await peer.response()).status == 200, "the first has come, with a part of the second"
@@ -82,7 +82,7 @@ async def test_one_in_any_pieces_is_read() -> None:
     """Also behind empty lines, and behind other requests."""
     one = b"\r\n\r\nPOST /a%20b?x=y%20z HTTP/1.1\r\nContent-Length: 13\r\n" + HOST + b"GET  / HTTP/1"
     raw = one + one.replace(b"/a", b"/b") + b"GET /c HTTP/1.0\r\n" + HOST
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         for size in (*range(1, 40), len(raw)):
             peer = await served.open()
             for at in range(0, len(raw), size):
@@ -95,7 +95,7 @@ async def test_one_in_any_pieces_is_read() -> None:
 @pytest.mark.parametrize("trailer", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
 async def test_a_trailer_frames_nothing(trailer: bytes) -> None:
     head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         assert (await served.ask(head + b"1\r\na\r\n0\r\n" + trailer + b"\r\n\r\n")).status == 400
         kept = await served.ask(head + b"1\r\na\r\n0\r\nX-Sum: 1\r\nAuthorization: y\r\n\r\n")
         assert kept.json()["headers"].keys() == {"transfer-encoding", "host"}
@@ -121,8 +121,8 @@ def test_head_of_a_providers_path_is_the_head_of_its_response(farebox: Farebox, 
     with provider() as upstream, httpx.Client(timeout=30) as client:
         upstream.response = b"x" * size
         set_provider(farebox, "cerebras", base_url=upstream.url)
-        asked = [("models", customer.headers), ("models", own), ("chat/completions", own), ("anything", own)]
-        for path, headers in asked:
+        recorder = [("models", customer.headers), ("models", own), ("chat/completions", own), ("anything", own)]
+        for path, headers in recorder:
             response = client.head(f"{customer.gateway_url}/cerebras/{path}", headers=headers)
             assert (response.status_code, response.content) == (200, b"")
             assert response.headers["content-length"] == str(size)
@@ -131,7 +131,7 @@ def test_head_of_a_providers_path_is_the_head_of_its_response(farebox: Farebox, 
         for path in ("chat/completions", "anything"):
             assert client.head(f"{customer.gateway_url}/cerebras/{path}", headers=customer.headers).status_code == 400
         assert client.head(customer.gateway_url, headers=customer.headers).status_code == 404
-    assert len(upstream.sent) == len(asked), "a path that is not known to be free is not asked on the operator's key"
+    assert len(upstream.sent) == len(recorder), "a path that is not known to be free is not asked on the operator's key"
     assert (customer.balance.posted, customer.balance.held) == (5 * 10**9, 0)
     assert not farebox.services.calls.by_account
 

@@ -89,7 +89,7 @@ def names_of(farebox: Farebox) -> set[str]:
     return set(periodic_jobs(farebox.services))
 
 
-def all_come_round(farebox: Farebox) -> None:
+def all_jobs_have_run(farebox: Farebox) -> None:
     """From now on each job begins another round, and ends it."""
 
     async def rounds() -> dict[str, int]:
@@ -115,7 +115,7 @@ def test_the_clock_fails(served: Farebox, clock: ShortClock) -> None:
         until(lambda: ended_by(served, "OSError") >= names_of(served), "each is ended by its clock")
     finally:
         clock.broken = False
-    all_come_round(served)
+    all_jobs_have_run(served)
 
 
 @both
@@ -126,7 +126,7 @@ def test_the_database_fails_as_no_database_should(served: Farebox, monkeypatch: 
     raise_alarm(served.services, "overrun", "so that there is something to write")
     until(lambda: ended_by(served, "LookupError") >= {"configuration", "expiry", "top_ups", "operator_alarms"}, "ended")
     monkeypatch.undo()
-    all_come_round(served)
+    all_jobs_have_run(served)
 
 
 @both
@@ -144,7 +144,7 @@ def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: 
     before = dict(served.services.jobs.restarts)
     until(lambda: served.services.jobs.restarts["expiry", "LookupError"] > before.get(("expiry", "LookupError"), 0))
     monkeypatch.undo()
-    all_come_round(served)
+    all_jobs_have_run(served)
 
 
 @both
@@ -156,7 +156,7 @@ def test_jobs_are_cancelled_by_somebody(served: Farebox) -> None:
 
     served.run(cancel())
     until(lambda: ended_by(served, "CancelledError") >= names_of(served), "each was cancelled")
-    all_come_round(served)
+    all_jobs_have_run(served)
 
 
 def test_a_job_that_hangs_is_seen(served: Farebox) -> None:

@@ -18,21 +18,21 @@ from tests.support import Customer, Farebox, running_farebox
 
 
 @pytest.fixture(scope="module")
-def hasty(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+def frequent_comments(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """A server that finds a fiftieth of a second long."""
-    with running_farebox(tmp_path_factory.mktemp("hasty"), stream_comment_ms=20) as served:
+    with running_farebox(tmp_path_factory.mktemp("short"), stream_comment_ms=20) as served:
         yield served
 
 
 @pytest.fixture
-def customer(hasty: Farebox) -> Customer:
-    return hasty.funded("5")
+def customer(frequent_comments: Farebox) -> Customer:
+    return frequent_comments.funded("5")
 
 
 @pytest.fixture
-def provider(hasty: Farebox) -> Iterator[Stepwise]:
-    with stepwise(hasty) as told:
-        yield told
+def provider(frequent_comments: Farebox) -> Iterator[Stepwise]:
+    with stepwise(frequent_comments) as upstream:
+        yield upstream
 
 
 class TestOnBothEngines:
@@ -85,7 +85,7 @@ QUESTION = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
     ids=["within an event", "after a line that may begin one", "Google's events", "a JSON array", "lines of JSON"],
 )
 def test_no_comment_stands_where_it_may_not(
-    hasty: Farebox,
+    frequent_comments: Farebox,
     customer: Customer,
     provider: Stepwise,
     slug: str,
@@ -95,7 +95,7 @@ def test_no_comment_stands_where_it_may_not(
     first: bytes,
 ) -> None:
     """Another stream is the clock: once it has been silent twice as long as it takes, so has this one."""
-    with stepwise(hasty, slug) as other:
+    with stepwise(frequent_comments, slug) as other:
         other.headers = [("content-type", content_type)]
         other.say(first)
         with (
@@ -178,10 +178,12 @@ SDKS = [
 
 
 @pytest.mark.parametrize("sdk", SDKS, ids=[sdk.slug for sdk in SDKS])
-def test_sdks_read_a_stream_with_silences(hasty: Farebox, customer: Customer, provider: Stepwise, sdk: Sdk) -> None:
+def test_sdks_read_a_stream_with_silences(
+    frequent_comments: Farebox, customer: Customer, provider: Stepwise, sdk: Sdk
+) -> None:
     """OpenAI's and Anthropic's are sent comments; Google's, which would raise on one, is not."""
     with (
-        stepwise(hasty, sdk.slug) as other,
+        stepwise(frequent_comments, sdk.slug) as other,
         requesting(customer, COMPAT, CHAT) as clock,
         ThreadPoolExecutor(1) as threads,
     ):
@@ -194,7 +196,7 @@ def test_sdks_read_a_stream_with_silences(hasty: Farebox, customer: Customer, pr
         assert said.result(60) == ["one", " two"]
 
 
-def test_zero_sends_none(tmp_path: Path, hasty: Farebox, customer: Customer, provider: Stepwise) -> None:
+def test_zero_sends_none(tmp_path: Path, frequent_comments: Farebox, customer: Customer, provider: Stepwise) -> None:
     with (
         running_farebox(tmp_path, stream_comment_ms=0) as served,
         stepwise(served) as other,
@@ -219,10 +221,10 @@ def test_nothing_keeps_answers_on_the_way(farebox: Farebox) -> None:
             provider.say(*END)
             provider.end()
             reading.rest()
-        told = reading.response.headers
-        assert told.get_list("cache-control") == ["no-store, no-transform"]
-        assert (told["x-accel-buffering"], told["x-request-id"]) == ("no", "r1")
-        assert not {"expires", "x-accel-redirect"} & set(told)
+        upstream = reading.response.headers
+        assert upstream.get_list("cache-control") == ["no-store, no-transform"]
+        assert (upstream["x-accel-buffering"], upstream["x-request-id"]) == ("no", "r1")
+        assert not {"expires", "x-accel-redirect"} & set(upstream)
 
         provider.headers = [("content-type", "application/json"), *orders]
         provider.say(b"{}")

@@ -149,8 +149,8 @@ def test_in_what_the_operator_is_told(customer: Customer, provider: Provider) ->
     set_provider(customer.farebox, SLUG, base_url=provider.url, api_key=plain)
     provider.says(401, {"error": {"message": "No", "code": plain}})
     assert plain not in ask(customer).text
-    told = alarmed(customer.farebox).content
-    assert (told["code"], "0123456789" in str(told)) == ("[removed]", False)
+    reported = alarmed(customer.farebox).content
+    assert (reported["code"], "0123456789" in str(reported)) == ("[removed]", False)
 
 
 def test_a_key_of_the_callers_own_passes_but_is_not_kept(customer: Customer, provider: Provider) -> None:

@@ -38,8 +38,8 @@ GOOGLE = "gemini-9"
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with serving() as told:
-        yield told
+    with serving() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +107,11 @@ def test_single_fields_of_a_large_body_are_changed_and_nothing_else(customer: Cu
     given = chat("word " * 40_000, stream=True, stream_options={"include_obfuscation": False}, seed=7)
     response = post(poor, json.dumps(given | {"model": f"openai/{MODEL}"}).encode(), "compat/chat/completions")
     assert response.status_code == 200, response.text
-    [asked] = provider.asked
-    limit = asked.pop("max_completion_tokens")
+    [requested] = provider.requested
+    limit = requested.pop("max_completion_tokens")
     assert 16 <= limit < 100_000
     assert response.headers["farebox-output-limit"] == str(limit)
-    assert asked == given | {"stream_options": {"include_obfuscation": False, "include_usage": True}}
+    assert requested == given | {"stream_options": {"include_obfuscation": False, "include_usage": True}}
 
 
 def test_a_nested_limit_of_a_large_body_is_set_beside_its_other_options(customer: Customer, provider: Upstream) -> None:
@@ -120,10 +120,10 @@ def test_a_nested_limit_of_a_large_body_is_set_beside_its_other_options(customer
     given = {"contents": [{"parts": [{"text": "word " * 40_000}]}], "generationConfig": {"temperature": 0.5}}
     response = post(poor, json.dumps(given).encode(), f"google-ai-studio/v1beta/models/{GOOGLE}:generateContent")
     assert response.status_code == 200, response.text
-    [asked] = provider.asked
-    limit = asked["generationConfig"].pop("maxOutputTokens")
+    [requested] = provider.requested
+    limit = requested["generationConfig"].pop("maxOutputTokens")
     assert response.headers["farebox-output-limit"] == str(limit)
-    assert asked == given
+    assert requested == given
 
 
 def test_openrouter_is_told_the_bound_of_a_large_request_too(customer: Customer, provider: Upstream) -> None:
@@ -132,11 +132,11 @@ def test_openrouter_is_told_the_bound_of_a_large_request_too(customer: Customer,
     }
     response = post(customer, json.dumps(given).encode(), "openrouter/v1/chat/completions")
     assert response.status_code == 200, response.text
-    [asked] = provider.asked
-    preferences = asked.pop("provider")
+    [requested] = provider.requested
+    preferences = requested.pop("provider")
     assert preferences["order"] == ["acme"]
     assert (preferences["max_price"]["prompt"], preferences["max_price"]["completion"]) == (1, 25)
-    assert asked == {name: value for name, value in given.items() if name != "provider"}
+    assert requested == {name: value for name, value in given.items() if name != "provider"}
 
 
 def test_steps_of_a_large_universal_request(customer: Customer, provider: Upstream) -> None:
@@ -147,7 +147,7 @@ def test_steps_of_a_large_universal_request(customer: Customer, provider: Upstre
     ]
     response = post(customer, json.dumps(steps).encode(), "")
     assert response.status_code == 200, response.text
-    assert provider.asked == [query]
+    assert provider.requested == [query]
 
 
 def nested(depth: int) -> bytes:

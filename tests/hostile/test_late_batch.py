@@ -19,7 +19,7 @@ from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.sql import DatabaseUnavailable, rows
 from tests import engines
-from tests.multiprocess.test_judge import LOST_AFTER, STEP, World, world
+from tests.multiprocess.test_failure_detector import LOST_AFTER, STEP, World, world
 
 __all__ = ["world"]
 
@@ -111,10 +111,10 @@ async def opened(world: World) -> list[str]:
 async def test_one_that_begins_after_the_declaration_makes_no_hold(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = world.judge()
+    detector = world.detector()
     await world.seen("gateway")
     assert (await gateway.hold("before")).ok
-    await judge.check()
+    await detector.check()
     async with watching(gateway) as third:
         backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")
         os.kill(backend, signal.SIGSTOP)  # the batch arrives, and is not looked at yet
@@ -122,9 +122,9 @@ async def test_one_that_begins_after_the_declaration_makes_no_hold(
         gateway.die(monkeypatch)
         with suppress(DatabaseUnavailable):
             await sent
-        await world.pass_time(LOST_AFTER, judge)
+        await world.pass_time(LOST_AFTER, detector)
         assert await world.states() == {"before": "expired"}
-        assert await world.instances() == {"judge"}
+        assert await world.instances() == {"detector"}
         os.kill(backend, signal.SIGCONT)
         await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend})")
     assert await world.states() == {"before": "expired"}
@@ -134,10 +134,10 @@ async def test_one_that_begins_after_the_declaration_makes_no_hold(
 async def test_one_that_waits_for_a_lock_is_waited_for(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = world.judge()
+    detector = world.detector()
     await world.seen("gateway")
     assert (await gateway.hold("before")).ok
-    await judge.check()
+    await detector.check()
     async with watching(gateway) as third, third.transaction():
         await third.execute("SELECT FROM balances WHERE account_id = 'a' FOR UPDATE")
         sent = await gateway.send_hold("late")
@@ -148,26 +148,26 @@ async def test_one_that_waits_for_a_lock_is_waited_for(
         with suppress(DatabaseUnavailable):
             await sent
         with capture_logs() as logged:
-            await world.pass_time(LOST_AFTER, judge)
+            await world.pass_time(LOST_AFTER, detector)
             for _ in range(3):
-                await world.pass_time(STEP, judge)
+                await world.pass_time(STEP, detector)
         assert [line["event"] for line in logged] == ["instance_lost_has_batch"], "it is told once"
-        assert await world.instances() == {"judge", "gateway"}, "what it will have left is not known yet"
+        assert await world.instances() == {"detector", "gateway"}, "what it will have left is not known yet"
     async with watching(gateway) as third:
         await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {OF_THE_LANE})")
     assert sorted(await opened(world)) == ["before", "late"]
-    await world.pass_time(STEP, judge)
+    await world.pass_time(STEP, detector)
     assert await opened(world) == []
-    assert await world.instances() == {"judge"}
+    assert await world.instances() == {"detector"}
 
 
 async def test_one_that_was_only_taken_for_dead_holds_again_and_charges(world: World, gateway: Gateway) -> None:
-    judge = world.judge()
+    detector = world.detector()
     await world.seen("gateway")
     for name in ("expires", "charged"):
         assert (await gateway.hold(name)).ok
     at = world.clock.now_ms()
-    await world.pass_time(LOST_AFTER + STEP, judge)
+    await world.pass_time(LOST_AFTER + STEP, detector)
     assert set((await world.states()).values()) == {"expired"}
     # Side by side: its charges are posted though it is fenced, and its holds go out again under a new epoch.
     responses = await asyncio.gather(
@@ -180,7 +180,7 @@ async def test_one_that_was_only_taken_for_dead_holds_again_and_charges(world: W
     assert responses[0].late
     assert (await gateway.hold("after")).ok
     await world.seen("gateway")
-    await world.pass_time(2 * LOST_AFTER, judge, alive=("gateway",))
+    await world.pass_time(2 * LOST_AFTER, detector, alive=("gateway",))
     assert await world.states() == {
         "expires": "expired", "charged": "settled", "again": "released", "app:1": "open", "after": "open",
     }  # fmt: skip

@@ -327,10 +327,10 @@ def test_a_database_that_is_away_is_a_figure_and_no_failure(
     farebox, url = measured
     customer = farebox.funded("5")
     assert customer.chat().status_code == 200
-    asked = []
+    requested = []
 
     async def away(read: object) -> None:
-        asked.append(read)
+        requested.append(read)
         raise DatabaseUnavailable("away, says the test")
 
     monkeypatch.setattr(farebox.services.database, "scan", away)
@@ -340,7 +340,7 @@ def test_a_database_that_is_away_is_a_figure_and_no_failure(
         for name in ("open_holds", "open_holds_usd", "open_top_ups", "deliveries_waiting", "instances"):
             assert not found.has(f"farebox_{name}")
         assert found("farebox_calls_total", provider="demo", result="charged") == 1
-    assert len(asked) == 1, "scrapes do not make it worse"
+    assert len(requested) == 1, "scrapes do not make it worse"
 
 
 def test_whatever_is_counted_wrongly_is_one_of_the_mistakes_that_are_caught() -> None:

@@ -27,8 +27,8 @@ MESSAGE = {"content": [{"type": "text", "text": "Hi"}], "usage": {"input_tokens"
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with serving() as told:
-        yield told
+    with serving() as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_output_of_a_call_is_limited_to_the_cap_on_its_estimate(customer: Cu
     response = post(customer, CHAT | {"max_tokens": 4_000, "n": 4})
     assert response.status_code == 200, response.text
     limit = int(response.headers["farebox-output-limit"])
-    assert provider.asked == [CHAT | {"max_tokens": limit, "n": 4}]
+    assert provider.requested == [CHAT | {"max_tokens": limit, "n": 4}]
     assert CAP_NANOS - price_of(300, 4) < price_of(0, 4 * limit) < CAP_NANOS
     assert customer.balance.posted == 5 * 10**9 - price_of(7, 3)
 
@@ -69,7 +69,7 @@ def test_the_output_of_a_call_is_limited_to_the_cap_on_its_estimate(customer: Cu
 def test_a_call_within_the_cap_is_left_alone(customer: Customer, provider: Upstream) -> None:
     response = post(customer, CHAT | {"max_tokens": 1_000})
     assert "farebox-output-limit" not in response.headers
-    assert provider.asked == [CHAT | {"max_tokens": 1_000}]
+    assert provider.requested == [CHAT | {"max_tokens": 1_000}]
 
 
 def test_input_beyond_the_cap_is_counted_and_then_refused(customer: Customer, provider: Upstream) -> None:

@@ -35,7 +35,7 @@ class Pooled:
         """Nothing is open."""
 
 
-async def judged(mine: Iterator[int], others: Iterator[int], **more: int) -> None:
+async def check_sessions(mine: Iterator[int], others: Iterator[int], **more: int) -> None:
     async def another() -> Session:
         return cast(Session, Pooled(others))
 
@@ -43,11 +43,11 @@ async def judged(mine: Iterator[int], others: Iterator[int], **more: int) -> Non
 
 
 async def test_a_session_each_is_what_is_needed() -> None:
-    await judged(repeat(11), repeat(12))
+    await check_sessions(repeat(11), repeat(12))
 
 
 async def test_without_a_pooler_nothing_more_is_asked() -> None:
-    await judged(iter([11]), iter(()), named=11)
+    await check_sessions(iter([11]), iter(()), named=11)
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ async def test_without_a_pooler_nothing_more_is_asked() -> None:
 )
 async def test_others_are_refused(mine: tuple[int, ...], others: tuple[int, ...]) -> None:
     with pytest.raises(DatabaseUnavailable, match="pool_mode = session"):
-        await judged(cycle(mine), cycle(others))
+        await check_sessions(cycle(mine), cycle(others))

@@ -33,8 +33,8 @@ def served(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fa
 
 @pytest.fixture(scope="module")
 def provider(served: Farebox) -> Iterator[Stepwise]:
-    with stepwise(served) as told:
-        yield told
+    with stepwise(served) as upstream:
+        yield upstream
 
 
 @pytest.fixture(scope="module")

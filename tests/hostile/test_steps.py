@@ -26,19 +26,19 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max
 @pytest.fixture
 def upstream(farebox: Farebox) -> Iterator[Upstream]:
     """Its API is at /base/v1."""
-    with serving() as told:
-        told.response = GOOD
-        set_provider(farebox, SLUG, base_url=f"{told.url}/base/v1")
+    with serving() as upstream:
+        upstream.response = GOOD
+        set_provider(farebox, SLUG, base_url=f"{upstream.url}/base/v1")
         set_price(farebox, SLUG, MODEL)
-        yield told
+        yield upstream
 
 
 def step(
     customer: Customer, endpoint: str = "chat/completions", headers: Any = None, *, own: bool = False
 ) -> httpx.Response:
     brought = {"authorization": "Bearer sk-callers-own"} if own else {}
-    asked = [{"provider": SLUG, "endpoint": endpoint, "headers": brought | (headers or {}), "query": CHAT}]
-    return httpx.post(customer.gateway_url, content=json.dumps(asked), headers=customer.headers, timeout=30)
+    requested = [{"provider": SLUG, "endpoint": endpoint, "headers": brought | (headers or {}), "query": CHAT}]
+    return httpx.post(customer.gateway_url, content=json.dumps(requested), headers=customer.headers, timeout=30)
 
 
 def refused(response: httpx.Response, code: int = 2901) -> bool:

@@ -148,13 +148,13 @@ async def test_a_webhook_s_error_does_not_tell_what_is_inside() -> None:
     async def nothing(host: str, port: int) -> list[Address]:
         return []
 
-    told = {
+    reported = {
         (await post("https://wiki.corp.example/hook", {}, b"{}", private=False, resolver=resolver))
         for resolver in (unknown, inside, mixed, nothing)
     }
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    told.add(await post(f"https://127.0.0.1:{port}/", {}, b"{}", private=False))
-    told.add(await post(f"https://127.0.0.1:{port}/", {}, b"{}", private=True))
-    assert {sent.error for sent in told} == {UNREACHABLE}
-    assert len(told) == 1
+    reported.add(await post(f"https://127.0.0.1:{port}/", {}, b"{}", private=False))
+    reported.add(await post(f"https://127.0.0.1:{port}/", {}, b"{}", private=True))
+    assert {sent.error for sent in reported} == {UNREACHABLE}
+    assert len(reported) == 1

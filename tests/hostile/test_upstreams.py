@@ -98,8 +98,8 @@ def test_the_cause_has_a_word_for_everybody(farebox: Farebox, customer: Customer
         set_price(farebox, slug, "raw-1")
         response = call(customer, path, body)
     assert response.status_code == 502
-    told = response.json()
-    error = told["error"][0] if isinstance(told["error"], list) else told["error"]
+    reported = response.json()
+    error = reported["error"][0] if isinstance(reported["error"], list) else reported["error"]
     assert f"({cause})" in error["message"]
     assert "Nothing was charged" in error["message"]
     assert "127.0.0.1" not in response.text

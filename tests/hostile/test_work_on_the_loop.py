@@ -21,7 +21,7 @@ from farebox.offload import Died
 from farebox.offload.decode import decode_into
 from tests.calls.kit import eventually, until
 from tests.calls.wire import COMPAT, Wire, chat_body
-from tests.http.serving import Asked, serving
+from tests.http.serving import Recorder, serving
 from tests.support import Customer, Farebox, running_farebox
 
 MIB = 2**20
@@ -33,17 +33,17 @@ def chunked(size: int, number: int) -> bytes:
 
 
 async def test_a_body_of_very_small_chunks_is_refused() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         for size in (1, CHUNK_BYTES_MIN // 2):
             response = await served.ask(chunked(size, 3 * CHUNKS_FREE))
             assert response.status == 400
             assert b"too small" in response.body
-    assert asked.bodies == []
+    assert recorder.bodies == []
 
 
 async def test_a_body_of_small_chunks_is_read() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         for size, number in ((1, CHUNKS_FREE), (CHUNK_BYTES_MIN, 4 * CHUNKS_FREE)):
             response = await served.ask(chunked(size, number))
             assert response.json()["body"] == "a" * size * number
@@ -51,14 +51,14 @@ async def test_a_body_of_small_chunks_is_read() -> None:
 
 async def test_pieces_of_any_size_make_the_body() -> None:
     pieces = [b"%d," % size * (size // 3) for size in (3, 5_000, 9, 12, 4_000, 9_000, 6, 300_000, 3)]
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(b"".join(pieces)))
         for piece in pieces:
             peer.send(piece)
             await peer.writer.drain()
         assert (await peer.response()).status == 200
-    assert asked.bodies == [b"".join(pieces)]
+    assert recorder.bodies == [b"".join(pieces)]
 
 
 def fields(number: int) -> str:
@@ -157,12 +157,12 @@ async def occupied(customer: Customer) -> "asyncio.Future[Any]":
 
 
 def test_a_stop_does_not_wait_for_bodies_that_wait_to_be_read(tmp_path: Path) -> None:
-    with running_farebox(tmp_path) as farebox, ThreadPoolExecutor(1) as beside:
+    with running_farebox(tmp_path) as farebox, ThreadPoolExecutor(1) as background:
         customer = farebox.funded()
         busy = farebox.run(occupied(customer))
-        asked = beside.submit(customer.chat, "word " * MIB)
+        recorder = background.submit(customer.chat, "word " * MIB)
         until(lambda: farebox.services.helpers.waiting == 1, "a body that waits to be read")
         farebox.stop()
-        response = asked.result()
+        response = recorder.result()
         assert (response.status_code, response.json()["error"][0]["code"]) == (503, 2912)
         assert isinstance(busy.exception(), Died)

@@ -22,6 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seeded_anew(request: pytest.FixtureRequest) -> None:
     body = json.dumps({"test": request.node.nodeid}).encode()
-    asked = urllib.request.Request(RESET_URL, body, {"content-type": "application/json"}, method="POST")
-    with urllib.request.urlopen(asked, timeout=60) as response:
+    recorder = urllib.request.Request(RESET_URL, body, {"content-type": "application/json"}, method="POST")
+    with urllib.request.urlopen(recorder, timeout=60) as response:
         response.read()

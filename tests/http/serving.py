@@ -30,7 +30,7 @@ class Received:
 
 
 @dataclass(slots=True)
-class Asked:
+class Recorder:
     """What handlers were given, in order."""
 
     exchanges: list[Exchange] = field(default_factory=list)
@@ -48,14 +48,14 @@ class Asked:
             await asyncio.sleep(0)
         finally:
             self.busy -= 1
-        told = {
+        reported = {
             "method": exchange.method,
             "path": exchange.path,
             "query": exchange.query,
             "headers": dict(exchange.headers.items()),
             "body": self.bodies[-1].decode("latin-1"),
         }
-        exchange.respond(200, [("content-type", "application/json")], json.dumps(told).encode())
+        exchange.respond(200, [("content-type", "application/json")], json.dumps(reported).encode())
 
 
 class Peer:

@@ -11,7 +11,7 @@ import pytest
 from farebox.errors import Problem
 from farebox.http.asgi import asgi_app
 from farebox.http.exchange import ClientGone, Exchange
-from tests.http.serving import Asked
+from tests.http.serving import Recorder
 
 
 def client(handler: Any) -> httpx.AsyncClient:
@@ -19,11 +19,16 @@ def client(handler: Any) -> httpx.AsyncClient:
 
 
 async def test_a_request_and_its_response() -> None:
-    async with client(Asked().echo) as http:
+    async with client(Recorder().echo) as http:
         response = await http.post("/a%20b/%41?x=%41", content=b"body", headers=[("X-A", "1"), ("x-a", "2")])
-        told = response.json()
-        assert (told["method"], told["path"], told["query"], told["body"]) == ("POST", "/a%20b/A", "x=%41", "body")
-        assert told["headers"]["x-a"] == "1, 2"
+        reported = response.json()
+        assert (reported["method"], reported["path"], reported["query"], reported["body"]) == (
+            "POST",
+            "/a%20b/A",
+            "x=%41",
+            "body",
+        )
+        assert reported["headers"]["x-a"] == "1, 2"
         assert response.headers["content-length"] == str(len(response.content))
 
 
@@ -114,8 +119,8 @@ async def test_a_client_that_disconnects() -> None:
 
 async def test_what_is_no_request() -> None:
     by_hand = ByHand({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
-    await by_hand.run(Asked().echo, "lifespan")
+    await by_hand.run(Recorder().echo, "lifespan")
     assert [message["type"] for message in by_hand.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     by_hand = ByHand()
-    await by_hand.run(Asked().echo, "websocket")
+    await by_hand.run(Recorder().echo, "websocket")
     assert json.dumps(by_hand.sent) == '[{"type": "websocket.close"}]'

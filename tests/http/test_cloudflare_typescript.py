@@ -54,28 +54,28 @@ def test_a_whole_life_of_billing(node: str, farebox: Farebox) -> None:
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))
     save_card(owner)
-    told = json.loads(run(node, "billing.mjs", owner))
-    payment_id = told["bought"]["payment_intent_id"]
-    assert told["bought"]["onboarding"] is True
-    assert told["status"] == {"payment_intent_id": payment_id, "status": "completed"}
-    assert (told["saved"]["amount"], told["saved"]["threshold"]) == (2000, 500)
-    assert (told["config"]["amount"], told["config"]["disabledReason"]) == (2000, None)
-    assert told["balance"]["balance"] == 5000
-    assert told["balance"]["payment_method"] == {"brand": "visa", "last4": "4242"}
-    assert told["balance"]["first_topup_success"] is True
-    assert [invoice["id"] for invoice in told["history"]["invoices"]] == [payment_id]
-    assert (told["preview"]["amount_due"], told["usage"]["history"]) == (0, [])
-    assert told["limit"]["config"] == {"amount": 10000, "duration": "monthly", "strategy": "fixed"}
-    assert told["after"]["amount"] is None
-    assert told["refused"] == {"status": 404, "code": 7002}
+    reported = json.loads(run(node, "billing.mjs", owner))
+    payment_id = reported["bought"]["payment_intent_id"]
+    assert reported["bought"]["onboarding"] is True
+    assert reported["status"] == {"payment_intent_id": payment_id, "status": "completed"}
+    assert (reported["saved"]["amount"], reported["saved"]["threshold"]) == (2000, 500)
+    assert (reported["config"]["amount"], reported["config"]["disabledReason"]) == (2000, None)
+    assert reported["balance"]["balance"] == 5000
+    assert reported["balance"]["payment_method"] == {"brand": "visa", "last4": "4242"}
+    assert reported["balance"]["first_topup_success"] is True
+    assert [invoice["id"] for invoice in reported["history"]["invoices"]] == [payment_id]
+    assert (reported["preview"]["amount_due"], reported["usage"]["history"]) == (0, [])
+    assert reported["limit"]["config"] == {"amount": 10000, "duration": "monthly", "strategy": "fixed"}
+    assert reported["after"]["amount"] is None
+    assert reported["refused"] == {"status": 404, "code": 7002}
 
 
 def test_a_session(node: str, customer: Customer) -> None:
     customer.chat()
-    told = json.loads(run(node, "session.mjs", customer))
+    reported = json.loads(run(node, "session.mjs", customer))
     unset = {"amount": None, "threshold": None, "disabledReason": None, "error": None, "lastFailedAt": None}
-    assert told["config"] == unset
-    assert told["balance"]["balance"] == customer.balance.posted / 10_000_000
-    assert told["balance"]["topup_config"] == unset
-    assert sorted(told["gateways"]) == ["default", "one", "three", "two"]
-    assert told["refused"] == {"status": 404, "code": 7002}
+    assert reported["config"] == unset
+    assert reported["balance"]["balance"] == customer.balance.posted / 10_000_000
+    assert reported["balance"]["topup_config"] == unset
+    assert sorted(reported["gateways"]) == ["default", "one", "three", "two"]
+    assert reported["refused"] == {"status": 404, "code": 7002}

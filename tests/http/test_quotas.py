@@ -64,5 +64,5 @@ def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:
                 f"{farebox.url}/webhooks/stripe", content=b"{}", headers={"stripe-signature": "t=1,v1=0"}
             )
             assert (response.status_code, errors(response)[0][0]) == (400, 2935)
-    told = [line for line in lines if line["event"] == "webhook refused"]
-    assert 0 < len(told) <= REFUSALS_LOGGED
+    reported = [line for line in lines if line["event"] == "webhook refused"]
+    assert 0 < len(reported) <= REFUSALS_LOGGED

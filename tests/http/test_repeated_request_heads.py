@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from farebox.http.server.cached_head import KEPT_BYTES_MAX
-from tests.http.serving import Asked, Peer, Received, request, serving, until
+from tests.http.serving import Peer, Received, Recorder, request, serving, until
 
 
-async def told(peer: Peer, sent: bytes) -> dict[str, object]:
+async def echoed(peer: Peer, sent: bytes) -> dict[str, object]:
     peer.send(sent)
     response: Received = await peer.response()
     assert response.status == 200
@@ -21,14 +21,14 @@ def post(body: bytes, path: str = "/v1/a?b=c", **headers: str) -> bytes:
 
 
 async def test_each_request_has_its_own_body_and_length() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         for body in (b"first", b"second", b"x" * 5000, b"second", b"1"):
-            found = await told(peer, post(body))
+            found = await echoed(peer, post(body))
             assert found["body"] == body.decode()
             assert found["headers"] == {"host": "h", "authorization": "Bearer one", "content-length": str(len(body))}
-    memos = {id(exchange.head) for exchange in asked.exchanges[1:3]}
+    memos = {id(exchange.head) for exchange in recorder.exchanges[1:3]}
     assert len(memos) == 2, "the length is a part of the head"
 
 
@@ -52,19 +52,19 @@ async def test_what_the_handler_worked_out_is_found_again() -> None:
 
 
 async def test_requests_without_a_body_have_known_heads_too() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         sent = request("GET", "/balance?a=b", authorization="Bearer one")
-        found = [await told(peer, sent) for _ in range(3)]
+        found = [await echoed(peer, sent) for _ in range(3)]
         assert found[0] == found[1] == found[2]
         assert (found[0]["query"], found[0]["body"]) == ("a=b", "")
-        heads = {id(exchange.head) for exchange in asked.exchanges}
+        heads = {id(exchange.head) for exchange in recorder.exchanges}
         assert len(heads) == 1, "it is parsed once"
-        assert (await told(peer, request("GET", "/balance?a=c", authorization="Bearer one")))["query"] == "a=c"
-        changed = await told(peer, sent.replace(b"GET /balance?a=b", b"PUT /balance?a=b"))
+        assert (await echoed(peer, request("GET", "/balance?a=c", authorization="Bearer one")))["query"] == "a=c"
+        changed = await echoed(peer, sent.replace(b"GET /balance?a=b", b"PUT /balance?a=b"))
         assert changed["method"] == "PUT"
-        assert (await told(peer, request("POST", "/balance?a=b", b"body", authorization="Bearer one")))[
+        assert (await echoed(peer, request("POST", "/balance?a=b", b"body", authorization="Bearer one")))[
             "body"
         ] == "body"
         peer.send(sent + sent)
@@ -72,34 +72,34 @@ async def test_requests_without_a_body_have_known_heads_too() -> None:
 
 
 async def test_another_head_is_another_request() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
-        await told(peer, post(b"body"))
-        changed = await told(peer, post(b"body", path="/v1/a?b=d"))
+        await echoed(peer, post(b"body"))
+        changed = await echoed(peer, post(b"body", path="/v1/a?b=d"))
         assert changed["query"] == "b=d"
-        changed = await told(peer, post(b"body").replace(b"Bearer one", b"Bearer two"))
+        changed = await echoed(peer, post(b"body").replace(b"Bearer one", b"Bearer two"))
         assert changed["headers"]["authorization"] == "Bearer two"  # type: ignore[index]
-        longer = await told(peer, post(b"body", x_more="1"))
+        longer = await echoed(peer, post(b"body", x_more="1"))
         assert longer["headers"]["x-more"] == "1"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("at", [1, 20, 90, -1])
 async def test_a_repeated_head_may_come_in_pieces(at: int) -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         peer = await served.open()
-        await told(peer, post(b"body"))
+        await echoed(peer, post(b"body"))
         sent = post(b"another body")
         peer.send(sent[:at])
         await peer.writer.drain()
-        assert (await told(peer, sent[at:]))["body"] == "another body"
-        assert (await told(peer, post(b"body")))["body"] == "body"
+        assert (await echoed(peer, sent[at:]))["body"] == "another body"
+        assert (await echoed(peer, post(b"body")))["body"] == "body"
 
 
 async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
     """As clients send it that write head and body apart: also the first request, from which the head is known."""
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         for body in (b"first body", b"another body", b"x" * 3000):
             sent = post(body)
@@ -120,21 +120,21 @@ async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
 
 
 async def test_a_client_that_disconnects_in_the_body_after_a_known_head() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
-        await told(peer, post(b"body"))
+        await echoed(peer, post(b"body"))
         peer.send(post(b"another body")[:-4])
-        await until(lambda: len(asked.exchanges) == 2)
+        await until(lambda: len(recorder.exchanges) == 2)
         peer.writer.close()
         await until(lambda: not served.server._state.connections)
-        assert (len(asked.bodies), asked.busy) == (1, 0)
+        assert (len(recorder.bodies), recorder.busy) == (1, 0)
 
 
 async def test_repeated_heads_may_be_pipelined() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         peer = await served.open()
-        await told(peer, post(b"body"))
+        await echoed(peer, post(b"body"))
         peer.send(post(b"one") + post(b"three") + post(b"seven"))
         assert [(await peer.response()).json()["body"] for _ in range(3)] == ["one", "three", "seven"]
 
@@ -143,11 +143,11 @@ async def test_repeated_heads_may_be_pipelined() -> None:
 async def test_a_length_is_read_as_strictly_as_the_first_time(length: bytes) -> None:
     """On a new connection, and where the head is known but for its length."""
     sent = post(b"body").replace(b"Content-Length: 4", b"Content-Length: " + length)
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         fresh = await served.open(sent)
         first = await fresh.response()
         peer = await served.open()
-        await told(peer, post(b"body"))
+        await echoed(peer, post(b"body"))
         peer.send(sent)
         assert (await peer.response()).status == first.status
         if first.status != 200:
@@ -156,12 +156,12 @@ async def test_a_length_is_read_as_strictly_as_the_first_time(length: bytes) -> 
 
 async def test_what_follows_a_body_is_the_next_request() -> None:
     """A body that looks like a request is a body; bytes beyond the length are the next request."""
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         inner = post(b"inner")
-        await told(peer, post(inner))
-        assert (await told(peer, post(inner)))["body"] == inner.decode()
+        await echoed(peer, post(inner))
+        assert (await echoed(peer, post(inner)))["body"] == inner.decode()
         peer.send(post(b"body") + b"GET /after HTTP/1.1\r\nHost: h\r\n\r\n")
         assert (await peer.response()).json()["body"] == "body"
         assert (await peer.response()).json()["path"] == "/after"
@@ -172,13 +172,13 @@ async def test_what_follows_a_body_is_the_next_request() -> None:
 
 
 async def test_what_ends_or_changes_a_connection_is_never_remembered() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         last = await served.open(post(b"body", connection="close"))
         assert (await last.response()).headers["connection"] == "close"
         assert await last.closed()
         long = await served.open()
         for body in (b"one", b"three"):
-            assert (await told(long, post(body, x_long="x" * KEPT_BYTES_MAX)))["body"] == body.decode()
+            assert (await echoed(long, post(body, x_long="x" * KEPT_BYTES_MAX)))["body"] == body.decode()
         waiting = await served.open()
         for body in (b"one", b"three"):
             waiting.send(post(body, expect="100-continue"))
@@ -188,16 +188,16 @@ async def test_what_ends_or_changes_a_connection_is_never_remembered() -> None:
 
 async def test_the_server_remembers_for_a_limited_number_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farebox.http.server.reader.CACHED_HEADS_MAX", 2)
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         peers = [await served.open() for _ in range(4)]
         for body in (b"one", b"three"):
             for peer in peers:
-                assert (await told(peer, post(body)))["body"] == body.decode()
+                assert (await echoed(peer, post(body)))["body"] == body.decode()
         state = served.server._state
         assert state.cached_heads == 2
         for peer in peers:
             peer.writer.close()
             await peer.writer.wait_closed()
         peer = await served.open()
-        await told(peer, post(b"body"))
+        await echoed(peer, post(b"body"))
         assert state.cached_heads == 1

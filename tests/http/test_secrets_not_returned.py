@@ -29,7 +29,7 @@ def buyer(farebox: Farebox) -> Customer:
     return Customer(farebox, account_id, farebox.create_token(account_id))
 
 
-def doors(customer: Customer, **ids: str) -> dict[str, str]:
+def urls(customer: Customer, **ids: str) -> dict[str, str]:
     """What every GET of the account answers, and the billing page."""
     said = {}
     for route in ROUTES:
@@ -67,7 +67,7 @@ def test_a_decline_that_is_not_disclosed(buyer: Customer, reason: str) -> None:
     status = http.post(
         f"{api}/topup/status", json={"payment_intent_id": bought["payment_intent_id"]}, headers=buyer.headers
     )
-    said = doors(buyer, top_up_id=bought["id"]) | {"status": status.text, "refused": refused.text}
+    said = urls(buyer, top_up_id=bought["id"]) | {"status": status.text, "refused": refused.text}
     assert [door for door, text in said.items() if TELLS.search(text)] == []
     assert [text for text in messages(buyer) if TELLS.search(text)] == []
 
@@ -85,10 +85,10 @@ def test_nor_does_auto_top_up_that_it_stops(farebox: Farebox) -> None:
 
     assert soon(lambda: stopped() is not None)
     assert stopped() == "card_declined"
-    told = messages(buyer)
-    assert any("auto_top_up_suspended" in text for text in told)
-    assert [text for text in told if TELLS.search(text)] == []
-    assert [door for door, text in doors(buyer).items() if TELLS.search(text)] == []
+    reported = messages(buyer)
+    assert any("auto_top_up_suspended" in text for text in reported)
+    assert [text for text in reported if TELLS.search(text)] == []
+    assert [door for door, text in urls(buyer).items() if TELLS.search(text)] == []
 
 
 def test_a_failed_refund_is_not_disclosed(buyer: Customer) -> None:
@@ -111,7 +111,7 @@ def test_a_failed_refund_is_not_disclosed(buyer: Customer) -> None:
     buyer.farebox.run(refund.apply_refund(buyer.farebox.services, failed))
     (made,) = result(http.get(f"{buyer.api_url}/farebox/refunds", headers=buyer.headers))
     assert (made["state"], made["error"]) == ("failed", "declined")
-    said = doors(buyer, top_up_id=bought["id"], refund_id=made["id"])
+    said = urls(buyer, top_up_id=bought["id"], refund_id=made["id"])
     assert [door for door, text in said.items() if TELLS.search(text)] == []
 
 

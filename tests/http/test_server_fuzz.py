@@ -12,7 +12,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.http.serving import Asked, Peer, Served, request, serving, until
+from tests.http.serving import Peer, Recorder, Served, request, serving, until
 from tests.http.test_server_requests import REFUSED
 
 EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -78,7 +78,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 async def test_cut_at_every_place(complaints: list[Any]) -> None:
     listen_for(complaints)
     sent = b"".join(VALID) + LAST
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         expected = await converse(served, [sent], pause=False)
         assert expected.count(b"HTTP/1.1 200 OK") == len(VALID) + 1
         for at in range(1, len(sent), 3):
@@ -95,7 +95,7 @@ async def test_cut_at_every_place(complaints: list[Any]) -> None:
 async def test_requests_cut_anyhow(requests: list[bytes], bad: bytes, cuts: list[int], complaints: list[Any]) -> None:
     listen_for(complaints)
     sent = b"".join(requests) + (bad or LAST)
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         expected = await converse(served, [sent], pause=False)
         assert expected.count(b"HTTP/1.1 ") == len(requests) + 1
         assert await converse(served, split(sent, cuts), pause=True) == expected
@@ -109,7 +109,7 @@ async def _still_serves(served: Served) -> bool:
 @given(data=st.binary(max_size=3000), cuts=st.lists(st.integers(0, 3000), max_size=5))
 async def test_garbage(data: bytes, cuts: list[int], complaints: list[Any]) -> None:
     listen_for(complaints)
-    async with serving(Asked().echo, head_seconds=0.1, idle_seconds=0.1) as served:
+    async with serving(Recorder().echo, head_seconds=0.1, idle_seconds=0.1) as served:
         answered = await converse(served, split(data, cuts), pause=True)
         assert answered == b"" or answered.startswith(b"HTTP/1.1 ")
         assert await _still_serves(served)
@@ -120,8 +120,8 @@ async def test_requests_with_something_wrong_somewhere(seed: int, complaints: li
     """Bytes changed, left out, doubled and swapped, in requests that would be good."""
     chance = random.Random(seed)
     listen_for(complaints)
-    asked = Asked()
-    async with serving(asked.echo, head_seconds=0.2, idle_seconds=0.2) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo, head_seconds=0.2, idle_seconds=0.2) as served:
         conversations = []
         for _ in range(20):
             sent = bytearray(b"".join(chance.choices(VALID, k=3)) + LAST)
@@ -142,5 +142,5 @@ async def test_requests_with_something_wrong_somewhere(seed: int, complaints: li
             conversations.append(converse(served, pieces, pause=True))
         for answered in await asyncio.gather(*conversations):
             assert answered == b"" or answered.startswith(b"HTTP/1.1 ")
-        await until(lambda: asked.busy == 0)
+        await until(lambda: recorder.busy == 0)
         assert await _still_serves(served)

@@ -13,14 +13,14 @@ from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import AddressInUse, reserve, serve
 from farebox.http.server.connection import ClientConnection
 from farebox.http.server.state import INTAKE_BURST, INTAKE_BYTES_A_SECOND, Limits, ServerState
-from tests.http.serving import Asked, Peer, request, serving, until
+from tests.http.serving import Peer, Recorder, request, serving, until
 
 GET = request()
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\nHost: h\r\n", GET + b"GET /", b"\r\n"])
 async def test_a_head_that_does_not_arrive_is_answered_408(sent: bytes) -> None:
-    async with serving(Asked().echo, head_seconds=0.15) as served:
+    async with serving(Recorder().echo, head_seconds=0.15) as served:
         peer = await served.open(sent)
         if sent.startswith(GET):
             assert (await peer.response()).status == 200
@@ -29,7 +29,7 @@ async def test_a_head_that_does_not_arrive_is_answered_408(sent: bytes) -> None:
 
 
 async def test_a_head_that_trickles_gains_no_time() -> None:
-    async with serving(Asked().echo, head_seconds=0.3) as served:
+    async with serving(Recorder().echo, head_seconds=0.3) as served:
         peer = await served.open(b"GET / HTTP/1.1\r\nHost: h\r\n")
         answered = asyncio.ensure_future(peer.response())
         for number in range(2000):
@@ -54,7 +54,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
 
 
 async def test_a_refused_client_that_keeps_sending_is_disconnected() -> None:
-    async with serving(Asked().echo, linger_seconds=0.2) as served:
+    async with serving(Recorder().echo, linger_seconds=0.2) as served:
         peer = await served.open(b"nonsense\r\n\r\n")
 
         async def go_on() -> None:
@@ -68,7 +68,7 @@ async def test_a_refused_client_that_keeps_sending_is_disconnected() -> None:
 
 
 async def test_so_many_connections_and_no_more() -> None:
-    async with serving(Asked().echo, connections=3) as served:
+    async with serving(Recorder().echo, connections=3) as served:
         peers = [await served.open(GET) for _ in range(3)]
         for peer in peers:
             assert (await peer.response()).status == 200
@@ -83,7 +83,7 @@ async def test_connections_leave_half_of_the_files_for_all_else() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
-        server = await serve(Asked().echo, "127.0.0.1")
+        server = await serve(Recorder().echo, "127.0.0.1")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     peers = [Peer(*await asyncio.open_connection("127.0.0.1", server.port)) for _ in range(101)]
@@ -96,7 +96,7 @@ async def test_connections_leave_half_of_the_files_for_all_else() -> None:
 
 
 async def test_closed_connections_leave_no_state() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         for number in range(30):
             peer = await served.open(GET if number % 3 else b"GET", b"x" * (number % 2))
             if number % 3:
@@ -124,17 +124,17 @@ async def test_small_packets_leave_at_once() -> None:
 
 
 async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
-    go, asked = asyncio.Event(), Asked()
+    go, recorder = asyncio.Event(), Recorder()
 
     async def handler(exchange: Exchange) -> None:
-        asked.exchanges.append(exchange)
+        recorder.exchanges.append(exchange)
         await go.wait()
         exchange.respond(200, [], b"finished")
 
     async with serving(handler) as served:
         idle, busy = await served.open(), await served.open(GET + GET)
         half = await served.open(b"GET / HTTP/1.1\r\n")
-        await until(lambda: asked.exchanges)
+        await until(lambda: recorder.exchanges)
         closing = asyncio.ensure_future(served.server.close())
         assert await idle.closed()
         assert await half.closed()
@@ -146,7 +146,7 @@ async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
         assert (response.body, response.headers["connection"]) == (b"finished", "close")
         assert await busy.closed()
         await asyncio.wait_for(closing, 5)
-        assert len(asked.exchanges) == 1, "what waited behind it was not begun"
+        assert len(recorder.exchanges) == 1, "what waited behind it was not begun"
 
 
 async def test_a_stop_does_not_wait_for_ever() -> None:
@@ -180,32 +180,32 @@ async def test_a_stop_does_not_wait_for_ever() -> None:
 async def test_a_port_belongs_to_one_server() -> None:
     reserved = reserve("127.0.0.1", 0)
     port = reserved.getsockname()[1]
-    first = await serve(Asked().echo, "127.0.0.1", reserved=reserved)
+    first = await serve(Recorder().echo, "127.0.0.1", reserved=reserved)
     assert first.port == port
     with pytest.raises(AddressInUse, match="choose another"):
         reserve("127.0.0.1", port)
     for shared in (False, True):
         with pytest.raises(AddressInUse, match="choose another"):
-            await serve(Asked().echo, "127.0.0.1", port, shared=shared)
+            await serve(Recorder().echo, "127.0.0.1", port, shared=shared)
     await first.close()
-    again = await serve(Asked().echo, "127.0.0.1", port)
+    again = await serve(Recorder().echo, "127.0.0.1", port)
     await again.close()
 
 
 async def test_of_two_that_start_at_once_one_listens() -> None:
     one = reserve("127.0.0.1", 0)
     with reserve("127.0.0.1", one.getsockname()[1]) as other:
-        first = await serve(Asked().echo, "127.0.0.1", reserved=one)
+        first = await serve(Recorder().echo, "127.0.0.1", reserved=one)
         with pytest.raises(AddressInUse, match="choose another"):
-            await serve(Asked().echo, "127.0.0.1", reserved=other)
+            await serve(Recorder().echo, "127.0.0.1", reserved=other)
         await first.close()
 
 
 async def test_a_port_may_be_shared() -> None:
     """By processes that say so, on a port that another one keeps."""
-    asked = [Asked(), Asked()]
+    recorder = [Recorder(), Recorder()]
     with reserve("127.0.0.1", 0) as reserved:
-        servers = [await serve(one.echo, "127.0.0.1", reserved=reserved, shared=True) for one in asked]
+        servers = [await serve(one.echo, "127.0.0.1", reserved=reserved, shared=True) for one in recorder]
         assert servers[0].port == servers[1].port == reserved.getsockname()[1]
         for _ in range(200):
             peer = Peer(*await asyncio.open_connection("127.0.0.1", servers[0].port))
@@ -213,9 +213,9 @@ async def test_a_port_may_be_shared() -> None:
             assert (await peer.response()).status == 200
             peer.writer.close()
             await peer.writer.wait_closed()
-            if all(one.exchanges for one in asked):
+            if all(one.exchanges for one in recorder):
                 break
-        assert all(one.exchanges for one in asked)
+        assert all(one.exchanges for one in recorder)
         for server in servers:
             await server.close()
         with pytest.raises(ConnectionRefusedError):
@@ -223,7 +223,7 @@ async def test_a_port_may_be_shared() -> None:
 
 
 async def test_a_connection_that_is_reset_before_it_is_accepted() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         for _ in range(20):
             sock = socket.create_connection(("127.0.0.1", served.server.port))
             sock.sendall(GET + b"nonsense\r\n\r\n")

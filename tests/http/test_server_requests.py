@@ -17,15 +17,15 @@ from farebox.http.server.exchange import Http1Exchange
 from farebox.http.server.reader import PIPELINED_MAX
 from farebox.http.server.state import PAUSE_ABOVE
 from farebox.memfile import LARGE_BYTES, LargeBody, whole
-from tests.http.serving import Asked, Peer, request, serving, until
+from tests.http.serving import Peer, Recorder, request, serving, until
 
 GET = request()
 CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_a_request_is_understood_and_the_connection_stays() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         for number in range(3):
             peer.send(request("POST", f"/a/{number}?b=c%20d&e", b"body", X_One="1", content_type="text/plain"))
@@ -43,19 +43,19 @@ async def test_a_request_is_understood_and_the_connection_stays() -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         requests = [request("POST", f"/{number}", b"x" * number) for number in range(1, 21)]
         peer = await served.open(b"".join(requests))
         for number in range(1, 21):
-            told = (await peer.response()).json()
-            assert (told["path"], told["body"]) == (f"/{number}", "x" * number)
-        assert asked.most_busy == 1
+            reported = (await peer.response()).json()
+            assert (reported["path"], reported["body"]) == (f"/{number}", "x" * number)
+        assert recorder.most_busy == 1
 
 
 async def test_so_many_requests_wait_and_no_more() -> None:
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open(GET * (PIPELINED_MAX + 50))
         for _ in range(PIPELINED_MAX):
             assert (await peer.response()).status == 200
@@ -74,7 +74,7 @@ async def test_so_many_requests_wait_and_no_more() -> None:
     ],
 )
 async def test_who_closes(sent: bytes, closes: bool, said: str | None) -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         peer = await served.open(sent)
         response = await peer.response()
         assert (response.status, response.headers.get("connection")) == (200, said)
@@ -87,41 +87,41 @@ async def test_who_closes(sent: bytes, closes: bool, said: str | None) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 1 << 20])
 async def test_bodies_by_length_and_by_chunks(size: int) -> None:
-    asked = Asked()
+    recorder = Recorder()
     body = bytes(range(256)) * (size // 256 + 1)
     body = body[:size]
-    async with serving(asked.echo) as served:
+    async with serving(recorder.echo) as served:
         assert (await served.ask(request("POST", "/", body))).status == 200
         pieces = [body[at : at + 30_000] for at in range(0, size, 30_000)]
         chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
         peer = await served.open(CHUNKED, chunks, b"0\r\nTrailer: x\r\nHost: evil\r\n\r\n", GET)
-        told = await peer.response()
-        assert told.status == 200
-        assert told.json()["headers"] == {"host": "h", "transfer-encoding": "chunked"}
+        reported = await peer.response()
+        assert reported.status == 200
+        assert reported.json()["headers"] == {"host": "h", "transfer-encoding": "chunked"}
         assert (await peer.response()).status == 200
-        assert asked.bodies == [body, body, b""]
+        assert recorder.bodies == [body, body, b""]
 
 
 @pytest.mark.parametrize("step", [1000, 65_536, 10**9])
 async def test_what_follows_a_large_body_is_read(step: int) -> None:
     """The parser does not see all of such a body."""
-    asked = Asked()
+    recorder = Recorder()
     body = bytes(range(256)) * 3000
     offers = request("POST", "/", body[::-1], upgrade="h2c", connection="Upgrade")
     sent = request("POST", "/", body) + offers + GET + request("POST", "/", b"last")
-    async with serving(asked.echo) as served:
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         for at in range(0, len(sent), step):
             peer.send(sent[at : at + step])
             await peer.writer.drain()
         for _ in range(4):
             assert (await peer.response()).status == 200
-        assert asked.bodies == [body, body[::-1], b"", b"last"]
+        assert recorder.bodies == [body, body[::-1], b"", b"last"]
         last = request("POST", "/", body, connection="close")
         peer.send(last + GET)
         assert (await peer.response()).status == 200
         assert await peer.closed()
-        assert asked.bodies[-1] == body
+        assert recorder.bodies[-1] == body
 
 
 async def test_a_large_body_is_in_a_file_and_a_small_one_is_bytes() -> None:
@@ -296,7 +296,7 @@ def exchange_of(begun: list[Exchange]) -> Http1Exchange:
 
 
 async def test_two_hosts_are_named() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         response = await served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n")
         assert response.json() == {"error": {"message": "The request has more than one header host."}}
 
@@ -381,8 +381,8 @@ REFUSED = [
 @pytest.mark.parametrize("before", [b"", GET], ids=["alone", "after"])
 async def test_refused(status: int, sent: bytes, before: bytes) -> None:
     """Once, shortly, and the connection ends: nothing after it is looked at."""
-    asked = Asked()
-    async with serving(asked.echo) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo) as served:
         peer = await served.open(before + sent, GET)
         if before:
             assert (await peer.response()).status == 200
@@ -392,14 +392,14 @@ async def test_refused(status: int, sent: bytes, before: bytes) -> None:
         assert response.json()["error"]["message"]
         assert len(response.body) < 200
         assert await peer.end() == b""
-        assert len(asked.bodies) == bool(before), "no handler has it"
+        assert len(recorder.bodies) == bool(before), "no handler has it"
         if len(sent) < 1000:
-            assert len(asked.exchanges) == bool(before), "nor had a part of it"
+            assert len(recorder.exchanges) == bool(before), "nor had a part of it"
 
 
 async def test_as_many_headers_as_are_taken() -> None:
-    asked = Asked()
-    async with serving(asked.echo, headers=10, header_limit=1000) as served:
+    recorder = Recorder()
+    async with serving(recorder.echo, headers=10, header_limit=1000) as served:
         headers = {f"a_{number}": "x" for number in range(9)}
         assert (await served.ask(request(**headers))).status == 200
         assert (await served.ask(request(**headers, b="x"))).status == 431
@@ -427,33 +427,33 @@ async def test_as_many_headers_as_are_taken() -> None:
 )
 async def test_targets(target: str, path: str, query: str) -> None:
     """Every spelling of a path is one path; the query is passed as it came."""
-    async with serving(Asked().echo) as served:
-        told = (await served.ask(request("GET", target))).json()
-        assert (told["path"], told["query"]) == (path, query)
+    async with serving(Recorder().echo) as served:
+        reported = (await served.ask(request("GET", target))).json()
+        assert (reported["path"], reported["query"]) == (path, query)
 
 
 async def test_a_target_that_is_the_server_itself() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         assert (await served.ask(request("OPTIONS", "*"))).json()["path"] == "*"
 
 
 async def test_headers_that_come_twice_are_one() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         sent = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: 1 \r\nCookie: a=1\r\nx-a:\t2\t\r\nCookie: b=2\r\nX-L: \xe4\r\n\r\n"
-        told = (await served.ask(sent)).json()["headers"]
-        assert told == {"host": "h", "x-a": "1, 2", "cookie": "a=1; b=2", "x-l": "ä"}
+        reported = (await served.ask(sent)).json()["headers"]
+        assert reported == {"host": "h", "x-a": "1, 2", "cookie": "a=1; b=2", "x-l": "ä"}
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
 async def test_handlers_decide_about_methods(method: str) -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         assert (await served.ask(request(method))).json()["method"] == method
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
 async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split: bool) -> None:
     """The body stays the body: it is not the other protocol's, and no further request either."""
-    asked = Asked()
+    recorder = Recorder()
     offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAMAAABk"}
     hidden = request("POST", "/hidden", b"x")
     sent = [
@@ -463,15 +463,15 @@ async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split
         request("GET", "/d", Connection="Upgrade", Upgrade="websocket"),
         request("POST", "/e", b"x", Connection="Upgrade, close", Upgrade="h2c"),
     ]
-    async with serving(asked.echo) as served:
+    async with serving(recorder.echo) as served:
         peer = await served.open()
         pieces = [bytes([byte]) for byte in b"".join(sent)] if split else [b"".join(sent)]
         for piece in pieces:
             peer.send(piece)
             await asyncio.sleep(0)
-        told = [(await peer.response()).json() for _ in sent]
-        assert [one["path"] for one in told] == ["/a", "/b", "/c", "/d", "/e"]
-        assert [one["body"] for one in told] == [hidden.decode(), "", "abc", "", "x"]
+        reported = [(await peer.response()).json() for _ in sent]
+        assert [one["path"] for one in reported] == ["/a", "/b", "/c", "/d", "/e"]
+        assert [one["body"] for one in reported] == [hidden.decode(), "", "abc", "", "x"]
         assert await peer.closed()
         refused = await served.ask(
             request("GET", "/", Connection="Upgrade", Upgrade="h2c") + b"\0\0\0 not HTTP\r\n\r\n"
@@ -480,7 +480,7 @@ async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split
 
 
 async def test_what_follows_an_offer_is_read_as_http() -> None:
-    async with serving(Asked().echo) as served:
+    async with serving(Recorder().echo) as served:
         peer = await served.open(request("GET", "/", Connection="Upgrade", Upgrade="h2c"), b"\0\0\0 not HTTP\r\n\r\n")
         assert [(await peer.response()).status for _ in range(2)] == [200, 501]
         assert await peer.closed()
@@ -547,21 +547,21 @@ async def test_a_disconnect_within_the_body(leave: object) -> None:
 
 
 async def test_pipelined_requests_of_a_disconnected_client_are_not_started() -> None:
-    asked, go = Asked(), asyncio.Event()
+    recorder, go = Recorder(), asyncio.Event()
 
     async def handler(exchange: Exchange) -> None:
-        asked.exchanges.append(exchange)
+        recorder.exchanges.append(exchange)
         await go.wait()
         exchange.respond(200, [], b"")
 
     async with serving(handler) as served:
         peer = await served.open(GET * 3)
-        await until(lambda: asked.exchanges)
+        await until(lambda: recorder.exchanges)
         reset(peer)
-        await asked.exchanges[0].gone()
+        await recorder.exchanges[0].gone()
         go.set()
         await until(lambda: not served.server._state.connections)
-        assert len(asked.exchanges) == 1
+        assert len(recorder.exchanges) == 1
 
 
 async def test_a_client_that_disconnects_while_reading_is_paused() -> None:

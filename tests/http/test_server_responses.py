@@ -10,7 +10,7 @@ import pytest
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server.outlet import WRITE_HIGH
 from farebox.http.server.state import PROGRESS_BYTES
-from tests.http.serving import Asked, request, serving, until
+from tests.http.serving import Recorder, request, serving, until
 
 GET, HEAD = request(), request("HEAD")
 OLD = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
@@ -325,19 +325,19 @@ async def test_a_client_that_never_reads_is_cut(path: str) -> None:
 
 
 async def test_pipelined_requests_of_a_client_that_does_not_read_are_not_started() -> None:
-    asked = Asked()
+    recorder = Recorder()
 
     async def handler(exchange: Exchange) -> None:
-        asked.exchanges.append(exchange)
+        recorder.exchanges.append(exchange)
         exchange.respond(200, [], b"x" * (16 << 20))
 
     async with serving(handler) as served:
         peer = await served.open(GET * 5)
-        await until(lambda: asked.exchanges)
+        await until(lambda: recorder.exchanges)
         for _ in range(20):
             peer.send(GET)
             await asyncio.sleep(0.005)
-        assert len(asked.exchanges) == 1
+        assert len(recorder.exchanges) == 1
         for _ in range(5):
             assert len((await peer.response()).body) == 16 << 20
 

@@ -220,8 +220,8 @@ def test_errors_name_the_field(buyer: Customer, path: str, body: Any, fault: tup
 def test_an_unknown_or_foreign_payment_is_not_found(farebox: Farebox, buyer: Customer) -> None:
     payment_id = result(post(buyer, "topup", {"amount": 1000}))["payment_intent_id"]
     other = farebox.funded("1")
-    for asked, customer in ((payment_id, other), ("in_none", buyer), ("../x", buyer)):
-        response = post(customer, "topup/status", {"payment_intent_id": asked})
+    for recorder, customer in ((payment_id, other), ("in_none", buyer), ("../x", buyer)):
+        response = post(customer, "topup/status", {"payment_intent_id": recorder})
         assert (response.status_code, errors(response)[0][0]) == (404, 7002)
 
 

@@ -186,7 +186,7 @@ class CallOf(CallWritten):
 
 
 @dataclass(frozen=True, slots=True)
-class Odd(CallWritten):
+class UnusualCall(CallWritten):
     """The record of a call, with other columns than CallOf's."""
 
     log_id: str

@@ -51,7 +51,7 @@ class Held:
 
 
 @dataclass
-class Purse:
+class Wallet:
     """One account."""
 
     lots: list[Lot] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Purse:
     """An auto top-up is open."""
     asked: int = 0
     low: int | None = None
-    told: bool = False
+    notified: bool = False
     notices: list[int] = field(default_factory=list)
     """The balances that were told to be low."""
 
@@ -132,11 +132,11 @@ class Purse:
             self.armed = None
             self.asked += not self.requested
             self.requested = True
-        if fell and self.low is not None and self.posted < self.low and (before >= self.low or not self.told):
-            self.told = True
+        if fell and self.low is not None and self.posted < self.low and (before >= self.low or not self.notified):
+            self.notified = True
             self.notices.append(self.posted)
         if self.posted > before and (self.low is None or self.posted >= self.low):
-            self.told = False
+            self.notified = False
 
 
 def _utc(at: int) -> datetime:
@@ -158,19 +158,19 @@ class Model:
     """Several accounts."""
 
     def __init__(self, *account_ids: str) -> None:
-        self.purses = {account_id: Purse() for account_id in account_ids}
+        self.wallets = {account_id: Wallet() for account_id in account_ids}
 
     def do(self, command: Command) -> Verdict:
         """Answer as the ledger must. Raises Conflict."""
-        purse = self.purses.get(command.account_id)
-        if purse is None:
+        wallet = self.wallets.get(command.account_id)
+        if wallet is None:
             return Verdict(Outcome.UNKNOWN)
-        before = purse.posted
-        outcome, *amounts = _respond(purse, command)
-        purse.watch(before, refused=outcome is Outcome.REFUSED and isinstance(command, Hold | Extend))
+        before = wallet.posted
+        outcome, *amounts = _respond(wallet, command)
+        wallet.watch(before, refused=outcome is Outcome.REFUSED and isinstance(command, Hold | Extend))
         amount, lost, late, limit, spent = (*amounts, *(0, 0, 0, None, 0)[len(amounts) :])
         return Verdict(
-            outcome, purse.posted, purse.held, amount or 0, lost or 0, bool(late), purse.owed, limit, spent or 0
+            outcome, wallet.posted, wallet.held, amount or 0, lost or 0, bool(late), wallet.owed, limit, spent or 0
         )
 
 
@@ -178,32 +178,32 @@ _Response = tuple[Outcome, *tuple[int | None, ...]]
 """The outcome; then, where there is more to say: amount, written off, late, limit, spent."""
 
 
-def _respond(purse: Purse, command: Command) -> _Response:
+def _respond(wallet: Wallet, command: Command) -> _Response:
     match command:
         case TopUp() | Grant() | Correct():
-            return _once(purse, command)
+            return _once(wallet, command)
         case TakeBack():
-            return _take_back(purse, command)
+            return _take_back(wallet, command)
         case GiveBack():
-            return _give_back(purse, command)
+            return _give_back(wallet, command)
         case Hold():
-            return _hold(purse, command)
+            return _hold(wallet, command)
         case Expire():
-            due = [hold for hold in purse.holds.values() if hold.state == "open" and hold.ends <= command.at]
+            due = [hold for hold in wallet.holds.values() if hold.state == "open" and hold.ends <= command.at]
             for hold in due:
                 hold.state = "expired"
-            taken = purse.lapse(command.at)
+            taken = wallet.lapse(command.at)
             return (Outcome.DONE, taken) if due or taken else (Outcome.REPEATED,)
-    earlier = purse.holds.get(command.hold_id)  # the others speak of a hold
-    return (Outcome.UNKNOWN,) if earlier is None else _on_hold(purse, earlier, command)
+    earlier = wallet.holds.get(command.hold_id)  # the others speak of a hold
+    return (Outcome.UNKNOWN,) if earlier is None else _on_hold(wallet, earlier, command)
 
 
-def _on_hold(purse: Purse, hold: Held, command: Extend | Settle | Release) -> _Response:
+def _on_hold(wallet: Wallet, hold: Held, command: Extend | Settle | Release) -> _Response:
     match command:
         case Extend():
-            return _extend(purse, hold, command)
+            return _extend(wallet, hold, command)
         case Settle():
-            return _settle(purse, hold, command)
+            return _settle(wallet, hold, command)
         case Release():
             if hold.state == "open":
                 hold.state = "released"
@@ -211,7 +211,7 @@ def _on_hold(purse: Purse, hold: Held, command: Extend | Settle | Release) -> _R
             return (Outcome.REPEATED if hold.state == "released" else Outcome.NOT_OPEN,)
 
 
-def _once(purse: Purse, command: TopUp | Grant | Correct) -> _Response:
+def _once(wallet: Wallet, command: TopUp | Grant | Correct) -> _Response:
     """Money in, and corrections: known by their id, whatever the time they are sent."""
     match command:
         case TopUp():
@@ -220,96 +220,96 @@ def _once(purse: Purse, command: TopUp | Grant | Correct) -> _Response:
             name, content = f"grant:{command.grant_id}", (command.amount, command.priority, command.expires_at)
         case Correct():
             name, content = f"correction:{command.correction_id}", (command.amount, 50, None)
-    if name in purse.seen:
-        if purse.seen[name] != content:
+    if name in wallet.seen:
+        if wallet.seen[name] != content:
             raise Conflict(name)
         return Outcome.REPEATED, command.amount
     amount, priority, ends = content
     if amount < 0:
-        purse.lapse(command.at)
-        refused = purse.short(-amount)
+        wallet.lapse(command.at)
+        refused = wallet.short(-amount)
         if refused is not None:
             return (refused,)
-        purse.spend(-amount)
+        wallet.spend(-amount)
     else:
         lot = Lot(name, not isinstance(command, Grant), amount, priority, FOREVER if ends is None else ends, command.at)
         if lot.bought:
-            purse.bought(lot)
+            wallet.bought(lot)
         else:
-            purse.lots.append(lot)
-    purse.seen[name] = content
+            wallet.lots.append(lot)
+    wallet.seen[name] = content
     return Outcome.DONE, amount
 
 
-def _take_back(purse: Purse, command: TakeBack) -> _Response:
+def _take_back(wallet: Wallet, command: TakeBack) -> _Response:
     content = (command.amount, command.payment_id)
-    if command.cause in purse.taken:
-        if purse.seen[command.cause] != content:
+    if command.cause in wallet.taken:
+        if wallet.seen[command.cause] != content:
             raise Conflict(command.cause)
-        return Outcome.REPEATED, purse.taken[command.cause][1]
-    purse.lapse(command.at)
-    there = min(command.amount, purse.free, sum(lot.left for lot in purse.lots if lot.bought))
-    purse.spend(there, first=f"top_up:{command.payment_id}")
-    purse.owed += command.amount - there
-    purse.taken[command.cause] = command.amount, there
-    purse.seen[command.cause] = content
+        return Outcome.REPEATED, wallet.taken[command.cause][1]
+    wallet.lapse(command.at)
+    there = min(command.amount, wallet.free, sum(lot.left for lot in wallet.lots if lot.bought))
+    wallet.spend(there, first=f"top_up:{command.payment_id}")
+    wallet.owed += command.amount - there
+    wallet.taken[command.cause] = command.amount, there
+    wallet.seen[command.cause] = content
     return Outcome.DONE, there
 
 
-def _give_back(purse: Purse, command: GiveBack) -> _Response:
-    if command.cause in purse.seen:
-        if purse.seen[command.cause] != (command.amount,):
+def _give_back(wallet: Wallet, command: GiveBack) -> _Response:
+    if command.cause in wallet.seen:
+        if wallet.seen[command.cause] != (command.amount,):
             raise Conflict(command.cause)
         return Outcome.REPEATED, command.amount
-    taken, _ = purse.taken.get(command.cause.replace("_failed", "").replace("_won", ""), (None, 0))
+    taken, _ = wallet.taken.get(command.cause.replace("_failed", "").replace("_won", ""), (None, 0))
     if taken is None:
         return (Outcome.UNKNOWN,)
     if command.amount > taken:
         return (Outcome.REFUSED,)
-    purse.seen[command.cause] = (command.amount,)
-    purse.bought(Lot(command.cause, True, command.amount, 50, FOREVER, command.at))
+    wallet.seen[command.cause] = (command.amount,)
+    wallet.bought(Lot(command.cause, True, command.amount, 50, FOREVER, command.at))
     return Outcome.DONE, command.amount
 
 
-def _refused(purse: Purse, more: int, whole: int, at: int) -> _Response | None:
+def _refused(wallet: Wallet, more: int, whole: int, at: int) -> _Response | None:
     """A hold, or what an extension adds to one."""
     if more == 0:
         return None
     outcome: Outcome | None = None
-    if more > purse.free:
-        outcome = Outcome.REFUSED if whole > purse.posted else Outcome.HELD_ELSEWHERE
-    if purse.limit is None:
+    if more > wallet.free:
+        outcome = Outcome.REFUSED if whole > wallet.posted else Outcome.HELD_ELSEWHERE
+    if wallet.limit is None:
         return None if outcome is None else (outcome,)
-    spent = purse.spent(at)
-    if spent + whole > purse.limit[0]:
+    spent = wallet.spent(at)
+    if spent + whole > wallet.limit[0]:
         outcome = Outcome.LIMITED
-    elif spent + purse.held + more > purse.limit[0] and outcome is None:
+    elif spent + wallet.held + more > wallet.limit[0] and outcome is None:
         outcome = Outcome.HELD_ELSEWHERE
-    return None if outcome is None else (outcome, 0, 0, 0, purse.limit[0], spent)
+    return None if outcome is None else (outcome, 0, 0, 0, wallet.limit[0], spent)
 
 
-def _hold(purse: Purse, command: Hold) -> _Response:
-    earlier = purse.holds.get(command.hold_id)
+def _hold(wallet: Wallet, command: Hold) -> _Response:
+    earlier = wallet.holds.get(command.hold_id)
     if earlier is not None:
         if earlier.asked != command.amount:
             raise Conflict(command.hold_id)
         return Outcome.REPEATED, earlier.amount
-    purse.lapse(command.at)
-    refused = _refused(purse, command.amount, command.amount, command.at)
+    wallet.lapse(command.at)
+    refused = _refused(wallet, command.amount, command.amount, command.at)
     if refused is not None:
         return refused
-    purse.holds[command.hold_id] = Held(command.amount, command.amount, command.expires_at)
+    wallet.holds[command.hold_id] = Held(command.amount, command.amount, command.expires_at)
     return Outcome.DONE, command.amount
 
 
-def _extend(purse: Purse, hold: Held, command: Extend) -> _Response:
+def _extend(wallet: Wallet, hold: Held, command: Extend) -> _Response:
     if hold.state != "open":
         return (Outcome.NOT_OPEN,)
     if command.amount <= hold.amount and command.expires_at <= hold.ends:
         return Outcome.REPEATED, hold.amount
-    purse.lapse(command.at)
+    wallet.lapse(command.at)
     more = max(0, command.amount - hold.amount)
-    refused = _refused(purse, more, hold.amount + more, command.at)
+    refused = _refused(wallet, more, hold.amount + more, command.at)
     if refused is not None:
         return refused
     hold.amount += more
@@ -317,7 +317,7 @@ def _extend(purse: Purse, hold: Held, command: Extend) -> _Response:
     return Outcome.DONE, hold.amount
 
 
-def _settle(purse: Purse, hold: Held, command: Settle) -> _Response:
+def _settle(wallet: Wallet, hold: Held, command: Settle) -> _Response:
     if hold.state == "settled":
         if hold.charge != command.amount:
             raise Conflict(command.hold_id)
@@ -326,14 +326,14 @@ def _settle(purse: Purse, hold: Held, command: Settle) -> _Response:
         return (Outcome.NOT_OPEN,)
     late = hold.state == "expired"
     if late or command.amount > hold.amount:
-        purse.lapse(command.at)
+        wallet.lapse(command.at)
     hold.state, hold.charge = "settled", command.amount
-    paid = min(command.amount, purse.free)
+    paid = min(command.amount, wallet.free)
     hold.lost = command.amount - paid
-    purse.spend(paid)
+    wallet.spend(paid)
     at = command.at if command.record is None else command.record.at
     if paid:
-        purse.usage.append((at, paid))
-    if purse.limit is not None and paid and (late or paid > hold.amount):
-        return Outcome.DONE, paid, hold.lost, late, purse.limit[0], purse.spent(at)
+        wallet.usage.append((at, paid))
+    if wallet.limit is not None and paid and (late or paid > hold.amount):
+        return Outcome.DONE, paid, hold.lost, late, wallet.limit[0], wallet.spent(at)
     return Outcome.DONE, paid, hold.lost, late

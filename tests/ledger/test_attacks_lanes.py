@@ -14,7 +14,7 @@ from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.postgres.lanes import Lane
 from farebox.storage.sql import Connection
 from tests import engines
-from tests.ledger.kit import ANN, BOB, Books, Odd, hold, left_to_jobs, open_books, settle
+from tests.ledger.kit import ANN, BOB, Books, UnusualCall, hold, left_to_jobs, open_books, settle
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
 
@@ -33,8 +33,8 @@ async def test_a_model_name_with_a_nul_does_not_make_its_batch_slow(books: Books
     """A text of PostgreSQL cannot have one; jobs write the mark for what cannot be shown."""
     await books.fund(ANN, 100)
     await books.do(hold("a", 10))
-    await books.ledger.record(ANN, Odd("refused", {"model": "x\0y"}))
-    await books.do(settle("a", 5, record=Odd("a", {"model": "x\0y"})))
+    await books.ledger.record(ANN, UnusualCall("refused", {"model": "x\0y"}))
+    await books.do(settle("a", 5, record=UnusualCall("a", {"model": "x\0y"})))
     assert left_to_jobs(books) == 0
     assert await books.sql("SELECT DISTINCT model FROM calls UNION ALL SELECT model FROM usage_hours") == [
         ("x\ufffdy",), ("x\ufffdy",),
@@ -53,7 +53,10 @@ async def test_many_large_calls_are_several_batches(books: Books, monkeypatch: p
     monkeypatch.setattr(Lane, "send", measured)
     body = b"x" * 1_000_000
     await asyncio.gather(
-        *(books.ledger.record(ANN, Odd(f"c{n}", {"request_body": body, "response_body": body})) for n in range(12))
+        *(
+            books.ledger.record(ANN, UnusualCall(f"c{n}", {"request_body": body, "response_body": body}))
+            for n in range(12)
+        )
     )
     assert sum(sizes) == 24_000_000
     assert max(sizes) < BATCH_BYTES + 2_000_001

@@ -105,7 +105,7 @@ def _unguard(connection: Connection) -> None:
     connection.execute("DROP INDEX transfers_by_id")
 
 
-class Spoilt:
+class Damaged:
     """A connection to books that a test spoils: all in one transaction on PostgreSQL."""
 
     def __init__(self, connection: Any) -> None:
@@ -128,17 +128,17 @@ class Spoilt:
 
 
 @pytest.fixture
-def rows(sound: Settings, tmp_path: Path) -> Iterator[Spoilt]:
+def rows(sound: Settings, tmp_path: Path) -> Iterator[Damaged]:
     """Books to spoil, with nothing left that guards them."""
     if sound.engine == "sqlite":
         connection = connect(Path(shutil.copy(sound.database_path, tmp_path / "spoilt.db")))
         connection.execute("PRAGMA ignore_check_constraints = ON; DROP INDEX transfers_by_id")
-        yield Spoilt(connection)
+        yield Damaged(connection)
         connection.close()
     else:
         command = CommandConnection(sound.database_url, sound.buckets)
         command.execute("BEGIN")
-        yield Spoilt(command)
+        yield Damaged(command)
         command.close()
 
 
@@ -460,9 +460,9 @@ def test_a_difference_reads_as_a_sentence() -> None:
 def test_progress_counts_accounts(rows: Connection) -> None:
     for n in range(5):
         add_account(rows, f"more{n}", "more", START)
-    told: list[tuple[int, int]] = []
-    assert list(audit(rows, progress=lambda done, total: told.append((done, total)))) == []
-    assert told == [(n, 7) for n in range(1, 8)]
+    reported: list[tuple[int, int]] = []
+    assert list(audit(rows, progress=lambda done, total: reported.append((done, total)))) == []
+    assert reported == [(n, 7) for n in range(1, 8)]
 
 
 def charge(connection: Connection, name: str) -> None:
@@ -471,7 +471,7 @@ def charge(connection: Connection, name: str) -> None:
     assert apply(connection, Settle(account_id=BOB, hold_id=name, amount=1, at=START, record=record)).ok
 
 
-class Beside:
+class ChargingConnection:
     """A connection beside which a charge is posted before each statement."""
 
     def __init__(self, reader: Connection, settings: Settings) -> None:
@@ -499,9 +499,9 @@ def test_an_account_is_read_in_one_snapshot(sound: Settings, tmp_path: Path) -> 
     engines.backup(sound, live / "farebox.db" if sound.engine == "sqlite" else live)
     settings = settings_for(live)
     with looking(settings) as reader:
-        beside = Beside(reader, settings)
-        assert list(audit(beside)) == []
-    assert beside.charged > 20
+        charging = ChargingConnection(reader, settings)
+        assert list(audit(charging)) == []
+    assert charging.charged > 20
 
 
 @SQLITE_ONLY
@@ -529,7 +529,7 @@ def test_a_snapshot_begins_with_its_first_statement(sound: Settings, tmp_path: P
     writer.close()
 
 
-def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Spoilt) -> None:
+def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Damaged) -> None:
     rows.execute(f"{B} posted = posted + 1")
     differences = audit(rows)
     assert next(differences).what == "balance_posted"

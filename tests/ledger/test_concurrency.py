@@ -41,7 +41,7 @@ async def test_available_is_never_below_zero_while_calls_come_and_go(books: Book
     await books.fund(ANN, 100)
     low = 100
 
-    async def ride(name: str) -> None:
+    async def call(name: str) -> None:
         nonlocal low
         opened = await books.do(hold(name, 30))
         if opened.ok:
@@ -49,7 +49,7 @@ async def test_available_is_never_below_zero_while_calls_come_and_go(books: Book
             low = min(low, ended.available)
         low = min(low, opened.available)
 
-    await asyncio.gather(*(ride(f"h{n}") for n in range(300)))
+    await asyncio.gather(*(call(f"h{n}") for n in range(300)))
     assert low == 0
     assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(0, 0)]
 

@@ -29,7 +29,7 @@ from tests.ledger.kit import (
     START,
     Books,
     CallOf,
-    Odd,
+    UnusualCall,
     grant,
     hold,
     left_to_jobs,
@@ -100,8 +100,8 @@ async def test_whichever_of_two_marks_is_crossed_is_noticed(books: Books, low: i
         crosses = any(posted - 10 < at <= posted for at in (low, mark))
         assert left_to_jobs(books) - before == int(crosses), (posted, low, mark)
     await charge(books, "to the mark exactly", 1)
-    [(told, armed)] = await books.sql("SELECT low_told, top_up_below FROM balances WHERE account_id = ?", (ANN,))
-    assert (told, armed) == (int(low > 59), mark if mark <= 59 else None)
+    [(reported, armed)] = await books.sql("SELECT low_told, top_up_below FROM balances WHERE account_id = ?", (ANN,))
+    assert (reported, armed) == (int(low > 59), mark if mark <= 59 else None)
 
 
 async def test_exactly_to_a_mark_is_not_below_it(books: Books) -> None:
@@ -173,7 +173,7 @@ async def test_a_commands_details_are_in_its_rows(books: Books) -> None:
     assert await books.sql(found) == [
         ("plain", "", START + 1, LATER, 10, 10), ("owned", "process 1", START + 2, START + 3, 10, 10),
     ]  # fmt: skip
-    noted = settle("owned", 4, at=START + 9, note="for what", record=Odd("owned", {}, at=START + 2))
+    noted = settle("owned", 4, at=START + 9, note="for what", record=UnusualCall("owned", {}, at=START + 2))
     await asyncio.gather(books.do(settle("plain", 5, at=START + 8)), books.do(noted))
     charges = "SELECT transfer_id, at, note FROM transfers WHERE kind = 'charge' ORDER BY version"
     assert await books.sql(charges) == [("charge:plain", START + 8, None), ("charge:owned", START + 9, "for what")]
@@ -230,7 +230,7 @@ async def test_usage_is_summed_by_hour_provider_and_model(books: Books) -> None:
         await asyncio.gather(*(books.do(hold(name, 10)) for name in names))
         hour = START - START % 3_600_000
         records = [
-            Odd(name, {"model": model, "tokens_out": 2}, at=hour + at)
+            UnusualCall(name, {"model": model, "tokens_out": 2}, at=hour + at)
             for name, (model, at, _) in zip(names, rows, strict=True)
         ]
         ends = [
@@ -255,7 +255,7 @@ async def test_bodies_are_kept_as_they_came(books: Books) -> None:
     for name in kept:
         await books.do(hold(name, 10))
     ends: list[Command] = [
-        settle(name, 1, record=Odd(name, {"request_body": ask, "response_body": response}))
+        settle(name, 1, record=UnusualCall(name, {"request_body": ask, "response_body": response}))
         for name, (ask, response) in kept.items()
     ]
     await asyncio.gather(*map(books.do, ends))
@@ -267,7 +267,7 @@ async def test_bodies_are_kept_as_they_came(books: Books) -> None:
 
 
 async def test_a_response_is_kept_whose_request_is_not(books: Books) -> None:
-    await books.ledger.record(ANN, Odd("a", {"response_body": b"answer"}))
+    await books.ledger.record(ANN, UnusualCall("a", {"response_body": b"answer"}))
     assert await books.sql("SELECT log_id, request, response FROM calls") == [("a", None, b"answer")]
 
 
@@ -334,8 +334,8 @@ async def test_a_limit_counts_by_the_hour_in_which_a_call_began(books: Books) ->
     )
     assert (await books.do(late)).ok
     assert left_to_jobs(books) == before + 1, "of another window: a job counts it"
-    await books.do(settle("late", 7, at=midnight + 2, record=Odd("late", {}, at=midnight - 1)))
-    await books.do(settle("today", 5, at=midnight + 2, record=Odd("today", {}, at=midnight)))
+    await books.do(settle("late", 7, at=midnight + 2, record=UnusualCall("late", {}, at=midnight - 1)))
+    await books.do(settle("today", 5, at=midnight + 2, record=UnusualCall("today", {}, at=midnight)))
     counted = "SELECT limit_from, limit_spent FROM balances WHERE account_id = ?"
     assert await books.sql(counted, (ANN,)) == [(midnight, 5)]
     assert left_to_jobs(books) == before + 1

@@ -73,7 +73,7 @@ class Died(Exception):
     """Cuts a transaction short."""
 
 
-class LedgerBesideModel(RuleBasedStateMachine):
+class LedgerAgainstModel(RuleBasedStateMachine):
     engine = "sqlite"
 
     def __init__(self) -> None:
@@ -209,20 +209,20 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @rule(account=accounts, amount=st.one_of(st.none(), st.integers(1, 200)), duration=durations, strategy=strategies)
     def limit(self, account: str, amount: int | None, duration: Duration, strategy: Strategy) -> None:
         self.loop.run_until_complete(self.books.limit(amount, duration, strategy, account))
-        self.model.purses[account].limit = None if amount is None else (amount, duration, strategy)
+        self.model.wallets[account].limit = None if amount is None else (amount, duration, strategy)
 
     @rule(account=accounts, below=marks)
     def arm(self, account: str, below: int | None) -> None:
         """The auto top-up that was open is over, and the next one is armed."""
-        purse = self.model.purses[account]
-        purse.armed, purse.requested = below, False
+        wallet = self.model.wallets[account]
+        wallet.armed, wallet.requested = below, False
         self.loop.run_until_complete(self.books.set(account, top_up_below=below))
         sql = "UPDATE top_ups SET state = 'canceled' WHERE account_id = ?"
         self.loop.run_until_complete(self.books.database.write(lambda c: c.execute(sql, (account,)).fetchall()))
 
     @rule(account=accounts, below=marks)
     def mark_low(self, account: str, below: int | None) -> None:
-        self.model.purses[account].low = below
+        self.model.wallets[account].low = below
         self.loop.run_until_complete(self.books.set(account, low_below=below))
 
     @rule()
@@ -298,16 +298,16 @@ class LedgerBesideModel(RuleBasedStateMachine):
     @invariant()
     def the_rows_are_the_models(self) -> None:
         sql = self.loop.run_until_complete(self.rows())
-        for account, purse in self.model.purses.items():
-            assert 0 <= purse.held <= purse.posted
-            assert sql["balances"][account] == (purse.posted, purse.held, purse.owed, purse.armed, purse.told)
-            assert sql["asked"].get(account, 0) == purse.asked
-            assert sql["notices"].get(account, []) == purse.notices
-            assert sql["usage"].get(account, 0) == sum(charge for _, charge in purse.usage)
-            assert sql["lots"].get(account, {}) == {lot.lot_id: lot.left for lot in purse.lots}
+        for account, wallet in self.model.wallets.items():
+            assert 0 <= wallet.held <= wallet.posted
+            assert sql["balances"][account] == (wallet.posted, wallet.held, wallet.owed, wallet.armed, wallet.notified)
+            assert sql["asked"].get(account, 0) == wallet.asked
+            assert sql["notices"].get(account, []) == wallet.notices
+            assert sql["usage"].get(account, 0) == sum(charge for _, charge in wallet.usage)
+            assert sql["lots"].get(account, {}) == {lot.lot_id: lot.left for lot in wallet.lots}
             assert sql["holds"].get(account, {}) == {
                 name: (hold.asked, hold.amount, hold.state, hold.ends, hold.charge, hold.lost)
-                for name, hold in purse.holds.items()
+                for name, hold in wallet.holds.items()
             }
 
     async def rows(self) -> dict[str, dict[str, Any]]:
@@ -332,16 +332,16 @@ class LedgerBesideModel(RuleBasedStateMachine):
         return found
 
 
-LedgerBesideModel.TestCase.settings = settings(
+LedgerAgainstModel.TestCase.settings = settings(
     max_examples=3000 if LONG else 100,
     stateful_step_count=80 if LONG else 30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestLedgerBesideModel = LedgerBesideModel.TestCase
+TestLedgerAgainstModel = LedgerAgainstModel.TestCase
 
 
-class LanesBesideModel(LedgerBesideModel):
+class LanesAgainstModel(LedgerAgainstModel):
     """The same on PostgreSQL, through the lanes."""
 
     engine = "postgres"
@@ -406,10 +406,10 @@ class Watched(LaneLedger):
         super().do_slowly(item)
 
 
-LanesBesideModel.TestCase.settings = settings(
+LanesAgainstModel.TestCase.settings = settings(
     max_examples=1000 if LONG else 12,
     stateful_step_count=80 if LONG else 30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestLanesBesideModel = LanesBesideModel.TestCase
+TestLanesAgainstModel = LanesAgainstModel.TestCase

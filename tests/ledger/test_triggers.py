@@ -162,15 +162,15 @@ async def test_a_rolled_back_command_triggers_nothing(books: Books) -> None:
 async def test_a_low_balance_is_notified_once_until_it_recovers(books: Books) -> None:
     await books.set(low_below=50)
     await charge(books, "a", 60)
-    told = ("low_balance:2", {"posted_nanos": 40, "low_below_nanos": 50})
-    assert await notices(books) == [told]
+    reported = ("low_balance:2", {"posted_nanos": 40, "low_below_nanos": 50})
+    assert await notices(books) == [reported]
     await charge(books, "b", 10)
     await books.do(top_up("little", 5))
     await charge(books, "c", 5)
-    assert await notices(books) == [told], "it has been low all the time"
+    assert await notices(books) == [reported], "it has been low all the time"
     await books.do(grant("enough", 20))
     await charge(books, "d", 1)
-    assert await notices(books) == [told, ("low_balance:7", {"posted_nanos": 49, "low_below_nanos": 50})]
+    assert await notices(books) == [reported, ("low_balance:7", {"posted_nanos": 49, "low_below_nanos": 50})]
 
 
 async def test_a_mark_that_was_lowered_is_a_mark(books: Books) -> None:

@@ -25,7 +25,7 @@ START = 1_795_000_000_000
 ANN, BOB = "ann", "bob"
 
 
-class HandClock:
+class ManualClock:
     """A clock that stands still until it is set."""
 
     def __init__(self, now: int = START) -> None:
@@ -43,7 +43,7 @@ class HandClock:
 
 
 @contextlib.asynccontextmanager
-async def open_services(path: Path, clock: HandClock, **settings: object) -> AsyncIterator[Services]:
+async def open_services(path: Path, clock: ManualClock, **settings: object) -> AsyncIterator[Services]:
     """Services over a database with the accounts ANN and BOB; without server, provider or processor."""
     loaded = settings_for(path, **settings)
     database = await open_database(loaded)

@@ -21,7 +21,7 @@ from farebox.messages import send
 from farebox.messages.addresses import Address, AddressRefused, Resolver, checked_addresses, is_public, resolve
 from farebox.messages.send import UNREACHABLE, post
 from farebox.operator import endpoints, messages
-from tests.messages.kit import ANN, HandClock, Receiver, notify, open_services, receiving, sql
+from tests.messages.kit import ANN, ManualClock, Receiver, notify, open_services, receiving, sql
 
 PRIVATE = [
     "127.0.0.1", "127.8.9.10", "10.0.0.1", "172.16.3.4", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
@@ -44,10 +44,10 @@ def test_public_addresses(text: str) -> None:
     assert is_public(ip_address(text))
 
 
-def answering(*texts: str, asked: list[str] | None = None) -> Resolver:
+def answering(*texts: str, requested: list[str] | None = None) -> Resolver:
     async def resolver(host: str, port: int) -> list[Address]:
-        if asked is not None:
-            asked.append(host)
+        if requested is not None:
+            requested.append(host)
         return [ip_address(text) for text in texts]
 
     return resolver
@@ -84,7 +84,7 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_used(
 ) -> None:
     """DNS rebinding: a name that answers otherwise the second time."""
     port = receiver.url.split(":")[2].split("/")[0]
-    asked: list[str] = []
+    requested: list[str] = []
     looked_up: list[Any] = []
     real: Callable[..., Any] = asyncio.get_running_loop().getaddrinfo
 
@@ -94,9 +94,9 @@ async def test_the_name_is_resolved_once_and_the_checked_address_is_used(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     url = f"http://rebind.example:{port}/hook"
-    sent = await post(url, {}, b"{}", private=True, resolver=answering("127.0.0.1", asked=asked))
+    sent = await post(url, {}, b"{}", private=True, resolver=answering("127.0.0.1", requested=requested))
     assert sent.ok, sent.error
-    assert asked == ["rebind.example"]
+    assert requested == ["rebind.example"]
     assert {str(host) for host in looked_up} <= {"127.0.0.1"}  # never the name
     assert receiver.received[0].headers["host"] == f"rebind.example:{port}"
 
@@ -187,7 +187,7 @@ async def test_a_name_that_moves_inside_after_it_was_added(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What counts is where the name leads when the message is sent."""
-    clock = HandClock()
+    clock = ManualClock()
     async with open_services(tmp_path, clock) as services:
         port = receiver.url.split(":")[2].split("/")[0]
         await endpoints.create(services, ANN, url=f"https://moves.example:{port}/hook", kinds=())
@@ -232,15 +232,15 @@ async def test_the_certificate_is_checked_for_the_name_though_the_address_is_con
     file = certificate(tmp_path, "hooks.example")
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(file)
-    asked: list[str | None] = []
-    serving.sni_callback = lambda _, name, __: asked.append(name)
+    requested: list[str | None] = []
+    serving.sni_callback = lambda _, name, __: requested.append(name)
     trusting = ssl.create_default_context(cafile=str(file))
     async with receiving(ssl=serving) as receiver:
         port = receiver.url.split(":")[2].split("/")[0]
         resolver = answering("127.0.0.1")
         url = f"https://hooks.example:{port}/hook"
         assert (await post(url, {}, b"{}", private=True, resolver=resolver, tls=trusting)).ok
-        assert asked == ["hooks.example"]
+        assert requested == ["hooks.example"]
         for other in (f"https://other.example:{port}/hook", f"https://127.0.0.1:{port}/hook"):
             sent = await post(other, {}, b"{}", private=True, resolver=resolver, tls=trusting)
             assert sent.error == UNREACHABLE

@@ -21,7 +21,7 @@ from tests.messages.kit import (
     ANN,
     BOB,
     START,
-    HandClock,
+    ManualClock,
     Receiver,
     notify,
     open_services,
@@ -33,12 +33,12 @@ from tests.messages.kit import (
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def services(tmp_path: Path, clock: HandClock) -> AsyncIterator[Services]:
+async def services(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Services]:
     async with open_services(tmp_path, clock, webhook_private="allow") as made:
         yield made
 
@@ -131,7 +131,7 @@ async def test_the_same_news_twice_is_one_message(services: Services, receiver: 
 
 
 async def test_it_is_tried_again_and_again_and_then_given_up(
-    services: Services, receiver: Receiver, clock: HandClock
+    services: Services, receiver: Receiver, clock: ManualClock
 ) -> None:
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
     receiver.responses = [500] * 20
@@ -157,7 +157,7 @@ async def test_it_is_tried_again_and_again_and_then_given_up(
 
 @pytest.mark.parametrize("status", [300, 302, 307, 400, 401, 404, 429, 503])
 async def test_only_2xx_is_success_and_redirects_are_not_followed(
-    services: Services, receiver: Receiver, clock: HandClock, status: int
+    services: Services, receiver: Receiver, clock: ManualClock, status: int
 ) -> None:
     async with receiving() as elsewhere:
         receiver.responses = [status]
@@ -189,7 +189,7 @@ async def test_connection_is_refused(services: Services) -> None:
     assert await states(services) == [("a", 1, 5_000, False, UNREACHABLE)]
 
 
-async def test_a_removed_endpoint_gets_nothing_more(services: Services, receiver: Receiver, clock: HandClock) -> None:
+async def test_a_removed_endpoint_gets_nothing_more(services: Services, receiver: Receiver, clock: ManualClock) -> None:
     receiver.responses = [500]
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
     await notify(services, "a")
@@ -219,7 +219,7 @@ async def test_one_slow_endpoint_does_not_block_the_others(services: Services, r
 
 
 async def test_a_round_that_is_stopped_leaves_its_attempts_to_the_next(
-    services: Services, receiver: Receiver, clock: HandClock
+    services: Services, receiver: Receiver, clock: ManualClock
 ) -> None:
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     receiver.hold = asyncio.Event()
@@ -240,7 +240,7 @@ async def test_a_round_that_is_stopped_leaves_its_attempts_to_the_next(
 
 
 async def test_two_processes_deliver_each_message_once(
-    services: Services, receiver: Receiver, tmp_path: Path, clock: HandClock
+    services: Services, receiver: Receiver, tmp_path: Path, clock: ManualClock
 ) -> None:
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     for number in range(60):
@@ -365,7 +365,7 @@ async def test_kinds_and_counts_are_checked(services: Services) -> None:
     await endpoints.create(services, BOB, url="https://example.com/", kinds=())
 
 
-async def test_plain_http_is_refused_unless_private_is_allowed(tmp_path: Path, clock: HandClock) -> None:
+async def test_plain_http_is_refused_unless_private_is_allowed(tmp_path: Path, clock: ManualClock) -> None:
     async with open_services(tmp_path, clock) as strict:
         with pytest.raises(Problem, match="https://"):
             await endpoints.create(strict, ANN, url="http://example.com/", kinds=())
@@ -410,7 +410,7 @@ async def test_with_another_secret_key_messages_are_given_up(services: Services,
 
 
 @pytest.mark.parametrize(
-    ("expires", "days_before", "told"),
+    ("expires", "days_before", "reported"),
     [
         ((11, 2026), 0, []),  # on the last millisecond's other side
         ((11, 2026), 1, ["7"]),
@@ -422,7 +422,7 @@ async def test_with_another_secret_key_messages_are_given_up(services: Services,
     ],
 )
 async def test_an_expiring_card_is_notified_in_time(
-    services: Services, clock: HandClock, expires: tuple[int, int], days_before: int, told: list[str]
+    services: Services, clock: ManualClock, expires: tuple[int, int], days_before: int, reported: list[str]
 ) -> None:
     month, year = expires
     end = {11: 1_796_083_200_000, 12: 1_798_761_600_000}[month]
@@ -438,7 +438,7 @@ async def test_an_expiring_card_is_notified_in_time(
     await messages.daily(services)
     await messages.daily(services)
     found = await sql(services, "SELECT notice_id, kind, content FROM notices")
-    assert [notice_id.rsplit(":", 1)[1] for notice_id, _, _ in found] == told
+    assert [notice_id.rsplit(":", 1)[1] for notice_id, _, _ in found] == reported
     for _, kind, content in found:
         assert kind == "card_expiring"
         assert json.loads(content) == {
@@ -446,11 +446,11 @@ async def test_an_expiring_card_is_notified_in_time(
             "brand": "visa",
             "last4": "4242",
             "expires": f"{year}-{month:02d}",
-            "within_days": int(told[0]),
+            "within_days": int(reported[0]),
         }
 
 
-async def test_both_warnings_and_those_of_a_renewed_card(services: Services, clock: HandClock) -> None:
+async def test_both_warnings_and_those_of_a_renewed_card(services: Services, clock: ManualClock) -> None:
     end = 1_796_083_200_000
     await services.database.write(
         lambda c: c.execute(

@@ -18,7 +18,7 @@ from farebox.operator import messages
 from farebox.runtime.services import Services
 from farebox.settings import SettingsError, load
 from farebox.storage.notices import KINDS
-from tests.messages.kit import ANN, BOB, START, HandClock, change, notify, open_services, sql
+from tests.messages.kit import ANN, BOB, START, ManualClock, change, notify, open_services, sql
 from tests.messages.test_addresses import certificate
 
 
@@ -239,7 +239,7 @@ async def services(tmp_path: Path, box: Mailbox) -> AsyncIterator[Services]:
         "seller_email": "ops@seller.example",
         "seller_name": "Seller\nLtd",
     }
-    async with open_services(tmp_path, HandClock(), **settings) as made:
+    async with open_services(tmp_path, ManualClock(), **settings) as made:
         await change(
             made,
             "INSERT INTO billing_profiles (bucket, account_id, email, updated_at) "
@@ -279,7 +279,7 @@ async def test_the_operator_gets_the_relevant_notices(services: Services, box: M
 
 async def test_a_letter_is_tried_again(services: Services, box: Mailbox) -> None:
     clock = services.clock
-    assert isinstance(clock, HandClock)
+    assert isinstance(clock, ManualClock)
     box.responses = {"MAIL": "421 too busy"}
     await notify(services, "a")
     assert await messages.work(services) == 1

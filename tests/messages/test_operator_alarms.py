@@ -20,18 +20,18 @@ from farebox.storage.notices import list_notices
 from farebox.storage.operator_alarms import open_alarms, resolve_alarms
 from farebox.storage.sql import DatabaseUnavailable
 from tests.engines import ON_BOTH_ENGINES
-from tests.messages.kit import ANN, START, HandClock, Receiver, change, open_services, receiving, sql
+from tests.messages.kit import ANN, START, ManualClock, Receiver, change, open_services, receiving, sql
 
 pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def services(engine: str, tmp_path: Path, clock: HandClock) -> AsyncIterator[Services]:
+async def services(engine: str, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Services]:
     async with open_services(tmp_path, clock, webhook_private="allow") as made:
         yield made
 
@@ -42,7 +42,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield made
 
 
-async def told(services: Services) -> list[str]:
+async def reported(services: Services) -> list[str]:
     """Ids of the operator's own notices."""
     notices, _ = await services.database.scan(lambda c: list_notices(c, OPERATOR, 0, 100))
     return sorted(notice.notice_id for notice in notices)
@@ -53,7 +53,7 @@ async def alarms(services: Services) -> list[tuple[str, str, int, dict[str, Any]
     return [(alarm.kind, alarm.about, alarm.times, alarm.content) for alarm in found]
 
 
-async def test_once_a_day_and_matter_and_counted(services: Services, clock: HandClock) -> None:
+async def test_once_a_day_and_matter_and_counted(services: Services, clock: ManualClock) -> None:
     for status in (401, 402, 429):
         raise_alarm(services, "provider_key_trouble", "openai", status=status)
     raise_alarm(services, "provider_key_trouble", "anthropic", status=401)
@@ -67,12 +67,12 @@ async def test_once_a_day_and_matter_and_counted(services: Services, clock: Hand
     ]
     today = START // DAY_MS
     expected = [f"provider_key_trouble:anthropic:{today}", f"provider_key_trouble:openai:{today}"]
-    assert await told(services) == expected
+    assert await reported(services) == expected
 
     clock.now += DAY_MS
     raise_alarm(services, "provider_key_trouble", "openai", status=401)
     await operator_alarms.work(services)
-    assert await told(services) == [*expected, f"provider_key_trouble:openai:{today + 1}"]
+    assert await reported(services) == [*expected, f"provider_key_trouble:openai:{today + 1}"]
     assert (await alarms(services))[0] == ("provider_key_trouble", "openai", 5, {"status": 401})
 
 
@@ -115,7 +115,7 @@ async def test_an_alarm_is_mailed_to_the_seller_and_to_no_owner(services: Servic
     assert await sql(services, "SELECT account_id, target FROM deliveries") == [("", "mailto:ops@acme.example")]
 
 
-async def test_a_closed_alarm_opens_again_when_it_is_raised_again(services: Services, clock: HandClock) -> None:
+async def test_a_closed_alarm_opens_again_when_it_is_raised_again(services: Services, clock: ManualClock) -> None:
     for about in ("a", "b"):
         raise_alarm(services, "cost_differs", about, stated="1")
     raise_alarm(services, "overrun", "a")
@@ -158,7 +158,7 @@ async def test_tenant_input_cannot_block_an_alarm(services: Services) -> None:
     ]
 
 
-async def test_many_matters_of_one_kind_leave_room_for_others(services: Services, clock: HandClock) -> None:
+async def test_many_matters_of_one_kind_leave_room_for_others(services: Services, clock: ManualClock) -> None:
     for day in range(2):
         clock.now += day * DAY_MS
         for number in range(5 * SUBJECTS_MAX):
@@ -170,7 +170,7 @@ async def test_many_matters_of_one_kind_leave_room_for_others(services: Services
     assert (kinds.count("tier_unknown"), kinds.count("provider_key_trouble")) == (SUBJECTS_MAX, 1)
 
 
-async def test_it_is_bounded_and_never_raises(services: Services, clock: HandClock) -> None:
+async def test_it_is_bounded_and_never_raises(services: Services, clock: ManualClock) -> None:
     for number in range(SUBJECTS_MAX + 5):
         raise_alarm(services, "usage_disbelieved", f"openai/{number}")
     assert services.alarms.dropped == 5

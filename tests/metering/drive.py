@@ -146,14 +146,14 @@ async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.S
     assert balance is not None
     wrong = _refusal(run, response) if run.case.refused else _respond(run, response)
     limit = response.headers.get("farebox-output-limit")
-    told = receipt or {}
+    reported = receipt or {}
     return Outcome(
         run.chunking,
         response.status,
         [*wrong, *_money(run, response, receipt, balance)],
-        told.get("hold_nanos", 0),
-        told.get("charge_nanos", 0),
-        told.get("written_off_nanos", 0),
+        reported.get("hold_nanos", 0),
+        reported.get("charge_nanos", 0),
+        reported.get("written_off_nanos", 0),
         None if limit is None else int(limit),
         bool(run.requests),
     )

@@ -26,7 +26,7 @@ EXAMPLES = int(os.environ.get("FAREBOX_TEST_STREAMS", "60"))
 SEED = int(os.environ.get("FAREBOX_TEST_SEED", "9"))
 Event = dict[str, Any]
 
-JUNK = ('{"cut', '{"choices":[{"delta":{"content":NaN}}]}', "12", "null", "[]", "plain words", '{"error":null}')
+GARBAGE = ('{"cut', '{"choices":[{"delta":{"content":NaN}}]}', "12", "null", "[]", "plain words", '{"error":null}')
 """Data that tells nothing: whoever reads it loses this event, and no other."""
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 """Quotes, line ends, other scripts, controls: whatever JSON can carry."""
@@ -51,19 +51,19 @@ class Found:
 def read_whole(stream: bytes, take: Callable[[Event], tuple[Event | None, str, bool]]) -> Found:
     """`take` tells of an event its usage object, its generated text, and whether it is nothing but usage."""
     usage: Event = {}
-    said = junk = passed = ""
+    said = garbage = passed = ""
     text = stream.decode()
     for block, data in _events(text):
         hidden = False
         try:
-            told, words, hidden = take(json.loads(data, parse_constant=_refuse))
+            reported, words, hidden = take(json.loads(data, parse_constant=_refuse))
         except (ValueError, AttributeError):
-            junk += data
+            garbage += data
         else:
-            usage = _newer(usage, told) if told else usage
+            usage = _newer(usage, reported) if reported else usage
             said += words
         passed += "" if hidden else block
-    return Found(usage or None, len(said.encode()), len(junk.encode()), passed.encode())
+    return Found(usage or None, len(said.encode()), len(garbage.encode()), passed.encode())
 
 
 def _refuse(constant: str) -> None:
@@ -144,8 +144,8 @@ def _parse_chat(event: Event) -> tuple[Event | None, str, bool]:
         delta = choice.get("delta") or {}
         words += (delta.get("content") or "") + (delta.get("reasoning_content") or "")
         words += "".join(call["function"].get("arguments") or "" for call in delta.get("tool_calls") or [])
-    told = usage if isinstance(usage, dict) else None
-    return told, words, told is not None and not event.get("choices")
+    reported = usage if isinstance(usage, dict) else None
+    return reported, words, reported is not None and not event.get("choices")
 
 
 def _chat_meters(usage: Event) -> dict[str, int]:
@@ -387,9 +387,9 @@ def streams(draw: st.DrawFn, form: Format) -> bytes:
     eol = draw(st.sampled_from(["\n", "\n", "\r\n", "\r"]))
     layout = draw(st.sampled_from(["events", "events", "events", "lines"]))
     # Where lines are events, junk cannot be told from the first line of a longer document.
-    junk = draw(st.lists(st.sampled_from(JUNK), max_size=0 if layout == "lines" else 2))
+    garbage = draw(st.lists(st.sampled_from(GARBAGE), max_size=0 if layout == "lines" else 2))
     parts = [draw(_written(event, form, eol, layout)) for event in (*form.opens, *inner, *end)]
-    others = [*draw(st.lists(st.just(": keep-alive"), max_size=2)), *[f"data: {text}" for text in junk]]
+    others = [*draw(st.lists(st.just(": keep-alive"), max_size=2)), *[f"data: {text}" for text in garbage]]
     for other in others:
         parts.insert(draw(st.integers(0, len(parts) - 1)), other + eol * (1 if layout == "lines" else 2))
     mark = draw(st.sampled_from(["", "", "", "\ufeff"]))

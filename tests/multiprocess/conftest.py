@@ -5,23 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.multiprocess.kit import House, Server
+from tests.multiprocess.kit import Installation, Server
 from tests.postgres.server import PostgresServer
 from tests.support import free_port
 
-NewHouse = Callable[..., House]
+NewInstallation = Callable[..., Installation]
 
 
 @pytest.fixture(scope="package")
-def new_house(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewHouse]:
+def new_installation(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewInstallation]:
     """Makes a house of its own, with these settings."""
     made: list[str] = []
 
-    def make(**settings: str) -> House:
+    def make(**settings: str) -> Installation:
         url = postgres.new_database()
         made.append(url)
-        folder: Path = tmp_path_factory.mktemp("house")
-        return House(folder, url, free_port(), {f"FAREBOX_{name.upper()}": value for name, value in settings.items()})
+        folder: Path = tmp_path_factory.mktemp("installation")
+        return Installation(
+            folder, url, free_port(), {f"FAREBOX_{name.upper()}": value for name, value in settings.items()}
+        )
 
     yield make
     for url in made:
@@ -29,13 +31,13 @@ def new_house(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="package")
-def house(new_house: NewHouse) -> House:
+def installation(new_installation: NewInstallation) -> Installation:
     """Holds are waited for a tenth of a second only."""
-    return new_house(hold_wait_ms="100")
+    return new_installation(hold_wait_ms="100")
 
 
 @pytest.fixture(scope="package")
-def server(house: House) -> Iterator[Server]:
-    """Three processes that serve `house`."""
-    with house.serving() as running:
+def server(installation: Installation) -> Iterator[Server]:
+    """Three processes that serve `installation`."""
+    with installation.serving() as running:
         yield running

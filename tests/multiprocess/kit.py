@@ -52,7 +52,7 @@ class Caller:
 
 
 @dataclass(slots=True)
-class House:
+class Installation:
     """A database, a data folder and a port; `serving` starts the processes."""
 
     folder: Path
@@ -172,8 +172,8 @@ class House:
 class Server:
     """`farebox serve --workers N`, running."""
 
-    def __init__(self, house: House, process: "subprocess.Popen[bytes]") -> None:
-        self._house = house
+    def __init__(self, installation: Installation, process: "subprocess.Popen[bytes]") -> None:
+        self._installation = installation
         self._known: set[int] = set()
         self.process = process
 
@@ -181,7 +181,7 @@ class Server:
         """Standard output's; it comes when all workers serve."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self._house.log.read_text()[-3000:]
+        assert line, self._installation.log.read_text()[-3000:]
         return line
 
     @property
@@ -240,9 +240,11 @@ def _on_a_thread(work: Callable[[], T]) -> T:
 # Calling.
 
 
-async def start(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> Wire:
+async def start(
+    installation: Installation, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default"
+) -> Wire:
     """Send a call on a connection of its own, and so to any of the processes; do not wait for its response."""
-    wire = await Wire.open(house.url)
+    wire = await Wire.open(installation.url)
     await send(wire, caller, body, demo=demo, gateway=gateway)
     return wire
 
@@ -252,14 +254,16 @@ async def send(wire: Wire, caller: Caller, body: bytes, *, demo: str = "", gatew
     await wire.send(f"/v1/{caller.account_id}/{gateway}/{COMPAT}", headers, body)
 
 
-async def call(house: House, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default") -> WireResponse:
-    wire = await start(house, caller, body, demo=demo, gateway=gateway)
+async def call(
+    installation: Installation, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default"
+) -> WireResponse:
+    wire = await start(installation, caller, body, demo=demo, gateway=gateway)
     return await asyncio.wait_for(wire.response(), 30)
 
 
-async def calls(house: House, caller: Caller, body: bytes, count: int, **more: str) -> list[WireResponse]:
+async def calls(installation: Installation, caller: Caller, body: bytes, count: int, **more: str) -> list[WireResponse]:
     """So many at once."""
-    return list(await asyncio.gather(*(call(house, caller, body, **more) for _ in range(count))))
+    return list(await asyncio.gather(*(call(installation, caller, body, **more) for _ in range(count))))
 
 
 async def eventually(true: Callable[[], object], what: str, seconds: float = 15.0) -> None:
@@ -273,7 +277,7 @@ async def eventually(true: Callable[[], object], what: str, seconds: float = 15.
 # A provider that answers when the test lets it.
 
 
-class Beside:
+class LoopThread:
     """A loop on a thread of its own."""
 
     def __init__(self) -> None:
@@ -291,16 +295,16 @@ class Beside:
 
 
 @contextlib.contextmanager
-def gated(house: House) -> Iterator[Gate]:
+def gated(installation: Installation) -> Iterator[Gate]:
     """tests.calls.gate, outside of the server's processes: shut, as the provider SLUG with a price for MODEL."""
-    beside = Beside()
-    gate = Gate(cast(Farebox, beside))  # of which it uses `run` alone
+    background = LoopThread()
+    gate = Gate(cast(Farebox, background))  # of which it uses `run` alone
     try:
-        house.write(partial(_set_provider, url=gate.url))
+        installation.write(partial(_set_provider, url=gate.url))
         yield gate
     finally:
         gate.close()
-        beside.close()
+        background.close()
 
 
 def _set_provider(connection: Connection, ids: RandomIds, vault: Vault, at: int, *, url: str) -> None:

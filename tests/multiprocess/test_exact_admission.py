@@ -7,8 +7,8 @@ import pytest
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireResponse, chat_body
-from tests.multiprocess.conftest import NewHouse
-from tests.multiprocess.kit import Caller, House, Server, calls, eventually, gated, send, start
+from tests.multiprocess.conftest import NewInstallation
+from tests.multiprocess.kit import Caller, Installation, Server, calls, eventually, gated, send, start
 
 pytestmark = pytest.mark.slow
 
@@ -21,19 +21,19 @@ def gate_body(*, stream: bool) -> bytes:
     return chat_body(stream=stream).replace(b"demo/demo-1", f"{SLUG}/{MODEL}".encode())
 
 
-def owners(house: House, caller: Caller) -> set[str]:
+def owners(installation: Installation, caller: Caller) -> set[str]:
     """The processes that made holds of the account."""
-    return {owner for (owner,) in house.read("SELECT owner FROM holds WHERE account_id = $1", caller.account_id)}
+    return {owner for (owner,) in installation.read("SELECT owner FROM holds WHERE account_id = $1", caller.account_id)}
 
 
-async def hold_of(house: House, gate: Gate, body: bytes) -> int:
+async def hold_of(installation: Installation, gate: Gate, body: bytes) -> int:
     """What one such call holds."""
-    caller = house.caller()
+    caller = installation.caller()
     gate.shut()
     before = gate.waiting
-    wire = await start(house, caller, body)
+    wire = await start(installation, caller, body)
     await eventually(lambda: gate.waiting > before, "the call reached the provider")
-    _, held = house.balance(caller)
+    _, held = installation.balance(caller)
     gate.open()
     assert (await asyncio.wait_for(wire.response(), 10)).status == 200
     gate.shut()
@@ -41,9 +41,9 @@ async def hold_of(house: House, gate: Gate, body: bytes) -> int:
     return held
 
 
-async def in_flight(house: House, caller: Caller, body: bytes, count: int) -> list[Wire]:
+async def in_flight(installation: Installation, caller: Caller, body: bytes, count: int) -> list[Wire]:
     """So many calls on their way, each on a connection of its own that was open before the first was sent."""
-    wires = await asyncio.gather(*(Wire.open(house.url) for _ in range(count)))
+    wires = await asyncio.gather(*(Wire.open(installation.url) for _ in range(count)))
     await asyncio.gather(*(send(wire, caller, body) for wire in wires))
     return list(wires)
 
@@ -60,78 +60,80 @@ async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], s
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_a_balance_of_k_holds_admits_exactly_k_calls(house: House, server: Server, stream: bool) -> None:
+async def test_a_balance_of_k_holds_admits_exactly_k_calls(
+    installation: Installation, server: Server, stream: bool
+) -> None:
     assert len(server.workers) == 3
-    with gated(house) as gate:
+    with gated(installation) as gate:
         body = gate_body(stream=stream)
-        await eventually_known(house, gate, body)
-        hold = await hold_of(house, gate, body)
-        caller = house.caller(nanos=K * hold)
-        wires = await in_flight(house, caller, body, IN_FLIGHT)
+        await eventually_known(installation, gate, body)
+        hold = await hold_of(installation, gate, body)
+        caller = installation.caller(nanos=K * hold)
+        wires = await in_flight(installation, caller, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - K)
         assert gate.waiting == K
-        assert house.balance(caller) == (K * hold, K * hold)
+        assert installation.balance(caller) == (K * hold, K * hold)
         gate.open()
         admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
 
         assert [response.status for response in admitted] == [200] * K
         assert all(response.whole for response in admitted)
         assert {(response.status, response.code) for response in refused} == {(429, 2907)}
-        assert house.balance(caller) == (K * (hold - PRICE), 0)
+        assert installation.balance(caller) == (K * (hold - PRICE), 0)
 
         # What was released is there for the next ones, at once and to the last hold, in whichever process.
         gate.shut()
-        again = house.balance(caller)[0] // hold
-        wires = await in_flight(house, caller, body, IN_FLIGHT)
+        again = installation.balance(caller)[0] // hold
+        wires = await in_flight(installation, caller, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
         admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
         assert [response.status for response in admitted] == [200] * again
         assert {response.status for response in refused} == {429}
-        assert house.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
-    assert len(house.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
-    assert house.differences() == []
+        assert installation.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
+    assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
+    assert installation.differences() == []
 
 
-async def eventually_known(house: House, gate: Gate, body: bytes) -> None:
+async def eventually_known(installation: Installation, gate: Gate, body: bytes) -> None:
     """Wait until every process knows the provider: it was set a moment ago."""
-    caller = house.caller()
+    caller = installation.caller()
     gate.open()
-    while {response.status for response in await calls(house, caller, body, 40)} != {200}:
+    while {response.status for response in await calls(installation, caller, body, 40)} != {200}:
         pass
     gate.shut()
 
 
-async def test_waiting_calls_get_credit_released_by_another_process(new_house: NewHouse) -> None:
-    house = new_house(hold_wait_ms="20000")
-    with house.serving(), gated(house) as gate:
+async def test_waiting_calls_get_credit_released_by_another_process(new_installation: NewInstallation) -> None:
+    installation = new_installation(hold_wait_ms="20000")
+    with installation.serving(), gated(installation) as gate:
         body = gate_body(stream=False)
-        await eventually_known(house, gate, body)
-        hold = await hold_of(house, gate, body)
-        caller = house.caller(nanos=hold + 11 * PRICE)
-        first = asyncio.ensure_future((await start(house, caller, body)).response())
+        await eventually_known(installation, gate, body)
+        hold = await hold_of(installation, gate, body)
+        caller = installation.caller(nanos=hold + 11 * PRICE)
+        first = asyncio.ensure_future((await start(installation, caller, body)).response())
         await eventually(lambda: gate.waiting == 1, "the first reached the provider")
-        others = [asyncio.ensure_future((await start(house, caller, body)).response()) for _ in range(11)]
+        others = [asyncio.ensure_future((await start(installation, caller, body)).response()) for _ in range(11)]
         await asyncio.sleep(0.3)
         assert not any(task.done() for task in [first, *others])
         assert gate.waiting == 1, "a call must not be forwarded without a hold"
         gate.open()
         responses = await asyncio.wait_for(asyncio.gather(first, *others), 10)  # far below hold_wait_ms
         assert [response.status for response in responses] == [200] * 12
-        assert len(owners(house, caller)) > 1, "only one process had calls"
-        assert house.balance(caller) == (hold - PRICE, 0)
+        assert len(owners(installation, caller)) > 1, "only one process had calls"
+        assert installation.balance(caller) == (hold - PRICE, 0)
 
 
-async def test_callers_that_hang_up_leave_no_hold_in_any_process(house: House, server: Server) -> None:
-    caller = house.caller()
-    wires = [await start(house, caller, chat_body(stream=True), demo="hang=1") for _ in range(24)]
-    await eventually(lambda: house.balance(caller)[1] > 0, "calls hold money")
+async def test_callers_that_hang_up_leave_no_hold_in_any_process(installation: Installation, server: Server) -> None:
+    caller = installation.caller()
+    wires = [await start(installation, caller, chat_body(stream=True), demo="hang=1") for _ in range(24)]
+    await eventually(lambda: installation.balance(caller)[1] > 0, "calls hold money")
     held = "SELECT count(*) FROM holds WHERE account_id = $1 AND state = 'open'"
-    await eventually(lambda: house.read(held, caller.account_id) == [(24,)], "all hold money")
+    await eventually(lambda: installation.read(held, caller.account_id) == [(24,)], "all hold money")
     for wire in wires:
         wire.hang_up()
-    await eventually(lambda: house.balance(caller)[1] == 0, "every hold ended")
-    posted, _ = house.balance(caller)
-    charged = house.read("SELECT coalesce(sum(charge), 0) FROM calls WHERE account_id = $1", caller.account_id)
+    await eventually(lambda: installation.balance(caller)[1] == 0, "every hold ended")
+    posted, _ = installation.balance(caller)
+    charged = installation.read("SELECT coalesce(sum(charge), 0) FROM calls WHERE account_id = $1", caller.account_id)
     assert charged == [(5_000_000_000 - posted,)]
-    assert len(owners(house, caller)) > 1
+    assert len(owners(installation, caller)) > 1

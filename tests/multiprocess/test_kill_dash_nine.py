@@ -14,8 +14,8 @@ import pytest
 
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
-from tests.multiprocess.conftest import NewHouse
-from tests.multiprocess.kit import Caller, House, Server, eventually, is_alive, send
+from tests.multiprocess.conftest import NewInstallation
+from tests.multiprocess.kit import Caller, Installation, Server, eventually, is_alive, send
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "3"))
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.slow
 class Load:
     """Clients that call all the time, whether anyone answers or not, and what they saw."""
 
-    def __init__(self, house: House, callers: list[Caller], chance: random.Random) -> None:
-        self._house = house
+    def __init__(self, installation: Installation, callers: list[Caller], chance: random.Random) -> None:
+        self._installation = installation
         self._callers = callers
         self._chance = chance
         self.stopped = False
@@ -68,7 +68,7 @@ class Load:
         demo = f"tokens={chance.randrange(1, 30)}"
         if chance.random() < 0.5:
             demo += f" gap={chance.randrange(1, 8)}" if stream else f" delay={chance.randrange(1, 80)}"
-        wire = await Wire.open(self._house.url)
+        wire = await Wire.open(self._installation.url)
         try:
             await send(wire, caller, body, demo=demo)
             return await wire.response()
@@ -109,39 +109,41 @@ async def replaced(server: Server, victim: int) -> None:
     await eventually(lambda: len(server.workers) == 3 and victim not in server.workers, "another was started", 60)
 
 
-async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_house: NewHouse) -> None:
+async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_installation: NewInstallation) -> None:
     chance = random.Random(SEED)
     print(f"FAREBOX_TEST_SEED={SEED}")
-    house = new_house()
-    callers = [house.caller(nanos=GRANTED) for _ in range(ACCOUNTS)]
-    load = Load(house, callers, chance)
-    with house.serving() as server:
+    installation = new_installation()
+    callers = [installation.caller(nanos=GRANTED) for _ in range(ACCOUNTS)]
+    load = Load(installation, callers, chance)
+    with installation.serving() as server:
         calling = asyncio.ensure_future(load.run())
         await kill_workers(server, load, chance)
         workers = server.workers
         os.kill(server.process.pid, signal.SIGKILL)
         await eventually(lambda: not any(is_alive(pid) for pid in workers), "nobody serves on", 30)
         assert not calling.done()
-    with house.serving():
+    with installation.serving():
         await answers(load)
         load.stopped = True
         await asyncio.wait_for(calling, 30)
         await eventually(
-            lambda: house.read("SELECT 1 FROM holds WHERE state = 'open'") == [], "all holds ended", ENDED_SECONDS
+            lambda: installation.read("SELECT 1 FROM holds WHERE state = 'open'") == [],
+            "all holds ended",
+            ENDED_SECONDS,
         )
-        assert house.differences() == []
+        assert installation.differences() == []
 
     assert load.statuses <= {200, 502, 503}, "502: the demo provider is in the process that was killed last"
     assert load.repeated == []
     assert load.without_response > KILLS, "no call was ever interrupted"
-    charges = charged(house)
+    charges = charged(installation)
     for log_id, (account, cost) in load.complete.items():
         assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
-    receipted = dict(house.read("SELECT log_id, charge FROM calls WHERE receipt IS NOT NULL"))
+    receipted = dict(installation.read("SELECT log_id, charge FROM calls WHERE receipt IS NOT NULL"))
     for log_id, (_, cost) in load.complete.items():
         assert receipted[log_id] == cost
     # The kills did hit calls in flight: there are holds that only another process could end.
-    [(ended,)] = house.read(
+    [(ended,)] = installation.read(
         "SELECT count(*) FROM holds h WHERE state = 'expired' "
         "AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.log_id = h.hold_id)"
     )
@@ -150,14 +152,14 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
     assert 0 <= more <= load.without_response + len(load.begun), "charged, and nobody called"
     for caller in callers:
         spent = sum(cost for account, cost in charges.values() if account == caller.account_id)
-        assert house.balance(caller) == (GRANTED - spent, 0)
+        assert installation.balance(caller) == (GRANTED - spent, 0)
 
 
-def charged(house: House) -> dict[str, tuple[str, int]]:
+def charged(installation: Installation) -> dict[str, tuple[str, int]]:
     """Log id → account and sum, of all charges; a charge that is there twice fails the test."""
     sql = "SELECT transfer_id, account_id, amount FROM transfers WHERE kind = 'charge' ORDER BY transfer_id"
     charges: dict[str, tuple[str, int]] = {}
-    for transfer_id, account_id, amount in house.read(sql):
+    for transfer_id, account_id, amount in installation.read(sql):
         log_id, _, part = transfer_id.removeprefix("charge:").partition("/")
         assert (log_id in charges) == bool(part), f"{transfer_id} is a second charge"
         charges[log_id] = (account_id, amount + (charges[log_id][1] if part else 0))

@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 
 from tests.calls.wire import chat_body
-from tests.multiprocess.conftest import NewHouse
-from tests.multiprocess.kit import House, Server, call, calls, children_of, eventually, is_alive, start
+from tests.multiprocess.conftest import NewInstallation
+from tests.multiprocess.kit import Installation, Server, call, calls, children_of, eventually, is_alive, start
 from tests.support import free_port
 
 pytestmark = pytest.mark.slow
 
 
-async def test_it_reports_its_address_once_and_a_stop_completes_calls(new_house: NewHouse) -> None:
-    house = new_house()
-    with house.serving() as server:
+async def test_it_reports_its_address_once_and_a_stop_completes_calls(new_installation: NewInstallation) -> None:
+    installation = new_installation()
+    with installation.serving() as server:
         workers = server.workers
         assert len(workers) == 3
-        assert len(house.read("SELECT instance_id FROM instances")) == 3
-        caller = house.caller()
-        wires = [await start(house, caller, chat_body(stream=True), demo="tokens=20 gap=50") for _ in range(9)]
+        assert len(installation.read("SELECT instance_id FROM instances")) == 3
+        caller = installation.caller()
+        wires = [await start(installation, caller, chat_body(stream=True), demo="tokens=20 gap=50") for _ in range(9)]
         for wire in wires:
             await wire.head()
         server.process.send_signal(signal.SIGTERM)
@@ -35,46 +35,46 @@ async def test_it_reports_its_address_once_and_a_stop_completes_calls(new_house:
         assert server.process.stdout is not None
         assert server.process.stdout.read() == b"", "one line, and no more"
     assert not any(is_alive(pid) for pid in workers)
-    assert house.read("SELECT instance_id FROM instances") == []
-    assert house.balance(caller)[1] == 0
-    assert house.read("SELECT count(*) FROM calls WHERE charge > 0") == [(9,)]
+    assert installation.read("SELECT instance_id FROM instances") == []
+    assert installation.balance(caller)[1] == 0
+    assert installation.read("SELECT count(*) FROM calls WHERE charge > 0") == [(9,)]
 
 
-async def test_a_worker_that_dies_is_started_again(house: House, server: Server) -> None:
+async def test_a_worker_that_dies_is_started_again(installation: Installation, server: Server) -> None:
     before = server.workers
     os.kill(before[0], signal.SIGKILL)
     await eventually(lambda: len(server.workers) == 3 and before[0] not in server.workers, "another worker", 30)
-    [line, *_] = house.logged("worker_died")
+    [line, *_] = installation.logged("worker_died")
     assert (line["pid"], line["status"]) == (before[0], -9)
     await eventually(
-        lambda: len(house.read("SELECT 1 FROM instances")) == 3, "three are seen, and the dead one is not", 30
+        lambda: len(installation.read("SELECT 1 FROM instances")) == 3, "three are seen, and the dead one is not", 30
     )
-    caller = house.caller()
-    assert {response.status for response in await calls(house, caller, chat_body(), 12)} == {200}
+    caller = installation.caller()
+    assert {response.status for response in await calls(installation, caller, chat_body(), 12)} == {200}
 
 
-async def test_when_the_parent_is_killed_all_workers_stop(new_house: NewHouse) -> None:
-    house = new_house()
-    with house.serving(workers=2) as server:
+async def test_when_the_parent_is_killed_all_workers_stop(new_installation: NewInstallation) -> None:
+    installation = new_installation()
+    with installation.serving(workers=2) as server:
         workers = server.workers
-        caller = house.caller()
-        hanging = [await start(house, caller, chat_body(), demo="hang=1") for _ in range(3)]
-        await eventually(lambda: house.balance(caller)[1] > 0, "a call is under way")
+        caller = installation.caller()
+        hanging = [await start(installation, caller, chat_body(), demo="hang=1") for _ in range(3)]
+        await eventually(lambda: installation.balance(caller)[1] > 0, "a call is under way")
         os.kill(server.process.pid, signal.SIGKILL)
         assert server.process.wait(10) == -signal.SIGKILL
         await eventually(lambda: not any(is_alive(pid) for pid in workers), "the workers have gone", 25)
         for wire in hanging:
             wire.close()
-    assert house.balance(caller)[1] == 0, "they stopped as they were asked to, and ended their calls"
-    assert house.read("SELECT instance_id FROM instances") == []
-    with house.serving(workers=1):
-        assert (await call(house, caller, chat_body())).status == 200
+    assert installation.balance(caller)[1] == 0, "they stopped as they were asked to, and ended their calls"
+    assert installation.read("SELECT instance_id FROM instances") == []
+    with installation.serving(workers=1):
+        assert (await call(installation, caller, chat_body())).status == 200
 
 
-def test_the_command_stops_if_the_first_worker_cannot_serve(new_house: NewHouse) -> None:
-    house = new_house()
-    house.database_url = house.database_url.rpartition("/")[0] + "/nowhere"
-    refused = house.command("serve", "--workers", "2", "--port", str(house.port))
+def test_the_command_stops_if_the_first_worker_cannot_serve(new_installation: NewInstallation) -> None:
+    installation = new_installation()
+    installation.database_url = installation.database_url.rpartition("/")[0] + "/nowhere"
+    refused = installation.command("serve", "--workers", "2", "--port", str(installation.port))
     assert refused.returncode == 1
     assert refused.stdout == ""
     last = refused.stderr.splitlines()[-1]
@@ -82,12 +82,12 @@ def test_the_command_stops_if_the_first_worker_cannot_serve(new_house: NewHouse)
     assert "nowhere" in last
 
 
-def test_a_port_that_is_taken_is_refused(new_house: NewHouse) -> None:
-    house = new_house()
-    with socket.create_server(("127.0.0.1", house.port)):
-        refused = house.command("serve", "--workers", "2", "--port", str(house.port))
+def test_a_port_that_is_taken_is_refused(new_installation: NewInstallation) -> None:
+    installation = new_installation()
+    with socket.create_server(("127.0.0.1", installation.port)):
+        refused = installation.command("serve", "--workers", "2", "--port", str(installation.port))
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"farebox: cannot listen on 127.0.0.1:{house.port}")
+    assert refused.stderr.startswith(f"farebox: cannot listen on 127.0.0.1:{installation.port}")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--demo", "--welcome", "--json")])
@@ -108,13 +108,13 @@ def test_on_sqlite_several_workers_are_refused(tmp_path: Path, arguments: tuple[
     assert not data.exists(), "refused before anything is made"
 
 
-async def test_two_servers_on_one_database_see_each_other(house: House, server: Server) -> None:
+async def test_two_servers_on_one_database_see_each_other(installation: Installation, server: Server) -> None:
     assert len(server.workers) == 3
-    other = replace(house, port=free_port())
+    other = replace(installation, port=free_port())
     with other.serving(workers=1) as alone:
         assert children_of(alone.process.pid) == [], "one worker is this very process"
-        assert len(house.read("SELECT instance_id FROM instances")) == 4
-        caller = house.caller()
-        assert [(await call(place, caller, chat_body())).status for place in (house, other)] == [200, 200]
+        assert len(installation.read("SELECT instance_id FROM instances")) == 4
+        caller = installation.caller()
+        assert [(await call(place, caller, chat_body())).status for place in (installation, other)] == [200, 200]
         assert alone.stop() == 0
-    assert len(house.read("SELECT instance_id FROM instances")) == 3
+    assert len(installation.read("SELECT instance_id FROM instances")) == 3

@@ -9,7 +9,7 @@ import pytest
 from farebox.gateway import GatewayConfig
 from farebox.storage.gateways import GatewayRow, put_gateway
 from tests.calls.wire import chat_body
-from tests.multiprocess.kit import Caller, House, Server, call, calls
+from tests.multiprocess.kit import Caller, Installation, Server, call, calls
 
 pytestmark = pytest.mark.slow
 
@@ -22,22 +22,22 @@ AT_ONCE = 6
 STEP_SECONDS = 0.25
 
 
-def limited(house: House, caller: Caller, **config: object) -> None:
+def limited(installation: Installation, caller: Caller, **config: object) -> None:
     """The account's gateway `limited`."""
 
     def write(connection: object, _: object, __: object, at: int) -> None:
         encoded = msgspec.json.encode(GatewayConfig(**config))  # type: ignore[arg-type]
         put_gateway(connection, GatewayRow(caller.account_id, "limited", encoded, at, at))  # type: ignore[arg-type]
 
-    house.write(write)
+    installation.write(write)
 
 
 @pytest.mark.parametrize("technique", ["fixed", "sliding"])
-async def test_processes_share_a_limit(house: House, server: Server, technique: str) -> None:
+async def test_processes_share_a_limit(installation: Installation, server: Server, technique: str) -> None:
     assert len(server.workers) == 3
-    caller = house.caller()
+    caller = installation.caller()
     limited(
-        house,
+        installation,
         caller,
         rate_limiting_interval=DAY_SECONDS,
         rate_limiting_limit=LIMIT,
@@ -51,7 +51,7 @@ async def test_processes_share_a_limit(house: House, server: Server, technique: 
     while refused < 4 * AT_ONCE:
         assert time.monotonic() < deadline
         tick = time.monotonic()
-        for response in await calls(house, caller, body, AT_ONCE, gateway="limited"):
+        for response in await calls(installation, caller, body, AT_ONCE, gateway="limited"):
             if response.status == 200:
                 admitted.append(tick)
             else:
@@ -62,17 +62,17 @@ async def test_processes_share_a_limit(house: House, server: Server, technique: 
     assert len(admitted) >= LIMIT
     late = [tick for tick in admitted[LIMIT:] if tick > reached + EXCHANGE_SECONDS + 2 * STEP_SECONDS]
     assert late == [], "admitted when every process must have known"
-    again = await calls(house, caller, body, 30, gateway="limited")
+    again = await calls(installation, caller, body, 30, gateway="limited")
     assert {response.status for response in again} == {429}
     assert {int(response.headers["retry-after"]) > 0 for response in again} == {True}
-    [(counted,)] = house.read("SELECT calls FROM rate_counts WHERE account_id = $1", caller.account_id)
+    [(counted,)] = installation.read("SELECT calls FROM rate_counts WHERE account_id = $1", caller.account_id)
     assert counted == len(admitted)
 
 
-async def test_another_gateway_is_not_counted_with_it(house: House, server: Server) -> None:
+async def test_another_gateway_is_not_counted_with_it(installation: Installation, server: Server) -> None:
     assert len(server.workers) == 3
-    caller = house.caller()
-    limited(house, caller, rate_limiting_interval=DAY_SECONDS, rate_limiting_limit=1)
-    first = await call(house, caller, chat_body(), gateway="limited")
+    caller = installation.caller()
+    limited(installation, caller, rate_limiting_interval=DAY_SECONDS, rate_limiting_limit=1)
+    first = await call(installation, caller, chat_body(), gateway="limited")
     assert first.status == 200
-    assert {response.status for response in await calls(house, caller, chat_body(), 12)} == {200}
+    assert {response.status for response in await calls(installation, caller, chat_body(), 12)} == {200}

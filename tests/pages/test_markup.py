@@ -146,9 +146,9 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
         assert not {name for name in seen.attributes if name.startswith("on") or name == "style"}
         assert b"javascript:" not in page.split(b"<main")[0]
         assert b'="javascript:' not in page
-    told = _read(pages[0])
-    assert HOSTILE in told.text
-    assert (told.tags, told.attributes) == (harmless.tags, harmless.attributes)
+    reported = _read(pages[0])
+    assert HOSTILE in reported.text
+    assert (reported.tags, reported.attributes) == (harmless.tags, harmless.attributes)
 
 
 def test_a_page_looks_again_only_while_credit_may_come() -> None:

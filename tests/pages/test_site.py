@@ -185,8 +185,8 @@ def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> No
         running_farebox(tmp_path, trusted_proxies="127.0.0.1") as farebox,
         httpx.Client(base_url=farebox.url) as visitor,
     ):
-        asked = f"{farebox.stripe_url}/_fake/requests"
-        before = len(httpx.get(asked).json()["requests"])
+        requested = f"{farebox.stripe_url}/_fake/requests"
+        before = len(httpx.get(requested).json()["requests"])
         pages = [
             visitor.get(
                 f"/billing/done?checkout=cs_test_{number:020d}", headers={"x-forwarded-for": f"192.0.2.{number % 4}"}
@@ -195,7 +195,7 @@ def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> No
         ]
         assert [page.status_code for page in pages] == [404] * 60 + [200] * 10
         assert "cannot be checked right now" in pages[-1].text
-        assert len(httpx.get(asked).json()["requests"]) - before == 60
+        assert len(httpx.get(requested).json()["requests"]) - before == 60
         with closing(_visitor(farebox, "Acme").http) as owner:
             page = owner.get(f"/billing/done?checkout=cs_test_{0:020d}", follow_redirects=True)
         assert "Checkout not found" in page.text

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from farebox.runtime.services import Services
-from tests.payments.mortal import Crash
+from tests.payments.crash_injection import Crash
 from tests.payments.world import DAY, HOUR, Saved, World, begin_life, living, new_account
 
 Json = dict[str, Any]

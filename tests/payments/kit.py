@@ -39,7 +39,7 @@ Json = dict[str, Any]
 START = 1_795_348_800_000  # 2026-11-22 12:00 UTC
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 WEBHOOK_SECRET = "whsec_of_the_tests"
-PATIENCE_SECONDS = 30.0
+WAIT_SECONDS = 30.0
 """Of the adapter: a busy machine has all the time it takes to respond."""
 TIMEOUT_SECONDS = 0.8
 """Of the adapter, from when the test plants a response that does not come: long enough for one that does."""
@@ -88,7 +88,7 @@ class _FakesClock(TestClock):
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, clock: TestClock, instance: str = "", timeout: float = PATIENCE_SECONDS
+    settings: Settings, clock: TestClock, instance: str = "", timeout: float = WAIT_SECONDS
 ) -> AsyncIterator[Services]:
     """Services as farebox.app makes them, without an HTTP server: one process on the database."""
     ids = RandomIds(clock)
@@ -312,7 +312,7 @@ class Shop:
         response = await self.http.get("/v1/charges", headers={"authorization": "Bearer sk_test_1"})
         return [charge["status"] for charge in response.json()["data"]]
 
-    async def asked(self, ending: str = "/pay") -> int:
+    async def requested(self, ending: str = "/pay") -> int:
         """How many requests ended so, repeats included."""
         requests = (await self.http.get("/_fake/requests")).json()["requests"]
         return sum(request["method"] == "POST" and request["path"].endswith(ending) for request in requests)
@@ -320,7 +320,7 @@ class Shop:
     async def seen_asking(self) -> None:
         """Wait until a charge has arrived at Stripe."""
         for _ in range(1_000):
-            if await self.asked():
+            if await self.requested():
                 return
             await asyncio.sleep(0.005)
         raise AssertionError("no charge was asked for")

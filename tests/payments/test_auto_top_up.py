@@ -174,7 +174,7 @@ async def test_an_invoice_whose_response_was_lost_is_found_by_its_metadata(shop:
     assert (shop.the_auto().state, shop.the_auto().payment_id) == ("unknown", None)
     await shop.let_pass(HOUR)
     assert shop.the_auto().state == "paid"
-    assert await shop.asked("/v1/invoices") == 1
+    assert await shop.requested("/v1/invoices") == 1
 
 
 async def test_a_hundred_triggers_at_once_are_one_charge(shop: Shop) -> None:

@@ -36,7 +36,7 @@ async def test_a_soft_decline_is_retried_after_an_hour(shop: Shop) -> None:
     assert not shop.read(lambda c: store.auto_under_way(c, shop.account)), "no credit is near"
     await shop.steer(f"cards/{card}", behave="ok")
     await shop.let_pass(HOUR - MINUTE)
-    assert await shop.asked() == 1
+    assert await shop.requested() == 1
     await shop.let_pass(2 * MINUTE)
     assert (shop.the_auto().state, shop.the_auto().attempt) == ("paid", 2)
     assert (shop.rule.failures, shop.rule.error) == (0, None)
@@ -51,7 +51,7 @@ async def test_a_hard_decline_suspends_at_once(shop: Shop, behave: str) -> None:
     await shop.let_pass(7 * DAY)
     assert (shop.the_auto().state, shop.rule.state, shop.rule.reason) == ("failed", "suspended", "card_declined")
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
-    assert await shop.asked() == 1
+    assert await shop.requested() == 1
     assert shop.notices() == ["auto_top_up_suspended"]
     assert not shop.armed()
     if behave == "stolen_card":
@@ -101,7 +101,7 @@ async def test_a_lost_decline_response_is_repeated_without_another_charge(shop: 
     await shop.work()
     assert (shop.the_auto().state, shop.rule.failures) == ("unknown", 0)
     await shop.let_pass(MINUTE)
-    assert (shop.the_auto().state, shop.rule.failures, await shop.asked()) == ("declined", 1, 2)
+    assert (shop.the_auto().state, shop.rule.failures, await shop.requested()) == ("declined", 1, 2)
     assert await shop.charges() == ["failed"]
 
 
@@ -120,8 +120,8 @@ async def test_a_dead_card_is_retried_within_the_rules_and_notified_once(shop: S
     assert (shop.rule.state, shop.rule.reason, shop.rule.failures) == ("suspended", "card_declined", 3)
     assert shop.notices() == ["auto_top_up_suspended"]
     assert len(shop.top_ups()) == 1
-    assert await shop.asked("/finalize") == 1, "one invoice"
-    assert await shop.asked() == 3
+    assert await shop.requested("/finalize") == 1, "one invoice"
+    assert await shop.requested() == 3
     assert shop.next_due() is None
 
 
@@ -149,9 +149,9 @@ async def test_saving_the_rule_again_tries_the_card_again_once(shop: Shop) -> No
     await shop.set_rule()
     assert (shop.rule.state, shop.rule.reason, shop.rule.error, shop.rule.last_failed_at) == ("active",) + (None,) * 3
     await shop.let_pass(30 * MINUTE)
-    assert (await shop.asked(), shop.rule.state, shop.rule.reason) == (1, "paused", "too_many_attempts")
+    assert (await shop.requested(), shop.rule.state, shop.rule.reason) == (1, "paused", "too_many_attempts")
     await shop.let_pass(DAY)
-    assert (await shop.asked(), shop.rule.state) == (2, "suspended")
+    assert (await shop.requested(), shop.rule.state) == (2, "suspended")
 
 
 async def test_no_card_suspends_until_there_is_one(shop: Shop) -> None:
@@ -202,7 +202,7 @@ async def test_a_declined_one_that_is_not_needed_any_more_is_voided(shop: Shop) 
     await shop.work()
     await shop.grant(5_000)
     await shop.let_pass(2 * HOUR)
-    assert (shop.the_auto().state, await shop.asked(), shop.armed()) == ("canceled", 1, True)
+    assert (shop.the_auto().state, await shop.requested(), shop.armed()) == ("canceled", 1, True)
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
     assert shop.the_auto().card_id == dead
 
@@ -214,7 +214,7 @@ async def test_a_declined_one_that_the_owner_paid_by_hand_is_credited(shop: Shop
     await shop.work()
     await shop.pay_hosted(shop.the_auto().payment_id)
     await shop.let_pass(2 * HOUR)
-    assert (shop.the_auto().state, await shop.captured(), await shop.asked()) == ("paid", [1_000], 1)
+    assert (shop.the_auto().state, await shop.captured(), await shop.requested()) == ("paid", [1_000], 1)
 
 
 # --- authentication ---------------------------------------------------------------------------------------------------
@@ -225,8 +225,8 @@ async def asks_for_its_owner(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
     await shop.work()
-    asked = shop.the_auto()
-    assert (asked.state, asked.action_url is not None) == ("action_required", True)
+    requested = shop.the_auto()
+    assert (requested.state, requested.action_url is not None) == ("action_required", True)
     assert (shop.rule.state, shop.rule.reason) == ("action_required", "authentication_required")
     assert shop.notices() == ["top_up_action_required"]
 
@@ -250,7 +250,7 @@ async def test_what_the_owner_never_confirms_is_voided_after_three_days_and_susp
     )
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
     assert shop.notices() == ["top_up_action_required", "auto_top_up_suspended"]
-    assert (await shop.asked(), len(shop.top_ups())) == (1, 1)
+    assert (await shop.requested(), len(shop.top_ups())) == (1, 1)
 
 
 async def test_another_card_continues_after_required_authentication(shop: Shop) -> None:

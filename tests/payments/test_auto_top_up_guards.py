@@ -161,7 +161,7 @@ async def test_switching_off_voids_what_waits_for_its_next_try(shop: Shop) -> No
     await shop.work()
     await auto_top_up.remove_rule(shop.services, shop.account)
     await shop.let_pass(DAY)
-    assert (shop.the_auto().state, await shop.asked()) == ("canceled", 1)
+    assert (shop.the_auto().state, await shop.requested()) == ("canceled", 1)
     assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
 
 

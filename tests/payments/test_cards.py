@@ -195,7 +195,7 @@ async def test_without_payments_there_are_no_cards_to_save(shop: Shop) -> None:
 
     off = dataclasses.replace(shop.services, processor=None)
     assert await cards.cards(off, shop.account) == []
-    for asked in (
+    for requested in (
         cards.customer_of(off, shop.account),
         cards.refresh(off, shop.account),
         cards.open_setup(off, shop.account, **BACK),
@@ -203,7 +203,7 @@ async def test_without_payments_there_are_no_cards_to_save(shop: Shop) -> None:
         cards.remove(off, shop.account, "pm_1"),
     ):
         with pytest.raises(Problem) as problem:
-            await asked
+            await requested
         assert problem.value.kind is PAYMENTS_OFF
 
 

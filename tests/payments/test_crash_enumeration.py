@@ -23,7 +23,7 @@ from tests.payments.world import ACCOUNT, DAY, MINUTE, SECOND, Saved, Webhooks, 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 SAMPLE: dict[Webhooks, int] = {"dropped": 5, "delivered": 2, "tripled": 2}
 """How many points are tried by default."""
-WAYS: tuple[Webhooks, ...] = ("dropped", "delivered", "tripled")
+WEBHOOK_MODES: tuple[Webhooks, ...] = ("dropped", "delivered", "tripled")
 
 
 # --- steps of ours: a client calls, and calls again with the same key when no response came ---------------------------
@@ -34,12 +34,12 @@ def buys(cents: int = 5000, key: str = "order-1") -> Step:
         async def buy() -> None:
             await top_up.buy(services, ACCOUNT, credit_cents=cents, request_key=key)
 
-        await patiently(world, services, buy)
+        await retry_until_accepted(world, services, buy)
 
     return step
 
 
-async def patiently(world: World, services: Services, ask: Callable[[], Awaitable[None]]) -> None:
+async def retry_until_accepted(world: World, services: Services, ask: Callable[[], Awaitable[None]]) -> None:
     """Ask again, as often as the SDKs do and as an owner then does, while the response is to try again."""
     for _ in range(60):
         try:
@@ -110,7 +110,7 @@ async def opens_checkout(world: World, services: Services) -> None:
         )
         world.notes["page"], world.notes["checkout"] = bought.action_url, bought.checkout_id
 
-    await patiently(world, services, open_page)
+    await retry_until_accepted(world, services, open_page)
 
 
 async def opens_setup(world: World, services: Services) -> None:
@@ -254,23 +254,25 @@ FLOWS = (
 )
 
 
-async def after(world: World, flow: Flow, start: Saved, way: Webhooks, die_at: int | None) -> tuple[Any, list[str]]:
+async def after(
+    world: World, flow: Flow, start: Saved, webhooks: Webhooks, die_at: int | None
+) -> tuple[Any, list[str]]:
     """The picture at the end of a life, and the points it had; the books agree with Stripe's."""
-    world.load(start, way, seed=die_at or 0)
+    world.load(start, webhooks, seed=die_at or 0)
     points = await live(world, flow, die_at)
     compare(world.settings, world.fake.http.get("/_fake/ledger"))
     return picture(world), points
 
 
-def chosen(points: list[str], way: Webhooks, flow: Flow) -> list[int]:
+def chosen(points: list[str], webhooks: Webhooks, flow: Flow) -> list[int]:
     """Numbers of the points to die at: all of them, or some of those around commits and requests. They are as far from
     one another as can be, and begin elsewhere in each flow and way: flows are alike, and one tries what another leaves
     out."""
     if LONG:
         return list(range(1, len(points) + 1))
     around = [number for number, where in enumerate(points, 1) if where.startswith(("before ", "after "))]
-    wanted, parts = SAMPLE[way], len(FLOWS) * len(WAYS)
-    part = FLOWS.index(flow) + len(FLOWS) * WAYS.index(way)
+    wanted, parts = SAMPLE[webhooks], len(FLOWS) * len(WEBHOOK_MODES)
+    part = FLOWS.index(flow) + len(FLOWS) * WEBHOOK_MODES.index(webhooks)
     places = [(place * parts + part) * len(around) // (wanted * parts) for place in range(wanted)]
     return sorted({around[place] for place in places}) if around else []
 
@@ -290,18 +292,18 @@ async def test_a_crash_anywhere_changes_nothing(flow: Flow, tmp_path: Path) -> N
         assert not expected["open"], f"left open: {expected['open']}"
         failures: list[str] = []
         tried = 0
-        for way in WAYS:
-            found, points = await after(world, flow, start, way, None)
-            failures += [f"{way}, without a crash: {text}" for text in differing(expected, found)]
-            for number in chosen(points, way, flow):
+        for webhooks in WEBHOOK_MODES:
+            found, points = await after(world, flow, start, webhooks, None)
+            failures += [f"{webhooks}, without a crash: {text}" for text in differing(expected, found)]
+            for number in chosen(points, webhooks, flow):
                 tried += 1
-                where = f"{way}, dead at {number} ({points[number - 1]})"
+                where = f"{webhooks}, dead at {number} ({points[number - 1]})"
                 try:
-                    found, _ = await after(world, flow, start, way, number)
+                    found, _ = await after(world, flow, start, webhooks, number)
                 except (AssertionError, Problem) as error:
                     failures.append(f"{where}: {error}")
                 else:
                     same = ("open",) if flow.abandoned else tuple(expected)
                     failures += [f"{where}: {text}" for text in differing(expected, found, same)]
-            print(f"{flow.name}, webhooks {way}: {len(points)} points")
+            print(f"{flow.name}, webhooks {webhooks}: {len(points)} points")
         assert not failures, f"{len(failures)} of {tried}:\n" + "\n".join(failures[:40])

@@ -212,7 +212,7 @@ def dispute_at_processor(state: str, cents: int, intent: str, name: str = "du_1"
     )
 
 
-STORIES = {
+SCENARIOS = {
     "refund, dispute of all": ([("refund", "succeeded")], [("dispute", "open")], (2000, 3865)),
     "refund, dispute lost": ([("refund", "succeeded")], [("dispute", "open"), ("dispute", "lost")], (2000, 3865)),
     "refund, dispute won": ([("refund", "succeeded")], [("dispute", "open"), ("dispute", "won")], (2000, 0)),
@@ -245,9 +245,9 @@ class TestTogether:
             async with living(world) as process:
                 yield Shop(world, process.services)
 
-    @pytest.mark.parametrize("story", STORIES)
-    async def test_never_claw_twice_in_any_order(self, shop: Shop, story: str) -> None:
-        refund, dispute, (refunded, disputed) = STORIES[story]
+    @pytest.mark.parametrize("scenario", SCENARIOS)
+    async def test_never_claw_twice_in_any_order(self, shop: Shop, scenario: str) -> None:
+        refund, dispute, (refunded, disputed) = SCENARIOS[scenario]
         ends_with = set()
         for order in interleaved(refund, dispute):
             bought = await shop.buy()
@@ -260,9 +260,9 @@ class TestTogether:
                     await refunds.apply_refund(shop.services, news)
                     await refunds.apply_refund(shop.services, news)
                 else:
-                    told = dispute_at_processor(state, 5865, intent, f"du_{intent}")
-                    await disputes.apply_dispute(shop.services, told)
-                    await disputes.apply_dispute(shop.services, told)
+                    reported = dispute_at_processor(state, 5865, intent, f"du_{intent}")
+                    await disputes.apply_dispute(shop.services, reported)
+                    await disputes.apply_dispute(shop.services, reported)
                 with shop.world.reading() as connection:
                     now = find(connection, ACCOUNT, bought.top_up_id)
                     assert now is not None

@@ -112,8 +112,8 @@ def test_visa_counts_declines_of_the_same_amount_alone() -> None:
 
 def test_by_hand_ten_declines_an_hour_are_the_most() -> None:
     found = [made(MINUTE_MS * n, kind="manual", fingerprint=f"f{n}") for n in range(10)]
-    told = guards.check_manual(found, brand="visa", fingerprint="new", charge_cents=1, at=NOW)
-    assert told == guards.Wait("too_many_attempts", NOW + 51 * MINUTE_MS)
+    reported = guards.check_manual(found, brand="visa", fingerprint="new", charge_cents=1, at=NOW)
+    assert reported == guards.Wait("too_many_attempts", NOW + 51 * MINUTE_MS)
     assert guards.check_manual(found[:9], brand="visa", fingerprint="new", charge_cents=1, at=NOW) is None
 
 

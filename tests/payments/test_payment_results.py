@@ -56,7 +56,7 @@ async def lone(tmp_path: Path) -> AsyncIterator[Shop]:
         yield opened
 
 
-async def told(shop: Shop, payment_id: str) -> str:
+async def reported(shop: Shop, payment_id: str) -> str:
     assert shop.services.processor is not None
     return await top_up.apply_invoice(shop.services, await shop.services.processor.fetch_invoice(payment_id))
 
@@ -64,16 +64,16 @@ async def told(shop: Shop, payment_id: str) -> str:
 async def test_a_payment_in_the_name_of_another_purchase_is_not_credited(lone: Shop) -> None:
     bought = await lone.buy(2_000)
     forged = await paid_elsewhere(lone, lone.account, bought.top_up_id, 2_000)
-    assert await told(lone, forged) == "not_credited"
+    assert await reported(lone, forged) == "not_credited"
     assert lone.cents == 2_000
     assert lone.findings() == ["not_credited"]
     assert lone.top_ups()[0].payment_id == bought.payment_id
 
 
 async def test_a_payment_without_a_purchase_is_a_finding(lone: Shop) -> None:
-    assert await told(lone, await paid_elsewhere(lone, lone.account, "nothing", 2_000)) == "not_credited"
+    assert await reported(lone, await paid_elsewhere(lone, lone.account, "nothing", 2_000)) == "not_credited"
     assert lone.findings() == ["no_top_up"]
-    assert await told(lone, await paid_elsewhere(lone, "somebody", "nothing", 2_000)) == "not_ours"
+    assert await reported(lone, await paid_elsewhere(lone, "somebody", "nothing", 2_000)) == "not_ours"
     assert lone.findings() == ["no_top_up"]
 
 
@@ -81,7 +81,7 @@ async def test_a_payment_of_less_than_the_charge_is_not_credited(lone: Shop) -> 
     row, _ = await top_up._begin(
         lone.services, top_up._PurchaseRequest(kind="manual", account_id=lone.account, credit_cents=2_000)
     )
-    assert await told(lone, await paid_elsewhere(lone, lone.account, row.top_up_id, 1_999)) == "not_credited"
+    assert await reported(lone, await paid_elsewhere(lone, lone.account, row.top_up_id, 1_999)) == "not_credited"
     assert (lone.cents, lone.findings()) == (0, ["not_credited"])
     assert (lone.top_ups()[0].state, lone.next_due()) == ("failed", None)
 
@@ -90,7 +90,7 @@ async def test_a_payment_of_more_than_the_charge_is_credited_as_bought_and_found
     row, _ = await top_up._begin(
         lone.services, top_up._PurchaseRequest(kind="manual", account_id=lone.account, credit_cents=2_000)
     )
-    assert await told(lone, await paid_elsewhere(lone, lone.account, row.top_up_id, 2_500)) == "credited"
+    assert await reported(lone, await paid_elsewhere(lone, lone.account, row.top_up_id, 2_500)) == "credited"
     assert (lone.cents, lone.findings()) == (2_000, ["paid_too_much"])
 
 
@@ -138,14 +138,14 @@ async def test_news_of_one_payment_any_number_of_times_credit_once(shop: Shop) -
     bought = await shop.buy(2_000)
     await shop.confirm(bought)
     words = await asyncio.gather(
-        *(told(shop, bought.payment_id or "") for _ in range(5)),
+        *(reported(shop, bought.payment_id or "") for _ in range(5)),
         top_up.status(shop.services, shop.account, bought.payment_id or ""),
         top_up.work(shop.services),
     )
     assert words[:5].count("credited") <= 1
     assert shop.cents == 2_000
     assert shop.notices("top_up_paid") == ["top_up_paid"]
-    assert await told(shop, bought.payment_id or "") == "already_credited"
+    assert await reported(shop, bought.payment_id or "") == "already_credited"
     assert shop.findings() == [], "a repeat is nothing to look into"
 
 
@@ -159,7 +159,7 @@ async def test_a_failed_purchase_that_was_paid_after_all_is_credited_once(shop: 
     await shop.pay_hosted(row.payment_id)
     await shop.let_pass(HOUR)
     assert (shop.top_ups()[0].state, shop.cents) == ("paid", 2_000)
-    assert await told(shop, row.payment_id or "") == "already_credited"
+    assert await reported(shop, row.payment_id or "") == "already_credited"
     assert shop.cents == 2_000
 
 

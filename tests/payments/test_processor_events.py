@@ -42,7 +42,7 @@ async def deliver(shop: Shop, body: bytes) -> None:
     await processor_events.receive(shop.services, body, signature(body, shop.clock.at))
 
 
-async def told(shop: Shop, prefix: str = "") -> list[Event]:
+async def reported(shop: Shop, prefix: str = "") -> list[Event]:
     """What Stripe has to tell, oldest first."""
     assert shop.services.processor is not None
     found = [event async for event in shop.services.processor.events(since=0) if event.type.startswith(prefix)]
@@ -133,7 +133,7 @@ async def test_three_times_each_in_any_order_credits_once(shop: Shop, seed: int)
     await lost_payment(shop)
     paid = await shop.buy(2_000, request_key="other")
     assert paid.state == "paid"
-    bodies = [event.body for event in await told(shop)] * 3
+    bodies = [event.body for event in await reported(shop)] * 3
     random.Random(seed).shuffle(bodies)
     for body in bodies:
         await deliver(shop, body)
@@ -147,7 +147,7 @@ async def test_three_times_each_in_any_order_credits_once(shop: Shop, seed: int)
 
 async def test_events_about_one_object_fetch_it_once(shop: Shop) -> None:
     await lost_payment(shop)
-    for event in await told(shop, "invoice."):
+    for event in await reported(shop, "invoice."):
         await deliver(shop, event.body)
     await shop.http.delete("/_fake/requests")
     await work_off(shop)
@@ -171,7 +171,7 @@ async def test_irrelevant_events_are_marked_and_skipped(shop: Shop) -> None:
 
 async def test_a_failure_is_tried_again_later_and_later(shop: Shop) -> None:
     top_up_id = await lost_payment(shop)
-    body = (await told(shop, "invoice.paid"))[0].body
+    body = (await reported(shop, "invoice.paid"))[0].body
     await deliver(shop, body)
     event_id = json.loads(body)["id"]
     await shop.fault("GET /v1/invoices/*", "error_500_before", times=3)
@@ -199,7 +199,7 @@ def test_waits_add_up_to_three_days() -> None:
 async def test_given_up_it_is_a_finding_until_a_replay_succeeds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor_events, "ATTEMPTS_MAX", 2)
     await lost_payment(shop)
-    body = (await told(shop, "invoice.paid"))[0].body
+    body = (await reported(shop, "invoice.paid"))[0].body
     event_id = json.loads(body)["id"]
     await deliver(shop, body)
     await shop.fault("GET /v1/invoices/*", "error_500_before", times=2)
@@ -220,7 +220,7 @@ async def test_given_up_it_is_a_finding_until_a_replay_succeeds(shop: Shop, monk
 
 async def test_a_replay_of_everything_changes_nothing(shop: Shop) -> None:
     await shop.buy(3_000)
-    for event in await told(shop):
+    for event in await reported(shop):
         await deliver(shop, event.body)
     await work_off(shop)
     assert await processor_events.replay(shop.services, since=0) == len(all_stored(shop))
@@ -230,15 +230,15 @@ async def test_a_replay_of_everything_changes_nothing(shop: Shop) -> None:
 
 
 async def test_a_failing_event_does_not_block_others(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stumble(*_: object) -> str:
+    async def fail_once(*_: object) -> str:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("farebox.billing.refund.apply_refund", stumble)
+    monkeypatch.setattr("farebox.billing.refund.apply_refund", fail_once)
     paid = await shop.buy(5_000)
     intent = (await at_stripe(shop, paid)).payment_intent_id
     await shop.stripe("refunds", payment_intent=intent, amount=100)
     top_up_id = await lost_payment(shop, 2_000)
-    for event in await told(shop):
+    for event in await reported(shop):
         await deliver(shop, event.body)
     await work_off(shop)
     assert (await top_up.status(shop.services, shop.account, top_up_id)).state == "paid"
@@ -250,7 +250,7 @@ async def test_a_failing_event_does_not_block_others(shop: Shop, monkeypatch: py
 
 async def test_what_a_dead_process_had_taken_is_due_again(shop: Shop) -> None:
     await lost_payment(shop)
-    await deliver(shop, (await told(shop, "invoice.paid"))[0].body)
+    await deliver(shop, (await reported(shop, "invoice.paid"))[0].body)
     at = shop.clock.at
     taken = await shop.change(lambda c: inbox.claim_due(c, at=at, until=at + processor_events.CLAIM_MS, limit=10))
     assert len(taken) == 1
@@ -267,7 +267,7 @@ async def test_refunds_and_disputes_made_at_stripe_are_applied(shop: Shop) -> No
     first, second = await shop.buy(5_000), await shop.buy(4_000, request_key="other")
     await shop.stripe("refunds", payment_intent=(await at_stripe(shop, first)).payment_intent_id, amount=1_000)
     await shop.steer("disputes", charge=(await at_stripe(shop, second)).charge_id)
-    for event in await told(shop):
+    for event in await reported(shop):
         await deliver(shop, event.body)
     await work_off(shop)
     assert shop.cents == 5_000 - 1_000
@@ -277,7 +277,7 @@ async def test_refunds_and_disputes_made_at_stripe_are_applied(shop: Shop) -> No
 async def test_a_card_removed_at_stripe_is_gone_here(shop: Shop) -> None:
     (card,) = await cards.cards(shop.services, shop.account)
     await shop.stripe(f"payment_methods/{card.card_id}/detach")
-    for event in await told(shop, "payment_method.detached"):
+    for event in await reported(shop, "payment_method.detached"):
         await deliver(shop, event.body)
     await work_off(shop)
     assert await cards.cards(shop.services, shop.account) == []
@@ -293,7 +293,7 @@ async def test_a_page_that_was_finished_without_coming_back(shop: Shop) -> None:
     for url, number in ((bought.action_url, "4242424242424242"), (page.url, "5555555555554444")):
         assert url is not None
         assert (await shop.http.post(url, data={**FORM, "card-number": number})).status_code == 303
-    for event in await told(shop, "checkout.session."):
+    for event in await reported(shop, "checkout.session."):
         await deliver(shop, event.body)
     await work_off(shop)
     await shop.work(2)
@@ -319,7 +319,7 @@ async def test_a_payment_in_our_name_without_a_top_up_is_a_finding_once(shop: Sh
     await shop.stripe("invoiceitems", customer=customer, invoice=invoice["id"], amount=900, currency="usd")
     await shop.stripe(f"invoices/{invoice['id']}/finalize")
     await shop.stripe(f"invoices/{invoice['id']}/pay")
-    for event in await told(shop, "invoice."):
+    for event in await reported(shop, "invoice."):
         await deliver(shop, event.body)
     await work_off(shop)
     await processor_events.replay(shop.services, since=0)

@@ -59,8 +59,8 @@ async def test_a_returning_browser_updates_the_purchase_at_once(shop: Shop) -> N
     page = await open_page(shop)
     await shop.pay_at(page.action_url)
     assert shop.services.processor is not None
-    told = await shop.services.processor.fetch_checkout(page.checkout_id or "")
-    words = await asyncio.gather(*(top_up.apply_checkout(shop.services, told) for _ in range(3)))
+    reported = await shop.services.processor.fetch_checkout(page.checkout_id or "")
+    words = await asyncio.gather(*(top_up.apply_checkout(shop.services, reported) for _ in range(3)))
     assert sorted(words) == ["already_credited", "already_credited", "credited"]
     assert shop.cents == 5_000
 

@@ -332,13 +332,13 @@ async def test_reconciling_by_hand(shop: Shop, cli: Cli) -> None:
     import asyncio
 
     await shop.buy(5_000)
-    told = await asyncio.to_thread(cli, "reconcile", "--json")
-    assert told["clean"] is True
-    assert told["theirs"] == told["ours"] == {"captured_cents": 5_000, "refunded_cents": 0, "disputed_cents": 0}
+    reported = await asyncio.to_thread(cli, "reconcile", "--json")
+    assert reported["clean"] is True
+    assert reported["theirs"] == reported["ours"] == {"captured_cents": 5_000, "refunded_cents": 0, "disputed_cents": 0}
     await sql(shop, "UPDATE top_ups SET fee_cents = 7")
-    told = await asyncio.to_thread(lambda: cli("reconcile", "--days", "3", status=1))
-    assert "amount_differs" in told
-    assert "1 difference" in told
+    reported = await asyncio.to_thread(lambda: cli("reconcile", "--days", "3", status=1))
+    assert "amount_differs" in reported
+    assert "1 difference" in reported
     await shop.fault("GET /v1/invoices", "error_500_before")
     assert "did not respond" in await asyncio.to_thread(lambda: cli("reconcile", status=1))
 

@@ -239,8 +239,8 @@ async def test_the_same_event_from_every_source_counts_once(shop: Shop) -> None:
     shop.world.fake.post("/v1/refunds", payment_intent=shop.intent(bought), amount=700)
     await shop.refund(bought, 1000)
     await shop.settle()
-    told = [refund async for refund in shop.services.processor.refunds(since=0)]  # type: ignore[union-attr]
-    assert {await refunds.apply_refund(shop.services, refund) for refund in told} == {"repeated"}
+    reported = [refund async for refund in shop.services.processor.refunds(since=0)]  # type: ignore[union-attr]
+    assert {await refunds.apply_refund(shop.services, refund) for refund in reported} == {"repeated"}
     assert sorted(shop.refunded_at_stripe) == [700, 1000]
     assert shop.balance.posted == 3300 * NANOS_PER_CENT
 

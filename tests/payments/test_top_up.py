@@ -88,7 +88,7 @@ async def test_without_a_card_there_is_nothing_to_charge(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behave", "told"),
+    ("behave", "reported"),
     [
         ("insufficient_funds", "The card has insufficient funds."),
         ("expired_card", "The card has expired."),
@@ -99,10 +99,10 @@ async def test_without_a_card_there_is_nothing_to_charge(shop: Shop) -> None:
     ],
 )
 async def test_a_declined_card_fails_the_purchase_and_leaves_no_open_invoice(
-    shop: Shop, behave: str, told: str
+    shop: Shop, behave: str, reported: str
 ) -> None:
     await shop.save_card("pm_card_mastercard", behave)
-    assert (await refused(shop, CARD_DECLINED)).message == told
+    assert (await refused(shop, CARD_DECLINED)).message == reported
     (row,) = shop.top_ups()
     assert (row.state, row.decline_code, row.next_at) == ("failed", behave, None)
     assert (await shop.invoice(row.payment_id))["status"] == "void"
@@ -211,7 +211,7 @@ async def test_a_key_of_a_declined_purchase_is_answered_the_same_again(shop: Sho
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await refused(shop, CARD_DECLINED, 2_000, request_key="k")
     await refused(shop, CARD_DECLINED, 2_000, request_key="k")
-    assert await shop.asked() == 1
+    assert await shop.requested() == 1
 
 
 async def test_another_purchase_must_wait_for_one_that_is_not_known_yet(shop: Shop) -> None:
@@ -233,7 +233,7 @@ async def test_stolen_cards_can_not_be_tried_out(shop: Shop) -> None:
     problem = await refused(shop, RATE_LIMITED, 2_000)
     assert problem.retry_after is not None
     assert 0 < problem.retry_after <= 3_600
-    assert await shop.asked() == 10
+    assert await shop.requested() == 10
     await shop.save_card("pm_card_visa")
     await refused(shop, RATE_LIMITED, 2_000)
     shop.clock.advance(HOUR + SECOND)

@@ -86,7 +86,7 @@ async def test_a_failure_after_the_charge_is_found_to_be_paid(shop: Shop) -> Non
     assert (await shop.buy(2_000)).state == "unknown"
     await shop.let_pass(MINUTE)
     assert shop.top_ups()[0].state == "paid"
-    assert await shop.asked() == 1
+    assert await shop.requested() == 1
 
 
 async def test_a_request_that_never_arrived_fails_after_a_day_and_two_listings(shop: Shop) -> None:
@@ -112,10 +112,10 @@ async def test_a_buyer_who_was_asked_to_retry_is_not_charged_hours_later(shop: S
 
 
 async def test_what_the_processor_refuses_is_an_error_without_a_charge(shop: Shop) -> None:
-    def spoil(connection: object) -> None:
+    def damage(connection: object) -> None:
         connection.execute("UPDATE customers SET customer_id = 'cus_gone'")  # type: ignore[attr-defined]
 
-    await shop.change(spoil)
+    await shop.change(damage)
     await refused(shop, PROCESSOR_REFUSED)
     assert shop.top_ups()[0].state == "failed"
     assert shop.next_due() is None

@@ -112,7 +112,7 @@ SEEDS = 12
 CODES = ("insufficient_funds", "lost_card", "authentication_required", "new_code")
 
 
-class Whimsical:
+class RandomProcessor:
     """Answers whatever the protocol allows, at random. What is paid, void or deleted stays so, as at any processor."""
 
     def __init__(self, seed: int, chance: random.Random) -> None:
@@ -240,8 +240,8 @@ async def test_with_any_responses_a_purchase_ends_and_is_credited_iff_paid(
     async with open_shop(tmp_path) as shop:
         for seed in range(SEEDS):
             await shop.open_account(card=None)
-            whimsical = Whimsical(seed, random.Random(seed))
-            object.__setattr__(shop.services, "processor", whimsical)
+            random_processor = RandomProcessor(seed, random.Random(seed))
+            object.__setattr__(shop.services, "processor", random_processor)
             await at_last(partial(cards.customer_of, shop.services, shop.account))
             await at_last(partial(cards.refresh, shop.services, shop.account))
             for round_ in range(3):
@@ -255,7 +255,7 @@ async def test_with_any_responses_a_purchase_ends_and_is_credited_iff_paid(
             ended = shop.top_ups()
             assert all(row.lease_owner is None and row.next_at is None for row in ended), seed
             credited = {row.payment_id for row in ended if row.state == "paid"}
-            assert credited == {name for name, one in whimsical.made.items() if one.state == "paid"}, seed
+            assert credited == {name for name, one in random_processor.made.items() if one.state == "paid"}, seed
             assert shop.findings() == []
     assert len(heard) > len(TRANSITIONS) // 2, "the processor is too tame"
 

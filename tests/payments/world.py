@@ -35,7 +35,7 @@ from farebox.settings import Settings
 from farebox.storage.accounts import add_account
 from farebox.vault import Vault
 from tests.engines import backup, looking, settings_for
-from tests.payments.mortal import Crash, Mortal, open_mortal
+from tests.payments.crash_injection import Crash, CrashInjection, open_with_crashes
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -185,7 +185,7 @@ class Process:
     """One life of a server: services on the database, until it ends or dies."""
 
     services: Services
-    mortal: Mortal
+    crash_injection: CrashInjection
     wire: _Wire
 
     def __init__(self, die_at: int | None) -> None:
@@ -232,7 +232,7 @@ class Process:
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
         await asyncio.sleep(0)
-        await self.mortal.end()
+        await self.crash_injection.end()
         await self.wire.close_async()  # type: ignore[no-untyped-call]
         await self.upstream.close()
 
@@ -241,7 +241,7 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
     """A process on the world's database, which is to die at that point."""
     process = Process(die_at)
     process.wire = _Wire(process)
-    process.mortal = await open_mortal(world.settings, process)
+    process.crash_injection = await open_with_crashes(world.settings, process)
     ids = RandomIds(world.clock)
     vault = Vault(bytes(32))
     name = ids.log_id()
@@ -250,9 +250,9 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
         clock=world.clock,
         ids=ids,
         vault=vault,
-        database=process.mortal.database,
-        ledger=ledger_of(process.mortal.database, name),
-        configuration=Configuration(process.mortal.database, vault, world.clock),
+        database=process.crash_injection.database,
+        ledger=ledger_of(process.crash_injection.database, name),
+        configuration=Configuration(process.crash_injection.database, vault, world.clock),
         upstream=process.upstream,
         processor=StripeProcessor(
             "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=process.wire

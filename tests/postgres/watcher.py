@@ -17,7 +17,7 @@ PROGRAM_NAMES = ("postgres", "initdb", "pg_")
 """A developer's shell that looks around in the folder is none of ours."""
 
 POLL_SECONDS = 0.005
-PATIENCE_SECONDS = 5.0
+WAIT_SECONDS = 5.0
 """For an orderly end, which also gives back the shared memory. Then the processes are killed."""
 
 
@@ -66,7 +66,7 @@ def end_server_in(folder: Path) -> None:
         postmaster = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         # A killed server leaves its file behind, and the number may be another program's by now.
         send([pid for pid in processes_in(folder) if pid == postmaster], signal.SIGQUIT)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while processes_in(folder) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
     kill_all_in(folder)

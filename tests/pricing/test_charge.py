@@ -75,9 +75,9 @@ def test_a_tier_starts_above_its_start_and_takes_all_units() -> None:
     price = listed("openai", "gpt-5.4")
     below = cost_of(price, {"input_tokens": 272_000, "output_tokens": 1})
     above = cost_of(price, {"input_tokens": 272_001, "output_tokens": 1})
-    base, output, tier, dearer = 2500, 15_000, 5000, 22_500
+    base, output, tier, costlier = 2500, 15_000, 5000, 22_500
     assert nanos(below) == 272_000 * base + output
-    assert nanos(above) == 272_001 * tier + dearer
+    assert nanos(above) == 272_001 * tier + costlier
 
 
 def test_decimal_quantities_are_exact() -> None:

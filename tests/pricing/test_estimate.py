@@ -198,8 +198,8 @@ def test_output_is_taken_at_the_dearest_output_rate() -> None:
 
 def test_no_more_output_than_the_model_can() -> None:
     price = priced(input_mtok="0", output_mtok="2")
-    for asked in (None, 100, 10**12):
-        assert estimate(Demand("m", output_max=asked), price, COST).output_tokens == 100
+    for requested in (None, 100, 10**12):
+        assert estimate(Demand("m", output_max=requested), price, COST).output_tokens == 100
     assert estimate(Demand("m", choices=0), price, COST).output_tokens == 100
     assert estimate(Demand("m", no_output=True), price, COST).output_tokens == 0
 

@@ -161,10 +161,10 @@ def test_nothing_is_free() -> None:
 
 
 def test_a_cut_stream_keeps_what_was_told() -> None:
-    told = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
-    observed = Observed(usage=told, delivered_bytes=len(SAID), text=SAID)
+    reported = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
+    observed = Observed(usage=reported, delivered_bytes=len(SAID), text=SAID)
     response, held = price(observed, interruption="the provider fell silent")
-    assert response.usage == {**told, "output_tokens": SAID_TOKENS}
+    assert response.usage == {**reported, "output_tokens": SAID_TOKENS}
     assert response.charge == 50_000 * 100 + SAID_TOKENS * 2000 > held, "what was told stands"
     response, _ = price(Observed(delivered_bytes=len(SAID), text=SAID), interruption="the provider fell silent")
     assert response.usage == {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}
@@ -172,13 +172,13 @@ def test_a_cut_stream_keeps_what_was_told() -> None:
 
 def test_figures_from_the_way_do_not_price_a_response_that_just_stops() -> None:
     said: dict[str, Any] = {"delivered_bytes": len(SAID), "text": SAID}
-    told = {"input_tokens": 9, "output_tokens": 1}
-    response, _ = price(Observed(usage=told, **said))
+    reported = {"input_tokens": 9, "output_tokens": 1}
+    response, _ = price(Observed(usage=reported, **said))
     assert response.usage == {"input_tokens": 9, "output_tokens": SAID_TOKENS}
     assert response.policy == "the response ended early: counted from what was delivered"
     near = {"input_tokens": 9, "output_tokens": SAID_TOKENS - 3}
     assert price(Observed(usage=near, **said))[0].usage == near, "the provider's word, not our tokenizer's"
-    assert price(whole(told))[0].usage == told
+    assert price(whole(reported))[0].usage == reported
 
 
 def test_a_part_of_a_picture_or_of_speech_is_not_free() -> None:
@@ -205,28 +205,28 @@ def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
 
 
 def test_a_client_that_leaves_pays_what_was_told() -> None:
-    told = {"input_tokens": 900, "output_tokens": 1}
-    response, _ = price(Observed(usage=told), interruption="the client went away", by_client=True)
-    assert response.usage == told
-    assert price(Observed(usage=told), interruption="the provider fell silent")[0].charge == 0
+    reported = {"input_tokens": 900, "output_tokens": 1}
+    response, _ = price(Observed(usage=reported), interruption="the client went away", by_client=True)
+    assert response.usage == reported
+    assert price(Observed(usage=reported), interruption="the provider fell silent")[0].charge == 0
 
 
 def test_hanging_up_does_not_hide_what_was_read() -> None:
     left: dict[str, Any] = {"interruption": "the client went away", "by_client": True}
-    told = Observed(usage={"input_tokens": 900}, delivered_bytes=len(SAID), text=SAID)
-    asked = Demand("m", text_bytes=len(TEXT), output_max=100)
+    reported = Observed(usage={"input_tokens": 900}, delivered_bytes=len(SAID), text=SAID)
+    requested = Demand("m", text_bytes=len(TEXT), output_max=100)
     for unseen, observed, is_held in (
         (Unseen("response"), Observed(delivered_bytes=len(SAID), text=SAID), True),
-        (Unseen("response"), told, False),
+        (Unseen("response"), reported, False),
         (Unseen("response"), Observed(empty=True), False),
-        (Unseen("web_search", uses=2), told, True),
-        (Unseen("web_search", uses=0), told, False),
+        (Unseen("web_search", uses=2), reported, True),
+        (Unseen("web_search", uses=0), reported, False),
     ):
-        response, held = price(observed, replace_demand(asked, unseen=(unseen,)), **left)
+        response, held = price(observed, replace_demand(requested, unseen=(unseen,)), **left)
         assert (response.charge == held) == is_held, unseen
-    advised = replace_demand(asked, further_models=(FurtherModel("b"),))
-    assert price(told, advised, **left)[0].source == "estimate"
-    assert price(told, advised, interruption="the provider fell silent")[0].source == "counted"
+    advised = replace_demand(requested, further_models=(FurtherModel("b"),))
+    assert price(reported, advised, **left)[0].source == "estimate"
+    assert price(reported, advised, interruption="the provider fell silent")[0].source == "counted"
 
 
 @pytest.mark.parametrize(("policy", "free"), [("free", True), ("hold", False)])

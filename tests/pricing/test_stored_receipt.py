@@ -16,14 +16,14 @@ _LINE = st.builds(ReceiptLine, _WORD, _WORD, _WORD, _WORD, model=_WORD, price_ve
 @st.composite
 def receipts(draw: st.DrawFn) -> tuple[Receipt, ReceiptRow]:
     """A receipt, and the row of its call without what is stored of the receipt."""
-    cost, model, asked = draw(_AMOUNT), draw(_WORD), draw(_WORD)
-    priced = draw(st.sampled_from([None, asked, "another"]))
+    cost, model, requested = draw(_AMOUNT), draw(_WORD), draw(_WORD)
+    priced = draw(st.sampled_from([None, requested, "another"]))
     receipt = Receipt(
         log_id="log",
         account_id="account",
         gateway_id="gateway",
         provider="provider",
-        model=asked,
+        model=requested,
         outcome=draw(st.sampled_from(["charged", "released"])),
         usage_source=draw(st.sampled_from(["provider", "counted", "estimate", "none"])),
         charge_nanos=draw(_AMOUNT),

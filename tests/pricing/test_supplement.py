@@ -88,8 +88,8 @@ def test_twelve_hours_are_two_and_a_half_times_the_input(tokens: int, rate: int,
 
 def test_the_tier_of_xai_begins_at_its_number() -> None:
     for model in ("grok-4.3", "grok-build-latest"):
-        dear, cheap = (cost_of(price("grok", model), {"input_tokens": tokens}) for tokens in (200_000, 199_999))
-        assert Fraction(dear.numerator, 200_000) == 2 * Fraction(cheap.numerator, 199_999)
+        expensive, cheap = (cost_of(price("grok", model), {"input_tokens": tokens}) for tokens in (200_000, 199_999))
+        assert Fraction(expensive.numerator, 200_000) == 2 * Fraction(cheap.numerator, 199_999)
 
 
 @pytest.mark.parametrize(("day", "peak"), [(27, True), (28, False), (29, False), (30, True)])
@@ -170,9 +170,9 @@ def test_a_stated_cost_is_exact() -> None:
 def test_prices_made_of_others() -> None:
     found = price("openai", "gpt-5-nano")
     assert nanos(with_fee(found, 7), input_tokens=1) == 57
-    dearer = scaled(found, Fraction(9, 5), "x")
-    assert nanos(dearer, input_tokens=1) == 90
-    assert highest_ratio(found, dearer) == Fraction(9, 5)
+    costlier = scaled(found, Fraction(9, 5), "x")
+    assert nanos(costlier, input_tokens=1) == 90
+    assert highest_ratio(found, costlier) == Fraction(9, 5)
 
 
 BROKEN = [

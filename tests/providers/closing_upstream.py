@@ -23,7 +23,7 @@ class ClosingUpstream:
 
     `keep`: it is read on; `close`: closed at once; `unread`: closed when the next request has come, without reading it;
     `head`: after a piece of the next request; `read`: after the whole of it, in order; `reset`: the same, by a reset;
-    `more`: when it is `told`, it says something that nobody asked for.
+    `more`: when it is `reported`, it says something that nobody asked for.
     """
 
     ends: Callable[[int, int], str] = lambda connection, responses: "keep"
@@ -35,7 +35,7 @@ class ClosingUpstream:
     read: list[bytes] = field(default_factory=list)
     """Requests that were read to their end: a provider would have worked at them."""
     open_now: list[socket.socket] = field(default_factory=list)
-    told: threading.Event = field(default_factory=threading.Event)
+    reported: threading.Event = field(default_factory=threading.Event)
     closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released for each connection that this side has closed, and when it has said `more`."""
 
@@ -60,7 +60,7 @@ class ClosingUpstream:
         if end == "close":
             return
         if end == "more":
-            self.told.wait(SECONDS)
+            self.reported.wait(SECONDS)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
             self.closed.release()
         select.select([connection], [], [], SECONDS)

@@ -170,14 +170,14 @@ async def test_nothing_is_smuggled_into_a_request(url: str, headers: list[tuple[
 async def test_a_wait_that_is_cancelled_drops_the_connection() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
-        asked.set()
+        requested.set()
         await until_gone(reader)
 
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async with serving(handler=silent) as server, pool() as upstream:
         task = asyncio.ensure_future(upstream.send(post(server.url)))
-        await asked.wait()
+        await requested.wait()
         task.cancel()
         await asyncio.wait_for(server.closed.wait(), 5)
 
@@ -226,7 +226,7 @@ async def test_a_slow_reader_is_waited_for() -> None:
 async def test_a_large_body_goes_out_and_an_early_answer_ends_its_connection() -> None:
     body = b"x" * (8 * 2**20)
 
-    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
         await writer.drain()
@@ -236,7 +236,7 @@ async def test_a_large_body_goes_out_and_an_early_answer_ends_its_connection() -
     async with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as server, pool() as upstream:
         assert await whole(await upstream.send(post(server.url, body))) == b"ok"
         assert server.requests[0].endswith(body)
-    async with serving(handler=hasty) as server, pool() as upstream:
+    async with serving(handler=answer_early) as server, pool() as upstream:
         got = await upstream.send(post(server.url, body * 4))
         assert got.status == 413
         assert await whole(got) == b"no"
@@ -248,7 +248,7 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     released = asyncio.Event()
 
-    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
         if server.connections == 1:
@@ -256,7 +256,7 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
             return
         await until_gone(reader)
 
-    async with serving(handler=hasty, tls=served) as server, pool(tls=trusting) as upstream:
+    async with serving(handler=answer_early, tls=served) as server, pool(tls=trusting) as upstream:
         for _ in range(2):
             response = await asyncio.wait_for(upstream.send(post(server.url, b"x" * (16 * 2**20))), 20)
             assert await whole(response) == b"no"
@@ -269,20 +269,20 @@ async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls
 @pytest.mark.parametrize("together", [True, False], ids=["together", "later"])
 async def test_data_after_a_response_is_discarded(second: bytes, together: bool) -> None:
     """Not the response of the same exchange, nor of the next; the connection is given up at once."""
-    told = asyncio.Event()
+    signal = asyncio.Event()
 
     async def says_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
         writer.write(OK + (second if together else b""))
         if not together:
-            await told.wait()
+            await signal.wait()
             writer.write(second)
         await until_gone(reader)
 
     async with serving(handler=says_more) as server, pool() as upstream:
         with capture_logs() as lines:
             assert await whole(await upstream.send(post(server.url))) == b"ok"
-            told.set()
+            signal.set()
             await asyncio.wait_for(server.closed.wait(), 20)
         assert await whole(await upstream.send(post(server.url))) == b"ok"
         assert server.connections == 2

@@ -53,7 +53,7 @@ async def test_unsolicited_data_is_detected_before_a_connection_is_reused() -> N
     with closing(once("more")) as server:
         async with pool() as upstream:
             await call(upstream, server, b"one")
-            server.told.set()
+            server.reported.set()
             server.closed.acquire(timeout=30)  # the loop stands still meanwhile
             await call(upstream, server, b"two")
             assert (server.connections, upstream.resent) == (2, 0)

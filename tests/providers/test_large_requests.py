@@ -16,7 +16,7 @@ from farebox.memfile import BLOCK_BYTES, LARGE_BYTES, Body, LargeBody, MemoryFil
 from farebox.providers.formats import bodies
 from farebox.providers.outline import INLINE_BYTES, Outline, edited, outline_of
 from farebox.providers.upstream import UpstreamFailed, UpstreamRequest
-from tests.calls.kit import PATIENCE_SECONDS, eventually
+from tests.calls.kit import WAIT_SECONDS, eventually
 from tests.hostile.test_helpers import files_in_memory
 from tests.providers.http1_kit import OK, Server, authority, pool, serving
 from tests.providers.http1_kit import whole as answered
@@ -115,7 +115,7 @@ async def test_a_response_before_the_body_is_all_sent_ends_the_connection() -> N
     stop = asyncio.Event()
     body = in_file(bytes(32 * 2**20))
     async with serving(handler=refuse) as server, pool() as upstream:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             for _ in range(2):
                 assert await answered(await upstream.send(request(server, body))) == b"ok"
         assert server.connections == 2
@@ -123,7 +123,7 @@ async def test_a_response_before_the_body_is_all_sent_ends_the_connection() -> N
 
 
 async def test_a_body_that_is_not_all_sent_is_known_not_to_be() -> None:
-    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         begun.set()
         await stop.wait()
@@ -135,14 +135,14 @@ async def test_a_body_that_is_not_all_sent_is_known_not_to_be() -> None:
 
     begun, stop = asyncio.Event(), asyncio.Event()
     body = in_file(bytes(32 * 2**20))
-    for handler, whole_sent in ((deaf, False), (hears, True)):
+    for handler, whole_sent in ((never_reads, False), (hears, True)):
         begun.clear()
         async with serving(handler=handler) as server, pool() as upstream:
-            asked = request(server, body)
-            sending = asyncio.create_task(upstream.send(asked))
+            requested = request(server, body)
+            sending = asyncio.create_task(upstream.send(requested))
             await begun.wait()
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, UpstreamFailed):
                 await sending
-            assert asked.sending.whole is whole_sent
+            assert requested.sending.whole is whole_sent
             stop.set()

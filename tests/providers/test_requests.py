@@ -220,14 +220,14 @@ def test_google_lets_a_model_be_named_with_its_folder() -> None:
 
 
 def test_a_deferred_completion_is_not_metered() -> None:
-    asked = body(model="grok-4", messages=[], deferred=True)
-    assert "deferred" in (parse("grok", "chat/completions", asked).unmetered or "")
+    requested = body(model="grok-4", messages=[], deferred=True)
+    assert "deferred" in (parse("grok", "chat/completions", requested).unmetered or "")
     assert parse("grok", "chat/completions", body(model="grok-4", messages=[], deferred=False)).unmetered is None
 
 
 def test_a_compaction_takes_no_limit() -> None:
-    asked = body(model="m", input=[{"type": "message", "role": "user", "content": "x"}], previous_response_id="r")
-    demand = parse("openai", "responses/compact", asked).demand
+    requested = body(model="m", input=[{"type": "message", "role": "user", "content": "x"}], previous_response_id="r")
+    demand = parse("openai", "responses/compact", requested).demand
     assert (demand.clampable, kinds(demand)) == (False, [("response", 1)])
 
 
@@ -628,9 +628,9 @@ def test_a_limit_given_in_both_of_googles_spellings_is_lowered_in_both() -> None
 def test_asking_for_usage_keeps_other_stream_options() -> None:
     wire = wire_format("openai", "chat/completions")
     for options in (None, {}, {"include_obfuscation": False}, {"include_usage": False}):
-        asked = wire.request_usage(body(model="m", messages=[], stream=True, stream_options=options))
-        assert json.loads(asked)["stream_options"] == {**(options or {}), "include_usage": True}
-        assert wire.parse("", "", asked).usage_requested
+        requested = wire.request_usage(body(model="m", messages=[], stream=True, stream_options=options))
+        assert json.loads(requested)["stream_options"] == {**(options or {}), "include_usage": True}
+        assert wire.parse("", "", requested).usage_requested
     assert json.loads(wire.request_usage(b'{"model":"m"}')) == {"model": "m", "stream_options": {"include_usage": True}}
     untouched = body(model="m", messages=[], stream=True)
     assert wire_format("mistral", "chat/completions").request_usage(untouched) == untouched
@@ -661,8 +661,8 @@ FORM = "multipart/form-data; boundary=XX"
 
 def two_models(after_boundary: str, disposition: str) -> bytes:
     """A form whose first `model` is cheap, and that some parsers find a dear one in."""
-    dear = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\ndear\r\n--XX--\r\n"
-    return form(("model", b"cheap", "")).removesuffix(b"--XX--\r\n") + dear.encode()
+    expensive = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\ndear\r\n--XX--\r\n"
+    return form(("model", b"cheap", "")).removesuffix(b"--XX--\r\n") + expensive.encode()
 
 
 def test_a_transcription() -> None:

@@ -37,10 +37,10 @@ every = pytest.mark.parametrize("sample", SAMPLES + WHOLE, ids=[f"{s.id}-{s.stre
 def read(reader: ResponseReader, chunks: Iterable[bytes]) -> tuple[bytes, Observed]:
     """What passed, and what was seen of usage and failures."""
     passed, seen = read_all(reader, chunks)
-    return passed, told(seen)
+    return passed, reported(seen)
 
 
-def told(seen: Observed) -> Observed:
+def reported(seen: Observed) -> Observed:
     """Without what has tests of its own."""
     return replace(seen, finish_seen=False, reference="", text="")
 
@@ -91,7 +91,7 @@ def test_only_the_last_event_is_kept_back(sample: Sample) -> None:
     assert b"".join(passed) == b"".join(events[:-1])
     tail, seen = reader.close()
     assert tail == events[-1]
-    assert told(seen) == expected(sample)
+    assert reported(seen) == expected(sample)
     assert seen.finish_seen
 
 
@@ -323,8 +323,8 @@ def test_what_a_usage_lacks_is_to_be_counted(change: dict[str, Any], missing: tu
     assert (seen.implausible, seen.problem) == (False, None)
     assert set(seen.missing) == set(missing)
     assert seen.usage is not None
-    told = {"input_tokens", "output_tokens"} - set(missing)
-    assert all(seen.usage[meter] for meter in told)
+    reported = {"input_tokens", "output_tokens"} - set(missing)
+    assert all(seen.usage[meter] for meter in reported)
 
 
 def test_figures_given_by_the_total_are_not_counted() -> None:
@@ -451,9 +451,9 @@ def test_deep_nesting_never_raises(depth: int) -> None:
 def test_rubbish_in_the_middle_does_not_lose_the_usage() -> None:
     for sample in SAMPLES:
         events = sample.response.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")
-        rubbish = (b"{rubbish", b'"\xff\xfe"')
-        response = b"\n\n".join([events[0], *(b"data: " + data for data in rubbish), *events[1:]])
-        seen = replace(expected(sample), delivered_bytes=sample.delivered + sum(map(len, rubbish)))
+        garbage = (b"{rubbish", b'"\xff\xfe"')
+        response = b"\n\n".join([events[0], *(b"data: " + data for data in garbage), *events[1:]])
+        seen = replace(expected(sample), delivered_bytes=sample.delivered + sum(map(len, garbage)))
         assert read(sample.reader(), [response]) == (response, seen), sample.id
 
 

@@ -28,7 +28,7 @@ def generate(tools: list[dict[str, Any]]) -> tuple[Tool, ...]:
     return of_generate(msgspec.json.decode(msgspec.json.encode(tools), type=list[dict[str, msgspec.Raw]]))
 
 
-def riding(kind: str, *tools: dict[str, Any]) -> list[dict[str, Any]]:
+def with_tools(kind: str, *tools: dict[str, Any]) -> list[dict[str, Any]]:
     """Input of the Responses API that brings tools along."""
     return [{"type": kind, "role": "developer", "tools": list(tools)}, {"role": "user", "content": "Sort Acme's mail."}]
 
@@ -45,9 +45,9 @@ TOKENS_ONLY = [
     ("openai", "responses", {"input": "x", "tools": [FUNCTION, CUSTOM, NAMESPACE, TOOL_SEARCH]}),
     ("openai", "responses", {"input": "x", "tools": [LOCAL_SHELL, {"type": "local_shell"}, {"type": "apply_patch"}]}),
     ("openai", "responses", {"input": "x", "tools": [{"type": "computer_use_preview"}, {"type": "computer"}]}),
-    ("openai", "responses", {"input": riding("additional_tools", NAMESPACE, TOOL_SEARCH), "tools": []}),
-    ("openai", "responses", {"input": riding("tool_search_output", FUNCTION)}),
-    ("openai", "responses", {"input": riding("mcp_list_tools", {"name": "image_generation"})}),
+    ("openai", "responses", {"input": with_tools("additional_tools", NAMESPACE, TOOL_SEARCH), "tools": []}),
+    ("openai", "responses", {"input": with_tools("tool_search_output", FUNCTION)}),
+    ("openai", "responses", {"input": with_tools("mcp_list_tools", {"name": "image_generation"})}),
     ("openai", "chat/completions", {"messages": [], "tools": [{"type": "function", "function": {"name": "f"}}]}),
     ("anthropic", "v1/messages", {"messages": [], "tools": [{"name": "mine", "input_schema": {}}, {"type": "custom"}]}),
     ("anthropic", "v1/messages", {"messages": [], "tools": [{"type": "bash_20250124"}, {"type": "memory_20250818"}]}),
@@ -73,10 +73,11 @@ UNMETERED = [
     ("openai", "responses", {"input": "x", "tools": [{**NAMESPACE, "tools": [FUNCTION, IMAGES]}]}, "image_generation"),
     ("openai", "responses", {"input": "x", "tools": [{"type": "namespace", "tools": [{**NAMESPACE, "tools": [CODE]}]}]},
      "code_interpreter"),
-    ("openai", "responses", {"input": riding("additional_tools", IMAGES), "tools": []}, "image_generation"),
-    ("openai", "responses", {"input": riding("additional_tools", {**NAMESPACE, "tools": [CODE]})}, "code_interpreter"),
-    ("openai", "responses", {"input": riding("tool_search_output", IMAGES)}, "image_generation"),
-    ("openai", "responses", {"input": riding("an_item_of_tomorrow", IMAGES)}, "image_generation"),
+    ("openai", "responses", {"input": with_tools("additional_tools", IMAGES), "tools": []}, "image_generation"),
+    ("openai", "responses", {"input": with_tools("additional_tools", {**NAMESPACE, "tools": [CODE]})},
+     "code_interpreter"),
+    ("openai", "responses", {"input": with_tools("tool_search_output", IMAGES)}, "image_generation"),
+    ("openai", "responses", {"input": with_tools("an_item_of_tomorrow", IMAGES)}, "image_generation"),
     ("grok", "responses", {"input": "x", "tools": [{"type": "x_search"}]}, "x_search"),
     ("openrouter", "responses", {"input": "x", "tools": [{"type": "openrouter:web_search"}]}, "openrouter"),
     ("openrouter", "chat/completions", {"messages": [], "tools": [{"type": "openrouter:web_search"}]}, "openrouter"),
@@ -108,15 +109,15 @@ def test_tools_of_unknown_cost_are_named_wherever_they_are_declared(
 
 
 def test_searches_are_found_wherever_they_are_declared() -> None:
-    items = riding("additional_tools", {"type": "web_search", "search_context_size": "high"})
+    items = with_tools("additional_tools", {"type": "web_search", "search_context_size": "high"})
     assert parse("openai", "responses", model="m", input=items).demand.allowed == {"web_searches": 10}
     added = {
         "type": "tool_addition",
         "tool": {"type": "tool_definition", "definition": {"type": "web_search_20260318"}},
     }
     reference = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "f"}}
-    asked = [{"role": "system", "content": [added, reference]}]
-    assert parse("anthropic", "v1/messages", model="m", messages=asked).demand.allowed == {"web_searches": 10}
+    requested = [{"role": "system", "content": [added, reference]}]
+    assert parse("anthropic", "v1/messages", model="m", messages=requested).demand.allowed == {"web_searches": 10}
     assert parse("google-ai-studio", GEMINI, contents=[], tools={"google_search": {}}).demand.allowed == {
         "web_searches": 10
     }

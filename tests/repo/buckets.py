@@ -45,21 +45,21 @@ class Scope:
         return None
 
 
-def unsaid(sql: str, distributed: frozenset[str], with_bucket: frozenset[str]) -> list[str]:
+def without_bucket_of(sql: str, distributed: frozenset[str], with_bucket: frozenset[str]) -> list[str]:
     """The distributed tables that are reached without their bucket, in a statement of PostgreSQL."""
     found: list[str] = []
     for statement in parse_sql(sql):
-        found += _unsaid(statement.stmt, Scope(distributed, with_bucket))
+        found += _without_bucket_of(statement.stmt, Scope(distributed, with_bucket))
     return found
 
 
-def _unsaid(node: Any, outer: Scope) -> Iterator[str]:
+def _without_bucket_of(node: Any, outer: Scope) -> Iterator[str]:
     for query in getattr(getattr(node, "withClause", None), "ctes", None) or ():
-        yield from _unsaid(query.ctequery, outer)
+        yield from _without_bucket_of(query.ctequery, outer)
     scope = Scope(outer.distributed, outer.with_bucket, outer)
     if _is(node, ast.SelectStmt) and node.op:
-        yield from _unsaid(node.larg, outer)
-        yield from _unsaid(node.rarg, outer)
+        yield from _without_bucket_of(node.larg, outer)
+        yield from _without_bucket_of(node.rarg, outer)
         return
     if _is(node, ast.InsertStmt):
         yield from _insert(node, scope)
@@ -74,7 +74,7 @@ def _unsaid(node: Any, outer: Scope) -> Iterator[str]:
         if table in scope.distributed and alias not in scope.said:
             yield table
     for inner in _subqueries(node):
-        yield from _unsaid(inner, scope)
+        yield from _without_bucket_of(inner, scope)
 
 
 def _insert(node: Any, scope: Scope) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _insert(node: Any, scope: Scope) -> Iterator[str]:
     query = node.selectStmt
     inner = Scope(scope.distributed, scope.with_bucket, scope)
     if not query.valuesLists:
-        yield from _unsaid(query, scope)
+        yield from _without_bucket_of(query, scope)
         for source in query.fromClause or ():
             list(_enter(source, inner))
         inner.tests += _together(query.whereClause)
@@ -98,7 +98,7 @@ def _insert(node: Any, scope: Scope) -> Iterator[str]:
             yield table
     for value in (value for row in query.valuesLists or () for value in row):
         for each in _subqueries(value):
-            yield from _unsaid(each, scope)
+            yield from _without_bucket_of(each, scope)
 
 
 def _enter(source: Any, scope: Scope) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _enter(source: Any, scope: Scope) -> Iterator[str]:
     if _is(source, ast.RangeVar):
         scope.tables[alias or source.relname] = source.relname
     elif _is(source, ast.RangeSubselect):
-        yield from _unsaid(source.subquery, scope)
+        yield from _without_bucket_of(source.subquery, scope)
         scope.tables[alias or ""] = None
     elif _is(source, ast.JoinExpr):
         yield from _enter(source.larg, scope)

@@ -85,18 +85,18 @@ def payments_page() -> str:
 def _life() -> str:
     from farebox.billing import top_up_machine, top_up_steps
 
-    rows = ["", "| in state | on this event | this is done | the state is then | next step |"]
+    rows = ["", "| state | event | action | next state | next step |"]
     rows.append("| --- | --- | --- | --- | --- |")
     done: dict[str, str] = {}
     for before, event, action, after, then in top_up_machine.TABLE:
         states = [", ".join(f"`{state}`" for state in names.split()) for names in (before, after)]
-        asked = f"`{then.__name__}`" if then else ""
-        rows.append(f"| {states[0]} | `{event}` | `{action.__name__}` | {states[1]} | {asked} |")
+        requested = f"`{then.__name__}`" if then else ""
+        rows.append(f"| {states[0]} | `{event}` | `{action.__name__}` | {states[1]} | {requested} |")
         done[action.__name__] = _first_sentence(action)
     steps = [getattr(top_up_steps, name) for name in _STEPS]
-    rows += _glossary("heard", top_up_steps.EVENTS)
-    rows += _glossary("done, in one transaction", done)
-    rows += _glossary("asked", {step.__name__: _first_sentence(step) for step in steps})
+    rows += _glossary("event", top_up_steps.EVENTS)
+    rows += _glossary("action, in one transaction", done)
+    rows += _glossary("step, a request to the processor", {step.__name__: _first_sentence(step) for step in steps})
     return "\n".join(rows) + "\n\n"
 
 

@@ -17,7 +17,7 @@ from pglast.stream import RawStream
 
 from farebox.storage.postgres.dialect import translated
 from farebox.storage.postgres.distributing import statements as placing
-from tests.repo.buckets import unsaid
+from tests.repo.buckets import without_bucket_of
 from tests.repo.reference import ROOT
 from tests.repo.statements import Module, Statement, Unread, statements, stores
 
@@ -40,7 +40,7 @@ def test_every_statement_of_a_store_says_its_bucket() -> None:
         f"{each.where}: {table} in {each.sql[:100]}"
         for each in _all()
         if not each.sql.startswith((*EVERYWHERE, *SQLITE_ONLY))
-        for table in unsaid(translated(each.sql), DISTRIBUTED, WITH_BUCKET)
+        for table in without_bucket_of(translated(each.sql), DISTRIBUTED, WITH_BUCKET)
     ]
     assert not found, "\n".join(found)
 
@@ -86,7 +86,9 @@ def _parsable(text: str) -> str:
 def test_so_does_every_statement_of_the_ledgers_functions() -> None:
     queries = [_parsable(text) for text in _of_functions()]
     assert any("holds" in text for text in queries)
-    found = [f"{table} in {text[:100]}" for text in queries for table in unsaid(text, DISTRIBUTED, WITH_BUCKET)]
+    found = [
+        f"{table} in {text[:100]}" for text in queries for table in without_bucket_of(text, DISTRIBUTED, WITH_BUCKET)
+    ]
     assert not found, "\n".join(found)
 
 
@@ -113,7 +115,7 @@ def test_so_does_every_statement_of_the_ledgers_functions() -> None:
     ],
 )
 def test_what_leaves_the_bucket_out_is_found(sql: str) -> None:
-    assert unsaid(sql, DISTRIBUTED, WITH_BUCKET)
+    assert without_bucket_of(sql, DISTRIBUTED, WITH_BUCKET)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_what_leaves_the_bucket_out_is_found(sql: str) -> None:
     ],
 )
 def test_what_says_it_is_not(sql: str) -> None:
-    assert not unsaid(sql, DISTRIBUTED, WITH_BUCKET)
+    assert not without_bucket_of(sql, DISTRIBUTED, WITH_BUCKET)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ ROWS = [
 
 
 def test_every_metric_is_documented_as_it_is() -> None:
-    told = {name: row for row in ROWS for name in re.findall(r"`((?:farebox|process)_\w+)`", row[0])}
-    assert told.keys() == {family.name for family in FAMILIES} | NO_FAMILY
+    reported = {name: row for row in ROWS for name in re.findall(r"`((?:farebox|process)_\w+)`", row[0])}
+    assert reported.keys() == {family.name for family in FAMILIES} | NO_FAMILY
     for family in FAMILIES:
-        _, kind, labels, meaning, *_ = told[family.name]
+        _, kind, labels, meaning, *_ = reported[family.name]
         assert kind == family.kind, family.name
         assert re.findall(r"`(\w+)`", re.sub(r": [^;`]*", ", ", labels)) == [label.name for label in family.labels]
         assert len(meaning) > 3

@@ -13,8 +13,8 @@ import pytest
 from tests.repo.reference import ROOT
 
 PACKAGE = ROOT / "src" / "farebox"
-AT_HOME = ("storage", "ledger")
-ELSEWHERE = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in AT_HOME)
+SQL_PACKAGES = ("storage", "ledger")
+ELSEWHERE = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in SQL_PACKAGES)
 
 STATEMENT = re.compile(
     r"^\s*(?:SELECT\s|INSERT\s+(?:OR\s+\w+\s+)?INTO\s|UPDATE\s+\S+\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+\s.*\bAS\s*\(|TRUNCATE\s"

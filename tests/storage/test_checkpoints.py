@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.sqlite import PAGE_BYTES, SqliteConnection, checkpoints, connect
 from farebox.storage.sqlite.checkpoints import PAGES, PAGES_MAX
 from farebox.storage.sqlite.writer import Writer
-from tests.calls.kit import PATIENCE_SECONDS, eventually
+from tests.calls.kit import WAIT_SECONDS, eventually
 
 PAGE = PAGE_BYTES
 BLOB = b"x" * 100 * PAGE
@@ -56,11 +56,11 @@ async def test_commits_go_on_meanwhile(writer: Writer, path: Path, monkeypatch: 
     def slow(connection: SqliteConnection) -> bool:
         if threading.current_thread().name == "farebox-checkpoint":
             begun.set()
-            assert report_progress.wait(PATIENCE_SECONDS)
+            assert report_progress.wait(WAIT_SECONDS)
         return move(connection)
 
     monkeypatch.setattr(checkpoints, "_move", slow)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(WAIT_SECONDS):
         while not begun.is_set():
             await writer.run(insert)
         assert pages(path) < PAGES

@@ -48,7 +48,7 @@ def numbers(path: Path) -> list[int]:
     return found
 
 
-class OthersTurn:
+class OtherProcessTurn:
     """Another process writes meanwhile, so that what is sent now waits and makes one batch."""
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class OthersTurn:
 
 
 async def _batch(writer: Writer, path: Path, *jobs: Job) -> list[int | BaseException]:
-    async with OthersTurn(path):
+    async with OtherProcessTurn(path):
         sent = [asyncio.ensure_future(writer.run(job)) for job in jobs]
         await asyncio.sleep(0.01)
     return await asyncio.gather(*sent, return_exceptions=True)
@@ -106,7 +106,7 @@ async def test_a_job_that_raises_stop_iteration_completes(writer: Writer, path: 
 
 
 async def test_the_commit_of_a_cancelled_caller_stands(writer: Writer, path: Path) -> None:
-    async with OthersTurn(path):
+    async with OtherProcessTurn(path):
         gone, stays = (asyncio.ensure_future(writer.run(insert(number))) for number in (1, 2))
         await asyncio.sleep(0.01)
         gone.cancel()
@@ -117,7 +117,7 @@ async def test_the_commit_of_a_cancelled_caller_stands(writer: Writer, path: Pat
 
 async def test_closing_commits_what_is_queued_and_takes_no_more(path: Path) -> None:
     writer = Writer(path)
-    async with OthersTurn(path):
+    async with OtherProcessTurn(path):
         sent = [asyncio.ensure_future(writer.run(insert(number))) for number in range(1000)]
         await asyncio.sleep(0.01)
         closing = asyncio.ensure_future(writer.close())
@@ -147,7 +147,7 @@ async def test_a_database_locked_for_too_long_fails_the_batch_once(
 
 
 async def test_the_event_loop_is_not_blocked_by_another_writer(writer: Writer, path: Path) -> None:
-    async with OthersTurn(path):
+    async with OtherProcessTurn(path):
         waiting = asyncio.ensure_future(writer.run(insert(1)))
         started = asyncio.get_running_loop().time()
         for _ in range(20):

@@ -60,7 +60,7 @@ class World:
         )
         return cast(Services, parts)
 
-    def judge(self, name: str = "judge") -> FailureDetector:
+    def detector(self, name: str = "detector") -> FailureDetector:
         return FailureDetector(self.services(name))
 
     async def seen(self, name: str) -> None:
@@ -84,14 +84,14 @@ class World:
 
         return dict(await self.database.get(read))
 
-    async def pass_time(self, seconds: int, *judges: FailureDetector, alive: tuple[str, ...] = ()) -> None:
+    async def pass_time(self, seconds: int, *detectors: FailureDetector, alive: tuple[str, ...] = ()) -> None:
         """Let time pass in steps; in each the living are seen and the judges look."""
         for _ in range(0, seconds, STEP):
             self.clock.seconds += STEP
             for name in alive:
                 await self.seen(name)
-            for judge in judges:
-                await judge.check()
+            for detector in detectors:
+                await detector.check()
 
 
 @pytest.fixture
@@ -109,25 +109,25 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world: World) -> None:
-    judge = world.judge()
+    detector = world.detector()
     await world.seen("silent")
     await world.seen("living")
-    lost, kept, own = await world.hold("silent"), await world.hold("living"), await world.hold("judge")
+    lost, kept, own = await world.hold("silent"), await world.hold("living"), await world.hold("detector")
     nobodys = await world.hold("")
-    await judge.check()
-    await world.pass_time(LOST_AFTER - STEP, judge, alive=("living",))
+    await detector.check()
+    await world.pass_time(LOST_AFTER - STEP, detector, alive=("living",))
     assert set((await world.states()).values()) == {"open"}, "not yet"
     with structlog.testing.capture_logs() as logged:
-        await world.pass_time(STEP, judge, alive=("living",))
+        await world.pass_time(STEP, detector, alive=("living",))
     assert await world.states() == {lost: "expired", kept: "open", own: "open", nobodys: "open"}
-    assert await world.instances() == {"judge", "living"}
+    assert await world.instances() == {"detector", "living"}
     [resolved] = [line for line in logged if line["event"] == "call_in_doubt_resolved"]
     assert (resolved["hold_id"], resolved["owner"], resolved["policy"]) == (lost, "silent", "release")
     # It was only cut off: it comes back, and its charge posts.
     await world.seen("silent")
     verdict = await world.ledger.do(Settle(account_id="a", hold_id=lost, amount=60, at=world.clock.now_ms()))
     assert (verdict.outcome, verdict.late, verdict.amount) == (Outcome.DONE, True, 60)
-    assert await world.instances() == {"judge", "living", "silent"}
+    assert await world.instances() == {"detector", "living", "silent"}
 
 
 async def test_a_failure_detector_that_dies_is_replaced_by_another(
@@ -145,7 +145,7 @@ async def test_a_failure_detector_that_dies_is_replaced_by_another(
     monkeypatch.setattr(instances, "_end_lost", dies)
     await world.seen("silent")
     left = [await world.hold("silent"), await world.hold("first")]
-    first, second = world.judge("first"), world.judge("second")
+    first, second = world.detector("first"), world.detector("second")
     await world.pass_time(LOST_AFTER, first, second)
     world.clock.seconds += STEP
     dying = asyncio.ensure_future(first.check())
@@ -163,7 +163,7 @@ async def test_only_holds_of_the_very_process_are_ended(world: World) -> None:
     for name in names:
         await world.seen(name)
     holds = {name: await world.hold(name) for name in names}
-    await world.pass_time(LOST_AFTER + STEP, world.judge(), alive=("silenc", "silent2", "zoe"))
+    await world.pass_time(LOST_AFTER + STEP, world.detector(), alive=("silenc", "silent2", "zoe"))
     states = await world.states()
     assert {name for name in names if states[holds[name]] == "expired"} == {"silent"}
 
@@ -180,58 +180,58 @@ async def test_a_process_that_is_seen_while_its_calls_are_ended_keeps_its_row(
         return await resolve(*parts, **more)
 
     monkeypatch.setattr(instances, "resolve_lost", meanwhile)
-    await world.pass_time(LOST_AFTER + STEP, world.judge())
-    assert await world.instances() == {"judge", "back"}
+    await world.pass_time(LOST_AFTER + STEP, world.detector())
+    assert await world.instances() == {"detector", "back"}
 
 
 async def test_a_failure_detector_that_was_suspended_starts_over(world: World) -> None:
-    judge = world.judge()
+    detector = world.detector()
     await world.seen("other")
     hold = await world.hold("other")
-    await judge.check()
-    await world.pass_time(LOST_AFTER - STEP, judge)
+    await detector.check()
+    await world.pass_time(LOST_AFTER - STEP, detector)
     world.clock.seconds += 10 * LOST_AFTER  # the database was away, for both
-    await judge.check()
-    await world.pass_time(LOST_AFTER - STEP, judge)
+    await detector.check()
+    await world.pass_time(LOST_AFTER - STEP, detector)
     assert await world.states() == {hold: "open"}
-    await world.pass_time(STEP, judge)
+    await world.pass_time(STEP, detector)
     assert await world.states() == {hold: "expired"}
 
 
 async def test_a_process_that_was_declared_dead_registers_again(world: World) -> None:
-    judge, frozen = world.judge(), world.judge("frozen")
+    detector, frozen = world.detector(), world.detector("frozen")
     await frozen.check()
-    await world.pass_time(LOST_AFTER + STEP, judge)
-    assert await world.instances() == {"judge"}
+    await world.pass_time(LOST_AFTER + STEP, detector)
+    assert await world.instances() == {"detector"}
     await frozen.check()
-    assert await world.instances() == {"judge", "frozen"}
-    await world.pass_time(2 * LOST_AFTER, judge, frozen)
-    assert await world.instances() == {"judge", "frozen"}
+    assert await world.instances() == {"detector", "frozen"}
+    await world.pass_time(2 * LOST_AFTER, detector, frozen)
+    assert await world.instances() == {"detector", "frozen"}
 
 
 async def test_holds_of_a_process_without_a_row_are_ended_and_reported_once(world: World) -> None:
     holds = [await world.hold("gone") for _ in range(20)]
-    judges = [world.judge(f"judge {number}") for number in range(3)]
-    await world.pass_time(LOST_AFTER, *judges)
+    detectors = [world.detector(f"detector {number}") for number in range(3)]
+    await world.pass_time(LOST_AFTER, *detectors)
     assert set((await world.states()).values()) == {"open"}, "it may be back, and not have been seen yet"
     world.clock.seconds += STEP
     with structlog.testing.capture_logs() as logged:
-        await asyncio.gather(*(judge.check() for judge in judges))
+        await asyncio.gather(*(detector.check() for detector in detectors))
     assert await world.states() == dict.fromkeys(holds, "expired")
-    told = [line["hold_id"] for line in logged if line["event"] == "call_in_doubt_resolved"]
-    assert sorted(told) == sorted(holds)
+    reported = [line["hold_id"] for line in logged if line["event"] == "call_in_doubt_resolved"]
+    assert sorted(reported) == sorted(holds)
 
 
 async def test_calls_of_a_restarted_process_are_not_ended(world: World) -> None:
     """It was cut off, and its row taken away. Its next call may come before it has been seen again."""
-    judges = [world.judge("judge"), world.judge("rival")]
+    detectors = [world.detector("detector"), world.detector("rival")]
     await world.seen("cut off")
     lost = await world.hold("cut off")
-    await world.pass_time(LOST_AFTER + STEP, *judges)
+    await world.pass_time(LOST_AFTER + STEP, *detectors)
     assert await world.states() == {lost: "expired"}
-    assert await world.instances() == {"judge", "rival"}
+    assert await world.instances() == {"detector", "rival"}
     begun = await world.hold("cut off")
-    await world.pass_time(STEP, *judges)
+    await world.pass_time(STEP, *detectors)
     await world.seen("cut off")
-    await world.pass_time(2 * LOST_AFTER, *judges, alive=("cut off",))
+    await world.pass_time(2 * LOST_AFTER, *detectors, alive=("cut off",))
     assert await world.states() == {lost: "expired", begun: "open"}

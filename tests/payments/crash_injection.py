@@ -30,16 +30,16 @@ class Life(Protocol):
         ...
 
 
-class Mortal(Protocol):
+class CrashInjection(Protocol):
     database: Database
 
     async def end(self) -> None: ...
 
 
-async def open_mortal(settings: Settings, life: Life) -> Mortal:
+async def open_with_crashes(settings: Settings, life: Life) -> CrashInjection:
     if settings.engine == "sqlite":
-        return _MortalSqlite(settings, life)
-    return await _MortalPostgres.open(settings, life)
+        return _CrashingSqlite(settings, life)
+    return await _CrashingPostgres.open(settings, life)
 
 
 def _is_write(sql: str) -> bool:
@@ -50,7 +50,7 @@ def _named(sql: str) -> str:
     return " ".join(sql.split())[:60]
 
 
-class _MortalSqlite:
+class _CrashingSqlite:
     def __init__(self, settings: Settings, life: Life) -> None:
         self._file = SqliteDatabase(settings.database_path)
         self.database: Database = self._file
@@ -99,7 +99,7 @@ class _MortalSqlite:
 class _Watched(asyncpg.Connection):
     """A connection of one life."""
 
-    owner: ClassVar["_MortalPostgres"]
+    owner: ClassVar["_CrashingPostgres"]
     __slots__ = ("dirty",)
 
     async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str:
@@ -131,7 +131,7 @@ class _Watched(asyncpg.Connection):
                 self.owner.life.point("after COMMIT")
 
 
-class _MortalPostgres:
+class _CrashingPostgres:
     database: Database
 
     def __init__(self, life: Life) -> None:
@@ -142,7 +142,7 @@ class _MortalPostgres:
         self._patch = mock.patch.object(asyncpg, "connect", self._connecting)
 
     @classmethod
-    async def open(cls, settings: Settings, life: Life) -> "_MortalPostgres":
+    async def open(cls, settings: Settings, life: Life) -> "_CrashingPostgres":
         made = cls(life)
         made._patch.start()
         made.database = await open_database(settings)
