@@ -42,6 +42,10 @@ class Ids(Protocol):
 
     def secret(self) -> str: ...
 
+    def chance(self) -> float:
+        """A number from 0 up to, but not including, 1."""
+        ...
+
 
 _POOL_BYTES = 1280
 
@@ -64,6 +68,10 @@ class RandomIds:
     def account_id(self) -> str:
         """32 hexadecimal characters, the shape of a Cloudflare account id."""
         return secrets.token_hex(16)
+
+    def chance(self) -> float:
+        """Any of them is as likely as any other."""
+        return secrets.randbelow(2**53) / 2**53
 
     def secret(self) -> str:
         """32 random bytes in URL-safe base64: the secret part of an access token."""

@@ -57,6 +57,12 @@ NOT_METERED = ErrorKind(
 MODEL_UNPRICED = ErrorKind(
     "model_unpriced", 400, 2904, "Ask the operator to run `farebox price set`, or use a model that has a price."
 )
+ROUTE_UNKNOWN = ErrorKind(
+    "route_unknown", 404, 2950, "Create the route on this gateway and deploy a version of it that has a model."
+)
+ROUTE_ENDED = ErrorKind(
+    "route_ended", 403, 2951, "The route calls no model for such a request: change the request, or the route."
+)
 OWN_KEY_REQUIRED = ErrorKind(
     "own_key_required", 400, 2905, "Send your own provider key, or ask the operator to configure one for the provider."
 )
@@ -145,6 +151,8 @@ INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request ID. The 
 # The control plane: Cloudflare's codes
 VALIDATION_FAILED = ErrorKind("validation_failed", 400, 7001, "Correct the field that `path` names.")
 NOT_FOUND = ErrorKind("not_found", 404, 7002, "Check the ID; list the collection to see what exists.")
+ROUTE_NOT_FOUND = ErrorKind("route_not_found", 404, 7005, "Check the ID; list the gateway's routes to see what exists.")
+ROUTE_EXISTS = ErrorKind("route_exists", 400, 7005, "Use another name, or change the route that has it.")
 NO_ROUTE = ErrorKind("no_route", 404, 7003, "Check the path and the account ID against /openapi.json.")
 METHOD_NOT_ALLOWED = ErrorKind("method_not_allowed", 405, 7001, "Use one of the methods in the `Allow` header.")
 NOT_AVAILABLE = ErrorKind("not_available", 501, 2921, "Not available in this release: see docs/limits.md.")

@@ -143,6 +143,7 @@ async def _notice_changes(services: Services) -> None:
 
 async def _share_rates(services: Services) -> None:
     await exchange(services.gateway_rates, services.database)
+    await exchange(services.route_rates, services.database)
 
 
 async def _expire(services: Services) -> None:

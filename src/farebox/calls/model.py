@@ -63,6 +63,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str | int | float | bool] | None = None
     event_id: str = ""
     user_agent: str = ""
+    route: str = ""
+    """The name of the dynamic route that chose the model; empty: the request named it."""
     common_form: bool = False
     """The request came in a common form, whose body names the provider."""
     client: str = ""

@@ -176,6 +176,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             ended.first_byte_ms,
             _unseen(call),
             call.common_form,
+            call.route,
         )
 
 

@@ -5,6 +5,7 @@ charge is durable: what a client has seen complete is charged, whatever happens 
 """
 
 import asyncio
+from collections.abc import Callable
 
 from farebox.calls.admit import hold_credit
 from farebox.calls.endings import FREE, early_end
@@ -23,9 +24,11 @@ from farebox.pricing.model import Demand, ModelPrice
 from farebox.runtime.services import Services
 
 
-async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *, last: bool = True) -> bool:
-    """Serve the call and answer it through `sink`. With `last` False, an error that the provider responds with leaves
-    the sink untouched and returns False, so that the next step can be tried; otherwise True.
+async def serve_call(
+    services: Services, call: Call, sink: Sink, watch: Watch, more: Callable[[], bool] | None = None
+) -> bool:
+    """Serve the call and answer it through `sink`. Where the provider responds with an error and `more` says that there
+    is another step to be tried, the sink is left untouched and False returned; otherwise True.
 
     Raises Problem where nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
     where a whole response broke off, settled by policy.
@@ -47,7 +50,7 @@ async def serve_call(services: Services, call: Call, sink: Sink, watch: Watch, *
             admitted = Admitted(context, priced.metered, terms, held, Attempts())
         stage = admitted
         stage = responded = await reach_provider(admitted)
-        if responded.response.status >= 400 and not last:
+        if responded.response.status >= 400 and more is not None and more():
             await responded.response.close()
             await end_without_response(responded, FREE)
             return False

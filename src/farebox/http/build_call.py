@@ -85,6 +85,12 @@ COMMON = frozenset({"compat", "rest"})
 """What stands in a URL where the body names the provider."""
 
 
+class RouteName(msgspec.Struct, frozen=True):
+    """The name of a dynamic route that is called in the place of a model."""
+
+    name: str
+
+
 class ProxyRequest(msgspec.Struct, frozen=True):
     """One request to one provider, as a URL or a universal step asks for it."""
 
@@ -152,22 +158,19 @@ async def _read(services: Services, request: ProxyRequest, wire: WireFormat | No
     )
 
 
-async def compat_call(services: Services, request: ProxyRequest) -> Call:
+async def compat_call(services: Services, request: ProxyRequest, chosen: str = "") -> Call | RouteName:
     """A call in a common form whose body names `provider/model`: chat/completions, embeddings, responses, messages.
+    `chosen` is called in the place of what the body names. The name of a dynamic route, where the body names one.
 
     Raises Problem.
     """
     place = Place("", request.method, request.path, _content_type(request))
+    refusals, own_key = services.refusals, request.own_key
     found = await parse_body(
-        services,
-        request.watch,
-        request.account_id,
-        read_common,
-        request.body,
-        place,
-        services.refusals,
-        request.own_key,
+        services, request.watch, request.account_id, read_common, request.body, place, refusals, own_key, chosen
     )
+    if found.route:
+        return RouteName(found.route)
     known = request.known.get(found.slug)
     if known is not None and isinstance(found.read, Read):
         return _with_body(services, request, known, found.read)
@@ -247,7 +250,7 @@ def _call(
         step=request.step,
         logged=_flag(header("cf-aig-collect-log"), default=gateway.collect_logs),
         log_bodies=_flag(header("cf-aig-collect-log-payload"), default=True),
-        metadata=_metadata(header("cf-aig-metadata")),
+        metadata=metadata_of(request.headers),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
         common_form=request.slug in COMMON,
@@ -279,12 +282,12 @@ def _check_read(request: ProxyRequest, provider: Provider, read: Read) -> None:
     if read.parsed is not None and read.parsed.unmetered and not request.own_key:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
     if read.refused:
-        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not asked for {read.refused}.")
+        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not request for {read.refused}.")
 
 
 def _response_timeout(services: Services, request: ProxyRequest) -> int | None:
     """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
-    because what a provider was asked to do it does, and bills. None where the caller does not say. Raises Problem."""
+    because what a provider was request to do it does, and bills. None where the caller does not say. Raises Problem."""
     wanted = _number(request.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
     if wanted is None or request.own_key:
         return wanted
@@ -372,8 +375,9 @@ def _flag(text: str | None, *, default: bool) -> bool:
     return default if text is None else text.strip().lower() == "true"
 
 
-def _metadata(text: str | None) -> dict[str, str | int | float | bool] | None:
+def metadata_of(headers: RequestHeaders) -> dict[str, str | int | float | bool] | None:
     """The first five entries of a flat JSON object; one null or nested value voids them all, as at Cloudflare."""
+    text = headers.get("cf-aig-metadata")
     if not text:
         return None
     try:

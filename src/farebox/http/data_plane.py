@@ -1,10 +1,8 @@
 """The data plane: model calls, from their request to their response."""
 
 import asyncio
-import re
 
 import structlog
-from msgspec.structs import replace
 
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
@@ -13,70 +11,33 @@ from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     INTERNAL,
-    INVALID_REQUEST,
-    MODEL_UNPRICED,
     NO_ROUTE,
     NO_WEBSOCKET,
-    NOT_METERED,
-    OWN_KEY_REQUIRED,
-    PROVIDER_UNAVAILABLE,
-    PROVIDER_UNKNOWN,
     RATE_LIMITED,
     TOO_MANY_CALLS,
-    UPSTREAM_INVALID,
-    UPSTREAM_TIMEOUT,
-    UPSTREAM_UNREACHABLE,
     Problem,
 )
 from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
-from farebox.http.build_call import COMMON, ProxyRequest, compat_call, known_call, native_call
+from farebox.http.build_call import COMMON, ProxyRequest, RouteName, known_call, native_call
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import Target, target_of
-from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.envelope import database_unavailable
-from farebox.http.exchange import Exchange, RequestHeaders
+from farebox.http.exchange import Exchange
 from farebox.http.model_list import model_list
-from farebox.http.parse_body import parse_body, shutting_down
+from farebox.http.parse_body import shutting_down
 from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
-from farebox.http.router import shown, tidy_path
-from farebox.http.server.headers import split_target
+from farebox.http.route_steps import route_steps
+from farebox.http.router import shown
 from farebox.http.sink import HttpSink
-from farebox.memfile import part_of
+from farebox.http.steps import common_call, serve_steps, universal_steps
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
-from farebox.providers.reading import Step, read_steps
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
-_is_target = re.compile(rb"[!-~]*").fullmatch
 SETTLE_SECONDS = 5.0
-_COMPAT_PATHS = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
-_REST_PATHS = _COMPAT_PATHS | {
-    "responses": "responses",
-    "responses/compact": "responses/compact",
-    "messages": "v1/messages",
-}
-"""Paths of the common forms, without the `v1/` that SDKs put before them where their base URL lacks it, or has it."""
-_NEXT_STEP = (
-    PROVIDER_UNAVAILABLE,
-    UPSTREAM_UNREACHABLE,
-    UPSTREAM_TIMEOUT,
-    UPSTREAM_INVALID,
-    OWN_KEY_REQUIRED,
-    MODEL_UNPRICED,
-    PROVIDER_UNKNOWN,
-    NOT_METERED,
-)
-"""What is wrong with one step only, so that the next may do better."""
 _MODEL_LISTS = ("models", "v1/models")
-_STEP_OPTIONS = {
-    "requestTimeout": "cf-aig-request-timeout",
-    "maxAttempts": "cf-aig-max-attempts",
-    "retryDelay": "cf-aig-retry-delay",
-    "backoff": "cf-aig-backoff",
-}
-"""A universal step's `config`, by the headers that ask for the same."""
 
 log = structlog.get_logger("farebox.calls")
 
@@ -167,9 +128,12 @@ class DataPlane:
             if request is None:
                 services.metrics.count(CLIENTS_GONE)
             elif target.slug == "":
-                await self._universal(request, sink, watch)
+                await serve_steps(services, await universal_steps(services, request), sink, watch)
             else:
                 call = known_call(services, request) or await self._call(request)
+                if isinstance(call, RouteName):
+                    await serve_steps(services, await route_steps(services, request, call.name), sink, watch)
+                    return
                 del request  # the call has the body, or another in its place
                 sink.of(call)
                 await serve_call(services, call, sink, watch)
@@ -227,7 +191,7 @@ class DataPlane:
             exchange.client,
         )
 
-    async def _call(self, request: ProxyRequest) -> Call:
+    async def _call(self, request: ProxyRequest) -> Call | RouteName:
         """What is called. Raises Problem."""
         return await (common_call if request.slug in COMMON else native_call)(self._services, request)
 
@@ -278,22 +242,6 @@ class DataPlane:
         if wait is not None:
             raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
 
-    async def _universal(self, request: ProxyRequest, sink: HttpSink, watch: Watch) -> None:
-        """Try the steps in order; the first that the provider answers without an error is the response."""
-        if request.method != "POST":
-            raise Problem(NO_ROUTE, "The universal endpoint accepts only POST.")
-        steps = await parse_body(self._services, watch, request.account_id, read_steps, request.body)
-        for number, step in enumerate(steps):
-            last = number == len(steps) - 1
-            try:
-                call = await _step_call(self._services, request, step, number)
-                sink.of(call)
-                if await serve_call(self._services, call, sink, watch, last=last):
-                    return
-            except Problem as problem:
-                if last or problem.kind not in _NEXT_STEP:
-                    raise
-
 
 def _check_database(services: Services) -> None:
     """While the database is away no call is begun, not even on the caller's own key: whether its token still stands
@@ -321,56 +269,3 @@ def _understood(exchange: Exchange) -> Understood:
     form: Form = "openai" if target is None else target.form_for(exchange.headers)
     head.memo = understood = Understood(target, form)
     return understood
-
-
-async def common_call(services: Services, request: ProxyRequest) -> Call:
-    """A call in a common form. Raises Problem."""
-    paths = _REST_PATHS if request.slug == "rest" else _COMPAT_PATHS
-    path = paths.get(request.path.removeprefix("v1/"))
-    if request.method != "POST" or path is None:
-        raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
-    return await compat_call(services, replace(request, path=path))
-
-
-async def _step_call(services: Services, request: ProxyRequest, step: Step, number: int) -> Call:
-    """A step has its own headers and key; our token and options come with the request."""
-    options = _options(request.headers) | _configured(step)
-    headers = StepHeaders(
-        {**options, "content-type": "application/json", **step.headers}, services.settings.header_limit_bytes
-    )
-    path, query = _endpoint(step)
-    of_step = replace(
-        request,
-        log_id=request.log_id if number == 0 else services.ids.log_id(),
-        slug=step.provider,
-        path=path,
-        query=query,
-        headers=headers,
-        body=b"{}" if step.query is None else part_of(request.body, *step.query),
-        own_key=read_credentials(headers, query).own_key,
-        known={},
-        step=number,
-    )
-    if step.provider == "compat":
-        return await common_call(services, of_step)
-    return await native_call(services, of_step)
-
-
-def _endpoint(step: Step) -> tuple[str, str]:
-    """Path and query of a step, as if they had come in a URL. Raises Problem (INVALID_REQUEST)."""
-    try:
-        target = f"/{step.endpoint.lstrip('/')}".encode("ascii")
-        if not _is_target(target):
-            raise ValueError("it contains characters that are not allowed in a URL")
-        path, query = split_target(target, "POST")
-    except ValueError as error:
-        raise Problem(INVALID_REQUEST, f"The endpoint {step.endpoint[:64]!r} of a step is not a URL path.") from error
-    return tidy_path(path).lstrip("/"), query
-
-
-def _options(headers: RequestHeaders) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.startswith("cf-aig-") or name == "user-agent"}
-
-
-def _configured(step: Step) -> dict[str, str]:
-    return {header: str(step.config[name]) for name, header in _STEP_OPTIONS.items() if name in step.config}

@@ -12,6 +12,7 @@ from farebox.http.control import (
     accounts,
     billing,
     cards,
+    dynamic_routes,
     gateways,
     holds,
     logs,
@@ -47,6 +48,8 @@ BILLING = f"{ACCOUNT}/ai-gateway/billing"
 GATEWAYS = f"{ACCOUNT}/ai-gateway/gateways"
 GATEWAY = f"{GATEWAYS}/{{gateway_id}}"
 LOGS = f"{GATEWAY}/logs"
+FLOWS = f"{GATEWAY}/routes"
+FLOW = f"{FLOWS}/{{id}}"
 OWN = f"{ACCOUNT}/farebox"
 
 
@@ -136,6 +139,31 @@ SERVED: tuple[Route, ...] = (
           shape=Shape.RAW, result=Any, summary="The stored request body"),
     Route(method="GET", path=f"{LOGS}/{{log_id}}/response", handler=logs.get_response, permissions=READ,
           shape=Shape.RAW, result=Any, summary="The stored response body"),
+
+    Route(method="GET", path=FLOWS, handler=dynamic_routes.list_all, permissions=READ, shape=Shape.RAW, takes=Paging,
+          result=dynamic_routes.Routes, summary="List dynamic routes"),
+    Route(method="POST", path=FLOWS, handler=dynamic_routes.create, permissions=WRITE,
+          takes=dynamic_routes.RouteCreate, result=dynamic_routes.Route,
+          summary="Create a dynamic route; its first version is deployed"),
+    Route(method="GET", path=FLOW, handler=dynamic_routes.get, permissions=READ,
+          result=dynamic_routes.Route, summary="One dynamic route"),
+    Route(method="PATCH", path=FLOW, handler=dynamic_routes.rename, permissions=WRITE, shape=Shape.RAW,
+          takes=dynamic_routes.RouteRename, result=dynamic_routes.Renamed, summary="Rename a dynamic route"),
+    Route(method="DELETE", path=FLOW, handler=dynamic_routes.delete, permissions=WRITE,
+          result=dynamic_routes.Route, summary="Delete a dynamic route with its versions"),
+    Route(method="GET", path=f"{FLOW}/versions", handler=dynamic_routes.list_versions, permissions=READ,
+          shape=Shape.RAW, takes=Paging, result=dynamic_routes.Versions, summary="List a dynamic route's versions"),
+    Route(method="POST", path=f"{FLOW}/versions", handler=dynamic_routes.create_version, permissions=WRITE,
+          takes=dynamic_routes.VersionCreate, result=dynamic_routes.RouteVersion,
+          summary="Add a version; it serves nothing until it is deployed"),
+    Route(method="GET", path=f"{FLOW}/versions/{{version_id}}", handler=dynamic_routes.get_version, permissions=READ,
+          result=dynamic_routes.RouteVersion, summary="One version of a dynamic route"),
+    Route(method="GET", path=f"{FLOW}/deployments", handler=dynamic_routes.list_deployments, permissions=READ,
+          shape=Shape.RAW, takes=Paging, result=dynamic_routes.Deployments,
+          summary="Which version of a dynamic route began to serve when"),
+    Route(method="POST", path=f"{FLOW}/deployments", handler=dynamic_routes.create_deployment, permissions=WRITE,
+          takes=dynamic_routes.DeploymentCreate, result=dynamic_routes.Route,
+          summary="Let a version of a dynamic route serve"),
 
     Route(method="GET", path=f"{OWN}/balance", handler=own.balance, permissions=BILLING_READ,
           result=own.ExactBalance, summary="Posted, held and available, in nano-dollars"),
@@ -229,11 +257,6 @@ SERVED: tuple[Route, ...] = (
 _NOT_YET: tuple[tuple[str, str], ...] = (
     ("GET POST", f"{GATEWAY}/provider_configs"),
     ("PUT DELETE", f"{GATEWAY}/provider_configs/{{id}}"),
-    ("GET POST", f"{GATEWAY}/routes"),
-    ("GET PATCH DELETE", f"{GATEWAY}/routes/{{id}}"),
-    ("GET POST", f"{GATEWAY}/routes/{{id}}/versions"),
-    ("GET", f"{GATEWAY}/routes/{{id}}/versions/{{version_id}}"),
-    ("GET POST", f"{GATEWAY}/routes/{{id}}/deployments"),
     ("GET POST", f"{GATEWAY}/datasets"),
     ("GET PUT DELETE", f"{GATEWAY}/datasets/{{id}}"),
     ("GET POST", f"{GATEWAY}/evaluations"),

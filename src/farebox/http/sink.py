@@ -53,6 +53,8 @@ class HttpSink:
             ("cf-aig-event-id", call.event_id or self._request_id),
             ("cf-aig-step", str(call.step)),
         ]
+        if call.route:
+            self._headers += [("cf-aig-provider", call.provider), ("cf-aig-model", call.model)]
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         ours = [*self._headers, *self._always, PRIVATE]

@@ -95,6 +95,7 @@ _TYPES = {"int": "number", "float": "number", "str": "string", "bool": "boolean"
 _BOUNDS = (
     (re.compile(r"^Expected `(?:int|float)` >= (\S+)$"), "Number must be greater than or equal to {}"),
     (re.compile(r"^Expected `(?:int|float)` <= (\S+)$"), "Number must be less than or equal to {}"),
+    (re.compile(r"^Expected `(?:int|float)` > (\S+)$"), "Number must be greater than {}"),
     (re.compile(r"^Expected `str` of length >= (\d+)$"), "String must contain at least {} character(s)"),
     (re.compile(r"^Expected `str` of length <= (\d+)$"), "String must contain at most {} character(s)"),
     (re.compile(r"^Expected `str` matching regex '(.*)'$"), "Invalid: must match {}"),

@@ -16,6 +16,7 @@ from farebox.providers.catalogue import PROVIDERS, Plain, Provider, compat_model
 from farebox.providers.formats import bodies, bounds, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
 from farebox.providers.outline import Outline, edited, outline_of
+from farebox.routing.conditions import MISSING, value_at
 
 RAISES: Final = (InvalidRequest,)
 
@@ -59,6 +60,8 @@ class CommonRead(msgspec.Struct, frozen=True):
     """The provider's own."""
     read: Read | InvalidRequest | None = None
     """None where the provider has no such form."""
+    route: str = ""
+    """The name of the dynamic route that is called in the place of a model; then there is nothing else."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -93,6 +96,9 @@ _STEP_TARGET_MAX: Final = 16 * 1024
 """Bytes of a step's endpoint, as of the target of a request."""
 _MODEL_FIELD: Final = msgspec.json.Decoder(_ModelField)
 _STEPS: Final = msgspec.json.Decoder(list[_Step])
+_LISTED_MAX: Final = 1_000
+ROUTE_PREFIX: Final = "dynamic/"
+"""What a model is called that is a dynamic route."""
 
 
 def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None) -> Read:
@@ -144,11 +150,16 @@ def _read(
     return Read(parsed, None, replace(outline, spans=spans), body is not came, refusal)
 
 
-def read_common(body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool) -> CommonRead:
-    """A call in a common form; the path of `place` is that of the form. Raises InvalidRequest where the body does not
-    name a provider."""
+def read_common(
+    body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool, chosen: str = ""
+) -> CommonRead:
+    """A call in a common form; the path of `place` is that of the form. `chosen` is the `provider/model` that is called
+    in the place of the body's. Raises InvalidRequest where the body does not name a provider."""
     bounds.check(body)
-    slug, model = compat_model(bodies.decode(_MODEL_FIELD, body).model)
+    named = chosen or bodies.decode(_MODEL_FIELD, body).model
+    if not chosen and named.startswith(ROUTE_PREFIX):
+        return CommonRead("", route=named.removeprefix(ROUTE_PREFIX))
+    slug, model = compat_model(named)
     provider = provider_of(slug)
     path = None if provider is None else common_path(provider, place.path)
     if provider is None or path is None or isinstance(format_of(provider, place.method, path), Plain):
@@ -189,6 +200,24 @@ def _check_step(step: _Step) -> None:
     size += sum(len(name) + len(value) for name, value in step.headers.items()) + len(msgspec.json.encode(step.config))
     if size > _STEP_BYTES_MAX or len(step.headers) > _STEP_HEADERS_MAX:
         raise InvalidRequest(f"A step's headers are larger than {_STEP_BYTES_MAX:,} bytes, or too many.")
+
+
+def read_fields(body: bytes, paths: frozenset[str]) -> dict[str, Any]:
+    """The fields of a JSON object at these dotted paths, as far as it has them and they are no objects. Raises
+    InvalidRequest."""
+    bounds.check(body)
+    raw = bodies.fields(body)
+    wanted = {path.partition(".")[0] for path in paths} & raw.keys()
+    value = dict(zip(wanted, bodies.tree(raw[name] for name in wanted), strict=True))
+    found = {path: value_at(value, path) for path in paths}
+    return {path: field for path, field in found.items() if field is not MISSING and _is_small(field)}
+
+
+def _is_small(field: Any) -> bool:
+    """Whether conditions can test it: a scalar, or a short list of them."""
+    if isinstance(field, list):
+        return len(field) <= _LISTED_MAX and not any(isinstance(item, list | dict) for item in field)
+    return not isinstance(field, dict)
 
 
 def read_text(body: bytes, place: Place) -> str:

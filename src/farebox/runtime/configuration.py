@@ -14,6 +14,8 @@ from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
 from farebox.providers.catalogue import PROVIDERS, Provider
+from farebox.routing.elements import Element
+from farebox.routing.graph import Graph, graph_of
 from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
@@ -26,6 +28,7 @@ from farebox.storage.config import (
 )
 from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
+from farebox.storage.routes import find_route_named
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
 
@@ -65,6 +68,8 @@ class Configuration:
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._no_gateways: dict[tuple[str, str], None] = {}
         """Cached misses: browsers repeat such requests, and anyone can send them."""
+        self._routes: dict[tuple[str, str, str], tuple[str, Graph] | None] = {}
+        """ID and graph of deployed routes by account, gateway and name; None: there is none that can be called."""
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -134,6 +139,20 @@ class Configuration:
                 _remember(self._gateways, key, config)
         return config
 
+    async def route(self, account_id: str, gateway_id: str, name: str) -> tuple[str, Graph] | None:
+        """ID and graph of the dynamic route with this name; None if there is none that can be called."""
+        key = (account_id, gateway_id, name)
+        if key in self._routes:
+            return self._routes[key]
+        edition = self.edition
+        row = await self._database.get(lambda connection: find_route_named(connection, *key))
+        route = None
+        if row is not None and row.version.valid:
+            route = row.route_id, graph_of(msgspec.json.decode(row.version.elements, type=list[Element]))
+        if edition == self.edition:
+            _remember(self._routes, key, route)
+        return route
+
     def provider(self, slug: str) -> ProviderAccess | None:
         """How to reach the provider; None if Farebox does not know it."""
         return self._providers.get(slug)
@@ -155,6 +174,7 @@ class Configuration:
         self._tokens.clear()
         self._gateways.clear()
         self._no_gateways.clear()
+        self._routes.clear()
         rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:
             slug = provider.slug

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from farebox.clock import Clock, Ids
 from farebox.jobs import Jobs
-from farebox.ledger.ledger import ledger_of
+from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
@@ -25,7 +25,7 @@ from farebox.runtime.services import Services
 from farebox.runtime.waiters import CHECK_SECONDS, Waiters
 from farebox.settings import Settings, SettingsError, proxies
 from farebox.storage.config import installation_id
-from farebox.storage.database import open_database
+from farebox.storage.database import Database, open_database
 from farebox.vault import Vault
 
 
@@ -83,19 +83,22 @@ async def open_services(
             base_url=base_url,
             instance=instance,
             unseen_rules=_unseen_rules(settings),
-            journal=Journal(settings.data_dir, instance, database=database, ledger=ledger, waiters=waiters)
-            if serves
-            else None,
+            journal=_journal(settings, instance, database, ledger, waiters) if serves else None,
             helpers=helpers,
             refusals=_refusals(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
             jobs=jobs,
+            route_rates=RateLimiter(shared=shared),
             gateway_rates=RateLimiter(shared=shared),
             metrics=metrics,
         )
         await stack.enter_async_context(_serving(services, grace_seconds))
         yield services
+
+
+def _journal(settings: Settings, instance: str, database: Database, ledger: Ledger, waiters: Waiters) -> Journal:
+    return Journal(settings.data_dir, instance, database=database, ledger=ledger, waiters=waiters)
 
 
 @asynccontextmanager

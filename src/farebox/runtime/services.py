@@ -78,6 +78,8 @@ class Services:
     """Background jobs: how often each was restarted, and which of them hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts operations that are rate-limited because they are expensive (http.quotas)."""
+    route_rates: RateLimiter = field(default_factory=RateLimiter)
+    """Counts the requests at the rate limits of dynamic routes; on PostgreSQL together with the other processes."""
     gateway_rates: RateLimiter = field(default_factory=RateLimiter)
     """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""
 

@@ -41,6 +41,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """The kinds of input that the request did not show."""
     common_form: bool = False
     """The caller used one of the common forms (`compat`, `/ai/v1`), which name the provider in the body."""
+    route: str = ""
+    """The name of the dynamic route that chose the model."""
     feedback: float | None = None
     """From -1 to 1, given afterwards; 0: not rated."""
     score: float | None = None

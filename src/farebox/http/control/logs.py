@@ -30,6 +30,8 @@ class Charged(msgspec.Struct, frozen=True):
     outcome: str
     error: str
     first_byte_ms: int | None
+    route: str
+    """The dynamic route that chose the model; empty: none."""
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,7 +205,7 @@ def _log(call: CallRow) -> Log:
         score=detail.score,
         authentication=detail.authenticated,
         wholesale=not detail.own_key,
-        farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms),
+        farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms, detail.route),
     )
 
 

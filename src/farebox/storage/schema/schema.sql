@@ -232,6 +232,43 @@ CREATE TABLE gateways (                   -- an account's named configurations: 
     PRIMARY KEY (bucket, account_id, gateway_id)
 ) /* clustered */;
 
+CREATE TABLE routes (                     -- dynamic routes of a gateway: `model: "dynamic/NAME"`
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    route_id      TEXT NOT NULL,          -- UUIDv7
+    name          TEXT NOT NULL,
+    version_id    TEXT NOT NULL,          -- the version that serves
+    deployment_id TEXT NOT NULL,          -- the deployment by which it does
+    created_at    BIGINT NOT NULL,
+    modified_at   BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, route_id)
+) /* clustered */;
+CREATE UNIQUE INDEX routes_by_name ON routes (bucket, account_id, gateway_id, name);  -- a call names its route
+
+CREATE TABLE route_versions (             -- what a route consists of; never changed
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,
+    route_id   TEXT NOT NULL,
+    version_id TEXT NOT NULL,             -- UUIDv7: ordered by time
+    elements   TEXT NOT NULL,             -- JSON array: farebox.routing.elements
+    valid      INTEGER NOT NULL,          -- 0: a draft, which cannot be called
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, route_id, version_id)
+) /* clustered */;
+
+CREATE TABLE route_deployments (          -- which version began to serve when; the latest 500 of a route
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    route_id      TEXT NOT NULL,
+    deployment_id TEXT NOT NULL,          -- UUIDv7: ordered by time
+    version_id    TEXT NOT NULL,
+    created_at    BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, route_id, deployment_id)
+) /* clustered */;
+
 CREATE TABLE calls (                      -- the record of a call: log row, receipt and bodies
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

@@ -1,0 +1,143 @@
+"""A dynamic route as steps: the models that a request reaches along it, as long as they fail."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.calls.model import Call
+from farebox.errors import (
+    ESTIMATE_CAPPED,
+    INVALID_REQUEST,
+    NO_CREDIT,
+    RATE_LIMITED,
+    REQUEST_REFUSED,
+    ROUTE_ENDED,
+    ROUTE_UNKNOWN,
+    SPEND_LIMITED,
+    Problem,
+)
+from farebox.http.build_call import ProxyRequest, RouteName, compat_call, metadata_of
+from farebox.http.parse_body import parse_body
+from farebox.http.steps import OF_ONE_STEP, Steps
+from farebox.providers.reading import read_fields
+from farebox.routing.conditions import MISSING, Lookup
+from farebox.routing.elements import Edge, Model, Rate
+from farebox.routing.graph import Graph, Stop, key_field
+from farebox.runtime.services import Services
+
+_PATH: Final = "chat/completions"
+_REFUSED: Final = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, ESTIMATE_CAPPED, REQUEST_REFUSED)
+"""Refusals of one model, after which another may be affordable."""
+
+
+async def route_steps(services: Services, request: ProxyRequest, name: str) -> Steps:
+    """The steps of a request to this route. Raises Problem: ROUTE_UNKNOWN; INVALID_REQUEST where it brings a key of the
+    caller's own; ROUTE_ENDED or RATE_LIMITED where the route leads to no model."""
+    route = await services.configuration.route(request.account_id, request.gateway_id, name)
+    if route is None:
+        message = f"The gateway has no dynamic route {name[:64]!r} with a deployed version that can be called."
+        raise Problem(ROUTE_UNKNOWN, message)
+    if request.own_key:
+        message = "A dynamic route chooses the provider, so it takes no provider key of the caller's: leave it out."
+        raise Problem(INVALID_REQUEST, message)
+    route_id, graph = route
+    body: Mapping[str, Any] = {}
+    if graph.body_fields:
+        body = await parse_body(
+            services, request.watch, request.account_id, read_fields, request.body, graph.body_fields
+        )
+    return _RouteSteps(services, replace(request, path=_PATH), name, route_id, graph, _lookup(request, body))
+
+
+class _RouteSteps:
+    """The models that a request has reached so far."""
+
+    passed_over = (*OF_ONE_STEP, *_REFUSED)
+
+    def __init__(
+        self, services: Services, request: ProxyRequest, name: str, route_id: str, graph: Graph, lookup: Lookup
+    ) -> None:
+        """Raises Problem where the route leads to no model."""
+        self._services = services
+        self._asked = request
+        self._name = name
+        self._route_id = route_id
+        self._graph = graph
+        self._lookup = lookup
+        self._number = 0
+        first = self._next(graph.first)
+        if isinstance(first, Stop):
+            raise _stopped(name, first)
+        self._model = first
+
+    def more(self) -> bool:
+        fallback: Edge | None = self._model.outputs.fallback
+        found = None if fallback is None else self._next(fallback.element_id)
+        if not isinstance(found, Model):
+            return False
+        self._model = found
+        self._number += 1
+        return True
+
+    async def call(self) -> Call:
+        services, request, choice = self._services, self._asked, self._model.properties
+        of_step = replace(
+            request, log_id=request.log_id if self._number == 0 else services.ids.log_id(), known={}, step=self._number
+        )
+        call = await compat_call(services, of_step, f"{choice.provider}/{choice.model}")
+        assert not isinstance(call, RouteName)
+        timeout = max(choice.timeout, services.settings.request_timeout_min_ms) if choice.timeout else None
+        return replace(
+            call,
+            route=self._name,
+            attempts_max=choice.retries + 1,
+            request_timeout_ms=timeout or call.request_timeout_ms,
+        )
+
+    def _next(self, element_id: str) -> Model | Stop:
+        return self._graph.next_model(element_id, self._lookup, self._services.ids.chance, self._count)
+
+    def _count(self, element: Rate, lookup: Lookup) -> int | None:
+        """Count the request against a limit of the route, whatever version of it is deployed."""
+        limit, field = element.properties, key_field(element.properties)
+        value = MISSING if field is None else lookup(field)
+        return self._services.route_rates.admit(
+            (self._asked.account_id, f"{self._route_id}/{element.id}/{_digest(value)}"),
+            int(limit.limit),
+            limit.window,
+            sliding=limit.technique == "sliding",
+            now_ms=self._services.clock.now_ms(),
+        )
+
+
+def _stopped(name: str, stop: Stop) -> Problem:
+    if stop.wait is not None:
+        return Problem(RATE_LIMITED, f"Rate limited by the dynamic route {name[:64]!r}.", retry_after=stop.wait)
+    return Problem(
+        ROUTE_ENDED, f"The dynamic route {name[:64]!r} ends at its element {stop.element_id!r}, and calls no model."
+    )
+
+
+def _digest(value: Any) -> str:
+    """A name for the value, of bounded length; all requests that lack the field count together."""
+    if value is MISSING or value is None:
+        return ""
+    return hashlib.blake2b(msgspec.json.encode(value), digest_size=12).hexdigest()
+
+
+def _lookup(request: ProxyRequest, body: Mapping[str, Any]) -> Lookup:
+    metadata = metadata_of(request.headers) or {}
+
+    def lookup(field: str) -> Any:
+        source, _, name = field.partition(".")
+        if source == "metadata":
+            return metadata.get(name, MISSING)
+        if source == "body":
+            return body.get(name, MISSING)
+        found = request.headers.get(name)
+        return MISSING if found is None else found
+
+    return lookup

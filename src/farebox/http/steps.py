@@ -1,0 +1,181 @@
+"""Requests that are tried in steps: the universal endpoint's list, and the models along a dynamic route.
+
+The first step that the provider answers without an error is the response. Each has a log row and a receipt of its own,
+and only what was answered is charged.
+"""
+
+import re
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from farebox.calls.model import Call
+from farebox.calls.serve import serve_call
+from farebox.calls.watch import Watch
+from farebox.errors import (
+    INVALID_REQUEST,
+    MODEL_UNPRICED,
+    NO_ROUTE,
+    NOT_METERED,
+    OWN_KEY_REQUIRED,
+    PROVIDER_UNAVAILABLE,
+    PROVIDER_UNKNOWN,
+    UPSTREAM_INVALID,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_UNREACHABLE,
+    ErrorKind,
+    Problem,
+)
+from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
+from farebox.http.credentials import StepHeaders, read_credentials
+from farebox.http.exchange import RequestHeaders
+from farebox.http.parse_body import parse_body
+from farebox.http.router import tidy_path
+from farebox.http.server.headers import split_target
+from farebox.http.sink import HttpSink
+from farebox.memfile import part_of
+from farebox.providers.reading import Step, read_steps
+from farebox.runtime.services import Services
+
+_is_target = re.compile(rb"[!-~]*").fullmatch
+_COMPAT_PATHS: Final = {"chat/completions": "chat/completions", "embeddings": "embeddings"}
+_REST_PATHS: Final = _COMPAT_PATHS | {
+    "responses": "responses",
+    "responses/compact": "responses/compact",
+    "messages": "v1/messages",
+}
+"""Paths of the common forms, without the `v1/` that SDKs put before them where their base URL lacks it, or has it."""
+OF_ONE_STEP: Final = (
+    PROVIDER_UNAVAILABLE,
+    UPSTREAM_UNREACHABLE,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_INVALID,
+    OWN_KEY_REQUIRED,
+    MODEL_UNPRICED,
+    PROVIDER_UNKNOWN,
+    NOT_METERED,
+)
+"""What is wrong with one step only, so that the next may do better."""
+_STEP_OPTIONS: Final = {
+    "requestTimeout": "cf-aig-request-timeout",
+    "maxAttempts": "cf-aig-max-attempts",
+    "retryDelay": "cf-aig-retry-delay",
+    "backoff": "cf-aig-backoff",
+}
+"""A universal step's `config`, by the headers that ask for the same."""
+
+
+class Steps(Protocol):
+    """What a request is tried with, one after the other. The first step is there from the start."""
+
+    @property
+    def passed_over(self) -> tuple[ErrorKind, ...]:
+        """The problems of a step after which the next is tried."""
+        ...
+
+    async def call(self) -> Call:
+        """What the present step calls. Raises Problem."""
+        ...
+
+    def more(self) -> bool:
+        """The present step has failed: whether there is another; that is then the present one."""
+        ...
+
+
+async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: Watch) -> None:
+    """Try the steps in order. Raises the Problem of the last."""
+    while True:
+        try:
+            call = await steps.call()
+            sink.of(call)
+            if await serve_call(services, call, sink, watch, steps.more):
+                return
+        except Problem as problem:
+            if problem.kind not in steps.passed_over or not steps.more():
+                raise
+
+
+async def universal_steps(services: Services, request: ProxyRequest) -> Steps:
+    """The steps of the universal endpoint. Raises Problem."""
+    if request.method != "POST":
+        raise Problem(NO_ROUTE, "The universal endpoint accepts only POST.")
+    steps = await parse_body(services, request.watch, request.account_id, read_steps, request.body)
+    return _UniversalSteps(services, request, steps)
+
+
+class _UniversalSteps:
+    """The steps of the universal endpoint, as they are listed."""
+
+    passed_over = OF_ONE_STEP
+
+    def __init__(self, services: Services, request: ProxyRequest, steps: list[Step]) -> None:
+        self._services = services
+        self._asked = request
+        self._steps = steps
+        self._number = 0
+
+    def more(self) -> bool:
+        if self._number + 1 >= len(self._steps):
+            return False
+        self._number += 1
+        return True
+
+    async def call(self) -> Call:
+        """A step has its own headers and key; our token and options come with the request."""
+        services, request, number = self._services, self._asked, self._number
+        step = self._steps[number]
+        options = _options(request.headers) | _configured(step)
+        headers = StepHeaders(
+            {**options, "content-type": "application/json", **step.headers}, services.settings.header_limit_bytes
+        )
+        path, query = _endpoint(step)
+        of_step = replace(
+            request,
+            log_id=request.log_id if number == 0 else services.ids.log_id(),
+            slug=step.provider,
+            path=path,
+            query=query,
+            headers=headers,
+            body=b"{}" if step.query is None else part_of(request.body, *step.query),
+            own_key=read_credentials(headers, query).own_key,
+            known={},
+            step=number,
+        )
+        if step.provider != "compat":
+            return await native_call(services, of_step)
+        call = await common_call(services, of_step)
+        if isinstance(call, RouteName):
+            raise Problem(INVALID_REQUEST, "A step cannot be a dynamic route: call the route by itself.")
+        return call
+
+
+async def common_call(services: Services, request: ProxyRequest) -> Call | RouteName:
+    """A call in a common form, or the name of the dynamic route that it asks for. Raises Problem."""
+    paths = _REST_PATHS if request.slug == "rest" else _COMPAT_PATHS
+    path = paths.get(request.path.removeprefix("v1/"))
+    if request.method != "POST" or path is None:
+        raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
+    call = await compat_call(services, replace(request, path=path))
+    if isinstance(call, RouteName) and (request.slug != "compat" or path != "chat/completions"):
+        raise Problem(INVALID_REQUEST, "Dynamic routes are called on …/compat/chat/completions.")
+    return call
+
+
+def _endpoint(step: Step) -> tuple[str, str]:
+    """Path and query of a step, as if they had come in a URL. Raises Problem (INVALID_REQUEST)."""
+    try:
+        target = f"/{step.endpoint.lstrip('/')}".encode("ascii")
+        if not _is_target(target):
+            raise ValueError("it contains characters that are not allowed in a URL")
+        path, query = split_target(target, "POST")
+    except ValueError as error:
+        raise Problem(INVALID_REQUEST, f"The endpoint {step.endpoint[:64]!r} of a step is not a URL path.") from error
+    return tidy_path(path).lstrip("/"), query
+
+
+def _options(headers: RequestHeaders) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.startswith("cf-aig-") or name == "user-agent"}
+
+
+def _configured(step: Step) -> dict[str, str]:
+    return {header: str(step.config[name]) for name, header in _STEP_OPTIONS.items() if name in step.config}

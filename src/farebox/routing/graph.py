@@ -1,0 +1,250 @@
+"""A route as a graph: whether it is one, and how a request moves through it."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Final, TypeAlias
+
+from farebox.routing.conditions import Compiled, InvalidCondition, Lookup, check_field
+from farebox.routing.elements import (
+    ELEMENTS_MAX,
+    Conditional,
+    Edge,
+    Element,
+    End,
+    Limit,
+    Model,
+    Percentage,
+    Rate,
+    Start,
+    edges,
+)
+
+PERCENTAGES_MAX: Final = 5
+_percent = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%").fullmatch
+Path: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a route; `path` begins at its elements."""
+
+    path: Path
+    message: str
+
+
+class InvalidRoute(Exception):
+    """It is no valid graph: `faults` has at least one item."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(faults[0].message)
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The route ends, and no model was called."""
+
+    element_id: str
+    wait: int | None = None
+    """Seconds, where a limit is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One output of a percentage: chosen where the chance is below `upto`."""
+
+    upto: float
+    element_id: str
+
+
+CountAgainst: TypeAlias = Callable[[Rate, Lookup], int | None]
+"""Counts a request against a limit: None, or the seconds to wait where the limit is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A valid route."""
+
+    elements: dict[str, Element]
+    first: str
+    """The element after the start."""
+    conditions: dict[str, Compiled]
+    shares: dict[str, tuple[Share, ...]]
+    body_fields: frozenset[str] = field(default=frozenset())
+    """What it looks at in bodies."""
+
+    def next_model(
+        self, element_id: str, lookup: Lookup, chance: Callable[[], float], count: CountAgainst
+    ) -> Model | Stop:
+        """The model that a request reaches from this element on."""
+        wait: int | None = None
+        while True:
+            element = self.elements[element_id]
+            after: str | None
+            if isinstance(element, Model):
+                return element
+            if isinstance(element, Conditional):
+                found = self.conditions[element.id].holds(lookup)
+                after = (element.outputs.true if found else element.outputs.false).element_id
+            elif isinstance(element, Percentage):
+                after = _chosen(self.shares[element.id], chance())
+            elif isinstance(element, Rate):
+                wait = count(element, lookup)
+                after = element.outputs.success.element_id if wait is None else _leads_to(element.outputs.fallback)
+            else:
+                after = None
+            if after is None:
+                return Stop(element_id, wait)
+            element_id = after
+
+
+def graph_of(elements: Sequence[Element]) -> Graph:
+    """The graph of these elements. Raises InvalidRoute with everything that is wrong with them."""
+    by_id: dict[str, Element] = {}
+    faults: list[Fault] = []
+    if not 1 <= len(elements) <= ELEMENTS_MAX:
+        raise InvalidRoute([Fault((), f"A route has 1 to {ELEMENTS_MAX} elements")])
+    for at, element in enumerate(elements):
+        if element.id in by_id:
+            faults.append(Fault((at, "id"), f"Two elements have the id '{element.id}'"))
+        by_id[element.id] = element
+    starts = [at for at, element in enumerate(elements) if isinstance(element, Start)]
+    if len(starts) != 1:
+        at_fault = (starts[1], "type") if starts else ()
+        faults.append(Fault(at_fault, "A route has exactly one element of the type 'start'"))
+    for at, element in enumerate(elements):
+        faults += [Fault((at, *fault.path), fault.message) for fault in _edge_faults(element, by_id)]
+    if faults:
+        raise InvalidRoute(faults)
+    start = elements[starts[0]]
+    assert isinstance(start, Start)
+    faults += _shape_faults(elements, by_id, start)
+    conditions, shares, fields = _compiled(elements, faults)
+    if faults:
+        raise InvalidRoute(faults)
+    bodies = frozenset(name.removeprefix("body.") for name in fields if name.startswith("body."))
+    return Graph(by_id, start.outputs.next.element_id, conditions, shares, bodies)
+
+
+def is_draft(elements: Sequence[Element]) -> bool:
+    """Whether this is only the beginning of a route: its start, and nothing to lead to."""
+    return len(elements) == 1 and isinstance(elements[0], Start)
+
+
+def _edge_faults(element: Element, by_id: dict[str, Element]) -> list[Fault]:
+    faults = []
+    for name, edge in edges(element):
+        path = ("outputs", name, "elementId")
+        to = by_id.get(edge.element_id)
+        if isinstance(element, End):
+            faults.append(Fault(("outputs", name), "The end of a route has no outputs"))
+        elif to is None:
+            faults.append(Fault(path, f"There is no element with the id '{edge.element_id[:64]}'"))
+        elif isinstance(to, Start):
+            faults.append(Fault(path, "Nothing leads back to the start"))
+        elif isinstance(element, Model) and name == "success" and not isinstance(to, End):
+            faults.append(Fault(path, "A response that has begun is final: 'success' leads to an element 'end'"))
+    return faults
+
+
+def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start: Start) -> list[Fault]:
+    """What is wrong with the graph as a whole."""
+    place = {element.id: at for at, element in enumerate(elements)}
+    leads = {element.id: [edge.element_id for _, edge in edges(element)] for element in elements}
+    try:
+        TopologicalSorter(leads).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        return [Fault((place[circle[0]], "outputs"), f"The route goes in a circle: {' → '.join(circle)}")]
+    reached, ahead = set[str](), [start.id]
+    while ahead:
+        element_id = ahead.pop()
+        if element_id not in reached:
+            reached.add(element_id)
+            ahead += leads[element_id]
+    faults = [
+        Fault((place[element.id], "id"), f"No path leads from the start to the element '{element.id}'")
+        for element in elements
+        if element.id not in reached
+    ]
+    if not any(isinstance(by_id[element_id], Model) for element_id in reached):
+        faults.append(Fault((), "No path leads from the start to an element of the type 'model'"))
+    return faults
+
+
+def _compiled(
+    elements: Sequence[Element], faults: list[Fault]
+) -> tuple[dict[str, Compiled], dict[str, tuple[Share, ...]], set[str]]:
+    """What is worked out once for all requests; what is wrong is added to `faults`."""
+    conditions: dict[str, Compiled] = {}
+    shares: dict[str, tuple[Share, ...]] = {}
+    fields: set[str] = set()
+    for at, element in enumerate(elements):
+        if isinstance(element, Conditional):
+            try:
+                compiled = conditions[element.id] = Compiled(element.properties.conditions)
+                fields |= compiled.fields
+            except InvalidCondition as error:
+                faults.append(Fault((at, "properties", "conditions", *error.path), str(error)))
+        elif isinstance(element, Percentage):
+            shares[element.id] = _shares(element, at, faults)
+        elif isinstance(element, Rate):
+            faults += _limit_faults(element.properties, at)
+            key = key_field(element.properties)
+            fields |= {key} if key else set()
+    return conditions, shares, fields
+
+
+def key_field(limit: Limit) -> str | None:
+    """The field whose values are counted each for itself; None where all requests count together."""
+    try:
+        return check_field(limit.key)
+    except InvalidCondition:
+        return None
+
+
+def _limit_faults(limit: Limit, at: int) -> list[Fault]:
+    faults = []
+    if limit.limit_type == "cost":
+        faults.append(Fault((at, "properties", "limitType"), "'cost' is not available in this release: use 'count'"))
+    if limit.window <= 0:
+        faults.append(Fault((at, "properties", "window"), "Required: the length of the window in seconds"))
+    if limit.limit_type == "count" and limit.limit < 1:
+        faults.append(Fault((at, "properties", "limit"), "Number must be greater than or equal to 1"))
+    if "." in limit.key and key_field(limit) is None:
+        message = f"Unknown field '{limit.key[:64]}'. Expected metadata.NAME, headers.NAME or body.NAME"
+        faults.append(Fault((at, "properties", "key"), message))
+    return faults
+
+
+def _shares(element: Percentage, at: int, faults: list[Fault]) -> tuple[Share, ...]:
+    found: list[Share] = []
+    total = 0.0
+    for name, edge in element.outputs.items():
+        if name == "else":
+            continue
+        percent = _percent(name)
+        if percent is None:
+            faults.append(Fault((at, "outputs", name), "An output of a percentage is named like '10%', or 'else'"))
+            continue
+        total += float(percent.group(1))
+        found.append(Share(total / 100, edge.element_id))
+    rest = element.outputs.get("else")
+    if not 1 <= len(found) <= PERCENTAGES_MAX:
+        faults.append(Fault((at, "outputs"), f"A percentage has 1 to {PERCENTAGES_MAX} outputs, and 'else'"))
+    elif total > 100 + 1e-9:
+        faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%, which is more than 100%"))
+    elif rest is None and total < 100 - 1e-9:
+        faults.append(Fault((at, "outputs"), f"The percentages add up to {total:g}%: add 'else' for the rest"))
+    last = found[-1].element_id if found and rest is None else rest.element_id if rest else ""
+    return (*found, Share(2.0, last))
+
+
+def _chosen(shares: Sequence[Share], chance: float) -> str:
+    return next(share.element_id for share in shares if chance < share.upto)
+
+
+def _leads_to(edge: Edge | None) -> str | None:
+    return None if edge is None else edge.element_id
